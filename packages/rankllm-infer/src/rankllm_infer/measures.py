@@ -1,0 +1,128 @@
+"""Names of retrieval measures, as papers and as trec_eval spell them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rankllm_core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Family:
+    """One measure with its two names in trec_eval: over the whole list, and cut off at k."""
+
+    whole: str | None
+    cut: str | None
+    has_level: bool = True
+    """Whether it depends on the grade from which a document counts as relevant."""
+
+
+RECIPROCAL_RANK = "recip_rank"
+
+_NDCG = _Family(whole="ndcg", cut="ndcg_cut", has_level=False)
+_AP = _Family(whole="map", cut="map_cut")
+# trec_eval has no RR@k of its own; it is recip_rank, or 0 where the first relevant document is below rank k.
+_RR = _Family(whole=RECIPROCAL_RANK, cut=RECIPROCAL_RANK)
+_P = _Family(whole=None, cut="P")
+_RECALL = _Family(whole=None, cut="recall")
+_SUCCESS = _Family(whole=None, cut="success")
+
+_FAMILIES = {
+    "ndcg": _NDCG,
+    "ndcg_cut": _Family(whole=None, cut="ndcg_cut", has_level=False),
+    "ap": _AP,
+    "map": _AP,
+    "map_cut": _Family(whole=None, cut="map_cut"),
+    "rr": _RR,
+    "mrr": _RR,
+    "recip_rank": _RR,
+    "p": _P,
+    "precision": _P,
+    "r": _RECALL,
+    "recall": _RECALL,
+    "success": _SUCCESS,
+    "rprec": _Family(whole="Rprec", cut=None),
+    "bpref": _Family(whole="bpref", cut=None),
+}
+_EXAMPLES = (
+    *("nDCG", "nDCG@10", "AP", "AP@100", "RR", "RR@10", "MRR", "MRR@10", "P@10", "R@100", "Recall@100", "Success@1"),
+    *("Rprec", "Bpref", "ndcg", "ndcg_cut.10", "map", "map_cut.100", "recip_rank", "P.10", "recall.100", "success.1"),
+)
+_NAME = re.compile(r"(?P<name>[a-z]+(?:_[a-z]+)*)(?:\(rel=(?P<level>\d+)\))?(?:[@._](?P<cuts>\d+(?:,\d+)*))?", re.I)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """A measure to compute."""
+
+    label: str
+    """The name as it was asked for, with one cut-off."""
+    trec_name: str
+    """trec_eval's name of the family, such as `ndcg_cut`."""
+    cutoff: int | None = None
+    """Ranks that count, or None for the whole list."""
+    relevance_level: int = 1
+    """The least grade that counts as relevant."""
+
+    @property
+    def key(self) -> str:
+        """What pytrec_eval is asked for and calls its value."""
+        if self.cutoff is None or self.trec_name == RECIPROCAL_RANK:
+            return self.trec_name
+        return f"{self.trec_name}_{self.cutoff}"
+
+
+def parse_measures(names: Iterable[str], *, relevance_level: int = 1) -> list[Measure]:
+    """Read measure names, in order, each once.
+
+    Accepted: `nDCG@10`, `RR(rel=2)@10`, and trec_eval's `ndcg_cut.10`, `ndcg_cut_10`, `recall.100,1000` (which becomes
+    two measures); upper and lower case are one.
+    relevance_level: the least relevant grade where a name says none; nDCG uses the grades themselves.
+    Raises ConfigError for a name that is not known (with the nearest that is), a cut-off that is missing or not
+    possible, and for a relevance level below 1.
+    """
+    if relevance_level < 1:
+        raise ConfigError(f"relevance level {relevance_level}: expected at least 1")
+    measures: dict[str, Measure] = {}
+    for name in names:
+        for measure in _parse(name.strip(), relevance_level):
+            measures.setdefault(measure.label, measure)
+    if not measures:
+        raise ConfigError("no measure given; expected for example nDCG@10")
+    return list(measures.values())
+
+
+def _parse(name: str, default_level: int) -> list[Measure]:
+    match = _NAME.fullmatch(name)
+    family = _FAMILIES.get(match["name"].lower()) if match else None
+    if match is None or family is None:
+        raise ConfigError(_unknown(name))
+    if match["level"] and not family.has_level:
+        raise ConfigError(f"measure {name!r}: nDCG uses the grades themselves, it takes no rel=; leave it out")
+    level = int(match["level"] or default_level)
+    if level < 1:
+        raise ConfigError(f"measure {name!r}: expected rel=1 or more")
+    if match["cuts"] is None:
+        if family.whole is None:
+            raise ConfigError(f"measure {name!r}: needs a cut-off, such as {name}@10")
+        return [Measure(label=name, trec_name=family.whole, relevance_level=level)]
+    if family.cut is None:
+        raise ConfigError(f"measure {name!r}: takes no cut-off")
+    stem = name[: match.start("cuts")]
+    cutoffs = [int(cut) for cut in match["cuts"].split(",")]
+    if 0 in cutoffs:
+        raise ConfigError(f"measure {name!r}: expected a cut-off of 1 or more")
+    return [
+        Measure(label=f"{stem}{cutoff}", trec_name=family.cut, cutoff=cutoff, relevance_level=level)
+        for cutoff in cutoffs
+    ]
+
+
+def _unknown(name: str) -> str:
+    by_lower = {example.lower(): example for example in _EXAMPLES}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"did you mean {by_lower[near[0]]!r}? " if near else ""
+    return f"measure {name!r}: unknown; {hint}known are {', '.join(_EXAMPLES)} (any cut-off; AP(rel=2), RR(rel=2)@10)"

@@ -1,0 +1,148 @@
+"""Finds the rankings in a model's answer: identifiers that `>`, brackets or plain listing hold together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rankllm_core.answer_tokens import Token
+
+
+@dataclass(slots=True, kw_only=True)
+class Chain:
+    """Identifiers in the order in which the answer puts them. Grows while it is read."""
+
+    names: list[Token]
+    strays: list[tuple[int, int]] = field(default_factory=list)
+    """Offsets of words between two identifiers of this chain."""
+    ties: list[tuple[str, str]] = field(default_factory=list)
+    """Pairs joined by `=`."""
+    is_joined: bool = False
+    """At least two of them are joined by `>`."""
+    is_marked: bool = False
+    """At least one of them is marked as an identifier."""
+    known: set[str] = field(default_factory=set)
+    """Those that the prompt had."""
+
+    @property
+    def tier(self) -> int:
+        """How sure it is that a ranking is meant. `[2] > [1]`: 2; `2 > 1` and `[2] [1]`: 1; `2 1`: 0."""
+        return self.is_joined + self.is_marked
+
+
+@dataclass(slots=True, kw_only=True)
+class _Gap:
+    """What stands between the last identifier and the next."""
+
+    words: bool = False
+    lines: int = 0
+    join_first: bool = False
+    """A `>` follows the last identifier directly."""
+    join_last: bool = False
+    """Nothing follows the last `>`."""
+    tie: bool = False
+
+    def add(self, kind: str) -> None:
+        if kind == "join":
+            self.join_first |= not self.words
+            self.join_last = True
+        elif kind == "line":
+            self.lines += 1
+        else:
+            self.words |= kind != "tie"
+            self.tie |= kind == "tie"
+            self.join_last = False
+
+    @property
+    def is_bridged(self) -> bool:
+        """Whether the words in it are a remark within one chain: a `>` touches an identifier, and no paragraph ends."""
+        return (self.join_last and self.lines < 2) or (self.join_first and self.lines < 1)
+
+
+def find_chains(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
+    """The chains of an answer. A bare identifier counts only right beside a `>`; elsewhere it is prose."""
+    chains: list[Chain] = []
+    gap = _Gap()
+    for token, is_beside in zip(tokens, _beside_join(tokens), strict=True):
+        last = chains[-1] if chains else None
+        is_name = token.kind == "name" and (is_beside or token.is_marked)
+        if not is_name and not (token.kind == "unknown" and is_beside):
+            gap.add("word" if token.kind == "name" else token.kind)
+        elif last is not None and gap.words and last.is_marked and not token.is_marked:
+            gap.add("word")  # "[3] has a score > 5": the remark ends in a number
+        else:
+            if last is None or (gap.words and not gap.is_bridged):
+                chains.append(Chain(names=[]))
+            _append(chains[-1], token, gap, known)
+            gap = _Gap()
+    return chains
+
+
+def list_bare(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
+    """The lists of bare identifiers, as in `2, 1, 3`; among words, two known ones are needed to make a list."""
+    chains: list[Chain] = []
+    has_words, is_open = False, False
+    gap = _Gap()
+    for token in tokens:
+        if token.kind == "name" and not token.is_lower:
+            if not is_open:
+                chains.append(Chain(names=[]))
+            _append(chains[-1], token, gap, known)
+            gap, is_open = _Gap(), True
+        elif token.kind in ("name", "word", "unknown"):
+            has_words, is_open = True, False
+        elif token.kind == "tie":
+            gap.add("tie")
+    return [chain for chain in chains if not has_words or len(chain.known) > 1]
+
+
+def rankings(chains: Iterable[Chain]) -> list[Chain]:
+    """Chains of one tier put together: those that follow each other and share no identifier are pieces of one ranking."""
+    merged: list[Chain] = []
+    for chain in chains:
+        last = merged[-1] if merged else None
+        if last is None or not last.known.isdisjoint(chain.known):
+            merged.append(
+                Chain(
+                    names=list(chain.names),
+                    strays=list(chain.strays),
+                    ties=list(chain.ties),
+                    is_joined=chain.is_joined,
+                    is_marked=chain.is_marked,
+                    known=set(chain.known),
+                )
+            )
+        else:
+            last.strays += [(last.names[-1].end, chain.names[0].start), *chain.strays]
+            last.names += chain.names
+            last.ties += chain.ties
+            last.known |= chain.known
+    return merged
+
+
+def _append(chain: Chain, token: Token, gap: _Gap, known: Collection[str]) -> None:
+    if chain.names:
+        before = chain.names[-1]
+        chain.is_joined |= gap.join_first or gap.join_last
+        if gap.words:
+            chain.strays.append((before.end, token.start))
+        elif gap.tie and not gap.join_first:
+            chain.ties.append((before.name, token.name))
+    chain.names.append(token)
+    chain.is_marked |= token.is_marked and token.kind == "name"
+    if token.kind == "name" and token.name in known:
+        chain.known.add(token.name)
+
+
+def _beside_join(tokens: Sequence[Token]) -> list[bool]:
+    """For each token, whether a `>` or `=` touches it on one side; line breaks are looked through."""
+    beside = [False] * len(tokens)
+    before = -1
+    for here, token in enumerate(tokens):
+        if token.kind == "line":
+            continue
+        if before >= 0:
+            beside[before] |= token.kind in ("join", "tie")
+            beside[here] = tokens[before].kind in ("join", "tie")
+        before = here
+    return beside

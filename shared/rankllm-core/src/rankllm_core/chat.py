@@ -1,0 +1,127 @@
+"""From chat messages to the ids a model reads, in training and in inference alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rankllm_core.config import one_of
+from rankllm_core.errors import ContractError
+from rankllm_core.template import CHAT_LAYOUTS, Message, Span
+from rankllm_core.text import fix_text
+from rankllm_core.tokens import MASK, SafeTokenizer, clean
+
+BOS_RULES = ("single", "double")
+"""`single`: one BOS, from the chat template or the tokenizer. `double`: the chat template's and the tokenizer's, as the
+published castorini checkpoints were trained and served (reference section 2.2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedPrompt:
+    """A prompt as text and as ids."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class ChatEncoder:
+    """Writes messages in a chat layout and tokenises them with foreign text kept text.
+
+    layout: one of CHAT_LAYOUTS, or None for the tokenizer's own chat template. bos: one of BOS_RULES.
+    repair_text: run ftfy over the whole prompt, as the listwise originals do in training and inference.
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, layout: str | None = None, bos: str = "single", repair_text: bool = True
+    ) -> None:
+        one_of(bos, BOS_RULES, where="bos")
+        if layout is not None:
+            one_of(layout, CHAT_LAYOUTS, where="chat_layout")
+        elif not getattr(tokenizer, "chat_template", None):
+            raise ContractError(
+                "the tokenizer has no chat template; give the prompt template a chat_layout "
+                f"({', '.join(CHAT_LAYOUTS)}) or use a chat model"
+            )
+        self.safe = SafeTokenizer(tokenizer)
+        self._tokenizer = tokenizer
+        self._layout = layout
+        self._bos = bos
+        self._repair = fix_text if repair_text else str
+
+    def encode(self, messages: Sequence[Message], *, opening: str = "") -> EncodedPrompt:
+        """The prompt up to the model's turn, which begins with `opening` (`[` for FIRST)."""
+        text = self._guarded(messages) + opening
+        ids = self.safe.encode_prompt(text, add_special_tokens=self._adds_special_tokens(text))
+        return EncodedPrompt(text=text.replace(MASK, ""), token_ids=tuple(ids))
+
+    def _adds_special_tokens(self, text: str) -> bool:
+        bos = self._tokenizer.bos_token
+        return self._bos == "double" or not (bos and text.startswith(bos))
+
+    def _guarded(self, messages: Sequence[Message]) -> str:
+        """The prompt's text, with a MASK inside every control token that a query or a passage holds."""
+        messages = [_map_untrusted(message, lambda text: clean(text).replace(MASK, "\ufffd")) for message in messages]
+        meant = self.safe.holds_control(self._repair(self._write([_map_untrusted(m, lambda _: "x") for m in messages])))
+        text = self._repair(self._write(messages))
+        if self.safe.holds_control(text) == meant:
+            return text
+        masked = [_map_untrusted(m, lambda t: self.safe.mask_control(self._repair(t))) for m in messages]
+        text = self._repair(self._write(masked))
+        if self.safe.holds_control(text) == meant:
+            return text
+        # Repairing the whole prompt made a control token out of pieces: break every character one can begin with.
+        broken = [_map_untrusted(m, lambda t: _break_markup(self._repair(t))) for m in messages]
+        return self._repair(self._write(broken))
+
+    def _write(self, messages: Sequence[Message]) -> str:
+        if self._layout is not None:
+            return _LAYOUTS[self._layout](messages)
+        if "system" not in self._tokenizer.chat_template:
+            messages = _merge_system(messages)
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return str(
+            self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        )
+
+
+def _map_untrusted(message: Message, change: Any) -> Message:
+    spans = tuple(Span(change(s.text), untrusted=True) if s.untrusted else s for s in message.spans)
+    return Message(message.role, spans)
+
+
+def _break_markup(text: str) -> str:
+    for character in "<[{&＜［｛＆":
+        text = text.replace(character, character + MASK)
+    return text
+
+
+def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
+    """Put the system turn before the first user turn, for chat templates without one.
+
+    Source: castorini/rank_llm training (reference section 2.2): `system + "\\n " + user`.
+    """
+    if len(messages) < 2 or messages[0].role != "system":
+        return messages
+    system, first, *rest = messages
+    return [Message(first.role, (*system.spans, Span("\n "), *first.spans)), *rest]
+
+
+def _vicuna(messages: Sequence[Message]) -> str:
+    """Vicuna v1.1 as rank_llm writes it for RankVicuna (reference section 3.1)."""
+    forms = {"system": "{} ", "user": "USER: {} ", "assistant": "ASSISTANT: {}</s>"}
+    return "".join(forms[m.role].replace("{}", m.content) for m in messages) + "ASSISTANT:"
+
+
+def _chatml(messages: Sequence[Message]) -> str:
+    turns = "".join(f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in messages)
+    return turns + "<|im_start|>assistant\n"
+
+
+def _plain_text(messages: Sequence[Message]) -> str:
+    return "\n".join(m.content for m in messages) + "\n"
+
+
+_LAYOUTS = {"vicuna": _vicuna, "chatml": _chatml, "plain": _plain_text}

@@ -1,0 +1,142 @@
+"""Reading corpora and query files: TSV and JSON Lines, in the layouts of Tevatron, BEIR, Anserini and MS MARCO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.files import read_jsonl, read_lines
+from rankllm_core.json_fields import as_id, as_string, located, required, shown
+from rankllm_core.text import TEXT_FIELDS
+
+# MS MARCO v2 passages hold both: `pid` names the passage, `docid` the document that it was cut from.
+DOCID_KEYS = ("pid", "docid", "_id", "id")
+"""Where a corpus record may hold the docid; the first one present counts."""
+QID_KEYS = ("query_id", "qid", "_id", "id")
+"""Where a query record may hold the qid; the first one present counts."""
+QUERY_TEXT_KEYS = ("query", "text")
+"""Where a query record may hold the text; the first one present counts."""
+
+
+def read_corpus(path: str | Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """Stream (docid, doc) of a corpus. The doc is the record without its docid, other keys in their order.
+
+    JSON Lines (`.jsonl`, `.json`): an id under DOCID_KEYS and a text under rankllm_core.text.TEXT_FIELDS.
+    Everything else is TSV: `docid TAB text`, `docid TAB title TAB text`, or a first line that names the columns; the
+    doc then holds `title` and `text`. `.gz` and `.xz` are unpacked. Repeated docids are not looked for.
+    Raises DataError naming the line.
+    """
+    if _is_jsonl(path):
+        for line, record in read_jsonl(path):
+            with located(path, line):
+                passage = parse_corpus_record(record)
+            yield passage
+        return
+    columns: list[str] | None = None
+    for index, (line, fields) in enumerate(_tsv_rows(path)):
+        if index == 0 and fields[0] in DOCID_KEYS:
+            columns = fields
+            continue
+        with located(path, line):
+            passage = _corpus_fields(fields, columns)
+        yield passage
+
+
+def parse_corpus_record(record: Mapping[str, object]) -> tuple[str, dict[str, object]]:
+    """(docid, doc) of one corpus record. Raises RankLLMError without a place."""
+    key, value = required(record, DOCID_KEYS, what="passage")
+    docid = as_id(value, what=key)
+    required(record, TEXT_FIELDS, what=f"passage {docid!r}")
+    return docid, {name: field for name, field in record.items() if name != key}
+
+
+def read_queries(path: str | Path) -> dict[str, str]:
+    """Read qid -> text, in the order of the file.
+
+    JSON Lines (`.jsonl`, `.json`): QID_KEYS and QUERY_TEXT_KEYS. Everything else is TSV, `qid TAB text`, with or
+    without a line that names the columns. `.gz` and `.xz` are unpacked.
+    Raises DataError naming the line, also for an empty text and for a qid that comes with two texts.
+    """
+    return collect_queries(_query_records(path), source=path)
+
+
+def collect_queries(records: Iterable[tuple[int, Mapping[str, object]]], *, source: str | Path) -> dict[str, str]:
+    """Gather qid -> text from (1-based number, record) pairs. Raises DataError that names `source` and the number."""
+    texts: dict[str, str] = {}
+    first_line: dict[str, int] = {}
+    for line, record in records:
+        with located(source, line):
+            qid, text = parse_query_record(record)
+            if texts.setdefault(qid, text) != text:
+                before = f"{shown(texts[qid])} in line {first_line[qid]}"
+                raise RankLLMError(f"query {qid!r} has two texts: {before}, {shown(text)} here")
+        first_line.setdefault(qid, line)
+    return texts
+
+
+def parse_query_record(record: Mapping[str, object]) -> tuple[str, str]:
+    """(qid, text) of one query record. Raises RankLLMError without a place."""
+    key, value = required(record, QID_KEYS, what="query")
+    qid = as_id(value, what=key)
+    key, value = required(record, QUERY_TEXT_KEYS, what=f"query {qid!r}")
+    text = as_string(value, what=f"query {qid!r}: {key}")
+    if not text.strip():
+        raise RankLLMError(f"query {qid!r}: expected a text, found an empty one")
+    return qid, text
+
+
+def _is_jsonl(path: str | Path) -> bool:
+    name = Path(path).name.removesuffix(".gz").removesuffix(".xz")
+    return name.endswith((".jsonl", ".json", ".ndjson"))
+
+
+def _query_records(path: str | Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    if _is_jsonl(path):
+        yield from read_jsonl(path)
+        return
+    for index, (line, fields) in enumerate(_tsv_rows(path)):
+        if len(fields) != 2:
+            raise DataError(_wrong_width("2 tab-separated fields (qid, text)", fields), path=path, line=line)
+        if index == 0 and fields[0] in QID_KEYS and fields[1] in QUERY_TEXT_KEYS:
+            continue
+        yield line, {"qid": fields[0], "text": fields[1]}
+
+
+def _tsv_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (1-based line number, fields), the id without blanks around it and empty fields at the end left out."""
+    for index, (line, text) in enumerate(read_lines(path)):
+        if index == 0:
+            with located(path, line):
+                _check_is_table(text)
+        fields = text.split("\t")
+        while len(fields) > 2 and not fields[-1]:
+            fields.pop()
+        fields[0] = fields[0].strip(" ")  # no id of a run begins or ends with a blank
+        yield line, fields
+
+
+def _check_is_table(first_line: str) -> None:
+    text = first_line.lstrip()
+    if text.startswith("<"):
+        raise RankLLMError(
+            f"TREC or XML markup ({shown(text)}) is not read; expected tab-separated lines (id, text) or JSON Lines"
+        )
+    if text.startswith("{") and "\t" not in text:
+        raise RankLLMError("expected tab-separated lines, found a JSON object; JSON Lines files must be named .jsonl")
+
+
+def _corpus_fields(fields: list[str], columns: list[str] | None) -> tuple[str, dict[str, object]]:
+    if columns is None:
+        if len(fields) not in (2, 3):
+            raise RankLLMError(_wrong_width("2 or 3 tab-separated fields (docid, text or docid, title, text)", fields))
+        title = fields[1] if len(fields) == 3 else ""
+        return as_id(fields[0], what="docid"), {"title": title, "text": fields[-1]}
+    if len(fields) > len(columns):
+        raise RankLLMError(_wrong_width(f"{len(columns)} tab-separated fields ({', '.join(columns)})", fields))
+    padded = fields + [""] * (len(columns) - len(fields))
+    return parse_corpus_record(dict(zip(columns, padded, strict=True)))
+
+
+def _wrong_width(expected: str, fields: list[str]) -> str:
+    return f"expected {expected}, found {len(fields)}: {shown(chr(9).join(fields))}"

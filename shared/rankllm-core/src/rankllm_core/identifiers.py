@@ -1,0 +1,30 @@
+"""What a prompt calls its passages: `1, 2, 3, ...` or `A, B, C, ...`."""
+
+from __future__ import annotations
+
+from string import ascii_uppercase
+from typing import Literal, get_args
+
+from rankllm_core.errors import ConfigError
+
+IdentifierKind = Literal["numeric", "alpha"]
+"""`numeric` counts from 1; `alpha` runs from A to Z and names at most 26 passages."""
+
+
+def identifiers(kind: IdentifierKind, n: int) -> tuple[str, ...]:
+    """The identifiers of `n` passages, in prompt order.
+
+    Raises ConfigError for an unknown kind, and where the alphabet is too short: past `Z` the originals go on with `[`.
+    """
+    if kind not in get_args(IdentifierKind):
+        raise ConfigError(f"identifiers: {kind!r} is unknown, expected 'numeric' or 'alpha'; use one of these")
+    if n < 0:
+        raise ConfigError(f"identifiers: cannot name {n} passages, expected 0 or more; check the window size")
+    if kind == "numeric":
+        return tuple(str(number) for number in range(1, n + 1))
+    if n > len(ascii_uppercase):
+        raise ConfigError(
+            f"identifiers: {n} passages in one window, but alpha identifiers end at Z; "
+            f"use a window of at most {len(ascii_uppercase)}, or numeric identifiers"
+        )
+    return tuple(ascii_uppercase[:n])

@@ -1,0 +1,101 @@
+"""Checked reading of the fields of JSON records. An error says what was found and expected; `located` adds where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rankllm_core.errors import DataError, RankLLMError
+
+_SHOWN_CHARACTERS = 60
+_NO_VALUE = object()
+
+
+@contextmanager
+def located(path: str | Path, line: int) -> Iterator[None]:
+    """Turn a RankLLMError raised inside into a DataError that names the place. line: 1-based."""
+    try:
+        yield
+    except DataError:
+        raise
+    except RankLLMError as error:
+        raise DataError(str(error), path=path, line=line) from None
+
+
+def shown(text: str) -> str:
+    """A string as an error shows it: quoted, on one line, not too long."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")
+
+
+def found(value: object) -> str:
+    """What a JSON value is, in JSON's words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "an infinite number"
+    if isinstance(value, int | float):
+        return f"the number {shown_number(value)}"
+    if isinstance(value, str):
+        return f"the string {shown(value)}"
+    return "an object" if isinstance(value, Mapping) else "an array"
+
+
+def shown_number(value: int | float) -> str:
+    """A number as an error shows it. Python refuses to print integers of many thousand digits."""
+    return str(value) if isinstance(value, float) or value.bit_length() < 128 else "of more than 38 digits"
+
+
+def required(record: Mapping[str, object], keys: Iterable[str], *, what: str) -> tuple[str, object]:
+    """The first of `keys` that the record has, and its value. Raises RankLLMError naming the keys it has instead."""
+    for key in keys:
+        value = record.get(key, _NO_VALUE)
+        if value is not _NO_VALUE:
+            return key, value
+    expected = " or ".join(repr(key) for key in keys)
+    raise RankLLMError(f"{what}: expected the key {expected}, found {', '.join(map(repr, record)) or 'no key at all'}")
+
+
+def as_id(value: object, *, what: str) -> str:
+    """A qid or docid as a string; files also hold integers. Raises RankLLMError on anything else and on an empty id."""
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 128:
+        return str(value)
+    raise RankLLMError(f"{what}: expected a string that is not empty, or an integer; found {found(value)}")
+
+
+def as_string(value: object, *, what: str) -> str:
+    """A string. Raises RankLLMError on anything else."""
+    if isinstance(value, str):
+        return value
+    raise RankLLMError(f"{what}: expected a string, found {found(value)}")
+
+
+def as_object(value: object, *, what: str) -> Mapping[str, object]:
+    """A JSON object. Raises RankLLMError on anything else."""
+    if isinstance(value, Mapping):
+        return value
+    raise RankLLMError(f"{what}: expected an object, found {found(value)}")
+
+
+def as_array(value: object, *, what: str) -> list[object]:
+    """A JSON array. Raises RankLLMError on anything else."""
+    if isinstance(value, list):
+        return value
+    raise RankLLMError(f"{what}: expected an array, found {found(value)}")
+
+
+def as_score(value: object) -> float:
+    """A finite score. Raises RankLLMError on null, NaN, infinity and on anything that is no number."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            score = float(value)
+        except OverflowError:
+            score = math.inf
+        if math.isfinite(score):
+            return score
+    raise RankLLMError(f"score: expected a finite number, found {found(value)}")

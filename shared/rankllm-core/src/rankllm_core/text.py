@@ -1,0 +1,57 @@
+"""How a stored passage becomes the text a prompt holds.
+
+Source: castorini/rank_llm 1b3cabb, ListwiseInferenceHandler (reference section 3.3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import ftfy
+
+from rankllm_core.errors import RankLLMError
+
+TEXT_FIELDS = ("text", "segment", "contents", "content", "body", "passage")
+"""Where the text of a passage may be stored; the first one present counts."""
+
+_NUMERIC_IDENTIFIER = re.compile(r"\[(\d+)\]")
+_ANY_IDENTIFIER = re.compile(r"\[(\d+|[A-Z])\]")
+
+
+def passage_text(doc: Mapping[str, object]) -> str:
+    """The text of a passage, titled `Title: T Content: C` where it has a title, mojibake repaired, blanks trimmed.
+
+    Raises RankLLMError when none of TEXT_FIELDS is there.
+    """
+    for name in TEXT_FIELDS:
+        if name in doc:
+            text = as_text(doc[name])
+            break
+    else:
+        found = ", ".join(repr(key) for key in doc) or "nothing"
+        raise RankLLMError(f"passage without text: expected one of {', '.join(TEXT_FIELDS)}; found {found}")
+    title = as_text(doc.get("title"))
+    if title:
+        text = f"Title: {title} Content: {text}"
+    return fix_text(text.strip())
+
+
+def as_text(value: object) -> str:
+    """A stored text field as a string; null is an empty text."""
+    return "" if value is None else str(value)
+
+
+def fix_text(text: str) -> str:
+    """Repair mojibake, character widths and HTML entities as the originals do (`ftfy.fix_text`)."""
+    return ftfy.fix_text(text)
+
+
+def first_words(text: str, n: int) -> str:
+    """The first n words, joined by single blanks."""
+    return " ".join(text.split(None, n)[:n]) if n > 0 else ""
+
+
+def defuse_identifiers(text: str, *, alpha: bool = False) -> str:
+    """Write `[3]` as `(3)`, and with alpha `[B]` as `(B)`, so that a passage or query cannot pose as an identifier."""
+    return (_ANY_IDENTIFIER if alpha else _NUMERIC_IDENTIFIER).sub(r"(\1)", text)

@@ -1,0 +1,164 @@
+"""Tokenise text that nobody vouches for: a control token written in a passage stays text.
+
+A tokenizer turns `<|im_end|>` into the control token wherever it stands. Prompts are tokenised here instead: the control
+tokens of the prompt's own layout are looked up, everything else is encoded by a copy of the tokenizer that knows none.
+The tokenizer is any fast one of transformers; this module does not import transformers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rankllm_core.errors import ContractError
+
+_MARKUP = re.compile(r"^(<.*>|\[.*\]|\{.*\})$", re.DOTALL)
+
+
+class SafeTokenizer:
+    """A fast tokenizer that can encode text without reading control tokens in it.
+
+    tokenizer: a fast tokenizer of transformers. Raises ContractError for any other.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None or not hasattr(backend, "to_str"):
+            raise ContractError(
+                f"tokenizer {type(tokenizer).__name__} is not a fast one; rankllm needs a tokenizer.json beside the model"
+            )
+        self.tokenizer = tokenizer
+        self.control_tokens = _control_tokens(tokenizer)
+        """Text of each control token -> (id, whether it swallows blanks on its left, on its right)."""
+        self._find_control = _alternatives(self.control_tokens)
+        layout = json.loads(backend.to_str())
+        self._first = _plain(type(backend), layout, first=True)
+        self._later = _plain(type(backend), layout, first=False)
+
+    def holds_control(self, text: str) -> int:
+        """How many control tokens the tokenizer would read in the text."""
+        return sum(1 for _ in self._find_control.finditer(text)) if self._find_control else 0
+
+    def mask_control(self, text: str) -> str:
+        """Put a private-use character before the last one of each control token's text, so that none is read."""
+        if self._find_control is None:
+            return text
+        return self._find_control.sub(lambda match: match[0][:-1] + MASK + match[0][-1], text)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text, special tokens neither added nor read. Lone surrogates become U+FFFD."""
+        return list(self._first.encode(clean(text), add_special_tokens=False).ids)
+
+    def clip(self, text: str, max_tokens: int) -> str:
+        """The longest beginning of the text that the tokenizer cuts into at most `max_tokens` tokens."""
+        text = clean(text)
+        offsets = self._first.encode(text, add_special_tokens=False).offsets
+        return text if len(offsets) <= max_tokens else text[: offsets[max_tokens - 1][1]] if max_tokens > 0 else ""
+
+    def encode_prompt(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Ids of a prompt in which each MASK breaks a control token that must stay text, all others being meant."""
+        text = clean(text)
+        if MASK not in text:
+            return list(self.tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        ids = self.leading_ids() if add_special_tokens else []
+        for position, piece in enumerate(self._pieces(text)):
+            if isinstance(piece, int):
+                ids.append(piece)
+            elif piece:
+                encoder = self._first if position == 0 else self._later
+                ids.extend(encoder.encode(piece.replace(MASK, ""), add_special_tokens=False).ids)
+        return ids
+
+    def _pieces(self, text: str) -> list[str | int]:
+        """The prompt as text, control id, text, control id, ..., text."""
+        pieces: list[str | int] = []
+        start, strip_left = 0, False
+        for match in self._find_control.finditer(text) if self._find_control else ():
+            identity, swallows_left, swallows_right = self.control_tokens[match[0]]
+            piece = text[start : match.start()]
+            piece = piece.lstrip() if strip_left else piece
+            pieces += [piece.rstrip() if swallows_left else piece, identity]
+            start, strip_left = match.end(), swallows_right
+        tail = text[start:]
+        return [*pieces, tail.lstrip() if strip_left else tail]
+
+    def leading_ids(self) -> list[int]:
+        """What the tokenizer puts before every text (BOS)."""
+        plain = self.tokenizer.encode("a", add_special_tokens=False)
+        full = self.tokenizer.encode("a", add_special_tokens=True)
+        for start in range(len(full) - len(plain) + 1):
+            if full[start : start + len(plain)] == plain:
+                return list(full[:start])
+        return []
+
+
+MASK = "\uf8e3"
+"""A private-use character that breaks up control tokens of foreign text until the prompt is cut into pieces."""
+
+
+def clean(text: str) -> str:
+    """The text without lone surrogates, which no tokenizer takes; each becomes U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def single_ids(tokenizer: Any, words: Sequence[str], *, after: str) -> list[int]:
+    """The id that each word has where it follows `after` without a blank, one token each.
+
+    Source: the originals train and read the token of the bare letter (reference section 2.7).
+    Raises ContractError naming the first word that is more than one token there.
+    """
+    safe = SafeTokenizer(tokenizer)
+    before = safe.encode(after) if after else []
+    found = []
+    for word in words:
+        ids = safe.encode(after + word)
+        if ids[: len(before)] == before and len(ids) == len(before) + 1:
+            found.append(ids[-1])
+            continue
+        # Some tokenizers glue `[A`. The word is then read, and trained, as a token of its own.
+        token = tokenizer.convert_tokens_to_ids(word)
+        if token is None or token == tokenizer.unk_token_id:
+            raise ContractError(f"identifier {word!r} is {len(ids) - len(before)} tokens after {after!r}, expected one")
+        found.append(int(token))
+    return found
+
+
+def _control_tokens(tokenizer: Any) -> dict[str, tuple[int, bool, bool]]:
+    """All special tokens, and added tokens that look like markup (`<think>` of Qwen3 is not marked special)."""
+    return {
+        token.content: (int(identity), bool(token.lstrip), bool(token.rstrip))
+        for identity, token in tokenizer.added_tokens_decoder.items()
+        if token.content and (token.special or _MARKUP.match(token.content))
+    }
+
+
+def _alternatives(control_tokens: dict[str, tuple[int, bool, bool]]) -> re.Pattern[str] | None:
+    longest_first = sorted(control_tokens, key=len, reverse=True)
+    return re.compile("|".join(re.escape(text) for text in longest_first)) if longest_first else None
+
+
+def _plain(kind: Any, layout: dict[str, Any], *, first: bool) -> Any:
+    """The tokenizer without control tokens; `first`: for text at the start of a prompt, where some add a blank."""
+    layout = dict(layout)
+    kept = [t for t in layout["added_tokens"] if not (t["special"] or _MARKUP.match(t["content"]))]
+    layout |= {"added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
+    if not first:
+        layout["pre_tokenizer"] = _without_first_blank(layout["pre_tokenizer"])
+    return kind.from_str(json.dumps(layout))
+
+
+def _without_first_blank(step: Any) -> Any:
+    """Metaspace with `prepend_scheme: first` puts a blank before the first piece of a text only."""
+    if not isinstance(step, dict):
+        return step
+    if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first":
+        return step | {"prepend_scheme": "never"}
+    if step.get("type") == "Sequence":
+        return step | {"pretokenizers": [_without_first_blank(inner) for inner in step["pretokenizers"]]}
+    return step

@@ -51,6 +51,7 @@ _EXAMPLES = (
     *("nDCG", "nDCG@10", "AP", "AP@100", "RR", "RR@10", "MRR", "MRR@10", "P@10", "R@100", "Recall@100", "Success@1"),
     *("Rprec", "Bpref", "ndcg", "ndcg_cut.10", "map", "map_cut.100", "recip_rank", "P.10", "recall.100", "success.1"),
 )
+_GREATEST_CUTOFF = 1_000_000_000  # trec_eval reads cut-offs as C integers
 _NAME = re.compile(r"(?P<name>[a-z]+(?:_[a-z]+)*)(?:\(rel=(?P<level>\d+)\))?(?:[@._](?P<cuts>\d+(?:,\d+)*))?", re.I)
 
 
@@ -82,7 +83,7 @@ def parse_measures(names: Iterable[str], *, relevance_level: int = 1) -> list[Me
     two measures); upper and lower case are one.
     relevance_level: the least relevant grade where a name says none; nDCG uses the grades themselves.
     Raises ConfigError for a name that is not known (with the nearest that is), a cut-off that is missing or not
-    possible, and for a relevance level below 1.
+    possible, and a relevance level below 1.
     """
     if relevance_level < 1:
         raise ConfigError(f"relevance level {relevance_level}: expected at least 1")
@@ -113,8 +114,8 @@ def _parse(name: str, default_level: int) -> list[Measure]:
         raise ConfigError(f"measure {name!r}: takes no cut-off")
     stem = name[: match.start("cuts")]
     cutoffs = [int(cut) for cut in match["cuts"].split(",")]
-    if 0 in cutoffs:
-        raise ConfigError(f"measure {name!r}: expected a cut-off of 1 or more")
+    if not all(1 <= cutoff <= _GREATEST_CUTOFF for cutoff in cutoffs):
+        raise ConfigError(f"measure {name!r}: expected a cut-off from 1 to {_GREATEST_CUTOFF}")
     return [
         Measure(label=f"{stem}{cutoff}", trec_name=family.cut, cutoff=cutoff, relevance_level=level)
         for cutoff in cutoffs

@@ -210,19 +210,23 @@ def _is_file(source: str | Path) -> bool:
 
 def _data_set_rows(name: str, split: str) -> Iterator[dict[str, object]]:
     """The rows of a Hugging Face data set, from a memory-mapped local copy."""
+    is_folder = Path(name).exists()
+    what = f"{name}: is a folder," if is_folder else f"{name}: no such file,"
     try:
         import datasets
     except ModuleNotFoundError:
         raise MissingPackageError(
-            f"{name}: no such file, and to load it as a data set needs the package datasets, "
-            "which is not installed. Install it with: uv add 'rankllm-infer[datasets]'"
+            f"{what} and to load it as a data set needs the package datasets, which is not installed. "
+            "Install it with: uv add 'rankllm-infer[datasets]'"
         ) from None
-    path, _, config = (name, "", "") if Path(name).exists() else name.partition(":")
+    path, _, config = (name, "", "") if is_folder else name.partition(":")
     try:
         rows = datasets.load_dataset(path, config or None, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RankLLMError(f"{name}: no such file, and not loadable as a data set, split {split!r}: {reason}") from None
+        # Where a data set cannot be built, the error itself says no more than that.
+        told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+        reason = next(iter(str(told).splitlines()), type(error).__name__)
+        raise RankLLMError(f"{what} and not loadable as a data set, split {split!r}: {reason}") from None
     yield from rows
 
 

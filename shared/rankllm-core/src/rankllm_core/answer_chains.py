@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rankllm_core.answer_tokens import Token
 
@@ -28,6 +29,10 @@ class Chain:
     def tier(self) -> int:
         """How sure it is that a ranking is meant. `[2] > [1]`: 2; `2 > 1` and `[2] [1]`: 1; `2 1`: 0."""
         return self.is_joined + self.is_marked
+
+    def known_names(self) -> Iterator[str]:
+        """The identifiers of the prompt in it, in order, repeats included."""
+        return (token.name for token in self.names if token.kind == "name" and token.name in self.known)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,9 +72,9 @@ def find_chains(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
         last = chains[-1] if chains else None
         is_name = token.kind == "name" and (is_beside or token.is_marked)
         if not is_name and not (token.kind == "unknown" and is_beside):
-            gap.add("word" if token.kind == "name" else token.kind)
+            gap.add("words" if token.kind == "name" else token.kind)
         elif last is not None and gap.words and last.is_marked and not token.is_marked:
-            gap.add("word")  # "[3] has a score > 5": the remark ends in a number
+            gap.add("words")  # "[3] has a score > 5": the remark ends in a number
         else:
             if last is None or (gap.words and not gap.is_bridged):
                 chains.append(Chain(names=[]))
@@ -89,7 +94,7 @@ def list_bare(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
                 chains.append(Chain(names=[]))
             _append(chains[-1], token, gap, known)
             gap, is_open = _Gap(), True
-        elif token.kind in ("name", "word", "unknown"):
+        elif token.kind in ("name", "words", "unknown"):
             has_words, is_open = True, False
         elif token.kind == "tie":
             gap.add("tie")
@@ -98,26 +103,28 @@ def list_bare(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
 
 def rankings(chains: Iterable[Chain]) -> list[Chain]:
     """Chains of one tier put together: those that follow each other and share no identifier are pieces of one ranking."""
-    merged: list[Chain] = []
+    groups: list[list[Chain]] = []
+    known: set[str] = set()
     for chain in chains:
-        last = merged[-1] if merged else None
-        if last is None or not last.known.isdisjoint(chain.known):
-            merged.append(
-                Chain(
-                    names=list(chain.names),
-                    strays=list(chain.strays),
-                    ties=list(chain.ties),
-                    is_joined=chain.is_joined,
-                    is_marked=chain.is_marked,
-                    known=set(chain.known),
-                )
-            )
+        if groups and known.isdisjoint(chain.known):
+            groups[-1].append(chain)
+            known |= chain.known
         else:
-            last.strays += [(last.names[-1].end, chain.names[0].start), *chain.strays]
-            last.names += chain.names
-            last.ties += chain.ties
-            last.known |= chain.known
-    return merged
+            groups.append([chain])
+            known = set(chain.known)
+    return [_merge(group) for group in groups]
+
+
+def _merge(pieces: Sequence[Chain]) -> Chain:
+    between = [(first.names[-1].end, second.names[0].start) for first, second in pairwise(pieces)]
+    return Chain(
+        names=[token for piece in pieces for token in piece.names],
+        strays=sorted([*between, *(stray for piece in pieces for stray in piece.strays)]),
+        ties=[tie for piece in pieces for tie in piece.ties],
+        is_joined=any(piece.is_joined for piece in pieces),
+        is_marked=any(piece.is_marked for piece in pieces),
+        known=set().union(*(piece.known for piece in pieces)),
+    )
 
 
 def _append(chain: Chain, token: Token, gap: _Gap, known: Collection[str]) -> None:

@@ -8,14 +8,18 @@ from typing import Literal, NamedTuple
 
 from rankllm_core.identifiers import IdentifierKind
 
-TokenKind = Literal["name", "unknown", "join", "tie", "word", "line"]
+TokenKind = Literal["name", "unknown", "join", "tie", "words", "line", "unread"]
+
+MAX_PIECES = 200_000
+"""Words, numbers and signs that are read of one answer: more than any context window holds, and soon read."""
 
 
 class Token(NamedTuple):
     """A piece of an answer. A named tuple, because a degenerate answer has hundreds of thousands of them."""
 
     kind: TokenKind
-    """`name`: looks like an identifier; `unknown`: other text in brackets; `join`: `>`; `tie`: `=`; `line`: a line break."""
+    """`name`: looks like an identifier; `unknown`: other text in brackets; `join`: `>`; `tie`: `=`;
+    `words`: other text; `line`: a line break; `unread`: the rest of an answer that is too long."""
     name: str
     """Of a `name`: its canonical spelling (`[07]` is `7`, `[b]` is `B`); of others: the text."""
     start: int
@@ -41,7 +45,7 @@ _MAX_DIGITS = 9
 # Possessive quantifiers (++, *+) never give characters back, so that no answer can make the scan quadratic.
 _GRAMMAR = r"""
     (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )?+ )      # a line break, and the number of a list item
-  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ )++ )
+  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ )++ (?: \d{1,3} [.)] (?=[\ \t]*+\[) )?+ )
   | (?P<tie>   =++ )
   | (?P<tag>   </?[A-Za-z|][\w|/:\-]{1,40}> | </[A-Za-z]> )                   # </answer>, <|im_end|>, </s>
   | (?P<remark>\( (?! \s*+ (?:NOUN[\ \t_#]{0,3}+)? IDENTIFIER \s*+ \) )        # (area 5 m²)
@@ -82,11 +86,18 @@ def normalise(text: str) -> str:
 
 
 def tokenize(text: str, kind: IdentifierKind) -> Iterator[Token]:
-    """The tokens of an answer that went through `normalise`; punctuation and markup between them are dropped."""
+    """The tokens of an answer that went through `normalise`; punctuation and markup between them are dropped.
+
+    Ends in a token of kind `unread` where there is more than can be read.
+    """
     is_list_open = False  # `[2, 1, 3]` and `Passages 2, 1, 3` mark what stands between the ends, too
-    for match in _PATTERN[kind].finditer("\n" + text):
+    in_words = False
+    for count, match in enumerate(_PATTERN[kind].finditer("\n" + text)):
         found = match.lastgroup
         start, end = max(match.start() - 1, 0), match.end() - 1
+        if count >= MAX_PIECES:
+            yield Token("unread", "", start, len(text), False)
+            return
         if found == "name":
             token, is_list_open = _name(match, kind, is_list_open=is_list_open)
             yield token
@@ -100,7 +111,9 @@ def tokenize(text: str, kind: IdentifierKind) -> Iterator[Token]:
             yield Token("unknown", match[0][1:-1].strip(), start, end, True)
         elif found in ("word", "remark"):
             is_list_open = False
-            yield Token("word", "", start, end, False)
+            if not in_words:
+                yield Token("words", "", start, end, False)
+        in_words = found in ("word", "remark") or (in_words and found in ("fill", "tag", "open_list"))
 
 
 def _name(match: re.Match[str], kind: IdentifierKind, *, is_list_open: bool) -> tuple[Token, bool]:

@@ -117,12 +117,14 @@ def _tsv_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _check_is_table(first_line: str) -> None:
+    if "\t" in first_line:
+        return
     text = first_line.lstrip()
     if text.startswith("<"):
         raise RankLLMError(
             f"TREC or XML markup ({shown(text)}) is not read; expected tab-separated lines (id, text) or JSON Lines"
         )
-    if text.startswith("{") and "\t" not in text:
+    if text.startswith("{"):
         raise RankLLMError("expected tab-separated lines, found a JSON object; JSON Lines files must be named .jsonl")
 
 

@@ -10,6 +10,9 @@ from rankllm_core.errors import ConfigError
 IdentifierKind = Literal["numeric", "alpha"]
 """`numeric` counts from 1; `alpha` runs from A to Z and names at most 26 passages."""
 
+MAX_ALPHA = len(ascii_uppercase)
+"""How many passages alphabetic identifiers can name."""
+
 
 def identifiers(kind: IdentifierKind, n: int) -> tuple[str, ...]:
     """The identifiers of `n` passages, in prompt order.

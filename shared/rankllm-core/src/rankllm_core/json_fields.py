@@ -10,6 +10,7 @@ from pathlib import Path
 from rankllm_core.errors import DataError, RankLLMError
 
 _SHOWN_CHARACTERS = 60
+_LONGEST_ID_BITS = 128
 _NO_VALUE = object()
 
 
@@ -37,16 +38,13 @@ def found(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "an infinite number"
+    if isinstance(value, int) and value.bit_length() >= _LONGEST_ID_BITS:
+        return "a number of more than 38 digits"  # Python refuses to print one of many thousand
     if isinstance(value, int | float):
-        return f"the number {shown_number(value)}"
+        return f"the number {value}"
     if isinstance(value, str):
         return f"the string {shown(value)}"
     return "an object" if isinstance(value, Mapping) else "an array"
-
-
-def shown_number(value: int | float) -> str:
-    """A number as an error shows it. Python refuses to print integers of many thousand digits."""
-    return str(value) if isinstance(value, float) or value.bit_length() < 128 else "of more than 38 digits"
 
 
 def required(record: Mapping[str, object], keys: Iterable[str], *, what: str) -> tuple[str, object]:
@@ -63,7 +61,7 @@ def as_id(value: object, *, what: str) -> str:
     """A qid or docid as a string; files also hold integers. Raises RankLLMError on anything else and on an empty id."""
     if isinstance(value, str) and value.strip():
         return value
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 128:
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < _LONGEST_ID_BITS:
         return str(value)
     raise RankLLMError(f"{what}: expected a string that is not empty, or an integer; found {found(value)}")
 

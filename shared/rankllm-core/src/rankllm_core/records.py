@@ -58,10 +58,12 @@ def parse_request(record: Mapping[str, object]) -> Request:
     return Request(query=Query(qid=qid, text=text), candidates=tuple(candidates))
 
 
-def _parse_candidate(entry: Mapping[str, object]) -> Candidate:
+def _parse_candidate(entry: Mapping[str, object], *, doc: object = None) -> Candidate:
+    """doc: what stands for the doc in layouts that have no key of that name."""
     docid = as_id(required(entry, ("docid",), what="candidate")[1], what="docid")
     try:
-        doc = required(entry, ("doc",), what="candidate")[1]
+        if doc is None:
+            doc = required(entry, ("doc",), what="candidate")[1]
         return Candidate(
             docid=docid,
             score=as_score(entry.get("score", 0.0)),
@@ -83,7 +85,7 @@ def _parse_hits(record: Mapping[str, object]) -> Request:
             if qid not in (None, hit_qid):
                 raise RankLLMError(f"expected the qid {qid!r} of the hits before it, found {hit_qid!r}")
             content = as_string(required(hit, ("content",), what="hit")[1], what="content")
-            candidates.append(_parse_candidate({**hit, "doc": {"content": content}}))
+            candidates.append(_parse_candidate(hit, doc={"content": content}))
         except RankLLMError as error:
             raise RankLLMError(f"query {text!r}, hit {number}: {error}") from None
         qid = hit_qid
@@ -227,7 +229,7 @@ def _rerank_rows(path: str | Path) -> Iterator[_Row]:
             text = as_string(required(record, ("query",), what=f"query {qid!r}")[1], what=f"query {qid!r}: query")
             doc = {key: value for key, value in record.items() if key not in _ROW_KEYS}
             try:
-                candidate = _parse_candidate({**record, "doc": doc})
+                candidate = _parse_candidate(record, doc=doc)
             except RankLLMError as error:
                 raise RankLLMError(f"query {qid!r}, {error}") from None
         yield _Row(line, Query(qid=qid, text=text), candidate)

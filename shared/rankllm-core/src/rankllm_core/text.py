@@ -19,22 +19,22 @@ _NUMERIC_IDENTIFIER = re.compile(r"\[(\d+)\]")
 _ANY_IDENTIFIER = re.compile(r"\[(\d+|[A-Z])\]")
 
 
-def passage_text(doc: Mapping[str, object]) -> str:
-    """The text of a passage, titled `Title: T Content: C` where it has a title, mojibake repaired, blanks trimmed.
+def title_and_text(doc: Mapping[str, object]) -> tuple[str, str]:
+    """Title (empty where there is none) and text of a stored passage.
 
     Raises RankLLMError when none of TEXT_FIELDS is there.
     """
     for name in TEXT_FIELDS:
         if name in doc:
-            text = as_text(doc[name])
-            break
-    else:
-        found = ", ".join(repr(key) for key in doc) or "nothing"
-        raise RankLLMError(f"passage without text: expected one of {', '.join(TEXT_FIELDS)}; found {found}")
-    title = as_text(doc.get("title"))
-    if title:
-        text = f"Title: {title} Content: {text}"
-    return fix_text(text.strip())
+            return as_text(doc.get("title")), as_text(doc[name])
+    found = ", ".join(repr(key) for key in doc) or "nothing"
+    raise RankLLMError(f"passage without text: expected one of {', '.join(TEXT_FIELDS)}; found {found}")
+
+
+def passage_text(doc: Mapping[str, object]) -> str:
+    """The text of a passage, titled `Title: T Content: C` where it has a title, mojibake repaired, blanks trimmed."""
+    title, text = title_and_text(doc)
+    return fix_text((f"Title: {title} Content: {text}" if title else text).strip())
 
 
 def as_text(value: object) -> str:

@@ -107,13 +107,13 @@ def clean(text: str) -> str:
     return text
 
 
-def single_ids(tokenizer: Any, words: Sequence[str], *, after: str) -> list[int]:
+def single_ids(safe: SafeTokenizer, words: Sequence[str], *, after: str) -> list[int]:
     """The id that each word has where it follows `after` without a blank, one token each.
 
     Source: the originals train and read the token of the bare letter (reference section 2.7).
     Raises ContractError naming the first word that is more than one token there.
     """
-    safe = SafeTokenizer(tokenizer)
+    tokenizer = safe.tokenizer
     before = safe.encode(after) if after else []
     found = []
     for word in words:

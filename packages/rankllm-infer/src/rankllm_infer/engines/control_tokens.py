@@ -1,7 +1,8 @@
 """Keep foreign text from posing as control tokens of a tokenizer that we cannot see.
 
-A server applies the chat template and tokenises by itself, and reads `<|im_end|>` as the end of a turn wherever it stands. So
-what looks like a control token in a query or a passage is broken by one blank after its first character: `< |im_end|>`.
+A server applies the chat template and tokenises by itself, and reads `<|im_end|>` as the end of a turn wherever it
+stands. So what looks like a control token in a query or a passage is broken by one blank after its first character:
+`< |im_end|>`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rankllm_core.template import Span
 
-_NAME = r"[^\s<>|｜]{1,64}"
-# Every quantifier is bounded and no name holds an opening character, so that the search is linear and matches cannot nest.
+_BAR = r"[|\uff5c]"
+_NAME = r"[^\s<>|\uff5c]{1,64}"
+# Every quantifier is bounded and no name holds an opening character: the search is linear, and matches cannot nest.
 _CONTROL_TOKEN = re.compile(
     "|".join(
         (
-            # <|im_end|> <|eot_id|> <|user|> (most models), <｜User｜> (DeepSeek), <|turn> <turn|> (Gemma 4)
-            rf"<(?:[|｜]{_NAME}[|｜]?|{_NAME}[|｜])>",
+            # <|im_end|> <|eot_id|> <|user|> (most models; DeepSeek with full-width bars), <|turn> <turn|> (Gemma 4)
+            rf"<(?:{_BAR}{_NAME}{_BAR}?|{_NAME}{_BAR})>",
             # [|user|] (EXAONE)
             r"\[\|[^\s\[\]|]{1,64}\|\]",
             # <<SYS>> (Llama 2)
@@ -29,7 +31,7 @@ _CONTROL_TOKEN = re.compile(
             # <start_of_turn> <end_of_image> (Gemma), <sop> <eop> (GLM), <AI> (MiniCPM), <endoftext>, fill-in-the-middle
             r"</?(?:(?:start|end)_of_(?:turn|image|audio)|image_soft_token|sop|eop|AI|用户|endoftext|im_start|im_end"
             r"|fim_(?:prefix|middle|suffix|pad)|seed:[a-z_]{1,32})>",
-            # numbered spare tokens: <extra_id_0> (T5) <unused7> (Gemma) <SPECIAL_10> (Nemotron) <reserved_106> (Baichuan)
+            # spare tokens: <extra_id_0> (T5), <unused7> (Gemma), <SPECIAL_10> (Nemotron), <reserved_106> (Baichuan)
             r"<(?:extra_id_|unused|SPECIAL_|reserved_|reserved_token_)\d{1,6}>",
             # [INST] [SYSTEM_PROMPT] [TOOL_CALLS] ... (Mistral)
             r"\[/?(?:INST|SYSTEM_PROMPT|MODEL_SETTINGS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID"

@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from rankllm_core.errors import ConfigError, MissingPackageError
-
 from rankllm_infer.engines import EngineError
 from rankllm_infer.engines.openai_options import OpenAIOptions
 from rankllm_infer.engines.openai_problems import ServerProblem, advice, connection_reason, one_line, refusal
@@ -101,8 +100,8 @@ def _final_message(problem: ServerProblem, tries: int, options: OpenAIOptions) -
 def retry_delay_s(tries: int, retry_after_s: float | None, *, random: Random) -> float:
     """How long to wait after the given number of failed tries, in seconds.
 
-    What the server asks for, up to LONGEST_RETRY_AFTER_S; else 0.5, 1, 2, ... up to LONGEST_DELAY_S, each shortened by up
-    to a half at random so that many clients do not come back at once.
+    What the server asks for, up to LONGEST_RETRY_AFTER_S; else 0.5, 1, 2, ... up to LONGEST_DELAY_S, each shortened by
+    up to a half at random so that many clients do not come back at once.
     """
     if retry_after_s is not None:
         return min(retry_after_s, LONGEST_RETRY_AFTER_S)

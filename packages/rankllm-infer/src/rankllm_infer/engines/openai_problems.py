@@ -42,6 +42,11 @@ class ServerProblem(Exception):
         self.retry_after_s = retry_after_s
 
 
+def incomplete(expected: str) -> ServerProblem:
+    """The problem of a reply without something that belongs in it. Servers under strain send such replies."""
+    return ServerProblem(f"the reply is not whole: expected {expected}", is_retryable=True)
+
+
 def refusal(status: int, headers: Mapping[str, str], reply: object, *, options: OpenAIOptions) -> ServerProblem:
     """The problem that an HTTP status other than 2xx stands for.
 

@@ -1,0 +1,234 @@
+"""Load a model the way its checkpoint is made: full, merged or LoRA adapter; and never with a head nobody trained."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rankllm_core.errors import ContractError, RankLLMError
+
+ModelKind = Literal["causal", "sequence-classification"]
+
+_HEAD_NAMES = ("score.weight", "classifier.weight")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model ready to run, with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    dtype: torch.dtype
+    device: torch.device
+
+
+def load_model(
+    name_or_path: str,
+    kind: ModelKind,
+    *,
+    base_model: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    num_gpus: int = 1,
+) -> LoadedModel:
+    """Load a checkpoint, from a folder or the hub.
+
+    kind: with a language-model head or a `score` head. base_model: for an adapter, in place of the one it names.
+    dtype: auto, float32, bfloat16 or float16. device: auto, cpu, cuda, cuda:N, mps. num_gpus: spread layers over so many.
+    Raises RankLLMError when it cannot be found, ContractError when its head is missing.
+    """
+    place = pick_device(device, num_gpus=num_gpus)
+    number = pick_dtype(dtype, place)
+    adapter = adapter_config(name_or_path)
+    source = name_or_path if adapter is None else base_model or str(adapter["base_model_name_or_path"])
+    placement = _placement(place, num_gpus)
+    with _readable_failures(source), quiet_transformers():
+        model = _load_base(source, kind, number, placement, is_adapter=adapter is not None)
+        if adapter is not None:
+            model = _attach(model, name_or_path, kind)
+        tokenizer = _load_tokenizer(name_or_path, source)
+    if not placement:
+        model.to(place)
+    model.eval()
+    model.requires_grad_(False)
+    return LoadedModel(model=model, tokenizer=tokenizer, dtype=number, device=place)
+
+
+def adapter_config(name_or_path: str) -> dict[str, object] | None:
+    """The adapter's configuration, or None for a full model."""
+    text = _read_file(name_or_path, "adapter_config.json")
+    return json.loads(text) if text is not None else None
+
+
+def model_config(name_or_path: str) -> dict[str, object]:
+    """The model's `config.json`, or {} where there is none (an adapter)."""
+    text = _read_file(name_or_path, "config.json")
+    return json.loads(text) if text is not None else {}
+
+
+def has_score_head(name_or_path: str) -> bool:
+    """Whether the checkpoint says that it was trained with a score head."""
+    adapter = adapter_config(name_or_path)
+    if adapter is not None:
+        return adapter.get("task_type") == "SEQ_CLS"
+    architectures = model_config(name_or_path).get("architectures")
+    return isinstance(architectures, list) and any(str(a).endswith("ForSequenceClassification") for a in architectures)
+
+
+def checkpoint_file(name_or_path: str, filename: str) -> Path | None:
+    """A file of a checkpoint, from a folder or the hub; None where it has none. Raises RankLLMError if neither exists."""
+    if Path(name_or_path).is_dir():
+        path = Path(name_or_path) / filename
+        return path if path.exists() else None
+    if Path(name_or_path).is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
+        raise RankLLMError(f"{name_or_path}: no such model folder")
+    from transformers.utils import cached_file
+
+    with _readable_failures(name_or_path):
+        found = cached_file(
+            name_or_path,
+            filename,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=True,
+        )
+    return Path(found) if found else None
+
+
+def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:
+    """The device asked for, or the best one here. Raises RankLLMError when it is not there."""
+    if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
+        raise RankLLMError(f"--num-gpus {num_gpus}: found {torch.cuda.device_count()} CUDA devices")
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise RankLLMError(f"--device {device}: expected auto, cpu, cuda, cuda:N or mps") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise RankLLMError(f"--device {device}: found {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise RankLLMError("--device mps: not available on this machine; use --device cpu")
+    return chosen
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The dtype asked for; `auto` is bfloat16 where the hardware is fast at it, else float16 on a GPU, else float32."""
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    return torch.bfloat16 if cpu_is_fast_at_bf16() else torch.float32
+
+
+def cpu_is_fast_at_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 on x86, BF16 on Arm)."""
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_bf16_supported")
+    found = [getattr(torch.cpu, name, None) for name in checks]
+    return any(check() for check in found if check is not None) or capabilities == "SVE256"
+
+
+def _placement(device: torch.device, num_gpus: int) -> dict[str, object]:
+    """Arguments that let accelerate spread the layers over the first `num_gpus` devices."""
+    if device.type != "cuda" or num_gpus <= 1:
+        return {}
+    free = {index: torch.cuda.mem_get_info(index)[0] * 9 // 10 for index in range(num_gpus)}
+    return {"device_map": "auto", "max_memory": free}
+
+
+def _load_base(
+    source: str, kind: ModelKind, dtype: torch.dtype, placement: dict[str, object], *, is_adapter: bool
+) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    if kind == "causal":
+        architectures = model_config(source).get("architectures") or []
+        if any(str(a).endswith("ForSequenceClassification") for a in architectures):  # type: ignore[attr-defined]
+            raise ContractError(f"{source}: has a score head and no language model; use --method pointwise")
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **placement)
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        source, dtype=dtype, num_labels=1, output_loading_info=True, **placement
+    )
+    fresh = [key for key in report["missing_keys"] if key.endswith(_HEAD_NAMES)]
+    if fresh and not is_adapter:
+        raise ContractError(
+            f"{source}: no score head ({fresh[0]}) in the checkpoint; its scores would be random. "
+            "Use a trained reranker, or --method pointwise with --prompt-template-path yes_no for a chat model"
+        )
+    return model
+
+
+def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
+    """Put the adapter on its base and merge it, score head included."""
+    from peft import PeftModel
+    from peft.utils import load_peft_weights
+
+    head = None
+    if kind == "sequence-classification":
+        weights = load_peft_weights(adapter, device="cpu")
+        names = [name for name in weights if name.endswith(_HEAD_NAMES)]
+        if not names:
+            raise ContractError(
+                f"{adapter}: the adapter holds no score head (score.weight); its scores would be random. "
+                "Save it with modules_to_save=['score']"
+            )
+        head = weights[names[0]]
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    if head is not None:
+        # Adapters of old PEFT versions hold the head without naming it in modules_to_save.
+        with torch.no_grad():
+            merged.score.weight.copy_(head)
+    return merged
+
+
+def _load_tokenizer(name_or_path: str, base: str) -> Any:
+    from transformers import AutoTokenizer
+
+    own = checkpoint_file(name_or_path, "tokenizer.json") or checkpoint_file(name_or_path, "tokenizer_config.json")
+    return AutoTokenizer.from_pretrained(name_or_path if own else base)
+
+
+def _read_file(name_or_path: str, filename: str) -> str | None:
+    path = checkpoint_file(name_or_path, filename)
+    return path.read_text(encoding="utf-8") if path else None
+
+
+@contextlib.contextmanager
+def _readable_failures(source: str) -> Iterator[None]:
+    """Turn what transformers and the hub raise for a missing model into one line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and Path(source).is_dir():
+            raise RankLLMError(f"{source}: {error}") from None
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RankLLMError(
+            f"model {source!r} cannot be loaded: no complete model in a folder of that name, "
+            f"and none to be had from the hub ({reason[:200]})"
+        ) from None
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' notes about loading off the user's screen; errors stay."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()

@@ -1,0 +1,44 @@
+"""An engine whose answers come from a function: for tests of everything above the engines, and for oracles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rankllm_infer.engines import Answer, EngineError, Prompt
+
+
+class ScriptedEngine:
+    """Answers each prompt by a function, in batches of `batch_size`, the newest first where `reverse` is set.
+
+    `asked` keeps all prompts in the order they were answered, `batches` how many each `collect` answered.
+    """
+
+    name = "scripted"
+
+    def __init__(
+        self, answer: Callable[[Prompt], Answer | EngineError], *, batch_size: int = 8, reverse: bool = False
+    ) -> None:
+        self._answer = answer
+        self._batch_size = batch_size
+        self._reverse = reverse
+        self._queue: list[tuple[int, Prompt]] = []
+        self.asked: list[Prompt] = []
+        self.batches: list[int] = []
+
+    def submit(self, ticket: int, prompt: Prompt) -> None:
+        """Queue a prompt."""
+        self._queue.append((ticket, prompt))
+
+    def collect(self) -> list[tuple[int, Answer | EngineError]]:
+        """Answer the next batch."""
+        if self._reverse:
+            batch, self._queue = self._queue[-self._batch_size :][::-1], self._queue[: -self._batch_size]
+        else:
+            batch, self._queue = self._queue[: self._batch_size], self._queue[self._batch_size :]
+        self.asked += [prompt for _, prompt in batch]
+        self.batches.append(len(batch))
+        return [(ticket, self._answer(prompt)) for ticket, prompt in batch]
+
+    def close(self) -> None:
+        """Drop what is queued."""
+        self._queue.clear()

@@ -1,0 +1,37 @@
+"""Shorten passages until a window fits the context.
+
+Source: castorini/rank_llm 1b3cabb, RankListwiseOSLLM.create_prompt (reference section 3.3), with a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rankllm_core.errors import RankLLMError
+from rankllm_infer.prompts import WrittenPrompt
+
+
+class ContextTooSmallError(RankLLMError):
+    """Not even one word a passage fits beside the query."""
+
+
+def fit_window(
+    write: Callable[[int], WrittenPrompt], *, n_passages: int, max_words: int, prompt_tokens: int, qid: str
+) -> tuple[WrittenPrompt, int]:
+    """The window's prompt with the most words a passage that the original's rule finds, and that number of words.
+
+    write: the prompt with so many words a passage. prompt_tokens: tokens the prompt may have (context less answer).
+    Raises ContextTooSmallError naming the query when one word a passage is still too much.
+    """
+    words = max_words
+    while True:
+        prompt = write(words)
+        over = prompt.n_tokens - prompt_tokens
+        if over <= 0:
+            return prompt, words
+        if words <= 1:
+            raise ContextTooSmallError(
+                f"query {qid!r}: the prompt takes {prompt.n_tokens} tokens with one word a passage, and {prompt_tokens} "
+                "are left for it; shorten the query, or use a smaller --window-size or a larger --context-size"
+            )
+        words = max(1, words - max(1, over // (4 * n_passages)))

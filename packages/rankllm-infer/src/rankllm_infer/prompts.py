@@ -1,0 +1,48 @@
+"""From messages to what an engine is given, and how many tokens that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rankllm_core.chat import ChatEncoder
+from rankllm_core.template import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenPrompt:
+    """A prompt in the form an engine takes."""
+
+    text: str
+    n_tokens: int
+    token_ids: tuple[int, ...] = ()
+    """For engines that take ids; empty for chat servers."""
+    messages: tuple[Message, ...] = ()
+    """For chat servers; a last turn of role `assistant` is one that the model goes on with."""
+
+
+class PromptWriter(Protocol):
+    """Knows the model's tokenizer, or how to do without it."""
+
+    def write(self, messages: Sequence[Message], *, opening: str = "") -> WrittenPrompt:
+        """The prompt up to the model's turn, which begins with `opening`."""
+
+    def count(self, text: str) -> int:
+        """Tokens of a text on its own."""
+
+
+class TokenPromptWriter:
+    """Writes prompts with the model's own tokenizer."""
+
+    def __init__(self, encoder: ChatEncoder) -> None:
+        self._encoder = encoder
+
+    def write(self, messages: Sequence[Message], *, opening: str = "") -> WrittenPrompt:
+        """The prompt with its ids."""
+        prompt = self._encoder.encode(messages, opening=opening)
+        return WrittenPrompt(text=prompt.text, token_ids=prompt.token_ids, n_tokens=len(prompt.token_ids))
+
+    def count(self, text: str) -> int:
+        """Tokens of a text on its own."""
+        return len(self._encoder.safe.encode(text))

@@ -1,0 +1,180 @@
+"""The card: what a checkpoint says about how it was trained, so that inference needs no flags.
+
+A checkpoint carries it as `rankllm.yaml`. Cards of well-known published models that carry none ship in `cards/`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from rankllm_core.chat import BOS_RULES
+from rankllm_core.config import check_keys, load_yaml, mapping, one_of, typed
+from rankllm_core.errors import ConfigError
+from rankllm_core.files import write_text
+from rankllm_core.identifiers import MAX_ALPHA
+from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, Template, load_template, template_from_dict
+
+CARD_NAME = "rankllm.yaml"
+CARD_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListwiseCard:
+    """How a listwise reranker is prompted and read. Defaults are RankZephyr's (arXiv:2312.02724)."""
+
+    template: ListwiseTemplate
+    base_model: str | None = None
+    """The model that an adapter was trained on."""
+    identifiers: str = "numeric"
+    answer: str = "permutation"
+    """`permutation`: the generated text; `first-token`: the logits after `[` (FIRST, arXiv:2406.15657)."""
+    bos: str = "single"
+    context_tokens: int = 4096
+    max_passage_words: int = 300
+    window_size: int = 20
+    stride: int = 10
+
+    def __post_init__(self) -> None:
+        one_of(self.identifiers, ("numeric", "alpha"), where="card: identifiers")
+        one_of(self.answer, ("permutation", "first-token"), where="card: answer")
+        one_of(self.bos, BOS_RULES, where="card: bos")
+        _positive(self, "context_tokens", "max_passage_words")
+        if not 0 < self.stride <= self.window_size:
+            raise ConfigError(
+                f"window: need 0 < stride <= size, got stride={self.stride}, size={self.window_size}; "
+                "set --stride and --window-size"
+            )
+        if self.identifiers == "alpha" and self.window_size > MAX_ALPHA:
+            raise ConfigError(
+                f"window: {self.window_size} passages a window, but there are {MAX_ALPHA} alphabetic identifiers; "
+                f"use --window-size {MAX_ALPHA} or less, or numeric identifiers (--no-use-alpha)"
+            )
+
+    kind = "listwise"
+
+    def to_dict(self) -> dict[str, object]:
+        """The card as it is written."""
+        return {
+            "format": CARD_FORMAT,
+            "kind": self.kind,
+            **({"base_model": self.base_model} if self.base_model else {}),
+            "template": {"name": self.template.name} | self.template.to_dict(),
+            "identifiers": self.identifiers,
+            "answer": self.answer,
+            "bos": self.bos,
+            "context_tokens": self.context_tokens,
+            "max_passage_words": self.max_passage_words,
+            "window": {"size": self.window_size, "stride": self.stride},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointwiseCard:
+    """How a pointwise reranker is prompted and read. Defaults are RankLLaMA's (arXiv:2310.08319)."""
+
+    template: PointwiseTemplate
+    base_model: str | None = None
+    head: str = "sequence-classification"
+    """`sequence-classification`: the `score` layer; `yes-no`: logit(positive) - logit(negative) of the template."""
+    bos: str = "single"
+    append_eos: bool = False
+    query_tokens: int = 32
+    passage_tokens: int = 164
+
+    def __post_init__(self) -> None:
+        one_of(self.head, ("sequence-classification", "yes-no"), where="card: head")
+        one_of(self.bos, BOS_RULES, where="card: bos")
+        _positive(self, "query_tokens", "passage_tokens")
+        if (self.head == "yes-no") != (self.template.layout == "yes-no"):
+            raise ConfigError(
+                f"card: head {self.head!r} does not go with template {self.template.name!r} "
+                f"(layout {self.template.layout!r}); a yes-no head needs the layout yes-no, a score head one of the others"
+            )
+
+    kind = "pointwise"
+
+    def to_dict(self) -> dict[str, object]:
+        """The card as it is written."""
+        return {
+            "format": CARD_FORMAT,
+            "kind": self.kind,
+            **({"base_model": self.base_model} if self.base_model else {}),
+            "template": {"name": self.template.name} | self.template.to_dict(),
+            "head": self.head,
+            "bos": self.bos,
+            "append_eos": self.append_eos,
+            "query_tokens": self.query_tokens,
+            "passage_tokens": self.passage_tokens,
+        }
+
+
+Card = ListwiseCard | PointwiseCard
+
+
+def load_card(folder: str | Path) -> Card | None:
+    """The card in a checkpoint's folder, or None where it has none. Raises ConfigError on a bad one."""
+    path = Path(folder) / CARD_NAME
+    return card_from_dict(load_yaml(path), where=str(path)) if path.exists() else None
+
+
+def save_card(card: Card, folder: str | Path) -> None:
+    """Write the card into a checkpoint's folder."""
+    with write_text(Path(folder) / CARD_NAME) as stream:
+        yaml.safe_dump(card.to_dict(), stream, sort_keys=False, allow_unicode=True, width=120)
+
+
+def published_card(model: str) -> Card | None:
+    """The shipped card of a well-known published model, by its hub name; None for any other."""
+    for item in sorted((resources.files("rankllm_core") / "cards").iterdir(), key=lambda item: item.name):
+        if item.name.endswith(".yaml"):
+            with resources.as_file(item) as path:
+                values = load_yaml(path)
+            patterns = typed(values.pop("models", None), list, where=f"{item.name}: models")
+            if any(fnmatch.fnmatchcase(model.lower(), str(p).lower()) for p in patterns):  # type: ignore[attr-defined]
+                return card_from_dict(values, where=item.name)
+    return None
+
+
+def card_from_dict(values: Mapping[str, object], *, where: str) -> Card:
+    """Build a card from YAML values. `where` opens every message. Raises ConfigError."""
+    values = dict(values)
+    if (version := values.pop("format", None)) != CARD_FORMAT:
+        raise ConfigError(
+            f"{where}: format: expected {CARD_FORMAT}, found {version!r}; a newer card needs a newer rankllm-core"
+        )
+    kind = one_of(values.pop("kind", None), ("listwise", "pointwise"), where=f"{where}: kind")
+    template = _template(values.pop("template", None), where=f"{where}: template")
+    if kind == "listwise":
+        window = mapping(values.pop("window", {}), where=f"{where}: window")
+        check_keys(window, ("size", "stride"), where=f"{where}: window")
+        values |= {{"size": "window_size"}.get(key, key): value for key, value in window.items()}
+    owner = ListwiseCard if kind == "listwise" else PointwiseCard
+    kinds = {f.name: _FIELD_TYPES[str(f.type)] for f in fields(owner) if f.name != "template"}
+    check_keys(values, kinds, where=where)
+    checked = {key: typed(value, kinds[key], where=f"{where}: {key}") for key, value in values.items()}
+    if (template.method == "pointwise") != (kind == "pointwise"):
+        raise ConfigError(f"{where}: a {kind} card cannot hold the {template.method} template {template.name!r}")
+    return owner(template=template, **checked)  # type: ignore[arg-type]
+
+
+_FIELD_TYPES: dict[str, type] = {"str": str, "str | None": str, "int": int, "bool": bool}
+
+
+def _template(value: object, *, where: str) -> Template:
+    if isinstance(value, str):
+        return load_template(value)
+    values = mapping(value, where=where)
+    name = str(values.pop("name", "of the card"))
+    return template_from_dict(values, name=name)
+
+
+def _positive(card: object, *names: str) -> None:
+    for name in names:
+        if getattr(card, name) < 1:
+            raise ConfigError(f"card: {name}: expected a positive number, found {getattr(card, name)}")

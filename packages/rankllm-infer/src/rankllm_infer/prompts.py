@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rankllm_core.chat import ChatEncoder
-from rankllm_core.template import Message
+from rankllm_core.template import Message, Span
+from rankllm_infer.engines.openai_budget import estimate_text_tokens, estimate_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +47,21 @@ class TokenPromptWriter:
     def count(self, text: str) -> int:
         """Tokens of a text on its own."""
         return len(self._encoder.safe.encode(text))
+
+
+class MessagePromptWriter:
+    """Writes prompts for a chat server, whose tokenizer is not known: tokens are estimated, on the safe side."""
+
+    def write(self, messages: Sequence[Message], *, opening: str = "") -> WrittenPrompt:
+        """The turns; an opening becomes a turn of the assistant, which the server is told to go on with."""
+        if opening:
+            messages = (*messages, Message("assistant", (Span(opening),)))
+        return WrittenPrompt(
+            text="\n".join(f"{message.role}: {message.content}" for message in messages),
+            messages=tuple(messages),
+            n_tokens=estimate_tokens(messages),
+        )
+
+    def count(self, text: str) -> int:
+        """Tokens of a text on its own, estimated."""
+        return estimate_text_tokens(text)

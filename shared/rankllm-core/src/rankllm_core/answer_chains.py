@@ -15,7 +15,7 @@ class Chain:
 
     names: list[Token]
     strays: list[tuple[int, int]] = field(default_factory=list)
-    """Offsets of words between two identifiers of this chain."""
+    """Offsets of what stands between two identifiers and is not only `>`; where pieces meet it may be blank."""
     ties: list[tuple[str, str]] = field(default_factory=list)
     """Pairs joined by `=`."""
     is_joined: bool = False
@@ -59,9 +59,14 @@ class _Gap:
             self.join_last = False
 
     @property
-    def is_bridged(self) -> bool:
-        """Whether the words in it are a remark within one chain: a `>` touches an identifier, and no paragraph ends."""
-        return (self.join_last and self.lines < 2) or (self.join_first and self.lines < 1)
+    def is_remark(self) -> bool:
+        """Whether it holds words inside a chain, as in `[1] as said > [2]`: a `>` touches an end, no paragraph ends."""
+        return self.words and ((self.join_last and self.lines < 2) or (self.join_first and self.lines < 1))
+
+    def ends(self, chain: Chain) -> bool:
+        """Whether the chain before it ends here: other words follow, or a new paragraph without a `>`."""
+        is_paragraph = chain.is_joined and self.lines > 1 and not (self.join_first or self.join_last)
+        return (self.words and not self.is_remark) or is_paragraph
 
 
 def find_chains(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
@@ -73,10 +78,10 @@ def find_chains(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
         is_name = token.kind == "name" and (is_beside or token.is_marked)
         if not is_name and not (token.kind == "unknown" and is_beside):
             gap.add("words" if token.kind == "name" else token.kind)
-        elif last is not None and gap.words and last.is_marked and not token.is_marked:
+        elif last is not None and gap.is_remark and last.is_marked and not token.is_marked:
             gap.add("words")  # "[3] has a score > 5": the remark ends in a number
         else:
-            if last is None or (gap.words and not gap.is_bridged):
+            if last is None or gap.ends(last):
                 chains.append(Chain(names=[]))
             _append(chains[-1], token, gap, known)
             gap = _Gap()
@@ -102,17 +107,21 @@ def list_bare(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
 
 
 def rankings(chains: Iterable[Chain]) -> list[Chain]:
-    """Chains of one tier put together: those that follow each other and share no identifier are pieces of one ranking."""
+    """Chains put together: those that follow each other and share no identifier are pieces of one ranking.
+
+    Chains without an identifier of the prompt count only where there is no other.
+    """
     groups: list[list[Chain]] = []
     known: set[str] = set()
-    for chain in chains:
+    everything = list(chains)
+    for chain in [chain for chain in everything if chain.known] or everything:
         if groups and known.isdisjoint(chain.known):
             groups[-1].append(chain)
             known |= chain.known
         else:
             groups.append([chain])
             known = set(chain.known)
-    return [_merge(group) for group in groups]
+    return [_merge(group) if len(group) > 1 else group[0] for group in groups]
 
 
 def _merge(pieces: Sequence[Chain]) -> Chain:

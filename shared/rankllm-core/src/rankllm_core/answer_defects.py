@@ -12,6 +12,8 @@ MAX_DEFECTS_OF_A_SORT = 10
 
 _NAME_LENGTH = 12
 _EXCERPT_LENGTH = 40
+_HARMLESS = " \t\r\n>[]=.,:;*|-"
+"""Nobody means anything by these between two identifiers."""
 
 
 def describe_defects(
@@ -39,7 +41,8 @@ def _defects(
     for first, second in ranking.ties:
         yield "tied", f"[{_shown(first, _NAME_LENGTH)}] = [{_shown(second, _NAME_LENGTH)}]"
     for start, end in ranking.strays:
-        yield "stray", f"'{_shown(text[start:end].strip(' >[]=,;*'), _EXCERPT_LENGTH)}'"
+        if stray := text[start:end].strip(_HARMLESS):
+            yield "stray", f"'{_shown(stray, _EXCERPT_LENGTH)}'"
     places = {name: place for place, name in enumerate(dict.fromkeys(ranking.known_names()))}
     for other in others:
         names = list(dict.fromkeys(other.known_names()))

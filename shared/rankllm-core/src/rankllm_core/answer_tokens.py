@@ -10,8 +10,8 @@ from rankllm_core.identifiers import IdentifierKind
 
 TokenKind = Literal["name", "unknown", "join", "tie", "words", "line", "unread"]
 
-MAX_PIECES = 200_000
-"""Words, numbers and signs that are read of one answer: more than any context window holds, and soon read."""
+MAX_PIECES = 100_000
+"""Words, numbers and signs that are read of one answer: far more than a ranking needs, and read within a second or so."""
 
 
 class Token(NamedTuple):
@@ -44,7 +44,7 @@ _MAX_DIGITS = 9
 
 # Possessive quantifiers (++, *+) never give characters back, so that no answer can make the scan quadratic.
 _GRAMMAR = r"""
-    (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )?+ )      # a line break, and the number of a list item
+    (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )?+ )  # a line break, the number of a list item
   | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ )++ (?: \d{1,3} [.)] (?=[\ \t]*+\[) )?+ )
   | (?P<tie>   =++ )
   | (?P<tag>   </?[A-Za-z|][\w|/:\-]{1,40}> | </[A-Za-z]> )                   # </answer>, <|im_end|>, </s>
@@ -81,7 +81,7 @@ _SPELLINGS = _spellings()
 
 
 def normalise(text: str) -> str:
-    """Write full-width, circled and other forms of brackets, digits, letters and `>` in ASCII; drop what is invisible."""
+    """Write full-width, circled and other forms of brackets, digits, letters, `>` in ASCII; drop what is invisible."""
     return text if text.isascii() else text.translate(_SPELLINGS)
 
 

@@ -19,6 +19,7 @@ _ANSWER_TAGS = (
     (re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answer>", re.IGNORECASE)),  # ReasonRank
     (re.compile(r"\[rankstart\]", re.IGNORECASE), re.compile(r"\[rankend\]", re.IGNORECASE)),  # APEER
 )
+_FINISHED = re.compile(r"</answer>\s*+(?:<[^<>]{1,30}>\s*+)*+\Z", re.IGNORECASE)  # perhaps with <|im_end|> after it
 _NUMBERS = frozenset(map(str, range(1, 1000)))
 _LETTERS = frozenset(ascii_uppercase)
 _PROBE_CHARACTERS = 10_000
@@ -57,17 +58,17 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     labels: what the prompt called its passages, in prompt order: numbers or single letters A-Z.
 
     What is read:
-    - Thinking is skipped: all up to the last `</think>`, and all after a `<think>` that is never closed, unless the text
-      ends in `</answer>`. Where `<answer>` or `[rankstart]` is filled in, only what it holds is read.
+    - Thinking is skipped: all up to the last `</think>`, and all after a `<think>` that is never closed, unless the
+      text ends in `</answer>`. Where `<answer>` or `[rankstart]` is filled in, only what it holds is read.
     - Identifiers joined by `>` come first, then those in brackets or after a noun (`[2], [1]`, `Passage 2`), then bare
-      lists (`2, 1, 3`). Beside the first two, a bare number or letter counts only where it touches a `>`; else it is prose.
+      lists (`2, 1, 3`). Beside the first two a bare number or letter counts only where it touches a `>`.
     - Rankings that share no identifier are pieces of one. Of several, the one with most identifiers is taken, the last
       among equals. Repeats are dropped, the first stays; what is missing follows in prompt order.
 
     Status:
-    - `ok`: every identifier once and nothing else from the first to the last of them. Text before and after is not read.
+    - `ok`: every identifier once and nothing else between the first and the last; text around them does not count.
     - `repaired`: a ranking, but an identifier is missing, repeated, unknown, tied (`=`) or in lower case, words stand
-      inside it, or another ranking in the text contradicts it.
+      inside it, another ranking in the text contradicts it, or the text is too long to be read to its end.
     - `fallback`: no identifier of the prompt was ranked; the order is the prompt's.
 
     Raises ValueError when labels are neither distinct numbers nor distinct letters.
@@ -102,8 +103,7 @@ def _kind_of(labels: Sequence[str]) -> IdentifierKind:
 def _answer_region(text: str) -> tuple[str, bool]:
     """The part of the text that is meant as the answer, and whether thinking that never ended was cut away."""
     text = _THINK_CLOSE.split(text)[-1]
-    is_finished = text[-40:].rstrip().lower().endswith("</answer>")
-    thinking = None if is_finished else _THINK_OPEN.search(text)
+    thinking = None if _FINISHED.search(text[-100:]) else _THINK_OPEN.search(text)
     if thinking:
         text = text[: thinking.start()]
     for opening, closing in _ANSWER_TAGS:

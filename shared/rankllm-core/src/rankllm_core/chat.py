@@ -62,17 +62,18 @@ class ChatEncoder:
     def _guarded(self, messages: Sequence[Message]) -> str:
         """The prompt's text, with a MASK inside every control token that a query or a passage holds."""
         messages = [_map_untrusted(message, lambda text: clean(text).replace(MASK, "\ufffd")) for message in messages]
-        meant = self.safe.holds_control(self._repair(self._write([_map_untrusted(m, lambda _: "x") for m in messages])))
+        meant = self.safe.control_in(self._repair(self._write([_map_untrusted(m, lambda _: "x") for m in messages])))
         text = self._repair(self._write(messages))
-        if self.safe.holds_control(text) == meant:
+        if self.safe.control_in(text) == meant:
             return text
         masked = [_map_untrusted(m, lambda t: self.safe.mask_control(self._repair(t))) for m in messages]
         text = self._repair(self._write(masked))
-        if self.safe.holds_control(text) == meant:
+        if self.safe.control_in(text) == meant:
             return text
         # Repairing the whole prompt made a control token out of pieces: break every character one can begin with.
-        broken = [_map_untrusted(m, lambda t: _break_markup(self._repair(t))) for m in messages]
-        return self._repair(self._write(broken))
+        broken = [_map_untrusted(m, lambda t: self.safe.mask_control(_break_markup(self._repair(t)))) for m in messages]
+        text = self._repair(self._write(broken))
+        return text if self.safe.control_in(text) == meant else self._write(broken)
 
     def _write(self, messages: Sequence[Message]) -> str:
         if self._layout is not None:

@@ -62,5 +62,3 @@ def one_of(value: object, choices: Iterable[str], *, where: str) -> str:
     if value not in choices:
         raise ConfigError(f"{where}: expected one of {', '.join(choices)}; found {value!r}")
     return str(value)
-
-

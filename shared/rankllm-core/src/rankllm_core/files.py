@@ -68,6 +68,8 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DataError(f"not JSON: {error.msg} at column {error.colno}", path=path, line=number) from None
         except RecursionError:
             raise DataError("not usable: JSON is nested too deeply", path=path, line=number) from None
+        except ValueError as error:
+            raise DataError(f"not usable: {error}", path=path, line=number) from None
         if not isinstance(record, dict):
             raise DataError(f"expected a JSON object, found {type(record).__name__}", path=path, line=number)
         yield number, record
@@ -87,9 +89,11 @@ def dumps(record: object) -> str:
 def write_text(path: str | Path) -> Iterator[IO[str]]:
     """Write a UTF-8 text file that appears under its name only when the block ends without an error.
 
-    `.gz` names are compressed. Raises RankLLMError when the folder cannot be written.
+    `.gz` names are compressed. Raises RankLLMError when the folder cannot be written, and for `.xz` names.
     """
     path = Path(path)
+    if path.suffix == ".xz":
+        raise RankLLMError(f"{path}: writing .xz is not supported; give it a .gz name, or none of a packed file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

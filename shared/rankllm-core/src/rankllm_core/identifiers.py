@@ -11,6 +11,9 @@ IdentifierKind = Literal["numeric", "alpha"]
 """`numeric` counts from 1; `alpha` runs from A to Z and names at most 26 passages."""
 
 MAX_ALPHA = len(ascii_uppercase)
+"""Passages that a window with alpha identifiers can hold."""
+
+MAX_ALPHA = len(ascii_uppercase)
 """How many passages alphabetic identifiers can name."""
 
 
@@ -25,9 +28,9 @@ def identifiers(kind: IdentifierKind, n: int) -> tuple[str, ...]:
         raise ConfigError(f"identifiers: cannot name {n} passages, expected 0 or more; check the window size")
     if kind == "numeric":
         return tuple(str(number) for number in range(1, n + 1))
-    if n > len(ascii_uppercase):
+    if n > MAX_ALPHA:
         raise ConfigError(
             f"identifiers: {n} passages in one window, but alpha identifiers end at Z; "
-            f"use a window of at most {len(ascii_uppercase)}, or numeric identifiers"
+            f"use a window of at most {MAX_ALPHA}, or numeric identifiers"
         )
     return tuple(ascii_uppercase[:n])

@@ -96,16 +96,20 @@ class ListwiseTemplate:
         put before the question.
         """
         system = self.system_message if system_message is None else system_message
-        shared = {"query": Span(query, untrusted=True), "num": str(len(passages)), "psg_ids": _passage_ids(labels)}
+        shared: dict[str, str | Span] = {
+            "query": Span(query, untrusted=True),
+            "num": str(len(passages)),
+            "psg_ids": _passage_ids(labels),
+        }
         bodies = []
         for position, (passage, label) in enumerate(zip(passages, labels, strict=True)):
             score = f"{scores[position]:.3f}" if scores else ""
-            values = {"rank": label, "candidate": Span(passage, untrusted=True), "score": score}
-            bodies.append(_fill(self.body, values))
+            shown: dict[str, str | Span] = {"rank": label, "candidate": Span(passage, untrusted=True), "score": score}
+            bodies.append(_fill(self.body, shown))
         opening = (Message("system", (Span(system),)),) if system else ()
         prefix, suffix = _fill(self.prefix, shared), _fill(self.suffix, shared)
         if self.method == "singleturn_listwise":
-            turns = (Message("user", prefix + tuple(s for body in bodies for s in body) + suffix),)
+            turns: tuple[Message, ...] = (Message("user", prefix + tuple(s for body in bodies for s in body) + suffix),)
         else:
             turns = self._turns(prefix, bodies, suffix, shared, labels)
         return opening + tuple(few_shot) + turns
@@ -187,7 +191,7 @@ class PointwiseTemplate:
                 Message("query", (asked,)),
                 Message("document", (shown,)),
             )
-        values = {"query": asked, "document": shown, "instruction": self.instruction or ""}
+        values: dict[str, str | Span] = {"query": asked, "document": shown, "instruction": self.instruction or ""}
         turn = Message("user", _fill(self.body, values))
         return (Message("system", (Span(self.system_message),)), turn) if self.system_message else (turn,)
 
@@ -211,7 +215,7 @@ def load_template(name_or_path: str | Path) -> Template:
     """A shipped template by name, or a YAML file in the originals' layout. Raises ConfigError."""
     name = str(name_or_path)
     shipped = name.removesuffix(".yaml").removesuffix("_template")
-    if shipped in template_names() and not Path(name).exists():
+    if shipped in template_names() and not Path(name).is_file():
         with resources.as_file(resources.files("rankllm_core") / "templates" / f"{shipped}.yaml") as path:
             return template_from_dict(load_yaml(path), name=shipped)
     if not Path(name).exists():
@@ -241,7 +245,7 @@ def template_from_dict(values: Mapping[str, object], *, name: str) -> Template:
     strings = {renamed.get(k, k): str(typed(v, str, where=f"{where}: {k}")) for k, v in values.items()}
     if "body" not in strings:
         raise ConfigError(f"{where}: {'body_user' if renamed else 'body'}: missing, expected the text of one passage")
-    return ListwiseTemplate(name=name, **strings)  # type: ignore[arg-type]
+    return ListwiseTemplate(name=name, **strings)
 
 
 def _pointwise(values: Mapping[str, object], *, name: str, where: str) -> PointwiseTemplate:
@@ -251,7 +255,7 @@ def _pointwise(values: Mapping[str, object], *, name: str, where: str) -> Pointw
     strings.setdefault("layout", "yes-no")
     if "body" in strings:
         strings["body"] = strings["body"].replace("{doc_content}", "{document}")
-    return PointwiseTemplate(name=name, **strings)  # type: ignore[arg-type]
+    return PointwiseTemplate(name=name, **strings)
 
 
 def _given(template: Template) -> dict[str, object]:

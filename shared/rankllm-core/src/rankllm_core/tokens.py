@@ -36,10 +36,11 @@ class SafeTokenizer:
         layout = json.loads(backend.to_str())
         self._first = _plain(type(backend), layout, first=True)
         self._later = _plain(type(backend), layout, first=False)
+        self._moved = _moved_ids(self._first, layout)
 
-    def holds_control(self, text: str) -> int:
-        """How many control tokens the tokenizer would read in the text."""
-        return sum(1 for _ in self._find_control.finditer(text)) if self._find_control else 0
+    def control_in(self, text: str) -> list[str]:
+        """The control tokens that the tokenizer would read in the text, in order."""
+        return self._find_control.findall(text) if self._find_control else []
 
     def mask_control(self, text: str) -> str:
         """Put a private-use character before the last one of each control token's text, so that none is read."""
@@ -49,13 +50,16 @@ class SafeTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text, special tokens neither added nor read. Lone surrogates become U+FFFD."""
-        return list(self._first.encode(clean(text), add_special_tokens=False).ids)
+        return self._plain_ids(self._first, clean(text))
 
     def clip(self, text: str, max_tokens: int) -> str:
         """The longest beginning of the text that the tokenizer cuts into at most `max_tokens` tokens."""
         text = clean(text)
         offsets = self._first.encode(text, add_special_tokens=False).offsets
-        return text if len(offsets) <= max_tokens else text[: offsets[max_tokens - 1][1]] if max_tokens > 0 else ""
+        if len(offsets) <= max_tokens:
+            return text
+        # Where the first token too many begins: a character that is several tokens is kept whole or not at all.
+        return text[: offsets[max_tokens][0]] if max_tokens > 0 else ""
 
     def encode_prompt(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Ids of a prompt in which each MASK breaks a control token that must stay text, all others being meant."""
@@ -68,8 +72,12 @@ class SafeTokenizer:
                 ids.append(piece)
             elif piece:
                 encoder = self._first if position == 0 else self._later
-                ids.extend(encoder.encode(piece.replace(MASK, ""), add_special_tokens=False).ids)
+                ids.extend(self._plain_ids(encoder, piece.replace(MASK, "")))
         return ids
+
+    def _plain_ids(self, encoder: Any, text: str) -> list[int]:
+        ids = encoder.encode(text, add_special_tokens=False).ids
+        return [self._moved.get(i, i) for i in ids] if self._moved else list(ids)
 
     def _pieces(self, text: str) -> list[str | int]:
         """The prompt as text, control id, text, control id, ..., text."""
@@ -151,6 +159,13 @@ def _plain(kind: Any, layout: dict[str, Any], *, first: bool) -> Any:
     if not first:
         layout["pre_tokenizer"] = _without_first_blank(layout["pre_tokenizer"])
     return kind.from_str(json.dumps(layout))
+
+
+def _moved_ids(plain: Any, layout: dict[str, Any]) -> dict[int, int]:
+    """Id in the copy -> id in the tokenizer, of added tokens that moved up where a control token was left out."""
+    right = {token["content"]: int(token["id"]) for token in layout["added_tokens"]}
+    here = {token.content: identity for identity, token in plain.get_added_tokens_decoder().items()}
+    return {identity: right[content] for content, identity in here.items() if right[content] != identity}
 
 
 def _without_first_blank(step: Any) -> Any:

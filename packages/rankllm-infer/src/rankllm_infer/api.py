@@ -1,0 +1,247 @@
+"""The Python interface: load a reranker, rerank requests. The command line calls nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rankllm_core.card import Card, ListwiseCard, PointwiseCard
+from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.files import open_text
+from rankllm_core.identifiers import identifiers
+from rankllm_core.template import Message, Span
+from rankllm_core.types import Candidate, Query, Request, Result
+from rankllm_infer.engines import Engine
+from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
+from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
+from rankllm_infer.pool import FlowPool
+from rankllm_infer.prompts import PromptWriter
+from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
+
+if TYPE_CHECKING:
+    from rankllm_core.tokens import SafeTokenizer
+    from rankllm_infer.engines.loading import LoadedModel
+
+_ACTIVE = {"listwise": 64, "pointwise": 16}
+"""Requests under way at once: enough to fill batches, few enough that memory does not grow with the run."""
+
+
+class Reranker:
+    """A model, how it is prompted, and what runs it. Close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: ListwisePlan | PointwisePlan,
+        writer: PromptWriter | PairWriter,
+        *,
+        warnings: Sequence[str] = (),
+        description: str = "",
+    ) -> None:
+        self.engine = engine
+        self.plan = plan
+        self.writer = writer
+        self.warnings = tuple(warnings)
+        """What a user should know before trusting the numbers: options that contradict the card, and the like."""
+        self.description = description
+
+    @property
+    def card(self) -> Card:
+        """The card in force."""
+        return self.plan.card
+
+    def rerank(self, requests: Iterable[Request]) -> list[Result]:
+        """The result of each request, in their order. A failed one has status `failed` and says why in `error`."""
+        return list(self.stream(requests))
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[Result]:
+        """The same one by one, as they finish, in the order of the requests; memory does not grow with their number."""
+        pool = FlowPool(self.engine, max_active=_ACTIVE[self.card.kind])
+        yield from pool.run(requests, self._flow)
+
+    def _flow(self, request: Request) -> Flow:
+        if isinstance(self.plan, ListwisePlan):
+            return rerank_listwise(request, self.plan, self.writer)  # type: ignore[arg-type]
+        return rerank_pointwise(request, self.plan, self.writer)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        self.engine.close()
+
+    def __enter__(self) -> Reranker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load_reranker(model: str | Path, options: RerankOptions | None = None) -> Reranker:
+    """Load a model and everything its card says about prompting it.
+
+    model: a folder, a hub name, or, for a server, the name it knows the model by.
+    Raises RankLLMError when the model cannot be found, or does not keep what its card promises.
+    """
+    options = options or RerankOptions()
+    model = str(model)
+    return _served(model, options) if options.engine == "openai" else _local(model, options)
+
+
+def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, qid: str = "1") -> Request:
+    """A request from a query and passages in first-stage order: texts, or mappings with `text` and perhaps `docid`."""
+    docs = [{"text": passage} if isinstance(passage, str) else dict(passage) for passage in passages]
+    n = len(docs)
+    candidates = (
+        Candidate(docid=str(doc.pop("docid", rank + 1)), score=float(n - rank), doc=doc)
+        for rank, doc in enumerate(docs)
+    )
+    return Request(query=Query(qid=qid, text=query), candidates=tuple(candidates))
+
+
+def _local(model: str, options: RerankOptions) -> Reranker:
+    from rankllm_core.chat import ChatEncoder
+    from rankllm_core.pairs import PairEncoder, PairLimits
+    from rankllm_infer.engines.loading import adapter_config, has_score_head, load_model
+    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
+    from rankllm_infer.prompts import TokenPromptWriter
+
+    resolved = resolve_card(model, options, score_head=has_score_head(model))
+    card = resolved.card
+    _check_base(card, adapter_config(model), options)
+    cap_threads()
+    uses_head = isinstance(card, PointwiseCard) and card.head == "sequence-classification"
+    loaded = load_model(
+        model,
+        "sequence-classification" if uses_head else "causal",
+        base_model=options.base_model,
+        dtype=options.dtype,
+        device=options.device,
+        num_gpus=options.num_gpus,
+    )
+    engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=options.batch_size))
+    description = f"{model} on {loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
+    writer: PromptWriter | PairWriter
+    if isinstance(card, PointwiseCard):
+        limits = PairLimits(query_tokens=card.query_tokens, passage_tokens=card.passage_tokens)
+        encoder = PairEncoder(
+            loaded.tokenizer, card.template, limits=limits, bos=card.bos, append_eos=card.append_eos
+        )
+        writer = TokenPairWriter(encoder, card)
+        return _reranker(engine, card, writer, resolved, options, description)
+    chat = ChatEncoder(loaded.tokenizer, layout=card.template.chat_layout, bos=card.bos)
+    if card.answer == "first-token":
+        check_identifiers(chat.safe, card)
+    card, note = _within_positions(card, loaded, options)
+    resolved = replace(resolved, card=card, warnings=(*resolved.warnings, *note))
+    return _reranker(engine, card, TokenPromptWriter(chat), resolved, options, description)
+
+
+def _served(model: str, options: RerankOptions) -> Reranker:
+    from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions
+    from rankllm_infer.prompts import MessagePromptWriter
+
+    resolved = resolve_card(model, options, score_head=False)
+    card = resolved.card
+    writer: PromptWriter | PairWriter
+    writer = MessagePairWriter(card) if isinstance(card, PointwiseCard) else MessagePromptWriter()
+    engine = OpenAIEngine(
+        OpenAIOptions(
+            base_url=options.base_url or "",
+            model=model,
+            api_key=options.api_key,
+            timeout_s=options.timeout_s,
+            concurrency=options.concurrency,
+        )
+    )
+    return _reranker(engine, card, writer, resolved, options, f"{model} at {options.base_url}")
+
+
+def _reranker(
+    engine: Engine,
+    card: Card,
+    writer: PromptWriter | PairWriter,
+    resolved: ResolvedCard,
+    options: RerankOptions,
+    description: str,
+) -> Reranker:
+    plan: ListwisePlan | PointwisePlan
+    if isinstance(card, PointwiseCard):
+        plan = PointwisePlan(card=card, top_k_candidates=options.top_k_candidates, with_trace=options.with_trace)
+    else:
+        plan = ListwisePlan(
+            card=card,
+            num_passes=options.num_passes,
+            top_k_candidates=options.top_k_candidates,
+            shuffle_seed=options.seed if options.shuffle_candidates else None,
+            system_message=options.system_message,
+            few_shot=_few_shot(options),
+            short_windows=options.variable_passages,
+            with_trace=options.with_trace,
+        )
+    return Reranker(
+        engine, plan, writer, warnings=resolved.warnings, description=f"{card.kind}, {description} ({resolved.origin})"
+    )
+
+
+def check_identifiers(safe: SafeTokenizer, card: ListwiseCard) -> None:
+    """FIRST reads one token an identifier: raise ContractError where an identifier of a full window is more."""
+    from rankllm_core.tokens import single_ids
+
+    labels = identifiers("alpha" if card.identifiers == "alpha" else "numeric", card.window_size)
+    fits = 0
+    try:
+        for label in labels:
+            single_ids(safe, [label], after=OPENING)
+            fits += 1
+    except ContractError as error:
+        way_out = f"--window-size {fits} or less" if fits else "generation (--no-use-logits)"
+        other = "--use-alpha, or " if card.identifiers == "numeric" else ""
+        raise ContractError(f"FIRST reads one token an identifier: {error}; use {other}{way_out}") from None
+
+
+def _check_base(card: Card, adapter: Mapping[str, object] | None, options: RerankOptions) -> None:
+    """An adapter belongs to the model it was trained on."""
+    if adapter is None or card.base_model is None or options.base_model is not None:
+        return
+    named = str(adapter.get("base_model_name_or_path", ""))
+    if Path(named).name != Path(card.base_model).name:
+        raise ContractError(
+            f"the card names the base model {card.base_model!r}, adapter_config.json {named!r}; "
+            "mend one of the two, or say which with --base-model"
+        )
+
+
+def _within_positions(
+    card: ListwiseCard, loaded: LoadedModel, options: RerankOptions
+) -> tuple[ListwiseCard, tuple[str, ...]]:
+    """The card with a context that the model has positions for."""
+    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    if positions is None or card.context_tokens <= positions:
+        return card, ()
+    if options.context_size is not None:
+        raise ConfigError(f"--context-size {options.context_size}: the model has {positions} positions")
+    note = f"the context is {positions} tokens: the model has no more positions (asked for: {card.context_tokens})"
+    return replace(card, context_tokens=positions), (note,)
+
+
+def _few_shot(options: RerankOptions) -> tuple[Message, ...]:
+    """The turns of the first examples of a file: a JSON array of {"conversations": [{"role", "value"}, ...]}."""
+    if options.few_shot_file is None:
+        return ()
+    path = options.few_shot_file
+    try:
+        with open_text(path) as stream:
+            examples = json.load(stream)
+        chosen = examples[: options.num_few_shot_examples]
+        turns = [(str(t["role"]), str(t["value"])) for example in chosen for t in example["conversations"]]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        expected = 'a JSON array of {"conversations": [{"role", "value"}, ...]}'
+        raise RankLLMError(f"{path}: expected {expected} ({type(error).__name__}: {error})") from None
+    if len(examples) < options.num_few_shot_examples:
+        raise RankLLMError(f"{path}: {options.num_few_shot_examples} examples asked for, found {len(examples)}")
+    return tuple(Message(role, (Span(value),)) for role, value in turns)

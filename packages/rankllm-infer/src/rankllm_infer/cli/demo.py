@@ -1,0 +1,89 @@
+"""`rankllm-infer demo`: everything at once, without data, without a model hub."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
+from rankllm_infer.settings import DTYPES, RerankOptions
+
+if TYPE_CHECKING:
+    from rankllm_core.types import Result
+    from rankllm_infer.demo import DemoFiles, DemoReport
+
+
+@click.command("demo", context_settings=SETTINGS)
+@click.option("--method", type=click.Choice(["listwise", "pointwise"]), default="listwise")
+@click.option("--model-path", "--model-name-or-path", "model_path", help="Any model, in place of the embedded one.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="auto")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("rankllm-demo"),
+    help="Where the runs and results go; an earlier demo's are replaced.",
+)
+def command(method: str, model_path: str | None, dtype: str, device: str, output_dir: Path) -> int:
+    """Rerank an embedded collection with an embedded model.
+
+    Retrieves with BM25, reranks with SmolLM2-135M (or --model-path), prints what it measured and writes the runs.
+    The embedded model was never trained to rank: what is printed is the plumbing at work, not what a reranker can do.
+    """
+    from rankllm_infer.api import load_reranker
+    from rankllm_infer.demo import DemoFiles, run_demo
+
+    if model_path is None:
+        from rankllm_infer.demo_model import MODEL_NAME, demo_model_path
+
+        say(f"Preparing {MODEL_NAME} (unpacked once, about half a minute) ...")
+        model_path = str(demo_model_path())
+    files = DemoFiles(folder=output_dir)
+    options = _options(method, model_path, dtype=dtype, device=device)
+    with load_reranker(model_path, options) as reranker:
+        for warning in reranker.warnings:
+            say(f"Warning: {warning}")
+        say(f"Reranking: {reranker.description}")
+        report = run_demo(reranker, files, progress=_progress)
+    _print(report, files)
+    return EXIT_SOME_FAILED if report.summary.failures else 0
+
+
+def _options(method: str, model_path: str, *, dtype: str, device: str) -> RerankOptions:
+    """FIRST for a model without a card; a model's own card decides otherwise."""
+    from rankllm_core.card import load_card, published_card
+
+    has_card = (load_card(model_path) or published_card(model_path)) is not None
+    first = True if method == "listwise" and not has_card else None
+    return RerankOptions(method=method, dtype=dtype, device=device, use_logits=first, use_alpha=first)
+
+
+def _progress(results: Iterable[Result], total: int) -> Iterator[Result]:
+    from tqdm import tqdm
+
+    yield from tqdm(results, total=total, unit="query", desc="rerank", mininterval=0.5, file=sys.stderr)
+
+
+def _print(report: DemoReport, files: DemoFiles) -> None:
+    from rankllm_infer.report import summary_lines
+
+    for line in summary_lines(report.summary, seconds=report.rerank_s, files=()):
+        click.echo(line)
+    click.echo("")
+    click.echo(f"{'list':<10} {'nDCG@10':>8}   file")
+    click.echo(f"{'BM25':<10} {report.first_stage:>8.4f}   {files.first_stage}")
+    click.echo(f"{'reranked':<10} {report.reranked:>8.4f}   {files.reranked}")
+    click.echo("")
+    click.echo(f"Results with texts: {files.results}")
+    if report.reranked <= report.first_stage:
+        click.echo("The embedded model was never trained to rank, so it need not beat BM25. With a trained reranker:")
+    else:
+        click.echo("The same with a trained reranker:")
+    click.echo(
+        f"  rankllm-infer rerank --model-path castorini/first_mistral --requests {files.requests} "
+        f"--output better.trec --qrels {files.qrels}"
+    )

@@ -1,0 +1,61 @@
+"""What a person reads on the screen: one ranking as a table, a run as a few lines."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rankllm_core.files import dumps
+from rankllm_core.records import result_to_dict
+from rankllm_core.text import passage_text
+from rankllm_core.types import Request, Result
+from rankllm_infer.outputs import Summary
+
+_SHOWN_FAILURES = 5
+
+
+def result_json(result: Result) -> str:
+    """One result as a line of JSON, as in the results file."""
+    return dumps(result_to_dict(result))
+
+
+def result_table(result: Result, request: Request) -> str:
+    """Rank, docid, where it came from, the model's score and the beginning of the text."""
+    before = {candidate.docid: rank for rank, candidate in enumerate(request.candidates, start=1)}
+    docid_width = max([5, *(len(candidate.docid) for candidate in result.candidates)])
+    width = max(40, shutil.get_terminal_size().columns - docid_width - 24)
+    lines = [f"{'rank':>4}  {'was':>3}  {'docid':<{docid_width}}  {'score':>8}  text"]
+    for rank, candidate in enumerate(result.candidates, start=1):
+        score = candidate.score if candidate.model_score is None else candidate.model_score
+        text = " ".join(passage_text(candidate.doc).split())
+        shown = text if len(text) <= width else text[: width - 1] + "…"
+        lines.append(f"{rank:>4}  {before[candidate.docid]:>3}  {candidate.docid:<{docid_width}}  {score:>8.3f}  {shown}")
+    if result.status != "ok":
+        lines.append(f"answer: {result.status} ({'; '.join(result.defects)})")
+    return "\n".join(lines)
+
+
+def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) -> list[str]:
+    """What a run came to: queries, statuses, tokens, seconds, failures, files."""
+    usage = summary.usage
+    statuses = ", ".join(f"{name} {summary.statuses[name]}" for name in _ORDER if name in summary.statuses)
+    lines = [
+        f"{summary.n_queries} queries in {seconds:.1f} s: {statuses or 'none'}; {usage.calls:,} model calls, "
+        f"{usage.prompt_tokens:,} prompt tokens, {usage.completion_tokens:,} generated"
+    ]
+    if summary.empty_qids:
+        lines.append(f"Without candidates: {len(summary.empty_qids)} queries ({_first(summary.empty_qids)})")
+    if summary.failures:
+        lines.append(f"Failed, and in no output: {len(summary.failures)} queries")
+        lines += [f"  {failure}" for failure in summary.failures[:_SHOWN_FAILURES]]
+        if len(summary.failures) > _SHOWN_FAILURES:
+            lines.append(f"  ... and {len(summary.failures) - _SHOWN_FAILURES} more")
+    return lines + [f"Wrote {path}" for path in files]
+
+
+_ORDER = ("ok", "repaired", "fallback", "failed")
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

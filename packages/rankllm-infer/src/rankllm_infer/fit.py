@@ -31,7 +31,7 @@ def fit_window(
             return prompt, words
         if words <= 1:
             raise ContextTooSmallError(
-                f"query {qid!r}: the prompt takes {prompt.n_tokens} tokens with one word a passage, and {prompt_tokens} "
-                "are left for it; shorten the query, or use a smaller --window-size or a larger --context-size"
+                f"query {qid!r}: the prompt takes {prompt.n_tokens} tokens with one word a passage, "
+                f"and {prompt_tokens} are left for it; shorten the query, or use a smaller --window-size or a larger --context-size"
             )
         words = max(1, words - max(1, over // (4 * n_passages)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from rankllm_core.answers import read_answer
 from rankllm_core.card import ListwiseCard
-from rankllm_core.errors import ConfigError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.identifiers import identifiers
 from rankllm_core.template import Message
 from rankllm_core.text import defuse_identifiers, first_words, passage_text
@@ -150,7 +150,11 @@ class _ListwiseFlow:
     def _text(self, candidate: Candidate) -> str:
         """The candidate's text, repaired once however many windows it is in, and kept no longer than it can be used."""
         if candidate.docid not in self.texts:
-            self.texts[candidate.docid] = first_words(passage_text(candidate.doc), self.plan.card.max_passage_words)
+            try:
+                text = passage_text(candidate.doc)
+            except RankLLMError as error:
+                raise RankLLMError(f"docid {candidate.docid!r}: {error}") from None
+            self.texts[candidate.docid] = first_words(text, self.plan.card.max_passage_words)
         return self.texts[candidate.docid]
 
     def _read(

@@ -82,9 +82,7 @@ class ResultWriter:
         self.n_written += 1
         if stream := self._streams.get("run"):
             ranking = [(candidate.docid, candidate.score) for candidate in result.candidates]
-            stream.writelines(
-                run_lines(result.query.qid, ranking, format=self._files.run_format, tag=self._files.tag)
-            )
+            stream.writelines(run_lines(result.query.qid, ranking, format=self._files.run_format, tag=self._files.tag))
         if stream := self._streams.get("results"):
             stream.write(dumps(result_to_dict(result)) + "\n")
         if stream := self._streams.get("trace"):

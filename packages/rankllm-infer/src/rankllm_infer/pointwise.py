@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rankllm_core.card import PointwiseCard
-from rankllm_core.errors import ConfigError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.pairs import PairEncoder
-from rankllm_core.scores import decreasing_scores
+from rankllm_core.scores import decreasing_scores, to_float32
 from rankllm_core.template import Message, Span
 from rankllm_core.text import first_words, title_and_text
 from rankllm_core.types import Candidate, Request, Result, Usage, WindowTrace
@@ -113,18 +113,26 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
 
 
 def _prompt(query: str, candidate: Candidate, plan: PointwisePlan, writer: PairWriter) -> Prompt:
-    title, text = title_and_text(candidate.doc)
+    try:
+        title, text = title_and_text(candidate.doc)
+    except RankLLMError as error:
+        raise RankLLMError(f"docid {candidate.docid!r}: {error}") from None
     return writer.write(query, title=title, text=text)
 
 
 def _score(answer: Answer, docid: str) -> float:
     """One number a pair: the head's score, or logit(yes) - logit(no)."""
-    values = [max(value, _UNTOLD) if value == -math.inf else value for value in answer.scores]
-    if len(values) not in (1, 2):
-        raise EngineError(f"docid {docid!r}: expected one score, or one of yes and one of no; the engine gave {values}")
-    score = values[0] if len(values) == 1 else values[0] - values[1]
-    if not math.isfinite(score):
-        raise EngineError(f"the model's score of docid {docid!r} is {score}, expected a finite number")
+    if len(answer.scores) == 1:
+        (score,) = answer.scores
+    elif len(answer.scores) == 2:
+        positive, negative = (_UNTOLD if value == -math.inf else value for value in answer.scores)
+        score = positive - negative
+    else:
+        raise EngineError(
+            f"docid {docid!r}: expected one score, or one of yes and one of no; the engine gave {list(answer.scores)}"
+        )
+    if not math.isfinite(to_float32([score])[0]):
+        raise EngineError(f"the model's score of docid {docid!r} is {score}, expected a finite float32 number")
     return score
 
 

@@ -92,8 +92,9 @@ class FlowPool:
 
     def _fail(self, entry: _Running, error: RankLLMError) -> None:
         message = str(error)
-        if repr(entry.request.query.qid) not in message:
-            message = f"query {entry.request.query.qid!r}: {message}"
+        where = f"query {entry.request.query.qid!r}: "
+        if not message.startswith(where):
+            message = where + message
         entry.result = Result(
             query=entry.request.query, candidates=entry.request.candidates, status="failed", error=message
         )

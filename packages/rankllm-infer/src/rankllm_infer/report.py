@@ -30,7 +30,9 @@ def result_table(result: Result, request: Request) -> str:
         score = candidate.score if candidate.model_score is None else candidate.model_score
         text = " ".join(passage_text(candidate.doc).split())
         shown = text if len(text) <= width else text[: width - 1] + "…"
-        lines.append(f"{rank:>4}  {before[candidate.docid]:>3}  {candidate.docid:<{docid_width}}  {score:>8.3f}  {shown}")
+        lines.append(
+            f"{rank:>4}  {before[candidate.docid]:>3}  {candidate.docid:<{docid_width}}  {score:>8.3f}  {shown}"
+        )
     if result.status != "ok":
         lines.append(f"answer: {result.status} ({'; '.join(result.defects)})")
     return "\n".join(lines)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
-from rankllm_core.card import Card, ListwiseCard, PointwiseCard, load_card, published_card
+from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load_card, published_card
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
 from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
@@ -78,14 +79,15 @@ class ResolvedCard:
     has_own_card: bool
 
 
-def resolve_card(model: str, options: RerankOptions, *, score_head: bool) -> ResolvedCard:
+def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, score_head: bool) -> ResolvedCard:
     """Find the model's card, or the default one, and put the options over it.
 
-    score_head: whether the checkpoint has one; decides the default card. A contradiction to a card that the model
-    brings is honoured, with a warning that names both values. Raises ConfigError.
+    model: as the user names it. folder: where its files are; None for a server's model. score_head: whether the
+    checkpoint has one; decides the default card. A contradiction to a card that the model brings is honoured, with a
+    warning that names both values. Raises ConfigError.
     """
-    found = load_card(model)
-    origin = f"{model}/rankllm.yaml"
+    found = load_card(folder) if folder is not None else None
+    origin = f"{model}/{CARD_NAME}"
     if found is None:
         found, origin = published_card(model), f"the card that ships for {model}"
     warnings: list[str] = []

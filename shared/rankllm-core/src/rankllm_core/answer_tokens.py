@@ -11,7 +11,7 @@ from rankllm_core.identifiers import IdentifierKind
 TokenKind = Literal["name", "unknown", "join", "tie", "words", "line", "unread"]
 
 MAX_PIECES = 100_000
-"""Words, numbers and signs that are read of one answer: far more than a ranking needs, and read within a second or so."""
+"""Words, numbers and signs that are read of one answer: far more than a ranking needs, read in about a second."""
 
 
 class Token(NamedTuple):

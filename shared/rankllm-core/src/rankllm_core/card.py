@@ -94,7 +94,8 @@ class PointwiseCard:
         if (self.head == "yes-no") != (self.template.layout == "yes-no"):
             raise ConfigError(
                 f"card: head {self.head!r} does not go with template {self.template.name!r} "
-                f"(layout {self.template.layout!r}); a yes-no head needs the layout yes-no, a score head one of the others"
+                f"(layout {self.template.layout!r}); a yes-no head needs the layout yes-no, "
+                "a score head one of the others"
             )
 
     kind = "pointwise"
@@ -143,7 +144,15 @@ def published_card(model: str) -> Card | None:
 
 def card_from_dict(values: Mapping[str, object], *, where: str) -> Card:
     """Build a card from YAML values. `where` opens every message. Raises ConfigError."""
-    values = dict(values)
+    try:
+        return _card(dict(values), where)
+    except ConfigError as error:
+        # Templates and the cards themselves check their values without knowing which file they are from.
+        message = str(error)
+        raise ConfigError(message if message.startswith(f"{where}:") else f"{where}: {message}") from None
+
+
+def _card(values: dict[str, object], where: str) -> Card:
     if (version := values.pop("format", None)) != CARD_FORMAT:
         raise ConfigError(
             f"{where}: format: expected {CARD_FORMAT}, found {version!r}; a newer card needs a newer rankllm-core"

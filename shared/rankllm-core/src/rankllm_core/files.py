@@ -103,7 +103,10 @@ def write_text(path: str | Path) -> Iterator[IO[str]]:
         raw: IO[bytes] = os.fdopen(handle, "wb")
         with raw:
             if path.suffix == ".gz":
-                with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as packed, _text_writer(packed) as stream:
+                with (
+                    gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as packed,
+                    _text_writer(packed) as stream,
+                ):
                     yield stream
             else:
                 with _text_writer(raw) as stream:

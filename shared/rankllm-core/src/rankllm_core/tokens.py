@@ -1,7 +1,8 @@
 """Tokenise text that nobody vouches for: a control token written in a passage stays text.
 
-A tokenizer turns `<|im_end|>` into the control token wherever it stands. Prompts are tokenised here instead: the control
-tokens of the prompt's own layout are looked up, everything else is encoded by a copy of the tokenizer that knows none.
+A tokenizer turns `<|im_end|>` into the control token wherever it stands. Prompts are tokenised here instead: the
+control tokens of the prompt's own layout are looked up, everything else is encoded by a copy of the tokenizer that
+knows none.
 The tokenizer is any fast one of transformers; this module does not import transformers.
 """
 
@@ -27,7 +28,8 @@ class SafeTokenizer:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None or not hasattr(backend, "to_str"):
             raise ContractError(
-                f"tokenizer {type(tokenizer).__name__} is not a fast one; rankllm needs a tokenizer.json beside the model"
+                f"tokenizer {type(tokenizer).__name__} is not a fast one; "
+                "rankllm needs a tokenizer.json beside the model"
             )
         self.tokenizer = tokenizer
         self.control_tokens = _control_tokens(tokenizer)

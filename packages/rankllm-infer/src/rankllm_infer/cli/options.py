@@ -1,8 +1,10 @@
-"""What the subcommands share: options that are accepted and ignored, and checks of the names of outputs."""
+"""What the subcommands share: options that are accepted and ignored, checks of output names, wording of reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -10,6 +12,8 @@ from click.decorators import FC
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli import say
+
+_EXAMPLES = 5
 
 
 def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
@@ -29,12 +33,25 @@ def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
 
 
 def check_output(path: str | Path, overwrite: bool) -> None:
-    """Raise RankLLMError where writing `path` would replace a file without leave, or cannot succeed."""
+    """Raise RankLLMError where writing `path` cannot succeed, or would replace a file without leave.
+
+    Called before the work begins, so that nothing is computed that cannot be kept.
+    """
     path = Path(path)
     if path.is_dir():
         raise RankLLMError(f"{path}: is a folder, expected the name of a file to write")
-    if path.is_file() and not overwrite:
+    if path.exists() and not path.is_file():
+        raise RankLLMError(f"{path}: is a device or a pipe, expected the name of a file to write")
+    if path.exists() and not overwrite:
         raise RankLLMError(f"{path}: exists; use --overwrite to replace it, or another name")
+    if path.suffix == ".xz":
+        raise RankLLMError(f"{path}: writing .xz is not supported; give it a .gz name, or none of a packed file")
+    # Folders that are missing are made when the file is written, in the nearest one that is there.
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise RankLLMError(f"{path}: cannot be written ({folder} is not a folder)")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RankLLMError(f"{path}: cannot be written (no permission to write in {folder})")
 
 
 def refuse_same_file(source: str | Path, target: str | Path) -> None:
@@ -42,3 +59,15 @@ def refuse_same_file(source: str | Path, target: str | Path) -> None:
     source, target = Path(source), Path(target)
     if source.exists() and target.exists() and source.samefile(target):
         raise RankLLMError(f"{target}: is the input as well as the output; write to another name")
+
+
+def count(number: int, noun: str) -> str:
+    """`1 query`, `2,000 queries`."""
+    plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def examples(ids: Iterable[str]) -> str:
+    """The first few ids, quoted."""
+    first = [repr(name) for name in islice(ids, _EXAMPLES + 1)]
+    return ", ".join([*first[:_EXAMPLES], "..."] if len(first) > _EXAMPLES else first)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_infer.engines.hub import adapter_config, base_folder, load_tokenizer, locate_model, model_config
 
 ModelKind = Literal["causal", "sequence-classification"]
 
 _HEAD_NAMES = ("score.weight", "classifier.weight")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,64 +43,30 @@ def load_model(
     """Load a checkpoint, from a folder or the hub.
 
     kind: with a language-model head or a `score` head. base_model: for an adapter, in place of the one it names.
-    dtype: auto, float32, bfloat16 or float16. device: auto, cpu, cuda, cuda:N, mps. num_gpus: spread layers over so many.
+    dtype: auto, float32, bfloat16 or float16. device: auto, cpu, cuda, cuda:N, mps. num_gpus: spread the layers over so
+    many.
     Raises RankLLMError when it cannot be found, ContractError when its head is missing.
     """
     place = pick_device(device, num_gpus=num_gpus)
     number = pick_dtype(dtype, place)
+    name_or_path = str(locate_model(name_or_path))
     adapter = adapter_config(name_or_path)
-    source = name_or_path if adapter is None else base_model or str(adapter["base_model_name_or_path"])
+    source = str(base_folder(name_or_path, base_model))
+    if adapter is not None and kind == "causal" and adapter.get("task_type") == "SEQ_CLS":
+        raise ContractError(f"{name_or_path}: the adapter was trained with a score head; use --method pointwise")
     placement = _placement(place, num_gpus)
-    with _readable_failures(source), quiet_transformers():
-        model = _load_base(source, kind, number, placement, is_adapter=adapter is not None)
+    with quiet_transformers():
+        with _readable_failures(source):
+            model = _load_base(source, kind, number, placement, is_adapter=adapter is not None)
         if adapter is not None:
-            model = _attach(model, name_or_path, kind)
-        tokenizer = _load_tokenizer(name_or_path, source)
+            with _readable_failures(name_or_path):
+                model = _attach(model, name_or_path, kind)
+        tokenizer = load_tokenizer(name_or_path, base_model)
     if not placement:
         model.to(place)
     model.eval()
     model.requires_grad_(False)
     return LoadedModel(model=model, tokenizer=tokenizer, dtype=number, device=place)
-
-
-def adapter_config(name_or_path: str) -> dict[str, object] | None:
-    """The adapter's configuration, or None for a full model."""
-    text = _read_file(name_or_path, "adapter_config.json")
-    return json.loads(text) if text is not None else None
-
-
-def model_config(name_or_path: str) -> dict[str, object]:
-    """The model's `config.json`, or {} where there is none (an adapter)."""
-    text = _read_file(name_or_path, "config.json")
-    return json.loads(text) if text is not None else {}
-
-
-def has_score_head(name_or_path: str) -> bool:
-    """Whether the checkpoint says that it was trained with a score head."""
-    adapter = adapter_config(name_or_path)
-    if adapter is not None:
-        return adapter.get("task_type") == "SEQ_CLS"
-    architectures = model_config(name_or_path).get("architectures")
-    return isinstance(architectures, list) and any(str(a).endswith("ForSequenceClassification") for a in architectures)
-
-
-def checkpoint_file(name_or_path: str, filename: str) -> Path | None:
-    """A file of a checkpoint, from a folder or the hub; None where it has none. Raises RankLLMError if neither exists."""
-    if Path(name_or_path).is_dir():
-        path = Path(name_or_path) / filename
-        return path if path.exists() else None
-    if Path(name_or_path).is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1:
-        raise RankLLMError(f"{name_or_path}: no such model folder")
-    from transformers.utils import cached_file
-
-    with _readable_failures(name_or_path):
-        found = cached_file(
-            name_or_path,
-            filename,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=True,
-        )
-    return Path(found) if found else None
 
 
 def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:
@@ -123,7 +91,7 @@ def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """The dtype asked for; `auto` is bfloat16 where the hardware is fast at it, else float16 on a GPU, else float32."""
     if dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+        return _DTYPES[one_of(dtype, _DTYPES, where="dtype")]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "mps":
@@ -156,17 +124,30 @@ def _load_base(
         architectures = model_config(source).get("architectures") or []
         if any(str(a).endswith("ForSequenceClassification") for a in architectures):  # type: ignore[attr-defined]
             raise ContractError(f"{source}: has a score head and no language model; use --method pointwise")
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **placement)
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        source, dtype=dtype, num_labels=1, output_loading_info=True, **placement
-    )
+        model, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **placement)
+        _check_complete(report["missing_keys"], source)
+        return model
+    with _readable_misfits(f"{source}: the weights do not fit a model that gives one score a passage"):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            source, dtype=dtype, num_labels=1, output_loading_info=True, **placement
+        )
     fresh = [key for key in report["missing_keys"] if key.endswith(_HEAD_NAMES)]
     if fresh and not is_adapter:
         raise ContractError(
             f"{source}: no score head ({fresh[0]}) in the checkpoint; its scores would be random. "
             "Use a trained reranker, or --method pointwise with --prompt-template-path yes_no for a chat model"
         )
+    _check_complete((key for key in report["missing_keys"] if not key.endswith(_HEAD_NAMES)), source)
     return model
+
+
+def _check_complete(missing: Iterable[str], source: str) -> None:
+    """transformers draws weights that a checkpoint lacks at random, and only notes it."""
+    if names := sorted(missing):
+        raise ContractError(
+            f"{source}: the checkpoint lacks {len(names)} of the model's weights, such as {names[0]}; "
+            "they would be random. Copy or convert it again"
+        )
 
 
 def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
@@ -175,8 +156,8 @@ def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
     from peft.utils import load_peft_weights
 
     head = None
+    weights = load_peft_weights(adapter, device="cpu")
     if kind == "sequence-classification":
-        weights = load_peft_weights(adapter, device="cpu")
         names = [name for name in weights if name.endswith(_HEAD_NAMES)]
         if not names:
             raise ContractError(
@@ -184,7 +165,10 @@ def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
                 "Save it with modules_to_save=['score']"
             )
         head = weights[names[0]]
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    with _readable_misfits(f"{adapter}: the adapter was trained on another base model"):
+        attached = PeftModel.from_pretrained(model, adapter)
+    _check_layers(attached, weights, adapter)
+    merged = attached.merge_and_unload()
     if head is not None:
         # Adapters of old PEFT versions hold the head without naming it in modules_to_save.
         with torch.no_grad():
@@ -192,20 +176,31 @@ def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
     return merged
 
 
-def _load_tokenizer(name_or_path: str, base: str) -> Any:
-    from transformers import AutoTokenizer
+def _check_layers(attached: Any, weights: Mapping[str, torch.Tensor], adapter: str) -> None:
+    """PEFT leaves out what the base has no place for, and leaves places empty: both mean another base."""
+    from peft import get_peft_model_state_dict
 
-    own = checkpoint_file(name_or_path, "tokenizer.json") or checkpoint_file(name_or_path, "tokenizer_config.json")
-    return AutoTokenizer.from_pretrained(name_or_path if own else base)
-
-
-def _read_file(name_or_path: str, filename: str) -> str | None:
-    path = checkpoint_file(name_or_path, filename)
-    return path.read_text(encoding="utf-8") if path else None
+    places = {name for name in get_peft_model_state_dict(attached, save_embedding_layers=False) if ".lora_" in name}
+    found = {name for name in weights if ".lora_" in name}
+    if odd := sorted(places ^ found):
+        side = "the adapter" if odd[0] in found else "the base model"
+        raise ContractError(f"{adapter}: the adapter was trained on another base model: only {side} has {odd[0]}")
 
 
 @contextlib.contextmanager
-def _readable_failures(source: str) -> Iterator[None]:
+def _readable_misfits(message: str) -> Iterator[None]:
+    """Turn a report on weights of other shapes than the model's into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        shapes = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), "")
+        raise ContractError(f"{message} ({shapes})" if shapes else message) from None
+
+
+@contextlib.contextmanager
+def _readable_failures(source: str, *, what: str = "model") -> Iterator[None]:
     """Turn what transformers and the hub raise for a missing model into one line."""
     try:
         yield
@@ -214,7 +209,7 @@ def _readable_failures(source: str) -> Iterator[None]:
             raise RankLLMError(f"{source}: {error}") from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RankLLMError(
-            f"model {source!r} cannot be loaded: no complete model in a folder of that name, "
+            f"{what} {source!r} cannot be loaded: no complete model in a folder of that name, "
             f"and none to be had from the hub ({reason[:200]})"
         ) from None
 

@@ -11,6 +11,7 @@ import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -62,10 +63,10 @@ class TransformersEngine:
         """Run the next batch: the longest prompt waiting and those nearest to it in length."""
         if not self._queue:
             return []
-        self._queue.sort(key=lambda item: (len(item[1].token_ids), -item[0]))
+        self._queue.sort(key=lambda item: (_positions(item[1]), -item[0]))
+        if too_long := self._too_long(self._queue[-1][1]):
+            return [(self._queue.pop()[0], too_long)]
         tickets, prompts = zip(*self._next_batch(), strict=True)
-        if too_long := self._too_long(prompts):
-            return [(ticket, too_long) for ticket in tickets]
         return list(zip(tickets, self._run(prompts), strict=True))
 
     def close(self) -> None:
@@ -74,15 +75,15 @@ class TransformersEngine:
 
     def _next_batch(self) -> list[tuple[int, Prompt]]:
         read = self._queue[-1][1].read
-        longest = len(self._queue[-1][1].token_ids) + self._queue[-1][1].max_new_tokens
+        longest = _positions(self._queue[-1][1])
         room = max(1, min(self._limits.max_prompts, self._max_tokens // max(1, longest)))
         batch: list[tuple[int, Prompt]] = []
         while self._queue and len(batch) < room and self._queue[-1][1].read == read:
             batch.append(self._queue.pop())
         return batch
 
-    def _too_long(self, prompts: Sequence[Prompt]) -> EngineError | None:
-        needed = max(len(prompt.token_ids) + prompt.max_new_tokens for prompt in prompts)
+    def _too_long(self, prompt: Prompt) -> EngineError | None:
+        needed = _positions(prompt)
         if self._max_positions is None or needed <= self._max_positions:
             return None
         return EngineError(
@@ -151,7 +152,8 @@ class TransformersEngine:
             ids_BT.to(self._device), attention_mask=mask_BT.to(self._device), generation_config=config
         )
         return [
-            self._generated(prompt, ids[longest:], ends) for prompt, ids in zip(prompts, output_BT.tolist(), strict=True)
+            self._generated(prompt, ids[longest:], ends)
+            for prompt, ids in zip(prompts, output_BT.tolist(), strict=True)
         ]
 
     def _generated(self, prompt: Prompt, ids: list[int], ends: list[int]) -> Answer:
@@ -182,6 +184,11 @@ class TransformersEngine:
         return torch.tensor(rows, device=self._device), torch.tensor(last, device=self._device)
 
 
+def _positions(prompt: Prompt) -> int:
+    """Positions that a prompt and its answer take."""
+    return len(prompt.token_ids) + prompt.max_new_tokens
+
+
 def cap_threads() -> None:
     """Let torch use as many threads as this process may really run at once, not as many as the machine has."""
     try:
@@ -189,7 +196,7 @@ def cap_threads() -> None:
     except AttributeError:
         allowed = os.cpu_count() or 1
     try:
-        quota, period = open("/sys/fs/cgroup/cpu.max", encoding="ascii").read().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         allowed = min(allowed, max(1, int(quota) // int(period))) if quota != "max" else allowed
     except (OSError, ValueError):
         pass  # no cgroup limit to read: not Linux, or cgroup v1

@@ -1,0 +1,182 @@
+"""The card: what a checkpoint says about how it was trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from rankllm_core.card import (
+    CARD_NAME,
+    ListwiseCard,
+    PointwiseCard,
+    card_from_dict,
+    load_card,
+    published_card,
+    save_card,
+)
+from rankllm_core.errors import ConfigError
+from rankllm_core.template import load_template
+
+LISTWISE = ListwiseCard(
+    template=load_template("rank_zephyr_alpha"),
+    base_model="mistralai/Mistral-7B-Instruct-v0.3",
+    identifiers="alpha",
+    answer="first-token",
+    bos="double",
+    context_tokens=2048,
+    max_passage_words=120,
+    window_size=8,
+    stride=4,
+)
+POINTWISE = PointwiseCard(
+    template=load_template("rankllama-v2"), append_eos=True, query_tokens=16, passage_tokens=200, bos="single"
+)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        LISTWISE,
+        POINTWISE,
+        ListwiseCard(template=load_template("rank_gpt")),
+        PointwiseCard(template=load_template("rankllama")),
+        PointwiseCard(template=load_template("qwen3_reranker"), head="yes-no"),
+        replace(
+            LISTWISE, template=replace(load_template("rank_zephyr"), name="mine", body="[{rank}] {candidate} \u201c\n")
+        ),
+    ],
+)
+def test_a_written_card_reads_back_as_it_was(tmp_path, card):
+    """Template included, to the last blank and newline: inference needs nothing but the checkpoint."""
+    save_card(card, tmp_path)
+    assert load_card(tmp_path) == card
+
+
+def test_a_card_is_plain_yaml_with_the_whole_template(tmp_path):
+    """People read it, and it does not depend on the templates of the version that reads it."""
+    save_card(LISTWISE, tmp_path)
+    values = yaml.safe_load((tmp_path / "rankllm.yaml").read_text(encoding="utf-8"))
+    template = values.pop("template")
+    assert values == {
+        "format": 1,
+        "kind": "listwise",
+        "base_model": "mistralai/Mistral-7B-Instruct-v0.3",
+        "identifiers": "alpha",
+        "answer": "first-token",
+        "bos": "double",
+        "context_tokens": 2048,
+        "max_passage_words": 120,
+        "window": {"size": 8, "stride": 4},
+    }
+    assert template["name"] == "rank_zephyr_alpha"
+    assert template["body"] == "[{rank}] {candidate}\n"
+
+
+def test_a_folder_without_a_card_has_none(tmp_path):
+    """A missing card is not an error: published models carry none."""
+    assert load_card(tmp_path) is None
+
+
+def test_what_a_card_leaves_out_has_the_papers_values():
+    """RankZephyr's window and lengths, RankLLaMA's lengths."""
+    listwise = card_from_dict({"format": 1, "kind": "listwise", "template": "rank_zephyr"}, where="c")
+    assert (listwise.window_size, listwise.stride, listwise.context_tokens, listwise.max_passage_words) == (
+        20,
+        10,
+        4096,
+        300,
+    )
+    assert (listwise.identifiers, listwise.answer, listwise.bos) == ("numeric", "permutation", "single")
+    pointwise = card_from_dict({"format": 1, "kind": "pointwise", "template": "rankllama"}, where="c")
+    assert (pointwise.query_tokens, pointwise.passage_tokens, pointwise.append_eos) == (32, 164, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"contxt_tokens": 9}, r"c: contxt_tokens: unknown key; did you mean 'context_tokens'\?"),
+        ({"window": {"size": 4, "strid": 2}}, r"c: window: strid: unknown key; did you mean 'stride'\?"),
+        ({"window": 20}, "c: window: expected a mapping of names to values, found int"),
+        ({"query_tokens": 32}, "c: query_tokens: unknown key"),
+        ({"format": 2}, "c: format: expected 1, found 2; a newer card needs a newer rankllm-core"),
+        ({"format": None}, "c: format: expected 1, found None"),
+        ({"kind": "pairwise"}, "c: kind: expected one of listwise, pointwise; found 'pairwise'"),
+        ({"kind": "pointwise"}, "c: a pointwise card cannot hold the singleturn_listwise template 'rank_zephyr'"),
+        ({"template": "rankllama"}, "c: a listwise card cannot hold the pointwise template 'rankllama'"),
+        ({"template": "rank_zefyr"}, "c: .*did you mean 'rank_zephyr'"),
+        ({"template": None}, "c: template: expected a mapping"),
+        (
+            {"template": {"name": "mine", "method": "singleturn_listwise", "body": "x"}},
+            "c: .*template mine: body: expected",
+        ),
+        ({"context_tokens": "4096"}, "c: context_tokens: expected int, found str '4096'"),
+        ({"context_tokens": True}, "c: context_tokens: expected int, found bool True"),
+        ({"context_tokens": 0}, "c: .*context_tokens: expected a positive number, found 0"),
+        ({"max_passage_words": -1}, "c: .*max_passage_words: expected a positive number, found -1"),
+        ({"identifiers": "roman"}, "c: .*identifiers: expected one of numeric, alpha; found 'roman'"),
+        ({"answer": "logits"}, "c: .*answer: expected one of permutation, first-token; found 'logits'"),
+        ({"bos": "triple"}, "c: .*bos: expected one of single, double; found 'triple'"),
+        ({"window": {"size": 5, "stride": 6}}, "c: .*window: need 0 < stride <= size, got stride=6, size=5"),
+        ({"window": {"size": 5, "stride": 0}}, "c: .*window: need 0 < stride <= size, got stride=0, size=5"),
+        ({"identifiers": "alpha", "window": {"size": 27}}, "c: .*27 passages a window, but there are 26 alphabetic"),
+    ],
+)
+def test_a_card_that_cannot_be_kept_is_refused(changes, message):
+    """Each message opens with the file, or says which value, and what was expected."""
+    values = {"format": 1, "kind": "listwise", "template": "rank_zephyr"} | changes
+    with pytest.raises(ConfigError, match=message):
+        card_from_dict(values, where="c")
+
+
+def test_a_head_goes_with_a_layout():
+    """A yes/no question has no score head, and a score head is asked no question."""
+    with pytest.raises(ConfigError, match="head 'yes-no' does not go with template 'rankllama'"):
+        PointwiseCard(template=load_template("rankllama"), head="yes-no")
+    with pytest.raises(ConfigError, match="head 'sequence-classification' does not go with template 'yes_no'"):
+        PointwiseCard(template=load_template("yes_no"))
+    with pytest.raises(ConfigError, match="query_tokens: expected a positive number"):
+        PointwiseCard(template=load_template("rankllama"), query_tokens=0)
+
+
+def test_a_bad_card_in_a_folder_names_the_file(tmp_path):
+    """The file is what the user has to mend."""
+    (tmp_path / CARD_NAME).write_text("format: 1\nkind: listwise\ntemplate: rank_zephyr\nstrid: 3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"rankllm\.yaml: strid: unknown key"):
+        load_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("castorini/rank_zephyr_7b_v1_full", ("listwise", "rank_zephyr", "numeric", "permutation", "double")),
+        ("castorini/first_mistral", ("listwise", "rank_zephyr_alpha", "alpha", "first-token", "double")),
+        ("castorini/rank_vicuna_7b_v1", ("listwise", "rank_vicuna", "numeric", "permutation", "double")),
+    ],
+)
+def test_published_listwise_models_have_a_card(model, expected):
+    """As their papers and repositories say: 20 passages a window, stride 10, 4096 tokens, both BOS."""
+    card = published_card(model)
+    assert (card.kind, card.template.name, card.identifiers, card.answer, card.bos) == expected
+    assert (card.window_size, card.stride, card.context_tokens, card.max_passage_words) == (20, 10, 4096, 300)
+
+
+def test_published_rankllama_has_a_card():
+    """The published adapter: v1 input, 32 query and 164 passage tokens, over Llama 2."""
+    card = published_card("castorini/rankllama-v1-7b-lora-passage")
+    assert (card.kind, card.template.name, card.head) == ("pointwise", "rankllama", "sequence-classification")
+    assert (card.base_model, card.query_tokens, card.passage_tokens) == ("meta-llama/Llama-2-7b-hf", 32, 164)
+
+
+@pytest.mark.parametrize("size", ["0.6B", "4B", "8B"])
+def test_published_qwen3_rerankers_have_a_card(size):
+    """Every size is asked the same yes/no question."""
+    card = published_card(f"Qwen/Qwen3-Reranker-{size}")
+    assert (card.kind, card.template.name, card.head) == ("pointwise", "qwen3_reranker", "yes-no")
+
+
+def test_hub_names_are_found_in_any_case_and_others_are_not():
+    """The hub does not tell upper from lower case; an unknown model gets no card that might be wrong."""
+    assert published_card("Castorini/RANK_ZEPHYR_7b_v1_full") is not None
+    assert published_card("HuggingFaceTB/SmolLM2-135M-Instruct") is None

@@ -1,0 +1,256 @@
+"""Prompt templates: the originals' layout, rendered to messages whose foreign text is marked."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from rankllm_core.config import load_yaml
+from rankllm_core.errors import ConfigError
+from rankllm_core.template import (
+    ListwiseTemplate,
+    Message,
+    PointwiseTemplate,
+    Span,
+    load_template,
+    template_from_dict,
+    template_names,
+)
+from rankllm_core.text import defuse_identifiers, first_words, passage_text
+
+SINGLE = {"method": "singleturn_listwise", "prefix": "{num} for {query}:\n", "body": "[{rank}] {candidate}\n"}
+MULTI = {
+    "method": "multiturn_listwise",
+    "prefix_user": "Q: {query}",
+    "prefix_assistant": "ok",
+    "body_user": "[{rank}] {candidate}",
+    "body_assistant": "got [{rank}]",
+    "suffix_user": "rank {num}",
+}
+POINTWISE = {"method": "pointwise", "body": "Q {query} D {document}"}
+
+
+def from_dict(values, **changes):
+    """The template of these values, some of them changed, or left out where the change is None."""
+    merged = values | changes
+    return template_from_dict({k: v for k, v in merged.items() if v is not None}, name="t")
+
+
+def turns(messages):
+    """Messages as (role, content)."""
+    return [(message.role, message.content) for message in messages]
+
+
+# Recorded by running castorini/rank_llm 1b3cabb on the input below: sha256 of `repr(messages)`.
+REFERENCE = {
+    "rank_zephyr": "0726eaedacb81aeaaf9530d21982216e78a47272c541e481caf75b6d58de1ca8",
+    "rank_zephyr_alpha": "c199d15991e0e5385bc1015a490a179f7719af983cbea1dc14d4158af6ad7bcb",
+    "rank_lrl": "74577e9a966c38a38cd99e6de1de2cfda4a9714438b1794c1a59a00c2d2a6410",
+    "insert_rank": "c4c2e4960d24d01e8a9048a1c38b8ad5654bb59d32c085898b080528ddc8adc8",
+    "rank_gpt_apeer": "74acbf79ac5c2ecfb89ae2ad68b86c4b8a831fc9b5452a32c17bd0a949dd62fa",
+}
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_messages_are_byte_for_byte_those_of_the_original(name):
+    """Query, passages, numbers and blanks come out as the reference wrote them."""
+    docs = [
+        {"contents": "Paris is [2] the capital\u2019s   city.\nNew line"},
+        {"title": "T", "text": " Lyon is a city (L&amp;N) \u00e2\u20ac\u0153quoted\u00e2\u20ac\u009d "},
+        {"passage": "word " * 10},
+    ]
+    messages = load_template(name).render(
+        defuse_identifiers("what is [1] the  capital of France?"),
+        [defuse_identifiers(first_words(passage_text(doc), 5)) for doc in docs],
+        labels="ABC" if name.endswith("alpha") else "123",
+        scores=[12.34567, 3, 1.0],
+    )
+    written = repr([{"role": message.role, "content": message.content} for message in messages])
+    assert hashlib.sha256(written.encode("utf-8")).hexdigest() == REFERENCE[name]
+
+
+ORIGINAL_LAYOUT = r"""
+# A file of the originals' repository, as its users have it on disk.
+method: "singleturn_listwise"
+system_message: "You rank."
+prefix: |
+  Rank the {num} passages for: {query}.
+
+body: |
+  [{rank}] {candidate}
+suffix: |-
+  Search Query: {query}. Write {{}} like [2] > [1].
+output_validation_regex: r"^\[\d+\]( > \[\d+\])*$"
+output_extraction_regex: r"\[(\d+)\]"
+"""
+
+
+def test_a_file_in_the_originals_layout_loads_unchanged(tmp_path):
+    """Comments and the regex keys do no harm; block texts keep their newlines, doubled braces become single ones."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(ORIGINAL_LAYOUT, encoding="utf-8")
+    template = load_template(path)
+    assert turns(template.render("q {x}", ["p {rank}"], labels="1")) == [
+        ("system", "You rank."),
+        (
+            "user",
+            "Rank the 1 passages for: q {x}.\n[1] p {rank}\nSearch Query: q {x}. Write {} like [2] > [1].",
+        ),
+    ]
+
+
+def test_the_originals_pointwise_layout_loads():
+    """`{doc_content}` is their name for the document, and their files know no layout key."""
+    template = from_dict(POINTWISE, body="Query: {query} Document: {doc_content} Relevant: ")
+    assert template.layout == "yes-no"
+    assert turns(template.render("q", "d")) == [("user", "Query: q Document: d Relevant: ")]
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_every_shipped_template_loads_and_survives_a_round_trip(name):
+    """What a card writes of a template reads back as the same template."""
+    template = load_template(name)
+    assert template.name == name
+    assert template_from_dict(template.to_dict(), name=name) == template
+
+
+@pytest.mark.parametrize("spelling", ["rank_zephyr", "rank_zephyr.yaml", "rank_zephyr_template.yaml"])
+def test_a_shipped_template_is_found_under_the_originals_file_names(spelling):
+    """Commands from the papers' repositories name `rank_zephyr_template.yaml`."""
+    assert load_template(spelling) == load_template("rank_zephyr")
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_shipped_template(tmp_path, monkeypatch):
+    """People call their output folder after the model; `--prompt-template-path rank_zephyr` still works there."""
+    (tmp_path / "rank_zephyr").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_template("rank_zephyr").name == "rank_zephyr"
+
+
+def test_an_unknown_name_is_an_error_with_the_nearest_one():
+    """Neither a file nor a shipped template."""
+    with pytest.raises(ConfigError, match=r"rank_zefyr: no such template.*did you mean 'rank_zephyr'"):
+        load_template("rank_zefyr")
+
+
+def test_foreign_text_is_marked_and_never_read_as_a_template():
+    """Braces in a query or passage stay as they are; each foreign text is a span of its own."""
+    (message,) = from_dict(SINGLE).render("{rank} {0}", ["{candidate}"], labels="1")
+    assert message.spans == (
+        Span("1"),
+        Span(" for "),
+        Span("{rank} {0}", untrusted=True),
+        Span(":\n"),
+        Span("["),
+        Span("1"),
+        Span("] "),
+        Span("{candidate}", untrusted=True),
+        Span("\n"),
+    )
+
+
+def test_scores_are_shown_with_three_decimals():
+    """InsertRank shows first-stage scores; a template that shows none needs none."""
+    template = from_dict(SINGLE, body="{rank}: {candidate} ({score})\n")
+    (message,) = template.render("q", ["a", "b"], labels="12", scores=[12.34567, 3])
+    assert message.content == "2 for q:\n1: a (12.346)\n2: b (3.000)\n"
+
+
+def test_few_shot_turns_stand_between_system_and_question():
+    """A given system message replaces the template's own, an empty one removes it."""
+    template = from_dict(SINGLE, system_message="own")
+    shots = (Message("user", (Span("u"),)), Message("assistant", (Span("a"),)))
+    messages = template.render("q", ["p"], labels="1", system_message="given", few_shot=shots)
+    assert turns(messages) == [("system", "given"), ("user", "u"), ("assistant", "a"), ("user", "1 for q:\n[1] p\n")]
+    assert turns(template.render("q", ["p"], labels="1"))[0] == ("system", "own")
+    assert turns(template.render("q", ["p"], labels="1", system_message=""))[0][0] == "user"
+
+
+def test_one_turn_a_passage():
+    """RankGPT's layout: the prefix pair, a pair for each passage, the question."""
+    assert turns(from_dict(MULTI).render("q", ["a", "b"], labels="12")) == [
+        ("user", "Q: q"),
+        ("assistant", "ok"),
+        ("user", "[1] a"),
+        ("assistant", "got [1]"),
+        ("user", "[2] b"),
+        ("assistant", "got [2]"),
+        ("user", "rank 2"),
+    ]
+
+
+def test_without_body_assistant_bodies_and_suffix_are_one_turn():
+    """They are joined without a separator, as in the original."""
+    assert turns(from_dict(MULTI, body_assistant=None).render("q", ["a", "b"], labels="12")) == [
+        ("user", "Q: q"),
+        ("assistant", "ok"),
+        ("user", "[1] a[2] brank 2"),
+    ]
+
+
+def test_passages_and_labels_must_be_as_many():
+    """A label too few would leave a passage without a name."""
+    with pytest.raises(ValueError, match="shorter"):
+        from_dict(SINGLE).render("q", ["a", "b"], labels="1")
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "message"),
+    [
+        (SINGLE, {"prefixx": "x"}, r"template t: prefixx: unknown key; did you mean 'prefix'\?"),
+        (SINGLE, {"prefix_user": "x"}, r"template t: prefix_user: unknown key; did you mean 'prefix'\?"),
+        (SINGLE, {"body_assistant": "x"}, "template t: body_assistant: unknown key"),
+        (MULTI, {"body": "x"}, "template t: body: unknown key"),
+        (SINGLE, {"body": None}, "template t: body: missing, expected the text of one passage"),
+        (MULTI, {"body_user": None}, "template t: body_user: missing"),
+        (SINGLE, {"body": "{rank}"}, r"template t: body: expected the placeholder \{candidate\}"),
+        (SINGLE, {"body": "{candidate}"}, r"template t: body: expected the placeholder \{rank\}"),
+        (SINGLE, {"body": "{rank} {candidate} {qwery}"}, r"template t: body: unknown placeholder \{qwery\}; expected "),
+        (SINGLE, {"prefix": "{query} {}"}, r"template t: prefix: unknown placeholder \{\}"),
+        (SINGLE, {"prefix": "{query} {rank}"}, r"template t: prefix: unknown placeholder \{rank\}"),
+        (SINGLE, {"prefix": "{query} {"}, "write a literal brace twice"),
+        (SINGLE, {"prefix": "none"}, r"expected \{query\} in the prefix or the suffix"),
+        (SINGLE, {"prefix": None}, r"expected \{query\} in the prefix or the suffix"),
+        (SINGLE, {"prefix": 3}, "template t: prefix: expected str, found int 3"),
+        (SINGLE, {"chat_layout": "llama"}, "template t: chat_layout: expected one of vicuna, chatml, plain"),
+        (MULTI, {"body_assistant": None, "prefix_assistant": None}, "needs prefix_assistant or body_assistant"),
+        (MULTI, {"prefix_user": None, "suffix_user": "{query}"}, "prefix_assistant needs prefix_user"),
+        (MULTI, {"prefix_assistant": None}, "body_assistant with prefix_user needs prefix_assistant"),
+        (POINTWISE, {"body": "{query}"}, r"body: expected the placeholder \{document\}"),
+        (POINTWISE, {"body": None}, r"body: expected the placeholder"),
+        (POINTWISE, {"layout": "segment"}, "layout: expected one of segments, joined, yes-no; found 'segment'"),
+        (POINTWISE, {"layout": "segments", "query": "q", "passage": "{text}"}, r"query: expected the placeholder"),
+        (POINTWISE, {"message_roles": "reranker", "body": None}, "reranker needs an instruction"),
+        (SINGLE, {"method": "rankfid"}, "method: 'rankfid' is not one that rankllm runs"),
+        (SINGLE, {"method": "pairwise"}, "method: 'pairwise' is not one that rankllm runs"),
+        (SINGLE, {"method": "listwise"}, "method: expected one of singleturn_listwise, .*; found 'listwise'"),
+        (SINGLE, {"method": None}, "method: expected one of .*; found None"),
+    ],
+)
+def test_a_template_that_cannot_work_is_refused_with_what_to_mend(values, changes, message):
+    """Keys, placeholders and turns are checked when the template is read, not in the middle of a run."""
+    with pytest.raises(ConfigError, match=message):
+        from_dict(values, **changes)
+
+
+def test_a_bad_file_is_named(tmp_path):
+    """The message opens with the file that the user gave."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("method: singleturn_listwise\nbody: x\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: body: expected the placeholder"):
+        load_template(path)
+    assert load_yaml(path) == {"method": "singleturn_listwise", "body": "x"}
+
+
+def test_yes_no_questions_can_be_turns_of_their_own_roles():
+    """`message_roles: reranker` sends instruction, query and document apart, as some servers expect."""
+    template = from_dict(POINTWISE, message_roles="reranker", instruction="I", body=None)
+    assert turns(template.render("q", "d")) == [("system", "I"), ("query", "q"), ("document", "d")]
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_a_shipped_template_is_pointwise_or_listwise_as_its_method_says(name):
+    """The class tells the kind, so that nothing downstream needs to look at the method."""
+    kind = PointwiseTemplate if load_template(name).method == "pointwise" else ListwiseTemplate
+    assert isinstance(load_template(name), kind)

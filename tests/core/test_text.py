@@ -1,0 +1,75 @@
+"""How a stored passage becomes the text a prompt holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from rankllm_core.errors import RankLLMError
+from rankllm_core.text import defuse_identifiers, first_words, passage_text, title_and_text
+
+
+@pytest.mark.parametrize("field", ["text", "segment", "contents", "content", "body", "passage"])
+def test_every_field_name_of_the_originals_is_read(field):
+    """A passage's text may be stored under any of six names."""
+    assert title_and_text({"id": "7", field: "the text"}) == ("", "the text")
+
+
+def test_the_first_field_in_the_originals_order_counts():
+    """Where several are there, `text` goes before `segment`, and so on, whatever their order in the file."""
+    assert title_and_text({"passage": "p", "body": "b", "segment": "s", "text": "t"}) == ("", "t")
+    assert title_and_text({"passage": "p", "body": "b", "content": "c", "contents": "cs"}) == ("", "cs")
+
+
+@pytest.mark.parametrize(
+    ("doc", "expected"),
+    [
+        ({"title": "T", "text": "words"}, "Title: T Content: words"),
+        ({"title": "", "text": "  words \n"}, "words"),
+        ({"title": None, "text": None}, ""),
+        ({"text": 12}, "12"),
+        ({"title": "T", "text": ""}, "Title: T Content:"),
+        ({"text": "\u201cquoted\u201d L&amp;N na\u00c3\u00afve \uff21"}, '"quoted" L&N na\u00efve A'),
+    ],
+)
+def test_passage_text_is_titled_trimmed_and_repaired(doc, expected):
+    """A title is put before the text, blanks around it go, ftfy repairs mojibake, entities, quotes and widths."""
+    assert passage_text(doc) == expected
+
+
+@pytest.mark.parametrize(("doc", "found"), [({"id": "7", "title": "T"}, "'id', 'title'"), ({}, "nothing")])
+def test_a_passage_without_text_is_an_error_that_names_what_is_there(doc, found):
+    """The message lists the names that are looked for and those that were found."""
+    with pytest.raises(RankLLMError, match=f"expected one of text, segment, .*; found {found}"):
+        title_and_text(doc)
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "expected"),
+    [
+        ("a  b\tc\nd", 3, "a b c"),
+        ("a b", 300, "a b"),
+        ("  a\u00a0b  ", 2, "a b"),
+        ("a b", 0, ""),
+        ("a b", -5, ""),
+        ("", 3, ""),
+    ],
+)
+def test_first_words_are_joined_by_single_blanks(text, n, expected):
+    """Any white space parts words; a negative number means none (the originals cut from the end then)."""
+    assert first_words(text, n) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "alpha", "expected"),
+    [
+        ("see [3] and [12]", False, "see (3) and (12)"),
+        ("[2] > [1]", False, "(2) > (1)"),
+        ("[A] and [3]", False, "[A] and (3)"),
+        ("[A] and [3]", True, "(A) and (3)"),
+        ("[b] [AB] [1a] []", True, "[b] [AB] [1a] []"),
+        ("[[3]]", True, "[(3)]"),
+    ],
+)
+def test_brackets_of_a_passage_cannot_pose_as_identifiers(text, alpha, expected):
+    """`[3]` becomes `(3)`; single capital letters only where letters are the identifiers."""
+    assert defuse_identifiers(text, alpha=alpha) == expected

@@ -1,0 +1,172 @@
+"""The README and the pages under docs/ say only what works: commands parse, names import, links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+from shared_files import REPOSITORY
+
+from rankllm_infer.cli import cli
+
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    REPOSITORY / "CHANGELOG.md",
+    *sorted(REPOSITORY.glob("docs/**/*.md")),
+    *sorted(REPOSITORY.glob("packages/*/README.md")),
+    *sorted(REPOSITORY.glob("shared/*/README.md")),
+]
+_FENCED = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+_ASSIGNMENT = re.compile(r"\w+=")
+_SEPARATORS = {"|", "||", "&&", ";", "&"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    where: str
+    """PAGE:LINE of its first line."""
+    language: str
+    body: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in _FENCED.finditer(text):
+        line = text.count("\n", 0, found.start("body")) + 1
+        yield Block(f"{page.relative_to(REPOSITORY)}:{line}", found["language"], found["body"])
+
+
+def shell_commands(script: str) -> Iterator[list[str]]:
+    """The simple commands of a script, as words: continued lines joined, split at pipes, redirections left out."""
+    for line in re.sub(r"\\\n", " ", script).splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+        lexer.commenters = "#"
+        words: list[str] = []
+        is_target = False
+        for word in lexer:
+            if word in _SEPARATORS:
+                yield words
+                words = []
+            elif set(word) <= set("<>&"):
+                is_target = True
+            elif not is_target:
+                words.append(word)
+            else:
+                is_target = False
+        yield words
+
+
+def arguments_of_rankllm_infer(words: list[str]) -> list[str] | None:
+    """What follows the program's name, plain or behind `uv run ...`; None where another program is called."""
+    while words and _ASSIGNMENT.match(words[0]):
+        words = words[1:]
+    if words[:1] == ["rankllm-infer"]:
+        return words[1:]
+    if words[:2] != ["uv", "run"]:
+        return None
+    position = 2
+    while position < len(words) and words[position].startswith("-"):
+        position += 2 if words[position] in ("--package", "--group", "--extra", "--with") else 1
+    return words[position + 1 :] if words[position : position + 1] == ["rankllm-infer"] else None
+
+
+def parse(arguments: list[str], group: click.Group = cli, parent: click.Context | None = None) -> None:
+    """Parse as click would, without running anything. Raises click.UsageError where click would."""
+    if not arguments or arguments == ["--help"] or arguments == ["--version"]:
+        return
+    context = click.Context(group, info_name=group.name, parent=parent, **group.context_settings)
+    name, command, rest = group.resolve_command(context, arguments)
+    assert command is not None
+    if isinstance(command, click.Group):
+        parse(rest, command, context)
+    elif "--help" not in rest:
+        command.make_context(name, rest, parent=context)
+
+
+def told(language: str) -> list[Block]:
+    return [block for page in PAGES for block in blocks(page) if block.language == language]
+
+
+COMMANDS = [
+    pytest.param(arguments, id=f"{block.where} {' '.join(arguments)[:60]}")
+    for block in told("bash")
+    for words in shell_commands(block.body)
+    if (arguments := arguments_of_rankllm_infer(words)) is not None
+]
+PROGRAMS = [pytest.param(block.body, id=block.where) for block in told("python")]
+
+
+def test_a_script_is_split_into_its_commands():
+    """Continued lines, comments, pipes, redirections, assignments and `uv run` in front."""
+    script = """
+# a comment
+printf 'a b\\n' | rankllm-infer rerank --query "what is | that" \\
+  --passages - > out.txt  # more
+KEY=x uv run --package rankllm-infer --group demo rankllm-infer demo
+pip install rankllm-infer
+"""
+    found = [arguments_of_rankllm_infer(words) for words in shell_commands(script)]
+    assert [arguments for arguments in found if arguments is not None] == [
+        ["rerank", "--query", "what is | that", "--passages", "-"],
+        ["demo"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["rerank", "--model-path", "m", "--no-such-option"], ["no-such-command"], ["demo", "--method", "no-such-method"]],
+)
+def test_a_command_that_does_not_exist_is_noticed(arguments):
+    """What the next test relies on."""
+    with pytest.raises(click.UsageError):
+        parse(arguments)
+
+
+def test_the_readme_shows_commands_and_python():
+    """A renamed fence would make the tests below pass on nothing."""
+    shown = [block.language for block in blocks(REPOSITORY / "README.md")]
+    assert shown.count("bash") >= 3
+    assert shown.count("python") >= 1
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_every_command_parses(arguments):
+    """Each option exists and takes what it is given."""
+    parse(list(arguments))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_python_example_uses_what_exists(program):
+    """Imported names exist, and the keyword arguments of their calls too."""
+    tree = ast.parse(program)
+    names: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rankllm_"):
+            module = importlib.import_module(node.module or "")
+            names |= {alias.asname or alias.name: getattr(module, alias.name) for alias in node.names}
+    assert names
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and callable(names.get(node.func.id)):
+            accepted = inspect.signature(names[node.func.id]).parameters
+            assert {keyword.arg for keyword in node.keywords} <= accepted.keys(), node.func.id
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_link_to_a_file_leads_somewhere(page):
+    """Relative links only; the web is not asked."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    missing = [target for target in targets if target and not (page.parent / target).exists()]
+    assert not missing

@@ -1,0 +1,92 @@
+"""`--help` answers at once: no heavy package is imported for it, in any program or subcommand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import click
+import pytest
+
+from rankllm_infer.cli import cli
+
+HEAVY = {
+    "accelerate",
+    "bm25s",
+    "datasets",
+    "deepspeed",
+    "gguf",
+    "httpx",
+    "httpx2",
+    "huggingface_hub",
+    "ir_measures",
+    "numpy",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "pyserini",
+    "pytrec_eval",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "vllm",
+}
+
+
+def subcommands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
+    """Every command below a group, groups themselves included, as the words that call it."""
+    context = click.Context(group)
+    found: list[tuple[str, ...]] = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, name
+        found.append((*path, name))
+        if isinstance(command, click.Group):
+            found += subcommands(command, *path, name)
+    return found
+
+
+PROGRAMS = [("rankllm_infer",), ("rankllm_train",), *(("rankllm_infer", *words) for words in subcommands(cli))]
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def imported_packages(importtime: str) -> set[str]:
+    """The top-level packages in the report of `python -X importtime`."""
+    names = re.findall(r"^import time:.*\|\s*([\w.]+)$", importtime, flags=re.MULTILINE)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_the_report_of_imports_shows_a_heavy_package():
+    """What the tests below look for would be seen if it were there."""
+    assert "numpy" in imported_packages(run_python("-X", "importtime", "-c", "import numpy").stderr)
+
+
+@pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
+def test_help_needs_no_heavy_package(words):
+    """Help is printed without torch, transformers or numpy."""
+    done = run_python("-X", "importtime", "-m", *words, "--help")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("Usage: ")
+    assert not imported_packages(done.stderr) & HEAVY
+
+
+@pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
+def test_help_describes_the_program(words):
+    """Every command says in a sentence what it does, and every argument of it is spelled in kebab-case."""
+    text = run_python("-m", *words, "--help").stdout
+    assert re.search(r"^  [A-Z][^\n]+", text, flags=re.MULTILINE)
+    assert not re.findall(r"--\w*_\w*", text)
+
+
+def test_training_says_that_it_is_not_here_yet():
+    """One line and exit status 1, whatever is asked for; no traceback."""
+    done = run_python("-m", "rankllm_train", "listwise", "--recipe", "rank-zephyr")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: training arrives with the next release")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,89 @@
+"""What is in the repository, and what must not be: read from the files that git tracks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from shared_files import REPOSITORY
+
+MAX_BYTES = 5_000_000
+MAX_LINES = 400
+# Written so that this file does not hold what it looks for.
+MACHINE_PATH = re.compile(r"(?<![\w./:-])/(?:" + "|".join(["root", "work", "Users", "home/[a-z]+"]) + ")/")
+INDEX_HOST = re.compile(r"\.".join(["pypi", "org"]) + "|" + r"\.".join(["pythonhosted", "org"]))
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    """The files that git tracks, as they lie in the working tree."""
+    if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
+        pytest.skip("needs a git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
+    )
+    paths = [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def name(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def occurrences(pattern: re.Pattern[str], paths: list[Path]) -> list[str]:
+    """FILE:LINE of every line that holds the pattern; files that are not text hold none."""
+    found = []
+    for path in paths:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        found += [f"{name(path)}:{number}" for number, line in enumerate(lines, start=1) if pattern.search(line)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("cd /" + "root/project", True),
+        ("open('/" + "work/data')", True),
+        ("see docs/work/page.md and http://host/work/x", False),
+        ("/tmp/root/x", False),
+    ],
+)
+def test_a_path_of_a_machine_is_told_from_other_paths(line, is_found):
+    """What the next test looks for."""
+    assert bool(MACHINE_PATH.search(line)) is is_found
+
+
+def test_no_file_names_a_path_of_somebodys_machine(tracked):
+    """What runs from such a path runs on one machine."""
+    assert not occurrences(MACHINE_PATH, tracked)
+
+
+def test_no_file_names_the_host_of_a_package_index(tracked):
+    """Which index to use is the user's choice; the lock file, which uv writes, has to name it."""
+    assert not occurrences(INDEX_HOST, [path for path in tracked if name(path) != "uv.lock"])
+
+
+def test_no_file_is_large(tracked):
+    """A clone is quick: no weights, no collections."""
+    assert not [f"{name(path)}: {path.stat().st_size:,} bytes" for path in tracked if path.stat().st_size > MAX_BYTES]
+
+
+def test_no_source_file_is_long(tracked):
+    """A file over 400 lines is more than one thing."""
+    sources = [path for path in tracked if path.suffix == ".py" and "/src/" in name(path)]
+    assert sources
+    lengths = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
+    assert not {path: length for path, length in lengths.items() if length > MAX_LINES}
+
+
+def test_scripts_can_be_run(tracked):
+    """The scripts that the README names are executable, and stop at the first error."""
+    scripts = [path for path in tracked if name(path).startswith(("scripts/", ".ci/"))]
+    assert scripts
+    for path in scripts:
+        text = path.read_text(encoding="utf-8")
+        assert path.stat().st_mode & 0o111, name(path)
+        assert not text.startswith("#!/usr/bin/env bash") or "set -euo pipefail" in text, name(path)

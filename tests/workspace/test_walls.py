@@ -1,0 +1,200 @@
+"""Who may import whom, and when: read from the source of every module, so nothing needs to be installed or run."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from shared_files import REPOSITORY
+
+SOURCES = {
+    "rankllm_core": REPOSITORY / "shared/rankllm-core/src/rankllm_core",
+    "rankllm_infer": REPOSITORY / "packages/rankllm-infer/src/rankllm_infer",
+    "rankllm_train": REPOSITORY / "packages/rankllm-train/src/rankllm_train",
+}
+HEAVY_ROOMS = {"rankllm_infer.engines.transformers", "rankllm_infer.engines.loading"}
+"""Modules that import heavy packages as soon as they are imported themselves."""
+LIGHT_PACKAGES = {"click", "ftfy", "yaml"}
+"""What any module may import at the top."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import in one module. `when`: at `import` of the module, at a `call`, or for `typing` only."""
+
+    module: str
+    line: int
+    name: str
+    when: str
+
+    @property
+    def package(self) -> str:
+        return self.name.partition(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} imports {self.name} (at {self.when})"
+
+
+def module_name(path: Path, package: str) -> str:
+    parts = [package, *path.relative_to(SOURCES[package]).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(source: str, module: str) -> Iterator[Import]:
+    """Every import of a module, wherever it stands; `importlib.import_module("x")` counts as one."""
+
+    def walk(node: ast.AST, when: str) -> Iterator[Import]:
+        match node:
+            case ast.Import(names=names):
+                yield from (Import(module, node.lineno, alias.name, when) for alias in names)
+            case ast.ImportFrom(module=origin, names=names, level=0):
+                # A name that is imported from a package may be a module in it.
+                yield from (Import(module, node.lineno, f"{origin}.{alias.name}", when) for alias in names)
+            case ast.ImportFrom():
+                pytest.fail(f"{module}:{node.lineno}: expected an absolute import, found a relative one")
+            case ast.Call(args=[ast.Constant(value=str(name)), *_]) if ast.unparse(node.func) in (
+                "importlib.import_module",
+                "import_module",
+                "__import__",
+            ):
+                yield Import(module, node.lineno, name, when)
+            case ast.If(test=test) if ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+                for child in node.body:
+                    yield from walk(child, "typing")
+                for child in node.orelse:
+                    yield from walk(child, when)
+                return
+        inside = "call" if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) else when
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, inside)
+
+    yield from walk(ast.parse(source), "import")
+
+
+@pytest.fixture(scope="module")
+def imports() -> list[Import]:
+    """All imports of the three packages."""
+    return [
+        found
+        for package, folder in SOURCES.items()
+        for path in sorted(folder.rglob("*.py"))
+        for found in imports_of(path.read_text(encoding="utf-8"), module_name(path, package))
+    ]
+
+
+def listed(broken: list[Import]) -> str:
+    return "\n".join(map(str, broken))
+
+
+def test_the_walker_sees_every_kind_of_import():
+    """Top level, in a try, in a class, in a function, by name, and for typing."""
+    source = """
+import a, b.c
+from d import e
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import f
+else:
+    import g
+try:
+    import h
+except ImportError:
+    pass
+class C:
+    import i
+    def method(self):
+        import j
+        importlib.import_module("k")
+"""
+    seen = {(found.name, found.when) for found in imports_of(source, "m")} - {("typing.TYPE_CHECKING", "import")}
+    at_import = {(name, "import") for name in ("a", "b.c", "d.e", "g", "h", "i")}
+    assert seen == at_import | {("f", "typing"), ("j", "call"), ("k", "call")}
+
+
+def test_every_package_has_been_read(imports):
+    """A folder that moved would make every other test here pass on nothing."""
+    modules = {found.module for found in imports}
+    assert {name.partition(".")[0] for name in modules} == set(SOURCES)
+    assert modules >= HEAVY_ROOMS
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("rankllm_core", {"rankllm_infer", "rankllm_train"}),
+        ("rankllm_infer", {"rankllm_train"}),
+        ("rankllm_train", {"rankllm_infer"}),
+    ],
+)
+def test_dependencies_point_at_the_core(imports, package, forbidden):
+    """train -> core <- infer: no other arrow, not even in a function or for typing."""
+    broken = [found for found in imports if found.module.partition(".")[0] == package and found.package in forbidden]
+    assert not broken, listed(broken)
+
+
+def test_the_core_imports_the_standard_library_pyyaml_and_ftfy_only(imports):
+    """The core installs anywhere in a second: no torch, no numpy, not even in a function."""
+    allowed = sys.stdlib_module_names | {"yaml", "ftfy", "rankllm_core"}
+    core = [found for found in imports if found.module.startswith("rankllm_core")]
+    broken = [found for found in core if found.package not in allowed]
+    assert not broken, listed(broken)
+
+
+def test_heavy_packages_are_imported_in_their_rooms_only(imports):
+    """Elsewhere a package outside the standard library is imported in the function that needs it."""
+    allowed = sys.stdlib_module_names | LIGHT_PACKAGES | SOURCES.keys()
+    at_import = [found for found in imports if found.when == "import" and found.module not in HEAVY_ROOMS]
+    broken = [found for found in at_import if found.package not in allowed]
+    assert not broken, listed(broken)
+
+
+def test_nobody_outside_enters_a_heavy_room_at_import(imports):
+    """Importing a module that imports torch is importing torch."""
+
+    def is_heavy(name: str) -> bool:
+        return any(name == room or name.startswith(f"{room}.") for room in HEAVY_ROOMS)
+
+    at_import = [found for found in imports if found.when == "import" and found.module not in HEAVY_ROOMS]
+    broken = [found for found in at_import if is_heavy(found.name)]
+    assert not broken, listed(broken)
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("rankllm_infer.engines", ("listwise", "pointwise", "pool", "windows", "api", "cli")),
+        ("rankllm_infer.windows", ("engines", "pool", "api", "cli")),
+        ("rankllm_infer.api", ("cli",)),
+    ],
+)
+def test_rooms_know_only_what_is_below_them(imports, room, forbidden):
+    """An engine knows no ranking, the windows know no engine, and nothing knows the command line."""
+    names = tuple(f"rankllm_infer.{name}." for name in forbidden)
+    inside = [found for found in imports if found.when != "typing" and f"{found.module}.".startswith(f"{room}.")]
+    broken = [found for found in inside if f"{found.name}.".startswith(names)]
+    assert not broken, listed(broken)
+
+
+def test_no_module_is_called_utils():
+    """A module is named for what it holds."""
+    named = [
+        path.relative_to(REPOSITORY)
+        for folder in SOURCES.values()
+        for path in folder.rglob("*")
+        if path.stem.strip("_").lower() in ("util", "utils", "helper", "helpers", "common", "misc")
+    ]
+    assert not named
+
+
+def test_shipped_yaml_holds_prose_and_numbers_only():
+    """No tags: a YAML file cannot name a Python object or call anything."""
+    paths = [path for folder in SOURCES.values() for path in sorted(folder.rglob("*.yaml"))]
+    assert len(paths) > 10
+    for path in paths:
+        events = yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        assert not {tag for event in events if (tag := getattr(event, "tag", None)) is not None}, path

@@ -51,7 +51,7 @@ def shell_commands(script: str) -> Iterator[list[str]]:
     """The simple commands of a script, as words: continued lines joined, split at pipes, redirections left out."""
     for line in re.sub(r"\\\n", " ", script).splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
-        lexer.commenters = "#"
+        lexer.whitespace_split = True
         words: list[str] = []
         is_target = False
         for word in lexer:

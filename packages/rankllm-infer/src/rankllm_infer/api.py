@@ -132,7 +132,7 @@ def _local(model: str, options: RerankOptions) -> Reranker:
 
 
 def token_writer(card: Card, tokenizer: Any) -> PromptWriter | PairWriter:
-    """What writes a card's prompts with the model's own tokenizer; checks that the tokenizer keeps the card's promises."""
+    """What writes a card's prompts with the model's own tokenizer, once that is checked to keep the card's promises."""
     from rankllm_core.chat import ChatEncoder
     from rankllm_core.pairs import PairEncoder, PairLimits
     from rankllm_infer.prompts import TokenPromptWriter

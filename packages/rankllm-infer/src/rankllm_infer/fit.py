@@ -12,26 +12,41 @@ from rankllm_infer.prompts import WrittenPrompt
 
 
 class ContextTooSmallError(RankLLMError):
-    """Not even one word a passage fits beside the query."""
+    """Not even one character a passage fits beside the query."""
 
 
 def fit_window(
-    write: Callable[[int], WrittenPrompt], *, n_passages: int, max_words: int, prompt_tokens: int, qid: str
+    write: Callable[[int, int | None], WrittenPrompt],
+    *,
+    n_passages: int,
+    max_words: int,
+    prompt_tokens: int,
+    qid: str,
 ) -> tuple[WrittenPrompt, int]:
     """The window's prompt with the most words a passage that the original's rule finds, and that number of words.
 
-    write: the prompt with so many words a passage. prompt_tokens: tokens the prompt may have (context less answer).
-    Raises ContextTooSmallError naming the query when one word a passage is still too much.
+    write: the prompt with so many words a passage, and of those so many characters (None: all). prompt_tokens: tokens
+    the prompt may have (context less answer).
+    Raises ContextTooSmallError naming the query when one character a passage is still too much.
     """
-    words = max_words
+    words, characters = max_words, None
     while True:
-        prompt = write(words)
+        prompt = write(words, characters)
         over = prompt.n_tokens - prompt_tokens
         if over <= 0:
             return prompt, words
-        if words <= 1:
+        if words > 1:
+            words = max(1, words - max(1, over // (4 * n_passages)))
+        elif characters != 1:
+            # Text without blanks: one "word" can be a whole page.
+            characters = _MOST_CHARACTERS if characters is None else characters // 2
+        else:
             raise ContextTooSmallError(
-                f"query {qid!r}: the prompt takes {prompt.n_tokens} tokens with one word a passage, "
-                f"and {prompt_tokens} are left for it; shorten the query, or use a smaller --window-size or a larger --context-size"
+                f"query {qid!r}: the prompt takes {prompt.n_tokens} tokens with one character a passage, and "
+                f"{prompt_tokens} are left for it; shorten the query, or use a smaller --window-size or a larger "
+                "--context-size"
             )
-        words = max(1, words - max(1, over // (4 * n_passages)))
+
+
+_MOST_CHARACTERS = 256
+"""Where cutting by characters begins; halved until it fits."""

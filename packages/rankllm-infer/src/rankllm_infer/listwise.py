@@ -118,10 +118,10 @@ class _ListwiseFlow:
         texts = [self._text(candidate) for candidate in candidates]
         is_first = card.answer == "first-token"
 
-        def write(words: int) -> WrittenPrompt:
+        def write(words: int, characters: int | None) -> WrittenPrompt:
             messages = card.template.render(
                 query,
-                [defuse_identifiers(first_words(text, words), alpha=alpha) for text in texts],
+                [defuse_identifiers(first_words(text, words)[:characters], alpha=alpha) for text in texts],
                 labels=labels,
                 scores=[candidate.score for candidate in candidates],
                 system_message=self.plan.system_message,

@@ -1,4 +1,4 @@
-"""Writes what a reranking run leaves behind: run, results, trace. Each file appears when the run is done, or not at all."""
+"""Writes what a reranking run leaves behind: run, results, trace. Each file appears whole or not at all."""
 
 from __future__ import annotations
 

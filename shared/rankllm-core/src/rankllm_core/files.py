@@ -28,9 +28,9 @@ def open_text(path: str | Path) -> Iterator[IO[str]]:
     try:
         raw: IO[bytes]
         if path.suffix == ".gz":
-            raw = gzip.open(path, "rb")  # type: ignore[assignment]
+            raw = gzip.open(path, "rb")  # type: ignore[assignment]  # noqa: SIM115
         elif path.suffix == ".xz":
-            raw = lzma.open(path, "rb")
+            raw = lzma.open(path, "rb")  # noqa: SIM115
         else:
             raw = path.open("rb")
     except FileNotFoundError:

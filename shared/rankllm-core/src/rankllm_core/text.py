@@ -48,8 +48,12 @@ def fix_text(text: str) -> str:
 
 
 def first_words(text: str, n: int) -> str:
-    """The first n words, joined by single blanks."""
-    return " ".join(text.split(None, n)[:n]) if n > 0 else ""
+    """The first n words, joined by single blanks, and of those the first `32 n + 256` characters.
+
+    The bound on characters is ours: it never meets words of a language written with blanks, and keeps a passage of a
+    million letters without one from filling the prompt.
+    """
+    return " ".join(text.split(None, n)[:n])[: 32 * n + 256] if n > 0 else ""
 
 
 def defuse_identifiers(text: str, *, alpha: bool = False) -> str:

@@ -24,7 +24,7 @@ _PACKAGES: dict[str, str | None] = {
     "datasets": "uv add 'rankllm-infer[datasets]'",
     "pyserini": "uv add 'rankllm-infer[pyserini]'",
     "vllm": "uv add 'rankllm-infer[vllm]'",
-    "flash-attn": "uv pip install flash-attn --no-build-isolation",
+    "flash-attn": "optional, for GPUs",
 }
 _REPAIR = "uv sync, or pip install --force-reinstall rankllm-infer"
 _ENGINE_NEEDS = {"transformers": "transformers", "openai": "httpx2", "vllm": "vllm"}
@@ -133,11 +133,7 @@ def report_lines(found: dict[str, Any]) -> list[str]:
         lines.append(_row(name, version or f"not installed; {_PACKAGES[name] or _REPAIR}"))
     lines += ["", "Engines (--engine)"]
     for name, engine in found["engines"].items():
-        lines.append(
-            _row(
-                name, "works" + (f"; {engine['note']}" if engine["note"] else "") if engine["works"] else engine["note"]
-            )
-        )
+        lines.append(_row(name, "; ".join(filter(None, ("works" if engine["works"] else "", engine["note"])))))
     lines += ["", "Devices (--device)"]
     lines += [_row(device["device"], _device_text(device)) for device in found["devices"]]
     if found["problem"]:

@@ -59,7 +59,7 @@ def command(
     """Score runs against judgements, as `trec_eval -c` does: means over all judged queries.
 
     Prints `RUN TAB measure TAB value`; with --per-query `RUN TAB measure TAB qid TAB value`. Runs may be TREC, TSV or
-    MS MARCO files (gz).
+    MS MARCO files (gz). -c, -m, -l and -q mean what they mean to trec_eval; -c is the default.
     """
     from rankllm_core.trec import read_qrels
     from rankllm_infer.measures import parse_measures
@@ -108,5 +108,5 @@ def _print(name: str, found: Evaluation, *, per_query: bool, as_json: bool) -> N
     if found.missing_qids:
         n_judged = found.n_queries + (len(found.missing_qids) if found.run_queries_only else 0)
         effect = "left out of the means" if found.run_queries_only else "counted as 0"
-        missing = f"{len(found.missing_qids):,} of {count(n_judged, 'judged query')} not in the run"
+        missing = f"{len(found.missing_qids)} of {count(n_judged, 'judged query')} not in the run"
         say(f"{name}: {missing}, {effect} ({examples(found.missing_qids)})")

@@ -62,9 +62,9 @@ def refuse_same_file(source: str | Path, target: str | Path) -> None:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 query`, `2,000 queries`."""
+    """`1 query`, `2 queries`."""
     plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
-    return f"{number:,} {noun if number == 1 else plural}"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def examples(ids: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import takewhile
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _DEFAULT_STRIDE = 10
-_NO_MODEL = os.devnull
-"""Stands for the folder of a model where there is none: no card can be found in it."""
 
 
 @click.group("prompts")
@@ -36,7 +33,7 @@ def command() -> None:
 @command.command("list")
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object a template.")
 def list_templates(*, as_json: bool) -> None:
-    """The templates that ship with rankllm: name, method and what each is for."""
+    """Name, method and purpose of each shipped template."""
     from rankllm_core.files import dumps
     from rankllm_core.template import load_template, template_names
 
@@ -54,7 +51,10 @@ def list_templates(*, as_json: bool) -> None:
 @command.command("show")
 @click.argument("template", metavar="NAME|FILE")
 def show_template(*, template: str) -> None:
-    """Print a template's YAML: one that ships, by name, or a file, which is checked."""
+    """Print a template's YAML.
+
+    NAME is a shipped one; a FILE is checked as well.
+    """
     from rankllm_core.template import load_template
 
     name = load_template(template).name
@@ -62,8 +62,16 @@ def show_template(*, template: str) -> None:
 
 
 @command.command("render")
-@click.option("--requests", "--requests-file", "requests", type=_FILE, help="Requests or results JSONL.")
-@click.option("--rerank-input", "--encode-in-path", "rerank_input", type=_FILE, help="Pairs as `prepare` writes them.")
+@click.option(
+    "--requests",
+    "--requests-file",
+    "--rerank-input",
+    "--encode-in-path",
+    "requests",
+    type=_FILE,
+    required=True,
+    help="Requests, results or rerank-input; told apart by their first line.",
+)
 @click.option("--qid", help="The query to show; by default the first one.")
 @click.option("--prompt-template-path", "template", help="A template's name or YAML file.  [default: rank_zephyr]")
 @click.option("--window-size", type=click.IntRange(1), help="Passages in a prompt.  [default: 20]")
@@ -82,8 +90,7 @@ def show_template(*, template: str) -> None:
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object.")
 def render(
     *,
-    requests: Path | None,
-    rerank_input: Path | None,
+    requests: Path,
     qid: str | None,
     template: str | None,
     window_size: int | None,
@@ -96,14 +103,15 @@ def render(
     model: str | None,
     as_json: bool,
 ) -> None:
-    """Print the first prompt that `rerank` would send for a query: the lowest window, or the first pair.
+    """Print what the model will see for a query.
 
-    No model is loaded. Without --model-path the chat messages are printed, and their tokens estimated.
+    It is the first prompt that `rerank` sends: the lowest window, or the first pair. No model is loaded. Without
+    --model-path the chat messages are printed, and their tokens estimated.
     """
     from rankllm_core.files import dumps
     from rankllm_infer.settings import RerankOptions
 
-    request = _find_request(requests, rerank_input, qid)
+    request = _find_request(requests, qid)
     options = RerankOptions(
         template=template,
         window_size=window_size,
@@ -142,14 +150,15 @@ class _Rendered:
     """Whether the model's own tokenizer wrote it; else the tokens are estimated."""
 
 
-def _find_request(requests: Path | None, rerank_input: Path | None, qid: str | None) -> Request:
+def _find_request(path: Path, qid: str | None) -> Request:
     from rankllm_core.records import read_requests, read_rerank_input
+    from rankllm_infer.convert import detect_format
 
-    if (requests is None) == (rerank_input is None):
-        raise click.UsageError("give one of --requests and --rerank-input")
-    path = requests or rerank_input
+    kind = detect_format(path)
+    if kind == "run":
+        raise RankLLMError(f"{path}: expected requests or rerank-input, found no JSON; join a run with `prepare` first")
     qids = []
-    for request in read_requests(requests) if requests else read_rerank_input(rerank_input or ""):
+    for request in read_requests(path) if kind == "requests" else read_rerank_input(path):
         if qid is None or request.query.qid == qid:
             return request
         qids.append(request.query.qid)
@@ -196,7 +205,7 @@ def _without_model(options: RerankOptions) -> tuple[ResolvedCard, Any]:
     from rankllm_infer.api import message_writer
     from rankllm_infer.settings import resolve_card
 
-    resolved = resolve_card(_NO_MODEL, options, folder=None, score_head=False)
+    resolved = resolve_card("", options, folder=None, score_head=False)
     card = resolved.card
     if isinstance(card, PointwiseCard) and card.head != "yes-no":
         return resolved, _PairTextWriter(card.template)
@@ -212,8 +221,25 @@ def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
 
     resolved = resolve_card(model, options, folder=locate_model(model), score_head=has_score_head(model))
     tokenizer = load_tokenizer(model)
-    writer = token_writer(resolved.card, tokenizer)
-    return resolved, _ExactPairWriter(writer, tokenizer) if isinstance(resolved.card, PointwiseCard) else writer
+    writer: Any = token_writer(resolved.card, tokenizer)
+    if isinstance(resolved.card, PointwiseCard):
+        return resolved, _ExactPairWriter(writer, tokenizer)
+    positions = _positions(model)
+    if positions is not None and positions < resolved.card.context_tokens:
+        resolved = replace(resolved, card=replace(resolved.card, context_tokens=positions))
+    return resolved, writer
+
+
+def _positions(model: str) -> int | None:
+    """How many tokens the model has positions for, where that can be told without fetching an adapter's base."""
+    from rankllm_infer.engines.hub import adapter_config, model_config
+
+    adapter = adapter_config(model)
+    base = model if adapter is None else str(adapter.get("base_model_name_or_path", ""))
+    if adapter is not None and not Path(base).is_dir():
+        return None
+    positions = model_config(base).get("max_position_embeddings")
+    return positions if isinstance(positions, int) else None
 
 
 class _PairTextWriter:

@@ -147,7 +147,8 @@ def _ranking_options(command: click.decorators.FC) -> click.decorators.FC:
             ),
             click.option("--q-max-len", type=click.IntRange(1), help="Pointwise: tokens of the query." + said),
             click.option("--p-max-len", type=click.IntRange(1), help="Pointwise: tokens of the passage." + said),
-            # Greedy decoding without constraints is the only one so far; the switch keeps commands valid when it no longer is.
+            # The only way so far. Once decoding can be limited to permutations, this asks for what there is today.
+            click.option("--free-decoding", is_flag=True, expose_value=False, help="Generate without constraints."),
             ignored("--dataset-name", takes_value=True),
             ignored("--dataset-proc-num", takes_value=True),
             ignored("--tokenizer-name", takes_value=True),

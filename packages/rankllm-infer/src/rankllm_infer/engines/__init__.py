@@ -1,6 +1,6 @@
 """What every engine takes and gives. An engine runs a model; it knows no ranking.
 
-An engine is fed prompts one by one (`submit`) and gives back answers in whatever order they finish (`collect`), so it is
+An engine is fed prompts one by one (`submit`) and gives answers in whatever order they finish (`collect`), so it is
 free to sort, batch and overlap the work, and a slow prompt holds up nobody else's.
 """
 

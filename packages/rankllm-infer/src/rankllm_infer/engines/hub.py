@@ -72,7 +72,7 @@ def has_score_head(name_or_path: str) -> bool:
 
 
 def base_folder(name_or_path: str, base_model: str | None = None) -> Path:
-    """Where the weights are: the model's own folder, or that of an adapter's base (`base_model`, else the one it names).
+    """Where the weights are: the model's own folder, or an adapter's base (`base_model`, else the one it names).
 
     Raises ContractError when an adapter names no base.
     """

@@ -122,7 +122,7 @@ def _local(model: str, options: RerankOptions) -> Reranker:
         device=options.device,
         num_gpus=options.num_gpus,
     )
-    engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=options.batch_size))
+    engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=options.batch_size, max_tokens=options.batch_tokens))
     description = f"{model} on {loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
     writer = token_writer(card, loaded.tokenizer)
     if isinstance(card, ListwiseCard):

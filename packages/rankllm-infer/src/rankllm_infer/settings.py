@@ -34,6 +34,8 @@ class RerankOptions:
     num_gpus: int = 1
     batch_size: int = 32
     """Prompts that go through the model at once, at the most."""
+    batch_tokens: int = 0
+    """Padded tokens that go through the model at once, at the most; 0: what suits the device."""
     base_model: str | None = None
     """For an adapter: its base, in place of the one it names."""
     template: str | None = None

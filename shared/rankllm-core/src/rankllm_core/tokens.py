@@ -36,8 +36,11 @@ class SafeTokenizer:
         """Text of each control token -> (id, whether it swallows blanks on its left, on its right)."""
         self._find_control = _alternatives(self.control_tokens)
         layout = json.loads(backend.to_str())
-        self._first = _plain(type(backend), layout, first=True)
-        self._later = _plain(type(backend), layout, first=False)
+        self._first = _plain(type(backend), layout)
+        """For text at the start of a prompt, where some tokenizers add a blank; `_later` for text behind a token."""
+        later = _without_first_blank(layout["pre_tokenizer"])
+        unchanged = later == layout["pre_tokenizer"]
+        self._later = self._first if unchanged else _plain(type(backend), layout | {"pre_tokenizer": later})
         self._moved = _moved_ids(self._first, layout)
 
     def control_in(self, text: str) -> list[str]:
@@ -153,14 +156,11 @@ def _alternatives(control_tokens: dict[str, tuple[int, bool, bool]]) -> re.Patte
     return re.compile("|".join(re.escape(text) for text in longest_first)) if longest_first else None
 
 
-def _plain(kind: Any, layout: dict[str, Any], *, first: bool) -> Any:
-    """The tokenizer without control tokens; `first`: for text at the start of a prompt, where some add a blank."""
-    layout = dict(layout)
+def _plain(kind: Any, layout: dict[str, Any]) -> Any:
+    """The tokenizer without control tokens."""
     kept = [t for t in layout["added_tokens"] if not (t["special"] or _MARKUP.match(t["content"]))]
-    layout |= {"added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
-    if not first:
-        layout["pre_tokenizer"] = _without_first_blank(layout["pre_tokenizer"])
-    return kind.from_str(json.dumps(layout))
+    plain = layout | {"added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
+    return kind.from_str(json.dumps(plain))
 
 
 def _moved_ids(plain: Any, layout: dict[str, Any]) -> dict[int, int]:

@@ -105,6 +105,12 @@ def _model_options(command: click.decorators.FC) -> click.decorators.FC:
                 default=32,
                 help="Prompts at once, at the most.",
             ),
+            click.option(
+                "--batch-tokens",
+                type=click.IntRange(0),
+                default=0,
+                help="Padded tokens at once, at the most; 0: what suits the device.",
+            ),
         ]
     ):
         command = decorate(command)

@@ -1,0 +1,65 @@
+"""Do a pair's score and a window's order depend on what else is in the batch? fp32 and bf16, batch sizes 1 to 64.
+
+uv run --package rankllm-infer --group demo python scripts/bench/batch_invariance.py --data DIR --run RUN
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import click
+from bench_machine import describe_machine, pin_threads
+
+SIZES = (1, 4, 16, 64)
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--run", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--queries", "n_queries", default=5, show_default=True)
+@click.option("--depth", default=20, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> None:
+    """Print, for each dtype and way, the largest difference to batch size 1, swapped pairs and ties."""
+    from rankllm_infer.api import load_reranker
+    from rankllm_infer.demo_model import demo_model_path
+    from rankllm_infer.prepare import build_requests
+    from rankllm_infer.settings import RerankOptions
+
+    requests, _ = build_requests(
+        run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries
+    )
+    model = str(demo_model_path())
+    ways = {
+        "pointwise, yes/no": {"method": "pointwise"},
+        "listwise, FIRST": {"method": "listwise", "use_logits": True, "use_alpha": True},
+    }
+    print(describe_machine(threads), flush=True)
+    print("\n| way | dtype | batch size | largest difference to size 1 | swapped pairs | ties | pairs |")
+    print("|---|---|---|---|---|---|---|")
+    for way, options in ways.items():
+        for dtype in ("float32", "bfloat16"):
+            alone: list[dict[str, float]] = []
+            for size in SIZES:
+                # The usual token budget would cut large batches: this is about their size.
+                batch = RerankOptions(dtype=dtype, batch_size=size, batch_tokens=1 << 20, **options)
+                with load_reranker(model, batch) as reranker:
+                    pin_threads(threads)
+                    scores = [
+                        {c.docid: float(c.model_score) for c in result.candidates}
+                        for result in reranker.rerank(requests)
+                    ]
+                alone = alone or scores
+                gap = max(abs(a[d] - b[d]) for a, b in zip(alone, scores, strict=True) for d in a)
+                swaps = ties = pairs = 0
+                for first, now in zip(alone, scores, strict=True):
+                    for x, y in combinations(first, 2):
+                        pairs += 1
+                        ties += now[x] == now[y]
+                        swaps += (first[x] - first[y]) * (now[x] - now[y]) < 0
+                print(f"| {way} | {dtype} | {size} | {gap:.1e} | {swaps} | {ties} | {pairs} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

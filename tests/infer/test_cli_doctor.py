@@ -1,0 +1,92 @@
+"""`rankllm-infer doctor`: what it says about this machine, and about others."""
+
+import json
+import sys
+from importlib import metadata
+
+import pytest
+from click.testing import CliRunner
+
+from rankllm_infer.cli import cli
+from rankllm_infer.cli.doctor import examine, report_lines
+
+
+@pytest.fixture
+def other_machine():
+    """What `examine` finds on a machine with a GPU and without httpx2."""
+    return {
+        "python": "3.12.1",
+        "platform": "Linux x86_64",
+        "packages": {"torch": "2.9.0", "httpx2": None},
+        "engines": {
+            "transformers": {"works": True, "note": ""},
+            "openai": {"works": False, "note": "needs httpx2; install it with: uv add 'rankllm-infer[openai]'"},
+        },
+        "devices": [
+            {"device": "cuda:0", "name": "NVIDIA H100", "memory_gib": 79.2, "free_gib": 78.0, "fast_bfloat16": True},
+            {"device": "cpu", "name": "x86_64", "threads": 16, "capability": "AVX2", "fast_bfloat16": False},
+        ],
+        "auto": {"device": "cuda", "dtype": "bfloat16"},
+        "problem": None,
+        "demo_model": {"name": "Small", "cache": "/cache", "unpacked": False, "installed": True},
+    }
+
+
+def test_the_report_goes_to_standard_output():
+    """Versions are those installed, and every engine and device has a line."""
+    result = CliRunner().invoke(cli, ["doctor"], standalone_mode=False)
+    assert result.exception is None
+    rows = dict(line.strip().split(None, 1) for line in result.stdout.splitlines() if line.startswith("  "))
+    assert rows["torch"] == metadata.version("torch")
+    assert rows["transformers"] == "works"
+    assert {"cpu", "auto", "openai", "vllm"} <= set(rows)
+    assert result.stderr == ""
+
+
+def test_json_tells_the_same(monkeypatch, tmp_path):
+    """One object; the demo model is looked for where RANKLLM_CACHE says, and nothing is made there."""
+    monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path / "cache"))
+    result = CliRunner().invoke(cli, ["doctor", "--json"], standalone_mode=False)
+    found = json.loads(result.stdout)
+    assert found["packages"]["torch"] == metadata.version("torch")
+    assert found["devices"][-1]["device"] == "cpu"
+    assert found["devices"][-1]["threads"] >= 1
+    assert found["auto"]["dtype"] in ("float32", "bfloat16", "float16")
+    assert found["demo_model"]["cache"] == str(tmp_path / "cache")
+    assert found["demo_model"]["unpacked"] is False
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_installed_vllm_is_told_without_importing_it(monkeypatch, tmp_path):
+    """vLLM takes long to import and may grab the GPU: its version comes from its metadata."""
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text("raise RuntimeError('imported')", encoding="utf-8")
+    (tmp_path / "vllm-99.1.dist-info").mkdir()
+    (tmp_path / "vllm-99.1.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 99.1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert examine()["packages"]["vllm"] == "99.1"
+    assert "vllm" not in sys.modules
+
+
+def test_another_machine_is_described(other_machine):
+    """GPUs with their memory, what `auto` means, and the exact command for an engine that is missing."""
+    lines = [" ".join(line.split()) for line in report_lines(other_machine)]
+    assert "cuda:0 NVIDIA H100, 79.2 GiB, 78.0 free, bfloat16 in hardware" in lines
+    assert "cpu x86_64, 16 threads, AVX2, no fast bfloat16" in lines
+    assert "auto here cuda, with --dtype auto in bfloat16" in lines
+    assert "openai needs httpx2; install it with: uv add 'rankllm-infer[openai]'" in lines
+    assert "httpx2 not installed; uv add 'rankllm-infer[openai]'" in lines
+    assert "Small installed, unpacked on first use" in lines
+
+
+def test_a_torch_that_cannot_be_imported_is_a_finding_not_a_crash(other_machine, monkeypatch, tmp_path):
+    """A torch built for another machine raises when it is imported: the reason is told, with the way out."""
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: not found\\nmore')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name == "torch" or name.startswith("torch.")]:
+        monkeypatch.delitem(sys.modules, name)
+    found = examine()
+    assert found["engines"]["transformers"]["works"] is False
+    assert "torch cannot be imported (libcudart.so.12: not found); install it anew" in found["problem"]
+    assert found["devices"] == []
+    assert any(found["problem"] in line for line in report_lines(found))

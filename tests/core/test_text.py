@@ -73,3 +73,9 @@ def test_first_words_are_joined_by_single_blanks(text, n, expected):
 def test_brackets_of_a_passage_cannot_pose_as_identifiers(text, alpha, expected):
     """`[3]` becomes `(3)`; single capital letters only where letters are the identifiers."""
     assert defuse_identifiers(text, alpha=alpha) == expected
+
+
+def test_a_word_of_a_million_letters_is_cut():
+    """Words are bounded in characters too, far above those of any language that is written with blanks."""
+    assert first_words("x" * 1_000_000, 2) == "x" * (32 * 2 + 256)
+    assert first_words("incomprehensibilities " * 300, 300) == ("incomprehensibilities " * 300).strip()

@@ -1,6 +1,8 @@
 """`rankllm-infer doctor`: what it says about this machine, and about others."""
 
 import json
+import os
+import subprocess
 import sys
 from importlib import metadata
 
@@ -79,14 +81,17 @@ def test_another_machine_is_described(other_machine):
     assert "Small installed, unpacked on first use" in lines
 
 
-def test_a_torch_that_cannot_be_imported_is_a_finding_not_a_crash(other_machine, monkeypatch, tmp_path):
+def test_a_torch_that_cannot_be_imported_is_a_finding_not_a_crash(tmp_path):
     """A torch built for another machine raises when it is imported: the reason is told, with the way out."""
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: not found\\nmore')", encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name == "torch" or name.startswith("torch.")]:
-        monkeypatch.delitem(sys.modules, name)
-    found = examine()
-    assert found["engines"]["transformers"]["works"] is False
-    assert "torch cannot be imported (libcudart.so.12: not found); install it anew" in found["problem"]
-    assert found["devices"] == []
+    code = "from rankllm_infer.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor", "--json"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["problem"].startswith("torch cannot be imported (libcudart.so.12: not found); install it anew: ")
+    assert found["engines"]["transformers"] == {"works": False, "note": found["problem"]}
+    assert (found["devices"], found["auto"]) == ([], None)
     assert any(found["problem"] in line for line in report_lines(found))

@@ -200,5 +200,7 @@ def test_a_pair_is_shown_as_its_ids_are(checkpoint):
 
 def test_a_template_of_the_other_kind_is_refused(checkpoint):
     """A listwise card does not take a pointwise template."""
-    result = prompts("render", "--requests", "requests.jsonl", "--model-path", checkpoint, "--prompt-template-path", "yes_no")
+    result = prompts(
+        "render", "--requests", "requests.jsonl", "--model-path", checkpoint, "--prompt-template-path", "yes_no"
+    )
     assert isinstance(result.exception, ConfigError)

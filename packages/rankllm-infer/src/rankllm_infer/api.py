@@ -108,7 +108,7 @@ def _local(model: str, options: RerankOptions) -> Reranker:
     from rankllm_infer.engines.loading import load_model
     from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
 
-    folder = locate_model(model)
+    folder = locate_model(model, weights=False)
     resolved = resolve_card(model, options, folder=folder, score_head=has_score_head(model))
     card = resolved.card
     _check_base(card, adapter_config(model), options)

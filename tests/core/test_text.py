@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rankllm_core.errors import RankLLMError
-from rankllm_core.text import defuse_identifiers, first_words, passage_text, title_and_text
+from rankllm_core.text import defuse_identifiers, first_words, passage_text, title_and_text, words_in
 
 
 @pytest.mark.parametrize("field", ["text", "segment", "contents", "content", "body", "passage"])
@@ -79,3 +79,13 @@ def test_a_word_of_a_million_letters_is_cut():
     """Words are bounded in characters too, far above those of any language that is written with blanks."""
     assert first_words("x" * 1_000_000, 2) == "x" * (32 * 2 + 256)
     assert first_words("incomprehensibilities " * 300, 300) == ("incomprehensibilities " * 300).strip()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "one", "a  b c", "word " * 80, "x" * 256, "x" * 257, "x" * 5000, "\u4e2d" * 999 + " a b", "xy " * 5000]
+)
+def test_words_in_a_text_are_as_many_as_keep_all_of_it(text):
+    """One fewer would cut it."""
+    whole = " ".join(text.split())
+    assert first_words(text, words_in(text)) == whole
+    assert words_in(text) == 0 or first_words(text, words_in(text) - 1) != whole

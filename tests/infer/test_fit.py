@@ -18,12 +18,12 @@ def prompt_of(n_tokens):
 
 def test_the_recorded_case_of_the_original():
     """Context 512, 20 passages of 200 words, tokens are words: the reference ends at 17 words and 469 tokens."""
-    candidates = tuple(Candidate(docid=str(i), score=1.0, doc={"text": " ".join(["word"] * 200)}) for i in range(20))
+    candidates = tuple(Candidate(docid=str(i), score=1.0, doc={"text": " ".join(["lorem"] * 200)}) for i in range(20))
     request = Request(query=Query(qid="q", text="alpha beta"), candidates=candidates)
     (prompt,) = next(rerank_listwise(request, make_plan(card={"context_tokens": 512}), WordWriter()))
     assert len(prompt.text.split()) == 469
     assert prompt.max_new_tokens == 39
-    assert prompt.text.count("word") == 20 * 17
+    assert prompt.text.count("lorem") == 20 * 17
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_words_are_taken_off_by_the_originals_rule(context, words, asked):
         seen.append((n_words, n_characters))
         return prompt_of(10 + 2 * n_words)
 
-    prompt, fitted = fit_window(write, n_passages=2, max_words=50, prompt_tokens=context, qid="q")
+    prompt, fitted = fit_window(write, n_passages=2, longest_words=50, max_words=50, prompt_tokens=context, qid="q")
     assert (fitted, prompt.n_tokens) == (words, 10 + 2 * words)
     assert asked is None or seen == [(n, None) for n in asked]
 
@@ -57,7 +57,7 @@ def test_a_passage_without_blanks_is_cut_by_characters():
         seen.append((n_words, n_characters))
         return prompt_of(10 + 2 * min(n_characters or 4000, 4000))
 
-    prompt, words = fit_window(write, n_passages=2, max_words=300, prompt_tokens=100, qid="q")
+    prompt, words = fit_window(write, n_passages=2, longest_words=300, max_words=300, prompt_tokens=100, qid="q")
     assert words == 1
     assert prompt.n_tokens == 10 + 2 * 32
     assert seen[-4:] == [(1, 256), (1, 128), (1, 64), (1, 32)]
@@ -74,11 +74,27 @@ def test_a_query_that_leaves_no_room_is_an_error_that_names_it(over):
         return prompt_of(100 + over)
 
     with pytest.raises(ContextTooSmallError, match=rf"query 'q7': the prompt takes {100 + over} tokens .* and 100 are"):
-        fit_window(write, n_passages=20, max_words=300, prompt_tokens=100, qid="q7")
+        fit_window(write, n_passages=20, longest_words=300, max_words=300, prompt_tokens=100, qid="q7")
     assert calls <= 300 + 10
 
 
 def test_a_negative_budget_is_the_same_error():
     """An answer longer than the context leaves less than nothing."""
     with pytest.raises(ContextTooSmallError, match="query 'q'"):
-        fit_window(lambda *_: prompt_of(5), n_passages=2, max_words=3, prompt_tokens=-4, qid="q")
+        fit_window(lambda *_: prompt_of(5), n_passages=2, longest_words=3, max_words=3, prompt_tokens=-4, qid="q")
+
+
+def test_a_prompt_that_cannot_change_is_not_written_again():
+    """Passages of 40 words are the same with 300 words or 41: the rule goes down from 300, the work begins at 40."""
+    seen = []
+
+    def write(n_words, n_characters):
+        seen.append(n_words)
+        return prompt_of(10 + 2 * min(n_words, 40))
+
+    for longest in (300, 40):
+        seen.clear()
+        _, words = fit_window(write, n_passages=2, longest_words=longest, max_words=300, prompt_tokens=80, qid="q")
+        assert words == 35
+    # 90 tokens are 10 over: one word a step, each step's prompt but the first below 40 words.
+    assert seen == [300, 39, 38, 37, 36, 35]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from rankllm_core.errors import ConfigError
@@ -35,7 +37,7 @@ def test_windows_cover_every_rank_and_never_leave_a_gap(size, stride):
         assert windows[0][1] == n
         assert windows[-1][0] == 0
         assert all(0 < end - start <= size for start, end in windows)
-        assert all(start <= end_above for (start, _), (_, end_above) in zip(windows, windows[1:], strict=False))
+        assert all(start <= end_above for (start, _), (_, end_above) in pairwise(windows))
 
 
 @pytest.mark.parametrize(("size", "stride"), [(0, 0), (20, 0), (20, -1), (10, 11)])

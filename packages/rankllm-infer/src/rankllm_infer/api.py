@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from rankllm_core.files import open_text
 from rankllm_core.identifiers import identifiers
 from rankllm_core.template import Message, Span
 from rankllm_core.types import Candidate, Query, Request, Result
-from rankllm_infer.engines import Engine
+from rankllm_infer.engines import Engine, EngineError
 from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
 from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
 from rankllm_infer.pool import FlowPool
@@ -25,6 +25,7 @@ from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
 if TYPE_CHECKING:
     from rankllm_core.tokens import SafeTokenizer
     from rankllm_infer.engines.loading import LoadedModel
+    from rankllm_infer.engines.openai_options import OpenAIOptions
 
 _ACTIVE = {"listwise": 64, "pointwise": 16}
 """Requests under way at once: enough to fill batches, few enough that memory does not grow with the run."""
@@ -58,10 +59,16 @@ class Reranker:
         """The result of each request, in their order. A failed one has status `failed` and says why in `error`."""
         return list(self.stream(requests))
 
-    def stream(self, requests: Iterable[Request]) -> Iterator[Result]:
-        """The same one by one, as they finish, in the order of the requests; memory does not grow with their number."""
+    def stream(
+        self, requests: Iterable[Request], *, on_finished: Callable[[Result], None] = lambda result: None
+    ) -> Iterator[Result]:
+        """The same one by one, in the order of the requests; memory does not grow with their number.
+
+        on_finished: is called with each result when it is there. That may be before its turn, so progress is best
+        counted here.
+        """
         pool = FlowPool(self.engine, max_active=_ACTIVE[self.card.kind])
-        yield from pool.run(requests, self._flow)
+        yield from pool.run(requests, self._flow, on_finished=on_finished)
 
     def _flow(self, request: Request) -> Flow:
         if isinstance(self.plan, ListwisePlan):
@@ -122,7 +129,9 @@ def _local(model: str, options: RerankOptions) -> Reranker:
         device=options.device,
         num_gpus=options.num_gpus,
     )
-    engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=options.batch_size, max_tokens=options.batch_tokens))
+    engine = TransformersEngine(
+        loaded, limits=BatchLimits(max_prompts=options.batch_size, max_tokens=options.batch_tokens)
+    )
     description = f"{model} on {loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
     writer = token_writer(card, loaded.tokenizer)
     if isinstance(card, ListwiseCard):
@@ -159,16 +168,31 @@ def _served(model: str, options: RerankOptions) -> Reranker:
 
     resolved = resolve_card(model, options, folder=None, score_head=False)
     card = resolved.card
-    engine = OpenAIEngine(
-        OpenAIOptions(
-            base_url=options.base_url or "",
-            model=model,
-            api_key=options.api_key,
-            timeout_s=options.timeout_s,
-            concurrency=options.concurrency,
-        )
+    server = OpenAIOptions(
+        base_url=options.base_url or "",
+        model=model,
+        api_key=options.api_key,
+        timeout_s=options.timeout_s,
+        concurrency=options.concurrency,
     )
-    return _reranker(engine, card, message_writer(card), resolved, options, f"{model} at {options.base_url}")
+    writer = message_writer(card)
+    resolved = replace(resolved, warnings=(*resolved.warnings, *_doubts_about(server)))
+    return _reranker(OpenAIEngine(server), card, writer, resolved, options, f"{model} at {server.shown_url}")
+
+
+def _doubts_about(server: OpenAIOptions) -> tuple[str, ...]:
+    """What its list of models says against a server. Raises EngineError at once where nobody is there."""
+    from rankllm_infer.engines.openai import check_server
+    from rankllm_infer.engines.openai_http import NoServerError
+
+    try:
+        check_server(server)
+    except NoServerError:
+        raise
+    except EngineError as error:
+        # Not all servers list what they serve, or to every key: the first prompts will tell.
+        return (str(error),)
+    return ()
 
 
 def _reranker(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from rankllm_core.files import write_text
 from rankllm_core.records import write_requests
 from rankllm_core.trec import write_run
-from rankllm_core.types import Candidate, Query, Request, Result
+from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.api import Reranker
 from rankllm_infer.bm25 import BM25Index, title_and_text
 from rankllm_infer.demo_collection import DemoCollection, demo_folder, load_demo_collection
@@ -80,9 +81,12 @@ def run_demo(
     reranker: Reranker,
     files: DemoFiles,
     *,
-    progress: Callable[[Iterable[Result], int], Iterator[Result]] = lambda results, total: iter(results),
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DemoReport:
-    """Retrieve, rerank, score and write everything. progress: passes the results on, and shows that they come."""
+    """Retrieve, rerank, score and write everything.
+
+    progress: is called with the number of queries reranked so far and that of all.
+    """
     collection = load_demo_collection()
     requests = demo_requests(collection)
     first_stage = {r.query.qid: [(c.docid, c.score) for c in r.candidates] for r in requests}
@@ -92,9 +96,10 @@ def run_demo(
         stream.write((demo_folder() / "qrels.txt").read_text(encoding="utf-8"))
     began = time.monotonic()
     summary = Summary()
+    finished = count(1)
     reranked: dict[str, list[tuple[str, float]]] = {}
     with open_outputs(OutputFiles(run=files.reranked, results=files.results)) as writer:
-        for result in progress(reranker.stream(requests), len(requests)):
+        for result in reranker.stream(requests, on_finished=lambda _: progress(next(finished), len(requests))):
             summary.add(result)
             writer.write(result)
             if result.status != "failed":

@@ -19,24 +19,25 @@ def fit_window(
     write: Callable[[int, int | None], WrittenPrompt],
     *,
     n_passages: int,
+    longest_words: int,
     max_words: int,
     prompt_tokens: int,
     qid: str,
 ) -> tuple[WrittenPrompt, int]:
     """The window's prompt with the most words a passage that the original's rule finds, and that number of words.
 
-    write: the prompt with so many words a passage, and of those so many characters (None: all). prompt_tokens: tokens
-    the prompt may have (context less answer).
+    write: the prompt with so many words a passage, and of those so many characters (None: all). longest_words: of the
+    longest passage; with as many words or more the prompt is the same. prompt_tokens: tokens the prompt may have
+    (context less answer).
     Raises ContextTooSmallError naming the query when one character a passage is still too much.
     """
     words, characters = max_words, None
-    while True:
-        prompt = write(words, characters)
-        over = prompt.n_tokens - prompt_tokens
-        if over <= 0:
-            return prompt, words
+    prompt = write(words, characters)
+    while (over := prompt.n_tokens - prompt_tokens) > 0:
         if words > 1:
             words = max(1, words - max(1, over // (4 * n_passages)))
+            if words >= longest_words:
+                continue
         elif characters != 1:
             # Text without blanks: one "word" can be a whole page.
             characters = _MOST_CHARACTERS if characters is None else characters // 2
@@ -46,6 +47,8 @@ def fit_window(
                 f"{prompt_tokens} are left for it; shorten the query, or use a smaller --window-size or a larger "
                 "--context-size"
             )
+        prompt = write(words, characters)
+    return prompt, words
 
 
 _MOST_CHARACTERS = 256

@@ -12,7 +12,7 @@ from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.identifiers import identifiers
 from rankllm_core.template import Message
-from rankllm_core.text import defuse_identifiers, first_words, passage_text
+from rankllm_core.text import defuse_identifiers, first_words, passage_text, words_in
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.fit import fit_window
@@ -133,6 +133,7 @@ class _ListwiseFlow:
         written, _ = fit_window(
             write,
             n_passages=len(candidates),
+            longest_words=max(map(words_in, texts)),
             max_words=card.max_passage_words,
             # The original budgets the prompt without the opening bracket; leave the room it needs to us.
             prompt_tokens=card.context_tokens - answer_tokens + (1 if is_first else 0),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files import dumps, write_text
 from rankllm_core.records import result_to_dict
 from rankllm_core.trec import run_lines
@@ -29,6 +29,11 @@ class OutputFiles:
     trace: Path | None = None
     """Prompts and answers of every model call, one query a line."""
 
+    def __post_init__(self) -> None:
+        names = [path.absolute() for path in self.paths()]
+        if twice := [path for path, name in zip(self.paths(), names, strict=True) if names.count(name) > 1]:
+            raise ConfigError(f"{twice[0]}: is to hold two outputs; give each a file of its own")
+
     def paths(self) -> tuple[Path, ...]:
         """The files that will be written."""
         return tuple(path for path in (self.run, self.results, self.trace) if path is not None)
@@ -47,8 +52,8 @@ class Summary:
 
     statuses: dict[str, int] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
-    failures: list[str] = field(default_factory=list)
-    """One line for each query without a ranking: why."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """qid -> why it has no ranking, in one line."""
     empty_qids: list[str] = field(default_factory=list)
     """Queries without candidates."""
 
@@ -62,7 +67,7 @@ class Summary:
         self.statuses[result.status] = self.statuses.get(result.status, 0) + 1
         self.usage += result.usage
         if result.status == "failed":
-            self.failures.append(result.error or f"query {result.query.qid!r}: failed")
+            self.failures[result.query.qid] = result.error or f"query {result.query.qid!r}: failed"
         elif not result.candidates:
             self.empty_qids.append(result.query.qid)
 

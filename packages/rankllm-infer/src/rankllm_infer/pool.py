@@ -34,13 +34,22 @@ class FlowPool:
         self._max_active = max_active
         self._tickets: dict[int, tuple[_Running, int]] = {}
         self._next_ticket = 0
+        self._on_finished: Callable[[Result], None] = lambda result: None
 
-    def run(self, requests: Iterable[Request], start: Callable[[Request], Flow]) -> Iterator[Result]:
+    def run(
+        self,
+        requests: Iterable[Request],
+        start: Callable[[Request], Flow],
+        *,
+        on_finished: Callable[[Result], None] = lambda result: None,
+    ) -> Iterator[Result]:
         """The result of each request, in the order of the requests.
 
         A request whose prompt the engine cannot answer, or that cannot be prompted, gives a result of status `failed`
         with its candidates as they came; the others go on.
+        on_finished: is called with each result when it is there, which may be long before its turn.
         """
+        self._on_finished = on_finished
         waiting = iter(requests)
         running: list[_Running] = []
         exhausted = False
@@ -64,7 +73,7 @@ class FlowPool:
         try:
             entry.prompts = entry.flow.send(answers) if answers is not None else next(entry.flow)
         except StopIteration as stop:
-            entry.result = stop.value
+            self._finish(entry, stop.value)
             return
         except RankLLMError as error:
             self._fail(entry, error)
@@ -95,6 +104,9 @@ class FlowPool:
         where = f"query {entry.request.query.qid!r}: "
         if not message.startswith(where):
             message = where + message
-        entry.result = Result(
-            query=entry.request.query, candidates=entry.request.candidates, status="failed", error=message
-        )
+        request = entry.request
+        self._finish(entry, Result(query=request.query, candidates=request.candidates, status="failed", error=message))
+
+    def _finish(self, entry: _Running, result: Result) -> None:
+        entry.result = result
+        self._on_finished(result)

@@ -25,14 +25,15 @@ def result_table(result: Result, request: Request) -> str:
     before = {candidate.docid: rank for rank, candidate in enumerate(request.candidates, start=1)}
     docid_width = max([5, *(len(candidate.docid) for candidate in result.candidates)])
     width = max(40, shutil.get_terminal_size().columns - docid_width - 24)
+    told = [candidate.model_score for candidate in result.candidates]
     lines = [f"{'rank':>4}  {'was':>3}  {'docid':<{docid_width}}  {'score':>8}  text"]
     for rank, candidate in enumerate(result.candidates, start=1):
-        score = candidate.score if candidate.model_score is None else candidate.model_score
-        text = " ".join(passage_text(candidate.doc).split())
+        # What the model never scored gets no number of another kind beside the model's.
+        score = candidate.model_score if any(value is not None for value in told) else candidate.score
+        number = "-" if score is None else f"{score:.3f}"
+        text = printable(passage_text(candidate.doc))
         shown = text if len(text) <= width else text[: width - 1] + "…"
-        lines.append(
-            f"{rank:>4}  {before[candidate.docid]:>3}  {candidate.docid:<{docid_width}}  {score:>8.3f}  {shown}"
-        )
+        lines.append(f"{rank:>4}  {before[candidate.docid]:>3}  {candidate.docid:<{docid_width}}  {number:>8}  {shown}")
     if result.status != "ok":
         lines.append(f"answer: {result.status} ({'; '.join(result.defects)})")
     return "\n".join(lines)
@@ -43,20 +44,29 @@ def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) ->
     usage = summary.usage
     statuses = ", ".join(f"{name} {summary.statuses[name]}" for name in _ORDER if name in summary.statuses)
     lines = [
-        f"{summary.n_queries} queries in {seconds:.1f} s: {statuses or 'none'}; {usage.calls:,} model calls, "
+        f"{_queries(summary.n_queries)} in {seconds:.1f} s: {statuses or 'none'}; {usage.calls:,} model calls, "
         f"{usage.prompt_tokens:,} prompt tokens, {usage.completion_tokens:,} generated"
     ]
     if summary.empty_qids:
-        lines.append(f"Without candidates: {len(summary.empty_qids)} queries ({_first(summary.empty_qids)})")
+        lines.append(f"Without candidates: {_queries(len(summary.empty_qids))} ({_first(summary.empty_qids)})")
     if summary.failures:
-        lines.append(f"Failed, and in no output: {len(summary.failures)} queries")
-        lines += [f"  {failure}" for failure in summary.failures[:_SHOWN_FAILURES]]
-        if len(summary.failures) > _SHOWN_FAILURES:
-            lines.append(f"  ... and {len(summary.failures) - _SHOWN_FAILURES} more")
+        lines.append(f"Failed, and in no output: {_queries(len(summary.failures))}")
+        lines += [f"  {reason}" for reason in list(summary.failures.values())[:_SHOWN_FAILURES]]
+        if others := list(summary.failures)[_SHOWN_FAILURES:]:
+            lines.append(f"  and {len(others)} more: {', '.join(others)}")
     return lines + [f"Wrote {path}" for path in files]
 
 
+def printable(text: str) -> str:
+    """A text on one line, without what a terminal would take for a command."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
 _ORDER = ("ok", "repaired", "fallback", "failed")
+
+
+def _queries(number: int) -> str:
+    return f"{number:,} {'query' if number == 1 else 'queries'}"
 
 
 def _first(names: Sequence[str]) -> str:

@@ -67,6 +67,11 @@ class RerankOptions:
                 raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if (self.engine == "openai") != (self.base_url is not None):
             raise ConfigError("engine openai and base_url go together: --engine openai --base-url http://HOST:PORT/v1")
+        for engine, names in _ENGINE_ONLY.items():
+            if engine != self.engine:
+                _refuse(self, names, why=f"with --engine {self.engine}")
+        if not self.shuffle_candidates:
+            _refuse(self, ("seed",), why="without --shuffle-candidates")
         if bool(self.few_shot_file) != bool(self.num_few_shot_examples):
             raise ConfigError("few_shot_file and num_few_shot_examples go together; one was given without the other")
 
@@ -101,7 +106,9 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
         found, origin = _default_card(options, score_head=score_head), "no card; defaults"
     changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
     if own:
-        warnings += [_contradiction(found, name, value, origin) for name, value in changed.items()]
+        # A template that was not asked for goes with the identifiers that were.
+        asked = {name: value for name, value in changed.items() if name != "template" or options.template}
+        warnings += [_contradiction(found, name, value, origin) for name, value in asked.items()]
     card: Card = replace(found, **changed)  # type: ignore[arg-type]
     return ResolvedCard(card=card, origin=origin, warnings=tuple(warnings), has_own_card=own)
 
@@ -128,9 +135,9 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
         )
     if isinstance(card, PointwiseCard):
         values = {"template": template, "query_tokens": options.q_max_len, "passage_tokens": options.p_max_len}
-        _refuse(options, _LISTWISE_ONLY, kind=card.kind)
+        _refuse(options, _LISTWISE_ONLY, why=f"on a {card.kind} reranker")
     else:
-        _refuse(options, ("q_max_len", "p_max_len"), kind=card.kind)
+        _refuse(options, ("q_max_len", "p_max_len"), why=f"on a {card.kind} reranker")
         values = {
             "template": template,
             "identifiers": _chosen(options.use_alpha, "alpha", "numeric"),
@@ -140,8 +147,8 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
             "window_size": options.window_size,
             "stride": options.stride,
         }
-        if template is None:
-            values["template"] = _twin(card.template, str(values["identifiers"] or card.identifiers))
+        if template is None and values["identifiers"] not in (None, card.identifiers):
+            values["template"] = _twin(card.template, str(values["identifiers"]))
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -160,13 +167,19 @@ _LISTWISE_ONLY = (
 )
 
 
-def _refuse(options: RerankOptions, names: tuple[str, ...], *, kind: str) -> None:
+_ENGINE_ONLY = {
+    "openai": ("api_key", "timeout_s", "concurrency"),
+    "transformers": ("dtype", "device", "num_gpus", "batch_size", "batch_tokens", "base_model"),
+}
+
+
+def _refuse(options: RerankOptions, names: tuple[str, ...], *, why: str) -> None:
     """An option without effect is an error, not a silence."""
     defaults = {f.name: f.default for f in fields(RerankOptions)}
     for name in names:
-        if getattr(options, name) != defaults[name]:
-            option = "--" + name.replace("_", "-")
-            raise ConfigError(f"{option} has no effect on a {kind} reranker; leave it out, or choose another --method")
+        if (value := getattr(options, name)) != defaults[name]:
+            option = ("--no-" if value is False else "--") + name.removesuffix("_s").replace("_", "-")
+            raise ConfigError(f"{option} has no effect {why}; leave it out")
 
 
 def _twin(template: ListwiseTemplate, kind: str) -> ListwiseTemplate | None:
@@ -181,16 +194,19 @@ def _chosen(switch: bool | None, yes: str, no: str) -> str | None:
 
 _OPTION_OF = {
     "template": "--prompt-template-path",
-    "identifiers": "--use-alpha",
-    "answer": "--use-logits",
+    "alpha": "--use-alpha",
+    "numeric": "--no-use-alpha",
+    "first-token": "--use-logits",
+    "permutation": "--no-use-logits",
     "context_tokens": "--context-size",
     "query_tokens": "--q-max-len",
     "passage_tokens": "--p-max-len",
 }
+"""The option behind a field of the card, or, of a switch, behind its value."""
 
 
 def _contradiction(card: Card, name: str, value: object, origin: str) -> str:
-    option = _OPTION_OF.get(name, "--" + name.replace("_", "-"))
+    option = _OPTION_OF.get(name) or _OPTION_OF.get(str(value)) or "--" + name.replace("_", "-")
     said, wanted = (getattr(v, "name", v) for v in (getattr(card, name), value))
     return f"{option}: {name} {wanted} is used, {origin} says {said}"
 

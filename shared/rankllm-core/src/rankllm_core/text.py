@@ -53,7 +53,18 @@ def first_words(text: str, n: int) -> str:
     The bound on characters is ours: it never meets words of a language written with blanks, and keeps a passage of a
     million letters without one from filling the prompt.
     """
-    return " ".join(text.split(None, n)[:n])[: 32 * n + 256] if n > 0 else ""
+    return " ".join(text.split(None, n)[:n])[: _CHARACTERS_A_WORD * n + _SPARE_CHARACTERS] if n > 0 else ""
+
+
+def words_in(text: str) -> int:
+    """The least n for which `first_words(text, n)` leaves nothing out."""
+    words = text.split()
+    n_characters = sum(map(len, words)) + max(0, len(words) - 1)
+    return max(len(words), -(-(n_characters - _SPARE_CHARACTERS) // _CHARACTERS_A_WORD))
+
+
+_CHARACTERS_A_WORD = 32
+_SPARE_CHARACTERS = 256
 
 
 def defuse_identifiers(text: str, *, alpha: bool = False) -> str:

@@ -79,6 +79,9 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         say("Stopped.")
         sys.exit(EXIT_INTERRUPTED)
+    except _TerminatedError:
+        say("Stopped.")
+        sys.exit(EXIT_TERMINATED)
     except BrokenPipeError:
         # The reader of our output has left (`| head`): nothing more to say, and nothing to flush.
         sys.stderr.close()
@@ -91,6 +94,11 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
+class _TerminatedError(BaseException):
+    """SIGTERM has come. Like KeyboardInterrupt, it passes whatever handles errors."""
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
-    say("Stopped.")
-    raise SystemExit(EXIT_TERMINATED)
+    # `timeout` sends it twice; the second must not break off the cleaning up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _TerminatedError

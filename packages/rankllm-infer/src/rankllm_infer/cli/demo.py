@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
+from rankllm_infer.cli.options import check_output
+from rankllm_infer.cli.progress import counter
 from rankllm_infer.settings import DTYPES, RerankOptions
 
 if TYPE_CHECKING:
-    from rankllm_core.types import Result
     from rankllm_infer.demo import DemoFiles, DemoReport
 
 
@@ -36,20 +35,24 @@ def command(method: str, model_path: str | None, dtype: str, device: str, output
     """
     from rankllm_infer.api import load_reranker
     from rankllm_infer.demo import DemoFiles, run_demo
+    from rankllm_infer.demo_collection import load_demo_collection
 
+    files = DemoFiles(folder=output_dir)
+    check_output(files.reranked, overwrite=True)
+    is_embedded = model_path is None
     if model_path is None:
         from rankllm_infer.demo_model import MODEL_NAME, demo_model_path
 
         say(f"Preparing {MODEL_NAME} (unpacked once, about half a minute) ...")
         model_path = str(demo_model_path())
-    files = DemoFiles(folder=output_dir)
     options = _options(method, model_path, dtype=dtype, device=device)
     with load_reranker(model_path, options) as reranker:
         for warning in reranker.warnings:
             say(f"Warning: {warning}")
         say(f"Reranking: {reranker.description}")
-        report = run_demo(reranker, files, progress=_progress)
-    _print(report, files)
+        with counter("rerank", unit="query", total=len(load_demo_collection().queries)) as show:
+            report = run_demo(reranker, files, progress=lambda done, total: show(done))
+    _print(report, files, is_embedded=is_embedded)
     return EXIT_SOME_FAILED if report.summary.failures else 0
 
 
@@ -63,13 +66,7 @@ def _options(method: str, model_path: str, *, dtype: str, device: str) -> Rerank
     return RerankOptions(method=method, dtype=dtype, device=device, use_logits=first, use_alpha=first)
 
 
-def _progress(results: Iterable[Result], total: int) -> Iterator[Result]:
-    from tqdm import tqdm
-
-    yield from tqdm(results, total=total, unit="query", desc="rerank", mininterval=0.5, file=sys.stderr)
-
-
-def _print(report: DemoReport, files: DemoFiles) -> None:
+def _print(report: DemoReport, files: DemoFiles, *, is_embedded: bool) -> None:
     from rankllm_infer.report import summary_lines
 
     for line in summary_lines(report.summary, seconds=report.rerank_s, files=()):
@@ -80,7 +77,7 @@ def _print(report: DemoReport, files: DemoFiles) -> None:
     click.echo(f"{'reranked':<10} {report.reranked:>8.4f}   {files.reranked}")
     click.echo("")
     click.echo(f"Results with texts: {files.results}")
-    if report.reranked <= report.first_stage:
+    if is_embedded and report.reranked <= report.first_stage:
         click.echo("The embedded model was never trained to rank, so it need not beat BM25. With a trained reranker:")
     else:
         click.echo("The same with a trained reranker:")

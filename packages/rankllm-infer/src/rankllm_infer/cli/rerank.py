@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.options import check_output, ignored
+from rankllm_infer.cli.options import check_output, ignored, refuse_same_file
+from rankllm_infer.cli.progress import counter
+from rankllm_infer.cli.rerank_input import check_requests, input_files, input_kind, load_qrels, load_requests
 from rankllm_infer.settings import DTYPES, ENGINES, METHODS, RerankOptions
 
 if TYPE_CHECKING:
+    from rankllm_core.trec import Qrels
     from rankllm_core.types import Request, Result
     from rankllm_infer.api import Reranker
     from rankllm_infer.outputs import OutputFiles
@@ -49,7 +51,7 @@ def _inputs(command: click.decorators.FC) -> click.decorators.FC:
             click.option(
                 "--top-k-candidates",
                 type=click.IntRange(1),
-                help="Candidates of each query to rerank; the others follow.",
+                help="Candidates of each query to rerank; the others follow (of --run: are left out).",
             ),
             click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries."),
             click.option(
@@ -172,15 +174,14 @@ def _ranking_options(command: click.decorators.FC) -> click.decorators.FC:
 def _outputs(command: click.decorators.FC) -> click.decorators.FC:
     for decorate in reversed(
         [
-            click.option(
-                "--output", "--output-trec-file", "--encoded-save-path", "output", type=_FILE, help="The run."
-            ),
+            click.option("--output", "--output-trec-file", "output", type=_FILE, help="The run."),
+            click.option("--encoded-save-path", type=_FILE, help="The same as --output, in TSV by default."),
             click.option(
                 "--output-format",
                 type=click.Choice(["trec", "tsv", "msmarco"]),
                 help="By default TREC, or TSV for a name that ends in .tsv.",
             ),
-            click.option("--tag", default="rankllm", help="The run's name in the TREC format."),
+            click.option("--tag", help="The run's name in the TREC format.  [default: rankllm]"),
             click.option(
                 "--output-jsonl",
                 "--output-jsonl-file",
@@ -213,14 +214,18 @@ def command(**given: Any) -> int:
     Candidates come from --requests, --rerank-input, --run with --queries and --corpus, or --query with --passages.
     Exit status: 0 done, 1 an error, 2 wrong usage, 3 done but some queries failed.
     """
-    kind = _input_kind(given)
+    kind = input_kind(given)
+    options = _options(given)
     files = _output_files(given)
     if kind != "query" and not files.paths() and not given["qrels"]:
         raise click.UsageError("nothing to write: give --output, --output-jsonl, --trace or --qrels")
     for path in files.paths():
         check_output(path, overwrite=given["overwrite"])
-    requests = _requests(kind, given)
-    options = _options(given)
+        for source in input_files(given):
+            refuse_same_file(source, path)
+    requests = load_requests(kind, given)
+    qids = check_requests(requests, files, strict=given["strict"])
+    qrels = load_qrels(given["qrels"], qids) if given["qrels"] else None
     from rankllm_infer.api import load_reranker
 
     say(f"Loading {given['model_path']} ...")
@@ -229,150 +234,112 @@ def command(**given: Any) -> int:
             say(f"Warning: {warning}")
         say(f"Reranking: {reranker.description}")
         if kind == "query":
-            return _one_query(reranker, next(iter(requests)), as_json=given["as_json"])
-        return _many_queries(reranker, requests, files, given)
+            return _one_query(reranker, next(iter(requests)), files, as_json=given["as_json"])
+        return _many_queries(reranker, requests, files, n_queries=len(qids), qrels=qrels)
 
 
-def _input_kind(given: dict[str, Any]) -> str:
-    kinds = [name for name in ("requests", "rerank_input", "run", "query") if given[name] is not None]
-    if len(kinds) != 1:
-        raise click.UsageError("give one of --requests, --rerank-input, --run and --query")
-    needs = {"run": ("queries", "corpus"), "query": ("passages",)}.get(kinds[0], ())
-    for name in ("queries", "corpus", "passages"):
-        if (name in needs) != (given[name] is not None):
-            option = f"--{kinds[0].replace('_', '-')}"
-            raise click.UsageError(f"{option} {'needs' if name in needs else 'does not go with'} --{name}")
-    return kinds[0]
-
-
-def _options(given: dict[str, Any]) -> RerankOptions:
+def _options(given: Mapping[str, Any]) -> RerankOptions:
     dtypes = {given["dtype"], "bfloat16" if given["bf16"] else None, "float16" if given["fp16"] else None} - {None}
     if len(dtypes) > 1:
         raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
     names = [name for name in RerankOptions.__dataclass_fields__ if name in given and name != "dtype"]
-    return RerankOptions(
-        **{name: given[name] for name in names},
-        dtype=next(iter(dtypes), "auto"),
-        api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
-        with_trace=given["trace"] is not None,
-    )
+    try:
+        return RerankOptions(
+            **{name: given[name] for name in names},
+            dtype=next(iter(dtypes), "auto"),
+            api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
+            with_trace=given["trace"] is not None,
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
 
 
-def _output_files(given: dict[str, Any]) -> OutputFiles:
+def _output_files(given: Mapping[str, Any]) -> OutputFiles:
     from rankllm_infer.outputs import OutputFiles, run_format_of
 
-    output = given["output"]
-    return OutputFiles(
-        run=output,
-        run_format=run_format_of(output, given["output_format"]) if output else "trec",
-        tag=given["tag"],
-        results=given["output_jsonl"],
-        trace=given["trace"],
-    )
-
-
-def _requests(kind: str, given: dict[str, Any]) -> Iterable[Request]:
-    from itertools import islice
-
-    if kind == "query":
-        return [_request_of_query(given["query"], given["passages"])]
-    if kind == "run":
-        return _joined(given)
-    from rankllm_core.records import read_requests, read_rerank_input
-
-    read = read_requests if kind == "requests" else read_rerank_input
-    path = given[kind]
-    if not path.exists():
-        raise RankLLMError(f"{path}: no such file")
-    requests = islice(read(path), given["max_queries"])
-    return _without_empty(requests) if given["strict"] else requests
-
-
-def _joined(given: dict[str, Any]) -> Iterable[Request]:
-    from rankllm_infer.prepare import build_requests
-
-    requests, report = build_requests(
-        given["run"],
-        queries=given["queries"],
-        corpus=given["corpus"],
-        depth=given["top_k_candidates"] or sys.maxsize,
-        max_queries=given["max_queries"],
-        strict=given["strict"],
-    )
-    for line in report.lines():
-        say(line)
-    return requests
-
-
-def _without_empty(requests: Iterable[Request]) -> Iterator[Request]:
-    for request in requests:
-        if not request.candidates:
-            raise RankLLMError(f"query {request.query.qid!r}: no candidates (--strict)")
-        yield request
-
-
-def _request_of_query(query: str, passages: str) -> Request:
-    """A request from one line a passage, or JSONL with `text` and perhaps `docid`."""
-    import json
-
-    from rankllm_core.files import read_lines
-    from rankllm_infer.api import make_request
-
-    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()] if passages == "-" else None
-    lines = [line for _, line in read_lines(passages)] if lines is None else lines
-    if not lines:
-        raise RankLLMError(f"{passages}: no passages, expected one a line")
-    if not all(line.lstrip().startswith("{") for line in lines):
-        return make_request(query, lines)
+    asked, output = given["output_format"], given["output"]
+    if given["encoded_save_path"] is not None:
+        if output is not None:
+            raise click.UsageError("--output and --encoded-save-path are the same; give one of them")
+        output, asked = given["encoded_save_path"], asked or "tsv"
+    run_format = run_format_of(output, asked) if output else "trec"
+    if output is None and asked:
+        raise click.UsageError("--output-format has no effect without --output")
+    if given["tag"] and (output is None or run_format != "trec"):
+        raise click.UsageError("--tag has no effect without an --output in the TREC format")
     try:
-        return make_request(query, [json.loads(line) for line in lines])
-    except json.JSONDecodeError as error:
-        raise RankLLMError(f"{passages}: not JSON Lines: {error.msg}") from None
+        return OutputFiles(
+            run=output,
+            run_format=run_format,
+            tag=given["tag"] or "rankllm",
+            results=given["output_jsonl"],
+            trace=given["trace"],
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
 
 
-def _one_query(reranker: Reranker, request: Request, *, as_json: bool) -> int:
+def _one_query(reranker: Reranker, request: Request, files: OutputFiles, *, as_json: bool) -> int:
+    from rankllm_infer.outputs import open_outputs
     from rankllm_infer.report import result_json, result_table
 
     (result,) = reranker.rerank([request])
     if result.status == "failed":
-        raise RankLLMError(result.error or "the engine gave no answer")
+        say(f"Error: {result.error}")
+        return EXIT_SOME_FAILED
+    if files.paths():
+        with open_outputs(files) as writer:
+            writer.write(result)
     click.echo(result_json(result) if as_json else result_table(result, request))
     return 0
 
 
-def _many_queries(reranker: Reranker, requests: Iterable[Request], files: OutputFiles, given: dict[str, Any]) -> int:
-    from rankllm_infer.outputs import Summary, open_outputs
+def _many_queries(
+    reranker: Reranker, requests: Iterable[Request], files: OutputFiles, *, n_queries: int, qrels: Qrels | None
+) -> int:
+    from rankllm_infer.outputs import NothingWrittenError, Summary, open_outputs
     from rankllm_infer.report import summary_lines
 
     summary = Summary()
     began = time.monotonic()
     rankings: dict[str, list[tuple[str, float]]] = {}
-    with open_outputs(files) as writer:
-        for result in _with_progress(reranker.stream(requests), requests):
-            summary.add(result)
-            writer.write(result)
-            if given["qrels"] and result.status != "failed":
-                rankings[result.query.qid] = [(c.docid, c.score) for c in result.candidates]
-    for line in summary_lines(summary, seconds=time.monotonic() - began, files=files.paths()):
+    written = files.paths()
+    try:
+        with open_outputs(files) as writer, counter("rerank", unit="query", total=n_queries) as show:
+            finished = 0
+
+            def count(result: Result) -> None:
+                nonlocal finished
+                finished += 1
+                show(finished)
+
+            for result in reranker.stream(requests, on_finished=count):
+                summary.add(result)
+                writer.write(result)
+                if qrels is not None and result.status != "failed":
+                    rankings[result.query.qid] = [(c.docid, c.score) for c in result.candidates]
+    except NothingWrittenError:
+        written = ()
+    for line in summary_lines(summary, seconds=time.monotonic() - began, files=written):
         say(line)
-    if given["qrels"]:
-        _evaluate(given["qrels"], rankings)
+    if len(summary.failures) == summary.n_queries:
+        say("Error: no query could be ranked; nothing was written")
+    elif qrels is not None:
+        _evaluate(qrels, rankings)
     return EXIT_SOME_FAILED if summary.failures else 0
 
 
-def _with_progress(results: Iterator[Result], requests: Iterable[Request]) -> Iterator[Result]:
-    from tqdm import tqdm
-
-    total = len(requests) if isinstance(requests, list) else None
-    quiet_s = 0.5 if sys.stderr.isatty() else 30.0
-    yield from tqdm(results, total=total, unit="query", desc="rerank", mininterval=quiet_s, file=sys.stderr)
-
-
-def _evaluate(qrels: Path, rankings: dict[str, list[tuple[str, float]]]) -> None:
-    from rankllm_core.trec import read_qrels
+def _evaluate(qrels: Qrels, rankings: Mapping[str, list[tuple[str, float]]]) -> None:
     from rankllm_infer.evaluate import evaluate, evaluation_lines
 
-    say(f"Scores of the {len(rankings)} queries of this run (for all judged queries: rankllm-infer evaluate):")
-    scores = evaluate(read_qrels(qrels), rankings, ["nDCG@10", "MRR@10", "Recall@100"], run_queries_only=True)
+    judged = [qid for qid, ranking in rankings.items() if ranking and qrels.get(qid)]
+    if not judged:
+        say("No figures: none of the queries that were ranked is judged")
+        return
+    say(
+        f"Scores of the {len(judged)} judged queries among the {len(rankings)} ranked by this run "
+        "(for all judged queries: rankllm-infer evaluate):"
+    )
+    scores = evaluate(qrels, rankings, ["nDCG@10", "MRR@10", "Recall@100"], run_queries_only=True)
     for line in evaluation_lines("reranked", scores):
         click.echo(line)

@@ -13,6 +13,8 @@ _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.on
 """Weights in formats that are not needed where the repository has safetensors."""
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml")
 _PROBE_S = 10.0
+_HUB_NAME = " (a name on the hub looks like OWNER/MODEL)"
+_GATED = "gated; accept its terms on its hub page, then log in: hf auth login"
 
 
 @functools.cache
@@ -28,18 +30,25 @@ def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
     if path.exists():
         raise RankLLMError(f"{name_or_path}: is a file, expected a model's folder")
     if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") != 1:
-        raise RankLLMError(f"{name_or_path}: no such model folder (a name on the hub looks like OWNER/MODEL)")
+        raise RankLLMError(f"{name_or_path}: no such model folder{_HUB_NAME}")
     return _from_hub(name_or_path, weights=weights)
 
 
 def _from_hub(name: str, *, weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         files = [sibling.rfilename for sibling in HfApi().model_info(name, timeout=_PROBE_S).siblings or []]
+    except HFValidationError:
+        raise RankLLMError(f"{name}: no such model folder{_HUB_NAME}") from None
     except GatedRepoError:
-        raise RankLLMError(f"{name}: gated; accept its terms on its hub page, then log in: hf auth login") from None
+        raise RankLLMError(f"{name}: {_GATED}") from None
     except RepositoryNotFoundError:
         raise RankLLMError(f"{name}: no such model folder, and no such model on the hub") from None
     except Exception as error:  # whatever the network does: the cache may still have it
@@ -48,12 +57,23 @@ def _from_hub(name: str, *, weights: bool) -> Path:
         except LocalEntryNotFoundError:
             raise RankLLMError(
                 f"{name}: no such model folder, not in the hub's cache, and the hub cannot be reached "
-                f"({str(error).splitlines()[0][:120]})"
+                f"({_first_line(error)})"
             ) from None
-    if not weights:
-        return Path(snapshot_download(name, allow_patterns=list(_SMALL_FILES)))
     skip = _OTHER_FORMATS if any(file.endswith(".safetensors") for file in files) else _OTHER_FORMATS[3:]
-    return Path(snapshot_download(name, ignore_patterns=list(skip)))
+    try:
+        if not weights:
+            return Path(snapshot_download(name, allow_patterns=list(_SMALL_FILES)))
+        return Path(snapshot_download(name, ignore_patterns=list(skip)))
+    except GatedRepoError:
+        raise RankLLMError(f"{name}: {_GATED}") from None
+    except Exception as error:  # whatever the network does
+        raise RankLLMError(
+            f"{name}: the download broke off ({_first_line(error)}); the same command goes on with it"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]
 
 
 def adapter_config(name_or_path: str) -> dict[str, object] | None:

@@ -200,7 +200,7 @@ def _readable_misfits(message: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _readable_failures(source: str, *, what: str = "model") -> Iterator[None]:
+def _readable_failures(source: str) -> Iterator[None]:
     """Turn what transformers and the hub raise for a missing model into one line."""
     try:
         yield
@@ -209,7 +209,7 @@ def _readable_failures(source: str, *, what: str = "model") -> Iterator[None]:
             raise RankLLMError(f"{source}: {error}") from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RankLLMError(
-            f"{what} {source!r} cannot be loaded: no complete model in a folder of that name, "
+            f"model {source!r} cannot be loaded: no complete model in a folder of that name, "
             f"and none to be had from the hub ({reason[:200]})"
         ) from None
 

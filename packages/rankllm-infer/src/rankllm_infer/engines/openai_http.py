@@ -25,6 +25,11 @@ LONGEST_RETRY_AFTER_S = 120.0
 _CONNECT_TIMEOUT_S = 30.0
 _CHECK_TIMEOUT_S = 30.0
 
+
+class NoServerError(EngineError):
+    """Nobody takes connections at the address."""
+
+
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -111,15 +116,18 @@ def retry_delay_s(tries: int, retry_after_s: float | None, *, random: Random) ->
 def server_models(options: OpenAIOptions) -> tuple[str, ...] | None:
     """The names of the models that the server offers; None where it keeps no list.
 
-    Asks once, without retries: a server that is not there should be noticed at once. Raises EngineError.
+    Asks once, without retries: a server that is not there should be noticed at once. Raises NoServerError then, and
+    EngineError where it is there and refuses.
     """
     http = import_http_client()
     timeout_s = min(options.timeout_s, _CHECK_TIMEOUT_S)
     try:
         response = http.get(options.url("models"), headers=_headers(options), timeout=timeout_s)
+    except (http.ConnectError, http.ConnectTimeout, http.InvalidURL) as error:
+        raise NoServerError(f"no server at {options.shown_url}: {connection_reason(error, options)}") from None
     except http.TimeoutException:
         raise EngineError(f"no answer from {options.shown_url} within {timeout_s:g} s; is the server up?") from None
-    except (http.RequestError, http.InvalidURL) as error:
+    except http.RequestError as error:
         raise EngineError(f"no server at {options.shown_url}: {connection_reason(error, options)}") from None
     if response.status_code in (404, 405, 501):
         return None

@@ -1,0 +1,199 @@
+"""What `rerank` is asked to rank. It is read through and checked before a model is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rankllm_core.errors import DataError, RankLLMError
+from rankllm_infer.cli import say
+from rankllm_infer.cli.options import examples
+from rankllm_infer.cli.progress import counted, counter
+
+if TYPE_CHECKING:
+    from rankllm_core.trec import Qrels
+    from rankllm_core.types import Request
+    from rankllm_infer.outputs import OutputFiles
+
+_SOURCES = ("requests", "rerank_input", "run", "query")
+_NEEDS = {"run": ("queries", "corpus"), "query": ("passages",)}
+_FOR_MANY = ("max_queries", "strict", "qrels")
+_STANDARD_INPUT = "-"
+
+
+def input_kind(given: Mapping[str, Any]) -> str:
+    """Which of the four inputs is given. Raises UsageError where it is not one, or what goes with it is missing."""
+    kinds = [name for name in _SOURCES if given[name] is not None]
+    if len(kinds) != 1:
+        raise click.UsageError("give one of --requests, --rerank-input, --run and --query")
+    needs = _NEEDS.get(kinds[0], ())
+    for name in ("queries", "corpus", "passages"):
+        if (name in needs) != (given[name] is not None):
+            verb = "needs" if name in needs else "does not go with"
+            raise click.UsageError(f"{_option(kinds[0])} {verb} {_option(name)}")
+    if kinds[0] == "query":
+        for name in _FOR_MANY:
+            if given[name]:
+                raise click.UsageError(f"{_option(name)} does not go with --query")
+    elif given["as_json"]:
+        raise click.UsageError("--json goes with --query; for a file of results give --output-jsonl")
+    return kinds[0]
+
+
+def input_files(given: Mapping[str, Any]) -> tuple[str | Path, ...]:
+    """The files that are read, which must not be written."""
+    names = ("requests", "rerank_input", "run", "queries", "corpus", "passages", "qrels", "few_shot_file")
+    return tuple(given[name] for name in names if given[name] not in (None, _STANDARD_INPUT))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequests:
+    """The requests of a file, read anew each time, so that only the one at hand is in memory."""
+
+    path: Path
+    is_pairs: bool
+    """Whether it holds one pair a line, as `prepare` writes them."""
+    max_queries: int | None
+
+    def __iter__(self) -> Iterator[Request]:
+        from rankllm_core.records import read_requests, read_rerank_input
+
+        read = read_rerank_input if self.is_pairs else read_requests
+        return islice(read(self.path), self.max_queries)
+
+
+def load_requests(kind: str, given: Mapping[str, Any]) -> Iterable[Request]:
+    """The requests, as often as they are asked for. Texts of a run are joined here."""
+    if kind == "query":
+        return [_request_of_query(given["query"], given["passages"])]
+    if kind == "run":
+        return _joined(given)
+    path: Path = given[kind]
+    if not path.exists():
+        raise RankLLMError(f"{path}: no such file")
+    stored = StoredRequests(path, is_pairs=kind == "rerank_input", max_queries=given["max_queries"])
+    # A pipe can be read once only.
+    return stored if path.is_file() else list(stored)
+
+
+def check_requests(requests: Iterable[Request], files: OutputFiles, *, strict: bool) -> list[str]:
+    """Read all requests once; give their qids.
+
+    Raises RankLLMError for what would come to light only after hours: a line that cannot be read, an id that the run's
+    format cannot carry, and, if strict, a query without candidates or a passage without text.
+    """
+    qids = []
+    for request in counted(requests, "check the input", unit=" queries"):
+        if files.run is not None:
+            _check_ids(request, files)
+        if strict:
+            _check_complete(request)
+        qids.append(request.query.qid)
+    if not qids:
+        raise RankLLMError("the input holds no query; nothing to rerank")
+    return qids
+
+
+def load_qrels(path: Path, qids: Iterable[str]) -> Qrels:
+    """The judgements. Raises RankLLMError where they are of another set than the queries."""
+    from rankllm_core.trec import read_qrels
+
+    qrels, asked = read_qrels(path), list(qids)
+    if not any(qrels.get(qid) for qid in asked):
+        raise RankLLMError(
+            f"{path}: judges none of the {len(asked)} queries to rerank (they are {examples(asked)}; "
+            f"it judges {examples(qrels) or 'none'}); use the judgements that belong to the queries"
+        )
+    return qrels
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_ids(request: Request, files: OutputFiles) -> None:
+    """Write the candidates as they came, to see whether the format can carry their ids."""
+    from rankllm_core.trec import run_lines
+
+    n = len(request.candidates)
+    ranking = [(candidate.docid, float(n - rank)) for rank, candidate in enumerate(request.candidates)]
+    try:
+        run_lines(request.query.qid, ranking, format=files.run_format, tag=files.tag)
+    except RankLLMError as error:
+        hint = " (--output-format tsv)" if files.run_format == "trec" else ""
+        raise RankLLMError(f"{files.run} cannot be written: {error}{hint}") from None
+
+
+def _check_complete(request: Request) -> None:
+    from rankllm_core.text import title_and_text
+
+    where = f"query {request.query.qid!r}"
+    if not request.candidates:
+        raise RankLLMError(f"{where}: no candidates (--strict)")
+    for candidate in request.candidates:
+        try:
+            title_and_text(candidate.doc)
+        except RankLLMError as error:
+            raise RankLLMError(f"{where}, docid {candidate.docid!r}: {error} (--strict)") from None
+
+
+def _joined(given: Mapping[str, Any]) -> list[Request]:
+    from rankllm_infer.prepare import build_requests
+
+    with counter("corpus", unit=" passages", delay_s=2.0) as show:
+        requests, report = build_requests(
+            given["run"],
+            queries=given["queries"],
+            corpus=given["corpus"],
+            depth=given["top_k_candidates"] or sys.maxsize,
+            max_queries=given["max_queries"],
+            strict=given["strict"],
+            progress=show,
+        )
+    for line in report.lines():
+        say(line)
+    return requests
+
+
+def _request_of_query(query: str, passages: str) -> Request:
+    """A request from one line a passage, or JSONL with `text` and perhaps `docid`."""
+    from rankllm_core.files import read_lines
+    from rankllm_infer.api import make_request
+
+    lines = list(_standard_input() if passages == _STANDARD_INPUT else read_lines(passages))
+    if not lines:
+        raise RankLLMError(f"{passages}: no passages, expected one a line")
+    if not all(line.lstrip().startswith("{") for _, line in lines):
+        return make_request(query, [line for _, line in lines])
+    return make_request(query, [_passage(passages, number, line) for number, line in lines])
+
+
+def _standard_input() -> Iterator[tuple[int, str]]:
+    data = sys.stdin.buffer.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RankLLMError(f"standard input: not UTF-8 ({error.reason} at byte {error.start})") from None
+    # Not splitlines(), which also splits at U+2028 and its like inside a text.
+    lines = text.replace("\r\n", "\n").split("\n")
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _passage(source: str, number: int, line: str) -> Mapping[str, object]:
+    import json
+
+    from rankllm_core.json_fields import as_id, located
+
+    try:
+        doc: dict[str, object] = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise DataError(f"not JSON: {problem}", path=source, line=number) from None
+    with located(source, number):
+        return doc | ({"docid": as_id(doc["docid"], what="docid")} if "docid" in doc else {})

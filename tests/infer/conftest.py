@@ -1,0 +1,74 @@
+"""Tiny checkpoints and the command line in this process, for the tests of what a user does."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def rankllm(monkeypatch, capsys):
+    """Run `rankllm-infer ARGUMENTS` in this process, its own `main` included."""
+    from rankllm_infer.cli import main
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    def run(*arguments, stdin=""):
+        monkeypatch.setattr(sys, "argv", ["rankllm-infer", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        handler = signal.getsignal(signal.SIGTERM)
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_causal(tmp_path_factory, smollm2_tokenizer):
+    """A random language model of two layers with SmolLM2's tokenizer and 2,048 positions."""
+    from tiny_models import change_json, save_causal
+
+    folder = tmp_path_factory.mktemp("tiny") / "causal"
+    save_causal(folder, smollm2_tokenizer)
+    change_json(folder / "config.json", max_position_embeddings=2048)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory, smollm2_tokenizer):
+    """The same with a score head in place of the language model's."""
+    from tiny_models import save_classifier
+
+    folder = tmp_path_factory.mktemp("tiny") / "classifier"
+    save_classifier(folder, smollm2_tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tmp_path_factory, tiny_causal):
+    """A LoRA adapter with a score head over `tiny_causal`, without a tokenizer of its own."""
+    from tiny_models import save_adapter
+
+    folder = tmp_path_factory.mktemp("tiny") / "adapter"
+    save_adapter(folder, tiny_causal)
+    return folder

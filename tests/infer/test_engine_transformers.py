@@ -1,0 +1,213 @@
+"""The transformers engine: batches by length, reads at the last real position, and no prompt spoils another."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+import tiny_models
+import torch
+
+from rankllm_core.errors import ConfigError
+from rankllm_core.types import Usage
+from rankllm_infer.engines import EngineError, Prompt
+from rankllm_infer.engines.loading import LoadedModel
+from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
+
+LETTERS = tuple("ABCD")
+LETTER_IDS = [49, 50, 51, 52]  # recorded of SmolLM2
+
+
+def loaded(model, tokenizer):
+    """A model as the engine takes it."""
+    return LoadedModel(model=model.eval(), tokenizer=tokenizer, dtype=torch.float32, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def causal(smollm2_tokenizer):
+    """A tiny random language model of 256 positions."""
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(1)
+    return loaded(LlamaForCausalLM(tiny_models.config()), smollm2_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def classifier(smollm2_tokenizer):
+    """A tiny random model with a score head."""
+    from transformers import LlamaForSequenceClassification
+
+    torch.manual_seed(2)
+    return loaded(LlamaForSequenceClassification(tiny_models.config(num_labels=1)), smollm2_tokenizer)
+
+
+def some_ids(n, *, seed):
+    """n ids without control tokens."""
+    return tuple(torch.randint(100, 49000, (n,), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+LENGTHS = (5, 90, 17, 17, 1, 43, 60, 2, 90, 31)
+
+
+def run(model, prompts, **limits):
+    """Answers in the order of the prompts, and the sizes of the batches."""
+    engine = TransformersEngine(model, limits=BatchLimits(**limits))
+    for ticket, prompt in enumerate(prompts):
+        engine.submit(ticket, prompt)
+    found, sizes = {}, []
+    while batch := engine.collect():
+        sizes.append(len(batch))
+        found |= dict(batch)
+    return [found[ticket] for ticket in range(len(prompts))], sizes
+
+
+def first_prompts():
+    """Prompts that end in the opening bracket of FIRST."""
+    return [
+        Prompt(text="...[", read="first-token", identifiers=LETTERS, token_ids=some_ids(n, seed=i))
+        for i, n in enumerate(LENGTHS)
+    ]
+
+
+def head_prompts():
+    """Pairs for a score head."""
+    return [Prompt(text="", read="head", token_ids=some_ids(n, seed=i)) for i, n in enumerate(LENGTHS)]
+
+
+def text_prompts(n_tokens):
+    """Prompts that ask for text."""
+    return [
+        Prompt(text="", read="text", token_ids=some_ids(n, seed=i), max_new_tokens=n_tokens)
+        for i, n in enumerate(LENGTHS)
+    ]
+
+
+LIMITS = [{"max_prompts": 1}, {"max_prompts": 3}, {"max_prompts": 16}, {"max_tokens": 100}, {"max_tokens": 1}]
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_identifier_logits_are_those_of_the_last_position(causal, limits):
+    """One forward pass of plain transformers a prompt gives the same, however ours are batched."""
+    answers, _ = run(causal, first_prompts(), **limits)
+    for prompt, answer in zip(first_prompts(), answers, strict=True):
+        with torch.inference_mode():
+            logits = causal.model(input_ids=torch.tensor([prompt.token_ids])).logits[0, -1, LETTER_IDS]
+        assert answer.scores == pytest.approx(logits.tolist(), abs=1e-5)
+        assert answer.usage == Usage(calls=1, prompt_tokens=len(prompt.token_ids))
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_head_scores_are_those_of_the_last_position(classifier, limits):
+    """The last real one, not the last of the padded row, whatever is in the batch beside it."""
+    answers, _ = run(classifier, head_prompts(), **limits)
+    for prompt, answer in zip(head_prompts(), answers, strict=True):
+        with torch.inference_mode():
+            score = classifier.model(input_ids=torch.tensor([prompt.token_ids])).logits.item()
+        assert answer.scores == pytest.approx((score,), abs=1e-5)
+
+
+def test_a_score_is_read_at_an_eos_that_ends_the_pair(classifier):
+    """Also where EOS is the padding token, which makes transformers itself read one position early."""
+    ids = (*some_ids(20, seed=1), 2)
+    (answer, _), _ = run(classifier, [Prompt(text="", read="head", token_ids=i) for i in (ids, some_ids(40, seed=2))])
+    with torch.inference_mode():
+        hidden = classifier.model.model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        score = classifier.model.score(hidden).item()
+    assert answer.scores == pytest.approx((score,), abs=1e-5)
+
+
+def generate(model, prompt):
+    """The new ids of plain greedy generation."""
+    ids = torch.tensor([prompt.token_ids])
+    output = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=prompt.max_new_tokens,
+        pad_token_id=2,
+    )
+    return output[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_generated_text_is_that_of_transformers(causal, limits):
+    """Greedy, by plain `generate` one prompt at a time."""
+    answers, _ = run(causal, text_prompts(6), **limits)
+    for prompt, answer in zip(text_prompts(6), answers, strict=True):
+        new = generate(causal.model, prompt)
+        assert answer.text == causal.tokenizer.decode(new, skip_special_tokens=True)
+        assert answer.usage.completion_tokens == len(new)
+
+
+def test_text_ends_where_the_model_ends_it(causal):
+    """What follows the end token is no answer, and the end token is counted but not shown."""
+    prompts = text_prompts(8)
+    new = generate(causal.model, prompts[1])
+    end = next(place for place in range(3, 8) if new[place] not in new[:place])
+    causal.model.generation_config.eos_token_id = [new[end], 2]
+    try:
+        answers, _ = run(causal, prompts)
+    finally:
+        causal.model.generation_config.eos_token_id = 2
+    assert answers[1].text == causal.tokenizer.decode(new[:end])
+    assert answers[1].usage.completion_tokens == end + 1
+
+
+def test_each_prompt_has_its_own_limit(causal):
+    """A short answer beside a long one is cut where its own limit is."""
+    prompts = [
+        Prompt(text="", read="text", token_ids=some_ids(9, seed=1), max_new_tokens=n_tokens) for n_tokens in (2, 7)
+    ]
+    answers, sizes = run(causal, prompts)
+    assert sizes == [2]
+    assert [answer.usage.completion_tokens for answer in answers] == [2, 7]
+    assert answers[1].text.startswith(answers[0].text)
+
+
+def test_the_longest_go_first_under_the_token_budget(causal):
+    """90 + 90 tokens need 180; with room for 200 padded tokens the rest follow in batches of their own length."""
+    _, sizes = run(causal, first_prompts(), max_tokens=200)
+    assert sizes == [2, 3, 5]
+    assert run(causal, first_prompts(), max_tokens=200, max_prompts=2)[1] == [2] * 5
+
+
+def test_reads_are_not_mixed_in_a_batch(causal):
+    """Text and logits take different passes."""
+    prompts = [first_prompts()[2], *text_prompts(4)[2:4], first_prompts()[3]]
+    answers, sizes = run(causal, prompts)
+    assert sum(sizes) == 4
+    assert [bool(answer.scores) for answer in answers] == [True, False, False, True]
+
+
+def test_a_prompt_beyond_the_models_positions_fails_alone(causal):
+    """256 positions: 256 fit, 257 do not, nor do 250 with an answer of 7. Those beside them are answered."""
+    lengths = ((256, 0), (257, 0), (10, 0), (250, 7), (250, 6))
+    prompts = [
+        Prompt(
+            text="[",
+            read="text" if n_tokens else "first-token",
+            identifiers=LETTERS,
+            token_ids=some_ids(n, seed=n),
+            max_new_tokens=n_tokens,
+        )
+        for n, n_tokens in lengths
+    ]
+    answers, _ = run(causal, prompts, max_tokens=100_000)
+    assert [isinstance(answer, EngineError) for answer in answers] == [False, True, False, True, False]
+    assert "take 257 tokens, the model has 256 positions" in str(answers[1])
+
+
+def test_closing_drops_what_is_queued(causal):
+    """Nothing is run after it."""
+    engine = TransformersEngine(causal)
+    engine.submit(0, first_prompts()[0])
+    engine.close()
+    assert engine.collect() == []
+
+
+@pytest.mark.parametrize("limits", [{"max_prompts": 0}, {"max_tokens": -1}])
+def test_batches_of_nothing_are_refused(limits):
+    """They would never end."""
+    with pytest.raises(ConfigError, match="need max_prompts >= 1 and max_tokens >= 0"):
+        BatchLimits(**limits)

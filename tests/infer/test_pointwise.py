@@ -1,0 +1,231 @@
+"""Pointwise reranking: one score a pair, sorted, and written so that no tie can reorder it."""
+
+from __future__ import annotations
+
+import math
+import struct
+from itertools import pairwise
+
+import pytest
+from ranking_fakes import docids, make_request, number
+
+from rankllm_core.card import PointwiseCard
+from rankllm_core.errors import ConfigError
+from rankllm_core.pairs import PairEncoder, PairLimits
+from rankllm_core.template import load_template
+from rankllm_core.types import Usage
+from rankllm_infer.engines import Answer, EngineError, Prompt
+from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.pointwise import MessagePairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
+from rankllm_infer.pool import FlowPool
+
+HEAD = PointwiseCard(template=load_template("rankllama"))
+YES_NO = PointwiseCard(template=load_template("yes_no"), head="yes-no", query_tokens=8, passage_tokens=16)
+
+
+class PlainWriter:
+    """Writes a pair as `query|title|text`."""
+
+    def write(self, query, *, title, text):
+        """The pair in words."""
+        return Prompt(text=f"{query}|{title}|{text}", read="head")
+
+
+def rerank(answer, requests, *, batch_size=8, reverse=False, **options):
+    """The results of a pool of pointwise flows, and the engine."""
+    engine = ScriptedEngine(answer, batch_size=batch_size, reverse=reverse)
+    plan = PointwisePlan(card=HEAD, **options)
+    results = FlowPool(engine).run(requests, lambda request: rerank_pointwise(request, plan, PlainWriter()))
+    return list(results), engine
+
+
+def rerank_one(answer, n, **options):
+    """The one result."""
+    (result,), _ = rerank(answer, [make_request("q", n)], **options)
+    return result
+
+
+def score_by(key):
+    """Scores each pair by a key of its passage."""
+    return lambda prompt: Answer(scores=(key(prompt.text.split("|")[2]),), usage=Usage(calls=1, prompt_tokens=4))
+
+
+def below(value):
+    """The next float32 below a positive one, by its bits."""
+    return struct.unpack("<f", struct.pack("<I", struct.unpack("<I", struct.pack("<f", value))[0] - 1))[0]
+
+
+def test_pairs_are_sorted_by_their_score():
+    """The model's score is the run's score, and is kept beside it."""
+    result = rerank_one(score_by(lambda text: float(number(text))), 5)
+    assert docids(result) == ["d4", "d3", "d2", "d1", "d0"]
+    assert [candidate.score for candidate in result.candidates] == [4.0, 3.0, 2.0, 1.0, 0.0]
+    assert [candidate.model_score for candidate in result.candidates] == [4.0, 3.0, 2.0, 1.0, 0.0]
+    assert (result.status, result.defects) == ("ok", ())
+    assert result.usage == Usage(calls=5, prompt_tokens=20)
+
+
+def test_ties_keep_the_first_stage_order_and_are_lowered_by_the_least_step():
+    """trec_eval orders ties by docid; strictly falling float32 scores leave it nothing to decide."""
+    result = rerank_one(score_by(lambda text: 1.5), 3)
+    assert docids(result) == ["d0", "d1", "d2"]
+    assert [c.score for c in result.candidates] == [1.5, below(1.5), below(below(1.5))]
+    assert [c.model_score for c in result.candidates] == [1.5, 1.5, 1.5]
+
+
+def test_scores_that_differ_in_double_precision_only_still_fall():
+    """A run is compared in single precision."""
+    result = rerank_one(score_by(lambda text: 1.0 + number(text) * 1e-12), 3)
+    assert docids(result) == ["d2", "d1", "d0"]
+    assert [c.score for c in result.candidates] == [1.0, below(1.0), below(below(1.0))]
+
+
+def test_candidates_beyond_k_follow_below_the_last_one_scored():
+    """In first-stage order, each the least step lower, and without a model score."""
+    result, engine = rerank(score_by(lambda text: float(number(text))), [make_request("q", 6)], top_k_candidates=2)
+    (result,) = result
+    assert docids(result) == ["d1", "d0", "d2", "d3", "d4", "d5"]
+    assert len(engine.asked) == 2
+    scores = [struct.unpack("<f", struct.pack("<f", candidate.score))[0] for candidate in result.candidates]
+    assert scores[:2] == [1.0, 0.0]
+    assert all(above > under for above, under in pairwise(scores[1:]))
+    assert scores[-1] > -1e-30
+    assert [c.model_score for c in result.candidates] == [1.0, 0.0, None, None, None, None]
+
+
+def test_nothing_to_score_is_not_asked():
+    """A query without candidates comes out as it is."""
+    (result,), engine = rerank(score_by(len), [make_request("q", 0)])
+    assert (result.candidates, result.status, engine.asked) == ((), "ok", [])
+
+
+def test_one_candidate_is_scored():
+    """Its score is wanted, although there is nothing to sort."""
+    assert rerank_one(score_by(lambda text: 2.5), 1).candidates[0].score == 2.5
+
+
+def test_all_pairs_of_a_query_are_given_to_the_engine_at_once():
+    """It may batch them as it likes; several queries too."""
+    _, engine = rerank(score_by(lambda text: 0.0), [make_request("a", 5), make_request("b", 4)], batch_size=64)
+    assert engine.batches == [9]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_batching_never_shows_in_a_result(batch_size, reverse):
+    """A score goes to its own pair, whatever is in the batch beside it."""
+    requests = [make_request(f"q{i}", n) for i, n in enumerate([7, 0, 20, 1])]
+    score = score_by(lambda text: float(number(text) * 7919 % 101))
+    results, _ = rerank(score, requests, batch_size=batch_size, reverse=reverse)
+    for request, result in zip(requests, results, strict=True):
+        expected = sorted(request.candidates, key=lambda c: -(number(c.docid) * 7919 % 101))
+        assert docids(result) == [candidate.docid for candidate in expected]
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 1e39])
+def test_a_score_that_is_no_float32_number_fails_its_query_and_names_the_docid(score):
+    """It never sorts, and never reaches a run. The other queries go on."""
+
+    def answer(prompt):
+        return Answer(scores=(score if prompt.text == "query q1||d2" else 1.0,))
+
+    results, _ = rerank(answer, [make_request(f"q{i}", 3) for i in range(3)])
+    assert [result.status for result in results] == ["ok", "failed", "ok"]
+    assert results[1].error.startswith(f"query 'q1': the model's score of docid 'd2' is {score}, expected a finite")
+    assert docids(results[1]) == ["d0", "d1", "d2"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ((-0.1, -2.5), 2.4),
+        ((-math.inf, -0.5), -19.5),
+        ((-0.5, -math.inf), 19.5),
+        ((-math.inf, -math.inf), 0.0),
+        ((12.0, 15.0), -3.0),
+    ],
+)
+def test_yes_against_no_is_one_number(scores, expected):
+    """logit(yes) - logit(no); a server that does not tell one of the two gives it -20, as the original does."""
+    result = rerank_one(lambda prompt: Answer(scores=scores), 1)
+    assert result.candidates[0].model_score == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("scores", [(), (1.0, 2.0, 3.0)])
+def test_a_pair_has_one_score_or_two(scores):
+    """Anything else cannot be read."""
+    result = rerank_one(lambda prompt: Answer(scores=scores), 1)
+    assert result.error.startswith("query 'q': docid 'd0': expected one score, or one of yes and one of no")
+
+
+def test_an_engine_error_fails_its_query_alone():
+    """One pair of one query was not answered."""
+
+    def answer(prompt):
+        return EngineError("gone") if prompt.text == "query q0||d1" else Answer(scores=(1.0,))
+
+    results, _ = rerank(answer, [make_request("q0", 3), make_request("q1", 3)])
+    assert [(result.status, result.error) for result in results] == [("failed", "query 'q0': gone"), ("ok", None)]
+
+
+def test_a_passage_without_text_is_named():
+    """Query and docid are what the user needs to find the record."""
+    (result,), _ = rerank(score_by(len), [make_request("q", 2, doc=lambda i: {"title": "T"})])
+    assert result.error.startswith("query 'q': docid 'd0': passage without text")
+
+
+def test_title_and_text_are_given_apart():
+    """The template decides how they are joined."""
+    request = make_request("q", 1, doc=lambda i: {"title": "T", "contents": "words"})
+    _, engine = rerank(score_by(lambda text: 0.0), [request])
+    assert engine.asked[0].text == "query q|T|words"
+
+
+def test_a_trace_holds_each_pair():
+    """What was asked and what came back, by first-stage rank."""
+    (result,), engine = rerank(score_by(lambda text: float(number(text))), [make_request("q", 2)], with_trace=True)
+    assert [(entry.start, entry.docids, entry.scores) for entry in result.trace] == [
+        (0, ("d0",), (0.0,)),
+        (1, ("d1",), (1.0,)),
+    ]
+    assert result.trace[1].prompt == engine.asked[1].text
+
+
+def test_a_plan_that_scores_nothing_is_refused():
+    """Zero candidates would hand back the first stage as if a model had spoken."""
+    with pytest.raises(ConfigError, match="top_k_candidates: expected at least 1, found 0"):
+        PointwisePlan(card=HEAD, top_k_candidates=0)
+
+
+def test_pairs_for_a_score_head_carry_the_encoders_ids(llama2_tokenizer):
+    """The ids of training; the text is for people."""
+    encoder = PairEncoder(llama2_tokenizer, HEAD.template, limits=PairLimits())
+    prompt = TokenPairWriter(encoder, HEAD).write("what", title="T", text="words")
+    assert (prompt.read, prompt.identifiers) == ("head", ())
+    assert prompt.token_ids == encoder.encode("what", title="T", text="words")
+    assert prompt.text == "query: what document: T words"
+
+
+def test_questions_are_read_at_yes_and_no(smollm2_tokenizer):
+    """The first token of the answer decides."""
+    encoder = PairEncoder(smollm2_tokenizer, YES_NO.template, limits=PairLimits(query_tokens=8, passage_tokens=16))
+    prompt = TokenPairWriter(encoder, YES_NO).write("what", title="T", text="words")
+    assert (prompt.read, prompt.identifiers) == ("first-token", ("yes", "no"))
+    assert (prompt.text, prompt.token_ids) == encoder.encode_question("what", title="T", text="words")
+
+
+def test_questions_for_a_server_are_messages():
+    """Its tokenizer is not known: three words are taken for four tokens, for query and passage alike."""
+    card = PointwiseCard(template=load_template("qwen3_reranker"), head="yes-no", query_tokens=8, passage_tokens=16)
+    prompt = MessagePairWriter(card).write("q " * 50, title="T", text="w " * 50)
+    assert [message.role for message in prompt.messages] == ["system", "user", "assistant"]
+    assert f"<Query>: {' '.join(['q'] * 6)}\n<Document>: T {' '.join(['w'] * 11)}" in prompt.messages[1].content
+    assert prompt.messages[2].content == "<think>\n\n</think>\n\n"
+    assert (prompt.read, prompt.identifiers, prompt.max_new_tokens) == ("first-token", ("yes", "no"), 1)
+    assert prompt.token_ids == ()
+
+
+def test_a_server_has_no_score_head():
+    """The error says which template to use."""
+    with pytest.raises(ConfigError, match=r"no score head; use a yes/no template \(--prompt-template-path yes_no\)"):
+        MessagePairWriter(HEAD)

@@ -1,0 +1,178 @@
+"""Many flows over one engine: nobody waits, nobody is lost, and the order of the work never shows in the results."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from ranking_fakes import (
+    WordWriter,
+    answer_by,
+    docids,
+    make_plan,
+    make_request,
+    noisy,
+    number,
+    rerank,
+    shown,
+)
+
+from rankllm_core.types import Result
+from rankllm_infer.engines import Answer, EngineError, Prompt
+from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.listwise import rerank_listwise
+from rankllm_infer.pool import FlowPool
+
+REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([35, 0, 100, 1, 7, 20, 64, 3, 41, 12, 0, 90])]
+
+
+def test_results_come_in_the_order_of_the_requests():
+    """Short ones finish first and wait; empty ones need no engine."""
+    for reverse in (False, True):
+        engine = ScriptedEngine(answer_by(number), batch_size=3, reverse=reverse)
+        results = rerank(engine, REQUESTS, make_plan())
+        assert [result.query.qid for result in results] == [request.query.qid for request in REQUESTS]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("max_active", [1, 3, 64])
+def test_batching_never_shows_in_a_result(batch_size, reverse, max_active):
+    """With a model that is often wrong, every result equals the one of queries run one by one, one prompt at a time."""
+    plan = make_plan(size=8, stride=3, num_passes=2, with_trace=True, shuffle_seed=5)
+    alone = [result for request in REQUESTS for result in rerank(ScriptedEngine(noisy, batch_size=1), [request], plan)]
+    engine = ScriptedEngine(noisy, batch_size=batch_size, reverse=reverse)
+    together = rerank(engine, REQUESTS, plan, max_active=max_active)
+    assert together == alone
+    assert {result.status for result in alone} >= {"ok", "fallback"}
+
+
+def test_all_ready_windows_of_all_queries_go_to_the_engine_together():
+    """Six queries of two windows each: two batches of six, not twelve of one."""
+    engine = ScriptedEngine(answer_by(number), batch_size=64)
+    rerank(engine, [make_request(f"q{i}", 30) for i in range(6)], make_plan())
+    assert engine.batches == [6, 6]
+
+
+def test_a_query_that_the_engine_cannot_answer_loses_no_other():
+    """It comes out in its place, failed, with its candidates as they were and the reason."""
+
+    def answer(prompt):
+        if "query q2" in prompt.text:
+            return EngineError("the server gave up (500)")
+        return answer_by(lambda text: -number(text))(prompt)
+
+    requests = [make_request(f"q{i}", 30) for i in range(5)]
+    results = rerank(ScriptedEngine(answer, batch_size=2), requests, make_plan())
+    assert [result.status for result in results] == ["ok", "ok", "failed", "ok", "ok"]
+    assert results[2].error == "query 'q2': the server gave up (500)"
+    assert docids(results[2]) == [f"d{i}" for i in range(30)]
+    assert docids(results[3])[:10] == [f"d{i}" for i in range(29, 19, -1)]
+
+
+def test_an_error_in_a_later_window_fails_the_whole_query():
+    """Half a reranking would look like a whole one."""
+    calls = 0
+
+    def answer(prompt):
+        nonlocal calls
+        calls += 1
+        return EngineError("lost") if calls == 2 else answer_by(lambda text: -number(text))(prompt)
+
+    (result,) = rerank(ScriptedEngine(answer), [make_request("q", 30)], make_plan())
+    assert (result.status, result.error) == ("failed", "query 'q': lost")
+    assert docids(result) == [f"d{i}" for i in range(30)]
+
+
+def test_the_query_is_named_even_where_a_docid_is_spelt_like_it():
+    """Query 'd1' and passage 'd1' are two things."""
+    plan = make_plan(template="rank_zephyr_alpha", card={"identifiers": "alpha", "answer": "first-token"})
+    engine = ScriptedEngine(lambda prompt: Answer(scores=(1.0, math.nan)))
+    (result,) = rerank(engine, [make_request("d1", 2)], plan)
+    assert result.error == "query 'd1': the model's score of docid 'd1' is not a number (NaN)"
+
+
+class Gauge:
+    """Counts the flows that were begun and whose results have not been taken yet."""
+
+    def __init__(self):
+        self.open = 0
+        self.most = 0
+
+    def requests(self, n):
+        """So many requests, counted as they are taken."""
+        for i in range(n):
+            self.open += 1
+            self.most = max(self.most, self.open)
+            yield make_request(f"q{i}", 25)
+
+    def drain(self, results):
+        """The results, counted as they are handed on."""
+        taken = []
+        for result in results:
+            taken.append(result)
+            self.open -= 1
+        return taken
+
+
+@pytest.mark.parametrize("max_active", [1, 2, 7])
+def test_no_more_queries_are_open_than_asked_for(max_active):
+    """Requests are taken as results are handed on: a file of a million queries needs no memory for a million."""
+    gauge = Gauge()
+    pool = FlowPool(ScriptedEngine(noisy, batch_size=4, reverse=True), max_active=max_active)
+    plan = make_plan(size=8, stride=4)
+    results = gauge.drain(pool.run(gauge.requests(30), lambda r: rerank_listwise(r, plan, WordWriter())))
+    assert len(results) == 30
+    assert gauge.most == max_active
+
+
+def test_results_are_handed_on_before_all_requests_are_read():
+    """An endless stream of requests gives results."""
+
+    def endless():
+        i = 0
+        while True:
+            yield make_request(f"q{i}", 5)
+            i += 1
+
+    pool = FlowPool(ScriptedEngine(answer_by(number)), max_active=4)
+    results = pool.run(endless(), lambda r: rerank_listwise(r, make_plan(), WordWriter()))
+    assert [next(results).query.qid for _ in range(10)] == [f"q{i}" for i in range(10)]
+
+
+def test_a_flow_with_many_prompts_gets_its_answers_in_their_order():
+    """However the engine reorders them; a failed one ends its flow, and its late answers go nowhere."""
+    closed = []
+
+    def flow(request):
+        try:
+            answers = yield tuple(Prompt(text=f"{request.query.qid} {i}", read="head") for i in range(6))
+        finally:
+            closed.append(request.query.qid)
+        return Result(query=request.query, candidates=(), defects=tuple(answer.text for answer in answers))
+
+    def answer(prompt):
+        return EngineError("broken") if prompt.text == "q1 3" else Answer(text=prompt.text)
+
+    engine = ScriptedEngine(answer, batch_size=4, reverse=True)
+    results = list(FlowPool(engine).run([make_request(f"q{i}", 1) for i in range(3)], flow))
+    assert [result.status for result in results] == ["ok", "failed", "ok"]
+    assert results[2].defects == tuple(f"q2 {i}" for i in range(6))
+    assert len(engine.asked) == 18
+    assert sorted(closed) == ["q0", "q1", "q2"]
+
+
+def test_no_requests_no_results():
+    """An empty file is reranked in no time."""
+    assert rerank(ScriptedEngine(noisy), [], make_plan()) == []
+
+
+def test_answers_are_never_mixed_up_between_queries():
+    """Each query's windows hold its own passages only."""
+    requests = [make_request(f"q{i}", 25, doc=lambda j, i=i: {"text": f"d{i}x{j}"}) for i in range(8)]
+    engine = ScriptedEngine(noisy, batch_size=3, reverse=True)
+    rerank(engine, requests, make_plan())
+    for prompt in engine.asked:
+        owners = {text.split("x")[0].removeprefix("d") for _, text in shown(prompt)}
+        assert len(owners) == 1
+        assert f"query q{owners.pop()}" in prompt.text

@@ -1,0 +1,244 @@
+"""Which card is in force: what the model brings, what ships for it, what the options change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rankllm_core.card import ListwiseCard, PointwiseCard, save_card
+from rankllm_core.errors import ConfigError
+from rankllm_core.template import load_template
+from rankllm_infer.settings import RerankOptions, resolve_card
+
+FIRST = ListwiseCard(
+    template=load_template("rank_zephyr_alpha"),
+    identifiers="alpha",
+    answer="first-token",
+    context_tokens=2048,
+    window_size=8,
+    stride=4,
+)
+SCORED = PointwiseCard(template=load_template("rankllama"), query_tokens=16, passage_tokens=100)
+
+
+def resolve(model="model", *, folder=None, score_head=False, **options):
+    """The card in force."""
+    return resolve_card(model, RerankOptions(**options), folder=folder, score_head=score_head)
+
+
+def values(resolved):
+    """What decides a prompt and how its answer is read: template first, the rest by kind."""
+    card = resolved.card
+    if card.kind == "listwise":
+        return (card.template.name, card.identifiers, card.answer, card.window_size, card.stride)
+    return (card.template.name, card.head, card.query_tokens, card.passage_tokens)
+
+
+@pytest.mark.parametrize(
+    ("score_head", "options", "expected"),
+    [
+        (False, {}, ("rank_zephyr", "numeric", "permutation", 20, 10)),
+        (True, {}, ("rankllama", "sequence-classification", 32, 164)),
+        (False, {"method": "pointwise"}, ("yes_no", "yes-no", 32, 164)),
+        (True, {"method": "pointwise"}, ("rankllama", "sequence-classification", 32, 164)),
+        (True, {"method": "listwise"}, ("rank_zephyr", "numeric", "permutation", 20, 10)),
+        (False, {"template": "yes_no"}, ("yes_no", "yes-no", 32, 164)),
+        (False, {"template": "rankllama-v2"}, ("rankllama-v2", "sequence-classification", 32, 164)),
+        (False, {"use_alpha": True}, ("rank_zephyr_alpha", "alpha", "permutation", 20, 10)),
+        (False, {"use_alpha": False}, ("rank_zephyr", "numeric", "permutation", 20, 10)),
+        (False, {"use_logits": True}, ("rank_zephyr", "numeric", "first-token", 20, 10)),
+        (
+            False,
+            {"use_logits": True, "use_alpha": True, "window_size": 26},
+            ("rank_zephyr_alpha", "alpha", "first-token", 26, 10),
+        ),
+        (
+            False,
+            {"template": "rank_gpt", "use_alpha": True, "stride": 5},
+            ("rank_gpt", "alpha", "permutation", 20, 5),
+        ),
+        (True, {"q_max_len": 10, "p_max_len": 300}, ("rankllama", "sequence-classification", 10, 300)),
+    ],
+)
+def test_a_model_without_a_card_is_asked_as_the_options_say(tmp_path, score_head, options, expected):
+    """The default is generation with numbers, or the score head where the checkpoint has one; nothing is warned of."""
+    resolved = resolve(folder=tmp_path, score_head=score_head, **options)
+    assert (values(resolved), resolved.warnings, resolved.has_own_card) == (expected, (), False)
+    assert resolved.origin == "no card; defaults"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "bos"),
+    [
+        ("castorini/first_mistral", ("rank_zephyr_alpha", "alpha", "first-token", 20, 10), "double"),
+        ("castorini/rank_zephyr_7b_v1_full", ("rank_zephyr", "numeric", "permutation", 20, 10), "double"),
+        ("castorini/rank_vicuna_7b_v1", ("rank_vicuna", "numeric", "permutation", 20, 10), "double"),
+        ("castorini/rankllama-v1-7b-lora-passage", ("rankllama", "sequence-classification", 32, 164), "single"),
+        ("Qwen/Qwen3-Reranker-0.6B", ("qwen3_reranker", "yes-no", 512, 7500), "single"),
+    ],
+)
+@pytest.mark.parametrize("folder", [None, "fetched"])
+def test_a_published_model_needs_no_option(tmp_path, name, expected, bos, folder):
+    """Its card ships with rankllm, for a server's model as well."""
+    resolved = resolve(name, folder=tmp_path if folder else None, score_head=name.endswith("lora-passage"))
+    assert (values(resolved), resolved.card.bos, resolved.warnings) == (expected, bos, ())
+    assert resolved.has_own_card
+    assert name in resolved.origin
+
+
+@pytest.mark.parametrize(
+    "card", [FIRST, SCORED, replace(FIRST, template=replace(FIRST.template, body="[{rank}] {candidate} #\n"))]
+)
+def test_the_checkpoints_own_card_decides(tmp_path, card):
+    """To the last letter of its template, even where that has the name of a shipped one."""
+    save_card(card, tmp_path)
+    resolved = resolve(str(tmp_path), folder=tmp_path)
+    assert (resolved.card, resolved.warnings, resolved.has_own_card) == (card, (), True)
+    assert resolved.origin == f"{tmp_path}/rankllm.yaml"
+
+
+def test_the_checkpoints_own_card_comes_before_the_shipped_one(tmp_path):
+    """A fine-tuned copy under a published name is prompted as it was fine-tuned."""
+    save_card(FIRST, tmp_path)
+    assert resolve("castorini/rank_zephyr_7b_v1_full", folder=tmp_path).card == FIRST
+
+
+@pytest.mark.parametrize(
+    ("card", "options", "changed", "named"),
+    [
+        (FIRST, {"window_size": 10}, {"window_size": 10}, ["--window-size", "10", "8"]),
+        (FIRST, {"stride": 2}, {"stride": 2}, ["--stride", "2", "4"]),
+        (FIRST, {"context_size": 999}, {"context_tokens": 999}, ["--context-size", "999", "2048"]),
+        (FIRST, {"max_passage_words": 50}, {"max_passage_words": 50}, ["--max-passage-words", "50", "300"]),
+        (FIRST, {"use_logits": False}, {"answer": "permutation"}, ["--no-use-logits", "permutation", "first-token"]),
+        (
+            FIRST,
+            {"use_alpha": False},
+            {"identifiers": "numeric", "template": load_template("rank_zephyr")},
+            ["--no-use-alpha", "numeric", "alpha"],
+        ),
+        (
+            FIRST,
+            {"template": "rank_gpt"},
+            {"template": load_template("rank_gpt")},
+            ["--prompt-template-path", "rank_gpt", "rank_zephyr_alpha"],
+        ),
+        (SCORED, {"q_max_len": 20}, {"query_tokens": 20}, ["--q-max-len", "20", "16"]),
+        (SCORED, {"p_max_len": 20}, {"passage_tokens": 20}, ["--p-max-len", "20", "100"]),
+        (
+            SCORED,
+            {"template": "rankllama-v2"},
+            {"template": load_template("rankllama-v2")},
+            ["--prompt-template-path", "rankllama-v2", "rankllama"],
+        ),
+    ],
+)
+def test_a_contradiction_is_honoured_and_both_values_are_named(tmp_path, card, options, changed, named):
+    """The one who asks decides, but does not learn it from a bad number."""
+    save_card(card, tmp_path)
+    resolved = resolve(str(tmp_path), folder=tmp_path, **options)
+    assert resolved.card == replace(card, **changed)
+    (warning,) = resolved.warnings
+    assert warning.startswith(named[0] + ":")
+    assert f" {named[1]} is used" in warning
+    assert warning.endswith(f"{tmp_path}/rankllm.yaml says {named[2]}")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_alpha": True, "use_logits": True, "window_size": 8, "stride": 4, "context_size": 2048},
+        {"method": "listwise"},
+        {"template": "rank_zephyr_alpha"},
+    ],
+)
+def test_an_option_that_agrees_with_the_card_is_no_contradiction(tmp_path, options):
+    """Nothing is warned of that is as it was trained."""
+    save_card(FIRST, tmp_path)
+    resolved = resolve(str(tmp_path), folder=tmp_path, **options)
+    assert (resolved.card, resolved.warnings) == (FIRST, ())
+
+
+@pytest.mark.parametrize(
+    ("card", "method", "template"), [(FIRST, "pointwise", "yes_no"), (SCORED, "listwise", "rank_zephyr")]
+)
+def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, method, template):
+    """None of its settings would fit; the warning names both methods."""
+    save_card(card, tmp_path)
+    resolved = resolve(str(tmp_path), folder=tmp_path, method=method)
+    assert (resolved.card.kind, resolved.card.template.name, resolved.has_own_card) == (method, template, False)
+    (warning,) = resolved.warnings
+    assert warning.startswith(f"--method {method}: ")
+    assert f"says {card.kind}" in warning
+
+
+@pytest.mark.parametrize(
+    ("options", "score_head", "message"),
+    [
+        ({"use_alpha": True, "window_size": 30}, False, "30 passages a window, but there are 26 alphabetic"),
+        ({"window_size": 5, "stride": 6}, False, "need 0 < stride <= size, got stride=6, size=5"),
+        ({"template": "yes_no", "method": "listwise"}, False, "is a pointwise template, but the method is listwise"),
+        ({"template": "rank_zephyr", "method": "pointwise"}, False, "listwise template, but the method is pointwise"),
+        ({"template": "rank_zefyr"}, False, "no such template, neither a file nor a shipped one; did you mean"),
+        ({"q_max_len": 8}, False, "--q-max-len has no effect on a listwise reranker"),
+        ({"p_max_len": 8}, False, "--p-max-len has no effect on a listwise reranker"),
+        ({"use_logits": True}, True, "--use-logits has no effect on a pointwise reranker"),
+        ({"use_alpha": False}, True, "--no-use-alpha has no effect on a pointwise reranker"),
+        ({"window_size": 8}, True, "--window-size has no effect on a pointwise reranker"),
+        ({"stride": 8}, True, "--stride has no effect on a pointwise reranker"),
+        ({"context_size": 8}, True, "--context-size has no effect on a pointwise reranker"),
+        ({"max_passage_words": 8}, True, "--max-passage-words has no effect on a pointwise reranker"),
+        ({"num_passes": 2}, True, "--num-passes has no effect on a pointwise reranker"),
+        ({"shuffle_candidates": True}, True, "--shuffle-candidates has no effect on a pointwise reranker"),
+        ({"variable_passages": False}, True, "--no-variable-passages has no effect on a pointwise reranker"),
+        ({"system_message": "Hi"}, True, "--system-message has no effect on a pointwise reranker"),
+        ({"few_shot_file": "f", "num_few_shot_examples": 1}, True, "--few-shot-file has no effect on a pointwise"),
+    ],
+)
+def test_what_cannot_be_or_has_no_effect_is_refused(options, score_head, message):
+    """Found before anything is loaded; the option is named as it is written on the command line."""
+    with pytest.raises(ConfigError, match=message):
+        resolve(score_head=score_head, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "pairwise"}, "method: expected one of auto, listwise, pointwise; found 'pairwise'"),
+        ({"engine": "tgi"}, "engine: expected one of transformers, openai; found 'tgi'"),
+        ({"dtype": "int8"}, "dtype: expected one of auto, float32, bfloat16, float16; found 'int8'"),
+        ({"num_gpus": 0}, "num_gpus: expected at least 1, found 0"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, found 0"),
+        ({"num_passes": 0}, "num_passes: expected at least 1, found 0"),
+        ({"engine": "openai"}, "engine openai and base_url go together"),
+        ({"base_url": "http://h/v1"}, "engine openai and base_url go together"),
+        ({"few_shot_file": "f"}, "few_shot_file and num_few_shot_examples go together"),
+        ({"num_few_shot_examples": 2}, "few_shot_file and num_few_shot_examples go together"),
+        ({"seed": 3}, "--seed has no effect without --shuffle-candidates"),
+        ({"timeout_s": 9.0}, "--timeout has no effect with --engine transformers"),
+        ({"concurrency": 9}, "--concurrency has no effect with --engine transformers"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    """Whatever the model is."""
+    with pytest.raises(ConfigError, match=message):
+        RerankOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dtype", "float32"),
+        ("device", "cpu"),
+        ("num_gpus", 2),
+        ("batch_size", 4),
+        ("batch_tokens", 4096),
+        ("base_model", "b"),
+    ],
+)
+def test_a_server_is_not_told_how_to_run_its_model(name, value):
+    """Options of the engine transformers have no effect on a server."""
+    option = "--" + name.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"{option} has no effect with --engine openai"):
+        RerankOptions(engine="openai", base_url="http://h/v1", **{name: value})

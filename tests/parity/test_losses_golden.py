@@ -33,7 +33,7 @@ NAMES = ("ranknet_weighted", "ranknet", "listnet", "lambda")
 VARIANTS = ("reference", "detached", "ranks")
 DTYPES = ("float64", "float32")
 PADDING_OF_LISTNET = -1.0
-# The reference ranks by torch's CPU sort, which keeps the order of equal values in lists of up to 16 only. These are its
+# The reference ranks by torch's CPU sort, which keeps the order of equal values in short lists only. These are its
 # orders (torch 2.13) of the one longer list with ties: of the scores, and of the gold scores made from them. With the
 # passages arranged so, "of equals the first" is the same choice.
 ORDER_OF_SCORES = [3, 7, 10, 13, 2, 6, 9, 1, 12, 8, 4, 0, 11, 14, 15, 18, 19, 5, 16, 17]

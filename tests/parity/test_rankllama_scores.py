@@ -85,7 +85,7 @@ def test_an_eos_that_ends_the_pair_is_where_the_score_is_read(recorded, classifi
 
 def test_a_score_does_not_depend_on_its_batch(recorded, classifier):
     """Batches of 1, 3 and 8, in either order: the same to the fifth decimal."""
-    pairs = [ids for group in recorded[1][2:6] for ids in group["v1"]["input_ids"][:2]]
+    pairs = [ids for group in recorded[1][:4] for ids in group["v1"]["input_ids"][:2]]
     alone = score(classifier, pairs, max_prompts=1)
     for max_prompts in (3, 8):
         assert score(classifier, pairs, max_prompts=max_prompts, max_tokens=10_000) == pytest.approx(alone, abs=1e-5)

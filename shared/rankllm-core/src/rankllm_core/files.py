@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                     yield number, line
         except UnicodeDecodeError as error:
             raise DataError(f"not UTF-8 ({error.reason} near here)", path=path, line=number + 1) from None
-        except (EOFError, gzip.BadGzipFile, lzma.LZMAError) as error:
+        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
             raise DataError(f"damaged archive: {error}", path=path, line=number + 1) from None
 
 

@@ -13,9 +13,6 @@ IdentifierKind = Literal["numeric", "alpha"]
 MAX_ALPHA = len(ascii_uppercase)
 """Passages that a window with alpha identifiers can hold."""
 
-MAX_ALPHA = len(ascii_uppercase)
-"""How many passages alphabetic identifiers can name."""
-
 
 def identifiers(kind: IdentifierKind, n: int) -> tuple[str, ...]:
     """The identifiers of `n` passages, in prompt order.

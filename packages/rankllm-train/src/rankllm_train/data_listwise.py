@@ -1,0 +1,248 @@
+"""Listwise records as the ids a model is trained on: the same ids that inference will serve.
+
+The prompt goes through rankllm_core's ChatEncoder, which inference uses too, and the human turn is foreign text: a
+control token written in a passage stays text. Batches are padded on the right to their longest record.
+Shapes: B records, T tokens, N passages.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankllm_core.chat import ChatEncoder
+from rankllm_core.errors import ConfigError, ContractError, DataError, RankLLMError
+from rankllm_core.identifiers import IdentifierKind, identifiers
+from rankllm_core.template import Message, Span
+from rankllm_core.tokens import single_ids
+from rankllm_train.losses import IGNORED_LABEL
+from rankllm_train.rankings import identifier_kind, target_ranks
+from rankllm_train.records import ListwiseRecord
+
+OPENING = "["
+"""What the answer begins with; FIRST reads the logits at its position."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListwiseExample:
+    """One record as ids."""
+
+    name: str
+    """File, line and record: what an error about it names."""
+    token_ids: array[int]
+    """Prompt and target with EOS; for the ranking objective the prompt and `[`."""
+    n_prompt: int
+    """Tokens of the prompt. The token after them holds the opening bracket."""
+    ranks: tuple[int, ...]
+    """1-based target rank of each passage, in prompt order."""
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListwiseDataset:
+    """Records ready to train on. It is a torch data set: it has a length and items."""
+
+    examples: tuple[ListwiseExample, ...]
+    identifiers: IdentifierKind
+    """What all records call their passages."""
+    identifier_ids: tuple[int, ...]
+    """The token id of each identifier where it follows `[`; empty for the generation objective."""
+    skipped: tuple[str, ...] = ()
+    """One line for each record that was left out, saying why."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> ListwiseItem:
+        return ListwiseItem(index, self.examples[index])
+
+    def name(self, index: int) -> str:
+        """File, line and record."""
+        return self.examples[index].name
+
+
+@dataclass(frozen=True, slots=True)
+class ListwiseItem:
+    """An example and its place in the data set."""
+
+    index: int
+    example: ListwiseExample
+
+
+class ListwiseEncoder:
+    """Turns records into ids.
+
+    objective: generation, ranking or combined. Raises ContractError where the tokenizer has no chat template or no EOS.
+    """
+
+    def __init__(self, tokenizer: Any, *, objective: str, bos: str = "single", layout: str | None = None) -> None:
+        self.chat = ChatEncoder(tokenizer, layout=layout, bos=bos)
+        self._tokenizer = tokenizer
+        self._objective = objective
+        if tokenizer.eos_token_id is None and objective != "ranking":
+            raise ContractError("the tokenizer has no EOS token, which ends every answer; use a chat model")
+
+    def encode(self, record: ListwiseRecord) -> ListwiseExample:
+        """One record. Raises DataError naming it where its answer cannot be told from its prompt in the ids."""
+        ranks = target_ranks(record)
+        messages = prompt_messages(record)
+        prompt = self.chat.encode(messages).token_ids
+        opening = OPENING if self._objective == "ranking" else record.target
+        whole = self.chat.encode(messages, opening=opening).token_ids
+        if whole[: len(prompt)] != prompt:
+            raise record.error("the tokenizer joins the end of the prompt with the beginning of the target")
+        if self._objective != "generation" and not self._opens(whole, len(prompt)):
+            raise record.error(
+                f"expected the token {OPENING!r} behind the prompt, found "
+                f"{self._tokenizer.decode(whole[len(prompt) : len(prompt) + 1])!r}; this tokenizer glues identifiers "
+                "to their bracket: use --objective generation or ranking"
+            )
+        ending = () if self._objective == "ranking" else (self._tokenizer.eos_token_id,)
+        return ListwiseExample(
+            name=_name(record), token_ids=array("i", (*whole, *ending)), n_prompt=len(prompt), ranks=ranks
+        )
+
+    def _opens(self, ids: Sequence[int], position: int) -> bool:
+        return len(ids) > position and self._tokenizer.decode([ids[position]]).strip() == OPENING
+
+    def check_inference(self, record: ListwiseRecord, example: ListwiseExample) -> None:
+        """Raise ContractError unless FIRST's prompt at inference is, id for id, the beginning of what is trained on."""
+        served = self.chat.encode(prompt_messages(record), opening=OPENING).token_ids
+        if tuple(example.token_ids[: len(served)]) != served:
+            raise ContractError(
+                f"{example.name}: the ids of the prompt and {OPENING!r} do not begin the ids of prompt and target; "
+                "use --objective generation or ranking with this tokenizer"
+            )
+
+
+def prompt_messages(record: ListwiseRecord) -> tuple[Message, ...]:
+    """The chat turns of a record's prompt; the human turn is foreign text, the system turn is not."""
+    human = Message("user", (Span(record.prompt, untrusted=True),))
+    return (human,) if record.system is None else (Message("system", (Span(record.system),)), human)
+
+
+@dataclass(slots=True)
+class _Collected:
+    examples: list[ListwiseExample] = field(default_factory=list)
+    kinds: dict[IdentifierKind, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+def encode_listwise(
+    records: Iterable[ListwiseRecord],
+    encoder: ListwiseEncoder,
+    *,
+    objective: str,
+    context_tokens: int,
+    overlong: str = "error",
+    bad_records: str = "error",
+) -> ListwiseDataset:
+    """All records as ids, checked.
+
+    context_tokens: the most that prompt and answer may take. overlong, bad_records: `error` or `skip`.
+    Raises DataError naming a record that cannot be learnt from, ConfigError where the records name their passages in
+    two ways, RankLLMError where none is left, ContractError where an identifier is more than one token.
+    """
+    found = _Collected()
+    for record in records:
+        try:
+            example = encoder.encode(record)
+        except DataError as error:
+            if bad_records == "error":
+                raise
+            found.skipped.append(str(error))
+            continue
+        if len(example) > context_tokens:
+            message = f"{len(example)} tokens, more than the context of {context_tokens}"
+            if overlong == "error":
+                raise record.error(f"{message}; use a larger --context-size or --overlong skip")
+            found.skipped.append(f"{example.name}: {message}")
+            continue
+        if not found.examples and objective != "generation":
+            encoder.check_inference(record, example)
+        found.kinds.setdefault(identifier_kind(record.prompt), example.name)
+        found.examples.append(example)
+    return _dataset(found, encoder, objective)
+
+
+def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str) -> ListwiseDataset:
+    if not found.examples:
+        reason = f"; the first of {len(found.skipped)} left out: {found.skipped[0]}" if found.skipped else ""
+        raise RankLLMError(f"no record to train on{reason}")
+    if len(found.kinds) > 1:
+        (_, numeric), (_, alpha) = sorted(found.kinds.items(), reverse=True)
+        raise ConfigError(
+            f"numeric identifiers in {numeric}, alpha ones in {alpha}; use --identifiers alpha or numeric"
+        )
+    (kind,) = found.kinds
+    longest = max(len(example.ranks) for example in found.examples)
+    ids = single_ids(encoder.chat.safe, identifiers(kind, longest), after=OPENING) if objective != "generation" else []
+    return ListwiseDataset(
+        examples=tuple(found.examples), identifiers=kind, identifier_ids=tuple(ids), skipped=tuple(found.skipped)
+    )
+
+
+def _name(record: ListwiseRecord) -> str:
+    return f"{record.path}:{record.line}: record {record.id!r}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListwiseCollator:
+    """Puts examples in a batch, padded on the right to the longest of them.
+
+    What follows a causal model's last real token cannot change it, so no attention mask is made.
+    """
+
+    objective: str
+    identifier_ids: tuple[int, ...]
+    pad_id: int
+
+    def __call__(self, items: Sequence[ListwiseItem]) -> dict[str, Tensor]:
+        examples = [item.example for item in items]
+        batch = {
+            "input_ids": padded([example.token_ids for example in examples], pad=self.pad_id),
+            "lengths": torch.tensor([len(example) for example in examples]),
+            "indices": torch.tensor([item.index for item in items]),
+        }
+        if self.objective != "ranking":
+            batch["labels"] = self._labels(examples)
+        if self.objective != "generation":
+            batch |= self._ranking(examples)
+        return batch
+
+    @staticmethod
+    def _labels(examples: Sequence[ListwiseExample]) -> Tensor:
+        """labels_BT: at position t the token at t + 1 where that is the target's, else IGNORED_LABEL."""
+        rows = []
+        for example in examples:
+            ignored = [IGNORED_LABEL] * (example.n_prompt - 1)
+            rows.append([*ignored, *example.token_ids[example.n_prompt :], IGNORED_LABEL])
+        return padded(rows, pad=IGNORED_LABEL)
+
+    def _ranking(self, examples: Sequence[ListwiseExample]) -> dict[str, Tensor]:
+        return {
+            "read_positions": torch.tensor([example.n_prompt for example in examples]),
+            "read_ids": padded([self.identifier_ids[: len(example.ranks)] for example in examples], pad=0),
+            "ranks": padded([example.ranks for example in examples], pad=0),
+        }
+
+
+def padded(rows: Sequence[Sequence[int]], *, pad: int) -> Tensor:
+    """Rows of integers as one int64 tensor, padded on the right to the longest."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+
+
+def limited(records: Iterable[ListwiseRecord], n: int) -> Iterator[ListwiseRecord]:
+    """The first n records, or all where n is 0."""
+    for number, record in enumerate(records):
+        if n and number >= n:
+            return
+        yield record

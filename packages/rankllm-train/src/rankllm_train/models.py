@@ -1,0 +1,230 @@
+"""Load what is trained, and make its forward pass compute only what a loss reads.
+
+The lean forward is bound to the innermost model, so whatever wraps it (PEFT, data parallel, DeepSpeed) stays in charge.
+Shapes: B rows, T tokens, D hidden, V vocabulary, N read ids, L label positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_train.losses import IGNORED_LABEL
+from rankllm_train.recipe import LoraSection, ModelSection
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_PROBE_TOKENS = 5
+_PROBE_TOLERANCE = 1e-3
+
+
+def load_tokenizer(section: ModelSection) -> Any:
+    """The model's tokenizer. Raises RankLLMError where there is none."""
+    from transformers import AutoTokenizer
+
+    with quiet(), _readable_failures(section.name_or_path):
+        return AutoTokenizer.from_pretrained(section.name_or_path, trust_remote_code=section.trust_remote_code)
+
+
+def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int, deepspeed: bool = False) -> Any:
+    """The model to train, adapters and lean forward in place.
+
+    kind: `causal`, or `sequence-classification` with one new score a row. seed: of new layers.
+    Weights that are trained are float32 (DeepSpeed keeps its own copy); frozen ones have the recipe's precision.
+    Raises RankLLMError where there is no such model, ContractError where its head cannot be read leanly.
+    """
+    from transformers import set_seed
+
+    half = _HALF.get(section.precision, torch.float32)
+    dtype = half if lora.enabled or deepspeed else torch.float32
+    set_seed(seed)
+    with quiet(), _readable_failures(section.name_or_path):
+        model = _load(section, kind, dtype)
+    model.config.use_cache = False
+    if kind != "causal":
+        model.score.float()  # one row: its product is worth full precision, as in inference
+    make_lean(model)
+    if not deepspeed:
+        check_lean(model)
+    return add_lora(model, lora, kind=kind) if lora.enabled else model
+
+
+def resolved_name(name_or_path: str) -> str:
+    """A folder's absolute path, so that an adapter finds its base from anywhere; a hub name as it is."""
+    return str(Path(name_or_path).resolve()) if Path(name_or_path).is_dir() else name_or_path
+
+
+def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    name = resolved_name(section.name_or_path)
+    if (Path(name) / "adapter_config.json").exists():
+        raise ConfigError(f"{name}: is an adapter; merge it first (train merge {name} OUT) and train on the result")
+    options = {
+        "dtype": dtype,
+        "attn_implementation": attention(section.attn_implementation),
+        "trust_remote_code": section.trust_remote_code,
+        "output_loading_info": True,
+    }
+    if kind == "causal":
+        model, report = AutoModelForCausalLM.from_pretrained(name, **options)
+    else:
+        model, report = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **options)
+    missing = sorted(key for key in report["missing_keys"] if kind == "causal" or not key.startswith("score."))
+    if missing:
+        raise ContractError(f"{name}: the checkpoint lacks {len(missing)} of the model's weights, such as {missing[0]}")
+    return model
+
+
+def attention(choice: str) -> str:
+    """The attention to use; `auto` is flash_attention_2 where it is installed and there is a GPU, else sdpa."""
+    has_flash = importlib.util.find_spec("flash_attn") is not None
+    if choice == "auto":
+        return "flash_attention_2" if has_flash and torch.cuda.is_available() else "sdpa"
+    if choice == "flash_attention_2" and not has_flash:
+        raise ConfigError(
+            "model.attn_implementation: flash_attention_2 is not installed; use sdpa, or: uv add "
+            "'rankllm-train[flash-attn]'"
+        )
+    return choice
+
+
+def add_lora(model: Any, section: LoraSection, *, kind: str) -> Any:
+    """The model with LoRA adapters, the score layer trained in full. Raises ConfigError where no layer has a name."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = section.target_modules
+    is_classifier = kind != "causal"
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS if is_classifier else TaskType.CAUSAL_LM,
+        r=section.r,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules="all-linear" if targets == ("all-linear",) else list(targets),
+        modules_to_save=["score"] if is_classifier else None,
+        bias="none",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0][:200]}") from None
+
+
+def make_lean(model: Any) -> None:
+    """Bind a forward pass that computes logits at label positions and at one position a row only, or scores.
+
+    The forward takes `input_ids` padded on the right, and `labels` (shifted), `read_positions`, `read_ids` where wanted;
+    it gives `token_logits` (L, V), `read_logits` (B, N) in float32, or `scores` (B,) in float32.
+    """
+    is_classifier = hasattr(model, "score")
+    if not is_classifier and model.get_output_embeddings() is None:
+        raise ContractError(f"{type(model).__name__} has no language-model head that can be read by position")
+    model.forward = MethodType(_score_rows if is_classifier else _read_logits, model)
+
+
+def check_lean(model: Any) -> None:
+    """Compare the lean forward with the model's own on a few tokens.
+
+    Raises ContractError where they differ: the model changes its logits after the head (softcapping, scaling).
+    """
+    ids = torch.arange(1, _PROBE_TOKENS + 1, device=model.device)[None] % model.config.vocab_size
+    last = torch.tensor([_PROBE_TOKENS - 1], device=model.device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        if hasattr(model, "score"):
+            lean = model(input_ids=ids, read_positions=last)["scores"]
+            own = type(model).forward(model, input_ids=ids[:, : _PROBE_TOKENS], use_cache=False).logits[0].float()
+        else:
+            wanted = torch.tensor([[0, 1]], device=model.device)
+            lean = model(input_ids=ids, read_positions=last, read_ids=wanted)["read_logits"][0]
+            own = type(model).forward(model, input_ids=ids, use_cache=False).logits[0, -1, :2].float()
+    model.train(was_training)
+    scale = own.abs().max().clamp(min=1)
+    tolerance = _PROBE_TOLERANCE if model.dtype == torch.float32 else 0.05
+    if not bool(((lean - own).abs() <= tolerance * scale).all()):
+        raise ContractError(
+            f"{type(model).__name__} changes its logits after the head (softcapping or scaling); "
+            "rankllm cannot train it yet"
+        )
+
+
+def _backbone(model: Any, input_ids: Tensor) -> Tensor:
+    backbone = getattr(model, model.base_model_prefix)
+    hidden_BTD: Tensor = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
+    return hidden_BTD
+
+
+def _read_logits(
+    self: Any,
+    input_ids: Tensor,
+    labels: Tensor | None = None,
+    read_positions: Tensor | None = None,
+    read_ids: Tensor | None = None,
+    **ignored: object,  # what PEFT passes along: no mask, no embeddings
+) -> dict[str, Tensor]:
+    hidden_BTD = _backbone(self, input_ids)
+    head = self.get_output_embeddings()
+    out: dict[str, Tensor] = {}
+    if labels is not None:
+        out["token_logits"] = head(hidden_BTD[labels != IGNORED_LABEL])
+    if read_positions is not None and read_ids is not None:
+        hidden_BD = hidden_BTD[torch.arange(len(input_ids), device=input_ids.device), read_positions]
+        out["read_logits"] = _rows_of_head(head, hidden_BD, read_ids)
+    return out
+
+
+def _rows_of_head(head: Any, hidden_BD: Tensor, ids_BN: Tensor) -> Tensor:
+    """logits_BN of the ids alone, in float32: in bf16 close identifiers would tie."""
+    if type(head) is not nn.Linear or hasattr(head.weight, "ds_id"):
+        # Adapted, or its weight is elsewhere until the module is called (ZeRO-3).
+        logits_BN: Tensor = head(hidden_BD).gather(1, ids_BN).float()
+        return logits_BN
+    with torch.autocast(hidden_BD.device.type, enabled=False):
+        logits_BN = torch.einsum("bd,bnd->bn", hidden_BD.float(), head.weight[ids_BN].float())
+        return logits_BN if head.bias is None else logits_BN + head.bias[ids_BN].float()
+
+
+def _score_rows(self: Any, input_ids: Tensor, read_positions: Tensor, **ignored: object) -> dict[str, Tensor]:
+    hidden_BTD = _backbone(self, input_ids)
+    hidden_BD = hidden_BTD[torch.arange(len(input_ids), device=input_ids.device), read_positions]
+    with torch.autocast(hidden_BD.device.type, enabled=False):
+        head_dtype = next(self.score.parameters()).dtype
+        scores_B: Tensor = self.score(hidden_BD.to(head_dtype))[:, 0].float()
+    return {"scores": scores_B}
+
+
+@contextlib.contextmanager
+def _readable_failures(source: str) -> Iterator[None]:
+    """Turn what transformers and the hub raise for a missing model into one line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RankLLMError(
+            f"model {source!r} cannot be loaded: no complete model in a folder of that name, and none to be had from "
+            f"the hub ({reason[:200]}); give another --model-name-or-path"
+        ) from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' notes about loading off the screen; errors stay."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()

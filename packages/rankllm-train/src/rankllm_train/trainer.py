@@ -1,0 +1,237 @@
+"""The loop: transformers' Trainer, with our losses, our counts, our checkpoints and our log.
+
+Checked against transformers 5.23: `_get_num_items_in_batch`, `_save_checkpoint` and `_get_output_dir` are its own
+methods, overridden here because it offers no other place for what they do.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rankllm_core.card import Card, save_card
+from rankllm_core.errors import RankLLMError
+from rankllm_train.checkpoints import aside, reveal, reveal_files, rotate
+from rankllm_train.metrics_log import append_metrics
+from rankllm_train.objectives import Batch, Objective, StepCounts
+from rankllm_train.recipe import Recipe, save_recipe
+
+
+def training_arguments(recipe: Recipe, *, output_dir: Path) -> TrainingArguments:
+    """The Trainer's own arguments for a recipe."""
+    schedule, optim, batch, log = recipe.schedule, recipe.optim, recipe.batch, recipe.logging
+    every = recipe.checkpoint.every
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        per_device_train_batch_size=batch.per_device,
+        gradient_accumulation_steps=batch.accumulation,
+        gradient_checkpointing=batch.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if batch.gradient_checkpointing else None,
+        num_train_epochs=schedule.num_epochs,
+        max_steps=schedule.max_steps or -1,
+        lr_scheduler_type=schedule.lr_scheduler,
+        # Below 1 it is a share of all steps.
+        warmup_steps=schedule.warmup_ratio or schedule.warmup_steps,
+        seed=schedule.seed,
+        learning_rate=optim.learning_rate,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.adam_beta1,
+        adam_beta2=optim.adam_beta2,
+        adam_epsilon=optim.adam_epsilon,
+        max_grad_norm=optim.max_grad_norm,
+        neftune_noise_alpha=optim.noisy_embedding_alpha or None,
+        bf16=recipe.model.precision == "bf16",
+        fp16=recipe.model.precision == "fp16",
+        save_strategy={"epoch": "epoch", "none": "no"}.get(every, "steps"),
+        save_steps=recipe.checkpoint.every_steps or 500,
+        save_only_model=not recipe.checkpoint.resumable,
+        logging_steps=log.every_steps,
+        logging_first_step=True,
+        # A loss that is not a number stops the run; it is not to be averaged away.
+        logging_nan_inf_filter=False,
+        report_to=list(log.report_to) or "none",
+        run_name=log.run_name or None,
+        deepspeed=batch.deepspeed or None,
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        log_level="error",
+        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+    )
+
+
+class RerankerTrainer(Trainer):
+    """Trains one objective and keeps what it trained with its card."""
+
+    # compute_loss divides by the counts of the whole optimizer step; the Trainer is not to divide again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        recipe: Recipe,
+        card: Card,
+        objective: Objective,
+        dataset: Any,
+        collator: Callable[[Sequence[Any]], dict[str, Tensor]],
+        tokenizer: Any,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.recipe = recipe
+        self.card = card
+        self.objective = objective
+        self.output_dir = Path(recipe.checkpoint.output_dir)
+        self._saving_in: Path | None = None
+        self._throughput = _Throughput()
+        super().__init__(
+            model=model,
+            args=training_arguments(recipe, output_dir=self.output_dir),
+            train_dataset=dataset,
+            data_collator=collator,
+            processing_class=tokenizer,
+            callbacks=[_Epochs(dataset), *callbacks],
+        )
+        self._parts = torch.zeros(2, dtype=torch.float64)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """counts_2: target tokens and lists of the whole optimizer step, over all processes."""
+        counts = [torch.stack(self.objective.counts(batch)) for batch in batch_samples]
+        counts_2 = torch.stack(counts).sum(dim=0).to(device) if counts else torch.zeros(2, device=device)
+        if self.args.world_size > 1:
+            counts_2 = self.accelerator.gather(counts_2[None]).sum(dim=0)
+        return counts_2
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """This micro-batch's share of the optimizer step's loss. Raises RankLLMError where it is not a number."""
+        batch: Batch = inputs
+        counts = self.objective.counts(batch) if num_items_in_batch is None else StepCounts(*num_items_in_batch)
+        parts = self.objective.parts(self.objective.sums(model, batch), counts)
+        if not bool(torch.isfinite(parts.total.detach())):
+            raise RankLLMError(self._not_a_number(batch, float(parts.total.detach())))
+        if model.training:
+            self._parts += torch.stack([parts.token_loss, parts.list_loss]).detach().double().cpu()
+            self._throughput.add(batch)
+        # Data parallel takes the mean of the processes' gradients; ours are shares of one sum.
+        loss = parts.total * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
+
+    def _not_a_number(self, batch: Batch, loss: float) -> str:
+        names = ", ".join(self.train_dataset.name(int(index)) for index in batch["indices"][:3])  # type: ignore[union-attr]
+        more = f" and {len(batch['indices']) - 3} more" if len(batch["indices"]) > 3 else ""
+        return (
+            f"step {self.state.global_step + 1}: the loss is {loss} on {names}{more}; "
+            "use a lower --learning-rate, or --set model.precision=fp32"
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss, tokens/s and padding, and write the metrics file."""
+        if "loss" in logs:
+            steps = max(1, self.state.global_step - self._logged_step)
+            parts = self._parts
+            if self.args.world_size > 1:
+                parts = self.accelerator.gather(parts[None].to(self.args.device)).sum(dim=0).cpu()
+            if self.recipe.objective_name == "combined":
+                logs["token_loss"], logs["list_loss"] = (parts / steps).tolist()
+            logs |= self._throughput.read()
+            self._parts = torch.zeros(2, dtype=torch.float64)
+            self._logged_step = self.state.global_step
+        if self.is_world_process_zero():
+            epoch = {} if self.state.epoch is None else {"epoch": self.state.epoch}
+            append_metrics(self.output_dir, {"step": self.state.global_step, **epoch, **logs})
+        super().log(logs, start_time)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._saving_in or self.output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint aside, complete it with card and recipe, and only then give it its name."""
+        name = self._checkpoint_name()
+        self._saving_in = aside(self.output_dir, name)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            folder, self._saving_in = self._saving_in, None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            written = folder / f"checkpoint-{self.state.global_step}"
+            save_recipe(self.recipe, written)
+            save_card(self.card, written)
+            reveal(written, self.output_dir / name)
+            folder.rmdir()
+            rotate(self.output_dir, keep=self.recipe.checkpoint.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _checkpoint_name(self) -> str:
+        if self.recipe.checkpoint.every == "epoch":
+            return f"epoch_{max(0, round(self.state.epoch or 0) - 1)}"
+        return f"step_{self.state.global_step}"
+
+    def save_final(self) -> None:
+        """Put the trained model, tokenizer, card and recipe into the output folder itself."""
+        folder = aside(self.output_dir, "final")
+        self.save_model(str(folder), _internal_call=True)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            save_recipe(self.recipe, folder)
+            save_card(self.card, folder)
+            reveal_files(folder, self.output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
+        """Train, from a checkpoint's step where one is given."""
+        self._logged_step = _step_of(resume_from_checkpoint)
+        self._throughput = _Throughput()
+        return super().train(resume_from_checkpoint, *arguments, **options)
+
+
+def _step_of(checkpoint: Any) -> int:
+    if not checkpoint:
+        return 0
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    return int(state["global_step"])
+
+
+class _Throughput:
+    """Tokens a second, and how many of the positions computed were padding, since the last reading."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._real = 0
+        self._computed = 0
+
+    def add(self, batch: Batch) -> None:
+        self._real += int(batch["lengths"].sum())
+        self._computed += batch["input_ids"].numel()
+
+    def read(self) -> dict[str, float]:
+        elapsed = max(time.perf_counter() - self._started, 1e-9)
+        values = {
+            "tokens_per_s": round(self._real / elapsed, 1),
+            "padding": round(1 - self._real / max(1, self._computed), 4),
+        }
+        self._started, self._real, self._computed = time.perf_counter(), 0, 0
+        return values
+
+
+class _Epochs(TrainerCallback):
+    """Tells the data set which epoch it is in: groups are drawn anew in each."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
+    ) -> None:
+        if hasattr(self._dataset, "set_epoch"):
+            self._dataset.set_epoch(int(state.epoch or 0))

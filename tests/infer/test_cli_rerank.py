@@ -232,7 +232,7 @@ def test_the_originals_names_of_options_are_understood(tmp_path, rankllm, oracle
         f"--qrels_file={tmp_path / 'qrels'}",
         "--top_k_candidates=100",
         "--variable_passages",
-        "--prompt_template_path=src/rank_llm/rerank/prompt_templates/rank_zephyr_template.yaml".rpartition("/")[2],
+        "--prompt_template_path=src/rank_llm/rerank/prompt_templates/rank_zephyr_template.yaml",
         "--context_size=4096",
         "--num_passes=1",
         "--print_prompts_responses",

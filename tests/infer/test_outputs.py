@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_written_scores_strictly_fall_in_single_precision(tmp_path):
     lines = [line.split() for line in run.read_text(encoding="utf-8").splitlines()]
     assert [fields[2] for fields in lines] == [f"d{number}" for number in range(1, 51)]
     read = [struct.unpack("f", struct.pack("f", float(fields[4])))[0] for fields in lines]
-    assert all(later < earlier for earlier, later in zip(read, read[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(read))
 
 
 def files_in(folder):
@@ -132,10 +133,15 @@ def test_an_error_leaves_no_file_and_an_old_one_as_it_was(tmp_path, error):
     """Nothing is half-written, whatever stops the run."""
     (tmp_path / "run").write_text("old\n", encoding="utf-8")
     files = OutputFiles(run=tmp_path / "run", results=tmp_path / "results", trace=tmp_path / "trace")
-    with pytest.raises(type(error)), open_outputs(files) as writer:
-        writer.write(result())
-        assert len(files_in(tmp_path)) == 4
-        raise error
+
+    def stop():
+        with open_outputs(files) as writer:
+            writer.write(result())
+            assert len(files_in(tmp_path)) == 4
+            raise error
+
+    with pytest.raises(type(error)):
+        stop()
     assert files_in(tmp_path) == ["run"]
     assert (tmp_path / "run").read_text(encoding="utf-8") == "old\n"
 

@@ -162,6 +162,18 @@ def test_a_flow_with_many_prompts_gets_its_answers_in_their_order():
     assert sorted(closed) == ["q0", "q1", "q2"]
 
 
+def test_each_result_is_told_as_soon_as_it_is_there():
+    """Long before its turn in the file's order: what is done must not be lost when a run is killed."""
+    finished = []
+    pool = FlowPool(ScriptedEngine(answer_by(number), batch_size=64))
+    requests = [make_request("long", 100), make_request("short", 5), make_request("empty", 0)]
+    results = pool.run(requests, lambda r: rerank_listwise(r, make_plan(), WordWriter()), on_finished=finished.append)
+    handed_on = list(results)
+    assert [result.query.qid for result in finished] == ["empty", "short", "long"]
+    assert [result.query.qid for result in handed_on] == ["long", "short", "empty"]
+    assert sorted(map(id, finished)) == sorted(map(id, handed_on))
+
+
 def test_no_requests_no_results():
     """An empty file is reranked in no time."""
     assert rerank(ScriptedEngine(noisy), [], make_plan()) == []

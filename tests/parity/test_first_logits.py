@@ -19,8 +19,8 @@ from rankllm_infer.listwise import order_by_score
 
 TOLERANCE = 1e-3
 """Of a logit; attention kernels differ by 3e-5. The smallest gap between neighbours in a recorded order is 6e-3."""
-LONG = 1100
-"""Tokens above which a prompt takes seconds on one core."""
+LONG = 525
+"""Tokens above which a prompt takes a second or more on one core."""
 
 
 def recorded(kind):
@@ -61,15 +61,15 @@ def check_first(loaded, rows):
 def test_identifier_logits_and_orders_are_those_recorded(smollm2_fp32):
     """Letters and digits, every identifier of the window, none cut off."""
     rows = [row for row in recorded("model") if len(row["input_ids"]) <= LONG]
-    assert len(rows) == 11
+    assert len(rows) == 5
     check_first(smollm2_fp32, rows)
 
 
 @pytest.mark.slow
 def test_identifier_logits_and_orders_of_full_windows_are_those_recorded(smollm2_fp32):
-    """The longer ones."""
+    """The longer ones, up to twenty passages."""
     rows = [row for row in recorded("model") if len(row["input_ids"]) > LONG]
-    assert len(rows) == 6
+    assert len(rows) == 12
     check_first(smollm2_fp32, rows)
 
 

@@ -83,6 +83,7 @@ def test_an_eos_that_ends_the_pair_is_where_the_score_is_read(recorded, classifi
         assert found == pytest.approx(group["v2_append_eos"]["scores_at_eos_by_mask"], abs=TOLERANCE), group["id"]
 
 
+@pytest.mark.slow
 def test_a_score_does_not_depend_on_its_batch(recorded, classifier):
     """Batches of 1, 3 and 8, in either order: the same to the fifth decimal."""
     pairs = [ids for group in recorded[1][:4] for ids in group["v1"]["input_ids"][:2]]

@@ -15,8 +15,11 @@ import click
 import pytest
 from shared_files import REPOSITORY
 
-from rankllm_infer.cli import cli
+from rankllm_infer.cli import cli as infer
+from rankllm_train.cli import cli as train
 
+OURS: dict[str, click.Group] = {"rankllm-infer": infer, "train": train, "rankllm-train": train}
+"""Each program's name on the command line, and what parses its arguments."""
 PAGES = [
     REPOSITORY / "README.md",
     REPOSITORY / "CONTRIBUTING.md",
@@ -27,6 +30,8 @@ PAGES = [
 ]
 _FENCED = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"\w+=")
+_WITH_VALUE = ("--package", "--group", "--extra", "--with", "--python")
+"""Options of `uv run` that take a value."""
 _SEPARATORS = {"|", "||", "&&", ";", "&"}
 
 
@@ -67,31 +72,26 @@ def shell_commands(script: str) -> Iterator[list[str]]:
         yield words
 
 
-def arguments_of_rankllm_infer(words: list[str]) -> list[str] | None:
-    """What follows the program's name, plain or behind `uv run ...`; None where another program is called."""
+def own_program(words: list[str]) -> list[str]:
+    """The program's name and its arguments, plain or behind `uv run ...`; empty where the program is not one of ours."""
     while words and _ASSIGNMENT.match(words[0]):
         words = words[1:]
-    if words[:1] == ["rankllm-infer"]:
-        return words[1:]
-    if words[:2] != ["uv", "run"]:
-        return None
-    position = 2
-    while position < len(words) and words[position].startswith("-"):
-        position += 2 if words[position] in ("--package", "--group", "--extra", "--with") else 1
-    return words[position + 1 :] if words[position : position + 1] == ["rankllm-infer"] else None
+    if words[:2] == ["uv", "run"]:
+        words = words[2:]
+        while words and words[0].startswith("-"):
+            words = words[2 if words[0] in _WITH_VALUE else 1 :]
+    return words if words and words[0] in OURS else []
 
 
-def parse(arguments: list[str], group: click.Group = cli, parent: click.Context | None = None) -> None:
+def parse(command: click.Command, arguments: list[str], parent: click.Context | None = None) -> None:
     """Parse as click would, without running anything. Raises click.UsageError where click would."""
-    if not arguments or arguments == ["--help"] or arguments == ["--version"]:
+    if {"--help", "--version"} & set(arguments):
         return
-    context = click.Context(group, info_name=group.name, parent=parent, **group.context_settings)
-    name, command, rest = group.resolve_command(context, arguments)
-    assert command is not None
+    context = command.make_context(command.name, list(arguments), parent=parent)
     if isinstance(command, click.Group):
-        parse(rest, command, context)
-    elif "--help" not in rest:
-        command.make_context(name, rest, parent=context)
+        _, below, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert below is not None
+        parse(below, rest, context)
 
 
 def told(language: str) -> list[Block]:
@@ -99,10 +99,10 @@ def told(language: str) -> list[Block]:
 
 
 COMMANDS = [
-    pytest.param(arguments, id=f"{block.where} {' '.join(arguments)[:60]}")
+    pytest.param(command, id=f"{block.where} {' '.join(command)[:60]}")
     for block in told("bash")
     for words in shell_commands(block.body)
-    if (arguments := arguments_of_rankllm_infer(words)) is not None
+    if (command := own_program(words))
 ]
 PROGRAMS = [pytest.param(block.body, id=block.where) for block in told("python")]
 
@@ -114,23 +114,29 @@ def test_a_script_is_split_into_its_commands():
 printf 'a b\\n' | rankllm-infer rerank --query "what is | that" \\
   --passages - > out.txt  # more
 KEY=x uv run --package rankllm-infer --group demo rankllm-infer demo
-pip install rankllm-infer
+uv run --package rankllm-train --exact train listwise --recipe x && pip install rankllm-infer
 """
-    found = [arguments_of_rankllm_infer(words) for words in shell_commands(script)]
-    assert [arguments for arguments in found if arguments is not None] == [
-        ["rerank", "--query", "what is | that", "--passages", "-"],
-        ["demo"],
+    assert [command for words in shell_commands(script) if (command := own_program(words))] == [
+        ["rankllm-infer", "rerank", "--query", "what is | that", "--passages", "-"],
+        ["rankllm-infer", "demo"],
+        ["train", "listwise", "--recipe", "x"],
     ]
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["rerank", "--model-path", "m", "--no-such-option"], ["no-such-command"], ["demo", "--method", "no-such-method"]],
+    "command",
+    [
+        ["rankllm-infer", "rerank", "--model-path", "m", "--no-such-option"],
+        ["rankllm-infer", "no-such-command"],
+        ["rankllm-infer", "prompts", "no-such-command"],
+        ["rankllm-infer", "demo", "--method", "no-such-method"],
+        ["train", "listwise", "--no-such-option"],
+    ],
 )
-def test_a_command_that_does_not_exist_is_noticed(arguments):
+def test_a_command_that_does_not_exist_is_noticed(command):
     """What the next test relies on."""
     with pytest.raises(click.UsageError):
-        parse(arguments)
+        parse(OURS[command[0]], command[1:])
 
 
 def test_the_readme_shows_commands_and_python():
@@ -141,10 +147,10 @@ def test_the_readme_shows_commands_and_python():
     assert len(COMMANDS) >= 5
 
 
-@pytest.mark.parametrize("arguments", COMMANDS)
-def test_every_command_parses(arguments):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_parses(command):
     """Each option exists and takes what it is given."""
-    parse(list(arguments))
+    parse(OURS[command[0]], command[1:])
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

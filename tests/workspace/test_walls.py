@@ -17,7 +17,16 @@ SOURCES = {
     "rankllm_infer": REPOSITORY / "packages/rankllm-infer/src/rankllm_infer",
     "rankllm_train": REPOSITORY / "packages/rankllm-train/src/rankllm_train",
 }
-HEAVY_ROOMS = {"rankllm_infer.engines.transformers", "rankllm_infer.engines.loading"}
+HEAVY_ROOMS = {
+    "rankllm_infer.engines.transformers",
+    "rankllm_infer.engines.loading",
+    "rankllm_train.data_listwise",
+    "rankllm_train.data_pointwise",
+    "rankllm_train.losses",
+    "rankllm_train.models",
+    "rankllm_train.objectives",
+    "rankllm_train.trainer",
+}
 """Modules that import heavy packages as soon as they are imported themselves."""
 LIGHT_PACKAGES = {"click", "ftfy", "yaml"}
 """What any module may import at the top."""

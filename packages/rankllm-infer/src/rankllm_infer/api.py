@@ -112,13 +112,16 @@ def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, 
 
 def _local(model: str, options: RerankOptions) -> Reranker:
     from rankllm_infer.engines.hub import adapter_config, has_score_head, locate_model
-    from rankllm_infer.engines.loading import load_model
-    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
 
     folder = locate_model(model, weights=False)
     resolved = resolve_card(model, options, folder=folder, score_head=has_score_head(model))
     card = resolved.card
+    plan = _plan(card, options)
     _check_base(card, adapter_config(model), options)
+    # Only now: importing torch takes seconds, and what is wrong up to here is said at once.
+    from rankllm_infer.engines.loading import load_model
+    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
+
     cap_threads()
     uses_head = isinstance(card, PointwiseCard) and card.head == "sequence-classification"
     loaded = load_model(
@@ -134,10 +137,11 @@ def _local(model: str, options: RerankOptions) -> Reranker:
     )
     description = f"{model} on {loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
     writer = token_writer(card, loaded.tokenizer)
-    if isinstance(card, ListwiseCard):
-        card, note = _within_positions(card, loaded, options)
-        resolved = replace(resolved, card=card, warnings=(*resolved.warnings, *note))
-    return _reranker(engine, card, writer, resolved, options, description)
+    if isinstance(plan, ListwisePlan):
+        fitting, note = _within_positions(plan.card, loaded, options)
+        plan = replace(plan, card=fitting)
+        resolved = replace(resolved, warnings=(*resolved.warnings, *note))
+    return _reranker(engine, plan, writer, resolved, description)
 
 
 def token_writer(card: Card, tokenizer: Any) -> PromptWriter | PairWriter:
@@ -167,7 +171,7 @@ def _served(model: str, options: RerankOptions) -> Reranker:
     from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions
 
     resolved = resolve_card(model, options, folder=None, score_head=False)
-    card = resolved.card
+    plan = _plan(resolved.card, options)
     server = OpenAIOptions(
         base_url=options.base_url or "",
         model=model,
@@ -175,9 +179,9 @@ def _served(model: str, options: RerankOptions) -> Reranker:
         timeout_s=options.timeout_s,
         concurrency=options.concurrency,
     )
-    writer = message_writer(card)
+    writer = message_writer(resolved.card)
     resolved = replace(resolved, warnings=(*resolved.warnings, *_doubts_about(server)))
-    return _reranker(OpenAIEngine(server), card, writer, resolved, options, f"{model} at {server.shown_url}")
+    return _reranker(OpenAIEngine(server), plan, writer, resolved, f"{model} at {server.shown_url}")
 
 
 def _doubts_about(server: OpenAIOptions) -> tuple[str, ...]:
@@ -197,28 +201,28 @@ def _doubts_about(server: OpenAIOptions) -> tuple[str, ...]:
 
 def _reranker(
     engine: Engine,
-    card: Card,
+    plan: ListwisePlan | PointwisePlan,
     writer: PromptWriter | PairWriter,
     resolved: ResolvedCard,
-    options: RerankOptions,
     description: str,
 ) -> Reranker:
-    plan: ListwisePlan | PointwisePlan
+    description = f"{plan.card.kind}, {description} ({resolved.origin})"
+    return Reranker(engine, plan, writer, warnings=resolved.warnings, description=description)
+
+
+def _plan(card: Card, options: RerankOptions) -> ListwisePlan | PointwisePlan:
+    """What the card and the options ask for. Reads the few-shot file, before a model is loaded in vain."""
     if isinstance(card, PointwiseCard):
-        plan = PointwisePlan(card=card, top_k_candidates=options.top_k_candidates, with_trace=options.with_trace)
-    else:
-        plan = ListwisePlan(
-            card=card,
-            num_passes=options.num_passes,
-            top_k_candidates=options.top_k_candidates,
-            shuffle_seed=options.seed if options.shuffle_candidates else None,
-            system_message=options.system_message,
-            few_shot=_few_shot(options),
-            short_windows=options.variable_passages,
-            with_trace=options.with_trace,
-        )
-    return Reranker(
-        engine, plan, writer, warnings=resolved.warnings, description=f"{card.kind}, {description} ({resolved.origin})"
+        return PointwisePlan(card=card, top_k_candidates=options.top_k_candidates, with_trace=options.with_trace)
+    return ListwisePlan(
+        card=card,
+        num_passes=options.num_passes,
+        top_k_candidates=options.top_k_candidates,
+        shuffle_seed=options.seed if options.shuffle_candidates else None,
+        system_message=options.system_message,
+        few_shot=_few_shot(options),
+        short_windows=options.variable_passages,
+        with_trace=options.with_trace,
     )
 
 
@@ -239,7 +243,9 @@ def check_identifiers(safe: SafeTokenizer, card: ListwiseCard) -> None:
 
 
 def _check_base(card: Card, adapter: Mapping[str, object] | None, options: RerankOptions) -> None:
-    """An adapter belongs to the model it was trained on."""
+    """An adapter belongs to the model it was trained on; another model has no base."""
+    if adapter is None and options.base_model is not None:
+        raise ConfigError("--base-model has no effect: the model is no adapter; leave it out")
     if adapter is None or card.base_model is None or options.base_model is not None:
         return
     named = str(adapter.get("base_model_name_or_path", ""))

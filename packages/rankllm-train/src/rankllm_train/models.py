@@ -30,7 +30,7 @@ def load_tokenizer(section: ModelSection) -> Any:
     """The model's tokenizer. Raises RankLLMError where there is none."""
     from transformers import AutoTokenizer
 
-    with quiet(), _readable_failures(section.name_or_path):
+    with quiet(), readable_failures(section.name_or_path):
         return AutoTokenizer.from_pretrained(section.name_or_path, trust_remote_code=section.trust_remote_code)
 
 
@@ -46,7 +46,7 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     half = _HALF.get(section.precision, torch.float32)
     dtype = half if lora.enabled or deepspeed else torch.float32
     set_seed(seed)
-    with quiet(), _readable_failures(section.name_or_path):
+    with quiet(), readable_failures(section.name_or_path):
         model = _load(section, kind, dtype)
     model.config.use_cache = False
     if kind != "causal":
@@ -203,7 +203,7 @@ def _score_rows(self: Any, input_ids: Tensor, read_positions: Tensor, **ignored:
 
 
 @contextlib.contextmanager
-def _readable_failures(source: str) -> Iterator[None]:
+def readable_failures(source: str) -> Iterator[None]:
     """Turn what transformers and the hub raise for a missing model into one line."""
     try:
         yield

@@ -113,7 +113,7 @@ class ObjectiveSection:
     """Listwise: generation, ranking, combined. Pointwise: cross-entropy, kl, margin. Empty: the first of them."""
     ranking_loss: str = "ranknet"
     """Listwise, ranking and combined: ranknet, listnet or lambda."""
-    weighted: bool = True
+    weighted: bool = False
     """RankNet: weigh pair (i, j) by 1 / (rank_i + rank_j) (FIRST, arXiv:2406.15657)."""
     ranking_weight: float | None = None
     """Combined: what the ranking loss is multiplied by. Null: the originals' 10 for weighted ranknet, 0.1 for listnet,

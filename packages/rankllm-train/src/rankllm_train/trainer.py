@@ -7,19 +7,22 @@ methods, overridden here because it offers no other place for what they do.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rankllm_core.card import Card, save_card
 from rankllm_core.errors import RankLLMError
 from rankllm_train.checkpoints import aside, reveal, reveal_files, rotate
 from rankllm_train.metrics_log import append_metrics
+from rankllm_train.models import quiet
 from rankllm_train.objectives import Batch, Objective, StepCounts
 from rankllm_train.recipe import Recipe, save_recipe
 
@@ -32,8 +35,7 @@ def training_arguments(recipe: Recipe, *, output_dir: Path) -> TrainingArguments
         output_dir=str(output_dir),
         per_device_train_batch_size=batch.per_device,
         gradient_accumulation_steps=batch.accumulation,
-        gradient_checkpointing=batch.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if batch.gradient_checkpointing else None,
+        **(_checkpointing_of_activations() if batch.gradient_checkpointing else {}),
         num_train_epochs=schedule.num_epochs,
         max_steps=schedule.max_steps or -1,
         lr_scheduler_type=schedule.lr_scheduler,
@@ -68,6 +70,13 @@ def training_arguments(recipe: Recipe, *, output_dir: Path) -> TrainingArguments
     )
 
 
+def _checkpointing_of_activations() -> dict[str, Any]:
+    """Gradient checkpointing; the argument was renamed in transformers 5.23."""
+    known = {field.name for field in fields(TrainingArguments)}
+    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+
+
 class RerankerTrainer(Trainer):
     """Trains one objective and keeps what it trained with its card."""
 
@@ -100,6 +109,7 @@ class RerankerTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=[_Epochs(dataset), *callbacks],
         )
+        self.remove_callback(PrinterCallback)
         self._parts = torch.zeros(2, dtype=torch.float64)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
@@ -159,32 +169,39 @@ class RerankerTrainer(Trainer):
         name = self._checkpoint_name()
         self._saving_in = aside(self.output_dir, name)
         try:
-            super()._save_checkpoint(model, trial)
+            with quiet():
+                super()._save_checkpoint(model, trial)
         finally:
             folder, self._saving_in = self._saving_in, None
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             written = folder / f"checkpoint-{self.state.global_step}"
-            save_recipe(self.recipe, written)
-            save_card(self.card, written)
+            self._complete(written)
             reveal(written, self.output_dir / name)
             folder.rmdir()
             rotate(self.output_dir, keep=self.recipe.checkpoint.keep)
         self.accelerator.wait_for_everyone()
 
+    def _complete(self, folder: Path) -> None:
+        # The Trainer's pickle of its arguments; the recipe says the same as text.
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        save_recipe(self.recipe, folder)
+        save_card(self.card, folder)
+
     def _checkpoint_name(self) -> str:
         if self.recipe.checkpoint.every == "epoch":
-            return f"epoch_{max(0, round(self.state.epoch or 0) - 1)}"
+            # An epoch that --max-train-steps cut short has a number of its own.
+            return f"epoch_{max(0, math.ceil(self.state.epoch or 0) - 1)}"
         return f"step_{self.state.global_step}"
 
     def save_final(self) -> None:
         """Put the trained model, tokenizer, card and recipe into the output folder itself."""
         folder = aside(self.output_dir, "final")
-        self.save_model(str(folder), _internal_call=True)
+        with quiet():
+            self.save_model(str(folder), _internal_call=True)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            save_recipe(self.recipe, folder)
-            save_card(self.card, folder)
+            self._complete(folder)
             reveal_files(folder, self.output_dir)
         self.accelerator.wait_for_everyone()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import NoReturn
 
@@ -68,6 +69,8 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the program. Errors of the user are one line; bugs keep their traceback."""
     signal.signal(signal.SIGTERM, _terminate)
+    # What transformers will change one day is for programmers.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

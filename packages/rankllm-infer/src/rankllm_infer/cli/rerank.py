@@ -242,16 +242,27 @@ def _options(given: Mapping[str, Any]) -> RerankOptions:
     dtypes = {given["dtype"], "bfloat16" if given["bf16"] else None, "float16" if given["fp16"] else None} - {None}
     if len(dtypes) > 1:
         raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
-    names = [name for name in RerankOptions.__dataclass_fields__ if name in given and name != "dtype"]
+    names = [name for name in RerankOptions.__dataclass_fields__ if name in given and name not in ("dtype", "template")]
     try:
         return RerankOptions(
             **{name: given[name] for name in names},
+            template=_template(given["template"]),
             dtype=next(iter(dtypes), "auto"),
             api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
             with_trace=given["trace"] is not None,
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
+
+
+_ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
+
+
+def _template(asked: str | None) -> str | None:
+    """The template asked for; of the originals' own files, which are in their repository, the one that ships."""
+    if asked is None or Path(asked).exists():
+        return asked
+    return asked.removeprefix(_ORIGINALS_FOLDER)
 
 
 def _output_files(given: Mapping[str, Any]) -> OutputFiles:

@@ -1,0 +1,25 @@
+"""`train merge`."""
+
+from __future__ import annotations
+
+import click
+
+from rankllm_train.cli import SETTINGS
+
+
+@click.command("merge", context_settings=SETTINGS)
+@click.argument("adapter")
+@click.argument("out")
+@click.option("--base-model", help="In place of the base that the adapter names.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the merged weights.",
+)
+def command(adapter: str, out: str, base_model: str | None, dtype: str) -> None:
+    """Merge the LoRA adapter in folder ADAPTER into its base and write the whole model, with its card, to OUT."""
+    from rankllm_train.merge import merge
+
+    click.echo(merge(adapter, out, base_model=base_model, dtype=dtype))

@@ -1,0 +1,198 @@
+"""Options that stand for values of a recipe: a table of names, and what a command line changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.decorators import FC
+
+from rankllm_core.errors import ConfigError
+from rankllm_train.cli import say
+from rankllm_train.recipe import OBJECTIVES, RANKING_LOSSES, Recipe, load_recipe, parse_setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeOption:
+    """An option that sets one value of a recipe."""
+
+    names: tuple[str, ...]
+    path: str
+    """`section.key`."""
+    kind: Any
+    """A click type, or bool for a switch with its `--no-` form."""
+    help: str
+
+
+def _option(names: str, path: str, kind: Any, text: str) -> RecipeOption:
+    return RecipeOption(names=tuple(names.split()), path=path, kind=kind, help=text)
+
+
+_SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
+
+COMMON = (
+    _option("--model-name-or-path", "model.name_or_path", str, "A folder or a hub name."),
+    _option("--attn-implementation", "model.attn_implementation", str, "auto, sdpa, flash_attention_2 or eager."),
+    _option("--trust-remote-code", "model.trust_remote_code", bool, "Run code that comes with the model."),
+    _option("--train-dataset-path --dataset-name", "data.train", str, "A file, or a Hugging Face data set."),
+    _option("--max-train-samples", "data.max_records", int, "Use the first so many records; 0: all."),
+    _option("--bad-records", "data.bad_records", click.Choice(["error", "skip"]), "What to do with malformed ones."),
+    _option("--bos", "prompt.bos", click.Choice(["single", "double"]), "double: as the published checkpoints."),
+    _option("--prompt-template-path", "prompt.template", str, "A template's name or YAML file, for the card."),
+    _option("--num-train-epochs", "schedule.num_epochs", float, "Passes over the data."),
+    _option("--max-train-steps --max-steps", "schedule.max_steps", int, "Optimizer steps; 0: by epochs."),
+    _option("--seed", "schedule.seed", int, "Of everything random."),
+    _option("--lr-scheduler-type", "schedule.lr_scheduler", click.Choice(_SCHEDULERS), "The learning rate's course."),
+    _option("--num-warmup-steps --warmup-steps", "schedule.warmup_steps", int, "Steps until the full rate."),
+    _option("--warmup-ratio", "schedule.warmup_ratio", float, "The same as a share of all steps."),
+    _option("--per-device-train-batch-size", "batch.per_device", int, "Records (pointwise: groups) at once."),
+    _option("--gradient-accumulation-steps", "batch.accumulation", int, "Forward passes an optimizer step."),
+    _option("--gradient-checkpointing", "batch.gradient_checkpointing", bool, "Less memory, more time."),
+    _option("--deepspeed", "batch.deepspeed", str, "A DeepSpeed configuration file."),
+    _option("--learning-rate", "optim.learning_rate", float, "At its highest."),
+    _option("--weight-decay", "optim.weight_decay", float, "Of AdamW."),
+    _option("--max-grad-norm", "optim.max_grad_norm", float, "Gradients are scaled down to it; 0: never."),
+    _option("--noisy-embedding-alpha", "optim.noisy_embedding_alpha", float, "NEFTune; 0: no noise."),
+    _option("--lora", "lora.enabled", bool, "Train adapters in place of all weights."),
+    _option("--lora-r", "lora.r", int, "Rank of the adapters."),
+    _option("--lora-alpha", "lora.alpha", int, "Adapters are scaled by alpha / r."),
+    _option("--lora-dropout", "lora.dropout", float, "Dropout on what goes into the adapters."),
+    _option("--lora-target-modules", "lora.target_modules", str, "Names with commas between, or all-linear."),
+    _option("--output-dir", "checkpoint.output_dir", str, "Folder of the trained model."),
+    _option("--checkpointing-steps --save-steps", "checkpoint.every", str, "epoch, none, or a number of steps."),
+    _option("--save-total-limit", "checkpoint.keep", int, "Checkpoints to keep; 0: all."),
+    _option("--logging-steps", "logging.every_steps", int, "Steps between two entries."),
+    _option("--report-to", "logging.report_to", str, "Trackers: tensorboard, wandb, ... or all."),
+)
+LISTWISE = (
+    _option("--objective", "objective.name", click.Choice(OBJECTIVES["listwise"]), "What is minimised."),
+    _option("--ranking-loss", "objective.ranking_loss", click.Choice(RANKING_LOSSES), "Of ranking and combined."),
+    _option("--weighted", "objective.weighted", bool, "RankNet: weigh pairs by 1 / (rank_i + rank_j)."),
+    _option("--ranking-weight", "objective.ranking_weight", float, "Of the ranking loss in the combined one."),
+    _option("--identifiers", "data.identifiers", click.Choice(["keep", "alpha", "numeric"]), "Convert the records'."),
+    _option("--overlong", "data.overlong", click.Choice(["error", "skip"]), "What to do over the context size."),
+    _option("--context-size", "prompt.context_tokens", int, "Tokens of prompt and answer."),
+    _option("--window-size", "prompt.window_size", int, "Passages in a window at inference, for the card."),
+    _option("--stride", "prompt.stride", int, "Ranks the window moves at inference, for the card."),
+    _option("--max-passage-words", "prompt.max_passage_words", int, "Words of a passage at inference, for the card."),
+)
+POINTWISE = (
+    _option("--objective", "objective.name", click.Choice(OBJECTIVES["pointwise"]), "kl and margin need a teacher."),
+    _option("--train-n-passages --train-group-size", "data.group_size", int, "Passages in a group."),
+    _option("--q-max-len", "prompt.query_tokens", int, "Tokens of the query part."),
+    _option("--p-max-len", "prompt.passage_tokens", int, "Tokens of the passage part."),
+    _option("--append-eos", "prompt.append_eos", bool, "EOS behind the pair (--input-format v2)."),
+    _option("--head", "prompt.head", click.Choice(["sequence-classification", "yes-no"]), "Where the score is read."),
+    _option("--positive-passage-no-shuffle", "data.positive_no_shuffle", bool, "Always the first positive."),
+    _option("--negative-passage-no-shuffle", "data.negative_no_shuffle", bool, "Always the first negatives."),
+)
+FORMATS = {"v1": "rankllama", "v2": "rankllama-v2"}
+IGNORED_VALUES = (
+    "--dataset-proc-num",
+    "--preprocessing-num-workers",
+    "--cache-dir",
+    "--config-name",
+    "--model-type",
+    "--dataloader-num-workers",
+)
+IGNORED_SWITCHES = ("--overwrite-cache", "--low-cpu-mem-usage", "--do-train")
+
+
+def key_of(path: str) -> str:
+    """What a recipe option is called among the parameters of a command."""
+    return "recipe__" + path.replace(".", "__")
+
+
+def recipe_options(options: Sequence[RecipeOption]) -> Callable[[FC], FC]:
+    """All options of a table, none with a default: what is not said is the recipe's."""
+
+    def decorate(command: FC) -> FC:
+        for option in reversed(options):
+            names = [f"{n}/--no-{n.removeprefix('--')}" if option.kind is bool else n for n in option.names]
+            kind = {} if option.kind is bool else {"type": option.kind}
+            command = click.option(*names, key_of(option.path), default=None, help=option.help, **kind)(command)
+        return command
+
+    return decorate
+
+
+def shared_options(command: FC) -> FC:
+    """Options that are more than one value of a recipe, and those of the originals that do nothing."""
+    for decorate in (
+        *(_ignored(name, takes_value=True) for name in IGNORED_VALUES),
+        *(_ignored(name, takes_value=False) for name in IGNORED_SWITCHES),
+        click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any value of the recipe."),
+        click.option("--with-tracking/--no-with-tracking", default=None, help="Report to trackers (all installed)."),
+        click.option("--fp16/--no-fp16", default=None, help="float16; --no-fp16: float32."),
+        click.option("--bf16/--no-bf16", default=None, help="bfloat16; --no-bf16: float32."),
+        click.option("--recipe", help="A recipe's name (see `train recipes`) or YAML file."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
+    def warn(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+        if value is not None:
+            say(f"Warning: {name} has no effect in rankllm and is ignored")
+
+    if takes_value:
+        return click.option(name, type=click.UNPROCESSED, hidden=True, expose_value=False, callback=warn)
+    switch = f"{name}/--no-{name.removeprefix('--')}"
+    return click.option(switch, default=None, hidden=True, expose_value=False, callback=warn)
+
+
+def resolve_recipe(method: str, given: Mapping[str, Any]) -> Recipe:
+    """The recipe in force: the named one, then the options, then `--set`. Raises ConfigError."""
+    name = given.get("recipe")
+    base = load_recipe(name) if name else Recipe(method=method)
+    if base.method != method:
+        raise ConfigError(f"--recipe {name}: is for `train {base.method}`, not `train {method}`")
+    recipe = base.changed(_overrides(given), where="")
+    recipe = recipe.changed(dict(parse_setting(text) for text in given.get("settings", ())), where="--set ")
+    _refuse_idle(recipe, given)
+    return recipe
+
+
+def _overrides(given: Mapping[str, Any]) -> dict[str, object]:
+    """`section.key` -> value, of the options that were given."""
+    changes = {
+        key.removeprefix("recipe__").replace("__", "."): value
+        for key, value in given.items()
+        if key.startswith("recipe__") and value is not None
+    }
+    for flag, precision in (("bf16", "bf16"), ("fp16", "fp16")):
+        if given.get(flag) is not None:
+            changes.setdefault("model.precision", precision if given[flag] else "fp32")
+    if given.get("bf16") and given.get("fp16"):
+        raise ConfigError("--bf16 and --fp16: give one of them")
+    if given.get("fp16"):
+        changes["model.precision"] = "fp16"
+    if given.get("input_format"):
+        changes["prompt.template"] = FORMATS[given["input_format"]]
+    if given.get("with_tracking") is not None:
+        tracked = changes.get("logging.report_to", "all")
+        changes["logging.report_to"] = tracked if given["with_tracking"] else ()
+    # The recipe's way of saying it gives way to the command line's.
+    if "schedule.warmup_steps" in changes:
+        changes.setdefault("schedule.warmup_ratio", 0.0)
+    if "schedule.warmup_ratio" in changes:
+        changes.setdefault("schedule.warmup_steps", 0)
+    return changes
+
+
+def _refuse_idle(recipe: Recipe, given: Mapping[str, Any]) -> None:
+    """Raise ConfigError for options that would change nothing."""
+    for option in (*COMMON, *LISTWISE):
+        if given.get(key_of(option.path)) in (None, False):
+            continue
+        section = option.path.partition(".")[0]
+        if section == "lora" and not recipe.lora.enabled:
+            raise ConfigError(f"{option.names[0]}: has no effect without --lora")
+        is_of_ranking = option.path in ("objective.ranking_loss", "objective.weighted")
+        if is_of_ranking and recipe.objective_name == "generation":
+            raise ConfigError(f"{option.names[0]}: has no effect with --objective generation; use ranking or combined")
+        if option.path == "objective.ranking_weight" and recipe.objective_name != "combined":
+            raise ConfigError(f"{option.names[0]}: has no effect without --objective combined")

@@ -1,0 +1,45 @@
+"""What `train listwise` and `train pointwise` do once their recipe is known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.decorators import FC
+
+from rankllm_train.cli import say
+from rankllm_train.cli.options import resolve_recipe
+
+
+def run_options(command: FC) -> FC:
+    """Options of a run that are no part of its recipe."""
+    for decorate in (
+        click.option(
+            "--overwrite-output-dir/--no-overwrite-output-dir",
+            "overwrite",
+            default=False,
+            help="Delete the checkpoints of an earlier run in --output-dir.",
+        ),
+        click.option("--resume-from-checkpoint", "resume_from", help="A checkpoint's folder, or `latest`."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def run(method: str, given: dict[str, Any]) -> None:
+    """Train, and say where the model is."""
+    recipe = resolve_recipe(method, given)
+    is_first = os.environ.get("RANK", "0") == "0"
+    tell: Callable[[str], None] = say if is_first else lambda line: None
+    tell("loading ...")
+    from rankllm_train.api import train
+    from rankllm_train.progress import Progress
+
+    result = train(
+        recipe, resume_from=given["resume_from"], overwrite=given["overwrite"], say=tell, callbacks=[Progress(tell)]
+    )
+    tell(f"{result.steps} steps, mean loss {result.loss:.4f}; use it: rankllm-infer rerank --model-path ...")
+    if is_first:
+        click.echo(result.output_dir)

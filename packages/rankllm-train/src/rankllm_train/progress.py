@@ -1,0 +1,62 @@
+"""What a person sees of a run: a progress bar on a terminal, a line an entry elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+_SHOWN = {
+    "loss": ("loss", "{:.4f}"),
+    "token_loss": ("token", "{:.4f}"),
+    "list_loss": ("list", "{:.4f}"),
+    "learning_rate": ("lr", "{:.2e}"),
+    "grad_norm": ("grad", "{:.2f}"),
+    "tokens_per_s": ("tok/s", "{:.0f}"),
+}
+
+
+class Progress(TrainerCallback):
+    """Shows how far the run is, its loss and its speed. say: writes a line where there is no terminal."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._bar: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
+    ) -> None:
+        if state.is_world_process_zero and sys.stderr.isatty():
+            self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
+    ) -> None:
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **arguments: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        shown = {name: text.format(logs[key]) for key, (name, text) in _SHOWN.items() if key in logs}
+        if self._bar is not None:
+            self._bar.set_postfix(shown)
+        else:
+            values = " ".join(f"{name} {value}" for name, value in shown.items())
+            self._say(f"step {state.global_step}/{state.max_steps} {values}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -310,7 +310,7 @@ def test_the_same_list_is_reranked_the_same_whatever_runs_beside_it(tiny_causal)
     assert docids(alone) == docids(among)
 
 
-def test_shuffling_depends_on_the_seed_and_the_query_alone(tiny_causal):
+def test_shuffling_depends_on_the_seed_and_the_query_alone():
     """The same seed gives the same list; what the model sees first differs from first-stage order."""
     seen = []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 
 import pytest
 from chat_server import serving
@@ -57,6 +59,7 @@ def test_a_generated_ranking_becomes_a_run(tmp_path, rankllm, oracle, requests):
     done = rankllm("rerank", *oracle, "--requests", requests, "--output", tmp_path / "out.trec")
     assert (done.code, done.out) == (0, "")
     assert (tmp_path / "out.trec").read_text(encoding="utf-8") == BEST_RUN
+    assert "3/3" in done.err
     assert "3 queries in " in done.err
     assert ": ok 3; 3 model calls, 33 prompt tokens, 15 generated" in done.err
     assert done.err.endswith(f"Wrote {tmp_path / 'out.trec'}\n")
@@ -203,6 +206,18 @@ def test_only_the_first_queries_are_reranked(tmp_path, rankllm, oracle, requests
     out = tmp_path / "results.jsonl"
     done = rankllm("rerank", *oracle, "--requests", requests, "--output-jsonl", out, "--max-queries", "2")
     assert (done.code, list(order(out))) == (0, ["q1", "q2"])
+
+
+def test_requests_come_from_a_pipe_as_well(tmp_path, rankllm, oracle, requests):
+    """Which can be read once only: `--requests <(zcat requests.jsonl.gz)`."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(requests.read_bytes()))
+    writer.start()
+    done = rankllm("rerank", *oracle, "--requests", pipe, "--output", tmp_path / "out.trec")
+    writer.join()
+    assert done.code == 0, done.err
+    assert (tmp_path / "out.trec").read_text(encoding="utf-8") == BEST_RUN
 
 
 @pytest.mark.parametrize("options", [[], ["--use-logits"], ["--method", "pointwise"]])

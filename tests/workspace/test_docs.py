@@ -73,7 +73,7 @@ def shell_commands(script: str) -> Iterator[list[str]]:
 
 
 def own_program(words: list[str]) -> list[str]:
-    """The program's name and its arguments, plain or behind `uv run ...`; empty where the program is not one of ours."""
+    """The name and the arguments of one of our programs, plain or behind `uv run ...`; empty for any other program."""
     while words and _ASSIGNMENT.match(words[0]):
         words = words[1:]
     if words[:2] == ["uv", "run"]:

@@ -25,6 +25,7 @@ HEAVY_ROOMS = {
     "rankllm_train.losses",
     "rankllm_train.models",
     "rankllm_train.objectives",
+    "rankllm_train.progress",
     "rankllm_train.trainer",
 }
 """Modules that import heavy packages as soon as they are imported themselves."""

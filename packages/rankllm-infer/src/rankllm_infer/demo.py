@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from rankllm_core.files import write_text
 from rankllm_core.records import write_requests
-from rankllm_core.trec import write_run
+from rankllm_core.trec import decreasing_scores, write_run
 from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.api import Reranker
 from rankllm_infer.bm25 import BM25Index, title_and_text
@@ -89,7 +89,7 @@ def run_demo(
     """
     collection = load_demo_collection()
     requests = demo_requests(collection)
-    first_stage = {r.query.qid: [(c.docid, c.score) for c in r.candidates] for r in requests}
+    first_stage = {r.query.qid: _as_written(r.candidates) for r in requests}
     write_run(files.first_stage, first_stage.items(), tag="bm25")
     write_requests(files.requests, requests)
     with write_text(files.qrels) as stream:
@@ -107,6 +107,12 @@ def run_demo(
     rerank_s = time.monotonic() - began
     scores = [evaluate(collection.qrels, run, [MEASURE]).means[MEASURE] for run in (first_stage, reranked)]
     return DemoReport(first_stage=scores[0], reranked=scores[1], rerank_s=rerank_s, summary=summary)
+
+
+def _as_written(candidates: Sequence[Candidate]) -> list[tuple[str, float]]:
+    """A ranking as a run holds it: tied scores are told apart, or trec_eval's tie rule would give another figure."""
+    scores = decreasing_scores([candidate.score for candidate in candidates])
+    return [(candidate.docid, score) for candidate, score in zip(candidates, scores, strict=True)]
 
 
 def _candidates(hits: list[tuple[str, float]], corpus: Mapping[str, Mapping[str, str]]) -> tuple[Candidate, ...]:

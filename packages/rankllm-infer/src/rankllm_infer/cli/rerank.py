@@ -12,10 +12,11 @@ import click
 
 from rankllm_core.errors import ConfigError
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.options import check_output, ignored, refuse_same_file
+from rankllm_infer.cli.options import check_output, refuse_same_file
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.cli.rerank_input import check_requests, input_files, input_kind, load_qrels, load_requests
-from rankllm_infer.settings import DTYPES, ENGINES, METHODS, RerankOptions
+from rankllm_infer.cli.rerank_options import input_options, model_options, output_options, ranking_options
+from rankllm_infer.settings import RerankOptions
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels
@@ -23,191 +24,12 @@ if TYPE_CHECKING:
     from rankllm_infer.api import Reranker
     from rankllm_infer.outputs import OutputFiles
 
-_FILE = click.Path(path_type=Path)
-
-
-def _inputs(command: click.decorators.FC) -> click.decorators.FC:
-    for decorate in reversed(
-        [
-            click.option(
-                "--requests",
-                "--requests-file",
-                "requests",
-                type=_FILE,
-                help="Requests JSONL, or results of an earlier run.",
-            ),
-            click.option(
-                "--rerank-input", "--encode-in-path", "rerank_input", type=_FILE, help="Pairs as `prepare` writes them."
-            ),
-            click.option(
-                "--run", type=_FILE, help="A first-stage run (TREC, TSV, MS MARCO); needs --queries and --corpus."
-            ),
-            click.option("--queries", help="Queries TSV or JSONL (gz), or a Hugging Face data set."),
-            click.option("--corpus", help="Passages JSONL or TSV (gz), or a Hugging Face data set."),
-            click.option("--query", help="One query; needs --passages."),
-            click.option(
-                "--passages", help="Its passages: a file with one a line or JSONL, or `-` for standard input."
-            ),
-            click.option(
-                "--top-k-candidates",
-                type=click.IntRange(1),
-                help="Candidates of each query to rerank; the others follow (of --run: are left out).",
-            ),
-            click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries."),
-            click.option(
-                "--strict/--no-strict", default=False, help="Missing texts and queries without candidates are errors."
-            ),
-        ]
-    ):
-        command = decorate(command)
-    return command
-
-
-def _model_options(command: click.decorators.FC) -> click.decorators.FC:
-    for decorate in reversed(
-        [
-            click.option(
-                "--model-path",
-                "--model-name-or-path",
-                "model_path",
-                required=True,
-                help="A checkpoint's folder, a hub name, or a server's model name.",
-            ),
-            click.option("--base-model", help="For an adapter: its base, in place of the one it names."),
-            click.option("--method", type=click.Choice(METHODS), default="auto"),
-            click.option("--engine", type=click.Choice(ENGINES), default="transformers"),
-            click.option(
-                "--base-url", help="Server of --engine openai, ending in /v1. The key is read from OPENAI_API_KEY."
-            ),
-            click.option(
-                "--timeout",
-                "timeout_s",
-                type=click.FloatRange(min=0, min_open=True),
-                default=300.0,
-                help="Seconds to wait for an answer of a server.",
-            ),
-            click.option(
-                "--concurrency", type=click.IntRange(1), default=16, help="Prompts under way at a server at once."
-            ),
-            click.option(
-                "--dtype",
-                type=click.Choice(DTYPES),
-                default=None,
-                help="auto: bfloat16 where the hardware is fast at it.  [default: auto]",
-            ),
-            click.option("--bf16/--no-bf16", default=None, help="The same as --dtype bfloat16."),
-            click.option("--fp16/--no-fp16", default=None, help="The same as --dtype float16."),
-            click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps."),
-            click.option("--num-gpus", type=click.IntRange(1), default=1, help="Spread the layers over so many."),
-            click.option(
-                "--batch-size",
-                "--per-device-eval-batch-size",
-                "batch_size",
-                type=click.IntRange(1),
-                default=32,
-                help="Prompts at once, at the most.",
-            ),
-            click.option(
-                "--batch-tokens",
-                type=click.IntRange(0),
-                default=0,
-                help="Padded tokens at once, at the most; 0: what suits the device.",
-            ),
-        ]
-    ):
-        command = decorate(command)
-    return command
-
-
-def _ranking_options(command: click.decorators.FC) -> click.decorators.FC:
-    said = " By default what the model's card says."
-    for decorate in reversed(
-        [
-            click.option(
-                "--prompt-template-path", "template", help="A template's name (see `prompts list`) or YAML file." + said
-            ),
-            click.option("--context-size", type=click.IntRange(1), help="Tokens of prompt and answer." + said),
-            click.option("--window-size", type=click.IntRange(1), help="Passages in a prompt." + said),
-            click.option("--stride", type=click.IntRange(1), help="Ranks the window moves." + said),
-            click.option(
-                "--num-passes", type=click.IntRange(1), default=1, help="How often the windows go over the list."
-            ),
-            click.option(
-                "--use-logits/--no-use-logits",
-                default=None,
-                help="FIRST: read the order off the first token's logits." + said,
-            ),
-            click.option("--use-alpha/--no-use-alpha", default=None, help="Call the passages A, B, C." + said),
-            click.option(
-                "--shuffle-candidates/--no-shuffle-candidates",
-                default=False,
-                help="Shuffle each query's candidates first.",
-            ),
-            click.option("--seed", type=int, default=0, help="Of the shuffling."),
-            click.option("--num-few-shot-examples", type=click.IntRange(0), default=0),
-            click.option("--few-shot-file", help='JSON array of {"conversations": [{"role", "value"}]}.'),
-            click.option("--system-message", help="In place of the template's own."),
-            click.option("--max-passage-words", type=click.IntRange(1), help="Words of a passage shown." + said),
-            click.option(
-                "--variable-passages/--no-variable-passages",
-                default=True,
-                help="Whether a window may hold fewer passages than its size.",
-            ),
-            click.option("--q-max-len", type=click.IntRange(1), help="Pointwise: tokens of the query." + said),
-            click.option("--p-max-len", type=click.IntRange(1), help="Pointwise: tokens of the passage." + said),
-            # The only way so far. Once decoding can be limited to permutations, this asks for what there is today.
-            click.option("--free-decoding", is_flag=True, expose_value=False, help="Generate without constraints."),
-            ignored("--dataset-name", takes_value=True),
-            ignored("--dataset-proc-num", takes_value=True),
-            ignored("--tokenizer-name", takes_value=True),
-            ignored("--cache-dir", takes_value=True),
-            ignored("--output-dir", takes_value=True),
-            ignored("--overwrite-cache", takes_value=False),
-            ignored("--print-prompts-responses", takes_value=False),
-            ignored("--populate-invocations-history", takes_value=False),
-        ]
-    ):
-        command = decorate(command)
-    return command
-
-
-def _outputs(command: click.decorators.FC) -> click.decorators.FC:
-    for decorate in reversed(
-        [
-            click.option("--output", "--output-trec-file", "output", type=_FILE, help="The run."),
-            click.option("--encoded-save-path", type=_FILE, help="The same as --output, in TSV by default."),
-            click.option(
-                "--output-format",
-                type=click.Choice(["trec", "tsv", "msmarco"]),
-                help="By default TREC, or TSV for a name that ends in .tsv.",
-            ),
-            click.option("--tag", help="The run's name in the TREC format.  [default: rankllm]"),
-            click.option(
-                "--output-jsonl",
-                "--output-jsonl-file",
-                "output_jsonl",
-                type=_FILE,
-                help="Results with texts, scores and statuses; reads back as --requests.",
-            ),
-            click.option("--trace", "--invocations-history-file", "trace", type=_FILE, help="Every prompt and answer."),
-            click.option(
-                "--qrels", "--qrels-file", "qrels", type=_FILE, help="Score the queries of this run when done."
-            ),
-            click.option("--overwrite/--no-overwrite", default=False, help="Replace outputs that exist."),
-            click.option(
-                "--json/--no-json", "as_json", default=False, help="With --query: print JSON instead of a table."
-            ),
-        ]
-    ):
-        command = decorate(command)
-    return command
-
 
 @click.command("rerank", context_settings=SETTINGS)
-@_model_options
-@_inputs
-@_ranking_options
-@_outputs
+@model_options
+@input_options
+@ranking_options
+@output_options
 def command(**given: Any) -> int:
     """Rerank candidates with a language model.
 

@@ -180,3 +180,13 @@ def test_hub_names_are_found_in_any_case_and_others_are_not():
     """The hub does not tell upper from lower case; an unknown model gets no card that might be wrong."""
     assert published_card("Castorini/RANK_ZEPHYR_7b_v1_full") is not None
     assert published_card("HuggingFaceTB/SmolLM2-135M-Instruct") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["first_mistral", "/models/first_mistral", "models/first_mistral/", "me/First_Mistral"]
+)
+def test_a_copy_of_a_published_model_has_its_card(name):
+    """A folder that keeps the model's name is the model, with a slash at its end, too."""
+    card = published_card(name)
+    assert card is not None
+    assert card.template.name == "rank_zephyr_alpha"

@@ -89,3 +89,14 @@ def test_words_in_a_text_are_as_many_as_keep_all_of_it(text):
     whole = " ".join(text.split())
     assert first_words(text, words_in(text)) == whole
     assert words_in(text) == 0 or first_words(text, words_in(text) - 1) != whole
+
+
+def test_a_null_field_does_not_hide_the_text():
+    """The first field that holds something counts."""
+    assert title_and_text({"text": None, "contents": "sky is blue", "title": None}) == ("", "sky is blue")
+
+
+def test_a_list_is_not_a_text():
+    """What is not text is an error, not Python's way of writing it."""
+    with pytest.raises(RankLLMError, match="contents: expected text, found list"):
+        title_and_text({"contents": ["a"]})

@@ -140,6 +140,15 @@ def test_generated_text_is_that_of_transformers(causal, limits):
         assert answer.usage.completion_tokens == len(new)
 
 
+def test_greedy_decoding_knows_no_penalties_of_the_checkpoint(causal):
+    """A checkpoint may ship a repetition penalty for chatting; it would forbid naming each passage in turn."""
+    (before,), _ = run(causal, text_prompts(6)[:1])
+    causal.model.generation_config.repetition_penalty = 5.0
+    causal.model.generation_config.no_repeat_ngram_size = 1
+    (after,), _ = run(causal, text_prompts(6)[:1])
+    assert after.text == before.text
+
+
 def test_text_ends_where_the_model_ends_it(causal):
     """What follows the end token is no answer, and the end token is counted but not shown."""
     prompts = text_prompts(8)

@@ -55,8 +55,8 @@ def values(resolved):
         ),
         (
             False,
-            {"template": "rank_gpt", "use_alpha": True, "stride": 5},
-            ("rank_gpt", "alpha", "permutation", 20, 5),
+            {"template": "rank_zephyr_alpha", "stride": 5},
+            ("rank_zephyr_alpha", "alpha", "permutation", 20, 5),
         ),
         (True, {"q_max_len": 10, "p_max_len": 300}, ("rankllama", "sequence-classification", 10, 300)),
     ],
@@ -117,12 +117,6 @@ def test_the_checkpoints_own_card_comes_before_the_shipped_one(tmp_path):
             {"use_alpha": False},
             {"identifiers": "numeric", "template": load_template("rank_zephyr")},
             ["--no-use-alpha", "numeric", "alpha"],
-        ),
-        (
-            FIRST,
-            {"template": "rank_gpt"},
-            {"template": load_template("rank_gpt")},
-            ["--prompt-template-path", "rank_gpt", "rank_zephyr_alpha"],
         ),
         (SCORED, {"q_max_len": 20}, {"query_tokens": 20}, ["--q-max-len", "20", "16"]),
         (SCORED, {"p_max_len": 20}, {"passage_tokens": 20}, ["--p-max-len", "20", "100"]),
@@ -242,3 +236,35 @@ def test_a_server_is_not_told_how_to_run_its_model(name, value):
     option = "--" + name.replace("_", "-")
     with pytest.raises(ConfigError, match=f"{option} has no effect with --engine openai"):
         RerankOptions(engine="openai", base_url="http://h/v1", **{name: value})
+
+
+def test_identifiers_follow_the_words_of_the_template_that_is_asked_for(tmp_path):
+    """Passages are called what the prompt says they are called; both changes to the card are named."""
+    save_card(FIRST, tmp_path)
+    resolved = resolve(str(tmp_path), folder=tmp_path, template="rank_gpt")
+    assert (resolved.card.template.name, resolved.card.identifiers) == ("rank_gpt", "numeric")
+    assert [warning.split(" is used")[0] for warning in resolved.warnings] == [
+        "--prompt-template-path: template rank_gpt",
+        "--no-use-alpha: identifiers numeric",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"template": "rank_vicuna", "use_alpha": True}, "speaks of numeric identifiers"),
+        ({"template": "rank_zephyr_alpha", "use_alpha": False}, "speaks of alpha identifiers"),
+        ({"template": "reasonrank"}, "reason first"),
+    ],
+)
+def test_a_prompt_that_contradicts_itself_is_warned_of(tmp_path, options, message):
+    """A model asked for letters over numbered passages ranks at random."""
+    (warning,) = resolve(str(tmp_path), folder=tmp_path, **options).warnings
+    assert message in warning
+
+
+@pytest.mark.parametrize("template", ["rank_lrl", "rank_gpt_apeer", "reasonrank"])
+def test_first_needs_an_answer_that_begins_with_an_identifier(tmp_path, template):
+    """FIRST reads the token after `[`; these prompts ask for something else there."""
+    with pytest.raises(ConfigError, match="do not begin with an identifier"):
+        resolve(str(tmp_path), folder=tmp_path, template=template, use_logits=True)

@@ -22,6 +22,7 @@ HEAVY_ROOMS = {
     "rankllm_infer.engines.loading",
     "rankllm_train.data_listwise",
     "rankllm_train.data_pointwise",
+    "rankllm_train.evaluation",
     "rankllm_train.losses",
     "rankllm_train.models",
     "rankllm_train.objectives",

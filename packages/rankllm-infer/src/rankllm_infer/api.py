@@ -136,6 +136,8 @@ def _local(model: str, options: RerankOptions) -> Reranker:
         loaded, limits=BatchLimits(max_prompts=options.batch_size, max_tokens=options.batch_tokens)
     )
     description = f"{model} on {loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
+    if isinstance(card, PointwiseCard):
+        _check_pair_limits(card, loaded)
     writer = token_writer(card, loaded.tokenizer)
     if isinstance(plan, ListwisePlan):
         fitting, note = _within_positions(plan.card, loaded, options)
@@ -237,7 +239,9 @@ def check_identifiers(safe: SafeTokenizer, card: ListwiseCard) -> None:
             single_ids(safe, [label], after=OPENING)
             fits += 1
     except ContractError as error:
-        way_out = f"--window-size {fits} or less" if fits else "generation (--no-use-logits)"
+        way_out = (
+            f"--window-size {fits} or less (with a --stride no larger)" if fits else "generation (--no-use-logits)"
+        )
         other = "--use-alpha, or " if card.identifiers == "numeric" else ""
         raise ContractError(f"FIRST reads one token an identifier: {error}; use {other}{way_out}") from None
 
@@ -253,6 +257,17 @@ def _check_base(card: Card, adapter: Mapping[str, object] | None, options: Reran
         raise ContractError(
             f"the card names the base model {card.base_model!r}, adapter_config.json {named!r}; "
             "mend one of the two, or say which with --base-model"
+        )
+
+
+def _check_pair_limits(card: PointwiseCard, loaded: LoadedModel) -> None:
+    """A pair must fit the model's positions."""
+    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    longest = card.query_tokens + card.passage_tokens
+    if positions is not None and longest > positions:
+        raise ConfigError(
+            f"pairs of {card.query_tokens} + {card.passage_tokens} tokens: the model has {positions} positions; "
+            "use a smaller --q-max-len or --p-max-len"
         )
 
 

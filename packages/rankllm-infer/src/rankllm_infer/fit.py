@@ -33,6 +33,8 @@ def fit_window(
     """
     words, characters = max_words, None
     prompt = write(words, characters)
+    if prompt.n_tokens > _HOPELESS * prompt_tokens and (least := write(1, 1)).n_tokens > prompt_tokens:
+        raise _too_small(qid, least.n_tokens, prompt_tokens)
     while (over := prompt.n_tokens - prompt_tokens) > 0:
         if words > 1:
             words = max(1, words - max(1, over // (4 * n_passages)))
@@ -42,14 +44,19 @@ def fit_window(
             # Text without blanks: one "word" can be a whole page.
             characters = _MOST_CHARACTERS if characters is None else characters // 2
         else:
-            raise ContextTooSmallError(
-                f"query {qid!r}: the prompt takes {prompt.n_tokens} tokens with one character a passage, and "
-                f"{prompt_tokens} are left for it; shorten the query, or use a smaller --window-size or a larger "
-                "--context-size"
-            )
+            raise _too_small(qid, prompt.n_tokens, prompt_tokens)
         prompt = write(words, characters)
     return prompt, words
 
 
+def _too_small(qid: str, n_tokens: int, prompt_tokens: int) -> ContextTooSmallError:
+    return ContextTooSmallError(
+        f"query {qid!r}: the prompt takes {n_tokens} tokens with one character a passage, and {prompt_tokens} are left "
+        "for it; shorten the query, or use a smaller --window-size or a larger --context-size"
+    )
+
+
+_HOPELESS = 4
+"""A first prompt so many times too long is tried at its least at once: cutting step by step could take a minute."""
 _MOST_CHARACTERS = 256
 """Where cutting by characters begins; halved until it fits."""

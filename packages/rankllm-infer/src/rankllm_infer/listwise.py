@@ -12,7 +12,7 @@ from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.identifiers import identifiers
 from rankllm_core.template import Message
-from rankllm_core.text import defuse_identifiers, first_words, passage_text, words_in
+from rankllm_core.text import defuse_identifiers, first_words, fix_text, passage_text, words_in
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.fit import fit_window
@@ -114,7 +114,7 @@ class _ListwiseFlow:
         card = self.plan.card
         alpha = card.identifiers == "alpha"
         labels = identifiers("alpha" if alpha else "numeric", len(candidates))
-        query = defuse_identifiers(self.request.query.text, alpha=alpha)
+        query = _safe_query(self.request.query.text, alpha=alpha)
         texts = [self._text(candidate) for candidate in candidates]
         is_first = card.answer == "first-token"
 
@@ -129,7 +129,7 @@ class _ListwiseFlow:
             )
             return self.writer.write(messages, opening=OPENING if is_first else "")
 
-        answer_tokens = self.writer.count(" > ".join(f"[{label}]" for label in labels))
+        answer_tokens = self.writer.count(card.template.write_answer(labels))
         written, _ = fit_window(
             write,
             n_passages=len(candidates),
@@ -183,6 +183,13 @@ class _ListwiseFlow:
             usage=self.usage,
             trace=tuple(self.trace),
         )
+
+
+def _safe_query(text: str, *, alpha: bool) -> str:
+    """The query without identifiers, also without those that repairing the whole prompt would make (`［2］`)."""
+    repaired = fix_text(text)
+    defused = defuse_identifiers(repaired, alpha=alpha)
+    return defused if defused != repaired else defuse_identifiers(text, alpha=alpha)
 
 
 def order_by_score(

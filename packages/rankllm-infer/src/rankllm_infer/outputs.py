@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ def _call_to_dict(call: WindowTrace) -> dict[str, object]:
         "start": call.start,
         "docids": list(call.docids),
         "order": list(call.order),
-        "scores": list(call.scores) if call.scores is not None else None,
+        "scores": [score if math.isfinite(score) else None for score in call.scores] if call.scores else None,
         "status": call.status,
         "defects": list(call.defects),
     }

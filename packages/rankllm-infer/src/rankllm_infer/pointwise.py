@@ -104,8 +104,16 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
         for position, score in zip(order, written, strict=True)
     ]
     tail = decreasing_scores([written[-1]] * (len(rest) + 1))[1:]
+    untold = tuple(
+        f"docid {candidate.docid!r}: missing [{label}]"
+        for candidate, prompt, answer in zip(head, prompts, answers, strict=True)
+        for label, value in zip(prompt.identifiers, answer.scores, strict=False)
+        if value == -math.inf
+    )
     return Result(
         query=request.query,
+        status="repaired" if untold else "ok",
+        defects=untold,
         candidates=(*ranked, *(replace(c, score=s) for c, s in zip(rest, tail, strict=True))),
         usage=sum((answer.usage for answer in answers), Usage()),
         trace=_trace(prompts, answers, head) if plan.with_trace else (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -9,6 +10,9 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines import Answer, Engine, EngineError, Prompt
 from rankllm_infer.listwise import Flow
+
+_TICKETS = itertools.count()
+"""One count for all pools: an answer to a prompt of an earlier run is never taken for one of this run's."""
 
 
 @dataclass(slots=True)
@@ -33,7 +37,6 @@ class FlowPool:
         self._engine = engine
         self._max_active = max_active
         self._tickets: dict[int, tuple[_Running, int]] = {}
-        self._next_ticket = 0
         self._on_finished: Callable[[Result], None] = lambda result: None
 
     def run(
@@ -50,6 +53,14 @@ class FlowPool:
         on_finished: is called with each result when it is there, which may be long before its turn.
         """
         self._on_finished = on_finished
+        try:
+            yield from self._run(requests, start)
+        finally:
+            # A caller that leaves early must not leave prompts behind for the next run on this engine.
+            self._engine.cancel(self._tickets.keys())
+            self._tickets.clear()
+
+    def _run(self, requests: Iterable[Request], start: Callable[[Request], Flow]) -> Iterator[Result]:
         waiting = iter(requests)
         running: list[_Running] = []
         exhausted = False
@@ -81,14 +92,14 @@ class FlowPool:
         entry.answers = [None] * len(entry.prompts)
         entry.missing = len(entry.prompts)
         for position, prompt in enumerate(entry.prompts):
-            self._tickets[self._next_ticket] = (entry, position)
-            self._engine.submit(self._next_ticket, prompt)
-            self._next_ticket += 1
+            ticket = next(_TICKETS)
+            self._tickets[ticket] = (entry, position)
+            self._engine.submit(ticket, prompt)
 
     def _collect(self) -> None:
         for ticket, answer in self._engine.collect():
-            entry, position = self._tickets.pop(ticket)
-            if entry.result is not None:
+            entry, position = self._tickets.pop(ticket, (None, 0))
+            if entry is None or entry.result is not None:
                 continue
             if isinstance(answer, EngineError):
                 entry.flow.close()

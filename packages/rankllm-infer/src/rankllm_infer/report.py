@@ -33,7 +33,8 @@ def result_table(result: Result, request: Request) -> str:
         number = "-" if score is None else f"{score:.3f}"
         text = printable(passage_text(candidate.doc))
         shown = text if len(text) <= width else text[: width - 1] + "…"
-        lines.append(f"{rank:>4}  {before[candidate.docid]:>3}  {candidate.docid:<{docid_width}}  {number:>8}  {shown}")
+        docid = printable(candidate.docid)
+        lines.append(f"{rank:>4}  {before[candidate.docid]:>3}  {docid:<{docid_width}}  {number:>8}  {shown}")
     if result.status != "ok":
         lines.append(f"answer: {result.status} ({'; '.join(result.defects)})")
     return "\n".join(lines)

@@ -110,7 +110,31 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
         asked = {name: value for name, value in changed.items() if name != "template" or options.template}
         warnings += [_contradiction(found, name, value, origin) for name, value in asked.items()]
     card: Card = replace(found, **changed)  # type: ignore[arg-type]
+    if isinstance(card, ListwiseCard):
+        warnings += _doubts_about(card)
     return ResolvedCard(card=card, origin=origin, warnings=tuple(warnings), has_own_card=own)
+
+
+def _doubts_about(card: ListwiseCard) -> list[str]:
+    """What in a card does not go together. Raises ConfigError where it cannot work at all."""
+    template = card.template
+    if card.answer == "first-token" and not template.is_chain:
+        raise ConfigError(
+            f"--use-logits: the answers that template {template.name} asks for do not begin with an identifier in "
+            "brackets; use another template, or generation (--no-use-logits)"
+        )
+    doubts = []
+    if template.identifiers not in (None, card.identifiers):
+        doubts.append(
+            f"template {template.name} speaks of {template.identifiers} identifiers, but the passages are called by "
+            f"{card.identifiers} ones; use {'--no-use-alpha' if template.identifiers == 'numeric' else '--use-alpha'}"
+        )
+    if card.answer == "permutation" and "<answer>" in (template.system_message or ""):
+        doubts.append(
+            f"template {template.name} lets the model reason first, but an answer has room for the ranking alone; "
+            "answers will be cut off"
+        )
+    return doubts
 
 
 def _default_card(options: RerankOptions, *, score_head: bool) -> Card:
@@ -149,6 +173,8 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
         }
         if template is None and values["identifiers"] not in (None, card.identifiers):
             values["template"] = _twin(card.template, str(values["identifiers"]))
+        if isinstance(template, ListwiseTemplate) and values["identifiers"] is None:
+            values["identifiers"] = template.identifiers
     return {name: value for name, value in values.items() if value is not None}
 
 

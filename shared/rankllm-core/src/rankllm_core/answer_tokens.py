@@ -44,8 +44,8 @@ _MAX_DIGITS = 9
 
 # Possessive quantifiers (++, *+) never give characters back, so that no answer can make the scan quadratic.
 _GRAMMAR = r"""
-    (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )?+ )  # a line break, the number of a list item
-  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ )++ (?: \d{1,3} [.)] (?=[\ \t]*+\[) )?+ )
+    (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )? )  # a line break, the number of a list item
+  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ )+ (?: \d{1,3} [.)] (?=[\ \t]*+\[) )? )
   | (?P<tie>   =++ )
   | (?P<tag>   </?[A-Za-z|][\w|/:\-]{1,40}> | </[A-Za-z]> )                   # </answer>, <|im_end|>, </s>
   | (?P<remark>\( (?! \s*+ (?:NOUN[\ \t_#]{0,3}+)? IDENTIFIER \s*+ \) )        # (area 5 m²)
@@ -56,9 +56,9 @@ _GRAMMAR = r"""
                (?P<identifier> IDENTIFIER )
                (?P<close> ["'*_`]{0,3}+ \s*+ [\])]++ )? )
   | (?P<other> \[ [^\[\]<>,;=\n]{1,40}+ \] )
-  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?!gt;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b )++ )
+  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?!gt;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b )+ )
   | (?P<open_list> \[ )
-  | (?P<word>  \w++ (?: ['’.%/\-] \w++ )*+ | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
+  | (?P<word>  \w++ (?: ['’.%/\-] \w++ )* | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
 """
 _PATTERN = {
     kind: re.compile(_GRAMMAR.replace("NOUN", _NOUN).replace("IDENTIFIER", identifier), re.VERBOSE | re.DOTALL)

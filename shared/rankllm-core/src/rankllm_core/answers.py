@@ -19,7 +19,7 @@ _ANSWER_TAGS = (
     (re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answer>", re.IGNORECASE)),  # ReasonRank
     (re.compile(r"\[rankstart\]", re.IGNORECASE), re.compile(r"\[rankend\]", re.IGNORECASE)),  # APEER
 )
-_FINISHED = re.compile(r"</answer>\s*+(?:<[^<>]{1,30}>\s*+)*+\Z", re.IGNORECASE)  # perhaps with <|im_end|> after it
+_FINISHED = re.compile(r"</answer>\s*+(?:<[^<>]{1,30}>\s*+)*\Z", re.IGNORECASE)  # perhaps with <|im_end|> after it
 _NUMBERS = frozenset(map(str, range(1, 1000)))
 _LETTERS = frozenset(ascii_uppercase)
 _PROBE_CHARACTERS = 10_000

@@ -9,7 +9,7 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import yaml
 
@@ -131,13 +131,15 @@ def save_card(card: Card, folder: str | Path) -> None:
 
 
 def published_card(model: str) -> Card | None:
-    """The shipped card of a well-known published model, by its hub name; None for any other."""
+    """The shipped card of a well-known published model, by its hub name or a folder of that name; else None."""
     for item in sorted((resources.files("rankllm_core") / "cards").iterdir(), key=lambda item: item.name):
         if item.name.endswith(".yaml"):
             with resources.as_file(item) as path:
                 values = load_yaml(path)
             patterns = typed(values.pop("models", None), list, where=f"{item.name}: models")
-            if any(fnmatch.fnmatchcase(model.lower(), str(p).lower()) for p in patterns):  # type: ignore[attr-defined]
+            # The last part of the name counts: a copy in a folder is the same model.
+            names = [str(pattern).rsplit("/", 1)[-1].lower() for pattern in patterns]  # type: ignore[attr-defined]
+            if any(fnmatch.fnmatchcase(PurePath(model).name.lower(), name) for name in names):
                 return card_from_dict(values, where=item.name)
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,15 +78,38 @@ class ChatEncoder:
 
     def _write(self, messages: Sequence[Message]) -> str:
         if self._layout is not None:
+            unknown = {message.role for message in messages} - {"system", "user", "assistant"}
+            if unknown:
+                raise ContractError(
+                    f"chat layout {self._layout!r} has no role {sorted(unknown)[0]!r}; expected user or assistant"
+                )
             return _LAYOUTS[self._layout](messages)
+        return self._apply(messages if self._takes_system else _merge_system(messages))
+
+    @functools.cached_property
+    def _takes_system(self) -> bool:
+        """Whether the chat template has a system role. Some mention it only to refuse it."""
         if "system" not in self._tokenizer.chat_template:
-            messages = _merge_system(messages)
+            return False
+        try:
+            self._apply([Message("system", (Span("x"),)), Message("user", (Span("x"),))])
+        except ContractError:
+            return False
+        return True
+
+    def _apply(self, messages: Sequence[Message]) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return str(
-            self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+                )
             )
-        )
+        except Exception as error:
+            # Core knows no jinja2: whatever a chat template raises comes from there.
+            if not type(error).__module__.startswith("jinja2"):
+                raise
+            raise ContractError(f"the tokenizer's chat template refuses the prompt: {error}") from None
 
 
 def _map_untrusted(message: Message, change: Any) -> Message:

@@ -137,6 +137,28 @@ class ListwiseTemplate:
             turns.append(Message("user", suffix))
         return tuple(turns)
 
+    @property
+    def identifiers(self) -> str | None:
+        """The identifiers that its words speak of, `numeric` or `alpha`; None where they name none."""
+        words = " ".join(part for part in (self.prefix, self.suffix) if part)
+        if "alphabetical identifier" in words or "[B] > [A]" in words:
+            return "alpha"
+        named = ("numerical identifier", "number identifier", "[2] > [1]", "[1] > [2]", "PASSAGE2")
+        return "numeric" if any(name in words for name in named) else None
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether it asks for `[2] > [1]` and nothing before it, so that the first token after `[` is an identifier."""
+        words = " ".join(part for part in (self.system_message, self.suffix) if part)
+        return "[{rank}]" in self.body and "[rankstart]" not in words and "<answer>" not in words
+
+    def write_answer(self, labels: Sequence[str]) -> str:
+        """A complete answer in the form that the template asks for."""
+        if "PASSAGE{rank}" in self.body:
+            return _passage_ids(labels)
+        chain = " > ".join(f"[{label}]" for label in labels)
+        return f"[rankstart] {chain} [rankend]" if "[rankstart]" in (self.suffix or "") else chain
+
     def to_dict(self) -> dict[str, object]:
         """The template in the originals' layout."""
         rename = _MULTITURN_NAMES if self.method == "multiturn_listwise" else {}

@@ -20,13 +20,15 @@ _ANY_IDENTIFIER = re.compile(r"\[(\d+|[A-Z])\]")
 
 
 def title_and_text(doc: Mapping[str, object]) -> tuple[str, str]:
-    """Title (empty where there is none) and text of a stored passage.
+    """Title (empty where there is none) and text of a stored passage, from the first field that is not null.
 
     Raises RankLLMError when none of TEXT_FIELDS is there.
     """
     for name in TEXT_FIELDS:
-        if name in doc:
-            return as_text(doc.get("title")), as_text(doc[name])
+        if doc.get(name) is not None:
+            return as_text(doc.get("title"), what="title"), as_text(doc[name], what=name)
+    if any(name in doc for name in TEXT_FIELDS):
+        return as_text(doc.get("title"), what="title"), ""
     found = ", ".join(repr(key) for key in doc) or "nothing"
     raise RankLLMError(f"passage without text: expected one of {', '.join(TEXT_FIELDS)}; found {found}")
 
@@ -37,9 +39,13 @@ def passage_text(doc: Mapping[str, object]) -> str:
     return fix_text((f"Title: {title} Content: {text}" if title else text).strip())
 
 
-def as_text(value: object) -> str:
-    """A stored text field as a string; null is an empty text."""
-    return "" if value is None else str(value)
+def as_text(value: object, *, what: str = "text") -> str:
+    """A stored text field as a string; null is an empty text. Raises RankLLMError for a list or an object."""
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | float):
+        raise RankLLMError(f"passage: {what}: expected text, found {type(value).__name__}")
+    return str(value)
 
 
 def fix_text(text: str) -> str:

@@ -6,6 +6,7 @@ free to sort, batch and overlap the work, and a slow prompt holds up nobody else
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -60,6 +61,9 @@ class Engine(Protocol):
 
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
         """Wait until at least one queued prompt is answered; give all answers at hand, each with its ticket."""
+
+    def cancel(self, tickets: Collection[int]) -> None:
+        """Drop these prompts: the ones still queued are not run, and no answer need be given to any."""
 
     def close(self) -> None:
         """Give back threads, connections and memory. Queued prompts are dropped."""

@@ -131,6 +131,11 @@ def _load_base(
         model, report = AutoModelForSequenceClassification.from_pretrained(
             source, dtype=dtype, num_labels=1, output_loading_info=True, **placement
         )
+    if not hasattr(model, "score"):
+        raise ContractError(
+            f"{source}: its head is not a `score` layer over a causal model ({type(model).__name__}); "
+            "rankllm scores with decoder models such as RankLLaMA"
+        )
     fresh = [key for key in report["missing_keys"] if key.endswith(_HEAD_NAMES)]
     if fresh and not is_adapter:
         raise ContractError(

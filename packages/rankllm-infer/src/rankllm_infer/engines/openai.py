@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+from collections.abc import Collection
 from concurrent.futures import Future
 from functools import partial
 from random import Random
@@ -49,6 +50,7 @@ class OpenAIEngine:
         self._waiting: asyncio.Queue[tuple[int, Prompt]] = asyncio.Queue()
         self._finished: queue.SimpleQueue[tuple[int, Answer | Exception] | None] = queue.SimpleQueue()
         self._pending = 0
+        self._cancelled: set[int] = set()
         self._is_closed = False
         self._lock = Lock()
         started: Future[asyncio.AbstractEventLoop] = Future()
@@ -59,7 +61,7 @@ class OpenAIEngine:
     def submit(self, ticket: int, prompt: Prompt) -> None:
         """Queue a prompt. `ticket` comes back with its answer. Raises ConfigError where a score head is to be read."""
         if prompt.read == "head":
-            raise ConfigError("engine 'openai': a server gives no score head; use --engine transformers or vllm")
+            raise ConfigError("engine 'openai': a server gives no score head; use --engine transformers")
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("engine 'openai' is closed")
@@ -78,13 +80,23 @@ class OpenAIEngine:
         while not self._finished.empty():
             outcomes.append(self._finished.get())
         answers: list[tuple[int, Answer | EngineError]] = []
+        n_done = 0
         for ticket, outcome in filter(None, outcomes):
+            n_done += 1
+            if ticket in self._cancelled:
+                self._cancelled.discard(ticket)
+                continue
             if not isinstance(outcome, Answer | EngineError):
                 raise outcome  # a bug of ours: it keeps its traceback
             answers.append((ticket, outcome))
         with self._lock:
-            self._pending -= len(answers)
+            self._pending -= n_done
         return answers
+
+    def cancel(self, tickets: Collection[int]) -> None:
+        """Drop prompts: queued ones are not sent; the answers of those under way are thrown away."""
+        with self._lock:
+            self._cancelled.update(tickets)
 
     def close(self) -> None:
         """Stop at once: requests under way are broken off, queued prompts are dropped."""
@@ -111,6 +123,9 @@ class OpenAIEngine:
         """Answer one prompt after the other."""
         while True:
             ticket, prompt = await self._waiting.get()
+            if ticket in self._cancelled:
+                self._finished.put((ticket, EngineError("cancelled")))
+                continue
             try:
                 outcome: Answer | Exception = await with_retries(
                     partial(self._ask, prompt), options=self._options, sleep=self._sleep, random=self._random

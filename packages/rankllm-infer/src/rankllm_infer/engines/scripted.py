@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from rankllm_infer.engines import Answer, EngineError, Prompt
 
@@ -38,6 +38,11 @@ class ScriptedEngine:
         self.asked += [prompt for _, prompt in batch]
         self.batches.append(len(batch))
         return [(ticket, self._answer(prompt)) for ticket, prompt in batch]
+
+    def cancel(self, tickets: Collection[int]) -> None:
+        """Drop queued prompts."""
+        dropped = set(tickets)
+        self._queue = [item for item in self._queue if item[0] not in dropped]
 
     def close(self) -> None:
         """Drop what is queued."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class TransformersEngine:
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._keeps_logits = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
         self._identifier_ids: dict[tuple[tuple[str, ...], str], list[int]] = {}
+        self._declared_end = getattr(getattr(loaded.model, "generation_config", None), "eos_token_id", None)
         self._queue: list[tuple[int, Prompt]] = []
         self._max_positions = getattr(loaded.model.config, "max_position_embeddings", None)
 
@@ -67,7 +68,12 @@ class TransformersEngine:
         if too_long := self._too_long(self._queue[-1][1]):
             return [(self._queue.pop()[0], too_long)]
         tickets, prompts = zip(*self._next_batch(), strict=True)
-        return list(zip(tickets, self._run(prompts), strict=True))
+        return list(zip(tickets, self._run_in_memory(prompts), strict=True))
+
+    def cancel(self, tickets: Collection[int]) -> None:
+        """Drop queued prompts."""
+        dropped = set(tickets)
+        self._queue = [item for item in self._queue if item[0] not in dropped]
 
     def close(self) -> None:
         """Drop what is queued."""
@@ -88,8 +94,21 @@ class TransformersEngine:
             return None
         return EngineError(
             f"the prompt and its answer take {needed} tokens, the model has {self._max_positions} positions; "
-            "use a smaller --context-size or --window-size"
+            "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (pointwise)"
         )
+
+    def _run_in_memory(self, prompts: Sequence[Prompt]) -> list[Answer | EngineError]:
+        """Run a batch; where the device's memory does not hold it, its halves."""
+        try:
+            return list(self._run(prompts))
+        except torch.OutOfMemoryError:
+            pass
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(prompts) == 1:
+            return [EngineError("out of memory with one prompt; use a smaller --context-size, or --dtype bfloat16")]
+        half = len(prompts) // 2
+        return self._run_in_memory(prompts[:half]) + self._run_in_memory(prompts[half:])
 
     @torch.inference_mode()
     def _run(self, prompts: Sequence[Prompt]) -> list[Answer]:
@@ -148,6 +167,8 @@ class TransformersEngine:
             pad_token_id=self._pad,
             eos_token_id=ends,
         )
+        # Greedy means greedy: `generate` would merge a checkpoint's own penalties and constraints into ours.
+        self._model.generation_config = config
         output_BT = self._model.generate(
             ids_BT.to(self._device), attention_mask=mask_BT.to(self._device), generation_config=config
         )
@@ -169,7 +190,7 @@ class TransformersEngine:
 
     def _ends(self) -> list[int]:
         """The tokens that end an answer: the model's own, or the tokenizer's."""
-        declared = self._model.generation_config.eos_token_id
+        declared = self._declared_end
         if declared is None:
             declared = self._tokenizer.eos_token_id
         if declared is None:

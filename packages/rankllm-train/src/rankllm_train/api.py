@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
-from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_core.template import PointwiseTemplate, load_template
 from rankllm_train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def train(
         _tell_changes(recipe, resumed, say)
     tokenizer = load_tokenizer(recipe.model)
     data = prepare(recipe, tokenizer)
-    for note in data.notes:
+    dev = prepare_dev(recipe, tokenizer, data) if recipe.data.eval else None
+    for note in (*data.notes, *(dev.notes if dev else ())):
         say(note)
     is_classifier = isinstance(data.card, PointwiseCard) and data.card.head == "sequence-classification"
     model = load_model(
@@ -84,7 +85,9 @@ def train(
         card=data.card,
         objective=data.objective,
         dataset=data.dataset,
-        collator=data.collator,
+        # One collator serves both; the longer lists need the longer row of identifiers.
+        collator=max((d.collator for d in (data, dev) if d), key=lambda c: len(getattr(c, "identifier_ids", ()))),
+        eval_dataset=dev.dataset if dev else None,
         tokenizer=tokenizer,
         callbacks=callbacks,
     )
@@ -115,6 +118,17 @@ def prepare(recipe: Recipe, tokenizer: Any) -> TrainingData:
     return _listwise(recipe, tokenizer) if recipe.method == "listwise" else _pointwise(recipe, tokenizer)
 
 
+def prepare_dev(recipe: Recipe, tokenizer: Any, data: TrainingData) -> TrainingData:
+    """The dev data, encoded as the training data. Raises ConfigError where its identifiers are others."""
+    dev = prepare(recipe.changed({"data.train": recipe.data.eval, "data.max_records": 0}), tokenizer)
+    found, wanted = getattr(dev.card, "identifiers", None), getattr(data.card, "identifiers", None)
+    if found != wanted:
+        raise ConfigError(
+            f"--eval-dataset-path: {found} identifiers, the training data has {wanted} ones; use --identifiers {wanted}"
+        )
+    return dev
+
+
 def _listwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
     from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise
     from rankllm_train.objectives import ListwiseObjective
@@ -132,6 +146,7 @@ def _listwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
         overlong=recipe.data.overlong,
         bad_records=recipe.data.bad_records,
     )
+    cut = (f"cut the passages of {dataset.n_truncated} records to fit the context",) if dataset.n_truncated else ()
     card = ListwiseCard(
         template=template,
         base_model=_base_model(recipe),
@@ -145,14 +160,12 @@ def _listwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
     )
     return TrainingData(
         dataset=dataset,
-        collator=ListwiseCollator(
-            objective=name, identifier_ids=dataset.identifier_ids, pad_id=pad_id(tokenizer)
-        ),
+        collator=ListwiseCollator(objective=name, identifier_ids=dataset.identifier_ids, pad_id=pad_id(tokenizer)),
         objective=ListwiseObjective(
             name=name, ranking_loss=section.ranking_loss, weighted=section.weighted, weight=section.weight
         ),
         card=card,
-        notes=(*notes, *_skipped_note(dataset.skipped)),
+        notes=(*notes, *cut, *_skipped_note(dataset.skipped)),
     )
 
 

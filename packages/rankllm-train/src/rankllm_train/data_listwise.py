@@ -8,7 +8,7 @@ Shapes: B records, T tokens, N passages.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from rankllm_core.tokens import single_ids
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.rankings import identifier_kind, target_ranks
 from rankllm_train.records import ListwiseRecord
+from rankllm_train.shortening import fit
 
 OPENING = "["
 """What the answer begins with; FIRST reads the logits at its position."""
@@ -56,6 +57,8 @@ class ListwiseDataset:
     """The token id of each identifier where it follows `[`; empty for the generation objective."""
     skipped: tuple[str, ...] = ()
     """One line for each record that was left out, saying why."""
+    n_truncated: int = 0
+    """Records whose passages were cut to fit the context."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -133,6 +136,7 @@ class _Collected:
     examples: list[ListwiseExample] = field(default_factory=list)
     kinds: dict[IdentifierKind, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    n_truncated: int = 0
 
 
 def encode_listwise(
@@ -146,7 +150,8 @@ def encode_listwise(
 ) -> ListwiseDataset:
     """All records as ids, checked.
 
-    context_tokens: the most that prompt and answer may take. overlong, bad_records: `error` or `skip`.
+    context_tokens: the most that prompt and answer may take. overlong: `error`, `skip` or `truncate` (its passages).
+    bad_records: `error` or `skip`.
     Raises DataError naming a record that cannot be learnt from, ConfigError where the records name their passages in
     two ways, RankLLMError where none is left, ContractError where an identifier is more than one token.
     """
@@ -160,16 +165,32 @@ def encode_listwise(
             found.skipped.append(str(error))
             continue
         if len(example) > context_tokens:
-            message = f"{len(example)} tokens, more than the context of {context_tokens}"
-            if overlong == "error":
-                raise record.error(f"{message}; use a larger --context-size or --overlong skip")
-            found.skipped.append(f"{example.name}: {message}")
-            continue
+            fitting = _fitting(record, example, encoder, limit=context_tokens, overlong=overlong)
+            if fitting is None:
+                found.skipped.append(f"{example.name}: {len(example)} tokens, the context is {context_tokens}")
+                continue
+            record, example = fitting
+            found.n_truncated += 1
         if not found.examples and objective != "generation":
             encoder.check_inference(record, example)
         found.kinds.setdefault(identifier_kind(record.prompt), example.name)
         found.examples.append(example)
     return _dataset(found, encoder, objective)
+
+
+def _fitting(
+    record: ListwiseRecord, example: ListwiseExample, encoder: ListwiseEncoder, *, limit: int, overlong: str
+) -> tuple[ListwiseRecord, ListwiseExample] | None:
+    """An over-long record with shorter passages, or None to leave it out. Raises DataError where that is asked for."""
+    message = f"{len(example)} tokens, more than the context of {limit}"
+    if overlong == "error":
+        raise record.error(f"{message}; use a larger --context-size, --overlong truncate or --overlong skip")
+    if overlong == "skip":
+        return None
+    shorter = fit(record, lambda tried: len(encoder.encode(tried)), limit=limit)
+    if shorter is None:
+        raise record.error(f"{message}, even with one word a passage; use a larger --context-size or --overlong skip")
+    return shorter, encoder.encode(shorter)
 
 
 def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str) -> ListwiseDataset:
@@ -185,7 +206,11 @@ def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str) -> Lis
     longest = max(len(example.ranks) for example in found.examples)
     ids = single_ids(encoder.chat.safe, identifiers(kind, longest), after=OPENING) if objective != "generation" else []
     return ListwiseDataset(
-        examples=tuple(found.examples), identifiers=kind, identifier_ids=tuple(ids), skipped=tuple(found.skipped)
+        examples=tuple(found.examples),
+        identifiers=kind,
+        identifier_ids=tuple(ids),
+        skipped=tuple(found.skipped),
+        n_truncated=found.n_truncated,
     )
 
 
@@ -205,6 +230,7 @@ class ListwiseCollator:
     pad_id: int
 
     def __call__(self, items: Sequence[ListwiseItem]) -> dict[str, Tensor]:
+        """The batch of some examples."""
         examples = [item.example for item in items]
         batch = {
             "input_ids": padded([example.token_ids for example in examples], pad=self.pad_id),
@@ -238,11 +264,3 @@ def padded(rows: Sequence[Sequence[int]], *, pad: int) -> Tensor:
     """Rows of integers as one int64 tensor, padded on the right to the longest."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
-
-
-def limited(records: Iterable[ListwiseRecord], n: int) -> Iterator[ListwiseRecord]:
-    """The first n records, or all where n is 0."""
-    for number, record in enumerate(records):
-        if n and number >= n:
-            return
-        yield record

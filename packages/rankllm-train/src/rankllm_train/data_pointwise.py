@@ -105,9 +105,7 @@ def pointwise_dataset(
     if not kept:
         raise RankLLMError("no record to train on" + (f"; the first left out: {skipped[0]}" if skipped else ""))
     n_short = sum(len(record.negatives) < rule.group_size - 1 for record in kept)
-    return PointwiseDataset(
-        records=tuple(kept), encoder=encoder, rule=rule, skipped=tuple(skipped), n_short=n_short
-    )
+    return PointwiseDataset(records=tuple(kept), encoder=encoder, rule=rule, skipped=tuple(skipped), n_short=n_short)
 
 
 def _problem(record: PointwiseRecord, rule: GroupRule) -> DataError | None:
@@ -131,6 +129,7 @@ class PointwiseCollator:
     answer_ids: tuple[int, ...] = ()
 
     def __call__(self, items: Sequence[PointwiseItem]) -> dict[str, Tensor]:
+        """The batch of some groups."""
         rows = [row for item in items for row in item.rows]
         lengths = torch.tensor([len(row) for row in rows])
         batch = {

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_train.losses import IGNORED_LABEL
-from rankllm_train.recipe import LoraSection, ModelSection
+from rankllm_train.recipe_sections import LoraSection, ModelSection
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _PROBE_TOKENS = 5
@@ -49,11 +49,11 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     with quiet(), readable_failures(section.name_or_path):
         model = _load(section, kind, dtype)
     model.config.use_cache = False
-    if kind != "causal":
-        model.score.float()  # one row: its product is worth full precision, as in inference
     make_lean(model)
     if not deepspeed:
         check_lean(model)
+    if kind != "causal":
+        model.score.float()  # one row: its product is worth full precision, as in inference
     return add_lora(model, lora, kind=kind) if lora.enabled else model
 
 
@@ -121,8 +121,8 @@ def add_lora(model: Any, section: LoraSection, *, kind: str) -> Any:
 def make_lean(model: Any) -> None:
     """Bind a forward pass that computes logits at label positions and at one position a row only, or scores.
 
-    The forward takes `input_ids` padded on the right, and `labels` (shifted), `read_positions`, `read_ids` where wanted;
-    it gives `token_logits` (L, V), `read_logits` (B, N) in float32, or `scores` (B,) in float32.
+    The forward takes `input_ids` padded on the right and, where wanted, `labels` (shifted), `read_positions` and
+    `read_ids`; it gives `token_logits` (L, V), `read_logits` (B, N) in float32, or `scores` (B,) in float32.
     """
     is_classifier = hasattr(model, "score")
     if not is_classifier and model.get_output_embeddings() is None:
@@ -133,7 +133,8 @@ def make_lean(model: Any) -> None:
 def check_lean(model: Any) -> None:
     """Compare the lean forward with the model's own on a few tokens.
 
-    Raises ContractError where they differ: the model changes its logits after the head (softcapping, scaling).
+    Raises ContractError where they differ (the model changes its logits after the head, by softcapping or scaling),
+    and where the model's own are not numbers.
     """
     ids = torch.arange(1, _PROBE_TOKENS + 1, device=model.device)[None] % model.config.vocab_size
     last = torch.tensor([_PROBE_TOKENS - 1], device=model.device)
@@ -142,12 +143,16 @@ def check_lean(model: Any) -> None:
     with torch.no_grad():
         if hasattr(model, "score"):
             lean = model(input_ids=ids, read_positions=last)["scores"]
-            own = type(model).forward(model, input_ids=ids[:, : _PROBE_TOKENS], use_cache=False).logits[0].float()
+            own = type(model).forward(model, input_ids=ids, use_cache=False).logits[0].float()
         else:
             wanted = torch.tensor([[0, 1]], device=model.device)
             lean = model(input_ids=ids, read_positions=last, read_ids=wanted)["read_logits"][0]
             own = type(model).forward(model, input_ids=ids, use_cache=False).logits[0, -1, :2].float()
     model.train(was_training)
+    if not bool(own.isfinite().all()):
+        raise ContractError(
+            f"{model.config.name_or_path}: the weights give logits that are not numbers; copy them again"
+        )
     scale = own.abs().max().clamp(min=1)
     tolerance = _PROBE_TOLERANCE if model.dtype == torch.float32 else 0.05
     if not bool(((lean - own).abs() <= tolerance * scale).all()):

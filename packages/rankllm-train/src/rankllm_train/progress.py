@@ -29,12 +29,14 @@ class Progress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
+        """Open the bar at the step the run begins or goes on from."""
         if state.is_world_process_zero and sys.stderr.isatty():
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
+        """Move the bar."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
@@ -46,7 +48,13 @@ class Progress(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **arguments: Any,
     ) -> None:
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
+        """Show the newest values."""
+        if not state.is_world_process_zero or not logs:
+            return
+        if "eval_loss" in logs:
+            values = " ".join(f"{key} {logs[key]:.4f}" for key in logs if key.startswith("eval_"))
+            self._line(f"step {state.global_step}/{state.max_steps} {values}")
+        if "loss" not in logs:
             return
         shown = {name: text.format(logs[key]) for key, (name, text) in _SHOWN.items() if key in logs}
         if self._bar is not None:
@@ -55,8 +63,15 @@ class Progress(TrainerCallback):
             values = " ".join(f"{name} {value}" for name, value in shown.items())
             self._say(f"step {state.global_step}/{state.max_steps} {values}")
 
+    def _line(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            self._say(text)
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()

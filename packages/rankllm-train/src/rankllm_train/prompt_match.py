@@ -40,9 +40,7 @@ def _kind(records: Sequence[ListwiseRecord]) -> str:
             return identifier_kind(record.prompt)
         except RankLLMError:
             continue
-    raise RankLLMError(
-        f"no record to train on: none of {len(records)} has a prompt that names its passages [1] or [A]"
-    )
+    raise RankLLMError(f"no record to train on: none of {len(records)} has a prompt that names its passages [1] or [A]")
 
 
 def how_it_differs(record: ListwiseRecord, template: ListwiseTemplate) -> str | None:

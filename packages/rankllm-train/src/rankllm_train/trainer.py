@@ -21,9 +21,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from rankllm_core.card import Card, save_card
 from rankllm_core.errors import RankLLMError
 from rankllm_train.checkpoints import aside, reveal, reveal_files, rotate
+from rankllm_train.evaluation import evaluate
 from rankllm_train.metrics_log import append_metrics
 from rankllm_train.models import quiet
-from rankllm_train.objectives import Batch, Objective, StepCounts
+from rankllm_train.objectives import Batch, LossSums, Objective, StepCounts
 from rankllm_train.recipe import Recipe, save_recipe
 
 
@@ -54,6 +55,8 @@ def training_arguments(recipe: Recipe, *, output_dir: Path) -> TrainingArguments
         save_strategy={"epoch": "epoch", "none": "no"}.get(every, "steps"),
         save_steps=recipe.checkpoint.every_steps or 500,
         save_only_model=not recipe.checkpoint.resumable,
+        eval_strategy="no" if not recipe.data.eval else "epoch" if recipe.evaluation.every == "epoch" else "steps",
+        eval_steps=int(recipe.evaluation.every) if recipe.evaluation.every.isdecimal() else None,
         logging_steps=log.every_steps,
         logging_first_step=True,
         # A loss that is not a number stops the run; it is not to be averaged away.
@@ -93,6 +96,7 @@ class RerankerTrainer(Trainer):
         dataset: Any,
         collator: Callable[[Sequence[Any]], dict[str, Tensor]],
         tokenizer: Any,
+        eval_dataset: Any = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.recipe = recipe
@@ -105,6 +109,7 @@ class RerankerTrainer(Trainer):
             model=model,
             args=training_arguments(recipe, output_dir=self.output_dir),
             train_dataset=dataset,
+            eval_dataset=eval_dataset,
             data_collator=collator,
             processing_class=tokenizer,
             callbacks=[_Epochs(dataset), *callbacks],
@@ -144,22 +149,55 @@ class RerankerTrainer(Trainer):
             "use a lower --learning-rate, or --set model.precision=fp32"
         )
 
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Loss and, where the model gives scores, nDCG@10 and MRR@10 on the dev data."""
+        was_training, started = self.model.training, time.perf_counter()
+        model = self.model_wrapped if self.is_in_train else self.model
+        model.eval()
+        sums_6 = evaluate(
+            model,
+            self.objective,
+            eval_dataset if eval_dataset is not None else self.eval_dataset,
+            self.data_collator,
+            batch_size=self.recipe.evaluation.per_device,
+            device=self.args.device,
+            share=(self.args.process_index, self.args.world_size),
+        )
+        model.train(was_training)
+        tokens, lists, n_tokens, n_lists, ndcg, mrr = self._summed(sums_6.tolist())
+        loss = self.objective.parts(LossSums(tokens, lists), StepCounts(n_tokens, n_lists)).total
+        metrics = {f"{metric_key_prefix}_loss": loss.item()}
+        if n_lists:
+            metrics[f"{metric_key_prefix}_ndcg@10"] = (ndcg / n_lists).item()
+            metrics[f"{metric_key_prefix}_mrr@10"] = (mrr / n_lists).item()
+        self.log(dict(metrics))
+        self._throughput.pause(time.perf_counter() - started)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, tokens/s and padding, and write the metrics file."""
         if "loss" in logs:
             steps = max(1, self.state.global_step - self._logged_step)
-            parts = self._parts
-            if self.args.world_size > 1:
-                parts = self.accelerator.gather(parts[None].to(self.args.device)).sum(dim=0).cpu()
+            token_loss, list_loss, real, computed = self._summed([*self._parts, *self._throughput.tokens]).tolist()
             if self.recipe.objective_name == "combined":
-                logs["token_loss"], logs["list_loss"] = (parts / steps).tolist()
-            logs |= self._throughput.read()
+                logs |= {"token_loss": token_loss / steps, "list_loss": list_loss / steps}
+            logs |= self._throughput.read(real, computed)
             self._parts = torch.zeros(2, dtype=torch.float64)
             self._logged_step = self.state.global_step
         if self.is_world_process_zero():
             epoch = {} if self.state.epoch is None else {"epoch": self.state.epoch}
             append_metrics(self.output_dir, {"step": self.state.global_step, **epoch, **logs})
         super().log(logs, start_time)
+
+    def _summed(self, values: Sequence[Any]) -> Tensor:
+        """The values summed over all processes."""
+        summed = torch.tensor([float(value) for value in values], dtype=torch.float32 if _is_mps() else torch.float64)
+        if self.args.world_size > 1:
+            summed = self.accelerator.gather(summed[None].to(self.args.device)).sum(dim=0).cpu()
+        return summed
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._saving_in or self.output_dir)
@@ -212,6 +250,10 @@ class RerankerTrainer(Trainer):
         return super().train(resume_from_checkpoint, *arguments, **options)
 
 
+def _is_mps() -> bool:
+    return torch.backends.mps.is_available()
+
+
 def _step_of(checkpoint: Any) -> int:
     if not checkpoint:
         return 0
@@ -223,22 +265,22 @@ class _Throughput:
     """Tokens a second, and how many of the positions computed were padding, since the last reading."""
 
     def __init__(self) -> None:
+        self.tokens = (0, 0)
+        """Real ones, and with padding, of this process."""
         self._started = time.perf_counter()
-        self._real = 0
-        self._computed = 0
 
     def add(self, batch: Batch) -> None:
-        self._real += int(batch["lengths"].sum())
-        self._computed += batch["input_ids"].numel()
+        self.tokens = (self.tokens[0] + int(batch["lengths"].sum()), self.tokens[1] + batch["input_ids"].numel())
 
-    def read(self) -> dict[str, float]:
+    def pause(self, seconds: float) -> None:
+        """Leave time out that went into something else."""
+        self._started += seconds
+
+    def read(self, real: float, computed: float) -> dict[str, float]:
+        """real, computed: tokens of all processes."""
         elapsed = max(time.perf_counter() - self._started, 1e-9)
-        values = {
-            "tokens_per_s": round(self._real / elapsed, 1),
-            "padding": round(1 - self._real / max(1, self._computed), 4),
-        }
-        self._started, self._real, self._computed = time.perf_counter(), 0, 0
-        return values
+        self._started, self.tokens = time.perf_counter(), (0, 0)
+        return {"tokens_per_s": round(real / elapsed, 1), "padding": round(1 - real / max(1, computed), 4)}
 
 
 class _Epochs(TrainerCallback):
@@ -250,5 +292,6 @@ class _Epochs(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
+        """Pass the epoch on."""
         if hasattr(self._dataset, "set_epoch"):
             self._dataset.set_epoch(int(state.epoch or 0))

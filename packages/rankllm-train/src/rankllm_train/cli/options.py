@@ -11,7 +11,8 @@ from click.decorators import FC
 
 from rankllm_core.errors import ConfigError
 from rankllm_train.cli import say
-from rankllm_train.recipe import OBJECTIVES, RANKING_LOSSES, Recipe, load_recipe, parse_setting
+from rankllm_train.recipe import Recipe, load_recipe, parse_setting
+from rankllm_train.recipe_sections import OBJECTIVES, RANKING_LOSSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,9 @@ COMMON = (
     _option("--attn-implementation", "model.attn_implementation", str, "auto, sdpa, flash_attention_2 or eager."),
     _option("--trust-remote-code", "model.trust_remote_code", bool, "Run code that comes with the model."),
     _option("--train-dataset-path --dataset-name", "data.train", str, "A file, or a Hugging Face data set."),
+    _option("--eval-dataset-path", "data.eval", str, "The same, to measure on while training."),
+    _option("--eval-steps", "evaluation.every", str, "epoch, or a number of steps."),
+    _option("--per-device-eval-batch-size", "evaluation.per_device", int, "Records (pointwise: groups) at once."),
     _option("--max-train-samples", "data.max_records", int, "Use the first so many records; 0: all."),
     _option("--bad-records", "data.bad_records", click.Choice(["error", "skip"]), "What to do with malformed ones."),
     _option("--bos", "prompt.bos", click.Choice(["single", "double"]), "double: as the published checkpoints."),
@@ -72,7 +76,7 @@ LISTWISE = (
     _option("--weighted", "objective.weighted", bool, "RankNet: weigh pairs by 1 / (rank_i + rank_j)."),
     _option("--ranking-weight", "objective.ranking_weight", float, "Of the ranking loss in the combined one."),
     _option("--identifiers", "data.identifiers", click.Choice(["keep", "alpha", "numeric"]), "Convert the records'."),
-    _option("--overlong", "data.overlong", click.Choice(["error", "skip"]), "What to do over the context size."),
+    _option("--overlong", "data.overlong", click.Choice(["error", "skip", "truncate"]), "Over the context size."),
     _option("--context-size", "prompt.context_tokens", int, "Tokens of prompt and answer."),
     _option("--window-size", "prompt.window_size", int, "Passages in a window at inference, for the card."),
     _option("--stride", "prompt.stride", int, "Ranks the window moves at inference, for the card."),

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.decorators import FC
 
+from rankllm_train.api import check_complete, train
 from rankllm_train.cli import say
 from rankllm_train.cli.options import resolve_recipe
 
@@ -31,10 +32,10 @@ def run_options(command: FC) -> FC:
 def run(method: str, given: dict[str, Any]) -> None:
     """Train, and say where the model is."""
     recipe = resolve_recipe(method, given)
+    check_complete(recipe)
     is_first = os.environ.get("RANK", "0") == "0"
     tell: Callable[[str], None] = say if is_first else lambda line: None
     tell("loading ...")
-    from rankllm_train.api import train
     from rankllm_train.progress import Progress
 
     result = train(

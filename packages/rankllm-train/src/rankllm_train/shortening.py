@@ -1,0 +1,51 @@
+"""Cut the passages of an over-long listwise record to fewer words, as inference does to fit its context."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from rankllm_core.text import first_words, words_in
+from rankllm_train.rankings import passage_identifiers
+from rankllm_train.records import ListwiseRecord
+
+
+def passage_spans(prompt: str) -> list[tuple[int, int]]:
+    """Where the text of each passage stands, behind its identifier, to the end of its line."""
+    spans = []
+    position = 0
+    for label in passage_identifiers(prompt):
+        match = re.compile(rf"^\[{label}\] ?", re.MULTILINE).search(prompt, position)
+        if match is None:  # cannot be: the identifiers were found at line starts, in this order
+            raise ValueError(f"no line begins with [{label}]")
+        end = prompt.find("\n", match.end())
+        spans.append((match.end(), len(prompt) if end < 0 else end))
+        position = spans[-1][1]
+    return spans
+
+
+def shortened(record: ListwiseRecord, words: int) -> ListwiseRecord:
+    """The record with at most so many words of each passage; longer ones end there, the others stay as they are."""
+    parts, position = [], 0
+    for start, end in passage_spans(record.prompt):
+        text = record.prompt[start:end]
+        parts += [record.prompt[position:start], first_words(text, words) if words_in(text) > words else text]
+        position = end
+    return replace(record, prompt="".join(parts) + record.prompt[position:])
+
+
+def fit(record: ListwiseRecord, count: Callable[[ListwiseRecord], int], *, limit: int) -> ListwiseRecord | None:
+    """The record with as many words a passage as keep `count` of it within the limit; None where one word does not.
+
+    count: tokens of a record, prompt and answer.
+    """
+    longest = max(words_in(record.prompt[start:end]) for start, end in passage_spans(record.prompt))
+    fits, too_many = 0, longest + 1
+    while too_many - fits > 1:
+        words = (fits + too_many) // 2
+        if count(shortened(record, words)) <= limit:
+            fits = words
+        else:
+            too_many = words
+    return shortened(record, fits) if fits else None

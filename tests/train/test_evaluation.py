@@ -1,0 +1,88 @@
+"""Dev measures agree with hand counts, and measuring does not disturb training."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
+
+from rankllm_train.api import prepare, train  # noqa: E402
+from rankllm_train.evaluation import ndcg, reciprocal_rank  # noqa: E402
+from rankllm_train.models import load_model  # noqa: E402
+from rankllm_train.recipe import Recipe  # noqa: E402
+
+
+def test_ndcg_and_mrr_by_hand():
+    """Three passages ordered 2, 3, 1 by score, padding aside; a positive on rank 11 counts nothing."""
+    scores = torch.tensor([[0.1, 0.9, 0.5, 99.0]])
+    gains = torch.tensor([[3.0, 2.0, 1.0, -1.0]])
+    found = 2 + 1 / math.log2(3) + 3 / math.log2(4)
+    best = 3 + 2 / math.log2(3) + 1 / math.log2(4)
+    assert ndcg(scores, gains).item() == pytest.approx(found / best)
+    assert reciprocal_rank(scores, gains).item() == pytest.approx(1 / 3)
+    low = torch.cat([torch.arange(11.0, 0, -1)])[None]
+    only_last = torch.zeros(1, 11)
+    only_last[0, 10] = 1
+    assert ndcg(low, only_last).item() == 0
+    assert reciprocal_rank(low, only_last).item() == 0
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, smollm2_tokenizer):
+    return save_tiny(tmp_path_factory.mktemp("tiny"), smollm2_tokenizer)
+
+
+def entries(folder, key):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if key in line]
+
+
+def loss_of(recipe, folder):
+    """The loss of a saved model on the training data, all of it in one batch."""
+    from transformers import AutoTokenizer
+
+    data = prepare(recipe, AutoTokenizer.from_pretrained(folder))
+    section = recipe.changed({"model.name_or_path": str(folder)}).model
+    is_classifier = recipe.method == "pointwise"
+    kind = "sequence-classification" if is_classifier else "causal"
+    model = load_model(section, kind=kind, lora=recipe.lora, seed=0).eval()
+    batch = data.collator([data.dataset[i] for i in range(len(data.dataset))])
+    with torch.no_grad():
+        return data.objective.parts(data.objective.sums(model, batch), data.objective.counts(batch)).total.item()
+
+
+@pytest.mark.parametrize("objective", ["generation", "combined", "cross-entropy"])
+def test_measuring_does_not_disturb_training(tiny, tmp_path, objective):
+    """The same losses with and without dev data, noise on; the last dev loss is that of the model that is kept."""
+    method = "pointwise" if objective == "cross-entropy" else "listwise"
+    make = pointwise_record if method == "pointwise" else listwise_record
+    path = write_records(tmp_path / "d.jsonl", [make(i) for i in range(4)])
+    base = Recipe(method=method).changed(
+        {
+            "model.name_or_path": tiny,
+            "model.precision": "fp32",
+            "data.train": path,
+            "data.group_size": 4,
+            "prompt.context_tokens": 1024,
+            "objective.name": objective,
+            "optim.learning_rate": 1e-3,
+            "optim.noisy_embedding_alpha": 5,
+            "schedule.max_steps": 4,
+            "batch.per_device": 2,
+            "checkpoint.every": "none",
+        }
+    )
+    train(base.changed({"checkpoint.output_dir": str(tmp_path / "a")}))
+    dev = {"data.eval": path, "evaluation.every": "2", "evaluation.per_device": 3}
+    train(base.changed(dev | {"checkpoint.output_dir": str(tmp_path / "b")}))
+    losses = [[entry["loss"] for entry in entries(tmp_path / name, "loss")] for name in "ab"]
+    assert losses[0] == losses[1]
+    measured = entries(tmp_path / "b", "eval_loss")
+    assert [entry["step"] for entry in measured] == [2, 4]
+    assert measured[1]["eval_loss"] == pytest.approx(loss_of(base, tmp_path / "b"), rel=1e-5)
+    assert ("eval_ndcg@10" in measured[0]) == (objective != "generation")

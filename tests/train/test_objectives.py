@@ -1,0 +1,214 @@
+"""Each objective reaches what it is for, and its loss does not depend on how a step is cut into micro-batches."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training_fakes import listwise_record, pointwise_record, save_tiny  # noqa: E402
+
+from rankllm_core.errors import ContractError  # noqa: E402
+from rankllm_core.pairs import PairEncoder, PairLimits  # noqa: E402
+from rankllm_core.template import load_template  # noqa: E402
+from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
+from rankllm_train.data_pointwise import GroupRule, PointwiseCollator, pointwise_dataset  # noqa: E402
+from rankllm_train.models import check_lean, load_model, make_lean  # noqa: E402
+from rankllm_train.objectives import ListwiseObjective, PointwiseObjective, StepCounts  # noqa: E402
+from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
+from rankllm_train.records import parse_listwise, parse_pointwise  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, smollm2_tokenizer):
+    return save_tiny(tmp_path_factory.mktemp("tiny"), smollm2_tokenizer)
+
+
+def fresh(tiny, kind="causal", **lora):
+    section = ModelSection(name_or_path=tiny, precision="fp32")
+    return load_model(section, kind=kind, lora=LoraSection(enabled=bool(lora), **lora), seed=1)
+
+
+def lists(tokenizer, objective, numbers, **options):
+    records = [parse_listwise(listwise_record(i, **options), path="d", line=i + 1) for i in numbers]
+    encoder = ListwiseEncoder(tokenizer, objective=objective)
+    data = encode_listwise(records, encoder, objective=objective, context_tokens=1024)
+    collate = ListwiseCollator(objective=objective, identifier_ids=data.identifier_ids, pad_id=2)
+    return data, collate
+
+
+def groups(tokenizer, n, *, teacher=False, answers=()):
+    template = load_template("yes_no" if answers else "rankllama")
+    encoder = PairEncoder(tokenizer, template, limits=PairLimits(query_tokens=16, passage_tokens=32))
+    records = [parse_pointwise(pointwise_record(i, teacher=teacher), path="p", line=i + 1) for i in range(n)]
+    data = pointwise_dataset(records, encoder, GroupRule(group_size=4, needs_teacher=teacher))
+    return data, PointwiseCollator(pad_id=2, answer_ids=tuple(answers))
+
+
+def step_loss(objective, model, batches):
+    """The loss of one optimizer step over some micro-batches, as the trainer sums it."""
+    counts = [objective.counts(batch) for batch in batches]
+    total = StepCounts(sum(c.tokens for c in counts), sum(c.lists for c in counts))
+    return sum(objective.parts(objective.sums(model, batch), total).total for batch in batches)
+
+
+def fit(objective, model, batch, *, steps=60, rate=1e-2):
+    """Train on one batch; the losses."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = step_loss(objective, model, [batch])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", ["generation", "combined"])
+def test_one_batch_of_rankings_is_learnt_by_heart(tiny, smollm2_tokenizer, name):
+    """Near-zero loss, and the most likely token at every label is the label."""
+    data, collate = lists(smollm2_tokenizer, name, [0, 1])
+    model, batch = fresh(tiny), collate([data[0], data[1]])
+    losses = fit(ListwiseObjective(name=name, weight=10.0, weighted=True), model, batch, steps=120, rate=5e-3)
+    assert losses[0] > 5
+    assert losses[-1] < 0.05
+    wanted = batch["labels"][batch["labels"] != -100]
+    with torch.no_grad():
+        found = model(input_ids=batch["input_ids"], labels=batch["labels"])["token_logits"].argmax(dim=1)
+    assert found.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("loss", ["ranknet", "listnet", "lambda"])
+def test_one_batch_of_orders_is_learnt_by_heart(tiny, smollm2_tokenizer, loss):
+    """The identifiers' logits come into the target order."""
+    data, collate = lists(smollm2_tokenizer, "ranking", [0, 1], n=4)
+    model, batch = fresh(tiny), collate([data[0], data[1]])
+    losses = fit(ListwiseObjective(name="ranking", ranking_loss=loss), model, batch)
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        out = model(**{k: batch[k] for k in ("input_ids", "read_positions", "read_ids")})
+    order = out["read_logits"].argsort(dim=1, descending=True)
+    found = batch["ranks"].gather(1, order).tolist()
+    if loss == "listnet":
+        # Its target is made of its own scores: what is almost certain to be low does not sort itself any more.
+        assert [row[:2] for row in found] == [[1, 2], [1, 2]]
+    else:
+        assert losses[-1] < 0.05
+        assert found == [[1, 2, 3, 4], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "margin", "kl"])
+@pytest.mark.parametrize("lora", [{}, {"r": 8, "alpha": 32, "dropout": 0.0}], ids=["full", "lora"])
+def test_one_batch_of_groups_is_learnt_by_heart(tiny, smollm2_tokenizer, name, lora):
+    """Near-zero loss, and the positive (with a teacher: the teacher's order) on top."""
+    data, collate = groups(smollm2_tokenizer, 2, teacher=name != "cross-entropy")
+    model, batch = fresh(tiny, "sequence-classification", **lora), collate([data[0], data[1]])
+    objective = PointwiseObjective(name=name, group_size=4)
+    losses = fit(objective, model, batch, steps=100, rate=3e-3 if lora else 1e-2)
+    assert losses[-1] < 0.1 * max(losses[0], 0.5)
+    with torch.no_grad():
+        scores = model(input_ids=batch["input_ids"], read_positions=batch["read_positions"])["scores"].view(2, 4)
+    assert scores.argmax(dim=1).tolist() == [0, 0]
+
+
+def test_a_yes_no_head_is_learnt_by_heart(tiny, smollm2_tokenizer):
+    """No new layer: the difference of two of the model's own logits is the score."""
+    yes, no = (smollm2_tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
+    data, collate = groups(smollm2_tokenizer, 2, answers=(yes, no))
+    model, batch = fresh(tiny), collate([data[0], data[1]])
+    losses = fit(PointwiseObjective(name="cross-entropy", group_size=4), model, batch)
+    assert losses[-1] < 0.05
+
+
+@pytest.mark.parametrize("name", ["generation", "ranking", "combined"])
+def test_four_micro_batches_of_one_are_one_of_four(tiny, smollm2_tokenizer, name):
+    """Records of different lengths: equal loss and gradients within 1e-5, so no record weighs more for its batch."""
+    data, _ = lists(smollm2_tokenizer, name, [0, 1, 2])
+    other, _ = lists(smollm2_tokenizer, name, [3], n=5)
+    items = [data[0], data[1], data[2], other[0]]
+    wide = ListwiseCollator(
+        objective=name, identifier_ids=tuple(smollm2_tokenizer.convert_tokens_to_ids(list("ABCDE"))), pad_id=2
+    )
+    objective = ListwiseObjective(name=name, weighted=True, weight=10.0)
+    found = []
+    for batches in ([wide(items)], [wide([item]) for item in items]):
+        model = fresh(tiny)
+        loss = step_loss(objective, model, batches)
+        loss.backward()
+        found.append((loss.item(), {n: p.grad for n, p in model.named_parameters()}))
+    (whole, grads), (split, grads_split) = found
+    assert split == pytest.approx(whole, rel=1e-5)
+    for parameter, grad in grads.items():
+        torch.testing.assert_close(grads_split[parameter], grad, atol=1e-5, rtol=1e-4)
+
+
+def test_the_combined_loss_is_token_mean_plus_weighted_list_mean(tiny, smollm2_tokenizer):
+    """Against dense logits: cross-entropy over all answer tokens, RankNet by a double loop at the bracket."""
+    data, collate = lists(smollm2_tokenizer, "combined", [0, 2])
+    batch, model = collate([data[0], data[1]]), fresh(tiny).eval()
+    logits = type(model).forward(model, input_ids=batch["input_ids"]).logits.double()
+    nll, n_tokens, rank = 0.0, 0, 0.0
+    for b, example in enumerate(data.examples):
+        for t in range(example.n_prompt, len(example)):
+            nll -= logits[b, t - 1].log_softmax(0)[example.token_ids[t]].item()
+            n_tokens += 1
+        scores = logits[b, example.n_prompt][batch["read_ids"][b]].tolist()
+        pairs = [(i, j) for i in range(3) for j in range(3) if example.ranks[i] < example.ranks[j]]
+        losses = [
+            torch.nn.functional.softplus(torch.tensor(scores[j] - scores[i])).item()
+            / (example.ranks[i] + example.ranks[j])
+            for i, j in pairs
+        ]
+        rank += sum(losses) / len(pairs)
+    loss = step_loss(ListwiseObjective(name="combined", weighted=True, weight=10.0), model, [batch])
+    assert loss.item() == pytest.approx(nll / n_tokens + 10 * rank / 2, rel=1e-5)
+
+
+def test_groups_of_two_steps_weigh_alike(tiny, smollm2_tokenizer):
+    """A last micro-batch of one group beside one of two: each group a third."""
+    data, collate = groups(smollm2_tokenizer, 3)
+    objective = PointwiseObjective(name="cross-entropy", group_size=4)
+    model = fresh(tiny, "sequence-classification").eval()
+    whole = step_loss(objective, model, [collate([data[0], data[1], data[2]])])
+    split = step_loss(objective, model, [collate([data[0], data[1]]), collate([data[2]])])
+    assert split.item() == pytest.approx(whole.item(), rel=1e-6)
+
+
+def test_a_model_that_changes_its_logits_is_refused(smollm2_tokenizer):
+    """Gemma 2 caps its logits after the head; reading the head alone would train another model."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        final_logit_softcapping=0.5,
+        initializer_range=1.0,
+    )
+    model = Gemma2ForCausalLM(config)
+    make_lean(model)
+    with pytest.raises(ContractError, match="changes its logits after the head"):
+        check_lean(model)
+
+
+def test_an_adapter_cannot_be_trained_on(tiny, tmp_path):
+    """It has to be merged first."""
+    from rankllm_core.errors import ConfigError
+
+    fresh(tiny, r=4).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ConfigError, match="is an adapter; merge it first"):
+        load_model(ModelSection(name_or_path=str(tmp_path / "adapter")), kind="causal", lora=LoraSection(), seed=0)
+
+
+def test_layers_that_are_not_there_are_named(tiny):
+    """A misspelt target module."""
+    from rankllm_core.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"lora\.target_modules: .*query_proj"):
+        fresh(tiny, r=4, target_modules=("query_proj",))

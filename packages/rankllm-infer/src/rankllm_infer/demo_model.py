@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from rankllm_core.errors import MissingPackageError
@@ -68,10 +66,12 @@ def _unpack(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    from rankllm_infer.engines.loading import quiet_transformers
+
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             # Without `dequantize` the weights stay packed and cannot be saved.
             model = AutoModelForCausalLM.from_pretrained(
@@ -86,17 +86,3 @@ def _unpack(gguf: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     if not (target / "config.json").exists():
         raise OSError(f"{target}: the unpacked model could not be put in place")
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()

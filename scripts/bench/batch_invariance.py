@@ -22,8 +22,10 @@ SIZES = (1, 4, 16, 64)
 @click.option("--threads", default=1, show_default=True)
 def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> None:
     """Print, for each dtype and way, the largest difference to batch size 1, swapped pairs and ties."""
-    from rankllm_infer.api import load_reranker
+    from rankllm_infer.api import Reranker, load_reranker
     from rankllm_infer.demo_model import demo_model_path
+    from rankllm_infer.engines.loading import load_model
+    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
     from rankllm_infer.prepare import build_requests
     from rankllm_infer.settings import RerankOptions
 
@@ -42,9 +44,14 @@ def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> Non
         for dtype in ("float32", "bfloat16"):
             alone: list[dict[str, float]] = []
             for size in SIZES:
-                # The usual token budget would cut large batches: this is about their size.
-                batch = RerankOptions(dtype=dtype, batch_size=size, batch_tokens=1 << 20, **options)
-                with load_reranker(model, batch) as reranker:
+                # An engine of its own: load_reranker gives float32 on a CPU batches of one, and this is about others;
+                # the usual token budget would cut large batches.
+                engine = TransformersEngine(
+                    load_model(model, "causal", dtype=dtype, device="cpu"),
+                    limits=BatchLimits(max_prompts=size, max_tokens=1 << 20),
+                )
+                with load_reranker(model, RerankOptions(dtype=dtype, device="cpu", **options)) as loaded:
+                    reranker = Reranker(engine, loaded.plan, loaded.writer)
                     pin_threads(threads)
                     scores = [
                         {c.docid: float(c.model_score) for c in result.candidates}

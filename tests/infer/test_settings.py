@@ -64,7 +64,7 @@ def values(resolved):
 def test_a_model_without_a_card_is_asked_as_the_options_say(tmp_path, score_head, options, expected):
     """The default is generation with numbers, or the score head where the checkpoint has one; nothing is warned of."""
     resolved = resolve(folder=tmp_path, score_head=score_head, **options)
-    assert (values(resolved), resolved.warnings, resolved.has_own_card) == (expected, (), False)
+    assert (values(resolved), resolved.warnings) == (expected, ())
     assert resolved.origin == "no card; defaults"
 
 
@@ -83,7 +83,6 @@ def test_a_published_model_needs_no_option(tmp_path, name, expected, bos, folder
     """Its card ships with rankllm, for a server's model as well."""
     resolved = resolve(name, folder=tmp_path if folder else None, score_head=name.endswith("lora-passage"))
     assert (values(resolved), resolved.card.bos, resolved.warnings) == (expected, bos, ())
-    assert resolved.has_own_card
     assert name in resolved.origin
 
 
@@ -94,7 +93,7 @@ def test_the_checkpoints_own_card_decides(tmp_path, card):
     """To the last letter of its template, even where that has the name of a shipped one."""
     save_card(card, tmp_path)
     resolved = resolve(str(tmp_path), folder=tmp_path)
-    assert (resolved.card, resolved.warnings, resolved.has_own_card) == (card, (), True)
+    assert (resolved.card, resolved.warnings) == (card, ())
     assert resolved.origin == f"{tmp_path}/rankllm.yaml"
 
 
@@ -161,7 +160,7 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
     """None of its settings would fit; the warning names both methods."""
     save_card(card, tmp_path)
     resolved = resolve(str(tmp_path), folder=tmp_path, method=method)
-    assert (resolved.card.kind, resolved.card.template.name, resolved.has_own_card) == (method, template, False)
+    assert (resolved.card.kind, resolved.card.template.name) == (method, template)
     (warning,) = resolved.warnings
     assert warning.startswith(f"--method {method}: ")
     assert f"says {card.kind}" in warning

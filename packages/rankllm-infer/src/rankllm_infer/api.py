@@ -132,18 +132,33 @@ def _local(model: str, options: RerankOptions) -> Reranker:
         device=options.device,
         num_gpus=options.num_gpus,
     )
-    engine = TransformersEngine(
-        loaded, limits=BatchLimits(max_prompts=options.batch_size, max_tokens=options.batch_tokens)
-    )
+    batch_size, batch_note = _batch_size(card, loaded, options)
+    engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=batch_size, max_tokens=options.batch_tokens))
     description = f"{model} on {loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
     if isinstance(card, PointwiseCard):
         _check_pair_limits(card, loaded)
     writer = token_writer(card, loaded.tokenizer)
     if isinstance(plan, ListwisePlan):
-        fitting, note = _within_positions(plan.card, loaded, options)
+        positions = getattr(loaded.model.config, "max_position_embeddings", None)
+        fitting, note = within_positions(plan.card, positions, options)
         plan = replace(plan, card=fitting)
         resolved = replace(resolved, warnings=(*resolved.warnings, *note))
+    resolved = replace(resolved, warnings=(*resolved.warnings, *batch_note))
     return _reranker(engine, plan, writer, resolved, description)
+
+
+def _batch_size(card: Card, loaded: LoadedModel, options: RerankOptions) -> tuple[int, tuple[str, ...]]:
+    """How many prompts run together, and what a user who asked for another number should know.
+
+    A CPU's matrix kernels round by the shape of the batch: logits of size 30 move by 3e-5 (docs/measured.md). float32
+    is for those who want the same number every time, and batches gain little there (at most a sixth): one at a time.
+    """
+    reads_scores = isinstance(card, PointwiseCard) or card.answer == "first-token"
+    if not (reads_scores and loaded.device.type == "cpu" and str(loaded.dtype) == "torch.float32"):
+        return options.batch_size or 32, ()
+    asked = {"--batch-size": (options.batch_size or 1) > 1, "--batch-tokens": options.batch_tokens > 0}
+    note = "float32 on a CPU runs one prompt at a time, so that no score depends on what runs beside it"
+    return 1, tuple(f"{option} has no effect: {note}" for option, is_asked in asked.items() if is_asked)
 
 
 def token_writer(card: Card, tokenizer: Any) -> PromptWriter | PairWriter:
@@ -271,11 +286,13 @@ def _check_pair_limits(card: PointwiseCard, loaded: LoadedModel) -> None:
         )
 
 
-def _within_positions(
-    card: ListwiseCard, loaded: LoadedModel, options: RerankOptions
+def within_positions(
+    card: ListwiseCard, positions: int | None, options: RerankOptions
 ) -> tuple[ListwiseCard, tuple[str, ...]]:
-    """The card with a context that the model has positions for."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    """The card with a context that the model has positions for, and what is to be said about it.
+
+    positions: None where that is not known. Raises ConfigError where the options ask for more.
+    """
     if positions is None or card.context_tokens <= positions:
         return card, ()
     if options.context_size is not None:

@@ -13,11 +13,11 @@ from rankllm_core.json_fields import located
 from rankllm_core.records import write_requests, write_rerank_input
 from rankllm_core.trec import read_run
 from rankllm_core.types import Candidate, Query, Request
+from rankllm_infer.wording import N_EXAMPLES, count, examples
 
 PreparedFormat = Literal["rerank-input", "requests"]
 
 _FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz")
-_EXAMPLES = 5
 _PROGRESS_STEP = 10_000
 
 
@@ -49,14 +49,14 @@ class PrepareReport:
             (self.qids_without_hits, "without a hit in the run"),
             (self.emptied_qids, "without a candidate left"),
         ]
-        report = [f"prepared {_count(self.queries, 'query')} with {_count(self.candidates, 'candidate')}"]
-        report += [f"left out {_count(len(qids), 'query')} {what} ({_examples(qids)})" for qids, what in losses if qids]
+        report = [f"prepared {count(self.queries, 'query')} with {count(self.candidates, 'candidate')}"]
+        report += [f"left out {count(len(qids), 'query')} {what} ({examples(qids)})" for qids, what in losses if qids]
         if self.missing_docids:
-            docids = f"{_count(len(self.missing_docids), 'docid')} not in the corpus"
-            places = _count(self.missing_candidates, "candidate")
-            report.append(f"left out {places}: {docids} ({_examples(self.missing_docids)})")
+            docids = f"{count(len(self.missing_docids), 'docid')} not in the corpus"
+            places = count(self.missing_candidates, "candidate")
+            report.append(f"left out {places}: {docids} ({examples(self.missing_docids)})")
         if self.removed_queries:
-            report.append(f"left out {_count(self.removed_queries, 'candidate')} whose docid is the qid")
+            report.append(f"left out {count(self.removed_queries, 'candidate')} whose docid is the qid")
         return report
 
 
@@ -153,12 +153,12 @@ def _check_joined(
     """Raise where nothing can be joined, or, if strict, not everything."""
     if ids and len(missing) == len(ids):
         raise RankLLMError(
-            f"{where}: holds none of the run's {len(ids)} {what} (the run has {_examples(missing)}; "
-            f"this has {_examples(there) or 'nothing'}); use the files that belong to the run"
+            f"{where}: holds none of the run's {len(ids)} {what} (the run has {examples(missing)}; "
+            f"this has {examples(there) or 'nothing'}); use the files that belong to the run"
         )
     if missing and is_strict:
         raise RankLLMError(
-            f"{where}: lacks {len(missing)} of the run's {len(ids)} {what} ({_examples(missing)}); "
+            f"{where}: lacks {len(missing)} of the run's {len(ids)} {what} ({examples(missing)}); "
             "add them, or leave out --strict to go on without them"
         )
 
@@ -172,7 +172,7 @@ def _collect_docs(
     for number, (docid, doc) in enumerate(_load_corpus(corpus), start=1):
         if progress is not None and number % _PROGRESS_STEP == 0:
             progress(number)
-        if number <= _EXAMPLES:
+        if number <= N_EXAMPLES:
             sample.append(docid)
         if docid in needed and docs.setdefault(docid, doc) != doc:
             raise RankLLMError(
@@ -228,18 +228,3 @@ def _data_set_rows(name: str, split: str) -> Iterator[dict[str, object]]:
         reason = next(iter(str(told).splitlines()), type(error).__name__)
         raise RankLLMError(f"{what} and not loadable as a data set, split {split!r}: {reason}") from None
     yield from rows
-
-
-def _count(number: int, noun: str) -> str:
-    plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
-    return f"{number} {noun if number == 1 else plural}"
-
-
-def _examples(ids: Iterable[str]) -> str:
-    """The first few ids, quoted."""
-    first: list[str] = []
-    for name in ids:
-        if len(first) == _EXAMPLES:
-            return ", ".join([*first, "..."])
-        first.append(repr(name))
-    return ", ".join(first)

@@ -32,8 +32,9 @@ class RerankOptions:
     dtype: str = "auto"
     device: str = "auto"
     num_gpus: int = 1
-    batch_size: int = 32
-    """Prompts that go through the model at once, at the most."""
+    batch_size: int | None = None
+    """Prompts that go through the model at once, at the most; None: 32. Where scores are read in float32 on a CPU it is
+    always one."""
     batch_tokens: int = 0
     """Padded tokens that go through the model at once, at the most; 0: what suits the device."""
     base_model: str | None = None
@@ -63,8 +64,8 @@ class RerankOptions:
         one_of(self.engine, ENGINES, where="engine")
         one_of(self.dtype, DTYPES, where="dtype")
         for name in ("num_gpus", "batch_size", "num_passes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name}: expected at least 1, found {value}")
         if (self.engine == "openai") != (self.base_url is not None):
             raise ConfigError("engine openai and base_url go together: --engine openai --base-url http://HOST:PORT/v1")
         for engine, names in _ENGINE_ONLY.items():
@@ -83,7 +84,6 @@ class ResolvedCard:
     card: Card
     origin: str
     warnings: tuple[str, ...]
-    has_own_card: bool
 
 
 def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, score_head: bool) -> ResolvedCard:
@@ -112,7 +112,7 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
     card: Card = replace(found, **changed)  # type: ignore[arg-type]
     if isinstance(card, ListwiseCard):
         warnings += _doubts_about(card)
-    return ResolvedCard(card=card, origin=origin, warnings=tuple(warnings), has_own_card=own)
+    return ResolvedCard(card=card, origin=origin, warnings=tuple(warnings))
 
 
 def _doubts_about(card: ListwiseCard) -> list[str]:

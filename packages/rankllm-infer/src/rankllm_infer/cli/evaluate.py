@@ -11,7 +11,7 @@ import click
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import count, examples
+from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:
     from rankllm_infer.evaluate import Evaluation

@@ -1,10 +1,9 @@
-"""What the subcommands share: options that are accepted and ignored, checks of output names, wording of reports."""
+"""What the subcommands share: options that are accepted and ignored, and checks of output names."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,8 +11,6 @@ from click.decorators import FC
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli import say
-
-_EXAMPLES = 5
 
 
 def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
@@ -59,15 +56,3 @@ def refuse_same_file(source: str | Path, target: str | Path) -> None:
     source, target = Path(source), Path(target)
     if source.exists() and target.exists() and source.samefile(target):
         raise RankLLMError(f"{target}: is the input as well as the output; write to another name")
-
-
-def count(number: int, noun: str) -> str:
-    """`1 query`, `2 queries`."""
-    plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
-    return f"{number} {noun if number == 1 else plural}"
-
-
-def examples(ids: Iterable[str]) -> str:
-    """The first few ids, quoted."""
-    first = [repr(name) for name in islice(ids, _EXAMPLES + 1)]
-    return ", ".join([*first[:_EXAMPLES], "..."] if len(first) > _EXAMPLES else first)

@@ -12,7 +12,7 @@ import click
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import examples
+from rankllm_infer.wording import examples
 
 if TYPE_CHECKING:
     from rankllm_core.template import PointwiseTemplate
@@ -215,7 +215,7 @@ def _without_model(options: RerankOptions) -> tuple[ResolvedCard, Any]:
 def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
     """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
     from rankllm_core.card import PointwiseCard
-    from rankllm_infer.api import token_writer
+    from rankllm_infer.api import token_writer, within_positions
     from rankllm_infer.engines.hub import has_score_head, load_tokenizer, locate_model
     from rankllm_infer.settings import resolve_card
 
@@ -224,10 +224,8 @@ def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
     writer: Any = token_writer(resolved.card, tokenizer)
     if isinstance(resolved.card, PointwiseCard):
         return resolved, _ExactPairWriter(writer, tokenizer)
-    positions = _positions(model)
-    if positions is not None and positions < resolved.card.context_tokens:
-        resolved = replace(resolved, card=replace(resolved.card, context_tokens=positions))
-    return resolved, writer
+    card, _ = within_positions(resolved.card, _positions(model), options)
+    return replace(resolved, card=card), writer
 
 
 def _positions(model: str) -> int | None:

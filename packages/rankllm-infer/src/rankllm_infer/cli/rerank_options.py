@@ -92,8 +92,7 @@ def model_options(command: click.decorators.FC) -> click.decorators.FC:
                 "--per-device-eval-batch-size",
                 "batch_size",
                 type=click.IntRange(1),
-                default=32,
-                help="Prompts at once, at the most.",
+                help="Prompts at once, at the most; scores in float32 on a CPU: always 1.  [default: 32]",
             ),
             click.option(
                 "--batch-tokens",

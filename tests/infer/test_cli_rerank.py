@@ -121,7 +121,7 @@ def test_results_and_trace_hold_what_was_asked_and_answered(tmp_path, rankllm, o
         "model_score": None,
     }
     assert (first["status"], first["defects"]) == ("ok", [])
-    assert first["usage"] == {"calls": 1, "prompt_tokens": 11, "completion_tokens": 5}
+    assert first["usage"] == {"calls": 1, "rounds": 1, "prompt_tokens": 11, "completion_tokens": 5}
     (call,) = records(trace)[0]["invocations_history"]
     assert "[2] passage 2 worth 9" in call["prompt"]
     assert call["response"] == "[2] > [3] > [1]"

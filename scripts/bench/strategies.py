@@ -80,7 +80,7 @@ def main(
             print(f"| {way} | {sigma:g} | {cost(results)} | {score(results, qrels)} |", flush=True)
     if model_path is not None:
         print(
-            f"\n| {model_path} | calls | rounds | prompt tokens | {MEASURE} | CPU s/query |\n|---|---|---|---|---|---|"
+            f"\n| {Path(model_path).name} by FIRST | calls | rounds | prompt tokens | {MEASURE} | CPU s/query |\n|---|---|---|---|---|---|"
         )
         for row in model_rows(model_path, requests, qrels):
             print(row, flush=True)

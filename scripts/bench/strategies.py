@@ -79,9 +79,9 @@ def main(
             results = reranker.rerank(marked)
             print(f"| {way} | {sigma:g} | {cost(results)} | {score(results, qrels)} |", flush=True)
     if model_path is not None:
-        print(
-            f"\n| {Path(model_path).name} by FIRST | calls | rounds | prompt tokens | {MEASURE} | CPU s/query |\n|---|---|---|---|---|---|"
-        )
+        name = Path(model_path).name
+        print(f"\n| {name} by FIRST | calls | rounds | prompt tokens | {MEASURE} | CPU s/query |")
+        print("|---|---|---|---|---|---|")
         for row in model_rows(model_path, requests, qrels):
             print(row, flush=True)
 

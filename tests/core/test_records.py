@@ -296,7 +296,7 @@ RESULT = Result(
     ),
     status="repaired",
     defects=("missing [2]",),
-    usage=Usage(calls=1, prompt_tokens=20, completion_tokens=3),
+    usage=Usage(calls=1, rounds=1, prompt_tokens=20, completion_tokens=3),
     trace=(WindowTrace(start=0, docids=("d1", "d2"), prompt="p", response="[2]", order=(1, 0), status="repaired"),),
 )
 RESULT_LINE = (
@@ -304,7 +304,7 @@ RESULT_LINE = (
     '{"docid": "d2", "score": 2.0, "doc": {"text": "y"}, "model_score": -0.5}, '
     '{"docid": "d1", "score": 1.0, "doc": {"text": "x"}, "model_score": null}], '
     '"status": "repaired", "defects": ["missing [2]"], '
-    '"usage": {"calls": 1, "prompt_tokens": 20, "completion_tokens": 3}}'
+    '"usage": {"calls": 1, "rounds": 1, "prompt_tokens": 20, "completion_tokens": 3}}'
 )
 
 

@@ -91,6 +91,45 @@ def test_log_probabilities_become_scores(tmp_path, rankllm, oracle, requests, op
 
 
 @pytest.mark.parametrize(
+    ("options", "calls", "rounds"),
+    [
+        # q3 has four candidates, the others three and two, windows hold two: q3 in 3, 2 + 1, ... calls.
+        (["--strategy", "sliding", "--window-size", "2", "--stride", "1"], 3 + 2 + 1, 3),
+        (["--strategy", "full"], 1 + 1 + 1, 1),
+        (["--strategy", "tournament", "--window-size", "2"], 3 + 2 + 1, 2),
+        (["--strategy", "tournament", "--window-size", "3", "--rank-top-k", "1"], 2 + 1 + 1, 2),
+        (["--strategy", "top-down", "--window-size", "3"], 3 + 1 + 1, 3),
+        (["--strategy", "full", "--permutations", "3", "--seed", "5"], 3 + 3 + 3, 1),
+    ],
+)
+def test_every_strategy_brings_the_best_to_the_top(tmp_path, rankllm, oracle, requests, options, calls, rounds):
+    """Followed by hand for three small queries: calls of all, rounds of the longest, and each query's best first."""
+    out = tmp_path / "results.jsonl"
+    done = rankllm("rerank", *oracle, *options, "--requests", requests, "--output-jsonl", out)
+    assert done.code == 0, done.err
+    assert [docids[0] for docids in order(out).values()] == ["d2", "d1", "d4"]
+    assert sum(record["usage"]["calls"] for record in records(out)) == calls
+    assert max(record["usage"]["rounds"] for record in records(out)) == rounds
+    assert f"{calls} model calls" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--strategy", "full", "--stride", "2"], "--stride has no effect with --strategy full"),
+        (["--rank-top-k", "2"], "--rank-top-k has no effect with --strategy sliding"),
+        (["--strategy", "top-down", "--rank-top-k", "20"], "less than the window of 20 passages"),
+        (["--seed", "2"], "--seed has no effect without --shuffle-candidates or --permutations"),
+    ],
+)
+def test_strategy_options_without_effect_are_refused(tmp_path, rankllm, oracle, requests, options, message):
+    """In one line, before anything is asked."""
+    done = rankllm("rerank", *oracle, *options, "--requests", requests, "--output", tmp_path / "out.trec")
+    assert done.code in (1, 2)
+    assert message in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
     ("name", "options", "text"),
     [
         ("out.trec", ["--tag", "mine"], "q2 Q0 d1 1 2.0 mine\nq2 Q0 d2 2 1.0 mine\n"),
@@ -121,7 +160,7 @@ def test_results_and_trace_hold_what_was_asked_and_answered(tmp_path, rankllm, o
         "model_score": None,
     }
     assert (first["status"], first["defects"]) == ("ok", [])
-    assert first["usage"] == {"calls": 1, "prompt_tokens": 11, "completion_tokens": 5}
+    assert first["usage"] == {"calls": 1, "rounds": 1, "prompt_tokens": 11, "completion_tokens": 5}
     (call,) = records(trace)[0]["invocations_history"]
     assert "[2] passage 2 worth 9" in call["prompt"]
     assert call["response"] == "[2] > [3] > [1]"

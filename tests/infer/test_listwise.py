@@ -54,7 +54,7 @@ def test_a_right_model_brings_the_best_to_the_top():
     assert docids(result)[:10] == [f"d{i}" for i in range(99, 89, -1)]
     assert [len(shown(prompt)) for prompt in engine.asked] == [20] * 9
     assert (result.status, result.defects) == ("ok", ())
-    assert result.usage == Usage(calls=9, prompt_tokens=90, completion_tokens=27)
+    assert result.usage == Usage(calls=9, rounds=9, prompt_tokens=90, completion_tokens=27)
 
 
 def test_each_pass_brings_up_more():

@@ -23,7 +23,7 @@ CALL = WindowTrace(
     order=(1, 0),
     status="repaired",
     defects=("repeated [2]", "missing [1]"),
-    usage=Usage(calls=1, prompt_tokens=7, completion_tokens=5),
+    usage=Usage(calls=1, rounds=1, prompt_tokens=7, completion_tokens=5),
 )
 
 
@@ -75,7 +75,7 @@ def test_results_hold_everything_but_the_failed(tmp_path):
         ],
         "status": "repaired",
         "defects": ["missing [1]"],
-        "usage": {"calls": 1, "prompt_tokens": 7, "completion_tokens": 5},
+        "usage": {"calls": 1, "rounds": 1, "prompt_tokens": 7, "completion_tokens": 5},
     }
     assert result_json(answered) == line
 
@@ -179,13 +179,14 @@ def test_the_layout_follows_the_name_unless_asked_for(name, asked, expected):
 def test_a_summary_counts_everything_and_lists_every_failed_query():
     """Five with their reasons, of the others the qids: a failed query is in no output, so it must be here."""
     summary = Summary()
-    summary.add(result("a", usage=Usage(calls=9, prompt_tokens=1000, completion_tokens=20)))
-    summary.add(result("b", status="repaired", usage=Usage(calls=1, prompt_tokens=500)))
+    summary.add(result("a", usage=Usage(calls=9, rounds=9, prompt_tokens=1000, completion_tokens=20)))
+    summary.add(result("b", status="repaired", usage=Usage(calls=1, rounds=1, prompt_tokens=500)))
     summary.add(result("c", scores=()))
     for number in range(8):
         summary.add(result(f"f{number}", status="failed", error=f"query 'f{number}': reason {number}"))
     assert summary_lines(summary, seconds=1.25, files=[Path("out.trec")]) == [
-        "11 queries in 1.2 s: ok 2, repaired 1, failed 8; 10 model calls, 1,500 prompt tokens, 20 generated",
+        "11 queries in 1.2 s: ok 2, repaired 1, failed 8; 10 model calls, 1,500 prompt tokens, 20 generated; "
+        "0.9 rounds a query",
         "Without candidates: 1 query (c)",
         "Failed, and in no output: 8 queries",
         "  query 'f0': reason 0",

@@ -62,7 +62,7 @@ def test_pairs_are_sorted_by_their_score():
     assert [candidate.score for candidate in result.candidates] == [4.0, 3.0, 2.0, 1.0, 0.0]
     assert [candidate.model_score for candidate in result.candidates] == [4.0, 3.0, 2.0, 1.0, 0.0]
     assert (result.status, result.defects) == ("ok", ())
-    assert result.usage == Usage(calls=5, prompt_tokens=20)
+    assert result.usage == Usage(calls=5, rounds=1, prompt_tokens=20)
 
 
 def test_ties_keep_the_first_stage_order_and_are_lowered_by_the_least_step():

@@ -153,6 +153,17 @@ def test_an_option_that_agrees_with_the_card_is_no_contradiction(tmp_path, optio
     assert (resolved.card, resolved.warnings) == (FIRST, ())
 
 
+def test_a_window_without_a_stride_leaves_the_cards_aside(tmp_path):
+    """Only the sliding window has one: a smaller window needs no --stride, and nothing is said about it."""
+    save_card(FIRST, tmp_path)
+    resolved = resolve(str(tmp_path), folder=tmp_path, strategy="tournament", window_size=3)
+    assert (resolved.card.window_size, resolved.card.stride) == (3, 3)
+    (warning,) = resolved.warnings
+    assert warning.startswith("--window-size: window_size 3 is used")
+    with pytest.raises(ConfigError, match="need 0 < stride <= size, got stride=4, size=3"):
+        resolve(str(tmp_path), folder=tmp_path, window_size=3)
+
+
 @pytest.mark.parametrize(
     ("card", "method", "template"), [(FIRST, "pointwise", "yes_no"), (SCORED, "listwise", "rank_zephyr")]
 )
@@ -183,6 +194,8 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
         ({"context_size": 8}, True, "--context-size has no effect on a pointwise reranker"),
         ({"max_passage_words": 8}, True, "--max-passage-words has no effect on a pointwise reranker"),
         ({"num_passes": 2}, True, "--num-passes has no effect on a pointwise reranker"),
+        ({"strategy": "full"}, True, "--strategy has no effect on a pointwise reranker"),
+        ({"permutations": 2}, True, "--permutations has no effect on a pointwise reranker"),
         ({"shuffle_candidates": True}, True, "--shuffle-candidates has no effect on a pointwise reranker"),
         ({"variable_passages": False}, True, "--no-variable-passages has no effect on a pointwise reranker"),
         ({"system_message": "Hi"}, True, "--system-message has no effect on a pointwise reranker"),
@@ -208,7 +221,14 @@ def test_what_cannot_be_or_has_no_effect_is_refused(options, score_head, message
         ({"base_url": "http://h/v1"}, "engine openai and base_url go together"),
         ({"few_shot_file": "f"}, "few_shot_file and num_few_shot_examples go together"),
         ({"num_few_shot_examples": 2}, "few_shot_file and num_few_shot_examples go together"),
-        ({"seed": 3}, "--seed has no effect without --shuffle-candidates"),
+        ({"seed": 3}, "--seed has no effect without --shuffle-candidates or --permutations"),
+        ({"strategy": "bubble"}, "strategy: expected one of sliding, full, top-down, tournament; found 'bubble'"),
+        ({"permutations": 0}, "permutations: expected at least 1, found 0"),
+        ({"strategy": "full", "stride": 5}, "--stride has no effect with --strategy full"),
+        ({"strategy": "top-down", "stride": 5}, "--stride has no effect with --strategy top-down"),
+        ({"strategy": "full", "variable_passages": False}, "--no-variable-passages has no effect with --strategy full"),
+        ({"rank_top_k": 5}, "--rank-top-k has no effect with --strategy sliding"),
+        ({"strategy": "full", "rank_top_k": 5}, "--rank-top-k has no effect with --strategy full"),
         ({"timeout_s": 9.0}, "--timeout has no effect with --engine transformers"),
         ({"concurrency": 9}, "--concurrency has no effect with --engine transformers"),
     ],

@@ -233,6 +233,10 @@ def _plan(card: Card, options: RerankOptions) -> ListwisePlan | PointwisePlan:
         return PointwisePlan(card=card, top_k_candidates=options.top_k_candidates, with_trace=options.with_trace)
     return ListwisePlan(
         card=card,
+        strategy=options.strategy,
+        rank_top_k=options.rank_top_k,
+        permutations=options.permutations,
+        permutation_seed=options.seed,
         num_passes=options.num_passes,
         top_k_candidates=options.top_k_candidates,
         shuffle_seed=options.seed if options.shuffle_candidates else None,

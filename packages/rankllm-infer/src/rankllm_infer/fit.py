@@ -52,7 +52,8 @@ def fit_window(
 def _too_small(qid: str, n_tokens: int, prompt_tokens: int) -> ContextTooSmallError:
     return ContextTooSmallError(
         f"query {qid!r}: the prompt takes {n_tokens} tokens with one character a passage, and {prompt_tokens} are left "
-        "for it; shorten the query, or use a smaller --window-size or a larger --context-size"
+        "for it; shorten the query, or use a smaller --window-size (--strategy full: --top-k-candidates) or a larger "
+        "--context-size"
     )
 
 

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from rankllm_core.answers import read_answer
 from rankllm_core.card import ListwiseCard
@@ -15,12 +16,16 @@ from rankllm_core.template import Message
 from rankllm_core.text import defuse_identifiers, first_words, fix_text, passage_text, words_in
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines import Answer, EngineError, Prompt
-from rankllm_infer.fit import fit_window
+from rankllm_infer.fit import ContextTooSmallError, fit_window
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
-from rankllm_infer.windows import WindowSchedule
+from rankllm_infer.strategies import Strategy, Window, choose_strategy, consensus
 
 Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
 """Yields prompts that may run together, is sent their answers in the same order, returns the result."""
+
+T = TypeVar("T")
+Asking = Generator[tuple[Prompt, ...], tuple[Answer, ...], T]
+"""A part of a flow, with a value of its own at the end."""
 
 OPENING = "["
 """What FIRST puts before the identifier that is read."""
@@ -31,11 +36,19 @@ class ListwisePlan:
     """Everything that decides a listwise ranking beside the model."""
 
     card: ListwiseCard
+    strategy: str = "sliding"
+    """Which windows are asked: one of `strategies.STRATEGIES`."""
+    rank_top_k: int | None = None
+    """How many of the best a strategy that finds a top k looks for; None: half a window."""
+    permutations: int = 1
+    """Ask each window so many times, all but the first time with its passages shuffled, and take the consensus."""
     num_passes: int = 1
     top_k_candidates: int | None = None
     """Rerank this many of the candidates; the others keep their order behind them."""
     shuffle_seed: int | None = None
     """Shuffle the candidates of each request first, in each pass; None keeps the first-stage order."""
+    permutation_seed: int = 0
+    """Of the shuffling inside windows."""
     system_message: str | None = None
     few_shot: tuple[Message, ...] = ()
     short_windows: bool = True
@@ -43,26 +56,29 @@ class ListwisePlan:
     with_trace: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_passes < 1:
-            raise ConfigError(f"num_passes: expected at least 1, found {self.num_passes}")
-        if self.top_k_candidates is not None and self.top_k_candidates < 1:
-            raise ConfigError(f"top_k_candidates: expected at least 1, found {self.top_k_candidates}")
+        for name in ("num_passes", "permutations", "top_k_candidates"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name}: expected at least 1, found {value}")
+        if not self.short_windows and self.strategy != "sliding":
+            raise ConfigError(f"--no-variable-passages has no effect with --strategy {self.strategy}; leave it out")
+        self.choose_strategy()
+
+    def choose_strategy(self) -> Strategy:
+        """The strategy for the card's windows. Raises ConfigError where the numbers do not go together."""
+        card = self.card
+        return choose_strategy(self.strategy, size=card.window_size, stride=card.stride, top_k=self.rank_top_k)
 
 
 def rerank_listwise(request: Request, plan: ListwisePlan, writer: PromptWriter) -> Flow:
-    """Slide the window over one request's candidates and put each window in the order the model says."""
+    """Show one request's candidates to the model in the strategy's windows and rank them by its answers."""
     flow = _ListwiseFlow(request, plan, writer)
     head = len(request.candidates) if plan.top_k_candidates is None else plan.top_k_candidates
     order, rest = list(request.candidates[:head]), request.candidates[head:]
-    schedule = WindowSchedule(size=plan.card.window_size, stride=plan.card.stride)
     for number in range(plan.num_passes):
         if plan.shuffle_seed is not None:
             # A generator of its own for each query and pass: the order does not depend on what else is reranked.
             random.Random(f"{plan.shuffle_seed}/{request.query.qid}/{number}").shuffle(order)
-        for start, end in schedule.windows(len(order)):
-            if end - start == 1 and len(order) == 1:
-                break
-            order[start:end] = yield from flow.window(order[start:end], start)
+        order = yield from flow.rank(order)
     return flow.result([*order, *rest])
 
 
@@ -77,23 +93,53 @@ class _ListwiseFlow:
     trace: list[WindowTrace] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    n_shuffled: int = 0
 
-    def window(
-        self, candidates: Sequence[Candidate], start: int
-    ) -> Generator[tuple[Prompt, ...], tuple[Answer, ...], list[Candidate]]:
-        """Ask for the order of one window and give the candidates in it."""
-        card = self.plan.card
-        if not self.plan.short_windows and len(candidates) < card.window_size:
-            raise ConfigError(
-                f"query {self.request.query.qid!r}: {len(candidates)} candidates for a window of {card.window_size}, "
-                "and --no-variable-passages asks for full windows; retrieve more or use a smaller --window-size"
-            )
-        prompt = self._prompt(candidates)
-        (answer,) = yield (prompt,)
+    def rank(self, candidates: Sequence[Candidate]) -> Asking[list[Candidate]]:
+        """One pass of the strategy over the candidates."""
+        steps = self.plan.choose_strategy()(len(candidates))
+        orders = None
+        while True:
+            try:
+                windows = steps.send(orders)  # type: ignore[arg-type]  # a generator is begun by sending it None
+            except StopIteration as stop:
+                return [candidates[position] for position in stop.value]
+            orders = yield from self._ask(windows, candidates)
+
+    def _ask(self, windows: Sequence[Window], candidates: Sequence[Candidate]) -> Asking[tuple[tuple[int, ...], ...]]:
+        """One round: every window is asked, as often as the plan says; the order of each, in positions."""
+        views = [(window, view) for window in windows for view in self._views(window)]
+        prompts = tuple(self._prompt([candidates[position] for position in view]) for _, view in views)
+        answers = yield prompts
+        self.usage += Usage(rounds=1)
+        votes: dict[Window, list[tuple[int, ...]]] = {window: [] for window in windows}
+        for (window, view), prompt, answer in zip(views, prompts, answers, strict=True):
+            start = window.start if view == window.shown else None
+            order, status = self._take(answer, prompt, [candidates[position] for position in view], start)
+            # An answer without a ranking is no vote: the order that it falls back to was drawn by lot.
+            if status != "fallback":
+                votes[window].append(tuple(view[place] for place in order))
+        return tuple(consensus(votes[window]) if votes[window] else window.shown for window in windows)
+
+    def _views(self, window: Window) -> list[tuple[int, ...]]:
+        """The orders in which a window is shown: its own, and shuffled ones where more are asked for."""
+        views = [window.shown]
+        for _ in range(1, self.plan.permutations):
+            # Reproducible, whatever else is reranked, and another one for every prompt of the query.
+            draw = random.Random(f"permutation/{self.plan.permutation_seed}/{self.request.query.qid}/{self.n_shuffled}")
+            self.n_shuffled += 1
+            views.append(tuple(draw.sample(window.shown, len(window.shown))))
+        return views
+
+    def _take(
+        self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], start: int | None
+    ) -> tuple[tuple[int, ...], Status]:
+        """Read one answer and keep account of it."""
         order, status, defects = self._read(answer, prompt.identifiers, candidates)
         self.usage += answer.usage
         self.statuses.append(status)
-        self.defects += [f"ranks {start + 1}-{start + len(candidates)}: {defect}" for defect in defects]
+        where = f"call {len(self.statuses)}" if start is None else f"ranks {start + 1}-{start + len(candidates)}"
+        self.defects += [f"{where}: {defect}" for defect in defects]
         if self.plan.with_trace:
             self.trace.append(
                 WindowTrace(
@@ -108,10 +154,15 @@ class _ListwiseFlow:
                     usage=answer.usage,
                 )
             )
-        return [candidates[position] for position in order]
+        return order, status
 
     def _prompt(self, candidates: Sequence[Candidate]) -> Prompt:
         card = self.plan.card
+        if not self.plan.short_windows and len(candidates) < card.window_size:
+            raise ConfigError(
+                f"query {self.request.query.qid!r}: {len(candidates)} candidates for a window of {card.window_size}, "
+                "and --no-variable-passages asks for full windows; retrieve more or use a smaller --window-size"
+            )
         alpha = card.identifiers == "alpha"
         labels = identifiers("alpha" if alpha else "numeric", len(candidates))
         query = _safe_query(self.request.query.text, alpha=alpha)
@@ -130,7 +181,7 @@ class _ListwiseFlow:
             return self.writer.write(messages, opening=OPENING if is_first else "")
 
         answer_tokens = self.writer.count(card.template.write_answer(labels))
-        written, _ = fit_window(
+        written, words = fit_window(
             write,
             n_passages=len(candidates),
             longest_words=max(map(words_in, texts)),
@@ -139,6 +190,8 @@ class _ListwiseFlow:
             prompt_tokens=card.context_tokens - answer_tokens + (1 if is_first else 0),
             qid=self.request.query.qid,
         )
+        if self.plan.strategy == "full" and written.n_tokens < write(card.max_passage_words, None).n_tokens:
+            raise self._does_not_fit(len(candidates), words)
         return Prompt(
             text=written.text,
             read="first-token" if is_first else "text",
@@ -146,6 +199,15 @@ class _ListwiseFlow:
             messages=written.messages,
             token_ids=written.token_ids,
             max_new_tokens=1 if is_first else answer_tokens,
+        )
+
+    def _does_not_fit(self, n_candidates: int, words: int) -> ContextTooSmallError:
+        """All at once is a wish for whole passages: how far to shorten them is the user's choice."""
+        shorten = f"--max-passage-words {words}, " if words > 1 else ""
+        return ContextTooSmallError(
+            f"query {self.request.query.qid!r}: its {n_candidates} candidates do not fit the context of "
+            f"{self.plan.card.context_tokens} tokens at once; use {shorten}a larger --context-size, "
+            "a smaller --top-k-candidates, or another --strategy"
         )
 
     def _text(self, candidate: Candidate) -> str:

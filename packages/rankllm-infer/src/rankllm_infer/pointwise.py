@@ -115,7 +115,7 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
         status="repaired" if untold else "ok",
         defects=untold,
         candidates=(*ranked, *(replace(c, score=s) for c, s in zip(rest, tail, strict=True))),
-        usage=sum((answer.usage for answer in answers), Usage()),
+        usage=sum((answer.usage for answer in answers), Usage(rounds=1)),
         trace=_trace(prompts, answers, head) if plan.with_trace else (),
     )
 

@@ -41,12 +41,13 @@ def result_table(result: Result, request: Request) -> str:
 
 
 def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) -> list[str]:
-    """What a run came to: queries, statuses, tokens, seconds, failures, files."""
+    """What a run came to: queries, statuses, calls, tokens, rounds of calls, seconds, failures, files."""
     usage = summary.usage
     statuses = ", ".join(f"{name} {summary.statuses[name]}" for name in _ORDER if name in summary.statuses)
     lines = [
         f"{_queries(summary.n_queries)} in {seconds:.1f} s: {statuses or 'none'}; {usage.calls:,} model calls, "
-        f"{usage.prompt_tokens:,} prompt tokens, {usage.completion_tokens:,} generated"
+        f"{usage.prompt_tokens:,} prompt tokens, {usage.completion_tokens:,} generated; "
+        f"{usage.rounds / max(1, summary.n_queries):.1f} rounds a query"
     ]
     if summary.empty_qids:
         lines.append(f"Without candidates: {_queries(len(summary.empty_qids))} ({_first(summary.empty_qids)})")

@@ -10,6 +10,7 @@ from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
 from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_infer.strategies import STRATEGIES, TOP_K_STRATEGIES
 
 METHODS = ("auto", "listwise", "pointwise")
 ENGINES = ("transformers", "openai")
@@ -47,6 +48,12 @@ class RerankOptions:
     max_passage_words: int | None = None
     window_size: int | None = None
     stride: int | None = None
+    strategy: str = "sliding"
+    """Which windows a listwise model is asked: one of STRATEGIES."""
+    rank_top_k: int | None = None
+    """How many of the best `top-down` and `tournament` look for; None: half a window."""
+    permutations: int = 1
+    """How often each window is asked, in shuffled orders after the first; their consensus counts."""
     num_passes: int = 1
     shuffle_candidates: bool = False
     seed: int = 0
@@ -63,7 +70,8 @@ class RerankOptions:
         one_of(self.method, METHODS, where="method")
         one_of(self.engine, ENGINES, where="engine")
         one_of(self.dtype, DTYPES, where="dtype")
-        for name in ("num_gpus", "batch_size", "num_passes"):
+        one_of(self.strategy, STRATEGIES, where="strategy")
+        for name in ("num_gpus", "batch_size", "num_passes", "permutations"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {value}")
         if (self.engine == "openai") != (self.base_url is not None):
@@ -71,8 +79,12 @@ class RerankOptions:
         for engine, names in _ENGINE_ONLY.items():
             if engine != self.engine:
                 _refuse(self, names, why=f"with --engine {self.engine}")
-        if not self.shuffle_candidates:
-            _refuse(self, ("seed",), why="without --shuffle-candidates")
+        if self.strategy != "sliding":
+            _refuse(self, ("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
+        if self.strategy not in TOP_K_STRATEGIES:
+            _refuse(self, ("rank_top_k",), why=f"with --strategy {self.strategy}")
+        if not self.shuffle_candidates and self.permutations == 1:
+            _refuse(self, ("seed",), why="without --shuffle-candidates or --permutations")
         if bool(self.few_shot_file) != bool(self.num_few_shot_examples):
             raise ConfigError("few_shot_file and num_few_shot_examples go together; one was given without the other")
 
@@ -106,8 +118,9 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
         found, origin = _default_card(options, score_head=score_head), "no card; defaults"
     changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
     if own:
-        # A template that was not asked for goes with the identifiers that were.
-        asked = {name: value for name, value in changed.items() if name != "template" or options.template}
+        # A template that was not asked for goes with the identifiers that were, a stride with the window.
+        follows = {"template": options.template is None, "stride": options.stride is None}
+        asked = {name: value for name, value in changed.items() if not follows.get(name)}
         warnings += [_contradiction(found, name, value, origin) for name, value in asked.items()]
     card: Card = replace(found, **changed)  # type: ignore[arg-type]
     if isinstance(card, ListwiseCard):
@@ -171,6 +184,9 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
             "window_size": options.window_size,
             "stride": options.stride,
         }
+        if options.strategy != "sliding" and options.window_size is not None:
+            # Only the sliding window has a stride; the card's need not fit another window.
+            values["stride"] = min(card.stride, options.window_size)
         if template is None and values["identifiers"] not in (None, card.identifiers):
             values["template"] = _twin(card.template, str(values["identifiers"]))
         if isinstance(template, ListwiseTemplate) and values["identifiers"] is None:
@@ -185,6 +201,9 @@ _LISTWISE_ONLY = (
     "stride",
     "context_size",
     "max_passage_words",
+    "strategy",
+    "rank_top_k",
+    "permutations",
     "num_passes",
     "shuffle_candidates",
     "variable_passages",

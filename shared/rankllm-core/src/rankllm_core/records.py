@@ -177,6 +177,7 @@ def result_to_dict(result: Result) -> dict[str, object]:
         "defects": list(result.defects),
         "usage": {
             "calls": result.usage.calls,
+            "rounds": result.usage.rounds,
             "prompt_tokens": result.usage.prompt_tokens,
             "completion_tokens": result.usage.completion_tokens,
         },

@@ -58,12 +58,15 @@ class Usage:
 
     calls: int = 0
     """Prompts sent to the model."""
+    rounds: int = 0
+    """How often one had to wait for the answer to another; the calls of one round may run together."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             calls=self.calls + other.calls,
+            rounds=self.rounds + other.rounds,
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
         )
@@ -73,8 +76,8 @@ class Usage:
 class WindowTrace:
     """One model call: what was asked, what came back, how it was read."""
 
-    start: int
-    """0-based rank of the window's first passage when it was asked."""
+    start: int | None
+    """0-based rank of the window's first passage when it was asked; None where it was no slice of the ranking."""
     docids: tuple[str, ...]
     prompt: str
     response: str

@@ -8,6 +8,7 @@ import click
 
 from rankllm_infer.cli.options import ignored
 from rankllm_infer.settings import DTYPES, ENGINES, METHODS
+from rankllm_infer.strategies import STRATEGIES
 
 _FILE = click.Path(path_type=Path)
 
@@ -116,7 +117,24 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
             ),
             click.option("--context-size", type=click.IntRange(1), help="Tokens of prompt and answer." + said),
             click.option("--window-size", type=click.IntRange(1), help="Passages in a prompt." + said),
-            click.option("--stride", type=click.IntRange(1), help="Ranks the window moves." + said),
+            click.option("--stride", type=click.IntRange(1), help="Ranks the sliding window moves." + said),
+            click.option(
+                "--strategy",
+                type=click.Choice(STRATEGIES),
+                default="sliding",
+                help="Which windows are asked: bottom to top, all in one, from a pivot down, or rounds of winners.",
+            ),
+            click.option(
+                "--rank-top-k",
+                type=click.IntRange(1),
+                help="top-down, tournament: find so many of the best.  [default: half a window]",
+            ),
+            click.option(
+                "--permutations",
+                type=click.IntRange(1),
+                default=1,
+                help="Ask each window so often, in shuffled orders after the first, and take the consensus.",
+            ),
             click.option(
                 "--num-passes", type=click.IntRange(1), default=1, help="How often the windows go over the list."
             ),
@@ -131,7 +149,7 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
                 default=False,
                 help="Shuffle each query's candidates first.",
             ),
-            click.option("--seed", type=int, default=0, help="Of the shuffling."),
+            click.option("--seed", type=int, default=0, help="Of --shuffle-candidates and --permutations."),
             click.option("--num-few-shot-examples", type=click.IntRange(0), default=0),
             click.option("--few-shot-file", help='JSON array of {"conversations": [{"role", "value"}]}.'),
             click.option("--system-message", help="In place of the template's own."),

@@ -16,10 +16,13 @@ from pathlib import Path
 import torch
 
 from rankllm_core.errors import ConfigError, ContractError
+from rankllm_core.identifiers import AnswerForm
 from rankllm_core.tokens import SafeTokenizer, single_ids
 from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.loading import LoadedModel
+from rankllm_infer.engines.permutation_decoding import decode_permutations
+from rankllm_infer.engines.permutation_ids import AnswerWalk, PermutationIds, permutation_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,7 @@ class TransformersEngine:
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._keeps_logits = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
         self._identifier_ids: dict[tuple[tuple[str, ...], str], list[int]] = {}
+        self._permutation_ids: dict[tuple[tuple[str, ...], AnswerForm, str], PermutationIds] = {}
         self._declared_end = getattr(getattr(loaded.model, "generation_config", None), "eos_token_id", None)
         self._queue: list[tuple[int, Prompt]] = []
         self._max_positions = getattr(loaded.model.config, "max_position_embeddings", None)
@@ -111,11 +115,13 @@ class TransformersEngine:
         return self._run_in_memory(prompts[:half]) + self._run_in_memory(prompts[half:])
 
     @torch.inference_mode()
-    def _run(self, prompts: Sequence[Prompt]) -> list[Answer]:
+    def _run(self, prompts: Sequence[Prompt]) -> Sequence[Answer | EngineError]:
         if prompts[0].read == "text":
             return self._generate(prompts)
         if prompts[0].read == "first-token":
             return self._read_first_tokens(prompts)
+        if prompts[0].read == "permutation":
+            return self._decode_permutations(prompts)
         return self._read_head(prompts)
 
     def _read_first_tokens(self, prompts: Sequence[Prompt]) -> list[Answer]:
@@ -152,6 +158,22 @@ class TransformersEngine:
             Answer(scores=(score,), usage=Usage(calls=1, prompt_tokens=len(prompt.token_ids)))
             for prompt, score in zip(prompts, scores_B.tolist(), strict=True)
         ]
+
+    def _decode_permutations(self, prompts: Sequence[Prompt]) -> list[Answer | EngineError]:
+        walks = [self._walk_of(prompt) for prompt in prompts]
+        whole = decode_permutations(self._model, [prompt.token_ids for prompt in prompts], walks, pad=self._pad)
+        return [
+            _permutation(prompt, walk) if is_whole else EngineError(_NOT_A_NUMBER)
+            for prompt, walk, is_whole in zip(prompts, walks, whole, strict=True)
+        ]
+
+    def _walk_of(self, prompt: Prompt) -> AnswerWalk:
+        # Prompts of one template end alike; 32 characters tell apart what tokenizers may join with the answer.
+        key = (prompt.identifiers, prompt.form, prompt.text[-32:])
+        if key not in self._permutation_ids:
+            self._permutation_ids[key] = permutation_ids(self._safe, *key[:2], prompt=prompt.text)
+        n_labels = len(prompt.identifiers)
+        return AnswerWalk(self._permutation_ids[key], n_labels if prompt.top_k is None else prompt.top_k)
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[Answer]:
         from transformers import GenerationConfig
@@ -203,6 +225,18 @@ class TransformersEngine:
         rows = [list(p.token_ids) + [self._pad] * (longest - len(p.token_ids)) for p in prompts]
         last = [len(prompt.token_ids) - 1 for prompt in prompts]
         return torch.tensor(rows, device=self._device), torch.tensor(last, device=self._device)
+
+
+_NOT_A_NUMBER = "the model's logits of the identifiers are not numbers (NaN); use --dtype bfloat16 or float32"
+
+
+def _permutation(prompt: Prompt, walk: AnswerWalk) -> Answer:
+    """The answer that names what was chosen, then the rest in prompt order."""
+    order = dict.fromkeys((*walk.order, *range(len(prompt.identifiers))))
+    return Answer(
+        text=prompt.form.write([prompt.identifiers[position] for position in order]),
+        usage=Usage(calls=1, prompt_tokens=len(prompt.token_ids), completion_tokens=walk.n_tokens),
+    )
 
 
 def _positions(prompt: Prompt) -> int:

@@ -43,9 +43,9 @@ def check_decoding(plan: ListwisePlan, writer: TokenPromptWriter) -> tuple[Listw
     if prompt.rstrip().endswith(_THINKING):
         if plan.decode_top_k is not None:
             raise ConfigError(
-                "--decode-top-k has no effect: the chat template lets the model reason first; leave it out"
+                "--decode-top-k has no effect: the chat template has the model reason first; leave it out"
             )
-        note = "the chat template lets the model reason first: its answers are decoded freely, and may be cut off"
+        note = "the chat template has the model reason first: its answers are decoded freely, and may be cut off"
         return replace(plan, free_decoding=True), (note,)
     labels = identifiers("alpha" if card.identifiers == "alpha" else "numeric", card.window_size)
     permutation_ids(writer.safe, labels, card.template.answer_form, prompt=prompt)

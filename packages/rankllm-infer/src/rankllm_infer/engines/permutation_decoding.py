@@ -1,9 +1,10 @@
 """Greedy decoding that can only write permutations, for several prompts at once.
 
 At each choice the token with the highest logit is taken among those that may follow; what is forced is fed along with
-the next choice, so an identifier costs one forward pass however many tokens it takes. The head runs for the rows of the
-tokens that are ever choices, at the places where a choice is read. Where unconstrained greedy decoding writes the answer
-in the template's form, each of its tokens is the best of all, hence of those that may follow: the answers are the same.
+the next choice: one forward pass an identifier, where identifiers are one token. The head runs for the rows of the
+tokens that are ever choices, at the places where a choice is read. Where unconstrained greedy decoding writes the
+answer in the template's form, each of its tokens is the best of all, hence of those that may follow: both answers are
+the same.
 
 Prompts are padded on the right and run without a mask; later passes hide by a mask what is no token of a row.
 Shapes: B prompts, T new tokens, K tokens in the cache, R tokens that are choices.
@@ -220,10 +221,8 @@ def _remembers_all(model: Any, rows: Sequence[_Row]) -> bool:
 
 def _columns_of(rows: Sequence[_Row]) -> int:
     """The most columns that a cache of these rows may have: tokens, padding and wrong guesses."""
-    longest = max((len(row.prompt) for row in rows), default=0)
-    pieces = [[len(ids) for _, ids in (*row.walk.pieces.first, *row.walk.pieces.later)] for row in rows]
-    # Rows out of step pad each other: each pass is as wide as the longest piece, for each token of an answer.
-    n_tokens = max(
-        (len(row.walk.pieces.last) * max(lengths) for row, lengths in zip(rows, pieces, strict=True)), default=0
-    )
-    return longest + n_tokens * (max(map(max, pieces)) if len(rows) > 1 else 1)
+    longest = max(len(row.prompt) for row in rows)
+    longest_piece = max(len(ids) for row in rows for _, ids in (*row.walk.pieces.first, *row.walk.pieces.later))
+    answer = longest_piece * max(len(row.walk.pieces.last) for row in rows)
+    # Rows out of step pad each other: at worst there is a pass for each token of an answer, as wide as a whole piece.
+    return longest + answer * (longest_piece if len(rows) > 1 else 1)

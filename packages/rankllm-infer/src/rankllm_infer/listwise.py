@@ -40,6 +40,10 @@ class ListwisePlan:
     few_shot: tuple[Message, ...] = ()
     short_windows: bool = True
     """Whether a window may hold fewer passages than its size."""
+    free_decoding: bool = True
+    """Whether an answer is what the model writes; if not, it is held to the permutations of the window."""
+    decode_top_k: int | None = None
+    """With answers held to permutations: choose the first so many of a window; the others keep their order."""
     with_trace: bool = False
 
     def __post_init__(self) -> None:
@@ -47,6 +51,10 @@ class ListwisePlan:
             raise ConfigError(f"num_passes: expected at least 1, found {self.num_passes}")
         if self.top_k_candidates is not None and self.top_k_candidates < 1:
             raise ConfigError(f"top_k_candidates: expected at least 1, found {self.top_k_candidates}")
+        if self.decode_top_k is not None and (self.free_decoding or self.decode_top_k < 1):
+            raise ConfigError(
+                f"decode_top_k: expected at least 1, and answers held to permutations, found {self.decode_top_k}"
+            )
 
 
 def rerank_listwise(request: Request, plan: ListwisePlan, writer: PromptWriter) -> Flow:
@@ -141,11 +149,13 @@ class _ListwiseFlow:
         )
         return Prompt(
             text=written.text,
-            read="first-token" if is_first else "text",
+            read="first-token" if is_first else "text" if self.plan.free_decoding else "permutation",
             identifiers=labels,
             messages=written.messages,
             token_ids=written.token_ids,
             max_new_tokens=1 if is_first else answer_tokens,
+            form=card.template.answer_form,
+            top_k=self.plan.decode_top_k,
         )
 
     def _text(self, candidate: Candidate) -> str:

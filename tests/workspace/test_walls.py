@@ -19,7 +19,9 @@ SOURCES = {
 }
 HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers",
+    "rankllm_infer.engines.heads",
     "rankllm_infer.engines.loading",
+    "rankllm_infer.engines.permutation_decoding",
     "rankllm_train.data_listwise",
     "rankllm_train.data_pointwise",
     "rankllm_train.evaluation",

@@ -15,6 +15,7 @@ from rankllm_core.files import open_text
 from rankllm_core.identifiers import identifiers
 from rankllm_core.template import Message, Span
 from rankllm_core.types import Candidate, Query, Request, Result
+from rankllm_infer.decoding import check_decoding, decodes_freely
 from rankllm_infer.engines import Engine, EngineError
 from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
 from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
@@ -142,7 +143,8 @@ def _local(model: str, options: RerankOptions) -> Reranker:
         positions = getattr(loaded.model.config, "max_position_embeddings", None)
         fitting, note = within_positions(plan.card, positions, options)
         plan = replace(plan, card=fitting)
-        resolved = replace(resolved, warnings=(*resolved.warnings, *note))
+        plan, doubts = check_decoding(plan, writer)  # type: ignore[arg-type]
+        resolved = replace(resolved, warnings=(*resolved.warnings, *note, *doubts))
     resolved = replace(resolved, warnings=(*resolved.warnings, *batch_note))
     return _reranker(engine, plan, writer, resolved, description)
 
@@ -243,6 +245,8 @@ def _plan(card: Card, options: RerankOptions) -> ListwisePlan | PointwisePlan:
         system_message=options.system_message,
         few_shot=_few_shot(options),
         short_windows=options.variable_passages,
+        free_decoding=decodes_freely(card, options),
+        decode_top_k=options.decode_top_k,
         with_trace=options.with_trace,
     )
 

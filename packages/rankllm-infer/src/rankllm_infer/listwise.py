@@ -53,12 +53,20 @@ class ListwisePlan:
     few_shot: tuple[Message, ...] = ()
     short_windows: bool = True
     """Whether a window may hold fewer passages than its size."""
+    free_decoding: bool = True
+    """Whether an answer is what the model writes; if not, it is held to the permutations of the window."""
+    decode_top_k: int | None = None
+    """With answers held to permutations: choose the first so many of a window; the others keep their order."""
     with_trace: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_passes", "permutations", "top_k_candidates"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {value}")
+        if self.decode_top_k is not None and (self.free_decoding or self.decode_top_k < 1):
+            raise ConfigError(
+                f"decode_top_k: expected at least 1, and answers held to permutations, found {self.decode_top_k}"
+            )
         if not self.short_windows and self.strategy != "sliding":
             raise ConfigError(f"--no-variable-passages has no effect with --strategy {self.strategy}; leave it out")
         self.choose_strategy()
@@ -194,11 +202,13 @@ class _ListwiseFlow:
             raise self._does_not_fit(len(candidates), words)
         return Prompt(
             text=written.text,
-            read="first-token" if is_first else "text",
+            read="first-token" if is_first else "text" if self.plan.free_decoding else "permutation",
             identifiers=labels,
             messages=written.messages,
             token_ids=written.token_ids,
             max_new_tokens=1 if is_first else answer_tokens,
+            form=card.template.answer_form,
+            top_k=self.plan.decode_top_k,
         )
 
     def _does_not_fit(self, n_candidates: int, words: int) -> ContextTooSmallError:

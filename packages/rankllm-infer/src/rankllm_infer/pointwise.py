@@ -94,7 +94,7 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
     head, rest = request.candidates[:n_scored], request.candidates[n_scored:]
     if not head:
         return Result(query=request.query, candidates=())
-    prompts = tuple(_prompt(request.query.text, candidate, plan, writer) for candidate in head)
+    prompts = _sharing([_prompt(request.query.text, candidate, plan, writer) for candidate in head])
     answers = yield prompts
     scores = [_score(answer, candidate.docid) for answer, candidate in zip(answers, head, strict=True)]
     order = sorted(range(len(head)), key=lambda position: -scores[position])
@@ -118,6 +118,15 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
         usage=sum((answer.usage for answer in answers), Usage(rounds=1)),
         trace=_trace(prompts, answers, head) if plan.with_trace else (),
     )
+
+
+def _sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """The prompts, told how many ids they all begin with: the instruction and the query, as a rule."""
+    # What the first and the last in lexicographic order share, all between them share.
+    first, last = (edge(prompt.token_ids for prompt in prompts) for edge in (min, max))
+    differ = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    n_shared = next(differ, min(len(first), len(last)))
+    return tuple(replace(prompt, n_shared=n_shared) for prompt in prompts)
 
 
 def _prompt(query: str, candidate: Candidate, plan: PointwisePlan, writer: PairWriter) -> Prompt:

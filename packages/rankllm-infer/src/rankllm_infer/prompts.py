@@ -38,6 +38,7 @@ class TokenPromptWriter:
 
     def __init__(self, encoder: ChatEncoder) -> None:
         self._encoder = encoder
+        self.safe = encoder.safe
 
     def write(self, messages: Sequence[Message], *, opening: str = "") -> WrittenPrompt:
         """The prompt with its ids."""

@@ -44,6 +44,10 @@ class RerankOptions:
     """A shipped template's name, or a YAML file in the originals' layout."""
     use_logits: bool | None = None
     use_alpha: bool | None = None
+    free_decoding: bool = False
+    """Generate without holding the answer to a permutation, which the engine `transformers` does by default."""
+    decode_top_k: int | None = None
+    """Decode the first so many of a window; the others keep their order."""
     context_size: int | None = None
     max_passage_words: int | None = None
     window_size: int | None = None
@@ -79,6 +83,10 @@ class RerankOptions:
         for engine, names in _ENGINE_ONLY.items():
             if engine != self.engine:
                 _refuse(self, names, why=f"with --engine {self.engine}")
+        if self.decode_top_k is not None and self.decode_top_k < 1:
+            raise ConfigError(f"decode_top_k: expected at least 1, found {self.decode_top_k}")
+        if self.free_decoding:
+            _refuse(self, ("decode_top_k",), why="with --free-decoding")
         if self.strategy != "sliding":
             _refuse(self, ("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
         if self.strategy not in TOP_K_STRATEGIES:
@@ -124,6 +132,8 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
         warnings += [_contradiction(found, name, value, origin) for name, value in asked.items()]
     card: Card = replace(found, **changed)  # type: ignore[arg-type]
     if isinstance(card, ListwiseCard):
+        if card.answer == "first-token":
+            _refuse(options, ("free_decoding", "decode_top_k"), why="with FIRST, which generates nothing")
         warnings += _doubts_about(card)
     return ResolvedCard(card=card, origin=origin, warnings=tuple(warnings))
 
@@ -197,6 +207,8 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
 _LISTWISE_ONLY = (
     "use_logits",
     "use_alpha",
+    "free_decoding",
+    "decode_top_k",
     "window_size",
     "stride",
     "context_size",
@@ -214,7 +226,7 @@ _LISTWISE_ONLY = (
 
 _ENGINE_ONLY = {
     "openai": ("api_key", "timeout_s", "concurrency"),
-    "transformers": ("dtype", "device", "num_gpus", "batch_size", "batch_tokens", "base_model"),
+    "transformers": ("dtype", "device", "num_gpus", "batch_size", "batch_tokens", "base_model", "decode_top_k"),
 }
 
 

@@ -1,7 +1,9 @@
-"""What a prompt calls its passages: `1, 2, 3, ...` or `A, B, C, ...`."""
+"""What a prompt calls its passages, `1, 2, 3, ...` or `A, B, C, ...`, and how an answer names them in order."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Literal, get_args
 
@@ -12,6 +14,23 @@ IdentifierKind = Literal["numeric", "alpha"]
 
 MAX_ALPHA = len(ascii_uppercase)
 """Passages that a window with alpha identifiers can hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerForm:
+    """How an answer names identifiers in order: what stands before the first, between two and behind the last."""
+
+    opening: str
+    link: str
+    closing: str
+
+    def write(self, labels: Sequence[str]) -> str:
+        """The answer that names these identifiers."""
+        return self.opening + self.link.join(labels) + self.closing
+
+
+CHAIN = AnswerForm(opening="[", link="] > [", closing="]")
+"""The form that most templates ask for: `[2] > [1]`."""
 
 
 def identifiers(kind: IdentifierKind, n: int) -> tuple[str, ...]:

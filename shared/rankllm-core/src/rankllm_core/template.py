@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
+from rankllm_core.identifiers import CHAIN, AnswerForm
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
 """Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""
@@ -150,14 +151,25 @@ class ListwiseTemplate:
     def is_chain(self) -> bool:
         """Whether it asks for `[2] > [1]` and nothing before it, so that the first token after `[` is an identifier."""
         words = " ".join(part for part in (self.system_message, self.suffix) if part)
-        return "[{rank}]" in self.body and "[rankstart]" not in words and "<answer>" not in words
+        return "[{rank}]" in self.body and "[rankstart]" not in words and not self.reasons_first
+
+    @property
+    def reasons_first(self) -> bool:
+        """Whether it has the model think in words before it gives the ranking inside `<answer>`."""
+        return "<answer>" in " ".join(part for part in (self.system_message, self.suffix) if part)
+
+    @property
+    def answer_form(self) -> AnswerForm:
+        """What stands around the identifiers in the answer that it asks for."""
+        if "PASSAGE{rank}" in self.body:
+            return AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]")
+        if "[rankstart]" in (self.suffix or ""):
+            return AnswerForm(opening="[rankstart] [", link="] > [", closing="] [rankend]")
+        return CHAIN
 
     def write_answer(self, labels: Sequence[str]) -> str:
         """A complete answer in the form that the template asks for."""
-        if "PASSAGE{rank}" in self.body:
-            return _passage_ids(labels)
-        chain = " > ".join(f"[{label}]" for label in labels)
-        return f"[rankstart] {chain} [rankend]" if "[rankstart]" in (self.suffix or "") else chain
+        return self.answer_form.write(labels)
 
     def to_dict(self) -> dict[str, object]:
         """The template in the originals' layout."""
@@ -285,7 +297,7 @@ def _given(template: Template) -> dict[str, object]:
 
 
 def _passage_ids(labels: Sequence[str]) -> str:
-    return "[" + ", ".join(f"PASSAGE{label}" for label in labels) + "]"
+    return AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]").write(labels)
 
 
 def _fields(text: str) -> set[str]:

@@ -80,6 +80,12 @@ class SafeTokenizer:
                 ids.extend(self._plain_ids(encoder, piece.replace(MASK, "")))
         return ids
 
+    def ids_behind(self, prompt: str, text: str) -> list[int] | None:
+        """Ids that a text adds behind a prompt, None where the tokenizer joins the two. One character of it is read."""
+        end = "" if any(prompt.endswith(token) for token in self.control_tokens) else clean(prompt[-1:])
+        before, whole = (self._plain_ids(self._later, end + added) for added in ("", clean(text)))
+        return whole[len(before) :] if whole[: len(before)] == before else None
+
     def _plain_ids(self, encoder: Any, text: str) -> list[int]:
         ids = encoder.encode(text, add_special_tokens=False).ids
         return [self._moved.get(i, i) for i in ids] if self._moved else list(ids)

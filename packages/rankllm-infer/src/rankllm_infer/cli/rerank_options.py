@@ -161,8 +161,16 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
             ),
             click.option("--q-max-len", type=click.IntRange(1), help="Pointwise: tokens of the query." + said),
             click.option("--p-max-len", type=click.IntRange(1), help="Pointwise: tokens of the passage." + said),
-            # The only way so far. Once decoding can be limited to permutations, this asks for what there is today.
-            click.option("--free-decoding", is_flag=True, expose_value=False, help="Generate without constraints."),
+            click.option(
+                "--free-decoding",
+                is_flag=True,
+                help="Let the model write what it likes; by default --engine transformers allows only permutations.",
+            ),
+            click.option(
+                "--decode-top-k",
+                type=click.IntRange(1),
+                help="Generate only the first so many of each window; the others keep their order.",
+            ),
             ignored("--dataset-name", takes_value=True),
             ignored("--dataset-proc-num", takes_value=True),
             ignored("--tokenizer-name", takes_value=True),

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.identifiers import CHAIN, AnswerForm
 from rankllm_core.template import Message
 from rankllm_core.types import Usage
 
-Read = Literal["text", "first-token", "head"]
-"""What is read: generated text, the logits of `identifiers` at the last position, or a score head there."""
+Read = Literal["text", "permutation", "first-token", "head"]
+"""What is read: generated text, the permutation of `identifiers` that greedy decoding finds in the answer's `form`, the
+logits of `identifiers` at the last position, or a score head there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +33,14 @@ class Prompt:
     """The chat turns, for servers that apply the chat template themselves."""
     token_ids: tuple[int, ...] = ()
     """The prompt's ids, for engines that take ids; empty for servers."""
+    n_shared: int = 0
+    """Leading ids that the prompts yielded with this one begin with too; an engine may compute them once."""
     max_new_tokens: int = 0
-    """With `text`: how many tokens may be generated."""
+    """With `text`: how many tokens may be generated. With `permutation`: room for the answer."""
+    form: AnswerForm = CHAIN
+    """With `permutation`: what the answer writes around the identifiers."""
+    top_k: int | None = None
+    """With `permutation`: decode only so many identifiers; the others follow in prompt order. None: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +48,12 @@ class Answer:
     """What a model said to one prompt."""
 
     text: str = ""
-    """The generated text (read `text`); else empty."""
+    """The generated text (`text`), or an answer that names every identifier once (`permutation`); else empty."""
     scores: tuple[float, ...] = ()
     """`first-token`: one logit or log-probability an identifier, in prompt order; -inf where the server did not tell.
     `head`: the one score."""
     usage: Usage = field(default_factory=Usage)
+    """`permutation`: completion tokens are those of the decoded answer, whether they were chosen or forced."""
 
 
 class EngineError(RankLLMError):

@@ -7,32 +7,24 @@ change it, so no attention mask is needed and a score does not depend on what el
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from rankllm_core.errors import ConfigError, ContractError
+from rankllm_core.errors import ContractError
+from rankllm_core.identifiers import AnswerForm
 from rankllm_core.tokens import SafeTokenizer, single_ids
 from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
+from rankllm_infer.engines.batches import Batch, BatchLimits, BatchQueue, positions
+from rankllm_infer.engines.heads import can_share_prefix, narrow_head
 from rankllm_infer.engines.loading import LoadedModel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchLimits:
-    """How much goes through the model at once."""
-
-    max_prompts: int = 32
-    max_tokens: int = 0
-    """Padded tokens of a batch; 0 for what suits the device."""
-
-    def __post_init__(self) -> None:
-        if self.max_prompts < 1 or self.max_tokens < 0:
-            raise ConfigError(f"batch: need max_prompts >= 1 and max_tokens >= 0, got {self}")
+from rankllm_infer.engines.permutation_decoding import decode_permutations
+from rankllm_infer.engines.permutation_ids import AnswerWalk, PermutationIds, permutation_ids
 
 
 class TransformersEngine:
@@ -45,51 +37,46 @@ class TransformersEngine:
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
         self._device = loaded.model.device
-        self._limits = limits
         # Small batches win on a CPU: padding and cache misses cost more than larger matrices gain.
-        self._max_tokens = limits.max_tokens or (2048 if self._device.type == "cpu" else 65536)
+        max_tokens = limits.max_tokens or (2048 if self._device.type == "cpu" else 65536)
+        self._queue = BatchQueue(replace(limits, max_tokens=max_tokens))
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
-        self._keeps_logits = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
+        self._backbone = getattr(loaded.model, loaded.model.base_model_prefix)
+        self._can_share = can_share_prefix(loaded.model)
         self._identifier_ids: dict[tuple[tuple[str, ...], str], list[int]] = {}
+        self._permutation_ids: dict[tuple[tuple[str, ...], AnswerForm, str], PermutationIds] = {}
         self._declared_end = getattr(getattr(loaded.model, "generation_config", None), "eos_token_id", None)
-        self._queue: list[tuple[int, Prompt]] = []
         self._max_positions = getattr(loaded.model.config, "max_position_embeddings", None)
 
     def submit(self, ticket: int, prompt: Prompt) -> None:
         """Queue a prompt."""
-        self._queue.append((ticket, prompt))
+        self._queue.add(ticket, prompt)
 
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
         """Run the next batch: the longest prompt waiting and those nearest to it in length."""
         if not self._queue:
             return []
-        self._queue.sort(key=lambda item: (_positions(item[1]), -item[0]))
-        if too_long := self._too_long(self._queue[-1][1]):
-            return [(self._queue.pop()[0], too_long)]
-        tickets, prompts = zip(*self._next_batch(), strict=True)
-        return list(zip(tickets, self._run_in_memory(prompts), strict=True))
+        batch = self._queue.take()
+        # The longest comes first; where it is too long, the others may not be.
+        answers = [self._too_long(prompt) for prompt in batch.prompts]
+        fitting = [place for place, refusal in enumerate(answers) if refusal is None]
+        if fitting:
+            part = replace(batch, tickets=(), prompts=tuple(batch.prompts[place] for place in fitting))
+            for place, answer in zip(fitting, self._run_in_memory(part), strict=True):
+                answers[place] = answer
+        return list(zip(batch.tickets, answers, strict=True))
 
     def cancel(self, tickets: Collection[int]) -> None:
         """Drop queued prompts."""
-        dropped = set(tickets)
-        self._queue = [item for item in self._queue if item[0] not in dropped]
+        self._queue.remove(tickets)
 
     def close(self) -> None:
         """Drop what is queued."""
         self._queue.clear()
 
-    def _next_batch(self) -> list[tuple[int, Prompt]]:
-        read = self._queue[-1][1].read
-        longest = _positions(self._queue[-1][1])
-        room = max(1, min(self._limits.max_prompts, self._max_tokens // max(1, longest)))
-        batch: list[tuple[int, Prompt]] = []
-        while self._queue and len(batch) < room and self._queue[-1][1].read == read:
-            batch.append(self._queue.pop())
-        return batch
-
     def _too_long(self, prompt: Prompt) -> EngineError | None:
-        needed = _positions(prompt)
+        needed = positions(prompt)
         if self._max_positions is None or needed <= self._max_positions:
             return None
         return EngineError(
@@ -97,42 +84,40 @@ class TransformersEngine:
             "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (pointwise)"
         )
 
-    def _run_in_memory(self, prompts: Sequence[Prompt]) -> list[Answer | EngineError]:
+    def _run_in_memory(self, batch: Batch) -> list[Answer | EngineError]:
         """Run a batch; where the device's memory does not hold it, its halves."""
         try:
-            return list(self._run(prompts))
+            return list(self._run(batch))
         except torch.OutOfMemoryError:
             pass
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(prompts) == 1:
+        if len(batch.prompts) == 1:
             return [EngineError("out of memory with one prompt; use a smaller --context-size, or --dtype bfloat16")]
-        half = len(prompts) // 2
-        return self._run_in_memory(prompts[:half]) + self._run_in_memory(prompts[half:])
+        half = len(batch.prompts) // 2
+        parts = (batch.prompts[:half], batch.prompts[half:])
+        return [answer for part in parts for answer in self._run_in_memory(replace(batch, prompts=part))]
 
     @torch.inference_mode()
-    def _run(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        if prompts[0].read == "text":
-            return self._generate(prompts)
-        if prompts[0].read == "first-token":
-            return self._read_first_tokens(prompts)
-        return self._read_head(prompts)
+    def _run(self, batch: Batch) -> Sequence[Answer | EngineError]:
+        read = batch.prompts[0].read
+        if read == "text":
+            return self._generate(batch.prompts)
+        if read == "permutation":
+            return self._decode_permutations(batch.prompts)
+        return self._read_first_tokens(batch) if read == "first-token" else self._read_head(batch)
 
-    def _read_first_tokens(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        ids_BT, last_B = self._right_padded(prompts)
+    def _read_first_tokens(self, batch: Batch) -> list[Answer]:
+        ids_of = [self._ids_of(prompt) for prompt in batch.prompts]
+        inputs, last_B = self._inputs(batch)
         keep_U, place_B = torch.unique(last_B, return_inverse=True)
-        rows = torch.arange(len(prompts), device=self._device)
-        if self._keeps_logits:
-            logits_BUV = self._model(input_ids=ids_BT, use_cache=False, logits_to_keep=keep_U).logits
-            logits_BV = logits_BUV[rows, place_B]
-        else:
-            logits_BV = self._model(input_ids=ids_BT, use_cache=False).logits[rows, last_B]
+        with narrow_head(self._model, sorted({token for ids in ids_of for token in ids})) as head:
+            logits_BUR = head.logits(keep_U, inputs)
+        rows = torch.arange(len(batch.prompts), device=logits_BUR.device)
+        logits_BR = logits_BUR[rows, place_B.to(logits_BUR.device)].float()
         return [
-            Answer(
-                scores=tuple(logits_V[self._ids_of(prompt)].float().tolist()),
-                usage=Usage(calls=1, prompt_tokens=len(prompt.token_ids)),
-            )
-            for prompt, logits_V in zip(prompts, logits_BV, strict=True)
+            Answer(scores=tuple(logits_R[head.columns(ids)].tolist()), usage=_read_once(prompt))
+            for prompt, ids, logits_R in zip(batch.prompts, ids_of, logits_BR, strict=True)
         ]
 
     def _ids_of(self, prompt: Prompt) -> list[int]:
@@ -141,17 +126,33 @@ class TransformersEngine:
             self._identifier_ids[key] = single_ids(self._safe, prompt.identifiers, after=prompt.text[-1:])
         return self._identifier_ids[key]
 
-    def _read_head(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        ids_BT, last_B = self._right_padded(prompts)
-        backbone = getattr(self._model, self._model.base_model_prefix)
-        hidden_BTD = backbone(input_ids=ids_BT, use_cache=False).last_hidden_state
-        pooled_BD = hidden_BTD[torch.arange(len(prompts), device=hidden_BTD.device), last_B.to(hidden_BTD.device)]
+    def _read_head(self, batch: Batch) -> list[Answer]:
+        inputs, last_B = self._inputs(batch)
+        hidden_BTD = self._backbone(**inputs).last_hidden_state
+        rows = torch.arange(len(batch.prompts), device=hidden_BTD.device)
+        pooled_BD = hidden_BTD[rows, last_B.to(hidden_BTD.device)]
         # Accumulated in fp32: bf16 scores would tie (a step of 1/32 for scores from 4 to 8).
         scores_B = pooled_BD.float() @ self._model.score.weight[0].float().to(pooled_BD.device)
         return [
-            Answer(scores=(score,), usage=Usage(calls=1, prompt_tokens=len(prompt.token_ids)))
-            for prompt, score in zip(prompts, scores_B.tolist(), strict=True)
+            Answer(scores=(score,), usage=_read_once(prompt))
+            for prompt, score in zip(batch.prompts, scores_B.tolist(), strict=True)
         ]
+
+    def _decode_permutations(self, prompts: Sequence[Prompt]) -> list[Answer | EngineError]:
+        walks = [self._walk_of(prompt) for prompt in prompts]
+        whole = decode_permutations(self._model, [prompt.token_ids for prompt in prompts], walks, pad=self._pad)
+        return [
+            _permutation(prompt, walk) if is_whole else EngineError(_NOT_A_NUMBER)
+            for prompt, walk, is_whole in zip(prompts, walks, whole, strict=True)
+        ]
+
+    def _walk_of(self, prompt: Prompt) -> AnswerWalk:
+        # Prompts of one template end alike; 32 characters tell apart what tokenizers may join with the answer.
+        key = (prompt.identifiers, prompt.form, prompt.text[-32:])
+        if key not in self._permutation_ids:
+            self._permutation_ids[key] = permutation_ids(self._safe, *key[:2], prompt=prompt.text)
+        n_labels = len(prompt.identifiers)
+        return AnswerWalk(self._permutation_ids[key], n_labels if prompt.top_k is None else prompt.top_k)
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[Answer]:
         from transformers import GenerationConfig
@@ -197,17 +198,35 @@ class TransformersEngine:
             raise ContractError("neither the model nor its tokenizer names an end-of-text token")
         return list(declared) if isinstance(declared, (list, tuple)) else [declared]
 
-    def _right_padded(self, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
-        """ids_BT padded on the right, and last_B: each prompt's last real position."""
-        longest = max(len(prompt.token_ids) for prompt in prompts)
-        rows = [list(p.token_ids) + [self._pad] * (longest - len(p.token_ids)) for p in prompts]
-        last = [len(prompt.token_ids) - 1 for prompt in prompts]
-        return torch.tensor(rows, device=self._device), torch.tensor(last, device=self._device)
+    def _inputs(self, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
+        """What the model is given, padded on the right, and last_B: each prompt's last real place in it."""
+        n_shared = batch.n_shared if self._can_share else 0
+        rows = [prompt.token_ids[n_shared:] for prompt in batch.prompts]
+        longest = max(map(len, rows))
+        ids_BT = torch.tensor([[*ids] + [self._pad] * (longest - len(ids)) for ids in rows], device=self._device)
+        last_B = torch.tensor([len(ids) - 1 for ids in rows], device=self._device)
+        if not n_shared:
+            return {"input_ids": ids_BT, "use_cache": False}, last_B
+        prefix_1T = torch.tensor([batch.prompts[0].token_ids[:n_shared]], device=self._device)
+        cache = self._backbone(input_ids=prefix_1T, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(len(rows))
+        return {"input_ids": ids_BT, "past_key_values": cache, "use_cache": True}, last_B
 
 
-def _positions(prompt: Prompt) -> int:
-    """Positions that a prompt and its answer take."""
-    return len(prompt.token_ids) + prompt.max_new_tokens
+def _read_once(prompt: Prompt) -> Usage:
+    return Usage(calls=1, prompt_tokens=len(prompt.token_ids))
+
+
+_NOT_A_NUMBER = "the model's logits of the identifiers are not numbers (NaN); use --dtype bfloat16 or float32"
+
+
+def _permutation(prompt: Prompt, walk: AnswerWalk) -> Answer:
+    """The answer that names what was chosen, then the rest in prompt order."""
+    order = dict.fromkeys((*walk.order, *range(len(prompt.identifiers))))
+    return Answer(
+        text=prompt.form.write([prompt.identifiers[position] for position in order]),
+        usage=Usage(calls=1, prompt_tokens=len(prompt.token_ids), completion_tokens=walk.n_tokens),
+    )
 
 
 def cap_threads() -> None:

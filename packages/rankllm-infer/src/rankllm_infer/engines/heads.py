@@ -1,0 +1,67 @@
+"""Reads of a model at few places and for few tokens: the rest of its logits are never made.
+
+Shapes: B rows, T new tokens, U places that are read, R tokens whose logits are wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class NarrowHead:
+    """A model whose head gives the logits of some tokens only."""
+
+    def __init__(self, model: Any, tokens: Sequence[int]) -> None:
+        self.model = model
+        self.tokens = tuple(tokens)
+        self._column_of = {token: column for column, token in enumerate(tokens)}
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def columns(self, tokens: Sequence[int]) -> list[int]:
+        """Where the logits of some of its tokens stand."""
+        return [self._column_of[token] for token in tokens]
+
+    def logits(self, places_U: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """logits_BUR at some places of the new tokens. inputs: what the model is given."""
+        if self._keeps_logits:
+            logits = self.model(**inputs, logits_to_keep=places_U).logits
+        else:
+            logits = self.model(**inputs).logits[:, places_U]
+        if logits.shape[-1] != len(self.tokens):  # the model has its own way to its logits
+            logits = logits[..., list(self.tokens)]
+        return logits
+
+
+@contextlib.contextmanager
+def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
+    """Let the model's head give only the logits of some tokens, while its own way from states to logits stays."""
+    narrowed = NarrowHead(model, tokens)
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or hasattr(head, "_hf_hook"):  # spread over devices: the hook moves states
+        yield narrowed
+        return
+    rows = torch.tensor(narrowed.tokens, device=head.weight.device)
+    narrow = torch.nn.Linear(head.in_features, len(rows), bias=head.bias is not None, device="meta")
+    narrow.weight = torch.nn.Parameter(head.weight[rows], requires_grad=False)
+    if head.bias is not None:
+        narrow.bias = torch.nn.Parameter(head.bias[rows], requires_grad=False)
+    model.set_output_embeddings(narrow)
+    try:
+        yield narrowed
+    finally:
+        model.set_output_embeddings(head)
+
+
+def can_share_prefix(model: Any) -> bool:
+    """Whether the model's memory of a prefix can be handed to several rows: keys and values, and nothing else."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    layers = DynamicCache(config=model.config).layers
+    return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

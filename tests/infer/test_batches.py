@@ -1,0 +1,84 @@
+"""Which waiting prompts run together: the longest, its neighbours in length, those of its own prefix where it pays."""
+
+from __future__ import annotations
+
+import pytest
+
+from rankllm_core.errors import ConfigError
+from rankllm_infer.engines import Prompt
+from rankllm_infer.engines.batches import BatchLimits, BatchQueue
+
+
+def prompt(ids, *, n_shared=0, read="head"):
+    return Prompt(text="x", read=read, token_ids=tuple(ids), n_shared=n_shared)
+
+
+def queue(prompts, **limits):
+    waiting = BatchQueue(BatchLimits(**{"max_prompts": 8, "max_tokens": 1000, **limits}))
+    for ticket, one in enumerate(prompts):
+        waiting.add(ticket, one)
+    return waiting
+
+
+def taken(waiting):
+    """Tickets and shared ids of each batch."""
+    batches = []
+    while waiting:
+        batch = waiting.take()
+        batches.append((batch.tickets, batch.n_shared))
+    return batches
+
+
+def test_the_longest_go_first_and_the_earlier_of_equals():
+    """Lengths 1, 3, 3, 2 by twos."""
+    lengths = (1, 3, 3, 2)
+    assert taken(queue([prompt(range(n)) for n in lengths], max_prompts=2)) == [((1, 2), 0), ((3, 0), 0)]
+
+
+def test_a_batch_keeps_its_token_budget_padding_included():
+    """4 + 4 padded tokens fit into 9, a third prompt does not; one too long for it goes alone."""
+    lengths = (4, 3, 3, 20)
+    assert taken(queue([prompt(range(n)) for n in lengths], max_tokens=9)) == [((3,), 0), ((0, 1), 0), ((2,), 0)]
+
+
+def test_prompts_of_one_prefix_run_together():
+    """Query a's three pairs, although one of query b's is nearer in length."""
+    a = [prompt([1, 1, *range(10, 10 + n)], n_shared=2) for n in (6, 4, 2)]
+    b = [prompt([2, 2, *range(10, 10 + n)], n_shared=2) for n in (5, 3)]
+    assert taken(queue([*a, *b])) == [((0, 1, 2), 2), ((3, 4), 2)]
+
+
+def test_a_prefix_that_saves_less_than_it_costs_is_no_reason():
+    """One id of thirty: less than a twentieth."""
+    prompts = [prompt([1, *range(29)], n_shared=1), prompt([2, *range(28)], n_shared=1)]
+    assert taken(queue(prompts)) == [((0, 1), 0)]
+
+
+def test_a_prefix_of_one_prompt_is_not_shared():
+    """There is nobody to share it with."""
+    assert taken(queue([prompt(range(4), n_shared=4)])) == [((0,), 0)]
+
+
+def test_an_id_of_each_prompt_is_left_to_read():
+    """Two equal prompts share all but their last id."""
+    assert taken(queue([prompt(range(5), n_shared=5)] * 2)) == [((0, 1), 4)]
+
+
+def test_reads_are_not_mixed():
+    """A head's prompts wait while first tokens are read."""
+    waiting = queue([prompt(range(5)), prompt(range(4), read="first-token"), prompt(range(3))])
+    assert taken(waiting) == [((0, 2), 0), ((1,), 0)]
+
+
+def test_what_is_taken_back_does_not_run():
+    """As of a query that failed."""
+    waiting = queue([prompt(range(n)) for n in (3, 2, 1)])
+    waiting.remove({0, 2})
+    assert taken(waiting) == [((1,), 0)]
+
+
+@pytest.mark.parametrize("limits", [{"max_prompts": 0}, {"max_tokens": -1}])
+def test_batches_of_nothing_are_refused(limits):
+    """Before anything is loaded."""
+    with pytest.raises(ConfigError, match="max_prompts >= 1 and max_tokens >= 0"):
+        BatchLimits(**limits)

@@ -47,6 +47,11 @@ class _Row:
         """Whether nothing more is to be read for it."""
         return self.is_broken or self.walk.is_done
 
+    @property
+    def is_at_choice(self) -> bool:
+        """Whether the last token kept of the feed is the last certain one, so that its logits choose the next."""
+        return not self.is_over and self.n_read + self.kept == len(self.prompt) + len(self.walk.ids)
+
     def fill(self) -> None:
         """Set what the next pass reads; nothing where there is no more to choose."""
         self.feed, self.kept = [], 0
@@ -111,8 +116,8 @@ class _Lockstep:
         column_of = {token: column for column, token in enumerate(self._reader.choices)}
         for row, logits_UR in zip(self._rows, logits_BUR, strict=True):
             for place in row.read_places():
-                if place != row.kept - 1 or row.is_over:
-                    break
+                if place != row.kept - 1 or not row.is_at_choice:
+                    continue
                 logits_R = logits_UR[places.index(place)]
                 self._choose(row, {token: logits_R[column_of[token]] for token in row.walk.following()})
             row.n_read += row.kept

@@ -46,6 +46,11 @@ class _Row:
         """Whether nothing more is to be read for it."""
         return self.is_broken or self.walk.is_done
 
+    @property
+    def is_at_choice(self) -> bool:
+        """Whether the last token kept of the feed is the last certain one, so that its logits choose the next."""
+        return not self.is_over and self.n_read + self.kept == len(self.prompt) + len(self.walk.ids)
+
     def fill(self) -> None:
         """Set what the next pass reads; nothing where there is no more to choose."""
         self.feed, self.kept = [], 0
@@ -109,8 +114,8 @@ class _Lockstep:
         logits_BUR = self._forward(places)
         for row, logits_UR in zip(self._rows, logits_BUR, strict=True):
             for place in row.read_places():
-                if place != row.kept - 1 or row.is_over:
-                    break
+                if place != row.kept - 1 or not row.is_at_choice:
+                    continue
                 logits_R = logits_UR[places.index(place)]
                 following = row.walk.following()
                 columns = self._head.columns(following)

@@ -1,4 +1,4 @@
-"""A run that is broken off anywhere and gone on with asks what was left to ask, in the batches it would have asked it."""
+"""A run that is broken off anywhere and gone on with asks what was left to ask, batch by batch the same."""
 
 from __future__ import annotations
 
@@ -151,3 +151,42 @@ def test_a_query_that_failed_is_asked_nothing_more():
     (result,) = FlowPool(Failing(batch_size=3)).run([make_request("q0", 30)], all_at_once)
     assert result.status == "failed"
     assert len(asked) == 3
+
+
+class DyingJournal(Journal):
+    """A journal whose process is killed after so many batches."""
+
+    def __init__(self, path, *, n_batches):
+        super().__init__(path)
+        self.n_batches_left = n_batches
+
+    def keep(self, answers):
+        """Write down a batch; `Killed` when it was the last one."""
+        super().keep(answers)
+        self.n_batches_left -= 1
+        if not self.n_batches_left:
+            raise Killed
+
+
+@pytest.mark.parametrize(
+    "options", [{"use_logits": True, "use_alpha": True, "window_size": 5, "stride": 3}, {"method": "pointwise"}]
+)
+def test_a_model_gives_the_same_results_to_the_bit(tmp_path, tiny_causal, options):
+    """In bfloat16, where a score depends on what else is in its batch."""
+    from rankllm_infer.api import load_reranker
+    from rankllm_infer.settings import RerankOptions
+
+    requests = [make_request(f"q{n}", n) for n in (9, 2, 11, 5)]
+    with load_reranker(tiny_causal, RerankOptions(dtype="bfloat16", batch_size=3, **options)) as reranker:
+        expected = reranker.rerank(requests)
+        for n_batches in (1, 2, 3):
+            path = tmp_path / f"journal{n_batches}"
+            with DyingJournal(path, n_batches=n_batches) as journal:
+                journal.begin({"only": "run"})
+                with pytest.raises(Killed):
+                    list(reranker.stream(requests, on_finished=journal.add, log=journal))
+            with Journal(path) as journal:
+                assert journal.n_answers or journal.n_finished
+                journal.begin({"only": "run"})
+                list(reranker.stream(requests, on_finished=journal.add, log=journal))
+                assert [journal.result(request) for request in requests] == expected

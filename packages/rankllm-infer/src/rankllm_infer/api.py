@@ -19,7 +19,7 @@ from rankllm_infer.decoding import check_decoding, decodes_freely
 from rankllm_infer.engines import Engine, EngineError
 from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
 from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
-from rankllm_infer.pool import FlowPool
+from rankllm_infer.pool import AnswerLog, FlowPool
 from rankllm_infer.prompts import PromptWriter
 from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
 
@@ -43,6 +43,7 @@ class Reranker:
         *,
         warnings: Sequence[str] = (),
         description: str = "",
+        placement: str = "",
     ) -> None:
         self.engine = engine
         self.plan = plan
@@ -50,6 +51,8 @@ class Reranker:
         self.warnings = tuple(warnings)
         """What a user should know before trusting the numbers: options that contradict the card, and the like."""
         self.description = description
+        self.placement = placement
+        """Device and dtype; empty for a server's model, of which nobody tells."""
 
     @property
     def card(self) -> Card:
@@ -61,14 +64,18 @@ class Reranker:
         return list(self.stream(requests))
 
     def stream(
-        self, requests: Iterable[Request], *, on_finished: Callable[[Result], None] = lambda result: None
+        self,
+        requests: Iterable[Request],
+        *,
+        on_finished: Callable[[Result], None] = lambda result: None,
+        log: AnswerLog | None = None,
     ) -> Iterator[Result]:
         """The same one by one, in the order of the requests; memory does not grow with their number.
 
         on_finished: is called with each result when it is there. That may be before its turn, so progress is best
-        counted here.
+        counted here. log: a `Journal`, for a run that can be gone on with; what it has finished is not given again.
         """
-        pool = FlowPool(self.engine, max_active=_ACTIVE[self.card.kind])
+        pool = FlowPool(self.engine, max_active=_ACTIVE[self.card.kind], log=log)
         yield from pool.run(requests, self._flow, on_finished=on_finished)
 
     def _flow(self, request: Request) -> Flow:
@@ -100,6 +107,16 @@ def load_reranker(model: str | Path, options: RerankOptions | None = None) -> Re
     return _served(model, options) if options.engine == "openai" else _local(model, options)
 
 
+def card_in_force(model: str, options: RerankOptions) -> ResolvedCard:
+    """The model's card with the options over it, found without loading the model. Raises RankLLMError."""
+    if options.engine == "openai":
+        return resolve_card(model, options, folder=None, score_head=False)
+    from rankllm_infer.engines.hub import has_score_head, locate_model
+
+    folder = locate_model(model, weights=False)
+    return resolve_card(model, options, folder=folder, score_head=has_score_head(model))
+
+
 def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, qid: str = "1") -> Request:
     """A request from a query and passages in first-stage order: texts, or mappings with `text` and perhaps `docid`."""
     docs = [{"text": passage} if isinstance(passage, str) else dict(passage) for passage in passages]
@@ -112,10 +129,9 @@ def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, 
 
 
 def _local(model: str, options: RerankOptions) -> Reranker:
-    from rankllm_infer.engines.hub import adapter_config, has_score_head, locate_model
+    from rankllm_infer.engines.hub import adapter_config
 
-    folder = locate_model(model, weights=False)
-    resolved = resolve_card(model, options, folder=folder, score_head=has_score_head(model))
+    resolved = card_in_force(model, options)
     card = resolved.card
     plan = _plan(card, options)
     _check_base(card, adapter_config(model), options)
@@ -135,7 +151,7 @@ def _local(model: str, options: RerankOptions) -> Reranker:
     )
     batch_size, batch_note = _batch_size(card, loaded, options)
     engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=batch_size, max_tokens=options.batch_tokens))
-    description = f"{model} on {loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
+    placement = f"{loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
     if isinstance(card, PointwiseCard):
         _check_pair_limits(card, loaded)
     writer = token_writer(card, loaded.tokenizer)
@@ -146,7 +162,7 @@ def _local(model: str, options: RerankOptions) -> Reranker:
         plan, doubts = check_decoding(plan, writer)  # type: ignore[arg-type]
         resolved = replace(resolved, warnings=(*resolved.warnings, *note, *doubts))
     resolved = replace(resolved, warnings=(*resolved.warnings, *batch_note))
-    return _reranker(engine, plan, writer, resolved, description)
+    return _reranker(engine, plan, writer, resolved, f"{model} on {placement}", placement=placement)
 
 
 def _batch_size(card: Card, loaded: LoadedModel, options: RerankOptions) -> tuple[int, tuple[str, ...]]:
@@ -189,7 +205,7 @@ def message_writer(card: Card) -> PromptWriter | PairWriter:
 def _served(model: str, options: RerankOptions) -> Reranker:
     from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions
 
-    resolved = resolve_card(model, options, folder=None, score_head=False)
+    resolved = card_in_force(model, options)
     plan = _plan(resolved.card, options)
     server = OpenAIOptions(
         base_url=options.base_url or "",
@@ -224,9 +240,11 @@ def _reranker(
     writer: PromptWriter | PairWriter,
     resolved: ResolvedCard,
     description: str,
+    *,
+    placement: str = "",
 ) -> Reranker:
     description = f"{plan.card.kind}, {description} ({resolved.origin})"
-    return Reranker(engine, plan, writer, warnings=resolved.warnings, description=description)
+    return Reranker(engine, plan, writer, warnings=resolved.warnings, description=description, placement=placement)
 
 
 def _plan(card: Card, options: RerankOptions) -> ListwisePlan | PointwisePlan:

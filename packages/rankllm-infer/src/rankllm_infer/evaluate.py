@@ -70,6 +70,38 @@ def evaluate(
     )
 
 
+class RunningEvaluation:
+    """The means over the judged queries of a run whose rankings come one by one; none of them is kept."""
+
+    def __init__(self, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str]) -> None:
+        self._qrels = qrels
+        self._per_query: dict[str, dict[str, float]] = {measure: {} for measure in measures}
+        self._unjudged: list[str] = []
+
+    def add(self, qid: str, ranking: Ranking) -> None:
+        """The next query with its (docid, score). One without judgements or without candidates does not count."""
+        if not (self._qrels.get(qid) and ranking):
+            self._unjudged.append(qid)
+            return
+        found = evaluate({qid: self._qrels[qid]}, {qid: ranking}, list(self._per_query), run_queries_only=True)
+        for measure, value in found.means.items():
+            self._per_query[measure][qid] = value
+
+    def result(self) -> Evaluation | None:
+        """The means so far; None where no query counts."""
+        n_queries = len(next(iter(self._per_query.values())))
+        if not n_queries:
+            return None
+        return Evaluation(
+            means={measure: math.fsum(values.values()) / n_queries for measure, values in self._per_query.items()},
+            per_query=self._per_query,
+            n_queries=n_queries,
+            missing_qids=(),
+            unjudged_qids=tuple(self._unjudged),
+            run_queries_only=True,
+        )
+
+
 def _scores(qid: str, ranking: Ranking) -> dict[str, float]:
     """docid -> score in single precision, in which trec_eval compares."""
     scores: dict[str, float] = {}

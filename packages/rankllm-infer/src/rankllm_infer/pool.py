@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines import Answer, Engine, EngineError, Prompt
 from rankllm_infer.listwise import Flow
 
-_TICKETS = itertools.count()
-"""One count for all pools: an answer to a prompt of an earlier run is never taken for one of this run's."""
+_POOLS = itertools.count()
+_REQUESTS_OF_A_POOL = 1 << 40
+_PROMPTS_OF_A_REQUEST = 1 << 24
+
+
+class AnswerLog(Protocol):
+    """What is known of the requests from a run that was broken off, and where this run's answers are kept.
+
+    An answer is known by its query and by the number of its prompt among those of the query's flow, from 0: a flow that
+    is sent the same answers yields the same prompts.
+    """
+
+    def is_finished(self, qid: str) -> bool:
+        """Whether the query's result is known: it is not computed and not handed on again."""
+
+    def recall(self, qid: str, number: int) -> Answer | None:
+        """The answer to a query's prompt, where it is known."""
+
+    def keep(self, answers: Sequence[tuple[str, int, Answer]]) -> None:
+        """Answers that the engine gave together, each with qid and number of the prompt."""
+
+
+class _NoLog:
+    """A run without a past, of which nothing is kept."""
+
+    def is_finished(self, qid: str) -> bool:
+        return False
+
+    def recall(self, qid: str, number: int) -> Answer | None:
+        return None
+
+    def keep(self, answers: Sequence[tuple[str, int, Answer]]) -> None:
+        pass
 
 
 @dataclass(slots=True)
@@ -21,9 +53,12 @@ class _Running:
 
     request: Request
     flow: Flow
-    prompts: tuple[Prompt, ...] = ()
+    first_ticket: int
+    n_asked: int = 0
+    """Prompts that the flow has yielded."""
     answers: list[Answer | None] = field(default_factory=list)
     missing: int = 0
+    is_over: bool = False
     result: Result | None = None
 
 
@@ -31,12 +66,16 @@ class FlowPool:
     """Feeds the ready prompts of all running flows to an engine and each answer back to its flow.
 
     max_active: requests begun and not yet handed on; it bounds memory and how far the fast ones may run ahead.
+    log: what is known already, and where answers are kept. What the engine is asked at any time depends on the answers
+    given so far and on nothing else, the tickets included, so a run that goes on asks what it would have asked.
     """
 
-    def __init__(self, engine: Engine, *, max_active: int = 64) -> None:
+    def __init__(self, engine: Engine, *, max_active: int = 64, log: AnswerLog | None = None) -> None:
         self._engine = engine
         self._max_active = max_active
+        self._log = log or _NoLog()
         self._tickets: dict[int, tuple[_Running, int]] = {}
+        self._recalled: list[tuple[int, Answer | EngineError]] = []
         self._on_finished: Callable[[Result], None] = lambda result: None
 
     def run(
@@ -46,7 +85,7 @@ class FlowPool:
         *,
         on_finished: Callable[[Result], None] = lambda result: None,
     ) -> Iterator[Result]:
-        """The result of each request, in the order of the requests.
+        """The result of each request that the log does not know, in the order of the requests.
 
         A request whose prompt the engine cannot answer, or that cannot be prompted, gives a result of status `failed`
         with its candidates as they came; the others go on.
@@ -59,8 +98,11 @@ class FlowPool:
             # A caller that leaves early must not leave prompts behind for the next run on this engine.
             self._engine.cancel(self._tickets.keys())
             self._tickets.clear()
+            self._recalled.clear()
 
     def _run(self, requests: Iterable[Request], start: Callable[[Request], Flow]) -> Iterator[Result]:
+        # Each run has tickets of its own: an answer to a prompt of an earlier one is never taken for one of this one's.
+        tickets = itertools.count(next(_POOLS) * _REQUESTS_OF_A_POOL * _PROMPTS_OF_A_REQUEST, _PROMPTS_OF_A_REQUEST)
         waiting = iter(requests)
         running: list[_Running] = []
         exhausted = False
@@ -70,11 +112,15 @@ class FlowPool:
                 if request is None:
                     exhausted = True
                     break
-                entry = _Running(request, start(request))
+                entry = _Running(request, start(request), first_ticket=next(tickets))
                 running.append(entry)
-                self._advance(entry, None)
-            while running and running[0].result is not None:
-                yield running.pop(0).result  # type: ignore[misc]
+                if self._log.is_finished(request.query.qid):
+                    entry.is_over = True
+                else:
+                    self._advance(entry, None)
+            while running and running[0].is_over:
+                if (result := running.pop(0).result) is not None:
+                    yield result
             if not running and exhausted:
                 return
             if self._tickets and (exhausted or len(running) >= self._max_active):
@@ -82,24 +128,32 @@ class FlowPool:
 
     def _advance(self, entry: _Running, answers: tuple[Answer, ...] | None) -> None:
         try:
-            entry.prompts = entry.flow.send(answers) if answers is not None else next(entry.flow)
+            prompts = entry.flow.send(answers) if answers is not None else next(entry.flow)
         except StopIteration as stop:
             self._finish(entry, stop.value)
             return
         except RankLLMError as error:
             self._fail(entry, error)
             return
-        entry.answers = [None] * len(entry.prompts)
-        entry.missing = len(entry.prompts)
-        for position, prompt in enumerate(entry.prompts):
-            ticket = next(_TICKETS)
-            self._tickets[ticket] = (entry, position)
+        entry.answers = [None] * len(prompts)
+        entry.missing = len(prompts)
+        for position, prompt in enumerate(prompts):
+            self._ask(entry, position, prompt)
+
+    def _ask(self, entry: _Running, position: int, prompt: Prompt) -> None:
+        ticket = entry.first_ticket + entry.n_asked
+        self._tickets[ticket] = (entry, position)
+        known = self._log.recall(entry.request.query.qid, entry.n_asked)
+        entry.n_asked += 1
+        if known is None:
             self._engine.submit(ticket, prompt)
+        else:
+            self._recalled.append((ticket, known))
 
     def _collect(self) -> None:
-        for ticket, answer in self._engine.collect():
-            entry, position = self._tickets.pop(ticket, (None, 0))
-            if entry is None or entry.result is not None:
+        """Take answers: those known beforehand while there are any, so that the engine's next batch is as it was."""
+        for (entry, position), answer in self._recall() if self._recalled else self._ask_engine():
+            if entry.is_over:
                 continue
             if isinstance(answer, EngineError):
                 entry.flow.close()
@@ -110,14 +164,36 @@ class FlowPool:
             if entry.missing == 0:
                 self._advance(entry, tuple(a for a in entry.answers if a is not None))
 
+    def _recall(self) -> list[tuple[tuple[_Running, int], Answer | EngineError]]:
+        recalled, self._recalled = self._recalled, []
+        return [(self._tickets.pop(ticket), answer) for ticket, answer in recalled if ticket in self._tickets]
+
+    def _ask_engine(self) -> list[tuple[tuple[_Running, int], Answer | EngineError]]:
+        given = [(ticket, answer) for ticket, answer in self._engine.collect() if ticket in self._tickets]
+        asked = [(self._tickets.pop(ticket), ticket, answer) for ticket, answer in given]
+        kept = [
+            (entry.request.query.qid, ticket - entry.first_ticket, answer)
+            for (entry, _), ticket, answer in asked
+            if isinstance(answer, Answer)
+        ]
+        if kept:
+            self._log.keep(kept)
+        return [(place, answer) for place, _, answer in asked]
+
     def _fail(self, entry: _Running, error: RankLLMError) -> None:
         message = str(error)
         where = f"query {entry.request.query.qid!r}: "
         if not message.startswith(where):
             message = where + message
+        # Its other prompts are asked in vain.
+        in_vain = [ticket for ticket, (owner, _) in self._tickets.items() if owner is entry]
+        self._engine.cancel(in_vain)
+        for ticket in in_vain:
+            del self._tickets[ticket]
         request = entry.request
         self._finish(entry, Result(query=request.query, candidates=request.candidates, status="failed", error=message))
 
     def _finish(self, entry: _Running, result: Result) -> None:
+        entry.is_over = True
         entry.result = result
         self._on_finished(result)

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from rankllm_core.trec import Qrels
     from rankllm_core.types import Request
     from rankllm_infer.outputs import OutputFiles
+    from rankllm_infer.run_settings import InputDigest
 
 _SOURCES = ("requests", "rerank_input", "run", "query")
 _NEEDS = {"run": ("queries", "corpus"), "query": ("passages",)}
-_FOR_MANY = ("max_queries", "strict", "qrels")
+_FOR_MANY = ("max_queries", "strict", "qrels", "resume")
 _STANDARD_INPUT = "-"
 
 
@@ -82,8 +83,10 @@ def load_requests(kind: str, given: Mapping[str, Any]) -> Iterable[Request]:
     return stored if path.is_file() else list(stored)
 
 
-def check_requests(requests: Iterable[Request], files: OutputFiles, *, strict: bool) -> list[str]:
-    """Read all requests once; give their qids.
+def check_requests(
+    requests: Iterable[Request], files: OutputFiles, *, strict: bool, digest: InputDigest | None = None
+) -> list[str]:
+    """Read all requests once; give their qids. digest: is given all of them.
 
     Raises RankLLMError for what would come to light only after hours: a line that cannot be read, an id that the run's
     format cannot carry, and, if strict, a query without candidates or a passage without text.
@@ -94,6 +97,8 @@ def check_requests(requests: Iterable[Request], files: OutputFiles, *, strict: b
             _check_ids(request, files)
         if strict:
             _check_complete(request)
+        if digest is not None:
+            digest.add(request)
         qids.append(request.query.qid)
     if not qids:
         raise RankLLMError("the input holds no query; nothing to rerank")

@@ -208,7 +208,15 @@ def output_options(command: click.decorators.FC) -> click.decorators.FC:
             click.option(
                 "--qrels", "--qrels-file", "qrels", type=_FILE, help="Score the queries of this run when done."
             ),
-            click.option("--overwrite/--no-overwrite", default=False, help="Replace outputs that exist."),
+            click.option(
+                "--resume/--no-resume",
+                default=False,
+                help="Go on with a run that was broken off, as the same command does by itself, and try the queries "
+                "again that failed.",
+            ),
+            click.option(
+                "--overwrite/--no-overwrite", default=False, help="Begin anew, and replace outputs that exist."
+            ),
             click.option(
                 "--json/--no-json", "as_json", default=False, help="With --query: print JSON instead of a table."
             ),

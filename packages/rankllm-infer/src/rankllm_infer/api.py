@@ -24,7 +24,6 @@ from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
 
 if TYPE_CHECKING:
     from rankllm_core.tokens import SafeTokenizer
-    from rankllm_infer.engines.loading import LoadedModel
     from rankllm_infer.engines.openai_options import OpenAIOptions
 
 _ACTIVE = {"listwise": 64, "pointwise": 16}
@@ -112,6 +111,7 @@ def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, 
 
 def _local(model: str, options: RerankOptions) -> Reranker:
     from rankllm_infer.engines.hub import adapter_config, has_score_head, locate_model
+    from rankllm_infer.local_models import start_on_transformers, start_on_vllm
 
     folder = locate_model(model, weights=False)
     resolved = resolve_card(model, options, folder=folder, score_head=has_score_head(model))
@@ -119,31 +119,10 @@ def _local(model: str, options: RerankOptions) -> Reranker:
     plan = _plan(card, options)
     _check_base(card, adapter_config(model), options)
     # Only now: importing torch takes seconds, and what is wrong up to here is said at once.
-    from rankllm_infer.engines.loading import load_model
-    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
-
-    cap_threads()
-    uses_head = isinstance(card, PointwiseCard) and card.head == "sequence-classification"
-    loaded = load_model(
-        model,
-        "sequence-classification" if uses_head else "causal",
-        base_model=options.base_model,
-        dtype=options.dtype,
-        device=options.device,
-        num_gpus=options.num_gpus,
-    )
-    engine = TransformersEngine(
-        loaded, limits=BatchLimits(max_prompts=options.batch_size, max_tokens=options.batch_tokens)
-    )
-    description = f"{model} on {loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
-    if isinstance(card, PointwiseCard):
-        _check_pair_limits(card, loaded)
-    writer = token_writer(card, loaded.tokenizer)
-    if isinstance(plan, ListwisePlan):
-        fitting, note = _within_positions(plan.card, loaded, options)
-        plan = replace(plan, card=fitting)
-        resolved = replace(resolved, warnings=(*resolved.warnings, *note))
-    return _reranker(engine, plan, writer, resolved, description)
+    start = start_on_vllm if options.engine == "vllm" else start_on_transformers
+    started = start(model, plan, options, write_with=lambda tokenizer: token_writer(card, tokenizer))
+    resolved = replace(resolved, warnings=(*resolved.warnings, *started.notes))
+    return _reranker(started.engine, started.plan, started.writer, resolved, f"{model} on {started.place}")
 
 
 def token_writer(card: Card, tokenizer: Any) -> PromptWriter | PairWriter:
@@ -258,30 +237,6 @@ def _check_base(card: Card, adapter: Mapping[str, object] | None, options: Reran
             f"the card names the base model {card.base_model!r}, adapter_config.json {named!r}; "
             "mend one of the two, or say which with --base-model"
         )
-
-
-def _check_pair_limits(card: PointwiseCard, loaded: LoadedModel) -> None:
-    """A pair must fit the model's positions."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None)
-    longest = card.query_tokens + card.passage_tokens
-    if positions is not None and longest > positions:
-        raise ConfigError(
-            f"pairs of {card.query_tokens} + {card.passage_tokens} tokens: the model has {positions} positions; "
-            "use a smaller --q-max-len or --p-max-len"
-        )
-
-
-def _within_positions(
-    card: ListwiseCard, loaded: LoadedModel, options: RerankOptions
-) -> tuple[ListwiseCard, tuple[str, ...]]:
-    """The card with a context that the model has positions for."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None)
-    if positions is None or card.context_tokens <= positions:
-        return card, ()
-    if options.context_size is not None:
-        raise ConfigError(f"--context-size {options.context_size}: the model has {positions} positions")
-    note = f"the context is {positions} tokens: the model has no more positions (asked for: {card.context_tokens})"
-    return replace(card, context_tokens=positions), (note,)
 
 
 def _few_shot(options: RerankOptions) -> tuple[Message, ...]:

@@ -10,9 +10,10 @@ from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
 from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_infer.engines.vllm_options import engine_arguments
 
 METHODS = ("auto", "listwise", "pointwise")
-ENGINES = ("transformers", "openai")
+ENGINES = ("transformers", "vllm", "openai")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -32,10 +33,12 @@ class RerankOptions:
     dtype: str = "auto"
     device: str = "auto"
     num_gpus: int = 1
-    batch_size: int = 32
-    """Prompts that go through the model at once, at the most."""
+    batch_size: int | None = None
+    """Prompts that go through the model at once, at the most; None: 32, or what vLLM chooses."""
     batch_tokens: int = 0
-    """Padded tokens that go through the model at once, at the most; 0: what suits the device."""
+    """Tokens, padding included, that go through the model at once, at the most; 0: what suits the device."""
+    vllm_args: tuple[str, ...] = ()
+    """KEY=VALUE of further arguments of the engine `vllm`."""
     base_model: str | None = None
     """For an adapter: its base, in place of the one it names."""
     template: str | None = None
@@ -63,13 +66,13 @@ class RerankOptions:
         one_of(self.engine, ENGINES, where="engine")
         one_of(self.dtype, DTYPES, where="dtype")
         for name in ("num_gpus", "batch_size", "num_passes"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
         if (self.engine == "openai") != (self.base_url is not None):
             raise ConfigError("engine openai and base_url go together: --engine openai --base-url http://HOST:PORT/v1")
-        for engine, names in _ENGINE_ONLY.items():
-            if engine != self.engine:
-                _refuse(self, names, why=f"with --engine {self.engine}")
+        names = tuple(name for name, engines in _ENGINES_OF.items() if self.engine not in engines)
+        _refuse(self, names, why=f"with --engine {self.engine}")
+        engine_arguments(self.vllm_args)
         if not self.shuffle_candidates:
             _refuse(self, ("seed",), why="without --shuffle-candidates")
         if bool(self.few_shot_file) != bool(self.num_few_shot_examples):
@@ -193,10 +196,20 @@ _LISTWISE_ONLY = (
 )
 
 
-_ENGINE_ONLY = {
-    "openai": ("api_key", "timeout_s", "concurrency"),
-    "transformers": ("dtype", "device", "num_gpus", "batch_size", "batch_tokens", "base_model"),
+_LOCAL = ("transformers", "vllm")
+_ENGINES_OF = {
+    "api_key": ("openai",),
+    "timeout_s": ("openai",),
+    "concurrency": ("openai",),
+    "device": ("transformers",),
+    "vllm_args": ("vllm",),
+    **dict.fromkeys(("dtype", "num_gpus", "batch_size", "batch_tokens", "base_model"), _LOCAL),
 }
+"""Options that only some engines know, and which those are."""
+
+
+_SPELLED = {"timeout_s": "timeout", "vllm_args": "vllm_arg"}
+"""Options whose name on the command line is not that of their field."""
 
 
 def _refuse(options: RerankOptions, names: tuple[str, ...], *, why: str) -> None:
@@ -204,7 +217,7 @@ def _refuse(options: RerankOptions, names: tuple[str, ...], *, why: str) -> None
     defaults = {f.name: f.default for f in fields(RerankOptions)}
     for name in names:
         if (value := getattr(options, name)) != defaults[name]:
-            option = ("--no-" if value is False else "--") + name.removesuffix("_s").replace("_", "-")
+            option = ("--no-" if value is False else "--") + _SPELLED.get(name, name).replace("_", "-")
             raise ConfigError(f"{option} has no effect {why}; leave it out")
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 
-from rankllm_core.errors import ConfigError, ContractError
-from rankllm_core.tokens import SafeTokenizer, single_ids
+from rankllm_core.errors import ConfigError
+from rankllm_core.tokens import SafeTokenizer
 from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.loading import LoadedModel
+from rankllm_infer.engines.token_ids import IdentifierIds, end_ids, text_answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class TransformersEngine:
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._keeps_logits = "logits_to_keep" in inspect.signature(loaded.model.forward).parameters
-        self._identifier_ids: dict[tuple[tuple[str, ...], str], list[int]] = {}
+        self._identifier_ids = IdentifierIds(self._safe)
         self._declared_end = getattr(getattr(loaded.model, "generation_config", None), "eos_token_id", None)
         self._queue: list[tuple[int, Prompt]] = []
         self._max_positions = getattr(loaded.model.config, "max_position_embeddings", None)
@@ -129,17 +130,11 @@ class TransformersEngine:
             logits_BV = self._model(input_ids=ids_BT, use_cache=False).logits[rows, last_B]
         return [
             Answer(
-                scores=tuple(logits_V[self._ids_of(prompt)].float().tolist()),
+                scores=tuple(logits_V[self._identifier_ids.of(prompt)].float().tolist()),
                 usage=Usage(calls=1, prompt_tokens=len(prompt.token_ids)),
             )
             for prompt, logits_V in zip(prompts, logits_BV, strict=True)
         ]
-
-    def _ids_of(self, prompt: Prompt) -> list[int]:
-        key = (prompt.identifiers, prompt.text[-1:])
-        if key not in self._identifier_ids:
-            self._identifier_ids[key] = single_ids(self._safe, prompt.identifiers, after=prompt.text[-1:])
-        return self._identifier_ids[key]
 
     def _read_head(self, prompts: Sequence[Prompt]) -> list[Answer]:
         ids_BT, last_B = self._right_padded(prompts)
@@ -160,7 +155,7 @@ class TransformersEngine:
         padding = [longest - len(prompt.token_ids) for prompt in prompts]
         ids_BT = torch.tensor([[self._pad] * n + list(p.token_ids) for n, p in zip(padding, prompts, strict=True)])
         mask_BT = torch.tensor([[0] * n + [1] * (longest - n) for n in padding])
-        ends = self._ends()
+        ends = end_ids(self._declared_end, self._tokenizer)
         config = GenerationConfig(
             do_sample=False,
             max_new_tokens=max(prompt.max_new_tokens for prompt in prompts),
@@ -173,29 +168,9 @@ class TransformersEngine:
             ids_BT.to(self._device), attention_mask=mask_BT.to(self._device), generation_config=config
         )
         return [
-            self._generated(prompt, ids[longest:], ends)
+            text_answer(prompt, ids[longest:], ends=ends, tokenizer=self._tokenizer)
             for prompt, ids in zip(prompts, output_BT.tolist(), strict=True)
         ]
-
-    def _generated(self, prompt: Prompt, ids: list[int], ends: list[int]) -> Answer:
-        ids = ids[: prompt.max_new_tokens]
-        end = next((place for place, token in enumerate(ids) if token in ends), None)
-        usage = Usage(
-            calls=1,
-            prompt_tokens=len(prompt.token_ids),
-            completion_tokens=len(ids) if end is None else end + 1,
-        )
-        text = self._tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Answer(text=text, usage=usage)
-
-    def _ends(self) -> list[int]:
-        """The tokens that end an answer: the model's own, or the tokenizer's."""
-        declared = self._declared_end
-        if declared is None:
-            declared = self._tokenizer.eos_token_id
-        if declared is None:
-            raise ContractError("neither the model nor its tokenizer names an end-of-text token")
-        return list(declared) if isinstance(declared, (list, tuple)) else [declared]
 
     def _right_padded(self, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
         """ids_BT padded on the right, and last_B: each prompt's last real position."""

@@ -1,4 +1,4 @@
-"""Starts a model in this process, on the engine that was asked for, and fits the plan to what the model has room for."""
+"""Starts a model in this process, on the engine that was asked for, and fits the plan to what it has room for."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from rankllm_core.config import did_you_mean
@@ -21,6 +22,10 @@ MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for `max_lora_rank`."""
 _CPU_CACHE_BYTES = 4 * 1024**3
 """KV cache on a CPU where nothing else is asked for: vLLM itself would take nine tenths of the machine's memory."""
+
+
+_OPEN: list[str] = []
+"""The model that vLLM runs in this process. Its process groups belong to the process: one's end is the other's."""
 
 
 def load_vllm(
@@ -45,26 +50,31 @@ def load_vllm(
     check_kind(str(folder), base, kind)
     settings = adapter_config(str(folder))
     _set_environment()
+    if _OPEN:
+        raise RankLLMError(
+            f"vLLM already runs {_OPEN[0]} in this process, and runs one model at a time; close it first"
+        )
     with _readable_failures(name_or_path):
         platform = _platform(options.num_gpus)
         dtype = _dtype(options.dtype, platform)
         values = _values(kind, options) | _lora_values(name_or_path, settings) | _cpu_values(platform, more) | more
         values |= {"model": str(base), "dtype": dtype, "max_model_len": max_tokens}
         core = _start(values)
-        lora = None
-        if settings is not None:
-            from vllm.lora.request import LoRARequest
-
-            lora = LoRARequest("adapter", 1, str(folder))
-            core.add_lora(lora)
-    engine = VllmEngine(
-        core,
-        tokenizer=tokenizer,
-        ends=end_ids(declared_end(base), tokenizer) if kind == "causal" else (),
-        max_tokens=max_tokens,
-        lora=lora,
-        shut_down=lambda: _shut_down(core),
-    )
+    _OPEN.append(name_or_path)
+    try:
+        with _readable_failures(name_or_path):
+            lora = _attach(core, folder) if settings is not None else None
+        engine = VllmEngine(
+            core,
+            tokenizer=tokenizer,
+            ends=end_ids(declared_end(base), tokenizer) if kind == "causal" else (),
+            max_tokens=max_tokens,
+            lora=lora,
+            shut_down=lambda: _shut_down(core),
+        )
+    except BaseException:
+        _shut_down(core)
+        raise
     gpus = f"{options.num_gpus} GPUs" if options.num_gpus > 1 else platform.device_type
     return engine, f"vLLM ({gpus}) in {dtype}"
 
@@ -174,12 +184,22 @@ def _start(values: dict[str, object]) -> Any:
         return LLMEngine.from_engine_args(EngineArgs(**values))  # type: ignore[arg-type]
 
 
+def _attach(core: Any, adapter: Path) -> Any:
+    """Load the adapter now, so that what vLLM has against it is said before the first prompt."""
+    from vllm.lora.request import LoRARequest
+
+    lora = LoRARequest("adapter", 1, str(adapter))
+    core.add_lora(lora)
+    return lora
+
+
 def _shut_down(core: Any) -> None:
     """Stop vLLM and forget its process groups, so that another model can be started in this process."""
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     core.engine_core.shutdown()
     cleanup_dist_env_and_memory()
+    _OPEN.clear()
 
 
 @contextlib.contextmanager

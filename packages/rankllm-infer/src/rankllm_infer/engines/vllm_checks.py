@@ -86,6 +86,7 @@ def _places(adapter: Path, base: Path, kind: str) -> set[tuple[str, tuple[int, .
     config = AutoConfig.from_pretrained(base)
     settings: Any = PeftConfig.from_pretrained(str(adapter))
     settings.init_lora_weights = False  # what the settings of some adapters ask for needs weights
+    settings.base_model_name_or_path = str(base)  # PEFT warns of a base that was moved
     owner: Any = AutoModelForCausalLM
     if kind == "sequence-classification":
         owner, config.num_labels = AutoModelForSequenceClassification, 1

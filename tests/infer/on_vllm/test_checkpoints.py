@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from real_windows import answers_of
 
@@ -16,7 +18,7 @@ IDS = ((1, 500, 600, 700), (1, 9, 8, 7, 6, 5, 4000), (30000,), tuple(range(1000,
 HIDDEN = 128
 """vLLM's kernels want heads of 32 at the least."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +97,13 @@ def test_the_command_line_ranks_as_with_transformers(zoo, tmp_path, rankllm):
         assert "on vLLM (cpu) in float32" in on_vllm.err
 
 
+def test_doctor_finds_it(rankllm):
+    """Built for CPUs it is a distribution of another name, and works without a GPU."""
+    found = json.loads(rankllm("doctor", "--json").out)
+    assert found["packages"]["vllm"] is not None
+    assert found["engines"]["vllm"] == {"works": True, "note": ""}
+
+
 def docids(out):
     """Of the one JSON object that a command printed."""
-    import json
-
     return [candidate["docid"] for candidate in json.loads(out)["candidates"]]

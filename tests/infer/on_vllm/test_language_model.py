@@ -21,7 +21,7 @@ CLEAR_GAP = 1e-3
 """Of logits around 30. Attention kernels differ by 3e-5 in float32."""
 MAX_TOKENS = 2048
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

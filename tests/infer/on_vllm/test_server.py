@@ -22,7 +22,7 @@ NAME = "smollm2"
 START_S = 180
 """A busy machine takes two minutes to start a server."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

@@ -212,7 +212,7 @@ def test_what_cannot_be_or_has_no_effect_is_refused(options, score_head, message
     ("options", "message"),
     [
         ({"method": "pairwise"}, "method: expected one of auto, listwise, pointwise; found 'pairwise'"),
-        ({"engine": "tgi"}, "engine: expected one of transformers, openai; found 'tgi'"),
+        ({"engine": "tgi"}, "engine: expected one of transformers, vllm, openai; found 'tgi'"),
         ({"dtype": "int8"}, "dtype: expected one of auto, float32, bfloat16, float16; found 'int8'"),
         ({"num_gpus": 0}, "num_gpus: expected at least 1, found 0"),
         ({"batch_size": 0}, "batch_size: expected at least 1, found 0"),

@@ -15,7 +15,7 @@ from rankllm_core.files import open_text
 from rankllm_core.identifiers import identifiers
 from rankllm_core.template import Message, Span
 from rankllm_core.types import Candidate, Query, Request, Result
-from rankllm_infer.decoding import check_decoding, decodes_freely
+from rankllm_infer.decoding import decodes_freely
 from rankllm_infer.engines import Engine, EngineError
 from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
 from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
@@ -25,7 +25,6 @@ from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
 
 if TYPE_CHECKING:
     from rankllm_core.tokens import SafeTokenizer
-    from rankllm_infer.engines.loading import LoadedModel
     from rankllm_infer.engines.openai_options import OpenAIOptions
 
 _ACTIVE = {"listwise": 64, "pointwise": 16}
@@ -130,53 +129,18 @@ def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, 
 
 def _local(model: str, options: RerankOptions) -> Reranker:
     from rankllm_infer.engines.hub import adapter_config
+    from rankllm_infer.local_models import start_on_transformers, start_on_vllm
 
     resolved = card_in_force(model, options)
     card = resolved.card
     plan = _plan(card, options)
     _check_base(card, adapter_config(model), options)
     # Only now: importing torch takes seconds, and what is wrong up to here is said at once.
-    from rankllm_infer.engines.loading import load_model
-    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
-
-    cap_threads()
-    uses_head = isinstance(card, PointwiseCard) and card.head == "sequence-classification"
-    loaded = load_model(
-        model,
-        "sequence-classification" if uses_head else "causal",
-        base_model=options.base_model,
-        dtype=options.dtype,
-        device=options.device,
-        num_gpus=options.num_gpus,
-    )
-    batch_size, batch_note = _batch_size(card, loaded, options)
-    engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=batch_size, max_tokens=options.batch_tokens))
-    placement = f"{loaded.device.type} in {str(loaded.dtype).removeprefix('torch.')}"
-    if isinstance(card, PointwiseCard):
-        _check_pair_limits(card, loaded)
-    writer = token_writer(card, loaded.tokenizer)
-    if isinstance(plan, ListwisePlan):
-        positions = getattr(loaded.model.config, "max_position_embeddings", None)
-        fitting, note = within_positions(plan.card, positions, options)
-        plan = replace(plan, card=fitting)
-        plan, doubts = check_decoding(plan, writer)  # type: ignore[arg-type]
-        resolved = replace(resolved, warnings=(*resolved.warnings, *note, *doubts))
-    resolved = replace(resolved, warnings=(*resolved.warnings, *batch_note))
-    return _reranker(engine, plan, writer, resolved, f"{model} on {placement}", placement=placement)
-
-
-def _batch_size(card: Card, loaded: LoadedModel, options: RerankOptions) -> tuple[int, tuple[str, ...]]:
-    """How many prompts run together, and what a user who asked for another number should know.
-
-    A CPU's matrix kernels round by the shape of the batch: logits of size 30 move by 3e-5 (docs/measured.md). float32
-    is for those who want the same number every time, and batches gain little there (at most a sixth): one at a time.
-    """
-    reads_scores = isinstance(card, PointwiseCard) or card.answer == "first-token"
-    if not (reads_scores and loaded.device.type == "cpu" and str(loaded.dtype) == "torch.float32"):
-        return options.batch_size or 32, ()
-    asked = {"--batch-size": (options.batch_size or 1) > 1, "--batch-tokens": options.batch_tokens > 0}
-    note = "float32 on a CPU runs one prompt at a time, so that no score depends on what runs beside it"
-    return 1, tuple(f"{option} has no effect: {note}" for option, is_asked in asked.items() if is_asked)
+    start = start_on_vllm if options.engine == "vllm" else start_on_transformers
+    started = start(model, plan, options, write_with=lambda tokenizer: token_writer(card, tokenizer))
+    resolved = replace(resolved, warnings=(*resolved.warnings, *started.notes))
+    description = f"{model} on {started.place}"
+    return _reranker(started.engine, started.plan, started.writer, resolved, description, placement=started.place)
 
 
 def token_writer(card: Card, tokenizer: Any) -> PromptWriter | PairWriter:
@@ -299,32 +263,6 @@ def _check_base(card: Card, adapter: Mapping[str, object] | None, options: Reran
             f"the card names the base model {card.base_model!r}, adapter_config.json {named!r}; "
             "mend one of the two, or say which with --base-model"
         )
-
-
-def _check_pair_limits(card: PointwiseCard, loaded: LoadedModel) -> None:
-    """A pair must fit the model's positions."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None)
-    longest = card.query_tokens + card.passage_tokens
-    if positions is not None and longest > positions:
-        raise ConfigError(
-            f"pairs of {card.query_tokens} + {card.passage_tokens} tokens: the model has {positions} positions; "
-            "use a smaller --q-max-len or --p-max-len"
-        )
-
-
-def within_positions(
-    card: ListwiseCard, positions: int | None, options: RerankOptions
-) -> tuple[ListwiseCard, tuple[str, ...]]:
-    """The card with a context that the model has positions for, and what is to be said about it.
-
-    positions: None where that is not known. Raises ConfigError where the options ask for more.
-    """
-    if positions is None or card.context_tokens <= positions:
-        return card, ()
-    if options.context_size is not None:
-        raise ConfigError(f"--context-size {options.context_size}: the model has {positions} positions")
-    note = f"the context is {positions} tokens: the model has no more positions (asked for: {card.context_tokens})"
-    return replace(card, context_tokens=positions), (note,)
 
 
 def _few_shot(options: RerankOptions) -> tuple[Message, ...]:

@@ -10,10 +10,11 @@ from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
 from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_infer.engines.vllm_options import engine_arguments
 from rankllm_infer.strategies import STRATEGIES, TOP_K_STRATEGIES
 
 METHODS = ("auto", "listwise", "pointwise")
-ENGINES = ("transformers", "openai")
+ENGINES = ("transformers", "vllm", "openai")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -34,10 +35,12 @@ class RerankOptions:
     device: str = "auto"
     num_gpus: int = 1
     batch_size: int | None = None
-    """Prompts that go through the model at once, at the most; None: 32. Where scores are read in float32 on a CPU it is
-    always one."""
+    """Prompts that go through the model at once, at the most; None: 32, or what vLLM chooses. Where the engine
+    `transformers` reads scores in float32 on a CPU, it is always one."""
     batch_tokens: int = 0
-    """Padded tokens that go through the model at once, at the most; 0: what suits the device."""
+    """Tokens, padding included, that go through the model at once, at the most; 0: what suits the device."""
+    vllm_args: tuple[str, ...] = ()
+    """KEY=VALUE of further arguments of the engine `vllm`."""
     base_model: str | None = None
     """For an adapter: its base, in place of the one it names."""
     template: str | None = None
@@ -80,9 +83,9 @@ class RerankOptions:
                 raise ConfigError(f"{name}: expected at least 1, found {value}")
         if (self.engine == "openai") != (self.base_url is not None):
             raise ConfigError("engine openai and base_url go together: --engine openai --base-url http://HOST:PORT/v1")
-        for engine, names in _ENGINE_ONLY.items():
-            if engine != self.engine:
-                _refuse(self, names, why=f"with --engine {self.engine}")
+        names = tuple(name for name, engines in _ENGINES_OF.items() if self.engine not in engines)
+        _refuse(self, names, why=f"with --engine {self.engine}")
+        engine_arguments(self.vllm_args)
         if self.decode_top_k is not None and self.decode_top_k < 1:
             raise ConfigError(f"decode_top_k: expected at least 1, found {self.decode_top_k}")
         if self.free_decoding:
@@ -224,10 +227,21 @@ _LISTWISE_ONLY = (
 )
 
 
-_ENGINE_ONLY = {
-    "openai": ("api_key", "timeout_s", "concurrency"),
-    "transformers": ("dtype", "device", "num_gpus", "batch_size", "batch_tokens", "base_model", "decode_top_k"),
+_LOCAL = ("transformers", "vllm")
+_ENGINES_OF = {
+    "api_key": ("openai",),
+    "timeout_s": ("openai",),
+    "concurrency": ("openai",),
+    "device": ("transformers",),
+    "decode_top_k": ("transformers",),
+    "vllm_args": ("vllm",),
+    **dict.fromkeys(("dtype", "num_gpus", "batch_size", "batch_tokens", "base_model"), _LOCAL),
 }
+"""Options that only some engines know, and which those are."""
+
+
+_SPELLED = {"timeout_s": "timeout", "vllm_args": "vllm_arg"}
+"""Options whose name on the command line is not that of their field."""
 
 
 def _refuse(options: RerankOptions, names: tuple[str, ...], *, why: str) -> None:
@@ -235,7 +249,7 @@ def _refuse(options: RerankOptions, names: tuple[str, ...], *, why: str) -> None
     defaults = {f.name: f.default for f in fields(RerankOptions)}
     for name in names:
         if (value := getattr(options, name)) != defaults[name]:
-            option = ("--no-" if value is False else "--") + name.removesuffix("_s").replace("_", "-")
+            option = ("--no-" if value is False else "--") + _SPELLED.get(name, name).replace("_", "-")
             raise ConfigError(f"{option} has no effect {why}; leave it out")
 
 

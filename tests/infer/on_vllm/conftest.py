@@ -1,0 +1,49 @@
+"""Real vLLM on a CPU. `scripts/test-vllm` makes an environment with it; elsewhere these tests are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+CACHE = "kv_cache_memory_bytes=1073741824"
+"""As much as a test needs: 1 GiB."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _vllm_is_here():
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("needs vLLM, which has an environment of its own: scripts/test-vllm runs these tests")
+
+
+@pytest.fixture(scope="session")
+def requests():
+    """The first stage's best 20 passages of 40 queries of TREC DL 2021."""
+    from real_windows import real_requests
+
+    return real_requests(40)
+
+
+@pytest.fixture
+def start(smollm2_tokenizer):
+    """Start vLLM on a checkpoint in float32. The engine is closed when the test is over."""
+    from rankllm_infer.engines.vllm_loading import load_vllm
+    from rankllm_infer.engines.vllm_options import VllmOptions
+
+    engines = []
+
+    def start(folder, kind, *, max_tokens=256, **options):
+        engine, _ = load_vllm(
+            str(folder),
+            kind,
+            tokenizer=smollm2_tokenizer,
+            max_tokens=max_tokens,
+            options=VllmOptions(dtype="float32", more=("kv_cache_memory_bytes=134217728",)),
+            **options,
+        )
+        engines.append(engine)
+        return engine
+
+    yield start
+    for engine in engines:
+        engine.close()

@@ -1,0 +1,109 @@
+"""Every form that a reranker is published in, by vLLM and by transformers in float32: the same scores."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from real_windows import answers_of
+
+pytest.importorskip("torch")
+
+import tiny_models
+
+from rankllm_core.errors import ContractError
+from rankllm_infer.engines import Prompt
+
+IDS = ((1, 500, 600, 700), (1, 9, 8, 7, 6, 5, 4000), (30000,), tuple(range(1000, 1150)))
+HIDDEN = 128
+"""vLLM's kernels want heads of 32 at the least."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory, smollm2_tokenizer):
+    """A causal model, a classifier, and an adapter of each kind over the causal one."""
+    root = tmp_path_factory.mktemp("zoo")
+    tiny_models.save_causal(root / "causal", smollm2_tokenizer, hidden=HIDDEN)
+    tiny_models.save_classifier(root / "classifier", smollm2_tokenizer, hidden=HIDDEN)
+    tiny_models.save_adapter(root / "head_adapter", root / "causal")
+    tiny_models.save_adapter(root / "lm_adapter", root / "causal", task="CAUSAL_LM")
+    tiny_models.age_adapter(root / "head_adapter", root / "old_adapter")
+    return root
+
+
+def by_transformers(folder, kind, prompts):
+    """The scores of the engine transformers."""
+    from rankllm_infer.engines.loading import load_model
+    from rankllm_infer.engines.transformers import TransformersEngine
+
+    engine = TransformersEngine(load_model(str(folder), kind, dtype="float32", device="cpu"))
+    return [answer.scores for answer in answers_of(engine, prompts)]
+
+
+def scores(engine, prompts):
+    """The scores of an engine, which is closed: vLLM runs one model at a time."""
+    try:
+        return [answer.scores for answer in answers_of(engine, prompts)]
+    finally:
+        engine.close()
+
+
+HEAD = [Prompt(text="", read="head", token_ids=ids) for ids in IDS]
+FIRST = [Prompt(text="[", read="first-token", identifiers=tuple("ABCD"), token_ids=ids) for ids in IDS]
+
+
+@pytest.mark.parametrize("checkpoint", ["classifier", "head_adapter"])
+def test_a_score_head_gives_the_scores_of_transformers(zoo, start, checkpoint):
+    """Raw scores at the last token, without the sigmoid that vLLM puts over them by default."""
+    found = scores(start(zoo / checkpoint, "sequence-classification"), HEAD)
+    for ours, theirs in zip(found, by_transformers(zoo / checkpoint, "sequence-classification", HEAD), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+    assert len({round(score, 3) for (score,) in found}) == len(IDS)
+
+
+def test_a_language_models_adapter_gives_the_logits_of_transformers(zoo, start):
+    """And not those of the base alone."""
+    found = scores(start(zoo / "lm_adapter", "causal"), FIRST)
+    base = by_transformers(zoo / "causal", "causal", FIRST)
+    for ours, theirs, plain in zip(found, by_transformers(zoo / "lm_adapter", "causal", FIRST), base, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+        assert ours != pytest.approx(plain, abs=1e-2)
+
+
+def test_what_vllm_cannot_read_right_is_refused(zoo, start):
+    """Before vLLM is started; vLLM itself would score with a head made of whatever is in memory."""
+    with pytest.raises(ContractError, match=r"no score head \(score.weight\) in the checkpoint"):
+        start(zoo / "causal", "sequence-classification")
+    with pytest.raises(ContractError, match=r"Merge it \(train merge .*old_adapter MERGED\)"):
+        start(zoo / "old_adapter", "sequence-classification")
+
+
+def test_the_command_line_ranks_as_with_transformers(zoo, tmp_path, rankllm):
+    """One option is changed, and the run is the same; standard output holds the result alone."""
+    passages = tmp_path / "passages.txt"
+    passages.write_text("cars drive on roads\na cat is a small animal\nrain falls\nfour words of text\n")
+    query = ["--query", "what is a cat", "--passages", passages, "--json", "--dtype", "float32"]
+    ways = [
+        ["--model-path", zoo / "causal", "--use-logits", "--use-alpha"],
+        ["--model-path", zoo / "classifier"],
+    ]
+    for way in ways:
+        on_vllm = rankllm("rerank", *query, *way, "--engine", "vllm", "--vllm-arg", "kv_cache_memory_bytes=134217728")
+        on_transformers = rankllm("rerank", *query, *way)
+        assert (on_vllm.code, on_transformers.code) == (0, 0), on_vllm.err
+        assert docids(on_vllm.out) == docids(on_transformers.out)
+        assert "on vLLM (cpu) in float32" in on_vllm.err
+
+
+def test_doctor_finds_it(rankllm):
+    """Built for CPUs it is a distribution of another name, and works without a GPU."""
+    found = json.loads(rankllm("doctor", "--json").out)
+    assert found["packages"]["vllm"] is not None
+    assert found["engines"]["vllm"] == {"works": True, "note": ""}
+
+
+def docids(out):
+    """Of the one JSON object that a command printed."""
+    return [candidate["docid"] for candidate in json.loads(out)["candidates"]]

@@ -1,0 +1,128 @@
+"""SmolLM2 in float32 by vLLM and by transformers: the same logits, orders and texts on real lists."""
+
+from __future__ import annotations
+
+import pytest
+from real_windows import (
+    answers_of,
+    first_token_prompts,
+    order_of,
+    smallest_gap,
+    text_prompts,
+    yes_no_prompts,
+)
+
+pytest.importorskip("torch")
+
+from rankllm_core.types import Usage
+from rankllm_infer.engines import Answer, EngineError, Prompt
+
+CLEAR_GAP = 1e-3
+"""Of logits around 30. Attention kernels differ by 3e-5 in float32."""
+MAX_TOKENS = 2048
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def on_vllm(smollm2_path, smollm2_tokenizer):
+    """SmolLM2 in vLLM, in float32."""
+    from rankllm_infer.engines.vllm_loading import load_vllm
+    from rankllm_infer.engines.vllm_options import VllmOptions
+
+    options = VllmOptions(dtype="float32", more=("kv_cache_memory_bytes=1073741824",))
+    engine, place = load_vllm(
+        str(smollm2_path), "causal", tokenizer=smollm2_tokenizer, max_tokens=MAX_TOKENS, options=options
+    )
+    assert place == "vLLM (cpu) in float32"
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def on_transformers(smollm2_fp32):
+    """The same in transformers."""
+    from rankllm_infer.engines.transformers import TransformersEngine
+
+    return TransformersEngine(smollm2_fp32)
+
+
+@pytest.fixture(scope="module")
+def first_prompts(requests, smollm2_tokenizer):
+    """The window of each query, to be read by FIRST."""
+    return first_token_prompts(requests, smollm2_tokenizer)
+
+
+def test_first_is_exact_for_every_identifier(on_vllm, on_transformers, first_prompts):
+    """40 windows of 20: every identifier's logit, and the same permutation wherever no two logits are nearly tied."""
+    assert len(first_prompts) == 40
+    here, there = (answers_of(engine, first_prompts) for engine in (on_vllm, on_transformers))
+    n_clear = 0
+    for prompt, ours, theirs in zip(first_prompts, here, there, strict=True):
+        assert len(ours.scores) == len(prompt.identifiers) == 20
+        assert ours.scores == pytest.approx(theirs.scores, abs=CLEAR_GAP / 2)
+        assert ours.usage == theirs.usage == Usage(calls=1, prompt_tokens=len(prompt.token_ids))
+        if smallest_gap(theirs.scores) > CLEAR_GAP:
+            n_clear += 1
+            assert order_of(ours.scores) == order_of(theirs.scores)
+    assert n_clear >= 20, "too few windows without near ties to prove anything"
+
+
+def test_generated_text_is_that_of_transformers(on_vllm, on_transformers, requests, smollm2_tokenizer):
+    """Greedy answers: one near tie may turn a text, so all but one of them are equal at the least."""
+    prompts = text_prompts(requests[:6], smollm2_tokenizer, max_new_tokens=24)
+    here, there = (answers_of(engine, prompts) for engine in (on_vllm, on_transformers))
+    assert all(answer.text for answer in there)
+    equal = [ours == theirs for ours, theirs in zip(here, there, strict=True)]
+    assert sum(equal) >= 5, [(ours.text, theirs.text) for ours, theirs in zip(here, there, strict=True)]
+
+
+def test_an_answer_ends_where_the_model_ends_it(on_vllm, on_transformers, smollm2_tokenizer):
+    """The end token is counted and not shown, as by the engine transformers."""
+    text = "<|im_start|>user\nSay only: hi<|im_end|>\n<|im_start|>assistant\n"
+    ids = tuple(smollm2_tokenizer.encode(text))
+    prompt = Prompt(text=text, read="text", token_ids=ids, max_new_tokens=48)
+    (ours,), (theirs,) = (answers_of(engine, [prompt]) for engine in (on_vllm, on_transformers))
+    assert ours == theirs
+    assert 0 < ours.usage.completion_tokens < 48
+
+
+def test_yes_and_no_are_exact(on_vllm, on_transformers, requests, smollm2_tokenizer):
+    """Both logits of each pair, however unlikely the two words are."""
+    prompts = yes_no_prompts(requests[:1], smollm2_tokenizer)
+    here, there = (answers_of(engine, prompts) for engine in (on_vllm, on_transformers))
+    for ours, theirs in zip(here, there, strict=True):
+        assert len(ours.scores) == 2
+        assert ours.scores == pytest.approx(theirs.scores, abs=CLEAR_GAP / 2)
+
+
+def test_prompts_join_the_batch_that_is_running(on_vllm):
+    """Short ones that come later are answered before the long one that came first."""
+    long = Prompt(text="", read="text", token_ids=tuple(range(500, 540)), max_new_tokens=400)
+    short = Prompt(text="[", read="first-token", identifiers=("A", "B"), token_ids=tuple(range(600, 640)))
+    on_vllm.submit(1, long)
+    on_vllm.submit(2, short)
+    assert [ticket for ticket, _ in on_vllm.collect()] == [2]
+    on_vllm.submit(3, short)
+    assert [ticket for ticket, _ in on_vllm.collect()] == [3]
+    on_vllm.cancel([1])
+    assert on_vllm.collect() == []
+
+
+def test_a_prompt_without_room_fails_alone(on_vllm):
+    """The answer counts: the last token that fits is answered, one more is refused with the way out."""
+    fits = Prompt(text="[", read="first-token", identifiers=("A", "B"), token_ids=(500,) * (MAX_TOKENS - 1))
+    over = Prompt(text="[", read="first-token", identifiers=("A", "B"), token_ids=(500,) * MAX_TOKENS)
+    answered, refused = answers_of(on_vllm, [fits, over])
+    assert isinstance(answered, Answer)
+    assert isinstance(refused, EngineError)
+    assert "take 2049 tokens, vLLM was given room for 2048; use a smaller --context-size" in str(refused)
+
+
+def test_a_second_model_is_refused_while_the_first_is_open(on_vllm, start, smollm2_path):
+    """vLLM keeps its process groups in the process: the end of one model would be the end of the other."""
+    from rankllm_core.errors import RankLLMError
+
+    assert on_vllm is not None
+    with pytest.raises(RankLLMError, match=r"already runs .*; close it first"):
+        start(smollm2_path, "causal")

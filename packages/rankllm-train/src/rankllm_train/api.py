@@ -73,7 +73,9 @@ def train(
 
     # Before the model: ZeRO-3 shares it out over the processes while it is loaded.
     arguments = training_arguments(recipe)
-    if resumed and (note := check_resumable_here(resumed, deepspeed=bool(arguments.deepspeed), processes=arguments.world_size)):
+    if resumed and (
+        note := check_resumable_here(resumed, deepspeed=bool(arguments.deepspeed), processes=arguments.world_size)
+    ):
         say(note)
     is_classifier = isinstance(data.card, PointwiseCard) and data.card.head == "sequence-classification"
     model = load_model(

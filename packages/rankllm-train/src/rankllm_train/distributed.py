@@ -54,14 +54,18 @@ def _read(path: Path) -> dict[str, object]:
 def _check(config: Mapping[str, object], *, where: str) -> None:
     for key, section in (("optimizer", "optim"), ("scheduler", "schedule")):
         if key in config:
-            raise ConfigError(f"{where}: {key}: is decided by the recipe's section {section!r}; remove it from the file")
+            raise ConfigError(
+                f"{where}: {key}: is decided by the recipe's section {section!r}; remove it from the file"
+            )
     zero = config.get("zero_optimization")
     stage = zero.get("stage") if isinstance(zero, Mapping) else None
     if stage not in (0, 1, 2, 3):
         raise ConfigError(f"{where}: zero_optimization.stage: expected 0, 1, 2 or 3, found {stage!r}")
     gathers = "stage3_gather_16bit_weights_on_model_save"
     if stage == 3 and not (isinstance(zero, Mapping) and zero.get(gathers)):
-        raise ConfigError(f"{where}: zero_optimization.{gathers}: expected true; without it checkpoints hold no weights")
+        raise ConfigError(
+            f"{where}: zero_optimization.{gathers}: expected true; without it checkpoints hold no weights"
+        )
 
 
 def check_launch(*, deepspeed: bool, precision: str, has_accelerator: bool) -> None:
@@ -75,7 +79,8 @@ def check_launch(*, deepspeed: bool, precision: str, has_accelerator: bool) -> N
     if not deepspeed:
         if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
             raise ConfigError(
-                f"accelerate was told to use DeepSpeed, the recipe was not; add --deepspeed {'|'.join(deepspeed_names())}"
+                f"accelerate was told to use DeepSpeed, the recipe was not; add --deepspeed, with one of "
+                f"{', '.join(deepspeed_names())} or a file"
             )
         return
     if importlib.util.find_spec("deepspeed") is None:
@@ -84,8 +89,8 @@ def check_launch(*, deepspeed: bool, precision: str, has_accelerator: bool) -> N
         )
     if "LOCAL_RANK" not in environment:
         raise ConfigError(
-            "--deepspeed: this process was started alone; start it with torchrun --nproc-per-node N -m rankllm_train ..., "
-            "accelerate launch or deepspeed (N may be 1)"
+            "--deepspeed: this process was started alone; start it with accelerate launch or torchrun, as in "
+            "torchrun --nproc-per-node N -m rankllm_train (N may be 1)"
         )
     if not has_accelerator and precision != "fp32":
         raise ConfigError(
@@ -134,4 +139,6 @@ def check_resumable_here(checkpoint: Path, *, deepspeed: bool, processes: int) -
             f"--resume-from-checkpoint {checkpoint}: {writers} processes wrote its optimizer state, "
             f"{processes} cannot read it; start {writers}"
         )
-    return f"Warning: {writers} processes wrote {checkpoint.name}, {processes} go on: other batches, other random numbers"
+    return (
+        f"Warning: {writers} processes wrote {checkpoint.name}, {processes} go on: other batches, other random numbers"
+    )

@@ -85,7 +85,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     )
     if deepspeed and (mismatches := arguments.hf_deepspeed_config.mismatches):
         raise ConfigError(f"--deepspeed {batch.deepspeed}: {mismatches[0].removeprefix('- ')}; write auto in the file")
-    # Else one process on a machine with several GPUs splits batches by rows (torch.nn.DataParallel): groups would break.
+    # Else one process with several GPUs splits batches by rows (torch.nn.DataParallel), and groups with them.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
 

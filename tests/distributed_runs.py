@@ -67,7 +67,7 @@ def in_two_processes(command, values, out, *options):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=900,
         check=False,
     )
     if done.returncode:

@@ -30,6 +30,8 @@ from rankllm_train.recipe import Recipe, load_recipe  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
+    # The first one compiles DeepSpeed's extension.
+    pytest.mark.timeout(2000),
     pytest.mark.skipif(
         importlib.util.find_spec("deepspeed") is None,
         reason="needs DeepSpeed, which the common environment lacks: scripts/test-distributed has one of its own",

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
@@ -40,6 +41,7 @@ def inputs(tmp_path_factory, smollm2_tokenizer):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize(
     ("method", "schedule", "changes"),
     [
@@ -176,10 +178,10 @@ def test_a_checkpoint_is_read_only_by_processes_that_can(tmp_path):
     for rank in range(2):
         (plain / f"rng_state_{rank}.pth").touch()
         (sharded / f"rng_state_{rank}.pth").touch()
-        (sharded / "global_step2" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
-    assert check_resumable_here(plain, deepspeed=False, processes=2) == ""
-    assert check_resumable_here(sharded, deepspeed=True, processes=2) == ""
-    assert "2 processes wrote step_1, 4 go on" in check_resumable_here(plain, deepspeed=False, processes=4)
+    assert check_resumable_here(plain, deepspeed=False, processes=2) == ()
+    assert check_resumable_here(sharded, deepspeed=True, processes=2) == ()
+    (note,) = check_resumable_here(plain, deepspeed=False, processes=4)
+    assert "2 processes wrote step_1, 4 go on" in note
     with pytest.raises(ConfigError, match="2 processes wrote its optimizer state, 1 cannot read it"):
         check_resumable_here(sharded, deepspeed=True, processes=1)
     with pytest.raises(ConfigError, match="written without --deepspeed"):
@@ -228,6 +230,12 @@ def _resolved(arguments):
     method, *rest = arguments
     context = cli.get_command(None, method).make_context(method, rest)
     return resolve_recipe(method, context.params)
+
+
+def test_what_deepspeeds_launcher_adds_is_no_hindrance():
+    """It puts the process's number before the command."""
+    result = CliRunner().invoke(cli, ["--local_rank=1", "recipes", "rank-zephyr", "--deepspeed", "zero3"])
+    assert result.output == "batch.deepspeed: '' -> 'zero3'\n"
 
 
 def test_a_script_refuses_a_number_of_gpus_that_changes_the_batch(tmp_path):

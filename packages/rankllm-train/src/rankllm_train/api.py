@@ -57,25 +57,24 @@ def train(
     from rankllm_train import checkpoints
     from rankllm_train.metrics_log import start_metrics
     from rankllm_train.models import load_model, load_tokenizer
+    from rankllm_train.trainer import RerankerTrainer, training_arguments
 
     check_complete(recipe)
     output_dir = Path(recipe.checkpoint.output_dir)
     resumed = checkpoints.find_resumable(resume_from, output_dir) if resume_from else None
-    _check_output(output_dir, resumed=resumed, overwrite=overwrite)
+    # Processes meet here. Before the model: ZeRO-3 shares it out over them while it is loaded.
+    arguments = training_arguments(recipe)
+    with arguments.main_process_first(local=False):  # what it deletes, the others do not find
+        _check_output(output_dir, resumed=resumed, overwrite=overwrite)
     if resumed:
+        is_deepspeed = bool(recipe.batch.deepspeed)
+        for note in check_resumable_here(resumed, deepspeed=is_deepspeed, processes=arguments.world_size):
+            say(note)
         _tell_changes(recipe, resumed, say)
     tokenizer = load_tokenizer(recipe.model)
     data = prepare(recipe, tokenizer)
     dev = prepare_dev(recipe, tokenizer, data) if recipe.data.eval else None
     for note in (*data.notes, *(dev.notes if dev else ())):
-        say(note)
-    from rankllm_train.trainer import RerankerTrainer, training_arguments
-
-    # Before the model: ZeRO-3 shares it out over the processes while it is loaded.
-    arguments = training_arguments(recipe)
-    if resumed and (
-        note := check_resumable_here(resumed, deepspeed=bool(arguments.deepspeed), processes=arguments.world_size)
-    ):
         say(note)
     is_classifier = isinstance(data.card, PointwiseCard) and data.card.head == "sequence-classification"
     model = load_model(
@@ -83,7 +82,7 @@ def train(
         kind="sequence-classification" if is_classifier else "causal",
         lora=recipe.lora,
         seed=recipe.schedule.seed,
-        deepspeed=bool(arguments.deepspeed),
+        deepspeed=bool(recipe.batch.deepspeed),
     )
     _check_positions(model, data)
     trainer = RerankerTrainer(

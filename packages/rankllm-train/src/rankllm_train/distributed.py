@@ -117,28 +117,22 @@ def join_processes_on_cpu() -> None:
             del os.environ["ACCELERATE_USE_DEEPSPEED"]
 
 
-def written_by(checkpoint: Path) -> tuple[bool, int]:
-    """(whether DeepSpeed wrote the optimizer's state, the number of processes that wrote the checkpoint)."""
-    shards = len(list(checkpoint.glob("global_step*/*optim_states.pt")))
-    return shards > 0, shards or max(1, len(list(checkpoint.glob("rng_state_*.pth"))))
-
-
-def check_resumable_here(checkpoint: Path, *, deepspeed: bool, processes: int) -> str:
+def check_resumable_here(checkpoint: Path, *, deepspeed: bool, processes: int) -> tuple[str, ...]:
     """A note where the run will differ from the one that wrote the checkpoint, or nothing.
 
     Raises ConfigError where this run cannot read the checkpoint's optimizer state.
     """
-    of_deepspeed, writers = written_by(checkpoint)
+    of_deepspeed = any(checkpoint.glob("global_step*"))
+    writers = max(1, len(list(checkpoint.glob("rng_state_*.pth"))))  # alone, a process leaves the number out
     if of_deepspeed != deepspeed:
         does = "with" if of_deepspeed else "without"
         raise ConfigError(f"--resume-from-checkpoint {checkpoint}: was written {does} --deepspeed; resume it so")
     if writers == processes:
-        return ""
+        return ()
     if deepspeed:
         raise ConfigError(
             f"--resume-from-checkpoint {checkpoint}: {writers} processes wrote its optimizer state, "
             f"{processes} cannot read it; start {writers}"
         )
-    return (
-        f"Warning: {writers} processes wrote {checkpoint.name}, {processes} go on: other batches, other random numbers"
-    )
+    name = checkpoint.name
+    return (f"Warning: {writers} processes wrote {name}, {processes} go on: other batches, other random numbers",)

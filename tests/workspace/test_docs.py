@@ -32,6 +32,8 @@ _FENCED = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```$", re.MULT
 _ASSIGNMENT = re.compile(r"\w+=")
 _WITH_VALUE = ("--package", "--group", "--extra", "--with", "--python")
 """Options of `uv run` that take a value."""
+_LAUNCHERS = ("torchrun", "accelerate", "deepspeed")
+"""What starts `-m rankllm_train`."""
 _SEPARATORS = {"|", "||", "&&", ";", "&"}
 
 
@@ -80,6 +82,8 @@ def own_program(words: list[str]) -> list[str]:
         words = words[2:]
         while words and words[0].startswith("-"):
             words = words[2 if words[0] in _WITH_VALUE else 1 :]
+    if words and words[0] in _LAUNCHERS and "rankllm_train" in words:
+        words = ["rankllm-train", *words[words.index("rankllm_train") + 1 :]]
     return words if words and words[0] in OURS else []
 
 
@@ -115,11 +119,13 @@ printf 'a b\\n' | rankllm-infer rerank --query "what is | that" \\
   --passages - > out.txt  # more
 KEY=x uv run --package rankllm-infer --group demo rankllm-infer demo
 uv run --package rankllm-train --exact train listwise --recipe x && pip install rankllm-infer
+uv run --extra deepspeed torchrun --nproc-per-node 8 -m rankllm_train pointwise --recipe y
 """
     assert [command for words in shell_commands(script) if (command := own_program(words))] == [
         ["rankllm-infer", "rerank", "--query", "what is | that", "--passages", "-"],
         ["rankllm-infer", "demo"],
         ["train", "listwise", "--recipe", "x"],
+        ["rankllm-train", "pointwise", "--recipe", "y"],
     ]
 
 

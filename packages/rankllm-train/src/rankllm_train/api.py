@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.template import PointwiseTemplate, load_template
+from rankllm_train.distributed import check_resumable_here
 from rankllm_train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -56,12 +57,19 @@ def train(
     from rankllm_train import checkpoints
     from rankllm_train.metrics_log import start_metrics
     from rankllm_train.models import load_model, load_tokenizer
+    from rankllm_train.trainer import RerankerTrainer, training_arguments
 
     check_complete(recipe)
     output_dir = Path(recipe.checkpoint.output_dir)
     resumed = checkpoints.find_resumable(resume_from, output_dir) if resume_from else None
-    _check_output(output_dir, resumed=resumed, overwrite=overwrite)
+    # Processes meet here. Before the model: ZeRO-3 shares it out over them while it is loaded.
+    arguments = training_arguments(recipe)
+    with arguments.main_process_first(local=False):  # what it deletes, the others do not find
+        _check_output(output_dir, resumed=resumed, overwrite=overwrite)
     if resumed:
+        is_deepspeed = bool(recipe.batch.deepspeed)
+        for note in check_resumable_here(resumed, deepspeed=is_deepspeed, processes=arguments.world_size):
+            say(note)
         _tell_changes(recipe, resumed, say)
     tokenizer = load_tokenizer(recipe.model)
     data = prepare(recipe, tokenizer)
@@ -77,10 +85,9 @@ def train(
         deepspeed=bool(recipe.batch.deepspeed),
     )
     _check_positions(model, data)
-    from rankllm_train.trainer import RerankerTrainer
-
     trainer = RerankerTrainer(
         model,
+        arguments=arguments,
         recipe=recipe,
         card=data.card,
         objective=data.objective,

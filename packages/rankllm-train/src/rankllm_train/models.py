@@ -50,10 +50,12 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
         model = _load(section, kind, dtype)
     model.config.use_cache = False
     make_lean(model)
-    if not deepspeed:
+    with _head_alone(model) if is_shared_out(model) else contextlib.nullcontext():
         check_lean(model)
-    if kind != "causal":
+    if kind != "causal" and not deepspeed:  # which wants all weights of one dtype
         model.score.float()  # one row: its product is worth full precision, as in inference
+    # Again: under ZeRO-3 the first process alone has drawn the new score layer, and adapters must be the same in all.
+    set_seed(seed)
     return add_lora(model, lora, kind=kind) if lora.enabled else model
 
 
@@ -160,6 +162,29 @@ def check_lean(model: Any) -> None:
             f"{type(model).__name__} changes its logits after the head (softcapping or scaling); "
             "rankllm cannot train it yet"
         )
+
+
+def is_shared_out(model: Any) -> bool:
+    """Whether the weights are spread over the processes (ZeRO-3): here only while their module is called."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+@contextlib.contextmanager
+def _head_alone(model: Any) -> Iterator[None]:
+    """Under ZeRO-3, before DeepSpeed wraps the model: the head's weights gathered, hidden states made up."""
+    import deepspeed
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    backbone = getattr(model, model.base_model_prefix)
+    head = model.score if hasattr(model, "score") else model.get_output_embeddings()
+    shape = (1, _PROBE_TOKENS, model.config.get_text_config().hidden_size)
+    hidden_BTD = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
+    backbone.forward = lambda *arguments, **options: BaseModelOutputWithPast(last_hidden_state=hidden_BTD)
+    try:
+        with deepspeed.zero.GatheredParameters(list(head.parameters())):
+            yield
+    finally:
+        del backbone.forward
 
 
 def _backbone(model: Any, input_ids: Tensor) -> Tensor:

@@ -227,7 +227,7 @@ class BatchSection:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     deepspeed: str = ""
-    """A DeepSpeed configuration file; empty: none."""
+    """zero2, zero2-offload, zero3, zero3-offload, or a DeepSpeed configuration file (JSON or YAML); empty: none."""
 
     def __post_init__(self) -> None:
         _at_least(1, data=self, names=("per_device", "accumulation"), section="batch")

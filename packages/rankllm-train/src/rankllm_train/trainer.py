@@ -19,8 +19,9 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rankllm_core.card import Card, save_card
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_train.checkpoints import aside, reveal, reveal_files, rotate
+from rankllm_train.distributed import check_launch, join_processes_on_cpu, load_deepspeed
 from rankllm_train.evaluation import evaluate
 from rankllm_train.metrics_log import append_metrics
 from rankllm_train.models import quiet
@@ -28,12 +29,21 @@ from rankllm_train.objectives import Batch, LossSums, Objective, StepCounts
 from rankllm_train.recipe import Recipe, save_recipe
 
 
-def training_arguments(recipe: Recipe, *, output_dir: Path) -> TrainingArguments:
-    """The Trainer's own arguments for a recipe."""
+def training_arguments(recipe: Recipe) -> TrainingArguments:
+    """The Trainer's own arguments for a recipe. Where several processes were started, they meet here.
+
+    Raises ConfigError where they were started in a way that cannot train.
+    """
     schedule, optim, batch, log = recipe.schedule, recipe.optim, recipe.batch, recipe.logging
     every = recipe.checkpoint.every
-    return TrainingArguments(
-        output_dir=str(output_dir),
+    deepspeed = load_deepspeed(batch.deepspeed) if batch.deepspeed else None
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    check_launch(deepspeed=bool(deepspeed), precision=recipe.model.precision, has_accelerator=has_gpu)
+    is_deepspeed_on_cpu = bool(deepspeed) and not has_gpu
+    if is_deepspeed_on_cpu:
+        join_processes_on_cpu()
+    arguments = TrainingArguments(
+        output_dir=recipe.checkpoint.output_dir,
         per_device_train_batch_size=batch.per_device,
         gradient_accumulation_steps=batch.accumulation,
         **(_checkpointing_of_activations() if batch.gradient_checkpointing else {}),
@@ -63,14 +73,21 @@ def training_arguments(recipe: Recipe, *, output_dir: Path) -> TrainingArguments
         logging_nan_inf_filter=False,
         report_to=list(log.report_to) or "none",
         run_name=log.run_name or None,
-        deepspeed=batch.deepspeed or None,
+        deepspeed=deepspeed,
+        accelerator_config={"use_configured_state": is_deepspeed_on_cpu},
         ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         log_level="error",
-        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        # DeepSpeed has a CPU of its own; to accelerate's, it would be one process.
+        use_cpu=not has_gpu and not deepspeed,
     )
+    if deepspeed and (mismatches := arguments.hf_deepspeed_config.mismatches):
+        raise ConfigError(f"--deepspeed {batch.deepspeed}: {mismatches[0].removeprefix('- ')}; write auto in the file")
+    # Else one process with several GPUs splits batches by rows (torch.nn.DataParallel), and groups with them.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _checkpointing_of_activations() -> dict[str, Any]:
@@ -90,6 +107,7 @@ class RerankerTrainer(Trainer):
         self,
         model: Any,
         *,
+        arguments: TrainingArguments,
         recipe: Recipe,
         card: Card,
         objective: Objective,
@@ -107,7 +125,7 @@ class RerankerTrainer(Trainer):
         self._throughput = _Throughput()
         super().__init__(
             model=model,
-            args=training_arguments(recipe, output_dir=self.output_dir),
+            args=arguments,
             train_dataset=dataset,
             eval_dataset=eval_dataset,
             data_collator=collator,

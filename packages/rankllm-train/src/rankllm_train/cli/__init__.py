@@ -37,6 +37,9 @@ class TrainGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the default command before options that are not the group's own."""
+        if args and args[0].startswith("--local_rank="):
+            # From DeepSpeed's launcher, before all that the user wrote. The environment says the same.
+            args = args[1:]
         if args and args[0].startswith("-") and args[0] not in _OWN_OPTIONS:
             args = [DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)

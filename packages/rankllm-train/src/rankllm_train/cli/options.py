@@ -54,7 +54,7 @@ COMMON = (
     _option("--per-device-train-batch-size", "batch.per_device", int, "Records (pointwise: groups) at once."),
     _option("--gradient-accumulation-steps", "batch.accumulation", int, "Forward passes an optimizer step."),
     _option("--gradient-checkpointing", "batch.gradient_checkpointing", bool, "Less memory, more time."),
-    _option("--deepspeed", "batch.deepspeed", str, "A DeepSpeed configuration file."),
+    _option("--deepspeed", "batch.deepspeed", str, "zero2, zero2-offload, zero3, zero3-offload, or a file."),
     _option("--learning-rate", "optim.learning_rate", float, "At its highest."),
     _option("--weight-decay", "optim.weight_decay", float, "Of AdamW."),
     _option("--max-grad-norm", "optim.max_grad_norm", float, "Gradients are scaled down to it; 0: never."),

@@ -1,0 +1,138 @@
+"""Several processes: which DeepSpeed configuration, and what must hold before the first collective call."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from rankllm_core.config import did_you_mean, load_yaml, mapping
+from rankllm_core.errors import ConfigError, MissingPackageError
+
+_SUFFIX = ".yaml"
+
+
+def deepspeed_names() -> tuple[str, ...]:
+    """The DeepSpeed configurations that ship with rankllm."""
+    folder = resources.files("rankllm_train") / "deepspeed"
+    return tuple(sorted(i.name.removesuffix(_SUFFIX) for i in folder.iterdir() if i.name.endswith(_SUFFIX)))
+
+
+def load_deepspeed(name_or_path: str) -> dict[str, object]:
+    """A shipped configuration by name, or a JSON or YAML file.
+
+    Raises ConfigError where there is none, and where it would decide what the recipe decides, or save no weights.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        config = _read(path)
+    elif name_or_path in deepspeed_names():
+        text = (resources.files("rankllm_train") / "deepspeed" / f"{name_or_path}{_SUFFIX}").read_text(encoding="utf-8")
+        config = mapping(yaml.safe_load(text), where=name_or_path)
+    else:
+        hint = did_you_mean(name_or_path, deepspeed_names())
+        raise ConfigError(f"--deepspeed {name_or_path}: neither a file nor one of {', '.join(deepspeed_names())}{hint}")
+    _check(config, where=f"--deepspeed {name_or_path}")
+    return config
+
+
+def _read(path: Path) -> dict[str, object]:
+    if path.suffix != ".json":
+        return load_yaml(path)
+    # YAML would read 5e8, which such files are fond of, as text.
+    try:
+        return mapping(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+
+
+def _check(config: Mapping[str, object], *, where: str) -> None:
+    for key, section in (("optimizer", "optim"), ("scheduler", "schedule")):
+        if key in config:
+            raise ConfigError(
+                f"{where}: {key}: is decided by the recipe's section {section!r}; remove it from the file"
+            )
+    zero = config.get("zero_optimization")
+    stage = zero.get("stage") if isinstance(zero, Mapping) else None
+    if stage not in (0, 1, 2, 3):
+        raise ConfigError(f"{where}: zero_optimization.stage: expected 0, 1, 2 or 3, found {stage!r}")
+    gathers = "stage3_gather_16bit_weights_on_model_save"
+    if stage == 3 and not (isinstance(zero, Mapping) and zero.get(gathers)):
+        raise ConfigError(
+            f"{where}: zero_optimization.{gathers}: expected true; without it checkpoints hold no weights"
+        )
+
+
+def check_launch(*, deepspeed: bool, precision: str, has_accelerator: bool) -> None:
+    """Raise ConfigError or MissingPackageError where processes were started in a way that cannot train.
+
+    has_accelerator: whether there is a GPU, or another device that DeepSpeed drives.
+    """
+    environment = os.environ
+    if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise ConfigError("accelerate was told to use FSDP, which rankllm cannot save yet; use --deepspeed zero3")
+    if not deepspeed:
+        if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+            raise ConfigError(
+                f"accelerate was told to use DeepSpeed, the recipe was not; add --deepspeed, with one of "
+                f"{', '.join(deepspeed_names())} or a file"
+            )
+        return
+    if importlib.util.find_spec("deepspeed") is None:
+        raise MissingPackageError(
+            "--deepspeed needs DeepSpeed, which is not installed. Install it with: uv add 'rankllm-train[deepspeed]'"
+        )
+    if "LOCAL_RANK" not in environment:
+        raise ConfigError(
+            "--deepspeed: this process was started alone; start it with accelerate launch or torchrun, as in "
+            "torchrun --nproc-per-node N -m rankllm_train (N may be 1)"
+        )
+    if not has_accelerator and precision != "fp32":
+        raise ConfigError(
+            f"model.precision: {precision} with DeepSpeed needs a GPU, and none is here; use --no-bf16 (float32)"
+        )
+
+
+def join_processes_on_cpu() -> None:
+    """Set up accelerate's state for DeepSpeed without a GPU.
+
+    Left to themselves, transformers and accelerate choose no backend there, and each process trains alone.
+    """
+    from accelerate import PartialState
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    told = os.environ.get("ACCELERATE_USE_DEEPSPEED")
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    try:
+        PartialState(backend="gloo")
+    finally:
+        # transformers wants to set it, and to take it away, by itself.
+        if told is None:
+            del os.environ["ACCELERATE_USE_DEEPSPEED"]
+
+
+def check_resumable_here(checkpoint: Path, *, deepspeed: bool, processes: int) -> tuple[str, ...]:
+    """A note where the run will differ from the one that wrote the checkpoint, or nothing.
+
+    Raises ConfigError where this run cannot read the checkpoint's optimizer state.
+    """
+    of_deepspeed = any(checkpoint.glob("global_step*"))
+    writers = max(1, len(list(checkpoint.glob("rng_state_*.pth"))))  # alone, a process leaves the number out
+    if of_deepspeed != deepspeed:
+        does = "with" if of_deepspeed else "without"
+        raise ConfigError(f"--resume-from-checkpoint {checkpoint}: was written {does} --deepspeed; resume it so")
+    if writers == processes:
+        return ()
+    if deepspeed:
+        raise ConfigError(
+            f"--resume-from-checkpoint {checkpoint}: {writers} processes wrote its optimizer state, "
+            f"{processes} cannot read it; start {writers}"
+        )
+    name = checkpoint.name
+    return (f"Warning: {writers} processes wrote {name}, {processes} go on: other batches, other random numbers",)

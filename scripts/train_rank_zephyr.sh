@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# RankZephyr (arXiv:2312.02724) as rank_llm trains it, 256 lists a step on any number of GPUs that divides 64.
+#   scripts/train_rank_zephyr.sh [GPUS, default 4] [OPTIONS of `train listwise`: the last one given holds]
+#   scripts/train_rank_zephyr.sh 8 --output-dir out --deepspeed zero3-offload --resume-from-checkpoint latest
+set -euo pipefail
+
+gpus=4
+if [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; then gpus=$1 && shift; fi
+if ((64 % gpus)); then echo "$gpus GPUs: expected a number that divides 64 (256 lists a step, 4 at once)" >&2 && exit 2; fi
+
+export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
+exec accelerate launch --use_deepspeed --num_machines 1 --num_processes "$gpus" --main_process_port 0 \
+    --mixed_precision no --dynamo_backend no -m rankllm_train listwise --recipe rank-zephyr --deepspeed zero3 \
+    --per-device-train-batch-size 4 --gradient-accumulation-steps $((64 / gpus)) "$@"

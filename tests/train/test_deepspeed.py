@@ -1,0 +1,104 @@
+"""ZeRO-2 and ZeRO-3 on two processes train as one process does, by the commands that people use.
+
+`scripts/test-distributed` runs these tests in an environment of its own, which has DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from distributed_runs import (  # noqa: E402
+    STEPS,
+    assert_same_course,
+    in_one_process,
+    in_two_processes,
+    largest_difference,
+    logged,
+    measured,
+    served_scores,
+    write_inputs,
+)
+from shared_files import REPOSITORY  # noqa: E402
+
+from rankllm_core.card import load_card  # noqa: E402
+from rankllm_train.checkpoints import checkpoints  # noqa: E402
+from rankllm_train.recipe import Recipe, load_recipe  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    # The first one compiles DeepSpeed's extension.
+    pytest.mark.timeout(2000),
+    pytest.mark.skipif(
+        importlib.util.find_spec("deepspeed") is None,
+        reason="needs DeepSpeed, which the common environment lacks: scripts/test-distributed has one of its own",
+    ),
+]
+ACCELERATE = ("accelerate", "launch", "--use_deepspeed", "--num_processes", "2", "-m", "rankllm_train")
+COMBINED = {"objective.name": "combined", "objective.weighted": True}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, smollm2_tokenizer):
+    return write_inputs(tmp_path_factory.mktemp("inputs"), smollm2_tokenizer)
+
+
+def assert_trained_alike(two, one, *, schedule):
+    """Losses, gradient norms, learning rates, dev measures, whole checkpoints, weights, and what is served of them."""
+    assert sorted(logged(two)) == list(range(1, STEPS + 1))
+    assert_same_course(logged(two), logged(one), schedule=schedule)
+    assert measured(two) == [pytest.approx(entry, abs=1e-4) for entry in measured(one)]
+    assert [path.name for path in checkpoints(two)] == ["step_4", "step_8"]
+    for folder, expected in ((two, one), (two / "step_4", one / "step_4")):
+        assert load_card(folder) == load_card(expected)
+        assert {path.name for path in folder.iterdir()} >= {path.name for path in expected.iterdir()} - OPTIMIZER
+        assert largest_difference(folder, expected) < 1e-4
+    assert not list(two.glob(".saving-*"))
+    scores = served_scores(two)
+    assert scores == {docid: pytest.approx(score, abs=1e-3) for docid, score in served_scores(one).items()}
+
+
+OPTIMIZER = {"optimizer.pt", "rng_state.pth"}
+"""In DeepSpeed's files, and in one for each process."""
+
+
+@pytest.mark.parametrize(
+    ("method", "schedule", "changes"),
+    [
+        ("listwise", "cosine", COMBINED | {"lora.enabled": True}),
+        ("pointwise", "linear", {}),
+    ],
+    ids=["combined-lora", "cross-entropy-full"],
+)
+def test_zero_2_trains_as_one_process_does(inputs, tmp_path, method, schedule, changes):
+    """Through `accelerate launch`."""
+    values = inputs[method] | changes | {"schedule.lr_scheduler": schedule}
+    one = in_one_process(Recipe(method=method), values, tmp_path / "one")
+    two = in_two_processes((*ACCELERATE, method, "--deepspeed", "zero2"), values, tmp_path / "two")
+    assert_trained_alike(two, one, schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    ("script", "recipe", "schedule", "changes"),
+    [
+        ("train_first_mistral.sh", "first-mistral", "cosine", {}),
+        ("train_rank_zephyr.sh", "rank-zephyr", "cosine", {"lora.enabled": True}),
+        ("train_rankllama.sh", "rankllama", "linear", {}),
+    ],
+    ids=["first-mistral-full", "rank-zephyr-lora", "rankllama-lora"],
+)
+def test_zero_3_trains_as_one_process_does(inputs, tmp_path, script, recipe, schedule, changes):
+    """Through the scripts of the papers' presets: their recipes, gradient checkpointing and all, on a tiny model."""
+    base = load_recipe(recipe)
+    values = inputs[base.method] | changes
+    one = in_one_process(base, values, tmp_path / "one")
+    command = (str(REPOSITORY / "scripts" / script), "2")
+    two = in_two_processes(command, values, tmp_path / "two")
+    assert_trained_alike(two, one, schedule=schedule)
+    if recipe == "rankllama":
+        again = in_two_processes(command, values, tmp_path / "again", "--resume-from-checkpoint", str(two / "step_4"))
+        assert logged(again) == {step: values for step, values in logged(two).items() if step > 4}
+        assert largest_difference(again, two) == 0

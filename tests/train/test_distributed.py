@@ -1,0 +1,245 @@
+"""Two processes with half the batch each are one process: torchrun; and what is said where they cannot be started."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+torch = pytest.importorskip("torch")
+
+from distributed_runs import (  # noqa: E402
+    STEPS,
+    assert_same_course,
+    in_one_process,
+    in_two_processes,
+    largest_difference,
+    logged,
+    measured,
+    served_scores,
+    write_inputs,
+)
+from shared_files import REPOSITORY  # noqa: E402
+from training_fakes import listwise_record, save_tiny, write_records  # noqa: E402
+
+from rankllm_core.errors import ConfigError, MissingPackageError  # noqa: E402
+from rankllm_train.cli import cli  # noqa: E402
+from rankllm_train.cli.options import resolve_recipe  # noqa: E402
+from rankllm_train.distributed import check_launch, check_resumable_here, deepspeed_names, load_deepspeed  # noqa: E402
+from rankllm_train.recipe import Recipe, load_recipe  # noqa: E402
+
+TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "rankllm_train")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, smollm2_tokenizer):
+    return write_inputs(tmp_path_factory.mktemp("inputs"), smollm2_tokenizer)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize(
+    ("method", "schedule", "changes"),
+    [
+        ("listwise", "cosine", {"objective.name": "combined", "objective.weighted": True}),
+        ("pointwise", "linear", {"lora.enabled": True}),
+    ],
+    ids=["combined-full", "cross-entropy-lora"],
+)
+def test_torchrun_trains_as_one_process_does(inputs, tmp_path, method, schedule, changes):
+    """Losses, gradient norms, learning rates, dev measures, weights, and what rankllm-infer makes of them."""
+    values = inputs[method] | changes | {"schedule.lr_scheduler": schedule}
+    one = in_one_process(Recipe(method=method), values, tmp_path / "one")
+    two = in_two_processes((*TORCHRUN, method), values, tmp_path / "two")
+    assert sorted(logged(two)) == list(range(1, STEPS + 1))
+    assert_same_course(logged(two), logged(one), schedule=schedule)
+    assert measured(two) == [pytest.approx(entry, abs=1e-4) for entry in measured(one)]
+    assert largest_difference(two, one) < 1e-4
+    assert largest_difference(two / "step_4", one / "step_4") < 1e-4
+    scores, expected = served_scores(two), served_scores(one)
+    assert scores == {docid: pytest.approx(score, abs=1e-3) for docid, score in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"),
+    [("ranking", "ranknet"), ("ranking", "listnet"), ("ranking", "lambda"), ("combined", "lambda")],
+)
+def test_a_micro_batch_with_nothing_to_rank_still_has_a_backward_pass(tmp_path, smollm2_tokenizer, objective, kind):
+    """Every weight gets a gradient, if of zeros: in data parallel the others wait for it."""
+    from rankllm_train.api import prepare
+    from rankllm_train.models import load_model
+
+    path = write_records(tmp_path / "d.jsonl", [listwise_record(0, n=1)])
+    recipe = Recipe().changed(
+        {
+            "model.name_or_path": save_tiny(tmp_path / "m", smollm2_tokenizer),
+            "model.precision": "fp32",
+            "data.train": path,
+            "objective.name": objective,
+            "objective.ranking_loss": kind,
+        }
+    )
+    data = prepare(recipe, smollm2_tokenizer)
+    model = load_model(recipe.model, kind="causal", lora=recipe.lora, seed=0)
+    batch = data.collator([data.dataset[0]])
+    data.objective.parts(data.objective.sums(model, batch), data.objective.counts(batch)).total.backward()
+    assert all(weight.grad is not None and bool(weight.grad.isfinite().all()) for weight in model.parameters())
+
+
+@pytest.mark.parametrize("name", deepspeed_names())
+def test_every_shipped_deepspeed_configuration_says_what_its_name_says(name):
+    """Stage and offload; batch sizes, precision and clipping are left to the recipe."""
+    config = load_deepspeed(name)
+    zero = config["zero_optimization"]
+    assert zero["stage"] == (3 if name.startswith("zero3") else 2)
+    assert ("offload_optimizer" in zero) == name.endswith("-offload")
+    assert ("offload_param" in zero) == (name == "zero3-offload")
+    sizes = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+    assert {key: config[key] for key in sizes} == dict.fromkeys(sizes, "auto")
+    assert (config["bf16"]["enabled"], config["fp16"]["enabled"]) == ("auto", "auto")
+
+
+def test_zero_2_and_3_ship_with_and_without_offload():
+    """Four names."""
+    assert deepspeed_names() == ("zero2", "zero2-offload", "zero3", "zero3-offload")
+
+
+def test_a_deepspeed_file_of_ones_own_is_read(tmp_path):
+    """JSON with its numbers as numbers; YAML too."""
+    path = tmp_path / "mine.json"
+    path.write_text('{"zero_optimization": {"stage": 2, "reduce_bucket_size": 5e8}}', encoding="utf-8")
+    assert load_deepspeed(str(path))["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 5e8}
+    path = tmp_path / "mine.yaml"
+    path.write_text("zero_optimization: {stage: 1}\n", encoding="utf-8")
+    assert load_deepspeed(str(path)) == {"zero_optimization": {"stage": 1}}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"optimizer": {"type": "OneBitAdam"}}, "optimizer: is decided by the recipe's section 'optim'"),
+        ({"scheduler": {"type": "WarmupDecayLR"}}, "scheduler: is decided by the recipe's section 'schedule'"),
+        ({}, "zero_optimization.stage: expected 0, 1, 2 or 3, found None"),
+        ({"zero_optimization": {"stage": 3}}, "without it checkpoints hold no weights"),
+    ],
+)
+def test_a_deepspeed_file_that_decides_too_much_or_saves_nothing_is_refused(tmp_path, config, message):
+    """The recipe says what the optimizer and the learning rate do; a checkpoint holds weights."""
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.json") as caught:
+        load_deepspeed(str(path))
+    assert message in str(caught.value)
+
+
+def test_an_unknown_deepspeed_name_is_told_from_the_known_ones():
+    """All of them, and the nearest."""
+    with pytest.raises(ConfigError) as caught:
+        load_deepspeed("zero_3")
+    assert "one of zero2, zero2-offload, zero3, zero3-offload; did you mean 'zero3'?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked", "message"),
+    [
+        ({}, {"deepspeed": True}, "started alone"),
+        ({"ACCELERATE_USE_FSDP": "true"}, {"deepspeed": False}, "use --deepspeed zero3"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, {"deepspeed": False}, "add --deepspeed, with one of zero2"),
+        ({"LOCAL_RANK": "0"}, {"deepspeed": True, "precision": "bf16"}, "use --no-bf16"),
+    ],
+)
+def test_processes_that_cannot_train_together_are_told_why(monkeypatch, environment, asked, message):
+    """Before the model is loaded."""
+    for name in ("LOCAL_RANK", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    expected = ConfigError if _has_deepspeed() or not asked["deepspeed"] else MissingPackageError
+    with pytest.raises(expected) as caught:
+        check_launch(**({"precision": "fp32", "has_accelerator": False} | asked))
+    assert (message if expected is ConfigError else "uv add 'rankllm-train[deepspeed]'") in str(caught.value)
+
+
+def _has_deepspeed():
+    import importlib.util
+
+    return importlib.util.find_spec("deepspeed") is not None
+
+
+def test_a_checkpoint_is_read_only_by_processes_that_can(tmp_path):
+    """DeepSpeed's state is in as many pieces as there were processes; without it, a note is enough."""
+    plain, sharded = tmp_path / "step_1", tmp_path / "step_2"
+    (sharded / "global_step2").mkdir(parents=True)
+    plain.mkdir()
+    for rank in range(2):
+        (plain / f"rng_state_{rank}.pth").touch()
+        (sharded / f"rng_state_{rank}.pth").touch()
+    assert check_resumable_here(plain, deepspeed=False, processes=2) == ()
+    assert check_resumable_here(sharded, deepspeed=True, processes=2) == ()
+    (note,) = check_resumable_here(plain, deepspeed=False, processes=4)
+    assert "2 processes wrote step_1, 4 go on" in note
+    with pytest.raises(ConfigError, match="2 processes wrote its optimizer state, 1 cannot read it"):
+        check_resumable_here(sharded, deepspeed=True, processes=1)
+    with pytest.raises(ConfigError, match="written without --deepspeed"):
+        check_resumable_here(plain, deepspeed=True, processes=2)
+
+
+@pytest.mark.parametrize(
+    ("script", "method", "recipe", "batch"),
+    [
+        ("train_rank_zephyr.sh", "listwise", "rank-zephyr", 256),
+        ("train_first_mistral.sh", "listwise", "first-mistral", 128),
+        ("train_rankllama.sh", "pointwise", "rankllama", 128),
+    ],
+)
+@pytest.mark.parametrize("gpus", [None, 2, 8])
+def test_the_scripts_of_the_papers_keep_the_papers_batch(tmp_path, script, method, recipe, batch, gpus):
+    """On any number of GPUs; the program itself resolves the command that a script makes, and says what it changes."""
+    launched = _launched(tmp_path, script, *([str(gpus)] if gpus else []), "--learning-rate", "1e-6")
+    assert launched[: launched.index("-m")][-8:] == [
+        *("--num_processes", str(gpus or 4), "--main_process_port", "0"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),
+    ]
+    program = launched[launched.index("-m") + 1 :]
+    assert program[:4] == ["rankllm_train", method, "--recipe", recipe]
+    found = _resolved(program[1:])
+    assert found.batch.per_device * found.batch.accumulation * (gpus or 4) == batch
+    assert found.batch.deepspeed in deepspeed_names()
+    assert found.optim.learning_rate == 1e-6
+    expected = load_recipe(recipe)
+    assert replace(found, batch=expected.batch, optim=expected.optim) == expected
+
+
+def _launched(tmp_path, script, *arguments):
+    """The arguments with which a script calls `accelerate`."""
+    stand_in = tmp_path / "accelerate"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
+    stand_in.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = [REPOSITORY / "scripts" / script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
+    return done.stdout.splitlines()
+
+
+def _resolved(arguments):
+    """The recipe in force for a command line."""
+    method, *rest = arguments
+    context = cli.get_command(None, method).make_context(method, rest)
+    return resolve_recipe(method, context.params)
+
+
+def test_what_deepspeeds_launcher_adds_is_no_hindrance():
+    """It puts the process's number before the command."""
+    result = CliRunner().invoke(cli, ["--local_rank=1", "recipes", "rank-zephyr", "--deepspeed", "zero3"])
+    assert result.output == "batch.deepspeed: '' -> 'zero3'\n"
+
+
+def test_a_script_refuses_a_number_of_gpus_that_changes_the_batch(tmp_path):
+    """128 lists a step, 8 at once, cannot be had from 3."""
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        _launched(tmp_path, "train_first_mistral.sh", "3")
+    assert "3 GPUs: expected a number that divides 16" in caught.value.stderr

@@ -6,8 +6,9 @@ same weights and the same record, whose length is nearest to the number of token
 
 Speed: CPU seconds of the process, the two ways in turns, medians, after one round to warm up. Memory: the highest
 resident size of a fresh process during one forward and backward pass, less its size before it, when the model was
-loaded and a short record had gone through. Gradients count. Every block is its own mapping there (MALLOC_MMAP_THRESHOLD_),
-so that memory given back is given back, and the figure is what the pass needs, not how the heap was cut up.
+loaded and a short record had gone through. Gradients count. Every block is a mapping of its own there
+(MALLOC_MMAP_THRESHOLD_), so that memory given back is gone: the figure is what the pass needs, not how the heap was cut
+up.
 
     uv run --package rankllm-train python scripts/bench/lean_training.py --model-path DIR --data records.jsonl.xz
 """
@@ -108,7 +109,7 @@ class Subject:
 
 
 def _batches(case: Case, section: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
-    """The record nearest in length as a batch of one, the same with a short prompt, and the logit rows it is read at."""
+    """The record nearest in length as a batch of one, the same with a short prompt, and how many positions are read."""
     from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, ListwiseItem, encode_listwise
     from rankllm_train.models import load_tokenizer
     from rankllm_train.rankings import with_identifiers

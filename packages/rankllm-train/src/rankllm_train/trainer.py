@@ -22,6 +22,7 @@ from rankllm_core.card import Card, save_card
 from rankllm_core.errors import RankLLMError
 from rankllm_train.checkpoints import aside, reveal, reveal_files, rotate
 from rankllm_train.evaluation import evaluate
+from rankllm_train.length_batches import by_length_sampler
 from rankllm_train.metrics_log import append_metrics
 from rankllm_train.models import quiet
 from rankllm_train.objectives import Batch, LossSums, Objective, StepCounts
@@ -116,6 +117,18 @@ class RerankerTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self._parts = torch.zeros(2, dtype=torch.float64)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The order of the records, drawn from the recipe's seed."""
+        if not self.recipe.batch.by_length:
+            return super()._get_train_sampler(train_dataset)
+        sampler = by_length_sampler(
+            [len(example) for example in self.train_dataset.examples],  # type: ignore[union-attr]
+            self.recipe,
+            share=(self.args.process_index, self.args.world_size),
+        )
+        self.add_callback(_Epochs(sampler))
+        return sampler
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """counts_2: target tokens and lists of the whole optimizer step, over all processes."""
@@ -280,7 +293,8 @@ class _Throughput:
         """real, computed: tokens of all processes."""
         elapsed = max(time.perf_counter() - self._started, 1e-9)
         self._started, self.tokens = time.perf_counter(), (0, 0)
-        return {"tokens_per_s": round(real / elapsed, 1), "padding": round(1 - real / max(1, computed), 4)}
+        padding = round(1 - real / max(1, computed), 4)
+        return {"tokens": real, "tokens_per_s": round(real / elapsed, 1), "padding": padding}
 
 
 class _Epochs(TrainerCallback):

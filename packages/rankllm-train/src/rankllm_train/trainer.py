@@ -145,10 +145,12 @@ class RerankerTrainer(Trainer):
         batch: Batch = inputs
         counts = self.objective.counts(batch) if num_items_in_batch is None else StepCounts(*num_items_in_batch)
         parts = self.objective.parts(self.objective.sums(model, batch), counts)
-        if not bool(torch.isfinite(parts.total.detach())):
-            raise RankLLMError(self._not_a_number(batch, float(parts.total.detach())))
+        # One copy, one wait for the device. Doubles are made on the CPU: not every device has them.
+        total, *shares = torch.stack(parts).detach().cpu().double()
+        if not bool(torch.isfinite(total)):
+            raise RankLLMError(self._not_a_number(batch, float(total)))
         if model.training:
-            self._parts += torch.stack([parts.token_loss, parts.list_loss]).detach().double().cpu()
+            self._parts += torch.stack(shares)
             self._throughput.add(batch)
         # Data parallel takes the mean of the processes' gradients; ours are shares of one sum.
         loss = parts.total * self.accelerator.num_processes

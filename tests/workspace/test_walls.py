@@ -29,6 +29,7 @@ HEAVY_ROOMS = {
     "rankllm_train.models",
     "rankllm_train.objectives",
     "rankllm_train.progress",
+    "rankllm_train.length_batches",
     "rankllm_train.trainer",
 }
 """Modules that import heavy packages as soon as they are imported themselves."""

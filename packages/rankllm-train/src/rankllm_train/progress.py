@@ -16,6 +16,7 @@ _SHOWN = {
     "learning_rate": ("lr", "{:.2e}"),
     "grad_norm": ("grad", "{:.2f}"),
     "tokens_per_s": ("tok/s", "{:.0f}"),
+    "padding": ("padding", "{:.0%}"),
 }
 
 
@@ -25,6 +26,8 @@ class Progress(TrainerCallback):
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._bar: Any = None
+        self._tokens = (0.0, 0.0)
+        """Of this run: real ones, and positions computed."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
@@ -56,6 +59,9 @@ class Progress(TrainerCallback):
             self._line(f"step {state.global_step}/{state.max_steps} {values}")
         if "loss" not in logs:
             return
+        if "tokens" in logs:
+            real, computed = self._tokens
+            self._tokens = (real + logs["tokens"], computed + logs["tokens"] / (1 - logs["padding"]))
         shown = {name: text.format(logs[key]) for key, (name, text) in _SHOWN.items() if key in logs}
         if self._bar is not None:
             self._bar.set_postfix(shown)
@@ -72,6 +78,11 @@ class Progress(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
-        """Close the bar."""
+        """Close the bar; say what was computed, and how much of it for nothing."""
         if self._bar is not None:
             self._bar.close()
+        real, computed = self._tokens
+        if state.is_world_process_zero and computed:
+            self._say(
+                f"trained on {real:,.0f} tokens; {1 - real / computed:.1%} of the positions computed were padding"
+            )

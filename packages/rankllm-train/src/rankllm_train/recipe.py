@@ -57,6 +57,8 @@ class Recipe:
         choices = OBJECTIVES[one_of(self.method, METHODS, where="method")]
         if self.objective.name:
             one_of(self.objective.name, choices, where=f"objective.name ({self.method})")
+        if self.batch.by_length and self.method != "listwise":
+            raise ConfigError("batch.by_length: is for listwise records; pointwise groups are drawn anew in each epoch")
 
     @property
     def objective_name(self) -> str:

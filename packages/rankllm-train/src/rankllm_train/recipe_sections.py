@@ -224,6 +224,10 @@ class BatchSection:
     """Records (pointwise: groups) in a forward pass of one process."""
     accumulation: int = 1
     """Forward passes before an optimizer step."""
+    by_length: bool = False
+    """Listwise: cut the records of an optimizer step into forward passes by their length, so that less is padded. A
+    step has the same records' worth of loss either way; a pass has more records where they are short, and fewer where
+    they are long, `per_device` on average."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     deepspeed: str = ""
@@ -231,6 +235,8 @@ class BatchSection:
 
     def __post_init__(self) -> None:
         _at_least(1, data=self, names=("per_device", "accumulation"), section="batch")
+        if self.by_length and self.per_device == 1:
+            raise ConfigError("batch.by_length: has no effect where batch.per_device is 1: nothing is padded then")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_train.checkpoints import aside, reveal, reveal_files, rotate
 from rankllm_train.distributed import check_launch, join_processes_on_cpu, load_deepspeed
 from rankllm_train.evaluation import evaluate
+from rankllm_train.length_batches import by_length_sampler
 from rankllm_train.metrics_log import append_metrics
 from rankllm_train.models import quiet
 from rankllm_train.objectives import Batch, LossSums, Objective, StepCounts
@@ -135,6 +136,18 @@ class RerankerTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self._parts = torch.zeros(2, dtype=torch.float64)
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The order of the records, drawn from the recipe's seed."""
+        if not self.recipe.batch.by_length:
+            return super()._get_train_sampler(train_dataset)
+        sampler = by_length_sampler(
+            [len(example) for example in self.train_dataset.examples],  # type: ignore[union-attr]
+            self.recipe,
+            share=(self.args.process_index, self.args.world_size),
+        )
+        self.add_callback(_Epochs(sampler))
+        return sampler
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """counts_2: target tokens and lists of the whole optimizer step, over all processes."""
         counts = [torch.stack(self.objective.counts(batch)) for batch in batch_samples]
@@ -150,10 +163,12 @@ class RerankerTrainer(Trainer):
         batch: Batch = inputs
         counts = self.objective.counts(batch) if num_items_in_batch is None else StepCounts(*num_items_in_batch)
         parts = self.objective.parts(self.objective.sums(model, batch), counts)
-        if not bool(torch.isfinite(parts.total.detach())):
-            raise RankLLMError(self._not_a_number(batch, float(parts.total.detach())))
+        # One copy, one wait for the device. Doubles are made on the CPU: not every device has them.
+        total, *shares = torch.stack(parts).detach().cpu().double()
+        if not bool(torch.isfinite(total)):
+            raise RankLLMError(self._not_a_number(batch, float(total)))
         if model.training:
-            self._parts += torch.stack([parts.token_loss, parts.list_loss]).detach().double().cpu()
+            self._parts += torch.stack(shares)
             self._throughput.add(batch)
         # Data parallel takes the mean of the processes' gradients; ours are shares of one sum.
         loss = parts.total * self.accelerator.num_processes
@@ -298,7 +313,8 @@ class _Throughput:
         """real, computed: tokens of all processes."""
         elapsed = max(time.perf_counter() - self._started, 1e-9)
         self._started, self.tokens = time.perf_counter(), (0, 0)
-        return {"tokens_per_s": round(real / elapsed, 1), "padding": round(1 - real / max(1, computed), 4)}
+        padding = round(1 - real / max(1, computed), 4)
+        return {"tokens": real, "tokens_per_s": round(real / elapsed, 1), "padding": padding}
 
 
 class _Epochs(TrainerCallback):

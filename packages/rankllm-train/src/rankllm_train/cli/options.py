@@ -53,6 +53,7 @@ COMMON = (
     _option("--warmup-ratio", "schedule.warmup_ratio", float, "The same as a share of all steps."),
     _option("--per-device-train-batch-size", "batch.per_device", int, "Records (pointwise: groups) at once."),
     _option("--gradient-accumulation-steps", "batch.accumulation", int, "Forward passes an optimizer step."),
+    _option("--group-by-length", "batch.by_length", bool, "Listwise: records of like length together: less padding."),
     _option("--gradient-checkpointing", "batch.gradient_checkpointing", bool, "Less memory, more time."),
     _option("--deepspeed", "batch.deepspeed", str, "zero2, zero2-offload, zero3, zero3-offload, or a file."),
     _option("--learning-rate", "optim.learning_rate", float, "At its highest."),

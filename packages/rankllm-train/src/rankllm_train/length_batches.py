@@ -1,0 +1,36 @@
+"""Forward passes of records of like length, so that little is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers.trainer_pt_utils import BatchRebalanceSampler
+
+from rankllm_core.errors import ConfigError
+from rankllm_train.recipe import Recipe
+
+
+def by_length_sampler(lengths: Sequence[int], recipe: Recipe, *, share: tuple[int, int]) -> BatchRebalanceSampler:
+    """Batches of one process: each optimizer step's records, drawn at random, cut into passes by length.
+
+    lengths: tokens of each record. share: (number of this process, number of all). The Trainer knows this sampler and
+    lets it draw each epoch by its number, so a resumed run goes on in the same order. Records that are fewer at the
+    end of an epoch than there are forward passes in a step are filled up from the epoch's first ones.
+    Raises ConfigError where a step is one forward pass, which leaves nothing to cut.
+    """
+    number, n_processes = share
+    per_device, accumulation = recipe.batch.per_device, recipe.batch.accumulation
+    if accumulation * n_processes == 1:
+        raise ConfigError(
+            "batch.by_length: a step is one forward pass of one process, so nothing can be cut by length; "
+            "set batch.accumulation to 2 or more"
+        )
+    return BatchRebalanceSampler(
+        lengths=list(lengths),
+        effective_batch_size=per_device * accumulation * n_processes,
+        dp_size=n_processes,
+        grad_accum=accumulation,
+        seed=recipe.schedule.seed,
+        rank=number,
+        drop_last=False,
+    )

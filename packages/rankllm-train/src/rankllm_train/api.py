@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
-from rankllm_core.errors import ConfigError, DataError, RankLLMError
+from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.template import PointwiseTemplate, load_template
+from rankllm_train.best import Best, settle_best
+from rankllm_train.checkpoints import find_resumable, global_step, remove, sweep
+from rankllm_train.metrics_log import start_metrics
+from rankllm_train.preflight import (
+    check_complete,
+    check_positions,
+    check_precision,
+    check_trackers,
+    check_yardstick,
+    earlier_results,
+    tell_changes,
+)
 from rankllm_train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -38,6 +50,8 @@ class TrainingResult:
     steps: int
     loss: float
     """Mean over the steps of this run."""
+    best: Best | None = None
+    """Which model the output folder holds, where the recipe has the best one kept; else it is the last."""
 
 
 def train(
@@ -53,19 +67,22 @@ def train(
     overwrite: delete the checkpoints of an earlier run in the output folder.
     Raises RankLLMError before the first step on anything that cannot be trained, and where the loss becomes NaN.
     """
-    from rankllm_train import checkpoints
-    from rankllm_train.metrics_log import start_metrics
+    from rankllm_train.curves import draw_curves
     from rankllm_train.models import load_model, load_tokenizer
 
     check_complete(recipe)
+    check_precision(recipe)
+    check_trackers(recipe, say)
     output_dir = Path(recipe.checkpoint.output_dir)
-    resumed = checkpoints.find_resumable(resume_from, output_dir) if resume_from else None
-    _check_output(output_dir, resumed=resumed, overwrite=overwrite)
+    resumed = find_resumable(resume_from, output_dir) if resume_from else None
+    doomed = earlier_results(output_dir, resumed=resumed, overwrite=overwrite)
     if resumed:
-        _tell_changes(recipe, resumed, say)
+        tell_changes(recipe, resumed=resumed, say=say)
     tokenizer = load_tokenizer(recipe.model)
     data = prepare(recipe, tokenizer)
     dev = prepare_dev(recipe, tokenizer, data) if recipe.data.eval else None
+    if dev:
+        check_yardstick(recipe, dev.dataset)
     for note in (*data.notes, *(dev.notes if dev else ())):
         say(note)
     is_classifier = isinstance(data.card, PointwiseCard) and data.card.head == "sequence-classification"
@@ -76,7 +93,8 @@ def train(
         seed=recipe.schedule.seed,
         deepspeed=bool(recipe.batch.deepspeed),
     )
-    _check_positions(model, data)
+    for part in (data, dev) if dev else (data,):
+        check_positions(model, part.dataset, recipe=recipe)
     from rankllm_train.trainer import RerankerTrainer
 
     trainer = RerankerTrainer(
@@ -92,25 +110,28 @@ def train(
         callbacks=callbacks,
     )
     if trainer.is_world_process_zero():
-        output_dir.mkdir(parents=True, exist_ok=True)
-        checkpoints.sweep(output_dir)
-        start_metrics(output_dir, step=checkpoints.global_step(resumed) if resumed else 0)
+        _open_output(recipe, resumed=resumed, doomed=doomed, say=say)
     trainer.accelerator.wait_for_everyone()
     outcome = trainer.train(str(resumed) if resumed else None)
     trainer.save_final()
-    return TrainingResult(output_dir=output_dir, steps=outcome.global_step, loss=outcome.training_loss)
+    if trainer.is_world_process_zero():
+        draw_curves(output_dir, best_step=trainer.best.step if trainer.best else None)
+    return TrainingResult(
+        output_dir=output_dir, steps=outcome.global_step, loss=outcome.training_loss, best=trainer.best
+    )
 
 
-def check_complete(recipe: Recipe) -> None:
-    """Raise ConfigError where a recipe does not say what cannot be left open."""
-    needed = {
-        "--model-name-or-path": recipe.model.name_or_path,
-        "--train-dataset-path": recipe.data.train,
-        "--output-dir": recipe.checkpoint.output_dir,
-    }
-    missing = [option for option, value in needed.items() if not value]
-    if missing:
-        raise ConfigError(f"{' and '.join(missing)}: missing; neither the recipe nor the command line gives it")
+def _open_output(recipe: Recipe, *, resumed: Path | None, doomed: Sequence[Path], say: Say) -> None:
+    """Clear the output folder of what must not be taken for this run's. doomed: checkpoints to delete."""
+    output_dir = Path(recipe.checkpoint.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    sweep(output_dir)
+    for checkpoint in doomed:
+        remove(checkpoint)
+    step = global_step(resumed) if resumed else 0
+    start_metrics(output_dir, step=step)
+    if resumed and recipe.keeps_best:
+        settle_best(recipe, resumed=resumed, step=step, say=say)
 
 
 def prepare(recipe: Recipe, tokenizer: Any) -> TrainingData:
@@ -254,41 +275,3 @@ def _base_model(recipe: Recipe) -> str | None:
 
 def _skipped_note(skipped: Sequence[str]) -> tuple[str, ...]:
     return (f"left out {len(skipped)} records, the first: {skipped[0]}",) if skipped else ()
-
-
-def _check_positions(model: Any, data: TrainingData) -> None:
-    """Raise ConfigError where a record is longer than the model has positions."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    examples = getattr(data.dataset, "examples", ())
-    longest = max(examples, key=len, default=None)
-    if positions and longest is not None and len(longest) > positions:
-        raise ConfigError(
-            f"{longest.name}: {len(longest)} tokens, the model has {positions} positions; "
-            f"use --context-size {positions} with --overlong skip"
-        )
-
-
-def _check_output(output_dir: Path, *, resumed: Path | None, overwrite: bool) -> None:
-    from rankllm_train.checkpoints import checkpoints, remove
-
-    if output_dir.exists() and not output_dir.is_dir():
-        raise RankLLMError(f"--output-dir {output_dir}: is a file, expected a folder")
-    if resumed or not (earlier := checkpoints(output_dir)):
-        return
-    if not overwrite:
-        raise RankLLMError(
-            f"--output-dir {output_dir}: holds {earlier[-1].name} of an earlier run; use --resume-from-checkpoint "
-            "latest to go on, --overwrite-output-dir to begin anew, or another folder"
-        )
-    for checkpoint in earlier:
-        remove(checkpoint)
-
-
-def _tell_changes(recipe: Recipe, resumed: Path, say: Say) -> None:
-    from rankllm_train.recipe import RECIPE_NAME, load_recipe, recipe_differences
-
-    if not (resumed / RECIPE_NAME).exists():
-        return
-    free = replace(load_recipe(resumed / RECIPE_NAME), checkpoint=recipe.checkpoint, logging=recipe.logging)
-    for path, (old, new) in recipe_differences(free, recipe).items():
-        say(f"Warning: {path} was {old!r} in {resumed.name} and is {new!r} now; the run will differ")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rankllm_train.records import ListwiseRecord
 
 Say = Callable[[str], None]
+Track = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +61,13 @@ def train(
     resume_from: str | None = None,
     overwrite: bool = False,
     say: Say = lambda line: None,
+    track: Track = iter,
     callbacks: Sequence[Any] = (),
 ) -> TrainingResult:
     """Run a recipe. resume_from: a checkpoint's folder, or `latest`. say: is told what a user should know.
 
-    overwrite: delete the checkpoints of an earlier run in the output folder.
+    overwrite: delete the checkpoints of an earlier run in the output folder. track: gives the records it is given, and
+    may show how far their tokenising is.
     Raises RankLLMError before the first step on anything that cannot be trained, and where the loss becomes NaN.
     """
     from rankllm_train.curves import draw_curves
@@ -79,8 +82,8 @@ def train(
     if resumed:
         tell_changes(recipe, resumed=resumed, say=say)
     tokenizer = load_tokenizer(recipe.model)
-    data = prepare(recipe, tokenizer)
-    dev = prepare_dev(recipe, tokenizer, data) if recipe.data.eval else None
+    data = prepare(recipe, tokenizer, track=track)
+    dev = prepare_dev(recipe, tokenizer, data, track=track) if recipe.data.eval else None
     if dev:
         check_yardstick(recipe, dev.dataset)
     for note in (*data.notes, *(dev.notes if dev else ())):
@@ -134,14 +137,14 @@ def _open_output(recipe: Recipe, *, resumed: Path | None, doomed: Sequence[Path]
         settle_best(recipe, resumed=resumed, step=step, say=say)
 
 
-def prepare(recipe: Recipe, tokenizer: Any) -> TrainingData:
+def prepare(recipe: Recipe, tokenizer: Any, *, track: Track = iter) -> TrainingData:
     """Read, check and encode the data of a recipe. Raises RankLLMError naming file, line and record."""
-    return _listwise(recipe, tokenizer) if recipe.method == "listwise" else _pointwise(recipe, tokenizer)
+    return _listwise(recipe, tokenizer, track) if recipe.method == "listwise" else _pointwise(recipe, tokenizer)
 
 
-def prepare_dev(recipe: Recipe, tokenizer: Any, data: TrainingData) -> TrainingData:
+def prepare_dev(recipe: Recipe, tokenizer: Any, data: TrainingData, *, track: Track = iter) -> TrainingData:
     """The dev data, encoded as the training data. Raises ConfigError where its identifiers are others."""
-    dev = prepare(recipe.changed({"data.train": recipe.data.eval, "data.max_records": 0}), tokenizer)
+    dev = prepare(recipe.changed({"data.train": recipe.data.eval, "data.max_records": 0}), tokenizer, track=track)
     found, wanted = getattr(dev.card, "identifiers", None), getattr(data.card, "identifiers", None)
     if found != wanted:
         raise ConfigError(
@@ -150,7 +153,7 @@ def prepare_dev(recipe: Recipe, tokenizer: Any, data: TrainingData) -> TrainingD
     return dev
 
 
-def _listwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
+def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
     from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise
     from rankllm_train.objectives import ListwiseObjective
     from rankllm_train.prompt_match import matching_template
@@ -160,7 +163,7 @@ def _listwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
     template, notes = matching_template(records, given=recipe.prompt.template)
     encoder = ListwiseEncoder(tokenizer, objective=name, bos=recipe.prompt.bos, layout=template.chat_layout)
     dataset = encode_listwise(
-        records,
+        track(records),
         encoder,
         objective=name,
         context_tokens=recipe.prompt.context_tokens,

@@ -37,10 +37,15 @@ def run(method: str, given: dict[str, Any]) -> None:
     is_first = os.environ.get("RANK", "0") == "0"
     tell: Callable[[str], None] = say if is_first else lambda line: None
     tell("loading ...")
-    from rankllm_train.progress import Progress
+    from rankllm_train.progress import Progress, tracked
 
     result = train(
-        recipe, resume_from=given["resume_from"], overwrite=given["overwrite"], say=tell, callbacks=[Progress(tell)]
+        recipe,
+        resume_from=given["resume_from"],
+        overwrite=given["overwrite"],
+        say=tell,
+        track=lambda records: tracked(records, tell, is_shown=is_first),
+        callbacks=[Progress(tell)],
     )
     best = result.best
     kept = f"; kept is the best model, of step {best.step}: {best.metric} {best.value:.4f}" if best else ""

@@ -197,3 +197,26 @@ def test_a_model_without_a_chat_template_needs_a_layout(llama2_tokenizer):
         ChatEncoder(llama2_tokenizer, layout="llama")
     with pytest.raises(ConfigError, match="bos: expected one of single, double; found 'none'"):
         ChatEncoder(llama2_tokenizer, layout="plain", bos="none")
+
+
+ANSWER = "[2] > [1]"
+
+
+@pytest.mark.parametrize("layout", [None, "chatml", "plain"])
+@pytest.mark.parametrize("text", ["what is it?", "an <|im_end|> and a </s> written in it"])
+def test_an_answer_is_told_from_its_prompt(smollm2_tokenizer, llama2_tokenizer, layout, text):
+    """The ids are those of both together, and as many are the prompt's as the prompt has alone."""
+    for tokenizer in (smollm2_tokenizer, llama2_tokenizer)[: 1 if layout is None else 2]:
+        encoder = ChatEncoder(tokenizer, layout=layout)
+        messages = [Message("system", (Span("S"),)), Message("user", (Span(text, untrusted=True),))]
+        ids, n_prompt = encoder.encode_answered(messages, answer=ANSWER)
+        assert ids == encoder.encode(messages, opening=ANSWER).token_ids
+        assert ids[:n_prompt] == encoder.encode(messages).token_ids
+        assert tokenizer.decode(ids[n_prompt:]).strip() == ANSWER
+
+
+def test_an_answer_that_grows_into_its_prompt_is_refused(llama2_tokenizer):
+    """Vicuna's prompt ends in `ASSISTANT:`, and Llama 2 has a token `:[`."""
+    encoder = ChatEncoder(llama2_tokenizer, layout="vicuna")
+    with pytest.raises(ContractError, match="joins the end of the prompt with the beginning of the answer"):
+        encoder.encode_answered([Message("user", (Span("hi"),))], answer=ANSWER)

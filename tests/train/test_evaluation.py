@@ -78,7 +78,7 @@ def test_measuring_does_not_disturb_training(tiny, tmp_path, objective):
         }
     )
     train(base.changed({"checkpoint.output_dir": str(tmp_path / "a")}))
-    dev = {"data.eval": path, "evaluation.every": "2", "evaluation.per_device": 3}
+    dev = {"data.eval": path, "evaluation.every": "2", "evaluation.per_device": 3, "evaluation.keep_best": False}
     train(base.changed(dev | {"checkpoint.output_dir": str(tmp_path / "b")}))
     losses = [[entry["loss"] for entry in entries(tmp_path / name, "loss")] for name in "ab"]
     assert losses[0] == losses[1]

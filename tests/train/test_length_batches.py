@@ -64,7 +64,7 @@ def padding(batches, lengths):
 
 
 def test_less_is_padded_than_in_random_order():
-    """Lengths from 1,300 to 3,500 as those of twenty passages, four at once: a fifth of what is padded otherwise, at most."""
+    """Lengths from 1,300 to 3,500, four at once: at most a fifth of what is padded otherwise."""
     draw = random.Random(1)
     lengths = [round(draw.triangular(1300, 3500, 1800)) for _ in range(320)]
     order = draw.sample(range(320), 320)

@@ -1,4 +1,4 @@
-"""Each objective reaches what it is for, and its loss does not depend on how a step is cut into micro-batches."""
+"""Losses of a step do not depend on how it is cut into micro-batches; models that cannot be trained are refused."""
 
 from __future__ import annotations
 
@@ -50,75 +50,6 @@ def step_loss(objective, model, batches):
     counts = [objective.counts(batch) for batch in batches]
     total = StepCounts(sum(c.tokens for c in counts), sum(c.lists for c in counts))
     return sum(objective.parts(objective.sums(model, batch), total).total for batch in batches)
-
-
-def fit(objective, model, batch, *, steps=60, rate=1e-2):
-    """Train on one batch; the losses."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
-    losses = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = step_loss(objective, model, [batch])
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-@pytest.mark.parametrize("name", ["generation", "combined"])
-def test_one_batch_of_rankings_is_learnt_by_heart(tiny, smollm2_tokenizer, name):
-    """Near-zero loss, and the most likely token at every label is the label."""
-    data, collate = lists(smollm2_tokenizer, name, [0, 1])
-    model, batch = fresh(tiny), collate([data[0], data[1]])
-    losses = fit(ListwiseObjective(name=name, weight=10.0, weighted=True), model, batch, steps=120, rate=5e-3)
-    assert losses[0] > 5
-    assert losses[-1] < 0.05
-    wanted = batch["labels"][batch["labels"] != -100]
-    with torch.no_grad():
-        found = model(input_ids=batch["input_ids"], labels=batch["labels"])["token_logits"].argmax(dim=1)
-    assert found.tolist() == wanted.tolist()
-
-
-@pytest.mark.parametrize("loss", ["ranknet", "listnet", "lambda"])
-def test_one_batch_of_orders_is_learnt_by_heart(tiny, smollm2_tokenizer, loss):
-    """The identifiers' logits come into the target order."""
-    data, collate = lists(smollm2_tokenizer, "ranking", [0, 1], n=4)
-    model, batch = fresh(tiny), collate([data[0], data[1]])
-    losses = fit(ListwiseObjective(name="ranking", ranking_loss=loss), model, batch)
-    assert losses[-1] < losses[0]
-    with torch.no_grad():
-        out = model(**{k: batch[k] for k in ("input_ids", "read_positions", "read_ids")})
-    order = out["read_logits"].argsort(dim=1, descending=True)
-    found = batch["ranks"].gather(1, order).tolist()
-    if loss == "listnet":
-        # Its target is made of its own scores: what is almost certain to be low does not sort itself any more.
-        assert [row[:2] for row in found] == [[1, 2], [1, 2]]
-    else:
-        assert losses[-1] < 0.05
-        assert found == [[1, 2, 3, 4], [1, 2, 3, 4]]
-
-
-@pytest.mark.parametrize("name", ["cross-entropy", "margin", "kl"])
-@pytest.mark.parametrize("lora", [{}, {"r": 8, "alpha": 32, "dropout": 0.0}], ids=["full", "lora"])
-def test_one_batch_of_groups_is_learnt_by_heart(tiny, smollm2_tokenizer, name, lora):
-    """Near-zero loss, and the positive (with a teacher: the teacher's order) on top."""
-    data, collate = groups(smollm2_tokenizer, 2, teacher=name != "cross-entropy")
-    model, batch = fresh(tiny, "sequence-classification", **lora), collate([data[0], data[1]])
-    objective = PointwiseObjective(name=name, group_size=4)
-    losses = fit(objective, model, batch, steps=100, rate=3e-3 if lora else 1e-2)
-    assert losses[-1] < 0.1 * max(losses[0], 0.5)
-    with torch.no_grad():
-        scores = model(input_ids=batch["input_ids"], read_positions=batch["read_positions"])["scores"].view(2, 4)
-    assert scores.argmax(dim=1).tolist() == [0, 0]
-
-
-def test_a_yes_no_head_is_learnt_by_heart(tiny, smollm2_tokenizer):
-    """No new layer: the difference of two of the model's own logits is the score."""
-    yes, no = (smollm2_tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
-    data, collate = groups(smollm2_tokenizer, 2, answers=(yes, no))
-    model, batch = fresh(tiny), collate([data[0], data[1]])
-    losses = fit(PointwiseObjective(name="cross-entropy", group_size=4), model, batch)
-    assert losses[-1] < 0.05
 
 
 @pytest.mark.parametrize("name", ["generation", "ranking", "combined"])

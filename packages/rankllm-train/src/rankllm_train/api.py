@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
-from rankllm_core.errors import ConfigError, DataError, RankLLMError
+from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.template import PointwiseTemplate, load_template
+from rankllm_train.best import Best, settle_best
+from rankllm_train.checkpoints import find_resumable, global_step, remove, sweep
 from rankllm_train.distributed import check_resumable_here
+from rankllm_train.metrics_log import start_metrics
+from rankllm_train.preflight import (
+    check_complete,
+    check_positions,
+    check_precision,
+    check_trackers,
+    check_yardstick,
+    earlier_results,
+    tell_changes,
+)
 from rankllm_train.recipe import Recipe
 
 if TYPE_CHECKING:
     from rankllm_train.records import ListwiseRecord
 
 Say = Callable[[str], None]
+Track = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +52,8 @@ class TrainingResult:
     steps: int
     loss: float
     """Mean over the steps of this run."""
+    best: Best | None = None
+    """Which model the output folder holds, where the recipe has the best one kept; else it is the last."""
 
 
 def train(
@@ -47,33 +62,37 @@ def train(
     resume_from: str | None = None,
     overwrite: bool = False,
     say: Say = lambda line: None,
+    track: Track = iter,
     callbacks: Sequence[Any] = (),
 ) -> TrainingResult:
     """Run a recipe. resume_from: a checkpoint's folder, or `latest`. say: is told what a user should know.
 
-    overwrite: delete the checkpoints of an earlier run in the output folder.
+    overwrite: delete the checkpoints of an earlier run in the output folder. track: gives the records it is given, and
+    may show how far their tokenising is.
     Raises RankLLMError before the first step on anything that cannot be trained, and where the loss becomes NaN.
     """
-    from rankllm_train import checkpoints
-    from rankllm_train.metrics_log import start_metrics
+    from rankllm_train.curves import draw_curves
     from rankllm_train.models import load_model, load_tokenizer
     from rankllm_train.trainer import RerankerTrainer, training_arguments
 
     check_complete(recipe)
+    check_precision(recipe)
+    check_trackers(recipe, say)
     output_dir = Path(recipe.checkpoint.output_dir)
-    resumed = checkpoints.find_resumable(resume_from, output_dir) if resume_from else None
+    resumed = find_resumable(resume_from, output_dir) if resume_from else None
     # Processes meet here. Before the model: ZeRO-3 shares it out over them while it is loaded.
     arguments = training_arguments(recipe)
-    with arguments.main_process_first(local=False):  # what it deletes, the others do not find
-        _check_output(output_dir, resumed=resumed, overwrite=overwrite)
+    doomed = earlier_results(output_dir, resumed=resumed, overwrite=overwrite)
     if resumed:
         is_deepspeed = bool(recipe.batch.deepspeed)
         for note in check_resumable_here(resumed, deepspeed=is_deepspeed, processes=arguments.world_size):
             say(note)
-        _tell_changes(recipe, resumed, say)
+        tell_changes(recipe, resumed=resumed, say=say)
     tokenizer = load_tokenizer(recipe.model)
-    data = prepare(recipe, tokenizer)
-    dev = prepare_dev(recipe, tokenizer, data) if recipe.data.eval else None
+    data = prepare(recipe, tokenizer, track=track)
+    dev = prepare_dev(recipe, tokenizer, data, track=track) if recipe.data.eval else None
+    if dev:
+        check_yardstick(recipe, dev.dataset)
     for note in (*data.notes, *(dev.notes if dev else ())):
         say(note)
     is_classifier = isinstance(data.card, PointwiseCard) and data.card.head == "sequence-classification"
@@ -84,7 +103,8 @@ def train(
         seed=recipe.schedule.seed,
         deepspeed=bool(recipe.batch.deepspeed),
     )
-    _check_positions(model, data)
+    for part in (data, dev) if dev else (data,):
+        check_positions(model, part.dataset, recipe=recipe)
     trainer = RerankerTrainer(
         model,
         arguments=arguments,
@@ -99,35 +119,38 @@ def train(
         callbacks=callbacks,
     )
     if trainer.is_world_process_zero():
-        output_dir.mkdir(parents=True, exist_ok=True)
-        checkpoints.sweep(output_dir)
-        start_metrics(output_dir, step=checkpoints.global_step(resumed) if resumed else 0)
+        _open_output(recipe, resumed=resumed, doomed=doomed, say=say)
     trainer.accelerator.wait_for_everyone()
     outcome = trainer.train(str(resumed) if resumed else None)
     trainer.save_final()
-    return TrainingResult(output_dir=output_dir, steps=outcome.global_step, loss=outcome.training_loss)
+    if trainer.is_world_process_zero():
+        draw_curves(output_dir, best_step=trainer.best.step if trainer.best else None)
+    return TrainingResult(
+        output_dir=output_dir, steps=outcome.global_step, loss=outcome.training_loss, best=trainer.best
+    )
 
 
-def check_complete(recipe: Recipe) -> None:
-    """Raise ConfigError where a recipe does not say what cannot be left open."""
-    needed = {
-        "--model-name-or-path": recipe.model.name_or_path,
-        "--train-dataset-path": recipe.data.train,
-        "--output-dir": recipe.checkpoint.output_dir,
-    }
-    missing = [option for option, value in needed.items() if not value]
-    if missing:
-        raise ConfigError(f"{' and '.join(missing)}: missing; neither the recipe nor the command line gives it")
+def _open_output(recipe: Recipe, *, resumed: Path | None, doomed: Sequence[Path], say: Say) -> None:
+    """Clear the output folder of what must not be taken for this run's. doomed: checkpoints to delete."""
+    output_dir = Path(recipe.checkpoint.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    sweep(output_dir)
+    for checkpoint in doomed:
+        remove(checkpoint)
+    step = global_step(resumed) if resumed else 0
+    start_metrics(output_dir, step=step)
+    if resumed and recipe.keeps_best:
+        settle_best(recipe, resumed=resumed, step=step, say=say)
 
 
-def prepare(recipe: Recipe, tokenizer: Any) -> TrainingData:
+def prepare(recipe: Recipe, tokenizer: Any, *, track: Track = iter) -> TrainingData:
     """Read, check and encode the data of a recipe. Raises RankLLMError naming file, line and record."""
-    return _listwise(recipe, tokenizer) if recipe.method == "listwise" else _pointwise(recipe, tokenizer)
+    return _listwise(recipe, tokenizer, track) if recipe.method == "listwise" else _pointwise(recipe, tokenizer)
 
 
-def prepare_dev(recipe: Recipe, tokenizer: Any, data: TrainingData) -> TrainingData:
+def prepare_dev(recipe: Recipe, tokenizer: Any, data: TrainingData, *, track: Track = iter) -> TrainingData:
     """The dev data, encoded as the training data. Raises ConfigError where its identifiers are others."""
-    dev = prepare(recipe.changed({"data.train": recipe.data.eval, "data.max_records": 0}), tokenizer)
+    dev = prepare(recipe.changed({"data.train": recipe.data.eval, "data.max_records": 0}), tokenizer, track=track)
     found, wanted = getattr(dev.card, "identifiers", None), getattr(data.card, "identifiers", None)
     if found != wanted:
         raise ConfigError(
@@ -136,7 +159,7 @@ def prepare_dev(recipe: Recipe, tokenizer: Any, data: TrainingData) -> TrainingD
     return dev
 
 
-def _listwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
+def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
     from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise
     from rankllm_train.objectives import ListwiseObjective
     from rankllm_train.prompt_match import matching_template
@@ -146,7 +169,7 @@ def _listwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
     template, notes = matching_template(records, given=recipe.prompt.template)
     encoder = ListwiseEncoder(tokenizer, objective=name, bos=recipe.prompt.bos, layout=template.chat_layout)
     dataset = encode_listwise(
-        records,
+        track(records),
         encoder,
         objective=name,
         context_tokens=recipe.prompt.context_tokens,
@@ -261,41 +284,3 @@ def _base_model(recipe: Recipe) -> str | None:
 
 def _skipped_note(skipped: Sequence[str]) -> tuple[str, ...]:
     return (f"left out {len(skipped)} records, the first: {skipped[0]}",) if skipped else ()
-
-
-def _check_positions(model: Any, data: TrainingData) -> None:
-    """Raise ConfigError where a record is longer than the model has positions."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    examples = getattr(data.dataset, "examples", ())
-    longest = max(examples, key=len, default=None)
-    if positions and longest is not None and len(longest) > positions:
-        raise ConfigError(
-            f"{longest.name}: {len(longest)} tokens, the model has {positions} positions; "
-            f"use --context-size {positions} with --overlong skip"
-        )
-
-
-def _check_output(output_dir: Path, *, resumed: Path | None, overwrite: bool) -> None:
-    from rankllm_train.checkpoints import checkpoints, remove
-
-    if output_dir.exists() and not output_dir.is_dir():
-        raise RankLLMError(f"--output-dir {output_dir}: is a file, expected a folder")
-    if resumed or not (earlier := checkpoints(output_dir)):
-        return
-    if not overwrite:
-        raise RankLLMError(
-            f"--output-dir {output_dir}: holds {earlier[-1].name} of an earlier run; use --resume-from-checkpoint "
-            "latest to go on, --overwrite-output-dir to begin anew, or another folder"
-        )
-    for checkpoint in earlier:
-        remove(checkpoint)
-
-
-def _tell_changes(recipe: Recipe, resumed: Path, say: Say) -> None:
-    from rankllm_train.recipe import RECIPE_NAME, load_recipe, recipe_differences
-
-    if not (resumed / RECIPE_NAME).exists():
-        return
-    free = replace(load_recipe(resumed / RECIPE_NAME), checkpoint=recipe.checkpoint, logging=recipe.logging)
-    for path, (old, new) in recipe_differences(free, recipe).items():
-        say(f"Warning: {path} was {old!r} in {resumed.name} and is {new!r} now; the run will differ")

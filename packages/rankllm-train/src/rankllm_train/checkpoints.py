@@ -12,13 +12,20 @@ from rankllm_core.card import CARD_NAME
 from rankllm_core.errors import RankLLMError
 
 STATE_NAME = "trainer_state.json"
+BEST_NAME = "best.json"
+"""Beside the model that was best on the dev data: its step, and by what it was the best."""
 _ASIDE = ".saving-"
+_REPLACED = ".replaced-"
 _NAMES = re.compile(r"(epoch|step)_\d+")
 _FINAL_NAMES = re.compile(
     r"(model.*\.safetensors(\.index\.json)?|adapter_model\..*|adapter_config\.json|(generation_)?config\.json|"
     r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt|chat_template\..*|"
-    rf"{re.escape(CARD_NAME)})"
+    rf"{re.escape(CARD_NAME)}|{re.escape(BEST_NAME)})"
 )
+_STATE_NAMES = re.compile(
+    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|latest|zero_to_fp32\.py|global_step.*"
+)
+"""What a checkpoint holds beside its model, to go on from."""
 
 
 def aside(output_dir: Path, name: str) -> Path:
@@ -27,15 +34,33 @@ def aside(output_dir: Path, name: str) -> Path:
 
 
 def reveal(written: Path, target: Path) -> None:
-    """Give a whole checkpoint its name; one that had the name before goes away."""
+    """Give a whole folder its name; one that had the name before goes away.
+
+    A run that is killed between the two renames has lost nothing: `sweep` gives the old folder its name back.
+    """
     if target.exists():
-        old = target.with_name(f"{_ASIDE}old-{target.name}")
+        old = target.with_name(f"{_REPLACED}{target.name}")
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
         written.rename(target)
         shutil.rmtree(old)
     else:
         written.rename(target)
+
+
+def link_model(checkpoint: Path, folder: Path) -> None:
+    """Put a checkpoint's model into a new folder, without what it takes to go on; no copies where links can be made."""
+    folder.mkdir(parents=True)
+    for path in checkpoint.iterdir():
+        if _STATE_NAMES.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name)
+            continue
+        try:
+            os.link(path, folder / path.name)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(path, folder / path.name)
 
 
 def reveal_files(written: Path, folder: Path) -> None:
@@ -83,7 +108,7 @@ def find_resumable(resume_from: str, output_dir: Path) -> Path:
     folder = Path(resume_from)
     if not folder.is_dir():
         raise RankLLMError(f"--resume-from-checkpoint {resume_from}: no such folder")
-    if folder.name.startswith(_ASIDE) or not _is_resumable(folder):
+    if folder.name.startswith((_ASIDE, _REPLACED)) or not _is_resumable(folder):
         raise RankLLMError(
             f"--resume-from-checkpoint {resume_from}: not a whole checkpoint (it needs {STATE_NAME}, scheduler.pt and "
             f"{CARD_NAME}); use latest, or a folder epoch_N or step_N written with checkpoint.resumable"
@@ -96,15 +121,11 @@ def _is_resumable(folder: Path) -> bool:
     return global_step(folder) >= 0 and has_optimizer and (folder / CARD_NAME).exists()
 
 
-def rotate(output_dir: Path, *, keep: int, best: Path | None = None) -> None:
-    """Delete the oldest checkpoints until `keep` are left, the best never; 0 keeps all."""
-    if keep < 1:
-        return
+def rotate(output_dir: Path, *, keep: int) -> None:
+    """Delete the oldest checkpoints until `keep` are left; 0 keeps all."""
     found = checkpoints(output_dir)
-    old = found[: max(0, len(found) - keep)]
-    for path in old:
-        if path != best:
-            remove(path)
+    for path in found[: max(0, len(found) - keep)] if keep else ():
+        remove(path)
 
 
 def remove(checkpoint: Path) -> None:
@@ -116,7 +137,13 @@ def remove(checkpoint: Path) -> None:
 
 
 def sweep(output_dir: Path) -> None:
-    """Delete what a killed run left half written."""
+    """Delete what a killed run left half written, and give back its name to what it was about to replace."""
+    for path in output_dir.glob(f"{_REPLACED}*"):
+        target = path.with_name(path.name.removeprefix(_REPLACED))
+        if target.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.rename(target)
     for path in output_dir.glob(f"{_ASIDE}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

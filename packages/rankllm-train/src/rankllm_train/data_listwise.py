@@ -95,34 +95,32 @@ class ListwiseEncoder:
     def encode(self, record: ListwiseRecord) -> ListwiseExample:
         """One record. Raises DataError naming it where its answer cannot be told from its prompt in the ids."""
         ranks = target_ranks(record)
-        messages = prompt_messages(record)
-        prompt = self.chat.encode(messages).token_ids
-        opening = OPENING if self._objective == "ranking" else record.target
-        whole = self.chat.encode(messages, opening=opening).token_ids
-        if whole[: len(prompt)] != prompt:
-            raise record.error("the tokenizer joins the end of the prompt with the beginning of the target")
-        if self._objective != "generation" and not self._opens(whole, len(prompt)):
+        answer = OPENING if self._objective == "ranking" else record.target
+        try:
+            whole, n_prompt = self.chat.encode_answered(prompt_messages(record), answer=answer)
+        except ContractError as error:
+            raise record.error(str(error)) from None
+        if self._objective != "generation" and not self._opens(whole, n_prompt):
             raise record.error(
                 f"expected the token {OPENING!r} behind the prompt, found "
-                f"{self._tokenizer.decode(whole[len(prompt) : len(prompt) + 1])!r}; this tokenizer glues identifiers "
+                f"{self._tokenizer.decode(whole[n_prompt : n_prompt + 1])!r}; this tokenizer glues identifiers "
                 "to their bracket: use --objective generation or ranking"
             )
         ending = () if self._objective == "ranking" else (self._tokenizer.eos_token_id,)
         return ListwiseExample(
-            name=_name(record), token_ids=array("i", (*whole, *ending)), n_prompt=len(prompt), ranks=ranks
+            name=_name(record), token_ids=array("i", (*whole, *ending)), n_prompt=n_prompt, ranks=ranks
         )
 
     def _opens(self, ids: Sequence[int], position: int) -> bool:
         return len(ids) > position and self._tokenizer.decode([ids[position]]).strip() == OPENING
 
     def check_inference(self, record: ListwiseRecord, example: ListwiseExample) -> None:
-        """Raise ContractError unless FIRST's prompt at inference is, id for id, the beginning of what is trained on."""
-        served = self.chat.encode(prompt_messages(record), opening=OPENING).token_ids
-        if tuple(example.token_ids[: len(served)]) != served:
-            raise ContractError(
-                f"{example.name}: the ids of the prompt and {OPENING!r} do not begin the ids of prompt and target; "
-                "use --objective generation or ranking with this tokenizer"
-            )
+        """Raise ContractError unless the prompt at inference is, id for id, the beginning of what is trained on."""
+        opening = "" if self._objective == "generation" else OPENING
+        served = self.chat.encode(prompt_messages(record), opening=opening).token_ids
+        if tuple(example.token_ids[: len(served)]) != served or len(served) != example.n_prompt + len(opening):
+            hint = "; use --objective generation or ranking with this tokenizer" if opening else ""
+            raise ContractError(f"{example.name}: the ids served at inference do not begin the ids trained on{hint}")
 
 
 def prompt_messages(record: ListwiseRecord) -> tuple[Message, ...]:
@@ -171,7 +169,7 @@ def encode_listwise(
                 continue
             record, example = fitting
             found.n_truncated += 1
-        if not found.examples and objective != "generation":
+        if not found.examples:
             encoder.check_inference(record, example)
         found.kinds.setdefault(identifier_kind(record.prompt), example.name)
         found.examples.append(example)

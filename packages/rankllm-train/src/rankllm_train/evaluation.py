@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankllm_core.errors import RankLLMError
 from rankllm_train.objectives import Batch, Objective
 
 CUTOFF = 10
+_NAMED = 3
+"""Records of a batch that an error names."""
 
 
 def ndcg(scores_BN: Tensor, gains_BN: Tensor) -> Tensor:
@@ -55,7 +58,7 @@ def evaluate(
     """sums_6 over this process's share of the data: token loss, list loss, tokens, lists, nDCG@10, MRR@10.
 
     share: (number of this process, number of all). Processes run equally many forward passes, as ZeRO-3 needs; what a
-    shorter share runs twice is counted once.
+    shorter share runs twice is counted once. Raises RankLLMError naming the batch where a loss is not a number.
     """
     number, n_processes = share
     starts = list(range(0, len(dataset), batch_size))
@@ -66,8 +69,17 @@ def evaluate(
         items = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
         batch = {name: value.to(device) for name, value in collator(items).items()}
         found_6 = _of_batch(model, objective, batch)
+        if not bool(found_6.isfinite().all()):
+            raise RankLLMError(f"the dev loss is {float(found_6[:2].sum())} on {batch_names(dataset, batch)}")
         sums_6 += 0 if is_extra else found_6
     return sums_6
+
+
+def batch_names(dataset: Any, batch: Batch) -> str:
+    """File, line and record of the first of a batch's records, for an error about it."""
+    indices = batch["indices"].tolist()
+    more = f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else ""
+    return ", ".join(dataset.name(index) for index in indices[:_NAMED]) + more
 
 
 def _of_batch(model: Any, objective: Objective, batch: Batch) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+_SECONDS_BETWEEN_LINES = 15
 _SHOWN = {
     "loss": ("loss", "{:.4f}"),
     "token_loss": ("token", "{:.4f}"),
@@ -18,6 +20,17 @@ _SHOWN = {
     "tokens_per_s": ("tok/s", "{:.0f}"),
     "padding": ("padding", "{:.0%}"),
 }
+
+
+def tracked(records: Sequence[Any], say: Callable[[str], None], *, is_shown: bool) -> Iterator[Any]:
+    """The records, with a bar on a terminal, and elsewhere a line now and then. is_shown: False shows nothing."""
+    on_terminal = is_shown and sys.stderr.isatty()
+    shown_at = time.monotonic()
+    for number, record in enumerate(tqdm(records, desc="tokenising", unit="record", disable=not on_terminal)):
+        if is_shown and not on_terminal and time.monotonic() - shown_at >= _SECONDS_BETWEEN_LINES:
+            shown_at = time.monotonic()
+            say(f"tokenising: {number} of {len(records)} records")
+        yield record
 
 
 class Progress(TrainerCallback):

@@ -65,6 +65,16 @@ class Recipe:
         """The objective, or the method's first where none is named."""
         return self.objective.name or OBJECTIVES[self.method][0]
 
+    @property
+    def best_metric(self) -> str:
+        """What the best model is chosen by: the one named, or nDCG@10 where the objective gives scores."""
+        return self.evaluation.metric or ("loss" if self.objective_name == "generation" else "ndcg@10")
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best model on dev data is kept and is what the run ends with."""
+        return bool(self.data.eval) and self.evaluation.keep_best
+
     def to_dict(self) -> dict[str, object]:
         """The whole recipe as YAML values."""
         return {

@@ -14,6 +14,7 @@ OBJECTIVES = {
     "pointwise": ("cross-entropy", "kl", "margin"),
 }
 RANKING_LOSSES = ("ranknet", "listnet", "lambda")
+METRICS = ("loss", "ndcg@10", "mrr@10")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,12 +269,28 @@ class EvaluationSection:
     """Measuring on `data.eval` while training: loss, nDCG@10 and MRR@10."""
 
     every: str = "epoch"
-    """`epoch`, or a number of optimizer steps."""
+    """`epoch`, or a number of optimizer steps; the last step is measured in any case."""
     per_device: int = 1
     """Records (pointwise: groups) in a forward pass of one process."""
+    keep_best: bool = True
+    """Whether the model that OUTPUT_DIR holds at the end is the best of those measured (and not the last one). It is
+    kept in OUTPUT_DIR/best while training goes on, whatever happens to checkpoints."""
+    metric: str = ""
+    """What makes a model the best: `loss` (low), `ndcg@10` or `mrr@10` (high). Empty: ndcg@10, and loss for the
+    generation objective, which gives no scores."""
+    patience: int = 0
+    """Stop after so many measurements in a row without a better one; 0: never."""
 
     def __post_init__(self) -> None:
         _at_least(1, data=self, names=("per_device",), section="evaluation")
+        _at_least(0, data=self, names=("patience",), section="evaluation")
+        if self.metric:
+            one_of(self.metric, METRICS, where="evaluation.metric")
+        if self.patience and not self.keep_best:
+            raise ConfigError(
+                f"evaluation.patience {self.patience} without evaluation.keep_best would end with a model that is not "
+                "the best; set keep_best to true or patience to 0"
+            )
         if self.every != "epoch" and not (self.every.isdecimal() and int(self.every) > 0):
             raise ConfigError(f"evaluation.every: expected 'epoch' or a number of steps, found {self.every!r}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,16 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from rankllm_core.card import Card, save_card
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_train.checkpoints import aside, reveal, reveal_files, rotate
+from rankllm_train.best import BEST_FOLDER, Best, evaluations_since, load_best, save_best
+from rankllm_train.checkpoints import aside, link_model, reveal, reveal_files, rotate
 from rankllm_train.distributed import check_launch, join_processes_on_cpu, load_deepspeed
-from rankllm_train.evaluation import evaluate
+from rankllm_train.evaluation import batch_names, evaluate
 from rankllm_train.length_batches import by_length_sampler
 from rankllm_train.metrics_log import append_metrics
 from rankllm_train.models import quiet
 from rankllm_train.objectives import Batch, LossSums, Objective, StepCounts
 from rankllm_train.recipe import Recipe, save_recipe
+from rankllm_train.throughput import Throughput
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
@@ -122,8 +124,10 @@ class RerankerTrainer(Trainer):
         self.card = card
         self.objective = objective
         self.output_dir = Path(recipe.checkpoint.output_dir)
+        self.best: Best | None = None
+        """The best model so far, where the recipe has it kept."""
         self._saving_in: Path | None = None
-        self._throughput = _Throughput()
+        self._throughput = Throughput()
         super().__init__(
             model=model,
             args=arguments,
@@ -131,7 +135,7 @@ class RerankerTrainer(Trainer):
             eval_dataset=eval_dataset,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[_Epochs(dataset), *callbacks],
+            callbacks=[_Epochs(dataset), _LastStep(), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         self._parts = torch.zeros(2, dtype=torch.float64)
@@ -175,10 +179,8 @@ class RerankerTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def _not_a_number(self, batch: Batch, loss: float) -> str:
-        names = ", ".join(self.train_dataset.name(int(index)) for index in batch["indices"][:3])  # type: ignore[union-attr]
-        more = f" and {len(batch['indices']) - 3} more" if len(batch["indices"]) > 3 else ""
         return (
-            f"step {self.state.global_step + 1}: the loss is {loss} on {names}{more}; "
+            f"step {self.state.global_step + 1}: the loss is {loss} on {batch_names(self.train_dataset, batch)}; "
             "use a lower --learning-rate, or --set model.precision=fp32"
         )
 
@@ -208,7 +210,31 @@ class RerankerTrainer(Trainer):
         self.log(dict(metrics))
         self._throughput.pause(time.perf_counter() - started)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.recipe.keeps_best and self.is_in_train:
+            self._judge(metrics)
         return metrics
+
+    def _judge(self, metrics: Mapping[str, float]) -> None:
+        """Keep the model where it is the best so far; stop where the recipe has no more patience."""
+        metric, step = self.recipe.best_metric, self.state.global_step
+        value, patience = metrics[f"eval_{metric}"], self.recipe.evaluation.patience
+        if self.best is None or self.best.is_beaten_by(value):
+            self.best = Best(step=step, metric=metric, value=value)
+            if not self.control.should_save:  # else it is in the checkpoint that follows
+                self._keep_best(None)
+        elif patience and evaluations_since(self.best, self.state.log_history) >= patience:
+            self.control.should_training_stop = True
+
+    def _keep_best(self, checkpoint: Path | None) -> None:
+        """Put the present model into OUTPUT_DIR/best. checkpoint: one that holds it, if any."""
+        folder = aside(self.output_dir, BEST_FOLDER)
+        if checkpoint is None:
+            self._write_model(folder)
+        if self.args.should_save and self.best is not None:
+            if checkpoint is not None:
+                link_model(checkpoint, folder)
+            save_best(self.best, self.output_dir, written=folder)
+        self.accelerator.wait_for_everyone()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, tokens/s and padding, and write the metrics file."""
@@ -251,6 +277,8 @@ class RerankerTrainer(Trainer):
             reveal(written, self.output_dir / name)
             folder.rmdir()
             rotate(self.output_dir, keep=self.recipe.checkpoint.keep)
+        if self.best is not None and self.best.step == self.state.global_step:
+            self._keep_best(self.output_dir / name)
         self.accelerator.wait_for_everyone()
 
     def _complete(self, folder: Path) -> None:
@@ -266,20 +294,29 @@ class RerankerTrainer(Trainer):
         return f"step_{self.state.global_step}"
 
     def save_final(self) -> None:
-        """Put the trained model, tokenizer, card and recipe into the output folder itself."""
+        """Put the trained model, the best where that is kept, with its card and recipe into the output folder."""
         folder = aside(self.output_dir, "final")
+        if self.best is None:
+            self._write_model(folder)
+        elif self.args.should_save:
+            link_model(self.output_dir / BEST_FOLDER, folder)
+        if self.args.should_save:
+            reveal_files(folder, self.output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _write_model(self, folder: Path) -> None:
+        """Model, tokenizer, card and recipe, in a new folder."""
         with quiet():
             self.save_model(str(folder), _internal_call=True)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._complete(folder)
-            reveal_files(folder, self.output_dir)
-        self.accelerator.wait_for_everyone()
 
     def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
         """Train, from a checkpoint's step where one is given."""
         self._logged_step = _step_of(resume_from_checkpoint)
-        self._throughput = _Throughput()
+        self._throughput = Throughput()
+        self.best = load_best(self.output_dir) if resume_from_checkpoint and self.recipe.keeps_best else None
         return super().train(resume_from_checkpoint, *arguments, **options)
 
 
@@ -294,38 +331,26 @@ def _step_of(checkpoint: Any) -> int:
     return int(state["global_step"])
 
 
-class _Throughput:
-    """Tokens a second, and how many of the positions computed were padding, since the last reading."""
-
-    def __init__(self) -> None:
-        self.tokens = (0, 0)
-        """Real ones, and with padding, of this process."""
-        self._started = time.perf_counter()
-
-    def add(self, batch: Batch) -> None:
-        self.tokens = (self.tokens[0] + int(batch["lengths"].sum()), self.tokens[1] + batch["input_ids"].numel())
-
-    def pause(self, seconds: float) -> None:
-        """Leave time out that went into something else."""
-        self._started += seconds
-
-    def read(self, real: float, computed: float) -> dict[str, float]:
-        """real, computed: tokens of all processes."""
-        elapsed = max(time.perf_counter() - self._started, 1e-9)
-        self._started, self.tokens = time.perf_counter(), (0, 0)
-        padding = round(1 - real / max(1, computed), 4)
-        return {"tokens": real, "tokens_per_s": round(real / elapsed, 1), "padding": padding}
-
-
 class _Epochs(TrainerCallback):
-    """Tells the data set which epoch it is in: groups are drawn anew in each."""
+    """Tells a data set or a sampler which epoch it is in: groups and orders are drawn anew in each."""
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    def __init__(self, told: Any) -> None:
+        self._told = told
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
         """Pass the epoch on."""
-        if hasattr(self._dataset, "set_epoch"):
-            self._dataset.set_epoch(int(state.epoch or 0))
+        if hasattr(self._told, "set_epoch"):
+            self._told.set_epoch(int(state.epoch or 0))
+
+
+class _LastStep(TrainerCallback):
+    """Has the model measured after the last step, on whatever number it falls."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
+    ) -> None:
+        """Ask for it."""
+        if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
+            control.should_evaluate = True

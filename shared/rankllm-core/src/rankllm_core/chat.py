@@ -56,6 +56,15 @@ class ChatEncoder:
         ids = self.safe.encode_prompt(text, add_special_tokens=self._adds_special_tokens(text))
         return EncodedPrompt(text=text.replace(MASK, ""), token_ids=tuple(ids))
 
+    def encode_answered(self, messages: Sequence[Message], *, answer: str) -> tuple[tuple[int, ...], int]:
+        """The ids of the prompt with its whole answer, and how many of them are the prompt's: those of `encode`.
+
+        answer: holds no control token. Raises ContractError where the tokenizer joins prompt and answer.
+        """
+        text = self._guarded(messages)
+        ids, n_prompt = self.safe.encode_answered(text, answer, add_special_tokens=self._adds_special_tokens(text))
+        return tuple(ids), n_prompt
+
     def _adds_special_tokens(self, text: str) -> bool:
         bos = self._tokenizer.bos_token
         return self._bos == "double" or not (bos and text.startswith(bos))

@@ -86,6 +86,33 @@ class SafeTokenizer:
         before, whole = (self._plain_ids(self._later, end + added) for added in ("", clean(text)))
         return whole[len(before) :] if whole[: len(before)] == before else None
 
+    def encode_answered(self, text: str, answer: str, *, add_special_tokens: bool) -> tuple[list[int], int]:
+        """Ids of a prompt with an answer behind it, and how many of them are the prompt's.
+
+        A tokenizer cuts at every control token, so what follows the prompt's last one is tokenised once more, to be
+        counted, and not the whole prompt. Raises ContractError where prompt and answer share a token.
+        """
+        whole = self.encode_prompt(text + answer, add_special_tokens=add_special_tokens)
+        if n_prompt := self._counted_from_last_control(text, whole):
+            return whole, n_prompt
+        prompt = self.encode_prompt(text, add_special_tokens=add_special_tokens)
+        if whole[: len(prompt)] != prompt:
+            raise ContractError("the tokenizer joins the end of the prompt with the beginning of the answer")
+        return whole, len(prompt)
+
+    def _counted_from_last_control(self, text: str, whole: list[int]) -> int:
+        """How many of the ids are the prompt's; 0 where its last control token does not tell."""
+        found = list(self._find_control.finditer(text)) if self._find_control else []
+        if not found:
+            return 0
+        identity = self.control_tokens[found[-1][0]][0]
+        if identity not in whole:
+            return 0
+        tail = self.encode_prompt(text[found[-1].start() :], add_special_tokens=False)
+        place = len(whole) - 1 - whole[::-1].index(identity)
+        end = place + len(tail)
+        return end if tail[:1] == [identity] and whole[place:end] == tail else 0
+
     def _plain_ids(self, encoder: Any, text: str) -> list[int]:
         ids = encoder.encode(text, add_special_tokens=False).ids
         return [self._moved.get(i, i) for i in ids] if self._moved else list(ids)

@@ -12,7 +12,7 @@ from click.decorators import FC
 from rankllm_core.errors import ConfigError
 from rankllm_train.cli import say
 from rankllm_train.recipe import Recipe, load_recipe, parse_setting
-from rankllm_train.recipe_sections import OBJECTIVES, RANKING_LOSSES
+from rankllm_train.recipe_sections import METRICS, OBJECTIVES, RANKING_LOSSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,9 @@ COMMON = (
     _option("--eval-dataset-path", "data.eval", str, "The same, to measure on while training."),
     _option("--eval-steps", "evaluation.every", str, "epoch, or a number of steps."),
     _option("--per-device-eval-batch-size", "evaluation.per_device", int, "Records (pointwise: groups) at once."),
+    _option("--keep-best --load-best-model-at-end", "evaluation.keep_best", bool, "End with the best model measured."),
+    _option("--metric-for-best-model", "evaluation.metric", click.Choice(METRICS), "What makes a model the best."),
+    _option("--patience --early-stopping-patience", "evaluation.patience", int, "Stop when so many are no better."),
     _option("--max-train-samples", "data.max_records", int, "Use the first so many records; 0: all."),
     _option("--bad-records", "data.bad_records", click.Choice(["error", "skip"]), "What to do with malformed ones."),
     _option("--bos", "prompt.bos", click.Choice(["single", "double"]), "double: as the published checkpoints."),
@@ -196,6 +199,8 @@ def _refuse_idle(recipe: Recipe, given: Mapping[str, Any]) -> None:
         section = option.path.partition(".")[0]
         if section == "lora" and not recipe.lora.enabled:
             raise ConfigError(f"{option.names[0]}: has no effect without --lora")
+        if section == "evaluation" and not recipe.data.eval:
+            raise ConfigError(f"{option.names[0]}: has no effect without --eval-dataset-path")
         is_of_ranking = option.path in ("objective.ranking_loss", "objective.weighted")
         if is_of_ranking and recipe.objective_name == "generation":
             raise ConfigError(f"{option.names[0]}: has no effect with --objective generation; use ranking or combined")

@@ -9,9 +9,10 @@ from typing import Any
 import click
 from click.decorators import FC
 
-from rankllm_train.api import check_complete, train
+from rankllm_train.api import train
 from rankllm_train.cli import say
 from rankllm_train.cli.options import resolve_recipe
+from rankllm_train.preflight import check_complete
 
 
 def run_options(command: FC) -> FC:
@@ -36,11 +37,18 @@ def run(method: str, given: dict[str, Any]) -> None:
     is_first = os.environ.get("RANK", "0") == "0"
     tell: Callable[[str], None] = say if is_first else lambda line: None
     tell("loading ...")
-    from rankllm_train.progress import Progress
+    from rankllm_train.progress import Progress, tracked
 
     result = train(
-        recipe, resume_from=given["resume_from"], overwrite=given["overwrite"], say=tell, callbacks=[Progress(tell)]
+        recipe,
+        resume_from=given["resume_from"],
+        overwrite=given["overwrite"],
+        say=tell,
+        track=lambda records: tracked(records, tell, is_shown=is_first),
+        callbacks=[Progress(tell)],
     )
-    tell(f"{result.steps} steps, mean loss {result.loss:.4f}; use it: rankllm-infer rerank --model-path ...")
+    best = result.best
+    kept = f"; kept is the best model, of step {best.step}: {best.metric} {best.value:.4f}" if best else ""
+    tell(f"{result.steps} steps, mean loss {result.loss:.4f}{kept}; use it: rankllm-infer rerank --model-path ...")
     if is_first:
         click.echo(result.output_dir)

@@ -1,0 +1,126 @@
+"""What must hold before the first step, so that nobody finds out after an hour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rankllm_core.config import did_you_mean
+from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
+from rankllm_train.best import BEST_FOLDER
+from rankllm_train.checkpoints import checkpoints
+from rankllm_train.recipe import RECIPE_NAME, Recipe, load_recipe, recipe_differences
+
+Say = Callable[[str], None]
+
+
+def check_complete(recipe: Recipe) -> None:
+    """Raise ConfigError where a recipe leaves open what cannot be, or says what would have no effect."""
+    needed = {
+        "--model-name-or-path": recipe.model.name_or_path,
+        "--train-dataset-path": recipe.data.train,
+        "--output-dir": recipe.checkpoint.output_dir,
+    }
+    missing = [option for option, value in needed.items() if not value]
+    if missing:
+        raise ConfigError(f"{' and '.join(missing)}: missing; neither the recipe nor the command line gives it")
+    section = recipe.evaluation
+    for name in ("metric", "patience"):
+        if getattr(section, name) and not recipe.data.eval:
+            raise ConfigError(f"evaluation.{name}: has no effect without dev data; give --eval-dataset-path")
+    if recipe.objective_name == "generation" and section.metric not in ("", "loss"):
+        raise ConfigError(
+            f"evaluation.metric: {section.metric} needs scores, which the generation objective does not give; use loss"
+        )
+
+
+def check_precision(recipe: Recipe) -> None:
+    """Raise ConfigError for fp16 where there is no GPU: accelerate would train in float32 and say nothing."""
+    import torch
+
+    if recipe.model.precision == "fp16" and not torch.accelerator.is_available():
+        raise ConfigError("model.precision: fp16 needs a GPU, and none is here; use --bf16, or --no-bf16 for float32")
+
+
+def check_trackers(recipe: Recipe, say: Say) -> None:
+    """Raise ConfigError for a tracker that nobody knows, MissingPackageError for one that is not installed."""
+    wanted = recipe.logging.report_to
+    if wanted in ((), ("none",)):
+        return
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    installed = get_available_reporting_integrations()
+    if wanted == ("all",):
+        if not installed:
+            say("Warning: --report-to all: no tracker is installed; metrics.jsonl is written in any case")
+        return
+    for name in wanted:
+        if name not in INTEGRATION_TO_CALLBACK:
+            hint = did_you_mean(name, INTEGRATION_TO_CALLBACK)
+            raise ConfigError(f"--report-to {name}: expected one of {', '.join(INTEGRATION_TO_CALLBACK)}{hint}")
+        if name not in installed:
+            raise MissingPackageError(f"--report-to {name}: {name} is not installed. Install it with: uv add {name}")
+
+
+def check_yardstick(recipe: Recipe, dev: Any) -> None:
+    """Raise ConfigError where the best model is to be chosen by an order, and no dev list has two passages."""
+    examples = getattr(dev, "examples", None)
+    if not recipe.keeps_best or recipe.best_metric == "loss" or examples is None:
+        return
+    if not any(len(example.ranks) > 1 for example in examples):
+        raise ConfigError(
+            f"--eval-dataset-path {recipe.data.eval}: no list of two passages or more, so {recipe.best_metric} cannot "
+            "be measured; use --metric-for-best-model loss"
+        )
+
+
+def check_positions(model: Any, dataset: Any, *, recipe: Recipe) -> None:
+    """Raise ConfigError where a record is longer than the model has positions."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not positions:
+        return
+    pair = recipe.prompt.query_tokens + recipe.prompt.passage_tokens
+    if recipe.method == "pointwise" and pair > positions:
+        raise ConfigError(
+            f"prompt.query_tokens + prompt.passage_tokens: {pair} tokens a pair, the model has {positions} positions; "
+            "use a smaller --p-max-len"
+        )
+    longest = max(getattr(dataset, "examples", ()), key=len, default=None)
+    if longest is not None and len(longest) > positions:
+        raise ConfigError(
+            f"{longest.name}: {len(longest)} tokens, the model has {positions} positions; "
+            f"use --context-size {positions} with --overlong truncate or skip"
+        )
+
+
+def earlier_results(output_dir: Path, *, resumed: Path | None, overwrite: bool) -> list[Path]:
+    """The checkpoints of an earlier run that have to go before a new one begins.
+
+    Raises RankLLMError where there are some and neither going on nor overwriting was asked for.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise RankLLMError(f"--output-dir {output_dir}: is a file, expected a folder")
+    if resumed:
+        return []
+    best = output_dir / BEST_FOLDER
+    earlier = [*([best] if best.is_dir() else []), *checkpoints(output_dir)]
+    if earlier and not overwrite:
+        raise RankLLMError(
+            f"--output-dir {output_dir}: holds {earlier[-1].name} of an earlier run; use --resume-from-checkpoint "
+            "latest to go on, --overwrite-output-dir to begin anew, or another folder"
+        )
+    return earlier
+
+
+def tell_changes(recipe: Recipe, *, resumed: Path, say: Say) -> None:
+    """Warn of every choice that is not the checkpoint's."""
+    if not (resumed / RECIPE_NAME).exists():
+        return
+    free = replace(load_recipe(resumed / RECIPE_NAME), checkpoint=recipe.checkpoint, logging=recipe.logging)
+    for path, (old, new) in recipe_differences(free, recipe).items():
+        say(f"Warning: {path} was {old!r} in {resumed.name} and is {new!r} now; the run will differ")

@@ -1,0 +1,31 @@
+"""Tokens a second, and how much of what was computed was padding."""
+
+from __future__ import annotations
+
+import time
+
+from rankllm_train.objectives import Batch
+
+
+class Throughput:
+    """Counts tokens since the last reading."""
+
+    def __init__(self) -> None:
+        self.tokens = (0, 0)
+        """Real ones, and with padding, of this process."""
+        self._started = time.perf_counter()
+
+    def add(self, batch: Batch) -> None:
+        """Count a training batch; it holds `lengths` and `input_ids`."""
+        self.tokens = (self.tokens[0] + int(batch["lengths"].sum()), self.tokens[1] + batch["input_ids"].numel())
+
+    def pause(self, seconds: float) -> None:
+        """Leave time out that went into something else."""
+        self._started += seconds
+
+    def read(self, real: float, computed: float) -> dict[str, float]:
+        """`tokens` and `tokens_per_s` (real ones), `padding` (a share), and begin anew. real, computed: of all."""
+        elapsed = max(time.perf_counter() - self._started, 1e-9)
+        self._started, self.tokens = time.perf_counter(), (0, 0)
+        padding = round(1 - real / max(1, computed), 4)
+        return {"tokens": real, "tokens_per_s": round(real / elapsed, 1), "padding": padding}

@@ -14,9 +14,10 @@ import click
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli import EXIT_SOME_FAILED, say
-from rankllm_infer.cli.options import check_output, count, refuse_same_file
+from rankllm_infer.cli.options import check_output, refuse_same_file
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.settings import RerankOptions
+from rankllm_infer.wording import count
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels

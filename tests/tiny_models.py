@@ -11,7 +11,7 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
-def config(*, hidden=32, layers=2, **options):
+def config(*, hidden=32, layers=2, max_position_embeddings=256, **options):
     """A Llama of a few thousand weights beside its embeddings."""
     from transformers import LlamaConfig
 
@@ -22,7 +22,7 @@ def config(*, hidden=32, layers=2, **options):
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=max_position_embeddings,
         initializer_range=0.2,
         pad_token_id=2,
         bos_token_id=1,

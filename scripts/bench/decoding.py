@@ -59,11 +59,22 @@ class Way:
 @click.option("--model-path", help="Any model; by default the one of the demo.")
 @click.option("--queries", "n_queries", default=3, show_default=True, help="Each gives one window.")
 @click.option("--depth", default=20, show_default=True, help="Passages of a window.")
+@click.option(
+    "--identifiers", "kinds", type=click.Choice(["alpha", "numeric"]), multiple=True, default=["alpha", "numeric"]
+)
 @click.option("--runs", default=3, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 def main(
-    data: Path, run: Path, model_path: str | None, n_queries: int, depth: int, runs: int, threads: int, dtype: str
+    data: Path,
+    run: Path,
+    model_path: str | None,
+    n_queries: int,
+    depth: int,
+    kinds: tuple[str, ...],
+    runs: int,
+    threads: int,
+    dtype: str,
 ) -> None:
     """Print one markdown row for each way."""
     from rankllm_infer.demo_model import demo_model_path
@@ -76,10 +87,10 @@ def main(
     loaded = load_model(model_path or str(demo_model_path()), "causal", dtype=dtype)
     pin_threads(threads)
     print(describe_machine(threads), flush=True)
-    ways = [way for kind in ("alpha", "numeric") for way in make_ways(loaded, requests, kind)]
+    ways = [way for kind in kinds for way in make_ways(loaded, requests, kind)]
     for way in ways:
         way.cpu_s, way.wall_s = ([[] for _ in requests] for _ in range(2))
-        way.answer(way.prompts[0])  # warm-up
+    ways[-1].answer(ways[-1].prompts[0])  # warm-up
     for _ in range(runs):
         for window in range(len(requests)):
             for way in ways:
@@ -165,8 +176,8 @@ def same_orders(ways: list[Way]) -> str:
 
     named = {(way.identifiers, way.name): way for way in ways}
     well_formed = same = n_windows = 0
-    for kind in ("alpha", "numeric"):
-        free, held = (named[kind, f"{name}"] for name in ("generation, until the model ends it", "permutations only"))
+    for kind in dict.fromkeys(way.identifiers for way in ways):
+        free, held = (named[kind, name] for name in ("generation, until the model ends it", "permutations only"))
         for prompt, written, allowed in zip(free.prompts, free.answers, held.answers, strict=True):
             n_windows += 1
             texts = [answer.text if answer else "" for answer in (written, allowed)]

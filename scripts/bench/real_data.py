@@ -15,7 +15,8 @@ import click
 from bench_machine import describe_machine, pin_threads
 
 MODES = {
-    "listwise, generation": {"method": "listwise"},
+    "listwise, free generation": {"method": "listwise", "free_decoding": True},
+    "listwise, permutations only": {"method": "listwise"},
     "listwise, FIRST": {"method": "listwise", "use_logits": True, "use_alpha": True},
     "pointwise, yes/no": {"method": "pointwise"},
 }

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import weakref
+from dataclasses import replace
 
 import pytest
 from chat_server import serving
@@ -299,6 +300,28 @@ def test_a_loaded_reranker_reranks_and_reads_no_further_than_it_must(tiny_causal
     assert result.status == "ok"
     top = [c.model_score for c in result.candidates[:10]]
     assert top == sorted(top, reverse=True)
+
+
+def test_a_generated_answer_is_always_a_ranking_unless_decoding_is_free(tiny_causal):
+    """A random model writes no ranking; held to permutations it must, in every form that templates ask for."""
+    for template in ("rank_zephyr", "rank_zephyr_alpha", "rank_lrl", "rank_gpt_apeer"):
+        wanted = RerankOptions(template=template, dtype="float32", context_size=1000, window_size=4, stride=2)
+        for options, status in ((wanted, "ok"), (replace(wanted, free_decoding=True), "fallback")):
+            with load_reranker(tiny_causal, options) as reranker:
+                (result,) = reranker.rerank([make_request("q", 4)])
+            assert sorted(docids(result)) == ["d0", "d1", "d2", "d3"]
+            assert (result.status, bool(result.defects)) == (status, status != "ok")
+
+
+def test_the_top_of_a_window_is_decoded_and_the_rest_keeps_its_order(tiny_causal):
+    """Top 2 of 6: the two that come first in the whole answer, then the others as they were."""
+    wanted = RerankOptions(use_alpha=True, dtype="float32")
+    found = []
+    for options in (wanted, replace(wanted, decode_top_k=2)):
+        with load_reranker(tiny_causal, options) as reranker:
+            found.append(docids(reranker.rerank([make_request("q", 6)])[0]))
+    everything, top = found
+    assert top == [*everything[:2], *sorted(everything[2:])]
 
 
 def test_the_same_list_is_reranked_the_same_whatever_runs_beside_it(tiny_causal):

@@ -198,6 +198,10 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
         ({"permutations": 2}, True, "--permutations has no effect on a pointwise reranker"),
         ({"shuffle_candidates": True}, True, "--shuffle-candidates has no effect on a pointwise reranker"),
         ({"variable_passages": False}, True, "--no-variable-passages has no effect on a pointwise reranker"),
+        ({"free_decoding": True}, True, "--free-decoding has no effect on a pointwise reranker"),
+        ({"decode_top_k": 3}, True, "--decode-top-k has no effect on a pointwise reranker"),
+        ({"use_logits": True, "free_decoding": True}, False, "--free-decoding has no effect with FIRST"),
+        ({"use_logits": True, "decode_top_k": 3}, False, "--decode-top-k has no effect with FIRST"),
         ({"system_message": "Hi"}, True, "--system-message has no effect on a pointwise reranker"),
         ({"few_shot_file": "f", "num_few_shot_examples": 1}, True, "--few-shot-file has no effect on a pointwise"),
     ],
@@ -229,6 +233,8 @@ def test_what_cannot_be_or_has_no_effect_is_refused(options, score_head, message
         ({"strategy": "full", "variable_passages": False}, "--no-variable-passages has no effect with --strategy full"),
         ({"rank_top_k": 5}, "--rank-top-k has no effect with --strategy sliding"),
         ({"strategy": "full", "rank_top_k": 5}, "--rank-top-k has no effect with --strategy full"),
+        ({"decode_top_k": 0}, "decode_top_k: expected at least 1, found 0"),
+        ({"free_decoding": True, "decode_top_k": 3}, "--decode-top-k has no effect with --free-decoding"),
         ({"timeout_s": 9.0}, "--timeout has no effect with --engine transformers"),
         ({"concurrency": 9}, "--concurrency has no effect with --engine transformers"),
     ],
@@ -248,6 +254,7 @@ def test_options_that_contradict_each_other_are_refused(options, message):
         ("batch_size", 4),
         ("batch_tokens", 4096),
         ("base_model", "b"),
+        ("decode_top_k", 3),
     ],
 )
 def test_a_server_is_not_told_how_to_run_its_model(name, value):

@@ -13,6 +13,7 @@ import torch
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_infer.engines.cpu_attention import use_block_attention
 from rankllm_infer.engines.hub import adapter_config, base_folder, load_tokenizer, locate_model, model_config
 
 ModelKind = Literal["causal", "sequence-classification"]
@@ -66,6 +67,7 @@ def load_model(
         model.to(place)
     model.eval()
     model.requires_grad_(False)
+    use_block_attention(model)
     return LoadedModel(model=model, tokenizer=tokenizer, dtype=number, device=place)
 
 

@@ -1,0 +1,74 @@
+"""When answers are held to permutations, and when the model writes freely."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from permutation_fakes import letter_tokenizer
+
+from rankllm_core.card import ListwiseCard
+from rankllm_core.chat import ChatEncoder
+from rankllm_core.errors import ConfigError, ContractError
+from rankllm_core.template import load_template
+from rankllm_infer.decoding import check_decoding, decodes_freely
+from rankllm_infer.listwise import ListwisePlan
+from rankllm_infer.prompts import TokenPromptWriter
+from rankllm_infer.settings import RerankOptions
+
+SERVER = {"engine": "openai", "base_url": "http://127.0.0.1:1/v1"}
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "is_free"),
+    [
+        ("rank_zephyr", {}, False),
+        ("rank_zephyr", {"free_decoding": True}, True),
+        ("rank_zephyr", SERVER, True),
+        ("rank_zephyr", SERVER | {"free_decoding": True}, True),
+        ("rank_lrl", {}, False),
+        ("rank_gpt_apeer", {}, False),
+        ("reasonrank", {}, True),
+        ("rank_zephyr", {"system_message": "Think, then write <answer> [2] > [1] </answer>."}, True),
+        ("rank_zephyr", {"decode_top_k": 3}, False),
+    ],
+)
+def test_answers_are_held_to_permutations_unless_something_speaks_against_it(template, options, is_free):
+    """A flag, a server, or a prompt that has the model reason in words first."""
+    assert decodes_freely(ListwiseCard(template=load_template(template)), RerankOptions(**options)) is is_free
+
+
+def test_the_top_of_a_window_is_not_decoded_where_the_model_reasons_first():
+    """Said before a model is loaded."""
+    with pytest.raises(ConfigError, match="--decode-top-k has no effect with template reasonrank"):
+        decodes_freely(ListwiseCard(template=load_template("reasonrank")), RerankOptions(decode_top_k=3))
+
+
+def check(chat_template, *, merges=(), **plan):
+    """A plan that holds answers to permutations of letters, checked."""
+    tokenizer = letter_tokenizer(merges=merges)
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}\n{% endfor %}" + chat_template
+    card = ListwiseCard(template=load_template("rank_zephyr_alpha"), identifiers="alpha")
+    asked = ListwisePlan(**({"card": card, "free_decoding": False} | plan))
+    return check_decoding(asked, TokenPromptWriter(ChatEncoder(tokenizer)))
+
+
+def test_a_prompt_that_opens_the_models_thinking_is_answered_freely_with_a_warning():
+    """Its answer begins with thoughts, not with a ranking. Closed thoughts are none."""
+    plan, (warning,) = check("<think>\n")
+    assert plan.free_decoding
+    assert "the chat template has the model reason first: its answers are decoded freely" in warning
+    plan, warnings = check("<think>\n\n</think>\n\n")
+    assert (plan.free_decoding, warnings) == (False, ())
+    with pytest.raises(ConfigError, match="--decode-top-k has no effect: the chat template has the model reason first"):
+        check("<think>\n", decode_top_k=3)
+
+
+def test_a_tokenizer_without_such_answers_is_refused_unless_decoding_is_free():
+    """`A] > [B` in one token, but no other pair."""
+    merges = [("A", "]"), ("A]", " "), ("A] ", ">"), ("A] >", " "), ("A] > ", "["), ("A] > [", "B")]
+    with pytest.raises(ContractError, match="use --free-decoding"):
+        check("", merges=merges)
+    plan, _ = check("", merges=merges, free_decoding=True)
+    assert plan.free_decoding

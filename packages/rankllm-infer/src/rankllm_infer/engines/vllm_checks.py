@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import ContractError
-from rankllm_infer.engines.hub import adapter_config, has_score_head, model_config
+from rankllm_infer.engines.hub import adapter_config, has_score_head
 
 _HEAD = "score.weight"
 
@@ -109,4 +109,4 @@ def declared_end(folder: Path) -> Any:
 
     if (folder / "generation_config.json").exists():
         return GenerationConfig.from_pretrained(folder).eos_token_id
-    return model_config(str(folder)).get("eos_token_id") or AutoConfig.from_pretrained(folder).eos_token_id
+    return getattr(AutoConfig.from_pretrained(folder), "eos_token_id", None)

@@ -59,7 +59,7 @@ def load_vllm(
         dtype = _dtype(options.dtype, platform)
         values = _values(kind, options) | _lora_values(name_or_path, settings) | _cpu_values(platform, more) | more
         values |= {"model": str(base), "dtype": dtype, "max_model_len": max_tokens}
-        core = _start(values)
+        core = _start(values, more)
     _OPEN.append(name_or_path)
     try:
         with _readable_failures(name_or_path):
@@ -170,17 +170,23 @@ def _cpu_values(platform: Any, more: dict[str, object]) -> dict[str, object]:
     return values
 
 
-def _start(values: dict[str, object]) -> Any:
+def _start(values: dict[str, object], more: dict[str, object]) -> Any:
+    """vLLM's engine. more: those of the values that the user gave."""
     with _quiet_warnings():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         known = [field.name for field in dataclasses.fields(EngineArgs)]
         for name in values:
-            if name not in known:
-                near = did_you_mean(name, known) if len(name) > 3 else ""
-                near = near if near.startswith("; did") else "; see `vllm serve --help=all`"
-                raise ConfigError(f"--vllm-arg {name}: vLLM has no such argument{near}")
+            if name in known:
+                continue
+            if name not in more:
+                raise RankLLMError(
+                    f"engine 'vllm': this vLLM has no argument {name}, so it is too old; use 0.32 or newer"
+                )
+            near = did_you_mean(name, known)
+            near = near if near.startswith("; did") else "; `vllm serve --help=all` lists them"
+            raise ConfigError(f"--vllm-arg {name}: vLLM has no such argument{near}")
         return LLMEngine.from_engine_args(EngineArgs(**values))  # type: ignore[arg-type]
 
 

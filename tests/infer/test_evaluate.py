@@ -8,7 +8,7 @@ import math
 import pytest
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_infer.evaluate import evaluate, evaluation_lines, evaluation_to_dict
+from rankllm_infer.evaluate import RunningEvaluation, evaluate, evaluation_lines, evaluation_to_dict
 from rankllm_infer.measures import parse_measures
 
 QRELS = {"q1": {"a": 2, "b": 0, "c": 1}, "q2": {"a": 1}, "q3": {"z": 1}}
@@ -228,3 +228,16 @@ def test_the_record_is_json_with_full_precision():
         "per_query": {"q1": {"RR": 0.5, "P@4": 0.5}, "q2": {"RR": 0.5, "P@4": 0.25}, "q3": {"RR": 0.0, "P@4": 0.0}},
     }
     assert "per_query" not in evaluation_to_dict("my.run", evaluation)
+
+
+def test_rankings_that_come_one_by_one_have_the_same_means():
+    """q1 has its first relevant passage at rank 2, q2 too; what is not judged or has no candidate does not count."""
+    running = RunningEvaluation(QRELS, ["RR", "P@4"])
+    assert running.result() is None
+    for qid, ranking in (*RUN.items(), ("q3", [])):
+        running.add(qid, ranking)
+    evaluation = running.result()
+    assert evaluation.n_queries == 2
+    assert evaluation.means == pytest.approx({"RR": 1 / 2, "P@4": (2 / 4 + 1 / 4) / 2})
+    assert evaluation.unjudged_qids == ("q9", "q3")
+    assert evaluation_lines("run", evaluation) == ["run\tRR\t0.5000", "run\tP@4\t0.3750"]

@@ -81,7 +81,7 @@ def open_run(files: OutputFiles, *, overwrite: bool, resume: bool, sources: Sequ
         try:
             yield run
         except BaseException:
-            if run.is_under_way:
+            if run.is_under_way and not journal.is_bare:
                 say(_how_to_go_on(run, journal))
             raise
 
@@ -143,6 +143,7 @@ def _compute(run: Run, journal: Journal, requests: Iterable[Request], model: str
             say(f"{count(journal.n_failed, 'query')} failed; --resume tries again")
     if journal.settings and journal.n_finished == len(run.qids):
         journal.begin(settings)
+        run.is_under_way = True
         return
     with load_model(model, options) as reranker:
         in_the_way = [path for path in run.files.paths() if path.exists()]

@@ -69,7 +69,12 @@ class Engine(Protocol):
         """Queue a prompt. `ticket` comes back with its answer."""
 
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
-        """Wait until at least one queued prompt is answered; give all answers at hand, each with its ticket."""
+        """Wait until at least one queued prompt is answered; give all answers at hand, each with its ticket.
+
+        An engine that batches chooses a batch by the prompts that wait and by their tickets, not by the order in which
+        they were submitted: a run that was broken off and goes on submits them in another order, and its batches, which
+        show in the scores, must be the same.
+        """
 
     def cancel(self, tickets: Collection[int]) -> None:
         """Drop these prompts: the ones still queued are not run, and no answer need be given to any."""

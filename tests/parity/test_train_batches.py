@@ -81,9 +81,8 @@ def sums_of(model, batch, **options):
 
 @pytest.mark.slow
 def test_losses_and_logits_are_the_references(rows, dataset, model):
-    """Generation loss, ranking logits, and RankNet's combined loss; the reference's gold order is the target's."""
-    # One record of 20 passages, two of 5, and those two in a batch; the other four say the same again.
-    for row in (rows[0], *rows[4:7]):
+    """All eight batches: generation loss, ranking logits, RankNet's combined loss, and each loss of own sorted logits."""
+    for row in rows:
         batch, correct = batch_of(row, dataset), row["correct"]
         with torch.inference_mode():
             out = model(**{name: batch[name] for name in ("input_ids", "labels", "read_positions", "read_ids")})
@@ -152,7 +151,7 @@ def scored():
 
 @pytest.mark.slow
 def test_group_losses_and_gradients_are_the_references(scored, smollm2_path):
-    """RankLLaMA's scores, its loss per group and for two groups in a batch, its gradient norms."""
+    """RankLLaMA's scores and loss for eight groups, its loss for two groups in a batch, its gradient norms."""
     section = ModelSection(name_or_path=str(smollm2_path), precision="fp32")
     model = load_model(section, kind="sequence-classification", lora=LoraSection(), seed=0).eval()
     with torch.no_grad():
@@ -160,19 +159,21 @@ def test_group_losses_and_gradients_are_the_references(scored, smollm2_path):
     groups = {row["id"]: row for row in scored if row["kind"] == "group"}
     objective = PointwiseObjective(name="cross-entropy", group_size=8)
     with torch.inference_mode():
-        for group in list(groups.values())[:1]:
+        for group in groups.values():
             batch = padded_batch(group["v1"]["input_ids"])
             scores = model(input_ids=batch["input_ids"], read_positions=batch["read_positions"])["scores"]
             expected = torch.tensor(group["v1"]["scores_single_unpadded"])
             torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
             loss = objective.parts(objective.sums(model, batch), objective.counts(batch)).total
             assert loss.item() == pytest.approx(group["v1"]["group_loss"], abs=1e-4)
-        double = next(row for row in scored if row["kind"] == "two groups in one batch")
-        batch = padded_batch([ids for name in double["groups"] for ids in groups[name]["v1"]["input_ids"]])
-        counts = objective.counts(batch)
-        assert int(counts.lists) == 2
-        loss = objective.parts(objective.sums(model, batch), counts).total
-        assert loss.item() == pytest.approx(double["loss"], abs=1e-4)
+        doubles = [row for row in scored if row["kind"] == "two groups in one batch"]
+        assert (len(groups), len(doubles)) == (8, 3)
+        for double in doubles:
+            batch = padded_batch([ids for name in double["groups"] for ids in groups[name]["v1"]["input_ids"]])
+            counts = objective.counts(batch)
+            assert int(counts.lists) == 2
+            loss = objective.parts(objective.sums(model, batch), counts).total
+            assert loss.item() == pytest.approx(double["loss"], abs=1e-4)
     first = next(group for group in groups.values() if group["gradients_v1_group_loss"])
     batch = padded_batch(first["v1"]["input_ids"])
     objective.parts(objective.sums(model, batch), objective.counts(batch)).total.backward()
@@ -186,3 +187,39 @@ def padded_batch(rows):
 
     lengths = torch.tensor([len(row) for row in rows])
     return {"input_ids": padded(rows, pad=2), "lengths": lengths, "read_positions": lengths - 1}
+
+
+@pytest.mark.parametrize("limits", ["32,164", "32,196", "16,64"])
+def test_groups_are_trained_on_the_recorded_ids(limits, llama2_tokenizer):
+    """Each recorded pair as the positive of a group of two, in RankLLaMA's published layout."""
+    from rankllm_core.pairs import PairEncoder, PairLimits
+    from rankllm_core.template import load_template
+    from rankllm_train.data_pointwise import GroupRule, pointwise_dataset
+    from rankllm_train.records import parse_pointwise
+
+    rows = [row for row in rows_of("rankllama_ids.jsonl.gz") if row["kind"] == "pair"]
+    # The one left out holds `<s>` as text, which the original reads as a control token.
+    pairs = [row for row in rows if row["v1"][limits]["train_same"] and not row["tokenizer_version_sensitive"]]
+    assert len(pairs) >= 40
+    query_tokens, passage_tokens = map(int, limits.split(","))
+    encoder = PairEncoder(
+        llama2_tokenizer,
+        load_template("rankllama"),
+        limits=PairLimits(query_tokens=query_tokens, passage_tokens=passage_tokens),
+    )
+    records = [
+        parse_pointwise(
+            {
+                "query_id": row["qid"],
+                "query": row["query"],
+                "positive_passages": [{"docid": row["docid"], "title": row["title"], "text": row["text"]}],
+                "negative_passages": [{"docid": "other", "text": "another passage"}],
+            },
+            path="golden",
+            line=number,
+        )
+        for number, row in enumerate(pairs, start=1)
+    ]
+    dataset = pointwise_dataset(records, encoder, GroupRule(group_size=2))
+    for index, row in enumerate(pairs):
+        assert list(dataset[index].rows[0]) == row["v1"][limits]["ids"], row["id"]

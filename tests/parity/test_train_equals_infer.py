@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
+from transformers import TrainerCallback  # noqa: E402
 
 from rankllm_core.card import ListwiseCard, PointwiseCard, load_card  # noqa: E402
 from rankllm_core.template import load_template  # noqa: E402
@@ -18,7 +19,7 @@ from rankllm_infer.listwise import ListwisePlan, rerank_listwise  # noqa: E402
 from rankllm_infer.pointwise import PointwisePlan, rerank_pointwise  # noqa: E402
 from rankllm_infer.settings import RerankOptions  # noqa: E402
 from rankllm_train.api import prepare, train  # noqa: E402
-from rankllm_train.models import load_model  # noqa: E402
+from rankllm_train.data_pointwise import PointwiseItem  # noqa: E402
 from rankllm_train.recipe import Recipe  # noqa: E402
 
 SHOWN = re.compile(r"^\[\w+\] (.*)$", re.MULTILINE)
@@ -102,37 +103,72 @@ def options(**changes):
     return RerankOptions(dtype="float32", device="cpu", with_trace=True, **changes)
 
 
+class Trained(TrainerCallback):
+    """Keeps the model that the trainer has in memory at the end of its last step."""
+
+    def __init__(self):
+        self.model = None
+
+    def on_train_end(self, args, state, control, model=None, **arguments):
+        self.model = model.eval()
+
+
+def read(model, batch):
+    """What a trained model says of a batch."""
+    wanted = ("input_ids", "labels", "read_positions", "read_ids")
+    with torch.no_grad():
+        return model(**{name: batch[name] for name in wanted if name in batch})
+
+
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("objective", ["generation", "ranking", "combined"])
-def test_a_listwise_checkpoint_reranks_as_it_was_trained(tiny, tmp_path, objective, lora):
-    """No flag but the folder: the card says how. The logits at the bracket are the trainer's own."""
+@pytest.mark.parametrize("objective", ["ranking", "combined"])
+def test_a_listwise_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokenizer, tmp_path, objective, lora):
+    """No flag but the folder: the card says how. At the bracket, rerank reads what the model in training had there."""
     records = [listwise_record(i) for i in range(4)]
     path = write_records(tmp_path / "d.jsonl", records)
-    changes = {"objective.name": objective, "lora.enabled": lora, "lora.r": 4, "lora.dropout": 0.0}
+    changes = {"objective.name": objective, "lora.enabled": lora, "lora.r": 4, "schedule.max_steps": 4}
     recipe = recipe_for(tiny, path, tmp_path / "out", **changes)
-    out = train(recipe).output_dir
-    card = load_card(out)
-    assert card.answer == ("permutation" if objective == "generation" else "first-token")
-    assert card.identifiers == "alpha"
+    trained = Trained()
+    out = train(recipe, callbacks=[trained]).output_dir
+    assert (load_card(out).answer, load_card(out).identifiers) == ("first-token", "alpha")
+    data = prepare(recipe, smollm2_tokenizer)
     with load_reranker(out, options()) as reranker:
-        (result,) = reranker.rerank([request_of(records[0])])
-    assert sorted(c.docid for c in result.candidates) == ["0", "1", "2"]
-    if objective == "generation" or lora:
-        return
-    from transformers import AutoTokenizer
+        results = reranker.rerank([request_of(record) for record in records[:2]])
+    for number, result in enumerate(results):
+        logits = read(trained.model, data.collator([data.dataset[number]]))["read_logits"][0]
+        torch.testing.assert_close(torch.tensor(result.trace[0].scores), logits, atol=1e-4, rtol=0)
+        order = logits.argsort(descending=True).tolist()
+        assert [int(c.docid) for c in result.candidates] == order
 
-    data = prepare(recipe, AutoTokenizer.from_pretrained(out))
-    section = recipe.changed({"model.name_or_path": str(out)}).model
-    model = load_model(section, kind="causal", lora=recipe.lora, seed=0).eval()
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_a_generation_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokenizer, tmp_path, lora):
+    """At every token of the answer; learnt by heart, the answer is what rerank reads."""
+    from rankllm_infer.engines.loading import load_model as load_served
+
+    record = listwise_record(0)
+    path = write_records(tmp_path / "d.jsonl", [record])
+    changes = {"lora.enabled": lora, "lora.r": 16, "lora.dropout": 0.0, "schedule.max_steps": 60}
+    changes |= {"optim.learning_rate": 2e-2 if lora else 5e-3, "schedule.lr_scheduler": "constant"}
+    recipe = recipe_for(tiny, path, tmp_path / "out", **changes)
+    trained = Trained()
+    out = train(recipe, callbacks=[trained]).output_dir
+    data = prepare(recipe, smollm2_tokenizer)
     batch = data.collator([data.dataset[0]])
+    served = load_served(str(out), "causal", dtype="float32", device="cpu").model
     with torch.no_grad():
-        logits = model(**{k: batch[k] for k in ("input_ids", "read_positions", "read_ids")})["read_logits"][0]
-    torch.testing.assert_close(torch.tensor(result.trace[0].scores), logits, atol=1e-4, rtol=0)
+        logits = served(input_ids=batch["input_ids"]).logits[batch["labels"] != -100]
+    torch.testing.assert_close(logits, read(trained.model, batch)["token_logits"], atol=1e-3, rtol=1e-4)
+    with load_reranker(out, options()) as reranker:
+        (result,) = reranker.rerank([request_of(record)])
+    target = [ord(letter) - ord("A") for letter in re.findall(r"\[(\w)\]", record["conversations"][-1]["value"])]
+    assert result.status == "ok"
+    assert [int(c.docid) for c in result.candidates] == target
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("head", ["sequence-classification", "yes-no"])
-def test_a_pointwise_checkpoint_reranks_as_it_was_trained(tiny, tmp_path, head, lora):
+def test_a_pointwise_checkpoint_gives_the_trainer_s_scores(tiny, smollm2_tokenizer, tmp_path, head, lora):
     """Score layer and yes/no, full and adapter; the trained positive ends on top after enough steps."""
     records = [pointwise_record(i) for i in range(2)]
     path = write_records(tmp_path / "p.jsonl", records)
@@ -143,11 +179,13 @@ def test_a_pointwise_checkpoint_reranks_as_it_was_trained(tiny, tmp_path, head, 
         "lora.enabled": lora,
         "lora.r": 8,
         "lora.dropout": 0.0,
-        "schedule.max_steps": 40,
+        "schedule.max_steps": 30,
         "optim.learning_rate": 1e-2,
         "batch.per_device": 2,
     }
-    out = train(recipe_for(tiny, path, tmp_path / "out", **changes)).output_dir
+    recipe = recipe_for(tiny, path, tmp_path / "out", **changes)
+    trained = Trained()
+    out = train(recipe, callbacks=[trained]).output_dir
     record = records[0]
     passages = record["negative_passages"] + record["positive_passages"]
     candidates = tuple(Candidate(docid=p["docid"], score=0.0, doc={"text": p["text"]}) for p in passages)
@@ -155,3 +193,9 @@ def test_a_pointwise_checkpoint_reranks_as_it_was_trained(tiny, tmp_path, head, 
     with load_reranker(out, options()) as reranker:
         (result,) = reranker.rerank([request])
     assert result.candidates[0].docid == "p0"
+    data = prepare(recipe, smollm2_tokenizer)
+    rows = tuple(data.dataset.encoder.encode(record["query"], title="", text=p["text"]) for p in passages)
+    said = read(trained.model, data.collator([PointwiseItem(0, rows, None)]))
+    expected = said["scores"] if "scores" in said else said["read_logits"][:, 0] - said["read_logits"][:, 1]
+    found = {candidate.docid: candidate.model_score for candidate in result.candidates}
+    assert [found[p["docid"]] for p in passages] == pytest.approx(expected.tolist(), abs=1e-3)

@@ -1,4 +1,4 @@
-"""Where training records come from: a file, or a Hugging Face data set by name."""
+"""Where training records come from: a file, or a Hugging Face data set by its name or its folder."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ def _records(name: str, parse: Callable[..., Record], *, limit: int, skip_bad: b
 
 def _rows(name: str) -> Iterator[_Row]:
     path = Path(name)
+    if path.is_dir():
+        yield from enumerate(_hub_rows(str(path)), start=1)
+        return
     if path.exists():
         yield from ((record.line, record.value) for record in read_json_records(path))
         return

@@ -81,7 +81,7 @@ def sums_of(model, batch, **options):
 
 @pytest.mark.slow
 def test_losses_and_logits_are_the_references(rows, dataset, model):
-    """All eight batches: generation loss, ranking logits, RankNet's combined loss, and each loss of own sorted logits."""
+    """All eight batches: generation loss, ranking logits, combined loss, and each loss of own sorted logits."""
     for row in rows:
         batch, correct = batch_of(row, dataset), row["correct"]
         with torch.inference_mode():

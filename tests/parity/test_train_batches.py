@@ -81,7 +81,7 @@ def sums_of(model, batch, **options):
 
 @pytest.mark.slow
 def test_losses_and_logits_are_the_references(rows, dataset, model):
-    """All eight batches: generation loss, ranking logits, combined loss, and each loss of own sorted logits."""
+    """All eight batches: generation loss, ranking logits, RankNet's combined loss, the losses of own sorted logits."""
     for row in rows:
         batch, correct = batch_of(row, dataset), row["correct"]
         with torch.inference_mode():
@@ -210,9 +210,9 @@ def test_groups_are_trained_on_the_recorded_ids(limits, llama2_tokenizer):
     records = [
         parse_pointwise(
             {
-                "query_id": row["qid"],
+                "query_id": row["id"],
                 "query": row["query"],
-                "positive_passages": [{"docid": row["docid"], "title": row["title"], "text": row["text"]}],
+                "positive_passages": [{"docid": "positive", "title": row["title"], "text": row["text"]}],
                 "negative_passages": [{"docid": "other", "text": "another passage"}],
             },
             path="golden",

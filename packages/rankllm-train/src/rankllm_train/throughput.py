@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-
-from rankllm_train.objectives import Batch
+from collections.abc import Mapping
+from typing import Any
 
 
 class Throughput:
@@ -15,7 +15,7 @@ class Throughput:
         """Real ones, and with padding, of this process."""
         self._started = time.perf_counter()
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Mapping[str, Any]) -> None:
         """Count a training batch; it holds `lengths` and `input_ids`."""
         self.tokens = (self.tokens[0] + int(batch["lengths"].sum()), self.tokens[1] + batch["input_ids"].numel())
 

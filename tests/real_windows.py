@@ -45,22 +45,22 @@ def window_plan(*, answer):
     return ListwisePlan(card=card)
 
 
-def first_token_prompts(requests, tokenizer):
-    """The prompt of each request's window, to be read by FIRST."""
+def first_token_prompts(requests, tokenizer=None):
+    """The prompt of each request's window, to be read by FIRST; without a tokenizer, as messages for a chat server."""
     return _prompts(requests, tokenizer, window_plan(answer="first-token"))
 
 
-def text_prompts(requests, tokenizer, *, max_new_tokens):
-    """The prompt of each request's window, to be answered in free text."""
+def text_prompts(requests, tokenizer=None, *, max_new_tokens):
+    """The same, to be answered in free text."""
     prompts = _prompts(requests, tokenizer, window_plan(answer="permutation"))
     return [replace(prompt, read="text", max_new_tokens=max_new_tokens) for prompt in prompts]
 
 
 def _prompts(requests, tokenizer, plan):
-    from rankllm_infer.api import token_writer
+    from rankllm_infer.api import message_writer, token_writer
     from rankllm_infer.listwise import rerank_listwise
 
-    writer = token_writer(plan.card, tokenizer)
+    writer = message_writer(plan.card) if tokenizer is None else token_writer(plan.card, tokenizer)
     return [next(rerank_listwise(request, plan, writer))[0] for request in requests]
 
 

@@ -19,8 +19,8 @@ from real_windows import PASSAGE_WORDS, answers_of, first_token_prompts, text_pr
 pytest.importorskip("torch")
 
 NAME = "smollm2"
-START_S = 180
-"""A busy machine takes two minutes to start a server."""
+START_S = 400
+"""Half a minute is enough on an idle machine; a very busy one needs minutes to import vLLM in each process."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 def server(smollm2_path, tmp_path_factory):
     """The server's address. It is stopped when the tests are over, with every process that it started."""
     log = tmp_path_factory.mktemp("server") / "log"
-    for _ in range(3):  # its processes sometimes die while they start on a CPU
+    for _ in range(2):  # its processes sometimes die while they start on a CPU
         process, url = started(smollm2_path, log)
         try:
             if answers(process, url):
@@ -37,7 +37,7 @@ def server(smollm2_path, tmp_path_factory):
                 return
         finally:
             stop(process)
-    pytest.fail(f"vLLM's server did not start three times:\n{log.read_text(encoding='utf-8')[-2000:]}")
+    pytest.fail(f"vLLM's server did not start twice:\n{log.read_text(encoding='utf-8')[-2000:]}")
 
 
 def started(model, log):
@@ -50,7 +50,8 @@ def started(model, log):
     command += ["--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "2048"]
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+    # The engine is a process of its own all the same; this leaves out a third one for its only worker.
+    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -116,8 +117,9 @@ def on_transformers(smollm2_fp32):
 
 def test_first_reads_the_log_probabilities_of_the_same_prompt(engine, on_transformers, requests, smollm2_tokenizer):
     """Differences of log-probabilities are differences of logits, if the server's chat template gives our very ids."""
-    prompts = first_token_prompts(requests[:6], smollm2_tokenizer)
-    for ours, theirs in zip(answers_of(engine, prompts), answers_of(on_transformers, prompts), strict=True):
+    here = answers_of(engine, first_token_prompts(requests[:6]))
+    there = answers_of(on_transformers, first_token_prompts(requests[:6], smollm2_tokenizer))
+    for ours, theirs in zip(here, there, strict=True):
         told = [position for position, score in enumerate(ours.scores) if score != -math.inf]
         assert len(told) >= 5, "the server told too few identifiers to compare"
         for a, b in itertools.pairwise(told):
@@ -129,7 +131,8 @@ def test_first_reads_the_log_probabilities_of_the_same_prompt(engine, on_transfo
 def test_text_is_that_of_transformers(engine, on_transformers, requests, smollm2_tokenizer):
     """Chat generation, greedy: the same answers, and the tokens are counted by the server as here."""
     prompts = text_prompts(requests[:3], smollm2_tokenizer, max_new_tokens=16)
-    here, there = answers_of(engine, prompts), answers_of(on_transformers, prompts)
+    here = answers_of(engine, text_prompts(requests[:3], max_new_tokens=16))
+    there = answers_of(on_transformers, prompts)
     assert sum(ours.text == theirs.text for ours, theirs in zip(here, there, strict=True)) >= 2
     assert [ours.usage.prompt_tokens for ours in here] == [len(prompt.token_ids) for prompt in prompts]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -118,6 +119,28 @@ def test_rotation_does_not_take_the_best(recipe, whole, tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == [f"step_{STEPS}"]
     assert load_best(tmp_path) == whole.best
     assert weights(tmp_path / "best") == weights(whole.output_dir)
+
+
+def test_a_finished_run_can_be_gone_on_with(recipe, whole, tmp_path):
+    """With nothing left to do, and with two steps more: the best model stays in its place, and nothing is left aside."""
+    shutil.copytree(whole.output_dir, tmp_path / "run", copy_function=os.link)
+    for steps in (STEPS, STEPS + 2):
+        changed = recipe.changed({"checkpoint.output_dir": str(tmp_path / "run"), "schedule.max_steps": steps})
+        result = train(changed, resume_from="latest")
+        assert result.best == whole.best
+        assert weights(tmp_path / "run") == weights(whole.output_dir)
+        assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_later_checkpoints_are_not_left_to_mislead(recipe, whole, tmp_path):
+    """Going on from an earlier one would leave two stories in one folder: they are named, or deleted where asked."""
+    shutil.copytree(whole.output_dir, tmp_path / "run")
+    changed = recipe.changed({"checkpoint.output_dir": str(tmp_path / "run"), "schedule.max_steps": 4})
+    start = str(tmp_path / "run" / "step_2")
+    with pytest.raises(RankLLMError, match="holds step_6, which is later than step_2"):
+        train(changed, resume_from=start)
+    train(changed, resume_from=start, overwrite=True)
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step_2", "step_4"]
 
 
 class StopAt(TrainerCallback):
@@ -295,7 +318,7 @@ def test_a_model_is_linked_without_the_state_of_its_run(tmp_path):
 
 def test_a_new_run_does_not_overwrite_a_best_model_by_mistake(kept):
     """As with checkpoints: another folder, or --overwrite-output-dir."""
-    with pytest.raises(RankLLMError, match="holds best of an earlier run; use --resume-from-checkpoint latest"):
+    with pytest.raises(RankLLMError, match=r"holds best, of an earlier run; use --overwrite-output-dir to delete it, or another folder"):
         train(kept)
 
 

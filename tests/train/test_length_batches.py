@@ -14,6 +14,7 @@ from training_fakes import listwise_record, save_tiny, write_records  # noqa: E4
 from rankllm_core.errors import ConfigError  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
 from rankllm_train.length_batches import by_length_sampler  # noqa: E402
+from rankllm_train.preflight import check_by_length  # noqa: E402
 from rankllm_train.progress import Progress  # noqa: E402
 from rankllm_train.recipe import Recipe  # noqa: E402
 
@@ -90,7 +91,8 @@ def test_an_option_without_effect_is_refused(method, changes, message):
 def test_a_step_of_one_pass_is_refused():
     """There is nothing to cut."""
     with pytest.raises(ConfigError, match=r"set batch\.accumulation to 2 or more"):
-        by_length_sampler(LENGTHS, recipe_of(per_device=4, accumulation=1), share=(0, 1))
+        check_by_length(recipe_of(per_device=4, accumulation=1), processes=1)
+    check_by_length(recipe_of(per_device=4, accumulation=1), processes=2)
 
 
 @pytest.fixture(scope="module")

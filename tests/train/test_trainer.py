@@ -207,7 +207,7 @@ def test_epochs_are_numbered_from_zero_and_rotate(recipes, tmp_path):
 def test_a_folder_with_checkpoints_is_not_trained_into_by_mistake(recipes, whole):
     """Resume, overwrite, or another folder."""
     recipe = recipes["listwise"].changed({"checkpoint.output_dir": str(whole["listwise"])})
-    with pytest.raises(RankLLMError, match="holds step_6 of an earlier run; use --resume-from-checkpoint latest"):
+    with pytest.raises(RankLLMError, match="holds step_6, of an earlier run; use --resume-from-checkpoint latest"):
         train(recipe)
 
 

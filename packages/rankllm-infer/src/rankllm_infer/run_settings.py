@@ -79,7 +79,8 @@ def run_settings(model: str, options: RerankOptions, *, card: Card, requests: st
     for field in fields(RerankOptions):
         if field.name not in elsewhere:
             option = "trace" if field.name == "with_trace" else field.name.replace("_", "-")
-            settings[f"--{option}"] = getattr(options, field.name)
+            value = getattr(options, field.name)
+            settings[f"--{option}"] = list(value) if isinstance(value, tuple) else value
     return settings
 
 

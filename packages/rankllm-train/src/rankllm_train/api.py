@@ -15,6 +15,7 @@ from rankllm_train.checkpoints import find_resumable, global_step, remove, sweep
 from rankllm_train.distributed import check_resumable_here
 from rankllm_train.metrics_log import start_metrics
 from rankllm_train.preflight import (
+    check_by_length,
     check_complete,
     check_positions,
     check_precision,
@@ -79,9 +80,13 @@ def train(
     check_precision(recipe)
     check_trackers(recipe, say)
     output_dir = Path(recipe.checkpoint.output_dir)
-    resumed = find_resumable(resume_from, output_dir) if resume_from else None
     # Processes meet here. Before the model: ZeRO-3 shares it out over them while it is loaded.
     arguments = training_arguments(recipe)
+    check_by_length(recipe, processes=arguments.world_size)
+    with arguments.main_process_first(local=False):  # the others are to find what it has put right
+        if arguments.process_index == 0:
+            sweep(output_dir)
+    resumed = find_resumable(resume_from, output_dir) if resume_from else None
     doomed = earlier_results(output_dir, resumed=resumed, overwrite=overwrite)
     if resumed:
         is_deepspeed = bool(recipe.batch.deepspeed)
@@ -134,7 +139,6 @@ def _open_output(recipe: Recipe, *, resumed: Path | None, doomed: Sequence[Path]
     """Clear the output folder of what must not be taken for this run's. doomed: checkpoints to delete."""
     output_dir = Path(recipe.checkpoint.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    sweep(output_dir)
     for checkpoint in doomed:
         remove(checkpoint)
     step = global_step(resumed) if resumed else 0

@@ -65,13 +65,13 @@ def settle_best(recipe: Recipe, *, resumed: Path, step: int, say: Callable[[str]
     had come further, from a run of the same choices. It is taken along into another output folder.
     """
     output_dir = Path(recipe.checkpoint.output_dir)
-    home = output_dir if (output_dir / BEST_FOLDER).exists() else resumed.parent
+    home = output_dir if resumed.parent.resolve() == output_dir.resolve() else resumed.parent
     best = load_best(home)
     if best is None:
         return
     made_by = load_recipe(home / BEST_FOLDER / RECIPE_NAME)
     is_comparable = (made_by.data.eval, best.metric) == (recipe.data.eval, recipe.best_metric)
-    free = replace(made_by, checkpoint=recipe.checkpoint, logging=recipe.logging)
+    free = replace(made_by, checkpoint=recipe.checkpoint, logging=recipe.logging, evaluation=recipe.evaluation)
     is_of_this_run = best.step <= step or (home == output_dir and not recipe_differences(free, recipe))
     if is_comparable and is_of_this_run:
         if home != output_dir:

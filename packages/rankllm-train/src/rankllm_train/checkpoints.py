@@ -72,7 +72,8 @@ def reveal_files(written: Path, folder: Path) -> None:
             stale.unlink()
     for path in sorted(written.iterdir(), key=lambda path: path.name == CARD_NAME):
         os.replace(path, folder / path.name)
-    written.rmdir()
+    # A link to a file that is in place already is not moved by replacing it with itself.
+    shutil.rmtree(written)
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
@@ -121,9 +122,9 @@ def _is_resumable(folder: Path) -> bool:
     return global_step(folder) >= 0 and has_optimizer and (folder / CARD_NAME).exists()
 
 
-def rotate(output_dir: Path, *, keep: int) -> None:
-    """Delete the oldest checkpoints until `keep` are left; 0 keeps all."""
-    found = checkpoints(output_dir)
+def rotate(output_dir: Path, *, keep: int, newest: Path) -> None:
+    """Delete the oldest checkpoints until `keep` are left, `newest` among them; 0 keeps all."""
+    found = sorted(checkpoints(output_dir), key=lambda path: path == newest)
     for path in found[: max(0, len(found) - keep)] if keep else ():
         remove(path)
 

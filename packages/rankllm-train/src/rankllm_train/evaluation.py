@@ -88,7 +88,7 @@ def _of_batch(model: Any, objective: Objective, batch: Batch) -> Tensor:
         sums = objective.sums(kept, batch)
     counts = objective.counts(batch)
     values = [sums.tokens, sums.lists, counts.tokens, counts.lists, *_ranking(kept.out, batch, objective)]
-    return torch.stack([value.detach().double().cpu() for value in values])
+    return torch.stack([value.detach().cpu().double() for value in values])
 
 
 def _ranking(out: dict[str, Tensor], batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
@@ -108,6 +108,8 @@ def _ranking(out: dict[str, Tensor], batch: Batch, objective: Objective) -> tupl
         gains_BN[:, 0] = 1
         # The positive stands first: a model that cannot tell is not to be praised for the order we made.
         scores_BN, gains_BN = scores_BN.flip(1), gains_BN.flip(1)
+    # On the CPU, since not every device has doubles.
+    scores_BN, gains_BN = scores_BN.cpu(), gains_BN.cpu()
     return ndcg(scores_BN, gains_BN).sum(), reciprocal_rank(scores_BN, gains_BN).sum()
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
-from rankllm_core.errors import ConfigError
 from rankllm_train.recipe import Recipe
 
 
@@ -16,15 +15,10 @@ def by_length_sampler(lengths: Sequence[int], recipe: Recipe, *, share: tuple[in
     lengths: tokens of each record. share: (number of this process, number of all). The Trainer knows this sampler and
     lets it draw each epoch by its number, so a resumed run goes on in the same order. Records that are fewer at the
     end of an epoch than there are forward passes in a step are filled up from the epoch's first ones.
-    Raises ConfigError where a step is one forward pass, which leaves nothing to cut.
+    Needs two forward passes a step or more.
     """
     number, n_processes = share
     per_device, accumulation = recipe.batch.per_device, recipe.batch.accumulation
-    if accumulation * n_processes == 1:
-        raise ConfigError(
-            "batch.by_length: a step is one forward pass of one process, so nothing can be cut by length; "
-            "set batch.accumulation to 2 or more"
-        )
     return BatchRebalanceSampler(
         lengths=list(lengths),
         effective_batch_size=per_device * accumulation * n_processes,

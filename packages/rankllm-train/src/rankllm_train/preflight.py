@@ -10,7 +10,7 @@ from typing import Any
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_train.best import BEST_FOLDER
-from rankllm_train.checkpoints import checkpoints
+from rankllm_train.checkpoints import checkpoints, global_step
 from rankllm_train.recipe import RECIPE_NAME, Recipe, load_recipe, recipe_differences
 
 Say = Callable[[str], None]
@@ -99,22 +99,36 @@ def check_positions(model: Any, dataset: Any, *, recipe: Recipe) -> None:
 
 
 def earlier_results(output_dir: Path, *, resumed: Path | None, overwrite: bool) -> list[Path]:
-    """The checkpoints of an earlier run that have to go before a new one begins.
+    """The models of an earlier run that have to go before this one begins.
 
-    Raises RankLLMError where there are some and neither going on nor overwriting was asked for.
+    Raises RankLLMError where there are some and overwriting was not asked for.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise RankLLMError(f"--output-dir {output_dir}: is a file, expected a folder")
-    if resumed:
-        return []
-    best = output_dir / BEST_FOLDER
-    earlier = [*([best] if best.is_dir() else []), *checkpoints(output_dir)]
+    best, found = output_dir / BEST_FOLDER, checkpoints(output_dir)
+    if resumed is not None and resumed.parent.resolve() == output_dir.resolve():
+        step = global_step(resumed)
+        earlier = [checkpoint for checkpoint in found if global_step(checkpoint) > step]
+        what, way_out = f"which is later than {resumed.name}", "latest to go on from there"
+    else:
+        earlier = [*([best] if best.is_dir() else []), *found]
+        what, way_out = "of an earlier run", "latest to go on"
     if earlier and not overwrite:
+        go_on = f"--resume-from-checkpoint {way_out}, " if found else ""
         raise RankLLMError(
-            f"--output-dir {output_dir}: holds {earlier[-1].name} of an earlier run; use --resume-from-checkpoint "
-            "latest to go on, --overwrite-output-dir to begin anew, or another folder"
+            f"--output-dir {output_dir}: holds {earlier[-1].name}, {what}; use {go_on}--overwrite-output-dir to delete "
+            "it, or another folder"
         )
     return earlier
+
+
+def check_by_length(recipe: Recipe, *, processes: int) -> None:
+    """Raise ConfigError where records cannot be put together by length: a step is one forward pass."""
+    if recipe.batch.by_length and recipe.batch.accumulation * processes == 1:
+        raise ConfigError(
+            "batch.by_length: a step is one forward pass of one process, so nothing can be cut by length; "
+            "set batch.accumulation to 2 or more"
+        )
 
 
 def tell_changes(recipe: Recipe, *, resumed: Path, say: Say) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -45,6 +46,8 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     is_deepspeed_on_cpu = bool(deepspeed) and not has_gpu
     if is_deepspeed_on_cpu:
         join_processes_on_cpu()
+    # `accelerate launch` exports the precision of its own configuration: the recipe's is what counts.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = {"fp32": "no"}.get(recipe.model.precision, recipe.model.precision)
     arguments = TrainingArguments(
         output_dir=recipe.checkpoint.output_dir,
         per_device_train_batch_size=batch.per_device,
@@ -126,6 +129,8 @@ class RerankerTrainer(Trainer):
         self.output_dir = Path(recipe.checkpoint.output_dir)
         self.best: Best | None = None
         """The best model so far, where the recipe has it kept."""
+        self._best_is_in_checkpoint = False
+        """Whether the next checkpoint holds it."""
         self._saving_in: Path | None = None
         self._throughput = Throughput()
         super().__init__(
@@ -220,7 +225,8 @@ class RerankerTrainer(Trainer):
         value, patience = metrics[f"eval_{metric}"], self.recipe.evaluation.patience
         if self.best is None or self.best.is_beaten_by(value):
             self.best = Best(step=step, metric=metric, value=value)
-            if not self.control.should_save:  # else it is in the checkpoint that follows
+            self._best_is_in_checkpoint = self.control.should_save  # the one that follows
+            if not self._best_is_in_checkpoint:
                 self._keep_best(None)
         elif patience and evaluations_since(self.best, self.state.log_history) >= patience:
             self.control.should_training_stop = True
@@ -276,9 +282,11 @@ class RerankerTrainer(Trainer):
             self._complete(written)
             reveal(written, self.output_dir / name)
             folder.rmdir()
-            rotate(self.output_dir, keep=self.recipe.checkpoint.keep)
-        if self.best is not None and self.best.step == self.state.global_step:
+        if self._best_is_in_checkpoint:
+            self._best_is_in_checkpoint = False
             self._keep_best(self.output_dir / name)
+        if self.args.should_save:
+            rotate(self.output_dir, keep=self.recipe.checkpoint.keep, newest=self.output_dir / name)
         self.accelerator.wait_for_everyone()
 
     def _complete(self, folder: Path) -> None:

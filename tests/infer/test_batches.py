@@ -54,6 +54,14 @@ def test_a_prefix_that_saves_less_than_it_costs_is_no_reason():
     assert taken(queue(prompts)) == [((0, 1), 0)]
 
 
+def test_small_groups_are_not_worth_batches_of_their_own():
+    """Nine queries of two pairs: two are less than a quarter of twelve, and no less than a quarter of the last six."""
+    prompts = [prompt([query, query, *range(10, 20)], n_shared=2) for query in range(9) for _ in range(2)]
+    batches = taken(queue(prompts, max_prompts=12))
+    assert [(len(tickets), n_shared) for tickets, n_shared in batches] == [(12, 0), (2, 2), (2, 2), (2, 2)]
+    assert {n_shared for _, n_shared in taken(queue(prompts, max_prompts=8))} == {2}
+
+
 def test_a_prefix_of_one_prompt_is_not_shared():
     """There is nobody to share it with."""
     assert taken(queue([prompt(range(4), n_shared=4)])) == [((0,), 0)]

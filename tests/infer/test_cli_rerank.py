@@ -266,7 +266,7 @@ def test_no_candidate_and_one_candidate_are_rankings(tmp_path, rankllm, oracle, 
     run, out = tmp_path / "out.trec", tmp_path / "out.jsonl"
     done = rankllm("rerank", *oracle, *options, "--requests", requests, "--output", run, "--output-jsonl", out)
     assert done.code == 0
-    assert "Without candidates: 1 query (none)" in done.err
+    assert "Without candidates: 1 query ('none')" in done.err
     assert order(out) == {"none": [], "one": ["d1"], "two": ["d2", "d1"]}
     assert [line.split()[0] for line in run.read_text(encoding="utf-8").splitlines()] == ["one", "two", "two"]
 

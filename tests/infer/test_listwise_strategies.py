@@ -259,3 +259,22 @@ def test_a_plan_that_cannot_be_is_refused(options, message):
     """Before anything is asked."""
     with pytest.raises(ConfigError, match=message):
         make_plan(**options)
+
+
+def test_what_no_answer_ranks_keeps_its_order_whatever_was_drawn():
+    """Answers name the last two of six alone, however they are shown: the other four stay as they were."""
+
+    def best_two(prompt):
+        labels = {text: label for label, text in shown(prompt)}
+        return Answer(text=f"[{labels['d5']}] > [{labels['d4']}]")
+
+    result, _ = rerank_one(best_two, 6, make_plan(permutations=4, size=6, stride=6))
+    assert docids(result) == ["d5", "d4", "d0", "d1", "d2", "d3"]
+
+
+@pytest.mark.parametrize("strategy", ["top-down", "tournament"])
+def test_a_strategy_gets_the_places_it_builds_on(strategy):
+    """Half a window of twenty, or what was asked for: fewer would be prompt order taken for judgement."""
+    with pytest.raises(ConfigError, match=r"--decode-top-k 9: --strategy .* needs the first 10 of a window"):
+        make_plan(strategy=strategy, decode_top_k=9, free_decoding=False)
+    make_plan(strategy=strategy, decode_top_k=9, rank_top_k=9, free_decoding=False)

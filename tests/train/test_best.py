@@ -122,7 +122,7 @@ def test_rotation_does_not_take_the_best(recipe, whole, tmp_path):
 
 
 def test_a_finished_run_can_be_gone_on_with(recipe, whole, tmp_path):
-    """With nothing left to do, and with two steps more: the best model stays in its place, and nothing is left aside."""
+    """With nothing left to do, and with two steps more: the best model stays, and nothing is left aside."""
     shutil.copytree(whole.output_dir, tmp_path / "run", copy_function=os.link)
     for steps in (STEPS, STEPS + 2):
         changed = recipe.changed({"checkpoint.output_dir": str(tmp_path / "run"), "schedule.max_steps": steps})

@@ -22,7 +22,7 @@ def decodes_freely(card: ListwiseCard, options: RerankOptions) -> bool:
     Raises ConfigError where only the top of a window is to be decoded, which free decoding cannot do.
     """
     system = card.template.system_message if options.system_message is None else options.system_message
-    reasons_first = card.template.reasons_first or "<answer>" in (system or "")
+    reasons_first = "<answer>" in f"{system or ''} {card.template.suffix or ''}"
     if reasons_first and options.decode_top_k is not None:
         raise ConfigError(
             f"--decode-top-k has no effect with template {card.template.name}, whose answers begin with reasoning; "

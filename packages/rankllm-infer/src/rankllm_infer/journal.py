@@ -215,6 +215,8 @@ class Journal:
             if not _HEAD.startswith(first[: len(_HEAD)]):
                 raise RankLLMError(f"{self.path}: no journal of this version; --overwrite begins a new one")
             if (header := _object(first)) is None:
+                if stream.read(1):
+                    raise RankLLMError(f"{self.path}: damaged in its first line; begin anew with --overwrite")
                 return  # Empty, or killed while it was begun.
             self.settings, self.outputs = header["settings"], frozenset(header["outputs"])
             self._end = stream.tell()

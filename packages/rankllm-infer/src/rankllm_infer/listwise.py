@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from rankllm_core.answers import read_answer
+from rankllm_core.answers import ReadAnswer, read_answer
 from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.identifiers import identifiers
@@ -18,7 +18,7 @@ from rankllm_core.types import Candidate, Request, Result, Status, Usage, Window
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.fit import ContextTooSmallError, fit_window
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
-from rankllm_infer.strategies import Strategy, Window, choose_strategy, consensus
+from rankllm_infer.strategies import TOP_K_STRATEGIES, Strategy, Window, choose_strategy, consensus
 
 Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
 """Yields prompts that may run together, is sent their answers in the same order, returns the result."""
@@ -67,6 +67,13 @@ class ListwisePlan:
             raise ConfigError(
                 f"decode_top_k: expected at least 1, and answers held to permutations, found {self.decode_top_k}"
             )
+        if self.decode_top_k is not None and self.strategy in TOP_K_STRATEGIES:
+            wanted = self.rank_top_k or max(1, self.card.window_size // 2)
+            if self.decode_top_k < wanted:
+                raise ConfigError(
+                    f"--decode-top-k {self.decode_top_k}: --strategy {self.strategy} needs the first {wanted} of a "
+                    "window; use a larger --decode-top-k or a smaller --rank-top-k"
+                )
         if not self.short_windows and self.strategy != "sliding":
             raise ConfigError(f"--no-variable-passages has no effect with --strategy {self.strategy}; leave it out")
         self.choose_strategy()
@@ -123,10 +130,11 @@ class _ListwiseFlow:
         votes: dict[Window, list[tuple[int, ...]]] = {window: [] for window in windows}
         for (window, view), prompt, answer in zip(views, prompts, answers, strict=True):
             start = window.start if view == window.shown else None
-            order, status = self._take(answer, prompt, [candidates[position] for position in view], start)
-            # An answer without a ranking is no vote: the order that it falls back to was drawn by lot.
-            if status != "fallback":
-                votes[window].append(tuple(view[place] for place in order))
+            order, n_told = self._take(answer, prompt, [candidates[position] for position in view], start)
+            # What an answer does not rank is no vote: the order in which it was shown may be drawn by lot.
+            ranked = [view[place] for place in order]
+            if n_told:
+                votes[window].append((*ranked[:n_told], *sorted(ranked[n_told:], key=window.shown.index)))
         return tuple(consensus(votes[window]) if votes[window] else window.shown for window in windows)
 
     def _views(self, window: Window) -> list[tuple[int, ...]]:
@@ -141,9 +149,10 @@ class _ListwiseFlow:
 
     def _take(
         self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], start: int | None
-    ) -> tuple[tuple[int, ...], Status]:
-        """Read one answer and keep account of it."""
-        order, status, defects = self._read(answer, prompt.identifiers, candidates)
+    ) -> tuple[tuple[int, ...], int]:
+        """Read one answer and keep account of it. The order, and how many of its first places the model decided."""
+        read = self._read(answer, prompt.identifiers, candidates)
+        order, status, defects = read.order, read.status, read.defects
         self.usage += answer.usage
         self.statuses.append(status)
         where = f"call {len(self.statuses)}" if start is None else f"ranks {start + 1}-{start + len(candidates)}"
@@ -162,7 +171,7 @@ class _ListwiseFlow:
                     usage=answer.usage,
                 )
             )
-        return order, status
+        return order, read.n_ranked if self.plan.decode_top_k is None else min(read.n_ranked, self.plan.decode_top_k)
 
     def _prompt(self, candidates: Sequence[Candidate]) -> Prompt:
         card = self.plan.card
@@ -230,17 +239,15 @@ class _ListwiseFlow:
             self.texts[candidate.docid] = first_words(text, self.plan.card.max_passage_words)
         return self.texts[candidate.docid]
 
-    def _read(
-        self, answer: Answer, labels: Sequence[str], candidates: Sequence[Candidate]
-    ) -> tuple[tuple[int, ...], Status, tuple[str, ...]]:
+    def _read(self, answer: Answer, labels: Sequence[str], candidates: Sequence[Candidate]) -> ReadAnswer:
         if self.plan.card.answer == "permutation":
-            read = read_answer(answer.text, labels)
-            return read.order, read.status, read.defects
+            return read_answer(answer.text, labels)
         order, defects = order_by_score(answer.scores, labels, [candidate.docid for candidate in candidates])
         for candidate, score in zip(candidates, answer.scores, strict=True):
             if score != -math.inf:
                 self.scores[candidate.docid] = score
-        return order, "repaired" if defects else "ok", defects
+        n_ranked = len(order) - len(defects)
+        return ReadAnswer(order=order, status="repaired" if defects else "ok", defects=defects, n_ranked=n_ranked)
 
     def result(self, order: Sequence[Candidate]) -> Result:
         """The request's result: scores n - rank + 1, which strictly fall."""

@@ -122,6 +122,8 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
 
 def _sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
     """The prompts, told how many ids they all begin with: the instruction and the query, as a rule."""
+    if len(prompts) < 2:
+        return tuple(prompts)
     # What the first and the last in lexicographic order share, all between them share.
     first, last = (edge(prompt.token_ids for prompt in prompts) for edge in (min, max))
     differ = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)

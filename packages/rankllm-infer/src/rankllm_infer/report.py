@@ -11,6 +11,7 @@ from rankllm_core.records import result_to_dict
 from rankllm_core.text import passage_text
 from rankllm_core.types import Request, Result
 from rankllm_infer.outputs import Summary
+from rankllm_infer.wording import count, examples
 
 _SHOWN_FAILURES = 5
 
@@ -45,14 +46,14 @@ def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) ->
     usage = summary.usage
     statuses = ", ".join(f"{name} {summary.statuses[name]}" for name in _ORDER if name in summary.statuses)
     lines = [
-        f"{_queries(summary.n_queries)} in {seconds:.1f} s: {statuses or 'none'}; {usage.calls:,} model calls, "
+        f"{count(summary.n_queries, 'query')} in {seconds:.1f} s: {statuses or 'none'}; {usage.calls:,} model calls, "
         f"{usage.prompt_tokens:,} prompt tokens, {usage.completion_tokens:,} generated; "
         f"{usage.rounds / max(1, summary.n_queries):.1f} rounds a query"
     ]
     if summary.empty_qids:
-        lines.append(f"Without candidates: {_queries(len(summary.empty_qids))} ({_first(summary.empty_qids)})")
+        lines.append(f"Without candidates: {count(len(summary.empty_qids), 'query')} ({examples(summary.empty_qids)})")
     if summary.failures:
-        lines.append(f"Failed, and in no output: {_queries(len(summary.failures))}")
+        lines.append(f"Failed, and in no output: {count(len(summary.failures), 'query')}")
         lines += [f"  {reason}" for reason in list(summary.failures.values())[:_SHOWN_FAILURES]]
         if others := list(summary.failures)[_SHOWN_FAILURES:]:
             lines.append(f"  and {len(others)} more: {', '.join(others)}")
@@ -65,11 +66,3 @@ def printable(text: str) -> str:
 
 
 _ORDER = ("ok", "repaired", "fallback", "failed")
-
-
-def _queries(number: int) -> str:
-    return f"{number:,} {'query' if number == 1 else 'queries'}"
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

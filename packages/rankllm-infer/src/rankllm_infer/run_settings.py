@@ -17,7 +17,7 @@ from rankllm_core.records import request_to_dict
 from rankllm_core.types import Request
 from rankllm_infer import __version__
 from rankllm_infer.engines.hub import adapter_config, base_folder, locate_model
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.settings import RerankOptions, option_of
 
 _NOT_RESULTS = ("api_key", "timeout_s", "concurrency")
 _IN_THE_CARD = (
@@ -32,11 +32,10 @@ _IN_THE_CARD = (
     "q_max_len",
     "p_max_len",
 )
+"""The card is compared by itself, with these options over it."""
 _FOUND_WHEN_LOADED = ("dtype", "device")
 _OF_THE_MODEL = ("base_url", "base_model", "few_shot_file")
-"""Their contents count, not their names."""
-
-# The card is compared by itself, with the options over it.
+"""Compared as the server's address, and by their contents, not their names."""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SMALL_FILES = (".json", ".model", ".jinja", "vocab.txt", "merges.txt")
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
@@ -78,9 +77,10 @@ def run_settings(model: str, options: RerankOptions, *, card: Card, requests: st
     elsewhere = {*_NOT_RESULTS, *_IN_THE_CARD, *_FOUND_WHEN_LOADED, *_OF_THE_MODEL}
     for field in fields(RerankOptions):
         if field.name not in elsewhere:
-            option = "trace" if field.name == "with_trace" else field.name.replace("_", "-")
             value = getattr(options, field.name)
-            settings[f"--{option}"] = list(value) if isinstance(value, tuple) else value
+            settings["--trace" if field.name == "with_trace" else option_of(field.name)] = (
+                list(value) if isinstance(value, tuple) else value
+            )
     return settings
 
 

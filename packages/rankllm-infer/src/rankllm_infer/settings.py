@@ -244,12 +244,18 @@ _SPELLED = {"timeout_s": "timeout", "vllm_args": "vllm_arg"}
 """Options whose name on the command line is not that of their field."""
 
 
+def option_of(name: str) -> str:
+    """What a field of `RerankOptions` is called on the command line."""
+    return "--" + _SPELLED.get(name, name).replace("_", "-")
+
+
 def _refuse(options: RerankOptions, names: tuple[str, ...], *, why: str) -> None:
     """An option without effect is an error, not a silence."""
     defaults = {f.name: f.default for f in fields(RerankOptions)}
     for name in names:
         if (value := getattr(options, name)) != defaults[name]:
-            option = ("--no-" if value is False else "--") + _SPELLED.get(name, name).replace("_", "-")
+            option = option_of(name)
+            option = option.replace("--", "--no-") if value is False else option
             raise ConfigError(f"{option} has no effect {why}; leave it out")
 
 

@@ -10,9 +10,9 @@ N_EXAMPLES = 5
 
 
 def count(number: int, noun: str) -> str:
-    """`1 query`, `2 queries`."""
+    """`1 query`, `2,000 queries`."""
     plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
-    return f"{number} {noun if number == 1 else plural}"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def examples(ids: Iterable[str]) -> str:

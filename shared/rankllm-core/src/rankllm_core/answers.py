@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import ascii_uppercase
 
 from rankllm_core.answer_chains import Chain, find_chains, list_bare, rankings
@@ -41,6 +41,8 @@ class ReadAnswer:
     """`ok`, `repaired` or `fallback`, as `read_answer` says."""
     defects: tuple[str, ...]
     """What was wrong, for people. Empty exactly when the status is `ok`."""
+    n_ranked: int = field(default=0, compare=False)
+    """How many of the first places the answer gave; the others follow in prompt order."""
 
 
 def parse_permutation(text: str, labels: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -82,8 +84,9 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     defects = describe_defects(best, others, tokens=tokens, labels=labels, text=region)
     if best.known:
         position_of = {label: position for position, label in enumerate(labels)}
-        order = tuple(position_of[name] for name in dict.fromkeys((*best.known_names(), *labels)))
-        return ReadAnswer(order=order, status="repaired" if defects else "ok", defects=defects)
+        named = dict.fromkeys(best.known_names())
+        order = tuple(position_of[name] for name in dict.fromkeys((*named, *labels)))
+        return ReadAnswer(order=order, status="repaired" if defects else "ok", defects=defects, n_ranked=len(named))
     if is_cut_off:
         defects = (_CUT_OFF,)
     elif _is_other_kind(region, kind):

@@ -162,7 +162,7 @@ class ListwiseTemplate:
     def answer_form(self) -> AnswerForm:
         """What stands around the identifiers in the answer that it asks for."""
         if "PASSAGE{rank}" in self.body:
-            return AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]")
+            return _PASSAGES
         if "[rankstart]" in (self.suffix or ""):
             return AnswerForm(opening="[rankstart] [", link="] > [", closing="] [rankend]")
         return CHAIN
@@ -236,6 +236,7 @@ class PointwiseTemplate:
 
 Template = ListwiseTemplate | PointwiseTemplate
 
+_PASSAGES = AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]")
 _MULTITURN_NAMES = {"prefix": "prefix_user", "body": "body_user", "suffix": "suffix_user"}
 
 
@@ -297,7 +298,7 @@ def _given(template: Template) -> dict[str, object]:
 
 
 def _passage_ids(labels: Sequence[str]) -> str:
-    return AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]").write(labels)
+    return _PASSAGES.write(labels)
 
 
 def _fields(text: str) -> set[str]:

@@ -169,6 +169,7 @@ def _find_request(path: Path, qid: str | None) -> Request:
 def _render(request: Request, options: RerankOptions, model: str | None) -> _Rendered:
     """The first prompt of the flow that `rerank` runs, and what it shows."""
     from rankllm_core.card import PointwiseCard
+    from rankllm_infer.decoding import check_decoding, decodes_freely
     from rankllm_infer.listwise import ListwisePlan, rerank_listwise
     from rankllm_infer.pointwise import PointwisePlan, rerank_pointwise
     from rankllm_infer.windows import WindowSchedule
@@ -179,7 +180,14 @@ def _render(request: Request, options: RerankOptions, model: str | None) -> _Ren
         flow = rerank_pointwise(request, PointwisePlan(card=card, top_k_candidates=1), writer)
         start, end = 0, 1
     else:
-        plan = ListwisePlan(card=card, top_k_candidates=options.top_k_candidates, system_message=options.system_message)
+        plan = ListwisePlan(
+            card=card,
+            top_k_candidates=options.top_k_candidates,
+            system_message=options.system_message,
+            free_decoding=model is None or decodes_freely(card, options),
+        )
+        if model is not None:
+            plan, _ = check_decoding(plan, writer)
         flow = rerank_listwise(request, plan, writer)
         n = len(request.candidates[: options.top_k_candidates])
         schedule = WindowSchedule(size=card.window_size, stride=card.stride)
@@ -286,7 +294,12 @@ def _about(rendered: _Rendered) -> str:
     )
 
 
-_READS = {"text": "the generated ranking", "first-token": "the logits of the next token", "head": "the score head"}
+_READS = {
+    "text": "the generated ranking",
+    "permutation": "the ranking that is generated of its identifiers alone",
+    "first-token": "the logits of the next token",
+    "head": "the score head",
+}
 
 
 def _shown(prompt: Prompt) -> str:

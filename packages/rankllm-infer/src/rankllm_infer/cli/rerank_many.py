@@ -146,7 +146,7 @@ def _compute(run: Run, journal: Journal, requests: Iterable[Request], model: str
         run.is_under_way = True
         return
     with load_model(model, options) as reranker:
-        in_the_way = [path for path in run.files.paths() if path.exists()]
+        in_the_way = [path for path in run.files.paths() if path.exists()] if run.overwrite else []
         journal.begin(settings | {"--device and --dtype": reranker.placement}, outputs=in_the_way)
         run.is_under_way = True
         with counter("rerank", unit="query", total=len(run.qids)) as show:

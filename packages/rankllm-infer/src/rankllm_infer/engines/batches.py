@@ -10,6 +10,8 @@ from rankllm_infer.engines import Prompt
 
 _WORTH_SHARING = 1 / 20
 """A prefix of less than this share of the longest prompt saves less than what its own forward pass costs."""
+_WELL_FILLED = 1 / 4
+"""A batch of one prefix that is less full than this is too small for what it saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +71,20 @@ class BatchQueue:
         first = self._waiting[-1][1]
         max_tokens = self._limits.max_tokens
         room = max(1, min(self._limits.max_prompts, max_tokens // max(1, positions(first))))
-        places = self._places(first, room)
-        shares = len(places) > 1 and _is_worth_sharing(first)
+        shares = _is_worth_sharing(first)
+        places = self._places(first, room, shares=shares)
+        if shares and len(places) < _WELL_FILLED * min(room, len(self._waiting)):
+            shares, places = False, self._places(first, room, shares=False)
         batch = [self._waiting[place] for place in places]
         for place in places:  # from the end: what is left keeps its place
             del self._waiting[place]
         tickets, prompts = zip(*batch, strict=True)
-        return Batch(tickets=tickets, prompts=prompts, n_shared=_n_shared(prompts) if shares else 0)
+        return Batch(tickets=tickets, prompts=prompts, n_shared=_n_shared(prompts) if shares and len(places) > 1 else 0)
 
-    def _places(self, first: Prompt, room: int) -> list[int]:
-        """Places in the list, falling."""
+    def _places(self, first: Prompt, room: int, *, shares: bool) -> list[int]:
+        """Places in the list, falling. shares: only those with the first one's prefix."""
         places: list[int] = []
-        prefix = first.token_ids[: first.n_shared] if _is_worth_sharing(first) else None
+        prefix = first.token_ids[: first.n_shared] if shares else None
         for place in range(len(self._waiting) - 1, -1, -1):
             prompt = self._waiting[place][1]
             if len(places) == room:

@@ -1,8 +1,8 @@
 """Runs models with transformers, on a CPU or GPUs.
 
-Batches are sorted by length under a token budget. Every read but generation is one forward pass whose output layer runs
-at the last real position only. Prompts are padded on the right: what follows a causal model's last real token cannot
-change it, so no attention mask is needed and a score does not depend on what else is in the batch.
+Batches are sorted by length under a token budget. A read of scores is one forward pass whose output layer runs at the
+last real position only. Prompts are padded on the right: what follows a causal model's last real token cannot change
+it, so no attention mask is needed, and scores differ from batch to batch by rounding alone.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TransformersEngine:
 
     def submit(self, ticket: int, prompt: Prompt) -> None:
         """Queue a prompt."""
-        self._queue.add(ticket, prompt)
+        self._queue.add(ticket, prompt if self._can_share else replace(prompt, n_shared=0))
 
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
         """Run the next batch: the longest prompt waiting and those nearest to it in length."""
@@ -174,7 +174,7 @@ class TransformersEngine:
 
     def _inputs(self, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
         """What the model is given, padded on the right, and last_B: each prompt's last real place in it."""
-        n_shared = batch.n_shared if self._can_share else 0
+        n_shared = batch.n_shared
         rows = [prompt.token_ids[n_shared:] for prompt in batch.prompts]
         longest = max(map(len, rows))
         ids_BT = torch.tensor([[*ids] + [self._pad] * (longest - len(ids)) for ids in rows], device=self._device)

@@ -130,7 +130,7 @@ def test_groups_are_learnt_by_heart(tiny, smollm2_tokenizer, name, lora):
     batch = pointwise_batch(smollm2_tokenizer, teacher=name != "cross-entropy")
     model = fresh(tiny, "sequence-classification", **lora)
     objective = PointwiseObjective(name=name, group_size=4)
-    first, last = fit(objective, model, batch, steps=150, rate=3e-3 if lora else 1e-2)
+    first, last = fit(objective, model, batch, steps=300 if lora else 150, rate=3e-3 if lora else 1e-2)
     assert last.total < 0.02 * max(first.total, 1.0)
     with torch.no_grad():
         scores = model(input_ids=batch["input_ids"], read_positions=batch["read_positions"])["scores"].view(2, 4)

@@ -269,20 +269,16 @@ def test_padding_and_speed_are_counted_by_hand(tiny, tmp_path):
 
 
 def test_throughput_counts_real_tokens_over_the_time_of_training():
-    """1,200 of them, in the time since the last reading without what was spent on measuring."""
-    import time
-
+    """1,200 of them in half a second: 0.75 since the last reading, without 0.25 that went into measuring."""
     from rankllm_train.throughput import Throughput
 
-    throughput = Throughput()
+    seconds = iter((100.0, 100.75))
+    throughput = Throughput(lambda: next(seconds))
     throughput.add({"lengths": torch.tensor([700, 500]), "input_ids": torch.zeros(2, 700)})
     assert throughput.tokens == (1200, 1400)
-    started = time.perf_counter()
-    time.sleep(0.3)
-    throughput.pause(0.2)
+    throughput.pause(0.25)
     read = throughput.read(1200, 1400)
-    elapsed = time.perf_counter() - started - 0.2
-    assert read["tokens_per_s"] == pytest.approx(1200 / elapsed, rel=0.05)
+    assert (read["tokens"], read["tokens_per_s"]) == (1200, 2400.0)
     assert read["padding"] == pytest.approx(1 - 1200 / 1400, abs=1e-4)
     assert throughput.tokens == (0, 0)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
 class Throughput:
-    """Counts tokens since the last reading."""
+    """Counts tokens since the last reading. clock: seconds, from any beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.tokens = (0, 0)
         """Real ones, and with padding, of this process."""
-        self._started = time.perf_counter()
+        self._started = clock()
 
     def add(self, batch: Mapping[str, Any]) -> None:
         """Count a training batch; it holds `lengths` and `input_ids`."""
@@ -25,7 +26,8 @@ class Throughput:
 
     def read(self, real: float, computed: float) -> dict[str, float]:
         """`tokens` and `tokens_per_s` (real ones), `padding` (a share), and begin anew. real, computed: of all."""
-        elapsed = max(time.perf_counter() - self._started, 1e-9)
-        self._started, self.tokens = time.perf_counter(), (0, 0)
+        now = self._clock()
+        elapsed = max(now - self._started, 1e-9)
+        self._started, self.tokens = now, (0, 0)
         padding = round(1 - real / max(1, computed), 4)
         return {"tokens": real, "tokens_per_s": round(real / elapsed, 1), "padding": padding}

@@ -78,11 +78,11 @@ def test_listwise_ids_in_training_are_those_at_inference(tiny, smollm2_tokenizer
         assert prompt.token_ids == tuple(example.token_ids[:n])
 
 
-@pytest.mark.parametrize("template", ["rankllama", "rankllama-v2", "yes_no"])
+@pytest.mark.parametrize("template", ["rankllama", "rankllama-v2", "yes_no", "yes_no_query_last"])
 def test_pointwise_ids_in_training_are_those_at_inference(tiny, smollm2_tokenizer, tmp_path, template):
     """All pairs of a group."""
     path = write_records(tmp_path / "p.jsonl", [pointwise_record(i) for i in range(2)])
-    head = "yes-no" if template == "yes_no" else "sequence-classification"
+    head = "yes-no" if template.startswith("yes_no") else "sequence-classification"
     changes = {"method": "pointwise", "data.group_size": 4, "prompt.template": template, "prompt.head": head}
     data = prepare(recipe_for(tiny, path, tmp_path / "o", **changes), smollm2_tokenizer)
     assert isinstance(data.card, PointwiseCard)

@@ -34,6 +34,17 @@ class Judged(NamedTuple):
     positives: Sequence[str]
     negatives: Sequence[str]
     """In the order of the run; then answers to other queries."""
+    ranked: Sequence[str]
+    """All candidates, in the order of the run."""
+
+
+class WindowRule(NamedTuple):
+    """How a listwise record is made."""
+
+    size: int
+    max_words: int
+    shuffle: bool
+    seed: int
 
 
 @click.command()
@@ -48,6 +59,7 @@ class Judged(NamedTuple):
 @click.option("--random-negatives", default=10, show_default=True, help="Answers to other queries.")
 @click.option("--window", default=5, show_default=True, help="Passages of a listwise record, one of them relevant.")
 @click.option("--max-passage-words", default=30, show_default=True, help="Of listwise records.")
+@click.option("--shuffle/--no-shuffle", default=False, help="Windows in no order, in place of the run's.")
 @click.option("--seed", default=1, show_default=True, help="Of which negatives are in a window, and of their order.")
 def main(
     queries: str,
@@ -61,11 +73,13 @@ def main(
     random_negatives: int,
     window: int,
     max_passage_words: int,
+    shuffle: bool,
     seed: int,
 ) -> None:
     """Write OUTPUT_DIR/pointwise.jsonl and OUTPUT_DIR/listwise.jsonl."""
     if window - 1 > run_negatives + random_negatives:
         raise click.ClickException(f"--window {window}: needs {window - 1} negatives; ask for more of them")
+    windows = WindowRule(size=window, max_words=max_passage_words, shuffle=shuffle, seed=seed)
     usable = judged_queries(queries, qrels, run, n_negatives=run_negatives)
     chosen = list(islice(usable, skip_queries, skip_queries + max_queries))
     chosen = with_random_negatives(chosen, n=random_negatives, seed=seed)
@@ -77,8 +91,7 @@ def main(
     with write_text(output_dir / "pointwise.jsonl") as pointwise, write_text(output_dir / "listwise.jsonl") as listwise:
         for judged in chosen:
             pointwise.write(dumps(pointwise_record(judged, docs)) + "\n")
-            record = listwise_record(judged, docs, size=window, max_words=max_passage_words, seed=seed)
-            listwise.write(dumps(record) + "\n")
+            listwise.write(dumps(listwise_record(judged, docs, windows)) + "\n")
     click.echo(f"{len(chosen)} queries: {output_dir}/pointwise.jsonl, {output_dir}/listwise.jsonl")
 
 
@@ -87,9 +100,10 @@ def judged_queries(queries: str, qrels: str, run: str, *, n_negatives: int) -> I
     grades, ranked = read_qrels(qrels), read_run(run)
     for qid, query in read_queries(queries).items():
         positives = [docid for docid, grade in grades.get(qid, {}).items() if grade > 0]
-        others = [docid for docid, _ in trec_order(ranked.get(qid, [])) if docid not in positives]
+        candidates = [docid for docid, _ in trec_order(ranked.get(qid, []))]
+        others = [docid for docid in candidates if docid not in positives]
         if positives and len(others) >= n_negatives:
-            yield Judged(qid, query, positives, others[:n_negatives])
+            yield Judged(qid, query, positives, others[:n_negatives], candidates)
 
 
 def with_random_negatives(chosen: Sequence[Judged], *, n: int, seed: int) -> list[Judged]:
@@ -119,20 +133,22 @@ def pointwise_record(judged: Judged, docs: Mapping[str, Mapping[str, object]]) -
     }
 
 
-def listwise_record(
-    judged: Judged, docs: Mapping[str, Mapping[str, object]], *, size: int, max_words: int, seed: int
-) -> dict[str, object]:
-    """A record in RankZephyr's layout: a shuffled window. Its target: the relevant one, then the others in their order."""
-    draw = random.Random(f"{seed}/{judged.qid}")
+def listwise_record(judged: Judged, docs: Mapping[str, Mapping[str, object]], rule: WindowRule) -> dict[str, object]:
+    """A record in RankZephyr's layout. Its target: the relevant one, then the others in the order they came in."""
+    draw = random.Random(f"{rule.seed}/{judged.qid}")
     positive = draw.choice(judged.positives)
-    others = [judged.negatives[i] for i in sorted(draw.sample(range(len(judged.negatives)), size - 1))]
+    others = [judged.negatives[i] for i in sorted(draw.sample(range(len(judged.negatives)), rule.size - 1))]
     order = [positive, *others]
-    shown = draw.sample(order, size)
-    labels = identifiers("numeric", size)
+    # As inference shows them; what the run lacks stands behind it.
+    place = {docid: rank for rank, docid in enumerate(judged.ranked)}
+    shown = sorted(order, key=lambda docid: place.get(docid, len(place)))
+    if rule.shuffle:
+        draw.shuffle(shown)
+    labels = identifiers("numeric", rule.size)
     template = load_template("rank_zephyr")
     if not isinstance(template, ListwiseTemplate):
         raise TypeError(f"template {template.name} is not a listwise one")
-    texts = [defuse_identifiers(first_words(passage_text(docs[docid]), max_words)) for docid in shown]
+    texts = [defuse_identifiers(first_words(passage_text(docs[docid]), rule.max_words)) for docid in shown]
     system, human = template.render(defuse_identifiers(judged.query), texts, labels=labels)
     name_of = dict(zip(shown, labels, strict=True))
     turns = {

@@ -188,7 +188,7 @@ def test_patience_ends_a_run_after_so_many_worse_measurements(recipe, whole, tmp
 
 
 def test_rankings_are_judged_by_ndcg_unless_told_otherwise(recipe):
-    """High is good there; the generation objective gives no scores and is judged by its loss."""
+    """High is good there; the generation objective is judged by its loss."""
     listwise = Recipe().changed({"data.eval": "d"})
     assert listwise.changed({"objective.name": "combined"}).best_metric == "ndcg@10"
     assert listwise.changed({"objective.name": "generation"}).best_metric == "loss"
@@ -346,18 +346,18 @@ def test_choices_that_do_nothing_are_refused(recipe, tmp_path, changes, message)
 
 
 @pytest.mark.parametrize(
-    ("objective", "n", "message"),
+    ("objective", "kind", "n", "message"),
     [
-        ("generation", 3, "ndcg@10 needs scores, which the generation objective does not give"),
-        ("ranking", 1, "no list of two passages or more, so ndcg@10 cannot be measured"),
+        ("generation", "numeric", 11, "ndcg@10 is read from the identifiers' logits"),
+        ("ranking", "alpha", 1, "no list of two passages or more, so ndcg@10 cannot be measured"),
     ],
 )
-def test_an_order_that_cannot_be_measured_is_told_before_the_first_step(tiny, tmp_path, objective, n, message):
-    """The metric wants scores, or lists with something to order."""
+def test_an_order_that_cannot_be_measured_is_told_before_the_first_step(tiny, tmp_path, objective, kind, n, message):
+    """The metric wants identifiers of one token each (SmolLM2 writes 10 in two), and lists with something to order."""
     changes = {
         "model.name_or_path": tiny,
-        "data.train": write_records(tmp_path / "d.jsonl", [listwise_record(0)]),
-        "data.eval": write_records(tmp_path / "dev.jsonl", [listwise_record(0, n=n)]),
+        "data.train": write_records(tmp_path / "d.jsonl", [listwise_record(0, kind=kind)]),
+        "data.eval": write_records(tmp_path / "dev.jsonl", [listwise_record(0, n=n, kind=kind)]),
         "evaluation.metric": "ndcg@10",
         "objective.name": objective,
         "checkpoint.output_dir": str(tmp_path / "out"),

@@ -85,4 +85,25 @@ def test_measuring_does_not_disturb_training(tiny, tmp_path, objective):
     measured = entries(tmp_path / "b", "eval_loss")
     assert [entry["step"] for entry in measured] == [2, 4]
     assert measured[1]["eval_loss"] == pytest.approx(loss_of(base, tmp_path / "b"), rel=1e-5)
-    assert ("eval_ndcg@10" in measured[0]) == (objective != "generation")
+    assert "eval_ndcg@10" in measured[0]
+
+
+def test_generation_is_measured_by_the_order_that_its_first_token_gives(tiny, tmp_path):
+    """As FIRST reads it: the ranking objective's measures, of the same weights. Not where 10 is two tokens."""
+    path = write_records(tmp_path / "d.jsonl", [listwise_record(i) for i in range(4)])
+    long = write_records(tmp_path / "long.jsonl", [listwise_record(0, n=10, kind="numeric")])
+    base = {
+        "model.name_or_path": tiny,
+        "optim.learning_rate": 1e-12,
+        "schedule.max_steps": 1,
+        "checkpoint.every": "none",
+    }
+    found = {}
+    for objective, data in (("generation", path), ("ranking", path), ("generation", long)):
+        changes = {"objective.name": objective, "data.train": data, "data.eval": data, "prompt.context_tokens": 1024}
+        out = tmp_path / f"{objective}{data == long}"
+        train(Recipe().changed(base | changes | {"model.precision": "fp32", "checkpoint.output_dir": str(out)}))
+        [found[objective, data]] = entries(out, "eval_loss")
+    for measure in ("eval_ndcg@10", "eval_mrr@10"):
+        assert found["generation", path][measure] == pytest.approx(found["ranking", path][measure])
+        assert measure not in found["generation", long]

@@ -97,7 +97,7 @@ def train(
     data = prepare(recipe, tokenizer, track=track)
     dev = prepare_dev(recipe, tokenizer, data, track=track) if recipe.data.eval else None
     if dev:
-        check_yardstick(recipe, dev.dataset)
+        check_yardstick(recipe, [data.dataset, dev.dataset])
     for note in (*data.notes, *(dev.notes if dev else ())):
         say(note)
     is_classifier = isinstance(data.card, PointwiseCard) and data.card.head == "sequence-classification"
@@ -117,8 +117,7 @@ def train(
         card=data.card,
         objective=data.objective,
         dataset=data.dataset,
-        # One collator serves both; the longer lists need the longer row of identifiers.
-        collator=max((d.collator for d in (data, dev) if d), key=lambda c: len(getattr(c, "identifier_ids", ()))),
+        collator=_collator_of_both(data, dev),
         eval_dataset=dev.dataset if dev else None,
         tokenizer=tokenizer,
         callbacks=callbacks,
@@ -133,6 +132,13 @@ def train(
     return TrainingResult(
         output_dir=output_dir, steps=outcome.global_step, loss=outcome.training_loss, best=trainer.best
     )
+
+
+def _collator_of_both(data: TrainingData, dev: TrainingData | None) -> Any:
+    """One collator for training and dev data: the longer lists need the longer row of identifiers, if both have one."""
+    collators = [part.collator for part in (data, dev) if part]
+    shortest, *_, longest = sorted((*collators, collators[0]), key=lambda c: len(getattr(c, "identifier_ids", ())))
+    return longest if getattr(shortest, "identifier_ids", ()) else shortest
 
 
 def _open_output(recipe: Recipe, *, resumed: Path | None, doomed: Sequence[Path], say: Say) -> None:

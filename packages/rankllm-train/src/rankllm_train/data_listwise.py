@@ -54,7 +54,8 @@ class ListwiseDataset:
     identifiers: IdentifierKind
     """What all records call their passages."""
     identifier_ids: tuple[int, ...]
-    """The token id of each identifier where it follows `[`; empty for the generation objective."""
+    """The token id of each identifier where it follows `[`. Empty where one has no token of its own there, which only
+    the generation objective allows: such data cannot be ranked by its logits."""
     skipped: tuple[str, ...] = ()
     """One line for each record that was left out, saying why."""
     n_truncated: int = 0
@@ -100,7 +101,7 @@ class ListwiseEncoder:
             whole, n_prompt = self.chat.encode_answered(prompt_messages(record), answer=answer)
         except ContractError as error:
             raise record.error(str(error)) from None
-        if self._objective != "generation" and not self._opens(whole, n_prompt):
+        if self._objective != "generation" and not self.opens(whole, n_prompt):
             raise record.error(
                 f"expected the token {OPENING!r} behind the prompt, found "
                 f"{self._tokenizer.decode(whole[n_prompt : n_prompt + 1])!r}; this tokenizer glues identifiers "
@@ -111,7 +112,8 @@ class ListwiseEncoder:
             name=_name(record), token_ids=array("i", (*whole, *ending)), n_prompt=n_prompt, ranks=ranks
         )
 
-    def _opens(self, ids: Sequence[int], position: int) -> bool:
+    def opens(self, ids: Sequence[int], position: int) -> bool:
+        """Whether the token at a position is the opening bracket and no more."""
         return len(ids) > position and self._tokenizer.decode([ids[position]]).strip() == OPENING
 
     def check_inference(self, record: ListwiseRecord, example: ListwiseExample) -> None:
@@ -202,14 +204,25 @@ def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str) -> Lis
         )
     (kind,) = found.kinds
     longest = max(len(example.ranks) for example in found.examples)
-    ids = single_ids(encoder.chat.safe, identifiers(kind, longest), after=OPENING) if objective != "generation" else []
     return ListwiseDataset(
         examples=tuple(found.examples),
         identifiers=kind,
-        identifier_ids=tuple(ids),
+        identifier_ids=_identifier_ids(found.examples, encoder, labels=identifiers(kind, longest), objective=objective),
         skipped=tuple(found.skipped),
         n_truncated=found.n_truncated,
     )
+
+
+def _identifier_ids(
+    examples: Sequence[ListwiseExample], encoder: ListwiseEncoder, *, labels: Sequence[str], objective: str
+) -> tuple[int, ...]:
+    try:
+        ids = tuple(single_ids(encoder.chat.safe, labels, after=OPENING))
+    except ContractError:
+        if objective != "generation":
+            raise
+        return ()
+    return ids if all(encoder.opens(example.token_ids, example.n_prompt) for example in examples) else ()
 
 
 def _name(record: ListwiseRecord) -> str:
@@ -237,7 +250,7 @@ class ListwiseCollator:
         }
         if self.objective != "ranking":
             batch["labels"] = self._labels(examples)
-        if self.objective != "generation":
+        if self.identifier_ids:
             batch |= self._ranking(examples)
         return batch
 

@@ -92,7 +92,7 @@ def _of_batch(model: Any, objective: Objective, batch: Batch) -> Tensor:
 
 
 def _ranking(out: dict[str, Tensor], batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
-    """The sums of nDCG@10 and MRR@10 over lists that count; 0 where the model gives no scores (generation)."""
+    """The sums of nDCG@10 and MRR@10 over lists that count; 0 where no identifiers can be read (generation)."""
     zero = torch.zeros((), dtype=torch.float64)
     if "ranks" in batch:
         scores_BN, ranks_BN = out["read_logits"], batch["ranks"]

@@ -95,7 +95,10 @@ class ListwiseObjective:
 
     def sums(self, model: Any, batch: Batch) -> LossSums:
         """Logits are computed where they are read only: at target tokens, and for the identifiers at the `[`."""
-        out = model(**{k: batch[k] for k in ("input_ids", "labels", "read_positions", "read_ids") if k in batch})
+        names = ("input_ids", "labels")
+        if self.name != "generation" or not torch.is_grad_enabled():  # generation reads the order to measure it only
+            names += ("read_positions", "read_ids")
+        out = model(**{name: batch[name] for name in names if name in batch})
         zero = torch.zeros((), device=batch["input_ids"].device)
         token_sum = list_sum = zero
         if self.name != "ranking":

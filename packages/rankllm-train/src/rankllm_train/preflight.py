@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,6 @@ def check_complete(recipe: Recipe) -> None:
     for name in ("metric", "patience"):
         if getattr(section, name) and not recipe.data.eval:
             raise ConfigError(f"evaluation.{name}: has no effect without dev data; give --eval-dataset-path")
-    if recipe.objective_name == "generation" and section.metric not in ("", "loss"):
-        raise ConfigError(
-            f"evaluation.metric: {section.metric} needs scores, which the generation objective does not give; use loss"
-        )
 
 
 def check_precision(recipe: Recipe) -> None:
@@ -67,15 +63,23 @@ def check_trackers(recipe: Recipe, say: Say) -> None:
             raise MissingPackageError(f"--report-to {name}: {name} is not installed. Install it with: uv add {name}")
 
 
-def check_yardstick(recipe: Recipe, dev: Any) -> None:
-    """Raise ConfigError where the best model is to be chosen by an order, and no dev list has two passages."""
-    examples = getattr(dev, "examples", None)
+def check_yardstick(recipe: Recipe, datasets: Sequence[Any]) -> None:
+    """Raise ConfigError where the best model is to be chosen by an order, and none can be measured.
+
+    datasets: the training data and, last, the dev data.
+    """
+    examples = getattr(datasets[-1], "examples", None)
     if not recipe.keeps_best or recipe.best_metric == "loss" or examples is None:
         return
     if not any(len(example.ranks) > 1 for example in examples):
         raise ConfigError(
             f"--eval-dataset-path {recipe.data.eval}: no list of two passages or more, so {recipe.best_metric} cannot "
             "be measured; use --metric-for-best-model loss"
+        )
+    if not all(dataset.identifier_ids for dataset in datasets):
+        raise ConfigError(
+            f"evaluation.metric: {recipe.best_metric} is read from the identifiers' logits, and here not every "
+            "identifier is a token of its own; use --metric-for-best-model loss, or --identifiers alpha"
         )
 
 

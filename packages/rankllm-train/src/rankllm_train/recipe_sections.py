@@ -277,7 +277,7 @@ class EvaluationSection:
     kept in OUTPUT_DIR/best while training goes on, whatever happens to checkpoints."""
     metric: str = ""
     """What makes a model the best: `loss` (low), `ndcg@10` or `mrr@10` (high). Empty: ndcg@10, and loss for the
-    generation objective, which gives no scores."""
+    generation objective, whose logits at the first identifier are read as FIRST would, but are not what it is for."""
     patience: int = 0
     """Stop after so many measurements in a row without a better one; 0: never."""
 

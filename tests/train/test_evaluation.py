@@ -92,12 +92,7 @@ def test_generation_is_measured_by_the_order_that_its_first_token_gives(tiny, tm
     """As FIRST reads it: the ranking objective's measures, of the same weights. Not where 10 is two tokens."""
     path = write_records(tmp_path / "d.jsonl", [listwise_record(i) for i in range(4)])
     long = write_records(tmp_path / "long.jsonl", [listwise_record(0, n=10, kind="numeric")])
-    base = {
-        "model.name_or_path": tiny,
-        "optim.learning_rate": 1e-12,
-        "schedule.max_steps": 1,
-        "checkpoint.every": "none",
-    }
+    base = {"model.name_or_path": tiny, "optim.learning_rate": 1e-12, "schedule.max_steps": 1}
     found = {}
     for objective, data in (("generation", path), ("ranking", path), ("generation", long)):
         changes = {"objective.name": objective, "data.train": data, "data.eval": data, "prompt.context_tokens": 1024}

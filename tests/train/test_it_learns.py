@@ -100,7 +100,8 @@ def test_first_teaches_an_order(windows, smollm2_path, tmp_path, objective, loss
 
 
 def test_generation_teaches_to_write_rankings(windows, smollm2_path, tmp_path):
-    """Seen: loss 0.48 to 0.10. It gives no scores to order by, so the loss alone is looked at."""
+    """Seen: loss 0.48 to 0.10, and nDCG@10 of the order that FIRST would read 0.965 to 0.984."""
     changes = {"objective.name": "generation", "schedule.max_steps": 4}
     first, last = learn("smollm2-first", windows, model=smollm2_path, out=tmp_path, changes=changes)
     assert last["eval_loss"] < first["eval_loss"] - 0.18
+    assert last["eval_ndcg@10"] > first["eval_ndcg@10"] + 0.008

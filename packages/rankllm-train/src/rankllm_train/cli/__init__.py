@@ -17,6 +17,9 @@ COMMANDS = {
     "listwise": "Train a listwise reranker: RankZephyr, FIRST.",
     "pointwise": "Train a pointwise reranker: RankLLaMA.",
     "recipes": "List the recipes, print one, show what options change.",
+    "mine": "Make pointwise records: hard negatives from a first-stage run.",
+    "label": "Make listwise records: from judgements, or from a reranker's results.",
+    "split": "Split records into train and dev, without a leak.",
     "check-data": "Check a listwise training file record by record.",
     "merge": "Merge a LoRA adapter into its base model.",
 }

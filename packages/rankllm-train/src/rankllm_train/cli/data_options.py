@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.decorators import FC
 
 from rankllm_core.errors import ConfigError
@@ -48,6 +49,14 @@ def check_outputs(outputs: Sequence[Path | None], sources: Sequence[Path | str |
     absolute = [path.absolute() for path in named]
     if len(set(absolute)) < len(absolute):
         raise ConfigError(f"{named[-1]}: is to hold two outputs; give each a file of its own")
+
+
+def refuse_given(names: Sequence[str], where: str) -> None:
+    """Raise ConfigError where one of these options of the current command was given: it would have no effect."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ConfigError(f"--{name.replace('_', '-')}: has no effect {where}; leave it out")
 
 
 def tell(tally: Tally, *, outputs: Sequence[Path], report: Path | None, given: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ class Judgements:
     def answered(self, tally: Tally) -> dict[str, list[str]]:
         """qid -> relevant docids of the queries that have any, in file order; the others are counted."""
         found = {}
+        tally.see("queries", len(self.texts))
         for qid in self.texts:
             if relevant := self.relevant(qid):
                 found[qid] = relevant

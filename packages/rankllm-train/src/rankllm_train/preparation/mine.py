@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import dumps, write_text
 from rankllm_train.preparation.judgements import read_judgements
-from rankllm_train.preparation.negatives import EasyNegatives, Margin, Pool, PoolRule
+from rankllm_train.preparation.negatives import Margin, Pool, PoolRule
 from rankllm_train.preparation.passages import PassageStore, collect_passages
+from rankllm_train.preparation.selection import Selection, easy_negatives
 from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
 
 Sample = Literal["top", "random"]
@@ -95,7 +96,7 @@ def mine(
         )
     # Read whole before the output is begun, so that nothing is written where it cannot be used.
     needed = {docid for docids in chain(pool.positives.values(), pool.negatives.values()) for docid in docids}
-    with PassageStore(_folder_of(output)) as passages:
+    with PassageStore(beside=output) as passages:
         collect_passages(sources.corpus, passages, needed=needed, track=track)
         miner = _Miner(pool, passages, rule)
         with write_text(output) as stream:
@@ -104,12 +105,6 @@ def mine(
             if not tally.made.get("records"):
                 raise nothing_made(tally, "records")
     return tally
-
-
-def _folder_of(output: str | Path) -> Path | None:
-    """Where the output will lie, if it is there: the disk that is meant for data."""
-    folder = Path(output).absolute().parent
-    return folder if folder.is_dir() else None
 
 
 class _Chosen(NamedTuple):
@@ -130,8 +125,8 @@ class _Miner:
         self._tally = pool.tally
         self._passages = passages
         self._rule = rule
-        answers = {docid for docids in pool.positives.values() for docid in docids if docid in passages}
-        self._easy = EasyNegatives(answers, seed=rule.seed)
+        easy = easy_negatives(pool.positives, passages, seed=rule.seed)
+        self._select = Selection(passages, pool.tally, easy=easy)
         self._n_usable = 0
 
     def records(self) -> Iterator[dict[str, object]]:
@@ -143,46 +138,20 @@ class _Miner:
 
     def _choose_passages(self, qid: str) -> _Chosen | None:
         """The passages of a query's record; None where the query is left out."""
-        positives = self._known("positives", self._pool.positives[qid])
+        positives = self._select.known("positives", self._pool.positives[qid])
         if not positives:
             self._pool.drop_query(qid, "no positive with a text in the corpus")
             return None
-        candidates = self._known("candidates", self._pool.negatives[qid])
-        texts = {self._passages.text_digest(docid) for docid in positives}
-        usable = self._distinct(candidates, texts)
+        candidates = self._select.known("candidates", self._pool.negatives[qid])
+        usable = self._select.distinct(candidates, positive_texts=self._select.texts(positives))
         self._pool.negatives[qid] = usable
-        hard, easy = self._choose(qid, usable), self._draw_easy(qid, positives, texts)
+        hard = self._choose(qid, usable)
+        grades = self._pool.judgements.grades[qid]
+        easy = self._select.draw_easy(qid, self._rule.random_negatives, own=[*positives, *usable], grades=grades)
         if len(hard) + len(easy) < self._rule.min_negatives:
             self._pool.drop_query(qid, f"fewer negatives than --min-negatives {self._rule.min_negatives}")
             return None
         return _Chosen(positives, hard, easy)
-
-    def _known(self, what: str, docids: Sequence[str]) -> list[str]:
-        """Those with a text in the corpus."""
-        known = []
-        for docid in docids:
-            if docid not in self._passages:
-                self._tally.miss(what, "not in the corpus", docid)
-            elif not self._passages.text_digest(docid):
-                self._tally.leave_out(what, "without a word in it", docid)
-            else:
-                known.append(docid)
-        return known
-
-    def _distinct(self, candidates: Sequence[str], texts: set[int]) -> list[str]:
-        """Candidates whose text is neither a positive's nor that of one before them; `texts` holds all at the end."""
-        positive_texts = frozenset(texts)
-        kept = []
-        for docid in candidates:
-            text = self._passages.text_digest(docid)
-            if text in positive_texts:
-                self._tally.leave_out("candidates", "with the text of a positive", docid)
-            elif text in texts:
-                self._tally.leave_out("candidates", "with the text of another candidate", docid)
-            else:
-                texts.add(text)
-                kept.append(docid)
-        return kept
 
     def _choose(self, qid: str, usable: Sequence[str]) -> list[str]:
         n = min(self._rule.negatives_per_query, len(usable))
@@ -190,21 +159,6 @@ class _Miner:
             return list(usable[:n])
         draw = random.Random(f"{self._rule.seed}/{qid}/negatives")
         return [usable[place] for place in sorted(draw.sample(range(len(usable)), n))]
-
-    def _draw_easy(self, qid: str, positives: Sequence[str], texts: set[int]) -> list[str]:
-        """Answers to other queries; `texts` holds what the query's own passages say."""
-        if not self._rule.random_negatives:
-            return []
-        judged = self._pool.judgements.grades[qid]
-
-        def is_usable(docid: str) -> bool:
-            text = self._passages.text_digest(docid)
-            if docid in positives or judged.get(docid, 0) > 0 or not text or text in texts:
-                return False
-            texts.add(text)
-            return True
-
-        return self._easy.draw(qid, self._rule.random_negatives, is_usable=is_usable)
 
     def _is_wanted(self, qid: str) -> bool:
         """Whether a usable query is within --skip-queries and --max-queries."""

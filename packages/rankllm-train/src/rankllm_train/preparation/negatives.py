@@ -101,7 +101,7 @@ class Pool:
 
     def _take(self, ranked: RankedQuery, rule: PoolRule) -> None:
         window = ranked.candidates[rule.min_rank - 1 : rule.max_rank]
-        self.tally.make("candidates looked at", len(window))
+        self.tally.see("candidates", len(window))
         self.negatives[ranked.qid] = [docid for docid, _ in window]
         ceiling = None
         if rule.margin is not None:

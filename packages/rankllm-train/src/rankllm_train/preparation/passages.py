@@ -23,8 +23,10 @@ _IN_MEMORY_BYTES = 64 << 20
 class PassageStore:
     """Titles and texts on disk. A context manager: the file is gone at the end of its block."""
 
-    def __init__(self, folder: str | Path | None = None) -> None:
-        """folder: where the temporary file lies; None: the system's folder for such files."""
+    def __init__(self, *, beside: str | Path) -> None:
+        """beside: the output that is being made; the temporary file lies in its folder, on a disk meant for data."""
+        folder = Path(beside).absolute().parent
+        folder.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=folder)  # noqa: SIM115
         self._rows: dict[str, int] = {}
         self._offsets = array("Q")

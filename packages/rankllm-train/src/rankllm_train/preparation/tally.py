@@ -30,14 +30,19 @@ class Losses:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of what was made, and of what was left out by kind and reason, in the order in which they first came.
+    """Counts of what was read and made, and of what was left out by kind and reason, in the order in which they first came.
 
     is_strict: whether what is missing in the input is an error, in place of one more thing that is left out.
     """
 
     is_strict: bool = False
+    read: dict[str, int] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
     left_out: dict[tuple[str, str], Losses] = field(default_factory=dict)
+
+    def see(self, what: str, n: int = 1) -> None:
+        """Count something that was looked at."""
+        self.read[what] = self.read.get(what, 0) + n
 
     def make(self, what: str, n: int = 1) -> None:
         """Count something made."""
@@ -64,8 +69,9 @@ class Tally:
         return sum(losses.n for (kind, _), losses in self.left_out.items() if kind == what)
 
     def lines(self) -> list[str]:
-        """The counts as a table: what was made, then one row for each reason."""
-        rows = [("made", what, n, "") for what, n in self.made.items()]
+        """The counts as a table: what was read, what was made, then one row for each reason."""
+        rows = [("read", what, n, "") for what, n in self.read.items()]
+        rows += [("made", what, n, "") for what, n in self.made.items()]
         rows += [
             ("left out", what, losses.n, reason + _named(losses)) for (what, reason), losses in self.left_out.items()
         ]
@@ -78,7 +84,7 @@ class Tally:
             {"what": what, "reason": reason, "n": losses.n, "examples": losses.examples}
             for (what, reason), losses in self.left_out.items()
         ]
-        return {"made": dict(self.made), "left_out": left_out}
+        return {"read": dict(self.read), "made": dict(self.made), "left_out": left_out}
 
 
 def nothing_made(tally: Tally, what: str) -> RankLLMError:

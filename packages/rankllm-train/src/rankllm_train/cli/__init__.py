@@ -88,7 +88,7 @@ def main() -> NoReturn:
         say(f"Error: {error}")
         sys.exit(EXIT_USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
-        say("Stopped. The same command with --resume-from-checkpoint latest goes on from the last checkpoint.")
+        say("Stopped.")
         sys.exit(EXIT_INTERRUPTED)
     except _TerminatedError:
         say("Stopped.")

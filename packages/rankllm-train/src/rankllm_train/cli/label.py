@@ -34,14 +34,16 @@ _FOR_RESULTS = ("worst_status",)
 
 @click.command("label", context_settings=SETTINGS)
 @click.option("--qrels", type=FILE, help="Order by judgements; needs --run, --queries and --corpus.")
-@click.option("--results", type=FILE, help="Order by a reranker's results (rerank --output-jsonl), in place of --qrels.")
+@click.option(
+    "--results", type=FILE, help="In place of --qrels: order by a reranker's results (rerank --output-jsonl)."
+)
 @click.option("--run", type=FILE, help="The first stage: candidates, and the order of windows not shuffled (gz).")
 @click.option("--queries", type=FILE, help="With --qrels: TSV (qid, text) or JSON Lines (gz).")
 @click.option("--corpus", type=FILE, help="With --qrels: JSON Lines or TSV (gz).")
 @click.option("--teacher-run", type=FILE, help="With --qrels: a better model's run, which orders those of one grade.")
 @click.option("--output-path", type=FILE, required=True, help="The records: JSON Lines; a .gz name is compressed.")
 @click.option("--identifiers", type=click.Choice(get_args(IdentifierKind)), help="[default: the template's].")
-@click.option("--prompt-template-path", help="A template's name or YAML file [default: rank_zephyr, or its alpha form].")
+@click.option("--prompt-template-path", help="A template's name or YAML file [default: rank_zephyr(_alpha)].")
 @click.option("--max-passage-words", type=click.IntRange(1), default=300, show_default=True, help="As at inference.")
 @click.option("--depth", type=click.IntRange(1), default=100, show_default=True, help="Candidates of a query.")
 @click.option("--min-relevance", type=int, default=1, show_default=True, help="The least grade of a relevant one.")

@@ -57,7 +57,7 @@ class JudgedRule:
 
 
 class JudgedLists:
-    """Lists by judgements: best grade first, of one grade by a teacher's score or in first-stage order, unjudged last."""
+    """Lists by judgements: best grade first, unjudged last, one grade by a teacher's score or in first-stage order."""
 
     def __init__(self, judgements: Judgements, rule: JudgedRule, tally: Tally) -> None:
         self._judgements = judgements

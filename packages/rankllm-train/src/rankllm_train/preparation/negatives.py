@@ -1,7 +1,7 @@
 """Which candidates of a first stage may serve as negatives, and answers to other queries as easy ones.
 
-A first-stage candidate that nobody judged may well be relevant. How to tell: it scores too near the positive, by the first
-stage or by a better model (positive-aware mining: NV-Retriever, arXiv:2407.15831).
+A first-stage candidate that nobody judged may well be relevant. How to tell: it scores too near the positive, by the
+first stage or by a better model (positive-aware mining: NV-Retriever, arXiv:2407.15831).
 """
 
 from __future__ import annotations

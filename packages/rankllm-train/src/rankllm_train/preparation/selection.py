@@ -64,9 +64,7 @@ class Selection:
         return self._easy.draw(qid, n, is_usable=is_usable)
 
 
-def easy_negatives(
-    positives: Mapping[str, Sequence[str]], passages: PassageStore, *, seed: int
-) -> EasyNegatives:
+def easy_negatives(positives: Mapping[str, Sequence[str]], passages: PassageStore, *, seed: int) -> EasyNegatives:
     """The passages relevant to any query that the corpus holds, to be drawn for the others."""
     answers = {docid for docids in positives.values() for docid in docids if docid in passages}
     return EasyNegatives(answers, seed=seed)

@@ -30,7 +30,7 @@ class Losses:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of what was read and made, and of what was left out by kind and reason, in the order in which they first came.
+    """Counts of what was read and made, and of what was left out by kind and reason, in the order of their first one.
 
     is_strict: whether what is missing in the input is an error, in place of one more thing that is left out.
     """

@@ -23,11 +23,11 @@ _IN_MEMORY_BYTES = 64 << 20
 class PassageStore:
     """Titles and texts on disk. A context manager: the file is gone at the end of its block."""
 
-    def __init__(self, *, beside: str | Path) -> None:
+    def __init__(self, *, beside: str | Path, in_memory_bytes: int = _IN_MEMORY_BYTES) -> None:
         """beside: the output that is being made; the temporary file lies in its folder, on a disk meant for data."""
         folder = Path(beside).absolute().parent
         folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=folder)  # noqa: SIM115
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=in_memory_bytes, dir=folder)  # noqa: SIM115
         self._rows: dict[str, int] = {}
         self._offsets = array("Q")
         self._digests = array("Q")

@@ -102,5 +102,5 @@ def test_a_tally_is_a_table_and_json():
         "left out            4  queries  for a reason (a, b, c, ...)",
     ]
     reason = {"what": "queries", "reason": "for a reason", "n": 4, "examples": ["a", "b", "c"]}
-    assert tally.to_dict() == {"read": {"queries": 1234}, "made": {"records": 2}, "left_out": [reason]}
+    assert tally.to_dict() == {"read": {"queries": 1234}, "made": {"records": 2}, "left_out": [reason], "notes": []}
     assert tally.n_left_out("queries") == 4

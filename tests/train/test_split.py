@@ -205,6 +205,17 @@ def test_an_empty_side_is_an_error(files):
         SplitRule(dev_fraction=1.0)
 
 
+def test_a_side_far_from_what_was_asked_for_is_said(files):
+    """One component of 90 records among 10 loners: far too much goes to dev, or too little."""
+    records = [*loners(10), *(group(f"x{i}", f"other {i}", "same") for i in range(90))]
+    _, dev, tally = split(files, records, dev_fraction=0.2)
+    (note,) = tally.notes
+    assert f"Warning: dev is {len(dev)}.0% of the records, and 20.0% were asked for" in note
+    assert "the largest component holds 90.0%" in note
+    _, _, tally = split(files, loners(100), dev_fraction=0.2)
+    assert tally.notes == []
+
+
 def test_real_records_are_split_without_a_leak(tmp_path):
     """Natural Questions, where 300 and more questions share a paragraph with another one."""
     folder = data("nq_qed")

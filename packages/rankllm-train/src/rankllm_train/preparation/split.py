@@ -31,6 +31,8 @@ BadRecords = Literal["error", "skip"]
 _QUERIES_IN_PROMPT = re.compile(r"^Search Query: (.*?)\.?$", re.MULTILINE)
 """Where the originals' listwise prompts repeat the query, behind the passages."""
 _HASH_RANGE = 2**64
+_SKIPPED = _HASH_RANGE - 1
+"""Stands for the query of a record that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,36 +65,40 @@ def split_records(
 ) -> Tally:
     """Write the records of a file (Tevatron's or listwise ones, one or the other or both) to two files, in its order.
 
-    The file is read twice; in memory are digests. The same seed gives the same bytes. Raises RankLLMError (DataError
-    with the line) for an unusable file, and where one side would be empty.
+    The file is read twice; in memory are digests of its queries and positives. The same seed gives the same bytes.
+    Raises RankLLMError (DataError with the line) for an unusable file, and where one side would be empty.
     """
     tally = Tally()
     components = _Components()
-    for keys, _ in track(_read(path, rule, tally), "records linked"):
-        components.add(keys, link_positives=rule.link_positives)
+    queries = array("Q")
+    for keys in track(_keys(path, rule, tally), "records linked"):
+        queries.append(_SKIPPED if keys is None else keys.query)
+        if keys is not None:
+            components.add(keys, link_positives=rule.link_positives)
     sides = _Sides(components, rule)
-    _report(components, sides, tally)
+    _report(components, sides, rule, tally)
     _check_sides(path, components, sides, rule)
     with write_text(train) as train_stream, write_text(dev) as dev_stream:
-        for keys, record in track(_read(path, rule, Tally()), "records written"):
-            stream = dev_stream if sides.is_dev(keys.query) else train_stream
-            stream.write(dumps(record) + "\n")
+        for query, record in track(zip(queries, read_json_records(path), strict=True), "records written"):
+            if query != _SKIPPED:
+                stream = dev_stream if sides.is_dev(query) else train_stream
+                stream.write(dumps(record.value) + "\n")
     return tally
 
 
-def _read(path: str | Path, rule: SplitRule, tally: Tally) -> Iterator[tuple[RecordKeys, Mapping[str, object]]]:
+def _keys(path: str | Path, rule: SplitRule, tally: Tally) -> Iterator[RecordKeys | None]:
+    """What each record must not share; None for one that is skipped."""
     for line, value in read_json_records(path):
         tally.see("records")
         try:
             if isinstance(value, DataError):
                 raise value
-            keys = record_keys(value, path=path, line=line)
+            yield record_keys(value, path=path, line=line)
         except DataError as error:
             if rule.bad_records == "error":
                 raise
             tally.leave_out("records", "not readable", str(error))
-            continue
-        yield keys, value
+            yield None
 
 
 def record_keys(record: Mapping[str, object], *, path: str | Path, line: int) -> RecordKeys:
@@ -194,16 +200,28 @@ class _Sides:
         return drawn < self._rule.dev_fraction * _HASH_RANGE
 
 
-def _report(components: _Components, sides: _Sides, tally: Tally) -> None:
+def _report(components: _Components, sides: _Sides, rule: SplitRule, tally: Tally) -> None:
     sizes = _component_sizes(components)
     n_queries = Counter(components.name(query) for query in components.n_records)
     n_dev = sum(n for query, n in components.n_records.items() if sides.is_dev(query))
+    largest, n_records = max(sizes.values(), default=0), components.n_records.total()
     tally.make("dev records", n_dev)
-    tally.make("train records", components.n_records.total() - n_dev)
+    tally.make("train records", n_records - n_dev)
     tally.see("queries", len(components.n_records))
     tally.see("components", len(sizes))
-    tally.see("records in the largest", max(sizes.values(), default=0))
+    tally.see("records in the largest", largest)
     tally.see("records held together by a positive", sum(n for name, n in sizes.items() if n_queries[name] > 1))
+    if n_records and not 0.5 < n_dev / n_records / rule.dev_fraction < 2 and largest > 0.5 * n_dev:
+        tally.notes.append(
+            f"Warning: dev is {n_dev / n_records:.1%} of the records, and {rule.dev_fraction:.1%} were asked for: the "
+            f"largest component holds {largest / n_records:.1%}{_hint(rule)}"
+        )
+
+
+def _hint(rule: SplitRule) -> str:
+    """What may be done where components are large."""
+    more = " or --no-link-positives (then both sides may share passages)" if rule.link_positives else ""
+    return f"; use another --dev-fraction or --seed{more}"
 
 
 def _component_sizes(components: _Components) -> Counter[int]:
@@ -223,8 +241,7 @@ def _check_sides(path: str | Path, components: _Components, sides: _Sides, rule:
     if len(on_dev) == 2:
         return
     sizes = _component_sizes(components)
-    hint = " or --no-link-positives (then both sides may share passages)" if rule.link_positives else ""
     raise RankLLMError(
         f"{path}: {'train' if on_dev == {True} else 'dev'} would be empty: {n_records:,} records are "
-        f"{len(sizes):,} components, the largest of {max(sizes.values()):,}; use another --dev-fraction or --seed{hint}"
+        f"{len(sizes):,} components, the largest of {max(sizes.values()):,}{_hint(rule)}"
     )

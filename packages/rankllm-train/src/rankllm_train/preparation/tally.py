@@ -39,6 +39,8 @@ class Tally:
     read: dict[str, int] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
     left_out: dict[tuple[str, str], Losses] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What a person should know beside the counts."""
 
     def see(self, what: str, n: int = 1) -> None:
         """Count something that was looked at."""
@@ -76,7 +78,8 @@ class Tally:
             ("left out", what, losses.n, reason + _named(losses)) for (what, reason), losses in self.left_out.items()
         ]
         widest = max((len(what) for _, what, _, _ in rows), default=0)
-        return [f"{verb:8}  {n:>11,}  {what:{widest}}  {why}".rstrip() for verb, what, n, why in rows]
+        table = [f"{verb:8}  {n:>11,}  {what:{widest}}  {why}".rstrip() for verb, what, n, why in rows]
+        return [*table, *self.notes]
 
     def to_dict(self) -> dict[str, object]:
         """The counts as a JSON object."""
@@ -84,7 +87,7 @@ class Tally:
             {"what": what, "reason": reason, "n": losses.n, "examples": losses.examples}
             for (what, reason), losses in self.left_out.items()
         ]
-        return {"read": dict(self.read), "made": dict(self.made), "left_out": left_out}
+        return {"read": dict(self.read), "made": dict(self.made), "left_out": left_out, "notes": list(self.notes)}
 
 
 def nothing_made(tally: Tally, what: str) -> RankLLMError:

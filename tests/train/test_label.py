@@ -120,6 +120,13 @@ def test_copies_of_a_relevant_passage_are_left_out(files):
     assert counts(tally)["candidates", "with the text of another candidate"] == 1
 
 
+def test_of_two_copies_the_better_grade_stays(files):
+    """d, of grade 1, says what b says; b has 3 and comes later in the run."""
+    run = {"q1": {"d": 9, "b": 8, "c": 7}}
+    (record,), _ = labelled(files, run=run, corpus=CORPUS | {"d": "about B [2]?"}, min_size=3, shuffle=False)
+    assert learnt(record) == ["b", "z", "c"]
+
+
 def test_answers_to_other_queries_come_last(files):
     """As easy negatives, behind everything, in what is shown and in what is learnt."""
     run = RUN | {"q2": {"y": 1, "a": 0.5}}

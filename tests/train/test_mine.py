@@ -311,6 +311,8 @@ def test_rules_that_contradict_themselves_are_refused(files, rule):
         PoolRule(min_rank=5, max_rank=4)
     with pytest.raises(ConfigError):
         Margin(absolute=math.nan)
+    with pytest.raises(ConfigError):
+        Margin(relative=math.inf)
 
 
 def test_every_query_and_candidate_of_real_data_is_accounted_for(tmp_path):

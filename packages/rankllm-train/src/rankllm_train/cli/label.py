@@ -47,8 +47,16 @@ _FOR_RESULTS = ("worst_status",)
 @click.option("--max-passage-words", type=click.IntRange(1), default=300, show_default=True, help="As at inference.")
 @click.option("--depth", type=click.IntRange(1), default=100, show_default=True, help="Candidates of a query.")
 @click.option("--min-relevance", type=int, default=1, show_default=True, help="The least grade of a relevant one.")
-@click.option("--add-relevant/--no-add-relevant", default=True, show_default=True, help="Also those the run lacks.")
-@click.option("--random-negatives", type=click.IntRange(0), default=0, show_default=True, help="Answers to others.")
+@click.option(
+    "--add-relevant/--no-add-relevant", default=True, show_default=True, help="Candidates are also those the run lacks."
+)
+@click.option(
+    "--random-negatives",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Answers to other queries, easy to tell apart.",
+)
 @click.option("--windows-per-query", type=click.IntRange(1), default=1, show_default=True, help="Drawn from each list.")
 @click.option("--min-window", type=int, default=2, show_default=True, help="Passages of the smallest window.")
 @click.option("--max-window", type=int, default=20, show_default=True, help="Passages of the largest window.")
@@ -58,7 +66,7 @@ _FOR_RESULTS = ("worst_status",)
     type=click.Choice(get_args(WindowSample)),
     default="with-relevant",
     show_default=True,
-    help="Which passages a window holds.",
+    help="Any passages, or a relevant one and then any.",
 )
 @click.option(
     "--require-relevant/--no-require-relevant",

@@ -23,11 +23,19 @@ from rankllm_train.preparation.negatives import Margin, PoolRule
 @click.option("--output-path", type=FILE, required=True, help="The records: JSON Lines; a .gz name is compressed.")
 @click.option("--min-relevance", type=int, default=1, show_default=True, help="The least grade of a positive.")
 @click.option("--negatives-per-query", type=click.IntRange(0), default=15, show_default=True, help="Of the run.")
-@click.option("--random-negatives", type=click.IntRange(0), default=0, show_default=True, help="Answers to others.")
+@click.option(
+    "--random-negatives",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Answers to other queries, easy to tell apart.",
+)
 @click.option("--min-negatives", type=int, default=1, show_default=True, help="Leave out queries with fewer.")
 @click.option("--min-rank", type=int, default=1, show_default=True, help="Negatives stand at this rank or below it.")
 @click.option("--max-rank", type=int, default=100, show_default=True, help="And at this rank or above it.")
-@click.option("--sample", type=click.Choice(get_args(Sample)), default="top", show_default=True, help="Which of them.")
+@click.option(
+    "--sample", type=click.Choice(get_args(Sample)), default="top", show_default=True, help="The first of them, or any."
+)
 @click.option("--margin", type=float, help="Negatives score so much less than the best positive in the run.")
 @click.option("--relative-margin", type=float, help="The same as a share of the positive's score.")
 @click.option("--teacher-run", type=FILE, help="A better model's run of the same queries: drop what it finds relevant.")

@@ -115,8 +115,9 @@ class JudgedLists:
         select = Selection(passages, self._tally, easy=easy)
         for qid in list(self._relevant):
             known = select.known("candidates", self._candidates[qid])
-            relevant = set(self._relevant[qid])
-            answers = select.distinct([docid for docid in known if docid in relevant])
+            in_list, relevant = set(known), set(self._relevant[qid])
+            # Best grade first: of two copies of a text, the better grade stays.
+            answers = select.distinct([docid for docid in self._relevant[qid] if docid in in_list])
             if self._rule.require_relevant and not answers:
                 self._drop(qid, "no relevant passage among the candidates")
                 continue

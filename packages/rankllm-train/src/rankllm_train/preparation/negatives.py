@@ -33,6 +33,8 @@ class Margin:
     def __post_init__(self) -> None:
         if math.isnan(self.absolute) or math.isnan(self.relative):
             raise ConfigError("margin: expected a number, found NaN")
+        if math.isinf(self.relative):
+            raise ConfigError("relative margin: expected a finite share, such as 0.05; found an infinite one")
 
     def ceiling(self, positive: float) -> float:
         """The highest score a candidate may have beside a positive of this score."""

@@ -13,7 +13,7 @@ from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.identifiers import identifiers
 from rankllm_core.template import Message
-from rankllm_core.text import defuse_identifiers, first_words, fix_text, passage_text, words_in
+from rankllm_core.text import defuse_identifiers, first_words, passage_text, safe_query, words_in
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.fit import ContextTooSmallError, fit_window
@@ -182,7 +182,7 @@ class _ListwiseFlow:
             )
         alpha = card.identifiers == "alpha"
         labels = identifiers("alpha" if alpha else "numeric", len(candidates))
-        query = _safe_query(self.request.query.text, alpha=alpha)
+        query = safe_query(self.request.query.text, alpha=alpha)
         texts = [self._text(candidate) for candidate in candidates]
         is_first = card.answer == "first-token"
 
@@ -262,13 +262,6 @@ class _ListwiseFlow:
             usage=self.usage,
             trace=tuple(self.trace),
         )
-
-
-def _safe_query(text: str, *, alpha: bool) -> str:
-    """The query without identifiers, also without those that repairing the whole prompt would make (`［2］`)."""
-    repaired = fix_text(text)
-    defused = defuse_identifiers(repaired, alpha=alpha)
-    return defused if defused != repaired else defuse_identifiers(text, alpha=alpha)
 
 
 def order_by_score(

@@ -127,3 +127,32 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def check_output(path: str | Path, *, overwrite: bool) -> None:
+    """Raise RankLLMError where writing `path` cannot succeed, or would replace a file without leave.
+
+    Called before the work begins, so that nothing is computed that cannot be kept.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise RankLLMError(f"{path}: is a folder, expected the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise RankLLMError(f"{path}: is a device or a pipe, expected the name of a file to write")
+    if path.exists() and not overwrite:
+        raise RankLLMError(f"{path}: exists; use --overwrite to replace it, or another name")
+    if path.suffix == ".xz":
+        raise RankLLMError(f"{path}: writing .xz is not supported; give it a .gz name, or none of a packed file")
+    # Folders that are missing are made when the file is written, in the nearest one that is there.
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise RankLLMError(f"{path}: cannot be written ({folder} is not a folder)")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RankLLMError(f"{path}: cannot be written (no permission to write in {folder})")
+
+
+def refuse_same_file(source: str | Path, target: str | Path) -> None:
+    """Raise RankLLMError where the output is the input, which writing would destroy."""
+    source, target = Path(source), Path(target)
+    if source.exists() and target.exists() and source.samefile(target):
+        raise RankLLMError(f"{target}: is the input as well as the output; write to another name")

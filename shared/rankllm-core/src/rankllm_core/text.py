@@ -76,3 +76,10 @@ _SPARE_CHARACTERS = 256
 def defuse_identifiers(text: str, *, alpha: bool = False) -> str:
     """Write `[3]` as `(3)`, and with alpha `[B]` as `(B)`, so that a passage or query cannot pose as an identifier."""
     return (_ANY_IDENTIFIER if alpha else _NUMERIC_IDENTIFIER).sub(r"(\1)", text)
+
+
+def safe_query(text: str, *, alpha: bool = False) -> str:
+    """The query without identifiers, also without those that repairing the whole prompt would make (`［2］`)."""
+    repaired = fix_text(text)
+    defused = defuse_identifiers(repaired, alpha=alpha)
+    return defused if defused != repaired else defuse_identifiers(text, alpha=alpha)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 from click.decorators import FC
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
+
+__all__ = ["check_output", "ignored", "refuse_same_file"]
 
 
 def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
@@ -27,32 +27,3 @@ def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
         return click.option(name, type=click.UNPROCESSED, hidden=True, expose_value=False, callback=warn)
     switch = f"{name}/--no-{name.removeprefix('--')}"
     return click.option(switch, default=None, hidden=True, expose_value=False, callback=warn)
-
-
-def check_output(path: str | Path, overwrite: bool) -> None:
-    """Raise RankLLMError where writing `path` cannot succeed, or would replace a file without leave.
-
-    Called before the work begins, so that nothing is computed that cannot be kept.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise RankLLMError(f"{path}: is a folder, expected the name of a file to write")
-    if path.exists() and not path.is_file():
-        raise RankLLMError(f"{path}: is a device or a pipe, expected the name of a file to write")
-    if path.exists() and not overwrite:
-        raise RankLLMError(f"{path}: exists; use --overwrite to replace it, or another name")
-    if path.suffix == ".xz":
-        raise RankLLMError(f"{path}: writing .xz is not supported; give it a .gz name, or none of a packed file")
-    # Folders that are missing are made when the file is written, in the nearest one that is there.
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise RankLLMError(f"{path}: cannot be written ({folder} is not a folder)")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RankLLMError(f"{path}: cannot be written (no permission to write in {folder})")
-
-
-def refuse_same_file(source: str | Path, target: str | Path) -> None:
-    """Raise RankLLMError where the output is the input, which writing would destroy."""
-    source, target = Path(source), Path(target)
-    if source.exists() and target.exists() and source.samefile(target):
-        raise RankLLMError(f"{target}: is the input as well as the output; write to another name")

@@ -17,6 +17,9 @@ COMMANDS = {
     "listwise": "Train a listwise reranker: RankZephyr, FIRST.",
     "pointwise": "Train a pointwise reranker: RankLLaMA.",
     "recipes": "List the recipes, print one, show what options change.",
+    "mine": "Make pointwise records: hard negatives from a first-stage run.",
+    "label": "Make listwise records: from judgements, or from a reranker's results.",
+    "split": "Split records into train and dev, without a leak.",
     "check-data": "Check a listwise training file record by record.",
     "merge": "Merge a LoRA adapter into its base model.",
 }
@@ -85,7 +88,7 @@ def main() -> NoReturn:
         say(f"Error: {error}")
         sys.exit(EXIT_USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
-        say("Stopped. The same command with --resume-from-checkpoint latest goes on from the last checkpoint.")
+        say("Stopped.")
         sys.exit(EXIT_INTERRUPTED)
     except _TerminatedError:
         say("Stopped.")

@@ -39,14 +39,18 @@ def run(method: str, given: dict[str, Any]) -> None:
     tell("loading ...")
     from rankllm_train.progress import Progress, tracked
 
-    result = train(
-        recipe,
-        resume_from=given["resume_from"],
-        overwrite=given["overwrite"],
-        say=tell,
-        track=lambda records: tracked(records, tell, is_shown=is_first),
-        callbacks=[Progress(tell)],
-    )
+    try:
+        result = train(
+            recipe,
+            resume_from=given["resume_from"],
+            overwrite=given["overwrite"],
+            say=tell,
+            track=lambda records: tracked(records, tell, is_shown=is_first),
+            callbacks=[Progress(tell)],
+        )
+    except KeyboardInterrupt:
+        tell("The same command with --resume-from-checkpoint latest goes on from the last checkpoint.")
+        raise
     best = result.best
     kept = f"; kept is the best model, of step {best.step}: {best.metric} {best.value:.4f}" if best else ""
     tell(f"{result.steps} steps, mean loss {result.loss:.4f}{kept}; use it: rankllm-infer rerank --model-path ...")

@@ -1,0 +1,72 @@
+"""What the commands that make data share: options of their outputs, their seed and their report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from click.decorators import FC
+
+from rankllm_core.errors import ConfigError
+from rankllm_core.files import check_output, refuse_same_file, write_text
+from rankllm_train.cli import say
+from rankllm_train.preparation.tally import Tally, settings_of
+
+FILE = click.Path(path_type=Path)
+
+_SHARED = {
+    "seed": click.option("--seed", type=int, default=42, show_default=True, help="Of everything random."),
+    "strict": click.option(
+        "--strict/--no-strict", default=False, help="A query or a passage without a text is an error."
+    ),
+    "report": click.option("--report", type=FILE, help="Write the counts and the options here, as JSON."),
+    "overwrite": click.option("--overwrite/--no-overwrite", default=False, help="Replace outputs that exist."),
+}
+
+
+def shared(*names: str) -> Callable[[FC], FC]:
+    """Options that several commands have, in the order given."""
+
+    def decorate(command: FC) -> FC:
+        for name in reversed(names):
+            command = _SHARED[name](command)
+        return command
+
+    return decorate
+
+
+def check_outputs(outputs: Sequence[Path | None], sources: Sequence[Path | str | None], *, overwrite: bool) -> None:
+    """Raise RankLLMError where an output exists, cannot be written, is an input, or is named twice."""
+    named = [path for path in outputs if path is not None]
+    for path in named:
+        check_output(path, overwrite=overwrite)
+        for source in sources:
+            if source is not None:
+                refuse_same_file(source, path)
+    absolute = [path.absolute() for path in named]
+    if len(set(absolute)) < len(absolute):
+        raise ConfigError(f"{named[-1]}: is to hold two outputs; give each a file of its own")
+
+
+def refuse_given(names: Sequence[str], where: str) -> None:
+    """Raise ConfigError where one of these options of the current command was given: it would have no effect."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ConfigError(f"--{name.replace('_', '-')}: has no effect {where}; leave it out")
+
+
+def tell(tally: Tally, *, outputs: Sequence[Path], report: Path | None, given: Mapping[str, Any]) -> None:
+    """Say what was made and what was left out; write it as a report too, where one is asked for."""
+    for line in tally.lines():
+        say(line)
+    if report is not None:
+        import json
+
+        with write_text(report) as stream:
+            stream.write(json.dumps(tally.to_dict() | {"options": settings_of(given)}, indent=2) + "\n")
+    for path in outputs:
+        click.echo(path)

@@ -1,0 +1,62 @@
+"""`train split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from rankllm_core.errors import ConfigError
+from rankllm_train.cli import SETTINGS
+from rankllm_train.cli.data_options import FILE, check_outputs, shared, tell
+from rankllm_train.cli.progress import counted
+from rankllm_train.preparation.split import BadRecords, SplitRule, split_records
+
+
+@click.command("split", context_settings=SETTINGS)
+@click.argument("file", type=FILE)
+@click.option("--dev-fraction", type=float, default=0.1, show_default=True, help="Share of the records, about.")
+@click.option("--output-dir", type=FILE, help="Write train.jsonl and dev.jsonl in this folder.")
+@click.option("--train-output", type=FILE, help="In place of --output-dir: JSON Lines; a .gz name is compressed.")
+@click.option("--dev-output", type=FILE, help="The same for dev.")
+@click.option(
+    "--link-positives/--no-link-positives",
+    default=True,
+    show_default=True,
+    help="Keep records with the same positive passage together.",
+)
+@click.option(
+    "--bad-records",
+    type=click.Choice(get_args(BadRecords)),
+    default="error",
+    show_default=True,
+    help="What to do with malformed ones.",
+)
+@shared("seed", "report", "overwrite")
+def command(**given: Any) -> None:
+    """Split the records in FILE, pointwise or listwise, into train and dev without a leak.
+
+    The side is a hash of the query, whatever its case and punctuation. Records that share a query or a positive passage
+    (of a listwise record: the one ranked first), directly or by way of others, are on the same side.
+    """
+    train, dev = _outputs(given)
+    rule = SplitRule(
+        dev_fraction=given["dev_fraction"],
+        link_positives=given["link_positives"],
+        bad_records=given["bad_records"],
+        seed=given["seed"],
+    )
+    check_outputs([train, dev, given["report"]], [given["file"]], overwrite=given["overwrite"])
+    tally = split_records(given["file"], rule, train=train, dev=dev, track=counted)
+    tell(tally, outputs=[train, dev], report=given["report"], given=given)
+
+
+def _outputs(given: dict[str, Any]) -> tuple[Path, Path]:
+    """The two files to write. Raises ConfigError unless they are named in one way."""
+    folder, train, dev = given["output_dir"], given["train_output"], given["dev_output"]
+    if folder is not None and train is None and dev is None:
+        return folder / "train.jsonl", folder / "dev.jsonl"
+    if folder is None and train is not None and dev is not None:
+        return train, dev
+    raise ConfigError("give --output-dir, or both --train-output and --dev-output")

@@ -1,0 +1,1 @@
+"""From raw data to training records: hard negatives mined, windows labelled, files split. No torch here."""

@@ -1,0 +1,51 @@
+"""Which passages are relevant to which query, and which are known not to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankllm_core.collections_io import read_queries
+from rankllm_core.errors import RankLLMError
+from rankllm_core.qrels import Qrels, read_qrels
+from rankllm_train.preparation.tally import Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgements:
+    """The queries of a file, in its order, with their texts and grades."""
+
+    texts: Mapping[str, str]
+    """qid -> text."""
+    grades: Qrels
+    """qid -> docid -> grade."""
+    min_relevance: int
+    """The least grade of a relevant passage."""
+
+    def relevant(self, qid: str) -> list[str]:
+        """The docids relevant to a query, best grade first, of one grade in the order of the judgements."""
+        judged = [(docid, grade) for docid, grade in self.grades.get(qid, {}).items() if grade >= self.min_relevance]
+        return [docid for docid, _ in sorted(judged, key=lambda entry: -entry[1])]
+
+    def answered(self, tally: Tally) -> dict[str, list[str]]:
+        """qid -> relevant docids of the queries that have any, in file order; the others are counted."""
+        found = {}
+        tally.see("queries", len(self.texts))
+        for qid in self.texts:
+            if relevant := self.relevant(qid):
+                found[qid] = relevant
+            else:
+                tally.leave_out("queries", "no passage is judged relevant", qid)
+        return found
+
+
+def read_judgements(queries: str | Path, qrels: str | Path, *, min_relevance: int) -> Judgements:
+    """Read queries and judgements. Raises RankLLMError where they have no query in common."""
+    texts, grades = read_queries(queries), read_qrels(qrels)
+    if texts and not texts.keys() & grades.keys():
+        raise RankLLMError(
+            f"{qrels}: judges none of the {len(texts):,} queries of {queries} (it has {next(iter(grades), 'none')!r}, "
+            f"those have {next(iter(texts))!r}); use the files that belong together"
+        )
+    return Judgements(texts=texts, grades=grades, min_relevance=min_relevance)

@@ -1,0 +1,146 @@
+"""Listwise records (the layout of RankZephyr and FIRST) from judgements, or from the results of a reranker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankllm_core.files import dumps, write_text
+from rankllm_core.types import Status
+from rankllm_train.preparation.judgements import read_judgements
+from rankllm_train.preparation.labelled import JudgedLists, JudgedRule, LabelledList, result_lists
+from rankllm_train.preparation.passages import PassageStore, collect_passages
+from rankllm_train.preparation.prompts import RecordWriter
+from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
+from rankllm_train.preparation.windows import WindowRule, draw_windows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedSources:
+    """The files of a judged collection."""
+
+    run: str | Path
+    """A first-stage run: which passages are candidates, and in what order."""
+    qrels: str | Path
+    queries: str | Path
+    corpus: str | Path
+    teacher_run: str | Path | None = None
+    """Orders candidates of one grade; None: the run does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRule:
+    """Which windows become records, and how they are written."""
+
+    writer: RecordWriter
+    windows: WindowRule
+    skip_queries: int = 0
+    """Leave out so many usable queries first."""
+    max_queries: int | None = None
+    """Then use so many."""
+
+
+def label_judged(
+    sources: JudgedSources,
+    lists: JudgedRule,
+    rule: RecordRule,
+    *,
+    min_relevance: int,
+    output: str | Path,
+    strict: bool = False,
+    track: Track = untracked,
+) -> Tally:
+    """Write windows whose order is that of the judgements, in the order of the query file; count what was left out.
+
+    In memory are the queries and ids. The same seed gives the same bytes. strict: a query of the run without a text, or
+    a passage that the corpus lacks, is an error. Raises RankLLMError (DataError with the place) for unusable files, and
+    where there is nothing to write.
+    """
+    tally = Tally(is_strict=strict)
+    judgements = read_judgements(sources.queries, sources.qrels, min_relevance=min_relevance)
+    judged = JudgedLists(judgements, lists, tally)
+    judged.fill(sources.run, track=track)
+    if sources.teacher_run is not None:
+        judged.order_by_teacher(sources.teacher_run, track=track)
+    with PassageStore(beside=output) as passages:
+        collect_passages(sources.corpus, passages, needed=judged.needed, track=track)
+        _write(track(judged.lists(passages), "queries labelled"), rule, tally, output=output)
+    return tally
+
+
+def label_results(
+    results: str | Path,
+    rule: RecordRule,
+    *,
+    output: str | Path,
+    depth: int = 100,
+    worst_status: Status = "repaired",
+    run: str | Path | None = None,
+    track: Track = untracked,
+) -> Tally:
+    """Write windows whose order is that of a reranker's results, in their order; count what was left out and why.
+
+    run: the first stage, whose order windows that are not shuffled are shown in. The other arguments as
+    `labelled.result_lists`. One query is in memory. Raises as `label_judged`.
+    """
+    tally = Tally()
+    lists = result_lists(results, tally, depth=depth, worst_status=worst_status, run=run, track=track)
+    _write(track(lists, "queries labelled"), rule, tally, output=output)
+    return tally
+
+
+def _write(lists: Iterable[LabelledList], rule: RecordRule, tally: Tally, *, output: str | Path) -> None:
+    with write_text(output) as stream:
+        for labelled in _wanted(lists, rule, tally):
+            n_before = tally.made.get("records", 0)
+            for record in _records(labelled, rule, tally):
+                stream.write(dumps(record) + "\n")
+            if tally.made.get("records", 0) > n_before:
+                tally.make("queries in them")
+            else:
+                tally.leave_out("queries", "no window of theirs is left", labelled.qid)
+        if not tally.made:
+            raise nothing_made(tally, "records")
+
+
+def _wanted(lists: Iterable[LabelledList], rule: RecordRule, tally: Tally) -> Iterator[LabelledList]:
+    """The lists that are long enough, within --skip-queries and --max-queries."""
+    n_usable = 0
+    for labelled in lists:
+        if len(labelled.docids) < rule.windows.min_size:
+            reason = f"fewer candidates than --min-window {rule.windows.min_size}"
+            tally.leave_out("queries", reason, labelled.qid)
+            continue
+        n_usable += 1
+        n_before = n_usable - 1 - rule.skip_queries
+        if n_before < 0:
+            tally.leave_out("queries", "skipped by --skip-queries", labelled.qid)
+        elif rule.max_queries is not None and n_before >= rule.max_queries:
+            tally.leave_out("queries", "beyond --max-queries", labelled.qid)
+        else:
+            yield labelled
+
+
+def _records(labelled: LabelledList, rule: RecordRule, tally: Tally) -> Iterator[dict[str, object]]:
+    """The records of one list: each window once."""
+    seen: set[tuple[int, ...]] = set()
+    windows = draw_windows(len(labelled.docids), rule.windows, relevant=labelled.relevant, key=labelled.qid)
+    for number, window in enumerate(windows, start=1):
+        name = f"{labelled.qid}_{number}"
+        if rule.windows.require_relevant and not labelled.relevant.intersection(window):
+            tally.leave_out("windows", "without a relevant passage", name)
+        elif window in seen:
+            tally.leave_out("windows", "drawn before", name)
+        else:
+            seen.add(window)
+            tally.make("records")
+            tally.make("passages in them", len(window))
+            docids = [labelled.docids[place] for place in window]
+            yield rule.writer.record(
+                labelled.query,
+                [labelled.doc(docid) for docid in docids],
+                docids=docids,
+                best_first=sorted(range(len(window)), key=lambda shown: labelled.ranks[window[shown]]),
+                record_id=name,
+            )

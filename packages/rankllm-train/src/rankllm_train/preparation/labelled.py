@@ -1,0 +1,221 @@
+"""Lists whose order is known: by judgements, or by the results of a reranker."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from rankllm_core.errors import ConfigError, DataError, RankLLMError
+from rankllm_core.json_fields import found, located
+from rankllm_core.records import parse_request
+from rankllm_core.types import SEVERITY, Request, Status
+from rankllm_train.json_records import read_json_records
+from rankllm_train.preparation.judgements import Judgements
+from rankllm_train.preparation.passages import PassageStore
+from rankllm_train.preparation.ranked_queries import read_ranked_queries
+from rankllm_train.preparation.selection import Selection, easy_negatives
+from rankllm_train.preparation.tally import Tally, Track
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledList:
+    """The candidates of a query, and how good each of them is."""
+
+    qid: str
+    query: str
+    docids: tuple[str, ...]
+    """In first-stage order, where that is known; else in the order to learn."""
+    ranks: tuple[int, ...]
+    """0-based place of each in the order to learn."""
+    relevant: frozenset[int]
+    """Positions of those judged relevant; empty where there are no judgements."""
+    doc: Callable[[str], Mapping[str, object]]
+    """The stored passage of a docid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedRule:
+    """Which candidates of a judged query are labelled."""
+
+    depth: int = 100
+    """Candidates of the run, by falling score."""
+    add_relevant: bool = True
+    """Whether relevant passages that are not among them come behind them."""
+    random_negatives: int = 0
+    """Answers to other queries, put last."""
+    require_relevant: bool = True
+    """Whether a query without a relevant candidate is left out."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise ConfigError(f"--depth {self.depth}: expected at least 1")
+
+
+class JudgedLists:
+    """Lists by judgements: best grade first, unjudged last, one grade by a teacher's score or in first-stage order."""
+
+    def __init__(self, judgements: Judgements, rule: JudgedRule, tally: Tally) -> None:
+        self._judgements = judgements
+        self._rule = rule
+        self._tally = tally
+        self._relevant = judgements.answered(tally)
+        self._candidates: dict[str, list[str]] = {}
+        """qid -> docids in first-stage order."""
+        self._teacher: dict[str, dict[str, float]] = {}
+
+    def fill(self, run: str | Path, *, track: Track) -> None:
+        """Take the candidates of a run. Raises RankLLMError where it has none of the queries."""
+        for ranked in track(read_ranked_queries(run), "queries of the run"):
+            if ranked.qid not in self._judgements.texts:
+                self._tally.miss("queries of the run", "without a text", ranked.qid)
+            elif ranked.qid in self._relevant:
+                kept = [sys.intern(docid) for docid, _ in ranked.candidates[: self._rule.depth]]
+                self._candidates[ranked.qid] = kept
+        if self._relevant and not self._candidates:
+            raise RankLLMError(
+                f"{run}: holds none of the {len(self._relevant):,} queries with a relevant passage, such as "
+                f"{next(iter(self._relevant))!r}; use the run that belongs to the queries"
+            )
+        for qid in [qid for qid in self._relevant if qid not in self._candidates]:
+            self._drop(qid, "not in the run")
+        for qid, candidates in self._candidates.items():
+            if self._rule.add_relevant:
+                known = set(candidates)
+                candidates += [docid for docid in self._relevant[qid] if docid not in known]
+            self._tally.see("candidates", len(candidates))
+
+    def order_by_teacher(self, run: str | Path, *, track: Track) -> None:
+        """Let a teacher's scores order candidates of one grade; those that it has not scored come behind them."""
+        for ranked in track(read_ranked_queries(run), "queries of the teacher"):
+            if ranked.qid in self._candidates:
+                scores = dict(ranked.candidates)
+                candidates = self._candidates[ranked.qid]
+                self._teacher[ranked.qid] = {docid: scores[docid] for docid in candidates if docid in scores}
+        if self._candidates and not self._teacher:
+            raise RankLLMError(
+                f"{run}: the teacher has scored none of the {len(self._candidates):,} queries, such as "
+                f"{next(iter(self._candidates))!r}; use a run of the same queries"
+            )
+        for qid in [qid for qid in self._candidates if qid not in self._teacher]:
+            self._drop(qid, "not scored by the teacher")
+
+    @property
+    def needed(self) -> set[str]:
+        """The docids whose texts are needed."""
+        return {docid for docids in (*self._candidates.values(), *self._relevant.values()) for docid in docids}
+
+    def lists(self, passages: PassageStore) -> Iterator[LabelledList]:
+        """The lists, in the order of the query file."""
+        easy = easy_negatives(self._relevant, passages, seed=self._rule.seed)
+        select = Selection(passages, self._tally, easy=easy)
+        for qid in list(self._relevant):
+            known = select.known("candidates", self._candidates[qid])
+            in_list, relevant = set(known), set(self._relevant[qid])
+            # Best grade first: of two copies of a text, the better grade stays.
+            answers = select.distinct([docid for docid in self._relevant[qid] if docid in in_list])
+            if self._rule.require_relevant and not answers:
+                self._drop(qid, "no relevant passage among the candidates")
+                continue
+            others = [docid for docid in known if docid not in relevant]
+            kept = {*answers, *select.distinct(others, positive_texts=select.texts(answers))}
+            own = [docid for docid in known if docid in kept]
+            grades = self._judgements.grades[qid]
+            drawn = select.draw_easy(qid, self._rule.random_negatives, own=own, grades=grades)
+            yield self._list(qid, [*own, *drawn], passages)
+
+    def _list(self, qid: str, docids: Sequence[str], passages: PassageStore) -> LabelledList:
+        grades, scores = self._judgements.grades[qid], self._teacher.get(qid, {})
+
+        def goodness(place: int) -> tuple[float, float]:
+            docid = docids[place]
+            return grades.get(docid, -math.inf), scores.get(docid, -math.inf)
+
+        relevant = set(self._relevant[qid])
+        return LabelledList(
+            qid=qid,
+            query=self._judgements.texts[qid],
+            docids=tuple(docids),
+            ranks=_ranks(sorted(range(len(docids)), key=goodness, reverse=True)),
+            relevant=frozenset(place for place, docid in enumerate(docids) if docid in relevant),
+            doc=passages.doc,
+        )
+
+    def _drop(self, qid: str, reason: str) -> None:
+        self._tally.leave_out("queries", reason, qid)
+        self._candidates.pop(qid, None)
+        del self._relevant[qid]
+
+
+def _ranks(best_first: Sequence[int]) -> tuple[int, ...]:
+    """0-based place of each position in an order of positions."""
+    ranks = [0] * len(best_first)
+    for rank, place in enumerate(best_first):
+        ranks[place] = rank
+    return tuple(ranks)
+
+
+def result_lists(
+    results: str | Path, tally: Tally, *, depth: int, worst_status: Status, run: str | Path | None, track: Track
+) -> Iterator[LabelledList]:
+    """Yield the lists of a reranker's results, one query in memory: the order of its candidates is the order to learn.
+
+    results: results JSONL, or a requests file in the same layout. depth: candidates that a list keeps. worst_status:
+    lists that were read worse (`rankllm_core.types.Status`) are left out. run: gives the first-stage order.
+    Raises DataError naming the line of a record that cannot be read.
+    """
+    first_stage = None if run is None else _places(run, track)
+    lines: dict[str, int] = {}
+    for line, value in read_json_records(results):
+        if isinstance(value, DataError):
+            raise value
+        with located(results, line):
+            request, status = parse_request(value), _status(value)
+            qid = request.query.qid
+            if qid in lines:
+                raise RankLLMError(f"query {qid!r} was already given in line {lines[qid]}; list each query once")
+        lines[qid] = line
+        tally.see("queries")
+        if SEVERITY[status] > SEVERITY[worst_status]:
+            tally.leave_out("queries", f"results of status {status}", qid)
+        elif first_stage is not None and qid not in first_stage:
+            tally.leave_out("queries", "not in the run", qid)
+        else:
+            tally.see("candidates", len(request.candidates[:depth]))
+            yield _result_list(request, depth, None if first_stage is None else first_stage[qid])
+
+
+def _places(run: str | Path, track: Track) -> dict[str, dict[str, int]]:
+    """qid -> docid -> place in a run."""
+    return {
+        ranked.qid: {sys.intern(docid): place for place, (docid, _) in enumerate(ranked.candidates)}
+        for ranked in track(read_ranked_queries(run), "queries of the run")
+    }
+
+
+def _status(record: Mapping[str, object]) -> Status:
+    status = record.get("status", "ok")
+    for known in get_args(Status):
+        if status == known:
+            return known
+    raise RankLLMError(f"status: expected one of {', '.join(get_args(Status))}, found {found(status)}")
+
+
+def _result_list(request: Request, depth: int, places: Mapping[str, int] | None) -> LabelledList:
+    docs = {candidate.docid: candidate.doc for candidate in request.candidates[:depth]}
+    best_first = list(docs)
+    # What the run lacks stands behind what it has.
+    shown = best_first if places is None else sorted(docs, key=lambda docid: places.get(docid, len(places)))
+    rank_of = {docid: rank for rank, docid in enumerate(best_first)}
+    return LabelledList(
+        qid=request.query.qid,
+        query=request.query.text,
+        docids=tuple(shown),
+        ranks=tuple(rank_of[docid] for docid in shown),
+        relevant=frozenset(),
+        doc=docs.__getitem__,
+    )

@@ -1,0 +1,193 @@
+"""Hard negatives from a first-stage run: a Tevatron record for each query with a relevant passage."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rankllm_core.errors import ConfigError
+from rankllm_core.files import dumps, write_text
+from rankllm_train.preparation.judgements import read_judgements
+from rankllm_train.preparation.negatives import Margin, Pool, PoolRule
+from rankllm_train.preparation.passages import PassageStore, collect_passages
+from rankllm_train.preparation.selection import Selection, easy_negatives
+from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
+
+Sample = Literal["top", "random"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MineSources:
+    """The files that records are mined from."""
+
+    run: str | Path
+    """A first-stage run: where negatives come from."""
+    qrels: str | Path
+    queries: str | Path
+    corpus: str | Path
+    teacher_run: str | Path | None = None
+    """The run of a better model over the same queries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MineRule:
+    """Which passages become positives and negatives."""
+
+    pool: PoolRule = field(default_factory=PoolRule)
+    min_relevance: int = 1
+    """The least grade of a positive."""
+    teacher_margin: Margin = field(default_factory=Margin)
+    """By the teacher's scores; read where there is a teacher."""
+    with_teacher_scores: bool = False
+    """Whether each passage gets its `teacher_score`, for distillation."""
+    negatives_per_query: int = 15
+    """Of the run. RankLLaMA's groups hold one positive and 15 negatives."""
+    random_negatives: int = 0
+    """Answers to other queries, added behind those of the run."""
+    min_negatives: int = 1
+    """A query with fewer, of both kinds, is left out."""
+    sample: Sample = "top"
+    """`top`: the first of the run that are usable. `random`: any of them."""
+    skip_queries: int = 0
+    """Leave out so many usable queries first."""
+    max_queries: int | None = None
+    """Then make at most so many records."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        wanted = self.negatives_per_query + self.random_negatives
+        if not 1 <= self.min_negatives <= wanted:
+            raise ConfigError(
+                f"--min-negatives {self.min_negatives}: expected 1 to {wanted}, the negatives that are asked for"
+            )
+        if self.with_teacher_scores and self.random_negatives:
+            raise ConfigError(
+                "--random-negatives: the teacher has not scored them; leave out --with-teacher-scores or them"
+            )
+
+
+def mine(
+    sources: MineSources,
+    rule: MineRule,
+    *,
+    output: str | Path,
+    strict: bool = False,
+    track: Track = untracked,
+) -> Tally:
+    """Write a Tevatron record for each query, in the order of the query file, and count what was left out and why.
+
+    The run and the teacher's run are read one query at a time, the corpus once; in memory are the queries and ids.
+    The same seed gives the same bytes. strict: a query of the run without a text, or a passage that the corpus lacks,
+    is an error. Raises RankLLMError (DataError with the place) for unusable files, and where there is nothing to write.
+    """
+    if rule.with_teacher_scores and sources.teacher_run is None:
+        raise ConfigError("--with-teacher-scores: needs --teacher-run, where the scores stand")
+    tally = Tally(is_strict=strict)
+    judgements = read_judgements(sources.queries, sources.qrels, min_relevance=rule.min_relevance)
+    pool = Pool(judgements, tally)
+    pool.fill(sources.run, rule.pool, needs_run=not rule.random_negatives, track=track)
+    if sources.teacher_run is not None:
+        pool.filter_by_teacher(
+            sources.teacher_run, rule.teacher_margin, needs_scores=rule.with_teacher_scores, track=track
+        )
+    # Read whole before the output is begun, so that nothing is written where it cannot be used.
+    needed = {docid for docids in chain(pool.positives.values(), pool.negatives.values()) for docid in docids}
+    with PassageStore(beside=output) as passages:
+        collect_passages(sources.corpus, passages, needed=needed, track=track)
+        miner = _Miner(pool, passages, rule)
+        with write_text(output) as stream:
+            for record in track(miner.records(), "records"):
+                stream.write(dumps(record) + "\n")
+            if not tally.made.get("records"):
+                raise nothing_made(tally, "records")
+    return tally
+
+
+class _Chosen(NamedTuple):
+    """The docids of one record."""
+
+    positives: list[str]
+    hard: list[str]
+    """Negatives of the run, in its order."""
+    easy: list[str]
+    """Answers to other queries."""
+
+
+class _Miner:
+    """Makes the records, now that it is known which passages have a text."""
+
+    def __init__(self, pool: Pool, passages: PassageStore, rule: MineRule) -> None:
+        self._pool = pool
+        self._tally = pool.tally
+        self._passages = passages
+        self._rule = rule
+        easy = easy_negatives(pool.positives, passages, seed=rule.seed)
+        self._select = Selection(passages, pool.tally, easy=easy)
+        self._n_usable = 0
+
+    def records(self) -> Iterator[dict[str, object]]:
+        """One record for each query that is not left out."""
+        for qid in list(self._pool.positives):
+            chosen = self._choose_passages(qid)
+            if chosen is not None and self._is_wanted(qid):
+                yield self._record(qid, chosen)
+
+    def _choose_passages(self, qid: str) -> _Chosen | None:
+        """The passages of a query's record; None where the query is left out."""
+        positives = self._select.known("positives", self._pool.positives[qid])
+        if not positives:
+            self._pool.drop_query(qid, "no positive with a text in the corpus")
+            return None
+        candidates = self._select.known("candidates", self._pool.negatives[qid])
+        usable = self._select.distinct(candidates, positive_texts=self._select.texts(positives))
+        self._pool.negatives[qid] = usable
+        hard = self._choose(qid, usable)
+        grades = self._pool.judgements.grades[qid]
+        easy = self._select.draw_easy(qid, self._rule.random_negatives, own=[*positives, *usable], grades=grades)
+        if len(hard) + len(easy) < self._rule.min_negatives:
+            self._pool.drop_query(qid, f"fewer negatives than --min-negatives {self._rule.min_negatives}")
+            return None
+        return _Chosen(positives, hard, easy)
+
+    def _choose(self, qid: str, usable: Sequence[str]) -> list[str]:
+        n = min(self._rule.negatives_per_query, len(usable))
+        if self._rule.sample == "top":
+            return list(usable[:n])
+        draw = random.Random(f"{self._rule.seed}/{qid}/negatives")
+        return [usable[place] for place in sorted(draw.sample(range(len(usable)), n))]
+
+    def _is_wanted(self, qid: str) -> bool:
+        """Whether a usable query is within --skip-queries and --max-queries."""
+        self._n_usable += 1
+        n_before = self._n_usable - 1 - self._rule.skip_queries
+        if n_before < 0:
+            self._pool.drop_query(qid, "skipped by --skip-queries")
+        elif self._rule.max_queries is not None and n_before >= self._rule.max_queries:
+            self._pool.drop_query(qid, "beyond --max-queries")
+        else:
+            return True
+        return False
+
+    def _record(self, qid: str, chosen: _Chosen) -> dict[str, object]:
+        tally = self._tally
+        tally.leave_out("candidates", "usable, but not chosen", n=len(self._pool.negatives[qid]) - len(chosen.hard))
+        tally.make("records")
+        tally.make("positives", len(chosen.positives))
+        tally.make("negatives of the run", len(chosen.hard))
+        tally.make("random negatives", len(chosen.easy))
+        return {
+            "query_id": qid,
+            "query": self._pool.judgements.texts[qid],
+            "positive_passages": [self._passage(qid, docid) for docid in chosen.positives],
+            "negative_passages": [self._passage(qid, docid) for docid in (*chosen.hard, *chosen.easy)],
+        }
+
+    def _passage(self, qid: str, docid: str) -> dict[str, object]:
+        passage: dict[str, object] = {"docid": docid, **self._passages.doc(docid)}
+        if self._rule.with_teacher_scores:
+            passage["teacher_score"] = self._pool.teacher_scores[qid][docid]
+        return passage

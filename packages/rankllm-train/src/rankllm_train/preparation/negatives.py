@@ -1,0 +1,219 @@
+"""Which candidates of a first stage may serve as negatives, and answers to other queries as easy ones.
+
+A first-stage candidate that nobody judged may well be relevant. How to tell: it scores too near the positive, by the
+first stage or by a better model (positive-aware mining: NV-Retriever, arXiv:2407.15831).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_train.preparation.judgements import Judgements
+from rankllm_train.preparation.ranked_queries import RankedQuery, read_ranked_queries
+from rankllm_train.preparation.tally import Tally, Track
+
+Pools = dict[str, list[str]]
+"""qid -> docids that may be its negatives, in the order of the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margin:
+    """How far below the query's best positive a candidate must score."""
+
+    absolute: float = 0.0
+    relative: float = 0.0
+    """As a share of the positive's score, whatever its sign."""
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.absolute) or math.isnan(self.relative):
+            raise ConfigError("margin: expected a number, found NaN")
+        if math.isinf(self.relative):
+            raise ConfigError("relative margin: expected a finite share, such as 0.05; found an infinite one")
+
+    def ceiling(self, positive: float) -> float:
+        """The highest score a candidate may have beside a positive of this score."""
+        return positive - self.absolute - self.relative * abs(positive)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRule:
+    """Which candidates of a query's ranking may be negatives."""
+
+    min_rank: int = 1
+    """1-based; what stands above it is left out."""
+    max_rank: int = 100
+    """1-based; what stands below it is left out."""
+    margin: Margin | None = None
+    """By the run's own scores; None: not looked at."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_rank <= self.max_rank:
+            raise ConfigError(
+                f"ranks: expected 1 <= --min-rank <= --max-rank, found {self.min_rank} and {self.max_rank}"
+            )
+
+
+class Pool:
+    """The candidates of all queries, narrowed down step by step; each step counts what it drops."""
+
+    def __init__(self, judgements: Judgements, tally: Tally) -> None:
+        self.judgements = judgements
+        self.tally = tally
+        self.positives = judgements.answered(tally)
+        """qid -> relevant docids, of the queries still in use, in file order."""
+        self.negatives: Pools = {qid: [] for qid in self.positives}
+        self.teacher_scores: dict[str, dict[str, float]] = {}
+        """qid -> docid -> score of what the teacher let pass."""
+
+    def drop_query(self, qid: str, reason: str) -> None:
+        """Leave a query out, with what is left of its candidates."""
+        self.tally.leave_out("queries", reason, qid)
+        self.tally.leave_out("candidates", "their query is left out", n=len(self.negatives.pop(qid)))
+        del self.positives[qid]
+
+    def fill(self, run: str | Path, rule: PoolRule, *, needs_run: bool, track: Track) -> None:
+        """Take the candidates of a run that the rule lets pass.
+
+        needs_run: whether a query that is not in the run is left out. Raises RankLLMError where the run has none of
+        the queries.
+        """
+        seen: set[str] = set()
+        n_of_run = 0
+        for ranked in track(read_ranked_queries(run), "queries of the run"):
+            n_of_run += 1
+            if ranked.qid not in self.judgements.texts:
+                self.tally.miss("queries of the run", "without a text", ranked.qid)
+            elif ranked.qid in self.positives:
+                seen.add(ranked.qid)
+                self._take(ranked, rule)
+        if n_of_run and self.positives and not seen:
+            raise RankLLMError(
+                f"{run}: holds none of the {len(self.positives):,} queries with a relevant passage, such as "
+                f"{next(iter(self.positives))!r}; use the run that belongs to the queries"
+            )
+        if needs_run:
+            for qid in [qid for qid in self.positives if qid not in seen]:
+                self.drop_query(qid, "not in the run")
+
+    def _take(self, ranked: RankedQuery, rule: PoolRule) -> None:
+        window = ranked.candidates[rule.min_rank - 1 : rule.max_rank]
+        self.tally.see("candidates", len(window))
+        self.negatives[ranked.qid] = [docid for docid, _ in window]
+        ceiling = None
+        if rule.margin is not None:
+            ceiling = _ceiling(ranked.qid, self.positives, dict(ranked.candidates), rule.margin)
+            if ceiling is None:
+                self.drop_query(ranked.qid, "no positive in the run, which a margin needs")
+                return
+        self._keep(ranked.qid, lambda docid, score: self._problem(ranked.qid, docid, score, ceiling), window)
+
+    def _problem(self, qid: str, docid: str, score: float, ceiling: float | None) -> str | None:
+        grade = self.judgements.grades[qid].get(docid)
+        if grade is not None and grade >= self.judgements.min_relevance:
+            return "judged relevant"
+        if grade is not None and grade > 0:
+            return "judged, with a grade above 0 and below --min-relevance"
+        # A judged candidate is known not to be relevant, whatever it scores.
+        if grade is None and ceiling is not None and score > ceiling:
+            return "by their first-stage score too near the best positive"
+        return None
+
+    def filter_by_teacher(self, run: str | Path, margin: Margin, *, needs_scores: bool, track: Track) -> None:
+        """Drop candidates that a teacher scores too near the best positive, and those it has not scored.
+
+        needs_scores: whether the scores go into the records; then a judged candidate needs one too, and a positive
+        without one is left out.
+        """
+        seen: set[str] = set()
+        for ranked in track(read_ranked_queries(run), "queries of the teacher"):
+            if ranked.qid not in self.positives:
+                continue
+            seen.add(ranked.qid)
+            scores = dict(ranked.candidates)
+            ceiling = _ceiling(ranked.qid, self.positives, scores, margin)
+            if ceiling is None:
+                self.drop_query(ranked.qid, "no positive scored by the teacher")
+                continue
+            self._apply_teacher(ranked.qid, scores, ceiling, needs_scores)
+        if self.positives and not seen:
+            raise RankLLMError(
+                f"{run}: the teacher has scored none of the {len(self.positives):,} queries, such as "
+                f"{next(iter(self.positives))!r}; use a run of the same queries"
+            )
+        for qid in [qid for qid in self.positives if qid not in seen]:
+            self.drop_query(qid, "not scored by the teacher")
+
+    def _apply_teacher(self, qid: str, scores: Mapping[str, float], ceiling: float, needs_scores: bool) -> None:
+        grades = self.judgements.grades[qid]
+
+        def problem(docid: str, score: float) -> str | None:
+            is_judged = docid in grades
+            if docid not in scores and (needs_scores or not is_judged):
+                return "not scored by the teacher"
+            if not is_judged and score > ceiling:
+                return "by the teacher's score too near the best positive"
+            return None
+
+        self._keep(qid, problem, [(docid, scores.get(docid, -math.inf)) for docid in self.negatives[qid]])
+        if needs_scores:
+            scored = [docid for docid in self.positives[qid] if docid in scores]
+            self.tally.leave_out(
+                "positives", "not scored by the teacher", qid, n=len(self.positives[qid]) - len(scored)
+            )
+            self.positives[qid] = scored
+            self.teacher_scores[qid] = {docid: scores[docid] for docid in (*scored, *self.negatives[qid])}
+
+    def _keep(
+        self, qid: str, problem: Callable[[str, float], str | None], candidates: Iterable[tuple[str, float]]
+    ) -> None:
+        kept = []
+        for docid, score in candidates:
+            if reason := problem(docid, score):
+                self.tally.leave_out("candidates", reason, docid)
+            else:
+                # A passage is a candidate of many queries: one string for all of them.
+                kept.append(sys.intern(docid))
+        self.negatives[qid] = kept
+
+
+def _ceiling(
+    qid: str, positives: Mapping[str, Sequence[str]], scores: Mapping[str, float], margin: Margin
+) -> float | None:
+    """The highest score that a negative may have; None where no positive has a score."""
+    found = [scores[docid] for docid in positives[qid] if docid in scores]
+    return margin.ceiling(max(found)) if found else None
+
+
+class EasyNegatives:
+    """Passages relevant to other queries."""
+
+    def __init__(self, docids: Collection[str], *, seed: int) -> None:
+        # Sorted: what is drawn must not depend on the order of a set.
+        self._docids = sorted(set(docids))
+        self._seed = seed
+
+    def draw(self, qid: str, n: int, *, is_usable: Callable[[str], bool]) -> list[str]:
+        """n of them in random order, or as many as are usable; a function of the seed and the qid."""
+        chosen: list[str] = []
+        for docid in self._shuffled(qid):
+            if len(chosen) == n:
+                break
+            if is_usable(docid):
+                chosen.append(docid)
+        return chosen
+
+    def _shuffled(self, qid: str) -> Iterator[str]:
+        """All of them in random order, drawn one by one: a few are wanted of very many."""
+        draw = random.Random(f"{self._seed}/{qid}/random-negatives")
+        seen: set[int] = set()
+        while len(seen) < len(self._docids):
+            place = draw.randrange(len(self._docids))
+            if place not in seen:
+                seen.add(place)
+                yield self._docids[place]

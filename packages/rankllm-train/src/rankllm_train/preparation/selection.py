@@ -1,0 +1,70 @@
+"""Which docids can be used in a record: those with words in the corpus, each text once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from rankllm_train.preparation.negatives import EasyNegatives
+from rankllm_train.preparation.passages import PassageStore
+from rankllm_train.preparation.tally import Tally
+
+
+class Selection:
+    """Sorts out what the corpus lacks or holds twice, and counts it."""
+
+    def __init__(self, passages: PassageStore, tally: Tally, *, easy: EasyNegatives) -> None:
+        self._passages = passages
+        self._tally = tally
+        self._easy = easy
+
+    def known(self, what: str, docids: Sequence[str]) -> list[str]:
+        """Those with a text in the corpus. what: their kind, in the plural."""
+        known = []
+        for docid in docids:
+            if docid not in self._passages:
+                self._tally.miss(what, "not in the corpus", docid)
+            elif not self._passages.text_digest(docid):
+                self._tally.leave_out(what, "without a word in it", docid)
+            else:
+                known.append(docid)
+        return known
+
+    def texts(self, docids: Collection[str]) -> set[int]:
+        """What the passages say, as digests."""
+        return {self._passages.text_digest(docid) for docid in docids}
+
+    def distinct(self, docids: Sequence[str], *, positive_texts: Collection[int] = ()) -> list[str]:
+        """Those whose text is neither a positive's nor that of one before them."""
+        texts: set[int] = set()
+        kept = []
+        for docid in docids:
+            text = self._passages.text_digest(docid)
+            if text in positive_texts:
+                self._tally.leave_out("candidates", "with the text of a positive", docid)
+            elif text in texts:
+                self._tally.leave_out("candidates", "with the text of another candidate", docid)
+            else:
+                texts.add(text)
+                kept.append(docid)
+        return kept
+
+    def draw_easy(self, qid: str, n: int, *, own: Collection[str], grades: Mapping[str, int]) -> list[str]:
+        """n answers to other queries. own: the query's own passages, whose texts are not repeated."""
+        if not n:
+            return []
+        texts = self.texts(own)
+
+        def is_usable(docid: str) -> bool:
+            text = self._passages.text_digest(docid)
+            if grades.get(docid, 0) > 0 or not text or text in texts:
+                return False
+            texts.add(text)
+            return True
+
+        return self._easy.draw(qid, n, is_usable=is_usable)
+
+
+def easy_negatives(positives: Mapping[str, Sequence[str]], passages: PassageStore, *, seed: int) -> EasyNegatives:
+    """The passages relevant to any query that the corpus holds, to be drawn for the others."""
+    answers = {docid for docids in positives.values() for docid in docids if docid in passages}
+    return EasyNegatives(answers, seed=seed)

@@ -1,0 +1,247 @@
+"""Train and dev without a leak: records that share a query or a positive passage stay on one side.
+
+Records are nodes, and what they share are edges; a connected component goes to one side as a whole, by a hash of its
+queries. So a record's side does not depend on the order of the file, and a file that grows moves no record whose
+component stays as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rankllm_core.errors import ConfigError, DataError, RankLLMError
+from rankllm_core.files import dumps, write_text
+from rankllm_core.json_fields import located
+from rankllm_train.json_records import read_json_records
+from rankllm_train.preparation.sameness import digest, normalised
+from rankllm_train.preparation.tally import Tally, Track, untracked
+from rankllm_train.rankings import target_ranks
+from rankllm_train.records import ListwiseRecord, parse_listwise, parse_pointwise
+from rankllm_train.shortening import passage_spans
+
+BadRecords = Literal["error", "skip"]
+
+_QUERIES_IN_PROMPT = re.compile(r"^Search Query: (.*?)\.?$", re.MULTILINE)
+"""Where the originals' listwise prompts repeat the query, behind the passages."""
+_HASH_RANGE = 2**64
+_SKIPPED = _HASH_RANGE - 1
+"""Stands for the query of a record that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRule:
+    """Which records go to dev."""
+
+    dev_fraction: float = 0.1
+    """Of the components, in expectation."""
+    link_positives: bool = True
+    """Whether records that share a positive passage stay together, and not only those that share a query."""
+    bad_records: BadRecords = "error"
+    """What to do with a record that cannot be read: `error`, or `skip` and count."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if not 0 < self.dev_fraction < 1:
+            raise ConfigError(f"--dev-fraction {self.dev_fraction}: expected more than 0 and less than 1")
+
+
+class RecordKeys(NamedTuple):
+    """What a record must not share with the other side, as digests."""
+
+    query: int
+    positives: tuple[int, ...]
+    """Docids and texts."""
+
+
+def split_records(
+    path: str | Path, rule: SplitRule, *, train: str | Path, dev: str | Path, track: Track = untracked
+) -> Tally:
+    """Write the records of a file (Tevatron's or listwise ones, one or the other or both) to two files, in its order.
+
+    The file is read twice; in memory are digests of its queries and positives. The same seed gives the same bytes.
+    Raises RankLLMError (DataError with the line) for an unusable file, and where one side would be empty.
+    """
+    tally = Tally()
+    components = _Components()
+    queries = array("Q")
+    for keys in track(_keys(path, rule, tally), "records linked"):
+        queries.append(_SKIPPED if keys is None else keys.query)
+        if keys is not None:
+            components.add(keys, link_positives=rule.link_positives)
+    sides = _Sides(components, rule)
+    _report(components, sides, rule, tally)
+    _check_sides(path, components, sides, rule)
+    with write_text(train) as train_stream, write_text(dev) as dev_stream:
+        for query, record in track(zip(queries, read_json_records(path), strict=True), "records written"):
+            if query != _SKIPPED:
+                stream = dev_stream if sides.is_dev(query) else train_stream
+                stream.write(dumps(record.value) + "\n")
+    return tally
+
+
+def _keys(path: str | Path, rule: SplitRule, tally: Tally) -> Iterator[RecordKeys | None]:
+    """What each record must not share; None for one that is skipped."""
+    for line, value in read_json_records(path):
+        tally.see("records")
+        try:
+            if isinstance(value, DataError):
+                raise value
+            yield record_keys(value, path=path, line=line)
+        except DataError as error:
+            if rule.bad_records == "error":
+                raise
+            tally.leave_out("records", "not readable", str(error))
+            yield None
+
+
+def record_keys(record: Mapping[str, object], *, path: str | Path, line: int) -> RecordKeys:
+    """The query and the positives of a record; of a listwise one, the passage that its target ranks first.
+
+    Raises DataError naming `path` and `line` where it is neither a listwise nor a pointwise record, and where it does
+    not tell its query.
+    """
+    with located(path, line):
+        if "conversations" in record:
+            return _listwise_keys(parse_listwise(record, path=path, line=line))
+        if "positive_passages" in record or "passages" in record:
+            parsed = parse_pointwise(record, path=path, line=line)
+            positives = tuple(key for p in parsed.positives for key in _passage_keys(p.docid, p.text or p.title))
+            return RecordKeys(_query_key(parsed.query), positives)
+        raise RankLLMError(
+            "expected a listwise record ('conversations') or a pointwise one ('positive_passages'), found "
+            f"{', '.join(map(repr, record)) or 'no key at all'}"
+        )
+
+
+def _listwise_keys(record: ListwiseRecord) -> RecordKeys:
+    query = record.query
+    if query is None:
+        told = _QUERIES_IN_PROMPT.findall(record.prompt)
+        if not told:
+            raise record.error("does not tell its query, under 'query' or behind 'Search Query: ' in the prompt")
+        query = told[-1]
+    best = target_ranks(record).index(1)
+    start, end = passage_spans(record.prompt)[best]
+    docid = record.docids[best] if best < len(record.docids) else None
+    return RecordKeys(_query_key(query), tuple(_passage_keys(docid, record.prompt[start:end])))
+
+
+def _query_key(text: str) -> int:
+    return digest("query " + normalised(text))
+
+
+def _passage_keys(docid: str | None, text: str) -> Iterator[int]:
+    if docid is not None:
+        yield digest("docid " + docid)
+    if words := normalised(text):
+        yield digest("text " + words)
+
+
+class _Components:
+    """Records joined by what they share: a union-find forest over digests."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[int, int] = {}
+        self._parents = array("Q")
+        self._least_query = array("Q")
+        """At a root: the least query digest of its component, which names it whatever came first."""
+        self.n_records = Counter[int]()
+        """Query digest -> records."""
+
+    def add(self, keys: RecordKeys, *, link_positives: bool) -> None:
+        """Join a record's query with its positives, and so with every record that shares one of them."""
+        self.n_records[keys.query] += 1
+        query = self._node(keys.query, least=keys.query)
+        for positive in keys.positives if link_positives else ():
+            self._join(query, self._node(positive, least=_HASH_RANGE - 1))
+
+    def name(self, query: int) -> int:
+        """The least query digest of the component that holds this query."""
+        return self._least_query[self._root(self._nodes[query])]
+
+    def _node(self, key: int, *, least: int) -> int:
+        if key not in self._nodes:
+            self._nodes[key] = len(self._parents)
+            self._parents.append(len(self._parents))
+            self._least_query.append(least)
+        return self._nodes[key]
+
+    def _join(self, one: int, other: int) -> None:
+        one, other = self._root(one), self._root(other)
+        self._parents[other] = one
+        self._least_query[one] = min(self._least_query[one], self._least_query[other])
+
+    def _root(self, node: int) -> int:
+        while self._parents[node] != node:
+            # Halve the path: later look-ups are short.
+            self._parents[node] = self._parents[self._parents[node]]
+            node = self._parents[node]
+        return node
+
+
+class _Sides:
+    """Which side each component is on."""
+
+    def __init__(self, components: _Components, rule: SplitRule) -> None:
+        self._components = components
+        self._rule = rule
+
+    def is_dev(self, query: int) -> bool:
+        """Whether the component of this query is on the dev side."""
+        text = f"{self._rule.seed}/{self._components.name(query)}"
+        drawn = int.from_bytes(hashlib.blake2b(text.encode("ascii"), digest_size=8).digest(), "big")
+        return drawn < self._rule.dev_fraction * _HASH_RANGE
+
+
+def _report(components: _Components, sides: _Sides, rule: SplitRule, tally: Tally) -> None:
+    sizes = _component_sizes(components)
+    n_queries = Counter(components.name(query) for query in components.n_records)
+    n_dev = sum(n for query, n in components.n_records.items() if sides.is_dev(query))
+    largest, n_records = max(sizes.values(), default=0), components.n_records.total()
+    tally.make("dev records", n_dev)
+    tally.make("train records", n_records - n_dev)
+    tally.see("queries", len(components.n_records))
+    tally.see("components", len(sizes))
+    tally.see("records in the largest", largest)
+    tally.see("records held together by a positive", sum(n for name, n in sizes.items() if n_queries[name] > 1))
+    if n_records and not 0.5 < n_dev / n_records / rule.dev_fraction < 2 and largest > 0.5 * n_dev:
+        tally.notes.append(
+            f"Warning: dev is {n_dev / n_records:.1%} of the records, and {rule.dev_fraction:.1%} were asked for: the "
+            f"largest component holds {largest / n_records:.1%}{_hint(rule)}"
+        )
+
+
+def _hint(rule: SplitRule) -> str:
+    """What may be done where components are large."""
+    more = " or --no-link-positives (then both sides may share passages)" if rule.link_positives else ""
+    return f"; use another --dev-fraction or --seed{more}"
+
+
+def _component_sizes(components: _Components) -> Counter[int]:
+    """Name of a component -> its records."""
+    sizes: Counter[int] = Counter()
+    for query, n in components.n_records.items():
+        sizes[components.name(query)] += n
+    return sizes
+
+
+def _check_sides(path: str | Path, components: _Components, sides: _Sides, rule: SplitRule) -> None:
+    """Raise RankLLMError where a side is empty."""
+    n_records = components.n_records.total()
+    if not n_records:
+        raise RankLLMError(f"{path}: no record in it")
+    on_dev = {sides.is_dev(query) for query in components.n_records}
+    if len(on_dev) == 2:
+        return
+    sizes = _component_sizes(components)
+    raise RankLLMError(
+        f"{path}: {'train' if on_dev == {True} else 'dev'} would be empty: {n_records:,} records are "
+        f"{len(sizes):,} components, the largest of {max(sizes.values()):,}{_hint(rule)}"
+    )

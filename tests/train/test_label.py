@@ -1,0 +1,362 @@
+"""Windows with a known order: what is shown, what is to be learnt, and that training reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from collections_on_disk import Collection, counts
+from shared_files import data
+
+from rankllm_core.errors import ConfigError, DataError, RankLLMError
+from rankllm_train.check_data import check_listwise
+from rankllm_train.preparation.label import JudgedSources, RecordRule, label_judged, label_results
+from rankllm_train.preparation.labelled import JudgedRule
+from rankllm_train.preparation.prompts import record_writer
+from rankllm_train.preparation.windows import WindowRule, draw_windows
+from rankllm_train.rankings import ranking_of
+
+# By grade: b 3, d 1, e 0; a and c are not judged. z is relevant and not in the run.
+RUN = {"q1": {"a": 9, "b": 8, "c": 7, "d": 6, "e": 5}}
+QRELS = {"q1": {"b": 3, "d": 1, "e": 0, "z": 1}, "q2": {"y": 1}}
+QUERIES = {"q1": "what is [1] b", "q2": "two"}
+CORPUS = {"a": "about a", "b": ("Title", "about b [2]"), "c": "about c", "d": "about d", "e": "about e", "z": "about z"}
+WHOLE = {"min_size": 5, "max_size": 20, "shuffle": False}
+"""One window with all there is, in first-stage order (six candidates at most, and size drawn of 5 or 6)."""
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A collection on disk."""
+    return Collection(tmp_path)
+
+
+def rule_of(*, writer=None, skip_queries=0, max_queries=None, **windows):
+    """A rule for windows, written by rank_zephyr."""
+    writer = writer or record_writer(None, None, max_passage_words=300, max_size=20)
+    return RecordRule(writer=writer, windows=WindowRule(**windows), skip_queries=skip_queries, max_queries=max_queries)
+
+
+def labelled(files, *, run=RUN, qrels=QRELS, corpus=CORPUS, queries=QUERIES, teacher=None, lists=None, **rule):
+    """Label; the records, and the tally."""
+    sources = JudgedSources(
+        run=files.run(run),
+        qrels=files.qrels(qrels),
+        queries=files.queries(queries),
+        corpus=files.corpus(corpus),
+        teacher_run=None if teacher is None else files.run(teacher, "teacher.trec"),
+    )
+    output = files.path("out.jsonl")
+    tally = label_judged(sources, JudgedRule(**lists or {}), rule_of(**rule), min_relevance=1, output=output)
+    return files.read("out.jsonl"), tally
+
+
+def learnt(record):
+    """Docids, best first."""
+    return [record["docids"][int(name) - 1] for name in ranking_of(record["conversations"][-1]["value"])]
+
+
+def test_the_best_grade_comes_first_and_unjudged_ones_last(files):
+    """Of one grade in the order of the run, behind which relevant passages that it lacks stand."""
+    (record,), tally = labelled(files, **WHOLE | {"min_size": 6})
+    assert record["docids"] == ["a", "b", "c", "d", "e", "z"]
+    assert learnt(record) == ["b", "d", "z", "e", "a", "c"]
+    assert tally.made == {"records": 1, "passages in them": 6, "queries in them": 1}
+    assert counts(tally) == {("queries", "not in the run"): 1}
+
+
+def test_a_record_is_what_training_reads(files):
+    """System, human and gpt turn in the words of rank_zephyr; titles are shown, and nothing poses as an identifier."""
+    (record,), _ = labelled(files, lists={"depth": 2, "add_relevant": False}, min_size=2, shuffle=False)
+    assert record == {
+        "id": "q1_1",
+        "query": "what is [1] b",
+        "docids": ["a", "b"],
+        "conversations": [
+            {
+                "from": "system",
+                "value": "You are RankLLM, an intelligent assistant that can rank passages based on their relevancy to "
+                "the query",
+            },
+            {
+                "from": "human",
+                "value": "I will provide you with 2 passages, each indicated by a numerical identifier []. Rank the "
+                "passages based on their relevance to the search query: what is (1) b.\n[1] about a\n"
+                "[2] Title: Title Content: about b (2)\nSearch Query: what is (1) b.\nRank the 2 passages above based "
+                "on their relevance to the search query. All the passages should be included and listed using "
+                "identifiers, in descending order of relevance. The output format should be [] > [], e.g., [2] > [1], "
+                "Answer concisely and directly and only respond with the ranking results, do not say any word or "
+                "explain.",
+            },
+            {"from": "gpt", "value": "[2] > [1]"},
+        ],
+    }
+
+
+def test_a_teacher_orders_candidates_of_one_grade(files):
+    """z above d, both of grade 1; c above a, both unjudged; e keeps its place although the teacher likes it."""
+    teacher = {"q1": {"e": 9, "z": 8, "c": 7, "d": 6, "a": 5}}
+    (record,), _ = labelled(files, teacher=teacher, **WHOLE | {"min_size": 6})
+    assert record["docids"] == ["a", "b", "c", "d", "e", "z"]
+    assert learnt(record) == ["b", "z", "d", "e", "c", "a"]
+
+
+def test_what_a_teacher_has_not_scored_is_behind_what_it_has(files):
+    """Unjudged a has no score, c has a low one."""
+    (record,), _ = labelled(files, teacher={"q1": {"c": -9, "d": 1}}, **WHOLE | {"min_size": 6})
+    assert learnt(record) == ["b", "d", "z", "e", "c", "a"]
+
+
+def test_copies_of_a_relevant_passage_are_left_out(files):
+    """They would be ranked apart; so would two copies of another one."""
+    corpus = CORPUS | {"a": "About D.", "e": "ABOUT c"}
+    (record,), tally = labelled(files, corpus=corpus, min_size=4, max_size=4, shuffle=False)
+    assert record["docids"] == ["b", "c", "d", "z"]
+    assert counts(tally)["candidates", "with the text of a positive"] == 1
+    assert counts(tally)["candidates", "with the text of another candidate"] == 1
+
+
+def test_of_two_copies_the_better_grade_stays(files):
+    """d, of grade 1, says what b says; b has 3 and comes later in the run."""
+    run = {"q1": {"d": 9, "b": 8, "c": 7}}
+    (record,), _ = labelled(files, run=run, corpus=CORPUS | {"d": "about B [2]?"}, min_size=3, shuffle=False)
+    assert learnt(record) == ["b", "z", "c"]
+
+
+def test_answers_to_other_queries_come_last(files):
+    """As easy negatives, behind everything, in what is shown and in what is learnt."""
+    run = RUN | {"q2": {"y": 1, "a": 0.5}}
+    corpus = CORPUS | {"y": "about y"}
+    queries = {"q1": "one", "q2": "two"}
+    records, _ = labelled(
+        files,
+        run=run,
+        corpus=corpus,
+        queries=queries,
+        lists={"random_negatives": 1},
+        **WHOLE | {"min_size": 2, "per_query": 40},
+    )
+    first = [record for record in records if record["id"].startswith("q1_") and "y" in record["docids"]]
+    assert first
+    for record in first:
+        assert record["docids"][-1] == learnt(record)[-1] == "y"
+
+
+def test_a_window_without_a_relevant_passage_is_left_out_and_counted(files):
+    """Of pairs among five where two are relevant, 3 in 10 have none: they stay only if asked for."""
+    windows = {"per_query": 60, "min_size": 2, "max_size": 2, "sample": "uniform"}
+    lists = {"add_relevant": False}
+    records, tally = labelled(files, lists=lists, **windows)
+    without = counts(tally)["windows", "without a relevant passage"]
+    assert without + counts(tally)["windows", "drawn before"] + len(records) == 60
+    assert without > 5
+    assert all({"b", "d"} & set(record["docids"]) for record in records)
+    records, tally = labelled(files, lists=lists | {"require_relevant": False}, **windows | {"require_relevant": False})
+    assert any(not {"b", "d"} & set(record["docids"]) for record in records)
+    assert ("windows", "without a relevant passage") not in counts(tally)
+
+
+def test_a_query_is_left_out_for_a_reason(files):
+    """No relevant candidate; too few candidates."""
+    _, tally = labelled(files, run=RUN | {"q2": {"a": 2, "b": 1}}, corpus=CORPUS, lists={"add_relevant": False})
+    assert counts(tally)["queries", "no relevant passage among the candidates"] == 1
+    run = RUN | {"q2": {"y": 1}}
+    records, tally = labelled(files, run=run, corpus=CORPUS | {"y": "about y"})
+    assert counts(tally) == {("queries", "fewer candidates than --min-window 2"): 1}
+    assert tally.read["queries"] == tally.made["queries in them"] + tally.n_left_out("queries") == 2
+    assert {record["id"] for record in records} == {"q1_1"}
+
+
+def test_windows_have_all_lengths_and_are_shuffled():
+    """2 to 20 passages evenly, each once, with a relevant one in each; every place is as likely for it."""
+    rule = WindowRule(per_query=3000)
+    windows = list(draw_windows(50, rule, relevant={7}, key="q"))
+    lengths = Counter(map(len, windows))
+    assert set(lengths) == set(range(2, 21))
+    # 3,000 / 19 is 158; five standard deviations of a binomial count are 61.
+    assert all(97 < n < 219 for n in lengths.values())
+    assert all(len(set(window)) == len(window) and 7 in window for window in windows)
+    of_ten = [window.index(7) for window in windows if len(window) == 10]
+    assert set(of_ten) == set(range(10))
+    # Without being shuffled they are in first-stage order.
+    shown = list(draw_windows(50, WindowRule(per_query=50, shuffle=False), relevant={7}, key="q"))
+    assert all(list(window) == sorted(window) for window in shown)
+
+
+def test_windows_are_a_function_of_seed_list_and_number():
+    """More windows do not change the first ones."""
+    few = list(draw_windows(30, WindowRule(per_query=2), relevant={1}, key="q"))
+    many = list(draw_windows(30, WindowRule(per_query=5), relevant={1}, key="q"))
+    assert many[:2] == few
+    assert list(draw_windows(30, WindowRule(per_query=2, seed=1), relevant={1}, key="q")) != few
+    assert list(draw_windows(30, WindowRule(per_query=2), relevant={1}, key="r")) != few
+
+
+def result(qid, docids, **more):
+    """A line of results JSONL."""
+    n = len(docids)
+    candidates = [
+        {"docid": d, "score": float(n - i), "doc": {"text": f"about {d}"}, "model_score": None}
+        for i, d in enumerate(docids)
+    ]
+    return {"query": {"text": f"query {qid}", "qid": qid}, "candidates": candidates, "status": "ok"} | more
+
+
+def by_results(files, results, *, run=None, depth=100, worst="repaired", **rule):
+    """Label by results; the records, and the tally."""
+    path = files.jsonl(results, "results.jsonl")
+    output = files.path("out.jsonl")
+    rule = rule_of(**{"sample": "uniform", "require_relevant": False} | rule)
+    run = None if run is None else files.run(run)
+    tally = label_results(path, rule, output=output, depth=depth, worst_status=worst, run=run)
+    return files.read("out.jsonl"), tally
+
+
+def test_the_order_of_results_is_the_order_to_learn(files):
+    """Shuffled in the prompt; of the first `depth` candidates."""
+    (record,), tally = by_results(files, [result("q1", "dbcae")], depth=4, min_size=4)
+    assert learnt(record) == ["d", "b", "c", "a"]
+    assert tally.read == {"queries": 1, "candidates": 4}
+
+
+def test_results_can_be_shown_in_first_stage_order(files):
+    """What the run lacks (x) stands behind what it has; a query that it lacks is left out."""
+    records, tally = by_results(
+        files, [result("q1", "xdba"), result("q7", "ab")], run=RUN, shuffle=False, min_size=2, max_size=20, per_query=30
+    )
+    (whole,) = (record for record in records if len(record["docids"]) == 4)
+    assert whole["docids"] == ["a", "b", "d", "x"]
+    assert learnt(whole) == ["x", "d", "b", "a"]
+    assert counts(tally)["queries", "not in the run"] == 1
+
+
+def test_results_that_no_model_has_ordered_are_left_out(files):
+    """A fallback is the first stage's order; a repaired one is learnt from unless it is not wanted."""
+    results = [result("1", "ab"), result("2", "ab", status="repaired"), result("3", "ab", status="fallback")]
+    records, tally = by_results(files, results)
+    assert [record["id"] for record in records] == ["1_1", "2_1"]
+    assert counts(tally) == {("queries", "results of status fallback"): 1}
+    records, _ = by_results(files, results, worst="ok")
+    assert [record["id"] for record in records] == ["1_1"]
+
+
+def test_queries_are_skipped_and_limited(files):
+    """The usable ones count."""
+    results = [result(str(i), "ab"[: 1 + i % 2]) for i in range(8)]
+    records, tally = by_results(files, results, skip_queries=1, max_queries=2)
+    assert [record["id"] for record in records] == ["3_1", "5_1"]
+    assert counts(tally) == {
+        ("queries", "fewer candidates than --min-window 2"): 4,
+        ("queries", "skipped by --skip-queries"): 1,
+        ("queries", "beyond --max-queries"): 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ([result("1", "ab"), result("1", "ab")], "results.jsonl:2: query '1' was already given in line 1"),
+        ([result("1", "ab", status="great")], "results.jsonl:1: status: expected one of ok, repaired"),
+        ([{"qid": "1"}], "results.jsonl:1: request: expected the key 'query'"),
+    ],
+)
+def test_results_that_cannot_be_read_are_an_error_with_their_line(files, results, message):
+    """And nothing is written."""
+    with pytest.raises(DataError) as caught:
+        by_results(files, results)
+    assert message in str(caught.value)
+    assert not files.path("out.jsonl").exists()
+
+
+def test_nothing_to_write_is_an_error(files):
+    """It says what most was left out for."""
+    with pytest.raises(RankLLMError, match="no records; most of what was left out: 1 queries, fewer candidates"):
+        by_results(files, [result("1", "a")])
+
+
+@pytest.mark.parametrize(
+    ("template", "kind", "message"),
+    [
+        ("rank_zephyr", "alpha", "--identifiers alpha: template rank_zephyr speaks of numeric ones"),
+        ("rank_gpt", None, "template rank_gpt: has one turn a passage"),
+        ("rankllama", None, "template rankllama: is a pointwise template"),
+        ("insert_rank", None, "template insert_rank: shows first-stage scores"),
+        ("rank_lrl", None, "template rank_lrl: makes records that `train listwise` does not read"),
+        (None, "alpha", "--max-window 30: alpha identifiers end at Z"),
+    ],
+)
+def test_templates_whose_records_cannot_be_trained_on_are_refused(template, kind, message):
+    """Before any file is read."""
+    with pytest.raises(ConfigError) as caught:
+        record_writer(template, kind, max_passage_words=300, max_size=30)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "kind", "expected"),
+    [
+        (None, None, ("rank_zephyr", "numeric")),
+        (None, "alpha", ("rank_zephyr_alpha", "alpha")),
+        ("rank_zephyr_alpha", None, ("rank_zephyr_alpha", "alpha")),
+        ("rank_vicuna", None, ("rank_vicuna", "numeric")),
+    ],
+)
+def test_identifiers_and_template_follow_from_each_other(template, kind, expected):
+    """Unless both are said."""
+    writer = record_writer(template, kind, max_passage_words=300, max_size=20)
+    assert (writer.template.name, writer.identifiers) == expected
+
+
+def test_passages_are_cut_to_their_first_words(files):
+    """`Title: Title Content:` are three of b's."""
+    writer = record_writer(None, None, max_passage_words=4, max_size=20)
+    (record,), _ = labelled(files, writer=writer, **WHOLE | {"min_size": 6})
+    shown = re.findall(r"^\[\d\] (.*)$", record["conversations"][1]["value"], re.MULTILINE)
+    assert shown[:2] == ["about a", "Title: Title Content: about"]
+
+
+def command_for(files, *more):
+    """`train label` over the files, as words."""
+    named = {"run": "run.trec", "qrels": "qrels.txt", "queries": "queries.tsv", "corpus": "corpus.jsonl"}
+    paths = [word for name, file in named.items() for word in (f"--{name}", str(files.path(file)))]
+    return [sys.executable, "-m", "rankllm_train", "label", *paths, *more]
+
+
+def test_the_same_seed_gives_the_same_bytes_in_every_process(files):
+    """Python hashes strings differently in each."""
+    labelled(files, run=RUN | {"q2": {"y": 2, "a": 1}}, corpus=CORPUS | {"y": "about y"})
+    written = []
+    for hash_seed in ("0", "1"):
+        output = files.path(f"out{hash_seed}.jsonl")
+        command = command_for(
+            files, "--windows-per-query", "5", "--random-negatives", "1", "--output-path", str(output)
+        )
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": hash_seed}, capture_output=True)
+        written.append(output.read_bytes())
+    assert written[0] == written[1] != b""
+
+
+@pytest.mark.parametrize("kind", ["numeric", "alpha"])
+def test_records_of_real_data_pass_the_check(tmp_path, kind):
+    """Natural Questions: `check-data` finds nothing; the relevant passage is first in every one."""
+    folder = data("nq_qed")
+    sources = JudgedSources(
+        run=folder / "runs/bm25.run.gz",
+        qrels=folder / "qrels.txt",
+        queries=folder / "queries.tsv",
+        corpus=folder / "corpus.jsonl.gz",
+    )
+    writer = record_writer(None, kind, max_passage_words=60, max_size=20)
+    rule = rule_of(writer=writer, per_query=2, max_queries=100)
+    output = tmp_path / "out.jsonl"
+    tally = label_judged(sources, JudgedRule(depth=30), rule, min_relevance=1, output=output)
+    report = check_listwise(output)
+    assert report.problems == ()
+    assert report.n_by_kind == {kind: tally.made["records"]}
+    assert tally.made["queries in them"] == 100
+    assert tally.read["queries"] == 100 + tally.n_left_out("queries") == 1355
+    assert max(report.n_by_length) == 20

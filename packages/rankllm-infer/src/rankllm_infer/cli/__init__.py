@@ -15,6 +15,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_infer import __version__
 
 COMMANDS = {
+    "retrieve": "Find candidates: the first stage.",
     "prepare": "Join a first-stage run with queries and passages.",
     "rerank": "Rerank candidates with a language model.",
     "convert": "Turn runs, results and request files into one another.",
@@ -62,7 +63,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Rerank with large language models.
 
-    First steps: `rankllm-infer demo`. Your own data: `prepare`, `rerank`, `evaluate`.
+    First steps: `rankllm-infer demo`. Your own data: `retrieve`, `rerank`, `evaluate`.
     """
 
 

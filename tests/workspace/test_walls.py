@@ -19,6 +19,7 @@ SOURCES = {
 }
 HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers",
+    "rankllm_infer.significance",
     "rankllm_infer.engines.cpu_attention",
     "rankllm_infer.engines.heads",
     "rankllm_infer.engines.loading",

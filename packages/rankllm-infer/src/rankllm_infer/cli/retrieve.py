@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,12 @@ from rankllm_core.errors import RankLLMError
 from rankllm_infer.bm25 import K1, B
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import check_output, refuse_same_file
-from rankllm_infer.cli.progress import counter
+from rankllm_infer.cli.rerank_input import check_judged
+from rankllm_infer.cli.retrieve_sources import Retrieved, search, source_kind
 from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels, Run
-    from rankllm_core.types import Request
 
 _FILE = click.Path(path_type=Path)
 _DEPTH = 100
@@ -26,15 +25,22 @@ _MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
 
 
 @click.command("retrieve")
-@click.option("--corpus", type=_FILE, required=True, help="Passages JSONL or TSV (gz, xz).")
-@click.option("--queries", "--topics", type=_FILE, required=True, help="Queries TSV or JSONL (gz, xz).")
+@click.option("--corpus", type=_FILE, help="Passages of your own, JSONL or TSV (gz, xz), for the embedded BM25.")
+@click.option("--index", help="A Lucene index: a folder, or the name of one of Pyserini's.")
+@click.option("--dataset", help="A data set of Pyserini's: dl19 to dl23, beir-NAME, mrtydi-LANGUAGE.")
+@click.option("--queries", "--topics", help="Queries TSV or JSONL (gz, xz); with --index also a name of Pyserini's.")
+@click.option(
+    "--retrieval-method", help="With --index and --dataset: bm25, bm25_rm3, SPLADE++_EnsembleDistil_ONNX or splade_v3."
+)
 @click.option("--output", type=_FILE, help="The run.")
 @click.option("--output-requests", type=_FILE, help="The candidates with their texts, for `rerank --requests`.")
 @click.option("--depth", type=click.IntRange(1), default=_DEPTH, help="Candidates of each query, at the most.")
-@click.option("--k1", type=click.FloatRange(min=0), default=K1, help="How late repeating a term stops paying.")
-@click.option("--b", type=click.FloatRange(0, 1), default=B, help="How much a long passage is marked down.")
 @click.option(
-    "--index-dir", type=_FILE, help="Where to keep the index.  [default: a folder for it in the user's cache]"
+    "--k1", type=click.FloatRange(min=0), help=f"BM25: how late repeating a term stops paying.  [default: {K1}]"
+)
+@click.option("--b", type=click.FloatRange(0, 1), help=f"BM25: how much length is marked down.  [default: {B}]")
+@click.option(
+    "--index-dir", type=_FILE, help="Where to keep --corpus's index.  [default: a folder in the user's cache]"
 )
 @click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries.")
 @click.option("--remove-query/--no-remove-query", default=False, help="Leave out candidates whose docid is the qid.")
@@ -43,28 +49,30 @@ _MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
     type=click.Choice(["trec", "tsv", "msmarco"]),
     help="By default TREC, or TSV for a name that ends in .tsv.",
 )
-@click.option("--tag", help="The run's name in the TREC format.  [default: bm25]")
-@click.option("--qrels", type=_FILE, help="Score the run when done.")
+@click.option("--tag", help="The run's name in the TREC format.  [default: the retrieval method's]")
+@click.option("--qrels", type=_FILE, help="Score the run when done; of --dataset they are known.")
 @click.option("--overwrite/--no-overwrite", default=False, help="Replace outputs that exist.")
 def command(**given: Any) -> None:
-    """Find candidates for queries with BM25, over a corpus of your own.
+    """Find candidates for queries: the first stage.
 
-    The index is made once, and again when the corpus has changed. --output is what `rerank --run` and `evaluate` read,
-    --output-requests what `rerank --requests` reads.
+    --corpus with --queries needs nothing else: BM25, whose index is made once, and again when the corpus has changed.
+    --dataset with --retrieval-method and --index with --queries need Pyserini.
+    --output is what `rerank --run` and `evaluate` read, --output-requests what `rerank --requests` reads.
     """
-    _check(given)
-    queries = _queries(given)
-    qrels = _qrels(given["qrels"], queries) if given["qrels"] else None
-    run = _search(given, queries)
-    if not any(run.values()):
-        raise RankLLMError(f"{given['corpus']}: none of the {count(len(run), 'query')} finds a passage")
-    requests = _requests(given, queries, run) if given["output_requests"] else []
-    _write(given, run, requests)
+    kind = source_kind(given)
+    _check_outputs(given)
+    qrels = _read_qrels(given["qrels"]) if given["qrels"] else None
+    found = search(kind, given)
     if qrels is not None:
-        _print_figures(run, qrels)
+        check_judged(qrels, found.queries, source=given["qrels"])
+    if not any(found.run.values()):
+        raise RankLLMError(f"{given[kind]}: none of the {count(len(found.run), 'query')} finds a passage")
+    _write(given, found)
+    if (qrels := qrels or found.qrels) is not None:
+        _print_figures(found.run, qrels)
 
 
-def _check(given: Mapping[str, Any]) -> None:
+def _check_outputs(given: Mapping[str, Any]) -> None:
     from rankllm_infer.outputs import run_format_of
 
     outputs = [given[name] for name in ("output", "output_requests") if given[name]]
@@ -83,53 +91,27 @@ def _check(given: Mapping[str, Any]) -> None:
                 refuse_same_file(given[name], path)
 
 
-def _queries(given: Mapping[str, Any]) -> dict[str, str]:
-    from rankllm_core.collections_io import read_queries
+def _read_qrels(path: Path) -> Qrels:
+    from rankllm_core.trec import read_qrels
 
-    queries = dict(islice(read_queries(given["queries"]).items(), given["max_queries"]))
-    if not queries:
-        raise RankLLMError(f"{given['queries']}: holds no query")
-    return queries
+    return read_qrels(path)
 
 
-def _qrels(path: Path, queries: Mapping[str, str]) -> Qrels:
-    """The judgements of the queries that are asked."""
-    from rankllm_infer.cli.rerank_input import load_qrels
-
-    return {qid: grades for qid, grades in load_qrels(path, queries).items() if qid in queries}
-
-
-def _search(given: Mapping[str, Any], queries: Mapping[str, str]) -> Run:
-    from rankllm_infer.bm25_cache import open_index
-    from rankllm_infer.first_stage import retrieve
-
-    with counter("index", unit=" passages", delay_s=2.0) as show:
-        index = open_index(
-            given["corpus"], folder=given["index_dir"], k1=given["k1"], b=given["b"], tell=say, progress=show
-        )
-    with counter("retrieve", unit=" queries", total=len(queries), delay_s=2.0) as show:
-        return retrieve(index, queries, depth=given["depth"], remove_query=given["remove_query"], progress=show)
-
-
-def _requests(given: Mapping[str, Any], queries: Mapping[str, str], run: Run) -> list[Request]:
-    from rankllm_infer.prepare import requests_of_run
-
-    with counter("corpus", unit=" passages", delay_s=2.0) as show:
-        return requests_of_run(run, queries=queries, corpus=given["corpus"], progress=show)
-
-
-def _write(given: Mapping[str, Any], run: Run, requests: list[Request]) -> None:
+def _write(given: Mapping[str, Any], found: Retrieved) -> None:
     from rankllm_core.records import write_requests
     from rankllm_core.trec import write_results
     from rankllm_infer.outputs import run_format_of
 
-    n_hits = sum(map(len, run.values()))
-    say(f"retrieved {count(n_hits, 'candidate')} for {count(sum(map(bool, run.values())), 'query')}")
+    run = found.run
+    n_candidates, n_queries = sum(map(len, run.values())), sum(map(bool, run.values()))
+    say(f"retrieved {count(n_candidates, 'candidate')} for {count(n_queries, 'query')}")
     if without := [qid for qid, ranking in run.items() if not ranking]:
         say(f"found nothing for {count(len(without), 'query')} ({examples(without)})")
+    # What may still fail comes first, so that no half of the outputs is left behind.
+    requests = found.requests() if given["output_requests"] else []
     if path := given["output"]:
         run_format = run_format_of(path, given["output_format"])
-        write_results(path, run.items(), format=run_format, tag=given["tag"] or "bm25")
+        write_results(path, run.items(), format=run_format, tag=given["tag"] or found.tag)
         say(f"Wrote {path}")
     if path := given["output_requests"]:
         write_requests(path, requests)
@@ -137,9 +119,14 @@ def _write(given: Mapping[str, Any], run: Run, requests: list[Request]) -> None:
 
 
 def _print_figures(run: Run, qrels: Qrels) -> None:
+    """The figures over the judged queries that were asked; one that found nothing counts 0."""
     from rankllm_infer.evaluate import evaluate, evaluation_lines
 
-    found = evaluate(qrels, run, _MEASURES)
+    asked = {qid: grades for qid, grades in qrels.items() if qid in run and grades}
+    if not any(run[qid] for qid in asked):
+        say("No figures: none of the judged queries found anything")
+        return
+    found = evaluate(asked, run, _MEASURES)
     say(f"Scores of the {found.n_queries} judged queries among the {len(run)} asked:")
     for line in evaluation_lines("retrieved", found):
         click.echo(line)

@@ -108,6 +108,55 @@ def test_errors_are_one_line_and_write_nothing(folder, rankllm, options, code, m
     assert not (folder / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "o"], "give one of --corpus, --index and --dataset"),
+        (["--corpus", "c", "--dataset", "d", "--output", "o"], "give one of --corpus, --index and --dataset"),
+        (["--corpus", "c", "--output", "o"], "--corpus needs --queries"),
+        (["--index", "i", "--output", "o"], "--index needs --queries"),
+        (["--dataset", "d", "--output", "o"], "--dataset needs --retrieval-method"),
+        (["--dataset", "d", "--retrieval-method", "bm25", "--queries", "q"], "--dataset does not go with --queries"),
+        (["--corpus", "c", "--queries", "q", "--retrieval-method", "bm25"], "--corpus does not go with --retrieval-me"),
+        (["--index", "i", "--queries", "q", "--index-dir", "d"], "--index does not go with --index-dir"),
+    ],
+)
+def test_what_is_searched_is_one_thing(folder, rankllm, options, message):
+    """Status 2 before anything is read."""
+    done = rankllm("retrieve", *options)
+    assert (done.code, done.out) == (2, "")
+    assert f"Error: {message}" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (
+            ["--retrieval-method", "splade_v3", "--k1", "1"],
+            2,
+            "--k1 is a setting of BM25; it has no effect on splade_v3",
+        ),
+        (["--retrieval-method", "bm52"], 1, "retrieval method 'bm52': unknown; did you mean 'bm25'?"),
+        (["--retrieval-method", "rep-llama"], 1, "rep-llama is read from stored results only for data set dl19"),
+    ],
+)
+def test_what_a_method_cannot_do_is_told_before_pyserini_starts(folder, rankllm, options, code, message):
+    """It takes a while to come up."""
+    done = rankllm("retrieve", "--dataset", "dl19", *options, "--output", "o")
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+    assert "Starting" not in done.err
+
+
+def test_an_index_needs_a_method_that_can_search_it(folder, rankllm):
+    """Stored results are of data sets."""
+    done = rankllm(
+        "retrieve", "--index", "i", "--queries", "queries.tsv", "--retrieval-method", "rep-llama", "--output", "o"
+    )
+    assert done.code == 2
+    assert "--index cannot be searched with rep-llama" in done.err
+
+
 def test_a_real_collection_gives_the_recorded_figure(tmp_path, rankllm, monkeypatch):
     """NFCorpus from its files, by one command: nDCG@10 .318 as recorded beside it."""
     monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path))

@@ -153,6 +153,16 @@ def test_the_users_own_java_must_be_recent(tmp_path, version, message):
     assert re.search(rf"\AStarting Pyserini ...\nError: {message}.*\n\Z", done.stderr), done.stderr
 
 
+def test_standard_output_is_kept_for_results(library, build, capfd):
+    """What Java tells of its work (here: of indexing, of a download that fails) is on standard error."""
+    build([{"id": "d1", "contents": "cat"}])
+    with pytest.raises(RankLLMError):
+        library.topics("dl20-passage")
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert "Downloading topics" in told.err
+
+
 def test_pyserinis_import_leaves_no_key_behind(library):
     """It wants one of OpenAI's; a server must not be asked with a made-up one."""
     assert os.environ.get("OPENAI_API_KEY") != "none"

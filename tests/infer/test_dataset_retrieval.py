@@ -144,8 +144,10 @@ def test_what_is_not_stored_is_searched_and_stored(tmp_path):
 
 
 def test_what_cannot_be_searched_says_what_can(tmp_path):
-    """RepLLaMA's results are read, not made."""
-    with pytest.raises(ConfigError, match="rep-llama is read from stored results only"):
+    """RepLLaMA's results are read, not made: where they were looked for, and what there is instead."""
+    with pytest.raises(
+        RankLLMError, match=r"no stored results in .*rank_llm_data.*, and .*rep-llama is read from stor"
+    ):
         requests_file(tmp_path, library=None, method=find_method("rep-llama"))
 
 

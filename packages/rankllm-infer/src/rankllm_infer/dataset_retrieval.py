@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.files import open_text, write_text
 from rankllm_core.records import write_requests
 from rankllm_core.trec import Qrels, Run
@@ -128,8 +128,10 @@ def dataset_requests_file(
     else:
         tell(f"First stage: {path}")
         return path
-    if method.kind == "stored":
-        index_of(dataset, method)  # says what can be searched instead
+    try:
+        index_of(dataset, method)
+    except ConfigError as error:
+        raise RankLLMError(f"no stored results in {folder} ({no_file}), and {error}") from None
     tell(f"First stage: no stored results in {folder} ({no_file}); searching with Pyserini")
     searched = library()
     found = search_dataset(searched, dataset, method, depth=depth, progress=progress)

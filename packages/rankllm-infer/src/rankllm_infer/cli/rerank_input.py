@@ -123,7 +123,7 @@ def load_qrels(path: Path, qids: Iterable[str]) -> Qrels:
     return qrels
 
 
-def check_judged(qrels: Qrels, qids: Iterable[str], *, source: Path) -> None:
+def check_judged(qrels: Qrels, qids: Iterable[str], *, source: str | Path) -> None:
     """Raise RankLLMError where none of the queries is judged."""
     asked = list(qids)
     if not any(qrels.get(qid) for qid in asked):
@@ -211,7 +211,7 @@ def dataset_qrels(given: Mapping[str, Any], qids: Iterable[str]) -> Qrels | None
         qrels = stored_qrels(dataset, given["retrieval_results_dir"] or default_folder())
         if qrels is None:
             qrels = start_pyserini().qrels(dataset.qrels)
-        check_judged(qrels, qids, source=Path(dataset.qrels))
+        check_judged(qrels, qids, source=dataset.qrels)
     except RankLLMError as error:
         say(f"No figures: {error}; or give --qrels")
         return None

@@ -60,7 +60,7 @@ def command(**given: Any) -> None:
     --output is what `rerank --run` and `evaluate` read, --output-requests what `rerank --requests` reads.
     """
     kind = source_kind(given)
-    _check_outputs(given)
+    _check_outputs(kind, given)
     qrels = _read_qrels(given["qrels"]) if given["qrels"] else None
     found = search(kind, given)
     if qrels is not None:
@@ -72,11 +72,11 @@ def command(**given: Any) -> None:
         _print_figures(found.run, qrels)
 
 
-def _check_outputs(given: Mapping[str, Any]) -> None:
+def _check_outputs(kind: str, given: Mapping[str, Any]) -> None:
     from rankllm_infer.outputs import run_format_of
 
     outputs = [given[name] for name in ("output", "output_requests") if given[name]]
-    if not outputs and not given["qrels"]:
+    if not outputs and not given["qrels"] and kind != "dataset":
         raise click.UsageError("nothing to write: give --output, --output-requests or --qrels")
     if given["output"] is None and given["output_format"]:
         raise click.UsageError("--output-format has no effect without --output")

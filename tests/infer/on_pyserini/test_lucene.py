@@ -42,19 +42,33 @@ def test_feedback_finds_what_the_query_does_not_name(library, build):
     assert [docid for docid, _ in expanded] == ["d1", "d2"]
 
 
-def test_learned_weights_are_searched_as_they_are(build, library):
-    """An impact index: the weights of the query's words add up. The encoder, a download, is left out here."""
+@pytest.fixture(scope="module")
+def impacts(build):
+    """Three documents with learned weights."""
     vectors = [{"cat": 7, "dog": 1}, {"dog": 3, "bird": 2}, {"fish": 1}]
-    index = build(
+    return build(
         [{"id": f"d{n}", "contents": "", "vector": vector} for n, vector in enumerate(vectors, start=1)],
         *("-collection", "JsonVectorCollection", "-impact", "-pretokenized"),
     )
+
+
+def test_learned_weights_are_searched_as_they_are(impacts):
+    """The weights of the query's words add up. The encoder, a download, is left out here."""
     from pyserini.search.lucene import LuceneImpactSearcher
 
     from rankllm_infer.pyserini_library import LuceneIndex
 
-    searcher = LuceneImpactSearcher(str(index), None)
+    searcher = LuceneImpactSearcher(str(impacts), None)
     assert LuceneIndex(searcher, name="impacts").search("dog bird", 10) == [("d2", 5.0), ("d1", 1.0)]
+
+
+@pytest.mark.parametrize("name", ["SPLADE++_EnsembleDistil_ONNX", "splade_v3"])
+def test_an_encoder_that_cannot_be_fetched_is_one_line(library, impacts, monkeypatch, name):
+    """The index is there, what turns a query into weights is not."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RankLLMError, match=f"index .*: cannot be searched with {re.escape(name)} ") as caught:
+        library.open_index(str(impacts), find_method(name))
+    assert "\n" not in str(caught.value)
 
 
 def test_texts_come_as_they_were_indexed(library, pets):

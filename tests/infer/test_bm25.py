@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import weakref
 
 import pytest
 from shared_files import data
@@ -135,3 +136,80 @@ def test_scifact_scores_as_recorded():
     for measure, expected in (("ndcg_cut_10", recorded["ndcg10"]), ("recall_100", recorded["recall100"])):
         mean = sum(query[measure] for query in measured.values()) / len(measured)
         assert mean == pytest.approx(expected, abs=0.002), measure
+
+
+def test_a_saved_index_finds_the_same(tmp_path):
+    """Documents, scores and order survive the disk; a query without known words still finds nothing."""
+    index = BM25Index.build([("a", "cat cat dog"), ("b", "dog bird"), ("c", "fish")], k1=1.2, b=0.75)
+    index.save(tmp_path / "index")
+    loaded = BM25Index.load(tmp_path / "index")
+    assert loaded.search("cats and dogs", 10) == index.search("cats and dogs", 10) != []
+    assert loaded.search("zebra", 10) == []
+
+
+def test_settings_reach_the_formula():
+    """k1 1.2 and b 0.75, worked out by hand: one word of one in a collection of 2 and 1 words, 1.5 on average."""
+    [(docid, score)] = BM25Index.build([("a", "cat"), ("b", "dog bird")], k1=1.2, b=0.75).search("cat", 5)
+    assert (docid, score) == ("a", pytest.approx(math.log(2) / (1 + 1.2 * (0.25 + 0.75 / 1.5)), rel=1e-6))
+
+
+@pytest.mark.parametrize("settings", [{"k1": -0.1}, {"b": 1.1}, {"b": -0.1}, {"k1": math.nan}])
+def test_impossible_settings_are_refused(settings):
+    """They have no meaning in the formula."""
+    with pytest.raises(ConfigError, match="expected k1 of at least 0 and b from 0 to 1"):
+        BM25Index.build([("a", "cat")], **settings)
+
+
+def test_texts_are_not_kept():
+    """Of 9,000 documents that come one by one, no more than a few batches are ever alive at once."""
+    alive = weakref.WeakSet()
+    most = 0
+
+    class Text(str):
+        """A text that can be watched."""
+
+    def documents():
+        nonlocal most
+        for number in range(9_000):
+            text = Text(f"word{number} cat")
+            alive.add(text)
+            most = max(most, len(alive))
+            yield f"d{number}", text
+
+    index = BM25Index.build(documents())
+    assert len(index.docids) == 9_000
+    assert most <= 4_001
+
+
+def test_words_keep_their_meaning_over_many_batches():
+    """5,000 documents, more than are tokenised at once; the words of each come in another order than in the others."""
+    words = ["cat", "dog", "bird", "fish", "horse"]
+    documents = [(f"d{n}", " ".join(words[n % 5 :] + words[: n % 5]) + f" only{n}") for n in range(5_000)]
+    index = BM25Index.build(iter(documents))
+    assert [docid for docid, _ in index.search("only4321", 9)] == ["d4321"]
+    assert [docid for docid, _ in index.search("horses", 3)] == ["d0", "d1", "d2"]
+
+
+def _recorded(folder, run):
+    from rankllm_core.collections_io import read_corpus, read_queries
+    from rankllm_core.trec import read_qrels, read_run
+
+    source = data(folder)
+    corpus = read_corpus(next(source.glob("corpus.jsonl*")))
+    index = BM25Index.build((docid, title_and_text(doc["title"], doc["text"])) for docid, doc in corpus)
+    queries = read_queries(source / "queries.tsv")
+    recorded = read_run(source / "runs" / run)
+    return recorded, {qid: index.search(queries[qid], 100) for qid in recorded}, read_qrels(source / "qrels.txt")
+
+
+@pytest.mark.parametrize(("folder", "run"), [("nq_qed", "bm25.run.gz"), ("nfcorpus", "bm25.run")])
+def test_recorded_runs_come_out(folder, run):
+    """Every score of a run that bm25s made by itself, to the last of its five decimals, and its nDCG@10 exactly."""
+    from rankllm_infer.evaluate import evaluate
+
+    recorded, found, qrels = _recorded(folder, run)
+    for qid, ranking in recorded.items():
+        assert [score for _, score in found[qid]] == pytest.approx([score for _, score in ranking], abs=1e-5), qid
+    # Equal scores stand in another order here; evaluation orders them by docid in both.
+    figures = [evaluate(qrels, which, ["nDCG@10"]).means["nDCG@10"] for which in (recorded, found)]
+    assert figures[1] == pytest.approx(figures[0], abs=1e-9)

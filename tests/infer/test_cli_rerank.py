@@ -321,3 +321,34 @@ def test_windows_slide_over_long_lists(tmp_path, rankllm, oracle):
     docids = [line.split()[2] for line in run.read_text(encoding="utf-8").splitlines()]
     assert docids[:10] == [f"d{number}" for number in range(100, 90, -1)]
     assert sorted(docids) == sorted(f"d{number}" for number in range(1, 101))
+
+
+def test_a_data_set_with_stored_results_needs_nothing_else(tmp_path, rankllm, oracle, monkeypatch):
+    """rank_llm's folders: --top-k-candidates cuts the lists, the judgements beside them give the figures."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RANK_LLM_CACHE", raising=False)
+    (tmp_path / "retrieve_results" / "BM25_RM3").mkdir(parents=True)
+    write_jsonl(tmp_path / "retrieve_results" / "BM25_RM3" / "retrieve_results_dl20_top100.jsonl", *REQUESTS)
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "qrels_dl20.json").write_text('{"q1": {"d2": "1"}, "q3": {"d4": 1}}', encoding="utf-8")
+    data_set = ["--dataset", "dl20", "--retrieval_method", "bm25_rm3", "--top_k_candidates", "2"]
+    done = rankllm("rerank", *oracle, *data_set, "--output", "out.trec", "--max-queries", "2")
+    assert done.code == 0, done.err
+    lines = [line.split() for line in (tmp_path / "out.trec").read_text(encoding="utf-8").splitlines()]
+    assert [fields[2] for fields in lines] == ["d2", "d1", "d1", "d2"]
+    assert "reranked\tMRR@10\t1.0000" in done.out.splitlines()
+    assert "Scores of the 1 judged queries among the 2 ranked" in done.err
+
+
+def test_a_data_set_without_judgements_is_ranked_without_figures(tmp_path, rankllm, oracle):
+    """Why there are none is one line; it is no error."""
+    results = tmp_path / "stored" / "retrieve_results"
+    (results / "BM25").mkdir(parents=True)
+    write_jsonl(results / "BM25" / "retrieve_results_nfc_top100.jsonl", *REQUESTS)
+    (tmp_path / "stored" / "qrels").mkdir()
+    (tmp_path / "stored" / "qrels" / "qrels_nfc.json").write_text('{"x": {"d2": 1}}', encoding="utf-8")
+    data_set = ["--dataset", "beir-nfcorpus", "--retrieval-method", "bm25", "--retrieval-results-dir", results]
+    done = rankllm("rerank", *oracle, *data_set, "--output", tmp_path / "out.trec")
+    assert (done.code, done.out) == (0, "")
+    assert (tmp_path / "out.trec").read_text(encoding="utf-8") == BEST_RUN
+    assert "No figures: beir-v1.0.0-nfcorpus-test: judges none of the 3 queries" in done.err

@@ -39,11 +39,17 @@ def served(server, *options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give one of --requests, --rerank-input, --run and --query"),
-        (["--requests", "r", "--rerank-input", "r"], "give one of --requests, --rerank-input, --run and --query"),
+        ([], "give one of --requests, --rerank-input, --run, --dataset and --query"),
+        (
+            ["--requests", "r", "--rerank-input", "r"],
+            "give one of --requests, --rerank-input, --run, --dataset and --query",
+        ),
         (["--run", "r", "--queries", "q"], "--run needs --corpus"),
         (["--requests", "r", "--queries", "q"], "--requests does not go with --queries"),
         (["--rerank-input", "r", "--corpus", "q"], "--rerank-input does not go with --corpus"),
+        (["--dataset", "dl19"], "--dataset needs --retrieval-method"),
+        (["--requests", "r", "--retrieval-method", "bm25"], "--requests does not go with --retrieval-method"),
+        (["--requests", "r", "--retrieval-results-dir", "d"], "--requests does not go with --retrieval-results-dir"),
         (["--query", "q"], "--query needs --passages"),
         (["--requests", "r", "--passages", "p"], "--requests does not go with --passages"),
         (["--query", "q", "--passages", "p", "--qrels", "x"], "--qrels does not go with --query"),
@@ -175,7 +181,7 @@ def test_docids_with_blanks_are_welcome_where_the_output_can_carry_them(tmp_path
     [
         (None, "qrels: no such file"),
         ("q1 d1 1 x y\n", "qrels:1: expected 4 columns"),
-        ("x1 0 d1 1\n", "qrels: judges none of the 3 queries to rerank (they are 'q1', 'q2', 'q3'; it judges 'x1')"),
+        ("x1 0 d1 1\n", "qrels: judges none of the 3 queries (they are 'q1', 'q2', 'q3'; it judges 'x1')"),
     ],
 )
 def test_judgements_that_cannot_be_used_are_found_before_the_model_is_loaded(

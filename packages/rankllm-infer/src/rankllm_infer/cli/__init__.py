@@ -15,10 +15,12 @@ from rankllm_core.errors import RankLLMError
 from rankllm_infer import __version__
 
 COMMANDS = {
+    "retrieve": "Find candidates: the first stage.",
     "prepare": "Join a first-stage run with queries and passages.",
     "rerank": "Rerank candidates with a language model.",
     "convert": "Turn runs, results and request files into one another.",
     "evaluate": "Score runs against judgements, as trec_eval does.",
+    "compare": "Set runs side by side: intervals, significance, queries won and lost.",
     "prompts": "List prompt templates, or show what a model will see.",
     "doctor": "Say which engines and devices work here.",
     "demo": "Rerank an embedded collection with an embedded model.",
@@ -62,7 +64,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Rerank with large language models.
 
-    First steps: `rankllm-infer demo`. Your own data: `prepare`, `rerank`, `evaluate`.
+    First steps: `rankllm-infer demo`. Your own data: `retrieve`, `rerank`, `evaluate`.
     """
 
 

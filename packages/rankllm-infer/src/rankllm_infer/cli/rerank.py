@@ -12,7 +12,14 @@ import click
 from rankllm_core.errors import ConfigError
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
 from rankllm_infer.cli.options import check_output, refuse_same_file
-from rankllm_infer.cli.rerank_input import check_requests, input_files, input_kind, load_qrels, load_requests
+from rankllm_infer.cli.rerank_input import (
+    check_requests,
+    dataset_qrels,
+    input_files,
+    input_kind,
+    load_qrels,
+    load_requests,
+)
 from rankllm_infer.cli.rerank_many import load_model, open_run, rerank_many
 from rankllm_infer.cli.rerank_options import input_options, model_options, output_options, ranking_options
 from rankllm_infer.settings import RerankOptions
@@ -29,7 +36,8 @@ if TYPE_CHECKING:
 def command(**given: Any) -> int:
     """Rerank candidates with a language model.
 
-    Candidates come from --requests, --rerank-input, --run with --queries and --corpus, or --query with --passages.
+    Candidates come from --requests, --rerank-input, --run with --queries and --corpus, --dataset with
+    --retrieval-method, or --query with --passages.
     A run that was broken off goes on where it was with the same command.
     Exit status: 0 done, 1 an error, 2 wrong usage, 3 done but some queries failed, 130 or 143 stopped by a signal.
     """
@@ -47,7 +55,10 @@ def command(**given: Any) -> int:
     with open_run(files, overwrite=given["overwrite"], resume=given["resume"], sources=input_files(given)) as run:
         requests = load_requests(kind, given)
         run.qids = check_requests(requests, files, strict=given["strict"], digest=run.digest)
-        run.qrels = load_qrels(given["qrels"], run.qids) if given["qrels"] else None
+        if given["qrels"]:
+            run.qrels = load_qrels(given["qrels"], run.qids)
+        elif kind == "dataset":
+            run.qrels = dataset_qrels(given, run.qids)
         say(f"Loading {given['model_path']} ...")
         return rerank_many(run, requests, given["model_path"], options)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,22 +22,26 @@ if TYPE_CHECKING:
     from rankllm_infer.outputs import OutputFiles
     from rankllm_infer.run_settings import InputDigest
 
-_SOURCES = ("requests", "rerank_input", "run", "query")
-_NEEDS = {"run": ("queries", "corpus"), "query": ("passages",)}
+_SOURCES = ("requests", "rerank_input", "run", "dataset", "query")
+_NEEDS = {"run": ("queries", "corpus"), "dataset": ("retrieval_method",), "query": ("passages",)}
 _FOR_MANY = ("max_queries", "strict", "qrels", "resume")
 _STANDARD_INPUT = "-"
+DATASET_DEPTH = 100
+"""Candidates of each query of a data set, as in the original."""
 
 
 def input_kind(given: Mapping[str, Any]) -> str:
-    """Which of the four inputs is given. Raises UsageError where it is not one, or what goes with it is missing."""
+    """Which of the five inputs is given. Raises UsageError where it is not one, or what goes with it is missing."""
     kinds = [name for name in _SOURCES if given[name] is not None]
     if len(kinds) != 1:
-        raise click.UsageError("give one of --requests, --rerank-input, --run and --query")
+        raise click.UsageError("give one of --requests, --rerank-input, --run, --dataset and --query")
     needs = _NEEDS.get(kinds[0], ())
-    for name in ("queries", "corpus", "passages"):
+    for name in ("queries", "corpus", "retrieval_method", "passages"):
         if (name in needs) != (given[name] is not None):
             verb = "needs" if name in needs else "does not go with"
             raise click.UsageError(f"{_option(kinds[0])} {verb} {_option(name)}")
+    if given["retrieval_results_dir"] is not None and kinds[0] != "dataset":
+        raise click.UsageError(f"{_option(kinds[0])} does not go with --retrieval-results-dir")
     if kinds[0] == "query":
         for name in _FOR_MANY:
             if given[name]:
@@ -61,12 +65,15 @@ class StoredRequests:
     is_pairs: bool
     """Whether it holds one pair a line, as `prepare` writes them."""
     max_queries: int | None
+    depth: int | None = None
+    """Candidates of each query that count; the others are left out."""
 
     def __iter__(self) -> Iterator[Request]:
         from rankllm_core.records import read_requests, read_rerank_input
 
         read = read_rerank_input if self.is_pairs else read_requests
-        return islice(read(self.path), self.max_queries)
+        for request in islice(read(self.path), self.max_queries):
+            yield replace(request, candidates=request.candidates[: self.depth])
 
 
 def load_requests(kind: str, given: Mapping[str, Any]) -> Iterable[Request]:
@@ -75,6 +82,8 @@ def load_requests(kind: str, given: Mapping[str, Any]) -> Iterable[Request]:
         return [_request_of_query(given["query"], given["passages"])]
     if kind == "run":
         return _joined(given)
+    if kind == "dataset":
+        return _of_dataset(given)
     path: Path = given[kind]
     if not path.exists():
         raise RankLLMError(f"{path}: no such file")
@@ -109,13 +118,19 @@ def load_qrels(path: Path, qids: Iterable[str]) -> Qrels:
     """The judgements. Raises RankLLMError where they are of another set than the queries."""
     from rankllm_core.trec import read_qrels
 
-    qrels, asked = read_qrels(path), list(qids)
+    qrels = read_qrels(path)
+    check_judged(qrels, qids, source=path)
+    return qrels
+
+
+def check_judged(qrels: Qrels, qids: Iterable[str], *, source: str | Path) -> None:
+    """Raise RankLLMError where none of the queries is judged."""
+    asked = list(qids)
     if not any(qrels.get(qid) for qid in asked):
         raise RankLLMError(
-            f"{path}: judges none of the {len(asked)} queries to rerank (they are {examples(asked)}; "
+            f"{source}: judges none of the {len(asked)} queries (they are {examples(asked)}; "
             f"it judges {examples(qrels) or 'none'}); use the judgements that belong to the queries"
         )
-    return qrels
 
 
 def _option(name: str) -> str:
@@ -164,6 +179,43 @@ def _joined(given: Mapping[str, Any]) -> list[Request]:
     for line in report.lines():
         say(line)
     return requests
+
+
+def _of_dataset(given: Mapping[str, Any]) -> StoredRequests:
+    from rankllm_infer.cli.retrieve_sources import start_pyserini
+    from rankllm_infer.dataset_retrieval import dataset_requests_file, default_folder
+    from rankllm_infer.retrieval_data import find_dataset, find_method
+
+    depth = given["top_k_candidates"] or DATASET_DEPTH
+    with counter("retrieve", unit=" queries", delay_s=2.0) as show:
+        path = dataset_requests_file(
+            find_dataset(given["dataset"]),
+            find_method(given["retrieval_method"]),
+            depth=depth,
+            folder=given["retrieval_results_dir"] or default_folder(),
+            library=start_pyserini,
+            tell=say,
+            progress=show,
+        )
+    return StoredRequests(path, is_pairs=False, max_queries=given["max_queries"], depth=depth)
+
+
+def dataset_qrels(given: Mapping[str, Any], qids: Iterable[str]) -> Qrels | None:
+    """The judgements of --dataset: those stored beside its results, else Pyserini's; a line where there are none."""
+    from rankllm_infer.cli.retrieve_sources import start_pyserini
+    from rankllm_infer.dataset_retrieval import default_folder, stored_qrels
+    from rankllm_infer.retrieval_data import find_dataset
+
+    dataset = find_dataset(given["dataset"])
+    try:
+        qrels = stored_qrels(dataset, given["retrieval_results_dir"] or default_folder())
+        if qrels is None:
+            qrels = start_pyserini().qrels(dataset.qrels)
+        check_judged(qrels, qids, source=dataset.qrels)
+    except RankLLMError as error:
+        say(f"No figures: {error}; or give --qrels")
+        return None
+    return qrels
 
 
 def _request_of_query(query: str, passages: str) -> Request:

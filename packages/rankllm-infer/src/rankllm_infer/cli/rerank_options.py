@@ -32,6 +32,15 @@ def input_options(command: click.decorators.FC) -> click.decorators.FC:
             ),
             click.option("--queries", help="Queries TSV or JSONL (gz), or a Hugging Face data set."),
             click.option("--corpus", help="Passages JSONL or TSV (gz), or a Hugging Face data set."),
+            click.option("--dataset", help="A data set by name (dl19, beir-nfcorpus, ...); needs --retrieval-method."),
+            click.option(
+                "--retrieval-method", help="Its first stage: bm25, bm25_rm3, SPLADE++_EnsembleDistil_ONNX, splade_v3."
+            ),
+            click.option(
+                "--retrieval-results-dir",
+                type=_FILE,
+                help="Where its stored first-stage results are.  [default: retrieve_results]",
+            ),
             click.option("--query", help="One query; needs --passages."),
             click.option(
                 "--passages", help="Its passages: a file with one a line or JSONL, or `-` for standard input."
@@ -39,7 +48,7 @@ def input_options(command: click.decorators.FC) -> click.decorators.FC:
             click.option(
                 "--top-k-candidates",
                 type=click.IntRange(1),
-                help="Candidates of each query to rerank; the others follow (of --run: are left out).",
+                help="Candidates of each query to rerank; the others follow (of --run and --dataset: are left out).",
             ),
             click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries."),
             click.option(

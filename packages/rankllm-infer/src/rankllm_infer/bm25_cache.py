@@ -1,0 +1,136 @@
+"""BM25 indexes on disk: made once for a corpus, used until the corpus or a setting changes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from rankllm_core.collections_io import read_corpus
+from rankllm_core.errors import RankLLMError
+from rankllm_core.text import title_and_text as fields_of
+from rankllm_infer.bm25 import K1, B, BM25Index, title_and_text
+from rankllm_infer.cache_folder import cache_folder
+
+_MANIFEST = "index.json"
+"""Says what the index was made of; written last, so that a folder that has it is whole."""
+_FORMAT = 1
+_NAMES = {"corpus_sha256": "the corpus", "bm25s": "the version of bm25s", "format": "the format"}
+"""How a difference is told."""
+
+
+def open_index(
+    corpus: Path,
+    *,
+    folder: Path | None = None,
+    k1: float = K1,
+    b: float = B,
+    tell: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int], None] = lambda number: None,
+) -> BM25Index:
+    """The index of a corpus: the one in `folder` if it was made of these bytes with these settings, else a new one.
+
+    corpus: a file, see `read_corpus`. folder: holds this one index; by default a folder in the user's cache, one for
+    each file name and setting. tell: is given a line on what is done and why. progress: the documents indexed so far.
+    A new index is written aside and renamed, so the folder holds a whole index or none.
+    Raises RankLLMError for a corpus that cannot be read or indexed, and for a folder that holds something else.
+    """
+    if not corpus.is_file():
+        raise RankLLMError(f"{corpus}: {'is not a file' if corpus.exists() else 'no such file'}")
+    folder = folder or _default_folder(corpus, k1, b)
+    wanted = _manifest(corpus, k1, b)
+    found = _read_manifest(folder)
+    if found is not None:
+        index, problem = _load(folder, found, wanted)
+        if index is not None:
+            tell(f"Index of {corpus}: the one in {folder}")
+            return index
+        tell(f"The index in {folder} is made anew: {problem}")
+    index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
+    _put_in_place(index, folder, wanted)
+    tell(f"Index of {corpus}: {len(index.docids):,} documents, kept in {folder}")
+    return index
+
+
+def _default_folder(corpus: Path, k1: float, b: float) -> Path:
+    name = hashlib.sha256(f"{corpus.resolve()}\n{k1!r}\n{b!r}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return cache_folder() / "bm25" / f"{corpus.name.partition('.')[0] or 'corpus'}-{name}"
+
+
+def _manifest(corpus: Path, k1: float, b: float) -> dict[str, object]:
+    with corpus.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    version = importlib.metadata.version("bm25s")
+    return {"format": _FORMAT, "corpus_sha256": digest, "k1": k1, "b": b, "bm25s": version}
+
+
+def _read_manifest(folder: Path) -> Mapping[str, object] | None:
+    """What the folder's index was made of; None where there is none yet."""
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise RankLLMError(f"{folder}: is a file, expected a folder for the index")
+    if not (folder / _MANIFEST).exists():
+        if any(folder.glob("segments_*")):
+            raise RankLLMError(f"{folder}: holds a Lucene index; search it with --index {folder} in place of --corpus")
+        if any(folder.iterdir()):
+            raise RankLLMError(f"{folder}: holds other files than an index; give a new folder for the index")
+        return None
+    try:
+        found = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _load(
+    folder: Path, found: Mapping[str, object], wanted: Mapping[str, object]
+) -> tuple[BM25Index, None] | tuple[None, str]:
+    """The index, or why it cannot be used."""
+    if difference := _difference(found, wanted):
+        return None, difference
+    try:
+        return BM25Index.load(folder), None
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        return None, f"it is damaged ({error})"
+
+
+def _difference(found: Mapping[str, object], wanted: Mapping[str, object]) -> str | None:
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            if name in _NAMES:
+                return f"{_NAMES[name]} has changed"
+            return f"{name} was {found.get(name)}, is {value}"
+    return None
+
+
+def _documents(corpus: Path, progress: Callable[[int], None]) -> Iterator[tuple[str, str]]:
+    for number, (docid, doc) in enumerate(read_corpus(corpus), start=1):
+        try:
+            title, text = fields_of(doc)
+        except RankLLMError as error:
+            raise RankLLMError(f"{corpus}: docid {docid!r}: {error}") from None
+        progress(number)
+        yield docid, title_and_text(title, text)
+
+
+def _put_in_place(index: BM25Index, folder: Path, manifest: Mapping[str, object]) -> None:
+    aside: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        index.save(aside / "new")
+        (aside / "new" / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+        if folder.exists():
+            folder.rename(aside / "old")
+        os.rename(aside / "new", folder)
+    except OSError as error:
+        raise RankLLMError(f"{folder}: the index cannot be written ({error.strerror}); see --index-dir") from None
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,85 @@
+"""What `evaluate` and `compare` share: judgements, measures and the runs they are taken of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rankllm_core.errors import RankLLMError
+from rankllm_infer.cli import say
+from rankllm_infer.wording import count, examples
+
+if TYPE_CHECKING:
+    from rankllm_core.trec import Qrels
+
+DEFAULT_MEASURES = ("nDCG@10",)
+_FILE = click.Path(path_type=Path)
+# trec_eval's own names may hold commas: `recall.100,1000` is two measures of one name.
+_COMMA = re.compile(r",\s*(?=[A-Za-z])")
+
+
+def judgement_options(command: click.decorators.FC) -> click.decorators.FC:
+    """--qrels, -m, -l and -c."""
+    for decorate in reversed(
+        [
+            click.option("--qrels", type=_FILE, required=True, help="Judgements, TREC or BEIR (gz)."),
+            click.option(
+                "-m",
+                "--measure",
+                "names",
+                multiple=True,
+                default=DEFAULT_MEASURES,
+                help="For example nDCG@10, RR@10, MRR@10, Recall@100, AP, ndcg_cut.10; may be repeated, or hold "
+                "commas.",
+            ),
+            click.option(
+                "-l",
+                "--relevance-level",
+                type=click.IntRange(1),
+                default=1,
+                help="The least grade that counts as relevant.",
+            ),
+            # trec_eval's name of what is the default here.
+            click.option("-c", "is_complete", is_flag=True, hidden=True),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def checked_measures(
+    names: Sequence[str], *, relevance_level: int, is_complete: bool, run_queries_only: bool
+) -> list[str]:
+    """The measures, one name each. Raises UsageError where -c is contradicted, ConfigError for an unknown measure."""
+    from rankllm_infer.measures import parse_measures
+
+    if is_complete and run_queries_only:
+        raise click.UsageError("-c and --run-queries-only contradict each other")
+    measures = [measure for name in names for measure in _COMMA.split(name)]
+    parse_measures(measures, relevance_level=relevance_level)
+    return measures
+
+
+def read_judgements(qrels: Path, runs: Sequence[Path]) -> Qrels:
+    """The judgements. Raises RankLLMError where there are none, or one of the runs is not there."""
+    from rankllm_core.trec import read_qrels
+
+    for path in runs:
+        if not path.exists():
+            raise RankLLMError(f"{path}: no such file")
+    grades = read_qrels(qrels)
+    if not grades:
+        raise RankLLMError(f"{qrels}: holds no judgements")
+    return grades
+
+
+def say_missing(name: str, missing: Sequence[str], *, n_judged: int, run_queries_only: bool) -> None:
+    """Tell which judged queries a run lacks, and what that means for its figures."""
+    if missing:
+        effect = "left out of the means" if run_queries_only else "counted as 0"
+        n_missing = f"{len(missing)} of {count(n_judged, 'judged query')} not in the run"
+        say(f"{name}: {n_missing}, {effect} ({examples(missing)})")

@@ -1,0 +1,109 @@
+"""Is a difference between two rankings more than chance? Intervals and tests over per-query values.
+
+Shapes: Q queries, R resamples. Everything is seeded: the same values give the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankllm_core.errors import ConfigError
+
+Values = NDArray[np.float64]
+
+_EXACT_AT_MOST = 16
+"""Differences other than zero up to which all sign patterns are counted: 2 ** 16 of them."""
+_CELLS = 4_000_000
+"""Numbers drawn at once, which bounds the memory: 32 MB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomisationTest:
+    """What a paired randomisation test says."""
+
+    p: float
+    """Two-sided: how often chance alone gives a mean difference as far from zero as the one observed, or farther."""
+    is_exact: bool
+    """Whether all sign patterns were counted; else some were drawn at random."""
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, n_resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean: queries are drawn with replacement, as many as there are.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    Raises ConfigError without values, for n_resamples below 1, or a level outside 0 to 1 (both excluded).
+    """
+    values_Q = _as_values(values, n_resamples)
+    if not 0 < level < 1:
+        raise ConfigError(f"confidence level {level:g}: expected more than 0 and less than 1")
+    rng = np.random.default_rng(seed)
+    n = len(values_Q)
+    means_R = np.concatenate(
+        [values_Q[rng.integers(n, size=(rows, n))].mean(axis=1) for rows in _chunks(n_resamples, n)]
+    )
+    low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def randomisation_test(differences: Sequence[float], *, n_resamples: int = 10_000, seed: int = 0) -> RandomisationTest:
+    """Fisher's paired randomisation test: were it chance alone, each difference could as well have the other sign.
+
+    differences: one a query, system minus baseline. With up to 16 that are not zero all sign patterns are counted; else
+    n_resamples are drawn, and the observed one is counted with them, so that p is never 0 and never too small.
+    Sources: Smucker, Allan and Carterette, CIKM 2007; for the count of the observed one, Phipson and Smyth, 2010.
+    Raises ConfigError without differences or for n_resamples below 1.
+    """
+    values_Q = _as_values(differences, n_resamples)
+    moved_Q = np.abs(values_Q[values_Q != 0])
+    # Sums of the same numbers in another order differ in the last places, and must count as equal.
+    least = abs(values_Q.sum()) - 1e-9 * moved_Q.sum()
+    if len(moved_Q) <= _EXACT_AT_MOST:
+        return RandomisationTest(p=float((np.abs(_all_sums(moved_Q)) >= least).mean()), is_exact=True)
+    rng = np.random.default_rng(seed)
+    n_extreme = 0
+    for rows in _chunks(n_resamples, len(moved_Q)):
+        signs = rng.integers(2, size=(rows, len(moved_Q)), dtype=np.int8) * 2.0 - 1.0
+        n_extreme += int((np.abs(signs @ moved_Q) >= least).sum())
+    return RandomisationTest(p=(n_extreme + 1) / (n_resamples + 1), is_exact=False)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction for several comparisons: p-values, in the order given, that may be read as if each were alone.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    corrected = [0.0] * len(p_values)
+    greatest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        greatest = max(greatest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = greatest
+    return corrected
+
+
+def _as_values(values: Sequence[float], n_resamples: int) -> Values:
+    if not len(values):
+        raise ConfigError("no query to resample; expected at least one")
+    if n_resamples < 1:
+        raise ConfigError(f"expected at least 1 resample, got {n_resamples}")
+    return np.asarray(values, dtype=np.float64)
+
+
+def _all_sums(values: Values) -> Values:
+    """The sums of the values under all 2 ** n sign patterns."""
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+def _chunks(n_rows: int, n_columns: int) -> Iterator[int]:
+    """Row counts that add up to n_rows, each within _CELLS."""
+    most = max(1, _CELLS // max(1, n_columns))
+    for begin in range(0, n_rows, most):
+        yield min(most, n_rows - begin)

@@ -1,0 +1,123 @@
+"""Indexes on disk: used as long as they fit, made anew with a reason, whole or absent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rankllm_core.errors import DataError, RankLLMError
+from rankllm_infer.bm25_cache import open_index
+
+CORPUS = '{"docid": "a", "title": "Cats", "text": "purr"}\n{"docid": "b", "text": "dogs bark"}\n'
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A corpus of two documents."""
+    path = tmp_path / "corpus.jsonl"
+    path.write_text(CORPUS, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def told(tmp_path, corpus):
+    """Open the index and give what it told and what it finds."""
+
+    def open_it(query="cat", **options):
+        lines = []
+        index = open_index(corpus, **{"folder": tmp_path / "index", "tell": lines.append, **options})
+        return "\n".join(lines), [docid for docid, _ in index.search(query, 10)]
+
+    return open_it
+
+
+def hidden(folder):
+    """What is left beside the index."""
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_an_index_is_made_once(told, tmp_path):
+    """The second time it is read; the title is indexed as well as the text."""
+    assert told() == (f"Index of {tmp_path}/corpus.jsonl: 2 documents, kept in {tmp_path}/index", ["a"])
+    assert told() == (f"Index of {tmp_path}/corpus.jsonl: the one in {tmp_path}/index", ["a"])
+    assert hidden(tmp_path) == []
+
+
+def test_a_changed_corpus_makes_a_new_index(told, corpus, tmp_path):
+    """Also where neither the name nor the length has changed; the reason is told."""
+    told()
+    corpus.write_text(CORPUS.replace("Cats", "Owls"), encoding="utf-8")
+    lines, found = told()
+    assert f"The index in {tmp_path}/index is made anew: the corpus has changed" in lines
+    assert found == []
+    assert told("owl")[1] == ["a"]
+    assert hidden(tmp_path) == []
+
+
+def test_changed_settings_make_a_new_index(told):
+    """The old value and the new one are told."""
+    told()
+    assert "is made anew: k1 was 0.9, is 1.2" in told(k1=1.2)[0]
+    assert "is made anew: b was 0.4, is 0.75" in told(k1=1.2, b=0.75)[0]
+
+
+@pytest.mark.parametrize("damage", ["data.csc.index.npy", "docids.json", "index.json", "vocab.index.json"])
+def test_a_damaged_index_is_made_anew(told, tmp_path, damage):
+    """A file that was cut short is noticed, not searched."""
+    told()
+    (tmp_path / "index" / damage).write_bytes(b"")
+    lines, found = told()
+    assert "is made anew: " in lines
+    assert found == ["a"]
+
+
+def test_the_default_folder_is_in_the_users_cache(told, tmp_path, monkeypatch):
+    """Each setting has a folder of its own there, so going to and fro builds nothing anew."""
+    monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path / "cache"))
+    told(folder=None)
+    told(folder=None, k1=1.2)
+    assert "the one in" in told(folder=None)[0]
+    assert len(list((tmp_path / "cache" / "bm25").iterdir())) == 2
+
+
+def test_a_broken_corpus_leaves_nothing_behind(told, corpus, tmp_path):
+    """And an index that was there stays."""
+    told()
+    before = json.loads((tmp_path / "index" / "index.json").read_text(encoding="utf-8"))
+    corpus.write_text(CORPUS + "{oops\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"corpus\.jsonl:3: not JSON"):
+        told()
+    assert json.loads((tmp_path / "index" / "index.json").read_text(encoding="utf-8")) == before
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("notes.txt", "holds other files than an index"),
+        ("segments_1", "holds a Lucene index; search it with --index"),
+    ],
+)
+def test_a_folder_with_something_else_is_left_alone(told, tmp_path, name, message):
+    """It might be the user's only copy."""
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(RankLLMError, match=message):
+        told()
+    assert (tmp_path / "index" / name).read_text(encoding="utf-8") == "mine"
+
+
+def test_places_that_cannot_hold_or_give_anything_are_named(told, corpus, tmp_path):
+    """A file where the folder should be; a corpus that is not there; a text that is none."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(RankLLMError, match="file: is a file, expected a folder"):
+        told(folder=tmp_path / "file")
+    with pytest.raises(RankLLMError, match="the index cannot be written"):
+        told(folder=tmp_path / "file" / "below")
+    corpus.write_text('{"docid": "a", "text": ["x"]}\n', encoding="utf-8")
+    with pytest.raises(RankLLMError, match="docid 'a': passage: text: expected text, found list"):
+        told()
+    corpus.unlink()
+    with pytest.raises(RankLLMError, match="no such file"):
+        told()

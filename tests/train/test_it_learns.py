@@ -16,21 +16,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from shared_files import REPOSITORY, data  # noqa: E402
+from shared_files import data  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from rankllm_train.api import train  # noqa: E402
 from rankllm_train.recipe import load_recipe  # noqa: E402
 
 pytestmark = pytest.mark.slow
-SCRIPT = REPOSITORY / "scripts" / "make_training_records.py"
 FILES = {
     "train": ("queries.train.tsv", "qrels.train.txt", "runs/bm25.train.top50.run.gz"),
     "dev": ("queries.tsv", "qrels.txt", "runs/bm25.run.gz"),
 }
 N_QUERIES = {"train": 56, "dev": 24}
-WINDOWS = ("--run-negatives=15", "--random-negatives=0", "--window=6", "--max-passage-words=12")
-GROUPS = ("--run-negatives=0", "--random-negatives=3", "--window=4")
+WINDOWS = ("label", "--depth=16", "--min-window=6", "--max-window=6", "--no-shuffle", "--max-passage-words=12")
+GROUPS = ("mine", "--negatives-per-query=0", "--random-negatives=3")
 COMMON = {"batch.per_device": 8, "batch.accumulation": 1, "evaluation.per_device": 8, "checkpoint.every": "none"}
 GROUPS_OF_4 = {"data.group_size": 4, "prompt.query_tokens": 16, "prompt.passage_tokens": 40, "schedule.max_steps": 7}
 
@@ -42,14 +41,15 @@ class MeasureUntrained(TrainerCallback):
         args.eval_on_start = True
 
 
-def make_records(folder, options):
-    """Records of Natural Questions: `train` and `dev`, each of its own questions."""
+def make_records(folder, command):
+    """Records of Natural Questions: `train.jsonl` and `dev.jsonl`, each of its own questions."""
     corpus = data("nq_qed/corpus.jsonl.gz")
     for split, (queries, qrels, run) in FILES.items():
         named = {"queries": queries, "qrels": qrels, "run": run}
         paths = [f"--{name}={data(f'nq_qed/{file}')}" for name, file in named.items()]
-        sizes = [f"--max-queries={N_QUERIES[split]}", f"--output-dir={folder / split}", *options]
-        subprocess.run([sys.executable, str(SCRIPT), f"--corpus={corpus}", *paths, *sizes], check=True)
+        written = [f"--output-path={folder / split}.jsonl", f"--max-queries={N_QUERIES[split]}"]
+        program = [sys.executable, "-m", "rankllm_train", *command]
+        subprocess.run([*program, f"--corpus={corpus}", *paths, *written], check=True)
     return folder
 
 
@@ -70,14 +70,15 @@ def learn(name, records, *, model, out, changes):
     recipe = load_recipe(name)
     where = {
         "model.name_or_path": str(model),
-        "data.train": str(records / "train" / f"{recipe.method}.jsonl"),
-        "data.eval": str(records / "dev" / f"{recipe.method}.jsonl"),
+        "data.train": str(records / "train.jsonl"),
+        "data.eval": str(records / "dev.jsonl"),
         "checkpoint.output_dir": str(out),
     }
     train(recipe.changed(COMMON | where | changes), callbacks=[MeasureUntrained()])
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     first, last = (line for line in lines if "eval_loss" in line)
     assert (first["step"], last["step"]) == (0, changes["schedule.max_steps"])
+    print("SEEN", out.name, first, last)
     return first, last
 
 

@@ -78,22 +78,21 @@ def learn(name, records, *, model, out, changes):
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     first, last = (line for line in lines if "eval_loss" in line)
     assert (first["step"], last["step"]) == (0, changes["schedule.max_steps"])
-    print("SEEN", out.name, first, last)
     return first, last
 
 
 def test_cross_entropy_teaches_an_adapter_to_find_the_answer(groups, smollm2_path, tmp_path):
-    """Seen: loss 1.25 to 0.26, nDCG@10 0.78 to 0.96 (by chance 1.39 and 0.64)."""
+    """Seen: loss 1.22 to 0.28, nDCG@10 0.77 to 0.98 (by chance 1.39 and 0.64)."""
     first, last = learn("smollm2-yes-no", groups, model=smollm2_path, out=tmp_path, changes=GROUPS_OF_4)
     assert last["eval_loss"] < first["eval_loss"] - 0.5
     assert last["eval_ndcg@10"] > first["eval_ndcg@10"] + 0.1
 
 
 @pytest.mark.parametrize(
-    ("objective", "loss_falls_by", "ndcg_rises_by"), [("ranking", 0.015, 0.01), ("combined", 0.35, 0.01)]
+    ("objective", "loss_falls_by", "ndcg_rises_by"), [("ranking", 0.018, 0.014), ("combined", 0.35, 0.012)]
 )
 def test_first_teaches_an_order(windows, smollm2_path, tmp_path, objective, loss_falls_by, ndcg_rises_by):
-    """Seen: ranking loss 0.081 to 0.049, combined 1.28 to 0.58, nDCG@10 0.965 to 0.989 (BM25's own order: 0.990)."""
+    """Seen: ranking loss 0.080 to 0.044, nDCG@10 0.959 to 0.990; combined 1.26 to 0.53, 0.963 to 0.990."""
     changes = {"objective.name": objective, "schedule.max_steps": 5}
     first, last = learn("smollm2-first", windows, model=smollm2_path, out=tmp_path, changes=changes)
     assert last["eval_loss"] < first["eval_loss"] - loss_falls_by
@@ -101,8 +100,8 @@ def test_first_teaches_an_order(windows, smollm2_path, tmp_path, objective, loss
 
 
 def test_generation_teaches_to_write_rankings(windows, smollm2_path, tmp_path):
-    """Seen: loss 0.48 to 0.10, and nDCG@10 of the order that FIRST would read 0.965 to 0.984."""
+    """Seen: loss 0.46 to 0.09, and nDCG@10 of the order that FIRST would read 0.963 to 0.987."""
     changes = {"objective.name": "generation", "schedule.max_steps": 4}
     first, last = learn("smollm2-first", windows, model=smollm2_path, out=tmp_path, changes=changes)
     assert last["eval_loss"] < first["eval_loss"] - 0.18
-    assert last["eval_ndcg@10"] > first["eval_ndcg@10"] + 0.008
+    assert last["eval_ndcg@10"] > first["eval_ndcg@10"] + 0.01

@@ -45,7 +45,7 @@ class PackedRows:
 
     groups: tuple[RowGroup, ...]
     results: Tensor
-    """Where the result of each token and head, in the order TH, stands in those of all groups, each in the order BHL."""
+    """Where the result of each token and head, in the order TH, is in those of all groups, each in the order BHL."""
 
 
 def use_block_attention(model: Any) -> None:
@@ -60,6 +60,14 @@ def use_block_attention(model: Any) -> None:
     AttentionInterface.register(CPU_ATTENTION, _attend)
     AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
     model.set_attn_implementation(CPU_ATTENTION)
+
+
+def hide_from_compiler(model: Any) -> None:
+    """Where a model uses this attention, keep the compiler out of it: it would compile each pack's rows anew."""
+    from transformers import AttentionInterface
+
+    if model.config._attn_implementation == CPU_ATTENTION:
+        AttentionInterface.register(CPU_ATTENTION, torch.compiler.disable(_attend))
 
 
 def _attend(

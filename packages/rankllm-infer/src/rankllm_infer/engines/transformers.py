@@ -1,8 +1,9 @@
 """Runs models with transformers, on a CPU or GPUs.
 
-Batches are sorted by length under a token budget. A read of scores is one forward pass whose output layer runs at the
-last real position only. Prompts are padded on the right: what follows a causal model's last real token cannot change
-it, so no attention mask is needed, and scores differ from batch to batch by rounding alone.
+Batches are sorted by length under a token budget, and equal prompts run once. A read of scores is one forward pass whose
+output layer runs at the last real position only. Where the model takes it (`packing`), prompts stand in one row, without
+padding. Elsewhere they are padded on the right: what follows a causal model's last real token cannot change it, so no
+attention mask is needed. Either way scores differ from batch to batch by rounding alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rankllm_core.tokens import SafeTokenizer
 from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.batches import Batch, BatchLimits, BatchQueue, positions
+from rankllm_infer.engines.compiling import compile_layers
 from rankllm_infer.engines.heads import can_share_prefix, narrow_head
 from rankllm_infer.engines.loading import LoadedModel
 from rankllm_infer.engines.packing import packing_of
@@ -33,7 +35,8 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, loaded: LoadedModel, *, limits: BatchLimits | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, *, limits: BatchLimits | None = None, compiles: bool = False) -> None:
+        """compiles: compile the model's layers now, for reads of scores alone."""
         limits = limits or BatchLimits()
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
@@ -46,6 +49,11 @@ class TransformersEngine:
         self._backbone = getattr(loaded.model, loaded.model.base_model_prefix)
         self._packing = packing_of(loaded.model)
         self._can_share = self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
+        # A compiled layer that reads behind a cache would be compiled once more for each layer.
+        self._can_share = self._can_share and (self._packing is not None or not compiles)
+        self._compiles = compiles
+        if compiles:
+            self._compile()
         self._identifier_ids = IdentifierIds(self._safe)
         self._permutation_ids: dict[tuple[tuple[str, ...], AnswerForm, str], PermutationIds] = {}
         self._declared_end = getattr(getattr(loaded.model, "generation_config", None), "eos_token_id", None)
@@ -67,7 +75,8 @@ class TransformersEngine:
             part = replace(batch, tickets=(), prompts=tuple(batch.prompts[place] for place in fitting))
             for place, answer in zip(fitting, self._run_in_memory(part), strict=True):
                 answers[place] = answer
-        return list(zip(batch.tickets, answers, strict=True))
+        answered = [*zip(batch.tickets, answers, strict=True), *((t, answers[place]) for t, place in batch.copies)]
+        return [(ticket, answer) for ticket, answer in answered if answer is not None]
 
     def cancel(self, tickets: Collection[int]) -> None:
         """Drop queued prompts."""
@@ -111,7 +120,7 @@ class TransformersEngine:
 
     def _read_first_tokens(self, batch: Batch) -> list[Answer]:
         ids_of = [self._identifier_ids.of(prompt) for prompt in batch.prompts]
-        inputs, rows_B, places_B = self._inputs(batch)
+        inputs, rows_B, places_B = self._inputs([prompt.token_ids for prompt in batch.prompts], n_shared=batch.n_shared)
         keep_U, kept_B = torch.unique(places_B, return_inverse=True)
         with narrow_head(self._model, sorted({token for ids in ids_of for token in ids})) as head:
             logits_BUR = head.logits(keep_U, inputs)
@@ -122,7 +131,7 @@ class TransformersEngine:
         ]
 
     def _read_head(self, batch: Batch) -> list[Answer]:
-        inputs, rows_B, places_B = self._inputs(batch)
+        inputs, rows_B, places_B = self._inputs([prompt.token_ids for prompt in batch.prompts], n_shared=batch.n_shared)
         hidden_BTD = self._backbone(**inputs).last_hidden_state
         pooled_BD = hidden_BTD[rows_B.to(hidden_BTD.device), places_B.to(hidden_BTD.device)]
         # Accumulated in fp32: bf16 scores would tie (a step of 1/32 for scores from 4 to 8).
@@ -172,14 +181,22 @@ class TransformersEngine:
             for prompt, ids in zip(prompts, output_BT.tolist(), strict=True)
         ]
 
-    def _inputs(self, batch: Batch) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
-        """What the model is given, and where in its output each prompt's last token stands: rows_B and places_B."""
-        rows = [prompt.token_ids for prompt in batch.prompts]
+    @torch.inference_mode()
+    def _compile(self) -> None:
+        """Compile the layers, and run them on what they will be given: several rows, and one."""
+        compile_layers(self._model)
+        for rows in (((0,) * 9, (0,) * 8), ((0,) * 8,)):
+            self._backbone(**self._inputs(rows, n_shared=0)[0])
+
+    def _inputs(
+        self, rows: Sequence[Sequence[int]], *, n_shared: int
+    ) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+        """What the model is given, and where in its output each row's last token stands: rows_B and places_B."""
         packing = self._packing
-        if packing and len(rows) > 1 and max(map(len, rows)) <= packing.longest:
-            inputs, places_B = packing.pack(rows, n_shared=batch.n_shared, device=self._device)
+        if packing and (len(rows) > 1 or self._compiles) and max(map(len, rows)) <= packing.longest:
+            inputs, places_B = packing.pack(rows, n_shared=n_shared, device=self._device)
             return inputs, torch.zeros_like(places_B), places_B
-        inputs, places_B = self._padded(rows, n_shared=batch.n_shared)
+        inputs, places_B = self._padded(rows, n_shared=n_shared)
         return inputs, torch.arange(len(rows), device=self._device), places_B
 
     def _padded(self, rows: Sequence[Sequence[int]], *, n_shared: int) -> tuple[dict[str, Any], torch.Tensor]:

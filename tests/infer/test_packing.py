@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import pytest
 
 pytest.importorskip("torch")
@@ -13,11 +16,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from rankllm_infer.engines import Prompt
 from rankllm_infer.engines.cpu_attention import use_block_attention
 from rankllm_infer.engines.loading import LoadedModel
-from rankllm_infer.engines.packing import packing_of
+from rankllm_infer.engines.packing import Packing, packing_of
 from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
 
 LENGTHS = (40, 40, 33, 17, 5, 4)
-STAND_IN = "flash_attention_stand_in"
+STAND_IN = "varlen_stand_in"
 LETTERS = ("A", "B", "C")
 READS = {"first-token": {"identifiers": LETTERS, "text": "["}, "head": {"text": ""}}
 
@@ -27,14 +30,14 @@ def flash_stand_in(module, query, key, value, attention_mask, *, scaling, cu_seq
     assert attention_mask is None
     bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     if cu_seq_lens_q is not None:
-        stretches = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
+        stretches = [end - start for start, end in pairwise(bounds)]
         assert options["max_length_q"] == options["max_length_k"] == max(stretches)
         assert options["cu_seq_lens_k"].tolist() == bounds
     groups = query.shape[1] // key.shape[1]
     key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
     mixed = [
         scaled_dot_product_attention(*(x[:, :, start:end] for x in (query, key, value)), is_causal=True, scale=scaling)
-        for start, end in zip(bounds, bounds[1:], strict=False)
+        for start, end in pairwise(bounds)
     ]
     return torch.cat(mixed, dim=2).transpose(1, 2), None
 
@@ -47,26 +50,25 @@ def flash_model(model):
     AttentionInterface.register(STAND_IN, flash_stand_in)
     AttentionMaskInterface.register(STAND_IN, flash_attention_mask)
     model.set_attn_implementation(STAND_IN)
+    return Packing(kind="flash", heads=4, key_heads=2, longest=math.inf)
 
 
 def cpu_model(model):
     """A model that takes our own attention."""
     use_block_attention(model)
+    return packing_of(model)
 
 
-def make(read, architecture="Llama"):
+def make(read, architecture="Llama", **changed):
     """A tiny random model of an architecture in float32."""
     import transformers
 
-    config = tiny_models.config(num_labels=1).to_dict()
-    task = "CausalLM" if read == "first-token" else "SequenceClassification"
-    kept = {
-        name: value for name, value in config.items() if name not in ("model_type", "architectures", "rope_parameters")
-    }
+    options = tiny_models.config(num_labels=1).to_dict() | changed
+    options = {name: value for name, value in options.items() if name not in ("model_type", "architectures")}
+    config = getattr(transformers, f"{architecture}Config")(**options)
     torch.manual_seed(4)
-    return getattr(transformers, f"{architecture}For{task}")(
-        getattr(transformers, f"{architecture}Config")(**kept)
-    ).eval()
+    task = "CausalLM" if read == "first-token" else "SequenceClassification"
+    return getattr(transformers, f"{architecture}For{task}")(config).eval()
 
 
 def prompts(read, *, n_shared=0):
@@ -111,11 +113,11 @@ def test_packed_scores_are_those_of_each_prompt_alone(smollm2_tokenizer, read, n
     """For both reads, with a prefix that all share or none, and by either attention."""
     model, asked = make(read, architecture), prompts(read, n_shared=n_shared)
     expected = alone(model, asked, smollm2_tokenizer)
-    use(model)
-    assert packing_of(model).kind == kind
+    packing = use(model)
+    assert packing.kind == kind
     embedded = []
     model.get_input_embeddings().register_forward_hook(lambda _, ids, __: embedded.append(tuple(ids[0].shape)))
-    found = scores(engine_of(model, smollm2_tokenizer), asked)
+    found = scores(engine_of(model, smollm2_tokenizer, packing=packing), asked)
     for one, wanted in zip(found, expected, strict=True):
         assert one == pytest.approx(wanted, abs=1e-5)
     once, each = (n_shared, 0) if kind == "cpu" else (0, n_shared)
@@ -136,13 +138,7 @@ def test_long_rows_are_attended_to_in_blocks(smollm2_tokenizer):
 @pytest.mark.parametrize("window", [45, 35])
 def test_rows_that_reach_behind_the_models_window_are_padded(smollm2_tokenizer, window):
     """Packed rows attend to all before them; a model that looks back less far gets its own masks."""
-    from transformers import MistralConfig, MistralForSequenceClassification
-
-    kept = {
-        n: v for n, v in tiny_models.config(num_labels=1).to_dict().items() if n not in ("model_type", "architectures")
-    }
-    torch.manual_seed(4)
-    model = MistralForSequenceClassification(MistralConfig(**kept | {"sliding_window": window})).eval()
+    model = make("head", "Mistral", sliding_window=window)
     asked = prompts("head")
     expected = alone(model, asked, smollm2_tokenizer)
     cpu_model(model)

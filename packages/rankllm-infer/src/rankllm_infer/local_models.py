@@ -41,6 +41,7 @@ def start_on_transformers(
 ) -> StartedModel:
     """Load a model with transformers. write_with: gives the prompt writer of a tokenizer, or raises."""
     from rankllm_infer.engines.loading import load_model
+    from rankllm_infer.engines.packing import FLASH_ATTENTIONS
     from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
 
     cap_threads()
@@ -69,7 +70,7 @@ def start_on_transformers(
         plan=plan,
         writer=writer,
         # Whether flash-attention is found decides the last bits of scores, as the device does.
-        place=f"{loaded.device.type} in {dtype}" + (f" with {attention}" if "flash" in attention else ""),
+        place=f"{loaded.device.type} in {dtype}" + (f" with {attention}" if attention in FLASH_ATTENTIONS else ""),
         notes=(*notes, *doubts),
     )
 

@@ -41,7 +41,7 @@ class RerankOptions:
     batch_tokens: int = 0
     """Tokens, padding included, that go through the model at once, at the most; 0: what suits the device."""
     compile: bool = False
-    """Compile the model's layers, where scores are read: a minute at the start, faster from then on. The compiled layers
+    """Compile the model's layers, where scores are read: a minute at the start, faster from then on. Compiled layers
     round less often, so scores in bfloat16 differ a little: a run is resumed as it was begun."""
     attn_implementation: str = "auto"
     """One of ATTENTIONS. auto: flash-attention on a GPU where it is installed, else torch's, or on a CPU our own."""

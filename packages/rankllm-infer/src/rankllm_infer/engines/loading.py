@@ -88,8 +88,8 @@ def choose_attention(model: Any, asked: str = "auto") -> None:
         asked = "flash_attention_2"
     if asked == "flash_attention_2" and not can_flash:
         raise RankLLMError(
-            f"--attn-implementation {asked}: needs a CUDA device and bfloat16 or float16, found {model.device.type} and "
-            f"{str(model.dtype).removeprefix('torch.')}; use auto"
+            f"--attn-implementation {asked}: needs a CUDA device and bfloat16 or float16, found {model.device.type} "
+            f"and {str(model.dtype).removeprefix('torch.')}; use auto"
         )
     try:
         with quiet_transformers():

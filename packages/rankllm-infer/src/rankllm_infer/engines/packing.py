@@ -22,6 +22,8 @@ from rankllm_infer.engines.cpu_attention import CPU_ATTENTION, PackedRows, RowGr
 _ROTARY = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures whose layers learn a token's place from `position_ids` and the other tokens from attention alone, and
 which hand its arguments through to attention."""
+FLASH_ATTENTIONS = ("flash_attention_2", "flash_attention_3")
+"""Those of transformers' attention implementations that take cumulative lengths."""
 _SCORES_AT_ONCE = 1 << 19
 """Attention scores of the rows that attend together: a megabyte in bfloat16, which a core's own cache holds."""
 
@@ -108,7 +110,7 @@ def packing_of(model: Any) -> Packing | None:
     """
     config = model.config
     implementation = str(config._attn_implementation)
-    is_flash = implementation.startswith("flash_attention")
+    is_flash = implementation in FLASH_ATTENTIONS
     if config.model_type not in _ROTARY or not (is_flash or implementation == CPU_ATTENTION):
         return None
     if hasattr(model, "hf_device_map") and len(set(model.hf_device_map.values())) > 1:

@@ -1,9 +1,9 @@
 """Runs models with transformers, on a CPU or GPUs.
 
-Batches are sorted by length under a token budget, and equal prompts run once. A read of scores is one forward pass whose
-output layer runs at the last real position only. Where the model takes it (`packing`), prompts stand in one row, without
-padding. Elsewhere they are padded on the right: what follows a causal model's last real token cannot change it, so no
-attention mask is needed. Either way scores differ from batch to batch by rounding alone.
+Batches are sorted by length under a token budget, and equal prompts run once. A read of scores is one forward pass
+whose output layer runs at the last real position only. Where the model takes it (`packing`), prompts stand in one row,
+without padding. Elsewhere they are padded on the right: what follows a causal model's last real token cannot change it,
+so no attention mask is needed. Either way scores differ from batch to batch by rounding alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rankllm_infer.engines.batches import Batch, BatchLimits, BatchQueue, positi
 from rankllm_infer.engines.compiling import compile_layers
 from rankllm_infer.engines.heads import can_share_prefix, narrow_head
 from rankllm_infer.engines.loading import LoadedModel
-from rankllm_infer.engines.packing import packing_of
+from rankllm_infer.engines.packing import Packing, packing_of
 from rankllm_infer.engines.permutation_decoding import decode_permutations
 from rankllm_infer.engines.permutation_ids import AnswerWalk, PermutationIds, permutation_ids
 from rankllm_infer.engines.token_ids import IdentifierIds, end_ids, text_answer
@@ -35,8 +35,15 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, loaded: LoadedModel, *, limits: BatchLimits | None = None, compiles: bool = False) -> None:
-        """compiles: compile the model's layers now, for reads of scores alone."""
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        limits: BatchLimits | None = None,
+        compiles: bool = False,
+        packing: Packing | None = None,
+    ) -> None:
+        """compiles: compile the model's layers now, for reads of scores alone. packing: None for `packing_of`."""
         limits = limits or BatchLimits()
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
@@ -47,7 +54,7 @@ class TransformersEngine:
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._backbone = getattr(loaded.model, loaded.model.base_model_prefix)
-        self._packing = packing_of(loaded.model)
+        self._packing = packing or packing_of(loaded.model)
         self._can_share = self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
         # A compiled layer that reads behind a cache would be compiled once more for each layer.
         self._can_share = self._can_share and (self._packing is not None or not compiles)

@@ -1,4 +1,4 @@
-"""Pointwise scoring of the same pairs by sentence-transformers' CrossEncoder, a plain padded loop and rankllm, in one run.
+"""The same pairs scored by sentence-transformers' CrossEncoder, a plain padded loop and rankllm, in one run.
 
 Each way is a process of its own, with its own peak of memory; they take turns. All are given the same token ids.
 SmolLM2-135M-Instruct gets a score head drawn from a seed, since none is published: this is about speed, not quality.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +38,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Pair:
-    """A query's passage: its number, the query's, the texts, the ids, and how many the query's pairs begin with alike."""
+    """A query's passage: its number, the query's, texts and ids, and how many ids the query's pairs begin with alike."""
 
     number: int
     query: int
@@ -105,10 +104,8 @@ def main(
     print(describe_machine(threads), flush=True)
     n_tokens = sum(len(pair.ids) for pair in pairs)
     n_unique, n_computed = work(pairs)
-    print(
-        f"{len(pairs)} pairs, {n_unique} of them different; {n_tokens:,} tokens, of which rankllm's batches in bfloat16"
-    )
-    print(f"compute about {n_computed:,}: each pair once, each query's part once a batch")
+    print(f"{len(pairs)} pairs, {n_unique} of them different; {n_tokens:,} tokens, of which rankllm computes")
+    print(f"{n_computed:,} in bfloat16: each pair once, and once a batch what its pairs begin with")
     ways = [way for way in WAYS if way[0] != CROSS_ENCODER or not without_cross_encoder]
     workers = [start_worker(way, model, pairs, threads) for way in ways]
     peaks: dict[str, list[float]] = {"float32": [], "bfloat16": []}
@@ -117,9 +114,8 @@ def main(
             found.append(gemm_flops(dtype))
         for worker in workers:
             worker.run()
-    print_table(
-        workers, pairs, model, peaks={dtype: median(found) for dtype, found in peaks.items()}, computed=n_computed
-    )
+    medians = {dtype: median(found) for dtype, found in peaks.items()}
+    print_table(workers, pairs, model, peaks=medians, computed=n_computed)
     print_differences(workers)
     for worker in workers:
         worker.pipe.send("stop")
@@ -221,14 +217,20 @@ def serve(pipe: Any, way: tuple[str, str, str], model: str, pairs: Sequence[Pair
         wall, cpu = time.perf_counter(), time.process_time()
         scores = score(pairs)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        pipe.send((cpu, wall, scores, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        pipe.send((cpu, wall, scores, peak_mib()))
+
+
+def peak_mib() -> float:
+    """Most memory that this process has held. (`getrusage` would count its parent's before it was started.)"""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 Scoring = Callable[[Sequence[Pair]], list[float]]
 
 
 def cross_encoder(model: str, dtype: str, _: str) -> Scoring:
-    """sentence-transformers' own `predict`, tokenisation included; the ids it makes are put in order before the model."""
+    """sentence-transformers' own `predict`, tokenisation included; then its ids make room for those the others get."""
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -350,7 +352,8 @@ def print_table(
         faster = ", ".join(f"{base[d] / seconds:.2f} ({d})" for d in base if d in (dtype, "float32"))
         print(
             f"| {name} {options} | {dtype} | {seconds:.2f} | {median(worker.wall_s):.2f} | {len(pairs) / seconds:.1f} "
-            f"| {sum(lengths) / seconds:,.0f} | {worker.peak_mib:,.0f} | {done / seconds / peaks[dtype]:.0%} | {faster} |",
+            f"| {sum(lengths) / seconds:,.0f} | {worker.peak_mib:,.0f} | {done / seconds / peaks[dtype]:.0%} "
+            f"| {faster} |",
             flush=True,
         )
 

@@ -38,7 +38,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Pair:
-    """A query's passage: its number, the query's, texts and ids, and how many ids the query's pairs begin with alike."""
+    """A query's passage: its number, the query's, texts and ids, and how many ids its pairs begin with alike."""
 
     number: int
     query: int

@@ -75,15 +75,22 @@ class TransformersEngine:
         if not self._queue:
             return []
         batch = self._queue.take()
-        # The longest comes first; where it is too long, the others may not be.
-        answers = [self._too_long(prompt) for prompt in batch.prompts]
-        fitting = [place for place, refusal in enumerate(answers) if refusal is None]
-        if fitting:
-            part = replace(batch, tickets=(), prompts=tuple(batch.prompts[place] for place in fitting))
-            for place, answer in zip(fitting, self._run_in_memory(part), strict=True):
-                answers[place] = answer
-        answered = [*zip(batch.tickets, answers, strict=True), *((t, answers[place]) for t, place in batch.copies)]
-        return [(ticket, answer) for ticket, answer in answered if answer is not None]
+        refused = [self._too_long(prompt) for prompt in batch.prompts]
+        if any(refused):  # the longest came first; where it is too long, the others may not be
+            return self._refuse(batch, refused)
+        answers = self._run_in_memory(batch)
+        copied = ((ticket, answers[place]) for ticket, place in batch.copies)
+        return [*zip(batch.tickets, answers, strict=True), *copied]
+
+    def _refuse(self, batch: Batch, refused: Sequence[EngineError | None]) -> list[tuple[int, Answer | EngineError]]:
+        """What cannot be run. The others wait on: should they end the run, what was refused is known by then."""
+        given: list[tuple[int, Answer | EngineError]] = []
+        for ticket, place in (*zip(batch.tickets, range(len(refused)), strict=True), *batch.copies):
+            if (refusal := refused[place]) is not None:
+                given.append((ticket, refusal))
+            else:
+                self._queue.add(ticket, batch.prompts[place])
+        return given
 
     def cancel(self, tickets: Collection[int]) -> None:
         """Drop queued prompts."""

@@ -261,9 +261,7 @@ def test_first_refuses_identifiers_of_two_tokens_before_any_query_is_read(zoo, t
 
 def test_attention_that_is_not_to_be_had_is_refused(tiny_causal):
     """In one line that names the option; what is to be had is used."""
-    with pytest.raises(
-        RankLLMError, match=r"--attn-implementation flash_attention_2: needs a CUDA device"
-    ):
+    with pytest.raises(RankLLMError, match=r"--attn-implementation flash_attention_2: needs a CUDA device"):
         load_model(str(tiny_causal), "causal", device="cpu", attn_implementation="flash_attention_2")
     loaded = load_model(str(tiny_causal), "causal", device="cpu", attn_implementation="eager")
     assert loaded.model.config._attn_implementation == "eager"

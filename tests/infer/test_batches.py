@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rankllm_core.errors import ConfigError
@@ -16,7 +18,7 @@ def prompt(ids, *, n_shared=0, read="head"):
 def queue(prompts, **limits):
     waiting = BatchQueue(BatchLimits(**{"max_prompts": 8, "max_tokens": 1000, **limits}))
     for ticket, one in enumerate(prompts):
-        waiting.add(ticket, one)
+        waiting.add(ticket, replace(one, text=str(ticket)))  # no two are equal
     return waiting
 
 
@@ -70,6 +72,17 @@ def test_a_prefix_of_one_prompt_is_not_shared():
 def test_an_id_of_each_prompt_is_left_to_read():
     """Two equal prompts share all but their last id."""
     assert taken(queue([prompt(range(5), n_shared=5)] * 2)) == [((0, 1), 4)]
+
+
+def test_equal_prompts_run_once():
+    """As of a passage that a collection holds twice: its copies go with the first, and take no room."""
+    waiting = BatchQueue(BatchLimits(max_prompts=2, max_tokens=1000))
+    for ticket, ids in enumerate([(1, 2), (3, 4), (1, 2), (5, 6), (3, 4), (7,), (1, 2)]):
+        waiting.add(ticket, prompt(ids))
+    first, second = waiting.take(), waiting.take()
+    assert (first.tickets, first.copies) == ((0, 1), ((2, 0), (4, 1), (6, 0)))
+    assert (second.tickets, second.copies) == ((3, 5), ())
+    assert not waiting
 
 
 def test_reads_are_not_mixed():

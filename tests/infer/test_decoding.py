@@ -26,7 +26,6 @@ SERVER = {"engine": "openai", "base_url": "http://127.0.0.1:1/v1"}
         ("rank_zephyr", {}, False),
         ("rank_zephyr", {"free_decoding": True}, True),
         ("rank_zephyr", SERVER, True),
-        ("rank_zephyr", SERVER | {"free_decoding": True}, True),
         ("rank_lrl", {}, False),
         ("rank_gpt_apeer", {}, False),
         ("reasonrank", {}, True),

@@ -207,6 +207,28 @@ def test_a_prompt_beyond_the_models_positions_fails_alone(causal):
     assert "take 257 tokens, the model has 256 positions" in str(answers[1])
 
 
+def test_what_is_refused_is_told_before_the_others_run(causal):
+    """So a run that ends in the others' batch has kept it. Copies of what is refused are refused with it."""
+    engine = TransformersEngine(causal)
+    for ticket, n in enumerate((300, 20, 300)):
+        engine.submit(ticket, Prompt(text="[", read="first-token", identifiers=LETTERS, token_ids=some_ids(n, seed=n)))
+    refused, answered = engine.collect(), engine.collect()
+    assert [(ticket, type(answer)) for ticket, answer in refused] == [(0, EngineError), (2, EngineError)]
+    assert [ticket for ticket, _ in answered] == [1]
+
+
+def test_copies_are_answered_alike(classifier):
+    """A passage that a collection holds twice is computed once and answered twice."""
+    prompts = [head_prompts()[place] for place in (0, 1, 0, 2, 1)]
+    seen = []
+    hook = classifier.model.get_input_embeddings().register_forward_hook(lambda _, ids, __: seen.append(ids[0].numel()))
+    answers, _ = run(classifier, prompts, max_prompts=1)
+    hook.remove()
+    assert sorted(seen) == sorted(LENGTHS[:3])
+    assert answers[0] == answers[2]
+    assert answers[1] == answers[4]
+
+
 def test_closing_drops_what_is_queued(causal):
     """Nothing is run after it."""
     engine = TransformersEngine(causal)

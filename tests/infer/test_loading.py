@@ -257,3 +257,11 @@ def test_first_refuses_identifiers_of_two_tokens_before_any_query_is_read(zoo, t
     save_card(ListwiseCard(template=load_template("rank_zephyr"), answer="first-token", context_tokens=256), folder)
     with pytest.raises(ContractError, match=r"'10' is 2 tokens .* use --use-alpha, or --window-size 9 or less"):
         load_reranker(folder, RerankOptions(dtype="float32", device="cpu"))
+
+
+def test_attention_that_is_not_to_be_had_is_refused(tiny_causal):
+    """In one line that names the option; what is to be had is used."""
+    with pytest.raises(RankLLMError, match=r"--attn-implementation flash_attention_2: needs a CUDA device"):
+        load_model(str(tiny_causal), "causal", device="cpu", attn_implementation="flash_attention_2")
+    loaded = load_model(str(tiny_causal), "causal", device="cpu", attn_implementation="eager")
+    assert loaded.model.config._attn_implementation == "eager"

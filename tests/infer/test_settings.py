@@ -201,6 +201,7 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
         ({"free_decoding": True}, True, "--free-decoding has no effect on a pointwise reranker"),
         ({"decode_top_k": 3}, True, "--decode-top-k has no effect on a pointwise reranker"),
         ({"use_logits": True, "free_decoding": True}, False, "--free-decoding has no effect with FIRST"),
+        ({"compile": True}, False, "--compile has no effect with generation, only where scores are read"),
         ({"use_logits": True, "decode_top_k": 3}, False, "--decode-top-k has no effect with FIRST"),
         ({"system_message": "Hi"}, True, "--system-message has no effect on a pointwise reranker"),
         ({"few_shot_file": "f", "num_few_shot_examples": 1}, True, "--few-shot-file has no effect on a pointwise"),
@@ -237,6 +238,10 @@ def test_what_cannot_be_or_has_no_effect_is_refused(options, score_head, message
         ({"free_decoding": True, "decode_top_k": 3}, "--decode-top-k has no effect with --free-decoding"),
         ({"timeout_s": 9.0}, "--timeout has no effect with --engine transformers"),
         ({"concurrency": 9}, "--concurrency has no effect with --engine transformers"),
+        ({"engine": "vllm", "compile": True}, "--compile has no effect with --engine vllm"),
+        ({"engine": "vllm", "free_decoding": True}, "--free-decoding has no effect with --engine vllm"),
+        ({"engine": "vllm", "attn_implementation": "sdpa"}, "--attn-implementation has no effect with --engine vllm"),
+        ({"attn_implementation": "fast"}, "attn_implementation: expected one of auto, sdpa, flash_attention_2, eager"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, message):

@@ -39,24 +39,33 @@ def counted(loaded):
 
 
 @pytest.mark.parametrize(
+    ("attention", "alone", "shared"),
+    [
+        ("sdpa", [3 * 21], [12, 3 * 9]),  # padded to the longest; the prefix read beforehand
+        ("auto", [3 * 12 + 20], [12 + 20]),  # packed: real tokens alone, in one pass
+    ],
+)
+@pytest.mark.parametrize(
     ("checkpoint", "kind", "prompt"),
     [
         ("tiny_classifier", "sequence-classification", {"read": "head"}),
         ("tiny_causal", "causal", {"read": "first-token", "identifiers": ("A", "B")}),
     ],
 )
-def test_a_shared_prefix_changes_work_and_no_score(request, checkpoint, kind, prompt):
-    """Twelve ids once and three tails padded to nine, where 3 x 21 would be embedded without."""
-    loaded = load_model(str(request.getfixturevalue(checkpoint)), kind, dtype="float32", device="cpu")
+def test_a_shared_prefix_changes_work_and_no_score(request, checkpoint, kind, prompt, attention, alone, shared):
+    """Twelve ids and three tails of nine, four and seven."""
+    loaded = load_model(
+        str(request.getfixturevalue(checkpoint)), kind, dtype="float32", device="cpu", attn_implementation=attention
+    )
     plain = [Prompt(text="x[", token_ids=PREFIX + tail, **prompt) for tail in TAILS]
     engine, embedded = counted(loaded)
     expected = run(engine, plain)
-    assert embedded == [3 * 21]
+    assert embedded == alone
     embedded.clear()
     found = run(engine, [replace(one, n_shared=len(PREFIX)) for one in plain])
-    assert embedded == [12, 3 * 9]
-    for shared, alone in zip(found, expected, strict=True):
-        assert shared == pytest.approx(alone, abs=1e-6)
+    assert embedded == shared
+    for score, wanted in zip(found, expected, strict=True):
+        assert score == pytest.approx(wanted, abs=1e-6)
 
 
 def test_pairs_of_a_query_share_what_stands_before_the_passage(tiny_causal):

@@ -20,7 +20,9 @@ SOURCES = {
 HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers",
     "rankllm_infer.significance",
+    "rankllm_infer.engines.compiling",
     "rankllm_infer.engines.cpu_attention",
+    "rankllm_infer.engines.packing",
     "rankllm_infer.engines.heads",
     "rankllm_infer.engines.loading",
     "rankllm_infer.engines.permutation_decoding",

@@ -41,6 +41,7 @@ def start_on_transformers(
 ) -> StartedModel:
     """Load a model with transformers. write_with: gives the prompt writer of a tokenizer, or raises."""
     from rankllm_infer.engines.loading import load_model
+    from rankllm_infer.engines.packing import FLASH_ATTENTIONS
     from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
 
     cap_threads()
@@ -51,6 +52,7 @@ def start_on_transformers(
         dtype=options.dtype,
         device=options.device,
         num_gpus=options.num_gpus,
+        attn_implementation=options.attn_implementation,
     )
     dtype = str(loaded.dtype).removeprefix("torch.")
     batch_size, doubts = _batch_size(plan.card, options, is_exact=loaded.device.type == "cpu" and dtype == "float32")
@@ -61,11 +63,14 @@ def start_on_transformers(
     if isinstance(plan, ListwisePlan):
         plan, more = check_decoding(plan, writer)  # type: ignore[arg-type]
         doubts += more
+    limits = BatchLimits(max_prompts=batch_size, max_tokens=options.batch_tokens)
+    attention = loaded.model.config._attn_implementation
     return StartedModel(
-        engine=TransformersEngine(loaded, limits=BatchLimits(max_prompts=batch_size, max_tokens=options.batch_tokens)),
+        engine=TransformersEngine(loaded, limits=limits, compiles=options.compile),
         plan=plan,
         writer=writer,
-        place=f"{loaded.device.type} in {dtype}",
+        # Whether flash-attention is found decides the last bits of scores, as the device does.
+        place=f"{loaded.device.type} in {dtype}" + (f" with {attention}" if attention in FLASH_ATTENTIONS else ""),
         notes=(*notes, *doubts),
     )
 

@@ -170,6 +170,8 @@ class FlowPool:
 
     def _ask_engine(self) -> list[tuple[tuple[_Running, int], Answer | EngineError]]:
         given = [(ticket, answer) for ticket, answer in self._engine.collect() if ticket in self._tickets]
+        # Errors first: whatever the others lead to, the queries that failed are known.
+        given.sort(key=lambda item: isinstance(item[1], Answer))
         asked = [(self._tickets.pop(ticket), ticket, answer) for ticket, answer in given]
         kept = [
             (entry.request.query.qid, ticket - entry.first_ticket, answer)

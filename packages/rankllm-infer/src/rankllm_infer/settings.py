@@ -16,6 +16,7 @@ from rankllm_infer.strategies import STRATEGIES, TOP_K_STRATEGIES
 METHODS = ("auto", "listwise", "pointwise")
 ENGINES = ("transformers", "vllm", "openai")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,11 @@ class RerankOptions:
     `transformers` reads scores in float32 on a CPU, it is always one."""
     batch_tokens: int = 0
     """Tokens, padding included, that go through the model at once, at the most; 0: what suits the device."""
+    compile: bool = False
+    """Compile the model's layers, where scores are read: a minute at the start, faster from then on. Compiled layers
+    round less often, so scores in bfloat16 differ a little: a run is resumed as it was begun."""
+    attn_implementation: str = "auto"
+    """One of ATTENTIONS. auto: flash-attention on a GPU where it is installed, else torch's, or on a CPU our own."""
     vllm_args: tuple[str, ...] = ()
     """KEY=VALUE of further arguments of the engine `vllm`."""
     base_model: str | None = None
@@ -77,6 +83,7 @@ class RerankOptions:
         one_of(self.method, METHODS, where="method")
         one_of(self.engine, ENGINES, where="engine")
         one_of(self.dtype, DTYPES, where="dtype")
+        one_of(self.attn_implementation, ATTENTIONS, where="attn_implementation")
         one_of(self.strategy, STRATEGIES, where="strategy")
         for name in ("num_gpus", "batch_size", "num_passes", "permutations"):
             if (value := getattr(self, name)) is not None and value < 1:
@@ -137,6 +144,8 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
     if isinstance(card, ListwiseCard):
         if card.answer == "first-token":
             _refuse(options, ("free_decoding", "decode_top_k"), why="with FIRST, which generates nothing")
+        else:
+            _refuse(options, ("compile",), why="with generation, only where scores are read (pointwise, FIRST)")
         warnings += _doubts_about(card)
     return ResolvedCard(card=card, origin=origin, warnings=tuple(warnings))
 
@@ -233,6 +242,9 @@ _ENGINES_OF = {
     "timeout_s": ("openai",),
     "concurrency": ("openai",),
     "device": ("transformers",),
+    "compile": ("transformers",),
+    "attn_implementation": ("transformers",),
+    "free_decoding": ("transformers",),
     "decode_top_k": ("transformers",),
     "vllm_args": ("vllm",),
     **dict.fromkeys(("dtype", "num_gpus", "batch_size", "batch_tokens", "base_model"), _LOCAL),

@@ -59,8 +59,14 @@ def command(**given: Any) -> int:
             run.qrels = load_qrels(given["qrels"], run.qids)
         elif kind == "dataset":
             run.qrels = dataset_qrels(given, run.qids)
-        say(f"Loading {given['model_path']} ...")
+        say(_loading(given))
         return rerank_many(run, requests, given["model_path"], options)
+
+
+def _loading(given: Mapping[str, Any]) -> str:
+    """What is about to be done, with a word on what takes longer than one expects."""
+    more = " and compiling it, which may take a minute" if given["compile"] else ""
+    return f"Loading {given['model_path']}{more} ..."
 
 
 def _options(given: Mapping[str, Any]) -> RerankOptions:
@@ -125,7 +131,7 @@ def _one_query(given: Mapping[str, Any], options: RerankOptions, files: OutputFi
             refuse_same_file(source, path)
     (request,) = load_requests("query", given)
     check_requests([request], files, strict=False)
-    say(f"Loading {given['model_path']} ...")
+    say(_loading(given))
     with load_model(given["model_path"], options) as reranker:
         (result,) = reranker.rerank([request])
     if result.status == "failed":

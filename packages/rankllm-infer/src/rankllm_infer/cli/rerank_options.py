@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rankllm_infer.cli.options import ignored
-from rankllm_infer.settings import DTYPES, ENGINES, METHODS
+from rankllm_infer.settings import ATTENTIONS, DTYPES, ENGINES, METHODS
 from rankllm_infer.strategies import STRATEGIES
 
 _FILE = click.Path(path_type=Path)
@@ -110,6 +110,18 @@ def model_options(command: click.decorators.FC) -> click.decorators.FC:
                 type=click.IntRange(0),
                 default=0,
                 help="Padded tokens at once, at the most; 0: what suits the device.",
+            ),
+            click.option(
+                "--compile/--no-compile",
+                "compile",
+                default=False,
+                help="Compile the model's layers: a minute at the start, then scores are read faster.",
+            ),
+            click.option(
+                "--attn-implementation",
+                type=click.Choice(ATTENTIONS),
+                default="auto",
+                help="auto: flash-attention 2 on a GPU where it is installed, on a CPU one made for it, else sdpa.",
             ),
             click.option(
                 "--vllm-arg",

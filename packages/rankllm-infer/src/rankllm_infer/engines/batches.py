@@ -35,6 +35,8 @@ class Batch:
     prompts: tuple[Prompt, ...]
     n_shared: int = 0
     """Leading ids that are the same in all of them, worth computing once."""
+    copies: tuple[tuple[int, int], ...] = ()
+    """Tickets of further prompts, each with the place of the one that it is equal to."""
 
 
 class BatchQueue:
@@ -75,23 +77,48 @@ class BatchQueue:
         places = self._places(first, room, shares=shares)
         if shares and len(places) < _WELL_FILLED * min(room, len(self._waiting)):
             shares, places = False, self._places(first, room, shares=False)
-        batch = [self._waiting[place] for place in places]
+        taken = [self._waiting[place] for place in places]
         for place in places:  # from the end: what is left keeps its place
             del self._waiting[place]
-        tickets, prompts = zip(*batch, strict=True)
-        return Batch(tickets=tickets, prompts=prompts, n_shared=_n_shared(prompts) if shares and len(places) > 1 else 0)
+        return _batch(taken, shares=shares)
 
     def _places(self, first: Prompt, room: int, *, shares: bool) -> list[int]:
-        """Places in the list, falling. shares: only those with the first one's prefix."""
+        """Places in the list, falling, of so many prompts and their copies. shares: only those of one prefix."""
         places: list[int] = []
+        chosen: set[Prompt] = set()
+        shortest = 0
         prefix = first.token_ids[: first.n_shared] if shares else None
         for place in range(len(self._waiting) - 1, -1, -1):
             prompt = self._waiting[place][1]
-            if len(places) == room:
+            is_full = len(chosen) == room
+            if is_full and positions(prompt) < shortest:
                 break
-            if prompt.read == first.read and (prefix is None or prompt.token_ids[: len(prefix)] == prefix):
+            if prompt in chosen:
                 places.append(place)
+            elif (
+                not is_full
+                and prompt.read == first.read
+                and (prefix is None or prompt.token_ids[: len(prefix)] == prefix)
+            ):
+                places.append(place)
+                chosen.add(prompt)
+                shortest = positions(prompt)
         return places
+
+
+def _batch(taken: Sequence[tuple[int, Prompt]], *, shares: bool) -> Batch:
+    """What was taken, prompts that are equal once: collections hold passages twice."""
+    place_of: dict[Prompt, int] = {}
+    tickets, copies = [], []
+    for ticket, prompt in taken:
+        if prompt in place_of:
+            copies.append((ticket, place_of[prompt]))
+        else:
+            place_of[prompt] = len(place_of)
+            tickets.append(ticket)
+    prompts = tuple(place_of)
+    n_shared = _n_shared(prompts) if shares and len(prompts) > 1 else 0
+    return Batch(tickets=tuple(tickets), prompts=prompts, n_shared=n_shared, copies=tuple(copies))
 
 
 def _is_worth_sharing(prompt: Prompt) -> bool:

@@ -40,12 +40,13 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     num_gpus: int = 1,
+    attn_implementation: str = "auto",
 ) -> LoadedModel:
     """Load a checkpoint, from a folder or the hub.
 
     kind: with a language-model head or a `score` head. base_model: for an adapter, in place of the one it names.
     dtype: auto, float32, bfloat16 or float16. device: auto, cpu, cuda, cuda:N, mps. num_gpus: spread the layers over so
-    many.
+    many. attn_implementation: see `choose_attention`.
     Raises RankLLMError when it cannot be found, ContractError when its head is missing.
     """
     place = pick_device(device, num_gpus=num_gpus)
@@ -67,8 +68,37 @@ def load_model(
         model.to(place)
     model.eval()
     model.requires_grad_(False)
-    use_block_attention(model)
+    choose_attention(model, attn_implementation)
     return LoadedModel(model=model, tokenizer=tokenizer, dtype=number, device=place)
+
+
+def choose_attention(model: Any, asked: str = "auto") -> None:
+    """Let a model use one of transformers' attention implementations.
+
+    asked: auto is flash-attention on a CUDA device where it is installed and the model takes it, `cpu_attention` on a
+    CPU, and else what transformers chooses. Raises RankLLMError where what is asked for is not to be had.
+    """
+    from transformers.utils import is_flash_attn_2_available
+
+    can_flash = model.device.type == "cuda" and model.dtype in (torch.bfloat16, torch.float16)
+    if asked == "auto":
+        use_block_attention(model)
+        if not (can_flash and is_flash_attn_2_available() and getattr(model, "_supports_flash_attn", False)):
+            return
+        asked = "flash_attention_2"
+    if asked == "flash_attention_2" and not can_flash:
+        raise RankLLMError(
+            f"--attn-implementation {asked}: needs a CUDA device and bfloat16 or float16, found {model.device.type} "
+            f"and {str(model.dtype).removeprefix('torch.')}; use auto"
+        )
+    try:
+        with quiet_transformers():
+            model.set_attn_implementation(asked)
+        reason = "" if model.config._attn_implementation == asked else f"{type(model).__name__} does not take it"
+    except (ImportError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+    if reason:
+        raise RankLLMError(f"--attn-implementation {asked}: {reason}; use auto")
 
 
 def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:

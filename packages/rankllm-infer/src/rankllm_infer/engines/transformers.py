@@ -1,8 +1,9 @@
 """Runs models with transformers, on a CPU or GPUs.
 
-Batches are sorted by length under a token budget. A read of scores is one forward pass whose output layer runs at the
-last real position only. Prompts are padded on the right: what follows a causal model's last real token cannot change
-it, so no attention mask is needed, and scores differ from batch to batch by rounding alone.
+Batches are sorted by length under a token budget, and equal prompts run once. A read of scores is one forward pass
+whose output layer runs at the last real position only. Where the model takes it (`packing`), prompts stand in one row,
+without padding. Elsewhere they are padded on the right: what follows a causal model's last real token cannot change it,
+so no attention mask is needed. Either way scores differ from batch to batch by rounding alone.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from rankllm_core.tokens import SafeTokenizer
 from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.batches import Batch, BatchLimits, BatchQueue, positions
+from rankllm_infer.engines.compiling import compile_layers
 from rankllm_infer.engines.heads import can_share_prefix, narrow_head
 from rankllm_infer.engines.loading import LoadedModel
+from rankllm_infer.engines.packing import Packing, packing_of
 from rankllm_infer.engines.permutation_decoding import decode_permutations
 from rankllm_infer.engines.permutation_ids import AnswerWalk, PermutationIds, permutation_ids
 from rankllm_infer.engines.token_ids import IdentifierIds, end_ids, text_answer
@@ -32,7 +35,15 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, loaded: LoadedModel, *, limits: BatchLimits | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        limits: BatchLimits | None = None,
+        compiles: bool = False,
+        packing: Packing | None = None,
+    ) -> None:
+        """compiles: compile the model's layers now, for reads of scores alone. packing: None for `packing_of`."""
         limits = limits or BatchLimits()
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
@@ -43,7 +54,13 @@ class TransformersEngine:
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._backbone = getattr(loaded.model, loaded.model.base_model_prefix)
-        self._can_share = can_share_prefix(loaded.model)
+        self._packing = packing or packing_of(loaded.model)
+        self._can_share = self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
+        # A compiled layer that reads behind a cache would be compiled once more for each layer.
+        self._can_share = self._can_share and (self._packing is not None or not compiles)
+        self._compiles = compiles
+        if compiles:
+            self._compile()
         self._identifier_ids = IdentifierIds(self._safe)
         self._permutation_ids: dict[tuple[tuple[str, ...], AnswerForm, str], PermutationIds] = {}
         self._declared_end = getattr(getattr(loaded.model, "generation_config", None), "eos_token_id", None)
@@ -58,14 +75,22 @@ class TransformersEngine:
         if not self._queue:
             return []
         batch = self._queue.take()
-        # The longest comes first; where it is too long, the others may not be.
-        answers = [self._too_long(prompt) for prompt in batch.prompts]
-        fitting = [place for place, refusal in enumerate(answers) if refusal is None]
-        if fitting:
-            part = replace(batch, tickets=(), prompts=tuple(batch.prompts[place] for place in fitting))
-            for place, answer in zip(fitting, self._run_in_memory(part), strict=True):
-                answers[place] = answer
-        return list(zip(batch.tickets, answers, strict=True))
+        refused = [self._too_long(prompt) for prompt in batch.prompts]
+        if any(refused):  # the longest came first; where it is too long, the others may not be
+            return self._refuse(batch, refused)
+        answers = self._run_in_memory(batch)
+        copied = ((ticket, answers[place]) for ticket, place in batch.copies)
+        return [*zip(batch.tickets, answers, strict=True), *copied]
+
+    def _refuse(self, batch: Batch, refused: Sequence[EngineError | None]) -> list[tuple[int, Answer | EngineError]]:
+        """What cannot be run. The others wait on: should they end the run, what was refused is known by then."""
+        given: list[tuple[int, Answer | EngineError]] = []
+        for ticket, place in (*zip(batch.tickets, range(len(refused)), strict=True), *batch.copies):
+            if (refusal := refused[place]) is not None:
+                given.append((ticket, refusal))
+            else:
+                self._queue.add(ticket, batch.prompts[place])
+        return given
 
     def cancel(self, tickets: Collection[int]) -> None:
         """Drop queued prompts."""
@@ -109,22 +134,20 @@ class TransformersEngine:
 
     def _read_first_tokens(self, batch: Batch) -> list[Answer]:
         ids_of = [self._identifier_ids.of(prompt) for prompt in batch.prompts]
-        inputs, last_B = self._inputs(batch)
-        keep_U, place_B = torch.unique(last_B, return_inverse=True)
+        inputs, rows_B, places_B = self._inputs([prompt.token_ids for prompt in batch.prompts], n_shared=batch.n_shared)
+        keep_U, kept_B = torch.unique(places_B, return_inverse=True)
         with narrow_head(self._model, sorted({token for ids in ids_of for token in ids})) as head:
             logits_BUR = head.logits(keep_U, inputs)
-        rows = torch.arange(len(batch.prompts), device=logits_BUR.device)
-        logits_BR = logits_BUR[rows, place_B.to(logits_BUR.device)].float()
+        logits_BR = logits_BUR[rows_B.to(logits_BUR.device), kept_B.to(logits_BUR.device)].float()
         return [
             Answer(scores=tuple(logits_R[head.columns(ids)].tolist()), usage=_read_once(prompt))
             for prompt, ids, logits_R in zip(batch.prompts, ids_of, logits_BR, strict=True)
         ]
 
     def _read_head(self, batch: Batch) -> list[Answer]:
-        inputs, last_B = self._inputs(batch)
+        inputs, rows_B, places_B = self._inputs([prompt.token_ids for prompt in batch.prompts], n_shared=batch.n_shared)
         hidden_BTD = self._backbone(**inputs).last_hidden_state
-        rows = torch.arange(len(batch.prompts), device=hidden_BTD.device)
-        pooled_BD = hidden_BTD[rows, last_B.to(hidden_BTD.device)]
+        pooled_BD = hidden_BTD[rows_B.to(hidden_BTD.device), places_B.to(hidden_BTD.device)]
         # Accumulated in fp32: bf16 scores would tie (a step of 1/32 for scores from 4 to 8).
         scores_B = pooled_BD.float() @ self._model.score.weight[0].float().to(pooled_BD.device)
         return [
@@ -172,16 +195,33 @@ class TransformersEngine:
             for prompt, ids in zip(prompts, output_BT.tolist(), strict=True)
         ]
 
-    def _inputs(self, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
-        """What the model is given, padded on the right, and last_B: each prompt's last real place in it."""
-        n_shared = batch.n_shared
-        rows = [prompt.token_ids[n_shared:] for prompt in batch.prompts]
-        longest = max(map(len, rows))
-        ids_BT = torch.tensor([[*ids] + [self._pad] * (longest - len(ids)) for ids in rows], device=self._device)
-        last_B = torch.tensor([len(ids) - 1 for ids in rows], device=self._device)
+    @torch.inference_mode()
+    def _compile(self) -> None:
+        """Compile the layers, and run them on what they will be given: several rows, and one."""
+        compile_layers(self._model)
+        for rows in (((0,) * 9, (0,) * 8), ((0,) * 8,)):
+            self._backbone(**self._inputs(rows, n_shared=0)[0])
+
+    def _inputs(
+        self, rows: Sequence[Sequence[int]], *, n_shared: int
+    ) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+        """What the model is given, and where in its output each row's last token stands: rows_B and places_B."""
+        packing = self._packing
+        if packing and (len(rows) > 1 or self._compiles) and max(map(len, rows)) <= packing.longest:
+            inputs, places_B = packing.pack(rows, n_shared=n_shared, device=self._device)
+            return inputs, torch.zeros_like(places_B), places_B
+        inputs, places_B = self._padded(rows, n_shared=n_shared)
+        return inputs, torch.arange(len(rows), device=self._device), places_B
+
+    def _padded(self, rows: Sequence[Sequence[int]], *, n_shared: int) -> tuple[dict[str, Any], torch.Tensor]:
+        """Rows padded on the right, behind a prefix that is read beforehand, and last_B: each one's last real place."""
+        tails = [row[n_shared:] for row in rows]
+        longest = max(map(len, tails))
+        ids_BT = torch.tensor([[*ids] + [self._pad] * (longest - len(ids)) for ids in tails], device=self._device)
+        last_B = torch.tensor([len(ids) - 1 for ids in tails], device=self._device)
         if not n_shared:
             return {"input_ids": ids_BT, "use_cache": False}, last_B
-        prefix_1T = torch.tensor([batch.prompts[0].token_ids[:n_shared]], device=self._device)
+        prefix_1T = torch.tensor([rows[0][:n_shared]], device=self._device)
         cache = self._backbone(input_ids=prefix_1T, use_cache=True).past_key_values
         cache.batch_repeat_interleave(len(rows))
         return {"input_ids": ids_BT, "past_key_values": cache, "use_cache": True}, last_B

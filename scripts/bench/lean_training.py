@@ -101,7 +101,7 @@ class Subject:
             labels_BT[:, 1:] = batch["labels"][:, :-1]
         own_forward = type(self.model).forward  # the lean one is bound to the object
         out = own_forward(self.model, input_ids=batch["input_ids"], labels=labels_BT, use_cache=False)
-        if "ranks" not in batch:
+        if self.objective.name == "generation":
             return out.loss
         rows_BV = out.logits[torch.arange(len(out.logits)), batch["read_positions"]].float()
         list_loss = ranknet(rows_BV.gather(1, batch["read_ids"]), batch["ranks"], discount=True)

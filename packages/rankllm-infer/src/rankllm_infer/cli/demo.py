@@ -67,7 +67,7 @@ def _options(method: str, model_path: str, *, dtype: str, device: str) -> Rerank
 
 
 def _print(report: DemoReport, files: DemoFiles, *, is_embedded: bool) -> None:
-    from rankllm_infer.report import summary_lines
+    from rankllm_infer.screen import summary_lines
 
     for line in summary_lines(report.summary, seconds=report.rerank_s, files=()):
         click.echo(line)

@@ -22,7 +22,9 @@ NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chro
 _TIMEOUT_S = 60
 _COMPLAINTS = ("error", "warning", "assert")
 # The browser reads commands from its file 3 and answers on 4.
-_LAUNCH = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+_LAUNCH = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 _KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), " ": (32, " ")}
 
 
@@ -42,7 +44,13 @@ class Browser:
         browser_reads, to_browser = os.pipe()
         # Beyond 4, so that neither is in the way of the numbers the browser wants.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (browser_reads, browser_writes)]
-        flags = ["--headless", "--remote-debugging-pipe", f"--user-data-dir={profile}", "--disable-gpu", "--hide-scrollbars"]
+        flags = [
+            "--headless",
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+            "--disable-gpu",
+            "--hide-scrollbars",
+        ]
         flags += ["--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage"]
         flags += ["--no-sandbox"] if os.geteuid() == 0 else []
         self._process = subprocess.Popen(
@@ -83,7 +91,7 @@ class Browser:
 
     def close(self) -> None:
         """End the process."""
-        self._process.terminate()
+        self.call("Browser.close")
         self._process.wait(_TIMEOUT_S)
         os.close(self._in)
         os.close(self._out)
@@ -132,8 +140,9 @@ class Page:
     def click(self, selector: str) -> None:
         """Press the mouse button over the middle of an element."""
         box = self.evaluate(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const b = e.getBoundingClientRect(); return {x: b.x + b.width / 2, y: b.y + b.height / 2}; })()"
+            f"(() => {{ const found = document.querySelector({json.dumps(selector)}); found.scrollIntoView();"
+            " const box = found.getBoundingClientRect();"
+            " return {x: box.x + box.width / 2, y: box.y + box.height / 2}; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **box)

@@ -98,9 +98,11 @@ def _named_files(given: Mapping[str, Any]) -> dict[str, Path]:
     paths = [baseline, given["run"], *given["also"]]
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise click.UsageError(f"{twice[0]} is given twice")
-    names = [path.name for path in paths]
-    is_clear = len(set(names)) == len(names)
-    return {path.name if is_clear else str(path): path for path in paths}
+    is_clear = len({path.name for path in paths}) == len(paths)
+    names = [path.name if is_clear else str(path) for path in paths]
+    if given["baseline"] is None:
+        names[0] = f"first stage ({names[0]})"
+    return dict(zip(names, paths, strict=True))
 
 
 def _check_output(output: Path, given: Mapping[str, Any]) -> None:

@@ -42,19 +42,22 @@ def interval_chart(mean: float, interval: tuple[float, float]) -> Markup:
     """A mean with its interval on a line from 0 to 1."""
     low, high = (100 * min(1.0, max(0.0, value)) for value in interval)
     return Markup(
-        '<svg class="interval" viewBox="-2 0 104 10" aria-hidden="true"><line class="axis" x1="0" y1="5" x2="100" y2="5"/>'
+        '<svg class="interval" viewBox="-2 0 104 10" aria-hidden="true">'
+        '<line class="axis" x1="0" y1="5" x2="100" y2="5"/>'
         '<line class="span" x1="{:.1f}" y1="5" x2="{:.1f}" y2="5"/><circle cx="{:.1f}" cy="5" r="3"/></svg>'
     ).format(low, high, 100 * mean)
 
 
 def gains_chart(bars: Sequence[tuple[str, float, str]]) -> Markup:
     """One bar a query, upwards for a gain. bars: address, gain, what it says when pointed at."""
-    top = max([0.0, *(gain for _, gain, _ in bars)])
-    span = top - min([0.0, *(gain for _, gain, _ in bars)]) or 1.0
+    top, bottom = max([0.0, *(gain for _, gain, _ in bars)]), min([0.0, *(gain for _, gain, _ in bars)])
+    top, bottom = (top, bottom) if top > bottom else (1.0, -1.0)
+    span = top - bottom
     zero = 100 * top / span
     drawn = Markup("").join(
         Markup(
-            '<a href="{}" tabindex="-1"><rect class="{}" x="{}" y="{:.1f}" width="{}" height="{:.1f}"><title>{}</title></rect></a>'
+            '<a href="{}" tabindex="-1">'
+            '<rect class="{}" x="{}" y="{:.1f}" width="{}" height="{:.1f}"><title>{}</title></rect></a>'
         ).format(
             address,
             "better" if gain > 0 else "worse" if gain < 0 else "same",
@@ -68,7 +71,8 @@ def gains_chart(bars: Sequence[tuple[str, float, str]]) -> Markup:
     )
     width = (_BAR + _GAP) * len(bars)
     return Markup(
-        '<svg class="gains" viewBox="0 -1 {} 102" preserveAspectRatio="none" role="img" aria-label="Change of each query">'
+        '<svg class="gains" viewBox="0 -1 {} 102" preserveAspectRatio="none" role="img" '
+        'aria-label="Change of each query">'
         '<line class="axis" x1="0" y1="{:.1f}" x2="{}" y2="{:.1f}"/>{}</svg>'
     ).format(width, zero, width, zero, drawn)
 

@@ -14,7 +14,7 @@ from rankllm_infer.report.ranked_files import Outcome, RankedFile
 from rankllm_infer.report.traces import Call, usage_of
 
 HEAD = 10
-"""First places of a list: those whose grades are shown side by side, and whose passages are shown wherever they went."""
+"""First places of a list: their grades are shown side by side, and the baseline's wherever they went."""
 MAX_FURTHER = 10
 """Passages shown from below the depth of a page, for each query."""
 
@@ -32,7 +32,7 @@ class Sources:
     @property
     def baseline(self) -> str:
         """Name of the baseline."""
-        return list(self.files)[0]
+        return next(iter(self.files))
 
     @property
     def explained(self) -> str:
@@ -255,7 +255,7 @@ def _shown_passages(
 
 
 def run_costs(sources: Sources, plan: Outline) -> list[RunCost]:
-    """Quality and cost of each run, over the queries of the figures. Of a TREC run the trace, if any, tells the cost."""
+    """Quality and cost of each run over the queries of the figures. For a TREC run, its trace tells the cost."""
     costs = []
     for compared in plan.comparison.measures[plan.measure]:
         outcomes = sources.files[compared.name].outcomes

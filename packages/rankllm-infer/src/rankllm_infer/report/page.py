@@ -16,6 +16,8 @@ from rankllm_infer.report.passages import Texts
 
 _SNIPPET_CHARACTERS = 220
 """Of a passage, before it is opened."""
+_FEW_DEFECTS = 6
+"""Of an answer, that are shown before they are opened."""
 _TOLD = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """What HTML does not carry: controls and, of UTF-16, halves of pairs."""
 _BUFFERED_PIECES = 512
@@ -57,6 +59,7 @@ def write_page(
         legend=_legend(sources, max_grade),
         score_name="model score" if sources.files[sources.explained].has_texts else "score",
         head=HEAD,
+        few=_FEW_DEFECTS,
         max_further=MAX_FURTHER,
         split=split_snippet,
         sign=_sign,

@@ -131,8 +131,8 @@ class Page:
         browser.wait_for("Page.loadEventFired")
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression. Raises RuntimeError where it throws."""
-        result = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression, of a promise when it is kept. Raises RuntimeError where it throws."""
+        result = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in result:
             raise RuntimeError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
@@ -152,6 +152,13 @@ class Page:
         code, text = _KEYS[key]
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, text=text)
+
+    def choose(self, name: str, value: str) -> None:
+        """Give the control with this id a value, as a person would."""
+        self.evaluate(
+            f"(() => {{ const found = document.getElementById({json.dumps(name)}); found.value = {json.dumps(value)};"
+            " for (const kind of ['input', 'change']) found.dispatchEvent(new Event(kind)); })()"
+        )
 
     def type(self, text: str) -> None:
         """Write into what has the focus."""

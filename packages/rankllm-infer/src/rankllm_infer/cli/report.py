@@ -75,9 +75,9 @@ def command(**given: Any) -> None:
         run_queries_only=given["run_queries_only"],
         relevance_level=given["relevance_level"],
     )
+    texts = _read_texts(given, sources, plan)
     for name, missing in plan.comparison.missing_qids.items():
         say_missing(name, missing, n_judged=sum(map(bool, grades.values())), run_queries_only=given["run_queries_only"])
-    texts = _read_texts(given, sources, plan)
     notes = _notes(sources, plan, texts)
     for note in notes:
         say(note)

@@ -7,8 +7,15 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from rankllm_infer.compare import TIE
+
 _BAR, _GAP = 8, 2
 _CELL, _CELL_STEP = 9, 11
+
+
+def sign(gain: float) -> str:
+    """The class of a change: `better`, `worse` or `same`."""
+    return "better" if gain > TIE else "worse" if gain < -TIE else "same"
 
 
 def grade_class(grade: int | None, max_grade: int) -> str:
@@ -60,7 +67,7 @@ def gains_chart(bars: Sequence[tuple[str, float, str]]) -> Markup:
             '<rect class="{}" x="{}" y="{:.1f}" width="{}" height="{:.1f}"><title>{}</title></rect></a>'
         ).format(
             address,
-            "better" if gain > 0 else "worse" if gain < 0 else "same",
+            sign(gain),
             (_BAR + _GAP) * place,
             min(zero - 100 * max(gain, 0.0) / span, 99.0),
             _BAR,

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from rankllm_core.trec import Qrels, Ranking
 from rankllm_core.types import SEVERITY, Usage
-from rankllm_infer.compare import TIE, ComparedRun, Comparison, compare
+from rankllm_infer.compare import ComparedRun, Comparison, compare
+from rankllm_infer.report.charts import sign
 from rankllm_infer.report.passages import Needed, Passage, Texts
 from rankllm_infer.report.ranked_files import Outcome, RankedFile
 from rankllm_infer.report.traces import Call, usage_of
@@ -128,7 +129,7 @@ class ShownQuery:
     @property
     def change(self) -> str:
         """`better`, `worse` or `same`."""
-        return "better" if self.gain > TIE else "worse" if self.gain < -TIE else "same"
+        return sign(self.gain)
 
     @property
     def is_repaired(self) -> bool:

@@ -8,11 +8,18 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from rankllm_core.files import write_text
 from rankllm_infer import __version__
+from rankllm_infer.report import charts
 from rankllm_infer.report.content import HEAD, MAX_FURTHER, Outline, Sources, run_costs, shown_queries
 from rankllm_infer.report.passages import Texts
+
+if TYPE_CHECKING:
+    import jinja2
 
 _SNIPPET_CHARACTERS = 220
 """Of a passage, before it is opened."""
@@ -31,9 +38,36 @@ def write_page(
     The page is made query by query and appears whole or not at all. Every text in it is escaped, and a content security
     policy lets no other script run than its own, by its hash. Raises RankLLMError where it cannot be written.
     """
-    import jinja2
+    costs = run_costs(sources, plan)
+    max_grade = max([1, *(grade for grades in sources.qrels.values() for grade in grades.values())])
+    plotted = [(displayable(cost.name), cost.mean, cost.tokens if cost.n_told else None) for cost in costs]
+    stream = (
+        _environment()
+        .get_template("page.html")
+        .stream(
+            title=title,
+            notes=notes,
+            explained=sources.explained,
+            baseline=sources.baseline,
+            comparison=plan.comparison,
+            outline=plan,
+            costs=costs,
+            queries=shown_queries(sources, plan, texts),
+            max_grade=max_grade,
+            legend=_legend(sources, max_grade),
+            score_name="model score" if sources.files[sources.explained].has_texts else "score",
+            gains_chart=charts.gains_chart(_bars(sources, plan, texts)),
+            cost_chart=charts.cost_chart(plotted, measure=plan.measure),
+        )
+    )
+    stream.enable_buffering(_BUFFERED_PIECES)
+    with write_text(path) as out:
+        out.writelines(stream)
 
-    from rankllm_infer.report import charts
+
+def _environment() -> jinja2.Environment:
+    """Where the template finds what is the same on every page. Texts are made displayable, and escaped."""
+    import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rankllm_infer", "report"),
@@ -43,38 +77,19 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    max_grade = max([1, *(grade for grades in sources.qrels.values() for grade in grades.values())])
-    costs = run_costs(sources, plan)
-    stream = environment.get_template("page.html").stream(
-        title=title,
-        notes=notes,
-        version=__version__,
-        explained=sources.explained,
-        baseline=sources.baseline,
-        comparison=plan.comparison,
-        outline=plan,
-        costs=costs,
-        queries=shown_queries(sources, plan, texts),
-        max_grade=max_grade,
-        legend=_legend(sources, max_grade),
-        score_name="model score" if sources.files[sources.explained].has_texts else "score",
-        head=HEAD,
-        few=_FEW_DEFECTS,
-        max_further=MAX_FURTHER,
-        split=split_snippet,
-        sign=_sign,
-        grade_class=charts.grade_class,
-        heads_chart=charts.heads_chart,
-        interval_chart=charts.interval_chart,
-        gains_chart=charts.gains_chart(_bars(sources, plan, texts)),
-        cost_chart=charts.cost_chart(
-            [(cost.name, cost.mean, cost.tokens if cost.n_told else None) for cost in costs], measure=plan.measure
-        ),
+    environment.globals |= {
+        "version": __version__,
+        "head": HEAD,
+        "max_further": MAX_FURTHER,
+        "few": _FEW_DEFECTS,
+        "split": split_snippet,
+        "sign": charts.sign,
+        "grade_class": charts.grade_class,
+        "heads_chart": charts.heads_chart,
+        "interval_chart": charts.interval_chart,
         **_inlined(),
-    )
-    stream.enable_buffering(_BUFFERED_PIECES)
-    with write_text(path) as out:
-        out.writelines(stream)
+    }
+    return environment
 
 
 def displayable(text: str) -> str:
@@ -91,10 +106,6 @@ def split_snippet(text: str) -> tuple[str, str]:
     return text[:end], text[end:].lstrip()
 
 
-def _sign(value: float) -> str:
-    return "better" if value > 0 else "worse" if value < 0 else "same"
-
-
 def _bars(sources: Sources, plan: Outline, texts: Texts) -> list[tuple[str, float, str]]:
     gains = plan.gains(sources.explained)
     return [
@@ -105,20 +116,16 @@ def _bars(sources: Sources, plan: Outline, texts: Texts) -> list[tuple[str, floa
 
 def _legend(sources: Sources, max_grade: int) -> list[tuple[str, str]]:
     """Class and meaning of each kind of cell."""
-    from rankllm_infer.report.charts import grade_class
-
     grades = sorted({max(0, grade) for of_query in sources.qrels.values() for grade in of_query.values()} | {0})
     by_class: dict[str, list[int]] = {}
     for grade in grades:
-        by_class.setdefault(grade_class(grade, max_grade), []).append(grade)
+        by_class.setdefault(charts.grade_class(grade, max_grade), []).append(grade)
     words = {name: f"grade {of[0]}" if len(of) == 1 else f"grades {of[0]}–{of[-1]}" for name, of in by_class.items()}
     return [*words.items(), ("gu", "not judged")]
 
 
 def _inlined() -> dict[str, object]:
     """The style sheet and the script with the hashes by which the policy of the page allows them, and nothing else."""
-    from markupsafe import Markup
-
     found: dict[str, object] = {}
     for name, file in (("style", "page.css"), ("script", "page.js")):
         text = "\n" + (files("rankllm_infer") / "report" / file).read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from report_files import TRACE, write_files
 
 from rankllm_core.trec import read_qrels
 from rankllm_core.types import Query, Result, Usage, WindowTrace
+from rankllm_infer.convert import convert
 from rankllm_infer.outputs import trace_to_dict
 from rankllm_infer.report.charts import gains_chart, grade_class, heads_chart
 from rankllm_infer.report.content import Sources, outline, run_costs, shown_queries
@@ -143,6 +144,20 @@ def test_a_run_is_ranked_as_trec_eval_does(folder):
     (folder / "tied.run").write_text("q1 Q0 a 1 1 t\nq1 Q0 b 2 1 t\nq1 Q0 c 3 5 t\n", encoding="utf-8")
     assert [docid for docid, _ in read_ranked(folder / "tied.run").run["q1"]] == ["c", "b", "a"]
     assert [docid for docid, _ in read_ranked(folder / "new.jsonl").run["q1"]] == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize("to", ["requests", "rerank-input"])
+@pytest.mark.parametrize("name", ["plain.jsonl", "array.json"])
+def test_what_was_reranked_is_read_as_a_ranking(folder, to, name):
+    """In any layout that `rerank` reads: the order of the list."""
+    convert(folder / "requests.jsonl", folder / name, to=to)
+    found = read_ranked(folder / name)
+    assert {qid: [docid for docid, _ in ranking] for qid, ranking in found.run.items()} == {
+        "q1": ["a", "b", "c"],
+        "q2": ["b", "a"],
+        "q3": ["a"],
+    }
+    assert found.has_texts
 
 
 @pytest.mark.parametrize(

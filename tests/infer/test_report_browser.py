@@ -9,8 +9,8 @@ import pytest
 from browser import Page, open_browser
 from report_files import HOSTILE, write_files, write_hostile_files, write_lines
 
-SIZES = [(390, 844), (1280, 900)]
-"""A phone and a desk, width and height in CSS pixels."""
+SIZES = [(320, 568), (390, 844), (1280, 900)]
+"""Two phones and a desk, width and height in CSS pixels."""
 OVERFLOW = "document.scrollingElement.scrollWidth - innerWidth"
 IS_OPEN = "document.querySelector('#q1').open"
 TALL = "[...document.querySelectorAll('#q1 .passages li')].every((item) => item.getBoundingClientRect().height > 20)"
@@ -50,7 +50,7 @@ def colours(png):
 
 
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("size", SIZES, ids=["phone", "desk"])
+@pytest.mark.parametrize("size", SIZES, ids=["small phone", "phone", "desk"])
 def test_it_is_readable_at_any_width(browser, page_file, tmp_path, size, is_dark):
     """No complaint, no horizontal scrolling, closed or open; the browser asks for the file and for nothing else."""
     page = Page(browser, page_file, width=size[0], height=size[1], is_dark=is_dark)

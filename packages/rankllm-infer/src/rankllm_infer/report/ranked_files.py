@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import cast, get_args
 
-from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.files import read_jsonl
+from rankllm_core.errors import RankLLMError
+from rankllm_core.files import read_jsonl, read_lines
 from rankllm_core.json_fields import as_array, as_object, as_score, as_string, located
-from rankllm_core.records import parse_request
+from rankllm_core.records import parse_request, read_requests, read_rerank_input
 from rankllm_core.trec import Run, read_run, trec_order
 from rankllm_core.types import Request, Status, Usage
 from rankllm_infer.convert import detect_format
@@ -44,12 +45,14 @@ class RankedFile:
 def read_ranked(path: Path) -> RankedFile:
     """Read a run (TREC, TSV, MS MARCO), or JSON Lines of `rerank --output-jsonl`, whose order is the ranking.
 
-    A requests file is read as well; it tells neither statuses nor usage. Texts are not kept.
+    Requests and rerank-input files are read as well; they tell neither statuses nor usage. Texts are not kept.
     Raises RankLLMError (DataError with the line) for anything else.
     """
     kind = detect_format(path)
-    if kind == "rerank-input":
-        raise DataError("holds one pair a line; expected a run, or the JSON Lines of rerank --output-jsonl", path=path)
+    if kind == "rerank-input" or (kind == "requests" and _is_array(path)):
+        read = read_rerank_input if kind == "rerank-input" else read_requests
+        run = {request.query.qid: list_ranking(request) for request in read(path)}
+        return RankedFile(path=path, run=run, outcomes={}, has_texts=True)
     if kind == "run":
         run = {qid: trec_order(ranking) for qid, ranking in read_run(path).items()}
         outcomes = {qid: Outcome(scores=dict(ranking)) for qid, ranking in run.items()}
@@ -64,6 +67,11 @@ def read_ranked(path: Path) -> RankedFile:
             run[qid] = list_ranking(request)
             outcomes[qid] = _outcome(record)
     return RankedFile(path=path, run=run, outcomes=outcomes, has_texts=True)
+
+
+def _is_array(path: Path) -> bool:
+    """Whether it is one JSON array, as `rerank` writes none."""
+    return any(line.lstrip().startswith("[") for _, line in islice(read_lines(path), 1))
 
 
 def list_ranking(request: Request) -> list[tuple[str, float]]:

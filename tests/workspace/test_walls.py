@@ -37,7 +37,7 @@ HEAVY_ROOMS = {
     "rankllm_train.trainer",
 }
 """Modules that import heavy packages as soon as they are imported themselves."""
-LIGHT_PACKAGES = {"click", "ftfy", "yaml"}
+LIGHT_PACKAGES = {"click", "ftfy", "markupsafe", "yaml"}
 """What any module may import at the top."""
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": "Turn runs, results and request files into one another.",
     "evaluate": "Score runs against judgements, as trec_eval does.",
     "compare": "Set runs side by side: intervals, significance, queries won and lost.",
+    "report": "Explain a ranking: one HTML page, query by query.",
     "prompts": "List prompt templates, or show what a model will see.",
     "doctor": "Say which engines and devices work here.",
     "demo": "Rerank an embedded collection with an embedded model.",

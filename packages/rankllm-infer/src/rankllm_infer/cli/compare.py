@@ -15,7 +15,7 @@ _SHOWN_QUERIES = 5
 
 @click.command("compare")
 @click.argument("runs", type=_FILE, nargs=-1, required=True, metavar="RUN RUN [RUN ...]")
-@judgement_options
+@judgement_options()
 @click.option("--baseline", type=_FILE, help="The run that the others are compared with.  [default: the first]")
 @click.option("--per-query/--no-per-query", "-q", default=False, help="Show the queries that gained and lost most.")
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object, in full precision.")

@@ -67,7 +67,7 @@ def _options(method: str, model_path: str, *, dtype: str, device: str) -> Rerank
 
 
 def _print(report: DemoReport, files: DemoFiles, *, is_embedded: bool) -> None:
-    from rankllm_infer.report import summary_lines
+    from rankllm_infer.screen import summary_lines
 
     for line in summary_lines(report.summary, seconds=report.rerank_s, files=()):
         click.echo(line)
@@ -77,6 +77,8 @@ def _print(report: DemoReport, files: DemoFiles, *, is_embedded: bool) -> None:
     click.echo(f"{'reranked':<10} {report.reranked:>8.4f}   {files.reranked}")
     click.echo("")
     click.echo(f"Results with texts: {files.results}")
+    click.echo("Query by query, as a page to look at:")
+    click.echo(f"  rankllm-infer report {files.results} --requests {files.requests} --qrels {files.qrels}")
     if is_embedded and report.reranked <= report.first_stage:
         click.echo("The embedded model was never trained to rank, so it need not beat BM25. With a trained reranker:")
     else:

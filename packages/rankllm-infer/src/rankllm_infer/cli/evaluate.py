@@ -19,7 +19,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.command("evaluate")
 @click.argument("runs", type=_FILE, nargs=-1, required=True, metavar="RUN [RUN ...]")
-@judgement_options
+@judgement_options()
 @click.option("--per-query/--no-per-query", "-q", default=False, help="Print each query, then the mean as `all`.")
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object a run, in full precision.")
 @click.option(

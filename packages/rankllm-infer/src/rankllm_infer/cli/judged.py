@@ -1,9 +1,9 @@
-"""What `evaluate` and `compare` share: judgements, measures and the runs they are taken of."""
+"""What `evaluate`, `compare` and `report` share: judgements, measures and the runs they are taken of."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,33 +22,37 @@ _FILE = click.Path(path_type=Path)
 _COMMA = re.compile(r",\s*(?=[A-Za-z])")
 
 
-def judgement_options(command: click.decorators.FC) -> click.decorators.FC:
-    """--qrels, -m, -l and -c."""
-    for decorate in reversed(
-        [
-            click.option("--qrels", type=_FILE, required=True, help="Judgements, TREC or BEIR (gz)."),
-            click.option(
-                "-m",
-                "--measure",
-                "names",
-                multiple=True,
-                default=DEFAULT_MEASURES,
-                help="For example nDCG@10, RR@10, MRR@10, Recall@100, AP, ndcg_cut.10; may be repeated, or hold "
-                "commas.",
-            ),
-            click.option(
-                "-l",
-                "--relevance-level",
-                type=click.IntRange(1),
-                default=1,
-                help="The least grade that counts as relevant.",
-            ),
-            # trec_eval's name of what is the default here.
-            click.option("-c", "is_complete", is_flag=True, hidden=True),
-        ]
-    ):
-        command = decorate(command)
-    return command
+def judgement_options(
+    measures: Sequence[str] = DEFAULT_MEASURES,
+) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """--qrels, -m, -l and -c. measures: the default of -m."""
+    options = [
+        click.option("--qrels", type=_FILE, required=True, help="Judgements, TREC or BEIR (gz)."),
+        click.option(
+            "-m",
+            "--measure",
+            "names",
+            multiple=True,
+            default=measures,
+            help="For example nDCG@10, RR@10, MRR@10, Recall@100, AP, ndcg_cut.10; may be repeated, or hold commas.",
+        ),
+        click.option(
+            "-l",
+            "--relevance-level",
+            type=click.IntRange(1),
+            default=1,
+            help="The least grade that counts as relevant.",
+        ),
+        # trec_eval's name of what is the default here.
+        click.option("-c", "is_complete", is_flag=True, hidden=True),
+    ]
+
+    def decorate(command: click.decorators.FC) -> click.decorators.FC:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def checked_measures(

@@ -90,7 +90,7 @@ def rerank_many(run: Run, requests: Iterable[Request], model: str, options: Rera
     """Compute what is not known yet, write the outputs, say what it came to; gives the exit status."""
     from rankllm_infer.evaluate import RunningEvaluation
     from rankllm_infer.outputs import NothingWrittenError, Summary
-    from rankllm_infer.report import summary_lines
+    from rankllm_infer.screen import summary_lines
 
     summary = Summary()
     figures = None if run.qrels is None else RunningEvaluation(run.qrels, _MEASURES)

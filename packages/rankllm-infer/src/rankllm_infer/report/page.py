@@ -1,0 +1,134 @@
+"""Writes the page: one HTML file that needs nothing else, neither a network nor, to be read, its script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from rankllm_core.files import write_text
+from rankllm_infer import __version__
+from rankllm_infer.report import charts
+from rankllm_infer.report.content import HEAD, MAX_FURTHER, Outline, Sources, run_costs, shown_queries
+from rankllm_infer.report.passages import Texts
+
+if TYPE_CHECKING:
+    import jinja2
+
+_SNIPPET_CHARACTERS = 220
+"""Of a passage, before it is opened."""
+_FEW_DEFECTS = 6
+"""Of an answer, that are shown before they are opened."""
+_TOLD = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""What HTML does not carry: controls and, of UTF-16, halves of pairs."""
+_BUFFERED_PIECES = 512
+
+
+def write_page(
+    path: Path, sources: Sources, plan: Outline, texts: Texts, *, title: str, notes: Sequence[str] = ()
+) -> None:
+    """Write the page of `plan`. notes: what a reader must know, shown at the top.
+
+    The page is made query by query and appears whole or not at all. Every text in it is escaped, and a content security
+    policy lets no other script run than its own, by its hash. Raises RankLLMError where it cannot be written.
+    """
+    costs = run_costs(sources, plan)
+    max_grade = max([1, *(grade for grades in sources.qrels.values() for grade in grades.values())])
+    plotted = [(displayable(cost.name), cost.mean, cost.tokens if cost.n_told else None) for cost in costs]
+    stream = (
+        _environment()
+        .get_template("page.html")
+        .stream(
+            title=title,
+            notes=notes,
+            explained=sources.explained,
+            baseline=sources.baseline,
+            comparison=plan.comparison,
+            outline=plan,
+            costs=costs,
+            queries=shown_queries(sources, plan, texts),
+            max_grade=max_grade,
+            legend=_legend(sources, max_grade),
+            score_name="model score" if sources.files[sources.explained].has_texts else "score",
+            gains_chart=charts.gains_chart(_bars(sources, plan, texts)),
+            cost_chart=charts.cost_chart(plotted, measure=plan.measure),
+        )
+    )
+    stream.enable_buffering(_BUFFERED_PIECES)
+    with write_text(path) as out:
+        out.writelines(stream)
+
+
+def _environment() -> jinja2.Environment:
+    """Where the template finds what is the same on every page. Texts are made displayable, and escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rankllm_infer", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: displayable(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "version": __version__,
+        "head": HEAD,
+        "max_further": MAX_FURTHER,
+        "few": _FEW_DEFECTS,
+        "split": split_snippet,
+        "sign": charts.sign,
+        "grade_class": charts.grade_class,
+        "heads_chart": charts.heads_chart,
+        "interval_chart": charts.interval_chart,
+        **_inlined(),
+    }
+    return environment
+
+
+def displayable(text: str) -> str:
+    """A text without the characters that HTML, or UTF-8, cannot carry: each becomes U+FFFD."""
+    return _TOLD.sub("\ufffd", text)
+
+
+def split_snippet(text: str) -> tuple[str, str]:
+    """The beginning of a text, up to a blank, and the rest; the rest is empty where little would be left."""
+    if len(text) <= _SNIPPET_CHARACTERS * 5 // 4:
+        return text, ""
+    end = text.rfind(" ", _SNIPPET_CHARACTERS // 2, _SNIPPET_CHARACTERS)
+    end = _SNIPPET_CHARACTERS if end < 0 else end
+    return text[:end], text[end:].lstrip()
+
+
+def _bars(sources: Sources, plan: Outline, texts: Texts) -> list[tuple[str, float, str]]:
+    gains = plan.gains(sources.explained)
+    return [
+        (f"#q{number}", gains[qid], displayable(f"{gains[qid]:+.3f} {texts.queries.get(qid, qid)}"))
+        for number, qid in enumerate(plan.docids, start=1)
+    ]
+
+
+def _legend(sources: Sources, max_grade: int) -> list[tuple[str, str]]:
+    """Class and meaning of each kind of cell."""
+    grades = sorted({max(0, grade) for of_query in sources.qrels.values() for grade in of_query.values()} | {0})
+    by_class: dict[str, list[int]] = {}
+    for grade in grades:
+        by_class.setdefault(charts.grade_class(grade, max_grade), []).append(grade)
+    words = {name: f"grade {of[0]}" if len(of) == 1 else f"grades {of[0]}–{of[-1]}" for name, of in by_class.items()}
+    return [*words.items(), ("gu", "not judged")]
+
+
+def _inlined() -> dict[str, object]:
+    """The style sheet and the script with the hashes by which the policy of the page allows them, and nothing else."""
+    found: dict[str, object] = {}
+    for name, file in (("style", "page.css"), ("script", "page.js")):
+        text = "\n" + (files("rankllm_infer") / "report" / file).read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+        found |= {name: Markup(text), f"{name}_hash": Markup(f"sha256-{digest}")}
+    return found

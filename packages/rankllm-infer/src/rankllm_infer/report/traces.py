@@ -1,0 +1,101 @@
+"""What the model was asked and what it answered, from the file that `rerank --trace` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from rankllm_core.errors import RankLLMError
+from rankllm_core.files import read_jsonl
+from rankllm_core.json_fields import as_array, as_id, as_object, as_string, located, required
+from rankllm_core.types import Status, Usage
+from rankllm_infer.report.ranked_files import as_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of the model."""
+
+    start: int | None
+    """0-based rank of the first passage shown; None where what was shown was no slice of the ranking."""
+    docids: tuple[str, ...]
+    """In the order in which the prompt showed them."""
+    order: tuple[int, ...]
+    """Positions in `docids`, best first, as the answer was read."""
+    prompt: str
+    """Its beginning."""
+    n_prompt_characters: int
+    """Of the whole prompt."""
+    response: str
+    scores: tuple[float | None, ...]
+    """One for each identifier, where the order was read off scores; None where the model told none."""
+    status: Status
+    defects: tuple[str, ...]
+    usage: Usage
+
+
+def read_traces(path: Path, *, prompt_characters: int) -> dict[str, tuple[Call, ...]]:
+    """qid -> calls in the order they were made. Of each prompt the first `prompt_characters` are kept.
+
+    Raises RankLLMError (DataError with the line) where it is not a trace that `rerank --trace` has written.
+    """
+    traces: dict[str, tuple[Call, ...]] = {}
+    for line, record in read_jsonl(path):
+        with located(path, line):
+            query = as_object(required(record, ("query",), what="trace")[1], what="query")
+            qid = as_id(required(query, ("qid",), what="query")[1], what="query.qid")
+            if qid in traces:
+                raise RankLLMError(f"query {qid!r} was already given; expected each query once")
+            calls = as_array(required(record, ("invocations_history",), what="trace")[1], what="invocations_history")
+            traces[qid] = tuple(
+                _call(as_object(call, what="call"), what=f"query {qid!r}, call {number}", keep=prompt_characters)
+                for number, call in enumerate(calls, start=1)
+            )
+    return traces
+
+
+def usage_of(calls: tuple[Call, ...]) -> Usage:
+    """What the calls of one query cost, all together. The rounds are not in a trace, and 0."""
+    return sum((call.usage for call in calls), Usage())
+
+
+def _call(record: Mapping[str, object], *, what: str, keep: int) -> Call:
+    def field(name: str) -> object:
+        return required(record, (name,), what=what)[1]
+
+    docids = tuple(as_id(docid, what=f"{what}: docids") for docid in as_array(field("docids"), what=f"{what}: docids"))
+    order = tuple(as_count(place, what=f"{what}: order") for place in as_array(field("order"), what=f"{what}: order"))
+    if sorted(order) != list(range(len(docids))):
+        raise RankLLMError(f"{what}: order: expected each position of {len(docids)} docids once, found {list(order)}")
+    status = field("status")
+    if status not in get_args(Status):
+        raise RankLLMError(f"{what}: status: expected one of {', '.join(get_args(Status))}; found {status!r}")
+    prompt = as_string(field("prompt"), what=f"{what}: prompt")
+    start = record.get("start")
+    return Call(
+        start=None if start is None else as_count(start, what=f"{what}: start"),
+        docids=docids,
+        order=order,
+        prompt=prompt[:keep],
+        n_prompt_characters=len(prompt),
+        response=as_string(field("response"), what=f"{what}: response"),
+        scores=_scores(record.get("scores"), what=f"{what}: scores"),
+        status=cast(Status, status),
+        defects=tuple(
+            as_string(defect, what=f"{what}: defects") for defect in as_array(field("defects"), what=f"{what}: defects")
+        ),
+        usage=Usage(
+            calls=1,
+            prompt_tokens=as_count(field("input_token_count"), what=f"{what}: input_token_count"),
+            completion_tokens=as_count(field("output_token_count"), what=f"{what}: output_token_count"),
+        ),
+    )
+
+
+def _scores(value: object, *, what: str) -> tuple[float | None, ...]:
+    entries = [] if value is None else as_array(value, what=what)
+    if any(isinstance(entry, bool) or not isinstance(entry, int | float | None) for entry in entries):
+        raise RankLLMError(f"{what}: expected numbers or null, found {entries!r:.60}")
+    return tuple(None if entry is None else float(cast(float, entry)) for entry in entries)

@@ -97,6 +97,19 @@ def test_a_record_is_what_training_reads(files):
     }
 
 
+def test_what_is_judged_under_one_qid_of_a_question_is_judged_under_all(files):
+    """q2 asks what q1 asks: a, which it grades 2, stands behind b (3); d is graded 1 and 3, and the better one counts.
+
+    q2's own judgements lack b and d; q3, which is not judged, has the answers of the others.
+    """
+    run = {qid: dict(RUN["q1"]) for qid in ("q1", "q2", "q3")}
+    qrels = {"q1": QRELS["q1"], "q2": {"a": 2, "d": 3}}
+    queries = {"q1": "what is b", "q2": "What is B?", "q3": "what is: b"}
+    records, tally = labelled(files, run=run, qrels=qrels, queries=queries, **WHOLE | {"min_size": 6})
+    assert {record["id"]: learnt(record) for record in records} == {f"q{i}_1": list("bdazec") for i in (1, 2, 3)}
+    assert tally.made["queries in them"] == 3
+
+
 def test_a_teacher_orders_candidates_of_one_grade(files):
     """z above d, both of grade 1; c above a, both unjudged; e keeps its place although the teacher likes it."""
     teacher = {"q1": {"e": 9, "z": 8, "c": 7, "d": 6, "a": 5}}

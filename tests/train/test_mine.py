@@ -221,6 +221,40 @@ def test_easy_negatives_are_answers_to_other_queries(files):
     assert tally.made["random negatives"] == 18
 
 
+def test_what_is_relevant_to_a_question_is_no_negative_of_it_under_any_qid(files):
+    """q1 and q2 ask the same: the answer of one is no negative of the other, neither a hard nor an easy one.
+
+    Nor is a copy of it (c), nor what is half relevant (h) under the other qid. n is judged under the other qid, so no
+    margin is needed for it. q3 asks something else.
+    """
+    records, tally = mined(
+        files,
+        run={"q1": {"n": 9, "p": 8, "z": 7, "h": 6, "c": 5, "d": 4}, "q2": {"p": 9, "z": 8, "d": 3}, "q3": {"p": 1}},
+        qrels={"q1": {"p": 2}, "q2": {"z": 2, "h": 1, "n": 0}, "q3": {"y": 2}},
+        queries={"q1": "What is AML?", "q2": "what is aml", "q3": "what is bml"},
+        corpus={name: f"text of {name}" for name in "pzhdyn"} | {"c": "TEXT of z"},
+        pool=PoolRule(margin=Margin(absolute=1)),
+    )
+    assert records == {"q1": (["p"], ["n", "d"]), "q2": (["z"], ["d"])}
+    reasons = counts(tally)
+    assert reasons["candidates", "judged relevant to the same question under another qid"] == 2
+    assert reasons["candidates", "judged, with a grade above 0 and below --min-relevance"] == 1
+    assert reasons["candidates", "with the text of a positive"] == 1
+    easy = {"run": {"q1": {"d": 1}}, "random_negatives": 9, "negatives_per_query": 0}
+    records, _ = mined(
+        files,
+        qrels={"q1": {"p": 2}, "q2": {"z": 2}, "q3": {"y": 2}},
+        queries={"q1": "What is AML?", "q2": "what is aml", "q3": "what is bml"},
+        corpus={name: f"text of {name}" for name in "pzyd"},
+        **easy,
+    )
+    assert {qid: set(negatives) for qid, (_, negatives) in records.items()} == {
+        "q1": {"y"},
+        "q2": {"y"},
+        "q3": {"p", "z"},
+    }
+
+
 def test_queries_are_skipped_and_limited_in_the_order_of_their_file(files):
     """Whatever the order of the run; the usable ones are counted."""
     records, tally = mined(files, skip_queries=1, max_queries=2, **MANY_FILES | {"run": dict(reversed(MANY.items()))})

@@ -58,7 +58,7 @@ def label_judged(
     where there is nothing to write.
     """
     tally = Tally(is_strict=strict)
-    judgements = read_judgements(sources.queries, sources.qrels, min_relevance=min_relevance)
+    judgements = read_judgements(sources.queries, sources.qrels, min_relevance=min_relevance).of_questions()
     judged = JudgedLists(judgements, lists, tally)
     judged.fill(sources.run, track=track)
     if sources.teacher_run is not None:

@@ -95,7 +95,8 @@ def mine(
             sources.teacher_run, rule.teacher_margin, needs_scores=rule.with_teacher_scores, track=track
         )
     # Read whole before the output is begun, so that nothing is written where it cannot be used.
-    needed = {docid for docids in chain(pool.positives.values(), pool.negatives.values()) for docid in docids}
+    relevant = map(judgements.relevant_to_question, pool.positives)
+    needed = {docid for docids in chain(relevant, pool.negatives.values()) for docid in docids}
     with PassageStore(beside=output) as passages:
         collect_passages(sources.corpus, passages, needed=needed, track=track)
         miner = _Miner(pool, passages, rule)
@@ -143,11 +144,13 @@ class _Miner:
             self._pool.drop_query(qid, "no positive with a text in the corpus")
             return None
         candidates = self._select.known("candidates", self._pool.negatives[qid])
-        usable = self._select.distinct(candidates, positive_texts=self._select.texts(positives))
+        judgements = self._pool.judgements
+        relevant = [docid for docid in judgements.relevant_to_question(qid) if docid in self._passages]
+        usable = self._select.distinct(candidates, positive_texts=self._select.texts(relevant))
         self._pool.negatives[qid] = usable
         hard = self._choose(qid, usable)
-        grades = self._pool.judgements.grades[qid]
-        easy = self._select.draw_easy(qid, self._rule.random_negatives, own=[*positives, *usable], grades=grades)
+        grades = judgements.question_grades[qid]
+        easy = self._select.draw_easy(qid, self._rule.random_negatives, own=[*relevant, *usable], grades=grades)
         if len(hard) + len(easy) < self._rule.min_negatives:
             self._pool.drop_query(qid, f"fewer negatives than --min-negatives {self._rule.min_negatives}")
             return None

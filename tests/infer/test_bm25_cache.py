@@ -141,7 +141,7 @@ def test_the_current_folder_is_read_and_never_replaced(told, tmp_path, monkeypat
     """Replacing it would leave the person in a folder that is gone."""
     told()
     monkeypatch.chdir(tmp_path / "index")
-    assert told(folder=Path()) == (f"Index of {tmp_path}/corpus.jsonl: the one in {tmp_path}/index", ["a"])
+    assert told(folder=Path()) == (f"Index of {tmp_path}/corpus.jsonl: the one in .", ["a"])
     with pytest.raises(RankLLMError, match="is the current folder, which an index would replace"):
         told(folder=Path(), k1=1.2)
 

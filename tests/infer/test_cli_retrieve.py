@@ -86,6 +86,7 @@ def test_figures_count_every_query_that_was_asked(folder, rankllm):
     [
         ([], 2, "nothing to write: give --output, --output-requests or --qrels"),
         (["--output", "o", "--output-requests", "o"], 2, "o: is to hold two outputs"),
+        (["--output", "o", "--output-requests", "cache/../o"], 2, "o: is to hold two outputs"),
         (["--qrels", "qrels.txt", "--tag", "t"], 2, "--tag has no effect without an --output in the TREC format"),
         (["--qrels", "qrels.txt", "--output-format", "tsv"], 2, "--output-format has no effect without --output"),
         (["--output", "o", "--b", "1.5"], 2, "Invalid value for '--b'"),

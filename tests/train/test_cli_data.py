@@ -88,6 +88,10 @@ def test_an_output_is_replaced_only_with_leave(folder):
         run(*command, "corpus.jsonl", "--overwrite")
     with pytest.raises(RankLLMError, match="is to hold two outputs"):
         run(*command, "b.jsonl", "--report", "b.jsonl")
+    folder.path("link").symlink_to(folder.folder)
+    for same in ("link/b.jsonl", "new/../b.jsonl"):
+        with pytest.raises(RankLLMError, match="is to hold two outputs"):
+            run(*command, "b.jsonl", "--report", same)
     with pytest.raises(RankLLMError, match=r"a\.jsonl: is the input as well as the output"):
         run("split", "a.jsonl", "--train-output", "a.jsonl", "--dev-output", "b.jsonl", "--overwrite")
 

@@ -47,16 +47,17 @@ def open_index(
     if not corpus.is_file():
         raise RankLLMError(f"{corpus}: {'is not a file' if corpus.exists() else 'no such file'}")
     # Resolved, so that the target of a link is replaced, not the link.
-    folder = (folder or _default_folder(corpus, k1, b)).resolve()
+    folder = folder or _default_folder(corpus, k1, b)
+    place = folder.resolve()
     wanted = _manifest(corpus, k1, b)
-    index, problem = _load(folder, wanted)
+    index, problem = _load(place, wanted)
     if index is None:
         if problem:
             tell(f"The index in {folder} is made anew: {problem}")
-        if folder == Path.cwd():
+        if place == Path.cwd():
             raise RankLLMError(f"{folder}: is the current folder, which an index would replace; give another folder")
         index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
-        if (theirs := _put_in_place(index, folder, wanted)) is None:
+        if (theirs := _put_in_place(index, place, wanted)) is None:
             tell(f"Index of {corpus}: {len(index.docids):,} documents, kept in {folder}")
             return index
         index = theirs

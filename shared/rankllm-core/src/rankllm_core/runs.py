@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
-from rankllm_core.files import read_lines, write_text
+from rankllm_core.files import read_lines, refuse_pipe, write_text
 from rankllm_core.scores import ScoreError, decreasing_scores, format_score
 
 DEFAULT_TAG = "rankllm"
@@ -80,11 +80,13 @@ def read_run(path: str | Path, *, format: RunFormat = "auto") -> Run:
 def iter_run(path: str | Path, *, format: RunFormat = "auto") -> Iterator[RunLine]:
     """Stream the lines of a run, holding none of them; repeated docids are not looked for.
 
-    Formats and errors as `read_run`. With `auto` the beginning is read twice, and an MS MARCO run wholly, so `path`
-    cannot be a pipe.
+    Formats and errors as `read_run`. With `auto` the beginning is read twice, and an MS MARCO run wholly, so a pipe is
+    refused with RankLLMError.
     """
-    if format == "auto" and _holds_ranks(path):
-        format = "msmarco"
+    if format == "auto":
+        refuse_pipe(path)
+        if _holds_ranks(path):
+            format = "msmarco"
     for row in _rows(path, format):
         yield RunLine(row.line, row.qid, row.docid, _score(row, path, format))
 

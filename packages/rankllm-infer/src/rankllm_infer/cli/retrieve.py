@@ -82,7 +82,7 @@ def _check_outputs(kind: str, given: Mapping[str, Any]) -> None:
         raise click.UsageError("--output-format has no effect without --output")
     if given["tag"] and (given["output"] is None or run_format_of(given["output"], given["output_format"]) != "trec"):
         raise click.UsageError("--tag has no effect without an --output in the TREC format")
-    if len({path.absolute() for path in outputs}) < len(outputs):
+    if len({path.resolve() for path in outputs}) < len(outputs):
         raise click.UsageError(f"{outputs[0]}: is to hold two outputs; give each a file of its own")
     for path in outputs:
         check_output(path, overwrite=given["overwrite"])

@@ -65,6 +65,7 @@ def test_the_best_grade_comes_first_and_unjudged_ones_last(files):
     (record,), tally = labelled(files, **WHOLE | {"min_size": 6})
     assert record["docids"] == ["a", "b", "c", "d", "e", "z"]
     assert learnt(record) == ["b", "d", "z", "e", "a", "c"]
+    assert record["positive_docids"] == ["b", "d", "z"]
     assert tally.made == {"records": 1, "passages in them": 6, "queries in them": 1}
     assert counts(tally) == {("queries", "not in the run"): 1}
 
@@ -76,6 +77,7 @@ def test_a_record_is_what_training_reads(files):
         "id": "q1_1",
         "query": "what is [1] b",
         "docids": ["a", "b"],
+        "positive_docids": ["b"],
         "conversations": [
             {
                 "from": "system",
@@ -233,6 +235,7 @@ def test_the_order_of_results_is_the_order_to_learn(files):
     """Shuffled in the prompt; of the first `depth` candidates."""
     (record,), tally = by_results(files, [result("q1", "dbcae")], depth=4, min_size=4)
     assert learnt(record) == ["d", "b", "c", "a"]
+    assert "positive_docids" not in record  # nothing was judged
     assert tally.read == {"queries": 1, "candidates": 4}
 
 

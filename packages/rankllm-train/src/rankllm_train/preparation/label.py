@@ -143,4 +143,5 @@ def _records(labelled: LabelledList, rule: RecordRule, tally: Tally) -> Iterator
                 docids=docids,
                 best_first=sorted(range(len(window)), key=lambda shown: labelled.ranks[window[shown]]),
                 record_id=name,
+                positive_docids=[labelled.docids[place] for place in window if place in labelled.relevant],
             )

@@ -81,6 +81,15 @@ def test_figures_count_every_query_that_was_asked(folder, rankllm):
     assert "Scores of the 2 judged queries among the 3 asked:" in done.err
 
 
+def test_judgements_of_other_queries_are_refused_before_the_index_is_made(folder, rankllm):
+    """Indexing may take an hour."""
+    (folder / "other.txt").write_text("x1 0 d1 1\n", encoding="utf-8")
+    done = rankllm("retrieve", *FILES, "--qrels", "other.txt", "--index-dir", "index")
+    assert (done.code, "other.txt: judges none of the 3 queries" in done.err) == (1, True)
+    assert "Index of" not in done.err
+    assert not (folder / "index").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

@@ -12,7 +12,6 @@ from rankllm_core.errors import RankLLMError
 from rankllm_infer.bm25 import K1, B
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import check_output, refuse_same_file
-from rankllm_infer.cli.rerank_input import check_judged
 from rankllm_infer.cli.retrieve_sources import Retrieved, search, source_kind
 from rankllm_infer.wording import count, examples
 
@@ -62,9 +61,7 @@ def command(**given: Any) -> None:
     kind = source_kind(given)
     _check_outputs(kind, given)
     qrels = _read_qrels(given["qrels"]) if given["qrels"] else None
-    found = search(kind, given)
-    if qrels is not None:
-        check_judged(qrels, found.queries, source=given["qrels"])
+    found = search(kind, given, qrels=qrels)
     if not any(found.run.values()):
         raise RankLLMError(f"{given[kind]}: none of the {count(len(found.run), 'query')} finds a passage")
     _write(given, found)

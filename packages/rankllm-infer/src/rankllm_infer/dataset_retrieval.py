@@ -74,8 +74,8 @@ def search_dataset(
 ) -> SearchedDataset:
     """Search the data set's judged queries; the others are left out, as the originals do.
 
-    check: is given the queries before they are asked, and may raise. Raises ConfigError where the method has no index for
-    the data set, RankLLMError where something cannot be fetched.
+    check: is given the queries before they are asked, and may raise. Raises ConfigError where the method has no index
+    for the data set, RankLLMError where something cannot be fetched.
     """
     name = index_of(dataset, method)
     qrels = library.qrels(dataset.qrels)

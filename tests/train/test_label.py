@@ -131,14 +131,14 @@ def test_copies_of_a_relevant_passage_are_left_out(files):
     corpus = CORPUS | {"a": "About D.", "e": "ABOUT c"}
     (record,), tally = labelled(files, corpus=corpus, min_size=4, max_size=4, shuffle=False)
     assert record["docids"] == ["b", "c", "d", "z"]
-    assert counts(tally)["candidates", "with the text of a positive"] == 1
-    assert counts(tally)["candidates", "with the text of another candidate"] == 1
+    assert counts(tally)["candidates", "with the title and text of a positive"] == 1
+    assert counts(tally)["candidates", "with the title and text of another candidate"] == 1
 
 
 def test_of_two_copies_the_better_grade_stays(files):
     """d, of grade 1, says what b says; b has 3 and comes later in the run."""
     run = {"q1": {"d": 9, "b": 8, "c": 7}}
-    (record,), _ = labelled(files, run=run, corpus=CORPUS | {"d": "about B [2]?"}, min_size=3, shuffle=False)
+    (record,), _ = labelled(files, run=run, corpus=CORPUS | {"d": ("title", "about B [2]?")}, min_size=3, shuffle=False)
     assert learnt(record) == ["b", "z", "c"]
 
 

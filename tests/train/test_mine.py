@@ -163,8 +163,22 @@ def test_a_text_is_in_a_record_once(files):
     corpus = CORPUS | {"b": "Text of P.", "d": "TEXT, of c"}
     records, tally = mined(files, corpus=corpus, queries={"q1": "one"})
     assert records == {"q1": (["p"], ["a", "j", "c"])}
-    assert counts(tally)["candidates", "with the text of a positive"] == 1
-    assert counts(tally)["candidates", "with the text of another candidate"] == 1
+    assert counts(tally)["candidates", "with the title and text of a positive"] == 1
+    assert counts(tally)["candidates", "with the title and text of another candidate"] == 1
+
+
+def test_a_text_under_another_title_is_another_passage(files):
+    """Titles are shown: what says the same about something else is a hard negative, whatever the titles' case."""
+    corpus = {
+        "p": ("AML", "It is treated early."),
+        "a": ("CML", early),
+        "b": ("aml", "it is treated early"),
+    }
+    records, tally = mined(
+        files, run={"q1": {"a": 3, "b": 2, "p": 1}}, qrels={"q1": {"p": 2}}, queries={"q1": "one"}, corpus=corpus
+    )
+    assert records == {"q1": (["p"], ["a"])}
+    assert counts(tally)["candidates", "with the title and text of a positive"] == 1
 
 
 def test_a_query_without_a_positive_or_negatives_is_left_out(files):
@@ -239,7 +253,7 @@ def test_what_is_relevant_to_a_question_is_no_negative_of_it_under_any_qid(files
     reasons = counts(tally)
     assert reasons["candidates", "judged relevant to the same question under another qid"] == 2
     assert reasons["candidates", "judged, with a grade above 0 and below --min-relevance"] == 1
-    assert reasons["candidates", "with the text of a positive"] == 1
+    assert reasons["candidates", "with the title and text of a positive"] == 1
     easy = {"run": {"q1": {"d": 1}}, "random_negatives": 9, "negatives_per_query": 0}
     records, _ = mined(
         files,

@@ -122,7 +122,7 @@ class JudgedLists:
                 self._drop(qid, "no relevant passage among the candidates")
                 continue
             others = [docid for docid in known if docid not in relevant]
-            kept = {*answers, *select.distinct(others, positive_texts=select.texts(answers))}
+            kept = {*answers, *select.distinct(others, positive_words=select.words(answers))}
             own = [docid for docid in known if docid in kept]
             grades = self._judgements.grades[qid]
             drawn = select.draw_easy(qid, self._rule.random_negatives, own=own, grades=grades)

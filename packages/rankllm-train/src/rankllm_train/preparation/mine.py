@@ -146,7 +146,7 @@ class _Miner:
         candidates = self._select.known("candidates", self._pool.negatives[qid])
         judgements = self._pool.judgements
         relevant = [docid for docid in judgements.relevant_to_question(qid) if docid in self._passages]
-        usable = self._select.distinct(candidates, positive_texts=self._select.texts(relevant))
+        usable = self._select.distinct(candidates, positive_words=self._select.words(relevant))
         self._pool.negatives[qid] = usable
         hard = self._choose(qid, usable)
         grades = judgements.question_grades[qid]

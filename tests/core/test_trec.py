@@ -18,6 +18,7 @@ from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.trec import (
     decreasing_scores,
     format_score,
+    holds_ranks,
     iter_run,
     msmarco_lines,
     read_qrels,
@@ -185,6 +186,21 @@ def test_real_runs_are_read_whole(name, n_queries, n_lines, first):
     assert sum(map(len, run.values())) == n_lines
     qid = next(iter(run))
     assert (qid, *run[qid][0]) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("q\ta\t1\nq\tb\t2\nr\ta\t1\n", True),
+        ("q\ta\t1\nq\tb\t3\n", False),
+        ("q\ta\t2.5\n", False),
+        ("q Q0 a 1 1 t\nq Q0 b 2 2 t\n", False),
+        ("", False),
+    ],
+)
+def test_a_run_that_tells_an_order_only_is_known(tmp_path, text, expected):
+    """Three columns, of which the last counts from 1 in every query."""
+    assert holds_ranks(write(tmp_path / "run", text)) is expected
 
 
 def test_a_real_msmarco_run_is_read_as_ranks():

@@ -278,6 +278,10 @@ def test_queries_are_skipped_and_limited(files):
         ([result("1", "ab"), result("1", "ab")], "results.jsonl:2: query '1' was already given in line 1"),
         ([result("1", "ab", status="great")], "results.jsonl:1: status: expected one of ok, repaired"),
         ([{"qid": "1"}], "results.jsonl:1: request: expected the key 'query'"),
+        (
+            [result("1", "ab"), result("2", "") | {"candidates": [{"docid": "a", "score": 1.0, "doc": {}}]}],
+            "results.jsonl:2: query '2', docid 'a': passage without text: expected one of",
+        ),
     ],
 )
 def test_results_that_cannot_be_read_are_an_error_with_their_line(files, results, message):

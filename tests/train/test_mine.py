@@ -140,6 +140,46 @@ def test_teacher_scores_go_into_the_records(files):
     assert second.has_teacher
 
 
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        ({"pool": PoolRule(margin=Margin(absolute=1))}, "run.trec"),
+        ({"pool": PoolRule(margin=Margin(relative=0.05))}, "run.trec"),
+        ({"teacher_margin": Margin(absolute=-2)}, "teacher.trec"),
+        ({"teacher_margin": Margin(relative=0.05)}, "teacher.trec"),
+        ({"with_teacher_scores": True}, "teacher.trec"),
+    ],
+)
+def test_a_distance_is_not_measured_in_ranks(files, rule, name):
+    """A run of three columns with 1, 2, 3, ... tells an order only."""
+    with pytest.raises(ConfigError, match=rf"{name}: holds ranks, no scores; leave out --"):
+        mined_by_ranks(files, **rule)
+
+
+def test_a_margin_of_zero_needs_an_order_only(files):
+    """What stands above the positive is dropped: by the run's own order a, by the teacher's b."""
+    assert mined_by_ranks(files, pool=PoolRule(margin=Margin())) == ["j", "c", "d"]
+    assert mined_by_ranks(files) == ["a", "j", "c", "d"]
+
+
+def mined_by_ranks(files, **rule):
+    """Negatives of q1 where the run (a p j b c d) and the teacher (b p a c d) are MS MARCO runs."""
+    mined(files)
+    for name, order in (("run.trec", "apjbcd"), ("teacher.trec", "bpacd")):
+        lines = [f"q1\t{docid}\t{rank}\n" for rank, docid in enumerate(order, start=1)]
+        files.path(name).write_text("".join(lines), encoding="utf-8")
+    sources = MineSources(
+        run=files.path("run.trec"),
+        qrels=files.path("qrels.txt"),
+        queries=files.path("queries.tsv"),
+        corpus=files.path("corpus.jsonl"),
+        teacher_run=files.path("teacher.trec"),
+    )
+    mine(sources, MineRule(**{"min_relevance": 2} | rule), output=files.path("out.jsonl"))
+    (record,) = read_pointwise(files.path("out.jsonl"))
+    return [passage.docid for passage in record.negatives]
+
+
 def test_a_query_that_the_teacher_does_not_know_is_left_out(files):
     """Nothing would clear its candidates of being relevant."""
     _, tally = mined(files, teacher={"q1": TEACHER["q1"]})
@@ -171,7 +211,7 @@ def test_a_text_under_another_title_is_another_passage(files):
     """Titles are shown: what says the same about something else is a hard negative, whatever the titles' case."""
     corpus = {
         "p": ("AML", "It is treated early."),
-        "a": ("CML", early),
+        "a": ("CML", "It is treated early."),
         "b": ("aml", "it is treated early"),
     }
     records, tally = mined(
@@ -301,6 +341,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process(files):
     ("change", "message"),
     [
         ({"run": {"x": {"a": 1}}}, "run.trec: holds none of the 2 queries with a relevant passage"),
+        ({"qrels": {}}, "qrels.txt: holds no judgements"),
         ({"qrels": {"x": {"a": 1}}}, "qrels.txt: judges none of the 3 queries"),
         ({"corpus": {"x": "text"}}, "corpus.jsonl: holds none of the 7 passages that are needed, such as 'a'"),
         ({"teacher": {"x": {"a": 1}}}, "teacher.trec: the teacher has scored none of the 2 queries"),

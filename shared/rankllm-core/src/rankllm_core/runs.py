@@ -83,15 +83,18 @@ def iter_run(path: str | Path, *, format: RunFormat = "auto") -> Iterator[RunLin
     Formats and errors as `read_run`. With `auto` the beginning is read twice, and an MS MARCO run wholly, so a pipe is
     refused with RankLLMError.
     """
-    if format == "auto":
-        refuse_pipe(path)
-        if _holds_ranks(path):
-            format = "msmarco"
+    if format == "auto" and holds_ranks(path):
+        format = "msmarco"
     for row in _rows(path, format):
         yield RunLine(row.line, row.qid, row.docid, _score(row, path, format))
 
 
-def _holds_ranks(path: str | Path) -> bool:
+def holds_ranks(path: str | Path) -> bool:
+    """Whether a run is one that `auto` reads as `msmarco`: it tells an order, and no scores.
+
+    Reads as far as it could be one. Raises as `iter_run`.
+    """
+    refuse_pipe(path)
     ranks = _RankWatch()
     for row in _rows(path, "auto"):
         ranks.see(row)

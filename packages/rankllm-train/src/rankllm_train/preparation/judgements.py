@@ -56,11 +56,13 @@ class Judgements:
 
 
 def read_judgements(queries: str | Path, qrels: str | Path, *, min_relevance: int) -> Judgements:
-    """Read queries and judgements. Raises RankLLMError where they have no query in common."""
+    """Read queries and judgements. Raises RankLLMError where there are none, or none of these queries."""
     texts, grades = read_queries(queries), read_qrels(qrels)
+    if not grades:
+        raise RankLLMError(f"{qrels}: holds no judgements")
     if texts and not texts.keys() & grades.keys():
         raise RankLLMError(
-            f"{qrels}: judges none of the {len(texts):,} queries of {queries} (it has {next(iter(grades), 'none')!r}, "
+            f"{qrels}: judges none of the {len(texts):,} queries of {queries} (it has {next(iter(grades))!r}, "
             f"those have {next(iter(texts))!r}); use the files that belong together"
         )
     question_grades = _by_question(texts, grades)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import dumps, write_text
+from rankllm_core.runs import holds_ranks
 from rankllm_train.preparation.judgements import read_judgements
 from rankllm_train.preparation.negatives import Margin, Pool, PoolRule
 from rankllm_train.preparation.passages import PassageStore, collect_passages
@@ -86,6 +87,7 @@ def mine(
     """
     if rule.with_teacher_scores and sources.teacher_run is None:
         raise ConfigError("--with-teacher-scores: needs --teacher-run, where the scores stand")
+    _refuse_ranks(sources, rule)
     tally = Tally(is_strict=strict)
     judgements = read_judgements(sources.queries, sources.qrels, min_relevance=rule.min_relevance)
     pool = Pool(judgements, tally)
@@ -106,6 +108,17 @@ def mine(
             if not tally.made.get("records"):
                 raise nothing_made(tally, "records")
     return tally
+
+
+def _refuse_ranks(sources: MineSources, rule: MineRule) -> None:
+    """Raise ConfigError where distances are to be measured by a run that tells an order only."""
+    if rule.pool.margin is not None and rule.pool.margin.needs_scores and holds_ranks(sources.run):
+        raise ConfigError(f"{sources.run}: holds ranks, no scores; leave out --margin and --relative-margin")
+    if sources.teacher_run is None or not (rule.with_teacher_scores or rule.teacher_margin.needs_scores):
+        return
+    if holds_ranks(sources.teacher_run):
+        options = "--with-teacher-scores, --teacher-margin and --teacher-relative-margin"
+        raise ConfigError(f"{sources.teacher_run}: holds ranks, no scores; leave out {options}")
 
 
 class _Chosen(NamedTuple):

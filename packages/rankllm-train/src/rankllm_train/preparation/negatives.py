@@ -31,10 +31,15 @@ class Margin:
     """As a share of the positive's score, whatever its sign."""
 
     def __post_init__(self) -> None:
-        if math.isnan(self.absolute) or math.isnan(self.relative):
-            raise ConfigError("margin: expected a number, found NaN")
-        if math.isinf(self.relative):
-            raise ConfigError("relative margin: expected a finite share, such as 0.05; found an infinite one")
+        if math.isnan(self.absolute):
+            raise ConfigError("margin: expected a number, found nan")
+        if not math.isfinite(self.relative):
+            raise ConfigError(f"relative-margin: expected a finite share, such as 0.05; found {self.relative}")
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it is a distance; else the order alone tells what lies within it."""
+        return self.relative != 0 or (self.absolute != 0 and math.isfinite(self.absolute))
 
     def ceiling(self, positive: float) -> float:
         """The highest score a candidate may have beside a positive of this score."""

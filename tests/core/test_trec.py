@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import struct
+import threading
 from itertools import pairwise
 
 import pytest
@@ -16,6 +18,7 @@ from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.trec import (
     decreasing_scores,
     format_score,
+    holds_ranks,
     iter_run,
     msmarco_lines,
     read_qrels,
@@ -183,6 +186,21 @@ def test_real_runs_are_read_whole(name, n_queries, n_lines, first):
     assert sum(map(len, run.values())) == n_lines
     qid = next(iter(run))
     assert (qid, *run[qid][0]) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("q\ta\t1\nq\tb\t2\nr\ta\t1\n", True),
+        ("q\ta\t1\nq\tb\t3\n", False),
+        ("q\ta\t2.5\n", False),
+        ("q Q0 a 1 1 t\nq Q0 b 2 2 t\n", False),
+        ("", False),
+    ],
+)
+def test_a_run_that_tells_an_order_only_is_known(tmp_path, text, expected):
+    """Three columns, of which the last counts from 1 in every query."""
+    assert holds_ranks(write(tmp_path / "run", text)) is expected
 
 
 def test_a_real_msmarco_run_is_read_as_ranks():
@@ -436,3 +454,14 @@ def test_a_tag_is_one_word():
     """A tag with a blank makes a seventh column."""
     with pytest.raises(ConfigError, match="tag 'my run'"):
         trec_lines("q", [("d", 1.0)], tag="my run")
+
+
+def test_a_run_through_a_pipe_is_refused_where_it_is_read_twice(tmp_path):
+    """Its beginning would be gone the second time. With the format given it is read once, so it is read."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RankLLMError, match=r"pipe: is a pipe, and is read twice; give a file$"):
+        next(iter_run(tmp_path / "pipe"))
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("q Q0 d 1 2.5 t\n"))
+    writer.start()
+    assert [row.docid for row in iter_run(tmp_path / "pipe", format="trec")] == ["d"]
+    writer.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_changed_settings_make_a_new_index(told):
     assert "is made anew: b was 0.4, is 0.75" in told(k1=1.2, b=0.75)[0]
 
 
-@pytest.mark.parametrize("damage", ["data.csc.index.npy", "docids.json", "index.json", "vocab.index.json"])
+@pytest.mark.parametrize("damage", ["data.csc.index.npy", "docids.json", "rankllm-bm25.json", "vocab.index.json"])
 def test_a_damaged_index_is_made_anew(told, tmp_path, damage):
     """A file that was cut short is noticed, not searched."""
     told()
@@ -84,28 +85,89 @@ def test_the_default_folder_is_in_the_users_cache(told, tmp_path, monkeypatch):
 def test_a_broken_corpus_leaves_nothing_behind(told, corpus, tmp_path):
     """And an index that was there stays."""
     told()
-    before = json.loads((tmp_path / "index" / "index.json").read_text(encoding="utf-8"))
+    before = json.loads((tmp_path / "index" / "rankllm-bm25.json").read_text(encoding="utf-8"))
     corpus.write_text(CORPUS + "{oops\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"corpus\.jsonl:3: not JSON"):
         told()
-    assert json.loads((tmp_path / "index" / "index.json").read_text(encoding="utf-8")) == before
+    assert json.loads((tmp_path / "index" / "rankllm-bm25.json").read_text(encoding="utf-8")) == before
     assert hidden(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "text", "message"),
     [
-        ("notes.txt", "holds other files than an index"),
-        ("segments_1", "holds a Lucene index; search it with --index"),
+        ("notes.txt", "mine", r"holds other files than an index \(such as notes.txt\); give a new folder"),
+        ("index.json", "{}", r"holds other files than an index \(such as index.json\)"),
+        ("docids.json", "[]", r"holds other files than an index \(it has no rankllm-bm25.json\)"),
+        ("rankllm-bm25.json", '{"mine": 1}', r"its rankllm-bm25.json is none of an index"),
+        ("segments_1", "mine", "holds a Lucene index; search it with --index"),
     ],
 )
-def test_a_folder_with_something_else_is_left_alone(told, tmp_path, name, message):
+def test_a_folder_with_something_else_is_left_alone(told, tmp_path, name, text, message):
     """It might be the user's only copy."""
     (tmp_path / "index").mkdir()
-    (tmp_path / "index" / name).write_text("mine", encoding="utf-8")
+    (tmp_path / "index" / name).write_text(text, encoding="utf-8")
     with pytest.raises(RankLLMError, match=message):
         told()
-    assert (tmp_path / "index" / name).read_text(encoding="utf-8") == "mine"
+    assert (tmp_path / "index" / name).read_text(encoding="utf-8") == text
+
+
+def test_what_a_person_puts_beside_an_index_is_not_deleted(told, corpus, tmp_path):
+    """A run written into the folder of an index that has become old, before or while the new one is made."""
+    told()
+    corpus.write_text(CORPUS.replace("Cats", "Owls"), encoding="utf-8")
+
+    def write_run(number):
+        (tmp_path / "index" / "my.run").write_text("mine", encoding="utf-8")
+
+    for progress in (write_run, lambda number: None):
+        with pytest.raises(RankLLMError, match=r"holds other files than an index \(such as my\.run\)"):
+            told(progress=progress)
+        assert (tmp_path / "index" / "my.run").read_text(encoding="utf-8") == "mine"
+        assert hidden(tmp_path) == []
+
+
+def test_a_folder_under_the_name_of_an_indexs_file_is_left_alone(told, tmp_path):
+    """What is in it is a person's."""
+    told()
+    (tmp_path / "index" / "docids.json").unlink()
+    (tmp_path / "index" / "docids.json").mkdir()
+    with pytest.raises(RankLLMError, match=r"holds other files than an index \(such as docids\.json\)"):
+        told()
+    assert (tmp_path / "index" / "docids.json").is_dir()
+
+
+def test_a_linked_folder_stays_a_link(told, tmp_path):
+    """The index is made, and made anew, where the link points to."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "index").symlink_to(tmp_path / "disk")
+    told()
+    assert told(k1=1.2)[1] == ["a"]
+    assert (tmp_path / "index").is_symlink()
+    assert (tmp_path / "disk" / "rankllm-bm25.json").is_file()
+
+
+def test_the_current_folder_is_read_and_never_replaced(told, tmp_path, monkeypatch):
+    """Replacing it would leave the person in a folder that is gone."""
+    told()
+    monkeypatch.chdir(tmp_path / "index")
+    assert told(folder=Path()) == (f"Index of {tmp_path}/corpus.jsonl: the one in .", ["a"])
+    with pytest.raises(RankLLMError, match="is the current folder, which an index would replace"):
+        told(folder=Path(), k1=1.2)
+
+
+def test_an_index_that_another_process_made_meanwhile_is_used(told, tmp_path):
+    """Two that begin at the same time both end well, with the one index that was there first."""
+    others = []
+
+    def make_another(number):
+        if not others:
+            others.append(told()[0])
+
+    lines, found = told(progress=make_another)
+    assert others == [f"Index of {tmp_path}/corpus.jsonl: 2 documents, kept in {tmp_path}/index"]
+    assert (lines, found) == (f"Index of {tmp_path}/corpus.jsonl: the one in {tmp_path}/index", ["a"])
+    assert hidden(tmp_path) == []
 
 
 def test_places_that_cannot_hold_or_give_anything_are_named(told, corpus, tmp_path):

@@ -81,11 +81,21 @@ def test_figures_count_every_query_that_was_asked(folder, rankllm):
     assert "Scores of the 2 judged queries among the 3 asked:" in done.err
 
 
+def test_judgements_of_other_queries_are_refused_before_the_index_is_made(folder, rankllm):
+    """Indexing may take an hour."""
+    (folder / "other.txt").write_text("x1 0 d1 1\n", encoding="utf-8")
+    done = rankllm("retrieve", *FILES, "--qrels", "other.txt", "--index-dir", "index")
+    assert (done.code, "other.txt: judges none of the 3 queries" in done.err) == (1, True)
+    assert "Index of" not in done.err
+    assert not (folder / "index").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
         ([], 2, "nothing to write: give --output, --output-requests or --qrels"),
         (["--output", "o", "--output-requests", "o"], 2, "o: is to hold two outputs"),
+        (["--output", "o", "--output-requests", "cache/../o"], 2, "o: is to hold two outputs"),
         (["--qrels", "qrels.txt", "--tag", "t"], 2, "--tag has no effect without an --output in the TREC format"),
         (["--qrels", "qrels.txt", "--output-format", "tsv"], 2, "--output-format has no effect without --output"),
         (["--output", "o", "--b", "1.5"], 2, "Invalid value for '--b'"),

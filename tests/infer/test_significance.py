@@ -141,9 +141,12 @@ def test_holm_multiplies_the_smallest_most(p_values, corrected):
         lambda: bootstrap_interval([1.0], n_resamples=0),
         lambda: randomisation_test([1.0], n_resamples=0),
         lambda: bootstrap_interval([1.0], level=1.0),
+        lambda: bootstrap_interval([1.0, math.nan]),
+        lambda: randomisation_test([0.5, math.nan]),
+        lambda: randomisation_test([0.5, -math.inf]),
     ],
 )
 def test_what_cannot_be_computed_is_refused(call):
-    """No values, no resamples, a level that is no probability."""
+    """No values, one that is no number, no resamples, a level that is no probability."""
     with pytest.raises(ConfigError, match="expected"):
         call()

@@ -77,6 +77,18 @@ def test_a_report_holds_counts_and_options(folder):
     assert (report["options"]["run"], report["options"]["max_queries"]) == ("run.trec", 3)
 
 
+def test_a_report_is_json_that_every_program_reads(folder):
+    """JSON has no word for infinity, so it is a text."""
+    taught = ("--teacher-run", "run.trec", "--teacher-margin=-inf")
+    run("mine", *sources(), *taught, "--output-path", "a.jsonl", "--report", "report.json")
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    report = json.loads(folder.path("report.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert report["options"]["teacher_margin"] == "-inf"
+
+
 def test_an_output_is_replaced_only_with_leave(folder):
     """And never an input."""
     command = ["mine", *sources(), "--output-path"]
@@ -88,6 +100,10 @@ def test_an_output_is_replaced_only_with_leave(folder):
         run(*command, "corpus.jsonl", "--overwrite")
     with pytest.raises(RankLLMError, match="is to hold two outputs"):
         run(*command, "b.jsonl", "--report", "b.jsonl")
+    folder.path("link").symlink_to(folder.folder)
+    for same in ("link/b.jsonl", "new/../b.jsonl"):
+        with pytest.raises(RankLLMError, match="is to hold two outputs"):
+            run(*command, "b.jsonl", "--report", same)
     with pytest.raises(RankLLMError, match=r"a\.jsonl: is the input as well as the output"):
         run("split", "a.jsonl", "--train-output", "a.jsonl", "--dev-output", "b.jsonl", "--overwrite")
 
@@ -99,6 +115,12 @@ RESULTS = ["label", "--results", "results.jsonl"]
     ("arguments", "message"),
     [
         (["mine", *sources(), "--teacher-margin", "1"], "--teacher-margin: has no effect without --teacher-run"),
+        (["mine", *sources(), "--margin", "nan"], "--margin: expected a number, found nan"),
+        (["mine", *sources(), "--relative-margin", "inf"], "--relative-margin: expected a finite share"),
+        (
+            ["mine", *sources(), "--teacher-run", "run.trec", "--teacher-margin", "nan"],
+            "--teacher-margin: expected a number, found nan",
+        ),
         (["mine", *sources(), "--with-teacher-scores"], "--with-teacher-scores: needs --teacher-run"),
         (["mine", *sources(), "--min-rank", "9", "--max-rank", "3"], "expected 1 <= --min-rank <= --max-rank"),
         (["label", *sources("run")], "give --qrels or --results"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import os
 
 import pytest
 
@@ -142,3 +143,10 @@ def test_a_missing_file_is_an_error_in_one_line(tmp_path):
     """No traceback for a typing error."""
     with pytest.raises(RankLLMError, match="no such file"):
         values(tmp_path / "none.json")
+
+
+def test_a_pipe_is_refused(tmp_path):
+    """What was read of it to see the layout could not be read again."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RankLLMError, match=r"pipe: is a pipe, and is read twice; give a file$"):
+        values(tmp_path / "pipe")

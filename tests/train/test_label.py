@@ -65,6 +65,7 @@ def test_the_best_grade_comes_first_and_unjudged_ones_last(files):
     (record,), tally = labelled(files, **WHOLE | {"min_size": 6})
     assert record["docids"] == ["a", "b", "c", "d", "e", "z"]
     assert learnt(record) == ["b", "d", "z", "e", "a", "c"]
+    assert record["positive_docids"] == ["b", "d", "z"]
     assert tally.made == {"records": 1, "passages in them": 6, "queries in them": 1}
     assert counts(tally) == {("queries", "not in the run"): 1}
 
@@ -76,6 +77,7 @@ def test_a_record_is_what_training_reads(files):
         "id": "q1_1",
         "query": "what is [1] b",
         "docids": ["a", "b"],
+        "positive_docids": ["b"],
         "conversations": [
             {
                 "from": "system",
@@ -97,6 +99,19 @@ def test_a_record_is_what_training_reads(files):
     }
 
 
+def test_what_is_judged_under_one_qid_of_a_question_is_judged_under_all(files):
+    """q2 asks what q1 asks: a, which it grades 2, stands behind b (3); d is graded 1 and 3, and the better one counts.
+
+    q2's own judgements lack b and d; q3, which is not judged, has the answers of the others.
+    """
+    run = {qid: dict(RUN["q1"]) for qid in ("q1", "q2", "q3")}
+    qrels = {"q1": QRELS["q1"], "q2": {"a": 2, "d": 3}}
+    queries = {"q1": "what is b", "q2": "What is B?", "q3": "what is: b"}
+    records, tally = labelled(files, run=run, qrels=qrels, queries=queries, **WHOLE | {"min_size": 6})
+    assert {record["id"]: learnt(record) for record in records} == {f"q{i}_1": list("bdazec") for i in (1, 2, 3)}
+    assert tally.made["queries in them"] == 3
+
+
 def test_a_teacher_orders_candidates_of_one_grade(files):
     """z above d, both of grade 1; c above a, both unjudged; e keeps its place although the teacher likes it."""
     teacher = {"q1": {"e": 9, "z": 8, "c": 7, "d": 6, "a": 5}}
@@ -116,14 +131,14 @@ def test_copies_of_a_relevant_passage_are_left_out(files):
     corpus = CORPUS | {"a": "About D.", "e": "ABOUT c"}
     (record,), tally = labelled(files, corpus=corpus, min_size=4, max_size=4, shuffle=False)
     assert record["docids"] == ["b", "c", "d", "z"]
-    assert counts(tally)["candidates", "with the text of a positive"] == 1
-    assert counts(tally)["candidates", "with the text of another candidate"] == 1
+    assert counts(tally)["candidates", "with the title and text of a positive"] == 1
+    assert counts(tally)["candidates", "with the title and text of another candidate"] == 1
 
 
 def test_of_two_copies_the_better_grade_stays(files):
     """d, of grade 1, says what b says; b has 3 and comes later in the run."""
     run = {"q1": {"d": 9, "b": 8, "c": 7}}
-    (record,), _ = labelled(files, run=run, corpus=CORPUS | {"d": "about B [2]?"}, min_size=3, shuffle=False)
+    (record,), _ = labelled(files, run=run, corpus=CORPUS | {"d": ("title", "about B [2]?")}, min_size=3, shuffle=False)
     assert learnt(record) == ["b", "z", "c"]
 
 
@@ -220,6 +235,7 @@ def test_the_order_of_results_is_the_order_to_learn(files):
     """Shuffled in the prompt; of the first `depth` candidates."""
     (record,), tally = by_results(files, [result("q1", "dbcae")], depth=4, min_size=4)
     assert learnt(record) == ["d", "b", "c", "a"]
+    assert "positive_docids" not in record  # nothing was judged
     assert tally.read == {"queries": 1, "candidates": 4}
 
 
@@ -262,6 +278,10 @@ def test_queries_are_skipped_and_limited(files):
         ([result("1", "ab"), result("1", "ab")], "results.jsonl:2: query '1' was already given in line 1"),
         ([result("1", "ab", status="great")], "results.jsonl:1: status: expected one of ok, repaired"),
         ([{"qid": "1"}], "results.jsonl:1: request: expected the key 'query'"),
+        (
+            [result("1", "ab"), result("2", "") | {"candidates": [{"docid": "a", "score": 1.0, "doc": {}}]}],
+            "results.jsonl:2: query '2', docid 'a': passage without text: expected one of",
+        ),
     ],
 )
 def test_results_that_cannot_be_read_are_an_error_with_their_line(files, results, message):

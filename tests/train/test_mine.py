@@ -140,6 +140,46 @@ def test_teacher_scores_go_into_the_records(files):
     assert second.has_teacher
 
 
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        ({"pool": PoolRule(margin=Margin(absolute=1))}, "run.trec"),
+        ({"pool": PoolRule(margin=Margin(relative=0.05))}, "run.trec"),
+        ({"teacher_margin": Margin(absolute=-2)}, "teacher.trec"),
+        ({"teacher_margin": Margin(relative=0.05)}, "teacher.trec"),
+        ({"with_teacher_scores": True}, "teacher.trec"),
+    ],
+)
+def test_a_distance_is_not_measured_in_ranks(files, rule, name):
+    """A run of three columns with 1, 2, 3, ... tells an order only."""
+    with pytest.raises(ConfigError, match=rf"{name}: holds ranks, no scores; leave out --"):
+        mined_by_ranks(files, **rule)
+
+
+def test_a_margin_of_zero_needs_an_order_only(files):
+    """What stands above the positive is dropped: by the run's own order a, by the teacher's b."""
+    assert mined_by_ranks(files, pool=PoolRule(margin=Margin())) == ["j", "c", "d"]
+    assert mined_by_ranks(files) == ["a", "j", "c", "d"]
+
+
+def mined_by_ranks(files, **rule):
+    """Negatives of q1 where the run (a p j b c d) and the teacher (b p a c d) are MS MARCO runs."""
+    mined(files)
+    for name, order in (("run.trec", "apjbcd"), ("teacher.trec", "bpacd")):
+        lines = [f"q1\t{docid}\t{rank}\n" for rank, docid in enumerate(order, start=1)]
+        files.path(name).write_text("".join(lines), encoding="utf-8")
+    sources = MineSources(
+        run=files.path("run.trec"),
+        qrels=files.path("qrels.txt"),
+        queries=files.path("queries.tsv"),
+        corpus=files.path("corpus.jsonl"),
+        teacher_run=files.path("teacher.trec"),
+    )
+    mine(sources, MineRule(**{"min_relevance": 2} | rule), output=files.path("out.jsonl"))
+    (record,) = read_pointwise(files.path("out.jsonl"))
+    return [passage.docid for passage in record.negatives]
+
+
 def test_a_query_that_the_teacher_does_not_know_is_left_out(files):
     """Nothing would clear its candidates of being relevant."""
     _, tally = mined(files, teacher={"q1": TEACHER["q1"]})
@@ -163,8 +203,22 @@ def test_a_text_is_in_a_record_once(files):
     corpus = CORPUS | {"b": "Text of P.", "d": "TEXT, of c"}
     records, tally = mined(files, corpus=corpus, queries={"q1": "one"})
     assert records == {"q1": (["p"], ["a", "j", "c"])}
-    assert counts(tally)["candidates", "with the text of a positive"] == 1
-    assert counts(tally)["candidates", "with the text of another candidate"] == 1
+    assert counts(tally)["candidates", "with the title and text of a positive"] == 1
+    assert counts(tally)["candidates", "with the title and text of another candidate"] == 1
+
+
+def test_a_text_under_another_title_is_another_passage(files):
+    """Titles are shown: what says the same about something else is a hard negative, whatever the titles' case."""
+    corpus = {
+        "p": ("AML", "It is treated early."),
+        "a": ("CML", "It is treated early."),
+        "b": ("aml", "it is treated early"),
+    }
+    records, tally = mined(
+        files, run={"q1": {"a": 3, "b": 2, "p": 1}}, qrels={"q1": {"p": 2}}, queries={"q1": "one"}, corpus=corpus
+    )
+    assert records == {"q1": (["p"], ["a"])}
+    assert counts(tally)["candidates", "with the title and text of a positive"] == 1
 
 
 def test_a_query_without_a_positive_or_negatives_is_left_out(files):
@@ -221,6 +275,40 @@ def test_easy_negatives_are_answers_to_other_queries(files):
     assert tally.made["random negatives"] == 18
 
 
+def test_what_is_relevant_to_a_question_is_no_negative_of_it_under_any_qid(files):
+    """q1 and q2 ask the same: the answer of one is no negative of the other, neither a hard nor an easy one.
+
+    Nor is a copy of it (c), nor what is half relevant (h) under the other qid. n is judged under the other qid, so no
+    margin is needed for it. q3 asks something else.
+    """
+    records, tally = mined(
+        files,
+        run={"q1": {"n": 9, "p": 8, "z": 7, "h": 6, "c": 5, "d": 4}, "q2": {"p": 9, "z": 8, "d": 3}, "q3": {"p": 1}},
+        qrels={"q1": {"p": 2}, "q2": {"z": 2, "h": 1, "n": 0}, "q3": {"y": 2}},
+        queries={"q1": "What is AML?", "q2": "what is aml", "q3": "what is bml"},
+        corpus={name: f"text of {name}" for name in "pzhdyn"} | {"c": "TEXT of z"},
+        pool=PoolRule(margin=Margin(absolute=1)),
+    )
+    assert records == {"q1": (["p"], ["n", "d"]), "q2": (["z"], ["d"])}
+    reasons = counts(tally)
+    assert reasons["candidates", "judged relevant to the same question under another qid"] == 2
+    assert reasons["candidates", "judged, with a grade above 0 and below --min-relevance"] == 1
+    assert reasons["candidates", "with the title and text of a positive"] == 1
+    easy = {"run": {"q1": {"d": 1}}, "random_negatives": 9, "negatives_per_query": 0}
+    records, _ = mined(
+        files,
+        qrels={"q1": {"p": 2}, "q2": {"z": 2}, "q3": {"y": 2}},
+        queries={"q1": "What is AML?", "q2": "what is aml", "q3": "what is bml"},
+        corpus={name: f"text of {name}" for name in "pzyd"},
+        **easy,
+    )
+    assert {qid: set(negatives) for qid, (_, negatives) in records.items()} == {
+        "q1": {"y"},
+        "q2": {"y"},
+        "q3": {"p", "z"},
+    }
+
+
 def test_queries_are_skipped_and_limited_in_the_order_of_their_file(files):
     """Whatever the order of the run; the usable ones are counted."""
     records, tally = mined(files, skip_queries=1, max_queries=2, **MANY_FILES | {"run": dict(reversed(MANY.items()))})
@@ -253,6 +341,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process(files):
     ("change", "message"),
     [
         ({"run": {"x": {"a": 1}}}, "run.trec: holds none of the 2 queries with a relevant passage"),
+        ({"qrels": {}}, "qrels.txt: holds no judgements"),
         ({"qrels": {"x": {"a": 1}}}, "qrels.txt: judges none of the 3 queries"),
         ({"corpus": {"x": "text"}}, "corpus.jsonl: holds none of the 7 passages that are needed, such as 'a'"),
         ({"teacher": {"x": {"a": 1}}}, "teacher.trec: the teacher has scored none of the 2 queries"),

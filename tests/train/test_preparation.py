@@ -44,8 +44,9 @@ def test_passages_come_back_as_they_were(tmp_path):
         assert store.doc("a") == {"title": "T\n", "text": "caf\u00e9 \ud800 \U0001f600 \u2028"}
         store.add("c", title="only a title", text=" ")
         assert [store.doc(docid)["title"] for docid in "cab"] == ["only a title", "T\n", ""]
-        assert store.text_digest("b") == 0
-        assert store.text_digest("c") == digest("only a title")
+        assert store.words_digest("b") == 0
+        assert store.words_digest("c") == digest("only a title\n")
+        assert store.words_digest("a") == digest("t\ncaf\u00e9 \ud800")
         assert "d" not in store
         store.add("a", title="T\n", text="caf\u00e9 \ud800 \U0001f600 \u2028")
         with pytest.raises(RankLLMError, match="docid 'a' occurs twice, with different contents"):
@@ -70,12 +71,18 @@ def test_a_large_corpus_is_not_held_in_memory(tmp_path):
 
 
 def test_a_conflict_in_the_corpus_names_the_file(tmp_path):
-    """A docid names one passage."""
+    """A docid names one passage; so does a record whose text is none, with its docid."""
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("a\tone\na\ttwo\n", encoding="utf-8")
     with (
         PassageStore(beside=tmp_path / "out") as store,
         pytest.raises(RankLLMError, match=r"corpus.tsv: docid 'a' occurs twice"),
+    ):
+        collect_passages(corpus, store, needed={"a"})
+    corpus = Collection(tmp_path).jsonl([{"docid": "a", "text": ["x"]}], "corpus.jsonl")
+    with (
+        PassageStore(beside=tmp_path / "out") as store,
+        pytest.raises(RankLLMError, match=r"corpus.jsonl: docid 'a': .*text: expected text, found list"),
     ):
         collect_passages(corpus, store, needed={"a"})
 

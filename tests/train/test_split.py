@@ -163,6 +163,20 @@ def test_a_listwise_record_is_known_by_its_query_and_its_best_passage():
     assert set(keys(window(3)).positives) & set(keys(group("q", "one", best)).positives)
 
 
+def test_every_relevant_passage_of_a_window_links_it(files):
+    """Also those that another one is ranked above, by docid and by text; without the key only the best one does."""
+    first = window(1, best="apples", docids=["x1", "x2"]) | {"positive_docids": ["x1", "x2"]}
+    second = window(2, best="pears", docids=["x1", "y2"])
+    third = window(3, best="what is first", docids=["z1", "z2"])
+    assert set(keys(first).positives) & set(keys(second | {"positive_docids": ["y2", "x1"]}).positives)
+    assert set(keys(first).positives) & set(keys(third).positives)
+    assert not set(keys(first).positives) & set(keys(second).positives)
+    records = [first | {"id": "a"}, second | {"id": "b", "positive_docids": ["x1", "y2"]}]
+    assert {split_of(files, records, seed) for seed in range(20)} == {True}
+    with pytest.raises(DataError, match="x:1: record 'r1': positive_docids: expected an array"):
+        keys(window(1) | {"positive_docids": "x1"})
+
+
 def test_listwise_and_pointwise_records_are_split_alike(files):
     """In one file or in two: the same query is on the same side."""
     groups = loners(60)

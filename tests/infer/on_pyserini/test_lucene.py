@@ -116,8 +116,8 @@ def test_every_name_of_the_table_is_pyserinis(library):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda library: library.topics("nope"), "topics 'nope': no such folder, and Pyserini knows none of that name"),
-        (lambda library: library.qrels("nope"), "judgements 'nope': no such folder, and Pyserini knows none"),
+        (lambda library: library.topics("nope"), "topics 'nope': no such file, and Pyserini knows none of that name"),
+        (lambda library: library.qrels("nope"), "judgements 'nope': no such file, and Pyserini knows none"),
         (lambda library: library.open_index("nope", BM25), "index 'nope': no such folder, and Pyserini knows none"),
         (lambda library: library.topics("dl19-passage"), "topics 'dl19-passage': could not be downloaded"),
         (lambda library: library.qrels("dl19-passage"), "judgements 'dl19-passage': could not be downloaded"),

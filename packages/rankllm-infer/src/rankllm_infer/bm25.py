@@ -30,6 +30,11 @@ def title_and_text(title: str, text: str) -> str:
 _BATCH = 2_000
 """Documents whose texts are held at once while they are cut into words."""
 _DOCIDS_FILE = "docids.json"
+SAVED_FILES = frozenset(
+    {_DOCIDS_FILE, "params.index.json", "vocab.index.json"}
+    | {f"{part}.csc.index.npy" for part in ("data", "indices", "indptr")}
+)
+"""The files of a saved index, as bm25s names them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

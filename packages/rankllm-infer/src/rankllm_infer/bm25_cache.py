@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -14,14 +16,16 @@ from pathlib import Path
 from rankllm_core.collections_io import read_corpus
 from rankllm_core.errors import RankLLMError
 from rankllm_core.text import title_and_text as fields_of
-from rankllm_infer.bm25 import K1, B, BM25Index, title_and_text
+from rankllm_infer.bm25 import K1, SAVED_FILES, B, BM25Index, title_and_text
 from rankllm_infer.cache_folder import cache_folder
 
-_MANIFEST = "index.json"
+_MANIFEST = "rankllm-bm25.json"
 """Says what the index was made of; written last, so that a folder that has it is whole."""
-_FORMAT = 1
+_FORMAT = 2
 _NAMES = {"corpus_sha256": "the corpus", "bm25s": "the version of bm25s", "format": "the format"}
 """How a difference is told."""
+_ATTEMPTS = 3
+"""How often an index is put where other processes put theirs at the same time."""
 
 
 def open_index(
@@ -42,23 +46,28 @@ def open_index(
     """
     if not corpus.is_file():
         raise RankLLMError(f"{corpus}: {'is not a file' if corpus.exists() else 'no such file'}")
+    # Resolved, so that the target of a link is replaced, not the link.
     folder = folder or _default_folder(corpus, k1, b)
+    place = folder.resolve()
     wanted = _manifest(corpus, k1, b)
-    found = _read_manifest(folder)
-    if found is not None:
-        index, problem = _load(folder, found, wanted)
-        if index is not None:
-            tell(f"Index of {corpus}: the one in {folder}")
+    index, problem = _load(place, wanted)
+    if index is None:
+        if problem:
+            tell(f"The index in {folder} is made anew: {problem}")
+        if place == Path.cwd():
+            raise RankLLMError(f"{folder}: is the current folder, which an index would replace; give another folder")
+        index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
+        if (theirs := _put_in_place(index, place, wanted)) is None:
+            tell(f"Index of {corpus}: {len(index.docids):,} documents, kept in {folder}")
             return index
-        tell(f"The index in {folder} is made anew: {problem}")
-    index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
-    _put_in_place(index, folder, wanted)
-    tell(f"Index of {corpus}: {len(index.docids):,} documents, kept in {folder}")
+        index = theirs
+    tell(f"Index of {corpus}: the one in {folder}")
     return index
 
 
 def _default_folder(corpus: Path, k1: float, b: float) -> Path:
-    name = hashlib.sha256(f"{corpus.resolve()}\n{k1!r}\n{b!r}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    made_of = f"{_FORMAT}\n{corpus.resolve()}\n{k1!r}\n{b!r}"
+    name = hashlib.sha256(made_of.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return cache_folder() / "bm25" / f"{corpus.name.partition('.')[0] or 'corpus'}-{name}"
 
 
@@ -69,35 +78,57 @@ def _manifest(corpus: Path, k1: float, b: float) -> dict[str, object]:
     return {"format": _FORMAT, "corpus_sha256": digest, "k1": k1, "b": b, "bm25s": version}
 
 
-def _read_manifest(folder: Path) -> Mapping[str, object] | None:
-    """What the folder's index was made of; None where there is none yet."""
+def _load(folder: Path, wanted: Mapping[str, object]) -> tuple[BM25Index, str] | tuple[None, str]:
+    """The folder's index, or why it cannot be used; the reason is empty where there is none yet.
+
+    Raises RankLLMError for a folder that holds anything but an index.
+    """
+    try:
+        found = _read_manifest(folder, wanted)
+    except FileNotFoundError:  # another process has just moved the old one away
+        found = None
+    except OSError as error:
+        raise RankLLMError(f"{folder}: the index cannot be read ({error.strerror}); see --index-dir") from None
+    if found is None:
+        return None, ""
+    if difference := _difference(found, wanted):
+        return None, difference
+    try:
+        return BM25Index.load(folder), ""
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        return None, f"it is damaged ({error})"
+
+
+def _read_manifest(folder: Path, wanted: Mapping[str, object]) -> Mapping[str, object] | None:
+    """What the folder's index was made of; None where there is no index yet.
+
+    Raises RankLLMError unless every file in the folder is one that an index has: a new index replaces them all.
+    """
     if not folder.exists():
         return None
     if not folder.is_dir():
         raise RankLLMError(f"{folder}: is a file, expected a folder for the index")
-    if not (folder / _MANIFEST).exists():
-        if any(folder.glob("segments_*")):
-            raise RankLLMError(f"{folder}: holds a Lucene index; search it with --index {folder} in place of --corpus")
-        if any(folder.iterdir()):
-            raise RankLLMError(f"{folder}: holds other files than an index; give a new folder for the index")
+    if any(folder.glob("segments_*")):
+        raise RankLLMError(f"{folder}: holds a Lucene index; search it with --index {folder} in place of --corpus")
+    paths = sorted(folder.iterdir())
+    if not paths:
         return None
+    ours = SAVED_FILES | {_MANIFEST}
+    if foreign := [path.name for path in paths if path.name not in ours or path.is_dir()]:
+        raise _foreign(folder, f"such as {foreign[0]}")
+    if not (folder / _MANIFEST).exists():
+        raise _foreign(folder, f"it has no {_MANIFEST}")
     try:
         found = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except ValueError:
+    except ValueError:  # cut short
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict) or not wanted.keys() <= found.keys():
+        raise _foreign(folder, f"its {_MANIFEST} is none of an index")
+    return found
 
 
-def _load(
-    folder: Path, found: Mapping[str, object], wanted: Mapping[str, object]
-) -> tuple[BM25Index, None] | tuple[None, str]:
-    """The index, or why it cannot be used."""
-    if difference := _difference(found, wanted):
-        return None, difference
-    try:
-        return BM25Index.load(folder), None
-    except (OSError, EOFError, ValueError, KeyError) as error:
-        return None, f"it is damaged ({error})"
+def _foreign(folder: Path, what: str) -> RankLLMError:
+    return RankLLMError(f"{folder}: holds other files than an index ({what}); give a new folder for the index")
 
 
 def _difference(found: Mapping[str, object], wanted: Mapping[str, object]) -> str | None:
@@ -119,18 +150,40 @@ def _documents(corpus: Path, progress: Callable[[int], None]) -> Iterator[tuple[
         yield docid, title_and_text(title, text)
 
 
-def _put_in_place(index: BM25Index, folder: Path, manifest: Mapping[str, object]) -> None:
+def _put_in_place(index: BM25Index, folder: Path, manifest: Mapping[str, object]) -> BM25Index | None:
+    """Write an index aside and rename it. Returns the one that another process has put there meanwhile, if it fits.
+
+    Raises RankLLMError where it cannot be written, or the folder holds anything but an index by now.
+    """
     aside: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         index.save(aside / "new")
         (aside / "new" / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-        if folder.exists():
-            folder.rename(aside / "old")
-        os.rename(aside / "new", folder)
+        for attempt in range(_ATTEMPTS):
+            if _rename_new(aside / "new", folder):
+                return None
+            theirs, _ = _load(folder, manifest)
+            if theirs is not None:
+                return theirs
+            # Another process that replaces it as well may have moved it away.
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(aside / f"old{attempt}")
+        raise RankLLMError(f"{folder}: other processes put other indexes here; give each a folder of its own")
     except OSError as error:
         raise RankLLMError(f"{folder}: the index cannot be written ({error.strerror}); see --index-dir") from None
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename_new(new: Path, folder: Path) -> bool:
+    """Rename a folder; False where there is one with files in it."""
+    try:
+        os.rename(new, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True

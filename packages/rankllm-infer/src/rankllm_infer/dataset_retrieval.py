@@ -69,16 +69,19 @@ def search_dataset(
     b: float = B,
     max_queries: int | None = None,
     remove_query: bool = False,
+    check: Callable[[Mapping[str, str]], None] = lambda queries: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> SearchedDataset:
     """Search the data set's judged queries; the others are left out, as the originals do.
 
-    Raises ConfigError where the method has no index for the data set, RankLLMError where something cannot be fetched.
+    check: is given the queries before they are asked, and may raise. Raises ConfigError where the method has no index
+    for the data set, RankLLMError where something cannot be fetched.
     """
     name = index_of(dataset, method)
     qrels = library.qrels(dataset.qrels)
     judged = {qid: text for qid, text in library.topics(dataset.topics).items() if qid in qrels}
     queries = dict(islice(judged.items(), max_queries))
+    check(queries)
     index = library.open_index(name, method, k1=k1, b=b, language=dataset.language)
     run = retrieve(index, queries, depth=depth, remove_query=remove_query, progress=progress)
     return SearchedDataset(queries=queries, run=run, qrels=qrels)

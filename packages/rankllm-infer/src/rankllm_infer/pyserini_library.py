@@ -103,7 +103,7 @@ class PyseriniLibrary:
 
         Raises RankLLMError where there are none of that name, or they cannot be fetched.
         """
-        with _fetching("topics", name):
+        with fetching("topics", name):
             found: Mapping[Any, Mapping[str, str]] = self._topics.get_topics(name)
         # Java's map has no order of its own that would be the same on every machine.
         texts = {str(qid): fields["title"] for qid, fields in found.items()}
@@ -111,7 +111,7 @@ class PyseriniLibrary:
 
     def qrels(self, name: str) -> Qrels:
         """Judgements known by name. Raises RankLLMError as `topics` does."""
-        with _fetching("judgements", name):
+        with fetching("judgements", name):
             path = self._topics.get_qrels_file(name)
         return read_qrels(path)
 
@@ -120,7 +120,7 @@ class PyseriniLibrary:
             if not any(Path(name).glob("segments_*")):
                 raise RankLLMError(f"{name}: is no Lucene index (it holds no segments_N file)")
             return Path(name)
-        with _fetching("index", name):
+        with fetching("index", name):
             return Path(self._util.download_prebuilt_index(name, verbose=False))
 
 
@@ -218,18 +218,20 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _fetching(what: str, name: str) -> Iterator[None]:
-    """Make one line of what goes wrong when something is looked up by name and downloaded."""
+def fetching(what: str, name: str) -> Iterator[None]:
+    """Make one line of what goes wrong when an index, topics or judgements are looked up by name and downloaded."""
     try:
         with _stdout_to_stderr():
             yield
     except Exception as error:  # of Java, of Pyserini, of the network
-        reason = _reason(error)
-        if re.search(r"not found|unrecognized|no qrels file", reason, re.IGNORECASE):
-            raise RankLLMError(f"{what} {name!r}: no such folder, and Pyserini knows none of that name") from None
+        # Pyserini's own words for a name that is not in its tables; much else is "not found" as well.
+        unknown = (f"Unrecognized index name {name}", f"Topic {name} Not Found", f"no qrels file for {name}")
+        if isinstance(error, ValueError | FileNotFoundError) and str(error) in unknown:
+            place = "folder" if what == "index" else "file"
+            raise RankLLMError(f"{what} {name!r}: no such {place}, and Pyserini knows none of that name") from None
         raise RankLLMError(
-            f"{what} {name!r}: could not be downloaded ({reason}); connect this machine to the network, or copy "
-            "Pyserini's cache folder from one that is"
+            f"{what} {name!r}: could not be downloaded ({_reason(error)}); connect this machine to the network, or "
+            "copy Pyserini's cache folder from one that is"
         ) from None
 
 

@@ -37,7 +37,8 @@ def bootstrap_interval(
     """The percentile bootstrap interval of the mean: queries are drawn with replacement, as many as there are.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
-    Raises ConfigError without values, for n_resamples below 1, or a level outside 0 to 1 (both excluded).
+    Raises ConfigError without values, for one that is not finite, n_resamples below 1, or a level outside 0 to 1
+    (both excluded).
     """
     values_Q = _as_values(values, n_resamples)
     if not 0 < level < 1:
@@ -57,7 +58,7 @@ def randomisation_test(differences: Sequence[float], *, n_resamples: int = 10_00
     differences: one a query, system minus baseline. With up to 16 that are not zero all sign patterns are counted; else
     n_resamples are drawn, and the observed one is counted with them, so that p is never 0 and never too small.
     Sources: Smucker, Allan and Carterette, CIKM 2007; for the count of the observed one, Phipson and Smyth, 2010.
-    Raises ConfigError without differences or for n_resamples below 1.
+    Raises ConfigError without differences, for one that is not finite, or for n_resamples below 1.
     """
     values_Q = _as_values(differences, n_resamples)
     moved_Q = np.abs(values_Q[values_Q != 0])
@@ -91,7 +92,11 @@ def _as_values(values: Sequence[float], n_resamples: int) -> Values:
         raise ConfigError("no query to resample; expected at least one")
     if n_resamples < 1:
         raise ConfigError(f"expected at least 1 resample, got {n_resamples}")
-    return np.asarray(values, dtype=np.float64)
+    values_Q = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values_Q).all():
+        bad = int(np.flatnonzero(~np.isfinite(values_Q))[0])
+        raise ConfigError(f"value {bad + 1} of {len(values_Q)} is {values_Q[bad]}, expected a finite number")
+    return values_Q
 
 
 def _all_sums(values: Values) -> Values:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.files import open_text, read_lines
+from rankllm_core.files import open_text, read_lines, refuse_pipe
 from rankllm_core.json_fields import as_object, shown
 
 _CHUNK_CHARACTERS = 1 << 20
@@ -34,9 +34,10 @@ def read_json_records(path: str | Path) -> Iterator[JsonRecord]:
 
     What the file holds is seen from its first character, not from its name: files named .json that hold JSON Lines,
     and .jsonl that hold an array, are common. An array is read piece by piece: a record is in memory, not the file.
-    Raises RankLLMError when the file cannot be read, DataError when it is damaged, and DataError where an array is
-    not JSON: unlike a line, what follows cannot be found again.
+    Raises RankLLMError when the file cannot be read, or is a pipe, since lines are read from a second opening;
+    DataError when it is damaged, and where an array is not JSON: unlike a line, what follows cannot be found again.
     """
+    refuse_pipe(path)
     with open_text(path) as stream:
         window = _Window(path, stream)
         if window.peek() == "[":

@@ -37,6 +37,8 @@ class ListwiseRecord:
     """The query alone, where the record gives it; the prompt holds it in any case."""
     docids: tuple[str | None, ...] = ()
     """Docids in prompt order, where the record gives them; a list may hold one twice, or null for an unknown one."""
+    positive_docids: tuple[str, ...] = ()
+    """Those judged relevant, where the record gives them."""
 
     def error(self, message: str) -> DataError:
         """An error about this record: its message names file, line and record."""
@@ -82,8 +84,8 @@ def read_listwise(path: str | Path) -> Iterator[ListwiseRecord]:
     """Yield the records of a listwise training file: JSON Lines or an array, plain, `.gz` or `.xz`.
 
     A record is `{"id", "conversations": [{"from", "value"}, ...]}`: a system turn (which may be missing), then a
-    human and a gpt turn; `query` and `docids` are kept, other keys ignored. That the target ranks the passages of the
-    prompt is not checked here: `target_ranks` does, and `check_listwise` for a whole file.
+    human and a gpt turn; `query`, `docids` and `positive_docids` are kept, other keys ignored. That the target ranks
+    the passages of the prompt is not checked here: `target_ranks` does, and `check_listwise` for a whole file.
     Raises DataError naming file, line and record.
     """
     for line, value in read_json_records(path):
@@ -100,6 +102,7 @@ def parse_listwise(record: Mapping[str, object], *, path: str | Path, line: int)
             system, prompt, target = _turns(record)
             query = record.get("query")
             docids = as_array(record.get("docids", []), what="docids")
+            positive_docids = as_array(record.get("positive_docids", []), what="positive_docids")
             return ListwiseRecord(
                 path=str(path),
                 line=line,
@@ -109,6 +112,7 @@ def parse_listwise(record: Mapping[str, object], *, path: str | Path, line: int)
                 target=target,
                 query=None if query is None else as_string(query, what="query"),
                 docids=tuple(None if docid is None else as_id(docid, what="docids") for docid in docids),
+                positive_docids=tuple(as_id(docid, what="positive_docids") for docid in positive_docids),
             )
         except RankLLMError as error:
             raise RankLLMError(f"record {record_id!r}: {error}") from None

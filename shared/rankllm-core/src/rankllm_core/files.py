@@ -60,6 +60,14 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             raise DataError(f"damaged archive: {error}", path=path, line=number + 1) from None
 
 
+def refuse_pipe(path: str | Path) -> None:
+    """Raise RankLLMError for what gives its bytes only once. Called before a file that is to be read twice."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        kind = "pipe" if path.is_fifo() else "device"
+        raise RankLLMError(f"{path}: is a {kind}, and is read twice; give a file")
+
+
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (1-based line number, object) of a JSON Lines file. Raises DataError naming the line."""
     for number, line in read_lines(path):

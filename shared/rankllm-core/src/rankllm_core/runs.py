@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
-from rankllm_core.files import read_lines, write_text
+from rankllm_core.files import read_lines, refuse_pipe, write_text
 from rankllm_core.scores import ScoreError, decreasing_scores, format_score
 
 DEFAULT_TAG = "rankllm"
@@ -80,16 +80,21 @@ def read_run(path: str | Path, *, format: RunFormat = "auto") -> Run:
 def iter_run(path: str | Path, *, format: RunFormat = "auto") -> Iterator[RunLine]:
     """Stream the lines of a run, holding none of them; repeated docids are not looked for.
 
-    Formats and errors as `read_run`. With `auto` the beginning is read twice, and an MS MARCO run wholly, so `path`
-    cannot be a pipe.
+    Formats and errors as `read_run`. With `auto` the beginning is read twice, and an MS MARCO run wholly, so a pipe is
+    refused with RankLLMError.
     """
-    if format == "auto" and _holds_ranks(path):
+    if format == "auto" and holds_ranks(path):
         format = "msmarco"
     for row in _rows(path, format):
         yield RunLine(row.line, row.qid, row.docid, _score(row, path, format))
 
 
-def _holds_ranks(path: str | Path) -> bool:
+def holds_ranks(path: str | Path) -> bool:
+    """Whether a run is one that `auto` reads as `msmarco`: it tells an order, and no scores.
+
+    Reads as far as it could be one. Raises as `iter_run`.
+    """
+    refuse_pipe(path)
     ranks = _RankWatch()
     for row in _rows(path, "auto"):
         ranks.see(row)

@@ -12,7 +12,6 @@ from rankllm_core.errors import RankLLMError
 from rankllm_infer.bm25 import K1, B
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import check_output, refuse_same_file
-from rankllm_infer.cli.rerank_input import check_judged
 from rankllm_infer.cli.retrieve_sources import Retrieved, search, source_kind
 from rankllm_infer.wording import count, examples
 
@@ -62,9 +61,7 @@ def command(**given: Any) -> None:
     kind = source_kind(given)
     _check_outputs(kind, given)
     qrels = _read_qrels(given["qrels"]) if given["qrels"] else None
-    found = search(kind, given)
-    if qrels is not None:
-        check_judged(qrels, found.queries, source=given["qrels"])
+    found = search(kind, given, qrels=qrels)
     if not any(found.run.values()):
         raise RankLLMError(f"{given[kind]}: none of the {count(len(found.run), 'query')} finds a passage")
     _write(given, found)
@@ -82,7 +79,7 @@ def _check_outputs(kind: str, given: Mapping[str, Any]) -> None:
         raise click.UsageError("--output-format has no effect without --output")
     if given["tag"] and (given["output"] is None or run_format_of(given["output"], given["output_format"]) != "trec"):
         raise click.UsageError("--tag has no effect without an --output in the TREC format")
-    if len({path.absolute() for path in outputs}) < len(outputs):
+    if len({path.resolve() for path in outputs}) < len(outputs):
         raise click.UsageError(f"{outputs[0]}: is to hold two outputs; give each a file of its own")
     for path in outputs:
         check_output(path, overwrite=given["overwrite"])

@@ -14,6 +14,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_infer.bm25 import K1, B
 from rankllm_infer.cli import say
 from rankllm_infer.cli.progress import counter
+from rankllm_infer.cli.rerank_input import check_judged
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels, Run
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rankllm_infer.pyserini_library import PyseriniLibrary
     from rankllm_infer.retrieval_data import Method
 
+_Check = Callable[[Mapping[str, str]], None]
+"""Given the queries before they are asked; raises where none of them is judged."""
 _NEEDED = {"corpus": {"queries"}, "index": {"queries"}, "dataset": {"retrieval_method"}}
 _ALLOWED = {
     "corpus": {"queries", "index_dir", "k1", "b"},
@@ -58,9 +61,18 @@ def source_kind(given: Mapping[str, Any]) -> str:
     return kind
 
 
-def search(kind: str, given: Mapping[str, Any]) -> Retrieved:
-    """Search what is given for all queries. Raises RankLLMError for what cannot be read, found or fetched."""
-    return {"corpus": _search_corpus, "index": _search_index, "dataset": _search_dataset}[kind](given)
+def search(kind: str, given: Mapping[str, Any], *, qrels: Qrels | None) -> Retrieved:
+    """Search what is given for all queries.
+
+    qrels: those of --qrels. Raises RankLLMError for what cannot be read, found or fetched, and, as soon as the queries
+    are known, where none of them is judged.
+    """
+
+    def check(queries: Mapping[str, str]) -> None:
+        if qrels is not None:
+            check_judged(qrels, queries, source=given["qrels"])
+
+    return {"corpus": _search_corpus, "index": _search_index, "dataset": _search_dataset}[kind](given, check)
 
 
 def start_pyserini() -> PyseriniLibrary:
@@ -71,11 +83,12 @@ def start_pyserini() -> PyseriniLibrary:
     return PyseriniLibrary()
 
 
-def _search_corpus(given: Mapping[str, Any]) -> Retrieved:
+def _search_corpus(given: Mapping[str, Any], check: _Check) -> Retrieved:
     from rankllm_infer.bm25_cache import open_index
     from rankllm_infer.prepare import requests_of_run
 
     queries = _read_queries(given)
+    check(queries)
     with counter("index", unit=" passages", delay_s=2.0) as show:
         index = open_index(given["corpus"], folder=given["index_dir"], tell=say, progress=show, **_bm25(given))
 
@@ -87,15 +100,18 @@ def _search_corpus(given: Mapping[str, Any]) -> Retrieved:
     return Retrieved(queries=queries, run=run, requests=join, tag="bm25")
 
 
-def _search_index(given: Mapping[str, Any]) -> Retrieved:
+def _search_index(given: Mapping[str, Any], check: _Check) -> Retrieved:
     from rankllm_infer.dataset_retrieval import requests_from_index
 
     method = _method(given)
     is_file = Path(given["queries"]).exists()
     queries = _read_queries(given) if is_file else {}
+    if is_file:
+        check(queries)
     library = start_pyserini()
     if not is_file:
         queries = dict(islice(library.topics(given["queries"]).items(), given["max_queries"]))
+        check(queries)
     index = library.open_index(given["index"], method, **_bm25(given))
     run = _retrieve(index, queries, given)
     return Retrieved(
@@ -103,7 +119,7 @@ def _search_index(given: Mapping[str, Any]) -> Retrieved:
     )
 
 
-def _search_dataset(given: Mapping[str, Any]) -> Retrieved:
+def _search_dataset(given: Mapping[str, Any], check: _Check) -> Retrieved:
     from rankllm_infer.dataset_retrieval import requests_from_index, search_dataset, text_index
     from rankllm_infer.retrieval_data import find_dataset, index_of
 
@@ -118,6 +134,7 @@ def _search_dataset(given: Mapping[str, Any]) -> Retrieved:
             depth=given["depth"],
             max_queries=given["max_queries"],
             remove_query=given["remove_query"],
+            check=check,
             progress=show,
             **_bm25(given),
         )

@@ -46,8 +46,7 @@ def check_outputs(outputs: Sequence[Path | None], sources: Sequence[Path | str |
         for source in sources:
             if source is not None:
                 refuse_same_file(source, path)
-    absolute = [path.absolute() for path in named]
-    if len(set(absolute)) < len(absolute):
+    if len({path.resolve() for path in named}) < len(named):
         raise ConfigError(f"{named[-1]}: is to hold two outputs; give each a file of its own")
 
 

@@ -75,10 +75,10 @@ def _rule(given: dict[str, Any]) -> MineRule:
         pool=PoolRule(
             min_rank=given["min_rank"],
             max_rank=given["max_rank"],
-            margin=_margin(given["margin"], given["relative_margin"]),
+            margin=_margin(given, ""),
         ),
         min_relevance=given["min_relevance"],
-        teacher_margin=_margin(given["teacher_margin"], given["teacher_relative_margin"]) or Margin(),
+        teacher_margin=_margin(given, "teacher_") or Margin(),
         with_teacher_scores=given["with_teacher_scores"],
         negatives_per_query=given["negatives_per_query"],
         random_negatives=given["random_negatives"],
@@ -90,8 +90,12 @@ def _rule(given: dict[str, Any]) -> MineRule:
     )
 
 
-def _margin(absolute: float | None, relative: float | None) -> Margin | None:
-    """None where neither is given."""
+def _margin(given: dict[str, Any], prefix: str) -> Margin | None:
+    """None where neither is given. prefix: of the options' names."""
+    absolute, relative = given[f"{prefix}margin"], given[f"{prefix}relative_margin"]
     if absolute is None and relative is None:
         return None
-    return Margin(absolute=absolute or 0.0, relative=relative or 0.0)
+    try:
+        return Margin(absolute=absolute or 0.0, relative=relative or 0.0)
+    except ConfigError as error:
+        raise ConfigError(f"--{prefix.replace('_', '-')}{error}") from None

@@ -38,7 +38,8 @@ def command(**given: Any) -> None:
     """Split the records in FILE, pointwise or listwise, into train and dev without a leak.
 
     The side is a hash of the query, whatever its case and punctuation. Records that share a query or a positive passage
-    (of a listwise record: the one ranked first), directly or by way of others, are on the same side.
+    (of a listwise record: the one ranked first, and its positive_docids), directly or by way of others, are on the same
+    side.
     """
     train, dev = _outputs(given)
     rule = SplitRule(

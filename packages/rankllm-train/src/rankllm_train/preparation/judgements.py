@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rankllm_core.collections_io import read_queries
 from rankllm_core.errors import RankLLMError
 from rankllm_core.qrels import Qrels, read_qrels
+from rankllm_train.preparation.sameness import digest, normalised
 from rankllm_train.preparation.tally import Tally
 
 
@@ -20,12 +22,25 @@ class Judgements:
     """qid -> text."""
     grades: Qrels
     """qid -> docid -> grade."""
+    question_grades: Qrels
+    """qid -> docid -> the best grade under any qid of the same question, whatever its case and punctuation."""
     min_relevance: int
     """The least grade of a relevant passage."""
 
     def relevant(self, qid: str) -> list[str]:
         """The docids relevant to a query, best grade first, of one grade in the order of the judgements."""
-        judged = [(docid, grade) for docid, grade in self.grades.get(qid, {}).items() if grade >= self.min_relevance]
+        return self._relevant(self.grades.get(qid, {}))
+
+    def relevant_to_question(self, qid: str) -> list[str]:
+        """The same under any qid of its question."""
+        return self._relevant(self.question_grades.get(qid, {}))
+
+    def of_questions(self) -> Judgements:
+        """The same queries, where what is judged under one qid of a question is judged under all of them."""
+        return replace(self, grades=self.question_grades)
+
+    def _relevant(self, grades: Mapping[str, int]) -> list[str]:
+        judged = [(docid, grade) for docid, grade in grades.items() if grade >= self.min_relevance]
         return [docid for docid, _ in sorted(judged, key=lambda entry: -entry[1])]
 
     def answered(self, tally: Tally) -> dict[str, list[str]]:
@@ -41,11 +56,30 @@ class Judgements:
 
 
 def read_judgements(queries: str | Path, qrels: str | Path, *, min_relevance: int) -> Judgements:
-    """Read queries and judgements. Raises RankLLMError where they have no query in common."""
+    """Read queries and judgements. Raises RankLLMError where there are none, or none of these queries."""
     texts, grades = read_queries(queries), read_qrels(qrels)
+    if not grades:
+        raise RankLLMError(f"{qrels}: holds no judgements")
     if texts and not texts.keys() & grades.keys():
         raise RankLLMError(
-            f"{qrels}: judges none of the {len(texts):,} queries of {queries} (it has {next(iter(grades), 'none')!r}, "
+            f"{qrels}: judges none of the {len(texts):,} queries of {queries} (it has {next(iter(grades))!r}, "
             f"those have {next(iter(texts))!r}); use the files that belong together"
         )
-    return Judgements(texts=texts, grades=grades, min_relevance=min_relevance)
+    question_grades = _by_question(texts, grades)
+    return Judgements(texts=texts, grades=grades, question_grades=question_grades, min_relevance=min_relevance)
+
+
+def _by_question(texts: Mapping[str, str], grades: Qrels) -> Qrels:
+    """The grades of each qid, with those of the other qids of its question; the best one where they differ."""
+    qids: defaultdict[int, list[str]] = defaultdict(list)
+    for qid, text in texts.items():
+        qids[digest(normalised(text))].append(qid)
+    found = dict(grades)
+    for same in qids.values():
+        if len(same) > 1:
+            shared: dict[str, int] = {}
+            for qid in same:
+                for docid, grade in grades.get(qid, {}).items():
+                    shared[docid] = max(grade, shared.get(docid, grade))
+            found.update(dict.fromkeys(same, shared))
+    return found

@@ -58,7 +58,7 @@ def label_judged(
     where there is nothing to write.
     """
     tally = Tally(is_strict=strict)
-    judgements = read_judgements(sources.queries, sources.qrels, min_relevance=min_relevance)
+    judgements = read_judgements(sources.queries, sources.qrels, min_relevance=min_relevance).of_questions()
     judged = JudgedLists(judgements, lists, tally)
     judged.fill(sources.run, track=track)
     if sources.teacher_run is not None:
@@ -143,4 +143,5 @@ def _records(labelled: LabelledList, rule: RecordRule, tally: Tally) -> Iterator
                 docids=docids,
                 best_first=sorted(range(len(window)), key=lambda shown: labelled.ranks[window[shown]]),
                 record_id=name,
+                positive_docids=[labelled.docids[place] for place in window if place in labelled.relevant],
             )

@@ -12,6 +12,7 @@ from typing import get_args
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.json_fields import found, located
 from rankllm_core.records import parse_request
+from rankllm_core.text import title_and_text
 from rankllm_core.types import SEVERITY, Request, Status
 from rankllm_train.json_records import read_json_records
 from rankllm_train.preparation.judgements import Judgements
@@ -122,7 +123,7 @@ class JudgedLists:
                 self._drop(qid, "no relevant passage among the candidates")
                 continue
             others = [docid for docid in known if docid not in relevant]
-            kept = {*answers, *select.distinct(others, positive_texts=select.texts(answers))}
+            kept = {*answers, *select.distinct(others, positive_words=select.words(answers))}
             own = [docid for docid in known if docid in kept]
             grades = self._judgements.grades[qid]
             drawn = select.draw_easy(qid, self._rule.random_negatives, own=own, grades=grades)
@@ -175,6 +176,7 @@ def result_lists(
             raise value
         with located(results, line):
             request, status = parse_request(value), _status(value)
+            _check_texts(request, depth)
             qid = request.query.qid
             if qid in lines:
                 raise RankLLMError(f"query {qid!r} was already given in line {lines[qid]}; list each query once")
@@ -187,6 +189,15 @@ def result_lists(
         else:
             tally.see("candidates", len(request.candidates[:depth]))
             yield _result_list(request, depth, None if first_stage is None else first_stage[qid])
+
+
+def _check_texts(request: Request, depth: int) -> None:
+    """Raise RankLLMError where a candidate has no text field."""
+    for candidate in request.candidates[:depth]:
+        try:
+            title_and_text(candidate.doc)
+        except RankLLMError as error:
+            raise RankLLMError(f"query {request.query.qid!r}, docid {candidate.docid!r}: {error}") from None
 
 
 def _places(run: str | Path, track: Track) -> dict[str, dict[str, int]]:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import dumps, write_text
+from rankllm_core.runs import holds_ranks
 from rankllm_train.preparation.judgements import read_judgements
 from rankllm_train.preparation.negatives import Margin, Pool, PoolRule
 from rankllm_train.preparation.passages import PassageStore, collect_passages
@@ -86,6 +87,7 @@ def mine(
     """
     if rule.with_teacher_scores and sources.teacher_run is None:
         raise ConfigError("--with-teacher-scores: needs --teacher-run, where the scores stand")
+    _refuse_ranks(sources, rule)
     tally = Tally(is_strict=strict)
     judgements = read_judgements(sources.queries, sources.qrels, min_relevance=rule.min_relevance)
     pool = Pool(judgements, tally)
@@ -95,7 +97,8 @@ def mine(
             sources.teacher_run, rule.teacher_margin, needs_scores=rule.with_teacher_scores, track=track
         )
     # Read whole before the output is begun, so that nothing is written where it cannot be used.
-    needed = {docid for docids in chain(pool.positives.values(), pool.negatives.values()) for docid in docids}
+    relevant = map(judgements.relevant_to_question, pool.positives)
+    needed = {docid for docids in chain(relevant, pool.negatives.values()) for docid in docids}
     with PassageStore(beside=output) as passages:
         collect_passages(sources.corpus, passages, needed=needed, track=track)
         miner = _Miner(pool, passages, rule)
@@ -105,6 +108,17 @@ def mine(
             if not tally.made.get("records"):
                 raise nothing_made(tally, "records")
     return tally
+
+
+def _refuse_ranks(sources: MineSources, rule: MineRule) -> None:
+    """Raise ConfigError where distances are to be measured by a run that tells an order only."""
+    if rule.pool.margin is not None and rule.pool.margin.needs_scores and holds_ranks(sources.run):
+        raise ConfigError(f"{sources.run}: holds ranks, no scores; leave out --margin and --relative-margin")
+    if sources.teacher_run is None or not (rule.with_teacher_scores or rule.teacher_margin.needs_scores):
+        return
+    if holds_ranks(sources.teacher_run):
+        options = "--with-teacher-scores, --teacher-margin and --teacher-relative-margin"
+        raise ConfigError(f"{sources.teacher_run}: holds ranks, no scores; leave out {options}")
 
 
 class _Chosen(NamedTuple):
@@ -143,11 +157,13 @@ class _Miner:
             self._pool.drop_query(qid, "no positive with a text in the corpus")
             return None
         candidates = self._select.known("candidates", self._pool.negatives[qid])
-        usable = self._select.distinct(candidates, positive_texts=self._select.texts(positives))
+        judgements = self._pool.judgements
+        relevant = [docid for docid in judgements.relevant_to_question(qid) if docid in self._passages]
+        usable = self._select.distinct(candidates, positive_words=self._select.words(relevant))
         self._pool.negatives[qid] = usable
         hard = self._choose(qid, usable)
-        grades = self._pool.judgements.grades[qid]
-        easy = self._select.draw_easy(qid, self._rule.random_negatives, own=[*positives, *usable], grades=grades)
+        grades = judgements.question_grades[qid]
+        easy = self._select.draw_easy(qid, self._rule.random_negatives, own=[*relevant, *usable], grades=grades)
         if len(hard) + len(easy) < self._rule.min_negatives:
             self._pool.drop_query(qid, f"fewer negatives than --min-negatives {self._rule.min_negatives}")
             return None

@@ -31,10 +31,15 @@ class Margin:
     """As a share of the positive's score, whatever its sign."""
 
     def __post_init__(self) -> None:
-        if math.isnan(self.absolute) or math.isnan(self.relative):
-            raise ConfigError("margin: expected a number, found NaN")
-        if math.isinf(self.relative):
-            raise ConfigError("relative margin: expected a finite share, such as 0.05; found an infinite one")
+        if math.isnan(self.absolute):
+            raise ConfigError("margin: expected a number, found nan")
+        if not math.isfinite(self.relative):
+            raise ConfigError(f"relative-margin: expected a finite share, such as 0.05; found {self.relative}")
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it is a distance; else the order alone tells what lies within it."""
+        return self.relative != 0 or (self.absolute != 0 and math.isfinite(self.absolute))
 
     def ceiling(self, positive: float) -> float:
         """The highest score a candidate may have beside a positive of this score."""
@@ -114,9 +119,11 @@ class Pool:
         self._keep(ranked.qid, lambda docid, score: self._problem(ranked.qid, docid, score, ceiling), window)
 
     def _problem(self, qid: str, docid: str, score: float, ceiling: float | None) -> str | None:
-        grade = self.judgements.grades[qid].get(docid)
+        grade = self.judgements.question_grades[qid].get(docid)
         if grade is not None and grade >= self.judgements.min_relevance:
-            return "judged relevant"
+            own = self.judgements.grades[qid].get(docid)
+            is_own = own is not None and own >= self.judgements.min_relevance
+            return "judged relevant" if is_own else "judged relevant to the same question under another qid"
         if grade is not None and grade > 0:
             return "judged, with a grade above 0 and below --min-relevance"
         # A judged candidate is known not to be relevant, whatever it scores.
@@ -140,7 +147,7 @@ class Pool:
             if ceiling is None:
                 self.drop_query(ranked.qid, "no positive scored by the teacher")
                 continue
-            self._apply_teacher(ranked.qid, scores, ceiling, needs_scores)
+            self._apply_teacher(ranked.qid, scores, ceiling, needs_scores=needs_scores)
         if self.positives and not seen:
             raise RankLLMError(
                 f"{run}: the teacher has scored none of the {len(self.positives):,} queries, such as "
@@ -149,8 +156,8 @@ class Pool:
         for qid in [qid for qid in self.positives if qid not in seen]:
             self.drop_query(qid, "not scored by the teacher")
 
-    def _apply_teacher(self, qid: str, scores: Mapping[str, float], ceiling: float, needs_scores: bool) -> None:
-        grades = self.judgements.grades[qid]
+    def _apply_teacher(self, qid: str, scores: Mapping[str, float], ceiling: float, *, needs_scores: bool) -> None:
+        grades = self.judgements.question_grades[qid]
 
         def problem(docid: str, score: float) -> str | None:
             is_judged = docid in grades

@@ -56,9 +56,9 @@ class PassageStore:
         line = json.dumps([title, text]).encode("ascii") + b"\n"
         self._rows[docid] = len(self._offsets)
         self._offsets.append(self._end)
-        # Zero stands for a passage without a word; a digest is zero once in 2**64 texts.
-        words = normalised(text) or normalised(title)
-        self._digests.append(digest(words) if words else 0)
+        # Zero stands for a passage without a word; a digest is zero once in 2**64 passages.
+        words = f"{normalised(title)}\n{normalised(text)}"
+        self._digests.append(digest(words) if words != "\n" else 0)
         try:
             self._file.seek(self._end)
             self._file.write(line)
@@ -72,8 +72,8 @@ class PassageStore:
         title, text = json.loads(self._file.readline())
         return {"title": title, "text": text}
 
-    def text_digest(self, docid: str) -> int:
-        """The digest of a passage's normalised text, or else of its title; 0 where it has neither."""
+    def words_digest(self, docid: str) -> int:
+        """The digest of a passage's normalised title and text, both of which are shown; 0 where it has neither."""
         return self._digests[self._rows[docid]]
 
 
@@ -87,7 +87,10 @@ def collect_passages(
     """
     for docid, doc in track(read_corpus(corpus), "passages"):
         if docid in needed:
-            title, text = title_and_text(doc)
+            try:
+                title, text = title_and_text(doc)
+            except RankLLMError as error:
+                raise RankLLMError(f"{corpus}: docid {docid!r}: {error}") from None
             try:
                 store.add(docid, title=title, text=text)
             except RankLLMError as error:

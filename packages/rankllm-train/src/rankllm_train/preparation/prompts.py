@@ -34,17 +34,22 @@ class RecordWriter:
         docids: Sequence[str],
         best_first: Sequence[int],
         record_id: str,
+        positive_docids: Sequence[str] = (),
     ) -> dict[str, object]:
         """The record of a window, in the layout that `train listwise` reads.
 
-        docs: the passages in the order shown. best_first: their positions in the order to learn. Raises RankLLMError
-        naming the docid of a passage without a text field.
+        docs: the passages in the order shown. best_first: their positions in the order to learn. positive_docids:
+        those known to be relevant, for `train split`. Raises RankLLMError naming the docid of a passage without a text
+        field.
         """
         labels = identifiers(self.identifiers, len(docs))
         messages = self._messages(query, [self._text(doc, docid) for doc, docid in zip(docs, docids, strict=True)])
         turns = [{"from": _ROLES[message.role], "value": message.content} for message in messages]
         turns.append({"from": "gpt", "value": self.template.write_answer([labels[place] for place in best_first])})
-        return {"id": record_id, "query": query, "docids": list(docids), "conversations": turns}
+        record: dict[str, object] = {"id": record_id, "query": query, "docids": list(docids)}
+        if positive_docids:
+            record["positive_docids"] = list(positive_docids)
+        return record | {"conversations": turns}
 
     def _messages(self, query: str, texts: Sequence[str]) -> tuple[Message, ...]:
         alpha = self.identifiers == "alpha"

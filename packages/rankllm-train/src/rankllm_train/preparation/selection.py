@@ -1,4 +1,4 @@
-"""Which docids can be used in a record: those with words in the corpus, each text once."""
+"""Which docids can be used in a record: those with words in the corpus, each title and text once."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ class Selection:
         for docid in docids:
             if docid not in self._passages:
                 self._tally.miss(what, "not in the corpus", docid)
-            elif not self._passages.text_digest(docid):
+            elif not self._passages.words_digest(docid):
                 self._tally.leave_out(what, "without a word in it", docid)
             else:
                 known.append(docid)
         return known
 
-    def texts(self, docids: Collection[str]) -> set[int]:
-        """What the passages say, as digests."""
-        return {self._passages.text_digest(docid) for docid in docids}
+    def words(self, docids: Collection[str]) -> set[int]:
+        """What the passages say, title and text, as digests."""
+        return {self._passages.words_digest(docid) for docid in docids}
 
-    def distinct(self, docids: Sequence[str], *, positive_texts: Collection[int] = ()) -> list[str]:
-        """Those whose text is neither a positive's nor that of one before them."""
-        texts: set[int] = set()
+    def distinct(self, docids: Sequence[str], *, positive_words: Collection[int] = ()) -> list[str]:
+        """Those that say neither what a positive says, nor what one before them says, title and text."""
+        seen: set[int] = set()
         kept = []
         for docid in docids:
-            text = self._passages.text_digest(docid)
-            if text in positive_texts:
-                self._tally.leave_out("candidates", "with the text of a positive", docid)
-            elif text in texts:
-                self._tally.leave_out("candidates", "with the text of another candidate", docid)
+            words = self._passages.words_digest(docid)
+            if words in positive_words:
+                self._tally.leave_out("candidates", "with the title and text of a positive", docid)
+            elif words in seen:
+                self._tally.leave_out("candidates", "with the title and text of another candidate", docid)
             else:
-                texts.add(text)
+                seen.add(words)
                 kept.append(docid)
         return kept
 
     def draw_easy(self, qid: str, n: int, *, own: Collection[str], grades: Mapping[str, int]) -> list[str]:
-        """n answers to other queries. own: the query's own passages, whose texts are not repeated."""
+        """n answers to other queries. own: the query's own passages, which are not repeated."""
         if not n:
             return []
-        texts = self.texts(own)
+        seen = self.words(own)
 
         def is_usable(docid: str) -> bool:
-            text = self._passages.text_digest(docid)
-            if grades.get(docid, 0) > 0 or not text or text in texts:
+            words = self._passages.words_digest(docid)
+            if grades.get(docid, 0) > 0 or not words or words in seen:
                 return False
-            texts.add(text)
+            seen.add(words)
             return True
 
         return self._easy.draw(qid, n, is_usable=is_usable)

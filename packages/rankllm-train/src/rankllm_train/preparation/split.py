@@ -102,7 +102,7 @@ def _keys(path: str | Path, rule: SplitRule, tally: Tally) -> Iterator[RecordKey
 
 
 def record_keys(record: Mapping[str, object], *, path: str | Path, line: int) -> RecordKeys:
-    """The query and the positives of a record; of a listwise one, the passage that its target ranks first.
+    """The query and the positives of a record; of a listwise one, what its target ranks first and `positive_docids`.
 
     Raises DataError naming `path` and `line` where it is neither a listwise nor a pointwise record, and where it does
     not tell its query.
@@ -128,9 +128,14 @@ def _listwise_keys(record: ListwiseRecord) -> RecordKeys:
             raise record.error("does not tell its query, under 'query' or behind 'Search Query: ' in the prompt")
         query = told[-1]
     best = target_ranks(record).index(1)
-    start, end = passage_spans(record.prompt)[best]
-    docid = record.docids[best] if best < len(record.docids) else None
-    return RecordKeys(_query_key(query), tuple(_passage_keys(docid, record.prompt[start:end])))
+    docids, positives = dict(enumerate(record.docids)), set(record.positive_docids)
+    keys = [
+        key
+        for place, (start, end) in enumerate(passage_spans(record.prompt))
+        if place == best or docids.get(place) in positives
+        for key in _passage_keys(docids.get(place), record.prompt[start:end])
+    ]
+    return RecordKeys(_query_key(query), tuple(keys))
 
 
 def _query_key(text: str) -> int:

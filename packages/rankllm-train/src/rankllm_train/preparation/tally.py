@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,6 +108,9 @@ def _named(losses: Losses) -> str:
 
 
 def settings_of(given: Mapping[str, Any]) -> dict[str, object]:
-    """Options as JSON can hold them: numbers, switches and texts as they are, all else (paths) as text."""
-    plain = (str, int, float, bool, type(None))
-    return {name: value if isinstance(value, plain) else str(value) for name, value in given.items()}
+    """Options as JSON can hold them: numbers, switches and texts as they are, all else (paths, infinity) as text."""
+    return {name: value if _is_json(value) else str(value) for name, value in given.items()}
+
+
+def _is_json(value: object) -> bool:
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int | None)

@@ -13,8 +13,8 @@ import tiny_models
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from rankllm_infer.engines import Prompt
-from rankllm_infer.engines.cpu_attention import use_block_attention
+from rankllm_infer.engines import Answer, Prompt
+from rankllm_infer.engines.cpu_attention import CPU_ATTENTION, use_block_attention
 from rankllm_infer.engines.loading import LoadedModel
 from rankllm_infer.engines.packing import Packing, packing_of
 from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
@@ -145,6 +145,56 @@ def test_rows_that_reach_behind_the_models_window_are_padded(smollm2_tokenizer, 
     assert packing_of(model).longest == window
     for one, wanted in zip(scores(engine_of(model, smollm2_tokenizer), asked), expected, strict=True):
         assert one == pytest.approx(wanted, abs=1e-5)
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0] * 4,
+    "original_max_position_embeddings": 20,
+}
+"""Other rotations for all tokens of a pass in which one row has more than 20."""
+
+
+@pytest.mark.parametrize("read", READS)
+def test_rows_do_not_rotate_as_their_neighbours_do(smollm2_tokenizer, read):
+    """LongRoPE: each scores what it scores alone, whatever is longer beside it, and behind a prefix."""
+    model, asked = make(read, rope_parameters=LONGROPE), prompts(read, n_shared=10)
+    expected = alone(model, asked, smollm2_tokenizer)
+    assert cpu_model(model) is None
+    for one, wanted in zip(scores(engine_of(model, smollm2_tokenizer), asked), expected, strict=True):
+        assert one == pytest.approx(wanted, abs=1e-5)
+
+
+def test_an_answer_across_a_change_of_rotation_is_refused(smollm2_tokenizer):
+    """What is cached before the limit would be read in the wrong way behind it; on either side all is well."""
+    engine = engine_of(make("first-token", rope_parameters=LONGROPE), smollm2_tokenizer)
+    options = {"read": "permutation", "text": "", "identifiers": LETTERS, "max_new_tokens": 12}
+    for ticket, length in enumerate((8, 15, 25)):
+        engine.submit(ticket, Prompt(token_ids=(100,) * length, **options))
+    found = {}
+    while batch := engine.collect():
+        found |= dict(batch)
+    assert "stand on both sides" in str(found[1])
+    assert all(isinstance(found[ticket], Answer) for ticket in (0, 2))
+
+
+def test_no_mask_of_all_tokens_by_all_is_made(smollm2_tokenizer):
+    """transformers would make one, from the positions that begin anew in a pack; nothing would read it."""
+    from transformers import AttentionMaskInterface
+
+    def refused(*_, **__):
+        raise AssertionError("a mask was made")
+
+    model, asked = make("head"), prompts("head")
+    cpu_model(model)
+    usual = AttentionMaskInterface()[CPU_ATTENTION]
+    AttentionMaskInterface.register(CPU_ATTENTION, refused)
+    try:
+        assert len(scores(engine_of(model, smollm2_tokenizer), asked)) == len(LENGTHS)
+    finally:
+        AttentionMaskInterface.register(CPU_ATTENTION, usual)
 
 
 def test_models_of_other_kinds_are_padded():

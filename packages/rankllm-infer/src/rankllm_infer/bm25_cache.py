@@ -22,7 +22,12 @@ from rankllm_infer.cache_folder import cache_folder
 _MANIFEST = "rankllm-bm25.json"
 """Says what the index was made of; written last, so that a folder that has it is whole."""
 _FORMAT = 2
-_NAMES = {"corpus_sha256": "the corpus", "bm25s": "the version of bm25s", "format": "the format"}
+_NAMES = {
+    "corpus_sha256": "the corpus",
+    "bm25s": "the version of bm25s",
+    "PyStemmer": "the version of PyStemmer",
+    "format": "the format",
+}
 """How a difference is told."""
 _ATTEMPTS = 3
 """How often an index is put where other processes put theirs at the same time."""
@@ -74,8 +79,8 @@ def _default_folder(corpus: Path, k1: float, b: float) -> Path:
 def _manifest(corpus: Path, k1: float, b: float) -> dict[str, object]:
     with corpus.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    version = importlib.metadata.version("bm25s")
-    return {"format": _FORMAT, "corpus_sha256": digest, "k1": k1, "b": b, "bm25s": version}
+    made_with = {name: importlib.metadata.version(name) for name in ("bm25s", "PyStemmer")}
+    return {"format": _FORMAT, "corpus_sha256": digest, "k1": k1, "b": b, **made_with}
 
 
 def _load(folder: Path, wanted: Mapping[str, object]) -> tuple[BM25Index, str] | tuple[None, str]:
@@ -122,7 +127,7 @@ def _read_manifest(folder: Path, wanted: Mapping[str, object]) -> Mapping[str, o
         found = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
     except ValueError:  # cut short
         return {}
-    if not isinstance(found, dict) or not wanted.keys() <= found.keys():
+    if not isinstance(found, dict) or not found.keys() >= {"format", "corpus_sha256"}:
         raise _foreign(folder, f"its {_MANIFEST} is none of an index")
     return found
 

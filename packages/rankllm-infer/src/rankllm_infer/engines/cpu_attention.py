@@ -57,8 +57,9 @@ def use_block_attention(model: Any) -> None:
         return
     if model.config._attn_implementation != "sdpa":
         return
-    AttentionInterface.register(CPU_ATTENTION, _attend)
-    AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
+    if CPU_ATTENTION not in AttentionInterface().valid_keys():  # or it is hidden from a compiler, for another model
+        AttentionInterface.register(CPU_ATTENTION, _attend)
+        AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
     model.set_attn_implementation(CPU_ATTENTION)
 
 

@@ -60,8 +60,24 @@ def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
 
 def can_share_prefix(model: Any) -> bool:
     """Whether the model's memory of a prefix can be handed to several rows: keys and values, and nothing else."""
+    if rotation_limit(model.config) is not None:
+        return False
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
     layers = DynamicCache(config=model.config).layers
     return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+def rotation_limit(config: Any) -> int | None:
+    """The length beyond which the model turns every token of a pass differently; None where length changes nothing.
+
+    LongRoPE (arXiv:2402.13753) has factors for short and for long texts, and transformers chooses by the longest row of
+    a pass: such a model's rows cannot share one with others, nor a cache across the limit.
+    """
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if part.get("rope_type", part.get("type")) == "longrope":
+            limit = part.get("original_max_position_embeddings")
+            return limit or getattr(config, "original_max_position_embeddings", config.max_position_embeddings)
+    return None

@@ -20,6 +20,9 @@ ModelKind = Literal["causal", "sequence-classification"]
 
 _HEAD_NAMES = ("score.weight", "classifier.weight")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HALF = (torch.bfloat16, torch.float16)
+_FLASH_CAPABILITY = 8
+"""Flash-attention 2 runs on NVIDIA's Ampere GPUs and later ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,8 @@ def load_model(
     """
     place = pick_device(device, num_gpus=num_gpus)
     number = pick_dtype(dtype, place)
+    if attn_implementation == "flash_attention_2":
+        _check_flash(place, number)
     name_or_path = str(locate_model(name_or_path))
     adapter = adapter_config(name_or_path)
     source = str(base_folder(name_or_path, base_model))
@@ -75,22 +80,15 @@ def load_model(
 def choose_attention(model: Any, asked: str = "auto") -> None:
     """Let a model use one of transformers' attention implementations.
 
-    asked: auto is flash-attention on a CUDA device where it is installed and the model takes it, `cpu_attention` on a
-    CPU, and else what transformers chooses. Raises RankLLMError where what is asked for is not to be had.
+    asked: auto is flash-attention on a CUDA device of compute capability 8 or more where it is installed and the model
+    takes it, `cpu_attention` on a CPU, and else what transformers chooses. Raises RankLLMError where what is asked for
+    is not to be had.
     """
-    from transformers.utils import is_flash_attn_2_available
-
-    can_flash = model.device.type == "cuda" and model.dtype in (torch.bfloat16, torch.float16)
     if asked == "auto":
         use_block_attention(model)
-        if not (can_flash and is_flash_attn_2_available() and getattr(model, "_supports_flash_attn", False)):
+        if not _takes_flash(model):
             return
         asked = "flash_attention_2"
-    if asked == "flash_attention_2" and not can_flash:
-        raise RankLLMError(
-            f"--attn-implementation {asked}: needs a CUDA device and bfloat16 or float16, found {model.device.type} "
-            f"and {str(model.dtype).removeprefix('torch.')}; use auto"
-        )
     try:
         with quiet_transformers():
             model.set_attn_implementation(asked)
@@ -98,7 +96,35 @@ def choose_attention(model: Any, asked: str = "auto") -> None:
     except (ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
     if reason:
-        raise RankLLMError(f"--attn-implementation {asked}: {reason}; use auto")
+        raise RankLLMError(f"--attn-implementation {asked}: {reason}; use sdpa")
+
+
+def _takes_flash(model: Any) -> bool:
+    """Whether flash-attention 2 itself, and no kernel of the hub in its place, runs this model here."""
+    from transformers.utils import is_flash_attn_2_available
+
+    if model.device.type != "cuda" or model.dtype not in _HALF or not is_flash_attn_2_available():
+        return False
+    if torch.cuda.get_device_capability(model.device)[0] < _FLASH_CAPABILITY:
+        return False
+    supports = getattr(model, "_supports_flash_attn", False)
+    return supports and not getattr(model, "_compatible_flash_implementations", None)
+
+
+def _check_flash(device: torch.device, dtype: torch.dtype) -> None:
+    """Raise RankLLMError where flash-attention 2 was asked for and cannot run."""
+    from transformers.utils import is_flash_attn_2_available
+
+    problem = ""
+    if device.type != "cuda" or dtype not in _HALF:
+        found = f"{device.type} and {str(dtype).removeprefix('torch.')}"
+        problem = f"needs a CUDA device and bfloat16 or float16, found {found}"
+    elif (capability := torch.cuda.get_device_capability(device)[0]) < _FLASH_CAPABILITY:
+        problem = f"needs a GPU of compute capability {_FLASH_CAPABILITY} or more, found {capability}"
+    elif not is_flash_attn_2_available():
+        problem = "the package flash-attn is not installed (uv add flash-attn)"
+    if problem:
+        raise RankLLMError(f"--attn-implementation flash_attention_2: {problem}; use auto")
 
 
 def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from rankllm_infer.engines.cpu_attention import CPU_ATTENTION, PackedRows, RowGroup
+from rankllm_infer.engines.heads import rotation_limit
 
 _ROTARY = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures whose layers learn a token's place from `position_ids` and the other tokens from attention alone, and
 which hand its arguments through to attention."""
-FLASH_ATTENTIONS = ("flash_attention_2", "flash_attention_3")
+FLASH_ATTENTIONS = ("flash_attention_2",)
 """Those of transformers' attention implementations that take cumulative lengths."""
 _SCORES_AT_ONCE = 1 << 19
 """Attention scores of the rows that attend together: a megabyte in bfloat16, which a core's own cache holds."""
@@ -61,6 +62,8 @@ class Packing:
         }
         if self.kind == "cpu":
             inputs["packed_rows"] = self._rows(lengths, n_shared)
+            # Not read, but there: transformers would make one of all tokens by all, from the jumps of the positions.
+            inputs["attention_mask"] = torch.zeros(1, 1, 1, 1, device=device)
         else:
             bounds = torch.tensor(ends, dtype=torch.int32, device=device)
             inputs |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
@@ -112,6 +115,8 @@ def packing_of(model: Any) -> Packing | None:
     implementation = str(config._attn_implementation)
     is_flash = implementation in FLASH_ATTENTIONS
     if config.model_type not in _ROTARY or not (is_flash or implementation == CPU_ATTENTION):
+        return None
+    if rotation_limit(config) is not None:
         return None
     if hasattr(model, "hf_device_map") and len(set(model.hf_device_map.values())) > 1:
         return None

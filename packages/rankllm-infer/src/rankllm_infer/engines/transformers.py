@@ -22,7 +22,7 @@ from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.batches import Batch, BatchLimits, BatchQueue, positions
 from rankllm_infer.engines.compiling import compile_layers
-from rankllm_infer.engines.heads import can_share_prefix, narrow_head
+from rankllm_infer.engines.heads import can_share_prefix, narrow_head, rotation_limit
 from rankllm_infer.engines.loading import LoadedModel
 from rankllm_infer.engines.packing import Packing, packing_of
 from rankllm_infer.engines.permutation_decoding import decode_permutations
@@ -50,7 +50,9 @@ class TransformersEngine:
         self._device = loaded.model.device
         # Small batches win on a CPU: padding and cache misses cost more than larger matrices gain.
         max_tokens = limits.max_tokens or (2048 if self._device.type == "cpu" else 65536)
-        self._queue = BatchQueue(replace(limits, max_tokens=max_tokens))
+        self._rotation_limit = rotation_limit(loaded.model.config)
+        max_prompts = limits.max_prompts if self._rotation_limit is None else 1
+        self._queue = BatchQueue(BatchLimits(max_prompts=max_prompts, max_tokens=max_tokens))
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._backbone = getattr(loaded.model, loaded.model.base_model_prefix)
@@ -101,7 +103,12 @@ class TransformersEngine:
         self._queue.clear()
 
     def _too_long(self, prompt: Prompt) -> EngineError | None:
-        needed = positions(prompt)
+        needed, limit = positions(prompt), self._rotation_limit
+        if prompt.read == "permutation" and limit is not None and len(prompt.token_ids) <= limit < needed:
+            return EngineError(
+                f"the model reads texts of more than {limit} tokens in another way (LongRoPE), and this prompt and its "
+                f"answer stand on both sides, up to {needed}; use a smaller --context-size, or --free-decoding"
+            )
         if self._max_positions is None or needed <= self._max_positions:
             return None
         return EngineError(

@@ -141,6 +141,26 @@ def test_what_is_not_stored_is_searched_and_stored(tmp_path):
     assert [[c.docid for c in request.candidates] for request in read_requests(path)] == [["d1"], ["d4"]]
     assert requests_file(folder, library=None, depth=1)[0] == path
     assert stored_qrels(NFC, folder)["q2"] == {"d4": 2}
+    assert f"Wrote {path}, which is used the next time; its judgements are in {tmp_path}/qrels/qrels_nfc.json" in told
+
+
+def test_judgements_that_are_there_stay(tmp_path):
+    """A file of one's own beside the results is not overwritten, and is named."""
+    path = tmp_path / "qrels" / "qrels_nfc.json"
+    path.parent.mkdir()
+    path.write_text('{"q1": {"d1": 3}}', encoding="utf-8")
+    _, told = requests_file(tmp_path / "retrieve_results", SmallLibrary)
+    assert path.read_text(encoding="utf-8") == '{"q1": {"d1": 3}}'
+    assert told.endswith(f"; the judgements in {path} stay as they are")
+
+
+def test_requests_are_not_stored_without_judgements(tmp_path):
+    """They would be found the next time, and the judgements never written."""
+    (tmp_path / "qrels").write_text("a file where a folder is wanted", encoding="utf-8")
+    folder = tmp_path / "retrieve_results"
+    with pytest.raises(RankLLMError, match="qrels_nfc"):
+        requests_file(folder, SmallLibrary)
+    assert find_stored(folder, NFC, BM25, 10) is None
 
 
 def test_what_cannot_be_searched_says_what_can(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import process_time
 
 import pytest
 from report_files import TRACE, write_files
@@ -144,6 +145,46 @@ def test_a_run_is_ranked_as_trec_eval_does(folder):
     (folder / "tied.run").write_text("q1 Q0 a 1 1 t\nq1 Q0 b 2 1 t\nq1 Q0 c 3 5 t\n", encoding="utf-8")
     assert [docid for docid, _ in read_ranked(folder / "tied.run").run["q1"]] == ["c", "b", "a"]
     assert [docid for docid, _ in read_ranked(folder / "new.jsonl").run["q1"]] == ["c", "a", "b"]
+
+
+def test_a_run_of_ranks_tells_no_scores(folder):
+    """MS MARCO: its order is the ranking; three columns with scores do tell them."""
+    (folder / "ranks.tsv").write_text("q1\tc\t1\nq1\ta\t2\n", encoding="utf-8")
+    (folder / "scores.tsv").write_text("q1\tc\t2.5\nq1\ta\t1.5\n", encoding="utf-8")
+    for name, scores in (("ranks.tsv", []), ("scores.tsv", [{"c": 2.5, "a": 1.5}])):
+        found = read_ranked(folder / name)
+        assert [docid for docid, _ in found.run["q1"]] == ["c", "a"]
+        assert [outcome.scores for outcome in found.outcomes.values()] == scores
+
+
+@pytest.mark.parametrize(
+    ("docids", "scores", "passage_scores", "yes_no"),
+    [
+        (("a", "b"), (2.5, None), (2.5, None), None),
+        (("a",), (2.5,), (2.5,), None),
+        (("a",), (17.5, 15.0), (), (17.5, 15.0)),
+        (("a", "b"), (1.0, 2.0, 3.0), (), None),
+        (("a",), (), (), None),
+    ],
+)
+def test_scores_are_of_passages_or_of_yes_and_no(sources, docids, scores, passage_scores, yes_no):
+    """As many as passages; two of one passage; of anything else nothing is said."""
+    (call,) = sources.traces["q2"]
+    told = replace(call, docids=docids, scores=scores)
+    assert (told.passage_scores, told.yes_no) == (passage_scores, yes_no)
+
+
+def test_passages_that_the_run_lost_are_found_in_linear_time(folder):
+    """Of 20,000 in the baseline, which the run has not, 10 are shown; each with each would be 400 million steps."""
+    n = 20_000
+    for name, prefix in (("many.run", "a"), ("others.run", "b")):
+        lines = (f"q1 Q0 {prefix}{place} {place + 1} {n - place} t\n" for place in range(n))
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+    files = {"old": read_ranked(folder / "many.run"), "new": read_ranked(folder / "others.run")}
+    start = process_time()
+    plan = outline(Sources(qrels={"q1": {"a0": 1}}, files=files), ["RR"], depth=2)
+    assert process_time() - start < 2
+    assert plan.docids["q1"] == ["b0", "b1", *(f"a{place}" for place in range(10))]
 
 
 @pytest.mark.parametrize("to", ["requests", "rerank-input"])

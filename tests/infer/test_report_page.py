@@ -9,7 +9,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_files import HOSTILE, HOSTILE_QID, write_files, write_hostile_files, write_lines
+from report_files import CALL, HOSTILE, HOSTILE_QID, TRACE, write_files, write_hostile_files, write_lines
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
@@ -96,6 +96,30 @@ def test_the_figures_are_those_of_compare(report, rankllm):
         assert f"{figures['interval'][0]:.3f}–{figures['interval'][1]:.3f}" in page.said
     assert f"{run['change']:+.4f}" in page.said
     assert f"{run['p_holm']:.4f}" in page.said
+
+
+@pytest.mark.parametrize(
+    ("docids", "scores", "said"),
+    [
+        (["b"], [17.5, 15.0], ", with scores [1] b yes 17.5, no 15 Prompt"),
+        (["b"], [17.5, None], ", with scores [1] b yes 17.5, no not told Prompt"),
+        (["b", "a"], [2.5, None], ", with scores [1] b 2.5 [2] a Prompt"),
+        (["b", "a"], [2.5, 1.5, 0.5], "in the order of the prompt [1] b [2] a Prompt"),
+    ],
+)
+def test_scores_of_a_call_are_named_for_what_they_are(tmp_path, report, docids, scores, said):
+    """Two of one passage are those of yes and no, not the passage's; of a number that fits nothing, none is shown."""
+    call = CALL | {"docids": docids, "order": list(range(len(docids))), "scores": scores}
+    write_lines(tmp_path / "new.trace", [TRACE[0] | {"invocations_history": [call]}])
+    assert said in report(*USUAL).said
+
+
+def test_a_run_of_ranks_shows_no_scores(tmp_path, report):
+    """MS MARCO: ranks alone."""
+    (tmp_path / "ranks.tsv").write_text("q1\tc\t1\nq1\ta\t2\n", encoding="utf-8")
+    page = report("ranks.tsv", "--baseline", "base.run", "--requests", "requests.jsonl")
+    assert "up 3, was 4" in page.said
+    assert "score -" not in page.said
 
 
 def test_the_page_loads_nothing(report):

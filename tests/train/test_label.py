@@ -142,6 +142,53 @@ def test_of_two_copies_the_better_grade_stays(files):
     assert learnt(record) == ["b", "z", "c"]
 
 
+def test_copies_of_a_relevant_passage_that_the_run_lacks_are_left_out(files):
+    """With --no-add-relevant r1, the best answer, is in no list; what says the same is not unjudged."""
+    lists = {"add_relevant": False}
+    (record,), tally = labelled(
+        files,
+        run={"q1": {"copy": 9, "a": 8, "r2": 7}},
+        qrels={"q1": {"r1": 2, "r2": 1}},
+        queries={"q1": "one"},
+        corpus={"r1": "the best answer", "copy": "The best answer!", "a": "about a", "r2": "about r2"},
+        lists=lists,
+        min_size=2,
+        shuffle=False,
+    )
+    assert record["docids"] == ["a", "r2"]
+    assert learnt(record) == ["r2", "a"]
+    assert counts(tally) == {("candidates", "with the title and text of a positive"): 1}
+
+
+def test_copies_of_a_relevant_passage_are_not_drawn_either(files):
+    """The answer to q2 says what r1 says, which is relevant to q1 and not in its run: nothing is left to draw."""
+    records, _ = labelled(
+        files,
+        run={"q1": {"a": 8, "r2": 7}, "q2": {"copy": 2, "a": 1}},
+        qrels={"q1": {"r1": 2, "r2": 1}, "q2": {"copy": 1}},
+        queries={"q1": "one", "q2": "two"},
+        corpus={"r1": "the best answer", "copy": "The best answer!", "a": "about a", "r2": "about r2"},
+        lists={"add_relevant": False, "random_negatives": 5},
+        **WHOLE | {"min_size": 2, "max_size": 2, "per_query": 20},
+    )
+    shown = {docid for record in records if record["id"].startswith("q1_") for docid in record["docids"]}
+    assert shown == {"a", "r2"}
+
+
+def test_answers_to_other_queries_come_last_though_judged(files):
+    """y, relevant to q2, is judged 0 for q1; it stands behind the unjudged a and c, and behind e, which the run has."""
+    records, _ = labelled(
+        files,
+        run=RUN | {"q2": {"y": 1, "a": 0.5}},
+        qrels={"q1": QRELS["q1"] | {"y": 0}, "q2": {"y": 1}},
+        corpus=CORPUS | {"y": "about y"},
+        lists={"random_negatives": 1},
+        **WHOLE | {"min_size": 7, "max_size": 7},
+    )
+    (record,) = (record for record in records if record["id"].startswith("q1_"))
+    assert learnt(record) == ["b", "d", "z", "e", "a", "c", "y"]
+
+
 def test_answers_to_other_queries_come_last(files):
     """As easy negatives, behind everything, in what is shown and in what is learnt."""
     run = RUN | {"q2": {"y": 1, "a": 0.5}}

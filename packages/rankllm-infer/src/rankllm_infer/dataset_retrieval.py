@@ -139,11 +139,21 @@ def dataset_requests_file(
     searched = library()
     found = search_dataset(searched, dataset, method, depth=depth, progress=progress)
     path = stored_path(folder, dataset, method, depth)
-    write_requests(path, requests_from_index(text_index(searched, dataset), found.queries, found.run))
-    with write_text(_qrels_path(dataset, folder)) as stream:
-        json.dump(found.qrels, stream, indent=2)
-    tell(f"Wrote {path}, which is used the next time")
+    requests = requests_from_index(text_index(searched, dataset), found.queries, found.run)
+    # The requests come last: once they are there, nothing is searched, and judgements would not be written any more.
+    judged = _keep_qrels(_qrels_path(dataset, folder), found.qrels)
+    write_requests(path, requests)
+    tell(f"Wrote {path}, which is used the next time; {judged}")
     return path
+
+
+def _keep_qrels(path: Path, qrels: Qrels) -> str:
+    """Write judgements where there is no such file yet. What became of it, for the user."""
+    if path.exists():
+        return f"the judgements in {path} stay as they are"
+    with write_text(path) as stream:
+        json.dump(qrels, stream, indent=2)
+    return f"its judgements are in {path}"
 
 
 def _qrels_path(dataset: Dataset, folder: Path) -> Path:

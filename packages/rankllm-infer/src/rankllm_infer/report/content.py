@@ -197,8 +197,8 @@ def _choose_docids(
     new: Sequence[str], old: Sequence[str], grades: Mapping[str, int], *, depth: int, relevance_level: int
 ) -> list[str]:
     """The first `depth`, then those of interest below: by rank in the run, at last those that it lacks."""
-    top, head = new[:depth], set(old[:HEAD])
-    lost = [docid for docid in old if docid not in set(new)]
+    top, head, kept = new[:depth], set(old[:HEAD]), set(new)
+    lost = [docid for docid in old if docid not in kept]
     below = [docid for docid in (*new[depth:], *lost) if docid in head or grades.get(docid, 0) >= relevance_level]
     return [*top, *below[:MAX_FURTHER]]
 

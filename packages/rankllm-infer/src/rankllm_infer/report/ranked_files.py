@@ -12,7 +12,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.files import read_jsonl, read_lines
 from rankllm_core.json_fields import as_array, as_object, as_score, as_string, located
 from rankllm_core.records import parse_request, read_requests, read_rerank_input
-from rankllm_core.trec import Run, read_run, trec_order
+from rankllm_core.trec import Run, holds_ranks, read_run, trec_order
 from rankllm_core.types import Request, Status, Usage
 from rankllm_infer.convert import detect_format
 
@@ -27,7 +27,7 @@ class Outcome:
     usage: Usage | None = None
     """None: not told."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """docid -> what the model said; of a TREC run, the run's score."""
+    """docid -> what the model said; of a run, the run's score; empty where it tells ranks only (MS MARCO)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,8 @@ def read_ranked(path: Path) -> RankedFile:
         return RankedFile(path=path, run=run, outcomes={}, has_texts=True)
     if kind == "run":
         run = {qid: trec_order(ranking) for qid, ranking in read_run(path).items()}
+        if holds_ranks(path):
+            return RankedFile(path=path, run=run, outcomes={}, has_texts=False)
         outcomes = {qid: Outcome(scores=dict(ranking)) for qid, ranking in run.items()}
         return RankedFile(path=path, run=run, outcomes=outcomes, has_texts=False)
     run, outcomes = {}, {}

@@ -35,6 +35,19 @@ class Call:
     defects: tuple[str, ...]
     usage: Usage
 
+    @property
+    def passage_scores(self) -> tuple[float | None, ...]:
+        """One for each of `docids`; empty where the trace does not hold as many."""
+        return self.scores if len(self.scores) == len(self.docids) else ()
+
+    @property
+    def yes_no(self) -> tuple[float | None, float | None] | None:
+        """What the model gave yes and no as the answer about one passage; None where the trace holds no such two."""
+        if len(self.docids) != 1 or len(self.scores) != 2:
+            return None
+        yes, no = self.scores
+        return yes, no
+
 
 def read_traces(path: Path, *, prompt_characters: int) -> dict[str, tuple[Call, ...]]:
     """qid -> calls in the order they were made. Of each prompt the first `prompt_characters` are kept.

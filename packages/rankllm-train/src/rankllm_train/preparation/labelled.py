@@ -123,18 +123,22 @@ class JudgedLists:
                 self._drop(qid, "no relevant passage among the candidates")
                 continue
             others = [docid for docid in known if docid not in relevant]
-            kept = {*answers, *select.distinct(others, positive_words=select.words(answers))}
+            # A copy of a relevant passage that is not in the list is no unjudged passage either.
+            relevant_known = [docid for docid in self._relevant[qid] if docid in passages]
+            kept = {*answers, *select.distinct(others, positive_words=select.words(relevant_known))}
             own = [docid for docid in known if docid in kept]
             grades = self._judgements.grades[qid]
-            drawn = select.draw_easy(qid, self._rule.random_negatives, own=own, grades=grades)
-            yield self._list(qid, [*own, *drawn], passages)
+            drawn = select.draw_easy(qid, self._rule.random_negatives, own=[*relevant_known, *own], grades=grades)
+            yield self._list(qid, own, drawn, passages)
 
-    def _list(self, qid: str, docids: Sequence[str], passages: PassageStore) -> LabelledList:
+    def _list(self, qid: str, own: Sequence[str], drawn: Sequence[str], passages: PassageStore) -> LabelledList:
+        docids = [*own, *drawn]
         grades, scores = self._judgements.grades[qid], self._teacher.get(qid, {})
 
-        def goodness(place: int) -> tuple[float, float]:
+        def goodness(place: int) -> tuple[bool, float, float]:
             docid = docids[place]
-            return grades.get(docid, -math.inf), scores.get(docid, -math.inf)
+            # Those drawn may be judged 0; they stand behind unjudged candidates all the same.
+            return place < len(own), grades.get(docid, -math.inf), scores.get(docid, -math.inf)
 
         relevant = set(self._relevant[qid])
         return LabelledList(

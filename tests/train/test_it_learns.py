@@ -27,7 +27,7 @@ FILES = {
     "train": ("queries.train.tsv", "qrels.train.txt", "runs/bm25.train.top50.run.gz"),
     "dev": ("queries.tsv", "qrels.txt", "runs/bm25.run.gz"),
 }
-N_QUERIES = {"train": 56, "dev": 24}
+N_QUERIES = {"train": 56, "dev": 16}
 WINDOWS = ("label", "--depth=16", "--min-window=6", "--max-window=6", "--no-shuffle", "--max-passage-words=12")
 GROUPS = ("mine", "--negatives-per-query=0", "--random-negatives=3")
 COMMON = {"batch.per_device": 8, "batch.accumulation": 1, "evaluation.per_device": 8, "checkpoint.every": "none"}
@@ -82,17 +82,17 @@ def learn(name, records, *, model, out, changes):
 
 
 def test_cross_entropy_teaches_an_adapter_to_find_the_answer(groups, smollm2_path, tmp_path):
-    """Seen: loss 1.22 to 0.28, nDCG@10 0.77 to 0.98 (by chance 1.39 and 0.64)."""
+    """Seen: loss 1.16 to 0.22, nDCG@10 0.80 to 0.98 (by chance 1.39 and 0.64)."""
     first, last = learn("smollm2-yes-no", groups, model=smollm2_path, out=tmp_path, changes=GROUPS_OF_4)
     assert last["eval_loss"] < first["eval_loss"] - 0.5
     assert last["eval_ndcg@10"] > first["eval_ndcg@10"] + 0.1
 
 
 @pytest.mark.parametrize(
-    ("objective", "loss_falls_by", "ndcg_rises_by"), [("ranking", 0.018, 0.014), ("combined", 0.35, 0.012)]
+    ("objective", "loss_falls_by", "ndcg_rises_by"), [("ranking", 0.016, 0.014), ("combined", 0.35, 0.012)]
 )
 def test_first_teaches_an_order(windows, smollm2_path, tmp_path, objective, loss_falls_by, ndcg_rises_by):
-    """Seen: ranking loss 0.080 to 0.044, nDCG@10 0.959 to 0.990; combined 1.26 to 0.53, 0.963 to 0.990."""
+    """Seen: ranking loss 0.083 to 0.051, nDCG@10 0.954 to 0.988; combined 1.29 to 0.59, 0.960 to 0.988."""
     changes = {"objective.name": objective, "schedule.max_steps": 5}
     first, last = learn("smollm2-first", windows, model=smollm2_path, out=tmp_path, changes=changes)
     assert last["eval_loss"] < first["eval_loss"] - loss_falls_by
@@ -100,7 +100,7 @@ def test_first_teaches_an_order(windows, smollm2_path, tmp_path, objective, loss
 
 
 def test_generation_teaches_to_write_rankings(windows, smollm2_path, tmp_path):
-    """Seen: loss 0.46 to 0.09, and nDCG@10 of the order that FIRST would read 0.963 to 0.987."""
+    """Seen: loss 0.46 to 0.10, and nDCG@10 of the order that FIRST would read 0.960 to 0.985."""
     changes = {"objective.name": "generation", "schedule.max_steps": 4}
     first, last = learn("smollm2-first", windows, model=smollm2_path, out=tmp_path, changes=changes)
     assert last["eval_loss"] < first["eval_loss"] - 0.18

@@ -14,7 +14,8 @@ from shared_files import data
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_train.check_data import check_listwise
-from rankllm_train.preparation.label import JudgedSources, RecordRule, label_judged, label_results
+from rankllm_train.preparation.judgements import JudgedSources
+from rankllm_train.preparation.label import RecordRule, label_judged, label_results
 from rankllm_train.preparation.labelled import JudgedRule
 from rankllm_train.preparation.prompts import record_writer
 from rankllm_train.preparation.windows import WindowRule, draw_windows

@@ -12,7 +12,8 @@ from collections_on_disk import Collection, counts
 from shared_files import data
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
-from rankllm_train.preparation.mine import MineRule, MineSources, mine
+from rankllm_train.preparation.judgements import JudgedSources
+from rankllm_train.preparation.mine import MineRule, mine
 from rankllm_train.preparation.negatives import Margin, PoolRule
 from rankllm_train.records import read_pointwise
 
@@ -31,7 +32,7 @@ def files(tmp_path):
 
 def mined(files, *, run=RUN, qrels=QRELS, queries=QUERIES, corpus=CORPUS, teacher=None, strict=False, **rule):
     """Mine; qid -> (positives, negatives), and the tally."""
-    sources = MineSources(
+    sources = JudgedSources(
         run=files.run(run),
         qrels=files.qrels(qrels),
         queries=files.queries(queries),
@@ -168,7 +169,7 @@ def mined_by_ranks(files, **rule):
     for name, order in (("run.trec", "apjbcd"), ("teacher.trec", "bpacd")):
         lines = [f"q1\t{docid}\t{rank}\n" for rank, docid in enumerate(order, start=1)]
         files.path(name).write_text("".join(lines), encoding="utf-8")
-    sources = MineSources(
+    sources = JudgedSources(
         run=files.path("run.trec"),
         qrels=files.path("qrels.txt"),
         queries=files.path("queries.tsv"),
@@ -372,7 +373,7 @@ def test_a_run_out_of_order_is_an_error_with_its_line(files, lines, message):
     """One query is in memory at a time, so its lines must stand together."""
     mined(files)
     files.path("run.trec").write_text(lines, encoding="utf-8")
-    sources = MineSources(
+    sources = JudgedSources(
         run=files.path("run.trec"),
         qrels=files.path("qrels.txt"),
         queries=files.path("queries.tsv"),
@@ -407,7 +408,7 @@ def test_rules_that_contradict_themselves_are_refused(files, rule):
 def test_every_query_and_candidate_of_real_data_is_accounted_for(tmp_path):
     """Natural Questions: 7,167 queries with 50 candidates each; the positive's copies are no negatives."""
     folder = data("nq_qed")
-    sources = MineSources(
+    sources = JudgedSources(
         run=folder / "runs/bm25.train.top50.run.gz",
         qrels=folder / "qrels.train.txt",
         queries=folder / "queries.train.tsv",

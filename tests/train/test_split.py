@@ -11,7 +11,8 @@ from training_fakes import listwise_record
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_train.json_records import read_json_records
-from rankllm_train.preparation.mine import MineRule, MineSources, mine
+from rankllm_train.preparation.judgements import JudgedSources
+from rankllm_train.preparation.mine import MineRule, mine
 from rankllm_train.preparation.split import SplitRule, record_keys, split_records
 
 
@@ -233,7 +234,7 @@ def test_a_side_far_from_what_was_asked_for_is_said(files):
 def test_real_records_are_split_without_a_leak(tmp_path):
     """Natural Questions, where 300 and more questions share a paragraph with another one."""
     folder = data("nq_qed")
-    sources = MineSources(
+    sources = JudgedSources(
         run=folder / "runs/bm25.train.top50.run.gz",
         qrels=folder / "qrels.train.txt",
         queries=folder / "queries.train.tsv",

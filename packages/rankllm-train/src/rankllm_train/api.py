@@ -136,9 +136,13 @@ def train(
 
 def _collator_of_both(data: TrainingData, dev: TrainingData | None) -> Any:
     """One collator for training and dev data: the longer lists need the longer row of identifiers, if both have one."""
+
+    def n_identifiers(collator: Any) -> int:
+        return len(getattr(collator, "identifier_ids", ()))
+
     collators = [part.collator for part in (data, dev) if part]
-    shortest, *_, longest = sorted((*collators, collators[0]), key=lambda c: len(getattr(c, "identifier_ids", ())))
-    return longest if getattr(shortest, "identifier_ids", ()) else shortest
+    shortest = min(collators, key=n_identifiers)
+    return max(collators, key=n_identifiers) if n_identifiers(shortest) else shortest
 
 
 def _open_output(recipe: Recipe, *, resumed: Path | None, doomed: Sequence[Path], say: Say) -> None:

@@ -216,13 +216,15 @@ def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str) -> Lis
 def _identifier_ids(
     examples: Sequence[ListwiseExample], encoder: ListwiseEncoder, *, labels: Sequence[str], objective: str
 ) -> tuple[int, ...]:
-    try:
-        ids = tuple(single_ids(encoder.chat.safe, labels, after=OPENING))
-    except ContractError:
-        if objective != "generation":
-            raise
+    """See `ListwiseDataset.identifier_ids`. Raises ContractError where the objective needs them and there are none."""
+    if objective != "generation":
+        return tuple(single_ids(encoder.chat.safe, labels, after=OPENING))
+    if not all(encoder.opens(example.token_ids, example.n_prompt) for example in examples):
         return ()
-    return ids if all(encoder.opens(example.token_ids, example.n_prompt) for example in examples) else ()
+    try:
+        return tuple(single_ids(encoder.chat.safe, labels, after=OPENING))
+    except ContractError:
+        return ()
 
 
 def _name(record: ListwiseRecord) -> str:

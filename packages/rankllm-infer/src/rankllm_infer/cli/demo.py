@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rankllm_core.files import check_output
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.options import check_output
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.settings import DTYPES, RerankOptions
 

@@ -1,4 +1,4 @@
-"""What the subcommands share: options that are accepted and ignored, and checks of output names."""
+"""What the subcommands share: options that are accepted and ignored."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from collections.abc import Callable
 import click
 from click.decorators import FC
 
-from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
-
-__all__ = ["check_output", "ignored", "refuse_same_file"]
 
 
 def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:

@@ -11,8 +11,9 @@ from typing import cast, get_args
 import click
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import check_output, ignored, refuse_same_file
+from rankllm_infer.cli.options import ignored
 from rankllm_infer.prepare import PreparedFormat
 
 _FILE = click.Path(path_type=Path)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
 from rankllm_infer.cli.judged import checked_measures, judgement_options, read_judgements, say_missing
-from rankllm_infer.cli.options import check_output, refuse_same_file
 from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:

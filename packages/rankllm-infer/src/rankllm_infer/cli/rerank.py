@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankllm_core.errors import ConfigError
+from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.options import check_output, refuse_same_file
 from rankllm_infer.cli.rerank_input import (
     check_requests,
     dataset_qrels,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, say
-from rankllm_infer.cli.options import check_output, refuse_same_file
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.settings import RerankOptions
 from rankllm_infer.wording import count

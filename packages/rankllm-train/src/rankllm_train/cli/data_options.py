@@ -1,4 +1,4 @@
-"""What the commands that make data share: options of their outputs, their seed and their report."""
+"""What the commands that make data share: options, among them their outputs, their seed and their report."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ FILE = click.Path(path_type=Path)
 
 _SHARED = {
     "seed": click.option("--seed", type=int, default=42, show_default=True, help="Of everything random."),
+    "random_negatives": click.option(
+        "--random-negatives",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Answers to other queries, easy to tell apart.",
+    ),
+    "skip_queries": click.option(
+        "--skip-queries", type=click.IntRange(0), default=0, show_default=True, help="Leave out the first."
+    ),
+    "output_path": click.option(
+        "--output-path", type=FILE, required=True, help="The records: JSON Lines; a .gz name is compressed."
+    ),
     "strict": click.option(
         "--strict/--no-strict", default=False, help="A query or a passage without a text is an error."
     ),

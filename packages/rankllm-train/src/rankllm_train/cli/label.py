@@ -12,7 +12,8 @@ from rankllm_core.identifiers import IdentifierKind
 from rankllm_train.cli import SETTINGS
 from rankllm_train.cli.data_options import FILE, check_outputs, refuse_given, shared, tell
 from rankllm_train.cli.progress import counted
-from rankllm_train.preparation.label import JudgedSources, RecordRule, label_judged, label_results
+from rankllm_train.preparation.judgements import JudgedSources
+from rankllm_train.preparation.label import RecordRule, label_judged, label_results
 from rankllm_train.preparation.labelled import JudgedRule
 from rankllm_train.preparation.prompts import record_writer
 from rankllm_train.preparation.tally import Tally
@@ -41,7 +42,7 @@ _FOR_RESULTS = ("worst_status",)
 @click.option("--queries", type=FILE, help="With --qrels: TSV (qid, text) or JSON Lines (gz).")
 @click.option("--corpus", type=FILE, help="With --qrels: JSON Lines or TSV (gz).")
 @click.option("--teacher-run", type=FILE, help="With --qrels: a better model's run, which orders those of one grade.")
-@click.option("--output-path", type=FILE, required=True, help="The records: JSON Lines; a .gz name is compressed.")
+@shared("output_path")
 @click.option("--identifiers", type=click.Choice(get_args(IdentifierKind)), help="[default: the template's].")
 @click.option("--prompt-template-path", help="A template's name or YAML file [default: rank_zephyr(_alpha)].")
 @click.option("--max-passage-words", type=click.IntRange(1), default=300, show_default=True, help="As at inference.")
@@ -50,13 +51,7 @@ _FOR_RESULTS = ("worst_status",)
 @click.option(
     "--add-relevant/--no-add-relevant", default=True, show_default=True, help="Candidates are also those the run lacks."
 )
-@click.option(
-    "--random-negatives",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Answers to other queries, easy to tell apart.",
-)
+@shared("random_negatives")
 @click.option("--windows-per-query", type=click.IntRange(1), default=1, show_default=True, help="Drawn from each list.")
 @click.option("--min-window", type=int, default=2, show_default=True, help="Passages of the smallest window.")
 @click.option("--max-window", type=int, default=20, show_default=True, help="Passages of the largest window.")
@@ -81,7 +76,7 @@ _FOR_RESULTS = ("worst_status",)
     show_default=True,
     help="With --results: lists read worse are left out.",
 )
-@click.option("--skip-queries", type=click.IntRange(0), default=0, show_default=True, help="Leave out the first.")
+@shared("skip_queries")
 @click.option("--max-queries", type=click.IntRange(1), help="Use so many.")
 @shared("seed", "strict", "report", "overwrite")
 def command(**given: Any) -> None:

@@ -11,7 +11,8 @@ from rankllm_core.errors import ConfigError
 from rankllm_train.cli import SETTINGS
 from rankllm_train.cli.data_options import FILE, check_outputs, shared, tell
 from rankllm_train.cli.progress import counted
-from rankllm_train.preparation.mine import MineRule, MineSources, Sample, mine
+from rankllm_train.preparation.judgements import JudgedSources
+from rankllm_train.preparation.mine import MineRule, Sample, mine
 from rankllm_train.preparation.negatives import Margin, PoolRule
 
 
@@ -20,16 +21,10 @@ from rankllm_train.preparation.negatives import Margin, PoolRule
 @click.option("--qrels", type=FILE, required=True, help="Judgements: TREC or BEIR layout.")
 @click.option("--queries", type=FILE, required=True, help="TSV (qid, text) or JSON Lines (gz).")
 @click.option("--corpus", type=FILE, required=True, help="JSON Lines or TSV (gz).")
-@click.option("--output-path", type=FILE, required=True, help="The records: JSON Lines; a .gz name is compressed.")
+@shared("output_path")
 @click.option("--min-relevance", type=int, default=1, show_default=True, help="The least grade of a positive.")
 @click.option("--negatives-per-query", type=click.IntRange(0), default=15, show_default=True, help="Of the run.")
-@click.option(
-    "--random-negatives",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Answers to other queries, easy to tell apart.",
-)
+@shared("random_negatives")
 @click.option("--min-negatives", type=int, default=1, show_default=True, help="Leave out queries with fewer.")
 @click.option("--min-rank", type=int, default=1, show_default=True, help="Negatives stand at this rank or below it.")
 @click.option("--max-rank", type=int, default=100, show_default=True, help="And at this rank or above it.")
@@ -42,7 +37,7 @@ from rankllm_train.preparation.negatives import Margin, PoolRule
 @click.option("--teacher-margin", type=float, help="As --margin, by the teacher's scores [default: 0].")
 @click.option("--teacher-relative-margin", type=float, help="As --relative-margin, by the teacher's scores.")
 @click.option("--with-teacher-scores/--no-with-teacher-scores", default=False, help="Keep them, for distillation.")
-@click.option("--skip-queries", type=click.IntRange(0), default=0, show_default=True, help="Leave out the first.")
+@shared("skip_queries")
 @click.option("--max-queries", type=click.IntRange(1), help="Make at most so many records.")
 @shared("seed", "strict", "report", "overwrite")
 def command(**given: Any) -> None:
@@ -51,7 +46,7 @@ def command(**given: Any) -> None:
     A candidate of the run is a negative unless it is judged relevant, or unjudged and too near the best positive. The
     positives are those of the judgements, also where the run lacks them.
     """
-    sources = MineSources(
+    sources = JudgedSources(
         run=given["run"],
         qrels=given["qrels"],
         queries=given["queries"],

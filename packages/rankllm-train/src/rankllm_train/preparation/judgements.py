@@ -15,6 +15,19 @@ from rankllm_train.preparation.tally import Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedSources:
+    """The files of a judged collection."""
+
+    run: str | Path
+    """A first-stage run: which passages are candidates, and in what order."""
+    qrels: str | Path
+    queries: str | Path
+    corpus: str | Path
+    teacher_run: str | Path | None = None
+    """The run of a better model over the same queries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgements:
     """The queries of a file, in its order, with their texts and grades."""
 

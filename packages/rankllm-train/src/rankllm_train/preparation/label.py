@@ -8,25 +8,13 @@ from pathlib import Path
 
 from rankllm_core.files import dumps, write_text
 from rankllm_core.types import Status
-from rankllm_train.preparation.judgements import read_judgements
+from rankllm_train.preparation.judgements import JudgedSources, read_judgements
 from rankllm_train.preparation.labelled import JudgedLists, JudgedRule, LabelledList, result_lists
 from rankllm_train.preparation.passages import PassageStore, collect_passages
 from rankllm_train.preparation.prompts import RecordWriter
+from rankllm_train.preparation.selection import outside
 from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
 from rankllm_train.preparation.windows import WindowRule, draw_windows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedSources:
-    """The files of a judged collection."""
-
-    run: str | Path
-    """A first-stage run: which passages are candidates, and in what order."""
-    qrels: str | Path
-    queries: str | Path
-    corpus: str | Path
-    teacher_run: str | Path | None = None
-    """Orders candidates of one grade; None: the run does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +100,10 @@ def _wanted(lists: Iterable[LabelledList], rule: RecordRule, tally: Tally) -> It
             reason = f"fewer candidates than --min-window {rule.windows.min_size}"
             tally.leave_out("queries", reason, labelled.qid)
             continue
+        reason = outside(n_usable, skip_queries=rule.skip_queries, max_queries=rule.max_queries)
         n_usable += 1
-        n_before = n_usable - 1 - rule.skip_queries
-        if n_before < 0:
-            tally.leave_out("queries", "skipped by --skip-queries", labelled.qid)
-        elif rule.max_queries is not None and n_before >= rule.max_queries:
-            tally.leave_out("queries", "beyond --max-queries", labelled.qid)
+        if reason:
+            tally.leave_out("queries", reason, labelled.qid)
         else:
             yield labelled
 

@@ -12,26 +12,13 @@ from typing import Literal, NamedTuple
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import dumps, write_text
 from rankllm_core.runs import holds_ranks
-from rankllm_train.preparation.judgements import read_judgements
+from rankllm_train.preparation.judgements import JudgedSources, read_judgements
 from rankllm_train.preparation.negatives import Margin, Pool, PoolRule
 from rankllm_train.preparation.passages import PassageStore, collect_passages
-from rankllm_train.preparation.selection import Selection, easy_negatives
+from rankllm_train.preparation.selection import Selection, easy_negatives, outside
 from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
 
 Sample = Literal["top", "random"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MineSources:
-    """The files that records are mined from."""
-
-    run: str | Path
-    """A first-stage run: where negatives come from."""
-    qrels: str | Path
-    queries: str | Path
-    corpus: str | Path
-    teacher_run: str | Path | None = None
-    """The run of a better model over the same queries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +59,7 @@ class MineRule:
 
 
 def mine(
-    sources: MineSources,
+    sources: JudgedSources,
     rule: MineRule,
     *,
     output: str | Path,
@@ -110,7 +97,7 @@ def mine(
     return tally
 
 
-def _refuse_ranks(sources: MineSources, rule: MineRule) -> None:
+def _refuse_ranks(sources: JudgedSources, rule: MineRule) -> None:
     """Raise ConfigError where distances are to be measured by a run that tells an order only."""
     if rule.pool.margin is not None and rule.pool.margin.needs_scores and holds_ranks(sources.run):
         raise ConfigError(f"{sources.run}: holds ranks, no scores; leave out --margin and --relative-margin")
@@ -178,15 +165,11 @@ class _Miner:
 
     def _is_wanted(self, qid: str) -> bool:
         """Whether a usable query is within --skip-queries and --max-queries."""
+        reason = outside(self._n_usable, skip_queries=self._rule.skip_queries, max_queries=self._rule.max_queries)
         self._n_usable += 1
-        n_before = self._n_usable - 1 - self._rule.skip_queries
-        if n_before < 0:
-            self._pool.drop_query(qid, "skipped by --skip-queries")
-        elif self._rule.max_queries is not None and n_before >= self._rule.max_queries:
-            self._pool.drop_query(qid, "beyond --max-queries")
-        else:
-            return True
-        return False
+        if reason:
+            self._pool.drop_query(qid, reason)
+        return reason is None
 
     def _record(self, qid: str, chosen: _Chosen) -> dict[str, object]:
         tally = self._tally

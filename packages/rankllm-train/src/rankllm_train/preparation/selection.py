@@ -1,4 +1,4 @@
-"""Which docids can be used in a record: those with words in the corpus, each title and text once."""
+"""Which queries are asked for, and which docids can be used in a record: with words in the corpus, each text once."""
 
 from __future__ import annotations
 
@@ -68,3 +68,12 @@ def easy_negatives(positives: Mapping[str, Sequence[str]], passages: PassageStor
     """The passages relevant to any query that the corpus holds, to be drawn for the others."""
     answers = {docid for docids in positives.values() for docid in docids if docid in passages}
     return EasyNegatives(answers, seed=seed)
+
+
+def outside(n_before: int, *, skip_queries: int, max_queries: int | None) -> str | None:
+    """Why a usable query is not asked for, by how many usable ones stand before it; None where it is."""
+    if n_before < skip_queries:
+        return "skipped by --skip-queries"
+    if max_queries is not None and n_before - skip_queries >= max_queries:
+        return "beyond --max-queries"
+    return None

@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+import tiny_models
+
 from rankllm_infer.api import load_reranker, make_request
 from rankllm_infer.settings import RerankOptions
 
@@ -41,6 +43,16 @@ def test_no_score_depends_on_batch_or_order(smollm2_path, options):
     together, warnings = scores(smollm2_path, requests[::-1], batch_size=16, **options)
     assert together == alone
     assert any(warning.startswith("--batch-size has no effect: float32 on a CPU") for warning in warnings)
+
+
+def test_models_that_read_by_the_longest_neighbour_run_alone(tmp_path, smollm2_tokenizer):
+    """LongRoPE, in any number type: told where another batch size was asked for."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 64}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
+    tiny_models.save_causal(tmp_path, smollm2_tokenizer, rope_parameters=rope)
+    options = RerankOptions(device="cpu", dtype="bfloat16", method="pointwise", batch_size=4)
+    with load_reranker(str(tmp_path), options) as reranker:
+        assert any(warning.startswith("--batch-size has no effect: this model") for warning in reranker.warnings)
 
 
 def test_what_is_not_asked_for_is_not_warned_of(tiny_causal):

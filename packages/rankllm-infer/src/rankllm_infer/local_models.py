@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
@@ -14,6 +14,9 @@ from rankllm_infer.listwise import ListwisePlan
 from rankllm_infer.pointwise import PairWriter, PointwisePlan
 from rankllm_infer.prompts import PromptWriter
 from rankllm_infer.settings import RerankOptions
+
+if TYPE_CHECKING:
+    from rankllm_infer.engines.loading import LoadedModel
 
 Plan = ListwisePlan | PointwisePlan
 Writer = PromptWriter | PairWriter
@@ -55,7 +58,7 @@ def start_on_transformers(
         attn_implementation=options.attn_implementation,
     )
     dtype = str(loaded.dtype).removeprefix("torch.")
-    batch_size, doubts = _batch_size(plan.card, options, is_exact=loaded.device.type == "cpu" and dtype == "float32")
+    batch_size, doubts = _batch_size(options, alone=_why_alone(plan.card, loaded))
     plan, notes = within_positions(
         plan, getattr(loaded.model.config, "max_position_embeddings", None), asked=options.context_size
     )
@@ -75,19 +78,32 @@ def start_on_transformers(
     )
 
 
-def _batch_size(card: Card, options: RerankOptions, *, is_exact: bool) -> tuple[int, tuple[str, ...]]:
+def _batch_size(options: RerankOptions, *, alone: str) -> tuple[int, tuple[str, ...]]:
     """How many prompts run together, and what a user who asked for another number should know.
 
-    is_exact: float32 on a CPU. A CPU's matrix kernels round by the shape of the batch: logits of size 30 move by 3e-5
-    (docs/measured.md). float32 is for those who want the same number every time, and batches gain little there (at most
-    a sixth): where scores are read, one at a time.
+    alone: why they run one at a time; empty where they do not.
     """
-    reads_scores = isinstance(card, PointwiseCard) or card.answer == "first-token"
-    if not (is_exact and reads_scores):
+    if not alone:
         return options.batch_size or 32, ()
     asked = {"--batch-size": (options.batch_size or 1) > 1, "--batch-tokens": options.batch_tokens > 0}
-    note = "float32 on a CPU runs one prompt at a time, so that no score depends on what runs beside it"
-    return 1, tuple(f"{option} has no effect: {note}" for option, is_asked in asked.items() if is_asked)
+    return 1, tuple(f"{option} has no effect: {alone}" for option, is_asked in asked.items() if is_asked)
+
+
+def _why_alone(card: Card, loaded: LoadedModel) -> str:
+    """Why prompts of this model run one at a time here; empty where they do not.
+
+    A CPU's matrix kernels round by the shape of the batch: float32 logits of size 30 move by 3e-5 (docs/measured.md).
+    float32 is for those who want the same number every time, and batches gain little there (at most a sixth): where
+    scores are read, one at a time. LongRoPE: see `rotation_limit`.
+    """
+    from rankllm_infer.engines.heads import rotation_limit
+
+    reads_scores = isinstance(card, PointwiseCard) or card.answer == "first-token"
+    if reads_scores and loaded.device.type == "cpu" and str(loaded.dtype) == "torch.float32":
+        return "float32 on a CPU runs one prompt at a time, so that no score depends on what runs beside it"
+    if rotation_limit(loaded.model.config) is not None:
+        return "this model (LongRoPE) reads a prompt by the longest one beside it, so each runs alone"
+    return ""
 
 
 def start_on_vllm(

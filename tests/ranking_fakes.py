@@ -8,7 +8,7 @@ import re
 from rankllm_core.card import ListwiseCard
 from rankllm_core.template import load_template
 from rankllm_core.types import Candidate, Query, Request, Usage
-from rankllm_infer.engines import Answer
+from rankllm_infer.engines import Answer, Prompt
 from rankllm_infer.listwise import ListwisePlan, rerank_listwise
 from rankllm_infer.pool import FlowPool
 from rankllm_infer.prompts import WrittenPrompt
@@ -89,3 +89,11 @@ def rerank(engine, requests, plan, *, max_active=64):
 def docids(result):
     """The docids of a result, in order."""
     return [candidate.docid for candidate in result.candidates]
+
+
+class PlainPairWriter:
+    """Writes a pair as `query|title|text`."""
+
+    def write(self, query, *, title, text):
+        """The pair in words."""
+        return Prompt(text=f"{query}|{title}|{text}", read="head")

@@ -254,3 +254,19 @@ def test_a_shipped_template_is_pointwise_or_listwise_as_its_method_says(name):
     """The class tells the kind, so that nothing downstream needs to look at the method."""
     kind = PointwiseTemplate if load_template(name).method == "pointwise" else ListwiseTemplate
     assert isinstance(load_template(name), kind)
+
+
+def test_the_query_may_stand_behind_each_passage():
+    """It is foreign text there too, and braces in it stay."""
+    template = from_dict(SINGLE, body="[{rank}] {candidate}\nQuery: {query} [{rank}]\n")
+    (turn,) = template.render("w{h}o", ["a", "b"], labels=["1", "2"])
+    assert turn.content == "2 for w{h}o:\n[1] a\nQuery: w{h}o [1]\n[2] b\nQuery: w{h}o [2]\n"
+    assert [span.text for span in turn.spans if span.untrusted] == ["w{h}o", "a", "w{h}o", "b", "w{h}o"]
+
+
+def test_small_models_are_shown_pairs_alike():
+    """What a pointwise adapter has learnt of a passage with its query holds in a window too."""
+    pair = load_template("yes_no_short").render("q?", "a passage")
+    window = load_template("query_behind_alpha").render("q?", ["a passage"], labels=["A"])
+    assert turns(pair) == [("user", "Passage: a passage\nQuery: q?\nRelevant?")]
+    assert "\n[A] a passage\nQuery: q?\nRelevant? [A]\n" in turns(window)[0][1]

@@ -7,14 +7,14 @@ import struct
 from itertools import pairwise
 
 import pytest
-from ranking_fakes import docids, make_request, number
+from ranking_fakes import PlainPairWriter, docids, make_request, number
 
 from rankllm_core.card import PointwiseCard
 from rankllm_core.errors import ConfigError
 from rankllm_core.pairs import PairEncoder, PairLimits
 from rankllm_core.template import load_template
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, EngineError, Prompt
+from rankllm_infer.engines import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.pointwise import MessagePairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
 from rankllm_infer.pool import FlowPool
@@ -23,19 +23,11 @@ HEAD = PointwiseCard(template=load_template("rankllama"))
 YES_NO = PointwiseCard(template=load_template("yes_no"), head="yes-no", query_tokens=8, passage_tokens=16)
 
 
-class PlainWriter:
-    """Writes a pair as `query|title|text`."""
-
-    def write(self, query, *, title, text):
-        """The pair in words."""
-        return Prompt(text=f"{query}|{title}|{text}", read="head")
-
-
 def rerank(answer, requests, *, batch_size=8, reverse=False, **options):
     """The results of a pool of pointwise flows, and the engine."""
     engine = ScriptedEngine(answer, batch_size=batch_size, reverse=reverse)
     plan = PointwisePlan(card=HEAD, **options)
-    results = FlowPool(engine).run(requests, lambda request: rerank_pointwise(request, plan, PlainWriter()))
+    results = FlowPool(engine).run(requests, lambda request: rerank_pointwise(request, plan, PlainPairWriter()))
     return list(results), engine
 
 

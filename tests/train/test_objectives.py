@@ -106,6 +106,21 @@ def test_groups_of_two_steps_weigh_alike(tiny, smollm2_tokenizer):
     assert split.item() == pytest.approx(whole.item(), rel=1e-6)
 
 
+def test_the_label_has_its_say_beside_a_teacher(tiny, smollm2_tokenizer):
+    """KL + 0.3 x cross-entropy of the first of each group."""
+    data, collate = groups(smollm2_tokenizer, 2, teacher=True)
+    batch = collate([data[0], data[1]])
+    model = fresh(tiny, "sequence-classification").eval()
+    options = {"group_size": 4, "teacher_temperature": 2.0}
+    loss = {
+        (name, weight): step_loss(PointwiseObjective(name=name, label_weight=weight, **options), model, [batch]).item()
+        for name, weight in (("kl", 0.0), ("kl", 0.3), ("margin", 0.0), ("margin", 0.3), ("cross-entropy", 0.0))
+    }
+    for name in ("kl", "margin"):
+        expected = loss[name, 0.0] + 0.3 * loss["cross-entropy", 0.0]
+        assert loss[name, 0.3] == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_model_that_changes_its_logits_is_refused(smollm2_tokenizer):
     """Gemma 2 caps its logits after the head; reading the head alone would train another model."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
@@ -133,7 +148,9 @@ def test_an_adapter_cannot_be_trained_on(tiny, tmp_path):
     from rankllm_core.errors import ConfigError
 
     fresh(tiny, r=4).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(ConfigError, match="is an adapter; merge it first"):
+    with pytest.raises(
+        ConfigError, match="is an adapter; name its base, and the adapter by --start-from-adapter, or merge it"
+    ):
         load_model(ModelSection(name_or_path=str(tmp_path / "adapter")), kind="causal", lora=LoraSection(), seed=0)
 
 

@@ -17,6 +17,7 @@ from rankllm_core.template import Message, Span
 from rankllm_core.types import Candidate, Query, Request, Result
 from rankllm_infer.decoding import decodes_freely
 from rankllm_infer.engines import Engine, EngineError
+from rankllm_infer.fuse import fuse
 from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
 from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
 from rankllm_infer.pool import AnswerLog, FlowPool
@@ -78,9 +79,13 @@ class Reranker:
         yield from pool.run(requests, self._flow, on_finished=on_finished)
 
     def _flow(self, request: Request) -> Flow:
-        if isinstance(self.plan, ListwisePlan):
-            return rerank_listwise(request, self.plan, self.writer)  # type: ignore[arg-type]
-        return rerank_pointwise(request, self.plan, self.writer)  # type: ignore[arg-type]
+        plan = self.plan
+        is_listwise = isinstance(plan, ListwisePlan)
+        if is_listwise:
+            result = yield from rerank_listwise(request, plan, self.writer)  # type: ignore[arg-type]
+        else:
+            result = yield from rerank_pointwise(request, plan, self.writer)  # type: ignore[arg-type]
+        return fuse(result, request, plan.card.fuse_weight, n_ranked=plan.top_k_candidates, by_rank=is_listwise)
 
     def close(self) -> None:
         """Give back what the engine holds."""

@@ -31,6 +31,7 @@ _IN_THE_CARD = (
     "stride",
     "q_max_len",
     "p_max_len",
+    "fuse_weight",
 )
 """The card is compared by itself, with these options over it."""
 _FOUND_WHEN_LOADED = ("dtype", "device")

@@ -77,6 +77,8 @@ class RerankOptions:
     q_max_len: int | None = None
     p_max_len: int | None = None
     top_k_candidates: int | None = None
+    fuse_weight: float | None = None
+    """The first stage's share in the final order, from 0 (the model alone) to 1."""
     with_trace: bool = False
 
     def __post_init__(self) -> None:
@@ -213,6 +215,7 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
             values["template"] = _twin(card.template, str(values["identifiers"]))
         if isinstance(template, ListwiseTemplate) and values["identifiers"] is None:
             values["identifiers"] = template.identifiers
+    values["fuse_weight"] = options.fuse_weight
     return {name: value for name, value in values.items() if value is not None}
 
 

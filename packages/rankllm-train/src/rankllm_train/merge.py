@@ -9,9 +9,8 @@ from typing import Any
 
 from rankllm_core.card import CARD_NAME, Card, load_card, save_card
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_train.adapters import ADAPTER_NAME
 from rankllm_train.checkpoints import aside
-
-ADAPTER_NAME = "adapter_config.json"
 
 
 def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None, dtype: str = "float32") -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import MethodType
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_train.adapters import ADAPTER_NAME, start_from_adapter
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.recipe_sections import LoraSection, ModelSection
 
@@ -68,8 +70,11 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     name = resolved_name(section.name_or_path)
-    if (Path(name) / "adapter_config.json").exists():
-        raise ConfigError(f"{name}: is an adapter; merge it first (train merge {name} OUT) and train on the result")
+    if (Path(name) / ADAPTER_NAME).exists():
+        raise ConfigError(
+            f"{name}: is an adapter; name its base, and the adapter by --start-from-adapter, or merge it first "
+            f"(train merge {name} OUT) and train on the result"
+        )
     options = {
         "dtype": dtype,
         "attn_implementation": attention(section.attn_implementation),
@@ -115,9 +120,15 @@ def add_lora(model: Any, section: LoraSection, *, kind: str) -> Any:
         bias="none",
     )
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0][:200]}") from None
+    if section.start_from:
+        start_from_adapter(adapted, section.start_from)
+    return adapted
 
 
 def make_lean(model: Any) -> None:

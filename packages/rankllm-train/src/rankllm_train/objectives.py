@@ -135,6 +135,8 @@ class PointwiseObjective:
     group_size: int
     teacher_temperature: float = 1.0
     student_temperature: float = 1.0
+    label_weight: float = 0.0
+    """kl and margin: of the cross-entropy that is added."""
 
     def counts(self, batch: Batch) -> StepCounts:
         """Groups."""
@@ -152,6 +154,10 @@ class PointwiseObjective:
     def _mean(self, scores_BG: Tensor, batch: Batch) -> Tensor:
         if self.name == "cross-entropy":
             return pointwise_cross_entropy(scores_BG)
+        taught = self._taught(scores_BG, batch)
+        return taught + self.label_weight * pointwise_cross_entropy(scores_BG) if self.label_weight else taught
+
+    def _taught(self, scores_BG: Tensor, batch: Batch) -> Tensor:
         if self.name == "margin":
             return margin_mse(scores_BG, batch["teacher_scores"])
         return distillation_kl(

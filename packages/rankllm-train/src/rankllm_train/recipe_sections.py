@@ -117,6 +117,8 @@ class ObjectiveSection:
     """KL: what the teacher's scores are divided by."""
     student_temperature: float = 1.0
     """KL: what the model's scores are divided by."""
+    label_weight: float = 0.0
+    """KL and margin: the labelled positive's cross-entropy, times this, is added: a teacher may err."""
 
     def __post_init__(self) -> None:
         one_of(self.ranking_loss, RANKING_LOSSES, where="objective.ranking_loss")
@@ -125,6 +127,8 @@ class ObjectiveSection:
         for name in ("teacher_temperature", "student_temperature"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"objective.{name}: expected a number above 0, found {getattr(self, name)}")
+        if self.label_weight < 0:
+            raise ConfigError(f"objective.label_weight: expected 0 or more, found {self.label_weight}")
 
     @property
     def weight(self) -> float:
@@ -150,6 +154,9 @@ class LoraSection:
     """Dropout on what goes into the adapters."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "down_proj", "up_proj", "gate_proj")
     """Names of the layers that get adapters; `all-linear` alone for every one (RankLLaMA's six, tevatron v1)."""
+    start_from: str = ""
+    """Folder of a trained adapter of the same base, rank and layers to go on from; empty: new ones. Its optimizer is
+    not kept, nor its prompt: a pointwise adapter may begin a listwise one."""
 
     def __post_init__(self) -> None:
         _at_least(1, data=self, names=("r", "alpha"), section="lora")
@@ -157,6 +164,8 @@ class LoraSection:
             raise ConfigError(f"lora.dropout: expected a number from 0 to below 1, found {self.dropout}")
         if not self.target_modules:
             raise ConfigError("lora.target_modules: expected at least one layer name, found none")
+        if self.start_from and not self.enabled:
+            raise ConfigError("lora.start_from: has no effect without lora.enabled (--lora)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,12 +39,15 @@ class ListwiseCard:
     max_passage_words: int = 300
     window_size: int = 20
     stride: int = 10
+    fuse_weight: float = 0.0
+    """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
 
     def __post_init__(self) -> None:
         one_of(self.identifiers, ("numeric", "alpha"), where="card: identifiers")
         one_of(self.answer, ("permutation", "first-token"), where="card: answer")
         one_of(self.bos, BOS_RULES, where="card: bos")
         _positive(self, "context_tokens", "max_passage_words")
+        _share(self.fuse_weight)
         if not 0 < self.stride <= self.window_size:
             raise ConfigError(
                 f"window: need 0 < stride <= size, got stride={self.stride}, size={self.window_size}; "
@@ -71,6 +74,7 @@ class ListwiseCard:
             "context_tokens": self.context_tokens,
             "max_passage_words": self.max_passage_words,
             "window": {"size": self.window_size, "stride": self.stride},
+            **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
         }
 
 
@@ -86,11 +90,14 @@ class PointwiseCard:
     append_eos: bool = False
     query_tokens: int = 32
     passage_tokens: int = 164
+    fuse_weight: float = 0.0
+    """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
 
     def __post_init__(self) -> None:
         one_of(self.head, ("sequence-classification", "yes-no"), where="card: head")
         one_of(self.bos, BOS_RULES, where="card: bos")
         _positive(self, "query_tokens", "passage_tokens")
+        _share(self.fuse_weight)
         if (self.head == "yes-no") != (self.template.layout == "yes-no"):
             raise ConfigError(
                 f"card: head {self.head!r} does not go with template {self.template.name!r} "
@@ -112,6 +119,7 @@ class PointwiseCard:
             "append_eos": self.append_eos,
             "query_tokens": self.query_tokens,
             "passage_tokens": self.passage_tokens,
+            **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
         }
 
 
@@ -174,7 +182,13 @@ def _card(values: dict[str, object], where: str) -> Card:
     return owner(template=template, **checked)  # type: ignore[arg-type]
 
 
-_FIELD_TYPES: dict[str, type] = {"str": str, "str | None": str, "int": int, "bool": bool}
+_FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "str | None": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+}
 
 
 def _template(value: object, *, where: str) -> Template:
@@ -189,3 +203,8 @@ def _positive(card: object, *names: str) -> None:
     for name in names:
         if getattr(card, name) < 1:
             raise ConfigError(f"card: {name}: expected a positive number, found {getattr(card, name)}")
+
+
+def _share(value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"card: fuse_weight: expected a number from 0 to 1, found {value}")

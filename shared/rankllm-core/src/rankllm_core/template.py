@@ -63,7 +63,7 @@ class ListwiseTemplate:
 
     def __post_init__(self) -> None:
         where = f"template {self.name}"
-        _need_fields(self.body, {"rank", "candidate"}, optional={"score"}, where=f"{where}: body")
+        _need_fields(self.body, {"rank", "candidate"}, optional={"score", "query"}, where=f"{where}: body")
         for part in ("prefix", "suffix", "prefix_assistant"):
             _need_fields(getattr(self, part), set(), optional={"query", "num", "psg_ids"}, where=f"{where}: {part}")
         _need_fields(self.body_assistant, set(), optional={"rank"}, where=f"{where}: body_assistant")
@@ -106,7 +106,7 @@ class ListwiseTemplate:
         for position, (passage, label) in enumerate(zip(passages, labels, strict=True)):
             score = f"{scores[position]:.3f}" if scores else ""
             shown: dict[str, str | Span] = {"rank": label, "candidate": Span(passage, untrusted=True), "score": score}
-            bodies.append(_fill(self.body, shown))
+            bodies.append(_fill(self.body, shared | shown))
         opening = (Message("system", (Span(system),)),) if system else ()
         prefix, suffix = _fill(self.prefix, shared), _fill(self.suffix, shared)
         if self.method == "singleturn_listwise":

@@ -191,6 +191,11 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
             click.option("--q-max-len", type=click.IntRange(1), help="Pointwise: tokens of the query." + said),
             click.option("--p-max-len", type=click.IntRange(1), help="Pointwise: tokens of the passage." + said),
             click.option(
+                "--fuse-weight",
+                type=click.FloatRange(0, 1),
+                help="The first stage's share in the order: 0 the model alone, 1 the first stage alone." + said,
+            ),
+            click.option(
                 "--free-decoding",
                 is_flag=True,
                 help="Let the model write what it likes; by default --engine transformers allows only permutations.",

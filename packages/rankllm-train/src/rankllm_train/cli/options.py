@@ -68,6 +68,7 @@ COMMON = (
     _option("--lora-alpha", "lora.alpha", int, "Adapters are scaled by alpha / r."),
     _option("--lora-dropout", "lora.dropout", float, "Dropout on what goes into the adapters."),
     _option("--lora-target-modules", "lora.target_modules", str, "Names with commas between, or all-linear."),
+    _option("--start-from-adapter", "lora.start_from", str, "A trained adapter's folder, in place of a new one."),
     _option("--output-dir", "checkpoint.output_dir", str, "Folder of the trained model."),
     _option("--checkpointing-steps --save-steps", "checkpoint.every", str, "epoch, none, or a number of steps."),
     _option("--save-total-limit", "checkpoint.keep", int, "Checkpoints to keep; 0: all."),
@@ -88,6 +89,7 @@ LISTWISE = (
 )
 POINTWISE = (
     _option("--objective", "objective.name", click.Choice(OBJECTIVES["pointwise"]), "kl and margin need a teacher."),
+    _option("--label-weight", "objective.label_weight", float, "Cross-entropy added to kl and margin."),
     _option("--train-n-passages --train-group-size", "data.group_size", int, "Passages in a group."),
     _option("--q-max-len", "prompt.query_tokens", int, "Tokens of the query part."),
     _option("--p-max-len", "prompt.passage_tokens", int, "Tokens of the passage part."),
@@ -193,7 +195,7 @@ def _overrides(given: Mapping[str, Any]) -> dict[str, object]:
 
 def _refuse_idle(recipe: Recipe, given: Mapping[str, Any]) -> None:
     """Raise ConfigError for options that would change nothing."""
-    for option in (*COMMON, *LISTWISE):
+    for option in (*COMMON, *LISTWISE, *POINTWISE):
         if given.get(key_of(option.path)) in (None, False):
             continue
         section = option.path.partition(".")[0]
@@ -206,3 +208,5 @@ def _refuse_idle(recipe: Recipe, given: Mapping[str, Any]) -> None:
             raise ConfigError(f"{option.names[0]}: has no effect with --objective generation; use ranking or combined")
         if option.path == "objective.ranking_weight" and recipe.objective_name != "combined":
             raise ConfigError(f"{option.names[0]}: has no effect without --objective combined")
+        if option.path == "objective.label_weight" and recipe.objective_name == "cross-entropy":
+            raise ConfigError(f"{option.names[0]}: has no effect with --objective cross-entropy; use kl or margin")

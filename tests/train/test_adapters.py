@@ -1,0 +1,82 @@
+"""Training goes on from a trained adapter, or says why it cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training_fakes import save_tiny  # noqa: E402
+
+from rankllm_core.errors import ConfigError  # noqa: E402
+from rankllm_train.models import load_model  # noqa: E402
+from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
+
+LORA = {"enabled": True, "r": 4, "alpha": 8, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, smollm2_tokenizer):
+    return save_tiny(tmp_path_factory.mktemp("tiny"), smollm2_tokenizer)
+
+
+def load(base, *, kind="causal", **lora):
+    section = ModelSection(name_or_path=str(base), precision="fp32")
+    return load_model(section, kind=kind, lora=LoraSection(**{**LORA, **lora}), seed=1)
+
+
+@pytest.fixture(scope="module", params=["causal", "sequence-classification"])
+def trained(request, tiny, tmp_path_factory):
+    """An adapter whose weights are no longer those it began with: its folder, its kind and its weights."""
+    folder = tmp_path_factory.mktemp("adapter")
+    model = load(tiny, kind=request.param)
+    with torch.no_grad():
+        for number, weight in enumerate(trainable(model).values()):
+            weight.fill_(0.01 * (number + 1))
+    model.save_pretrained(folder)
+    return folder, request.param, {name: weight.detach().clone() for name, weight in trainable(model).items()}
+
+
+def trainable(model):
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def test_its_weights_are_those_of_the_adapter(tiny, trained):
+    """All of them, a score layer included, and they are trained further."""
+    folder, kind, weights = trained
+    again = trainable(load(tiny, kind=kind, start_from=str(folder)))
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+    assert not all(torch.equal(a, weights[name]) for name, a in trainable(load(tiny, kind=kind)).items())
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"r": 2}, r"has r 4, the recipe 2; set lora\.r"),
+        ({"alpha": 16}, r"has alpha 8, the recipe 16; set lora\.alpha"),
+        ({"target_modules": ("q_proj",)}, r"adapts other layers than the recipe.*set lora\.target_modules"),
+        ({"target_modules": ("all-linear",)}, r"adapts other layers than the recipe.*set lora\.target_modules"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_refused(tiny, trained, lora, message):
+    """It says what differs."""
+    folder, kind, _ = trained
+    with pytest.raises(ConfigError, match=message):
+        load(tiny, kind=kind, start_from=str(folder), **lora)
+
+
+def test_an_adapter_of_another_base_is_refused(trained, tmp_path, smollm2_tokenizer):
+    """By the shapes of its weights, where no card names the base."""
+    folder, kind, _ = trained
+    wider = save_tiny(tmp_path / "wider", smollm2_tokenizer, hidden=64)
+    with pytest.raises(ConfigError, match="was trained on another base"):
+        load(wider, kind=kind, start_from=str(folder))
+
+
+def test_a_folder_without_an_adapter_is_named(tiny, tmp_path):
+    """So is an option without effect."""
+    with pytest.raises(ConfigError, match=r"no adapter there \(adapter_config\.json is missing\)"):
+        load(tiny, start_from=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"lora\.start_from: has no effect without lora\.enabled"):
+        LoraSection(start_from=str(tmp_path))

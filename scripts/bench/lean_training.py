@@ -1,8 +1,10 @@
 """What computing logits only where a loss reads them saves: our forward pass against transformers' own, in one run.
 
 Dense is the usual way: `model(input_ids, labels=...)` makes logits at all positions, raises them to float32 and takes
-the cross-entropy over all positions; the ranking loss reads its row of them. Both ways run forward and backward on the
-same weights and the same record, whose length is nearest to the number of tokens asked for.
+the cross-entropy over all positions; the ranking loss reads its row of them. Ranking alone is measured against two
+dense ways: one reads log-probabilities, taken in float32 at all positions as the cross-entropy takes them, the other
+logits. The losses are the same, since RankNet sees differences. Lean and dense run forward and backward on the same
+weights and the same record, whose length is nearest to the number of tokens asked for.
 
 Speed: CPU seconds of the process, the two ways in turns, medians, after one round to warm up. Memory: the highest
 resident size of a fresh process during one forward and backward pass, less its size before it, when the model was
@@ -53,6 +55,13 @@ class Case(NamedTuple):
     tokens: int
     gradient_checkpointing: bool
     threads: int
+    cross_entropy: bool = True
+    """Whether the dense way of ranking alone takes log-probabilities, at all positions in float32, or logits."""
+
+    @property
+    def name(self) -> str:
+        """The objective, and what is unusual about the dense way."""
+        return self.objective if self.cross_entropy else f"{self.objective}, dense logits only"
 
 
 class Subject:
@@ -66,6 +75,7 @@ class Subject:
         pin_threads(case.threads)
         section = ModelSection(name_or_path=case.model_path, precision=case.dtype)
         self.is_bf16 = case.dtype == "bf16"
+        self.cross_entropy = case.cross_entropy
         self.objective = ListwiseObjective(name=case.objective, weighted=True, weight=10.0)
         self.model = load_model(section, kind="causal", lora=LoraSection(), seed=0).train()
         if case.gradient_checkpointing:
@@ -103,7 +113,10 @@ class Subject:
         out = own_forward(self.model, input_ids=batch["input_ids"], labels=labels_BT, use_cache=False)
         if self.objective.name == "generation":
             return out.loss
-        rows_BV = out.logits[torch.arange(len(out.logits)), batch["read_positions"]].float()
+        logits_BTV = out.logits
+        if self.cross_entropy and labels_BT is None:
+            logits_BTV = logits_BTV.float().log_softmax(dim=-1)
+        rows_BV = logits_BTV[torch.arange(len(logits_BTV)), batch["read_positions"]].float()
         list_loss = ranknet(rows_BV.gather(1, batch["read_ids"]), batch["ranks"], discount=True)
         return list_loss if labels_BT is None else out.loss + self.objective.weight * list_loss
 
@@ -182,7 +195,7 @@ def table_row(case: Case, *, repeats: int) -> str:
     n_tokens = subject.batch["input_ids"].numel()
     speed = {way: n_tokens / median(seconds[way]) for way in WAYS}
     return (
-        f"| {case.objective} | {case.dtype} | {n_tokens:,} | {subject.n_logits} "
+        f"| {case.name} | {case.dtype} | {n_tokens:,} | {subject.n_logits} "
         f"| {speed['dense']:.0f} | {speed['lean']:.0f} | {speed['lean'] / speed['dense']:.2f} "
         f"| {memory['dense'] / GIB:.2f} | {memory['lean'] / GIB:.2f} | {memory['lean'] / memory['dense']:.2f} "
         f"| {losses['lean']:.4f} | {abs(losses['lean'] - losses['dense']):.1e} | {furthest / largest:.1e} |"
@@ -225,6 +238,8 @@ def main(
         for objective in objectives:
             case = Case(model_path, data, objective, dtype, tokens, gradient_checkpointing, threads)
             print(table_row(case, repeats=repeats), flush=True)
+            if objective == "ranking":
+                print(table_row(case._replace(cross_entropy=False), repeats=repeats), flush=True)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,18 @@ def test_a_card_is_plain_yaml_with_the_whole_template(tmp_path):
     assert template["body"] == "[{rank}] {candidate}\n"
 
 
+@pytest.mark.parametrize("weight", [0.25, 1])
+def test_a_card_says_how_much_the_first_stage_counts(tmp_path, weight):
+    """Where it does: a card without the key is one of the model alone."""
+    for card in (
+        ListwiseCard(template=load_template("rank_zephyr")),
+        PointwiseCard(template=load_template("rankllama")),
+    ):
+        assert "fuse_weight" not in card.to_dict()
+        save_card(replace(card, fuse_weight=weight), tmp_path)
+        assert load_card(tmp_path).fuse_weight == weight
+
+
 def test_a_folder_without_a_card_has_none(tmp_path):
     """A missing card is not an error: published models carry none."""
     assert load_card(tmp_path) is None
@@ -115,6 +127,8 @@ def test_what_a_card_leaves_out_has_the_papers_values():
         ({"context_tokens": True}, "c: context_tokens: expected int, found bool True"),
         ({"context_tokens": 0}, "c: .*context_tokens: expected a positive number, found 0"),
         ({"max_passage_words": -1}, "c: .*max_passage_words: expected a positive number, found -1"),
+        ({"fuse_weight": "0.3"}, "c: fuse_weight: expected int or float, found str '0.3'"),
+        ({"fuse_weight": 1.5}, "c: .*fuse_weight: expected a number from 0 to 1, found 1.5"),
         ({"identifiers": "roman"}, "c: .*identifiers: expected one of numeric, alpha; found 'roman'"),
         ({"answer": "logits"}, "c: .*answer: expected one of permutation, first-token; found 'logits'"),
         ({"bos": "triple"}, "c: .*bos: expected one of single, double; found 'triple'"),

@@ -269,4 +269,4 @@ def test_small_models_are_shown_pairs_alike():
     pair = load_template("yes_no_short").render("q?", "a passage")
     window = load_template("query_behind_alpha").render("q?", ["a passage"], labels=["A"])
     assert turns(pair) == [("user", "Passage: a passage\nQuery: q?\nRelevant?")]
-    assert "\n[A] a passage\nQuery: q?\nRelevant? [A]\n" in turns(window)[0][1]
+    assert "\n[A] a passage\nQuery: q?\nRelevant?\n [A]\n" in turns(window)[0][1]

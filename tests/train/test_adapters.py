@@ -50,13 +50,24 @@ def test_its_weights_are_those_of_the_adapter(tiny, trained):
     assert not all(torch.equal(a, weights[name]) for name, a in trainable(load(tiny, kind=kind)).items())
 
 
+def test_layers_that_it_does_not_have_begin_idle(tiny, trained):
+    """The keys are adapted too; B is zero, so that the model is the adapter's."""
+    folder, kind, weights = trained
+    targets = (*LoraSection().target_modules, "k_proj")
+    wider = trainable(load(tiny, kind=kind, start_from=str(folder), target_modules=targets))
+    assert all(torch.equal(wider[name], weights[name]) for name in weights)
+    added = {name: weight for name, weight in wider.items() if name not in weights}
+    assert len(added) == 4  # A and B of two layers
+    assert all("k_proj" in name for name in added)
+    assert all(not weight.any() for name, weight in added.items() if "lora_B" in name)
+
+
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
         ({"r": 2}, r"has r 4, the recipe 2; set lora\.r"),
         ({"alpha": 16}, r"has alpha 8, the recipe 16; set lora\.alpha"),
-        ({"target_modules": ("q_proj",)}, r"adapts other layers than the recipe.*set lora\.target_modules"),
-        ({"target_modules": ("all-linear",)}, r"adapts other layers than the recipe.*set lora\.target_modules"),
+        ({"target_modules": ("q_proj",)}, r"adapts layers that the recipe does not.*set lora\.target_modules"),
     ],
 )
 def test_an_adapter_of_another_shape_is_refused(tiny, trained, lora, message):

@@ -155,7 +155,7 @@ class LoraSection:
     target_modules: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "down_proj", "up_proj", "gate_proj")
     """Names of the layers that get adapters; `all-linear` alone for every one (RankLLaMA's six, tevatron v1)."""
     start_from: str = ""
-    """Folder of a trained adapter of the same base, rank and layers to go on from; empty: new ones. Its optimizer is
+    """Folder of a trained adapter of the same base and rank to go on from; empty: new ones. Its optimizer is
     not kept, nor its prompt: a pointwise adapter may begin a listwise one."""
 
     def __post_init__(self) -> None:

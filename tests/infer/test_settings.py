@@ -117,6 +117,8 @@ def test_the_checkpoints_own_card_comes_before_the_shipped_one(tmp_path):
             {"identifiers": "numeric", "template": load_template("rank_zephyr")},
             ["--no-use-alpha", "numeric", "alpha"],
         ),
+        (FIRST, {"fuse_weight": 0.5}, {"fuse_weight": 0.5}, ["--fuse-weight", "0.5", "0.0"]),
+        (replace(SCORED, fuse_weight=0.3), {"fuse_weight": 0.0}, {"fuse_weight": 0.0}, ["--fuse-weight", "0.0", "0.3"]),
         (SCORED, {"q_max_len": 20}, {"query_tokens": 20}, ["--q-max-len", "20", "16"]),
         (SCORED, {"p_max_len": 20}, {"passage_tokens": 20}, ["--p-max-len", "20", "100"]),
         (

@@ -106,6 +106,7 @@ def test_options_mean_what_they_say(resolved, arguments, path, value):
         (["--recipe", "rank-zefyr"], "rank-zefyr: no such recipe, neither a file nor a shipped one; did you mean"),
         (["--recipe", "rankllama"], "is for `train pointwise`, not `train listwise`"),
         (["--lora-r", "8"], "--lora-r: has no effect without --lora"),
+        (["--start-from-adapter", "a"], "lora.start_from: has no effect without lora.enabled (--lora)"),
         (["--ranking-loss", "lambda"], "--ranking-loss: has no effect with --objective generation"),
         (["--bf16", "--fp16"], "give one of them"),
         (["--recipe", "rank-zephyr", "--output-dir", ""], "--output-dir: missing"),
@@ -117,6 +118,12 @@ def test_a_wrong_command_is_one_line(arguments, message):
         run(*arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_label_has_no_weight_beside_itself():
+    """--label-weight is for teachers."""
+    with pytest.raises(RankLLMError, match="--label-weight: has no effect with --objective cross-entropy; use kl or"):
+        run("pointwise", "--recipe", "rankllama", "--label-weight", "0.3")
 
 
 def test_recipes_are_listed_and_printed():

@@ -120,9 +120,7 @@ def add_lora(model: Any, section: LoraSection, *, kind: str) -> Any:
         bias="none",
     )
     try:
-        with warnings.catch_warnings():
-            # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        with quiet():
             adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0][:200]}") from None
@@ -265,7 +263,10 @@ def quiet() -> Iterator[None]:
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from ranking_fakes import PlainPairWriter, docids
+from ranking_fakes import PlainPairWriter, WordWriter, docids, make_plan
 
 from rankllm_core.card import ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
@@ -78,11 +78,18 @@ def test_what_was_not_ranked_stays_behind(by_rank):
     assert all(a.score > b.score for a, b in pairwise(fused.candidates))
 
 
-def test_equal_scores_say_nothing_and_ties_are_the_models():
-    """With a first stage of equal scores the model's order stands."""
+def test_without_first_stage_scores_its_order_counts():
+    """a 1, b 2/3, c 1/3, d 0 against d 1, b .75, a .5, c 0: equal parts give a .75, b .708, d .5, c .167."""
+    flat = request_of(a=0.0, b=0.0, c=0.0, d=0.0)
+    assert "".join(docids(fuse(RESULT, flat, 0.5, n_ranked=None, by_rank=False))) == "abdc"
+    assert "".join(docids(fuse(RESULT, flat, 1.0, n_ranked=None, by_rank=False))) == "abcd"
+
+
+def test_ties_are_in_the_models_order():
+    """Equal model scores say nothing: all are 0."""
     assert unit_scaled([2.0, 2.0]) == [0.0, 0.0]
-    flat = request_of(a=1.0, b=1.0, c=1.0, d=1.0)
-    assert "".join(docids(fuse(RESULT, flat, 0.9, n_ranked=None, by_rank=False))) == "dbac"
+    tied = request_of(a=1.0, b=1.0, c=0.0, d=1.0)
+    assert "".join(docids(fuse(RESULT, tied, 1.0, n_ranked=None, by_rank=False))) == "dbac"
 
 
 def test_one_candidate_has_nobody_to_change_with():
@@ -101,6 +108,14 @@ def test_a_reranker_fuses_by_its_card():
         reranker = Reranker(engine, PointwisePlan(card=card), PlainPairWriter())
         (result,) = reranker.rerank([REQUEST])
         assert "".join(docids(result)) == expected
+
+
+def test_a_listwise_reranker_fuses_its_order():
+    """The model turns the four round; half of each is a .5, b .567, c .633 and d .5, which the model puts before a."""
+    card = {"window_size": 4, "stride": 2, "fuse_weight": 0.5}
+    engine = ScriptedEngine(lambda prompt: Answer(text="[4] > [3] > [2] > [1]"))
+    (result,) = Reranker(engine, make_plan(card=card), WordWriter()).rerank([REQUEST])
+    assert "".join(docids(result)) == "cbda"
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.5, float("nan")])

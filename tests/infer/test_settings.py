@@ -117,7 +117,6 @@ def test_the_checkpoints_own_card_comes_before_the_shipped_one(tmp_path):
             {"identifiers": "numeric", "template": load_template("rank_zephyr")},
             ["--no-use-alpha", "numeric", "alpha"],
         ),
-        (FIRST, {"fuse_weight": 0.5}, {"fuse_weight": 0.5}, ["--fuse-weight", "0.5", "0.0"]),
         (replace(SCORED, fuse_weight=0.3), {"fuse_weight": 0.0}, {"fuse_weight": 0.0}, ["--fuse-weight", "0.0", "0.3"]),
         (SCORED, {"q_max_len": 20}, {"query_tokens": 20}, ["--q-max-len", "20", "16"]),
         (SCORED, {"p_max_len": 20}, {"passage_tokens": 20}, ["--p-max-len", "20", "100"]),
@@ -301,3 +300,12 @@ def test_first_needs_an_answer_that_begins_with_an_identifier(tmp_path, template
     """FIRST reads the token after `[`; these prompts ask for something else there."""
     with pytest.raises(ConfigError, match="do not begin with an identifier"):
         resolve(str(tmp_path), folder=tmp_path, template=template, use_logits=True)
+
+
+def test_fusing_contradicts_no_card_that_is_silent_about_it(tmp_path):
+    """It is what the option is for; a share is from 0 to 1."""
+    save_card(FIRST, tmp_path)
+    resolved = resolve(str(tmp_path), folder=tmp_path, fuse_weight=0.5)
+    assert (resolved.card, resolved.warnings) == (replace(FIRST, fuse_weight=0.5), ())
+    with pytest.raises(ConfigError, match=r"--fuse-weight: expected a number from 0 to 1, found 2\.0"):
+        resolve(str(tmp_path), folder=tmp_path, fuse_weight=2.0)

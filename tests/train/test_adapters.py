@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from tiny_models import change_json  # noqa: E402
 from training_fakes import save_tiny  # noqa: E402
 
 from rankllm_core.errors import ConfigError  # noqa: E402
+from rankllm_train.adapters import _model_name  # noqa: E402
 from rankllm_train.models import load_model  # noqa: E402
 from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
 
@@ -65,8 +69,8 @@ def test_layers_that_it_does_not_have_begin_idle(tiny, trained):
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
-        ({"r": 2}, r"has r 4, the recipe 2; set lora\.r"),
-        ({"alpha": 16}, r"has alpha 8, the recipe 16; set lora\.alpha"),
+        ({"r": 2}, r"has lora\.r 4, the recipe 2; set lora\.r"),
+        ({"alpha": 16}, r"has lora\.alpha 8, the recipe 16; set lora\.alpha"),
         ({"target_modules": ("q_proj",)}, r"adapts layers that the recipe does not.*set lora\.target_modules"),
     ],
 )
@@ -78,8 +82,10 @@ def test_an_adapter_of_another_shape_is_refused(tiny, trained, lora, message):
 
 
 def test_an_adapter_of_another_base_is_refused(trained, tmp_path, smollm2_tokenizer):
-    """By the shapes of its weights, where no card names the base."""
-    folder, kind, _ = trained
+    """By the shapes of its weights, where nothing names the base."""
+    _, kind, _ = trained
+    folder = shutil.copytree(trained[0], tmp_path / "adapter")
+    change_json(folder / "adapter_config.json", base_model_name_or_path=None)
     wider = save_tiny(tmp_path / "wider", smollm2_tokenizer, hidden=64)
     with pytest.raises(ConfigError, match="was trained on another base"):
         load(wider, kind=kind, start_from=str(folder))
@@ -91,3 +97,60 @@ def test_a_folder_without_an_adapter_is_named(tiny, tmp_path):
         load(tiny, start_from=str(tmp_path))
     with pytest.raises(ConfigError, match=r"lora\.start_from: has no effect without lora\.enabled"):
         LoraSection(start_from=str(tmp_path))
+
+
+def test_a_yes_no_adapter_begins_one_with_a_score_layer(tiny, tmp_path):
+    """Its layers are kept, the score layer is new; the other way round the score layer is left out."""
+    for ours, theirs in (("sequence-classification", "causal"), ("causal", "sequence-classification")):
+        folder = tmp_path / theirs
+        begun = load(tiny, kind=theirs)
+        with torch.no_grad():
+            for weight in trainable(begun).values():
+                weight.fill_(0.25)
+        begun.save_pretrained(folder)
+        fresh = trainable(load(tiny, kind=ours))
+        again = trainable(load(tiny, kind=ours, start_from=str(folder)))
+        assert all((weight == 0.25).all() for name, weight in again.items() if "lora_" in name)
+        assert all(torch.equal(weight, fresh[name]) for name, weight in again.items() if ".score." in name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("adapter_config.json", "{", r"adapter_config\.json is not JSON"),
+        ("adapter_config.json", '{"peft_type": "IA3"}', "peft_type: expected LORA, found 'IA3'"),
+        ("adapter_config.json", None, "no adapter there"),
+        ("adapter_model.safetensors", None, r"no weights there \(adapter_model\.safetensors is missing\)"),
+        ("adapter_model.safetensors", "torn", "its weights cannot be read"),
+    ],
+)
+def test_a_damaged_adapter_is_named(tiny, tmp_path, name, content, message):
+    """In one line that says what is wrong with it."""
+    load(tiny).save_pretrained(tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(tiny, start_from=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("use_rslora", True, "has use_rslora True, which recipes do not have"),
+        ("alpha_pattern", {"q_proj": 1}, "has alpha_pattern"),
+        ("base_model_name_or_path", "/models/another", "was trained on /models/another, the recipe says"),
+    ],
+)
+def test_an_adapter_of_another_scale_or_base_is_refused(tiny, tmp_path, key, value, message):
+    """By what its configuration says."""
+    load(tiny).save_pretrained(tmp_path)
+    change_json(tmp_path / "adapter_config.json", **{key: value})
+    with pytest.raises(ConfigError, match=message):
+        load(tiny, start_from=str(tmp_path))
+
+
+def test_a_snapshot_of_the_hub_has_its_models_name():
+    """An adapter that names the model by its hub name goes with it."""
+    assert _model_name("/cache/models--owner--tiny/snapshots/0123abc") == _model_name("owner/tiny") == "tiny"

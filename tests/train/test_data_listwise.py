@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -12,6 +14,7 @@ from rankllm_core.chat import ChatEncoder  # noqa: E402
 from rankllm_core.errors import ConfigError, ContractError, DataError, RankLLMError  # noqa: E402
 from rankllm_core.template import load_template  # noqa: E402
 from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, ListwiseItem, encode_listwise  # noqa: E402
+from rankllm_train.preparation.prompts import RecordWriter  # noqa: E402
 from rankllm_train.prompt_match import how_it_differs, matching_template  # noqa: E402
 from rankllm_train.records import parse_listwise  # noqa: E402
 
@@ -192,3 +195,17 @@ def test_items_know_their_place(smollm2_tokenizer):
     data = encoded([record(0), record(1)], smollm2_tokenizer)
     assert isinstance(data[1], ListwiseItem)
     assert data.name(1) == "d.jsonl:2: record 'r1'"
+
+
+def test_a_templates_own_way_with_a_passage_is_known():
+    """Records of a template with the query behind or before each passage are its own; those of another are not."""
+    behind = load_template("query_behind_alpha")
+    before = replace(behind, prefix="{num} for {query}\n", body="Query: {query}\n[{rank}] {candidate}\n", suffix="Go.")
+    for template in (behind, before):
+        writer = RecordWriter(template=template, identifiers="alpha")
+        docs, docids = [{"text": "a"}, {"text": "b"}], ("1", "2")
+        made = writer.record("q", docs, docids=docids, best_first=(1, 0), record_id="r")
+        assert how_it_differs(parse_listwise(made, path="d", line=1), template) is None
+    other = replace(before, body="[{rank}] {candidate}\n")
+    found = how_it_differs(parse_listwise(made, path="d", line=1), other)
+    assert found == "its first passage is not written as the template writes one"

@@ -428,3 +428,14 @@ def test_records_of_real_data_pass_the_check(tmp_path, kind):
     assert tally.made["queries in them"] == 100
     assert tally.read["queries"] == 100 + tally.n_left_out("queries") == 1355
     assert max(report.n_by_length) == 20
+
+
+def test_a_template_with_words_behind_the_passage_is_refused(tmp_path):
+    """They could not be told from it in a record."""
+    template = tmp_path / "behind.yaml"
+    template.write_text(
+        'method: singleturn_listwise\nprefix: "{num} for {query}:\\n"\nbody: "[{rank}] {candidate} (for {query})\\n"\n',
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigError, match="has words behind the passage in its line"):
+        record_writer(str(template), None, max_passage_words=300, max_size=20)

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training_fakes import listwise_record, pointwise_record, save_tiny  # noqa: E402
+from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_core.errors import ContractError  # noqa: E402
 from rankllm_core.pairs import PairEncoder, PairLimits  # noqa: E402
@@ -119,6 +119,20 @@ def test_the_label_has_its_say_beside_a_teacher(tiny, smollm2_tokenizer):
     for name in ("kl", "margin"):
         expected = loss[name, 0.0] + 0.3 * loss["cross-entropy", 0.0]
         assert loss[name, 0.3] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["kl", "margin"])
+def test_a_recipes_objective_is_the_one_that_is_used(tiny, smollm2_tokenizer, tmp_path, name):
+    """Every value of the section reaches it."""
+    from rankllm_train.api import prepare
+    from rankllm_train.recipe import Recipe
+
+    write_records(tmp_path / "data.jsonl", [pointwise_record(i, teacher=True) for i in range(2)])
+    values = {"name": name, "label_weight": 0.3, "teacher_temperature": 0.5, "student_temperature": 2.0}
+    changes = {f"objective.{key}": value for key, value in values.items()}
+    changes |= {"model.name_or_path": tiny, "data.train": str(tmp_path / "data.jsonl"), "data.group_size": 4}
+    objective = prepare(Recipe(method="pointwise").changed(changes), smollm2_tokenizer).objective
+    assert objective == PointwiseObjective(group_size=4, **values)
 
 
 def test_a_model_that_changes_its_logits_is_refused(smollm2_tokenizer):

@@ -14,7 +14,7 @@ from rankllm_core.identifiers import identifiers
 from rankllm_core.template import load_template
 from rankllm_core.text import defuse_identifiers
 from rankllm_train.rankings import identifier_kind, passage_identifiers, ranking_of, target_ranks, with_identifiers
-from rankllm_train.records import ListwiseRecord
+from rankllm_train.records import ListwiseRecord, parse_listwise
 
 TEMPLATES = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
 
@@ -236,3 +236,24 @@ def test_a_bad_record_is_not_converted():
     """The same error as when its ranks are asked for."""
     with pytest.raises(DataError, match=r"missing \[2\]"):
         with_identifiers(record(listed("[1] a", "[2] b"), "[1]"), "alpha")
+
+
+def test_identifiers_that_stand_behind_their_passages_too_are_not_converted():
+    """Half of them would keep their old names."""
+    record = parse_listwise(
+        {
+            "id": "r",
+            "conversations": [
+                {
+                    "from": "human",
+                    "value": "Rank.\n[A] a\nQuery: q\n [A]\n[B] b\nQuery: q\n [B]\nSuch as, e.g., [B] > [A].",
+                },
+                {"from": "gpt", "value": "[B] > [A]"},
+            ],
+        },
+        path="d",
+        line=1,
+    )
+    assert target_ranks(record) == (2, 1)
+    with pytest.raises(DataError, match="stands behind it once more, which conversion would not change"):
+        with_identifiers(record, "numeric")

@@ -1,6 +1,6 @@
 """Let the first stage have a say: a convex combination of its scores and the model's (arXiv:2210.11934, section 3).
 
-A first stage that is right where a small model is not keeps what it knows. Only candidates that the model has ranked
+A first stage that is right where a small model is not keeps what it knows. Only candidates that were to be reranked
 change places; those behind them stay where they are.
 """
 
@@ -10,23 +10,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rankllm_core.scores import decreasing_scores
-from rankllm_core.types import Request, Result
+from rankllm_core.types import Candidate, Request, Result
 
 
 def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | None, by_rank: bool) -> Result:
     """The result with its first `n_ranked` candidates (None: all) in the order of their fused scores.
 
     A fused score is weight x first-stage score + (1 - weight) x the model's, both from 0 to 1 over these candidates:
-    (score - least) / (greatest - least), or all 0 where they are equal. by_rank: the model gave an order and no
-    scores that can be compared over its windows; the best counts 1, the last 0. Ties are in the model's order.
+    (score - least) / (greatest - least). Where the first stage has one score for all, its order counts, evenly from 1
+    to 0. by_rank: the model's does too, since it gave an order and no scores that can be compared over its windows.
+    Ties are in the model's order.
     """
     n = len(result.candidates) if n_ranked is None else min(n_ranked, len(result.candidates))
     if not weight or n < 2:
         return result
     head, rest = result.candidates[:n], result.candidates[n:]
-    first_stage = {candidate.docid: candidate.score for candidate in request.candidates}
     model = [float(-rank) for rank in range(n)] if by_rank else [float(c.model_score or 0.0) for c in head]
-    pairs = zip(unit_scaled([first_stage[c.docid] for c in head]), unit_scaled(model), strict=True)
+    pairs = zip(unit_scaled(_first_stage(request, head)), unit_scaled(model), strict=True)
     fused = [weight * first + (1 - weight) * second for first, second in pairs]
     order = sorted(range(n), key=lambda place: -fused[place])
     candidates = [head[place] for place in order]
@@ -37,6 +37,14 @@ def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | Non
         scores = [*written, *decreasing_scores([written[-1]] * (len(rest) + 1))[1:]]
     shown = zip((*candidates, *rest), scores, strict=True)
     return replace(result, candidates=tuple(replace(candidate, score=score) for candidate, score in shown))
+
+
+def _first_stage(request: Request, ranked: Sequence[Candidate]) -> list[float]:
+    """What the first stage says of each: its score, or its rank where it gave no scores."""
+    scores = {candidate.docid: candidate.score for candidate in request.candidates}
+    if len(set(scores.values())) == 1:
+        scores = {candidate.docid: float(-rank) for rank, candidate in enumerate(request.candidates)}
+    return [scores[candidate.docid] for candidate in ranked]
 
 
 def unit_scaled(scores: Sequence[float]) -> list[float]:

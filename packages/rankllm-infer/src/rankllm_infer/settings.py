@@ -136,10 +136,14 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
     own = found is not None
     if found is None:
         found, origin = _default_card(options, score_head=score_head), "no card; defaults"
+    if options.fuse_weight is not None and not 0 <= options.fuse_weight <= 1:
+        raise ConfigError(f"--fuse-weight: expected a number from 0 to 1, found {options.fuse_weight}")
     changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
     if own:
         # A template that was not asked for goes with the identifiers that were, a stride with the window.
+        # A card that speaks of no fusing is not contradicted by it.
         follows = {"template": options.template is None, "stride": options.stride is None}
+        follows["fuse_weight"] = not found.fuse_weight
         asked = {name: value for name, value in changed.items() if not follows.get(name)}
         warnings += [_contradiction(found, name, value, origin) for name, value in asked.items()]
     card: Card = replace(found, **changed)  # type: ignore[arg-type]

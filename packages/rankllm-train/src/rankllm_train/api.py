@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,8 @@ def train(
     model = load_model(
         recipe.model,
         kind="sequence-classification" if is_classifier else "causal",
-        lora=recipe.lora,
+        # A checkpoint's weights come later; what they began with may be gone by then.
+        lora=replace(recipe.lora, start_from="") if resumed else recipe.lora,
         seed=recipe.schedule.seed,
         deepspeed=bool(recipe.batch.deepspeed),
     )
@@ -279,6 +280,7 @@ def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
             group_size=recipe.data.group_size,
             teacher_temperature=section.teacher_temperature,
             student_temperature=section.student_temperature,
+            label_weight=section.label_weight,
         ),
         card=card,
         notes=(*((short,) if dataset.n_short else ()), *_skipped_note(dataset.skipped)),

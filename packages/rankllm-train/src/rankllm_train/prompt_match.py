@@ -11,6 +11,13 @@ from rankllm_train.rankings import identifier_kind
 from rankllm_train.records import ListwiseRecord
 
 _LOOKED_AT = 20
+_VALUES = {
+    **dict.fromkeys(("query", "candidate", "score"), ".*?"),
+    "num": r"\d+",
+    "psg_ids": r"\[.*?\]",
+    "rank": "(?:1|A)",
+}
+"""What a placeholder may stand for; of identifiers, the first."""
 _DEFAULTS = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
 
 
@@ -55,14 +62,13 @@ def how_it_differs(record: ListwiseRecord, template: ListwiseTemplate) -> str | 
     suffix = _as_pattern(template.suffix or "")
     if re.search(f"{suffix}\\Z", record.prompt, re.DOTALL) is None:
         return "the end of its prompt is not the template's"
-    first = record.prompt[opening.end() :]
-    if not re.match(r"\[(1|A)\] ", first):
-        return "its first passage does not follow the template's beginning"
+    if not re.match(_as_pattern(template.body), record.prompt[opening.end() :], re.DOTALL):
+        return "its first passage is not written as the template writes one"
     return None
 
 
 def _as_pattern(text: str) -> str:
     pattern = re.escape(text)
-    for name, value in (("query", ".*?"), ("num", r"\d+"), ("psg_ids", r"\[.*?\]")):
+    for name, value in _VALUES.items():
         pattern = pattern.replace(re.escape("{" + name + "}"), value)
     return pattern

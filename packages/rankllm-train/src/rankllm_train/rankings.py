@@ -142,6 +142,14 @@ def _prompt_with(prompt: str, old: IdentifierKind, new: IdentifierKind) -> str:
     # A passage is one line in the originals' data; what follows the last one's is the instruction.
     last_line_end = prompt.find("\n", matches[-1].end())
     ends.append(len(prompt) if last_line_end < 0 else last_line_end)
+    blocks = [
+        (match[1], prompt[match.end() : end].partition("\n")[2]) for match, end in zip(matches, ends, strict=True)
+    ]
+    if len(blocks) > 1 and all(f"[{name}]" in behind for name, behind in blocks[:-1]):
+        raise RankLLMError(
+            "prompt: the identifier of each passage stands behind it once more, which conversion would not change; "
+            "make the records with other identifiers (train label --identifiers)"
+        )
     opening = prompt[: matches[0].start()].replace(_PHRASES[old], _PHRASES[new], 1)
     parts = [_without_rankings(opening, old, new)]
     for match, end, name in zip(matches, ends, identifiers(new, len(matches)), strict=True):

@@ -127,7 +127,7 @@ class ObjectiveSection:
         for name in ("teacher_temperature", "student_temperature"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"objective.{name}: expected a number above 0, found {getattr(self, name)}")
-        if self.label_weight < 0:
+        if not self.label_weight >= 0:
             raise ConfigError(f"objective.label_weight: expected 0 or more, found {self.label_weight}")
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,3 +120,8 @@ def _check_readable(writer: RecordWriter) -> None:
         raise ConfigError(f"template {name}: makes records that `train listwise` does not read: {error}") from None
     if ranks != (2, 1):
         raise ConfigError(f"template {name}: its records read back as another order; use another template")
+    if re.search(r"\{candidate\}[^\n]", writer.template.body):
+        raise ConfigError(
+            f"template {name}: has words behind the passage in its line, which could not be told from it when a long "
+            "passage is cut; put them in a line of their own"
+        )

@@ -9,6 +9,7 @@ from rankllm_core.template import load_template, template_names
 WORDS = {
     "insert_rank": ("numeric", True),
     "nemotron_non_thinking": ("numeric", True),
+    "query_behind_alpha": ("alpha", True),
     "qwen_non_thinking": ("numeric", True),
     "rank_gpt": ("numeric", True),
     "rank_gpt_apeer": (None, False),

@@ -61,7 +61,9 @@ def trained_messages(record):
 
 
 @pytest.mark.parametrize("words", [300, 5])
-@pytest.mark.parametrize("template", ["rank_zephyr", "rank_zephyr_alpha", "rank_vicuna", "qwen_non_thinking"])
+@pytest.mark.parametrize(
+    "template", ["rank_zephyr", "rank_zephyr_alpha", "rank_vicuna", "qwen_non_thinking", "query_behind_alpha"]
+)
 def test_nasty_passages_are_written_alike(template, words):
     """Control tokens, braces, identifiers, mojibake, titles, long words, no text."""
     writer = record_writer(template, None, max_passage_words=words, max_size=20)
@@ -84,21 +86,25 @@ def test_real_passages_are_written_alike(kind):
         assert trained_messages(record) == served_messages(card_for(writer), request)
 
 
-@pytest.mark.parametrize("objective", ["generation", "combined"])
-def test_the_ids_trained_on_are_those_served(smollm2_tokenizer, objective):
+@pytest.mark.parametrize(
+    ("objective", "template"), [("generation", None), ("combined", None), ("combined", "query_behind_alpha")]
+)
+def test_the_ids_trained_on_are_those_served(smollm2_tokenizer, objective, template):
     """A real tokenizer, numbers for generation and letters for FIRST; nasty passages among the others."""
     from rankllm_core.chat import ChatEncoder
     from rankllm_infer.prompts import TokenPromptWriter
     from rankllm_train.data_listwise import ListwiseEncoder
 
     kind = "numeric" if objective == "generation" else "alpha"
-    writer = record_writer(None, kind, max_passage_words=40, max_size=20)
+    writer = record_writer(template, kind, max_passage_words=40, max_size=20)
+    layout = writer.template.chat_layout
     # Without half a surrogate, which has no bytes for a tokenizer to read, and a word that takes it seconds.
     docs = [*NASTY[:3], NASTY[4], *NASTY[6:]]
     docids = tuple("abcdef")
     for query in QUERIES[:2]:
         made = writer.record(query, docs, docids=docids, best_first=(3, 1, 0, 2, 5, 4), record_id="r")
-        example = ListwiseEncoder(smollm2_tokenizer, objective=objective).encode(parse_listwise(made, path="x", line=1))
+        encoder = ListwiseEncoder(smollm2_tokenizer, objective=objective, layout=layout)
+        example = encoder.encode(parse_listwise(made, path="x", line=1))
         card = ListwiseCard(
             template=load_template(writer.template.name),
             identifiers=kind,
@@ -106,7 +112,7 @@ def test_the_ids_trained_on_are_those_served(smollm2_tokenizer, objective):
             context_tokens=100_000,
             max_passage_words=40,
         )
-        tokens = TokenPromptWriter(ChatEncoder(smollm2_tokenizer))
+        tokens = TokenPromptWriter(ChatEncoder(smollm2_tokenizer, layout=layout))
         (prompt,) = next(rerank_listwise(served_request(query, docs, docids), ListwisePlan(card=card), tokens))
         n_served = example.n_prompt + (objective == "combined")
         assert prompt.token_ids == tuple(example.token_ids[:n_served])

@@ -78,7 +78,7 @@ def test_listwise_ids_in_training_are_those_at_inference(tiny, smollm2_tokenizer
         assert prompt.token_ids == tuple(example.token_ids[:n])
 
 
-@pytest.mark.parametrize("template", ["rankllama", "rankllama-v2", "yes_no", "yes_no_query_last"])
+@pytest.mark.parametrize("template", ["rankllama", "rankllama-v2", "yes_no", "yes_no_query_last", "yes_no_short"])
 def test_pointwise_ids_in_training_are_those_at_inference(tiny, smollm2_tokenizer, tmp_path, template):
     """All pairs of a group."""
     path = write_records(tmp_path / "p.jsonl", [pointwise_record(i) for i in range(2)])

@@ -27,7 +27,7 @@ FILES = {
     "train": ("queries.train.tsv", "qrels.train.txt", "runs/bm25.train.top50.run.gz"),
     "dev": ("queries.tsv", "qrels.txt", "runs/bm25.run.gz"),
 }
-N_QUERIES = {"train": 56, "dev": 16}
+N_QUERIES = {"train": 56, "dev": 12}
 WINDOWS = ("label", "--depth=16", "--min-window=6", "--max-window=6", "--no-shuffle", "--max-passage-words=12")
 GROUPS = ("mine", "--negatives-per-query=0", "--random-negatives=3")
 COMMON = {"batch.per_device": 8, "batch.accumulation": 1, "evaluation.per_device": 8, "checkpoint.every": "none"}
@@ -82,7 +82,7 @@ def learn(name, records, *, model, out, changes):
 
 
 def test_cross_entropy_teaches_an_adapter_to_find_the_answer(groups, smollm2_path, tmp_path):
-    """Seen: loss 1.16 to 0.22, nDCG@10 0.80 to 0.98 (by chance 1.39 and 0.64)."""
+    """Seen with 16 dev questions: loss 1.16 to 0.22, nDCG@10 0.80 to 0.98 (by chance 1.39 and 0.64)."""
     first, last = learn("smollm2-yes-no", groups, model=smollm2_path, out=tmp_path, changes=GROUPS_OF_4)
     assert last["eval_loss"] < first["eval_loss"] - 0.5
     assert last["eval_ndcg@10"] > first["eval_ndcg@10"] + 0.1

@@ -140,7 +140,7 @@ def test_an_adapter_is_not_trained_on(tiny, tmp_path):
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0)])
     changes = {"lora.enabled": True, "lora.r": 4, "schedule.max_steps": 1}
     train(recipe_for(tiny, path, tmp_path / "a", **changes))
-    with pytest.raises(RankLLMError, match="is an adapter; merge it first"):
+    with pytest.raises(RankLLMError, match="is an adapter; name its base"):
         train(recipe_for(str(tmp_path / "a"), path, tmp_path / "b"))
 
 

@@ -81,10 +81,8 @@ class Reranker:
     def _flow(self, request: Request) -> Flow:
         plan = self.plan
         is_listwise = isinstance(plan, ListwisePlan)
-        if is_listwise:
-            result = yield from rerank_listwise(request, plan, self.writer)  # type: ignore[arg-type]
-        else:
-            result = yield from rerank_pointwise(request, plan, self.writer)  # type: ignore[arg-type]
+        rank: Callable[..., Flow] = rerank_listwise if is_listwise else rerank_pointwise
+        result = yield from rank(request, plan, self.writer)
         return fuse(result, request, plan.card.fuse_weight, n_ranked=plan.top_k_candidates, by_rank=is_listwise)
 
     def close(self) -> None:

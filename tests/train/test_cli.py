@@ -121,9 +121,12 @@ def test_a_wrong_command_is_one_line(arguments, message):
 
 
 def test_a_label_has_no_weight_beside_itself():
-    """--label-weight is for teachers."""
-    with pytest.raises(RankLLMError, match="--label-weight: has no effect with --objective cross-entropy; use kl or"):
-        run("pointwise", "--recipe", "rankllama", "--label-weight", "0.3")
+    """It is for teachers, however it is given."""
+    for way in (["--label-weight", "0.3"], ["--set", "objective.label_weight=0.3"]):
+        with pytest.raises(
+            RankLLMError, match=r"label_weight: has no effect with the objective cross-entropy; use kl or"
+        ):
+            run("pointwise", "--recipe", "rankllama", *way)
 
 
 def test_recipes_are_listed_and_printed():

@@ -59,6 +59,10 @@ class Recipe:
             one_of(self.objective.name, choices, where=f"objective.name ({self.method})")
         if self.batch.by_length and self.method != "listwise":
             raise ConfigError("batch.by_length: is for listwise records; pointwise groups are drawn anew in each epoch")
+        if self.objective.label_weight and self.objective_name not in ("kl", "margin"):
+            raise ConfigError(
+                f"objective.label_weight: has no effect with the objective {self.objective_name}; use kl or margin"
+            )
 
     @property
     def objective_name(self) -> str:

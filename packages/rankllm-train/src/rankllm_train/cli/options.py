@@ -195,7 +195,7 @@ def _overrides(given: Mapping[str, Any]) -> dict[str, object]:
 
 def _refuse_idle(recipe: Recipe, given: Mapping[str, Any]) -> None:
     """Raise ConfigError for options that would change nothing."""
-    for option in (*COMMON, *LISTWISE, *POINTWISE):
+    for option in (*COMMON, *LISTWISE):
         if given.get(key_of(option.path)) in (None, False):
             continue
         section = option.path.partition(".")[0]
@@ -208,5 +208,3 @@ def _refuse_idle(recipe: Recipe, given: Mapping[str, Any]) -> None:
             raise ConfigError(f"{option.names[0]}: has no effect with --objective generation; use ranking or combined")
         if option.path == "objective.ranking_weight" and recipe.objective_name != "combined":
             raise ConfigError(f"{option.names[0]}: has no effect without --objective combined")
-        if option.path == "objective.label_weight" and recipe.objective_name == "cross-entropy":
-            raise ConfigError(f"{option.names[0]}: has no effect with --objective cross-entropy; use kl or margin")

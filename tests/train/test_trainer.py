@@ -171,6 +171,9 @@ def test_every_checkpoint_is_complete(whole):
             "recipe.yaml",
         }
         assert isinstance(load_card(folder), ListwiseCard)
+        page = (folder / "README.md").read_text(encoding="utf-8")
+        assert "# A listwise reranker" in page
+        assert "More Information Needed" not in page
     assert not list(whole["listwise"].glob(".saving-*"))
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_train.adapters import ADAPTER_NAME, start_from_adapter
+from rankllm_train.cpu_attention import use_block_attention
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.recipe_sections import LoraSection, ModelSection
 
@@ -50,6 +51,8 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     set_seed(seed)
     with quiet(), readable_failures(section.name_or_path):
         model = _load(section, kind, dtype)
+    if section.attn_implementation == "auto":
+        use_block_attention(model)
     model.config.use_cache = False
     make_lean(model)
     with _head_alone(model) if is_shared_out(model) else contextlib.nullcontext():
@@ -92,7 +95,7 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
 
 
 def attention(choice: str) -> str:
-    """The attention to use; `auto` is flash_attention_2 where it is installed and there is a GPU, else sdpa."""
+    """The attention to load with; `auto` is flash_attention_2 where it is installed and there is a GPU, else sdpa."""
     has_flash = importlib.util.find_spec("flash_attn") is not None
     if choice == "auto":
         return "flash_attention_2" if has_flash and torch.cuda.is_available() else "sdpa"

@@ -27,6 +27,7 @@ from rankllm_train.distributed import check_launch, join_processes_on_cpu, load_
 from rankllm_train.evaluation import batch_names, evaluate
 from rankllm_train.length_batches import by_length_sampler
 from rankllm_train.metrics_log import append_metrics
+from rankllm_train.model_page import write_model_page
 from rankllm_train.models import quiet
 from rankllm_train.objectives import Batch, LossSums, Objective, StepCounts
 from rankllm_train.recipe import Recipe, save_recipe
@@ -294,6 +295,7 @@ class RerankerTrainer(Trainer):
         (folder / "training_args.bin").unlink(missing_ok=True)
         save_recipe(self.recipe, folder)
         save_card(self.card, folder)
+        write_model_page(folder, recipe=self.recipe, card=self.card)
 
     def _checkpoint_name(self) -> str:
         if self.recipe.checkpoint.every == "epoch":

@@ -1,0 +1,123 @@
+"""Attention for training on a CPU, where torch's own takes, in bfloat16, up to a third of a step.
+
+Queries go in blocks against the keys up to their end, and the heads that share keys are rows of one matrix: large
+matrix products, which run at the speed of bfloat16 hardware. Of rows longer than a block the backward pass computes the
+probabilities anew, as flash-attention does (arXiv:2205.14135), so that memory grows with the length and not its square.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CPU_ATTENTION = "rankllm_train_blocks"
+"""What it is called among the attention implementations of transformers."""
+_BLOCK = 128
+_CHANGES = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
+"""What some models have attention do beside the usual; torch's way is left to them."""
+
+
+def use_block_attention(model: Any) -> None:
+    """Let a model on a CPU that uses torch's attention use this one wherever rows are read from their first token."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
+        return
+    AttentionInterface.register(CPU_ATTENTION, _attend)
+    AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
+    model.set_attn_implementation(CPU_ATTENTION)
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls for each layer: states BHTD of H heads, keys and values BGTD of G shared ones."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    is_causal = getattr(module, "is_causal", True) and attention_mask is None and key.shape[2] == query.shape[2]
+    is_plain = is_causal and not dropout and all(options.get(name) is None for name in _CHANGES)
+    # In float32 torch's own is as fast.
+    if not is_plain or query.dtype != torch.bfloat16 or key.shape[-1] != value.shape[-1]:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+    mixed_BHTD: Tensor = CausalAttention.apply(
+        query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling
+    )
+    return mixed_BHTD.transpose(1, 2).contiguous(), None
+
+
+class CausalAttention(torch.autograd.Function):
+    """Causal attention BHTD of queries BHTD to keys and values BGTD; H is a multiple of G, neighbours share.
+
+    The scores are rounded to the inputs' type before the softmax, whose sums are in float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query_BHTD: Tensor, key_BGTD: Tensor, value_BGTD: Tensor, scale: float) -> Tensor:
+        """Keeps the probabilities of one block, and nothing of several: they are cheaper to compute again."""
+        B, H, T, D = query_BHTD.shape
+        G = key_BGTD.shape[1]
+        query = query_BHTD.reshape(B * G, H // G, T, D)
+        key, value = key_BGTD.reshape(B * G, T, D), value_BGTD.reshape(B * G, T, D)
+        mixed = torch.empty_like(query)
+        kept = []
+        for start, end in _blocks(T):
+            shares = _shares(_rows(query, start, end), key[:, :end], n_queries=end - start, scale=scale)
+            mixed[:, :, start:end] = (shares @ value[:, :end]).view(B * G, H // G, end - start, D)
+            kept = [shares] if T <= _BLOCK else []
+        ctx.save_for_backward(query, key, value, mixed, *kept)
+        ctx.scale = scale
+        return mixed.view(B, H, T, D)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """The gradients of queries, keys and values; those of the shared ones are summed in float32 over blocks."""
+        query, key, value, mixed, *kept = ctx.saved_tensors
+        N, R, T, D = query.shape
+        B, H = gradients[0].shape[:2]
+        d_mixed = gradients[0].reshape(N, R, T, D)
+        # The softmax's derivative takes a row's mean gradient away: sum_j P_j dP_j = d_mixed . mixed.
+        mean = (d_mixed * mixed).sum(-1, keepdim=True)
+        d_query = torch.empty_like(query)
+        d_key, d_value = (torch.zeros(N, T, D, dtype=torch.float32) for _ in range(2))
+        for start, end in _blocks(T):
+            rows, d_rows = _rows(query, start, end), _rows(d_mixed, start, end)
+            shares = kept[0] if kept else _shares(rows, key[:, :end], n_queries=end - start, scale=ctx.scale)
+            d_value[:, :end] += shares.transpose(1, 2) @ d_rows
+            d_scores = (d_rows @ value[:, :end].transpose(1, 2)).sub_(_rows(mean, start, end)).mul_(shares)
+            d_query[:, :, start:end] = (d_scores @ key[:, :end]).view(N, R, end - start, D)
+            d_key[:, :end] += d_scores.transpose(1, 2) @ rows
+        return (
+            d_query.mul_(ctx.scale).view(B, H, T, D),
+            d_key.mul_(ctx.scale).to(key.dtype).view(B, H // R, T, D),
+            d_value.to(value.dtype).view(B, H // R, T, D),
+            None,
+        )
+
+
+def _blocks(length: int) -> list[tuple[int, int]]:
+    return [(start, min(length, start + _BLOCK)) for start in range(0, length, _BLOCK)]
+
+
+def _rows(states_NRTD: Tensor, start: int, end: int) -> Tensor:
+    """The block's rows of all heads that share keys, one under the other."""
+    return states_NRTD[:, :, start:end].flatten(1, 2)
+
+
+def _shares(rows_NQD: Tensor, key_NKD: Tensor, *, n_queries: int, scale: float) -> Tensor:
+    """How each of the last n_queries tokens divides its attention among the K tokens up to it, head under head."""
+    Q, K = rows_NQD.shape[1], key_NKD.shape[1]
+    is_later = torch.ones(n_queries, K, dtype=torch.bool).triu_(K - n_queries + 1)
+    hidden = rows_NQD.new_zeros(n_queries, K).masked_fill_(is_later, float("-inf")).repeat(Q // n_queries, 1)
+    return torch.baddbmm(hidden, rows_NQD, key_NKD.transpose(1, 2), alpha=scale).softmax(-1)

@@ -1,0 +1,69 @@
+"""README.md of a trained model: what it is, how to rerank with it, what it was trained on. peft's is a form to fill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from rankllm_core.card import Card
+from rankllm_core.files import write_text
+from rankllm_train.recipe import RECIPE_NAME, Recipe
+
+PAGE_NAME = "README.md"
+
+
+def write_model_page(folder: str | Path, *, recipe: Recipe, card: Card) -> None:
+    """Write the page into a model's folder, with the header that model hubs read."""
+    with write_text(Path(folder) / PAGE_NAME) as stream:
+        stream.write(model_page(recipe, card))
+
+
+def model_page(recipe: Recipe, card: Card) -> str:
+    """The page as Markdown. A licence is the owner's to choose: none is named."""
+    base = recipe.model.name_or_path
+    kind = "LoRA adapters" if recipe.lora.enabled else "weights"
+    header = {
+        "base_model": base,
+        "library_name": "peft" if recipe.lora.enabled else "transformers",
+        "pipeline_tag": "text-ranking",
+        "tags": ["rankllm", "reranker", card.kind],
+    }
+    lines = [
+        "---",
+        yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=120) + "---",
+        "",
+        f"# A {card.kind} reranker",
+        "",
+        f"The {kind} of {base}, fine-tuned with rankllm to reorder search results. `rankllm.yaml` says how it is "
+        "prompted and read, so that inference needs no flags:",
+        "",
+        "```bash",
+        "rankllm-infer rerank --model-path THIS_FOLDER --run first_stage.trec --queries queries.tsv \\",
+        "  --corpus corpus.jsonl --output reranked.trec",
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in _facts(recipe, card)),
+        "",
+        f"Every choice of the training is in `{RECIPE_NAME}`, which `train {recipe.method} --recipe {RECIPE_NAME}` "
+        "repeats.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(recipe: Recipe, card: Card) -> list[tuple[str, str]]:
+    data, schedule, batch = recipe.data, recipe.schedule, recipe.batch
+    length = f"{schedule.max_steps} steps" if schedule.max_steps else f"{schedule.num_epochs:g} epochs"
+    rows = [
+        ("training data", data.train),
+        ("dev data", data.eval),
+        ("prompt template", card.template.name),
+        ("objective", recipe.objective_name),
+        ("learning rate", f"{recipe.optim.learning_rate:g}, {schedule.lr_scheduler}"),
+        ("length", f"{length}, {batch.per_device} x {batch.accumulation} records a step and process"),
+        ("LoRA", f"rank {recipe.lora.r}, alpha {recipe.lora.alpha}" if recipe.lora.enabled else ""),
+        ("begun from", recipe.lora.start_from),
+    ]
+    return [(name, value) for name, value in rows if value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,6 +76,21 @@ def test_dropout_of_attention_is_left_to_torch():
     use_block_attention(model)
     torch.manual_seed(3)
     assert torch.equal(before, loss_and_gradients(model)[1])
+
+
+def test_what_is_on_a_gpu_is_left_to_torch():
+    """A model is loaded on the CPU and may be moved later. Tensors that only pretend to be on a GPU tell."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AttentionInterface
+
+    use_block_attention(llama())
+    module = SimpleNamespace(num_key_value_groups=2, is_causal=True)
+    with FakeTensorMode():
+        options = {"device": "cuda", "dtype": torch.bfloat16, "requires_grad": True}
+        query, key, value = (torch.empty(2, heads, 40, 16, **options) for heads in (4, 2, 2))
+        mixed, _ = AttentionInterface()[CPU_ATTENTION](module, query, key, value, None)
+        assert mixed.device.type == "cuda"
+        assert "CausalAttention" not in str(mixed.grad_fn.next_functions)
 
 
 def test_padding_on_the_left_is_left_to_torch():

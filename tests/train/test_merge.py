@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +79,19 @@ def test_the_card_goes_along_without_its_base(adapters, tmp_path):
     assert load_card(tmp_path / "merged") == replace(card, base_model=None)
     assert card.base_model == adapters["base"]
     assert (tmp_path / "merged" / "tokenizer.json").exists()
+
+
+def test_an_adapter_without_a_tokenizer_has_its_bases(adapters, tmp_path):
+    """As published adapters often come."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "rankllm.yaml"):
+        shutil.copy(Path(adapters["listwise"]) / name, bare / name)
+    merge(bare, tmp_path / "merged")
+    merged, base = (
+        json.loads((Path(f) / "tokenizer.json").read_text("utf-8")) for f in (tmp_path / "merged", adapters["base"])
+    )
+    assert merged["model"] == base["model"]
 
 
 def test_what_cannot_be_merged_is_told(adapters, tmp_path, smollm2_tokenizer):

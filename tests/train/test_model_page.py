@@ -6,7 +6,8 @@ import yaml
 
 from rankllm_core.card import ListwiseCard, PointwiseCard
 from rankllm_core.template import load_template
-from rankllm_train.model_page import model_page
+from rankllm_train.checkpoints import reveal_files
+from rankllm_train.model_page import is_own_page, model_page, write_model_page
 from rankllm_train.recipe import Recipe
 
 LISTWISE = ListwiseCard(template=load_template("rank_zephyr_alpha"))
@@ -44,17 +45,45 @@ def test_it_says_what_was_trained_on_and_how():
         "| prompt template | yes_no |",
         "| objective | kl |",
         "| learning rate | 0.0005, linear |",
-        "| length | 40 steps, 2 x 4 records a step and process |",
+        "| length | up to 40 steps, 2 x 4 records a step and process |",
         "| LoRA | rank 16, alpha 8 |",
         "| begun from | first/step_2 |",
     ):
         assert row in text.split("\n")
-    assert "train pointwise --recipe recipe.yaml" in text
+    assert "train pointwise --recipe recipe.yaml --output-dir" in text
 
 
 def test_what_was_not_used_has_no_row():
     """No adapters, no dev data, no start."""
     _, text = page(LISTWISE)
     assert "| objective | generation |" in text
-    assert "| length | 3 epochs, 1 x 1 records a step and process |" in text
+    assert "| length | up to 3 epochs, 1 x 1 records a step and process |" in text
     assert not any(name in text for name in ("dev data", "LoRA", "begun from"))
+
+
+def test_a_base_in_a_folder_is_not_named_to_a_hub(tmp_path):
+    """A path of this machine means nothing elsewhere."""
+    (tmp_path / "base-1").mkdir()
+    header, text = page(LISTWISE, **{"model.name_or_path": str(tmp_path / "base-1")})
+    assert "base_model" not in header
+    assert "The weights of base-1, fine-tuned" in text
+    assert str(tmp_path) not in text
+
+
+def test_a_readme_of_the_users_stays(tmp_path):
+    """The page of an earlier run is replaced; any other text is not."""
+    readme = tmp_path / "out" / "README.md"
+    for old, is_replaced in (("# My project\n", False), ("---\nlicense: mit\n---\n- rankllm\n", False), (None, True)):
+        written = tmp_path / "written"
+        written.mkdir()
+        write_model_page(written, recipe=Recipe(), card=LISTWISE)
+        readme.parent.mkdir(exist_ok=True)
+        if old is None:
+            write_model_page(readme.parent, recipe=Recipe(), card=POINTWISE)
+        else:
+            readme.write_text(old, encoding="utf-8")
+        reveal_files(written, readme.parent)
+        assert not written.exists()
+        assert (readme.read_text(encoding="utf-8") != old) == is_replaced
+    assert is_own_page(readme)
+    assert "# A listwise reranker" in readme.read_text(encoding="utf-8")

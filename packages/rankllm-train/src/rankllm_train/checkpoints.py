@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rankllm_core.card import CARD_NAME
 from rankllm_core.errors import RankLLMError
+from rankllm_train.model_page import PAGE_NAME, is_own_page
 
 STATE_NAME = "trainer_state.json"
 BEST_NAME = "best.json"
@@ -71,6 +72,8 @@ def reveal_files(written: Path, folder: Path) -> None:
         if stale.is_file() and _FINAL_NAMES.fullmatch(stale.name) and not (written / stale.name).exists():
             stale.unlink()
     for path in sorted(written.iterdir(), key=lambda path: path.name == CARD_NAME):
+        if path.name == PAGE_NAME and (folder / PAGE_NAME).exists() and not is_own_page(folder / PAGE_NAME):
+            continue  # a README of the user's
         os.replace(path, folder / path.name)
     # A link to a file that is in place already is not moved by replacing it with itself.
     shutil.rmtree(written)

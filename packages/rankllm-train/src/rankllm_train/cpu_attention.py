@@ -20,11 +20,14 @@ _CHANGES = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
 
 
 def use_block_attention(model: Any) -> None:
-    """Let a model on a CPU that uses torch's attention use this one wherever rows are read from their first token."""
+    """Let a model that uses torch's attention use this one wherever it computes in bfloat16 on a CPU.
+
+    A model is loaded on the CPU in any case; where it is moved to later decides at each call.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    if model.device.type != "cpu" or model.config._attn_implementation != "sdpa":
+    if model.config._attn_implementation != "sdpa":
         return
     AttentionInterface.register(CPU_ATTENTION, _attend)
     AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
@@ -47,7 +50,8 @@ def _attend(
     is_causal = getattr(module, "is_causal", True) and attention_mask is None and key.shape[2] == query.shape[2]
     is_plain = is_causal and not dropout and all(options.get(name) is None for name in _CHANGES)
     # In float32 torch's own is as fast.
-    if not is_plain or query.dtype != torch.bfloat16 or key.shape[-1] != value.shape[-1]:
+    is_ours = query.device.type == "cpu" and query.dtype == key.dtype == value.dtype == torch.bfloat16
+    if not is_plain or not is_ours or key.shape[-1] != value.shape[-1]:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
@@ -60,7 +64,8 @@ def _attend(
 class CausalAttention(torch.autograd.Function):
     """Causal attention BHTD of queries BHTD to keys and values BGTD; H is a multiple of G, neighbours share.
 
-    The scores are rounded to the inputs' type before the softmax, whose sums are in float32.
+    As in the `eager` attention of transformers, the scores are rounded to the inputs' type before the softmax, whose
+    sums are in float32.
     """
 
     @staticmethod
@@ -88,7 +93,7 @@ class CausalAttention(torch.autograd.Function):
         B, H = gradients[0].shape[:2]
         d_mixed = gradients[0].reshape(N, R, T, D)
         # The softmax's derivative takes a row's mean gradient away: sum_j P_j dP_j = d_mixed . mixed.
-        mean = (d_mixed * mixed).sum(-1, keepdim=True)
+        mean = (d_mixed.float() * mixed).sum(-1, keepdim=True)
         d_query = torch.empty_like(query)
         d_key, d_value = (torch.zeros(N, T, D, dtype=torch.float32) for _ in range(2))
         for start, end in _blocks(T):

@@ -72,6 +72,9 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any]) -> tuple[Any, An
         except RuntimeError as error:
             shape = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), "")
             raise ContractError(f"{adapter}: the adapter was trained on another base than {base} ({shape})") from None
-        with readable_failures(str(adapter)):
-            tokenizer = AutoTokenizer.from_pretrained(adapter)
+        # Published adapters often come without a tokenizer: then it is the base's.
+        has_tokenizer = any((adapter / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
+        source = str(adapter) if has_tokenizer else base
+        with readable_failures(source):
+            tokenizer = AutoTokenizer.from_pretrained(source)
     return merged, tokenizer

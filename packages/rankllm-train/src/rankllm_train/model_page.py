@@ -11,6 +11,7 @@ from rankllm_core.files import write_text
 from rankllm_train.recipe import RECIPE_NAME, Recipe
 
 PAGE_NAME = "README.md"
+_TAG = "rankllm"
 
 
 def write_model_page(folder: str | Path, *, recipe: Recipe, card: Card) -> None:
@@ -19,15 +20,23 @@ def write_model_page(folder: str | Path, *, recipe: Recipe, card: Card) -> None:
         stream.write(model_page(recipe, card))
 
 
+def is_own_page(page: Path) -> bool:
+    """Whether a README.md is one of a trained model, which a new one may replace."""
+    text = page.read_text(encoding="utf-8", errors="replace")
+    return text.startswith("---\n") and f"\n- {_TAG}\n" in text.split("\n---\n", 1)[0]
+
+
 def model_page(recipe: Recipe, card: Card) -> str:
     """The page as Markdown. A licence is the owner's to choose: none is named."""
     base = recipe.model.name_or_path
+    is_folder = Path(base).is_dir()  # which a hub would not know
+    name = Path(base).name if is_folder else base
     kind = "LoRA adapters" if recipe.lora.enabled else "weights"
     header = {
-        "base_model": base,
+        **({} if is_folder else {"base_model": base}),
         "library_name": "peft" if recipe.lora.enabled else "transformers",
         "pipeline_tag": "text-ranking",
-        "tags": ["rankllm", "reranker", card.kind],
+        "tags": [_TAG, "reranker", card.kind],
     }
     lines = [
         "---",
@@ -35,7 +44,7 @@ def model_page(recipe: Recipe, card: Card) -> str:
         "",
         f"# A {card.kind} reranker",
         "",
-        f"The {kind} of {base}, fine-tuned with rankllm to reorder search results. `rankllm.yaml` says how it is "
+        f"The {kind} of {name}, fine-tuned with rankllm to reorder search results. `rankllm.yaml` says how it is "
         "prompted and read, so that inference needs no flags:",
         "",
         "```bash",
@@ -47,15 +56,15 @@ def model_page(recipe: Recipe, card: Card) -> str:
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in _facts(recipe, card)),
         "",
-        f"Every choice of the training is in `{RECIPE_NAME}`, which `train {recipe.method} --recipe {RECIPE_NAME}` "
-        "repeats.",
+        f"Every choice of the training is in `{RECIPE_NAME}`; "
+        f"`train {recipe.method} --recipe {RECIPE_NAME} --output-dir NEW_FOLDER` repeats it.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _facts(recipe: Recipe, card: Card) -> list[tuple[str, str]]:
     data, schedule, batch = recipe.data, recipe.schedule, recipe.batch
-    length = f"{schedule.max_steps} steps" if schedule.max_steps else f"{schedule.num_epochs:g} epochs"
+    length = f"up to {schedule.max_steps} steps" if schedule.max_steps else f"up to {schedule.num_epochs:g} epochs"
     rows = [
         ("training data", data.train),
         ("dev data", data.eval),

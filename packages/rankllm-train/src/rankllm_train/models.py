@@ -51,8 +51,8 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     set_seed(seed)
     with quiet(), readable_failures(section.name_or_path):
         model = _load(section, kind, dtype)
-    if section.attn_implementation == "auto":
-        use_block_attention(model)
+        if section.attn_implementation == "auto":
+            use_block_attention(model)
     model.config.use_cache = False
     make_lean(model)
     with _head_alone(model) if is_shared_out(model) else contextlib.nullcontext():

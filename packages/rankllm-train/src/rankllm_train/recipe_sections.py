@@ -26,7 +26,8 @@ class ModelSection:
     precision: str = "bf16"
     """`fp32`, `bf16` or `fp16`: what matrices are multiplied in. Trained weights are kept in float32 in any case."""
     attn_implementation: str = "auto"
-    """`auto`: flash_attention_2 where installed and a GPU is there, blocks of our own on a CPU in bf16, else sdpa."""
+    """`auto`: flash_attention_2 where installed and a GPU is there, else sdpa; on a CPU, of bf16 weights (LoRA), blocks
+    of our own."""
     trust_remote_code: bool = False
     """Whether to run code that comes with the model."""
 

@@ -13,8 +13,8 @@ import click
 import torch
 from bench_machine import describe_machine, pin_threads
 
-SHAPES = ((8, 96), (8, 128), (2, 640), (1, 1536), (1, 2048))
-"""Rows and tokens of a pass: pointwise groups of short and of longer pairs, windows of five to twenty passages."""
+SHAPES = ((8, 96), (8, 128), (2, 640), (1, 1536))
+"""Rows and tokens of a pass: pointwise groups of short and of longer pairs, windows of five to fifteen passages."""
 WAYS = ("sdpa", "eager", "auto")
 
 

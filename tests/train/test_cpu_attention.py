@@ -12,8 +12,11 @@ pytest.importorskip("torch")
 import tiny_models
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from training_fakes import save_tiny
 
 from rankllm_train.cpu_attention import CPU_ATTENTION, CausalAttention, use_block_attention
+from rankllm_train.models import load_model
+from rankllm_train.recipe_sections import LoraSection, ModelSection
 
 
 def states(*shape):
@@ -91,6 +94,27 @@ def test_what_is_on_a_gpu_is_left_to_torch():
         mixed, _ = AttentionInterface()[CPU_ATTENTION](module, query, key, value, None)
         assert mixed.device.type == "cuda"
         assert "CausalAttention" not in str(mixed.grad_fn.next_functions)
+
+
+def test_a_sliding_window_is_left_to_torch():
+    """Rows longer than the window come with a mask: bit for bit as before."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = MistralConfig(vocab_size=49152, num_key_value_heads=2, sliding_window=16, **sizes)
+    model = MistralForCausalLM(config).to(torch.bfloat16).train()
+    before = loss_and_gradients(model)[1]
+    use_block_attention(model)
+    assert torch.equal(before, loss_and_gradients(model)[1])
+
+
+@pytest.mark.parametrize(("asked", "used"), [("auto", CPU_ATTENTION), ("sdpa", "sdpa"), ("eager", "eager")])
+def test_training_uses_it_unless_told_otherwise(tmp_path, smollm2_tokenizer, asked, used):
+    """`auto`, where there is no GPU with flash-attention."""
+    section = ModelSection(name_or_path=save_tiny(tmp_path / "tiny", smollm2_tokenizer), attn_implementation=asked)
+    model = load_model(section, kind="causal", lora=LoraSection(enabled=True, r=4), seed=0)
+    assert model.config._attn_implementation == used
 
 
 def test_padding_on_the_left_is_left_to_torch():

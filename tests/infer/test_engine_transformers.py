@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 pytest.importorskip("torch")
@@ -12,6 +14,7 @@ import torch
 from rankllm_core.errors import ConfigError
 from rankllm_core.types import Usage
 from rankllm_infer.engines import EngineError, Prompt
+from rankllm_infer.engines.heads import narrow_head
 from rankllm_infer.engines.loading import LoadedModel
 from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
 
@@ -95,6 +98,20 @@ def test_identifier_logits_are_those_of_the_last_position(causal, limits):
             logits = causal.model(input_ids=torch.tensor([prompt.token_ids])).logits[0, -1, LETTER_IDS]
         assert answer.scores == pytest.approx(logits.tolist(), abs=1e-5)
         assert answer.usage == Usage(calls=1, prompt_tokens=len(prompt.token_ids))
+
+
+def test_logits_are_not_rounded_to_the_models_type(causal):
+    """In bfloat16 the head's rows are multiplied in float32: close identifiers would tie, and their order be lost."""
+    model = copy.deepcopy(causal.model).to(torch.bfloat16)
+    ids = torch.tensor([some_ids(12, seed=3)])
+    with torch.inference_mode():
+        hidden_D = model.model(input_ids=ids).last_hidden_state[0, -1].float()
+        with narrow_head(model, LETTER_IDS) as head:
+            (logits_UR,) = head.logits(torch.tensor([11]), {"input_ids": ids})
+        exact_R = hidden_D @ model.lm_head.weight[LETTER_IDS].float().T
+    assert logits_UR[0].tolist() == pytest.approx(exact_R.tolist(), abs=1e-5)
+    assert (exact_R.bfloat16().float() - exact_R).abs().max() > 1e-3
+    assert model.lm_head.weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("limits", LIMITS)

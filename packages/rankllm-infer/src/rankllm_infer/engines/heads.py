@@ -14,6 +14,14 @@ import torch
 from torch import Tensor
 
 
+class _ExactRows(torch.nn.Linear):
+    """Some rows of a head, in float32. In bf16 close logits tie: from 16 to 32, where many are, its step is 1/8."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """logits of the rows. states: in the model's type."""
+        return torch.nn.functional.linear(states.float(), self.weight, self.bias)
+
+
 class NarrowHead:
     """A model whose head gives the logits of some tokens only."""
 
@@ -40,17 +48,17 @@ class NarrowHead:
 
 @contextlib.contextmanager
 def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
-    """Let the model's head give only the logits of some tokens, while its own way from states to logits stays."""
+    """Let the model's head give only the logits of some tokens, in float32; its own way from states to logits stays."""
     narrowed = NarrowHead(model, tokens)
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or hasattr(head, "_hf_hook"):  # spread over devices: the hook moves states
         yield narrowed
         return
     rows = torch.tensor(narrowed.tokens, device=head.weight.device)
-    narrow = torch.nn.Linear(head.in_features, len(rows), bias=head.bias is not None, device="meta")
-    narrow.weight = torch.nn.Parameter(head.weight[rows], requires_grad=False)
+    narrow = _ExactRows(head.in_features, len(rows), bias=head.bias is not None, device="meta")
+    narrow.weight = torch.nn.Parameter(head.weight[rows].float(), requires_grad=False)
     if head.bias is not None:
-        narrow.bias = torch.nn.Parameter(head.bias[rows], requires_grad=False)
+        narrow.bias = torch.nn.Parameter(head.bias[rows].float(), requires_grad=False)
     model.set_output_embeddings(narrow)
     try:
         yield narrowed

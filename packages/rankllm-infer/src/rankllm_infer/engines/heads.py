@@ -48,7 +48,10 @@ class NarrowHead:
 
 @contextlib.contextmanager
 def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
-    """Let the model's head give only the logits of some tokens, in float32; its own way from states to logits stays."""
+    """Let the model's head give only the logits of some tokens, in float32; its own way from states to logits stays.
+
+    A head that is no plain product, or whose device is chosen as it runs, stays as it is, in the model's type.
+    """
     narrowed = NarrowHead(model, tokens)
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or hasattr(head, "_hf_hook"):  # spread over devices: the hook moves states

@@ -1,0 +1,169 @@
+"""How a trained adapter ranks the development questions, alone and fused with the first stage in several weights.
+
+The shipped rerankers' data, stages and `fuse_weight` are chosen by these figures.
+
+    uv run --package rankllm-infer python scripts/models/dev_scores.py --data DATA --work dev models/pointwise-1/step_*
+
+What is measured is kept in WORK/scores.jsonl and not measured again with the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from rankllm_core.card import load_card
+from rankllm_core.qrels import read_qrels
+from rankllm_core.records import read_requests
+from rankllm_core.types import Request, Result
+from rankllm_infer.evaluate import evaluate
+from rankllm_infer.fuse import fuse
+
+MEASURE = "nDCG@10"
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
+"""Of the first stage; 1 is the first stage itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevSet:
+    """Questions that choices are made by."""
+
+    folder: str
+    queries: str
+    qrels: str
+    run: str
+    corpus: str = "corpus.jsonl.gz"
+
+
+SETS = {
+    "nq": DevSet(folder="nq_qed", queries="queries.tsv", qrels="qrels.txt", run="runs/bm25.run.gz"),
+    "nfcorpus": DevSet(folder="nfcorpus", queries="queries.dev.tsv", qrels="qrels.dev.txt", run="runs/bm25.dev.run.gz"),
+    "wikiqa": DevSet(
+        folder="wikiqa",
+        queries="queries.dev.tsv",
+        qrels="qrels.dev.txt",
+        run="runs/bm25.dev.run.gz",
+        corpus="corpus.jsonl",
+    ),
+    "msmarco": DevSet(
+        folder="msmarco_dev600", queries="queries.train.tsv", qrels="qrels.train.txt", run="runs/bm25.train.run.gz"
+    ),
+    "dl20-bm25": DevSet(
+        folder="trec_dl20",
+        queries="queries.tsv",
+        qrels="qrels.txt",
+        run="runs/BM25.run.gz",
+    ),
+    "dl20-splade": DevSet(
+        folder="trec_dl20",
+        queries="queries.tsv",
+        qrels="qrels.txt",
+        run="runs/SPLADE_P_P_ENSEMBLE_DISTIL.run.gz",
+    ),
+}
+"""msmarco is looked at, for questions unlike those of the training data; nothing is trained on it. Those of TREC DL
+2020 are there for the weights over the same first stages' lists of 2021; DEFAULT_SETS leaves them out."""
+
+DEFAULT_SETS = ("nq", "nfcorpus", "wikiqa", "msmarco")
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of the collections.")
+@click.option("--work", required=True, type=click.Path(path_type=Path), help="Requests, results, scores.jsonl.")
+@click.option("--base-model", help="Where the hub cannot be reached.")
+@click.option("--set", "names", multiple=True, type=click.Choice(list(SETS)), default=DEFAULT_SETS, show_default=True)
+@click.option("--queries", "n_queries", default=60, show_default=True, help="The first so many of each.")
+@click.option("--depth", default=20, show_default=True, help="Candidates of a query.")
+@click.argument("adapters", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+def main(
+    data: Path,
+    work: Path,
+    base_model: str | None,
+    names: Sequence[str],
+    n_queries: int,
+    depth: int,
+    adapters: Sequence[Path],
+) -> None:
+    """Measure what is not yet measured, and print all of it."""
+    work.mkdir(parents=True, exist_ok=True)
+    scores = work / "scores.jsonl"
+    for adapter in adapters:
+        for name in names:
+            key = {"adapter": "/".join(adapter.parts[-2:]), "weights": identity(adapter)}
+            key |= {"set": name, "queries": n_queries, "depth": depth}
+            if not any(known.items() >= key.items() for known in read_scores(scores)):
+                requests = prepare(SETS[name], data, work / f"{name}-{n_queries}x{depth}.jsonl", n_queries, depth)
+                found = measure(adapter, SETS[name], data, requests, base_model)
+                with scores.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(key | {MEASURE: found}) + "\n")
+    for known in read_scores(scores):
+        found = "  ".join(f"{weight} {value:.4f}" for weight, value in known[MEASURE].items())
+        click.echo(f"{known['adapter']:<28} {known['set']:<9} {known['queries']:>4} queries  {found}")
+
+
+def identity(adapter: Path) -> str:
+    """Of the weights: what was measured with others is not what is asked."""
+    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()[:12]
+
+
+def read_scores(path: Path) -> list[dict]:
+    """What was measured."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def prepare(dev_set: DevSet, data: Path, target: Path, n_queries: int, depth: int) -> Path:
+    """The questions with their candidates."""
+    if not target.exists():
+        folder = data / dev_set.folder
+        command = [
+            "prepare",
+            "--retrieval-results",
+            folder / dev_set.run,
+            "--query-data-name",
+            folder / dev_set.queries,
+        ]
+        command += ["--corpus-data-name", folder / dev_set.corpus, "--depth", depth, "--max-queries", n_queries]
+        call([*command, "--format", "requests", "--output-path", target])
+    return target
+
+
+def measure(adapter: Path, dev_set: DevSet, data: Path, requests: Path, base_model: str | None) -> dict[str, float]:
+    """Weight of the first stage -> nDCG@10 over the judged questions."""
+    stem = requests.with_name(f"{requests.stem}.{'.'.join(adapter.parts[-2:])}")
+    results = Path(f"{stem}.jsonl")
+    command = ["rerank", "--model-path", adapter, "--requests", requests, "--fuse-weight", 0, "--overwrite"]
+    command += ["--base-model", base_model] if base_model else []
+    call([*command, "--output", f"{stem}.trec", "--output-jsonl", results])
+    card = load_card(adapter)
+    by_rank = card is not None and card.kind == "listwise"
+    asked = {request.query.qid: request for request in read_requests(requests)}
+    ranked = [(asked[found.query.qid], as_result(found)) for found in read_requests(results)]
+    qrels = read_qrels(data / dev_set.folder / dev_set.qrels)
+    values = {}
+    for weight in WEIGHTS:
+        fused = [fuse(result, request, weight, n_ranked=None, by_rank=by_rank) for request, result in ranked]
+        run = {result.query.qid: [(c.docid, c.score) for c in result.candidates] for result in fused}
+        values[str(weight)] = evaluate(qrels, run, [MEASURE], run_queries_only=True).means[MEASURE]
+    return values
+
+
+def as_result(found: Request) -> Result:
+    """A line of the results: its scores are the model's own, nothing was fused yet."""
+    return Result(query=found.query, candidates=tuple(replace(c, model_score=c.score) for c in found.candidates))
+
+
+def call(command: Sequence[object]) -> None:
+    """Run rankllm-infer; its error ends the script."""
+    done = subprocess.run(["rankllm-infer", *map(str, command)], check=False)
+    if done.returncode:
+        raise click.ClickException(f"rankllm-infer {command[0]}: exit status {done.returncode}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Make up questions that a passage answers, in the manner of a web search, with SmolLM2 itself.
+
+The training collections' own questions are of four kinds; people ask in more. Which passage answers a made-up question
+is left to the teacher (`make_records.py`): many are vague, some are nonsense. What was asked before a stop is kept
+beside the output.
+
+    uv run --package rankllm-train python scripts/models/make_queries.py --corpus pieces.jsonl --output queries.tsv
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rankllm_core.collections_io import read_corpus, read_queries
+from rankllm_core.files import write_text
+
+SEED = 5
+NONE = "-"
+"""No question was found."""
+BATCH = 16
+MOST_WORDS = 60
+"""Of a passage."""
+MOST_TOKENS = 18
+"""Of a question."""
+FEWEST_WORDS = 26
+"""A shorter passage says too little to ask about."""
+EXAMPLES = (
+    (
+        "A standard bathtub holds about 80 gallons of water to the rim, "
+        "though most people use 30 to 50 gallons for a bath.",
+        "how many gallons does a bathtub hold",
+    ),
+    (
+        "Photosynthesis takes place in the chloroplasts of plant cells, "
+        "where chlorophyll absorbs the light of the sun.",
+        "where does photosynthesis take place",
+    ),
+    (
+        "Tendinitis is an inflammation of a tendon. It is caused by repeating a movement, and rest and ice relieve it.",
+        "what causes tendinitis",
+    ),
+    (
+        "A notary public charges between 5 and 15 dollars for each signature; "
+        "the most they may ask is set by each state.",
+        "notary fee cost",
+    ),
+)
+"""Written for this; they are in no collection."""
+
+
+@click.command()
+@click.option("--corpus", required=True, type=click.Path(path_type=Path, exists=True), help="Passages, in any format.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Queries, by docid.")
+@click.option("--passages", "n_passages", default=1000, show_default=True, help="Ask about so many, drawn at random.")
+@click.option("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", show_default=True, help="Who asks.")
+def main(corpus: Path, output: Path, n_passages: int, model: str) -> None:
+    """Write docid<TAB>question, of those passages that a question was found for."""
+    texts = [(docid, str(doc["text"])) for docid, doc in read_corpus(corpus)]
+    texts = [(docid, text) for docid, text in texts if len(text.split()) >= FEWEST_WORDS]
+    random.Random(SEED).shuffle(texts)
+    wanted = texts[:n_passages]
+    asked = ask_about(wanted, output.with_name(f"{output.name}.progress"), lambda: Asker(model))
+    with write_text(output) as stream:
+        stream.writelines(f"{docid}\t{asked[docid]}\n" for docid, text in wanted if is_question(asked[docid], text))
+
+
+def ask_about(
+    wanted: Sequence[tuple[str, str]], progress: Path, load: Callable[[], Callable[[Sequence[str]], Sequence[str]]]
+) -> dict[str, str]:
+    """Docid -> question, or nothing that is one. What `progress` knows is not asked again; `load` gives who asks."""
+    asked = dict(read_queries(progress)) if progress.exists() else {}
+    if unasked := [pair for pair in wanted if pair[0] not in asked]:
+        ask = load()
+        with progress.open("a", encoding="utf-8") as stream, click.progressbar(batches(unasked), label="asked") as bar:
+            for batch in bar:
+                docids, passages = zip(*batch, strict=True)
+                found = dict(zip(docids, ask(passages), strict=True))
+                stream.writelines(f"{docid}\t{query or NONE}\n" for docid, query in found.items())
+                stream.flush()
+                asked |= found
+    return asked
+
+
+class Asker:
+    """SmolLM2 with a few examples before each passage."""
+
+    def __init__(self, model: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(model, padding_side="left")
+        self._tokenizer.pad_token = self._tokenizer.pad_token or self._tokenizer.eos_token
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).eval()
+        self._torch = torch
+
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        """One question for each passage: the first line of what is generated, or "" where it does not end."""
+        batch = self._tokenizer([prompt(text) for text in texts], return_tensors="pt", padding=True)
+        # By the passages, not by what was asked before: a stop changes nothing.
+        self._torch.manual_seed(zlib.crc32("\n".join(texts).encode()))
+        with self._torch.inference_mode():
+            out = self._model.generate(
+                **batch,
+                max_new_tokens=MOST_TOKENS,
+                do_sample=True,
+                temperature=0.7,
+                top_p=0.9,
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
+        answers = self._tokenizer.batch_decode(out[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
+        lines = [answer.partition("\n") for answer in answers]
+        return [" ".join(line.split()).lower() if is_whole else "" for line, is_whole, _ in lines]
+
+
+def prompt(text: str) -> str:
+    """The examples, and the passage that is to be asked about."""
+    examples = "".join(f"Passage: {passage}\nWeb search: {query}\n\n" for passage, query in EXAMPLES)
+    return f"{examples}Passage: {' '.join(text.split()[:MOST_WORDS])}\nWeb search:"
+
+
+def is_question(query: str, text: str) -> bool:
+    """Whether it may be one: of 2 to 12 words, one of them the passage's, not an example, not a copied sentence."""
+    found = re.findall(r"\w+", query)
+    words = re.findall(r"\w+", text.lower())
+    if not 2 <= len(found) <= 12 or query in {asked for _, asked in EXAMPLES}:
+        return False
+    is_copied = len(found) > 5 and " ".join(found) in " ".join(words)
+    return not is_copied and any(len(word) > 3 and word in words for word in found)
+
+
+def batches(pairs: Sequence[tuple[str, str]]) -> list[Sequence[tuple[str, str]]]:
+    """So many passages at once."""
+    return [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
+
+
+if __name__ == "__main__":
+    main()

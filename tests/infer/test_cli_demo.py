@@ -173,7 +173,10 @@ def test_a_model_that_is_nowhere_is_one_line(tmp_path, rankllm):
     """And nothing is written."""
     done = rankllm("demo", "--model-path", "no/such/model", "--output-dir", tmp_path / "out")
     assert (done.code, done.out) == (1, "")
-    assert done.err == "Error: no/such/model: no such model folder (a name on the hub looks like OWNER/MODEL)\n"
+    assert done.err == (
+        "Error: no/such/model: no such model folder (a name on the hub looks like OWNER/MODEL; smollm2-pointwise and "
+        "smollm2-first come with the package)\n"
+    )
     assert not (tmp_path / "out").exists()
 
 

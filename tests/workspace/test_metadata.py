@@ -39,7 +39,17 @@ EXTRAS = {
 }
 DATA = {
     "rankllm-core": {"py.typed", "templates/rank_zephyr.yaml", "cards/first_mistral.yaml"},
-    "rankllm-infer": {"py.typed", "demo_data/corpus.jsonl", "demo_data/queries.tsv", "demo_data/qrels.txt"},
+    "rankllm-infer": {
+        "py.typed",
+        "demo_data/corpus.jsonl",
+        "demo_data/queries.tsv",
+        "demo_data/qrels.txt",
+        *(
+            f"models/{name}/{file}"
+            for name in ("smollm2-first", "smollm2-pointwise")
+            for file in ("adapter_config.json", "adapter_model.safetensors", "rankllm.yaml", "README.md")
+        ),
+    },
     "rankllm-train": {"py.typed"},
 }
 

@@ -9,7 +9,8 @@ import pytest
 from collections_on_disk import Collection
 from shared_files import REPOSITORY
 
-SCRIPT = REPOSITORY / "scripts" / "models" / "minilm_run.py"
+MODELS = REPOSITORY / "scripts" / "models"
+SCRIPT = MODELS / "minilm_run.py"
 
 
 @pytest.fixture

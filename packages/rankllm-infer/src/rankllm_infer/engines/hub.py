@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_infer.shipped_models import SHIPPED, is_shipped, shipped_base, shipped_folder
 
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")
 """Weights in formats that are not needed where the repository has safetensors."""
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml")
 _PROBE_S = 10.0
-_HUB_NAME = " (a name on the hub looks like OWNER/MODEL)"
+_HUB_NAME = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} come with the package)"
 _GATED = "gated; accept its terms on its hub page, then log in: hf auth login"
 
 
@@ -29,6 +30,8 @@ def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
         return path
     if path.exists():
         raise RankLLMError(f"{name_or_path}: is a file, expected a model's folder")
+    if (shipped := shipped_folder(name_or_path)) is not None:
+        return shipped
     if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") != 1:
         raise RankLLMError(f"{name_or_path}: no such model folder{_HUB_NAME}")
     return _from_hub(name_or_path, weights=weights)
@@ -104,6 +107,8 @@ def base_folder(name_or_path: str, base_model: str | None = None, *, weights: bo
     if adapter is None:
         return locate_model(name_or_path, weights=weights)
     named = base_model or adapter.get("base_model_name_or_path")
+    if base_model is None and is_shipped(locate_model(name_or_path, weights=False)):
+        named = shipped_base()
     if not named:
         raise ContractError(f"{name_or_path}: adapter_config.json names no base model; give it with --base-model")
     return locate_model(str(named), weights=weights)

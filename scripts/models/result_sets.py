@@ -1,0 +1,136 @@
+"""What the results page is about: test sets with their first stages, and the systems that rerank them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestSet:
+    """A first stage's lists of one collection. Nothing was trained on its queries, nor chosen by them."""
+
+    __test__ = False
+
+    name: str
+    title: str
+    folder: str
+    run: str
+    corpus: str
+    depth: int
+    """Candidates that are reranked."""
+    n_queries: int = 0
+    """The first so many of the run; 0: all."""
+    first_stage: str = "BM25"
+    relevance_level: int = 1
+    """The least grade that MRR and recall take for relevant."""
+    fuse_weights: Mapping[str, float] = field(default_factory=dict)
+    """System -> share of the first stage's scores where it is not the card's."""
+
+    def path(self, data: Path, file: str) -> Path:
+        """A file of the set."""
+        return data / self.folder / file
+
+
+OVER_BM25 = {"first": 0.1, "generation": 0.1}
+OVER_SPLADE = {"pointwise": 0.5, "first": 0.4, "generation": 0.4}
+"""Chosen on the same first stages' lists of TREC DL 2020: dev_scores.py --set dl20-bm25 --depth 100,
+and --set dl20-splade --depth 50."""
+
+SETS = (
+    TestSet(
+        name="dl21-bm25",
+        title="TREC DL 2021, BM25",
+        folder="trec_dl21",
+        run="runs/BM25.run.gz",
+        corpus="corpus.jsonl.gz",
+        depth=100,
+        relevance_level=2,
+        fuse_weights=OVER_BM25,
+    ),
+    TestSet(
+        name="dl21-splade",
+        title="TREC DL 2021, SPLADE++",
+        folder="trec_dl21",
+        run="runs/SPLADE_P_P_ENSEMBLE_DISTIL.run.gz",
+        corpus="corpus.jsonl.gz",
+        depth=100,
+        first_stage="SPLADE++",
+        relevance_level=2,
+        fuse_weights=OVER_SPLADE,
+    ),
+    TestSet(
+        name="nfcorpus",
+        title="NFCorpus",
+        folder="nfcorpus",
+        run="runs/bm25.run",
+        corpus="corpus.jsonl.gz",
+        depth=20,
+        n_queries=100,
+    ),
+    TestSet(
+        name="scifact",
+        title="SciFact",
+        folder="scifact",
+        run="runs/bm25.run",
+        corpus="corpus.jsonl.gz",
+        depth=20,
+        n_queries=100,
+    ),
+    TestSet(
+        name="wikiqa",
+        title="WikiQA",
+        folder="wikiqa",
+        run="runs/bm25.run.gz",
+        corpus="corpus.jsonl",
+        depth=20,
+        n_queries=100,
+    ),
+    TestSet(
+        name="selqa",
+        title="SelQA",
+        folder="selqa",
+        run="runs/bm25.run.gz",
+        corpus="corpus.jsonl.gz",
+        depth=20,
+        n_queries=100,
+    ),
+    TestSet(
+        name="cosqa",
+        title="CoSQA",
+        folder="cosqa",
+        run="runs/bm25.run.gz",
+        corpus="corpus.jsonl.gz",
+        depth=20,
+        n_queries=100,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """A way to order the candidates."""
+
+    name: str
+    title: str
+    options: tuple[str, ...] = ()
+    """Of `rankllm-infer rerank`; empty: the first stage itself, or MiniLM."""
+
+
+SYSTEMS = (
+    System(name="first-stage", title="first stage"),
+    System(name="minilm", title="all-MiniLM-L6-v2"),
+    System(
+        name="untrained",
+        title="SmolLM2, untrained",
+        options=("--method", "pointwise", "--prompt-template-path", "yes_no_query_last"),
+    ),
+    System(name="pointwise", title="smollm2-pointwise", options=("--model-path", "smollm2-pointwise")),
+    System(name="first", title="smollm2-first, logits", options=("--model-path", "smollm2-first")),
+    System(
+        name="generation",
+        title="smollm2-first, generation",
+        options=("--model-path", "smollm2-first", "--no-use-logits"),
+    ),
+)

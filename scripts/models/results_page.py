@@ -129,8 +129,8 @@ def details(found: Sequence[SetResults]) -> list[str]:
             means = [f"{run.mean:.4f} ({run.interval[0]:.3f}-{run.interval[1]:.3f})" for run in runs]
             lines.append(row([TITLES[name], *means, *change(runs[0])]))
         if weights := results.test_set.fuse_weights:
-            shown = ", ".join(f"{TITLES[name]} {weight}" for name, weight in weights.items() if name in results.costs)
-            lines += ["", f"With `--fuse-weight`, chosen on TREC DL 2020's lists: {shown}."]
+            shown = "; ".join(f"{TITLES[name]}: {weight}" for name, weight in weights.items() if name in results.costs)
+            lines += ["", f"With `--fuse-weight`, chosen on TREC DL 2020's lists. {shown}."]
     return lines
 
 

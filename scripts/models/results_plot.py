@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 if TYPE_CHECKING:
     from results_page import SetResults
@@ -57,6 +58,9 @@ def draw_cost(found: Sequence[SetResults], path: Path) -> None:
             else:
                 axes.scatter(results.costs[name].cpu_s, run.mean, color=COLOURS[name], s=18, label=name)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(results.test_set.title, fontsize=9)
         axes.tick_params(labelsize=7)
         if place == 1:

@@ -76,7 +76,10 @@ def test_a_folder_is_the_model(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/where", "~/nowhere", "a/b/c", "a b/c", "owner/", "ü/ö"])
 def test_what_cannot_be_a_name_on_the_hub_must_be_a_folder(name):
     """Nobody is asked; the message shows what a name on the hub looks like."""
-    with pytest.raises(RankLLMError, match=r": no such model folder \(a name on the hub looks like OWNER/MODEL\)$"):
+    shipped = "smollm2-pointwise and smollm2-first come with the package"
+    with pytest.raises(
+        RankLLMError, match=rf": no such model folder \(a name on the hub looks like OWNER/MODEL; {shipped}\)$"
+    ):
         locate_model(name)
 
 

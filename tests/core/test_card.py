@@ -86,6 +86,14 @@ def test_a_card_says_how_much_the_first_stage_counts(tmp_path, weight):
         assert load_card(tmp_path).fuse_weight == weight
 
 
+def test_a_card_may_say_what_the_identifiers_have_by_themselves(tmp_path):
+    """It survives the file; a card without it is silent about it."""
+    card = ListwiseCard(template=load_template("rank_zephyr"), window_size=3, stride=2)
+    assert "identifier_prior" not in card.to_dict()
+    save_card(replace(card, identifier_prior=(0.5, -1.0, 2)), tmp_path)
+    assert load_card(tmp_path).identifier_prior == (0.5, -1.0, 2.0)
+
+
 def test_a_folder_without_a_card_has_none(tmp_path):
     """A missing card is not an error: published models carry none."""
     assert load_card(tmp_path) is None
@@ -129,6 +137,13 @@ def test_what_a_card_leaves_out_has_the_papers_values():
         ({"max_passage_words": -1}, "c: .*max_passage_words: expected a positive number, found -1"),
         ({"fuse_weight": "0.3"}, "c: fuse_weight: expected int or float, found str '0.3'"),
         ({"fuse_weight": 1.5}, "c: .*fuse_weight: expected a number from 0 to 1, found 1.5"),
+        ({"identifier_prior": 0.5}, "c: identifier_prior: expected a list of numbers, found float 0.5"),
+        ({"identifier_prior": [0.5, "x"]}, "c: identifier_prior: expected int or float, found str 'x'"),
+        ({"identifier_prior": [0.5]}, "c: .*identifier_prior: 1 numbers, but a window has 20 identifiers"),
+        (
+            {"identifier_prior": [0.5, float("nan")], "window": {"size": 2, "stride": 1}},
+            "c: .*identifier_prior: expected finite numbers, found",
+        ),
         ({"identifiers": "roman"}, "c: .*identifiers: expected one of numeric, alpha; found 'roman'"),
         ({"answer": "logits"}, "c: .*answer: expected one of permutation, first-token; found 'logits'"),
         ({"bos": "triple"}, "c: .*bos: expected one of single, double; found 'triple'"),

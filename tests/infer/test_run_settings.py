@@ -76,7 +76,7 @@ def test_every_option_counts_unless_it_cannot_change_a_result(model):
         was = "not set" if known[option] is None else json.dumps(known[option])
         assert difference(known, changed) == f"{option} was {was}, is {json.dumps(value)}"
     in_the_card = {"method", "template", "use_logits", "use_alpha", "context_size", "max_passage_words"}
-    in_the_card |= {"window_size", "stride", "q_max_len", "p_max_len", "fuse_weight"}
+    in_the_card |= {"window_size", "stride", "q_max_len", "p_max_len", "fuse_weight", "identifier_prior"}
     by_content = {"base_model", "base_url", "few_shot_file"}
     no_result = {"api_key", "timeout_s", "concurrency"}
     when_loaded = {"dtype", "device"}

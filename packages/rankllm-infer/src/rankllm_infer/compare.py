@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.trec import Qrels, Run
@@ -107,7 +108,13 @@ def compare(
         baseline=baseline,
         n_queries=first.n_queries,
         measures={
-            measure: _compare_measure(measure, found, baseline, n_resamples=n_resamples, level=level, seed=seed)
+            measure: compare_figures(
+                {name: evaluation.per_query[measure] for name, evaluation in found.items()},
+                baseline=baseline,
+                n_resamples=n_resamples,
+                level=level,
+                seed=seed,
+            )
             for measure in first.means
         },
         missing_qids=missing,
@@ -123,15 +130,22 @@ def _evaluate(name: str, qrels: Qrels, run: Run, measures: Sequence[str], releva
         raise RankLLMError(f"{name}: {error}") from None
 
 
-def _compare_measure(
-    measure: str, found: Mapping[str, Evaluation], baseline: str, *, n_resamples: int, level: float, seed: int
+def compare_figures(
+    figures: Mapping[str, Mapping[str, float]],
+    *,
+    baseline: str,
+    n_resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> list[ComparedRun]:
+    """Compare runs by one measure. figures: name -> qid -> value, of the same queries for each; baseline is a name."""
     from rankllm_infer.significance import bootstrap_interval, holm, randomisation_test
 
-    base = found[baseline].per_query[measure]
+    base = figures[baseline]
+    means = {name: fmean(values.values()) for name, values in figures.items()}
     gains = {
-        name: {qid: value - base[qid] for qid, value in evaluation.per_query[measure].items()}
-        for name, evaluation in found.items()
+        name: {qid: value - base[qid] for qid, value in values.items()}
+        for name, values in figures.items()
         if name != baseline
     }
     tests = {
@@ -142,19 +156,19 @@ def _compare_measure(
     }
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     compared = []
-    for name, evaluation in found.items():
-        mean, values = evaluation.means[measure], evaluation.per_query[measure]
+    for name, values in figures.items():
         difference = None
         if name != baseline:
             difference = Difference(
-                mean=mean - found[baseline].means[measure],
+                mean=means[name] - means[baseline],
                 p=tests[name].p,
                 p_holm=corrected[name],
                 is_exact=tests[name].is_exact,
                 gains=dict(sorted(gains[name].items(), key=lambda gain: -gain[1])),
             )
         interval = bootstrap_interval(list(values.values()), n_resamples=n_resamples, level=level, seed=seed)
-        compared.append(ComparedRun(name=name, mean=mean, interval=interval, per_query=values, difference=difference))
+        run = ComparedRun(name=name, mean=means[name], interval=interval, per_query=values, difference=difference)
+        compared.append(run)
     return compared
 
 

@@ -17,6 +17,7 @@ from rankllm_core.text import defuse_identifiers, first_words, passage_text, saf
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.fit import ContextTooSmallError, fit_window
+from rankllm_infer.identifier_prior import without_prior
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
 from rankllm_infer.strategies import TOP_K_STRATEGIES, Strategy, Window, choose_strategy, consensus
 
@@ -242,8 +243,9 @@ class _ListwiseFlow:
     def _read(self, answer: Answer, labels: Sequence[str], candidates: Sequence[Candidate]) -> ReadAnswer:
         if self.plan.card.answer == "permutation":
             return read_answer(answer.text, labels)
-        order, defects = order_by_score(answer.scores, labels, [candidate.docid for candidate in candidates])
-        for candidate, score in zip(candidates, answer.scores, strict=True):
+        scores = without_prior(answer.scores, self.plan.card.identifier_prior)
+        order, defects = order_by_score(scores, labels, [candidate.docid for candidate in candidates])
+        for candidate, score in zip(candidates, scores, strict=True):
             if score != -math.inf:
                 self.scores[candidate.docid] = score
         n_ranked = len(order) - len(defects)

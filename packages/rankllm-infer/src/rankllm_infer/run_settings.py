@@ -32,6 +32,7 @@ _IN_THE_CARD = (
     "q_max_len",
     "p_max_len",
     "fuse_weight",
+    "identifier_prior",
 )
 """The card is compared by itself, with these options over it."""
 _FOUND_WHEN_LOADED = ("dtype", "device")

@@ -79,6 +79,8 @@ class RerankOptions:
     top_k_candidates: int | None = None
     fuse_weight: float | None = None
     """The first stage's share in the final order, from 0 (the model alone) to 1."""
+    identifier_prior: tuple[float, ...] | None = None
+    """What FIRST takes off the logits of a window's identifiers; (): nothing."""
     with_trace: bool = False
 
     def __post_init__(self) -> None:
@@ -144,6 +146,9 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
         # A card that speaks of no fusing is not contradicted by it.
         follows = {"template": options.template is None, "stride": options.stride is None}
         follows["fuse_weight"] = not found.fuse_weight
+        follows["identifier_prior"] = options.identifier_prior is None or not found.identifier_prior  # type: ignore[union-attr]
+        if "identifier_prior" in changed and options.identifier_prior is None:
+            warnings.append(f"identifier_prior of {origin} is of other windows than these are, and is not used")
         asked = {name: value for name, value in changed.items() if not follows.get(name)}
         warnings += [_contradiction(found, name, value, origin) for name, value in asked.items()]
     card: Card = replace(found, **changed)  # type: ignore[arg-type]
@@ -152,6 +157,7 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
             _refuse(options, ("free_decoding", "decode_top_k"), why="with FIRST, which generates nothing")
         else:
             _refuse(options, ("compile",), why="with generation, only where scores are read (pointwise, FIRST)")
+            _refuse(options, ("identifier_prior",), why="with generation, only with FIRST")
         warnings += _doubts_about(card)
     return ResolvedCard(card=card, origin=origin, warnings=tuple(warnings))
 
@@ -211,6 +217,7 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
             "max_passage_words": options.max_passage_words,
             "window_size": options.window_size,
             "stride": options.stride,
+            "identifier_prior": options.identifier_prior,
         }
         if options.strategy != "sliding" and options.window_size is not None:
             # Only the sliding window has a stride; the card's need not fit another window.
@@ -219,9 +226,15 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
             values["template"] = _twin(card.template, str(values["identifiers"]))
         if isinstance(template, ListwiseTemplate) and values["identifiers"] is None:
             values["identifiers"] = template.identifiers
+        is_other = any(values[name] not in (None, getattr(card, name)) for name in _PRIOR_IS_OF)
+        if is_other and options.identifier_prior is None:
+            values["identifier_prior"] = ()
     values["fuse_weight"] = options.fuse_weight
     return {name: value for name, value in values.items() if value is not None}
 
+
+_PRIOR_IS_OF = ("template", "identifiers", "window_size")
+"""What an identifier prior was measured with: with others it is another one."""
 
 _LISTWISE_ONLY = (
     "use_logits",
@@ -240,6 +253,7 @@ _LISTWISE_ONLY = (
     "variable_passages",
     "system_message",
     "few_shot_file",
+    "identifier_prior",
 )
 
 

@@ -6,6 +6,7 @@ A checkpoint carries it as `rankllm.yaml`. Cards of well-known published models 
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -14,7 +15,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from rankllm_core.chat import BOS_RULES
-from rankllm_core.config import check_keys, load_yaml, mapping, one_of, typed
+from rankllm_core.config import check_keys, load_yaml, mapping, numbers, one_of, typed
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import write_text
 from rankllm_core.identifiers import MAX_ALPHA
@@ -39,6 +40,9 @@ class ListwiseCard:
     max_passage_words: int = 300
     window_size: int = 20
     stride: int = 10
+    identifier_prior: tuple[float, ...] = ()
+    """What the model adds to the logit of a full window's first, second, ... identifier, whatever passage it calls.
+    FIRST takes it off again. Empty: nothing was measured. Source: PriDe, arXiv:2309.03882."""
     fuse_weight: float = 0.0
     """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
 
@@ -53,6 +57,13 @@ class ListwiseCard:
                 f"window: need 0 < stride <= size, got stride={self.stride}, size={self.window_size}; "
                 "set --stride and --window-size"
             )
+        if self.identifier_prior and len(self.identifier_prior) != self.window_size:
+            raise ConfigError(
+                f"card: identifier_prior: {len(self.identifier_prior)} numbers, but a window has {self.window_size} "
+                "identifiers; measure it with these windows (rankllm-infer calibrate)"
+            )
+        if not all(map(math.isfinite, self.identifier_prior)):
+            raise ConfigError(f"card: identifier_prior: expected finite numbers, found {list(self.identifier_prior)}")
         if self.identifiers == "alpha" and self.window_size > MAX_ALPHA:
             raise ConfigError(
                 f"window: {self.window_size} passages a window, but there are {MAX_ALPHA} alphabetic identifiers; "
@@ -74,6 +85,7 @@ class ListwiseCard:
             "context_tokens": self.context_tokens,
             "max_passage_words": self.max_passage_words,
             "window": {"size": self.window_size, "stride": self.stride},
+            **({"identifier_prior": list(self.identifier_prior)} if self.identifier_prior else {}),
             **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
         }
 
@@ -176,7 +188,12 @@ def _card(values: dict[str, object], where: str) -> Card:
     owner = ListwiseCard if kind == "listwise" else PointwiseCard
     kinds = {f.name: _FIELD_TYPES[str(f.type)] for f in fields(owner) if f.name != "template"}
     check_keys(values, kinds, where=where)
-    checked = {key: typed(value, kinds[key], where=f"{where}: {key}") for key, value in values.items()}
+    checked = {
+        key: numbers(value, where=f"{where}: {key}")
+        if kinds[key] is tuple
+        else typed(value, kinds[key], where=f"{where}: {key}")
+        for key, value in values.items()
+    }
     if (template.method == "pointwise") != (kind == "pointwise"):
         raise ConfigError(f"{where}: a {kind} card cannot hold the {template.method} template {template.name!r}")
     return owner(template=template, **checked)  # type: ignore[arg-type]
@@ -188,6 +205,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "float": (int, float),
     "bool": bool,
+    "tuple[float, ...]": tuple,
 }
 
 

@@ -56,6 +56,13 @@ def typed(value: object, kind: type | tuple[type, ...], *, where: str) -> object
     return value
 
 
+def numbers(value: object, *, where: str) -> tuple[float, ...]:
+    """The value as numbers, or a ConfigError when it is no list of them."""
+    if not isinstance(value, list):
+        raise ConfigError(f"{where}: expected a list of numbers, found {type(value).__name__} {value!r}")
+    return tuple(float(typed(number, (int, float), where=where)) for number in value)  # type: ignore[arg-type]
+
+
 def one_of(value: object, choices: Iterable[str], *, where: str) -> str:
     """The value when it is one of the choices, or a ConfigError."""
     choices = list(choices)

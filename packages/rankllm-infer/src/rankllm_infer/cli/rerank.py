@@ -42,7 +42,7 @@ def command(**given: Any) -> int:
     Exit status: 0 done, 1 an error, 2 wrong usage, 3 done but some queries failed, 130 or 143 stopped by a signal.
     """
     kind = input_kind(given)
-    options = _options(given)
+    options = given_options(given)
     files = _output_files(given)
     if kind == "query":
         return _one_query(given, options, files)
@@ -69,21 +69,33 @@ def _loading(given: Mapping[str, Any]) -> str:
     return f"Loading {given['model_path']}{more} ..."
 
 
-def _options(given: Mapping[str, Any]) -> RerankOptions:
+def given_options(given: Mapping[str, Any]) -> RerankOptions:
+    """What the command line asks of a reranker. Raises UsageError where that does not go together."""
     dtypes = {given["dtype"], "bfloat16" if given["bf16"] else None, "float16" if given["fp16"] else None} - {None}
     if len(dtypes) > 1:
         raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
-    names = [name for name in RerankOptions.__dataclass_fields__ if name in given and name not in ("dtype", "template")]
+    read_here = ("dtype", "template", "identifier_prior")
+    names = [name for name in RerankOptions.__dataclass_fields__ if name in given and name not in read_here]
     try:
         return RerankOptions(
             **{name: given[name] for name in names},
             template=_template(given["template"]),
+            identifier_prior=_prior(given.get("identifier_prior")),
             dtype=next(iter(dtypes), "auto"),
             api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
-            with_trace=given["trace"] is not None,
+            with_trace=given.get("trace") is not None,
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _prior(asked: str | None) -> tuple[float, ...] | None:
+    """What a file of `calibrate` says; nothing to take off for `none`."""
+    if asked is None:
+        return None
+    from rankllm_infer.identifier_prior import read_prior
+
+    return () if asked == "none" else read_prior(Path(asked))
 
 
 _ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"

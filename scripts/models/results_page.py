@@ -1,8 +1,7 @@
-"""docs/RESULTS.md, out of the runs that results.py made: tables by `compare`, costs, and two plots."""
+"""docs/RESULTS.md, out of what results.py measured: tables, costs, and two plots."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,25 +9,12 @@ from pathlib import Path
 import click
 from result_sets import SETS, SYSTEMS, TestSet
 from results_plot import draw_cost, draw_gains
+from results_store import MEASURES, Measured, Store
 
 from rankllm_core.files import write_text
-from rankllm_core.qrels import read_qrels
-from rankllm_core.records import read_requests
-from rankllm_core.runs import read_run
-from rankllm_infer.compare import ComparedRun, compare
+from rankllm_infer.compare import ComparedRun, compare_figures
 
-MEASURES = ("nDCG@10", "MRR@10", "Recall@10")
 TITLES = {system.name: system.title for system in SYSTEMS}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a system cost, a query."""
-
-    cpu_s: float
-    calls: float = 0.0
-    prompt_tokens: float = 0.0
-    completion_tokens: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,63 +22,35 @@ class SetResults:
     """All systems over one set."""
 
     test_set: TestSet
-    n_queries: int
-    measures: Mapping[str, Mapping[str, ComparedRun]]
-    """Measure -> system -> figures."""
-    costs: Mapping[str, Cost]
+    measured: Mapping[str, Measured]
+    compared: Mapping[str, ComparedRun]
+    """By nDCG@10, with the first stage."""
+
+    @property
+    def n_queries(self) -> int:
+        """The judged ones."""
+        return len(next(iter(self.measured.values())).per_query)
 
 
-def write_page(page: Path, *, data: Path, work: Path) -> None:
-    """The page and its plots, beside it. Sets and systems without a run in `work` are left out."""
-    found = [results for test_set in SETS if (results := read_results(test_set, data, work / test_set.name))]
+def write_page(page: Path, store: Store) -> None:
+    """The page and its plots, beside it. Sets and systems without figures are left out."""
+    found = [results for test_set in SETS if (results := results_of(test_set, store.get(test_set.name, {})))]
     if not found:
-        raise click.ClickException(f"{work}: no set has runs of the first stage and of another system")
+        raise click.ClickException("no set has figures of the first stage and of another system")
     draw_gains(found, page.parent / "results-gains.png")
     draw_cost(found, page.parent / "results-cost.png")
-    write_queries(page.parent / "results.json", found)
     head = Path(__file__).with_name("results_head.md").read_text(encoding="utf-8")
     with write_text(page) as stream:
         stream.write(head + "\n" + "\n".join([*summary(found), "", *details(found), "", *costs(found)]) + "\n")
 
 
-def write_queries(path: Path, found: Sequence[SetResults]) -> None:
-    """nDCG@10 of every query: set -> system -> qid -> figure, for tests and for whoever wants to compare."""
-    values = {
-        results.test_set.name: {
-            name: {qid: round(value, 4) for qid, value in run.per_query.items()}
-            for name, run in results.measures["nDCG@10"].items()
-        }
-        for results in found
-    }
-    with write_text(path) as stream:
-        stream.write(json.dumps(values, indent=1) + "\n")
-
-
-def read_results(test_set: TestSet, data: Path, folder: Path) -> SetResults | None:
-    """The figures of a set, or None where it has no run to compare."""
-    runs = {name: read_run(folder / f"{name}.trec") for name in TITLES if (folder / f"{name}.cost.json").exists()}
-    if len(runs) < 2 or "first-stage" not in runs:
+def results_of(test_set: TestSet, kept: Mapping[str, Measured]) -> SetResults | None:
+    """The figures of a set, systems in the page's order; None where there is nothing to compare."""
+    measured = {name: kept[name] for name in TITLES if name in kept}
+    if len(measured) < 2 or "first-stage" not in measured:
         return None
-    qids = [request.query.qid for request in read_requests(folder / "requests.jsonl")]
-    grades = read_qrels(test_set.path(data, "qrels.txt"))
-    judged = {qid: grades[qid] for qid in qids if grades.get(qid)}
-    compared = compare(judged, runs, MEASURES, baseline="first-stage", relevance_level=test_set.relevance_level)
-    return SetResults(
-        test_set=test_set,
-        n_queries=compared.n_queries,
-        measures={measure: {run.name: run for run in rows} for measure, rows in compared.measures.items()},
-        costs={name: read_cost(folder, name, n_queries=len(qids)) for name in runs},
-    )
-
-
-def read_cost(folder: Path, name: str, *, n_queries: int) -> Cost:
-    """CPU seconds from results.py, calls and tokens from the results' own usage."""
-    cpu_s = json.loads((folder / f"{name}.cost.json").read_text(encoding="utf-8"))["cpu_s"]
-    path = folder / f"{name}.jsonl"
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    usages = [json.loads(line)["usage"] for line in lines if line]
-    totals = {key: sum(u[key] for u in usages) / n_queries for key in ("calls", "prompt_tokens", "completion_tokens")}
-    return Cost(cpu_s=cpu_s / n_queries, **totals)
+    runs = compare_figures({name: m.per_query for name, m in measured.items()}, baseline="first-stage")
+    return SetResults(test_set=test_set, measured=measured, compared={run.name: run for run in runs})
 
 
 def summary(found: Sequence[SetResults]) -> list[str]:
@@ -100,21 +58,22 @@ def summary(found: Sequence[SetResults]) -> list[str]:
     lines = ["## nDCG@10", "", row(["", *(results.test_set.title for results in found)])]
     lines.append(row(["---"] * (len(found) + 1)))
     for name, title in TITLES.items():
-        if any(name in results.costs for results in found):
-            lines.append(row([title, *(cell(results.measures["nDCG@10"].get(name)) for results in found)]))
+        if any(name in results.measured for results in found):
+            lines.append(row([title, *(cell(results, name) for results in found)]))
     lines.append(row(["queries", *(str(results.n_queries) for results in found)]))
     lines.append(row(["candidates", *(str(results.test_set.depth) for results in found)]))
     return [*lines, "", "**Bold**: above the first stage, _italic_: below it, at p < .05 (randomisation test, Holm)."]
 
 
-def cell(run: ComparedRun | None) -> str:
-    """A mean, marked where the difference to the first stage is significant."""
-    if run is None:
+def cell(results: SetResults, name: str) -> str:
+    """A system's mean, marked where the difference to the first stage is significant."""
+    if name not in results.measured:
         return ""
-    text = f"{run.mean:.4f}".removeprefix("0")
-    if run.difference is None or run.difference.p_holm >= 0.05:
+    text = f"{results.measured[name].figures['nDCG@10'].mean:.4f}".removeprefix("0")
+    difference = results.compared[name].difference
+    if difference is None or difference.p_holm >= 0.05:
         return text
-    return f"**{text}**" if run.difference.mean > 0 else f"_{text}_"
+    return f"**{text}**" if difference.mean > 0 else f"_{text}_"
 
 
 def details(found: Sequence[SetResults]) -> list[str]:
@@ -124,22 +83,30 @@ def details(found: Sequence[SetResults]) -> list[str]:
         lines += ["", f"### {results.test_set.title}: {results.n_queries} queries", ""]
         lines.append(row(["", *(f"{measure} (95 %)" for measure in MEASURES), "change", "p", "better/same/worse"]))
         lines.append(row(["---"] * (len(MEASURES) + 4)))
-        for name in results.measures[MEASURES[0]]:
-            runs = [results.measures[measure][name] for measure in MEASURES]
-            means = [f"{run.mean:.4f} ({run.interval[0]:.3f}-{run.interval[1]:.3f})" for run in runs]
-            lines.append(row([TITLES[name], *means, *change(runs[0])]))
-        if weights := results.test_set.fuse_weights:
-            shown = "; ".join(f"{TITLES[name]}: {weight}" for name, weight in weights.items() if name in results.costs)
-            lines += ["", f"With `--fuse-weight`, chosen on TREC DL 2020's lists. {shown}."]
+        for name, measured in results.measured.items():
+            figures = [measured.figures[measure] for measure in MEASURES]
+            means = [f"{f.mean:.4f} ({f.interval[0]:.3f}-{f.interval[1]:.3f})" for f in figures]
+            lines.append(row([TITLES[name], *means, *change(results, name)]))
+        if own := [f"{TITLES[name]}: {said}" for name, m in results.measured.items() if (said := settings_of(m))]:
+            lines += ["", f"Settings of this set's own, all from TREC DL 2020's lists. {'; '.join(own)}."]
     return lines
 
 
-def change(run: ComparedRun) -> list[str]:
+def settings_of(measured: Measured) -> str:
+    """The options that a set has for itself."""
+    own = measured.made_of
+    weight = [f"`--fuse-weight {own['--fuse-weight']}`"] if "--fuse-weight" in own else []
+    prior = ["`--identifier-prior trec_dl_prior.yaml`"] if "--identifier-prior" in own else []
+    return ", ".join([*weight, *prior])
+
+
+def change(results: SetResults, name: str) -> list[str]:
     """Of nDCG@10 against the first stage."""
-    if (difference := run.difference) is None:
+    if (difference := results.compared[name].difference) is None:
         return ["", "", ""]
+    means = {system: results.measured[system].figures["nDCG@10"].mean for system in (name, "first-stage")}
     counts = f"{difference.n_better}/{difference.n_same}/{difference.n_worse}"
-    return [f"{difference.mean:+.4f}", f"{difference.p_holm:.4f}", counts]
+    return [f"{means[name] - means['first-stage']:+.4f}", f"{difference.p_holm:.4f}", counts]
 
 
 def costs(found: Sequence[SetResults]) -> list[str]:
@@ -147,7 +114,8 @@ def costs(found: Sequence[SetResults]) -> list[str]:
     lines = ["## Cost of a query", "", row(["set", "system", "calls", "prompt tokens", "generated", "CPU seconds"])]
     lines.append(row(["---"] * 6))
     for results in found:
-        for name, cost in results.costs.items():
+        for name, measured in results.measured.items():
+            cost = measured.cost
             if name != "first-stage":
                 counts = [f"{cost.calls:.1f}", f"{cost.prompt_tokens:,.0f}", f"{cost.completion_tokens:,.0f}"]
                 shown = counts if cost.calls else ["", "", ""]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from results_page import SetResults
 
 SHOWN = ("minilm", "pointwise", "first")
@@ -26,45 +27,48 @@ _COLUMNS, _WIDTH_IN, _HEIGHT_IN = 4, 3.0, 2.4
 
 def draw_gains(found: Sequence[SetResults], path: Path) -> None:
     """Per-query change in nDCG@10 against the first stage, sorted: a panel a set, a line a system."""
-    n_rows = -(-len(found) // _COLUMNS)
-    figure = Figure(figsize=(_COLUMNS * _WIDTH_IN, n_rows * _HEIGHT_IN), layout="constrained")
-    for place, results in enumerate(found, start=1):
-        axes = figure.add_subplot(n_rows, _COLUMNS, place)
+    figure, panels = panels_of(found, across="queries, the greatest gain first", up="change of nDCG@10")
+    for results, axes in panels:
         for name in SHOWN:
-            run = results.measures["nDCG@10"].get(name)
+            run = results.compared.get(name)
             if run is not None and run.difference is not None:
                 gains = sorted(run.difference.gains.values(), reverse=True)
                 axes.plot(range(1, len(gains) + 1), gains, color=COLOURS[name], label=name, linewidth=1.2)
         axes.axhline(0.0, color="#000000", linewidth=0.6)
-        axes.set_title(results.test_set.title, fontsize=9)
         axes.set_ylim(-1, 1)
-        axes.tick_params(labelsize=7)
-        if place == 1:
-            axes.legend(fontsize=7)
-    figure.supylabel("change of nDCG@10", fontsize=9)
-    figure.supxlabel("queries, the greatest gain first", fontsize=9)
-    figure.savefig(path, dpi=90)
+    save(figure, path)
 
 
 def draw_cost(found: Sequence[SetResults], path: Path) -> None:
     """nDCG@10 against CPU seconds a query: a panel a set, a point a system."""
-    n_rows = -(-len(found) // _COLUMNS)
-    figure = Figure(figsize=(_COLUMNS * _WIDTH_IN, n_rows * _HEIGHT_IN), layout="constrained")
-    for place, results in enumerate(found, start=1):
-        axes = figure.add_subplot(n_rows, _COLUMNS, place)
-        for name, run in results.measures["nDCG@10"].items():
+    figure, panels = panels_of(found, across="CPU seconds a query", up="nDCG@10")
+    for results, axes in panels:
+        for name, run in results.compared.items():
             if name == "first-stage":
                 axes.axhline(run.mean, color=COLOURS[name], linewidth=0.8, linestyle="--", label=name)
             else:
-                axes.scatter(results.costs[name].cpu_s, run.mean, color=COLOURS[name], s=18, label=name)
+                axes.scatter(results.measured[name].cost.cpu_s, run.mean, color=COLOURS[name], s=18, label=name)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
+    save(figure, path)
+
+
+def panels_of(found: Sequence[SetResults], *, across: str, up: str) -> tuple[Figure, list[tuple[SetResults, Axes]]]:
+    """A figure with an empty panel for each set. across, up: what its axes are."""
+    n_rows = -(-len(found) // _COLUMNS)
+    figure = Figure(figsize=(_COLUMNS * _WIDTH_IN, n_rows * _HEIGHT_IN), layout="constrained")
+    figure.supxlabel(across, fontsize=9)
+    figure.supylabel(up, fontsize=9)
+    panels = [(results, figure.add_subplot(n_rows, _COLUMNS, place)) for place, results in enumerate(found, start=1)]
+    for results, axes in panels:
         axes.set_title(results.test_set.title, fontsize=9)
         axes.tick_params(labelsize=7)
-        if place == 1:
-            axes.legend(fontsize=6)
-    figure.supylabel("nDCG@10", fontsize=9)
-    figure.supxlabel("CPU seconds a query", fontsize=9)
+    return figure, panels
+
+
+def save(figure: Figure, path: Path) -> None:
+    """With one legend, in the first panel."""
+    figure.axes[0].legend(fontsize=6)
     figure.savefig(path, dpi=90)

@@ -126,7 +126,7 @@ def test_a_part_of_the_results_page_comes_out_again(tmp_path, rankllm, smollm2_p
     found = evaluate(
         read_qrels(data / "qrels.txt"), read_run(tmp_path / "out.trec"), ["nDCG@10"], run_queries_only=True
     ).per_query["nDCG@10"]
-    recorded = json.loads(FIGURES.read_text(encoding="utf-8"))["wikiqa"][system]
+    recorded = json.loads(FIGURES.read_text(encoding="utf-8"))["wikiqa"][system]["per_query"]
     assert set(found) <= set(recorded)
     assert statistics.fmean(found.values()) == pytest.approx(
         statistics.fmean(recorded[qid] for qid in found), abs=0.005 if system != "generation" else 0.05

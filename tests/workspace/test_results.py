@@ -1,4 +1,4 @@
-"""The results page is made of runs: its figures are those of a hand count, and what is not there is left out."""
+"""The results page: figures are those of a hand count, what is measured is kept, and what is not there is left out."""
 
 from __future__ import annotations
 
@@ -14,67 +14,99 @@ pytest.importorskip("matplotlib")
 
 RUNS = {"first-stage": "d1 d2 d3", "pointwise": "d2 d1 d3"}
 """d2 alone is relevant: nDCG 1 / log2(3) at rank 2, and 1 at rank 1."""
-AT_SECOND = 1 / math.log2(3)
+AT_SECOND = round(1 / math.log2(3), 4)
+QIDS = [f"q{number}" for number in range(8)]
 
 
 @pytest.fixture
-def results_page(monkeypatch):
-    """The module that writes the page."""
+def script(monkeypatch):
+    """Imports a script of scripts/models."""
     monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "models")
-    return importlib.import_module("results_page")
+    return importlib.import_module
 
 
 @pytest.fixture
-def folders(tmp_path):
-    """Eight queries of one set, two systems, and what they cost."""
-    data, work = tmp_path / "data", tmp_path / "work"
-    folder = work / "wikiqa"
-    (data / "wikiqa").mkdir(parents=True)
-    folder.mkdir(parents=True)
-    qids = [f"q{number}" for number in range(8)]
-    (data / "wikiqa" / "qrels.txt").write_text("".join(f"{qid} 0 d2 1\n" for qid in qids), encoding="utf-8")
+def store(script, tmp_path):
+    """Eight queries of one set under two systems, four seconds each."""
+    (tmp_path / "qrels.txt").write_text("".join(f"{qid} 0 d2 1\n" for qid in QIDS), encoding="utf-8")
     candidates = [{"docid": "d1", "score": 1.0, "doc": {"text": "text"}}]
-    requests = [{"query": {"qid": qid, "text": "what"}, "candidates": candidates} for qid in qids]
-    (folder / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests), encoding="utf-8")
-    for system, order in RUNS.items():
-        lines = [
-            f"{qid} Q0 {docid} {rank} {-rank} {system}\n"
-            for qid in qids
-            for rank, docid in enumerate(order.split(), start=1)
-        ]
-        (folder / f"{system}.trec").write_text("".join(lines), encoding="utf-8")
-        (folder / f"{system}.cost.json").write_text('{"cpu_s": 4.0}\n', encoding="utf-8")
+    requests = [{"query": {"qid": qid, "text": "what"}, "candidates": candidates} for qid in QIDS]
+    (tmp_path / "requests.jsonl").write_text("".join(json.dumps(r) + "\n" for r in requests), encoding="utf-8")
     usage = {"calls": 3, "prompt_tokens": 700, "completion_tokens": 0}
-    (folder / "pointwise.jsonl").write_text(
-        "".join(json.dumps({"usage": usage}) + "\n" for _ in qids), encoding="utf-8"
-    )
-    return data, work
+    (tmp_path / "pointwise.jsonl").write_text((json.dumps({"usage": usage}) + "\n") * 8, encoding="utf-8")
+    measured = {}
+    for system, order in RUNS.items():
+        lines = [f"{qid} Q0 {docid} {n} {-n} x\n" for qid in QIDS for n, docid in enumerate(order.split(), start=1)]
+        (tmp_path / f"{system}.trec").write_text("".join(lines), encoding="utf-8")
+        measured[system] = script("results_store").measure(
+            tmp_path,
+            system,
+            qrels=tmp_path / "qrels.txt",
+            relevance_level=1,
+            made_of={"--fuse-weight": 0.5} if system == "pointwise" else {},
+            cpu_s=4.0,
+        )
+    return {"wikiqa": measured}
 
 
-def test_figures_and_costs_are_those_of_the_runs(results_page, folders, tmp_path):
-    """Eight queries that all gain the same: nDCG from .6309 to 1, p = 2 / 256 by all sign flips; half a second each."""
-    data, work = folders
+def test_what_is_measured_is_that_of_the_run(store):
+    """nDCG from .6309 to 1, as eight queries that are alike have it without an interval; half a second each."""
+    first, pointwise = store["wikiqa"]["first-stage"], store["wikiqa"]["pointwise"]
+    assert (first.per_query, pointwise.per_query) == (dict.fromkeys(QIDS, AT_SECOND), dict.fromkeys(QIDS, 1.0))
+    assert (first.figures["nDCG@10"].mean, first.figures["nDCG@10"].interval) == (AT_SECOND, (AT_SECOND, AT_SECOND))
+    assert (first.figures["MRR@10"].mean, first.figures["Recall@10"].mean) == (0.5, 1.0)
+    assert (first.cost.cpu_s, first.cost.calls) == (0.5, 0.0)
+    assert (pointwise.cost.cpu_s, pointwise.cost.calls, pointwise.cost.prompt_tokens) == (0.5, 3.0, 700.0)
+
+
+def test_what_is_kept_comes_back(script, store, tmp_path):
+    """The file says all of it; before there is one, nothing is known."""
+    kept = script("results_store")
+    assert kept.read_store(tmp_path / "results.json") == {}
+    kept.write_store(tmp_path / "results.json", store)
+    assert kept.read_store(tmp_path / "results.json") == store
+
+
+def test_the_page_tells_what_is_kept(script, store, tmp_path):
+    """Eight queries that all gain the same: p = 2 / 256 by all sign flips."""
     page = tmp_path / "docs" / "RESULTS.md"
     page.parent.mkdir()
-    results_page.write_page(page, data=data, work=work)
+    script("results_page").write_page(page, store)
     text = page.read_text(encoding="utf-8")
     assert "| first stage | .6309 |" in text
     assert "| smollm2-pointwise | **1.0000** |" in text
     assert f"{1 - AT_SECOND:+.4f} | 0.0078 | 8/0/0 |" in text
     assert "| WikiQA | smollm2-pointwise | 3.0 | 700 | 0 | 0.50 |" in text
+    assert "all from TREC DL 2020's lists. smollm2-pointwise: `--fuse-weight 0.5`." in text
     assert "NFCorpus |" not in text
     assert all((page.parent / name).stat().st_size for name in ("results-gains.png", "results-cost.png"))
-    recorded = json.loads((page.parent / "results.json").read_text(encoding="utf-8"))
-    assert recorded == {
-        "wikiqa": {
-            "first-stage": dict.fromkeys([f"q{n}" for n in range(8)], round(AT_SECOND, 4)),
-            "pointwise": dict.fromkeys([f"q{n}" for n in range(8)], 1.0),
-        }
-    }
 
 
-def test_an_empty_folder_is_said_to_be_empty(results_page, tmp_path):
+def test_without_figures_there_is_no_page(script, tmp_path):
     """Nothing is written."""
-    with pytest.raises(click.ClickException, match="no set has runs of the first stage and of another system"):
-        results_page.write_page(tmp_path / "RESULTS.md", data=tmp_path, work=tmp_path)
+    with pytest.raises(click.ClickException, match="no set has figures of the first stage and of another system"):
+        script("results_page").write_page(tmp_path / "RESULTS.md", {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_known_by_its_adapter_and_settings(script):
+    """Another weight or prior is another run; the first stage stays what it is."""
+    sets = {test_set.name: test_set for test_set in script("result_sets").SETS}
+    systems = {system.name: system for system in script("result_sets").SYSTEMS}
+    identity = script("results").identity
+    assert identity(systems["first-stage"], sets["dl21-splade"]) == {}
+    alone, fused = (identity(systems["first"], sets[name]) for name in ("wikiqa", "dl21-splade"))
+    assert fused == alone | {"--fuse-weight": 0.4, "--identifier-prior": fused["--identifier-prior"]}
+    assert len(fused["--identifier-prior"]) == 10
+    assert identity(systems["generation"], sets["dl21-splade"]) == alone | {"--fuse-weight": 0.4}
+    assert identity(systems["pointwise"], sets["wikiqa"]) != alone
+
+
+def test_the_page_in_the_repository_is_the_one_that_is_kept(script, tmp_path):
+    """docs/RESULTS.md is what docs/results.json makes."""
+    docs = REPOSITORY / "docs"
+    script("results_page").write_page(
+        tmp_path / "RESULTS.md", script("results_store").read_store(docs / "results.json")
+    )
+    made, shown = ((folder / "RESULTS.md").read_text(encoding="utf-8") for folder in (tmp_path, docs))
+    assert made == shown

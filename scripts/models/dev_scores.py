@@ -24,6 +24,7 @@ from rankllm_core.records import read_requests
 from rankllm_core.types import Request, Result
 from rankllm_infer.evaluate import evaluate
 from rankllm_infer.fuse import fuse
+from rankllm_infer.identifier_prior import read_prior
 
 MEASURE = "nDCG@10"
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
@@ -80,6 +81,7 @@ DEFAULT_SETS = ("nq", "nfcorpus", "wikiqa", "msmarco")
 @click.option("--set", "names", multiple=True, type=click.Choice(list(SETS)), default=DEFAULT_SETS, show_default=True)
 @click.option("--queries", "n_queries", default=60, show_default=True, help="The first so many of each.")
 @click.option("--depth", default=20, show_default=True, help="Candidates of a query.")
+@click.option("--identifier-prior", type=click.Path(path_type=Path, exists=True), help="Taken off FIRST's logits.")
 @click.argument("adapters", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 def main(
     data: Path,
@@ -88,6 +90,7 @@ def main(
     names: Sequence[str],
     n_queries: int,
     depth: int,
+    identifier_prior: Path | None,
     adapters: Sequence[Path],
 ) -> None:
     """Measure what is not yet measured, and print all of it."""
@@ -97,14 +100,16 @@ def main(
         for name in names:
             key = {"adapter": "/".join(adapter.parts[-2:]), "weights": identity(adapter)}
             key |= {"set": name, "queries": n_queries, "depth": depth}
-            if not any(known.items() >= key.items() for known in read_scores(scores)):
+            key |= {"identifier_prior": list(read_prior(identifier_prior))} if identifier_prior else {}
+            if key not in [{k: v for k, v in known.items() if k != MEASURE} for known in read_scores(scores)]:
                 requests = prepare(SETS[name], data, work / f"{name}-{n_queries}x{depth}.jsonl", n_queries, depth)
-                found = measure(adapter, SETS[name], data, requests, base_model)
+                found = measure(adapter, SETS[name], data, requests, base_model, identifier_prior)
                 with scores.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(key | {MEASURE: found}) + "\n")
     for known in read_scores(scores):
         found = "  ".join(f"{weight} {value:.4f}" for weight, value in known[MEASURE].items())
-        click.echo(f"{known['adapter']:<28} {known['set']:<9} {known['queries']:>4} queries  {found}")
+        without = "  prior taken off" if "identifier_prior" in known else ""
+        click.echo(f"{known['adapter']:<28} {known['set']:<9} {known['queries']:>4} queries  {found}{without}")
 
 
 def identity(adapter: Path) -> str:
@@ -133,12 +138,15 @@ def prepare(dev_set: DevSet, data: Path, target: Path, n_queries: int, depth: in
     return target
 
 
-def measure(adapter: Path, dev_set: DevSet, data: Path, requests: Path, base_model: str | None) -> dict[str, float]:
+def measure(
+    adapter: Path, dev_set: DevSet, data: Path, requests: Path, base_model: str | None, prior: Path | None
+) -> dict[str, float]:
     """Weight of the first stage -> nDCG@10 over the judged questions."""
-    stem = requests.with_name(f"{requests.stem}.{'.'.join(adapter.parts[-2:])}")
+    stem = requests.with_name(f"{requests.stem}.{'.'.join(adapter.parts[-2:])}{'.prior' * bool(prior)}")
     results = Path(f"{stem}.jsonl")
     command = ["rerank", "--model-path", adapter, "--requests", requests, "--fuse-weight", 0, "--overwrite"]
     command += ["--base-model", base_model] if base_model else []
+    command += ["--identifier-prior", prior] if prior else []
     call([*command, "--output", f"{stem}.trec", "--output-jsonl", results])
     card = load_card(adapter)
     by_rank = card is not None and card.kind == "listwise"

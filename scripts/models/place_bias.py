@@ -1,0 +1,107 @@
+"""What smollm2-first makes of a passage's place, and what taking it off does, on the development questions.
+
+Each set's candidates are asked in windows drawn by lot, as `rankllm-infer calibrate` asks them. Two tables: the prior
+of each identifier, and how many pairs of a window's passages that are judged unlike are in the right order, with the
+prior of each set taken off.
+
+    uv run --package rankllm-infer python scripts/models/place_bias.py --data DATA --work dev
+
+The logits are kept in WORK and not asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from dev_scores import SETS, prepare
+
+from rankllm_core.card import ListwiseCard
+from rankllm_core.files import write_text
+from rankllm_core.identifiers import identifiers
+from rankllm_core.qrels import read_qrels
+from rankllm_core.records import read_requests
+from rankllm_core.types import Request
+from rankllm_infer.api import Reranker, load_reranker
+from rankllm_infer.identifier_prior import measure_prior, shuffled_windows, without_prior
+from rankllm_infer.settings import RerankOptions
+
+DEPTHS = {"nq": 20, "nfcorpus": 20, "wikiqa": 20, "msmarco": 20, "dl20-bm25": 40}
+"""Candidates of each set's first sixty questions."""
+N_QUERIES = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Passages in the order in which they were shown, and their identifiers' logits."""
+
+    grades: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of the collections.")
+@click.option("--work", required=True, type=click.Path(path_type=Path), help="Requests and logits.")
+@click.option("--model", default="smollm2-first", show_default=True, help="A FIRST model.")
+@click.option("--base-model", help="Of an adapter, where the hub cannot be reached.")
+def main(data: Path, work: Path, model: str, base_model: str | None) -> None:
+    """Ask what is not known yet, and print both tables."""
+    work.mkdir(parents=True, exist_ok=True)
+    options = RerankOptions(base_model=base_model, with_trace=True)
+    with load_reranker(model, options) as reranker:
+        found = {name: windows_of(name, data, work, reranker) for name in DEPTHS}
+        labels = identifiers("alpha", reranker.card.window_size)  # type: ignore[union-attr]
+    priors = {name: measure_prior([w.scores for w in windows]).means for name, windows in found.items()}
+    click.echo(row(["prior", *labels, "windows"]))
+    for name, prior in priors.items():
+        click.echo(row([name, *(f"{share:+.2f}" for share in prior), str(len(found[name]))]))
+    click.echo(row(["pairs in order", "none", *priors]))
+    for name, windows in found.items():
+        shares = [pairs_in_order(windows, prior) for prior in ((), *priors.values())]
+        click.echo(row([name, *(f"{share:.4f}" for share in shares)]))
+
+
+def windows_of(name: str, data: Path, work: Path, reranker: Reranker) -> list[Window]:
+    """The windows of a set, asked unless their logits are kept."""
+    requests = prepare(SETS[name], data, work / f"{name}-{N_QUERIES}x{DEPTHS[name]}.jsonl", N_QUERIES, DEPTHS[name])
+    qrels = read_qrels(data / SETS[name].folder / SETS[name].qrels)
+    kept = work / f"{name}-place-bias.json"
+    if not isinstance(reranker.card, ListwiseCard):
+        raise click.ClickException("the model is no listwise one")
+    size = reranker.card.window_size
+    asked = [w for request in read_requests(requests) for w in shuffled_windows(request, size=size, seed=0)]
+    if not kept.exists():
+        with write_text(kept) as stream:
+            json.dump({result.query.qid: result.trace[0].scores for result in reranker.stream(asked)}, stream)
+    scores = json.loads(kept.read_text(encoding="utf-8"))
+    return [Window(grades=grades_of(w, qrels), scores=tuple(scores[w.query.qid])) for w in asked]
+
+
+def grades_of(window: Request, qrels: Mapping[str, Mapping[str, int]]) -> tuple[int, ...]:
+    """Of each passage; its window is called QID/NUMBER."""
+    judged = qrels.get(window.query.qid.rsplit("/", 1)[0], {})
+    return tuple(judged.get(candidate.docid, 0) for candidate in window.candidates)
+
+
+def pairs_in_order(windows: Sequence[Window], prior: Sequence[float]) -> float:
+    """Of all pairs of a window that are judged unlike, the share whose better one has the greater logit."""
+    n_pairs = n_right = 0
+    for window in windows:
+        scores = without_prior(window.scores, prior)
+        for better, score in zip(window.grades, scores, strict=True):
+            lower = [other for grade, other in zip(window.grades, scores, strict=True) if grade < better]
+            n_pairs += len(lower)
+            n_right += sum(score > other for other in lower)
+    return n_right / n_pairs
+
+
+def row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()

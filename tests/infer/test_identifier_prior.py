@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -54,7 +55,7 @@ def test_the_spread_is_that_of_a_window():
 
 def test_one_window_is_not_enough():
     """It has no standard error."""
-    with pytest.raises(RankLLMError, match="1 windows were read, expected at least 2; give more queries"):
+    with pytest.raises(RankLLMError, match="1 window to measure by, expected 2 at least; give more queries"):
         measure_prior([[1.0, 2.0]])
 
 
@@ -90,6 +91,20 @@ def test_the_order_is_as_if_there_were_no_letters(prior, first):
     assert docids(result)[:2] == first
 
 
+def test_too_many_scores_are_no_ranking():
+    """An engine's fault is found with a prior as without."""
+    card = {"identifiers": "alpha", "answer": "first-token", "identifier_prior": PRIOR}
+    plan = make_plan(size=4, stride=2, template="rank_zephyr_alpha", card=card)
+    engine = ScriptedEngine(lambda prompt: Answer(scores=(1.0,) * 5))
+    (result,) = rerank(engine, [make_request("q", 4)], plan)
+    assert (result.status, result.error) == ("failed", "query 'q': expected 4 identifier scores, the engine gave 5")
+
+
+def test_what_no_server_told_stays_untold():
+    """A missing log-probability is -inf whatever is taken off."""
+    assert without_prior((-math.inf, 2.0), (0.5, 1.0)) == (-math.inf, 1.0)
+
+
 def test_scores_are_told_without_the_prior():
     """As they were compared; a trace keeps what the model gave."""
     card = {"identifiers": "alpha", "answer": "first-token", "identifier_prior": PRIOR}
@@ -116,7 +131,7 @@ def test_an_option_decides(tmp_path):
     resolved = resolve_card("m", RerankOptions(identifier_prior=()), folder=tmp_path, score_head=False)
     assert resolved.card == replace(FIRST, identifier_prior=())
     (warning,) = resolved.warnings
-    assert warning.startswith("--identifier-prior: identifier_prior () is used, m/rankllm.yaml says (0.5,")
+    assert warning == "--identifier-prior: none is used, m/rankllm.yaml has one of its own"
     save_card(replace(FIRST, identifier_prior=()), tmp_path)
     resolved = resolve_card("m", RerankOptions(identifier_prior=PRIOR), folder=tmp_path, score_head=False)
     assert (resolved.card, resolved.warnings) == (FIRST, ())
@@ -130,6 +145,7 @@ def test_an_option_decides(tmp_path):
             "--identifier-prior has no effect with generation, only with FIRST",
         ),
         ({"method": "pointwise"}, "--identifier-prior has no effect on a pointwise reranker"),
+        ({"use_logits": True}, "--identifier-prior: 4 numbers, but a window has 20 identifiers; measure it with these"),
     ],
 )
 def test_only_first_has_one(options, message):
@@ -144,6 +160,7 @@ def test_only_first_has_one(options, message):
         ("identifier_prior: 3", "identifier_prior: expected a list of numbers, found int 3"),
         ("identifier_prior: [1, x]", "identifier_prior: expected int or float, found str 'x'"),
         ("identifier_priors: [1]", "identifier_priors: unknown key; did you mean 'identifier_prior'"),
+        ("identifier_prior: []", "identifier_prior: no numbers; to take nothing off, say none in place of the file"),
         ("windows: 3", "identifier_prior: expected a list of numbers, found NoneType None"),
     ],
 )
@@ -210,7 +227,7 @@ def test_calibrate_says_what_it_cannot_measure(tmp_path, rankllm, carded, alike)
     save_card(replace(FIRST, identifier_prior=()), carded)
     done = rankllm("calibrate", *generating, "--window-size", "10")
     assert done.code == 1
-    assert f"{alike}: no query has the 10 candidates of a window" in done.err
+    assert f"{alike}: 0 windows of 10 candidates of a query, expected 2 at least" in done.err
     output = tmp_path / "there.yaml"
     output.write_text("mine", encoding="utf-8")
     done = rankllm("calibrate", *generating, "--output", output)

@@ -87,6 +87,17 @@ def test_every_option_counts_unless_it_cannot_change_a_result(model):
     }
 
 
+@pytest.mark.parametrize("change", [{"fuse_weight": 0.4}, {"identifier_prior": (0.5,) * 20}])
+def test_what_a_card_no_longer_says_counts(model, change):
+    """A run that was begun with it does not go on without."""
+    old, new = (
+        run_settings(str(model), RerankOptions(), card=card, requests="r") for card in (replace(CARD, **change), CARD)
+    )
+    (name,) = change
+    assert difference(old, new).startswith(f"card {name} was ")
+    assert set(old) == set(new)
+
+
 def test_a_changed_card_or_template_counts(model):
     """Whichever option, file or checkpoint it comes from."""
     known = settings(model)

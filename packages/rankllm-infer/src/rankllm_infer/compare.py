@@ -141,6 +141,9 @@ def compare_figures(
     """Compare runs by one measure. figures: name -> qid -> value, of the same queries for each; baseline is a name."""
     from rankllm_infer.significance import bootstrap_interval, holm, randomisation_test
 
+    for name, values in figures.items():
+        if values.keys() != figures[baseline].keys():
+            raise RankLLMError(f"{name} and {baseline}: expected figures of the same queries")
     base = figures[baseline]
     means = {name: fmean(values.values()) for name, values in figures.items()}
     gains = {

@@ -11,12 +11,14 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from pathlib import Path
 from statistics import fmean, stdev
 
 from rankllm_core.config import check_keys, load_yaml, numbers
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request
+from rankllm_infer.wording import count
 
 FEWEST_WINDOWS = 2
 """There is no standard error of fewer."""
@@ -35,8 +37,8 @@ class IdentifierPrior:
 
 
 def without_prior(scores: Sequence[float], prior: Sequence[float]) -> tuple[float, ...]:
-    """The logits of a window's identifiers less each one's own. prior: empty, or of as many identifiers or more."""
-    return tuple(score - share for score, share in zip(scores, prior, strict=False)) if prior else tuple(scores)
+    """The logits of a window's identifiers less each one's own, as many as there were. prior: of a full window."""
+    return tuple(score - share for score, share in zip(scores, chain(prior, repeat(0.0)), strict=False))
 
 
 def shuffled_windows(request: Request, *, size: int, seed: int) -> Iterator[Request]:
@@ -55,7 +57,9 @@ def measure_prior(windows: Sequence[Sequence[float]]) -> IdentifierPrior:
     windows: the logits of each, all of one length. Raises RankLLMError where they are fewer than FEWEST_WINDOWS.
     """
     if len(windows) < FEWEST_WINDOWS:
-        raise RankLLMError(f"{len(windows)} windows were read, expected at least {FEWEST_WINDOWS}; give more queries")
+        raise RankLLMError(
+            f"{count(len(windows), 'window')} to measure by, expected {FEWEST_WINDOWS} at least; give more queries"
+        )
     centred = [[score - fmean(scores) for score in scores] for scores in windows]
     columns = list(zip(*centred, strict=True))
     return IdentifierPrior(
@@ -70,7 +74,10 @@ def read_prior(path: Path) -> tuple[float, ...]:
     """The numbers of a file that `calibrate` wrote. Raises ConfigError."""
     values = load_yaml(path)
     check_keys(values, (*_KEYS, "identifier_prior"), where=str(path))
-    return numbers(values.get("identifier_prior"), where=f"{path}: identifier_prior")
+    prior = numbers(values.get("identifier_prior"), where=f"{path}: identifier_prior")
+    if not prior:
+        raise ConfigError(f"{path}: identifier_prior: no numbers; to take nothing off, say none in place of the file")
+    return prior
 
 
 _KEYS = ("model", "windows", "standard_errors", "spread")

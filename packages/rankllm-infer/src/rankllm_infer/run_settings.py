@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from rankllm_core.card import Card
+from rankllm_core.card import Card, ListwiseCard
 from rankllm_core.files import dumps
 from rankllm_core.records import request_to_dict
 from rankllm_core.types import Request
@@ -74,8 +74,11 @@ def run_settings(model: str, options: RerankOptions, *, card: Card, requests: st
     if options.engine != "openai" and adapter_config(model) is not None:
         settings["base model"] = folder_identity(base_folder(model, options.base_model, weights=False))
     settings |= {f"card {name}": value for name, value in _flat(card.to_dict(), prefix="")}
-    if options.few_shot_file is not None:
-        settings["--few-shot-file"] = _file_hash(Path(options.few_shot_file))
+    # What is not there is said too: a run that was begun with it must not go on without.
+    settings["card fuse_weight"] = card.fuse_weight
+    settings["card identifier_prior"] = list(card.identifier_prior) if isinstance(card, ListwiseCard) else []
+    file = options.few_shot_file
+    settings["--few-shot-file"] = None if file is None else _file_hash(Path(file))
     elsewhere = {*_NOT_RESULTS, *_IN_THE_CARD, *_FOUND_WHEN_LOADED, *_OF_THE_MODEL}
     for field in fields(RerankOptions):
         if field.name not in elsewhere:

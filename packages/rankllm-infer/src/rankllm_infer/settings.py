@@ -140,6 +140,13 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
         found, origin = _default_card(options, score_head=score_head), "no card; defaults"
     if options.fuse_weight is not None and not 0 <= options.fuse_weight <= 1:
         raise ConfigError(f"--fuse-weight: expected a number from 0 to 1, found {options.fuse_weight}")
+    if isinstance(found, ListwiseCard) and options.identifier_prior:
+        n_identifiers = options.window_size or found.window_size
+        if len(options.identifier_prior) != n_identifiers:
+            raise ConfigError(
+                f"--identifier-prior: {len(options.identifier_prior)} numbers, but a window has {n_identifiers} "
+                "identifiers; measure it with these windows (rankllm-infer calibrate)"
+            )
     changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
     if own:
         # A template that was not asked for goes with the identifiers that were, a stride with the window.
@@ -316,6 +323,8 @@ _OPTION_OF = {
 
 
 def _contradiction(card: Card, name: str, value: object, origin: str) -> str:
+    if name == "identifier_prior":
+        return f"--identifier-prior: {'another' if value else 'none'} is used, {origin} has one of its own"
     option = _OPTION_OF.get(name) or _OPTION_OF.get(str(value)) or "--" + name.replace("_", "-")
     said, wanted = (getattr(v, "name", v) for v in (getattr(card, name), value))
     return f"{option}: {name} {wanted} is used, {origin} says {said}"

@@ -21,7 +21,7 @@ from rankllm_infer.cli.progress import counter
 from rankllm_infer.cli.rerank import given_options
 from rankllm_infer.cli.rerank_input import StoredRequests
 from rankllm_infer.cli.rerank_options import model_options
-from rankllm_infer.identifier_prior import measure_prior, prior_to_dict, shuffled_windows
+from rankllm_infer.identifier_prior import FEWEST_WINDOWS, measure_prior, prior_to_dict, shuffled_windows
 from rankllm_infer.wording import count
 
 if TYPE_CHECKING:
@@ -36,7 +36,11 @@ _FILE = click.Path(path_type=Path)
 @click.option("--requests", "--requests-file", type=_FILE, required=True, help="Requests JSONL; no judgements needed.")
 @click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries.")
 @click.option("--prompt-template-path", "template", help="A template's name or YAML file, in place of the card's.")
-@click.option("--window-size", type=click.IntRange(1), help="Passages in a window, in place of the card's.")
+@click.option("--use-logits/--no-use-logits", default=None, help="FIRST, where the card does not say so.")
+@click.option("--use-alpha/--no-use-alpha", default=None, help="Call the passages A, B, C, in place of the card's.")
+@click.option("--context-size", type=click.IntRange(1), help="Tokens of the prompt, in place of the card's.")
+@click.option("--max-passage-words", type=click.IntRange(1), help="Words of a passage shown, in place of the card's.")
+@click.option("--window-size", type=click.IntRange(2), help="Passages in a window, in place of the card's.")
 @click.option("--seed", type=int, default=0, help="Of the windows.")
 @click.option("--output", type=_FILE, help="What was found, for `rerank --identifier-prior`.")
 @click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")
@@ -68,29 +72,43 @@ def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
     options = replace(given_options(asked), stride=given["window_size"], with_trace=True)
     card = card_in_force(model, options).card
     if not isinstance(card, ListwiseCard) or card.answer != "first-token":
-        raise ConfigError(f"{model}: is not read by its identifiers' logits, as FIRST is; there is nothing to measure")
+        raise ConfigError(
+            f"{model}: is not read by its identifiers' logits, as FIRST is; there is nothing to measure "
+            "(--use-logits reads a listwise model so)"
+        )
     requests = StoredRequests(given["requests"], is_pairs=False, max_queries=given["max_queries"])
     windows = [
         window
         for request in requests
         for window in shuffled_windows(request, size=card.window_size, seed=given["seed"])
     ]
-    if not windows:
-        raise RankLLMError(f"{given['requests']}: no query has the {card.window_size} candidates of a window")
+    if len(windows) < FEWEST_WINDOWS:
+        raise RankLLMError(
+            f"{given['requests']}: {count(len(windows), 'window')} of {card.window_size} candidates of a query, "
+            f"expected {FEWEST_WINDOWS} at least; give more queries, or more candidates of each"
+        )
     say(f"Loading {model} ...")
     raw = replace(options, identifier_prior=())
     with load_reranker(model, raw) as reranker, counter("calibrate", unit="window", total=len(windows)) as show:
+        for warning in reranker.warnings:
+            # The stride is ours: windows drawn by lot do not overlap. The card's prior is what is measured anew.
+            if not warning.startswith(("--stride:", "--identifier-prior:")):
+                say(f"Warning: {warning}")
         n_read = itertools.count(1)
         results = list(reranker.stream(windows, on_finished=lambda result: show(next(n_read))))
-    return card, measure_prior([_scores(result) for result in results])
+    return card, measure_prior(list(_scores(results)))
 
 
-def _scores(result: Result) -> tuple[float, ...]:
-    """The logits of a window's identifiers, in their order. Raises RankLLMError where they could not be read."""
-    if result.status != "ok":
-        raise RankLLMError(f"query {result.query.qid!r}: {result.error or '; '.join(result.defects)}")
-    (call,) = result.trace
-    return call.scores or ()
+def _scores(results: Sequence[Result]) -> Iterator[tuple[float, ...]]:
+    """The logits of each window's identifiers, in their order. What could not be read whole is left out, and said."""
+    bad = [result for result in results if result.status != "ok"]
+    if bad:
+        qid, _, number = bad[0].query.qid.rpartition("/")
+        why = bad[0].error or "; ".join(bad[0].defects)
+        say(f"Warning: {count(len(bad), 'window')} left out; query {qid!r}, window {int(number) + 1}: {why}")
+    for result in results:
+        if result.status == "ok" and result.trace[0].scores:
+            yield result.trace[0].scores
 
 
 def _table(prior: IdentifierPrior, labels: Sequence[str]) -> Iterator[str]:

@@ -74,13 +74,15 @@ def given_options(given: Mapping[str, Any]) -> RerankOptions:
     dtypes = {given["dtype"], "bfloat16" if given["bf16"] else None, "float16" if given["fp16"] else None} - {None}
     if len(dtypes) > 1:
         raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
+    # Outside of what follows: a file that cannot be read is no wrong usage.
+    prior = _prior(given.get("identifier_prior"))
     read_here = ("dtype", "template", "identifier_prior")
     names = [name for name in RerankOptions.__dataclass_fields__ if name in given and name not in read_here]
     try:
         return RerankOptions(
             **{name: given[name] for name in names},
             template=_template(given["template"]),
-            identifier_prior=_prior(given.get("identifier_prior")),
+            identifier_prior=prior,
             dtype=next(iter(dtypes), "auto"),
             api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
             with_trace=given.get("trace") is not None,

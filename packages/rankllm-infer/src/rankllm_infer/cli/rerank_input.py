@@ -54,6 +54,7 @@ def input_kind(given: Mapping[str, Any]) -> str:
 def input_files(given: Mapping[str, Any]) -> tuple[str | Path, ...]:
     """The files that are read, which must not be written."""
     names = ("requests", "rerank_input", "run", "queries", "corpus", "passages", "qrels", "few_shot_file")
+    names += ("identifier_prior",) if given["identifier_prior"] != "none" else ()
     return tuple(given[name] for name in names if given[name] not in (None, _STANDARD_INPUT))
 
 

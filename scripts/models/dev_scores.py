@@ -113,8 +113,9 @@ def main(
 
 
 def identity(adapter: Path) -> str:
-    """Of the weights: what was measured with others is not what is asked."""
-    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()[:12]
+    """Of weights and card: what was measured with others is not what is asked."""
+    files = (adapter / name for name in ("adapter_model.safetensors", "rankllm.yaml"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 def read_scores(path: Path) -> list[dict]:

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from dev_scores import SETS, prepare
+from dev_scores import SETS, identity, prepare
 
-from rankllm_core.card import ListwiseCard
 from rankllm_core.files import write_text
 from rankllm_core.identifiers import identifiers
 from rankllm_core.qrels import read_qrels
@@ -28,10 +27,13 @@ from rankllm_core.types import Request
 from rankllm_infer.api import Reranker, load_reranker
 from rankllm_infer.identifier_prior import measure_prior, shuffled_windows, without_prior
 from rankllm_infer.settings import RerankOptions
+from rankllm_infer.shipped_models import shipped_folder
 
 DEPTHS = {"nq": 20, "nfcorpus": 20, "wikiqa": 20, "msmarco": 20, "dl20-bm25": 40}
 """Candidates of each set's first sixty questions."""
 N_QUERIES = 60
+MODEL, SIZE = "smollm2-first", 10
+"""The model, and its windows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +47,17 @@ class Window:
 @click.command()
 @click.option("--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of the collections.")
 @click.option("--work", required=True, type=click.Path(path_type=Path), help="Requests and logits.")
-@click.option("--model", default="smollm2-first", show_default=True, help="A FIRST model.")
-@click.option("--base-model", help="Of an adapter, where the hub cannot be reached.")
-def main(data: Path, work: Path, model: str, base_model: str | None) -> None:
+def main(data: Path, work: Path) -> None:
     """Ask what is not known yet, and print both tables."""
     work.mkdir(parents=True, exist_ok=True)
-    options = RerankOptions(base_model=base_model, with_trace=True)
-    with load_reranker(model, options) as reranker:
+    with load_reranker(MODEL, RerankOptions(with_trace=True)) as reranker:
         found = {name: windows_of(name, data, work, reranker) for name in DEPTHS}
-        labels = identifiers("alpha", reranker.card.window_size)  # type: ignore[union-attr]
-    priors = {name: measure_prior([w.scores for w in windows]).means for name, windows in found.items()}
-    click.echo(row(["prior", *labels, "windows"]))
-    for name, prior in priors.items():
-        click.echo(row([name, *(f"{share:+.2f}" for share in prior), str(len(found[name]))]))
+    measured = {name: measure_prior([w.scores for w in windows]) for name, windows in found.items()}
+    priors = {name: prior.means for name, prior in measured.items()}
+    click.echo(row(["prior", *identifiers("alpha", SIZE), "standard errors up to", "windows"]))
+    for name, prior in measured.items():
+        shares = [f"{share:+.2f}" for share in prior.means]
+        click.echo(row([name, *shares, f"{max(prior.errors):.2f}", str(prior.n_windows)]))
     click.echo(row(["pairs in order", "none", *priors]))
     for name, windows in found.items():
         shares = [pairs_in_order(windows, prior) for prior in ((), *priors.values())]
@@ -68,11 +68,8 @@ def windows_of(name: str, data: Path, work: Path, reranker: Reranker) -> list[Wi
     """The windows of a set, asked unless their logits are kept."""
     requests = prepare(SETS[name], data, work / f"{name}-{N_QUERIES}x{DEPTHS[name]}.jsonl", N_QUERIES, DEPTHS[name])
     qrels = read_qrels(data / SETS[name].folder / SETS[name].qrels)
-    kept = work / f"{name}-place-bias.json"
-    if not isinstance(reranker.card, ListwiseCard):
-        raise click.ClickException("the model is no listwise one")
-    size = reranker.card.window_size
-    asked = [w for request in read_requests(requests) for w in shuffled_windows(request, size=size, seed=0)]
+    kept = work / f"{name}-place-bias.{identity(shipped_folder(MODEL))}.json"
+    asked = [w for request in read_requests(requests) for w in shuffled_windows(request, size=SIZE, seed=0)]
     if not kept.exists():
         with write_text(kept) as stream:
             json.dump({result.query.qid: result.trace[0].scores for result in reranker.stream(asked)}, stream)

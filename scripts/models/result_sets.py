@@ -45,7 +45,7 @@ class TestSet:
 
 
 TREC_DL_PRIOR = Path(__file__).with_name("trec_dl_prior.yaml")
-"""Of TREC DL 2020's queries: `rankllm-infer calibrate` over forty candidates of each, BM25's."""
+"""Of TREC DL 2020's queries: `rankllm-infer calibrate` over forty candidates of each, BM25's; for BM25's lists."""
 OVER_SPLADE = {"pointwise": 0.5, "first": 0.4, "generation": 0.4}
 """Over a strong first stage: chosen on its lists of TREC DL 2020 (dev_scores.py --set dl20-splade --depth 50)."""
 
@@ -70,7 +70,6 @@ SETS = (
         first_stage="SPLADE++",
         relevance_level=2,
         fuse_weights=OVER_SPLADE,
-        identifier_prior=TREC_DL_PRIOR,
     ),
     TestSet(
         name="nfcorpus",

@@ -37,6 +37,7 @@ HERE = Path(__file__).parent
 @click.option("--set", "sets", multiple=True, type=click.Choice([s.name for s in SETS]), help="These only.")
 @click.option("--system", "systems", multiple=True, type=click.Choice([s.name for s in SYSTEMS]), help="These only.")
 @click.option("--run/--no-run", "is_run", default=True, help="Measure what is missing, or take what there is.")
+@click.option("--again/--missing", "is_again", default=False, help="Also what was measured, or what was not.")
 @click.option("--threads", default=1, show_default=True)
 def main(
     data: Path | None,
@@ -47,28 +48,29 @@ def main(
     threads: int,
     *,
     is_run: bool,
+    is_again: bool,
 ) -> None:
     """Measure what is missing, then write the page."""
     os.environ |= {"OMP_NUM_THREADS": str(threads)}
     kept = page.parent / "results.json"
     if is_run:
         if data is None or work is None:
-            raise click.UsageError("--run needs --data and --work")
+            raise click.UsageError("--data and --work are needed to measure; --no-run writes the page alone")
         for test_set in SETS:
             for system in SYSTEMS:
                 if (not sets or test_set.name in sets) and (not systems or system.name in systems):
-                    keep(kept, test_set, system, data, work / test_set.name)
+                    keep(kept, test_set, system, data, work / test_set.name, is_again=is_again)
     from results_page import write_page
 
     write_page(page, read_store(kept))
     click.echo(f"Wrote {page}")
 
 
-def keep(kept: Path, test_set: TestSet, system: System, data: Path, folder: Path) -> None:
+def keep(kept: Path, test_set: TestSet, system: System, data: Path, folder: Path, *, is_again: bool) -> None:
     """Measure a system over a set, unless it was measured as it is."""
     made_of = identity(system, test_set)
     known = read_store(kept).get(test_set.name, {}).get(system.name)
-    if known is not None and known.made_of == made_of:
+    if known is not None and known.made_of == made_of and not is_again:
         return
     click.echo(f"{test_set.name}: {system.title}", err=True)
     cpu_s = run_system(system, test_set, data, folder)
@@ -80,7 +82,7 @@ def keep(kept: Path, test_set: TestSet, system: System, data: Path, folder: Path
         made_of=made_of,
         cpu_s=cpu_s,
     )
-    # Read again: another process may have measured something else meanwhile.
+    # Read again: it took long, and a process beside this one may have measured something else meanwhile.
     store = read_store(kept)
     store.setdefault(test_set.name, {})[system.name] = measured
     write_store(kept, store)
@@ -89,13 +91,12 @@ def keep(kept: Path, test_set: TestSet, system: System, data: Path, folder: Path
 def prepare(test_set: TestSet, data: Path, folder: Path) -> Path:
     """The set's queries with their candidates, as a requests file."""
     target = folder / "requests.jsonl"
-    if not target.exists():
-        command = ["prepare", "--retrieval-results", test_set.path(data, test_set.run)]
-        command += ["--query-data-name", test_set.path(data, "queries.tsv")]
-        command += ["--corpus-data-name", test_set.path(data, test_set.corpus)]
-        command += ["--depth", test_set.depth, "--format", "requests", "--output-path", target]
-        command += ["--max-queries", test_set.n_queries] if test_set.n_queries else []
-        call(["rankllm-infer", *command])
+    command = ["prepare", "--retrieval-results", test_set.path(data, test_set.run)]
+    command += ["--query-data-name", test_set.path(data, "queries.tsv")]
+    command += ["--corpus-data-name", test_set.path(data, test_set.corpus)]
+    command += ["--depth", test_set.depth, "--format", "requests", "--output-path", target, "--overwrite"]
+    command += ["--max-queries", test_set.n_queries] if test_set.n_queries else []
+    call(["rankllm-infer", *command])
     return target
 
 
@@ -123,8 +124,10 @@ def run_system(system: System, test_set: TestSet, data: Path, folder: Path) -> f
 
 
 def identity(system: System, test_set: TestSet) -> dict[str, Any]:
-    """What a run is made of, as far as it may change; nothing for systems that stay the same."""
-    made_of: dict[str, Any] = {}
+    """What a run is made of, as far as it may change."""
+    made_of: dict[str, Any] = {"run": test_set.run, "depth": test_set.depth, "queries": test_set.n_queries}
+    if system.options:
+        made_of["options"] = " ".join(system.options)
     if "--model-path" in system.options:
         folder = shipped_folder(system.options[system.options.index("--model-path") + 1])
         hashed = hashlib.sha256()

@@ -94,12 +94,39 @@ def test_a_run_is_known_by_its_adapter_and_settings(script):
     sets = {test_set.name: test_set for test_set in script("result_sets").SETS}
     systems = {system.name: system for system in script("result_sets").SYSTEMS}
     identity = script("results").identity
-    assert identity(systems["first-stage"], sets["dl21-splade"]) == {}
-    alone, fused = (identity(systems["first"], sets[name]) for name in ("wikiqa", "dl21-splade"))
-    assert fused == alone | {"--fuse-weight": 0.4, "--identifier-prior": fused["--identifier-prior"]}
-    assert len(fused["--identifier-prior"]) == 10
-    assert identity(systems["generation"], sets["dl21-splade"]) == alone | {"--fuse-weight": 0.4}
-    assert identity(systems["pointwise"], sets["wikiqa"]) != alone
+    wikiqa = {"run": "runs/bm25.run.gz", "depth": 20, "queries": 100}
+    assert identity(systems["first-stage"], sets["wikiqa"]) == wikiqa
+    alone = identity(systems["first"], sets["wikiqa"])
+    assert alone == wikiqa | {"options": "--model-path smollm2-first", "adapter": alone["adapter"]}
+    assert identity(systems["pointwise"], sets["wikiqa"])["adapter"] != alone["adapter"]
+    assert identity(systems["generation"], sets["wikiqa"])["options"] == "--model-path smollm2-first --no-use-logits"
+    assert identity(systems["first"], sets["dl21-splade"])["--fuse-weight"] == 0.4
+    assert len(identity(systems["first"], sets["dl21-bm25"])["--identifier-prior"]) == 10
+    assert "--identifier-prior" not in identity(systems["generation"], sets["dl21-bm25"])
+
+
+def test_what_is_kept_is_of_the_systems_as_they_are(script):
+    """No figure of the page is of another adapter, weight or set than the scripts have."""
+    sets = {test_set.name: test_set for test_set in script("result_sets").SETS}
+    systems = {system.name: system for system in script("result_sets").SYSTEMS}
+    for name, measured in script("results_store").read_store(REPOSITORY / "docs" / "results.json").items():
+        for system, kept in measured.items():
+            assert kept.made_of == script("results").identity(systems[system], sets[name]), (name, system)
+
+
+def test_what_was_measured_is_not_measured_again(script, store, tmp_path, monkeypatch):
+    """Unless it is asked for, or is another one now."""
+    results, kept = script("results"), tmp_path / "results.json"
+    (test_set,) = (s for s in script("result_sets").SETS if s.name == "wikiqa")
+    (system,) = (s for s in script("result_sets").SYSTEMS if s.name == "first-stage")
+    runs, now = [], {}
+    monkeypatch.setattr(results, "run_system", lambda *given: runs.append(given) or 1.0)
+    monkeypatch.setattr(results, "measure", lambda *given, **more: store["wikiqa"]["first-stage"])
+    monkeypatch.setattr(results, "identity", lambda *given: dict(now))
+    for changes, is_again, n_runs in [({}, False, 1), ({}, False, 1), ({}, True, 2), ({"depth": 3}, False, 3)]:
+        now |= changes
+        results.keep(kept, test_set, system, tmp_path, tmp_path, is_again=is_again)
+        assert len(runs) == n_runs
 
 
 def test_the_page_in_the_repository_is_the_one_that_is_kept(script, tmp_path):

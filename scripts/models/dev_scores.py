@@ -100,7 +100,7 @@ def main(
         for name in names:
             key = {"adapter": "/".join(adapter.parts[-2:]), "weights": identity(adapter)}
             key |= {"set": name, "queries": n_queries, "depth": depth}
-            key |= {"identifier_prior": list(read_prior(identifier_prior))} if identifier_prior else {}
+            key |= {"identifier_prior": list(read_prior(identifier_prior).numbers)} if identifier_prior else {}
             if key not in [{k: v for k, v in known.items() if k != MEASURE} for known in read_scores(scores)]:
                 requests = prepare(SETS[name], data, work / f"{name}-{n_queries}x{depth}.jsonl", n_queries, depth)
                 found = measure(adapter, SETS[name], data, requests, base_model, identifier_prior)

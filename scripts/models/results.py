@@ -135,7 +135,7 @@ def identity(system: System, test_set: TestSet) -> dict[str, Any]:
             hashed.update((folder / name).read_bytes())
         made_of["adapter"] = hashed.hexdigest()[:12]
     for option, value in test_set.settings(system.name).items():
-        made_of[option] = list(read_prior(value)) if isinstance(value, Path) else value
+        made_of[option] = list(read_prior(value).numbers) if isinstance(value, Path) else value
     return made_of
 
 

@@ -217,6 +217,28 @@ def test_what_calibrate_finds_rerank_takes_off(tmp_path, rankllm, carded, alike)
     assert spread(even) <= 0.02
 
 
+def test_another_models_prior_is_taken_with_a_warning(tmp_path, rankllm, carded, alike):
+    """Each model has its own."""
+    prior = tmp_path / "prior.yaml"
+    prior.write_text("model: models/other\nidentifier_prior: [1, 0, 0, -1]\n", encoding="utf-8")
+    command = ["rerank", "--model-path", carded, "--requests", alike, "--identifier-prior", prior]
+    done = rankllm(*command, "--output", tmp_path / "run.trec")
+    assert done.code == 0, done.err
+    assert f"Warning: {prior} was measured with models/other, not with {carded}" in done.err
+    over_it = rankllm(*command, "--output", prior, "--overwrite")
+    assert over_it.code == 1
+    assert "models/other" in prior.read_text(encoding="utf-8")
+
+
+def test_calibrate_asks_what_it_is_told_to(tmp_path, rankllm, carded, alike):
+    """Eight of nine candidates are two windows, as nine are; four are one, which is too few; other windows by seed."""
+    model = ["calibrate", "--model-path", carded, "--requests", alike]
+    assert "2 windows; within one" in rankllm(*model, "--top-k-candidates", 8, "--max-queries", 1, "--seed", 3).out
+    done = rankllm(*model, "--top-k-candidates", 4)
+    assert done.code == 1
+    assert f"{alike}: 1 window of 4 candidates of a query, expected 2 at least" in done.err
+
+
 def test_calibrate_says_what_it_cannot_measure(tmp_path, rankllm, carded, alike):
     """Before a model is loaded: no identifiers to read, no full window, an output that is there."""
     generating = ["--model-path", carded, "--requests", alike]

@@ -70,14 +70,23 @@ def measure_prior(windows: Sequence[Sequence[float]]) -> IdentifierPrior:
     )
 
 
-def read_prior(path: Path) -> tuple[float, ...]:
-    """The numbers of a file that `calibrate` wrote. Raises ConfigError."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPrior:
+    """What a file says."""
+
+    numbers: tuple[float, ...]
+    model: str
+    """The name that the model was asked for by; empty where the file does not say."""
+
+
+def read_prior(path: Path) -> StoredPrior:
+    """A file that `calibrate` wrote, or one with the line `identifier_prior` alone. Raises ConfigError."""
     values = load_yaml(path)
     check_keys(values, (*_KEYS, "identifier_prior"), where=str(path))
     prior = numbers(values.get("identifier_prior"), where=f"{path}: identifier_prior")
     if not prior:
         raise ConfigError(f"{path}: identifier_prior: no numbers; to take nothing off, say none in place of the file")
-    return prior
+    return StoredPrior(numbers=prior, model=str(values.get("model", "")))
 
 
 _KEYS = ("model", "windows", "standard_errors", "spread")

@@ -34,6 +34,7 @@ _FILE = click.Path(path_type=Path)
 @click.command("calibrate", context_settings=SETTINGS)
 @model_options
 @click.option("--requests", "--requests-file", type=_FILE, required=True, help="Requests JSONL; no judgements needed.")
+@click.option("--top-k-candidates", type=click.IntRange(2), help="Of each query, so many; by default all.")
 @click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries.")
 @click.option("--prompt-template-path", "template", help="A template's name or YAML file, in place of the card's.")
 @click.option("--use-logits/--no-use-logits", default=None, help="FIRST, where the card does not say so.")
@@ -65,7 +66,7 @@ def command(**given: Any) -> None:
 
 
 def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
-    """Ask the windows. Raises RankLLMError where the model is no FIRST one, or one of the windows fails."""
+    """Ask the windows. Raises RankLLMError where the model is no FIRST one, or too few windows can be asked."""
     model = given["model_path"]
     # The seed is that of the windows: what is shown here is shuffled before it is a request.
     asked = {name: value for name, value in given.items() if name != "seed"}
@@ -76,7 +77,8 @@ def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
             f"{model}: is not read by its identifiers' logits, as FIRST is; there is nothing to measure "
             "(--use-logits reads a listwise model so)"
         )
-    requests = StoredRequests(given["requests"], is_pairs=False, max_queries=given["max_queries"])
+    limits = {"max_queries": given["max_queries"], "depth": given["top_k_candidates"]}
+    requests = StoredRequests(given["requests"], is_pairs=False, **limits)
     windows = [
         window
         for request in requests

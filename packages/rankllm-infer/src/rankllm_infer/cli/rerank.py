@@ -75,7 +75,7 @@ def given_options(given: Mapping[str, Any]) -> RerankOptions:
     if len(dtypes) > 1:
         raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
     # Outside of what follows: a file that cannot be read is no wrong usage.
-    prior = _prior(given.get("identifier_prior"))
+    prior = _prior(given.get("identifier_prior"), model=given["model_path"])
     read_here = ("dtype", "template", "identifier_prior")
     names = [name for name in RerankOptions.__dataclass_fields__ if name in given and name not in read_here]
     try:
@@ -91,13 +91,18 @@ def given_options(given: Mapping[str, Any]) -> RerankOptions:
         raise click.UsageError(str(error)) from None
 
 
-def _prior(asked: str | None) -> tuple[float, ...] | None:
+def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
     """What a file of `calibrate` says; nothing to take off for `none`."""
     if asked is None:
         return None
     from rankllm_infer.identifier_prior import read_prior
 
-    return () if asked == "none" else read_prior(Path(asked))
+    if asked == "none":
+        return ()
+    stored = read_prior(Path(asked))
+    if stored.model and Path(stored.model).name != Path(model).name:
+        say(f"Warning: {asked} was measured with {stored.model}, not with {model}; each model has a prior of its own")
+    return stored.numbers
 
 
 _ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
-from shared_files import REPOSITORY
 
 
 @pytest.fixture
-def pieces(monkeypatch):
+def pieces(model_script):
     """The module that cuts passages for training."""
-    monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "models")
-    return importlib.import_module("pieces")
+    return model_script("pieces")
 
 
 def test_pieces_end_with_sentences(pieces):
@@ -51,10 +47,9 @@ def test_a_made_up_question_needs_its_passage_near_the_top(pieces):
 
 
 @pytest.fixture
-def make_queries(monkeypatch):
+def make_queries(model_script):
     """The script that makes up questions."""
-    monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "models")
-    return importlib.import_module("make_queries")
+    return model_script("make_queries")
 
 
 @pytest.mark.parametrize(
@@ -110,10 +105,9 @@ def window(query, docids):
 
 
 @pytest.fixture
-def make_records(monkeypatch):
+def make_records(model_script):
     """The script that makes the records."""
-    monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "models")
-    return importlib.import_module("make_records")
+    return model_script("make_records")
 
 
 @pytest.mark.parametrize(
@@ -147,10 +141,9 @@ def test_nothing_that_is_measured_on_is_in_a_record(make_records, record, kept):
 
 
 @pytest.fixture
-def leaks(monkeypatch):
+def leaks(model_script):
     """The module that knows what is measured on."""
-    monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "models")
-    return importlib.import_module("leaks")
+    return model_script("leaks")
 
 
 def test_a_copy_is_found_by_its_words(leaks):
@@ -171,9 +164,9 @@ def test_a_copy_is_found_by_its_words(leaks):
     }
 
 
-def test_the_held_out_splits_are_those_of_the_results(leaks):
+def test_the_held_out_splits_are_those_of_the_results(leaks, model_script):
     """Whatever the page measures on is held out with its questions and its relevant passages, at the page's grade."""
-    sets = importlib.import_module("result_sets").SETS
+    sets = model_script("result_sets").SETS
     held_out = {held.folder: held for held in leaks.HELD_OUT}
     for test_set in sets:
         held = held_out[test_set.folder]
@@ -188,3 +181,17 @@ def test_relevant_is_from_a_grade_on(leaks, tmp_path):
     files = [tmp_path / "a.txt", tmp_path / "b.txt"]
     assert leaks.relevant_docids(files) == {"d1", "d2", "d4"}
     assert leaks.relevant_docids(files, 2) == {"d1", "d4"}
+
+
+def test_pairs_are_counted_by_hand(model_script):
+    """Grades 2, 0, 1 with scores 3, 2, 1: of the pairs (2 over 0, 2 over 1, 1 over 0) two are right.
+
+    With 2.5 taken off the second, all are. A window without a difference has no pairs.
+    """
+    place_bias = model_script("place_bias")
+    windows = [
+        place_bias.Window(grades=(2, 0, 1), scores=(3.0, 2.0, 1.0)),
+        place_bias.Window(grades=(0, 0, 0), scores=(1.0, 2.0, 3.0)),
+    ]
+    assert place_bias.pairs_in_order(windows, ()) == 2 / 3
+    assert place_bias.pairs_in_order(windows, (0.0, 2.5, 0.0)) == 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 
@@ -19,14 +18,7 @@ QIDS = [f"q{number}" for number in range(8)]
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """Imports a script of scripts/models."""
-    monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "models")
-    return importlib.import_module
-
-
-@pytest.fixture
-def store(script, tmp_path):
+def store(model_script, tmp_path):
     """Eight queries of one set under two systems, four seconds each."""
     (tmp_path / "qrels.txt").write_text("".join(f"{qid} 0 d2 1\n" for qid in QIDS), encoding="utf-8")
     candidates = [{"docid": "d1", "score": 1.0, "doc": {"text": "text"}}]
@@ -38,7 +30,7 @@ def store(script, tmp_path):
     for system, order in RUNS.items():
         lines = [f"{qid} Q0 {docid} {n} {-n} x\n" for qid in QIDS for n, docid in enumerate(order.split(), start=1)]
         (tmp_path / f"{system}.trec").write_text("".join(lines), encoding="utf-8")
-        measured[system] = script("results_store").measure(
+        measured[system] = model_script("results_store").measure(
             tmp_path,
             system,
             qrels=tmp_path / "qrels.txt",
@@ -59,19 +51,19 @@ def test_what_is_measured_is_that_of_the_run(store):
     assert (pointwise.cost.cpu_s, pointwise.cost.calls, pointwise.cost.prompt_tokens) == (0.5, 3.0, 700.0)
 
 
-def test_what_is_kept_comes_back(script, store, tmp_path):
+def test_what_is_kept_comes_back(model_script, store, tmp_path):
     """The file says all of it; before there is one, nothing is known."""
-    kept = script("results_store")
+    kept = model_script("results_store")
     assert kept.read_store(tmp_path / "results.json") == {}
     kept.write_store(tmp_path / "results.json", store)
     assert kept.read_store(tmp_path / "results.json") == store
 
 
-def test_the_page_tells_what_is_kept(script, store, tmp_path):
+def test_the_page_tells_what_is_kept(model_script, store, tmp_path):
     """Eight queries that all gain the same: p = 2 / 256 by all sign flips."""
     page = tmp_path / "docs" / "RESULTS.md"
     page.parent.mkdir()
-    script("results_page").write_page(page, store)
+    model_script("results_page").write_page(page, store)
     text = page.read_text(encoding="utf-8")
     assert "| first stage | .6309 |" in text
     assert "| smollm2-pointwise | **1.0000** |" in text
@@ -82,18 +74,18 @@ def test_the_page_tells_what_is_kept(script, store, tmp_path):
     assert all((page.parent / name).stat().st_size for name in ("results-gains.png", "results-cost.png"))
 
 
-def test_without_figures_there_is_no_page(script, tmp_path):
+def test_without_figures_there_is_no_page(model_script, tmp_path):
     """Nothing is written."""
     with pytest.raises(click.ClickException, match="no set has figures of the first stage and of another system"):
-        script("results_page").write_page(tmp_path / "RESULTS.md", {})
+        model_script("results_page").write_page(tmp_path / "RESULTS.md", {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_is_known_by_its_adapter_and_settings(script):
+def test_a_run_is_known_by_its_adapter_and_settings(model_script):
     """Another weight or prior is another run; the first stage stays what it is."""
-    sets = {test_set.name: test_set for test_set in script("result_sets").SETS}
-    systems = {system.name: system for system in script("result_sets").SYSTEMS}
-    identity = script("results").identity
+    sets = {test_set.name: test_set for test_set in model_script("result_sets").SETS}
+    systems = {system.name: system for system in model_script("result_sets").SYSTEMS}
+    identity = model_script("results").identity
     wikiqa = {"run": "runs/bm25.run.gz", "depth": 20, "queries": 100}
     assert identity(systems["first-stage"], sets["wikiqa"]) == wikiqa
     alone = identity(systems["first"], sets["wikiqa"])
@@ -105,20 +97,20 @@ def test_a_run_is_known_by_its_adapter_and_settings(script):
     assert "--identifier-prior" not in identity(systems["generation"], sets["dl21-bm25"])
 
 
-def test_what_is_kept_is_of_the_systems_as_they_are(script):
+def test_what_is_kept_is_of_the_systems_as_they_are(model_script):
     """No figure of the page is of another adapter, weight or set than the scripts have."""
-    sets = {test_set.name: test_set for test_set in script("result_sets").SETS}
-    systems = {system.name: system for system in script("result_sets").SYSTEMS}
-    for name, measured in script("results_store").read_store(REPOSITORY / "docs" / "results.json").items():
+    sets = {test_set.name: test_set for test_set in model_script("result_sets").SETS}
+    systems = {system.name: system for system in model_script("result_sets").SYSTEMS}
+    for name, measured in model_script("results_store").read_store(REPOSITORY / "docs" / "results.json").items():
         for system, kept in measured.items():
-            assert kept.made_of == script("results").identity(systems[system], sets[name]), (name, system)
+            assert kept.made_of == model_script("results").identity(systems[system], sets[name]), (name, system)
 
 
-def test_what_was_measured_is_not_measured_again(script, store, tmp_path, monkeypatch):
+def test_what_was_measured_is_not_measured_again(model_script, store, tmp_path, monkeypatch):
     """Unless it is asked for, or is another one now."""
-    results, kept = script("results"), tmp_path / "results.json"
-    (test_set,) = (s for s in script("result_sets").SETS if s.name == "wikiqa")
-    (system,) = (s for s in script("result_sets").SYSTEMS if s.name == "first-stage")
+    results, kept = model_script("results"), tmp_path / "results.json"
+    (test_set,) = (s for s in model_script("result_sets").SETS if s.name == "wikiqa")
+    (system,) = (s for s in model_script("result_sets").SYSTEMS if s.name == "first-stage")
     runs, now = [], {}
     monkeypatch.setattr(results, "run_system", lambda *given: runs.append(given) or 1.0)
     monkeypatch.setattr(results, "measure", lambda *given, **more: store["wikiqa"]["first-stage"])
@@ -129,11 +121,11 @@ def test_what_was_measured_is_not_measured_again(script, store, tmp_path, monkey
         assert len(runs) == n_runs
 
 
-def test_the_page_in_the_repository_is_the_one_that_is_kept(script, tmp_path):
+def test_the_page_in_the_repository_is_the_one_that_is_kept(model_script, tmp_path):
     """docs/RESULTS.md is what docs/results.json makes."""
     docs = REPOSITORY / "docs"
-    script("results_page").write_page(
-        tmp_path / "RESULTS.md", script("results_store").read_store(docs / "results.json")
+    model_script("results_page").write_page(
+        tmp_path / "RESULTS.md", model_script("results_store").read_store(docs / "results.json")
     )
     made, shown = ((folder / "RESULTS.md").read_text(encoding="utf-8") for folder in (tmp_path, docs))
     assert made == shown

@@ -1,0 +1,15 @@
+"""Scripts beside the packages are no package: a test imports them by name."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+from shared_files import REPOSITORY
+
+
+@pytest.fixture
+def model_script(monkeypatch):
+    """Imports a module of scripts/models."""
+    monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "models")
+    return importlib.import_module

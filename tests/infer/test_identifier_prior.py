@@ -48,6 +48,13 @@ def test_each_passage_in_each_place_leaves_the_prior_alone():
     assert found.n_windows == 4
 
 
+def test_few_windows_are_vague():
+    """Passages 10 apart turned round twice say little of half a nat; a hundred times that, enough."""
+    turns = [[0.5, 10.0], [10.5, 0.0]]
+    assert measure_prior(turns).is_vague
+    assert not measure_prior(turns * 100).is_vague
+
+
 def test_the_spread_is_that_of_a_window():
     """Two passages 2 and 6 apart: deviations of 1 and 3."""
     assert measure_prior([[7.0, 5.0], [0.0, 6.0]]).spread == pytest.approx(2.0)

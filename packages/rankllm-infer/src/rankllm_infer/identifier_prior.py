@@ -35,6 +35,11 @@ class IdentifierPrior:
     """The standard deviation of the logits within a window, its mean over the windows: what the prior is beside."""
     n_windows: int
 
+    @property
+    def is_vague(self) -> bool:
+        """Whether chance alone may move a passage by places: a standard error of a quarter of the spread or more."""
+        return max(self.errors) >= self.spread / 4
+
 
 def without_prior(scores: Sequence[float], prior: Sequence[float]) -> tuple[float, ...]:
     """The logits of a window's identifiers less each one's own, as many as there were. prior: of a full window."""

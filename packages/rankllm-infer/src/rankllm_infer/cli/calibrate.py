@@ -59,6 +59,8 @@ def command(**given: Any) -> None:
     card, prior = _measure(given)
     for line in _table(prior, identifiers(card.identifiers, card.window_size)):
         click.echo(line)
+    if prior.is_vague:
+        say("Warning: the standard errors are large beside the spread of the logits; give more queries")
     if output is not None:
         with write_text(output) as stream:
             yaml.safe_dump(prior_to_dict(prior, model=given["model_path"]), stream, sort_keys=False, width=120)

@@ -25,7 +25,7 @@ from rankllm_infer.identifier_prior import FEWEST_WINDOWS, measure_prior, prior_
 from rankllm_infer.wording import count
 
 if TYPE_CHECKING:
-    from rankllm_core.types import Result
+    from rankllm_core.types import Request, Result
     from rankllm_infer.identifier_prior import IdentifierPrior
 
 _FILE = click.Path(path_type=Path)
@@ -68,7 +68,7 @@ def command(**given: Any) -> None:
 
 
 def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
-    """Ask the windows. Raises RankLLMError where the model is no FIRST one, or too few windows can be asked."""
+    """Ask the windows. Raises ConfigError where the model is no FIRST one."""
     model = given["model_path"]
     # The seed is that of the windows: what is shown here is shuffled before it is a request.
     asked = {name: value for name, value in given.items() if name != "seed"}
@@ -79,18 +79,7 @@ def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
             f"{model}: is not read by its identifiers' logits, as FIRST is; there is nothing to measure "
             "(--use-logits reads a listwise model so)"
         )
-    limits = {"max_queries": given["max_queries"], "depth": given["top_k_candidates"]}
-    requests = StoredRequests(given["requests"], is_pairs=False, **limits)
-    windows = [
-        window
-        for request in requests
-        for window in shuffled_windows(request, size=card.window_size, seed=given["seed"])
-    ]
-    if len(windows) < FEWEST_WINDOWS:
-        raise RankLLMError(
-            f"{given['requests']}: {count(len(windows), 'window')} of {card.window_size} candidates of a query, "
-            f"expected {FEWEST_WINDOWS} at least; give more queries, or more candidates of each"
-        )
+    windows = _windows(given, size=card.window_size)
     say(f"Loading {model} ...")
     raw = replace(options, identifier_prior=())
     with load_reranker(model, raw) as reranker, counter("calibrate", unit="window", total=len(windows)) as show:
@@ -101,6 +90,20 @@ def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
         n_read = itertools.count(1)
         results = list(reranker.stream(windows, on_finished=lambda result: show(next(n_read))))
     return card, measure_prior(list(_scores(results)))
+
+
+def _windows(given: Mapping[str, Any], *, size: int) -> list[Request]:
+    """Each query's candidates in windows drawn by lot. Raises RankLLMError where they are too few."""
+    requests = StoredRequests(
+        given["requests"], is_pairs=False, max_queries=given["max_queries"], depth=given["top_k_candidates"]
+    )
+    windows = [window for request in requests for window in shuffled_windows(request, size=size, seed=given["seed"])]
+    if len(windows) < FEWEST_WINDOWS:
+        raise RankLLMError(
+            f"{given['requests']}: {count(len(windows), 'window')} of {size} candidates of a query, "
+            f"expected {FEWEST_WINDOWS} at least; give more queries, or more candidates of each"
+        )
+    return windows
 
 
 def _scores(results: Sequence[Result]) -> Iterator[tuple[float, ...]]:

@@ -53,6 +53,8 @@ def main(
     """Measure what is missing, then write the page."""
     os.environ |= {"OMP_NUM_THREADS": str(threads)}
     kept = page.parent / "results.json"
+    if not is_run and (data or work or sets or systems or is_again):
+        raise click.UsageError("--no-run writes the page of what is kept: it takes --page alone")
     if is_run:
         if data is None or work is None:
             raise click.UsageError("--data and --work are needed to measure; --no-run writes the page alone")

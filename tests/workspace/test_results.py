@@ -106,6 +106,15 @@ def test_what_is_kept_is_of_the_systems_as_they_are(model_script):
             assert kept.made_of == model_script("results").identity(systems[system], sets[name]), (name, system)
 
 
+@pytest.mark.parametrize("option", [["--again"], ["--set", "wikiqa"], ["--system", "minilm"], ["--work", "there"]])
+def test_the_page_alone_takes_no_option_of_a_run(model_script, tmp_path, option):
+    """None that would have no effect; and nothing is written."""
+    page = tmp_path / "RESULTS.md"
+    with pytest.raises(click.UsageError, match="--no-run writes the page of what is kept: it takes --page alone"):
+        model_script("results").main(["--no-run", "--page", str(page), *option], standalone_mode=False)
+    assert not page.exists()
+
+
 def test_what_was_measured_is_not_measured_again(model_script, store, tmp_path, monkeypatch):
     """Unless it is asked for, or is another one now."""
     results, kept = model_script("results"), tmp_path / "results.json"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 WAYS: Mapping[str, Mapping[str, object]] = {
     "sliding": {},
     "sliding, 2 passes": {"num_passes": 2},
+    "sliding, 2 passes, the second over 30": {"num_passes": 2, "pass_depth": 30},
     "full": {"strategy": "full"},
     "top-down": {"strategy": "top-down"},
     "tournament": {"strategy": "tournament"},

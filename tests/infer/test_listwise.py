@@ -68,6 +68,25 @@ def test_each_pass_brings_up_more():
         assert len(engine.asked) == 9 * passes
 
 
+def test_later_passes_may_go_over_the_first_alone():
+    """A model that turns each window round: the first pass as below, the second turns the first three back."""
+    turn = say("[4] > [3] > [2] > [1]")
+    once, _ = rerank_one(turn, 7, make_plan(size=4, stride=2))
+    assert docids(once) == ["d6", "d5", "d0", "d2", "d1", "d4", "d3"]
+    twice, engine = rerank_one(turn, 7, make_plan(size=4, stride=2, num_passes=2, pass_depth=3))
+    assert docids(twice) == ["d0", "d5", "d6", "d2", "d1", "d4", "d3"]
+    assert [len(shown(prompt)) for prompt in engine.asked] == [4, 4, 3, 3]
+    assert [candidate.score for candidate in twice.candidates] == [7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+
+
+def test_passes_deeper_than_the_list_go_over_all_of_it():
+    """And no depth says the same."""
+    right = answer_by(lambda text: -number(text))
+    deep, engine = rerank_one(right, 20, make_plan(size=4, stride=2, num_passes=2, pass_depth=50))
+    whole, other = rerank_one(right, 20, make_plan(size=4, stride=2, num_passes=2))
+    assert (docids(deep), len(engine.asked)) == (docids(whole), len(other.asked))
+
+
 def test_windows_are_asked_from_the_bottom_up_each_with_what_the_last_one_left():
     """A model that turns each window round: 7 candidates, windows of 4, stride 2."""
     _, engine = rerank_one(say("[4] > [3] > [2] > [1]"), 7, make_plan(size=4, stride=2))
@@ -134,6 +153,9 @@ def test_shuffling_is_seeded_and_its_own_for_each_query():
 def test_each_pass_shuffles_anew_and_only_what_is_asked_about():
     """Two passes over the same shuffled list would ask the same questions again."""
     assert shuffled(7, ["a"], num_passes=2) != shuffled(7, ["a"])
+    twice = shuffled(7, ["a"], num_passes=2, pass_depth=5)["a"]
+    assert twice[5:] == shuffled(7, ["a"])["a"][5:]
+    assert twice[:5] != shuffled(7, ["a"])["a"][:5]
     assert shuffled(7, ["a"], top_k_candidates=5)["a"][5:] == [f"d{i}" for i in range(5, 15)]
     assert shuffled(None, ["a"])["a"] == [f"d{i}" for i in range(15)]
 
@@ -275,7 +297,9 @@ def test_the_request_is_left_as_it_was():
     assert request == before
 
 
-@pytest.mark.parametrize(("option", "value"), [("num_passes", 0), ("top_k_candidates", 0), ("top_k_candidates", -1)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("num_passes", 0), ("pass_depth", 0), ("top_k_candidates", 0), ("top_k_candidates", -1)]
+)
 def test_a_plan_that_reranks_nothing_is_refused(option, value):
     """Zero passes would hand back the first stage as if a model had spoken."""
     with pytest.raises(ConfigError, match=f"{option}: expected at least 1, found {value}"):

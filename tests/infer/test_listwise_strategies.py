@@ -43,7 +43,9 @@ def rerank_one(answer, n, plan, *, batch_size=64, **request):
         ({"strategy": "sliding", "permutations": 3}, 10, [3] * 9),
         ({"strategy": "tournament", "permutations": 2}, 10, [10, 4, 2, 2]),
         ({"strategy": "sliding", "num_passes": 2}, 20, [1] * 18),
+        ({"strategy": "sliding", "num_passes": 2, "pass_depth": 30}, 10, [1] * (9 + 2)),
         ({"strategy": "tournament", "num_passes": 2}, 10, [5, 2, 1, 1] * 2),
+        ({"strategy": "tournament", "num_passes": 3, "pass_depth": 20}, 10, [5, 2, 1, 1, 1, 1]),
         ({"strategy": "tournament", "shuffle_seed": 3}, 10, [5, 2, 1, 1]),
     ],
 )

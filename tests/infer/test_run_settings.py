@@ -66,10 +66,10 @@ def test_a_model_of_the_hub_is_known_by_its_revision(tmp_path):
 
 def test_every_option_counts_unless_it_cannot_change_a_result(model):
     """Of all there are, now and later; those of the card count through the card."""
-    base = RerankOptions(shuffle_candidates=True)
+    base = RerankOptions(shuffle_candidates=True, num_passes=2)
     known = run_settings(str(model), base, card=CARD, requests="3 queries")
     values = {"seed": 5, "num_gpus": 2, "batch_size": 7, "batch_tokens": 9, "num_passes": 3, "top_k_candidates": 4}
-    values |= {"variable_passages": False, "system_message": "Be fair.", "with_trace": True}
+    values |= {"pass_depth": 30, "variable_passages": False, "system_message": "Be fair.", "with_trace": True}
     for name, value in values.items():
         changed = run_settings(str(model), replace(base, **{name: value}), card=CARD, requests="3 queries")
         option = "--trace" if name == "with_trace" else "--" + name.replace("_", "-")

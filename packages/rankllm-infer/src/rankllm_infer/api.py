@@ -225,6 +225,7 @@ def _plan(card: Card, options: RerankOptions) -> ListwisePlan | PointwisePlan:
         permutations=options.permutations,
         permutation_seed=options.seed,
         num_passes=options.num_passes,
+        pass_depth=options.pass_depth,
         top_k_candidates=options.top_k_candidates,
         shuffle_seed=options.seed if options.shuffle_candidates else None,
         system_message=options.system_message,

@@ -44,6 +44,8 @@ class ListwisePlan:
     permutations: int = 1
     """Ask each window so many times, all but the first time with its passages shuffled, and take the consensus."""
     num_passes: int = 1
+    pass_depth: int | None = None
+    """Passes after the first rank this many of the first anew; the others keep their order behind them."""
     top_k_candidates: int | None = None
     """Rerank this many of the candidates; the others keep their order behind them."""
     shuffle_seed: int | None = None
@@ -61,7 +63,7 @@ class ListwisePlan:
     with_trace: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_passes", "permutations", "top_k_candidates"):
+        for name in ("num_passes", "pass_depth", "permutations", "top_k_candidates"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {value}")
         if self.decode_top_k is not None and (self.free_decoding or self.decode_top_k < 1):
@@ -91,10 +93,13 @@ def rerank_listwise(request: Request, plan: ListwisePlan, writer: PromptWriter) 
     head = len(request.candidates) if plan.top_k_candidates is None else plan.top_k_candidates
     order, rest = list(request.candidates[:head]), request.candidates[head:]
     for number in range(plan.num_passes):
+        depth = plan.pass_depth if number else None
+        asked = order[:depth]
+        settled = order[len(asked) :]
         if plan.shuffle_seed is not None:
             # A generator of its own for each query and pass: the order does not depend on what else is reranked.
-            random.Random(f"{plan.shuffle_seed}/{request.query.qid}/{number}").shuffle(order)
-        order = yield from flow.rank(order)
+            random.Random(f"{plan.shuffle_seed}/{request.query.qid}/{number}").shuffle(asked)
+        order = [*(yield from flow.rank(asked)), *settled]
     return flow.result([*order, *rest])
 
 

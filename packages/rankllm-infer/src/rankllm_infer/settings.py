@@ -68,6 +68,8 @@ class RerankOptions:
     permutations: int = 1
     """How often each window is asked, in shuffled orders after the first; their consensus counts."""
     num_passes: int = 1
+    pass_depth: int | None = None
+    """How many of the first the passes after the first one go over; None: all."""
     shuffle_candidates: bool = False
     seed: int = 0
     variable_passages: bool = True
@@ -89,7 +91,7 @@ class RerankOptions:
         one_of(self.dtype, DTYPES, where="dtype")
         one_of(self.attn_implementation, ATTENTIONS, where="attn_implementation")
         one_of(self.strategy, STRATEGIES, where="strategy")
-        for name in ("num_gpus", "batch_size", "num_passes", "permutations"):
+        for name in ("num_gpus", "batch_size", "num_passes", "pass_depth", "permutations"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {value}")
         if (self.engine == "openai") != (self.base_url is not None):
@@ -105,6 +107,8 @@ class RerankOptions:
             _refuse(self, ("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
         if self.strategy not in TOP_K_STRATEGIES:
             _refuse(self, ("rank_top_k",), why=f"with --strategy {self.strategy}")
+        if self.num_passes == 1:
+            _refuse(self, ("pass_depth",), why="without --num-passes 2 or more")
         if not self.shuffle_candidates and self.permutations == 1:
             _refuse(self, ("seed",), why="without --shuffle-candidates or --permutations")
         if bool(self.few_shot_file) != bool(self.num_few_shot_examples):

@@ -168,6 +168,11 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
                 "--num-passes", type=click.IntRange(1), default=1, help="How often the windows go over the list."
             ),
             click.option(
+                "--pass-depth",
+                type=click.IntRange(1),
+                help="Passes after the first go over the first so many alone; the others keep their order.",
+            ),
+            click.option(
                 "--use-logits/--no-use-logits",
                 default=None,
                 help="FIRST: read the order off the first token's logits." + said,

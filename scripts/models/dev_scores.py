@@ -82,6 +82,8 @@ DEFAULT_SETS = ("nq", "nfcorpus", "wikiqa", "msmarco")
 @click.option("--queries", "n_queries", default=60, show_default=True, help="The first so many of each.")
 @click.option("--depth", default=20, show_default=True, help="Candidates of a query.")
 @click.option("--identifier-prior", type=click.Path(path_type=Path, exists=True), help="Taken off FIRST's logits.")
+@click.option("--num-passes", type=click.IntRange(2), help="Of a listwise model over each list.")
+@click.option("--pass-depth", type=click.IntRange(2), help="What passes after the first go over.")
 @click.argument("adapters", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 def main(
     data: Path,
@@ -91,25 +93,34 @@ def main(
     n_queries: int,
     depth: int,
     identifier_prior: Path | None,
+    num_passes: int | None,
+    pass_depth: int | None,
     adapters: Sequence[Path],
 ) -> None:
     """Measure what is not yet measured, and print all of it."""
     work.mkdir(parents=True, exist_ok=True)
     scores = work / "scores.jsonl"
+    passes = {"num_passes": num_passes, "pass_depth": pass_depth}
+    options = {"--base-model": base_model, "--identifier-prior": identifier_prior}
+    options |= {"--num-passes": num_passes, "--pass-depth": pass_depth}
+    own = [(option, value) for option, value in options.items() if value is not None]
     for adapter in adapters:
         for name in names:
             key = {"adapter": "/".join(adapter.parts[-2:]), "weights": identity(adapter)}
             key |= {"set": name, "queries": n_queries, "depth": depth}
             key |= {"identifier_prior": list(read_prior(identifier_prior).numbers)} if identifier_prior else {}
+            key |= {name: value for name, value in passes.items() if value is not None}
             if key not in [{k: v for k, v in known.items() if k != MEASURE} for known in read_scores(scores)]:
                 requests = prepare(SETS[name], data, work / f"{name}-{n_queries}x{depth}.jsonl", n_queries, depth)
-                found = measure(adapter, SETS[name], data, requests, base_model, identifier_prior)
+                found = measure(adapter, SETS[name], data, requests, [word for option in own for word in option])
                 with scores.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(key | {MEASURE: found}) + "\n")
     for known in read_scores(scores):
         found = "  ".join(f"{weight} {value:.4f}" for weight, value in known[MEASURE].items())
-        without = "  prior taken off" if "identifier_prior" in known else ""
-        click.echo(f"{known['adapter']:<28} {known['set']:<9} {known['queries']:>4} queries  {found}{without}")
+        how = "  prior taken off" if "identifier_prior" in known else ""
+        how += f"  {known['num_passes']} passes" if "num_passes" in known else ""
+        how += f", from the second on over {known['pass_depth']}" if "pass_depth" in known else ""
+        click.echo(f"{known['adapter']:<28} {known['set']:<9} {known['queries']:>4} queries  {found}{how}")
 
 
 def identity(adapter: Path) -> str:
@@ -139,16 +150,13 @@ def prepare(dev_set: DevSet, data: Path, target: Path, n_queries: int, depth: in
     return target
 
 
-def measure(
-    adapter: Path, dev_set: DevSet, data: Path, requests: Path, base_model: str | None, prior: Path | None
-) -> dict[str, float]:
-    """Weight of the first stage -> nDCG@10 over the judged questions."""
-    stem = requests.with_name(f"{requests.stem}.{'.'.join(adapter.parts[-2:])}{'.prior' * bool(prior)}")
+def measure(adapter: Path, dev_set: DevSet, data: Path, requests: Path, options: Sequence[object]) -> dict[str, float]:
+    """Weight of the first stage -> nDCG@10 over the judged questions. options: of `rerank`."""
+    hashed = hashlib.sha256(repr([*map(str, options)]).encode()).hexdigest()[:6]
+    stem = requests.with_name(f"{requests.stem}.{'.'.join(adapter.parts[-2:])}.{hashed}")
     results = Path(f"{stem}.jsonl")
     command = ["rerank", "--model-path", adapter, "--requests", requests, "--fuse-weight", 0, "--overwrite"]
-    command += ["--base-model", base_model] if base_model else []
-    command += ["--identifier-prior", prior] if prior else []
-    call([*command, "--output", f"{stem}.trec", "--output-jsonl", results])
+    call([*command, *options, "--output", f"{stem}.trec", "--output-jsonl", results])
     card = load_card(adapter)
     by_rank = card is not None and card.kind == "listwise"
     asked = {request.query.qid: request for request in read_requests(requests)}

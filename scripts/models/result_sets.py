@@ -25,28 +25,24 @@ class TestSet:
     first_stage: str = "BM25"
     relevance_level: int = 1
     """The least grade that MRR and recall take for relevant."""
-    fuse_weights: Mapping[str, float] = field(default_factory=dict)
-    """System -> share of the first stage's scores where it is not the card's."""
-    identifier_prior: Path | None = None
-    """What is taken off FIRST's logits: a file of `rankllm-infer calibrate`, of other queries over the same corpus."""
+    settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """System -> options of `rerank` that are this set's own, beside what the model's card says."""
 
     def path(self, data: Path, file: str) -> Path:
         """A file of the set."""
         return data / self.folder / file
 
-    def settings(self, system: str) -> dict[str, object]:
-        """Options of `rerank` that are this set's own."""
-        own: dict[str, object] = {}
-        if system in self.fuse_weights:
-            own["--fuse-weight"] = self.fuse_weights[system]
-        if system == "first" and self.identifier_prior is not None:
-            own["--identifier-prior"] = self.identifier_prior
-        return own
-
 
 TREC_DL_PRIOR = Path(__file__).with_name("trec_dl_prior.yaml")
-"""Of TREC DL 2020's queries: `rankllm-infer calibrate` over forty candidates of each, BM25's; for BM25's lists."""
-OVER_SPLADE = {"pointwise": 0.5, "first": 0.4, "generation": 0.4}
+"""Of TREC DL 2020's queries: `rankllm-infer calibrate` over forty candidates of each, BM25's."""
+TWO_PASSES = {"--num-passes": 2, "--pass-depth": 30}
+OVER_BM25 = {"first": {"--identifier-prior": TREC_DL_PRIOR, **TWO_PASSES}, "generation": TWO_PASSES}
+"""Over a weak first stage: chosen on BM25's lists of TREC DL 2020 (dev_scores.py --set dl20-bm25 --depth 100)."""
+OVER_SPLADE = {
+    "pointwise": {"--fuse-weight": 0.5},
+    "first": {"--fuse-weight": 0.4},
+    "generation": {"--fuse-weight": 0.4},
+}
 """Over a strong first stage: chosen on its lists of TREC DL 2020 (dev_scores.py --set dl20-splade --depth 50)."""
 
 SETS = (
@@ -58,7 +54,7 @@ SETS = (
         corpus="corpus.jsonl.gz",
         depth=100,
         relevance_level=2,
-        identifier_prior=TREC_DL_PRIOR,
+        settings=OVER_BM25,
     ),
     TestSet(
         name="dl21-splade",
@@ -69,7 +65,7 @@ SETS = (
         depth=100,
         first_stage="SPLADE++",
         relevance_level=2,
-        fuse_weights=OVER_SPLADE,
+        settings=OVER_SPLADE,
     ),
     TestSet(
         name="nfcorpus",

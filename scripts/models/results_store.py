@@ -23,6 +23,8 @@ class Cost:
     """What a system cost, a query."""
 
     cpu_s: float
+    scale: float = 1.0
+    """What the seconds were multiplied by: those of a machine of another speed than the others' are."""
     calls: float = 0.0
     prompt_tokens: float = 0.0
     completion_tokens: float = 0.0
@@ -85,7 +87,14 @@ def write_store(path: Path, store: Store) -> None:
 
 
 def measure(
-    folder: Path, system: str, *, qrels: Path, relevance_level: int, made_of: Mapping[str, Any], cpu_s: float
+    folder: Path,
+    system: str,
+    *,
+    qrels: Path,
+    relevance_level: int,
+    made_of: Mapping[str, Any],
+    cpu_s: float,
+    scale: float = 1.0,
 ) -> Measured:
     """The figures of SYSTEM.trec over the judged ones of requests.jsonl's queries. cpu_s: of the whole run."""
     qids = [request.query.qid for request in read_requests(folder / "requests.jsonl")]
@@ -100,14 +109,14 @@ def measure(
         made_of=made_of,
         figures=figures,
         per_query={qid: round(value, 4) for qid, value in found.per_query["nDCG@10"].items()},
-        cost=cost_of(folder / f"{system}.jsonl", cpu_s=cpu_s, n_queries=len(qids)),
+        cost=cost_of(folder / f"{system}.jsonl", cpu_s=cpu_s, scale=scale, n_queries=len(qids)),
     )
 
 
-def cost_of(results: Path, *, cpu_s: float, n_queries: int) -> Cost:
+def cost_of(results: Path, *, cpu_s: float, scale: float, n_queries: int) -> Cost:
     """A query's part of the seconds, and calls and tokens from the results' own usage, where there are results."""
     lines = results.read_text(encoding="utf-8").split("\n") if results.exists() else []
     usages = [json.loads(line)["usage"] for line in lines if line]
     counted = ("calls", "prompt_tokens", "completion_tokens")
     totals = {key: round(sum(usage[key] for usage in usages) / n_queries, 2) for key in counted}
-    return Cost(cpu_s=round(cpu_s / n_queries, 3), **totals)
+    return Cost(cpu_s=round(cpu_s * scale / n_queries, 3), scale=scale, **totals)

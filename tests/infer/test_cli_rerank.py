@@ -95,6 +95,12 @@ def test_log_probabilities_become_scores(tmp_path, rankllm, oracle, requests, op
     [
         # q3 has four candidates, the others three and two, windows hold two: q3 in 3, 2 + 1, ... calls.
         (["--strategy", "sliding", "--window-size", "2", "--stride", "1"], 3 + 2 + 1, 3),
+        # The second pass over two of each: a window more.
+        (
+            ["--window-size", "2", "--stride", "1", "--num-passes", "2", "--pass-depth", "2"],
+            (3 + 1) + (2 + 1) + (1 + 1),
+            4,
+        ),
         (["--strategy", "full"], 1 + 1 + 1, 1),
         (["--strategy", "tournament", "--window-size", "2"], 3 + 2 + 1, 2),
         (["--strategy", "tournament", "--window-size", "3", "--rank-top-k", "1"], 2 + 1 + 1, 2),

@@ -73,9 +73,10 @@ def test_later_passes_may_go_over_the_first_alone():
     turn = say("[4] > [3] > [2] > [1]")
     once, _ = rerank_one(turn, 7, make_plan(size=4, stride=2))
     assert docids(once) == ["d6", "d5", "d0", "d2", "d1", "d4", "d3"]
-    twice, engine = rerank_one(turn, 7, make_plan(size=4, stride=2, num_passes=2, pass_depth=3))
+    twice, engine = rerank_one(turn, 7, make_plan(size=4, stride=2, num_passes=2, pass_depth=3, with_trace=True))
     assert docids(twice) == ["d0", "d5", "d6", "d2", "d1", "d4", "d3"]
     assert [len(shown(prompt)) for prompt in engine.asked] == [4, 4, 3, 3]
+    assert [window.start for window in twice.trace] == [3, 1, 0, 0]
     assert [candidate.score for candidate in twice.candidates] == [7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
 
 
@@ -266,7 +267,7 @@ def test_a_passage_without_text_fails_its_query_and_is_named():
 
 def test_full_windows_can_be_asked_for():
     """--no-variable-passages: fewer candidates than the window is an error; as many are not."""
-    plan = make_plan(size=4, stride=2, short_windows=False)
+    plan = make_plan(size=4, stride=2, short_windows=False, num_passes=2, pass_depth=4)
     assert rerank_one(keep_order, 4, plan)[0].status == "ok"
     result, engine = rerank_one(keep_order, 3, plan)
     assert "query 'q': 3 candidates for a window of 4" in result.error
@@ -297,9 +298,7 @@ def test_the_request_is_left_as_it_was():
     assert request == before
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("num_passes", 0), ("pass_depth", 0), ("top_k_candidates", 0), ("top_k_candidates", -1)]
-)
+@pytest.mark.parametrize(("option", "value"), [("num_passes", 0), ("top_k_candidates", 0), ("top_k_candidates", -1)])
 def test_a_plan_that_reranks_nothing_is_refused(option, value):
     """Zero passes would hand back the first stage as if a model had spoken."""
     with pytest.raises(ConfigError, match=f"{option}: expected at least 1, found {value}"):

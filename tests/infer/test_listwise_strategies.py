@@ -44,6 +44,7 @@ def rerank_one(answer, n, plan, *, batch_size=64, **request):
         ({"strategy": "tournament", "permutations": 2}, 10, [10, 4, 2, 2]),
         ({"strategy": "sliding", "num_passes": 2}, 20, [1] * 18),
         ({"strategy": "sliding", "num_passes": 2, "pass_depth": 30}, 10, [1] * (9 + 2)),
+        ({"strategy": "sliding", "size": 10, "stride": 5, "num_passes": 2, "pass_depth": 30}, 5, [1] * (19 + 5)),
         ({"strategy": "tournament", "num_passes": 2}, 10, [5, 2, 1, 1] * 2),
         ({"strategy": "tournament", "num_passes": 3, "pass_depth": 20}, 10, [5, 2, 1, 1, 1, 1]),
         ({"strategy": "tournament", "shuffle_seed": 3}, 10, [5, 2, 1, 1]),
@@ -254,6 +255,11 @@ def test_asking_a_noisy_model_several_times_is_nearer_to_the_truth(strategy):
         ({"permutations": 0}, "permutations: expected at least 1, found 0"),
         ({"rank_top_k": 3}, "--rank-top-k has no effect with --strategy sliding"),
         ({"strategy": "top-down", "rank_top_k": 20}, "less than the window of 20 passages"),
+        (
+            {"short_windows": False, "num_passes": 2, "pass_depth": 25},
+            "--pass-depth 25: leaves a window of 20 that is not full",
+        ),
+        ({"pass_depth": 30}, "--pass-depth has no effect without --num-passes 2 or more"),
         ({"strategy": "full", "short_windows": False}, "--no-variable-passages has no effect with --strategy full"),
     ],
 )

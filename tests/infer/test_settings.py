@@ -223,7 +223,11 @@ def test_what_cannot_be_or_has_no_effect_is_refused(options, score_head, message
         ({"num_gpus": 0}, "num_gpus: expected at least 1, found 0"),
         ({"batch_size": 0}, "batch_size: expected at least 1, found 0"),
         ({"num_passes": 0}, "num_passes: expected at least 1, found 0"),
-        ({"num_passes": 2, "pass_depth": 0}, "pass_depth: expected at least 1, found 0"),
+        ({"num_passes": 2, "pass_depth": 1}, "pass_depth: expected at least 2, found 1"),
+        (
+            {"num_passes": 2, "pass_depth": 20, "top_k_candidates": 20},
+            "--pass-depth 20 has no effect with --top-k-candidates 20",
+        ),
         ({"pass_depth": 9}, "--pass-depth has no effect without --num-passes 2 or more"),
         ({"engine": "openai"}, "engine openai and base_url go together"),
         ({"base_url": "http://h/v1"}, "engine openai and base_url go together"),

@@ -35,20 +35,21 @@ def store(model_script, tmp_path):
             system,
             qrels=tmp_path / "qrels.txt",
             relevance_level=1,
-            made_of={"--fuse-weight": 0.5} if system == "pointwise" else {},
+            made_of={"--identifier-prior": [0.5], "--fuse-weight": 0.5} if system == "pointwise" else {},
             cpu_s=4.0,
+            scale=0.25 if system == "pointwise" else 1.0,
         )
     return {"wikiqa": measured}
 
 
 def test_what_is_measured_is_that_of_the_run(store):
-    """nDCG from .6309 to 1, as eight queries that are alike have it without an interval; half a second each."""
+    """nDCG from .6309 to 1, eight alike, so without an interval; half a second each, scaled or not."""
     first, pointwise = store["wikiqa"]["first-stage"], store["wikiqa"]["pointwise"]
     assert (first.per_query, pointwise.per_query) == (dict.fromkeys(QIDS, AT_SECOND), dict.fromkeys(QIDS, 1.0))
     assert (first.figures["nDCG@10"].mean, first.figures["nDCG@10"].interval) == (AT_SECOND, (AT_SECOND, AT_SECOND))
     assert (first.figures["MRR@10"].mean, first.figures["Recall@10"].mean) == (0.5, 1.0)
     assert (first.cost.cpu_s, first.cost.calls) == (0.5, 0.0)
-    assert (pointwise.cost.cpu_s, pointwise.cost.calls, pointwise.cost.prompt_tokens) == (0.5, 3.0, 700.0)
+    assert (pointwise.cost.cpu_s, pointwise.cost.calls, pointwise.cost.prompt_tokens) == (0.125, 3.0, 700.0)
 
 
 def test_what_is_kept_comes_back(model_script, store, tmp_path):
@@ -68,8 +69,9 @@ def test_the_page_tells_what_is_kept(model_script, store, tmp_path):
     assert "| first stage | .6309 |" in text
     assert "| smollm2-pointwise | **1.0000** |" in text
     assert f"{1 - AT_SECOND:+.4f} | 0.0078 | 8/0/0 |" in text
-    assert "| WikiQA | smollm2-pointwise | 3.0 | 700 | 0 | 0.50 |" in text
-    assert "all from TREC DL 2020's lists. smollm2-pointwise: `--fuse-weight 0.5`." in text
+    assert "| WikiQA | smollm2-pointwise | 3.0 | 700 | 0 | ~0.12 |" in text
+    own = "smollm2-pointwise: `--identifier-prior trec_dl_prior.yaml`, `--fuse-weight 0.5`."
+    assert f"Settings of this set's own, from TREC DL 2020's lists. {own}" in text
     assert "NFCorpus |" not in text
     assert all((page.parent / name).stat().st_size for name in ("results-gains.png", "results-cost.png"))
 
@@ -94,7 +96,8 @@ def test_a_run_is_known_by_its_adapter_and_settings(model_script):
     assert identity(systems["generation"], sets["wikiqa"])["options"] == "--model-path smollm2-first --no-use-logits"
     assert identity(systems["first"], sets["dl21-splade"])["--fuse-weight"] == 0.4
     assert len(identity(systems["first"], sets["dl21-bm25"])["--identifier-prior"]) == 10
-    assert "--identifier-prior" not in identity(systems["generation"], sets["dl21-bm25"])
+    generation = identity(systems["generation"], sets["dl21-bm25"])
+    assert ("--identifier-prior" in generation, generation["--num-passes"]) == (False, 2)
 
 
 def test_what_is_kept_is_of_the_systems_as_they_are(model_script):
@@ -106,7 +109,7 @@ def test_what_is_kept_is_of_the_systems_as_they_are(model_script):
             assert kept.made_of == model_script("results").identity(systems[system], sets[name]), (name, system)
 
 
-@pytest.mark.parametrize("option", [["--again"], ["--set", "wikiqa"], ["--system", "minilm"], ["--work", "there"]])
+@pytest.mark.parametrize("option", [["--again"], ["--set", "wikiqa"], ["--system", "minilm"], ["--scale-seconds", "2"]])
 def test_the_page_alone_takes_no_option_of_a_run(model_script, tmp_path, option):
     """None that would have no effect; and nothing is written."""
     page = tmp_path / "RESULTS.md"
@@ -126,7 +129,7 @@ def test_what_was_measured_is_not_measured_again(model_script, store, tmp_path, 
     monkeypatch.setattr(results, "identity", lambda *given: dict(now))
     for changes, is_again, n_runs in [({}, False, 1), ({}, False, 1), ({}, True, 2), ({"depth": 3}, False, 3)]:
         now |= changes
-        results.keep(kept, test_set, system, tmp_path, tmp_path, is_again=is_again)
+        results.keep(kept, test_set, system, tmp_path, tmp_path, scale=1.0, is_again=is_again)
         assert len(runs) == n_runs
 
 

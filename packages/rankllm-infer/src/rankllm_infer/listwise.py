@@ -20,6 +20,7 @@ from rankllm_infer.fit import ContextTooSmallError, fit_window
 from rankllm_infer.identifier_prior import without_prior
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
 from rankllm_infer.strategies import TOP_K_STRATEGIES, Strategy, Window, choose_strategy, consensus
+from rankllm_infer.windows import WindowSchedule, check_pass_depth
 
 Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
 """Yields prompts that may run together, is sent their answers in the same order, returns the result."""
@@ -63,9 +64,10 @@ class ListwisePlan:
     with_trace: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_passes", "pass_depth", "permutations", "top_k_candidates"):
+        for name in ("num_passes", "permutations", "top_k_candidates"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {value}")
+        check_pass_depth(self.pass_depth, num_passes=self.num_passes, top_k_candidates=self.top_k_candidates)
         if self.decode_top_k is not None and (self.free_decoding or self.decode_top_k < 1):
             raise ConfigError(
                 f"decode_top_k: expected at least 1, and answers held to permutations, found {self.decode_top_k}"
@@ -79,6 +81,13 @@ class ListwisePlan:
                 )
         if not self.short_windows and self.strategy != "sliding":
             raise ConfigError(f"--no-variable-passages has no effect with --strategy {self.strategy}; leave it out")
+        if not self.short_windows and self.pass_depth is not None:
+            windows = WindowSchedule(size=self.card.window_size, stride=self.card.stride).windows(self.pass_depth)
+            if any(end - start < self.card.window_size for start, end in windows):
+                raise ConfigError(
+                    f"--pass-depth {self.pass_depth}: leaves a window of {self.card.window_size} that is not full, and "
+                    "--no-variable-passages asks for full windows; use a depth of a window and whole strides"
+                )
         self.choose_strategy()
 
     def choose_strategy(self) -> Strategy:

@@ -12,6 +12,7 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
 from rankllm_infer.engines.vllm_options import engine_arguments
 from rankllm_infer.strategies import STRATEGIES, TOP_K_STRATEGIES
+from rankllm_infer.windows import check_pass_depth
 
 METHODS = ("auto", "listwise", "pointwise")
 ENGINES = ("transformers", "vllm", "openai")
@@ -91,7 +92,7 @@ class RerankOptions:
         one_of(self.dtype, DTYPES, where="dtype")
         one_of(self.attn_implementation, ATTENTIONS, where="attn_implementation")
         one_of(self.strategy, STRATEGIES, where="strategy")
-        for name in ("num_gpus", "batch_size", "num_passes", "pass_depth", "permutations"):
+        for name in ("num_gpus", "batch_size", "num_passes", "permutations"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {value}")
         if (self.engine == "openai") != (self.base_url is not None):
@@ -107,8 +108,7 @@ class RerankOptions:
             _refuse(self, ("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
         if self.strategy not in TOP_K_STRATEGIES:
             _refuse(self, ("rank_top_k",), why=f"with --strategy {self.strategy}")
-        if self.num_passes == 1:
-            _refuse(self, ("pass_depth",), why="without --num-passes 2 or more")
+        check_pass_depth(self.pass_depth, num_passes=self.num_passes, top_k_candidates=self.top_k_candidates)
         if not self.shuffle_candidates and self.permutations == 1:
             _refuse(self, ("seed",), why="without --shuffle-candidates or --permutations")
         if bool(self.few_shot_file) != bool(self.num_few_shot_examples):

@@ -35,3 +35,18 @@ class WindowSchedule:
                 return
             end -= self.stride
             start = max(start - self.stride, 0)
+
+
+def check_pass_depth(depth: int | None, *, num_passes: int, top_k_candidates: int | None) -> None:
+    """Raise ConfigError where a depth of later passes changes nothing, or leaves nothing to order."""
+    if depth is None:
+        return
+    if depth < 2:
+        raise ConfigError(f"pass_depth: expected at least 2, found {depth}")
+    if num_passes == 1:
+        raise ConfigError("--pass-depth has no effect without --num-passes 2 or more; leave it out")
+    if top_k_candidates is not None and depth >= top_k_candidates:
+        raise ConfigError(
+            f"--pass-depth {depth} has no effect with --top-k-candidates {top_k_candidates}, "
+            "which every pass goes over; leave it out"
+        )

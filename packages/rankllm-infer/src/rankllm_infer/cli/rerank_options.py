@@ -169,7 +169,7 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
             ),
             click.option(
                 "--pass-depth",
-                type=click.IntRange(1),
+                type=click.IntRange(2),
                 help="Passes after the first go over the first so many alone; the others keep their order.",
             ),
             click.option(

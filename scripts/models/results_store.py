@@ -94,9 +94,12 @@ def measure(
     relevance_level: int,
     made_of: Mapping[str, Any],
     cpu_s: float,
-    scale: float = 1.0,
+    scale: float,
 ) -> Measured:
-    """The figures of SYSTEM.trec over the judged ones of requests.jsonl's queries. cpu_s: of the whole run."""
+    """The figures of SYSTEM.trec over the judged ones of requests.jsonl's queries.
+
+    cpu_s: of the whole run, on this machine. scale: what they are multiplied by (`Cost.scale`).
+    """
     qids = [request.query.qid for request in read_requests(folder / "requests.jsonl")]
     grades = read_qrels(qrels)
     judged = {qid: grades[qid] for qid in qids if grades.get(qid)}

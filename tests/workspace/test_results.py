@@ -109,7 +109,10 @@ def test_what_is_kept_is_of_the_systems_as_they_are(model_script):
             assert kept.made_of == model_script("results").identity(systems[system], sets[name]), (name, system)
 
 
-@pytest.mark.parametrize("option", [["--again"], ["--set", "wikiqa"], ["--system", "minilm"], ["--scale-seconds", "2"]])
+@pytest.mark.parametrize(
+    "option",
+    [["--again"], ["--set", "wikiqa"], ["--system", "minilm"], ["--work", "there"], ["--scale-seconds", "2"]],
+)
 def test_the_page_alone_takes_no_option_of_a_run(model_script, tmp_path, option):
     """None that would have no effect; and nothing is written."""
     page = tmp_path / "RESULTS.md"
@@ -123,14 +126,15 @@ def test_what_was_measured_is_not_measured_again(model_script, store, tmp_path, 
     results, kept = model_script("results"), tmp_path / "results.json"
     (test_set,) = (s for s in model_script("result_sets").SETS if s.name == "wikiqa")
     (system,) = (s for s in model_script("result_sets").SYSTEMS if s.name == "first-stage")
-    runs, now = [], {}
+    runs, now, told = [], {}, {}
     monkeypatch.setattr(results, "run_system", lambda *given: runs.append(given) or 1.0)
-    monkeypatch.setattr(results, "measure", lambda *given, **more: store["wikiqa"]["first-stage"])
+    monkeypatch.setattr(results, "measure", lambda *given, **more: told.update(more) or store["wikiqa"]["first-stage"])
     monkeypatch.setattr(results, "identity", lambda *given: dict(now))
     for changes, is_again, n_runs in [({}, False, 1), ({}, False, 1), ({}, True, 2), ({"depth": 3}, False, 3)]:
         now |= changes
-        results.keep(kept, test_set, system, tmp_path, tmp_path, scale=1.0, is_again=is_again)
+        results.keep(kept, test_set, system, tmp_path, tmp_path, scale=0.5, is_again=is_again)
         assert len(runs) == n_runs
+    assert (told["cpu_s"], told["scale"]) == (1.0, 0.5)
 
 
 def test_the_page_in_the_repository_is_the_one_that_is_kept(model_script, tmp_path):

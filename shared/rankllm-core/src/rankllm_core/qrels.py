@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from rankllm_core.errors import DataError
 from rankllm_core.files import read_lines
-from rankllm_core.runs import split_blanks
+from rankllm_core.run_layout import split_blanks
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
 """qid -> docid -> grade; a negative grade is judged, and not relevant."""

@@ -11,7 +11,7 @@ from rankllm_core.collections_io import collect_queries, parse_corpus_record, re
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_core.json_fields import located
 from rankllm_core.records import write_requests, write_rerank_input
-from rankllm_core.trec import Run, read_run
+from rankllm_core.trec import Run, RunFormat, read_run
 from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.wording import N_EXAMPLES, count, examples
 
@@ -70,6 +70,7 @@ def build_requests(
     max_queries: int | None = None,
     strict: bool = False,
     remove_query: bool = False,
+    run_format: RunFormat = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Request], PrepareReport]:
     """Join a first-stage run with the texts of its queries and passages.
@@ -80,14 +81,14 @@ def build_requests(
     a passage that the corpus lacks is left out after the cut. max_queries: keep the first queries of the run.
     remove_query: leave out, before the cut, a candidate whose docid is the qid (as ArguAna wants).
     strict: raise RankLLMError where a qid or a docid has no text, instead of reporting it.
-    progress: called now and then with the number of passages read.
+    run_format: how the run is read (see `read_run`). progress: called now and then with the number of passages read.
 
     Requests come in the run's order; `Candidate.score` is the run's score. Only the passages needed are held.
     Raises RankLLMError (DataError with the place) for unusable files, and when nothing of the run can be joined.
     """
     if depth < 1 or (max_queries is not None and max_queries < 1):
         raise ConfigError(f"prepare: need depth and max_queries of at least 1, got {depth} and {max_queries}")
-    run = read_run(run_path)
+    run = read_run(run_path, format=run_format)
     texts = _load_queries(queries, query_split)
     unknown = tuple(qid for qid in run if qid not in texts)
     _check_joined(run, unknown, where=queries, there=texts, what="qids", is_strict=strict)

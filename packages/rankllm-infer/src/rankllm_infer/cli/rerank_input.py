@@ -40,6 +40,8 @@ def input_kind(given: Mapping[str, Any]) -> str:
         if (name in needs) != (given[name] is not None):
             verb = "needs" if name in needs else "does not go with"
             raise click.UsageError(f"{_option(kinds[0])} {verb} {_option(name)}")
+    if given["run_format"] != "auto" and kinds[0] != "run":
+        raise click.UsageError(f"{_option(kinds[0])} does not go with --run-format")
     if given["retrieval_results_dir"] is not None and kinds[0] != "dataset":
         raise click.UsageError(f"{_option(kinds[0])} does not go with --retrieval-results-dir")
     if kinds[0] == "query":
@@ -175,6 +177,7 @@ def _joined(given: Mapping[str, Any]) -> list[Request]:
             depth=given["top_k_candidates"] or sys.maxsize,
             max_queries=given["max_queries"],
             strict=given["strict"],
+            run_format=given["run_format"],
             progress=show,
         )
     for line in report.lines():

@@ -224,6 +224,9 @@ def _print_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
     if (evaluation := figures.result()) is None:
         say("No figures: none of the queries that were ranked is judged")
         return
+    if not figures.has_judged_candidates:
+        say("No figures: none of the candidates is judged for its query; are the judgements of the same collection?")
+        return
     say(
         f"Scores of the {evaluation.n_queries} judged queries among the {n_ranked} ranked by this run "
         "(for all judged queries: rankllm-infer evaluate):"

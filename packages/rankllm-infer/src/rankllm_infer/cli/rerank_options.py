@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rankllm_infer.cli.options import ignored
+from rankllm_infer.cli.options import ignored, run_format_option
 from rankllm_infer.settings import ATTENTIONS, DTYPES, ENGINES, METHODS
 from rankllm_infer.strategies import STRATEGIES
 
@@ -30,6 +30,7 @@ def input_options(command: click.decorators.FC) -> click.decorators.FC:
             click.option(
                 "--run", type=_FILE, help="A first-stage run (TREC, TSV, MS MARCO); needs --queries and --corpus."
             ),
+            run_format_option,
             click.option("--queries", help="Queries TSV or JSONL (gz), or a Hugging Face data set."),
             click.option("--corpus", help="Passages JSONL or TSV (gz), or a Hugging Face data set."),
             click.option("--dataset", help="A data set by name (dl19, beir-nfcorpus, ...); needs --retrieval-method."),

@@ -45,13 +45,46 @@ _WORDS = [
     '"',
     "\\",
 ]
-_SCALARS = ["null", "~", "true", "yes", "2001-99-99", "0x_", "0b", "1:2:3", ".inf", ".nan", "9" * 5000, '!!int "abc"',
-            "!!python/object:os.system {}", "!!binary x", "!!set {a}", "*a", "&a [*a]", "<<", "? x", "|", ">-", "'", '"',
-            "[" * 3000, "{" * 500, "%YAML 9.9", "---", "...", "\t", "=", "!!timestamp 1", "1e3", "0o8", "12345678901234567890"]  # fmt: skip
+_SCALARS = [
+    "null",
+    "~",
+    "true",
+    "yes",
+    "2001-99-99",
+    "0x_",
+    "0b",
+    "1:2:3",
+    ".inf",
+    ".nan",
+    "9" * 5000,
+    '!!int "abc"',
+    "!!python/object:os.system {}",
+    "!!binary x",
+    "!!set {a}",
+    "*a",
+    "&a [*a]",
+    "<<",
+    "? x",
+    "|",
+    ">-",
+    "'",
+    '"',
+    "[" * 3000,
+    "{" * 500,
+    "%YAML 9.9",
+    "---",
+    "...",
+    "\t",
+    "=",
+    "!!timestamp 1",
+    "1e3",
+    "0o8",
+    "12345678901234567890",
+]
 
 
 def hostile(seed: int, *, valid: bytes, kind: str) -> bytes:
-    """Contents for a file whose valid ones are known. kind: `lines`, `json` or `yaml`. The same seed, the same bytes."""
+    """Contents for a file whose valid ones are known, the same for the same seed. kind: `lines`, `json` or `yaml`."""
     draw = random.Random(seed)
     if draw.random() < 0.7:
         return _damaged(valid, draw)
@@ -149,8 +182,19 @@ def _enlarge(data: bytes, draw: random.Random) -> bytes:
     return data + draw.choice([b"\n", b" ", b"a", b"[", b"(", data or b"x"]) * draw.choice([10, 1000, 20_000])
 
 
-_DAMAGES = (_flip_bits, _cut, _insert, _insert, _change_lines, _change_field, _change_field, _change_field, _encode,
-            _pack, _enlarge)  # fmt: skip
+_DAMAGES = (
+    _flip_bits,
+    _cut,
+    _insert,
+    _insert,
+    _change_lines,
+    _change_field,
+    _change_field,
+    _change_field,
+    _encode,
+    _pack,
+    _enlarge,
+)
 
 
 def _noise(draw: random.Random) -> bytes:
@@ -166,8 +210,28 @@ def _json_lines(draw: random.Random) -> bytes:
     return ("[" + ",".join(lines) + "]" if shape == 1 else "\n".join(lines)).encode()
 
 
-_KEYS = ["query", "qid", "text", "candidates", "docid", "doc", "score", "hits", "content", "title", "contents",
-         "query_id", "positive_passages", "negative_passages", "conversations", "from", "value", "status", "usage", "id"]  # fmt: skip
+_KEYS = [
+    "query",
+    "qid",
+    "text",
+    "candidates",
+    "docid",
+    "doc",
+    "score",
+    "hits",
+    "content",
+    "title",
+    "contents",
+    "query_id",
+    "positive_passages",
+    "negative_passages",
+    "conversations",
+    "from",
+    "value",
+    "status",
+    "usage",
+    "id",
+]
 
 
 def _json_value(draw: random.Random, *, depth: int) -> object:

@@ -24,6 +24,7 @@ _NUMBERS = frozenset(map(str, range(1, 1000)))
 _LETTERS = frozenset(ascii_uppercase)
 _PROBE_CHARACTERS = 10_000
 """How much of an answer without a ranking is searched for identifiers of the other kind."""
+_AMBIGUOUS_SIGNS = "no ranking: identifiers are joined by both '>' and '<', or by '<' in several pieces"
 _CUT_OFF = "no ranking: the answer ends inside <think>"
 _WRONG_KIND: Mapping[IdentifierKind, str] = {
     "numeric": "no ranking: alphabetic identifiers where numeric ones were asked for",
@@ -82,12 +83,14 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     tokens = tuple(tokenize(region, kind))
     best, others = _best_ranking(tokens, frozenset(labels))
     defects = describe_defects(best, others, tokens=tokens, labels=labels, text=region)
-    if best.known:
+    if best.known and best.is_ambiguous:
+        defects = (_AMBIGUOUS_SIGNS,)
+    elif best.known:
         position_of = {label: position for position, label in enumerate(labels)}
         named = dict.fromkeys(best.known_names())
         order = tuple(position_of[name] for name in dict.fromkeys((*named, *labels)))
         return ReadAnswer(order=order, status="repaired" if defects else "ok", defects=defects, n_ranked=len(named))
-    if is_cut_off:
+    elif is_cut_off:
         defects = (_CUT_OFF,)
     elif _is_other_kind(region, kind):
         defects = (_WRONG_KIND[kind],)

@@ -107,14 +107,16 @@ def test_files_that_nobody_reads_are_nobodys_fault(folder):
     """The page may be edited and a note added; a file that would be loaded must be listed."""
     (folder / "README.md").write_text("# my own words", encoding="utf-8")
     (folder / "notes.txt").write_text("a good one", encoding="utf-8")
+    assert find_damage(folder) is None
     (folder / "empty.txt").write_text("not any more", encoding="utf-8")
 
-    def is_read(name):
-        return name.endswith((".safetensors", ".pt", ".json"))
+    def is_weight(name):
+        return name.endswith((".safetensors", ".pt"))
 
-    assert find_damage(folder, is_read=is_read) is None
+    assert find_damage(folder, is_read=is_weight, is_loaded=is_weight) is None
     (folder / "global_step3" / "rank_1.pt").touch()
-    assert find_damage(folder, is_read=is_read) == ("global_step3/rank_1.pt: is not listed in manifest.json; remove it")
+    found = find_damage(folder, is_read=is_weight, is_loaded=is_weight)
+    assert found == "global_step3/rank_1.pt: is not listed in manifest.json; remove it"
 
 
 def test_a_copy_is_as_good_as_the_original(folder, tmp_path):

@@ -105,13 +105,15 @@ def find_damage(
     folder: str | Path,
     *,
     is_read: Callable[[str], bool] = lambda name: True,
+    is_loaded: Callable[[str], bool] = lambda name: False,
     only_sizes: bool = False,
 ) -> str | None:
     """What is wrong with the first damaged file of a folder, as `NAME: reason`; None where every byte is as written.
 
-    is_read: which files matter to the caller, by their relative path. A listed file that does not is not looked at,
-    and an unlisted one that does is reported, for it would be loaded unchecked. only_sizes: compare sizes alone, which
-    finds missing and truncated files without reading any. A folder without a manifest is damaged.
+    is_read: which of the listed files matter to the caller, by their relative path; the others are not looked at.
+    is_loaded: which files would be loaded where they are present; one of them that is not listed is damage, too.
+    only_sizes: compare sizes alone, which finds missing and truncated files without reading any. A folder without a
+    manifest is damaged.
     """
     folder = Path(folder)
     try:
@@ -124,7 +126,7 @@ def find_damage(
             return f"{name}: {reason}"
     for path in _files(folder):
         name = _name(path, folder)
-        if name not in manifest.files and is_read(name):
+        if name not in manifest.files and is_loaded(name):
             return f"{name}: is not listed in {MANIFEST_NAME}; remove it"
     if only_sizes:
         return None

@@ -31,6 +31,8 @@ from rankllm_train.recipe_sections import (
 
 RECIPE_NAME = "recipe.yaml"
 """The name under which a run's whole recipe is kept beside what it trained."""
+_POLYNOMIAL_END = 1e-7
+"""The rate at which transformers' polynomial schedule ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,11 @@ class Recipe:
             one_of(self.objective.name, choices, where=f"objective.name ({self.method})")
         if self.batch.by_length and self.method != "listwise":
             raise ConfigError("batch.by_length: is for listwise records; pointwise groups are drawn anew in each epoch")
+        if self.schedule.lr_scheduler == "polynomial" and self.optim.learning_rate <= _POLYNOMIAL_END:
+            raise ConfigError(
+                f"optim.learning_rate: the polynomial schedule ends at {_POLYNOMIAL_END}, expected more, found "
+                f"{self.optim.learning_rate}; use another schedule.lr_scheduler"
+            )
         if self.objective.label_weight and self.objective_name not in ("kl", "margin"):
             raise ConfigError(
                 f"objective.label_weight: has no effect with the objective {self.objective_name}; use kl or margin"

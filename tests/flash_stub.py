@@ -2,8 +2,8 @@
 
     python tests/flash_stub.py CASES
 
-CASES: a JSON list of {"model", "kind", "lora", "capability"}. Runs in a process of its own, since transformers asks once
-whether the package is there. It loads each model as training does and prints a JSON list of what came of it.
+CASES: a JSON list of {"model", "kind", "lora", "capability"}. Runs in a process of its own, since transformers asks
+once whether the package is there. It loads each model as training does and prints a JSON list of what came of it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 tests/gloo_bf16.py COMMANDS.json
 
-COMMANDS.json: a list of argument lists of `rankllm-train`. One start serves many short runs: loading torch, transformers
-and DeepSpeed takes longer than a few steps of a tiny model.
+COMMANDS.json: a list of argument lists of `rankllm-train`. One start serves many short runs: loading torch,
+transformers and DeepSpeed takes longer than a few steps of a tiny model.
 """
 
 from __future__ import annotations

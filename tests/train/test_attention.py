@@ -76,7 +76,7 @@ def loaded(tmp_path_factory, smollm2_tokenizer):
     ],
 )
 def test_a_model_is_loaded_and_checked_before_it_uses_flash_attention(loaded, case, same_with_torch):
-    """The weights are on the CPU until the trainer moves them: no kernel is called while loading, every layer's later."""
+    """The weights are on the CPU until the trainer moves them: no kernel is called while loading."""
     found, expected = loaded[case], loaded[same_with_torch]
     assert (found["attention"], found["while_loading"], found["calls"]) == (FLASH, 0, 2)
     assert (expected["attention"], expected["while_loading"], expected["calls"]) == ("sdpa", 0, 0)

@@ -37,7 +37,7 @@ PARTS = ("README.md", "beir.py", "scifact/test.jsonl.gz", "scifact/train.jsonl.g
     ],
 )
 def test_a_split_is_the_files_named_for_it(names, split, config, found):
-    """In the layout of the originals' repositories, in shards, in folders, in parts; never a guess between two files."""
+    """In the originals' layout, in shards, in folders, in parts; never a guess between two files."""
     if found is None:
         found = tuple(sorted(name for name in names if "partial" not in name))
     assert split_files(names, split=split, config=config) == found

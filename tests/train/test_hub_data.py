@@ -8,15 +8,14 @@ import pytest
 
 pytest.importorskip("datasets")
 
-from data_set_hub import lines, run_with_hub, serving_data_sets, with_script  # noqa: E402
-from training_fakes import pointwise_record  # noqa: E402
+from data_set_hub import lines, run_with_hub, serving_data_sets, with_script
+from training_fakes import pointwise_record
 
 AUG = "Tevatron/msmarco-passage-aug"
 READ = """
-import sys
 from rankllm_core.errors import RankLLMError
 from rankllm_train.sources import pointwise_source
-for name in sys.argv[1:] or {names!r}:
+for name in {names!r}:
     try:
         print(name, [(record.line, record.qid, len(record.negatives)) for record in pointwise_source(name, limit=3)])
     except RankLLMError as error:

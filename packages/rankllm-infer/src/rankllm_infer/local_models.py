@@ -56,6 +56,7 @@ def start_on_transformers(
         device=options.device,
         num_gpus=options.num_gpus,
         attn_implementation=options.attn_implementation,
+        trust_remote_code=options.trust_remote_code,
     )
     dtype = str(loaded.dtype).removeprefix("torch.")
     batch_size, doubts = _batch_size(options, alone=_why_alone(plan.card, loaded))
@@ -117,7 +118,7 @@ def start_on_vllm(
     found = model_config(str(base_folder(model, options.base_model, weights=False))).get("max_position_embeddings")
     positions = found if isinstance(found, int) else None
     plan, notes = within_positions(plan, positions, asked=options.context_size)
-    tokenizer = load_tokenizer(model, options.base_model)
+    tokenizer = load_tokenizer(model, options.base_model, trust_remote_code=options.trust_remote_code)
     writer = write_with(tokenizer)
     engine, place = load_vllm(
         model,
@@ -130,6 +131,7 @@ def start_on_vllm(
             num_gpus=options.num_gpus,
             batch_size=options.batch_size,
             batch_tokens=options.batch_tokens,
+            trust_remote_code=options.trust_remote_code,
             more=options.vllm_args,
         ),
     )

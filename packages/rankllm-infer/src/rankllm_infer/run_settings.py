@@ -39,7 +39,7 @@ _FOUND_WHEN_LOADED = ("dtype", "device")
 _OF_THE_MODEL = ("base_url", "base_model", "few_shot_file")
 """Compared as the server's address, and by their contents, not their names."""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-_SMALL_FILES = (".json", ".model", ".jinja", "vocab.txt", "merges.txt")
+_SMALL_FILES = (".json", ".py", ".model", ".jinja", "vocab.txt", "merges.txt")
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 _SHOWN_DIFFERENCES, _SHOWN_CHARACTERS = 3, 60
 

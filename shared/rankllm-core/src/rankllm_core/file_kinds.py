@@ -20,16 +20,12 @@ _PACKINGS = {
     "xz": (b"\xfd7zXZ\x00", b"\x5d\x00\x00"),  # the second is the older .lzma
     "bzip2": tuple(b"BZh%d" % level + block for level in range(1, 10) for block in (b"1AY&SY", b"\x17rE8P\x90")),
 }
-_ZSTD_SKIPPED = range(0x50, 0x60)
-"""First byte of the frames without content that a zstd file may begin with."""
+# The others begin a file with a frame without content.
+_ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))
 _UNPACK = "unpack it first"
 _EXPORT = "export it as JSON Lines or TSV"
 _UNREADABLE = (
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it first: zstd -d FILE"),
-    *(
-        (bytes([first]) + b"\x2a\x4d\x18", "compressed with zstd", "unpack it first: zstd -d FILE")
-        for first in _ZSTD_SKIPPED
-    ),
+    *((magic, "compressed with zstd", "unpack it first: zstd -d FILE") for magic in _ZSTD),
     (b"PK\x03\x04", "a ZIP archive", _UNPACK),
     (b"PK\x05\x06", "a ZIP archive", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),

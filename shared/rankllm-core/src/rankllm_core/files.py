@@ -27,6 +27,9 @@ from rankllm_core.reading import (
 from rankllm_core.reading import (
     refuse_pipe as refuse_pipe,
 )
+from rankllm_core.reading import (
+    unpacked_name as unpacked_name,
+)
 from rankllm_core.writing import (
     check_output as check_output,
 )

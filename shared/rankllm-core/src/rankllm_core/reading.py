@@ -21,6 +21,7 @@ MAX_TEXT_CHARACTERS = 64 << 20
 """The longest file that `read_text` and `read_json` hold in memory."""
 BYTE_ORDER_MARK = "\ufeff"
 _BLOCK_BYTES = 1 << 17
+_PACKED_ENDINGS = (".gz", ".gzip", ".xz", ".lzma", ".bz2", ".bzip2")
 
 
 class _PlainFile(io.RawIOBase):
@@ -180,6 +181,12 @@ def _blocks(path: str | Path) -> Iterator[str]:
 
 def _line_ends(data: bytes) -> int:
     return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+
+
+def unpacked_name(path: str | Path) -> str:
+    """The last part of a path in lower case, without the ending of a packed file: `A.JSONL.GZ` is `a.jsonl`."""
+    name = Path(path).name.lower()
+    return next((name.removesuffix(end) for end in _PACKED_ENDINGS if name.endswith(end)), name)
 
 
 def refuse_pipe(path: str | Path) -> None:

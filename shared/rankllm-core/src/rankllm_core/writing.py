@@ -94,8 +94,7 @@ def _umask() -> int:
 def _check_name(path: str | Path) -> None:
     """Raise RankLLMError for what cannot be the name of a file to write."""
     text = os.fspath(path)
-    # Path("") is the current folder.
-    if text in ("", ".") or text.isspace():
+    if not text:
         raise RankLLMError("an output has an empty name, expected the name of a file to write")
     if "\x00" in text:
         raise RankLLMError(f"{path}: holds a null character, which no file name can")

@@ -20,7 +20,7 @@ from rankllm_infer.engines import Engine, EngineError
 from rankllm_infer.fuse import fuse
 from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
 from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
-from rankllm_infer.pool import AnswerLog, FlowPool
+from rankllm_infer.pool import IN_USE, AnswerLog, FlowPool, is_at_work, stop_run
 from rankllm_infer.prompts import PromptWriter
 from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
 
@@ -53,6 +53,7 @@ class Reranker:
         self.description = description
         self.placement = placement
         """Device and dtype; empty for a server's model, of which nobody tells."""
+        self._is_closed = False
 
     @property
     def card(self) -> Card:
@@ -60,7 +61,10 @@ class Reranker:
         return self.plan.card
 
     def rerank(self, requests: Iterable[Request]) -> list[Result]:
-        """The result of each request, in their order. A failed one has status `failed` and says why in `error`."""
+        """The result of each request, in their order. A failed one has status `failed` and says why in `error`.
+
+        Raises RankLLMError where an item is no Request, and while the reranker is in the middle of another run.
+        """
         return list(self.stream(requests))
 
     def stream(
@@ -74,7 +78,11 @@ class Reranker:
 
         on_finished: is called with each result when it is there. That may be before its turn, so progress is best
         counted here. log: a `Journal`, for a run that can be gone on with; what it has finished is not given again.
+        A reranker runs one stream at a time, from its first result until it is exhausted or closed: a second one raises
+        RankLLMError at once, in whatever thread, and the first goes on. Raises RankLLMError where an item is no Request.
         """
+        if self._is_closed:
+            raise RankLLMError(_CLOSED)
         pool = FlowPool(self.engine, max_active=_ACTIVE[self.card.kind], log=log)
         yield from pool.run(requests, self._flow, on_finished=on_finished)
 
@@ -86,7 +94,13 @@ class Reranker:
         return fuse(result, request, plan.card.fuse_weight, n_ranked=plan.top_k_candidates, by_rank=is_listwise)
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Give back what the engine holds. Raises RankLLMError in the middle of a run, which goes on unharmed."""
+        if is_at_work(self.engine):
+            raise RankLLMError(f"cannot be closed now: {IN_USE}")
+        self._close()
+
+    def _close(self) -> None:
+        self._is_closed = True
         self.engine.close()
 
     def __enter__(self) -> Reranker:
@@ -95,7 +109,12 @@ class Reranker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # The block is over, whatever ended it: a stream that was left half read says so when it is gone on with.
+        stop_run(self.engine, _CLOSED)
+        self._close()
+
+
+_CLOSED = "the reranker is closed; load it again"
 
 
 def load_reranker(model: str | Path, options: RerankOptions | None = None) -> Reranker:

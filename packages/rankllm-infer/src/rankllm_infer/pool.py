@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines import Answer, Engine, EngineError, Prompt
 from rankllm_infer.listwise import Flow
+from rankllm_infer.requests import checked_requests
 
 _POOLS = itertools.count()
 _REQUESTS_OF_A_POOL = 1 << 40
@@ -114,7 +115,7 @@ class FlowPool:
     def _run(self, requests: Iterable[Request], start: Callable[[Request], Flow]) -> Iterator[Result]:
         # Each run has tickets of its own: an answer to a prompt of an earlier one is never taken for one of this one's.
         tickets = itertools.count(next(_POOLS) * _REQUESTS_OF_A_POOL * _PROMPTS_OF_A_REQUEST, _PROMPTS_OF_A_REQUEST)
-        waiting = _checked(requests)
+        waiting = checked_requests(requests)
         running: list[_Running] = []
         exhausted = False
         while True:
@@ -231,14 +232,3 @@ def stop_run(engine: Engine, reason: str) -> None:
     """Have the run on this engine, if there is one, raise RankLLMError with this reason as soon as it is gone on with."""
     if pool := _AT_WORK.get(id(engine)):
         pool._stopped = reason
-
-
-def _checked(requests: Iterable[Request]) -> Iterator[Request]:
-    """The requests. Raises RankLLMError where something else is among them, with its 1-based place."""
-    if isinstance(requests, Request | Mapping | str | bytes) or not isinstance(requests, Iterable):
-        hint = "; put it into a list" if isinstance(requests, Request) else ""
-        raise RankLLMError(f"requests: expected an iterable of Request, found {type(requests).__name__}{hint}")
-    for number, request in enumerate(requests, start=1):
-        if not isinstance(request, Request):
-            raise RankLLMError(f"request {number}: expected a Request, found {type(request).__name__}")
-        yield request

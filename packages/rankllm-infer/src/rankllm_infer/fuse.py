@@ -19,8 +19,8 @@ def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | Non
 
     A fused score is weight x first-stage score + (1 - weight) x the model's, both from 0 to 1 over these candidates:
     (score - least) / (greatest - least). Where the first stage has one score for all of them, its order counts, evenly
-    from 1 to 0. by_rank: the model's does too, since it gave an order and no scores that can be compared over its windows.
-    Ties are in the model's order.
+    from 1 to 0. by_rank: the model's does too, since it gave an order and no scores that can be compared between
+    windows. Ties are in the model's order.
     """
     n = len(result.candidates) if n_ranked is None else min(n_ranked, len(result.candidates))
     if not weight or n < 2:

@@ -229,6 +229,6 @@ def is_at_work(engine: Engine) -> bool:
 
 
 def stop_run(engine: Engine, reason: str) -> None:
-    """Have the run on this engine, if there is one, raise RankLLMError with this reason as soon as it is gone on with."""
+    """Have the run on this engine, if there is one, raise RankLLMError with this reason when it is gone on with."""
     if pool := _AT_WORK.get(id(engine)):
         pool._stopped = reason

@@ -88,7 +88,7 @@ def test_without_first_stage_scores_its_order_counts():
 @pytest.mark.parametrize("by_rank", [False, True])
 @pytest.mark.parametrize("tail", [(), (5.0,), (1.0,), (1.0, 0.5)])
 def test_a_tied_head_counts_by_its_order_whatever_stands_behind_it(tail, by_rank):
-    """Scores 5, 5, 5 of the three that are ranked say nothing: with weight 1 their first-stage order is the result's."""
+    """Scores 5, 5, 5 of the three that are ranked say nothing: with weight 1 their first-stage order counts."""
     behind = dict(zip("xy", tail, strict=False))
     request = request_of(a=5.0, b=5.0, c=5.0, **behind)
     result = result_of(c=3.0, b=2.0, a=1.0, **behind)

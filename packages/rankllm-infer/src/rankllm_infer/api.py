@@ -83,7 +83,7 @@ class Reranker:
         on_finished: is called with each result when it is there. That may be before its turn, so progress is best
         counted here. log: a `Journal`, for a run that can be gone on with; what it has finished is not given again.
         A reranker runs one stream at a time, from its first result until it is exhausted or closed: a second one raises
-        RankLLMError at once, in whatever thread, and the first goes on. So does an item that is no Request, in its turn.
+        RankLLMError at once, in whatever thread, and the first goes on. So does an item that is no Request.
         """
         if self._is_closed:
             raise RankLLMError(_CLOSED)

@@ -18,6 +18,7 @@ from rankllm_infer.fit import ContextTooSmallError, fit_window
 from rankllm_infer.identifier_prior import without_prior
 from rankllm_infer.listwise_plan import ListwisePlan
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
+from rankllm_infer.reasoning import is_cut_in_reasoning, read_cut_reasoning, reasons_first, with_cut_answer
 from rankllm_infer.strategies import Window, consensus
 
 Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
@@ -104,7 +105,7 @@ class _ListwiseFlow:
         self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], start: int | None
     ) -> tuple[tuple[int, ...], int]:
         """Read one answer and keep account of it. The order, and how many of its first places the model decided."""
-        read = self._read(answer, prompt.identifiers, candidates)
+        read = self._read(answer, prompt, candidates)
         order, status, defects = read.order, read.status, read.defects
         self.usage += answer.usage
         self.statuses.append(status)
@@ -187,9 +188,13 @@ class _ListwiseFlow:
             self.texts[candidate.docid] = first_words(text, self.plan.card.max_passage_words)
         return self.texts[candidate.docid]
 
-    def _read(self, answer: Answer, labels: Sequence[str], candidates: Sequence[Candidate]) -> ReadAnswer:
+    def _read(self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate]) -> ReadAnswer:
+        labels, template = prompt.identifiers, self.plan.card.template
         if self.plan.card.answer == "permutation":
-            return read_answer(answer.text, labels)
+            has_thoughts = reasons_first(template, self.plan.system_message)
+            if is_cut_in_reasoning(answer, prompt, reasons_first=has_thoughts):
+                return read_cut_reasoning(answer, prompt)
+            return with_cut_answer(read_answer(answer.text, labels), answer, prompt)
         scores = without_prior(answer.scores, self.plan.card.identifier_prior)
         order, defects = order_by_score(scores, labels, [candidate.docid for candidate in candidates])
         for candidate, score in zip(candidates, scores, strict=True):

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.files import read_lines, refuse_pipe
-from rankllm_core.json_fields import shown
+from rankllm_core.json_fields import check_id, located, shown
 
 RunFormat = Literal["auto", "trec", "tsv", "msmarco"]
 
@@ -43,7 +43,8 @@ class RunRow(NamedTuple):
 def run_rows(path: str | Path, format: RunFormat) -> Iterator[RunRow]:
     """Split every line of a run; the first one settles the layout that the others must have.
 
-    Raises DataError, with the line, where the number of columns is wrong or an id is empty.
+    Raises DataError, with the line, where the number of columns is wrong, or an id is empty or one that
+    `check_id` refuses.
     """
     if format not in get_args(RunFormat):
         raise ConfigError(f"run format {format!r}: expected one of {', '.join(get_args(RunFormat))}")
@@ -64,6 +65,10 @@ def run_rows(path: str | Path, format: RunFormat) -> Iterator[RunRow]:
         row = RunRow(number, width, fields[qid_column], fields[docid_column], fields[value_column])
         if not (row.qid and row.docid):
             raise DataError(f"empty {'docid' if row.qid else 'qid'} in {shown(line)}", path=path, line=number)
+        if not (row.qid.isprintable() and row.docid.isprintable()):
+            with located(path, number):
+                check_id(row.qid, what="qid")
+                check_id(row.docid, what="docid")
         yield row
 
 

@@ -52,7 +52,7 @@ def label_judged(
     if sources.teacher_run is not None:
         judged.order_by_teacher(sources.teacher_run, track=track)
     with PassageStore(beside=output) as passages:
-        collect_passages(sources.corpus, passages, needed=judged.needed, track=track)
+        collect_passages(sources.corpus, passages, needed=judged.needed, compared=judged.compared, track=track)
         _write(track(judged.lists(passages), "queries labelled"), rule, tally, output=output)
     return tally
 

@@ -15,10 +15,11 @@ from rankllm_core.records import parse_request
 from rankllm_core.text import title_and_text
 from rankllm_core.types import SEVERITY, Request, Status
 from rankllm_train.json_records import read_json_records
+from rankllm_train.preparation.easy_negatives import RankedDocids
 from rankllm_train.preparation.judgements import Judgements
 from rankllm_train.preparation.passages import PassageStore
-from rankllm_train.preparation.ranked_queries import read_ranked_queries
-from rankllm_train.preparation.selection import Selection, easy_negatives
+from rankllm_train.preparation.ranked_queries import RankedQuery, read_ranked_queries
+from rankllm_train.preparation.selection import EasyDraw, Selection
 from rankllm_train.preparation.tally import Tally, Track
 
 
@@ -68,10 +69,12 @@ class JudgedLists:
         self._candidates: dict[str, list[str]] = {}
         """qid -> docids in first-stage order."""
         self._teacher: dict[str, dict[str, float]] = {}
+        self._ranked = RankedDocids(judgements.questions)
 
     def fill(self, run: str | Path, *, track: Track) -> None:
         """Take the candidates of a run. Raises RankLLMError where it has none of the queries."""
         for ranked in track(read_ranked_queries(run), "queries of the run"):
+            self._note(ranked)
             if ranked.qid not in self._judgements.texts:
                 self._tally.miss("queries of the run", "without a text", ranked.qid)
             elif ranked.qid in self._relevant:
@@ -93,6 +96,7 @@ class JudgedLists:
     def order_by_teacher(self, run: str | Path, *, track: Track) -> None:
         """Let a teacher's scores order candidates of one grade; those that it has not scored come behind them."""
         for ranked in track(read_ranked_queries(run), "queries of the teacher"):
+            self._note(ranked)
             if ranked.qid in self._candidates:
                 scores = dict(ranked.candidates)
                 candidates = self._candidates[ranked.qid]
@@ -105,15 +109,27 @@ class JudgedLists:
         for qid in [qid for qid in self._candidates if qid not in self._teacher]:
             self._drop(qid, "not scored by the teacher")
 
+    def _note(self, ranked: RankedQuery) -> None:
+        if self._rule.random_negatives:
+            self._ranked.add(ranked.qid, (docid for docid, _ in ranked.candidates))
+
     @property
     def needed(self) -> set[str]:
         """The docids whose texts are needed."""
         return {docid for docids in (*self._candidates.values(), *self._relevant.values()) for docid in docids}
 
+    @property
+    def compared(self) -> set[str]:
+        """The docids whose copies are no easy negatives."""
+        if not self._rule.random_negatives:
+            return set()
+        judged = map(self._judgements.maybe_relevant, self._relevant)
+        return {*self._ranked.docids, *(docid for docids in judged for docid in docids)}
+
     def lists(self, passages: PassageStore) -> Iterator[LabelledList]:
         """The lists, in the order of the query file."""
-        easy = easy_negatives(self._relevant, passages, seed=self._rule.seed)
-        select = Selection(passages, self._tally, easy=easy)
+        select = Selection(passages, self._tally)
+        easy = EasyDraw(self._relevant, passages, self._tally, ranked=self._ranked, seed=self._rule.seed)
         for qid in list(self._relevant):
             known = select.known("candidates", self._candidates[qid])
             in_list, relevant = set(known), set(self._relevant[qid])
@@ -127,8 +143,9 @@ class JudgedLists:
             relevant_known = [docid for docid in self._relevant[qid] if docid in passages]
             kept = {*answers, *select.distinct(others, positive_words=select.words(relevant_known))}
             own = [docid for docid in known if docid in kept]
-            grades = self._judgements.grades[qid]
-            drawn = select.draw_easy(qid, self._rule.random_negatives, own=[*relevant_known, *own], grades=grades)
+            n_easy = self._rule.random_negatives
+            drawn = easy.draw(qid, n_easy, maybe_relevant=self._judgements.maybe_relevant(qid))
+            easy.count(qid, drawn, wanted=n_easy)
             yield self._list(qid, own, drawn, passages)
 
     def _list(self, qid: str, own: Sequence[str], drawn: Sequence[str], passages: PassageStore) -> LabelledList:

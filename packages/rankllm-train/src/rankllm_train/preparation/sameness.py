@@ -1,4 +1,4 @@
-"""When two texts are the same: exactly enough for judgements (`exact_form`), or leniently for a split (`normalised`)."""
+"""When two texts are the same: strictly, for judgements (`exact_form`), or leniently, for a split (`normalised`)."""
 
 from __future__ import annotations
 

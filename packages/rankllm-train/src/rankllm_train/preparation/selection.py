@@ -81,8 +81,10 @@ class EasyDraw:
         self._ranked_for = ranked.finder()
 
     def draw(self, qid: str, n: int, *, maybe_relevant: Iterable[str]) -> list[str]:
-        """n passages, or as many as there are: none that a run or the teacher ranks for the question, at any depth, none
-        that is judged relevant to it, no copy of such a one, and each text once.
+        """n passages, or as many as there are, each text once.
+
+        None that a run or the teacher ranks for the question, at any depth, none that is judged relevant to it, and no
+        copy of such a one.
 
         maybe_relevant: docids judged relevant or above grade 0, under any qid of the question.
         """

@@ -46,7 +46,7 @@ def test_passages_come_back_as_they_were(tmp_path):
         assert [store.doc(docid)["title"] for docid in "cab"] == ["only a title", "T\n", ""]
         assert store.words_digest("b") == 0
         assert store.words_digest("c") == digest("only a title\n")
-        assert store.words_digest("a") == digest("t\ncaf\u00e9 \ud800")
+        assert store.words_digest("a") == digest("t\ncaf\u00e9 \ud800 \U0001f600")
         assert "d" not in store
         store.add("a", title="T\n", text="caf\u00e9 \ud800 \U0001f600 \u2028")
         with pytest.raises(RankLLMError, match="docid 'a' occurs twice, with different contents"):

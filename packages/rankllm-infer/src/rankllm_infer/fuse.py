@@ -31,6 +31,10 @@ def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | Non
     fused = [weight * first + (1 - weight) * second for first, second in pairs]
     order = sorted(range(n), key=lambda place: -fused[place])
     candidates = [head[place] for place in order]
+    if result.n_ranked is not None and result.n_ranked < n:  # What no answer has ranked may have come up between.
+        told = {candidate.docid for candidate in head[: result.n_ranked]}
+        n_told = next(rank for rank, candidate in enumerate(candidates) if candidate.docid not in told)
+        result = replace(result, n_ranked=n_told)
     if by_rank:  # as a listwise result has them: n - rank + 1 over all candidates
         scores = [candidate.score for candidate in result.candidates]
     else:

@@ -153,6 +153,7 @@ class Journal:
             "ranking": [] if is_failed else [[c.docid, c.score, c.model_score] for c in result.candidates],
             "defects": result.defects,
             "usage": asdict(result.usage),
+            "n_ranked": result.n_ranked,
             "trace": [asdict(call) for call in result.trace],
             "error": result.error,
         }
@@ -177,6 +178,7 @@ class Journal:
             usage=Usage(**record["usage"]),
             trace=tuple(_call(call) for call in record["trace"]),
             error=record["error"],
+            n_ranked=record.get("n_ranked"),
         )
 
     def note_outputs(self, paths: Sequence[Path], *, are_complete: bool) -> None:

@@ -62,6 +62,8 @@ class _ListwiseFlow:
     trace: list[WindowTrace] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
+    """Docids that an answer has ranked, in whatever window."""
     n_shuffled: int = 0
 
     def rank(self, candidates: Sequence[Candidate]) -> Asking[list[Candidate]]:
@@ -87,6 +89,7 @@ class _ListwiseFlow:
             order, n_told = self._take(answer, prompt, [candidates[position] for position in view], start)
             # What an answer does not rank is no vote: the order in which it was shown may be drawn by lot.
             ranked = [view[place] for place in order]
+            self.named.update(candidates[position].docid for position in ranked[:n_told])
             if n_told:
                 votes[window].append((*ranked[:n_told], *sorted(ranked[n_told:], key=window.shown.index)))
         return tuple(consensus(votes[window]) if votes[window] else window.shown for window in windows)
@@ -215,7 +218,22 @@ class _ListwiseFlow:
             defects=tuple(self.defects),
             usage=self.usage,
             trace=tuple(self.trace),
+            n_ranked=self._n_ranked(order),
         )
+
+    def _n_ranked(self, order: Sequence[Candidate]) -> int:
+        """How many candidates come before the first one that no answer has ranked.
+
+        Of a strategy that finds the best k, k at the most: the others are in first-stage order.
+        """
+        size, wanted = self.plan.card.window_size, self.plan.rank_top_k
+        n_asked = len(order) if self.plan.top_k_candidates is None else min(len(order), self.plan.top_k_candidates)
+        if n_asked == 1:
+            return 1  # It is never asked about, and first in any order.
+        n = next((rank for rank, candidate in enumerate(order) if candidate.docid not in self.named), len(order))
+        if self.plan.strategy in TOP_K_STRATEGIES and n_asked > size:
+            return min(n, max(1, size // 2) if wanted is None else wanted)
+        return n
 
 
 def order_by_score(

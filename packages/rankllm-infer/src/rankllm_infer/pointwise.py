@@ -93,7 +93,7 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
     n_scored = len(request.candidates) if plan.top_k_candidates is None else plan.top_k_candidates
     head, rest = request.candidates[:n_scored], request.candidates[n_scored:]
     if not head:
-        return Result(query=request.query, candidates=())
+        return Result(query=request.query, candidates=(), n_ranked=0)
     prompts = _sharing([_prompt(request.query.text, candidate, plan, writer) for candidate in head])
     answers = yield prompts
     scores = [_score(answer, candidate.docid) for answer, candidate in zip(answers, head, strict=True)]
@@ -117,6 +117,7 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
         candidates=(*ranked, *(replace(c, score=s) for c, s in zip(rest, tail, strict=True))),
         usage=sum((answer.usage for answer in answers), Usage(rounds=1)),
         trace=_trace(prompts, answers, head) if plan.with_trace else (),
+        n_ranked=len(ranked),
     )
 
 

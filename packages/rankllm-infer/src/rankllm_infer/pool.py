@@ -209,7 +209,8 @@ class FlowPool:
         for ticket in in_vain:
             del self._tickets[ticket]
         request = entry.request
-        self._finish(entry, Result(query=request.query, candidates=request.candidates, status="failed", error=message))
+        result = Result(query=request.query, candidates=request.candidates, status="failed", error=message, n_ranked=0)
+        self._finish(entry, result)
 
     def _finish(self, entry: _Running, result: Result) -> None:
         entry.is_over = True

@@ -142,6 +142,8 @@ def result_to_dict(result: Result) -> dict[str, object]:
             "completion_tokens": result.usage.completion_tokens,
         },
     }
+    if result.n_ranked is not None:
+        record["n_ranked"] = result.n_ranked
     if result.error is not None:
         record["error"] = result.error
     return record

@@ -140,6 +140,9 @@ class Result:
     trace: tuple[WindowTrace, ...] = ()
     error: str | None = None
     """Why the engine gave no answer, where `status` is `failed`; the candidates are then in first-stage order."""
+    n_ranked: int | None = None
+    """How many of the first candidates are in an order that the model gave; those behind them are in first-stage order,
+    or in one that no answer tells. None: not known, as of results that other programs wrote."""
 
 
 def worst(statuses: list[Status]) -> Status:

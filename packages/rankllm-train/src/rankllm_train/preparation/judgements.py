@@ -11,7 +11,7 @@ from rankllm_core.collections_io import read_queries
 from rankllm_core.errors import RankLLMError
 from rankllm_core.qrels import Qrels, read_qrels
 from rankllm_train.preparation.ranked_queries import RunFile
-from rankllm_train.preparation.sameness import digest, normalised
+from rankllm_train.preparation.sameness import digest, exact_form
 from rankllm_train.preparation.tally import Tally
 
 
@@ -37,7 +37,9 @@ class Judgements:
     grades: Qrels
     """qid -> docid -> grade."""
     question_grades: Qrels
-    """qid -> docid -> the best grade under any qid of the same question, whatever its case and punctuation."""
+    """qid -> docid -> the best grade under any qid of the same question (`exact_form`)."""
+    questions: Mapping[str, int]
+    """qid -> a number that the qids of one question share."""
     min_relevance: int
     """The least grade of a relevant passage."""
 
@@ -48,6 +50,11 @@ class Judgements:
     def relevant_to_question(self, qid: str) -> list[str]:
         """The same under any qid of its question."""
         return self._relevant(self.question_grades.get(qid, {}))
+
+    def maybe_relevant(self, qid: str) -> list[str]:
+        """The docids that someone found something in, under any qid of the question: relevant, or graded above 0."""
+        least = min(1, self.min_relevance)
+        return [docid for docid, grade in self.question_grades.get(qid, {}).items() if grade >= least]
 
     def of_questions(self) -> Judgements:
         """The same queries, where what is judged under one qid of a question is judged under all of them."""
@@ -79,15 +86,21 @@ def read_judgements(queries: str | Path, qrels: str | Path, *, min_relevance: in
             f"{qrels}: judges none of the {len(texts):,} queries of {queries} (it has {next(iter(grades))!r}, "
             f"those have {next(iter(texts))!r}); use the files that belong together"
         )
-    question_grades = _by_question(texts, grades)
-    return Judgements(texts=texts, grades=grades, question_grades=question_grades, min_relevance=min_relevance)
+    questions = {qid: digest(exact_form(text)) for qid, text in texts.items()}
+    return Judgements(
+        texts=texts,
+        grades=grades,
+        question_grades=_by_question(questions, grades),
+        questions=questions,
+        min_relevance=min_relevance,
+    )
 
 
-def _by_question(texts: Mapping[str, str], grades: Qrels) -> Qrels:
+def _by_question(questions: Mapping[str, int], grades: Qrels) -> Qrels:
     """The grades of each qid, with those of the other qids of its question; the best one where they differ."""
     qids: defaultdict[int, list[str]] = defaultdict(list)
-    for qid, text in texts.items():
-        qids[digest(normalised(text))].append(qid)
+    for qid, question in questions.items():
+        qids[question].append(qid)
     found = dict(grades)
     for same in qids.values():
         if len(same) > 1:

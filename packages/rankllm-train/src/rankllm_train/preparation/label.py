@@ -9,9 +9,10 @@ from pathlib import Path
 from rankllm_core.files import dumps, write_text
 from rankllm_core.types import Status
 from rankllm_train.preparation.judgements import JudgedSources, read_judgements
-from rankllm_train.preparation.labelled import JudgedLists, JudgedRule, LabelledList, result_lists
+from rankllm_train.preparation.labelled import JudgedLists, JudgedRule, LabelledList
 from rankllm_train.preparation.passages import PassageStore, collect_passages
 from rankllm_train.preparation.prompts import RecordWriter
+from rankllm_train.preparation.reranked import result_lists
 from rankllm_train.preparation.selection import outside
 from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
 from rankllm_train.preparation.windows import WindowRule, draw_windows
@@ -52,7 +53,7 @@ def label_judged(
     if sources.teacher_run is not None:
         judged.order_by_teacher(sources.teacher_run, track=track)
     with PassageStore(beside=output) as passages:
-        collect_passages(sources.corpus, passages, needed=judged.needed, track=track)
+        collect_passages(sources.corpus, passages, needed=judged.needed, compared=judged.compared, track=track)
         _write(track(judged.lists(passages), "queries labelled"), rule, tally, output=output)
     return tally
 
@@ -70,7 +71,7 @@ def label_results(
     """Write windows whose order is that of a reranker's results, in their order; count what was left out and why.
 
     run: the first stage, whose order windows that are not shuffled are shown in. The other arguments as
-    `labelled.result_lists`. One query is in memory. Raises as `label_judged`.
+    `reranked.result_lists`. One query is in memory. Raises as `label_judged`.
     """
     tally = Tally()
     lists = result_lists(results, tally, depth=depth, worst_status=worst_status, run=run, track=track)

@@ -1,4 +1,4 @@
-"""Lists whose order is known: by judgements, or by the results of a reranker."""
+"""Lists whose order is known: by judgements. Those by results are in `reranked`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from rankllm_core.errors import ConfigError, DataError, RankLLMError
-from rankllm_core.json_fields import found, located
-from rankllm_core.records import parse_request
-from rankllm_core.text import title_and_text
-from rankllm_core.types import SEVERITY, Request, Status
-from rankllm_train.json_records import read_json_records
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_train.preparation.easy_negatives import RankedDocids
 from rankllm_train.preparation.judgements import Judgements
 from rankllm_train.preparation.passages import PassageStore
-from rankllm_train.preparation.ranked_queries import read_ranked_queries
-from rankllm_train.preparation.selection import Selection, easy_negatives
+from rankllm_train.preparation.ranked_queries import RankedQuery, read_ranked_queries
+from rankllm_train.preparation.selection import EasyDraw, Selection
 from rankllm_train.preparation.tally import Tally, Track
 
 
@@ -68,10 +63,12 @@ class JudgedLists:
         self._candidates: dict[str, list[str]] = {}
         """qid -> docids in first-stage order."""
         self._teacher: dict[str, dict[str, float]] = {}
+        self._ranked = RankedDocids(judgements.questions)
 
     def fill(self, run: str | Path, *, track: Track) -> None:
         """Take the candidates of a run. Raises RankLLMError where it has none of the queries."""
         for ranked in track(read_ranked_queries(run), "queries of the run"):
+            self._note(ranked)
             if ranked.qid not in self._judgements.texts:
                 self._tally.miss("queries of the run", "without a text", ranked.qid)
             elif ranked.qid in self._relevant:
@@ -93,6 +90,7 @@ class JudgedLists:
     def order_by_teacher(self, run: str | Path, *, track: Track) -> None:
         """Let a teacher's scores order candidates of one grade; those that it has not scored come behind them."""
         for ranked in track(read_ranked_queries(run), "queries of the teacher"):
+            self._note(ranked)
             if ranked.qid in self._candidates:
                 scores = dict(ranked.candidates)
                 candidates = self._candidates[ranked.qid]
@@ -105,15 +103,27 @@ class JudgedLists:
         for qid in [qid for qid in self._candidates if qid not in self._teacher]:
             self._drop(qid, "not scored by the teacher")
 
+    def _note(self, ranked: RankedQuery) -> None:
+        if self._rule.random_negatives:
+            self._ranked.add(ranked.qid, (docid for docid, _ in ranked.candidates))
+
     @property
     def needed(self) -> set[str]:
         """The docids whose texts are needed."""
         return {docid for docids in (*self._candidates.values(), *self._relevant.values()) for docid in docids}
 
+    @property
+    def compared(self) -> set[str]:
+        """The docids whose copies are no easy negatives."""
+        if not self._rule.random_negatives:
+            return set()
+        judged = map(self._judgements.maybe_relevant, self._relevant)
+        return {*self._ranked.docids, *(docid for docids in judged for docid in docids)}
+
     def lists(self, passages: PassageStore) -> Iterator[LabelledList]:
         """The lists, in the order of the query file."""
-        easy = easy_negatives(self._relevant, passages, seed=self._rule.seed)
-        select = Selection(passages, self._tally, easy=easy)
+        select = Selection(passages, self._tally)
+        easy = EasyDraw(self._relevant, passages, self._tally, ranked=self._ranked, seed=self._rule.seed)
         for qid in list(self._relevant):
             known = select.known("candidates", self._candidates[qid])
             in_list, relevant = set(known), set(self._relevant[qid])
@@ -127,8 +137,9 @@ class JudgedLists:
             relevant_known = [docid for docid in self._relevant[qid] if docid in passages]
             kept = {*answers, *select.distinct(others, positive_words=select.words(relevant_known))}
             own = [docid for docid in known if docid in kept]
-            grades = self._judgements.grades[qid]
-            drawn = select.draw_easy(qid, self._rule.random_negatives, own=[*relevant_known, *own], grades=grades)
+            n_easy = self._rule.random_negatives
+            drawn = easy.draw(qid, n_easy, maybe_relevant=self._judgements.maybe_relevant(qid))
+            easy.count(qid, drawn, wanted=n_easy)
             yield self._list(qid, own, drawn, passages)
 
     def _list(self, qid: str, own: Sequence[str], drawn: Sequence[str], passages: PassageStore) -> LabelledList:
@@ -162,75 +173,3 @@ def _ranks(best_first: Sequence[int]) -> tuple[int, ...]:
     for rank, place in enumerate(best_first):
         ranks[place] = rank
     return tuple(ranks)
-
-
-def result_lists(
-    results: str | Path, tally: Tally, *, depth: int, worst_status: Status, run: str | Path | None, track: Track
-) -> Iterator[LabelledList]:
-    """Yield the lists of a reranker's results, one query in memory: the order of its candidates is the order to learn.
-
-    results: results JSONL, or a requests file in the same layout. depth: candidates that a list keeps. worst_status:
-    lists that were read worse (`rankllm_core.types.Status`) are left out. run: gives the first-stage order.
-    Raises DataError naming the line of a record that cannot be read.
-    """
-    first_stage = None if run is None else _places(run, track)
-    lines: dict[str, int] = {}
-    for line, value in read_json_records(results):
-        if isinstance(value, DataError):
-            raise value
-        with located(results, line):
-            request, status = parse_request(value), _status(value)
-            _check_texts(request, depth)
-            qid = request.query.qid
-            if qid in lines:
-                raise RankLLMError(f"query {qid!r} was already given in line {lines[qid]}; list each query once")
-        lines[qid] = line
-        tally.see("queries")
-        if SEVERITY[status] > SEVERITY[worst_status]:
-            tally.leave_out("queries", f"results of status {status}", qid)
-        elif first_stage is not None and qid not in first_stage:
-            tally.leave_out("queries", "not in the run", qid)
-        else:
-            tally.see("candidates", len(request.candidates[:depth]))
-            yield _result_list(request, depth, None if first_stage is None else first_stage[qid])
-
-
-def _check_texts(request: Request, depth: int) -> None:
-    """Raise RankLLMError where a candidate has no text field."""
-    for candidate in request.candidates[:depth]:
-        try:
-            title_and_text(candidate.doc)
-        except RankLLMError as error:
-            raise RankLLMError(f"query {request.query.qid!r}, docid {candidate.docid!r}: {error}") from None
-
-
-def _places(run: str | Path, track: Track) -> dict[str, dict[str, int]]:
-    """qid -> docid -> place in a run."""
-    return {
-        ranked.qid: {sys.intern(docid): place for place, (docid, _) in enumerate(ranked.candidates)}
-        for ranked in track(read_ranked_queries(run), "queries of the run")
-    }
-
-
-def _status(record: Mapping[str, object]) -> Status:
-    status = record.get("status", "ok")
-    for known in get_args(Status):
-        if status == known:
-            return known
-    raise RankLLMError(f"status: expected one of {', '.join(get_args(Status))}, found {found(status)}")
-
-
-def _result_list(request: Request, depth: int, places: Mapping[str, int] | None) -> LabelledList:
-    docs = {candidate.docid: candidate.doc for candidate in request.candidates[:depth]}
-    best_first = list(docs)
-    # What the run lacks stands behind what it has.
-    shown = best_first if places is None else sorted(docs, key=lambda docid: places.get(docid, len(places)))
-    rank_of = {docid: rank for rank, docid in enumerate(best_first)}
-    return LabelledList(
-        qid=request.query.qid,
-        query=request.query.text,
-        docids=tuple(shown),
-        ranks=tuple(rank_of[docid] for docid in shown),
-        relevant=frozenset(),
-        doc=docs.__getitem__,
-    )

@@ -11,11 +11,12 @@ from typing import Literal, NamedTuple
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import dumps, write_text
+from rankllm_train.preparation.easy_negatives import RankedDocids
 from rankllm_train.preparation.judgements import JudgedSources, read_judgements
 from rankllm_train.preparation.negatives import Margin, Pool, PoolRule
 from rankllm_train.preparation.passages import PassageStore, collect_passages
 from rankllm_train.preparation.ranked_queries import RunFile
-from rankllm_train.preparation.selection import Selection, easy_negatives, outside
+from rankllm_train.preparation.selection import EasyDraw, Selection, outside
 from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
 
 Sample = Literal["top", "random"]
@@ -77,7 +78,8 @@ def mine(
     _refuse_ranks(sources, rule)
     tally = Tally(is_strict=strict)
     judgements = read_judgements(sources.queries, sources.qrels, min_relevance=rule.min_relevance)
-    pool = Pool(judgements, tally)
+    ranked = RankedDocids(judgements.questions)
+    pool = Pool(judgements, tally, ranked=ranked if rule.random_negatives else None)
     pool.fill(sources.run, rule.pool, needs_run=not rule.random_negatives, track=track)
     if sources.teacher_run is not None:
         pool.filter_by_teacher(
@@ -86,9 +88,11 @@ def mine(
     # Read whole before the output is begun, so that nothing is written where it cannot be used.
     relevant = map(judgements.relevant_to_question, pool.positives)
     needed = {docid for docids in chain(relevant, pool.negatives.values()) for docid in docids}
+    maybe_relevant = map(judgements.maybe_relevant, pool.positives)
+    compared = {*ranked.docids, *chain.from_iterable((*maybe_relevant, *pool.near.values()))}
     with PassageStore(beside=output) as passages:
-        collect_passages(sources.corpus, passages, needed=needed, track=track)
-        miner = _Miner(pool, passages, rule)
+        collect_passages(sources.corpus, passages, needed=needed, compared=compared, track=track)
+        miner = _Miner(pool, passages, rule, ranked=ranked)
         with write_text(output) as stream:
             for record in track(miner.records(), "records"):
                 stream.write(dumps(record) + "\n")
@@ -125,13 +129,13 @@ class _Chosen(NamedTuple):
 class _Miner:
     """Makes the records, now that it is known which passages have a text."""
 
-    def __init__(self, pool: Pool, passages: PassageStore, rule: MineRule) -> None:
+    def __init__(self, pool: Pool, passages: PassageStore, rule: MineRule, *, ranked: RankedDocids) -> None:
         self._pool = pool
         self._tally = pool.tally
         self._passages = passages
         self._rule = rule
-        easy = easy_negatives(pool.positives, passages, seed=rule.seed)
-        self._select = Selection(passages, pool.tally, easy=easy)
+        self._select = Selection(passages, pool.tally)
+        self._easy = EasyDraw(pool.positives, passages, pool.tally, ranked=ranked, seed=rule.seed)
         self._n_usable = 0
 
     def records(self) -> Iterator[dict[str, object]]:
@@ -150,11 +154,17 @@ class _Miner:
         candidates = self._select.known("candidates", self._pool.negatives[qid])
         judgements = self._pool.judgements
         relevant = [docid for docid in judgements.relevant_to_question(qid) if docid in self._passages]
-        usable = self._select.distinct(candidates, positive_words=self._select.words(relevant))
+        maybe_relevant = judgements.maybe_relevant(qid)
+        grades = judgements.question_grades[qid]
+        usable = self._select.distinct(
+            candidates,
+            positive_words=self._select.words(relevant),
+            refused_words=self._select.words([*maybe_relevant, *self._pool.near.get(qid, ())]),
+            judged=[docid for docid in candidates if docid in grades],
+        )
         self._pool.negatives[qid] = usable
         hard = self._choose(qid, usable)
-        grades = judgements.question_grades[qid]
-        easy = self._select.draw_easy(qid, self._rule.random_negatives, own=[*relevant, *usable], grades=grades)
+        easy = self._easy.draw(qid, self._rule.random_negatives, maybe_relevant=maybe_relevant)
         if len(hard) + len(easy) < self._rule.min_negatives:
             self._pool.drop_query(qid, f"fewer negatives than --min-negatives {self._rule.min_negatives}")
             return None
@@ -181,7 +191,7 @@ class _Miner:
         tally.make("records")
         tally.make("positives", len(chosen.positives))
         tally.make("negatives of the run", len(chosen.hard))
-        tally.make("random negatives", len(chosen.easy))
+        self._easy.count(qid, chosen.easy, wanted=self._rule.random_negatives)
         return {
             "query_id": qid,
             "query": self._pool.judgements.texts[qid],

@@ -1,4 +1,4 @@
-"""Which candidates of a first stage may serve as negatives, and answers to other queries as easy ones.
+"""Which candidates of a first stage may serve as negatives.
 
 A first-stage candidate that nobody judged may well be relevant. How to tell: it scores too near the positive, by the
 first stage or by a better model (positive-aware mining: NV-Retriever, arXiv:2407.15831).
@@ -7,19 +7,22 @@ first stage or by a better model (positive-aware mining: NV-Retriever, arXiv:240
 from __future__ import annotations
 
 import math
-import random
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_train.preparation.easy_negatives import RankedDocids
 from rankllm_train.preparation.judgements import Judgements
 from rankllm_train.preparation.ranked_queries import RankedQuery, read_ranked_queries
 from rankllm_train.preparation.tally import Tally, Track
 
 Pools = dict[str, list[str]]
 """qid -> docids that may be its negatives, in the order of the run."""
+
+_NEAR_BY_RUN = "by their first-stage score too near the best positive"
+_NEAR_BY_TEACHER = "by the teacher's score too near the best positive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +70,16 @@ class PoolRule:
 class Pool:
     """The candidates of all queries, narrowed down step by step; each step counts what it drops."""
 
-    def __init__(self, judgements: Judgements, tally: Tally) -> None:
+    def __init__(self, judgements: Judgements, tally: Tally, *, ranked: RankedDocids | None = None) -> None:
+        """ranked: is told of every ranking that is read."""
         self.judgements = judgements
         self.tally = tally
+        self._ranked = ranked
         self.positives = judgements.answered(tally)
         """qid -> relevant docids, of the queries still in use, in file order."""
         self.negatives: Pools = {qid: [] for qid in self.positives}
+        self.near: Pools = {}
+        """qid -> docids left out as too near a positive: their copies are too."""
         self.teacher_scores: dict[str, dict[str, float]] = {}
         """qid -> docid -> score of what the teacher let pass."""
 
@@ -92,6 +99,7 @@ class Pool:
         n_of_run = 0
         for ranked in track(read_ranked_queries(run), "queries of the run"):
             n_of_run += 1
+            self._note(ranked)
             if ranked.qid not in self.judgements.texts:
                 self.tally.miss("queries of the run", "without a text", ranked.qid)
             elif ranked.qid in self.positives:
@@ -105,6 +113,10 @@ class Pool:
         if needs_run:
             for qid in [qid for qid in self.positives if qid not in seen]:
                 self.drop_query(qid, "not in the run")
+
+    def _note(self, ranked: RankedQuery) -> None:
+        if self._ranked is not None:
+            self._ranked.add(ranked.qid, (docid for docid, _ in ranked.candidates))
 
     def _take(self, ranked: RankedQuery, rule: PoolRule) -> None:
         window = ranked.candidates[rule.min_rank - 1 : rule.max_rank]
@@ -128,7 +140,7 @@ class Pool:
             return "judged, with a grade above 0 and below --min-relevance"
         # A judged candidate is known not to be relevant, whatever it scores.
         if grade is None and ceiling is not None and score > ceiling:
-            return "by their first-stage score too near the best positive"
+            return _NEAR_BY_RUN
         return None
 
     def filter_by_teacher(self, run: str | Path, margin: Margin, *, needs_scores: bool, track: Track) -> None:
@@ -139,6 +151,7 @@ class Pool:
         """
         seen: set[str] = set()
         for ranked in track(read_ranked_queries(run), "queries of the teacher"):
+            self._note(ranked)
             if ranked.qid not in self.positives:
                 continue
             seen.add(ranked.qid)
@@ -164,7 +177,7 @@ class Pool:
             if docid not in scores and (needs_scores or not is_judged):
                 return "not scored by the teacher"
             if not is_judged and score > ceiling:
-                return "by the teacher's score too near the best positive"
+                return _NEAR_BY_TEACHER
             return None
 
         self._keep(qid, problem, [(docid, scores.get(docid, -math.inf)) for docid in self.negatives[qid]])
@@ -183,6 +196,8 @@ class Pool:
         for docid, score in candidates:
             if reason := problem(docid, score):
                 self.tally.leave_out("candidates", reason, docid)
+                if reason in (_NEAR_BY_RUN, _NEAR_BY_TEACHER):
+                    self.near.setdefault(qid, []).append(sys.intern(docid))
             else:
                 # A passage is a candidate of many queries: one string for all of them.
                 kept.append(sys.intern(docid))
@@ -195,32 +210,3 @@ def _ceiling(
     """The highest score that a negative may have; None where no positive has a score."""
     found = [scores[docid] for docid in positives[qid] if docid in scores]
     return margin.ceiling(max(found)) if found else None
-
-
-class EasyNegatives:
-    """Passages relevant to other queries."""
-
-    def __init__(self, docids: Collection[str], *, seed: int) -> None:
-        # Sorted: what is drawn must not depend on the order of a set.
-        self._docids = sorted(set(docids))
-        self._seed = seed
-
-    def draw(self, qid: str, n: int, *, is_usable: Callable[[str], bool]) -> list[str]:
-        """n of them in random order, or as many as are usable; a function of the seed and the qid."""
-        chosen: list[str] = []
-        for docid in self._shuffled(qid):
-            if len(chosen) == n:
-                break
-            if is_usable(docid):
-                chosen.append(docid)
-        return chosen
-
-    def _shuffled(self, qid: str) -> Iterator[str]:
-        """All of them in random order, drawn one by one: a few are wanted of very many."""
-        draw = random.Random(f"{self._seed}/{qid}/random-negatives")
-        seen: set[int] = set()
-        while len(seen) < len(self._docids):
-            place = draw.randrange(len(self._docids))
-            if place not in seen:
-                seen.add(place)
-                yield self._docids[place]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -13,7 +13,7 @@ from typing import IO
 from rankllm_core.collections_io import read_corpus
 from rankllm_core.errors import RankLLMError
 from rankllm_core.text import title_and_text
-from rankllm_train.preparation.sameness import digest, normalised
+from rankllm_train.preparation.sameness import digest, exact_form
 from rankllm_train.preparation.tally import Track, untracked
 
 _IN_MEMORY_BYTES = 64 << 20
@@ -31,6 +31,7 @@ class PassageStore:
         self._rows: dict[str, int] = {}
         self._offsets = array("Q")
         self._digests = array("Q")
+        self._compared: dict[str, int] = {}
         self._end = 0
 
     def __enter__(self) -> PassageStore:
@@ -56,9 +57,7 @@ class PassageStore:
         line = json.dumps([title, text]).encode("ascii") + b"\n"
         self._rows[docid] = len(self._offsets)
         self._offsets.append(self._end)
-        # Zero stands for a passage without a word; a digest is zero once in 2**64 passages.
-        words = f"{normalised(title)}\n{normalised(text)}"
-        self._digests.append(digest(words) if words != "\n" else 0)
+        self._digests.append(_words_digest(title, text))
         try:
             self._file.seek(self._end)
             self._file.write(line)
@@ -72,29 +71,61 @@ class PassageStore:
         title, text = json.loads(self._file.readline())
         return {"title": title, "text": text}
 
+    def compare(self, docid: str, *, title: str, text: str) -> None:
+        """Keep what `words_digests` needs of a passage that goes into no record."""
+        self._compared[docid] = _words_digest(title, text)
+
     def words_digest(self, docid: str) -> int:
-        """The digest of a passage's normalised title and text, both of which are shown; 0 where it has neither."""
+        """The digest of a passage's title and text (`exact_form`), both of which are shown; 0 where it has neither."""
         return self._digests[self._rows[docid]]
+
+    def words_digests(self, docids: Iterable[str]) -> set[int]:
+        """The digests of those passages that are kept or compared; those that the corpus lacks have none."""
+        kept, compared = self._rows, self._compared
+        return {
+            self._digests[kept[docid]] if docid in kept else compared[docid]
+            for docid in docids
+            if docid in kept or docid in compared
+        }
+
+
+def _words_digest(title: str, text: str) -> int:
+    # Zero stands for a passage without a word; a digest is zero once in 2**64 passages.
+    words = f"{exact_form(title)}\n{exact_form(text)}"
+    return digest(words) if words != "\n" else 0
 
 
 def collect_passages(
-    corpus: str | Path, store: PassageStore, *, needed: Collection[str], track: Track = untracked
+    corpus: str | Path,
+    store: PassageStore,
+    *,
+    needed: Collection[str],
+    compared: Collection[str] = (),
+    track: Track = untracked,
 ) -> None:
     """Put the passages with these docids into the store, reading the corpus once.
 
+    compared: passages that go into no record, but whose copies must not either; only their digests are kept.
     Raises RankLLMError (DataError with the line) for an unusable corpus, for a docid with two texts, and where the
-    corpus holds none of them.
+    corpus holds none of the needed ones.
     """
     for docid, doc in track(read_corpus(corpus), "passages"):
-        if docid in needed:
-            try:
-                title, text = title_and_text(doc)
-            except RankLLMError as error:
-                raise RankLLMError(f"{corpus}: docid {docid!r}: {error}") from None
-            try:
-                store.add(docid, title=title, text=text)
-            except RankLLMError as error:
-                raise RankLLMError(f"{corpus}: {error}") from None
+        is_needed = docid in needed
+        if not is_needed and docid not in compared:
+            continue
+        try:
+            title, text = title_and_text(doc)
+        except RankLLMError as error:
+            if not is_needed:
+                continue  # What has no text has no copy.
+            raise RankLLMError(f"{corpus}: docid {docid!r}: {error}") from None
+        if not is_needed:
+            store.compare(docid, title=title, text=text)
+            continue
+        try:
+            store.add(docid, title=title, text=text)
+        except RankLLMError as error:
+            raise RankLLMError(f"{corpus}: {error}") from None
     if needed and not len(store):
         raise RankLLMError(
             f"{corpus}: holds none of the {len(needed):,} passages that are needed, such as {min(needed)!r}; "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from rankllm_train.preparation.negatives import EasyNegatives
+from rankllm_train.preparation.easy_negatives import EasyNegatives, RankedDocids
 from rankllm_train.preparation.passages import PassageStore
 from rankllm_train.preparation.tally import Tally
 
@@ -12,10 +12,9 @@ from rankllm_train.preparation.tally import Tally
 class Selection:
     """Sorts out what the corpus lacks or holds twice, and counts it."""
 
-    def __init__(self, passages: PassageStore, tally: Tally, *, easy: EasyNegatives) -> None:
+    def __init__(self, passages: PassageStore, tally: Tally) -> None:
         self._passages = passages
         self._tally = tally
-        self._easy = easy
 
     def known(self, what: str, docids: Sequence[str]) -> list[str]:
         """Those with a text in the corpus. what: their kind, in the plural."""
@@ -29,18 +28,31 @@ class Selection:
                 known.append(docid)
         return known
 
-    def words(self, docids: Collection[str]) -> set[int]:
-        """What the passages say, title and text, as digests."""
-        return {self._passages.words_digest(docid) for docid in docids}
+    def words(self, docids: Iterable[str]) -> set[int]:
+        """What the passages say, title and text, as digests; those that the corpus lacks say nothing."""
+        return self._passages.words_digests(docids)
 
-    def distinct(self, docids: Sequence[str], *, positive_words: Collection[int] = ()) -> list[str]:
-        """Those that say neither what a positive says, nor what one before them says, title and text."""
+    def distinct(
+        self,
+        docids: Sequence[str],
+        *,
+        positive_words: Collection[int] = (),
+        refused_words: Collection[int] = (),
+        judged: Collection[str] = (),
+    ) -> list[str]:
+        """Those that say neither what a positive says, nor what one before them says, title and text.
+
+        refused_words: of passages that are no negatives, though not known to be relevant. judged: docids for which they
+        do not matter, since those are known not to be relevant.
+        """
         seen: set[int] = set()
         kept = []
         for docid in docids:
             words = self._passages.words_digest(docid)
             if words in positive_words:
                 self._tally.leave_out("candidates", "with the title and text of a positive", docid)
+            elif words in refused_words and docid not in judged:
+                self._tally.leave_out("candidates", "with the title and text of a passage that is no negative", docid)
             elif words in seen:
                 self._tally.leave_out("candidates", "with the title and text of another candidate", docid)
             else:
@@ -48,26 +60,53 @@ class Selection:
                 kept.append(docid)
         return kept
 
-    def draw_easy(self, qid: str, n: int, *, own: Collection[str], grades: Mapping[str, int]) -> list[str]:
-        """n answers to other queries. own: the query's own passages, which are not repeated."""
+
+class EasyDraw:
+    """Draws answers to other queries that nothing takes for an answer to this one."""
+
+    def __init__(
+        self,
+        positives: Mapping[str, Sequence[str]],
+        passages: PassageStore,
+        tally: Tally,
+        *,
+        ranked: RankedDocids,
+        seed: int,
+    ) -> None:
+        """positives: qid -> relevant docids, of all queries. ranked: what the runs hold for each question."""
+        answers = {docid for docids in positives.values() for docid in docids if docid in passages}
+        self._easy = EasyNegatives(answers, seed=seed)
+        self._passages = passages
+        self._tally = tally
+        self._ranked_for = ranked.finder()
+
+    def draw(self, qid: str, n: int, *, maybe_relevant: Iterable[str]) -> list[str]:
+        """n passages, or as many as there are, each text once.
+
+        None that a run or the teacher ranks for the question, at any depth, none that is judged relevant to it, and no
+        copy of such a one.
+
+        maybe_relevant: docids judged relevant or above grade 0, under any qid of the question.
+        """
         if not n:
             return []
-        seen = self.words(own)
+        docids = {*self._ranked_for(qid), *maybe_relevant}
+        seen = self._passages.words_digests(docids)
 
         def is_usable(docid: str) -> bool:
             words = self._passages.words_digest(docid)
-            if grades.get(docid, 0) > 0 or not words or words in seen:
+            if docid in docids or not words or words in seen:
                 return False
             seen.add(words)
             return True
 
         return self._easy.draw(qid, n, is_usable=is_usable)
 
-
-def easy_negatives(positives: Mapping[str, Sequence[str]], passages: PassageStore, *, seed: int) -> EasyNegatives:
-    """The passages relevant to any query that the corpus holds, to be drawn for the others."""
-    answers = {docid for docids in positives.values() for docid in docids if docid in passages}
-    return EasyNegatives(answers, seed=seed)
+    def count(self, qid: str, drawn: Sequence[str], *, wanted: int) -> None:
+        """Count what was drawn for a query, and what could not be."""
+        self._tally.make("random negatives", len(drawn))
+        reason = "wanted, but no more answers to other queries are easy"
+        self._tally.leave_out("random negatives", reason, qid, n=wanted - len(drawn))
 
 
 def outside(n_before: int, *, skip_queries: int, max_queries: int | None) -> str | None:

@@ -19,7 +19,7 @@ from rankllm_infer.identifier_prior import without_prior
 from rankllm_infer.listwise_plan import ListwisePlan
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
 from rankllm_infer.reasoning import is_cut_in_reasoning, read_cut_reasoning, reasons_first, with_cut_answer
-from rankllm_infer.strategies import Window, consensus
+from rankllm_infer.strategies import TOP_K_STRATEGIES, Window, consensus
 
 Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
 """Yields prompts that may run together, is sent their answers in the same order, returns the result."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +15,7 @@ from typing import ClassVar
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
 from rankllm_core.identifiers import CHAIN, AnswerForm
+from rankllm_core.lookalikes import Names, defuse
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
 """Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""
@@ -29,6 +30,8 @@ class Span:
 
     text: str
     untrusted: bool = False
+    names: Names | None = field(default=None, compare=False)
+    """Of untrusted text that may not hold them: what the prompt calls its passages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +97,19 @@ class ListwiseTemplate:
 
         passages: texts in window order, already shortened. labels: what the prompt calls them. scores: first-stage
         scores, read by templates that show them. system_message: used in place of the template's own. few_shot: turns
-        put before the question.
+        put before the question. In query and passages, what could pose as a label is defused here, last of all.
         """
         system = self.system_message if system_message is None else system_message
+        names = Names("alpha" if labels and labels[0].isalpha() else "numeric", word=self._word)
         shared: dict[str, str | Span] = {
-            "query": Span(query, untrusted=True),
+            "query": _untrusted(query, names),
             "num": str(len(passages)),
             "psg_ids": _passage_ids(labels),
         }
         bodies = []
         for position, (passage, label) in enumerate(zip(passages, labels, strict=True)):
             score = f"{scores[position]:.3f}" if scores else ""
-            shown: dict[str, str | Span] = {"rank": label, "candidate": Span(passage, untrusted=True), "score": score}
+            shown: dict[str, str | Span] = {"rank": label, "candidate": _untrusted(passage, names), "score": score}
             bodies.append(_fill(self.body, shared | shown))
         opening = (Message("system", (Span(system),)),) if system else ()
         prefix, suffix = _fill(self.prefix, shared), _fill(self.suffix, shared)
@@ -137,6 +141,12 @@ class ListwiseTemplate:
         if suffix:
             turns.append(Message("user", suffix))
         return tuple(turns)
+
+    @property
+    def _word(self) -> str:
+        """What stands before each identifier without a blank: `PASSAGE` of `PASSAGE{rank}`."""
+        before = self.body.partition("{rank")[0]
+        return before[len(before.rstrip(string.ascii_letters + "_")) :]
 
     @property
     def identifiers(self) -> str | None:
@@ -295,6 +305,10 @@ def _pointwise(values: Mapping[str, object], *, name: str, where: str) -> Pointw
 
 def _given(template: Template) -> dict[str, object]:
     return {f.name: getattr(template, f.name) for f in fields(template) if getattr(template, f.name) != f.default}
+
+
+def _untrusted(text: str, names: Names) -> Span:
+    return Span(defuse(text, names), untrusted=True, names=names)
 
 
 def _passage_ids(labels: Sequence[str]) -> str:

@@ -21,7 +21,8 @@ _ROW = re.compile(
     (?: ^ | (?<=[\n,;{{]) ) [ \t>*_|\-•]*+
     (?P<first>) (?P<rank> (?i:rank(?:ed)?|place|position|number|no\.?|top) [ \t]{{0,3}}+ )?
     (?P<noun> {NOUN} [ \t_\#]{{0,3}}+ )?
-    (?P<open> [\[("'*_`\#]{{0,4}}+ ) (?P<left> \d{{1,3}} | [A-Z] ) (?P<ordinal> st|nd|rd|th )? (?P<close> [\])"'*_`]{{0,4}}+ )
+    (?P<open> [\[("'*_`\#]{{0,4}}+ ) (?P<left> \d{{1,3}} | [A-Z] ) (?P<ordinal> st|nd|rd|th )?
+    (?P<close> [\])"'*_`]{{0,4}}+ )
     (?P<sign> [ \t]*+ [:|.)\-–—]{{1,3}}+ [ \t]*+ | (?<=\)) [ \t]++ )
     (?P<quote> [*_"'`]{{0,3}}+ ) (?P<right> -?\d{{1,6}} (?:\.\d{{1,9}})? | [A-Z] ) [*_"'`]{{0,3}}+
     [ \t|.]*+ (?= [\n,;}}] | \Z )
@@ -51,7 +52,9 @@ def read_rows(text: str) -> Rows:
         return Rows(text)  # a plain numbered list
     left, right = [row["left"] for row in rows], [row["right"] for row in rows]
     is_score = any(not value.isalnum() for value in right) or not _is_distinct(right)
-    if any(row["rank"] or row["ordinal"] for row in rows) or (_counts(left) and not is_score and not _says_passage(rows)):
+    if any(row["rank"] or row["ordinal"] for row in rows) or (
+        _counts(left) and not is_score and not _says_passage(rows)
+    ):
         return Rows(text) if is_score else Rows(_blanked(text, [(row.start("first"), row.end("sign")) for row in rows]))
     if _counts(right) or (is_score and _falls(right)):
         return Rows(_blanked(text, [(row.start("sign"), row.end("right")) for row in rows]))

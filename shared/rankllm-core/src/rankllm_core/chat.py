@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rankllm_core.chat_limits import ChatTemplateLimitError, limited_memory, rendered
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError
 from rankllm_core.lookalikes import Names, defuse, identifiers_in
@@ -32,7 +33,8 @@ class ChatEncoder:
     """Writes messages in a chat layout and tokenises them with foreign text kept text.
 
     layout: one of CHAT_LAYOUTS, or None for the tokenizer's own chat template. bos: one of BOS_RULES.
-    repair_text: run ftfy over the whole prompt, as the listwise originals do in training and inference.
+    repair_text: run ftfy over the whole prompt, as the listwise originals do in training and inference. Raises
+    ContractError for a tokenizer without a chat template, or with one that exceeds `chat_limits`.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class ChatEncoder:
         self._layout = layout
         self._bos = bos
         self._repair = fix_text if repair_text else str
+        if layout is None:
+            self._try_out()
 
     def encode(self, messages: Sequence[Message], *, opening: str = "") -> EncodedPrompt:
         """The prompt up to the model's turn, which begins with `opening` (`[` for FIRST)."""
@@ -144,23 +148,30 @@ class ChatEncoder:
             return False
         try:
             self._apply([Message("system", (Span("x"),)), Message("user", (Span("x"),))])
+        except ChatTemplateLimitError:
+            raise
         except ContractError:
             return False
         return True
 
     def _apply(self, messages: Sequence[Message]) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
+        return rendered(
+            lambda: self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            ),
+            n_characters=sum(len(turn["content"]) for turn in turns),
+        )
+
+    def _try_out(self) -> None:
+        """Raise ChatTemplateLimitError for a chat template that never ends or fills the memory."""
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
-                )
-            )
-        except Exception as error:
-            # Core knows no jinja2: whatever a chat template raises comes from there.
-            if not type(error).__module__.startswith("jinja2"):
-                raise
-            raise ContractError(f"the tokenizer's chat template refuses the prompt: {error}") from None
+            with limited_memory():
+                self._apply([Message("user", (Span("x"),))])
+        except ChatTemplateLimitError:
+            raise
+        except ContractError:
+            pass  # it may want other turns than this one; the first prompt will tell
 
 
 def _map_untrusted(message: Message, change: Callable[[Span], str]) -> Message:

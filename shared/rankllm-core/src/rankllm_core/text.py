@@ -16,7 +16,6 @@ TEXT_FIELDS = ("text", "segment", "contents", "content", "body", "passage")
 """Where the text of a passage may be stored; the first one present counts."""
 
 
-
 def title_and_text(doc: Mapping[str, object]) -> tuple[str, str]:
     """Title (empty where there is none) and text of a stored passage, from the first field that is not null.
 

@@ -7,6 +7,7 @@ Shapes: B records, T tokens, N passages.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ from torch import Tensor
 from rankllm_core.chat import ChatEncoder
 from rankllm_core.errors import ConfigError, ContractError, DataError, RankLLMError
 from rankllm_core.identifiers import IdentifierKind, identifiers
+from rankllm_core.lookalikes import Names, defuse
 from rankllm_core.template import Message, Span
 from rankllm_core.tokens import single_ids
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.rankings import identifier_kind, target_ranks
 from rankllm_train.records import ListwiseRecord
-from rankllm_train.shortening import fit
+from rankllm_train.shortening import fit, passage_spans
 
 OPENING = "["
 """What the answer begins with; FIRST reads the logits at its position."""
@@ -126,9 +128,39 @@ class ListwiseEncoder:
 
 
 def prompt_messages(record: ListwiseRecord) -> tuple[Message, ...]:
-    """The chat turns of a record's prompt; the human turn is foreign text, the system turn is not."""
-    human = Message("user", (Span(record.prompt, untrusted=True),))
+    """The chat turns of a record's prompt; the human turn is untrusted text, the system turn is not.
+
+    What could pose as an identifier in a passage or in the query is defused, as inference does.
+    """
+    names = Names(identifier_kind(record.prompt))
+    spans: list[Span] = []
+    position = 0
+    for start, end in passage_spans(record.prompt):
+        spans += _around_passages(record.prompt[position:start], names)
+        spans.append(_guarded(record.prompt[start:end], names))
+        position = end
+    spans += _around_passages(record.prompt[position:], names)
+    human = Message("user", tuple(spans))
     return (human,) if record.system is None else (Message("system", (Span(record.system),)), human)
+
+
+def _around_passages(text: str, names: Names) -> list[Span]:
+    """The words of the template, in which the query stands."""
+    spans: list[Span] = []
+    position = 0
+    for match in _QUERY.finditer(text):
+        start, end = match.span(match.lastgroup or 0)
+        spans += [Span(text[position:start], untrusted=True), _guarded(text[start:end], names)]
+        position = end
+    return [*spans, Span(text[position:], untrusted=True)]
+
+
+def _guarded(text: str, names: Names) -> Span:
+    return Span(defuse(text, names), untrusted=True, names=names)
+
+
+_QUERY = re.compile(r"search query: (?P<sentence>.*)\.$|^Query: (?P<line>.*)$", re.IGNORECASE | re.MULTILINE)
+"""Where the shipped templates of training records show the query."""
 
 
 @dataclass(slots=True)

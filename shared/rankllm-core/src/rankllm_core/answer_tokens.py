@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rankllm_core.identifiers import IdentifierKind
-from rankllm_core.spellings import INVISIBLE, SPELLINGS
+from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND, SPELLINGS
 
 TokenKind = Literal["name", "unknown", "join", "less", "tie", "words", "line", "unread"]
 
@@ -35,10 +35,12 @@ class Token(NamedTuple):
 
 
 NOUN = r"(?i:passage|document|doc|paragraph|candidate|item|text)"
-SHORT_NOUN = r"(?:[PpDd](?=\d)|\#(?=\d))"
+SHORT_NOUN = r"(?:[Pp](?=\d)|\#(?=\d))"
 """`P3`, `#3`: said of a passage, but too short to make a number of prose an identifier."""
-# Glued to more text, a number or a letter is no identifier: 2nd, m2, 3.5, 10:30, 5%, 2019-01-02, I'm, A/B.
-_UNGLUED = r"(?![^\W_]|%|[.:/'’-][^\W_])"
+# Glued to more text, a number or a letter is no identifier: 2nd, m2, 3.5, 10:30, 5%, 2019-01-02, 5·5–7·0, I'm, A/B.
+GLUE = ".·:/'’\\-–—−"
+"""Between digits or letters, these make one word of them, as the inside of a regular expression's `[...]`."""
+_UNGLUED = rf"(?![^\W_]|%|[{GLUE}][^\W_])"
 _ZEROS = r"\.0{1,3}(?=\s*+[\])])"  # [3.0]
 IDENTIFIER = {
     "numeric": rf"\d++(?:{_UNGLUED}|(?={_ZEROS}))(?![ \t]{{0,3}}+{NOUN}s\b)(?:{_ZEROS})?+",  # "20 passages" is a count
@@ -72,7 +74,7 @@ _GRAMMAR = r"""
   | (?P<other> \[ [^\[\]<>,;=\n]{1,40}+ \] )
   | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?![gl]t;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b )++ )
   | (?P<open_list> \[ )
-  | (?P<word>  \w++ (?: ['’.%/\-] \w++ )*+ | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
+  | (?P<word>  \w++ (?: ['’.·%/\-–—−] \w++ )*+ | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
 """
 _PATTERN = {
     kind: re.compile(
@@ -85,10 +87,10 @@ _PATTERN = {
 
 def normalise(text: str) -> str:
     """Write full-width, circled and other forms of brackets, digits, letters, `>` in ASCII; drop what is invisible."""
-    return _UNSEEN.sub("", text.translate(SPELLINGS)) if not text.isascii() or "\x00" in text else text
+    return _UNSEEN.sub("", text.translate(SPELLINGS)) if not text.isascii() or not text.isprintable() else text
 
 
-_UNSEEN = re.compile(f"[{INVISIBLE}]+")
+_UNSEEN = re.compile(f"[{INVISIBLE}]+|[{INVISIBLE_BEYOND}]+")
 
 
 @dataclass(slots=True)
@@ -110,10 +112,7 @@ class _Brackets:
             self.is_open = False
         elif found in ("word", "remark"):
             self.is_list = False
-            self.has_words |= any(map(str.isalpha, text[:_LOOKED_AT]))
-
-
-_LOOKED_AT = 40
+            self.has_words = True
 
 
 def tokenize(text: str, kind: IdentifierKind) -> Iterator[Token]:
@@ -157,8 +156,9 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
     close = match["close"] or ""
     noun = (match["noun"] or "").rstrip(" \t_#")
     opens = "[" in before and "]" not in close
-    if opens and match.string[match.end() : match.end() + 2].lstrip()[:1].isalpha():
-        opens, before = False, ""  # "[2 dogs": prose in brackets
+    if opens and not opens_list(match.string, match.end(), kind):
+        opens, before = False, ""  # "[2 dogs]": prose in brackets
+        brackets.is_open = brackets.has_words = True
     closes = "]" in close and not (brackets.is_open and brackets.has_words)
     spelled = match["identifier"].partition(".")[0]
     is_lower = kind == "alpha" and spelled.islower()
@@ -167,6 +167,31 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
     if kind == "numeric" and len(spelled) <= _MAX_DIGITS:
         name = str(int(spelled))
     brackets.is_list = (brackets.is_list or opens or noun[-1:] in ("s", "S")) and "]" not in close
+    brackets.has_words |= is_lower and not is_marked
     if "]" in close:
         brackets.is_open = False
     return Token("name", name, max(match.start() - 1, 0), match.end() - 1, is_marked, is_lower)
+
+
+def opens_list(text: str, end: int, kind: IdentifierKind) -> bool:
+    """Whether brackets that begin with an identifier, which ends there, hold identifiers and nothing else."""
+    if not _LIST_GOES_ON.match(text, end):
+        return False
+    closing, nested = (text.find(bracket, end, end + _LIST_LENGTH) for bracket in "][")
+    if closing < 0 or 0 <= nested < closing:
+        return True
+    return not holds_prose(text[end:closing], kind)
+
+
+def holds_prose(inside: str, kind: IdentifierKind) -> bool:
+    """Whether text between brackets is more than a list of identifiers: `[see page, 12]`, `args[1:]`, `[4,5-b]`."""
+    return _PROSE[kind].search(_NO_PROSE.sub(" ", inside)) is not None
+
+
+_LIST_LENGTH = 300
+_LIST_GOES_ON = re.compile(r"""["'*_`.]{0,3}+\s*+(?:[\[\],;><=|&\\]|\Z)""")
+_NO_PROSE = re.compile(rf"{NOUN}s?+|(?i:\band\b)|&[gl]t;")
+_PROSE = {
+    "numeric": re.compile(rf"[^\W\d_]|\d[{GLUE}]\w|[:+±^%(){{}}]"),
+    "alpha": re.compile(rf"[^\W\d_A-Z]|[A-Z][A-Z]|\w[{GLUE}]\w|[:+±^%(){{}}]"),
+}

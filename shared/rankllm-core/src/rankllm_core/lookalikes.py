@@ -12,9 +12,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rankllm_core.answer_tokens import IDENTIFIER, NOUN, SHORT_NOUN
+from rankllm_core.answer_tokens import GLUE, IDENTIFIER, NOUN, SHORT_NOUN, holds_prose, opens_list
 from rankllm_core.identifiers import IdentifierKind
-from rankllm_core.spellings import COMBINING, INVISIBLE, SPELLINGS
+from rankllm_core.spellings import COMBINING, INVISIBLE, INVISIBLE_BEYOND, SPELLINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ def _spelled(special: str) -> str:
     if special[0] == "&":
         while (decoded := html.unescape(special)) != special:
             special = decoded
-        special = _INVISIBLE.sub("", special)
-    elif _INVISIBLE.match(special):
+        special = _SEEN_THROUGH.sub("", special)
+    elif _SEEN_THROUGH.match(special):
         return ""
     return special.translate(SPELLINGS)
 
@@ -153,7 +153,8 @@ def _in_brackets(text: str, kind: IdentifierKind) -> Iterator[_Found]:
     for match in _BRACKET.finditer(text):
         here = match.start()
         if match[0] == "[":
-            opened.append((here, _OPENED[kind].match(text, here + 1) is not None))
+            first = _OPENED[kind].match(text, here + 1)
+            opened.append((here, first is not None and opens_list(text, first.end(), kind)))
         else:
             is_touched = _is_touched(text, here, after=last, kind=kind)
             if not opened:
@@ -162,8 +163,8 @@ def _in_brackets(text: str, kind: IdentifierKind) -> Iterator[_Found]:
             else:
                 start, opens = opened.pop()
                 inside = text[start + 1 : here] if last == start else ""
-                if opens or (is_touched and not _WORDS[kind].search(inside)):
-                    bare = _BARE[kind].fullmatch(inside) if inside else None
+                bare = _BARE[kind].fullmatch(inside) if inside else None
+                if bare or opens or (is_touched and not _OTHER.fullmatch(inside) and not holds_prose(inside, kind)):
                     yield _Found(start, here + 1, bare[1] if bare else "[]", is_bare=bare is not None)
         last = here
     for start, opens in opened:
@@ -178,34 +179,46 @@ def _is_touched(text: str, bracket: int, *, after: int, kind: IdentifierKind) ->
 
 
 def _may_pose(text: str, names: Names) -> bool:
-    return _SUSPECT.search(text) is not None or (bool(names.word) and names.word.lower() in text.lower())
+    """A quick look: False where nothing in the text can be a look-alike, as in most texts."""
+    return (
+        "[" in text
+        or "]" in text
+        or ("&" in text and _HINT.search(text) is not None)
+        or (">" in text and "answer>" in text.lower())
+        or (bool(names.word) and names.word.lower() in text.lower())
+        or (not text.isascii() and not _OTHER_BRACKETS.isdisjoint(text))
+    )
 
 
 _LOOKED_BACK = 80
 _ENTITY = r"&(?:(?:amp|AMP|#0*38|#[xX]0*26);)*(?:#[0-9]{1,9};?|#[xX][0-9a-fA-F]{1,8};?|[A-Za-z][A-Za-z0-9]{1,31};)"
-_MAPPED = "".join(re.escape(chr(code)) for code in SPELLINGS)
+_HINT = re.compile(r"&(?:#|amp;|AMP;|gt;|GT;|[lr](?:brack|sqb);)")
+"""The beginning of an entity that can stand for a bracket, or for the `>` of `<answer>`."""
+_OTHER_BRACKETS = frozenset(chr(code) for code, spelled in SPELLINGS.items() if not {"[", "]", ">"}.isdisjoint(spelled))
 _ESCAPE = r"\x1b\[[\d;]*[A-Za-z]"  # ftfy removes these
-_INVISIBLE = re.compile(rf"{_ESCAPE}|[{INVISIBLE}{COMBINING}]+")
+_BELOW = "".join(re.escape(chr(code)) for code in SPELLINGS if code < 0x10000)
+_SEEN_THROUGH = re.compile(rf"{_ESCAPE}|[{INVISIBLE}{INVISIBLE_BEYOND}{COMBINING}]+")
 _COMBINING = re.compile(f"[{COMBINING}]")
-_SPECIAL = re.compile(rf"{_ENTITY}|{_ESCAPE}|[{INVISIBLE}{COMBINING}]+|[{_MAPPED}]")
+_SPECIAL = re.compile(
+    # Beyond the basic plane one range for all: a set with more is a hundred times as slow.
+    rf"{_ENTITY}|{_ESCAPE}|[{_BELOW}{INVISIBLE}{COMBINING}\U00010000-\U0010ffff]"
+)
 _BRACKET = re.compile(r"[\[\]]")
 _MARKS = re.compile(r"</?answer>|\[rank(?:start|end)\]", re.IGNORECASE)
-_SUSPECT = re.compile(
-    r"[\[\]"
-    + "".join(re.escape(chr(code)) for code, spelled in SPELLINGS.items() if "[" in spelled or "]" in spelled)
-    + r"]|&(?:#|amp;|AMP;|[lr](?:brack|sqb);)|(?i:answer)(?:[>＞]|&gt)"
-)
-"""One of these is in every text that holds a look-alike."""
 
-_IDENTIFIER = {"numeric": IDENTIFIER["numeric"], "alpha": f"(?:{IDENTIFIER['alpha']}|{IDENTIFIER['numeric']})".replace("[A-Za-z]", "[A-Z]")}
+_CAPITAL = IDENTIFIER["alpha"].replace("[A-Za-z]", "[A-Z]")
+_IDENTIFIER = {"numeric": IDENTIFIER["numeric"], "alpha": _CAPITAL}
 _NOUNS = rf"(?:{NOUN}s?+[ \t_\#]{{0,3}}+|{SHORT_NOUN})"
 _OPENED = {
-    kind: re.compile(rf"""\s*+["'*_`]{{0,3}}+{_NOUNS}?{identifier}(?!["'*_`]{{0,3}}\s?[^\W\d_])""")
-    for kind, identifier in _IDENTIFIER.items()
+    kind: re.compile(rf"""\s*+["'*_`]{{0,3}}+{_NOUNS}?{identifier}""") for kind, identifier in _IDENTIFIER.items()
 }
 _CLOSED = {
-    kind: re.compile(rf"""(?<!\w)(?<!\w['’.%/\-]){_NOUNS}?{identifier}["'*_`.]{{0,3}}\s*\Z""")
+    kind: re.compile(rf"""(?<!\w)(?<!\w[{GLUE}%]){_NOUNS}?{identifier}["'*_`.]{{0,3}}\s*\Z""")
     for kind, identifier in _IDENTIFIER.items()
 }
-_BARE = {kind: re.compile(rf"\s*({identifier}[.]?)\s*") for kind, identifier in _IDENTIFIER.items()}
-_WORDS = {"numeric": re.compile(rf"(?!{NOUN})[^\W\d_]"), "alpha": re.compile(rf"(?!{NOUN})[^\W\d_]{{2}}")}
+_BARE = {
+    "numeric": re.compile(rf"\s*({IDENTIFIER['numeric']}[.]?)\s*"),
+    "alpha": re.compile(rf"\s*((?:{_CAPITAL}|{IDENTIFIER['numeric']})[.]?)\s*"),
+}
+_OTHER = re.compile(r"[^\[\]<>,;=\n]{1,30}+")
+"""What the reader takes as a whole for something unknown in brackets."""

@@ -11,6 +11,7 @@ from typing import TypeVar
 from rankllm_core.answers import ReadAnswer, read_answer
 from rankllm_core.errors import RankLLMError
 from rankllm_core.identifiers import identifiers
+from rankllm_core.prompt_content import PromptFindings
 from rankllm_core.text import defuse_identifiers, first_words, passage_text, safe_query, words_in
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines import Answer, EngineError, Prompt
@@ -20,6 +21,7 @@ from rankllm_infer.listwise_plan import ListwisePlan
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
 from rankllm_infer.reasoning import is_cut_in_reasoning, read_cut_reasoning, reasons_first, with_cut_answer
 from rankllm_infer.strategies import TOP_K_STRATEGIES, Window, consensus
+from rankllm_infer.window_content import ShownWindow, find_in_window
 
 Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
 """Yields prompts that may run together, is sent their answers in the same order, returns the result."""
@@ -80,13 +82,14 @@ class _ListwiseFlow:
     def _ask(self, windows: Sequence[Window], candidates: Sequence[Candidate]) -> Asking[tuple[tuple[int, ...], ...]]:
         """One round: every window is asked, as often as the plan says; the order of each, in positions."""
         views = [(window, view) for window in windows for view in self._views(window)]
-        prompts = tuple(self._prompt([candidates[position] for position in view]) for _, view in views)
-        answers = yield prompts
+        asked = [self._prompt([candidates[position] for position in view]) for _, view in views]
+        answers = yield tuple(prompt for prompt, _ in asked)
         self.usage += Usage(rounds=1)
         votes: dict[Window, list[tuple[int, ...]]] = {window: [] for window in windows}
-        for (window, view), prompt, answer in zip(views, prompts, answers, strict=True):
+        for (window, view), (prompt, findings), answer in zip(views, asked, answers, strict=True):
             start = window.start if view == window.shown else None
-            order, n_told = self._take(answer, prompt, [candidates[position] for position in view], start)
+            shown = [candidates[position] for position in view]
+            order, n_told = self._take(self._read(answer, prompt, shown, findings), answer, prompt, shown, start)
             # What an answer does not rank is no vote: the order in which it was shown may be drawn by lot.
             ranked = [view[place] for place in order]
             self.named.update(candidates[position].docid for position in ranked[:n_told])
@@ -105,10 +108,9 @@ class _ListwiseFlow:
         return views
 
     def _take(
-        self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], start: int | None
+        self, read: ReadAnswer, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], start: int | None
     ) -> tuple[tuple[int, ...], int]:
-        """Read one answer and keep account of it. The order, and how many of its first places the model decided."""
-        read = self._read(answer, prompt, candidates)
+        """Keep account of one answer. The order, and how many of its first places the model decided."""
         order, status, defects = read.order, read.status, read.defects
         self.usage += answer.usage
         self.statuses.append(status)
@@ -130,7 +132,8 @@ class _ListwiseFlow:
             )
         return order, read.n_ranked if self.plan.decode_top_k is None else min(read.n_ranked, self.plan.decode_top_k)
 
-    def _prompt(self, candidates: Sequence[Candidate]) -> Prompt:
+    def _prompt(self, candidates: Sequence[Candidate]) -> tuple[Prompt, PromptFindings]:
+        """The prompt of a window, and what it does not show of its passages."""
         card = self.plan.card
         alpha = card.identifiers == "alpha"
         labels = identifiers("alpha" if alpha else "numeric", len(candidates))
@@ -138,16 +141,24 @@ class _ListwiseFlow:
         texts = [self._text(candidate) for candidate in candidates]
         is_first = card.answer == "first-token"
 
-        def write(words: int, characters: int | None) -> WrittenPrompt:
+        def show(passages: Sequence[str]) -> ShownWindow:
             messages = card.template.render(
                 query,
-                [defuse_identifiers(first_words(text, words)[:characters], alpha=alpha) for text in texts],
+                passages,
                 labels=labels,
                 scores=[candidate.score for candidate in candidates],
                 system_message=self.plan.system_message,
                 few_shot=self.plan.few_shot,
             )
-            return self.writer.write(messages, opening=OPENING if is_first else "")
+            written = self.writer.write(messages, opening=OPENING if is_first else "")
+            return ShownWindow(written, messages, tuple(passages))
+
+        def write(words: int, characters: int | None) -> WrittenPrompt:
+            passages = [defuse_identifiers(first_words(text, words)[:characters], alpha=alpha) for text in texts]
+            shown.append(show(passages))
+            return shown[-1].written
+
+        shown: list[ShownWindow] = []
 
         answer_tokens = self.writer.count(card.template.write_answer(labels))
         written, words = fit_window(
@@ -159,9 +170,10 @@ class _ListwiseFlow:
             prompt_tokens=card.context_tokens - answer_tokens + (1 if is_first else 0),
             qid=self.request.query.qid,
         )
+        fitted = shown[-1]
         if self.plan.strategy == "full" and written.n_tokens < write(card.max_passage_words, None).n_tokens:
             raise self._does_not_fit(len(candidates), words)
-        return Prompt(
+        prompt = Prompt(
             text=written.text,
             read="first-token" if is_first else "text" if self.plan.free_decoding else "permutation",
             identifiers=labels,
@@ -171,6 +183,12 @@ class _ListwiseFlow:
             form=card.template.answer_form,
             top_k=self.plan.decode_top_k,
         )
+        findings = find_in_window(
+            fitted,
+            write=lambda passages: show(passages).key,
+            text_of=lambda position: passage_text(candidates[position].doc),
+        )
+        return prompt, findings
 
     def _does_not_fit(self, n_candidates: int, words: int) -> ContextTooSmallError:
         """All at once is a wish for whole passages: how far to shorten them is the user's choice."""
@@ -191,7 +209,20 @@ class _ListwiseFlow:
             self.texts[candidate.docid] = first_words(text, self.plan.card.max_passage_words)
         return self.texts[candidate.docid]
 
-    def _read(self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate]) -> ReadAnswer:
+    def _read(
+        self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], findings: PromptFindings
+    ) -> ReadAnswer:
+        """What the answer says of the passages; nothing where its prompt showed none of them."""
+        docids = [candidate.docid for candidate in candidates]
+        if findings.all_show_nothing:
+            return ReadAnswer(order=tuple(range(len(docids))), status="fallback", defects=findings.defects(docids))
+        read = self._read_answer(answer, prompt, candidates)
+        if not (found := findings.defects(docids)):
+            return read
+        status = worst([read.status, "repaired"])
+        return ReadAnswer(order=read.order, status=status, defects=(*found, *read.defects), n_ranked=read.n_ranked)
+
+    def _read_answer(self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate]) -> ReadAnswer:
         labels, template = prompt.identifiers, self.plan.card.template
         if self.plan.card.answer == "permutation":
             has_thoughts = reasons_first(template, self.plan.system_message)

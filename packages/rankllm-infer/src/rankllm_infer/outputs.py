@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ class OutputFiles:
     """Prompts and answers of every model call, one query a line."""
 
     def __post_init__(self) -> None:
-        names = [path.resolve() for path in self.paths()]
+        names = [os.path.realpath(path) for path in self.paths()]
         if twice := [path for path, name in zip(self.paths(), names, strict=True) if names.count(name) > 1]:
             raise ConfigError(f"{twice[0]}: is to hold two outputs; give each a file of its own")
 

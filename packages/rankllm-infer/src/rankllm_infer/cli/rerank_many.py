@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import click
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, say
+from rankllm_infer.cli.last_steps import LastSteps, last_steps
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.settings import RerankOptions
 from rankllm_infer.wording import count
@@ -40,6 +42,7 @@ class Run:
     journal: Journal | None
     """None where nothing but figures is asked for: there is no output that a journal would be beside."""
     digest: InputDigest | None
+    last: LastSteps
     qids: Sequence[str] = ()
     qrels: Qrels | None = None
     began: float = field(default_factory=time.monotonic)
@@ -53,17 +56,31 @@ def open_run(files: OutputFiles, *, overwrite: bool, resume: bool, sources: Sequ
 
     Raises RankLLMError where an output cannot be written, or is there already and not this run's to replace.
     """
-    from rankllm_infer.journal import Journal, journal_path
-    from rankllm_infer.run_settings import InputDigest
+    with last_steps(say) as last:
+        if files.paths():
+            with _open_journal(files, overwrite=overwrite, sources=sources) as journal:
+                run = _begin(files, journal, last, overwrite=overwrite, resume=resume)
+                try:
+                    yield run
+                except BaseException:
+                    if run.is_under_way and not journal.is_bare:
+                        say(_how_to_go_on(run, journal))
+                    raise
+        else:
+            yield Run(files=files, overwrite=overwrite, journal=None, digest=None, last=last)
 
-    if not files.paths():
-        yield Run(files=files, overwrite=overwrite, journal=None, digest=None)
-        return
-    path, *others = (journal_path(output) for output in files.paths())
-    for output in (*files.paths(), path):
+
+def _open_journal(files: OutputFiles, *, overwrite: bool, sources: Sequence[str | Path]) -> Journal:
+    from rankllm_infer.journal import Journal, journal_path
+
+    for output in files.paths():
         check_output(output, overwrite=True)
         for source in sources:
             refuse_same_file(source, output)
+    path, *others = (journal_path(output) for output in files.paths())
+    check_output(path, overwrite=True)
+    for source in sources:
+        refuse_same_file(source, path)
     if path in files.paths():
         raise RankLLMError(f"{path}: is to hold an output and the journal of {files.paths()[0]}; use another name")
     if not overwrite and (beside := [other for other in others if other.exists()]):
@@ -71,19 +88,19 @@ def open_run(files: OutputFiles, *, overwrite: bool, resume: bool, sources: Sequ
             f"{beside[0]}: an unfinished run that does not write {files.paths()[0]}; "
             "give the outputs that it was begun with, or delete it"
         )
-    with Journal(path, is_new=overwrite) as journal:
-        for warning in journal.warnings:
-            say(f"Warning: {warning}")
-        run = Run(files=files, overwrite=overwrite, journal=journal, digest=InputDigest())
-        _check_outputs(run, resume=resume)
-        if resume:
-            journal.forget_failed()
-        try:
-            yield run
-        except BaseException:
-            if run.is_under_way and not journal.is_bare:
-                say(_how_to_go_on(run, journal))
-            raise
+    return Journal(path, is_new=overwrite)
+
+
+def _begin(files: OutputFiles, journal: Journal, last: LastSteps, *, overwrite: bool, resume: bool) -> Run:
+    from rankllm_infer.run_settings import InputDigest
+
+    for warning in journal.warnings:
+        say(f"Warning: {warning}")
+    run = Run(files=files, overwrite=overwrite, journal=journal, digest=InputDigest(), last=last)
+    _check_outputs(run, resume=resume)
+    if resume:
+        journal.forget_failed()
+    return run
 
 
 def rerank_many(run: Run, requests: Iterable[Request], model: str, options: RerankOptions) -> int:
@@ -132,22 +149,23 @@ def load_model(model: str, options: RerankOptions) -> Iterator[Reranker]:
 def _compute(run: Run, journal: Journal, requests: Iterable[Request], model: str, options: RerankOptions) -> None:
     """Put into the journal what it lacks."""
     from rankllm_infer.api import card_in_force
-    from rankllm_infer.run_settings import run_settings
+    from rankllm_infer.run_settings import LOADED_SETTINGS, loaded_settings, run_settings
 
-    settings = run_settings(model, options, card=card_in_force(model, options).card, requests=str(run.digest))
+    card = card_in_force(model, options).card
+    settings = run_settings(model, options, card=card, requests=str(run.digest), environment=os.environ)
     # What is refused should be refused before the model is loaded.
-    journal.check(settings)
+    journal.check(settings, unknown=LOADED_SETTINGS)
     if journal.settings:
         say(f"Going on with {journal.path}: {journal.n_finished} of {count(len(run.qids), 'query')} done")
         if journal.n_failed:
             say(f"{count(journal.n_failed, 'query')} failed; --resume tries again")
     if journal.settings and journal.n_finished == len(run.qids):
-        journal.begin(settings)
+        journal.begin(settings, unknown=LOADED_SETTINGS)
         run.is_under_way = True
         return
     with load_model(model, options) as reranker:
         in_the_way = [path for path in run.files.paths() if path.exists()] if run.overwrite else []
-        journal.begin(settings | {"--device and --dtype": reranker.placement}, outputs=in_the_way)
+        journal.begin(settings | loaded_settings(reranker.engine, reranker.placement), outputs=in_the_way)
         run.is_under_way = True
         with counter("rerank", unit="query", total=len(run.qids)) as show:
             show(journal.n_finished)
@@ -181,6 +199,8 @@ def _write(run: Run, results: Iterable[Result], summary: Summary, figures: Runni
                 writer.write(result)
                 if figures is not None and result.status != "failed":
                     figures.add(result.query.qid, [(c.docid, c.score) for c in result.candidates])
+            # From here on files appear under their names, and the journal goes: to stop would help nobody.
+            run.last.begin()
     except OSError as error:
         where = error.filename or run.files.paths()[0]
         raise RankLLMError(f"{where}: cannot be written ({error.strerror})") from None

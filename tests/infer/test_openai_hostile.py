@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import json
@@ -11,15 +12,19 @@ import socket
 import threading
 import time
 import zlib
+from random import Random
 
 import pytest
 from chat_server import Reply, chat_reply, logprobs_reply, serving
 from ranking_server import request, write_jsonl
 
 from rankllm_core.template import Message, Span
+from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions, server_models
 from rankllm_infer.engines.openai_breaker import Breaker, BreakerLimits, ServerGoneError
+from rankllm_infer.engines.openai_http import with_retries
+from rankllm_infer.engines.openai_problems import ServerProblem
 from rankllm_infer.engines.openai_reply import MAX_REPLY_BYTES
 from rankllm_infer.settings import RerankOptions
 
@@ -293,8 +298,7 @@ def test_a_key_that_the_server_repeats_reaches_no_file(rankllm, monkeypatch, tmp
     options = ("--output", outputs[0], "--output-jsonl", outputs[1], "--trace", outputs[2])
     with serving(lambda _: chat_reply(f"[1] > [2] {KEY}")) as server:
         command = ("rerank", "--engine", "openai", "--base-url", server.base_url, "--model-path", "m")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr("os.environ", {**__import__("os").environ, "OPENAI_API_KEY": KEY})
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
         done = rankllm(*command, "--requests", requests, *options)
     assert any(received.headers.get("authorization") for received in server.requests)
     assert done.code == 0
@@ -430,16 +434,10 @@ def test_answers_that_came_before_the_end_are_given_first():
             for ticket, said in ((1, "bad"), (2, "good")):
                 messages = (Message("user", (Span(said),)),)
                 engine.submit(ticket, Prompt(text="x", read="text", messages=messages, max_new_tokens=9))
-            assert engine.collect() == [(2, Answer(text="x", usage=engine_usage()))]
+            assert engine.collect() == [(2, Answer(text="x", usage=Usage(calls=1)))]
             release.set()
             with pytest.raises(ServerGoneError):
                 engine.collect()
-
-
-def engine_usage():
-    from rankllm_core.types import Usage
-
-    return Usage(calls=1)
 
 
 def test_a_prompt_is_not_retried_for_hours():
@@ -451,11 +449,6 @@ def test_a_prompt_is_not_retried_for_hours():
         clock.now += delay_s
 
     clock = Clock()
-    import asyncio
-    from random import Random
-
-    from rankllm_infer.engines.openai_http import with_retries
-    from rankllm_infer.engines.openai_problems import ServerProblem
 
     async def attempt():
         raise ServerProblem("busy", status=429, is_retryable=True, retry_after_s=1e9)

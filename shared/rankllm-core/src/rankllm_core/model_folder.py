@@ -267,7 +267,9 @@ def _check_sizes_held(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
     rows = config.get("vocab_size", part.get("vocab_size") if isinstance(part, Mapping) else None)
     for name, info in tensors.items():
         if name.endswith(_EMBEDDINGS) and len(info.shape) == 2 and isinstance(rows, int) and rows != info.shape[0]:
-            raise ContractError(f"{folder}: config.json says vocab_size {rows}, the weights have {info.shape[0]} ({name})")
+            raise ContractError(
+                f"{folder}: config.json says vocab_size {rows}, the weights have {info.shape[0]} ({name})"
+            )
     held = max((int(match[1]) + 1 for name in tensors if (match := _LAYER.search(name))), default=0)
     said = config.get("num_hidden_layers")
     if held and isinstance(said, int) and said > _LAYERS_EXPLAINED * held:

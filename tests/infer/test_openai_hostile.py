@@ -336,8 +336,7 @@ def test_a_breaker_needs_failures_in_a_row_and_time():
         fail(15.0)
     assert str(caught.value) == (
         "http://h/v1: the server has stopped answering (6 tries in a row failed within 5 s, the last: connection "
-        "refused); the run stops here, and nothing more is asked. Once the server is back, the same command resumes the "
-        "run"
+        "refused); the run stops here, and the same command resumes it once the server is back"
     )
 
 

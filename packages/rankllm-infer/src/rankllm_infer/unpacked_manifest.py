@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def write_manifest(folder: Path) -> None:
-    """Record the size and CRC-32 of every file in a folder. Written last: a folder without it is not known to be whole."""
+    """Record the size and CRC-32 of every file in a folder. Written last, when the others are whole."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
     with write_text(folder / MANIFEST) as stream:
         json.dump(

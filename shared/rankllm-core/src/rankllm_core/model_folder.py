@@ -36,7 +36,7 @@ _SIZES = {
     "num_attention_heads": 1 << 16,
     "max_position_embeddings": 1 << 31,
 }
-"""Sizes that a configuration must give as positive integers where it gives them at all, and what they are bounded by."""
+"""Sizes that must be positive integers where a configuration gives them at all, and their bounds."""
 _OPTIONAL_SIZES = {
     "intermediate_size": 1 << 22,
     "num_key_value_heads": 1 << 16,

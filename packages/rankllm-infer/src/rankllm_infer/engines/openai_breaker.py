@@ -56,7 +56,6 @@ class Breaker:
         passed_s = self._clock() - self._since.setdefault(kind, began)
         if n >= least and passed_s >= (limits.silent_s if is_silent else limits.faults_s):
             raise ServerGoneError(
-                f"{where}: the server has stopped answering ({n} tries in a row failed within {passed_s:.0f} s, the last: "
-                f"{reason}); the run stops here, and nothing more is asked. Once the server is back, the same command "
-                "resumes the run"
+                f"{where}: the server has stopped answering ({n} tries in a row failed within {passed_s:.0f} s, "
+                f"the last: {reason}); the run stops here, and the same command resumes it once the server is back"
             )

@@ -82,7 +82,7 @@ class Transport:
             raise ServerProblem(reason, is_retryable=True, is_silence=True) from None
 
     async def list_models(self, timeout_s: float) -> Mapping[str, object] | None:
-        """What the server says of its models; None where it keeps no list. Raises ServerProblem, and httpx2's errors."""
+        """What the server says of its models; None where it keeps no list. Raises as `_exchange` does."""
         request = self._client.build_request("GET", self._options.url("models"))
         try:
             return await self._exchange(request, timeout_s)

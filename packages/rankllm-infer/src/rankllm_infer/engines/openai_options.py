@@ -14,7 +14,7 @@ class OpenAIOptions:
     """A server, its model, and how hard to press it. Raises ConfigError."""
 
     base_url: str = field(repr=False)
-    """Where the API begins, most often ending in `/v1`. May hold a user and a password, so messages have `shown_url`."""
+    """Where the API begins, most often ending in `/v1`. It may hold a password: messages have `shown_url`."""
     model: str
     """The model's name as the server knows it."""
     api_key: str | None = field(default=None, repr=False)

@@ -7,7 +7,6 @@ Shapes: B rows, T tokens, D hidden, V vocabulary, N read ids, L label positions.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_train.adapters import ADAPTER_NAME, start_from_adapter
-from rankllm_train.cpu_attention import use_block_attention
+from rankllm_train.attention import loading_attention, use_attention
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.recipe_sections import LoraSection, ModelSection
 
@@ -51,17 +50,17 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     set_seed(seed)
     with quiet(), readable_failures(section.name_or_path):
         model = _load(section, kind, dtype)
-        if section.attn_implementation == "auto":
-            use_block_attention(model)
     model.config.use_cache = False
     make_lean(model)
     with _head_alone(model) if is_shared_out(model) else contextlib.nullcontext():
         check_lean(model)
+    with quiet():
+        use_attention(model, section)
     if kind != "causal" and not deepspeed:  # which wants all weights of one dtype
         model.score.float()  # one row: its product is worth full precision, as in inference
     # Again: under ZeRO-3 the first process alone has drawn the new score layer, and adapters must be the same in all.
     set_seed(seed)
-    return add_lora(model, lora, kind=kind) if lora.enabled else model
+    return add_lora(model, lora, kind=kind, deepspeed=deepspeed) if lora.enabled else model
 
 
 def resolved_name(name_or_path: str) -> str:
@@ -80,7 +79,7 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
         )
     options = {
         "dtype": dtype,
-        "attn_implementation": attention(section.attn_implementation),
+        "attn_implementation": loading_attention(section.attn_implementation),
         "trust_remote_code": section.trust_remote_code,
         "output_loading_info": True,
     }
@@ -94,21 +93,13 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
     return model
 
 
-def attention(choice: str) -> str:
-    """The attention to load with; `auto` is flash_attention_2 where it is installed and there is a GPU, else sdpa."""
-    has_flash = importlib.util.find_spec("flash_attn") is not None
-    if choice == "auto":
-        return "flash_attention_2" if has_flash and torch.cuda.is_available() else "sdpa"
-    if choice == "flash_attention_2" and not has_flash:
-        raise ConfigError(
-            "model.attn_implementation: flash_attention_2 is not installed; use sdpa, or: uv add "
-            "'rankllm-train[flash-attn]'"
-        )
-    return choice
+def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = False) -> Any:
+    """The model with LoRA adapters, the score layer trained in full.
 
-
-def add_lora(model: Any, section: LoraSection, *, kind: str) -> Any:
-    """The model with LoRA adapters, the score layer trained in full. Raises ConfigError where no layer has a name."""
+    Adapters are float32, like everything that is trained; under DeepSpeed they keep the model's precision, since it
+    flattens all trainable weights into one buffer (ZeRO-3 asserts that they share a dtype) and updates a float32 copy.
+    Raises ConfigError where no layer has a name.
+    """
     from peft import LoraConfig, TaskType, get_peft_model
 
     targets = section.target_modules
@@ -124,7 +115,7 @@ def add_lora(model: Any, section: LoraSection, *, kind: str) -> Any:
     )
     try:
         with quiet():
-            adapted = get_peft_model(model, config)
+            adapted = get_peft_model(model, config, autocast_adapter_dtype=not deepspeed)
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0][:200]}") from None
     if section.start_from:

@@ -20,7 +20,7 @@ from rankllm_infer.wording import N_EXAMPLES, count, examples
 
 PreparedFormat = Literal["rerank-input", "requests"]
 
-_FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz")
+_FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz", ".bz2", ".zst", ".zip")
 _PROGRESS_STEP = 10_000
 
 

@@ -5,24 +5,33 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from rankllm_core.errors import ConfigError
-from rankllm_core.files import open_text
+from rankllm_core.errors import ConfigError, DataError
+from rankllm_core.reading import read_text
+from rankllm_core.yaml_text import YamlError, plain_yaml
 
 
 def load_yaml(path: str | Path) -> dict[str, object]:
     """Read a YAML file that holds one mapping. Raises ConfigError naming the file and, where known, the line."""
     try:
-        with open_text(path) as stream:
-            return mapping(yaml.safe_load(stream), where=str(path))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text") from None
+        text = read_text(path)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    return mapping(parse_yaml(text, where=str(path)), where=str(path))
+
+
+def parse_yaml(text: str, *, where: str, is_one_line: bool = False) -> Any:
+    """The value of a YAML text: plain data, no tags that make objects, no dates, keys that are strings and occur once.
+
+    where: the file, or the option of a text `is_one_line`, whose line is not named. Limits: see rankllm_core.yaml_text.
+    Raises ConfigError in one line.
+    """
+    try:
+        return plain_yaml(text)
+    except YamlError as error:
+        place = where if is_one_line or error.line is None else f"{where}:{error.line}"
+        raise ConfigError(f"{place}: {error}") from None
 
 
 def mapping(value: object, *, where: str) -> dict[str, object]:

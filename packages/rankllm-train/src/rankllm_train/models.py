@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_train.adapters import ADAPTER_NAME, start_from_adapter
 from rankllm_train.attention import loading_attention, use_attention
+from rankllm_train.lora_targets import ALL_LINEAR, check_targets
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.recipe_sections import LoraSection, ModelSection
 
@@ -103,13 +104,14 @@ def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = F
     from peft import LoraConfig, TaskType, get_peft_model
 
     targets = section.target_modules
+    check_targets(model, targets)
     is_classifier = kind != "causal"
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS if is_classifier else TaskType.CAUSAL_LM,
         r=section.r,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
-        target_modules="all-linear" if targets == ("all-linear",) else list(targets),
+        target_modules=ALL_LINEAR if targets == (ALL_LINEAR,) else list(targets),
         modules_to_save=["score"] if is_classifier else None,
         bias="none",
     )

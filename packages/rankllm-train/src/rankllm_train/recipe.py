@@ -211,7 +211,8 @@ def _value(value: object, kind: str, *, where: str) -> object:
         return _number(value, where=where)
     if kind == "tuple[str, ...]":
         items = value.split(",") if isinstance(value, str) else typed(value, (list, tuple), where=where)
-        return tuple(str(typed(item, str, where=where)).strip() for item in items if item)  # type: ignore[attr-defined]
+        names = tuple(str(typed(item, str, where=where)).strip() for item in items)  # type: ignore[attr-defined]
+        return () if names == ("",) else names  # `--report-to ""` is none; `a,,b` is for its section to refuse
     if kind == "str" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # YAML reads `every: 500` as a number
     return typed(value, {"str": str, "int": int, "bool": bool}[kind], where=where)

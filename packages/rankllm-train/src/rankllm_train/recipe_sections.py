@@ -171,6 +171,11 @@ class LoraSection:
             raise ConfigError(f"lora.dropout: expected a number from 0 to below 1, found {self.dropout}")
         if not self.target_modules:
             raise ConfigError("lora.target_modules: expected at least one layer name, found none")
+        for number, name in enumerate(self.target_modules):
+            if not name or len(name.split()) != 1:
+                raise ConfigError(f"lora.target_modules: expected names of layers, found {name!r}")
+            if name in self.target_modules[:number]:
+                raise ConfigError(f"lora.target_modules: {name!r} is given twice")
         if self.start_from and not self.enabled:
             raise ConfigError("lora.start_from: has no effect without lora.enabled (--lora)")
 

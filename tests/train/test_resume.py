@@ -258,7 +258,7 @@ def test_an_edited_template_file_is_refused(recipe, tmp_path):
     edited = text.replace("document: ", "passage: ")
     assert edited != text
     template.write_text(edited, encoding="utf-8")
-    with pytest.raises(RankLLMError, match="the card's template is not the checkpoint's .*Restore the prompt template"):
+    with pytest.raises(RankLLMError, match=r"the card's template is not the checkpoint's .*Restore the prompt"):
         train(begun.changed({"schedule.max_steps": 2}), resume_from="latest")
     moved = tmp_path / "moved.yaml"
     moved.write_text(text, encoding="utf-8")

@@ -214,7 +214,7 @@ def test_the_last_step_is_measured_wherever_it_falls(recipe, tmp_path):
 
 @pytest.mark.parametrize("objective", ["generation", "combined"])
 def test_listwise_adapters_are_kept_with_their_card(tiny, tmp_path, objective):
-    """Measured and saved at the ends of epochs: the weights of the best model and its checkpoint are one on the disk."""
+    """Measured and saved at the ends of epochs: the best model's weights and its checkpoint's are one on the disk."""
     path = write_records(tmp_path / "d.jsonl", [listwise_record(i) for i in range(2)])
     changes = {
         "model.name_or_path": tiny,

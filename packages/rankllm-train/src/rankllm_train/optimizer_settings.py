@@ -28,7 +28,8 @@ def use_settings(
     schedule = getattr(scheduler, "scheduler", scheduler)  # accelerate and DeepSpeed wrap it
     rates = [learning_rate * factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
     for group, own, rate in zip(optimizer.param_groups, settings, rates, strict=True):
-        group.update(own)
+        # What is equal stays the object it was: pickled, the state of an unchanged run is then equal in its bytes, too.
+        group.update({key: value for key, value in own.items() if group.get(key) != value})
         group["initial_lr"], group["lr"] = learning_rate, rate
     schedule.base_lrs = [learning_rate] * len(rates)
     schedule._last_lr = rates

@@ -155,10 +155,9 @@ def check_card(card: Card, *, resumed: Path) -> None:
     before = load_card(resumed)
     if before is None:
         return
-    old, new = before.to_dict(), card.to_dict()
+    old, new = _without_names(before), _without_names(card)
     for key in (*old, *(key for key in new if key not in old)):
-        # The path of an adapter's base; its content has been compared.
-        if key != "base_model" and old.get(key) != new.get(key):
+        if old.get(key) != new.get(key):
             raise ConfigError(
                 f"--resume-from-checkpoint {resumed.name}: the card's {key} is not the checkpoint's "
                 f"({str(old.get(key))[:80]} there, {str(new.get(key))[:80]} now): {_PROMPT}. Restore the prompt "
@@ -182,6 +181,15 @@ def check_batch(record: RunRecord, recipe: Recipe, *, resumed: Path, processes: 
         f"--resume-from-checkpoint {resumed.name}: its steps have {record.records_per_step} records, here "
         f"{processes} processes x {recipe.batch.per_device} x {recipe.batch.accumulation} = {each * processes}; {hint}"
     )
+
+
+def _without_names(card: Card) -> dict[str, object]:
+    """A card without the name of its template, whose words it holds, and of its base, whose content is compared."""
+    values = card.to_dict()
+    template = values.pop("template")
+    values.pop("base_model", None)
+    inner = template if isinstance(template, dict) else {}
+    return values | {"template": {key: value for key, value in inner.items() if key != "name"}}
 
 
 def _named(recipe: Recipe, key: str) -> str:

@@ -11,6 +11,7 @@ from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.template import PointwiseTemplate, load_template
 from rankllm_train.agreement import first_decides
+from rankllm_train.bad_records import BadRecords
 from rankllm_train.best import Best, settle_best
 from rankllm_train.checkpoints import remove, sweep
 from rankllm_train.metrics_log import start_metrics
@@ -205,11 +206,12 @@ def prepare_dev(recipe: Recipe, tokenizer: Any, data: TrainingData, *, track: Tr
 def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
     from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise
     from rankllm_train.objectives import ListwiseObjective
-    from rankllm_train.prompt_match import matching_template
+    from rankllm_train.prompt_match import mismatch_notes, template_for
 
     section, name = recipe.objective, recipe.objective_name
-    records = _records(recipe)
-    template, notes = matching_template(records, given=recipe.prompt.template)
+    bad = BadRecords(recipe.data.bad_records, source=recipe.data.train)
+    records = _records(recipe, bad)
+    template = template_for(records, given=recipe.prompt.template)
     encoder = ListwiseEncoder(tokenizer, objective=name, bos=recipe.prompt.bos, layout=template.chat_layout)
     dataset = encode_listwise(
         track(records),
@@ -217,8 +219,9 @@ def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
         objective=name,
         context_tokens=recipe.prompt.context_tokens,
         overlong=recipe.data.overlong,
-        bad_records=recipe.data.bad_records,
+        bad_records=bad,
     )
+    notes = mismatch_notes(dataset.first_records, template)
     cut = (f"cut the passages of {dataset.n_truncated} records to fit the context",) if dataset.n_truncated else ()
     card = ListwiseCard(
         template=template,
@@ -238,26 +241,24 @@ def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
             name=name, ranking_loss=section.ranking_loss, weighted=section.weighted, weight=section.weight
         ),
         card=card,
-        notes=(*notes, *cut, *_skipped_note(dataset.skipped)),
+        notes=(*notes, *cut, *bad.notes(n_kept=len(dataset))),
     )
 
 
-def _records(recipe: Recipe) -> list[ListwiseRecord]:
+def _records(recipe: Recipe, bad: BadRecords) -> list[ListwiseRecord]:
     """The listwise records that the recipe wants, in the identifiers that it wants."""
     from rankllm_train.rankings import with_identifiers
     from rankllm_train.sources import listwise_source
 
-    records: Iterable[ListwiseRecord] = listwise_source(recipe.data.train, limit=recipe.data.max_records)
+    records: Iterable[ListwiseRecord] = listwise_source(recipe.data.train, limit=recipe.data.max_records, bad=bad)
     if recipe.data.identifiers == "keep":
         return list(records)
     kept = []
     for record in records:
         try:
             kept.append(with_identifiers(record, recipe.data.identifiers))  # type: ignore[arg-type]
-        except DataError:
-            if recipe.data.bad_records == "error":
-                raise
-            kept.append(record)  # the encoder finds it bad as well, and counts it
+        except DataError as problem:
+            bad.refuse(problem)
     return kept
 
 
@@ -290,10 +291,9 @@ def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
         negative_no_shuffle=recipe.data.negative_no_shuffle,
         needs_teacher=name != "cross-entropy",
     )
-    records = pointwise_source(
-        recipe.data.train, limit=recipe.data.max_records, skip_bad=recipe.data.bad_records == "skip"
-    )
-    dataset = pointwise_dataset(records, encoder, rule, bad_records=recipe.data.bad_records)
+    bad = BadRecords(recipe.data.bad_records, source=recipe.data.train)
+    records = pointwise_source(recipe.data.train, limit=recipe.data.max_records, bad=bad)
+    dataset = pointwise_dataset(records, encoder, rule, bad_records=bad)
     answers: Sequence[int] = ()
     if prompt.head == "yes-no":
         answers = single_ids(
@@ -311,7 +311,7 @@ def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
             label_weight=section.label_weight,
         ),
         card=card,
-        notes=(*((short,) if dataset.n_short else ()), *_skipped_note(dataset.skipped)),
+        notes=(*((short,) if dataset.n_short else ()), *bad.notes(n_kept=len(dataset))),
     )
 
 
@@ -324,7 +324,3 @@ def _base_model(recipe: Recipe) -> str | None:
     from rankllm_train.models import resolved_name
 
     return resolved_name(recipe.model.name_or_path) if recipe.lora.enabled else None
-
-
-def _skipped_note(skipped: Sequence[str]) -> tuple[str, ...]:
-    return (f"left out {len(skipped)} records, the first: {skipped[0]}",) if skipped else ()

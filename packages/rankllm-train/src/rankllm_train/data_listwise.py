@@ -17,16 +17,20 @@ import torch
 from torch import Tensor
 
 from rankllm_core.chat import ChatEncoder
-from rankllm_core.errors import ConfigError, ContractError, DataError, RankLLMError
+from rankllm_core.errors import ConfigError, ContractError, DataError
 from rankllm_core.identifiers import IdentifierKind, identifiers
 from rankllm_core.lookalikes import Names, defuse
 from rankllm_core.template import Message, Span
 from rankllm_core.tokens import single_ids
+from rankllm_train.bad_records import BadRecords
 from rankllm_train.losses import IGNORED_LABEL
-from rankllm_train.rankings import identifier_kind, target_ranks
+from rankllm_train.rankings import identifier_kind
+from rankllm_train.record_checks import checked_ranks
 from rankllm_train.records import ListwiseRecord
 from rankllm_train.shortening import fit, passage_spans
 
+N_FIRST = 20
+"""How many records a data set keeps for those who look at what is trained on."""
 OPENING = "["
 """What the answer begins with; FIRST reads the logits at its position."""
 
@@ -62,6 +66,8 @@ class ListwiseDataset:
     """One line for each record that was left out, saying why."""
     n_truncated: int = 0
     """Records whose passages were cut to fit the context."""
+    first_records: tuple[ListwiseRecord, ...] = ()
+    """The first few that are trained on, as they were read."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -96,8 +102,12 @@ class ListwiseEncoder:
             raise ContractError("the tokenizer has no EOS token, which ends every answer; use a chat model")
 
     def encode(self, record: ListwiseRecord) -> ListwiseExample:
-        """One record. Raises DataError naming it where its answer cannot be told from its prompt in the ids."""
-        ranks = target_ranks(record)
+        """One record.
+
+        Raises DataError naming it where it cannot be learnt from (`checked_ranks`), and where its answer cannot be told
+        from its prompt in the ids.
+        """
+        ranks = checked_ranks(record, objective=self._objective)
         answer = OPENING if self._objective == "ranking" else record.target
         try:
             whole, n_prompt = self.chat.encode_answered(prompt_messages(record), answer=answer)
@@ -167,8 +177,12 @@ _QUERY = re.compile(r"search query: (?P<sentence>.*)\.$|^Query: (?P<line>.*)$", 
 class _Collected:
     examples: list[ListwiseExample] = field(default_factory=list)
     kinds: dict[IdentifierKind, str] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
+    first: list[ListwiseRecord] = field(default_factory=list)
     n_truncated: int = 0
+
+    def add(self, record: ListwiseRecord, example: ListwiseExample) -> None:
+        self.kinds.setdefault(identifier_kind(record.prompt), example.name)
+        self.examples.append(example)
 
 
 def encode_listwise(
@@ -178,57 +192,65 @@ def encode_listwise(
     objective: str,
     context_tokens: int,
     overlong: str = "error",
-    bad_records: str = "error",
+    bad_records: BadRecords | str = "error",
 ) -> ListwiseDataset:
     """All records as ids, checked.
 
     context_tokens: the most that prompt and answer may take. overlong: `error`, `skip` or `truncate` (its passages).
-    bad_records: `error` or `skip`.
+    bad_records: `error`, `skip`, or where those that were left out before are counted.
     Raises DataError naming a record that cannot be learnt from, ConfigError where the records name their passages in
     two ways, RankLLMError where none is left, ContractError where an identifier is more than one token.
     """
+    bad = bad_records if isinstance(bad_records, BadRecords) else BadRecords(bad_records)
     found = _Collected()
     for record in records:
         try:
             example = encoder.encode(record)
-        except DataError as error:
-            if bad_records == "error":
-                raise
-            found.skipped.append(str(error))
+        except DataError as problem:
+            bad.refuse(problem)
             continue
+        kept = record
         if len(example) > context_tokens:
-            fitting = _fitting(record, example, encoder, limit=context_tokens, overlong=overlong)
+            fitting = _fitting(record, example, encoder, limit=context_tokens, overlong=overlong, bad=bad)
             if fitting is None:
-                found.skipped.append(f"{example.name}: {len(example)} tokens, the context is {context_tokens}")
                 continue
-            record, example = fitting
+            kept, example = fitting
             found.n_truncated += 1
         if not found.examples:
-            encoder.check_inference(record, example)
-        found.kinds.setdefault(identifier_kind(record.prompt), example.name)
-        found.examples.append(example)
-    return _dataset(found, encoder, objective)
+            encoder.check_inference(kept, example)
+        if len(found.first) < N_FIRST:
+            found.first.append(record)
+        found.add(kept, example)
+    return _dataset(found, encoder, objective, bad=bad)
 
 
 def _fitting(
-    record: ListwiseRecord, example: ListwiseExample, encoder: ListwiseEncoder, *, limit: int, overlong: str
+    record: ListwiseRecord,
+    example: ListwiseExample,
+    encoder: ListwiseEncoder,
+    *,
+    limit: int,
+    overlong: str,
+    bad: BadRecords,
 ) -> tuple[ListwiseRecord, ListwiseExample] | None:
-    """An over-long record with shorter passages, or None to leave it out. Raises DataError where that is asked for."""
+    """An over-long record with shorter passages; None where it is left out, as `bad` is told. Raises DataError."""
     message = f"{len(example)} tokens, more than the context of {limit}"
     if overlong == "error":
         raise record.error(f"{message}; use a larger --context-size, --overlong truncate or --overlong skip")
     if overlong == "skip":
+        bad.leave_out(record.error(message))
         return None
     shorter = fit(record, lambda tried: len(encoder.encode(tried)), limit=limit)
     if shorter is None:
-        raise record.error(f"{message}, even with one word a passage; use a larger --context-size or --overlong skip")
+        hint = "use a larger --context-size or --overlong skip"
+        bad.refuse(record.error(f"{message}, even with one word a passage; {hint}"))
+        return None
     return shorter, encoder.encode(shorter)
 
 
-def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str) -> ListwiseDataset:
+def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str, *, bad: BadRecords) -> ListwiseDataset:
     if not found.examples:
-        reason = f"; the first of {len(found.skipped)} left out: {found.skipped[0]}" if found.skipped else ""
-        raise RankLLMError(f"no record to train on{reason}")
+        raise bad.nothing_left()
     if len(found.kinds) > 1:
         (_, numeric), (_, alpha) = sorted(found.kinds.items(), reverse=True)
         raise ConfigError(
@@ -240,8 +262,9 @@ def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str) -> Lis
         examples=tuple(found.examples),
         identifiers=kind,
         identifier_ids=_identifier_ids(found.examples, encoder, labels=identifiers(kind, longest), objective=objective),
-        skipped=tuple(found.skipped),
+        skipped=bad.reasons,
         n_truncated=found.n_truncated,
+        first_records=tuple(found.first),
     )
 
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.errors import DataError
 from rankllm_core.pairs import PairEncoder
+from rankllm_train.bad_records import BadRecords
 from rankllm_train.data_listwise import padded
+from rankllm_train.record_checks import check_group
 from rankllm_train.records import PointwiseRecord
 from rankllm_train.sampling import sample_group
 
@@ -85,37 +87,30 @@ class PointwiseDataset:
 
 
 def pointwise_dataset(
-    records: Iterable[PointwiseRecord], encoder: PairEncoder, rule: GroupRule, *, bad_records: str = "error"
+    records: Iterable[PointwiseRecord],
+    encoder: PairEncoder,
+    rule: GroupRule,
+    *,
+    bad_records: BadRecords | str = "error",
 ) -> PointwiseDataset:
-    """All records, checked to make a group.
+    """All records, checked to make a group (`check_group`).
 
-    bad_records: `error`, or `skip` and count. Raises DataError naming a record without negatives, or without teacher
-    scores where they are needed; RankLLMError where no record is left.
+    bad_records: `error`, `skip`, or where those that were left out before are counted. Raises DataError naming a record
+    that makes no group; RankLLMError where no record is left.
     """
+    bad = bad_records if isinstance(bad_records, BadRecords) else BadRecords(bad_records)
     kept: list[PointwiseRecord] = []
-    skipped: list[str] = []
     for record in records:
-        problem = _problem(record, rule)
-        if problem is None:
-            kept.append(record)
-        elif bad_records == "error":
-            raise problem
+        try:
+            check_group(record, needs_teacher=rule.needs_teacher)
+        except DataError as problem:
+            bad.refuse(problem)
         else:
-            skipped.append(str(problem))
+            kept.append(record)
     if not kept:
-        raise RankLLMError("no record to train on" + (f"; the first left out: {skipped[0]}" if skipped else ""))
+        raise bad.nothing_left()
     n_short = sum(len(record.negatives) < rule.group_size - 1 for record in kept)
-    return PointwiseDataset(records=tuple(kept), encoder=encoder, rule=rule, skipped=tuple(skipped), n_short=n_short)
-
-
-def _problem(record: PointwiseRecord, rule: GroupRule) -> DataError | None:
-    if not record.positives:
-        return record.error("no positive passage, expected at least one")
-    if not record.negatives:
-        return record.error(f"no negative passage, expected some for groups of {rule.group_size}")
-    if rule.needs_teacher and not record.has_teacher:
-        return record.error("no teacher scores, which the objectives kl and margin need; use cross-entropy")
-    return None
+    return PointwiseDataset(records=tuple(kept), encoder=encoder, rule=rule, skipped=bad.reasons, n_short=n_short)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

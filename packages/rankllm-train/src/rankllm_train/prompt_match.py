@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.template import ListwiseTemplate, load_template
 from rankllm_train.rankings import identifier_kind
+from rankllm_train.record_checks import checked_ranks
 from rankllm_train.records import ListwiseRecord
 
-_LOOKED_AT = 20
 _VALUES = {
     **dict.fromkeys(("query", "candidate", "score"), ".*?"),
     "num": r"\d+",
@@ -26,28 +26,44 @@ def matching_template(records: Sequence[ListwiseRecord], *, given: str) -> tuple
 
     given: a template's name or file, or empty for the shipped one of the records' identifiers. Records whose prompts
     the template would not write are trained on as they are, with a note that names the first of them.
-    Raises ConfigError for a pointwise template and RankLLMError where no record tells its identifiers.
+    Raises ConfigError for a pointwise template.
+    """
+    template = template_for(records, given=given)
+    return template, mismatch_notes(records, template)
+
+
+def template_for(records: Sequence[ListwiseRecord], *, given: str) -> ListwiseTemplate:
+    """The template that is given, or the shipped one for the identifiers of the first record that can be learnt from.
+
+    Raises ConfigError for a pointwise template. Where no record can be learnt from, which encoding them says in full,
+    it is the one for numbers.
     """
     template = load_template(given or _DEFAULTS[_kind(records)])
     if not isinstance(template, ListwiseTemplate):
         raise ConfigError(f"prompt.template: {template.name} is a pointwise template; expected a listwise one")
-    for record in records[:_LOOKED_AT]:
+    return template
+
+
+def mismatch_notes(records: Sequence[ListwiseRecord], template: ListwiseTemplate) -> tuple[str, ...]:
+    """A warning that names the first record whose prompt the template would not write. records: that are trained on."""
+    for record in records:
         if difference := how_it_differs(record, template):
-            return template, (
+            return (
                 f"Warning: {record.path}:{record.line}: record {record.id!r}: {difference}. The card says template "
                 f"{template.name}, so inference will prompt differently from training; "
                 "give the template of the records with --prompt-template-path",
             )
-    return template, ()
+    return ()
 
 
 def _kind(records: Sequence[ListwiseRecord]) -> str:
     for record in records:
         try:
-            return identifier_kind(record.prompt)
-        except RankLLMError:
+            checked_ranks(record)
+        except DataError:
             continue
-    raise RankLLMError(f"no record to train on: none of {len(records)} has a prompt that names its passages [1] or [A]")
+        return identifier_kind(record.prompt)
+    return "numeric"
 
 
 def how_it_differs(record: ListwiseRecord, template: ListwiseTemplate) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from rankllm_core.errors import DataError, MissingPackageError, RankLLMError
 from rankllm_core.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
+from rankllm_train.bad_records import BadRecords
 from rankllm_train.hub_repository import HubRepository
 from rankllm_train.json_records import JsonRecord, read_json_records
 from rankllm_train.records import ListwiseRecord, PointwiseRecord, parse_listwise, parse_pointwise
@@ -18,26 +19,35 @@ Record = TypeVar("Record", ListwiseRecord, PointwiseRecord)
 _Row = tuple[int, Mapping[str, object] | DataError]
 
 
-def listwise_source(name_or_path: str, *, limit: int = 0, skip_bad: bool = False) -> Iterator[ListwiseRecord]:
-    """The listwise records of a file or a data set; the first `limit`, or all where it is 0."""
-    return _records(name_or_path, parse_listwise, limit=limit, skip_bad=skip_bad)
+def listwise_source(name_or_path: str, *, limit: int = 0, bad: BadRecords | None = None) -> Iterator[ListwiseRecord]:
+    """The listwise records of a file or a data set; the first `limit`, or all where it is 0.
+
+    bad: what happens to those that cannot be parsed; None: they are errors.
+    """
+    return _records(name_or_path, parse_listwise, limit=limit, bad=bad or BadRecords())
 
 
-def pointwise_source(name_or_path: str, *, limit: int = 0, skip_bad: bool = False) -> Iterator[PointwiseRecord]:
-    """The pointwise records of a file or a data set; the first `limit`, or all where it is 0."""
-    return _records(name_or_path, parse_pointwise, limit=limit, skip_bad=skip_bad)
+def pointwise_source(name_or_path: str, *, limit: int = 0, bad: BadRecords | None = None) -> Iterator[PointwiseRecord]:
+    """The same for pointwise records."""
+    return _records(name_or_path, parse_pointwise, limit=limit, bad=bad or BadRecords())
 
 
-def _records(name: str, parse: Callable[..., Record], *, limit: int, skip_bad: bool) -> Iterator[Record]:
-    rows = islice(_rows(name), limit or None)
-    for line, value in rows:
+def source_rows(name_or_path: str) -> Iterator[tuple[int, Mapping[str, object] | DataError]]:
+    """(line or row, object) of everything in a file or a data set; a DataError in place of what is no object."""
+    return _rows(name_or_path)
+
+
+def _records(name: str, parse: Callable[..., Record], *, limit: int, bad: BadRecords) -> Iterator[Record]:
+    for line, value in islice(_rows(name), limit or None):
+        bad.n_read += 1
         try:
             if isinstance(value, DataError):
                 raise value
-            yield parse(value, path=name, line=line)
-        except DataError:
-            if not skip_bad:
-                raise
+            record = parse(value, path=name, line=line)
+        except DataError as problem:
+            bad.refuse(problem)
+            continue
+        yield record
 
 
 def _rows(name: str) -> Iterator[_Row]:

@@ -1,0 +1,76 @@
+"""Why a record teaches nothing, or the opposite of what it says. Training and `check-data` ask the same questions."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from rankllm_train.preparation.sameness import exact_form
+from rankllm_train.rankings import target_ranks
+from rankllm_train.records import ListwiseRecord, PointwiseRecord, TrainingPassage
+
+
+def checked_ranks(record: ListwiseRecord, *, objective: str = "generation") -> tuple[int, ...]:
+    """The 1-based target rank of each passage of a record that can be learnt from, in prompt order.
+
+    objective: generation, ranking or combined. Raises DataError naming file, line and record where the target does not
+    rank the prompt's passages (`target_ranks`), where docids are not as many as they, and where there is one passage
+    and the objective compares passages.
+    """
+    ranks = target_ranks(record)
+    if record.docids and len(record.docids) != len(ranks):
+        raise record.error(f"docids: {len(record.docids)} for {len(ranks)} passages")
+    if len(ranks) == 1 and objective != "generation":
+        raise record.error(f"a list of one passage has no order, which --objective {objective} learns; leave it out")
+    return ranks
+
+
+def check_group(record: PointwiseRecord, *, needs_teacher: bool = False) -> None:
+    """Raise DataError naming file, line and query where no group of the record teaches what it says.
+
+    needs_teacher: whether every passage must have a teacher score. A record needs a positive and a negative, of which
+    no text and no docid is on both sides: it would be pushed up and down at once.
+    """
+    if not record.positives:
+        raise record.error("no positive passage, expected at least one")
+    if not record.negatives:
+        raise record.error("no negative passage, expected at least one")
+    if needs_teacher and not record.has_teacher:
+        raise record.error("no teacher scores, which the objectives kl and margin need; use cross-entropy")
+    positives = {passage.docid for passage in record.positives}
+    both = next((passage.docid for passage in record.negatives if passage.docid in positives), None)
+    if both is not None:
+        raise record.error(f"docid {both!r} is a positive and a negative passage; remove one of them")
+    _check_texts(record)
+
+
+def _check_texts(record: PointwiseRecord) -> None:
+    copies = [(p, n) for p in record.positives for n in record.negatives if _is_same(p, n)]
+    if not copies:
+        return
+    if len(copies) == len(record.positives) * len(record.negatives):
+        n_passages = len(record.positives) + len(record.negatives)
+        raise record.error(f"all {n_passages} passages have the same text, so there is nothing to tell apart")
+    positive, negative = copies[0]
+    raise record.error(
+        f"the negative passage {negative.docid!r} has the text of the positive {positive.docid!r}; remove one of them"
+    )
+
+
+def _is_same(one: TrainingPassage, other: TrainingPassage) -> bool:
+    if one.text == other.text and one.title == other.title:
+        return True
+    # Comparing whole texts takes long, and nearly all differ in their first word.
+    if _first_word(one.text) != _first_word(other.text):
+        return False
+    return exact_form(one.text) == exact_form(other.text) and exact_form(one.title) == exact_form(other.title)
+
+
+def _first_word(text: str) -> str:
+    # Of a script without blanks the first letters: what is composed or folded there is shorter than the cut is far.
+    words = text[:40].split(None, 1)
+    return _folded(words[0]) if words else ""
+
+
+@lru_cache(maxsize=1 << 16)
+def _folded(word: str) -> str:
+    return exact_form(word)[:8].rstrip(".,;:?!\u3002")

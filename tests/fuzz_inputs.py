@@ -116,7 +116,7 @@ def hostile_yaml(seed: int) -> str:
         lambda: f"{key}: " + "x" * rng.choice((10, 300_000)) + "\n",
         lambda: f"? [{key}]\n: 1\n",
         lambda: f"{key}: 1\n{key}: 2\n",
-        lambda: rng.choice(("", "- a\n", "a\n", "1: 2\n", "null: 1\n", "---\na: 1\n---\nb: 2\n", "%YAML 9.9\n---\na: 1")),
+        lambda: rng.choice(("", "- a\n", "1: 2\n", "null: 1\n", "---\na: 1\n---\nb: 2\n", "%YAML 9.9\n---\na: 1")),
         lambda: f"{key}: {_json_value(rng, depth=4, is_object=False)}\n",
     )  # fmt: skip
     return rng.choice(makers)()

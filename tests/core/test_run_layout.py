@@ -91,5 +91,5 @@ def test_one_format_for_several_runs_leaves_six_columns_alone(tmp_path):
 def test_a_top1000_file_is_named_for_what_it_is(tmp_path):
     """MS MARCO's qid, pid, query, passage is no run."""
     path = write(tmp_path / "top1000.dev", "188714\t1000052\tfoods and supplements\tWatch portion sizes.\n")
-    with pytest.raises(DataError, match=r"top1000.dev:1: expected .*; this looks like MS MARCO's top1000 file"):
+    with pytest.raises(DataError, match=r"top1000.dev:1: expected .* \(looks like a top1000 file of MS MARCO"):
         read_run(path)

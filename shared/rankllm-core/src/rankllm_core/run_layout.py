@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, get_args
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.files import read_lines, refuse_pipe
 from rankllm_core.json_fields import check_id, located, shown
+from rankllm_core.mistaken_files import mistaken_for_run
 
 RunFormat = Literal["auto", "trec", "tsv", "msmarco"]
 
@@ -194,8 +195,5 @@ def _is_number(text: str) -> bool:
 
 def _wrong_width(widths: Sequence[int], found: int, line: str) -> str:
     expected = " or ".join(f"{width} ({_LAYOUTS[width]})" for width in widths)
-    hint = ""
-    fields = line.split("\t")
-    if len(fields) == 4 and " " in fields[3].strip() and " " not in "".join(fields[:2]):
-        hint = "; this looks like MS MARCO's top1000 file (qid, pid, query, passage), which holds texts and no order"
-    return f"expected {expected} columns, found {found}: {shown(line)}{hint}"
+    hint = mistaken_for_run(line)
+    return f"expected {expected} columns, found {found}: {shown(line)}{f' ({hint})' if hint else ''}"

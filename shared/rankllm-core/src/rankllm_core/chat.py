@@ -87,8 +87,11 @@ class ChatEncoder:
             for m in messages
         ]
         names = next((span.names for message in messages for span in message.spans if span.names), None)
+        written = self._write(messages)
+        text = self._repair(written)
+        if text == written:
+            names = None  # repairing has made nothing of the pieces, and each was defused before
         meant = self._meant(messages, names)
-        text = self._repair(self._write(messages))
         if self._marks(text, names) == meant:
             return text
         masked = [_map_untrusted(m, lambda span: self.safe.mask_control(self._repair(span.text))) for m in messages]
@@ -102,7 +105,7 @@ class ChatEncoder:
         return self._filled(messages, lambda span: self.safe.mask_control(_break_markup(self._made_safe(span))))
 
     def _meant(self, messages: Sequence[Message], names: Names | None) -> tuple[list[str], list[str]]:
-        """The control tokens and the identifiers of the prompt without its untrusted text."""
+        """The control tokens of the prompt without its untrusted text, and its identifiers where `names` is given."""
         harmless = self._repair(self._write([_map_untrusted(m, lambda _: "x") for m in messages]))
         controls, found = self._marks(harmless, names)
         if names and any(span.untrusted and not span.names for message in messages for span in message.spans):
@@ -112,7 +115,7 @@ class ChatEncoder:
         return controls, found
 
     def _marks(self, text: str, names: Names | None) -> tuple[list[str], list[str]]:
-        """The control tokens and the identifiers that a prompt's text holds, in order."""
+        """The control tokens that a prompt's text holds, in order, and its identifiers where `names` is given."""
         plain = text.replace(MASK, "") if names and MASK in text else text
         return self.safe.control_in(text), identifiers_in(plain, names) if names else []
 

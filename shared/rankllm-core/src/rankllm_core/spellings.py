@@ -11,7 +11,7 @@ INVISIBLE = (
 )
 INVISIBLE_BEYOND = "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f\U000e0100-\U000e01ef"
 """Characters without a shape of their own, as the inside of a regular expression's `[...]`: control and format
-characters, variation selectors, fillers. Those beyond the basic plane are apart, since a set that holds both is slow to search."""
+characters, variation selectors, fillers. Those beyond the basic plane are apart: a set of both is slow to search."""
 
 COMBINING = (
     "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"

@@ -271,6 +271,7 @@ def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
         answers = single_ids(
             SafeTokenizer(tokenizer), (template.positive, template.negative), after=template.answer_prefix[-1:]
         )
+    alike = f"{len(dataset.alike)} records have passages that their prompts do not tell apart"
     short = f"{dataset.n_short} records have fewer than {rule.group_size - 1} negatives: drawn with replacement"
     return TrainingData(
         dataset=dataset,
@@ -283,7 +284,11 @@ def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
             label_weight=section.label_weight,
         ),
         card=card,
-        notes=(*((short,) if dataset.n_short else ()), *_skipped_note(dataset.skipped)),
+        notes=(
+            *((short,) if dataset.n_short else ()),
+            *((f"{alike}, the first: {dataset.alike[0]}",) if dataset.alike else ()),
+            *_skipped_note(dataset.skipped),
+        ),
     )
 
 

@@ -192,6 +192,8 @@ def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
         bad_records=recipe.data.bad_records,
     )
     cut = (f"cut the passages of {dataset.n_truncated} records to fit the context",) if dataset.n_truncated else ()
+    if dataset.n_alike:
+        cut += (f"in {dataset.n_alike} of them different passages are now shown alike; use a larger --context-size",)
     card = ListwiseCard(
         template=template,
         base_model=_base_model(recipe),

@@ -13,7 +13,7 @@ from rankllm_core.card import PointwiseCard
 from rankllm_core.pairs import PairEncoder, PairLimits
 from rankllm_core.template import load_template
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.engines import Answer
+from rankllm_infer.engines import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.pointwise import MessagePairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
 from rankllm_infer.pool import FlowPool
@@ -94,8 +94,8 @@ def test_other_layouts_keep_their_passages(llama2_tokenizer, smollm2_tokenizer, 
 
 
 def test_a_passage_budget_of_its_prefix_alone_shows_nothing(llama2_tokenizer):
-    """`document:` takes two tokens, and RankLLaMA's first layout gives a passage three less than asked for."""
-    for p, status in ((4, "fallback"), (5, "fallback"), (6, "ok")):
+    """`document: ` takes three tokens, and RankLLaMA's first layout gives a passage three less than asked for."""
+    for p, status in ((4, "fallback"), (5, "fallback"), (6, "fallback"), (7, "ok")):
         writer, card = writer_of(llama2_tokenizer, "rankllama", p=p)
         assert score(writer, card, request_of("cats", CATS))[0].status == status, p
 
@@ -112,19 +112,19 @@ def test_a_chat_template_that_drops_the_users_text_is_reported(smollm2_tokenizer
     assert docids(result) == list(CATS)[:n]
 
 
-def test_a_chat_template_that_drops_some_texts_is_reported_for_those():
+class DroppingWriter:
+    """Leaves out what barks."""
+
+    def write(self, query, *, title, text):
+        """The pair in words."""
+        return Prompt(text=f"{query}|{'' if 'bark' in text else text}", read="head")
+
+
+def test_what_drops_some_texts_is_reported_for_those():
     """The others were scored on what they say: a repair, not a fallback."""
-    tokenizer, template = letter_tokenizer(), load_template("yes_no")
-    tokenizer.chat_template = (
-        "{% for m in messages %}{{ m.content.split('Document')[0] if 'bark' in m.content else m.content | "
-        "replace('Document>: \n', '') | replace('<Document>: ', '') }}{% endfor %}<a>"
-    )
-    card = PointwiseCard(template=template, head="yes-no")
-    writer = TokenPairWriter(PairEncoder(tokenizer, template, limits=PairLimits()), card)
-    dropped = writer.write("q", title="", text="dogs bark").text
-    assert "bark" not in dropped
-    result, _ = score(writer, card, request_of("q", CATS), lambda prompt: Answer(scores=(1.0, 2.0)))
-    assert (result.status, result.defects) == ("repaired", (NOTHING.format("dogs"),)), dropped
+    card = PointwiseCard(template=load_template("rankllama"))
+    result, _ = score(DroppingWriter(), card, request_of("q", CATS), lambda prompt: Answer(scores=(1.0,)))
+    assert (result.status, result.defects) == ("repaired", (NOTHING.format("dogs"),))
 
 
 def test_passages_that_differ_behind_the_cut_are_reported_and_copies_are_not(llama2_tokenizer):
@@ -169,8 +169,6 @@ class CountingWriter:
 
     def write(self, query, *, title, text):
         """The pair."""
-        from rankllm_infer.engines import Prompt
-
         self.n += 1
         return Prompt(text=f"{query}|{title}|{text}", read="head")
 

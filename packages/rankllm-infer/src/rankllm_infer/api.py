@@ -76,19 +76,25 @@ class Reranker:
         requests: Iterable[Request],
         *,
         on_finished: Callable[[Result], None] = lambda result: None,
+        on_answered: Callable[[str], None] = lambda qid: None,
         log: AnswerLog | None = None,
     ) -> Iterator[Result]:
         """The same one by one, in the order of the requests; memory does not grow with their number.
 
-        on_finished: is called with each result when it is there. That may be before its turn, so progress is best
-        counted here. log: a `Journal`, for a run that can be gone on with; what it has finished is not given again.
+        on_finished: is called with each result when it is there, which may be before its turn. on_answered: is called
+        with the qid at each answer to a prompt; progress is best counted here, against `n_prompts`. log: a `Journal`,
+        for a run that can be gone on with; what it has finished is not given again.
         A reranker runs one stream at a time, from its first result until it is exhausted or closed: a second one raises
         RankLLMError at once, in whatever thread, and the first goes on. So does an item that is no Request.
         """
         if self._is_closed:
             raise RankLLMError(_CLOSED)
         pool = FlowPool(self.engine, max_active=_ACTIVE[self.card.kind], log=log)
-        yield from pool.run(requests, self._flow, on_finished=on_finished)
+        yield from pool.run(requests, self._flow, on_finished=on_finished, on_answered=on_answered)
+
+    def n_prompts(self, n_candidates: int) -> int:
+        """Prompts that a query of so many candidates takes; a lower bound with the strategy `top-down`."""
+        return self.plan.n_prompts(n_candidates)
 
     def _flow(self, request: Request) -> Flow:
         plan = self.plan

@@ -89,6 +89,31 @@ class ListwisePlan:
             way_out = f"use --top-k-candidates {full}, or other windows"
         raise ConfigError(f"{found}, and --no-variable-passages asks for full windows; {way_out}")
 
+    def n_prompts(self, n_candidates: int) -> int:
+        """Prompts of a query of so many candidates; 0 where it cannot be asked.
+
+        Exact but for `top-down`, where it depends on the answers: there it is what a first stage that is never wrong
+        would lead to, which is the least.
+        """
+        n = n_candidates if self.top_k_candidates is None else min(n_candidates, self.top_k_candidates)
+        later = n if self.pass_depth is None else min(n, self.pass_depth)
+        try:
+            self.check_full_windows(n_candidates)
+            return self.permutations * (self._n_windows(n) + (self.num_passes - 1) * self._n_windows(later))
+        except ConfigError:
+            return 0
+
+    def _n_windows(self, n: int) -> int:
+        steps = self.choose_strategy()(n)
+        found, orders = 0, None
+        while True:
+            try:
+                windows = steps.send(orders)  # type: ignore[arg-type]  # a generator is begun by sending it None
+            except StopIteration:
+                return found
+            found += len(windows)
+            orders = tuple(window.shown for window in windows)
+
     def choose_strategy(self) -> Strategy:
         """The strategy for the card's windows. Raises ConfigError where the numbers do not go together."""
         card = self.card

@@ -32,6 +32,10 @@ class PointwisePlan:
         if self.top_k_candidates is not None and self.top_k_candidates < 1:
             raise ConfigError(f"top_k_candidates: expected at least 1, found {self.top_k_candidates}")
 
+    def n_prompts(self, n_candidates: int) -> int:
+        """Prompts of a query of so many candidates."""
+        return n_candidates if self.top_k_candidates is None else min(n_candidates, self.top_k_candidates)
+
 
 _UNTOLD = -20.0
 """Log-probability of an answer that a server did not report. Source: texttron/tevatron rerank_vllm (reference 1.6)."""

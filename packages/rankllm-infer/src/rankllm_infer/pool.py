@@ -81,6 +81,7 @@ class FlowPool:
         self._tickets: dict[int, tuple[_Running, int]] = {}
         self._recalled: list[tuple[int, Answer | EngineError]] = []
         self._on_finished: Callable[[Result], None] = lambda result: None
+        self._on_answered: Callable[[str], None] = lambda qid: None
         self._stopped = ""
         """Why the run must not go on."""
 
@@ -90,19 +91,21 @@ class FlowPool:
         start: Callable[[Request], Flow],
         *,
         on_finished: Callable[[Result], None] = lambda result: None,
+        on_answered: Callable[[str], None] = lambda qid: None,
     ) -> Iterator[Result]:
         """The result of each request that the log does not know, in the order of the requests.
 
         A request whose prompt the engine cannot answer, or that cannot be prompted, gives a result of status `failed`
         with its candidates as they came; the others go on.
         on_finished: is called with each result when it is there, which may be long before its turn.
+        on_answered: is called with the qid at each answer to one of the query's prompts.
         Raises RankLLMError where the engine is in the middle of another run, which goes on unharmed, and where an item
         of `requests` is no Request or has the qid of another one under way.
         """
         # One step, which no other thread can come between; a lock could be held while a forgotten run is collected.
         if _AT_WORK.setdefault(id(self._engine), self) is not self:
             raise RankLLMError(IN_USE)
-        self._on_finished = on_finished
+        self._on_finished, self._on_answered = on_finished, on_answered
         try:
             yield from self._run(requests, start)
         finally:
@@ -177,6 +180,7 @@ class FlowPool:
                 continue
             entry.answers[position] = answer
             entry.missing -= 1
+            self._on_answered(entry.request.query.qid)
             if entry.missing == 0:
                 self._advance(entry, tuple(a for a in entry.answers if a is not None))
 

@@ -242,6 +242,7 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
             f"--prompt-template-path {options.template}: is a {template.method} template, but the method is {card.kind}"
         )
     if isinstance(card, PointwiseCard):
+        _refuse_half_a_limit(template if isinstance(template, PointwiseTemplate) else card.template, options)
         values = {"template": template, "query_tokens": options.q_max_len, "passage_tokens": options.p_max_len}
         _refuse(options, _LISTWISE_ONLY, why=f"on a {card.kind} reranker")
     else:
@@ -268,6 +269,16 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
             values["identifier_prior"] = ()
     values["fuse_weight"] = options.fuse_weight
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _refuse_half_a_limit(template: PointwiseTemplate, options: RerankOptions) -> None:
+    """The layout `joined` cuts query and passage as one text, as the original does: one of two limits says nothing."""
+    given = [name for name in ("q_max_len", "p_max_len") if getattr(options, name) is not None]
+    if template.layout == "joined" and len(given) == 1:
+        raise ConfigError(
+            f"{option_of(given[0])} has no effect of its own: template {template.name} cuts query and passage "
+            "together, at the sum of --q-max-len and --p-max-len (the original's --rerank_max_len); give both"
+        )
 
 
 _PRIOR_IS_OF = ("template", "identifiers", "window_size")

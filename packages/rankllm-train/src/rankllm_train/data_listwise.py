@@ -28,6 +28,7 @@ from rankllm_train.rankings import identifier_kind
 from rankllm_train.record_checks import checked_ranks
 from rankllm_train.records import ListwiseRecord
 from rankllm_train.shortening import fit, passage_spans
+from rankllm_train.window_check import WindowWatch, n_alike
 
 N_FIRST = 20
 """How many records a data set keeps for those who look at what is trained on."""
@@ -68,6 +69,8 @@ class ListwiseDataset:
     """Records whose passages were cut to fit the context."""
     first_records: tuple[ListwiseRecord, ...] = ()
     """The first few that are trained on, as they were read."""
+    n_alike: int = 0
+    """Records cut to fit in which different passages are now shown alike."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -179,6 +182,7 @@ class _Collected:
     kinds: dict[IdentifierKind, str] = field(default_factory=dict)
     first: list[ListwiseRecord] = field(default_factory=list)
     n_truncated: int = 0
+    n_alike: int = 0
 
     def add(self, record: ListwiseRecord, example: ListwiseExample) -> None:
         self.kinds.setdefault(identifier_kind(record.prompt), example.name)
@@ -198,14 +202,16 @@ def encode_listwise(
 
     context_tokens: the most that prompt and answer may take. overlong: `error`, `skip` or `truncate` (its passages).
     bad_records: `error`, `skip`, or where those that were left out before are counted.
-    Raises DataError naming a record that cannot be learnt from, ConfigError where the records name their passages in
-    two ways, RankLLMError where none is left, ContractError where an identifier is more than one token.
+    Raises DataError naming a record that cannot be learnt from, or whose prompt shows no passage, ConfigError where the
+    records name their passages in two ways, RankLLMError where none is left, ContractError where an identifier is more
+    than one token.
     """
     bad = bad_records if isinstance(bad_records, BadRecords) else BadRecords(bad_records)
-    found = _Collected()
+    found, watch = _Collected(), WindowWatch(encoder.encode)
     for record in records:
         try:
             example = encoder.encode(record)
+            watch.check(record, example)
         except DataError as problem:
             bad.refuse(problem)
             continue
@@ -214,6 +220,7 @@ def encode_listwise(
             fitting = _fitting(record, example, encoder, limit=context_tokens, overlong=overlong, bad=bad)
             if fitting is None:
                 continue
+            found.n_alike += bool(n_alike(record, fitting[0]))
             kept, example = fitting
             found.n_truncated += 1
         if not found.examples:
@@ -265,6 +272,7 @@ def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str, *, bad
         skipped=bad.reasons,
         n_truncated=found.n_truncated,
         first_records=tuple(found.first),
+        n_alike=found.n_alike,
     )
 
 

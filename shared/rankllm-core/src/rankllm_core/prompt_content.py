@@ -21,9 +21,9 @@ Passage = tuple[str, str]
 WriteKey = Callable[[str, str], Hashable]
 """What stands for the prompt of a title and a text, with everything else as it is."""
 
-_PROBES = ("0", "a")
-"""Passages to compare with: a passage begins with the one or the other, or with neither."""
-_SLACK = 2
+_PROBES = {True: ("0", "1"), False: ("a", "b")}
+"""Passages to compare with: two digits, two letters. Tokenizers cut the blanks before a digit in another way."""
+_SLACK = 8
 """Tokens at the end of a cut prompt that may be blanks before the passage."""
 _CHARACTERS_A_TOKEN = 8
 """A passage cut at n tokens shows at least n / 8 characters: up to 4 bytes each, and blanks that a tokenizer adds."""
@@ -85,8 +85,9 @@ def nothing_check(write: WriteKey) -> Callable[[Hashable, Passage], bool]:
             return False
         # Cut between the prefix and the passage: what blanks make of a prompt's end differs from text to text.
         title, text = passage
-        begins = (title.strip() or text.strip())[:1]
-        other = _PROBES[begins == _PROBES[0]]
+        begins = (title.strip() or text.strip())[:1].lower()
+        first, second = _PROBES[begins.isdigit()]
+        other = second if begins == first else first
         return key == probe(other if title.strip() else "", other)
 
     return shows_nothing

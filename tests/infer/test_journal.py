@@ -164,6 +164,27 @@ def test_another_run_is_refused_with_the_difference_named(tmp_path, changes, mes
     assert path.read_bytes() == before
 
 
+def test_a_setting_that_was_removed_is_a_difference(tmp_path):
+    """A prompt without its system message is another prompt, although no setting of the new run says so."""
+    path = begin(tmp_path / "journal", result("q1"))
+    removed = {name: value for name, value in SETTINGS.items() if name != "--window-size"}
+    with Journal(path) as journal, pytest.raises(RankLLMError, match=r"--window-size was 20, is not set\. Go on"):
+        journal.check(removed)
+    with Journal(path) as journal:
+        journal.check(removed, unknown=["--window-size"])
+        journal.check(SETTINGS | {"a setting of no effect": None})
+
+
+def test_every_difference_is_named(tmp_path):
+    """The first ones with their values, the others by name."""
+    with Journal(tmp_path / "journal") as journal:
+        journal.begin({f"s{n}": n for n in range(6)})
+        with pytest.raises(RankLLMError) as refused:
+            journal.check({})
+    assert "s0 was 0, is not set; s1 was 1, is not set; s2 was 2, is not set; and 3 more. " in str(refused.value)
+    assert str(refused.value).endswith(" (also changed: s3, s4, s5)")
+
+
 def test_where_long_texts_differ_that_place_is_shown(tmp_path):
     """Two templates that begin with the same thousand letters."""
     with Journal(tmp_path / "journal") as journal:

@@ -126,9 +126,19 @@ def damages(foreign):
     return [named for named in locals().values() if callable(named) and named is not a_range]
 
 
+def refusal(run):
+    """The one line that a run is refused with; None where it is done."""
+    try:
+        code = run()
+    except RankLLMError as error:
+        return str(error)
+    assert code == 0
+    return None
+
+
 def test_no_damage_changes_a_result(tmp_path, monkeypatch, whole, stopped, foreign):
     """Seeded damages of every kind, to runs stopped early, late, and with a failed query."""
-    kinds, outcomes = damages(foreign), {"same": 0, "refused": 0}
+    kinds, n_refused = damages(foreign), 0
     for number in range(N_DAMAGES):
         draw = random.Random(SEED + number)
         origin, resume = stopped[number % len(stopped)]
@@ -142,20 +152,18 @@ def test_no_damage_changes_a_result(tmp_path, monkeypatch, whole, stopped, forei
         for name in NAMES:
             (folder / name).unlink(missing_ok=True)
         where = f"damage {number}: {damage.__name__} of {origin.name}"
-        try:
-            assert rerank(monkeypatch, folder, resume=resume) == 0, where
-        except RankLLMError as error:
-            outcomes["refused"] += 1
-            assert str(journal) in str(error), where
-            assert "\n" not in str(error), where
-            assert contents(folder) == {}, where
-            assert journal.read_bytes() == damaged, where
-        else:
-            outcomes["same"] += 1
+        error = refusal(lambda folder=folder, resume=resume: rerank(monkeypatch, folder, resume=resume))
+        if error is None:
             assert contents(folder) == whole, where
             assert not journal.exists(), where
+        else:
+            assert str(journal) in error, where
+            assert "\n" not in error, where
+            assert contents(folder) == {}, where
+            assert journal.read_bytes() == damaged, where
+        n_refused += error is not None
         shutil.rmtree(folder)
-    assert min(outcomes.values()) > N_DAMAGES / 5, outcomes
+    assert N_DAMAGES / 5 < n_refused < N_DAMAGES * 4 / 5
 
 
 def test_a_journal_cut_at_any_byte_is_resumed(tmp_path, monkeypatch, whole, stopped):

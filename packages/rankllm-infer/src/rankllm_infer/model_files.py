@@ -73,10 +73,10 @@ def _tensor_spots(stream: IO[bytes], size: int) -> list[tuple[int, int]]:
         if n_header > min(size, _LONGEST_HEADER):
             return []
         header = json.loads(stream.read(n_header))
-        bounds = sorted(tuple(header[name]["data_offsets"]) for name in header if name != "__metadata__")
+        bounds = [map(int, header[name]["data_offsets"]) for name in header if name != "__metadata__"]
         data = 8 + n_header
         spots = [(data + begin, end - begin) for begin, end in bounds if 0 <= begin <= end <= size - data]
-    except (struct.error, ValueError, RecursionError, AttributeError, KeyError, TypeError):
+    except (struct.error, ValueError, RecursionError, LookupError, TypeError, OverflowError):
         # No safetensors: that is for the loader to say.
         return []
     small = [spot for spot in spots if spot[1] <= _TENSOR_BYTES]

@@ -11,16 +11,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from remote_code import with_known_model, with_own_model, with_own_tokenizer  # noqa: E402
-from tiny_models import change_json, save_adapter  # noqa: E402
-from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
+from remote_code import with_known_model, with_own_model, with_own_tokenizer
+from tiny_models import change_json, save_adapter
+from training_fakes import listwise_record, pointwise_record, save_tiny, write_records
 
-from rankllm_core.card import ListwiseCard, save_card  # noqa: E402
-from rankllm_core.errors import ConfigError, RankLLMError  # noqa: E402
-from rankllm_core.template import load_template  # noqa: E402
-from rankllm_train.api import train  # noqa: E402
-from rankllm_train.merge import merge  # noqa: E402
-from rankllm_train.recipe import Recipe  # noqa: E402
+from rankllm_core.card import ListwiseCard, save_card
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.template import load_template
+from rankllm_train.api import train
+from rankllm_train.merge import merge
+from rankllm_train.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)

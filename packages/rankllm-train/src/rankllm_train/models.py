@@ -215,7 +215,8 @@ def _head_alone(model: Any) -> Iterator[None]:
 
 
 def _backbone(model: Any, input_ids: Tensor) -> Tensor:
-    backbone = getattr(model, model.base_model_prefix)
+    # Llama 4's text model is not called by its prefix.
+    backbone = getattr(model, model.base_model_prefix, None) or model.get_decoder()
     hidden_BTD: Tensor = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
     return hidden_BTD
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.load_failures import readable_load
+from rankllm_core.model_folder import check_settings_files, check_trusted_source, read_weight_headers
 from rankllm_train.adapters import ADAPTER_NAME, start_from_adapter
 from rankllm_train.attention import loading_attention, use_attention
 from rankllm_train.lora_targets import ALL_LINEAR, check_targets
@@ -33,6 +35,7 @@ def load_tokenizer(section: ModelSection) -> Any:
     """The model's tokenizer. Raises RankLLMError where there is none."""
     from transformers import AutoTokenizer
 
+    check_folder(section)
     with quiet(), readable_failures(section.name_or_path):
         return AutoTokenizer.from_pretrained(section.name_or_path, trust_remote_code=section.trust_remote_code)
 
@@ -69,6 +72,24 @@ def resolved_name(name_or_path: str) -> str:
     return str(Path(name_or_path).resolve()) if Path(name_or_path).is_dir() else name_or_path
 
 
+def check_folder(section: ModelSection) -> None:
+    """A model's folder is whole as far as its small files go, and brings no code but what is allowed.
+
+    Raises RankLLMError; ConfigError where code is allowed from anywhere but one local folder.
+    """
+    folder = Path(section.name_or_path)
+    if section.trust_remote_code:
+        option = "model.trust_remote_code"
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{option}: allowed for a local folder only, found {section.name_or_path!r}; "
+                "download it and read its code"
+            )
+        check_trusted_source(section.name_or_path, folder=folder, option=option)
+    if folder.is_dir():
+        check_settings_files(folder)
+
+
 def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -78,6 +99,9 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
             f"{name}: is an adapter; name its base, and the adapter by --start-from-adapter, or merge it first "
             f"(train merge {name} OUT) and train on the result"
         )
+    check_folder(section)
+    if Path(name).is_dir():
+        read_weight_headers(name)
     options = {
         "dtype": dtype,
         "attn_implementation": loading_attention(section.attn_implementation),
@@ -193,7 +217,8 @@ def _head_alone(model: Any) -> Iterator[None]:
 
 
 def _backbone(model: Any, input_ids: Tensor) -> Tensor:
-    backbone = getattr(model, model.base_model_prefix)
+    # Llama 4's text model is not called by its prefix.
+    backbone = getattr(model, model.base_model_prefix, None) or model.get_decoder()
     hidden_BTD: Tensor = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
     return hidden_BTD
 
@@ -239,7 +264,11 @@ def _score_rows(self: Any, input_ids: Tensor, read_positions: Tensor, **ignored:
 
 @contextlib.contextmanager
 def readable_failures(source: str) -> Iterator[None]:
-    """Turn what transformers and the hub raise for a missing model into one line."""
+    """Turn what transformers and the hub raise for a missing or damaged model into one line."""
+    if Path(source).is_dir():
+        with readable_load(source):
+            yield
+        return
     try:
         yield
     except (OSError, ValueError) as error:

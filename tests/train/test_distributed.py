@@ -248,7 +248,7 @@ def test_the_scripts_of_the_papers_keep_the_papers_batch(tmp_path, script, metho
 
 
 def _launched(tmp_path, script, *arguments, has_deepspeed=True):
-    """The arguments with which a script calls `accelerate`, beside which is a Python that has DeepSpeed, or lacks it."""
+    """The arguments with which a script calls `accelerate`, where its Python has DeepSpeed, or lacks it."""
     for program, does in {
         "accelerate": 'printf "%s\\n" "$@"',
         "python": f"exit {0 if has_deepspeed else 1}",

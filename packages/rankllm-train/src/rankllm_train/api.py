@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.template import PointwiseTemplate, load_template
+from rankllm_train.base_names import base_name
 from rankllm_train.best import Best, settle_best
 from rankllm_train.checkpoints import find_resumable, global_step, remove, sweep
 from rankllm_train.distributed import check_resumable_here
@@ -293,9 +294,7 @@ def pad_id(tokenizer: Any) -> int:
 
 
 def _base_model(recipe: Recipe) -> str | None:
-    from rankllm_train.models import resolved_name
-
-    return resolved_name(recipe.model.name_or_path) if recipe.lora.enabled else None
+    return base_name(recipe.model.name_or_path) if recipe.lora.enabled else None
 
 
 def _skipped_note(skipped: Sequence[str]) -> tuple[str, ...]:

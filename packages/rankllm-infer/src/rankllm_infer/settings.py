@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load_card, published_card
@@ -27,9 +27,9 @@ class RerankOptions:
 
     method: str = "auto"
     engine: str = "transformers"
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)
     """The server of the engine `openai`, ending in /v1."""
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     timeout_s: float = 300.0
     """How long the engine `openai` waits for one answer."""
     concurrency: int = 16

@@ -10,6 +10,7 @@ from typing import Any
 
 from rankllm_core.card import CARD_NAME, Card, load_card, save_card
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.load_failures import readable_load
 from rankllm_core.model_folder import check_settings_files, read_weight_headers
 from rankllm_core.model_json import read_model_json
 from rankllm_core.permissions import follow_umask
@@ -79,7 +80,6 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from rankllm_core.load_failures import readable_load
     from rankllm_train.models import fast_tokenizer, quiet, readable_failures
 
     with quiet():
@@ -97,7 +97,8 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
         source = str(adapter) if has_tokenizer else base
         with readable_failures(source):
             name, revision = split_revision(source)
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **fast_tokenizer())
+            options = {"revision": revision, "trust_remote_code": False, **fast_tokenizer()}
+            tokenizer = AutoTokenizer.from_pretrained(name, **options)
     return merged.to(_torch_dtype(dtype) or own), tokenizer
 
 
@@ -112,7 +113,7 @@ def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any]:
             raise ContractError(f"{base}: is an adapter itself; merge that one first, and give the result as the base")
         read_weight_headers(base)
     name, revision = split_revision(base)
-    options = {"dtype": "auto", "revision": revision}
+    options = {"dtype": "auto", "revision": revision, "trust_remote_code": False}
     if is_classifier:
         model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **options)
     else:

@@ -67,7 +67,7 @@ def _check_trust(section: ModelSection) -> None:
 
         with readable_failures(section.name_or_path):
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.py"]))
-    check_trusted_source(section.name_or_path, folder=folder, option="--trust-remote-code")
+    check_trusted_source(section.name_or_path, folder=folder, option="model.trust_remote_code")
 
 
 def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int, deepspeed: bool = False) -> Any:

@@ -33,9 +33,14 @@ def readable_load(source: object, *, problem: str = "the model cannot be loaded"
 
 def _explained(source: object, error: BaseException, problem: str) -> RankLLMError:
     text = str(error)
-    if "size mismatch" in text or "mismatched" in text:
-        shape = next((line.strip() for line in text.splitlines() if "size mismatch" in line), first_line(error))
-        return ContractError(f"{source}: {problem}: the weights do not fit its settings ({shape[:_LENGTH]})")
+    if "size mismatch" in text or "ignore_mismatched_sizes" in text:
+        shapes = next((f" ({line.strip()[:_LENGTH]})" for line in text.splitlines() if "size mismatch" in line), "")
+        return ContractError(f"{source}: {problem}: the weights are of other sizes than its settings say{shapes}")
+    if "Weights only load failed" in text:
+        return RankLLMError(
+            f"{source}: {problem}: its pickled weights hold more than tensors, or are damaged, and are not unpickled; "
+            "get or save them as safetensors"
+        )
     if "trust_remote_code" in text:
         return RankLLMError(
             f"{source}: {problem} without code of its own (auto_map), which is not run; --trust-remote-code allows it, "
@@ -49,8 +54,9 @@ def _explained(source: object, error: BaseException, problem: str) -> RankLLMErr
 
 
 def first_line(error: BaseException) -> str:
-    """Return the error's kind and its first line: printable characters alone, at most 240."""
-    line = next((line for line in str(error).splitlines() if line.strip()), "")
+    """Return the error's kind and its first line, or two where the first ends in a colon: printable, at most 240."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()][:2]
+    line = " ".join(lines) if lines and lines[0].endswith(":") else "".join(lines[:1])
     shown = " ".join("".join(c if c.isprintable() else " " for c in line[: 4 * _LENGTH]).split())
     shown = shown if len(shown) <= _LENGTH else shown[: _LENGTH - 3] + "..."
     return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

@@ -36,7 +36,7 @@ _SIZES = {
     "num_attention_heads": 1 << 16,
     "max_position_embeddings": 1 << 31,
 }
-"""Sizes that a configuration must give as positive integers where it gives them at all, and what they are bounded by."""
+"""Sizes that must be positive integers where a configuration gives them at all, and their bounds."""
 _OPTIONAL_SIZES = {
     "intermediate_size": 1 << 22,
     "num_key_value_heads": 1 << 16,
@@ -53,6 +53,7 @@ _OPTIONAL_SIZES = {
 """The same for sizes that may be null: the library then takes its own."""
 _MAX_RANK = 1 << 14
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
+_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
 _LAYERS_EXPLAINED = 4
 """Some families hold several of what they count as one layer; more than this factor is a damaged configuration."""
 
@@ -69,6 +70,7 @@ def check_settings_files(folder: str | Path) -> None:
     found = {name: values for name in _JSON_FILES if (values := read_model_json(folder / name)) is not None}
     for name, values in found.items():
         _refuse_hub_kernels(folder / name, values)
+    _check_ids(folder / "generation_config.json", found.get("generation_config.json", {}))
     if (config := found.get("config.json")) is not None:
         _check_config(folder / "config.json", config)
     if (adapter := found.get("adapter_config.json")) is not None:
@@ -91,6 +93,8 @@ def read_weight_headers(folder: str | Path) -> dict[str, TensorInfo]:
     """
     folder = Path(folder)
     is_adapter = (folder / "adapter_config.json").is_file()
+    if not is_adapter and not (folder / "config.json").is_file():
+        raise RankLLMError(f"{folder}: no model there (config.json is missing)")
     stem = "adapter_model" if is_adapter else "model"
     if (folder / f"{stem}.safetensors").exists():
         tensors = read_safetensors_header(folder / f"{stem}.safetensors")
@@ -102,7 +106,7 @@ def read_weight_headers(folder: str | Path) -> dict[str, TensorInfo]:
     if is_adapter:
         _check_ranks(folder, tensors)
     else:
-        _check_layers(folder, tensors)
+        _check_sizes_held(folder, tensors)
     return tensors
 
 
@@ -157,6 +161,7 @@ def _check_config(path: Path, config: Mapping[str, object]) -> None:
         isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
     ):
         raise _unexpected(path, "architectures", "a list of names", architectures)
+    _check_ids(path, config)
     parts = [("", config), *((f"{key}.", part) for key, part in config.items() if isinstance(part, Mapping))]
     for prefix, part in parts:
         for key, limit in _SIZES.items():
@@ -165,6 +170,14 @@ def _check_config(path: Path, config: Mapping[str, object]) -> None:
         for key, limit in _OPTIONAL_SIZES.items():
             if part.get(key) is not None:
                 _check_size(path, prefix + key, part[key], limit)
+
+
+def _check_ids(path: Path, values: Mapping[str, object]) -> None:
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = values.get(key)
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and type(number) is not int:
+                raise _unexpected(path, key, "a token id", number)
 
 
 def _check_size(path: Path, key: str, value: object, limit: int) -> None:
@@ -247,9 +260,16 @@ def _check_pickled(folder: Path, name: str) -> None:
             raise RankLLMError(f"{path}: damaged or incomplete weights: not a file of PyTorch's; copy it again")
 
 
-def _check_layers(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
+def _check_sizes_held(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
     """Weights that a checkpoint lacks are allocated before they are reported: bound how many that can be."""
     config = read_model_json(folder / "config.json") or {}
+    part = config.get("text_config")
+    rows = config.get("vocab_size", part.get("vocab_size") if isinstance(part, Mapping) else None)
+    for name, info in tensors.items():
+        if name.endswith(_EMBEDDINGS) and len(info.shape) == 2 and isinstance(rows, int) and rows != info.shape[0]:
+            raise ContractError(
+                f"{folder}: config.json says vocab_size {rows}, the weights have {info.shape[0]} ({name})"
+            )
     held = max((int(match[1]) + 1 for name in tensors if (match := _LAYER.search(name))), default=0)
     said = config.get("num_hidden_layers")
     if held and isinstance(said, int) and said > _LAYERS_EXPLAINED * held:

@@ -137,8 +137,8 @@ def base_folder(name_or_path: str, base_model: str | None = None, *, weights: bo
     # transformers would go on to the base of the base by itself, wherever that is.
     if (folder / "adapter_config.json").exists():
         raise ContractError(
-            f"{name_or_path}: its base {named} is an adapter itself; merge that one first (train merge {named} OUT) and "
-            "give the result with --base-model"
+            f"{name_or_path}: its base {named} is an adapter itself; merge that one first (train merge {named} OUT) "
+            "and give the result with --base-model"
         )
     return folder
 

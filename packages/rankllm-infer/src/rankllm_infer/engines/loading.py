@@ -299,6 +299,8 @@ def quiet_transformers() -> Iterator[None]:
         with warnings.catch_warnings():
             # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            # What is wrong with a checkpoint is said in one line of our own.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|peft|transformers)\.")
             yield
     finally:
         transformers_logging.set_verbosity(level)

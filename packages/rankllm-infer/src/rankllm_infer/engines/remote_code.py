@@ -21,7 +21,7 @@ def check_remote_code(model: str, base_model: str | None = None, *, allowed: boo
             (locate_model(model, weights=False), base_folder(model, base_model, weights=False)),
         )
         return tuple(
-            f"{folder}: has code of its own ({', '.join(files)}), which is not run; the classes of transformers are used"
+            f"{folder}: has code of its own ({', '.join(files)}), which is not run; transformers' own is"
             for folder in folders
             if (files := own_code(folder))
         )

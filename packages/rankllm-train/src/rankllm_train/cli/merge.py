@@ -11,7 +11,7 @@ from rankllm_train.cli import SETTINGS
 @click.argument("adapter")
 @click.argument("out")
 @click.option(
-    "--base-model", help="Folder or hub name of the base model, where it is not the one that the adapter names."
+    "--base-model", help="Folder or hub name of the base model, in place of the one that the adapter names."
 )
 @click.option(
     "--dtype",

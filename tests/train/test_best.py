@@ -316,7 +316,15 @@ def test_a_model_is_linked_without_the_state_of_its_run(tmp_path):
     (source / "global_step1").mkdir(parents=True)
     (source / "remote_code").mkdir()
     state = ["optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "rng_state_0.pth", "trainer_state.json"]
-    for name in [*state, "latest", "zero_to_fp32.py", "config.json", "tokenizer.model", "remote_code/model.py"]:
+    for name in [
+        *state,
+        "latest",
+        "zero_to_fp32.py",
+        "zero_to_torch.py",
+        "config.json",
+        "tokenizer.model",
+        "remote_code/model.py",
+    ]:
         (source / name).write_text(name, encoding="utf-8")
     link_model(source, tmp_path / "best")
     found = {str(path.relative_to(tmp_path / "best")) for path in (tmp_path / "best").rglob("*") if path.is_file()}

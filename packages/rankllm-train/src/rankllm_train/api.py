@@ -12,6 +12,7 @@ from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.template import PointwiseTemplate, load_template
 from rankllm_train.agreement import first_decides
 from rankllm_train.bad_records import BadRecords
+from rankllm_train.base_names import base_name
 from rankllm_train.best import Best, settle_best
 from rankllm_train.checkpoints import remove, sweep
 from rankllm_train.metrics_log import start_metrics
@@ -328,6 +329,4 @@ def pad_id(tokenizer: Any) -> int:
 
 
 def _base_model(recipe: Recipe) -> str | None:
-    from rankllm_train.models import resolved_name
-
-    return resolved_name(recipe.model.name_or_path) if recipe.lora.enabled else None
+    return base_name(recipe.model.name_or_path) if recipe.lora.enabled else None

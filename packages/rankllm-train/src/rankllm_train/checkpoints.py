@@ -27,7 +27,7 @@ _FINAL_NAMES = re.compile(
     rf"{re.escape(CARD_NAME)}|{re.escape(BEST_NAME)}|{re.escape(MANIFEST_NAME)}|{re.escape(RECORD_NAME)})"
 )
 _STATE_NAMES = re.compile(
-    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|latest|zero_to_fp32\.py|global_step.*"
+    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|latest|zero_to_\w+\.py|global_step.*"
 )
 """What a checkpoint holds beside its model, to resume from."""
 _LOADED_NAMES = re.compile(r"pytorch_model.*|adapter_model\..*|model.*\.safetensors.*")

@@ -7,6 +7,7 @@ Shapes: B rows, T tokens, D hidden, V vocabulary, N read ids, L label positions.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from rankllm_core.load_failures import readable_load
 from rankllm_core.model_folder import check_settings_files, check_trusted_source, read_weight_headers
 from rankllm_train.adapters import ADAPTER_NAME, start_from_adapter
 from rankllm_train.attention import loading_attention, use_attention
+from rankllm_train.base_names import findable_base, split_revision
 from rankllm_train.lora_targets import ALL_LINEAR, check_targets
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.recipe_sections import LoraSection, ModelSection
@@ -32,12 +34,40 @@ _PROBE_TOLERANCE = 1e-3
 
 
 def load_tokenizer(section: ModelSection) -> Any:
-    """The model's tokenizer. Raises RankLLMError where there is none."""
+    """The model's tokenizer. Raises RankLLMError where there is none, or where its code may not be run."""
     from transformers import AutoTokenizer
 
-    check_folder(section)
+    _check_trust(section)
+    name, revision = split_revision(section.name_or_path)
+    if Path(name).is_dir():
+        check_settings_files(name)
+    options = {"trust_remote_code": section.trust_remote_code, "revision": revision, **fast_tokenizer()}
     with quiet(), readable_failures(section.name_or_path):
-        return AutoTokenizer.from_pretrained(section.name_or_path, trust_remote_code=section.trust_remote_code)
+        return AutoTokenizer.from_pretrained(name, **options)
+
+
+def fast_tokenizer() -> dict[str, Any]:
+    """Options for AutoTokenizer that keep it to tokenizer.json.
+
+    With mistral_common installed it prefers a tekken.json, and gives a tokenizer without chat templates as text and
+    without the interface that prompts are checked through.
+    """
+    has_option = importlib.util.find_spec("transformers.integrations.mistral.tokenizer") is not None
+    return {"mistral_format": False} if has_option else {}
+
+
+def _check_trust(section: ModelSection) -> None:
+    """Raise ConfigError where code of the model's own is allowed from anywhere but a folder or a pinned revision."""
+    if not section.trust_remote_code:
+        return
+    name, revision = split_revision(section.name_or_path)
+    folder = Path(name)
+    if not folder.is_dir() and revision is not None:
+        from huggingface_hub import snapshot_download
+
+        with readable_failures(section.name_or_path):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.py"]))
+    check_trusted_source(section.name_or_path, folder=folder, option="model.trust_remote_code")
 
 
 def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int, deepspeed: bool = False) -> Any:
@@ -67,43 +97,17 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     return add_lora(model, lora, kind=kind, deepspeed=deepspeed) if lora.enabled else model
 
 
-def resolved_name(name_or_path: str) -> str:
-    """A folder's absolute path, so that an adapter finds its base from anywhere; a hub name as it is."""
-    return str(Path(name_or_path).resolve()) if Path(name_or_path).is_dir() else name_or_path
-
-
-def check_folder(section: ModelSection) -> None:
-    """A model's folder is whole as far as its small files go, and brings no code but what is allowed.
-
-    Raises RankLLMError; ConfigError where code is allowed from anywhere but one local folder.
-    """
-    folder = Path(section.name_or_path)
-    if section.trust_remote_code:
-        option = "model.trust_remote_code"
-        if not folder.is_dir():
-            raise ConfigError(
-                f"{option}: allowed for a local folder only, found {section.name_or_path!r}; "
-                "download it and read its code"
-            )
-        check_trusted_source(section.name_or_path, folder=folder, option=option)
-    if folder.is_dir():
-        check_settings_files(folder)
-
-
 def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    name = resolved_name(section.name_or_path)
-    if (Path(name) / ADAPTER_NAME).exists():
-        raise ConfigError(
-            f"{name}: is an adapter; name its base, and the adapter by --start-from-adapter, or merge it first "
-            f"(train merge {name} OUT) and train on the result"
-        )
-    check_folder(section)
+    name, revision = section.name_or_path, None
     if Path(name).is_dir():
-        read_weight_headers(name)
+        _check_folder(Path(name), kind)
+    else:
+        name, revision = split_revision(name)
     options = {
         "dtype": dtype,
+        "revision": revision,
         "attn_implementation": loading_attention(section.attn_implementation),
         "trust_remote_code": section.trust_remote_code,
         "output_loading_info": True,
@@ -116,6 +120,24 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
     if missing:
         raise ContractError(f"{name}: the checkpoint lacks {len(missing)} of the model's weights, such as {missing[0]}")
     return model
+
+
+def _check_folder(folder: Path, kind: str) -> None:
+    """Judge a folder by its small files and the headers of its weights. Raises RankLLMError in one line."""
+    if (folder / ADAPTER_NAME).exists():
+        raise ConfigError(
+            f"{folder}: is an adapter; name its base, and the adapter by --start-from-adapter, or merge it first "
+            f"(train merge {folder} OUT) and train on the result"
+        )
+    check_settings_files(folder)
+    if not (folder / "config.json").exists():
+        raise RankLLMError(f"{folder}: no model there (config.json is missing); give another --model-name-or-path")
+    score = read_weight_headers(folder).get("score.weight")
+    if kind != "causal" and score is not None and score.shape[:1] != (1,):
+        raise ContractError(
+            f"{folder}: has a score layer of {score.shape[0]} labels, expected 1 score a pair; "
+            "start from the model that it was made from"
+        )
 
 
 def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = False) -> Any:
@@ -144,6 +166,7 @@ def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = F
             adapted = get_peft_model(model, config, autocast_adapter_dtype=not deepspeed)
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0][:200]}") from None
+    adapted.peft_config["default"].base_model_name_or_path = findable_base(model.config.name_or_path)
     if section.start_from:
         start_from_adapter(adapted, section.start_from)
     return adapted
@@ -264,15 +287,15 @@ def _score_rows(self: Any, input_ids: Tensor, read_positions: Tensor, **ignored:
 
 @contextlib.contextmanager
 def readable_failures(source: str) -> Iterator[None]:
-    """Turn what transformers and the hub raise for a missing or damaged model into one line."""
-    if Path(source).is_dir():
+    """Turn whatever transformers, tokenizers and the hub raise for a missing or damaged model into one line."""
+    try:
         with readable_load(source):
             yield
-        return
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except RankLLMError as error:
+        cause = error.__cause__
+        if Path(source).is_dir() or not isinstance(cause, OSError | ValueError):
+            raise
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise RankLLMError(
             f"model {source!r} cannot be loaded: no complete model in a folder of that name, and none to be had from "
             f"the hub ({reason[:200]}); give another --model-name-or-path"

@@ -186,6 +186,13 @@ def test_final_and_best_models_have_manifests_of_their_own(whole):
     assert {MODEL, "rankllm.yaml", "tokenizer.json", "best.json", "training_run.json"} <= set(best.files)
 
 
+def test_weights_are_as_readable_as_the_files_beside_them(whole):
+    """Another user's server can load them."""
+    for folder in (whole, whole / "best", whole / "step_2"):
+        modes = {(folder / name).stat().st_mode & 0o777 for name in (MODEL, "rankllm.yaml", "manifest.json")}
+        assert len(modes) == 1, folder
+
+
 def test_unreadable_lines_of_the_log_are_counted(recipe, stopped):
     """A flipped byte that makes the file no UTF-8 is no traceback; the line that a killed run was writing is none."""
     path = stopped / "metrics.jsonl"

@@ -28,6 +28,7 @@ from shared_files import REPOSITORY  # noqa: E402
 from training_fakes import listwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_core.errors import ConfigError, MissingPackageError  # noqa: E402
+from rankllm_core.manifest import find_damage  # noqa: E402
 from rankllm_train.cli import cli  # noqa: E402
 from rankllm_train.cli.options import resolve_recipe  # noqa: E402
 from rankllm_train.distributed import check_launch, check_resumable_here, deepspeed_names, load_deepspeed  # noqa: E402
@@ -63,6 +64,23 @@ def test_torchrun_trains_as_one_process_does(inputs, tmp_path, method, schedule,
     assert largest_difference(two / "step_4", one / "step_4") < 1e-4
     scores, expected = served_scores(two), served_scores(one)
     assert scores == {docid: pytest.approx(score, abs=1e-3) for docid, score in expected.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+def test_two_processes_resume_from_the_same_intact_checkpoint(inputs, tmp_path):
+    """The first one verifies and decides; where none can be resumed from, all end, and one line says why."""
+    values = inputs["pointwise"] | {"lora.enabled": True, "evaluation.keep_best": False}
+    out = in_two_processes((*TORCHRUN, "pointwise"), values, tmp_path / "two")
+    expected = (out / "adapter_model.safetensors").read_bytes()
+    damaged = out / "step_8" / "rng_state_1.pth"  # written by the second process
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    resume = ("--resume-from-checkpoint", "latest")
+    assert in_two_processes((*TORCHRUN, "pointwise"), values, out, *resume) == out
+    assert (out / "adapter_model.safetensors").read_bytes() == expected
+    assert find_damage(out / "step_8") is None
+    with pytest.raises(RuntimeError, match=r"Error: --resume-from-checkpoint step_8: lora\.r was 4 and is 2 now"):
+        in_two_processes((*TORCHRUN, "pointwise"), values | {"lora.r": 2}, out, *resume)
 
 
 @pytest.mark.parametrize(

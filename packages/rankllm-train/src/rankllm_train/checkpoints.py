@@ -12,6 +12,7 @@ from pathlib import Path
 from rankllm_core.card import CARD_NAME
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.manifest import MANIFEST_NAME, find_damage, read_manifest, sync_directory, write_manifest
+from rankllm_core.permissions import follow_umask
 from rankllm_train.model_page import PAGE_NAME, is_own_page
 from rankllm_train.run_record import RECORD_NAME
 
@@ -59,8 +60,10 @@ def reveal(written: Path, target: Path) -> None:
 def seal(folder: Path, *, step: int, source: Path | None = None) -> None:
     """Complete a folder that was written aside: list its files in a manifest, which is the last to be written.
 
+    Weights, which safetensors writes for their owner alone, get the permissions of the other files.
     step: optimizer steps behind the model. source: a sealed folder that files of the same name were copied from.
     """
+    follow_umask(folder)
     known = {} if source is None else read_manifest(source).files
     taken = {name: entry for name, entry in known.items() if name.endswith(_WEIGHTS) and (folder / name).is_file()}
     write_manifest(folder, step=step, known=taken)

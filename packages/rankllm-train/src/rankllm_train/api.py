@@ -221,6 +221,7 @@ def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
         context_tokens=recipe.prompt.context_tokens,
         overlong=recipe.data.overlong,
         bad_records=bad,
+        template=template,
     )
     notes = mismatch_notes(dataset.first_records, template)
     cut = (f"cut the passages of {dataset.n_truncated} records to fit the context",) if dataset.n_truncated else ()

@@ -20,7 +20,7 @@ from rankllm_core.chat import ChatEncoder
 from rankllm_core.errors import ConfigError, ContractError, DataError
 from rankllm_core.identifiers import IdentifierKind, identifiers
 from rankllm_core.lookalikes import Names, defuse
-from rankllm_core.template import Message, Span
+from rankllm_core.template import ListwiseTemplate, Message, Span
 from rankllm_core.tokens import single_ids
 from rankllm_train.bad_records import BadRecords
 from rankllm_train.losses import IGNORED_LABEL
@@ -197,11 +197,13 @@ def encode_listwise(
     context_tokens: int,
     overlong: str = "error",
     bad_records: BadRecords | str = "error",
+    template: ListwiseTemplate | None = None,
 ) -> ListwiseDataset:
     """All records as ids, checked.
 
     context_tokens: the most that prompt and answer may take. overlong: `error`, `skip` or `truncate` (its passages).
     bad_records: `error`, `skip`, or where those that were left out before are counted.
+    template: what the prompts were written with; its suffix says where the last passage ends.
     Raises DataError naming a record that cannot be learnt from, or whose prompt shows no passage, ConfigError where the
     records name their passages in two ways, RankLLMError where none is left, ContractError where an identifier is more
     than one token.
@@ -217,7 +219,9 @@ def encode_listwise(
             continue
         kept = record
         if len(example) > context_tokens:
-            fitting = _fitting(record, example, encoder, limit=context_tokens, overlong=overlong, bad=bad)
+            fitting = _fitting(
+                record, example, encoder, limit=context_tokens, overlong=overlong, bad=bad, template=template
+            )
             if fitting is None:
                 continue
             found.n_alike += bool(n_alike(record, fitting[0]))
@@ -239,6 +243,7 @@ def _fitting(
     limit: int,
     overlong: str,
     bad: BadRecords,
+    template: ListwiseTemplate | None,
 ) -> tuple[ListwiseRecord, ListwiseExample] | None:
     """An over-long record with shorter passages; None where it is left out, as `bad` is told. Raises DataError."""
     message = f"{len(example)} tokens, more than the context of {limit}"
@@ -247,7 +252,7 @@ def _fitting(
     if overlong == "skip":
         bad.leave_out(record.error(message))
         return None
-    shorter = fit(record, lambda tried: len(encoder.encode(tried)), limit=limit)
+    shorter = fit(record, lambda tried: len(encoder.encode(tried)), limit=limit, template=template)
     if shorter is None:
         hint = "use a larger --context-size or --overlong skip"
         bad.refuse(record.error(f"{message}, even with one word a passage; {hint}"))

@@ -7,17 +7,11 @@ from collections.abc import Sequence
 
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.template import ListwiseTemplate, load_template
+from rankllm_train.passage_ends import as_pattern
 from rankllm_train.rankings import identifier_kind
 from rankllm_train.record_checks import checked_ranks
 from rankllm_train.records import ListwiseRecord
 
-_VALUES = {
-    **dict.fromkeys(("query", "candidate", "score"), ".*?"),
-    "num": r"\d+",
-    "psg_ids": r"\[.*?\]",
-    "rank": "(?:1|A)",
-}
-"""What a placeholder may stand for; of identifiers, the first."""
 _DEFAULTS = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
 
 
@@ -72,19 +66,12 @@ def how_it_differs(record: ListwiseRecord, template: ListwiseTemplate) -> str | 
         return None  # the records hold one turn; whether it says the same cannot be told
     if (record.system or "") != (template.system_message or ""):
         return "its system turn is not the template's" if record.system else "it has no system turn, the template has"
-    opening = re.match(_as_pattern(template.prefix or ""), record.prompt, re.DOTALL)
+    opening = re.match(as_pattern(template.prefix or ""), record.prompt, re.DOTALL)
     if opening is None:
         return "the beginning of its prompt is not the template's"
-    suffix = _as_pattern(template.suffix or "")
+    suffix = as_pattern(template.suffix or "")
     if re.search(f"{suffix}\\Z", record.prompt, re.DOTALL) is None:
         return "the end of its prompt is not the template's"
-    if not re.match(_as_pattern(template.body), record.prompt[opening.end() :], re.DOTALL):
+    if not re.match(as_pattern(template.body), record.prompt[opening.end() :], re.DOTALL):
         return "its first passage is not written as the template writes one"
     return None
-
-
-def _as_pattern(text: str) -> str:
-    pattern = re.escape(text)
-    for name, value in _VALUES.items():
-        pattern = pattern.replace(re.escape("{" + name + "}"), value)
-    return pattern

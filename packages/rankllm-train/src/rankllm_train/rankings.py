@@ -10,6 +10,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.identifiers import MAX_ALPHA, IdentifierKind, identifiers
 from rankllm_core.json_fields import shown
 from rankllm_core.text import defuse_identifiers
+from rankllm_train.passage_ends import last_passage_end
 from rankllm_train.records import ListwiseRecord
 
 _NAMES: Mapping[IdentifierKind, str] = {"numeric": r"[1-9][0-9]{0,2}", "alpha": r"[A-Z]"}
@@ -139,9 +140,7 @@ def with_identifiers(record: ListwiseRecord, kind: IdentifierKind) -> ListwiseRe
 def _prompt_with(prompt: str, old: IdentifierKind, new: IdentifierKind) -> str:
     _, matches = _passage_lines(prompt)
     ends = [match.start() for match in matches[1:]]
-    # A passage is one line in the originals' data; what follows the last one's is the instruction.
-    last_line_end = prompt.find("\n", matches[-1].end())
-    ends.append(len(prompt) if last_line_end < 0 else last_line_end)
+    ends.append(last_passage_end(prompt, matches[-1].end()))
     blocks = [
         (match[1], prompt[match.end() : end].partition("\n")[2]) for match, end in zip(matches, ends, strict=True)
     ]

@@ -8,28 +8,21 @@ component stays as it was.
 from __future__ import annotations
 
 import hashlib
-import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.files import dumps, write_text
-from rankllm_core.json_fields import located
 from rankllm_train.json_records import read_json_records
-from rankllm_train.preparation.sameness import digest, normalised
+from rankllm_train.preparation.positive_texts import RecordKeys, record_keys
 from rankllm_train.preparation.tally import Tally, Track, untracked
-from rankllm_train.rankings import target_ranks
-from rankllm_train.records import ListwiseRecord, parse_listwise, parse_pointwise
-from rankllm_train.shortening import passage_spans
 
 BadRecords = Literal["error", "skip"]
 
-_QUERIES_IN_PROMPT = re.compile(r"^Search Query: (.*?)\.?$", re.MULTILINE)
-"""Where the originals' listwise prompts repeat the query, behind the passages."""
 _HASH_RANGE = 2**64
 _SKIPPED = _HASH_RANGE - 1
 """Stands for the query of a record that cannot be read."""
@@ -52,29 +45,28 @@ class SplitRule:
             raise ConfigError(f"--dev-fraction {self.dev_fraction}: expected more than 0 and less than 1")
 
 
-class RecordKeys(NamedTuple):
-    """What a record must not share with the other side, as digests."""
-
-    query: int
-    positives: tuple[int, ...]
-    """Docids and texts."""
-
-
 def split_records(
     path: str | Path, rule: SplitRule, *, train: str | Path, dev: str | Path, track: Track = untracked
 ) -> Tally:
     """Write the records of a file (Tevatron's or listwise ones, one or the other or both) to two files, in its order.
 
-    The file is read twice; in memory are digests of its queries and positives. The same seed gives the same bytes.
+    The file is read twice, and once more where it holds listwise records, whose prompts may show the beginning of a
+    passage only. In memory are digests of its queries and positives. The same seed gives the same bytes.
     Raises RankLLMError (DataError with the line) for an unusable file, and where one side would be empty.
     """
     tally = Tally()
     components = _Components()
     queries = array("Q")
+    cut_lengths: set[int] = set()
     for keys in track(_keys(path, rule, tally), "records linked"):
         queries.append(_SKIPPED if keys is None else keys.query)
         if keys is not None:
             components.add(keys, link_positives=rule.link_positives)
+            cut_lengths.update(keys.cut_lengths())
+    if rule.link_positives and cut_lengths:
+        for query, record in track(zip(queries, read_json_records(path), strict=True), "beginnings compared"):
+            if query != _SKIPPED and not isinstance(record.value, DataError):
+                components.link(record_keys(record.value, path=path, line=record.line), lengths=cut_lengths)
     sides = _Sides(components, rule)
     _report(components, sides, rule, tally)
     _check_sides(path, components, sides, rule)
@@ -101,54 +93,6 @@ def _keys(path: str | Path, rule: SplitRule, tally: Tally) -> Iterator[RecordKey
             yield None
 
 
-def record_keys(record: Mapping[str, object], *, path: str | Path, line: int) -> RecordKeys:
-    """The query and the positives of a record; of a listwise one, what its target ranks first and `positive_docids`.
-
-    Raises DataError naming `path` and `line` where it is neither a listwise nor a pointwise record, and where it does
-    not tell its query.
-    """
-    with located(path, line):
-        if "conversations" in record:
-            return _listwise_keys(parse_listwise(record, path=path, line=line))
-        if "positive_passages" in record or "passages" in record:
-            parsed = parse_pointwise(record, path=path, line=line)
-            positives = tuple(key for p in parsed.positives for key in _passage_keys(p.docid, p.text or p.title))
-            return RecordKeys(_query_key(parsed.query), positives)
-        raise RankLLMError(
-            "expected a listwise record ('conversations') or a pointwise one ('positive_passages'), found "
-            f"{', '.join(map(repr, record)) or 'no key at all'}"
-        )
-
-
-def _listwise_keys(record: ListwiseRecord) -> RecordKeys:
-    query = record.query
-    if query is None:
-        told = _QUERIES_IN_PROMPT.findall(record.prompt)
-        if not told:
-            raise record.error("does not tell its query, under 'query' or behind 'Search Query: ' in the prompt")
-        query = told[-1]
-    best = target_ranks(record).index(1)
-    docids, positives = dict(enumerate(record.docids)), set(record.positive_docids)
-    keys = [
-        key
-        for place, (start, end) in enumerate(passage_spans(record.prompt))
-        if place == best or docids.get(place) in positives
-        for key in _passage_keys(docids.get(place), record.prompt[start:end])
-    ]
-    return RecordKeys(_query_key(query), tuple(keys))
-
-
-def _query_key(text: str) -> int:
-    return digest("query " + normalised(text))
-
-
-def _passage_keys(docid: str | None, text: str) -> Iterator[int]:
-    if docid is not None:
-        yield digest("docid " + docid)
-    if words := normalised(text):
-        yield digest("text " + words)
-
-
 class _Components:
     """Records joined by what they share: a union-find forest over digests."""
 
@@ -166,6 +110,12 @@ class _Components:
         query = self._node(keys.query, least=keys.query)
         for positive in keys.positives if link_positives else ():
             self._join(query, self._node(positive, least=_HASH_RANGE - 1))
+
+    def link(self, keys: RecordKeys, *, lengths: Collection[int]) -> None:
+        """Join a record that was added with the texts of so many words that its positives begin with."""
+        for beginning in keys.beginnings(lengths):
+            if beginning in self._nodes:
+                self._join(self._nodes[keys.query], self._nodes[beginning])
 
     def name(self, query: int) -> int:
         """The least query digest of the component that holds this query."""

@@ -1,0 +1,91 @@
+"""Passages of a prompt, over all their lines, and how they are cut to fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from rankllm_core.template import ListwiseTemplate, load_template
+from rankllm_train.rankings import target_ranks, with_identifiers
+from rankllm_train.records import ListwiseRecord
+from rankllm_train.shortening import fit, passage_spans, shortened
+
+OPENING = "I will provide you with 3 passages.\n"
+CLOSING = "Search Query: q.\nRank the 3 passages above."
+
+
+def record(prompt, target="[3] > [1] > [2]"):
+    return ListwiseRecord(path="d.jsonl", line=1, id="r", system=None, prompt=prompt, target=target)
+
+
+def texts(prompt, template=None):
+    return [prompt[start:end] for start, end in passage_spans(prompt, template)]
+
+
+@pytest.mark.parametrize(
+    ("passages", "expected"),
+    [
+        ("[1] a b\n[2] c\n[3] d e\n", ["a b", "c", "d e"]),
+        ("[1] a\nb\n[2] c\n[3] d\ne\n", ["a\nb", "c", "d\ne"]),
+        ("[1] a\n\nb\n\n[2]\nc\n[3] d\n\n\ne\n\n", ["a\n\nb", "\nc", "d\n\n\ne"]),
+        ("[1] a\n[2] b\n[3] Search Query: x.\nand more\n", ["a", "b", "Search Query: x.\nand more"]),
+        ("[1]\n[2] \n[3]\n", ["", "", ""]),
+    ],
+)
+def test_a_passage_is_all_its_lines(passages, expected):
+    """To the next identifier; the last one to the instruction. Line breaks behind it are between the passages."""
+    assert texts(OPENING + passages + CLOSING) == expected
+
+
+@pytest.mark.parametrize("name", ["rank_zephyr", "rank_gpt_apeer", "query_behind_alpha", "reasonrank"])
+def test_the_instruction_of_each_shipped_template_is_known(name):
+    """Also where it does not begin with the query, and what one of them writes behind each passage (its query)."""
+    template = load_template(name)
+    labels = "ABC" if name == "query_behind_alpha" else "123"
+    passages = ["one\ntwo", "three", "four\n\nfive six"]
+    *_, human = template.render("what is q?", passages, labels=tuple(labels))
+    assert texts(human.content) == texts(human.content, template) == passages
+
+
+def test_the_given_template_says_where_the_last_passage_ends():
+    """Without it, what is behind the first line is taken for the instruction, as far as that is not known."""
+    template = ListwiseTemplate(
+        name="own",
+        method="singleturn_listwise",
+        prefix="Read {num} texts for {query}.\n",
+        body="[{rank}] {candidate}\n",
+        suffix="Now sort them for {query}!",
+    )
+    (human,) = template.render("q", ["a", "b\nc"], labels=("1", "2"))
+    assert texts(human.content, template) == ["a", "b\nc"]
+    assert texts(human.content) == ["a", "b"]
+
+
+def test_all_lines_of_a_passage_are_shortened():
+    """To three words each, by hand; a passage that has no more stays as it is."""
+    prompt = OPENING + "[1] a b\nc d\ne\n[2] f\ng\n[3] h i j k\nl m\n" + CLOSING
+    cut = shortened(record(prompt), 3)
+    assert cut.prompt == OPENING + "[1] a b c\n[2] f\ng\n[3] h i j\n" + CLOSING
+    assert shortened(record(prompt), 99).prompt == prompt
+
+
+def test_as_many_words_stay_as_fit():
+    """Counted in words: 6 of the opening, 3 identifiers, 9 of the closing, and up to 4 a passage: 4 + 2 + 4."""
+    prompt = OPENING + "[1] a b\nc d\ne\n[2] f\ng\n[3] h i j k\nl m\n" + CLOSING
+    around = len((OPENING + "[1] [2] [3] " + CLOSING).split())
+
+    def count(tried):
+        return len(tried.prompt.split())
+
+    whole = fit(record(prompt), count, limit=around + 13)
+    assert whole.prompt == prompt
+    four = fit(record(prompt), count, limit=around + 11)
+    assert four.prompt == OPENING + "[1] a b c d\n[2] f\ng\n[3] h i j k\n" + CLOSING
+    assert fit(record(prompt), count, limit=around + 2) is None
+
+
+def test_identifiers_change_around_passages_of_several_lines():
+    """What the last lines of the last passage say is no instruction: a ranking in it is defused, not refused."""
+    prompt = OPENING + "[1] a\nb\n[2] c\n[3] d\nI like [2] > [1]\n" + CLOSING
+    alpha = with_identifiers(record(prompt), "alpha")
+    assert target_ranks(alpha) == (2, 3, 1)
+    assert texts(alpha.prompt) == ["a\nb", "c", "d\nI like (2) > (1)"]

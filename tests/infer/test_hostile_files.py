@@ -33,7 +33,7 @@ CALL = {
 FILES = {
     "a.run": RUN,
     "qrels": "q1 0 d1 1\n",
-    "queries.tsv": "q1\twhat is aml\n",
+    "queries.tsv": "q1\tcats\n",
     "corpus.jsonl": '{"docid": "d1", "text": "cats"}\n{"docid": "d2", "text": "dogs"}\n',
     "requests.jsonl": json.dumps(REQUEST) + "\n",
 }
@@ -47,8 +47,10 @@ COMMANDS = {
     "prepare corpus": ("run", "corpus.jsonl"),
     "retrieve queries": ("retrieve", "queries.tsv"),
     "retrieve corpus": ("retrieve", "corpus.jsonl"),
-    "report": (["report", "requests.jsonl", "--baseline", "a.run", "--output", "out"], "requests.jsonl"),
-    "render": (["prompts", "render", "--requests", "requests.jsonl", "--qid", "q1"], "requests.jsonl"),
+    "report": (
+        ["report", "requests.jsonl", "--baseline", "a.run", "--qrels", "qrels", "--output", "out"],
+        "requests.jsonl",
+    ),
 }
 LINES = {
     "run": [
@@ -146,16 +148,16 @@ def test_half_a_character_never_reaches_c_code(folder, where):
 def test_ids_that_only_look_alike_are_refused_with_the_line(folder, letter):
     """In judgements, queries and corpora."""
     odd = f"x{letter}1"
+
+    def corpus(path):
+        return list(read_corpus(path))
+
     for name, text, read in [
         ("qrels", f"q1 0 d1 1\nq1 0 {odd} 1\n", read_qrels),
         ("qrels", f"q1 0 d1 1\n{odd} 0 d1 1\n", read_qrels),
         ("q.tsv", f"q1\ta\n{odd}\tb\n", read_queries),
-        ("c.tsv", f"d1\ta\n{odd}\tb\n", lambda path: list(read_corpus(path))),
-        (
-            "c.jsonl",
-            f'{{"_id": "d", "text": ""}}\n{json.dumps({"_id": odd, "text": ""})}\n',
-            lambda p: list(read_corpus(p)),
-        ),
+        ("c.tsv", f"d1\ta\n{odd}\tb\n", corpus),
+        ("c.jsonl", f'{{"_id": "d", "text": ""}}\n{{"_id": {json.dumps(odd)}, "text": ""}}\n', corpus),
     ]:
         (folder / name).write_text(text, encoding="utf-8")
         with pytest.raises(DataError, match=rf"{name}:2: .*U\+{ord(letter):04X}"):
@@ -168,7 +170,7 @@ def test_marks_of_joined_files_are_dropped(folder):
     for name, text in FILES.items():
         (folder / name).write_text("".join(mark + line for line in text.splitlines(keepends=True)), encoding="utf-8")
     assert read_qrels(folder / "qrels") == {"q1": {"d1": 1}}
-    assert read_queries(folder / "queries.tsv") == {"q1": "what is aml"}
+    assert read_queries(folder / "queries.tsv") == {"q1": "cats"}
     assert [docid for docid, _ in read_corpus(folder / "corpus.jsonl")] == ["d1", "d2"]
     assert list(read_ranked(folder / "a.run").run) == list(read_ranked(folder / "requests.jsonl").run) == ["q1"]
 

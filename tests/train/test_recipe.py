@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from dataclasses import fields
 
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from rankllm_train.recipe import (
     recipe_text,
     save_recipe,
 )
+from rankllm_train.recipe_sections import OptimSection, ScheduleSection
 
 # Reference section 2.11 (rank_llm 1b3cabb) and tevatron 2.3, 2.4.
 ORIGINALS = {
@@ -120,6 +123,9 @@ def test_the_ranking_loss_weighs_what_it_did_in_the_originals(loss, weighted, we
         ({"checkpoint.every": "sometimes"}, "checkpoint.every: expected 'epoch', 'none' or a number of steps"),
         ({"schedule.warmup_steps": 3, "schedule.warmup_ratio": 0.1}, "say it twice"),
         ({"data.group_size": 1}, "data.group_size: expected 2 or more, found 1"),
+        ({"optim.adam_beta1": 1}, "optim.adam_beta1: expected a number from 0 to below 1, found 1.0"),
+        ({"optim.adam_epsilon": 0}, "optim.adam_epsilon: expected a number above 0, found 0.0"),
+        ({"optim.weight_decay": 10**400}, "optim.weight_decay: expected a finite number"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_says_where(overrides, message):
@@ -165,6 +171,27 @@ def test_what_torch_numpy_or_transformers_would_refuse_is_refused_first(override
     with pytest.raises(ConfigError) as caught:
         Recipe().changed(overrides)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("section", [OptimSection, ScheduleSection])
+def test_sections_made_in_python_are_finite(section):
+    """Where no recipe is between."""
+    for key in fields(section):
+        if key.type == "float":
+            with pytest.raises(ConfigError, match=f"{key.name}: expected .*, found nan"):
+                section(**{key.name: math.nan})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2001-99-99", "0x_", "1" * 5000, '!!int "abc"', "[" * 3000, "*a", "!!python/name:os.system", "\x00", "{a: a: b}"],
+)
+def test_no_value_of_a_setting_is_a_traceback(value):
+    """What is no YAML is text, and text is no number."""
+    with pytest.raises(ConfigError) as caught:
+        Recipe().changed(dict([parse_setting(f"optim.learning_rate={value}")]))
+    assert str(caught.value).startswith("optim.learning_rate: expected ")
+    assert len(str(caught.value)) < 300
 
 
 def test_a_recipe_file_is_named_in_its_errors(tmp_path):

@@ -27,7 +27,8 @@ def read_corpus(path: str | Path) -> Iterator[tuple[str, dict[str, object]]]:
     doc then holds `title` and `text`. Repeated docids are not looked for. Raises as `rankllm_core.files.read_lines`,
     and DataError naming the line, also for a text or title that is an array or an object.
     """
-    return ((docid, doc) for _, docid, doc in _corpus_rows(path))
+    for _, docid, doc in _corpus_rows(path):
+        yield docid, doc
 
 
 def lines_of_docid(path: str | Path, docid: str) -> list[int]:

@@ -63,7 +63,7 @@ def as_id(value: object, *, what: str) -> str:
     """A qid or docid as a string; files also hold integers. Raises RankLLMError on anything else, on an empty id and
     as `check_id`."""
     if isinstance(value, str) and value.strip():
-        return check_id(value, what=what)
+        return value if value.isprintable() else check_id(value, what=what)
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < _LONGEST_ID_BITS:
         return str(value)
     raise RankLLMError(f"{what}: expected a string that is not empty, or an integer; found {found(value)}")

@@ -159,7 +159,8 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
     if opens and not opens_list(match.string, match.end(), kind):
         opens, before = False, ""  # "[2 dogs]": prose in brackets
         brackets.is_open = brackets.has_words = True
-    closes = "]" in close and not (brackets.is_open and brackets.has_words)
+    # In "(3)]" the outer bracket is not the identifier's.
+    closes = close.lstrip("\"'*_` \t\n").startswith("]") and not (brackets.is_open and brackets.has_words)
     spelled = match["identifier"].partition(".")[0]
     is_lower = kind == "alpha" and spelled.islower()
     is_marked = brackets.is_list or "[" in before or closes or (len(noun) > 1 and not is_lower)

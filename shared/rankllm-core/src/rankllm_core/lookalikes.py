@@ -87,6 +87,8 @@ def _see(text: str) -> _Seen:
 
 def _spelled(special: str) -> str:
     if special[0] == "&":
+        if special[-1] != ";" and html.unescape(special) not in ("[", "]"):
+            return special  # browsers read `&#91` without its semicolon; of other entities that is too far
         while (decoded := html.unescape(special)) != special:
             special = decoded
         special = _SEEN_THROUGH.sub("", special)

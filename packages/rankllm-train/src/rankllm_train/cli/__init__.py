@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.terminal import for_terminal
 from rankllm_train import __version__
 
 COMMANDS = {
@@ -102,7 +103,7 @@ def main() -> NoReturn:
 
 def say(line: str) -> None:
     """A line for the person at the screen; standard output is for results."""
-    click.echo(line, err=True)
+    click.echo(for_terminal(line), err=True)
 
 
 class _TerminatedError(BaseException):

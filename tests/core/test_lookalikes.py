@@ -7,8 +7,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lookalike_texts import marked, texts
 
-from rankllm_core.answer_tokens import normalise, tokenize
 from rankllm_core.lookalikes import Names, defuse, identifiers_in
 from rankllm_core.template import load_template
 from rankllm_core.text import defuse_identifiers, fix_text
@@ -124,25 +124,6 @@ def test_lower_case_words_and_other_alphabets_stay_under_letters(text):
     assert defuse(text, ALPHA) == text
 
 
-PIECES = (
-    *"[]()<>&;,.:#>=\n 0123456789AB",
-    *("[3]", "[ 3", "3 ]", "［", "］", "【", "】", "①", "Ⓐ", "３", "Ａ", "٣", "\u200b", "\u2060", "\u00ad", "\u0301", "\ufe0f"),
-    *("&#91;", "&#93;", "&amp;", "&lbrack;", "&#51;", "amp;", "#91;", "&#", "91;", "lbrack;", "\x1b[0m", "\x00"),
-    *("ï¼»", "ï¼½", "<b>", "word", "see page", "answer>", "<answer>", "[rankstart]", "P3", "[1, 2", ", 3]", "\uf8e4"),
-)
-texts = st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | st.text(max_size=30)
-
-
-def marked(text, kind):
-    """What the answer reader takes for a bracketed identifier. Lower-case letters and words before it do not count."""
-    text = normalise(text)
-    return [
-        text[token.start : token.end]
-        for token in tokenize(text, kind)
-        if token.kind == "name" and token.is_marked and not token.is_lower and not set("[]").isdisjoint(text[token.start : token.end])
-    ]
-
-
 @settings(max_examples=600, deadline=None)
 @given(text=texts, kind=st.sampled_from(["numeric", "alpha"]))
 def test_the_reader_finds_no_identifier_in_defused_text(text, kind):
@@ -161,7 +142,9 @@ def test_defused_text_without_markup_stays_defused_when_it_is_repaired(text, kin
         assert marked(fix_text(defuse(text, Names(kind))), kind) == []
 
 
-@pytest.mark.parametrize("name", ["rank_zephyr", "rank_zephyr_alpha", "rank_lrl", "rank_gpt", "rank_gpt_apeer", "insert_rank"])
+@pytest.mark.parametrize(
+    "name", ["rank_zephyr", "rank_zephyr_alpha", "rank_lrl", "rank_gpt", "rank_gpt_apeer", "insert_rank"]
+)
 def test_a_template_defuses_query_and_passages_last(name):
     """Whoever renders it, and whatever was done to the texts before."""
     template = load_template(name)
@@ -180,7 +163,9 @@ def template_queries(template):
     return sum((part or "").count("{query}") for part in (template.prefix, template.suffix, template.prefix_assistant))
 
 
-@pytest.mark.parametrize("piece", ["[", "]", "[3", "3]", "[ ", " ]", "①", "&#91;", "&amp;", "&", "\u200b", "[3]", "[1, ", "<", "answer>"])
+@pytest.mark.parametrize(
+    "piece", ["[", "]", "[3", "3]", "[ ", " ]", "①", "&#91;", "&amp;", "&", "\u200b", "[3]", "[1, ", "<", "answer>"]
+)
 @pytest.mark.timeout(20)
 def test_long_texts_are_defused_in_linear_time(piece):
     """No text can hold up the run."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rankllm_core.identifiers import IdentifierKind
-from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND, SPELLINGS
+from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND, SPELLINGS, TERMINAL_ESCAPE
 
 TokenKind = Literal["name", "unknown", "join", "less", "tie", "words", "line", "unread"]
 
@@ -90,7 +90,7 @@ def normalise(text: str) -> str:
     return _UNSEEN.sub("", text.translate(SPELLINGS)) if not text.isascii() or not text.isprintable() else text
 
 
-_UNSEEN = re.compile(f"[{INVISIBLE}]+|[{INVISIBLE_BEYOND}]+")
+_UNSEEN = re.compile(f"{TERMINAL_ESCAPE}|[{INVISIBLE}]+|[{INVISIBLE_BEYOND}]+")
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from rankllm_core.answer_tokens import GLUE, IDENTIFIER, NOUN, SHORT_NOUN, holds_prose, opens_list
 from rankllm_core.identifiers import IdentifierKind
-from rankllm_core.spellings import COMBINING, INVISIBLE, INVISIBLE_BEYOND, SPELLINGS
+from rankllm_core.spellings import COMBINING, INVISIBLE, INVISIBLE_BEYOND, SPELLINGS, TERMINAL_ESCAPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +197,12 @@ _ENTITY = r"&(?:(?:amp|AMP|#0*38|#[xX]0*26);)*(?:#[0-9]{1,9};?|#[xX][0-9a-fA-F]{
 _HINT = re.compile(r"&(?:#|amp;|AMP;|gt;|GT;|[lr](?:brack|sqb);)")
 """The beginning of an entity that can stand for a bracket, or for the `>` of `<answer>`."""
 _OTHER_BRACKETS = frozenset(chr(code) for code, spelled in SPELLINGS.items() if not {"[", "]", ">"}.isdisjoint(spelled))
-_ESCAPE = r"\x1b\[[\d;]*[A-Za-z]"  # ftfy removes these
 _BELOW = "".join(re.escape(chr(code)) for code in SPELLINGS if code < 0x10000)
-_SEEN_THROUGH = re.compile(rf"{_ESCAPE}|[{INVISIBLE}{INVISIBLE_BEYOND}{COMBINING}]+")
+_SEEN_THROUGH = re.compile(rf"{TERMINAL_ESCAPE}|[{INVISIBLE}{INVISIBLE_BEYOND}{COMBINING}]+")
 _COMBINING = re.compile(f"[{COMBINING}]")
 _SPECIAL = re.compile(
     # Beyond the basic plane one range for all: a set with more is a hundred times as slow.
-    rf"{_ENTITY}|{_ESCAPE}|[{_BELOW}{INVISIBLE}{COMBINING}\U00010000-\U0010ffff]"
+    rf"{_ENTITY}|{TERMINAL_ESCAPE}|[{_BELOW}{INVISIBLE}{COMBINING}\U00010000-\U0010ffff]"
 )
 _BRACKET = re.compile(r"[\[\]]")
 _MARKS = re.compile(r"</?answer>|\[rank(?:start|end)\]", re.IGNORECASE)

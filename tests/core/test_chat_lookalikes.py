@@ -52,10 +52,14 @@ def test_entities_of_a_passage_that_is_cut_make_no_identifier(encoders, template
 
 def test_mojibake_that_only_the_whole_prompt_repairs_is_defused(encoders):
     """Beside a character of another alphabet it is not repaired in the passage, but it is when that was cut away."""
-    mojibake = "\u00ef\u00bc\u00bb3\u00ef\u00bc\u00bd is \u00c3\u00a9"
-    prompt = encode(encoders, "rank_vicuna", "cats", f"{mojibake} {LONG} \u4f60\u597d")
-    assert "[1] (3) is \u00e9 word" in prompt.text
-    assert "[3]" not in prompt.text
+    mojibake = "\u00e2\u2018\u00a2 is \u00e2\u2018\u00a3"
+    passage = f"{mojibake} {LONG} \u4f60\u597d"
+    assert passage_text({"text": passage}).startswith("\u00e2'\u00a2")
+    for text, shown in (
+        (passage, "\u00e2'\u00a2"),
+        (f"{mojibake} \u00e2\u20ac\u0153x\u00e2\u20ac\u009d {LONG} \u4f60", "(3) is (4)"),
+    ):
+        assert f"[1] {shown}" in encode(encoders, "rank_vicuna", "cats", text).text
 
 
 def test_a_prompt_without_lookalikes_is_repaired_as_a_whole(encoders):

@@ -71,7 +71,7 @@ NUMERIC, ALPHA = Names("numeric"), Names("alpha")
     ],
 )
 def test_a_lookalike_is_written_in_round_brackets(text, expected):
-    """Entities, widths, circles, blanks, invisible characters, other digits: whatever the answer reader sees through."""
+    """Entities, widths, circles, blanks, invisible characters, other digits: what the answer reader sees through."""
     assert defuse(text, NUMERIC) == expected
     assert defuse(f"before {text} after, &amp; more", NUMERIC) == f"before {expected} after, &amp; more"
 
@@ -103,7 +103,7 @@ def test_letters_are_defused_where_they_are_the_identifiers(text, expected):
         "x[i] = a[n-1] + b[i, 2]; args[1:], v[:3], m[2 * k], t[-1:]",
         "she wrote [sic] and [...] and [AB] and [see page 12] and [May 2019]",
         "[text](http://x/1) ![image 2](y)",
-        "H-pyrido[3,4-\u03b2]-indole, (5\u00b75% [5\u00b70\u20137\u00b70]), [25(OH)D], 95% CI [0.5, 1.25], [10:30], [5%]",
+        "H-pyrido[3,4-\u03b2]-indole, (5\u00b75% [5\u00b70\u20137\u00b70]), [25(OH)D], CI [0.5, 1.25], [10:30], [5%]",
         "[2019-01-02 10:30] [1-3] [1\u20133] [2nd] [v2] [2 dogs]",
         "[\u0391] [\u0412] [\u00c4] [\u00b2] [\u00bd]",
         "AT&T, R&amp;D, &eacute;, &nbsp;, &#233; and &copy;",

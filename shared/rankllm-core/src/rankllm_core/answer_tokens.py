@@ -38,9 +38,9 @@ NOUN = r"(?i:passage|document|doc|paragraph|candidate|item|text)"
 SHORT_NOUN = r"(?:[Pp](?=\d)|\#(?=\d))"
 """`P3`, `#3`: said of a passage, but too short to make a number of prose an identifier."""
 # Glued to more text, a number or a letter is no identifier: 2nd, m2, 3.5, 10:30, 5%, 2019-01-02, 5·5–7·0, I'm, A/B.
-GLUE = ".·:/'’\\-–—−"
+GLUE = ".·/'’\\-–—−"
 """Between digits or letters, these make one word of them, as the inside of a regular expression's `[...]`."""
-_UNGLUED = rf"(?![^\W_]|%|[{GLUE}][^\W_])"
+_UNGLUED = rf"(?![^\W_]|%|[:{GLUE}][^\W_])"
 _ZEROS = r"\.0{1,3}(?=\s*+[\])])"  # [3.0]
 IDENTIFIER = {
     "numeric": rf"\d++(?:{_UNGLUED}|(?={_ZEROS}))(?![ \t]{{0,3}}+{NOUN}s\b)(?:{_ZEROS})?+",  # "20 passages" is a count
@@ -74,7 +74,7 @@ _GRAMMAR = r"""
   | (?P<other> \[ [^\[\]<>,;=\n]{1,40}+ \] )
   | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?![gl]t;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b )++ )
   | (?P<open_list> \[ )
-  | (?P<word>  \w++ (?: ['’.·%/\-–—−] \w++ )*+ | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
+  | (?P<word>  \d++ (?: : \d++ )++ | \w++ (?: ['’.·%/\-–—−] \w++ )*+ | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
 """
 _PATTERN = {
     kind: re.compile(
@@ -193,6 +193,6 @@ _LIST_LENGTH = 300
 _LIST_GOES_ON = re.compile(r"""["'*_`.]{0,3}+\s*+(?:[\[\],;><=|&\\]|\Z)""")
 _NO_PROSE = re.compile(rf"{NOUN}s?+|(?i:\band\b)|&[gl]t;")
 _PROSE = {
-    "numeric": re.compile(rf"[^\W\d_]|\d[{GLUE}]\w|[:+±^%(){{}}]"),
-    "alpha": re.compile(rf"[^\W\d_A-Z]|[A-Z][A-Z]|\w[{GLUE}]\w|[:+±^%(){{}}]"),
+    "numeric": re.compile(rf"[^\W\d_]|\d[:{GLUE}]\w|[:+±^%(){{}}]"),
+    "alpha": re.compile(rf"[^\W\d_A-Z]|[A-Z][A-Z]|\w[:{GLUE}]\w|[:+±^%(){{}}]"),
 }

@@ -214,7 +214,10 @@ _OPENED = {
     kind: re.compile(rf"""\s*+["'*_`]{{0,3}}+{_NOUNS}?{identifier}""") for kind, identifier in _IDENTIFIER.items()
 }
 _CLOSED = {
-    kind: re.compile(rf"""(?<!\w)(?<!\w[{GLUE}%]){_NOUNS}?{identifier}["'*_`.]{{0,3}}\s*\Z""")
+    kind: re.compile(
+        rf"""(?<!\w)(?<!\w[{GLUE}%]){"(?<![0-9]:)" if kind == "numeric" else ""}"""
+        rf"""{_NOUNS}?{identifier}["'*_`.]{{0,3}}\s*\Z"""
+    )
     for kind, identifier in _IDENTIFIER.items()
 }
 _BARE = {

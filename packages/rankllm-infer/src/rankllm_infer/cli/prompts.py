@@ -286,11 +286,12 @@ def _estimated_tokens(prompt: Prompt) -> int:
 def _about(rendered: _Rendered) -> str:
     """One line on what is shown and by which rules."""
     card = rendered.resolved.card
+    qid = for_terminal(rendered.request.query.qid, one_line=True)
     n = len(rendered.request.candidates)
     shown = f"ranks {rendered.start + 1}-{rendered.end} of {n}" if card.kind == "listwise" else f"rank 1 of {n}"
     tokens = f"{rendered.n_tokens} tokens" if rendered.is_exact else f"about {rendered.n_tokens} tokens (estimated)"
     return (
-        f"Query {for_terminal(rendered.request.query.qid, one_line=True)}, {shown}, {tokens}; {card.kind}, template {card.template.name}, "
+        f"Query {qid}, {shown}, {tokens}; {card.kind}, template {card.template.name}, "
         f"read: {_READS[rendered.prompt.read]} ({rendered.resolved.origin})"
     )
 

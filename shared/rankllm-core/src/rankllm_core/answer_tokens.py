@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rankllm_core.identifiers import IdentifierKind
-from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND, SPELLINGS
+from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND, SPELLINGS, TERMINAL_ESCAPE
 
 TokenKind = Literal["name", "unknown", "join", "less", "tie", "words", "line", "unread"]
 
@@ -38,9 +38,9 @@ NOUN = r"(?i:passage|document|doc|paragraph|candidate|item|text)"
 SHORT_NOUN = r"(?:[Pp](?=\d)|\#(?=\d))"
 """`P3`, `#3`: said of a passage, but too short to make a number of prose an identifier."""
 # Glued to more text, a number or a letter is no identifier: 2nd, m2, 3.5, 10:30, 5%, 2019-01-02, 5·5–7·0, I'm, A/B.
-GLUE = ".·:/'’\\-–—−"
+GLUE = ".·/'’\\-–—−"
 """Between digits or letters, these make one word of them, as the inside of a regular expression's `[...]`."""
-_UNGLUED = rf"(?![^\W_]|%|[{GLUE}][^\W_])"
+_UNGLUED = rf"(?![^\W_]|%|[:{GLUE}][^\W_])"
 _ZEROS = r"\.0{1,3}(?=\s*+[\])])"  # [3.0]
 IDENTIFIER = {
     "numeric": rf"\d++(?:{_UNGLUED}|(?={_ZEROS}))(?![ \t]{{0,3}}+{NOUN}s\b)(?:{_ZEROS})?+",  # "20 passages" is a count
@@ -74,7 +74,7 @@ _GRAMMAR = r"""
   | (?P<other> \[ [^\[\]<>,;=\n]{1,40}+ \] )
   | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?![gl]t;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b )++ )
   | (?P<open_list> \[ )
-  | (?P<word>  \w++ (?: ['’.·%/\-–—−] \w++ )*+ | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
+  | (?P<word>  \d++ (?: : \d++ )++ | \w++ (?: ['’.·%/\-–—−] \w++ )*+ | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
 """
 _PATTERN = {
     kind: re.compile(
@@ -90,7 +90,7 @@ def normalise(text: str) -> str:
     return _UNSEEN.sub("", text.translate(SPELLINGS)) if not text.isascii() or not text.isprintable() else text
 
 
-_UNSEEN = re.compile(f"[{INVISIBLE}]+|[{INVISIBLE_BEYOND}]+")
+_UNSEEN = re.compile(f"{TERMINAL_ESCAPE}|[{INVISIBLE}]+|[{INVISIBLE_BEYOND}]+")
 
 
 @dataclass(slots=True)
@@ -159,7 +159,8 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
     if opens and not opens_list(match.string, match.end(), kind):
         opens, before = False, ""  # "[2 dogs]": prose in brackets
         brackets.is_open = brackets.has_words = True
-    closes = "]" in close and not (brackets.is_open and brackets.has_words)
+    # In "(3)]" the outer bracket is not the identifier's.
+    closes = close.lstrip("\"'*_` \t\n").startswith("]") and not (brackets.is_open and brackets.has_words)
     spelled = match["identifier"].partition(".")[0]
     is_lower = kind == "alpha" and spelled.islower()
     is_marked = brackets.is_list or "[" in before or closes or (len(noun) > 1 and not is_lower)
@@ -192,6 +193,6 @@ _LIST_LENGTH = 300
 _LIST_GOES_ON = re.compile(r"""["'*_`.]{0,3}+\s*+(?:[\[\],;><=|&\\]|\Z)""")
 _NO_PROSE = re.compile(rf"{NOUN}s?+|(?i:\band\b)|&[gl]t;")
 _PROSE = {
-    "numeric": re.compile(rf"[^\W\d_]|\d[{GLUE}]\w|[:+±^%(){{}}]"),
-    "alpha": re.compile(rf"[^\W\d_A-Z]|[A-Z][A-Z]|\w[{GLUE}]\w|[:+±^%(){{}}]"),
+    "numeric": re.compile(rf"[^\W\d_]|\d[:{GLUE}]\w|[:+±^%(){{}}]"),
+    "alpha": re.compile(rf"[^\W\d_A-Z]|[A-Z][A-Z]|\w[:{GLUE}]\w|[:+±^%(){{}}]"),
 }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from rankllm_core.answer_tokens import GLUE, IDENTIFIER, NOUN, SHORT_NOUN, holds_prose, opens_list
 from rankllm_core.identifiers import IdentifierKind
-from rankllm_core.spellings import COMBINING, INVISIBLE, INVISIBLE_BEYOND, SPELLINGS
+from rankllm_core.spellings import COMBINING, INVISIBLE, INVISIBLE_BEYOND, SPELLINGS, TERMINAL_ESCAPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,8 @@ def _see(text: str) -> _Seen:
 
 def _spelled(special: str) -> str:
     if special[0] == "&":
+        if special[-1] != ";" and html.unescape(special) not in ("[", "]"):
+            return special  # browsers read `&#91` without its semicolon; of other entities that is too far
         while (decoded := html.unescape(special)) != special:
             special = decoded
         special = _SEEN_THROUGH.sub("", special)
@@ -195,13 +197,12 @@ _ENTITY = r"&(?:(?:amp|AMP|#0*38|#[xX]0*26);)*(?:#[0-9]{1,9};?|#[xX][0-9a-fA-F]{
 _HINT = re.compile(r"&(?:#|amp;|AMP;|gt;|GT;|[lr](?:brack|sqb);)")
 """The beginning of an entity that can stand for a bracket, or for the `>` of `<answer>`."""
 _OTHER_BRACKETS = frozenset(chr(code) for code, spelled in SPELLINGS.items() if not {"[", "]", ">"}.isdisjoint(spelled))
-_ESCAPE = r"\x1b\[[\d;]*[A-Za-z]"  # ftfy removes these
 _BELOW = "".join(re.escape(chr(code)) for code in SPELLINGS if code < 0x10000)
-_SEEN_THROUGH = re.compile(rf"{_ESCAPE}|[{INVISIBLE}{INVISIBLE_BEYOND}{COMBINING}]+")
+_SEEN_THROUGH = re.compile(rf"{TERMINAL_ESCAPE}|[{INVISIBLE}{INVISIBLE_BEYOND}{COMBINING}]+")
 _COMBINING = re.compile(f"[{COMBINING}]")
 _SPECIAL = re.compile(
     # Beyond the basic plane one range for all: a set with more is a hundred times as slow.
-    rf"{_ENTITY}|{_ESCAPE}|[{_BELOW}{INVISIBLE}{COMBINING}\U00010000-\U0010ffff]"
+    rf"{_ENTITY}|{TERMINAL_ESCAPE}|[{_BELOW}{INVISIBLE}{COMBINING}\U00010000-\U0010ffff]"
 )
 _BRACKET = re.compile(r"[\[\]]")
 _MARKS = re.compile(r"</?answer>|\[rank(?:start|end)\]", re.IGNORECASE)
@@ -213,7 +214,10 @@ _OPENED = {
     kind: re.compile(rf"""\s*+["'*_`]{{0,3}}+{_NOUNS}?{identifier}""") for kind, identifier in _IDENTIFIER.items()
 }
 _CLOSED = {
-    kind: re.compile(rf"""(?<!\w)(?<!\w[{GLUE}%]){_NOUNS}?{identifier}["'*_`.]{{0,3}}\s*\Z""")
+    kind: re.compile(
+        rf"""(?<!\w)(?<!\w[{GLUE}%]){"(?<![0-9]:)" if kind == "numeric" else ""}"""
+        rf"""{_NOUNS}?{identifier}["'*_`.]{{0,3}}\s*\Z"""
+    )
     for kind, identifier in _IDENTIFIER.items()
 }
 _BARE = {

@@ -63,7 +63,7 @@ def _check_format(name: str, spec: str, conversion: str | None, *, where: str) -
 
 def _formatted(value: str | float, spec: str) -> str:
     """A score, a count or an identifier in a format. Raises ValueError where the two do not go together."""
-    if not spec:
+    if not spec or value == "":
         return value if isinstance(value, str) else f"{value:.3f}"
     try:
         return format(value, spec)

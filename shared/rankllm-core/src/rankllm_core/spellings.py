@@ -13,6 +13,9 @@ INVISIBLE_BEYOND = "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e0
 """Characters without a shape of their own, as the inside of a regular expression's `[...]`: control and format
 characters, variation selectors, fillers. Those beyond the basic plane are apart: a set of both is slow to search."""
 
+TERMINAL_ESCAPE = r"\x1b\[[\d;]*[A-Za-z]"
+"""What sets a terminal's colours; repairing a prompt removes it."""
+
 COMBINING = (
     "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"
     "\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20e2\u20e4-\u20f0\ufe20-\ufe2f"

@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from rankllm_core.errors import RankLLMError, one_line
+from rankllm_core.terminal import for_terminal
 from rankllm_infer import __version__
 
 COMMANDS = {
@@ -110,7 +111,7 @@ def main() -> NoReturn:
 
 def say(line: str) -> None:
     """A line for the person at the screen; standard output is for results."""
-    click.echo(line, err=True)
+    click.echo(for_terminal(line), err=True)
 
 
 class _TerminatedError(BaseException):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.terminal import for_terminal
 from rankllm_infer.cli import say
 from rankllm_infer.wording import examples
 
@@ -58,7 +59,7 @@ def show_template(*, template: str) -> None:
     from rankllm_core.template import load_template
 
     name = load_template(template).name
-    click.echo(_file_text(template) if Path(template).exists() else _shipped_text(name), nl=False)
+    click.echo(for_terminal(_file_text(template)) if Path(template).exists() else _shipped_text(name), nl=False)
 
 
 @command.command("render")
@@ -299,11 +300,12 @@ def _estimated_tokens(prompt: Prompt) -> int:
 def _about(rendered: _Rendered) -> str:
     """One line on what is shown and by which rules."""
     card = rendered.resolved.card
+    qid = for_terminal(rendered.request.query.qid, one_line=True)
     n = len(rendered.request.candidates)
     shown = f"ranks {rendered.start + 1}-{rendered.end} of {n}" if card.kind == "listwise" else f"rank 1 of {n}"
     tokens = f"{rendered.n_tokens} tokens" if rendered.is_exact else f"about {rendered.n_tokens} tokens (estimated)"
     return (
-        f"Query {rendered.request.query.qid}, {shown}, {tokens}; {card.kind}, template {card.template.name}, "
+        f"Query {qid}, {shown}, {tokens}; {card.kind}, template {card.template.name}, "
         f"read: {_READS[rendered.prompt.read]} ({rendered.resolved.origin})"
     )
 
@@ -317,12 +319,10 @@ _READS = {
 
 
 def _shown(prompt: Prompt) -> str:
-    """The prompt for the screen: the exact text, or each message under its role."""
-    from rankllm_core.tokens import clean
-
+    """The prompt for the screen: the exact text, or each message under its role. Control characters are escaped."""
     if not prompt.messages:
-        return clean(prompt.text)
-    return clean("\n\n".join(f"=== {message.role} ===\n{message.content}" for message in prompt.messages))
+        return for_terminal(prompt.text)
+    return for_terminal("\n\n".join(f"=== {message.role} ===\n{message.content}" for message in prompt.messages))
 
 
 def _as_dict(rendered: _Rendered) -> dict[str, object]:

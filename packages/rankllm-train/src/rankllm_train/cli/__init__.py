@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from rankllm_core.errors import RankLLMError, one_line
+from rankllm_core.terminal import for_terminal
 from rankllm_train import __version__
 
 COMMANDS = {
@@ -114,7 +115,7 @@ def main() -> NoReturn:
 
 def say(line: str) -> None:
     """A line for the person at the screen; standard output is for results."""
-    click.echo(line, err=True)
+    click.echo(for_terminal(line), err=True)
 
 
 class _TerminatedError(BaseException):

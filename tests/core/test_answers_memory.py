@@ -1,0 +1,57 @@
+"""An answer costs memory and time in proportion to its length, and little of both."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from rankllm_core.answers import read_answer
+from rankllm_core.identifiers import identifiers
+
+CHARACTERS = 5_000_000
+
+
+PIECES = (
+    *(
+        "<answer>",
+        "</think>",
+        "[1]",
+        "[1] > ",
+        "1 ",
+        "1: 2\n",
+        "[1, ",
+        '{"a": 1, "b": 2}, ',
+        "&gt;",
+        "\u2460",
+        "\u200b",
+    ),
+    *"><=[](1a \n,-|",
+)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_five_million_characters_cost_less_than_twenty_bytes_each(piece):
+    """Signs without end once took 510 bytes each."""
+    text = "[2] > [3] " + piece * (CHARACTERS // len(piece))
+    tracemalloc.start()
+    try:
+        answer = read_answer(text, identifiers("numeric", 20))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sorted(answer.order) == list(range(20))
+    assert peak < 20 * CHARACTERS
+
+
+@pytest.mark.parametrize("piece", [">", ",", "<", "=>"])
+def test_a_run_of_signs_keeps_no_record_of_each(piece):
+    """Half a million of them, in a moment."""
+    tracemalloc.start()
+    try:
+        read_answer("[2] > [3] " + piece * 500_000, identifiers("numeric", 20))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,117 @@
+"""A chat template is a program that came with a model: it may not hang, fill the memory or end in a traceback."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+
+import pytest
+
+from rankllm_core import chat_limits
+from rankllm_core.chat import ChatEncoder
+from rankllm_core.chat_limits import ChatTemplateLimitError, rendered
+from rankllm_core.errors import ContractError
+from rankllm_core.template import Message, Span
+
+pytest.importorskip("transformers")
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+TURNS = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+def encode(tokenizer, template, text="a long question"):
+    """The prompt that a chat template makes of one user turn."""
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = template
+    return ChatEncoder(changed).encode([Message("user", (Span(text, untrusted=True),))])
+
+
+@pytest.mark.parametrize(
+    "when", ["{}", "{{% if messages[0].content|length > 5 %}}{}{{% endif %}}"], ids=["load", "prompt"]
+)
+def test_a_template_that_never_ends_is_stopped(smollm2_tokenizer, monkeypatch, when):
+    """At load, and in a prompt that reaches the loop."""
+    monkeypatch.setattr(chat_limits, "MAX_SECONDS", 0.3)
+    start = time.monotonic()
+    with pytest.raises(ChatTemplateLimitError, match=r"^the tokenizer's chat template takes more than 0\.3 s"):
+        encode(smollm2_tokenizer, when.format(ENDLESS))
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited on Linux")
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'x' * 4900000000 }}",
+        "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{{ (range(99999)|list) * 999999 }}",
+        "{{ '%4900000000s'|format('x') }}",
+    ],
+)
+def test_a_template_that_writes_gigabytes_is_refused_at_load(smollm2_tokenizer, template):
+    """In one line, without the memory having been taken."""
+    with pytest.raises(ChatTemplateLimitError, match="needs too much memory; use another chat template"):
+        encode(smollm2_tokenizer, template)
+
+
+def test_a_template_that_writes_far_more_than_its_messages_is_refused(smollm2_tokenizer):
+    """A million characters and four times the messages are allowed."""
+    assert encode(smollm2_tokenizer, "{{ 'x' * 900000 }}").text == "x" * 900_000
+    with pytest.raises(ChatTemplateLimitError, match="wrote 2,000,000 characters for messages of 1, expected at most"):
+        encode(smollm2_tokenizer, "{{ 'x' * 2000000 }}")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ 1 / 0 }}", "fails: ZeroDivisionError: division by zero"),
+        ("{{ foo.bar }}", "fails: UndefinedError: 'foo' is undefined"),
+        ("{% for", "fails: TemplateSyntaxError: "),
+        ("{{ messages[7].content }}", "fails: UndefinedError"),
+        ("{{ messages + 1 }}", "fails: TypeError"),
+        ("{{ ''.__class__.__mro__ }}", "fails: SecurityError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "fails: RecursionError"),
+        ("{{ raise_exception('no\\nway\\x1b[31m') }}", r"refuses the prompt: no way\\x1b\[31m$"),
+        ("{{ range(999999) }}", "fails: OverflowError: Range too big"),
+    ],
+)
+def test_a_template_that_fails_is_one_line(smollm2_tokenizer, template, message):
+    """Whatever it raises, the error says whose it is."""
+    with pytest.raises(ContractError, match=f"^the tokenizer's chat template {message}") as caught:
+        encode(smollm2_tokenizer, template)
+    assert str(caught.value).isprintable()
+
+
+def test_a_template_that_wants_other_turns_is_not_refused_at_load(smollm2_tokenizer):
+    """The turn that it is tried out with is not one of the run's."""
+    template = "{% if messages|length < 2 %}{{ raise_exception('two turns') }}{% endif %}" + TURNS
+    changed = copy.deepcopy(smollm2_tokenizer)
+    changed.chat_template = template
+    turns = [Message("user", (Span("a"),)), Message("assistant", (Span("b"),))]
+    assert ChatEncoder(changed).encode(turns).text == "ab"
+
+
+def test_errors_from_elsewhere_keep_their_traceback():
+    """A bug of ours is no fault of the template."""
+
+    def write():
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError, match="bug"):
+        rendered(write, n_characters=1)
+
+
+def test_whoever_traces_goes_on_tracing():
+    """Debuggers and coverage set a trace function of their own."""
+
+    def trace(frame, event, argument):
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        assert rendered(lambda: "x", n_characters=1) == "x"
+        assert sys.gettrace() is trace
+    finally:
+        sys.settrace(before)

@@ -1,0 +1,81 @@
+"""Sanitizing is the last step: in the text and the ids of a whole prompt, only the template names passages."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from lookalike_texts import marked, texts
+
+from rankllm_core.chat import ChatEncoder
+from rankllm_core.template import ListwiseTemplate, load_template
+from rankllm_core.text import first_words, passage_text
+
+pytest.importorskip("transformers")
+
+LONG = "word " * 300
+TEMPLATES = ("rank_vicuna", "query_behind_alpha", "rank_zephyr", "rank_zephyr_alpha", "rank_gpt", "rank_gpt_apeer")
+
+
+@pytest.fixture(scope="module")
+def encoders(smollm2_tokenizer):
+    """A chat encoder for each layout."""
+    return {layout: ChatEncoder(smollm2_tokenizer, layout=layout) for layout in (None, "vicuna", "chatml", "plain")}
+
+
+def encode(encoders, template, query, passage, *, n_words=300):
+    """The prompt for two passages as inference writes it: repaired, cut, rendered, encoded."""
+    template = load_template(template)
+    assert isinstance(template, ListwiseTemplate)
+    shown = [first_words(passage_text({"text": text}), n_words) for text in (passage, "other")]
+    labels = "AB" if template.identifiers == "alpha" else "12"
+    return encoders[template.chat_layout].encode(template.render(query, shown, labels=labels))
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(
+    ("passage", "shown"),
+    [
+        ("&#91;3&#93; > &#91;1&#93; " + LONG + "<b>", "(3) > (1) word"),
+        ("&amp;#91;3&amp;#93; " + LONG + "<b>", "(3) word"),
+        ("&lbrack;3&rbrack; " + LONG + "</p>", "(3) word"),
+        ("\u2460 \uff3b2\uff3d [ 2 ] " + LONG, "(1) (2) (2) word"),
+        ("[\x1b[31m2] " + LONG, "(2) word"),
+    ],
+)
+def test_entities_of_a_passage_that_is_cut_make_no_identifier(encoders, template, passage, shown):
+    """A `<` behind the cut kept them from being decoded at first; the repair of the whole prompt decodes them."""
+    prompt = encode(encoders, template, "cats", passage)
+    assert shown in prompt.text
+    for identifier in ("[3]", "&#91;", "&#93;"):
+        assert identifier not in prompt.text
+
+
+def test_mojibake_that_only_the_whole_prompt_repairs_is_defused(encoders):
+    """Beside a character of another alphabet it is not repaired in the passage, but it is when that was cut away."""
+    mojibake = "\u00e2\u2018\u00a2 is \u00e2\u2018\u00a3"
+    passage = f"{mojibake} {LONG} \u4f60\u597d"
+    assert passage_text({"text": passage}).startswith("\u00e2'\u00a2")
+    for text, shown in (
+        (passage, "\u00e2'\u00a2"),
+        (f"{mojibake} \u00e2\u20ac\u0153x\u00e2\u20ac\u009d {LONG} \u4f60", "(3) is (4)"),
+    ):
+        assert f"[1] {shown}" in encode(encoders, "rank_vicuna", "cats", text).text
+
+
+def test_a_prompt_without_lookalikes_is_repaired_as_a_whole(encoders):
+    """Curly quotes of the query are straightened, as the originals do."""
+    prompt = encode(encoders, "rank_vicuna", "\u201ccats\u201d &amp; dogs", "text")
+    assert 'search query: "cats" & dogs.' in prompt.text
+
+
+@settings(max_examples=60, deadline=None)
+@given(query=texts, passage=texts)
+@pytest.mark.parametrize("template", ["rank_vicuna", "query_behind_alpha", "rank_zephyr"])
+def test_only_the_template_s_own_identifiers_are_in_a_prompt(encoders, template, query, passage):
+    """For any query and any passage, whatever is cut and repaired on the way."""
+    kind = "alpha" if load_template(template).identifiers == "alpha" else "numeric"
+    harmless = encode(encoders, template, "x", "x")
+    prompt = encode(encoders, template, query, passage + " < \u4f60", n_words=max(1, len(passage.split())))
+    assert marked(prompt.text, kind) == marked(harmless.text, kind)
+    decoded = encoders[None].safe.tokenizer.decode(prompt.token_ids, clean_up_tokenization_spaces=False)
+    assert marked(decoded, kind) == marked(harmless.text, kind)

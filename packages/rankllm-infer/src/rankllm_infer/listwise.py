@@ -19,7 +19,7 @@ from rankllm_infer.fit import ContextTooSmallError, fit_window
 from rankllm_infer.identifier_prior import without_prior
 from rankllm_infer.listwise_plan import ListwisePlan
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
-from rankllm_infer.reasoning import is_cut_in_reasoning, read_cut_reasoning, reasons_first, with_cut_answer
+from rankllm_infer.reasoning import read_truncated, reasons_first
 from rankllm_infer.strategies import Window, consensus
 from rankllm_infer.window_content import ShownWindow, find_in_window
 
@@ -222,10 +222,10 @@ class _ListwiseFlow:
     def _read_answer(self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate]) -> ReadAnswer:
         labels, template = prompt.identifiers, self.plan.card.template
         if self.plan.card.answer == "permutation":
-            has_thoughts = reasons_first(template, self.plan.system_message)
-            if is_cut_in_reasoning(answer, prompt, reasons_first=has_thoughts):
-                return read_cut_reasoning(answer, prompt)
-            return with_cut_answer(read_answer(answer.text, labels), answer, prompt)
+            if answer.is_truncated:
+                has_thoughts = reasons_first(template, self.plan.system_message)
+                return read_truncated(answer, prompt, reasons_first=has_thoughts)
+            return read_answer(answer.text, labels)
         scores = without_prior(answer.scores, self.plan.card.identifier_prior)
         order, defects = order_by_score(scores, labels, [candidate.docid for candidate in candidates])
         for candidate, score in zip(candidates, scores, strict=True):

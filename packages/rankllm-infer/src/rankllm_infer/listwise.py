@@ -152,11 +152,10 @@ class _ListwiseFlow:
 
         def write(words: int, characters: int | None) -> WrittenPrompt:
             passages = [defuse_identifiers(first_words(text, words)[:characters], alpha=alpha) for text in texts]
-            shown.append(show(passages))
-            return shown[-1].written
+            shown[:] = [show(passages)]
+            return shown[0].written
 
-        shown: list[ShownWindow] = []
-
+        shown: list[ShownWindow] = []  # the last one written
         answer_tokens = self.writer.count(card.template.write_answer(labels))
         written, words = fit_window(
             write,
@@ -167,7 +166,7 @@ class _ListwiseFlow:
             prompt_tokens=card.context_tokens - answer_tokens + (1 if is_first else 0),
             qid=self.request.query.qid,
         )
-        fitted = shown[-1]
+        (fitted,) = shown
         if self.plan.strategy == "full" and written.n_tokens < write(card.max_passage_words, None).n_tokens:
             raise self._does_not_fit(len(candidates), words)
         prompt = Prompt(

@@ -18,8 +18,8 @@ _REQUESTS_OF_A_POOL = 1 << 40
 _PROMPTS_OF_A_REQUEST = 1 << 24
 _MOST_EMPTY = 100_000
 """An engine may have nothing to give a few times, as when all it answered was cancelled; one that is closed, always."""
-_AT_WORK: dict[int, FlowPool] = {}
-"""By `id` of each engine that is running a pool's prompts: that pool. An engine hands its answers to whoever collects
+_AT_WORK: dict[int, tuple[FlowPool]] = {}
+"""By `id` of each engine that is running a pool's prompts: a mark of that run, which holds the pool. An engine hands its answers to whoever collects
 them, so a second pool would take the first one's, and both would wait for ever."""
 
 
@@ -109,17 +109,20 @@ class FlowPool:
         of `requests` is no Request or has the qid of another one under way.
         """
         # One step, which no other thread can come between; a lock could be held while a forgotten run is collected.
-        if _AT_WORK.setdefault(id(self._engine), self) is not self:
+        mark = (self,)
+        if _AT_WORK.setdefault(id(self._engine), mark) is not mark:
             raise RankLLMError(IN_USE)
         self._on_finished, self._on_answered = on_finished, on_answered
         try:
             yield from self._run(requests, start)
         finally:
             # A caller that leaves early must not leave prompts behind for the next run on this engine.
-            del _AT_WORK[id(self._engine)]
-            self._engine.cancel(self._tickets.keys())
-            self._tickets.clear()
-            self._recalled.clear()
+            try:
+                self._engine.cancel(self._tickets.keys())
+            finally:
+                self._tickets.clear()
+                self._recalled.clear()
+                del _AT_WORK[id(self._engine)]
 
     def _run(self, requests: Iterable[Request], start: Callable[[Request], Flow]) -> Iterator[Result]:
         # Each run has tickets of its own: an answer to a prompt of an earlier one is never taken for one of this one's.
@@ -247,5 +250,5 @@ def is_at_work(engine: Engine) -> bool:
 
 def stop_run(engine: Engine, reason: str) -> None:
     """Have the run on this engine, if there is one, raise RankLLMError with this reason when it is gone on with."""
-    if pool := _AT_WORK.get(id(engine)):
+    for pool in _AT_WORK.get(id(engine), ()):
         pool._stopped = reason

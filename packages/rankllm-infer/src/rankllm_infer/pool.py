@@ -19,8 +19,8 @@ _PROMPTS_OF_A_REQUEST = 1 << 24
 _MOST_EMPTY = 100_000
 """An engine may have nothing to give a few times, as when all it answered was cancelled; one that is closed, always."""
 _AT_WORK: dict[int, tuple[FlowPool]] = {}
-"""By `id` of each engine that is running a pool's prompts: a mark of that run, which holds the pool. An engine hands its
-answers to whoever collects them, so a second run would take the first one's, and both would wait for ever."""
+"""By `id` of each engine that is running a pool's prompts: a mark of that run, which holds the pool. An engine hands
+its answers to whoever collects them, so a second run would take the first one's, and both would wait for ever."""
 
 
 class AnswerLog(Protocol):

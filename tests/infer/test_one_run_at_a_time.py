@@ -11,6 +11,8 @@ from ranking_fakes import WordWriter, answer_by, docids, make_plan, make_request
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.listwise import rerank_listwise
+from rankllm_infer.pool import FlowPool
 
 REQUESTS = [make_request(f"q{n}", 3) for n in range(5)]
 REVERSED = ["d2", "d1", "d0"]
@@ -184,3 +186,13 @@ def test_a_closed_reranker_says_so(reranker):
     with pytest.raises(RankLLMError, match="the reranker is closed"):
         reranker.rerank(REQUESTS)
     reranker.close()
+
+
+def test_one_pool_runs_once_at_a_time(reranker):
+    """Its tickets are one run's."""
+    pool = FlowPool(reranker.engine)
+    runs = [pool.run(REQUESTS, lambda r: rerank_listwise(r, make_plan(), WordWriter())) for _ in range(2)]
+    results = [next(runs[0])]
+    with pytest.raises(RankLLMError, match=IN_USE):
+        next(runs[1])
+    check([*results, *runs[0]])

@@ -183,3 +183,40 @@ def test_the_check_writes_one_prompt_a_query():
         writer = CountingWriter()
         score(writer, card, request_of("q", texts), lambda p: Answer(scores=(float(number(p.text.split("|")[2])),)))
         assert writer.n == 100 + more
+
+
+@pytest.mark.parametrize("name", ["q_max_len", "p_max_len"])
+def test_half_a_limit_of_a_layout_that_has_one_is_refused(name):
+    """`rankllama-v2` cuts at the sum; one of the two would change it without being what it says."""
+    from rankllm_core.errors import ConfigError
+    from rankllm_infer.settings import RerankOptions, resolve_card
+
+    both = RerankOptions(method="pointwise", template="rankllama-v2", q_max_len=16, p_max_len=100)
+    card = resolve_card("m", both, folder=None, score_head=True).card
+    assert (card.query_tokens, card.passage_tokens) == (16, 100)
+    alone = RerankOptions(method="pointwise", template="rankllama-v2", **{name: 50})
+    option = "--" + name.replace("_", "-")
+    with pytest.raises(ConfigError, match=rf"{option} has no effect of its own: template rankllama-v2 cuts"):
+        resolve_card("m", alone, folder=None, score_head=True)
+    apart = RerankOptions(method="pointwise", template="rankllama", **{name: 50})
+    resolve_card("m", apart, folder=None, score_head=True)
+
+
+def test_a_run_says_how_many_passages_were_not_shown(tmp_path, rankllm, tiny_classifier):
+    """In its closing lines, and in the results."""
+    import json
+
+    requests = tmp_path / "requests.jsonl"
+    candidates = [{"docid": d, "score": 1.0, "doc": {"text": text}} for d, text in CATS.items()]
+    lines = [{"query": {"qid": q, "text": t}, "candidates": candidates} for q, t in (("q1", "cats"), ("q2", LONG))]
+    requests.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    options = ["--prompt-template-path", "rankllama-v2", "--q-max-len", "32", "--p-max-len", "164"]
+    output = tmp_path / "out.jsonl"
+    files = ["--requests", requests, "--output-jsonl", output]
+    done = rankllm("rerank", "--model-path", tiny_classifier, *files, *options)
+    assert done.code == 0, done.err
+    assert "Warning: 3 passages of which the prompt holds nothing, in 1 query ('q2')" in done.err
+    first, second = map(json.loads, output.read_text(encoding="utf-8").splitlines())
+    assert (first["status"], second["status"]) == ("ok", "fallback")
+    assert len(second["defects"]) == 3
+    assert [c["docid"] for c in second["candidates"]] == list(CATS)

@@ -19,7 +19,7 @@ from rankllm_infer.fit import ContextTooSmallError, fit_window
 from rankllm_infer.identifier_prior import without_prior
 from rankllm_infer.listwise_plan import ListwisePlan
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
-from rankllm_infer.reasoning import is_cut_in_reasoning, read_cut_reasoning, reasons_first, with_cut_answer
+from rankllm_infer.reasoning import read_truncated, reasons_first
 from rankllm_infer.strategies import TOP_K_STRATEGIES, Window, consensus
 from rankllm_infer.window_content import ShownWindow, find_in_window
 
@@ -155,11 +155,10 @@ class _ListwiseFlow:
 
         def write(words: int, characters: int | None) -> WrittenPrompt:
             passages = [defuse_identifiers(first_words(text, words)[:characters], alpha=alpha) for text in texts]
-            shown.append(show(passages))
-            return shown[-1].written
+            shown[:] = [show(passages)]
+            return shown[0].written
 
-        shown: list[ShownWindow] = []
-
+        shown: list[ShownWindow] = []  # the last one written
         answer_tokens = self.writer.count(card.template.write_answer(labels))
         written, words = fit_window(
             write,
@@ -170,7 +169,7 @@ class _ListwiseFlow:
             prompt_tokens=card.context_tokens - answer_tokens + (1 if is_first else 0),
             qid=self.request.query.qid,
         )
-        fitted = shown[-1]
+        (fitted,) = shown
         if self.plan.strategy == "full" and written.n_tokens < write(card.max_passage_words, None).n_tokens:
             raise self._does_not_fit(len(candidates), words)
         prompt = Prompt(
@@ -225,10 +224,10 @@ class _ListwiseFlow:
     def _read_answer(self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate]) -> ReadAnswer:
         labels, template = prompt.identifiers, self.plan.card.template
         if self.plan.card.answer == "permutation":
-            has_thoughts = reasons_first(template, self.plan.system_message)
-            if is_cut_in_reasoning(answer, prompt, reasons_first=has_thoughts):
-                return read_cut_reasoning(answer, prompt)
-            return with_cut_answer(read_answer(answer.text, labels), answer, prompt)
+            if answer.is_truncated:
+                has_thoughts = reasons_first(template, self.plan.system_message)
+                return read_truncated(answer, prompt, reasons_first=has_thoughts)
+            return read_answer(answer.text, labels)
         scores = without_prior(answer.scores, self.plan.card.identifier_prior)
         order, defects = order_by_score(scores, labels, [candidate.docid for candidate in candidates])
         for candidate, score in zip(candidates, scores, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rankllm_core.answers import ReadAnswer
+from rankllm_core.answers import ReadAnswer, read_answer
 from rankllm_core.template import ListwiseTemplate
 from rankllm_infer.engines import Answer, Prompt
 
@@ -27,6 +27,19 @@ def reasons_first(template: ListwiseTemplate, system_message: str | None) -> boo
     return "<answer>" in f"{system or ''} {template.suffix or ''}"
 
 
+def read_truncated(answer: Answer, prompt: Prompt, *, reasons_first: bool) -> ReadAnswer:
+    """Read an answer that ended where its tokens did: as any other, unless the model had not begun to answer."""
+    labels = prompt.identifiers
+    if is_cut_in_reasoning(answer, prompt, reasons_first=reasons_first):
+        defects = (f"reasoning was cut at {_n_tokens(answer, prompt)}",)
+        return ReadAnswer(order=tuple(range(len(labels))), status="fallback", defects=defects)
+    read = read_answer(answer.text, labels)
+    if not read.defects or not _ANSWER.search(answer.text) or _ANSWERED.search(answer.text):
+        return read
+    defects = (*read.defects, f"the answer was cut at {_n_tokens(answer, prompt)}")
+    return ReadAnswer(order=read.order, status=read.status, defects=defects, n_ranked=read.n_ranked)
+
+
 def is_cut_in_reasoning(answer: Answer, prompt: Prompt, *, reasons_first: bool) -> bool:
     """Whether the model ran out of tokens before it began to answer.
 
@@ -40,21 +53,6 @@ def is_cut_in_reasoning(answer: Answer, prompt: Prompt, *, reasons_first: bool) 
         return False
     is_open = _OPEN.search(rest) or (not thoughts and _OPENED_BY_PROMPT.search(prompt.text[-_LONGEST_OPENING:]))
     return bool(is_open) or not rest.strip() or (reasons_first and not _ANSWER.search(rest))
-
-
-def read_cut_reasoning(answer: Answer, prompt: Prompt) -> ReadAnswer:
-    """No ranking: the order is the prompt's."""
-    order = tuple(range(len(prompt.identifiers)))
-    return ReadAnswer(order=order, status="fallback", defects=(f"reasoning was cut at {_n_tokens(answer, prompt)}",))
-
-
-def with_cut_answer(read: ReadAnswer, answer: Answer, prompt: Prompt) -> ReadAnswer:
-    """The reading of an answer that lacks something, with the reason where `<answer>` was begun and cut."""
-    is_begun = _ANSWER.search(answer.text) and not _ANSWERED.search(answer.text)
-    if not (read.defects and answer.is_truncated and is_begun):
-        return read
-    defects = (*read.defects, f"the answer was cut at {_n_tokens(answer, prompt)}")
-    return ReadAnswer(order=read.order, status=read.status, defects=defects, n_ranked=read.n_ranked)
 
 
 def _n_tokens(answer: Answer, prompt: Prompt) -> str:

@@ -39,13 +39,17 @@ def find_in_window(
     write: the key of the window with other passages in it; asked for only where a text is not found.
     text_of: the whole text of a passage by its position; asked for only where two are shown alike.
     """
-    shown = [position for position, passage in enumerate(window.passages) if passage.strip()]
+    passages, text = window.passages, window.written.text
+    shown = [position for position, passage in enumerate(passages) if passage and not passage.isspace()]
+    are_distinct = len(set(passages)) == len(passages)
+    if are_distinct and all(message.content in text for message in window.messages if message.role == "user"):
+        return PromptFindings(n_prompts=len(shown))  # nearly always: what was said is there, word for word
     missing = _not_found(window, shown)
     nothing = _without_effect(window, missing, write) if missing else ()
     return PromptFindings(
         n_prompts=len(shown),
         nothing=nothing,
-        same=find_same(window.passages, [position for position in shown if position not in nothing], text_of),
+        same=find_same(passages, [position for position in shown if position not in nothing], text_of),
     )
 
 

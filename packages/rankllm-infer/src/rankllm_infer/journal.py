@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rankllm_core.checksums import sha256_file
 from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Request, Result, Usage, WindowTrace
 from rankllm_infer.engines import Answer
@@ -60,6 +61,7 @@ class Journal:
         """Absolute names of the files that this run may replace."""
         self.is_complete = False
         """Whether the outputs hold all that the journal holds."""
+        self._sums: Mapping[str, str] = {}
         self._keys: dict[str, int] = {}
         self._failed: set[str] = set()
         self._answers: dict[str, dict[int, Answer]] = {}
@@ -183,10 +185,19 @@ class Journal:
 
     def note_outputs(self, paths: Sequence[Path], *, are_complete: bool) -> None:
         """Note which files are about to be written from the journal, or, once they are there, that they hold it all."""
-        self._write({"outputs": _names(paths), "are_complete": are_complete})
+        sums = {name: sha256_file(name) for name in _names(paths)} if are_complete else {}
+        self._write({"outputs": _names(paths), "are_complete": are_complete, "sha256": sums})
         # Renamed outputs must never be on the disk before the note that they are this run's.
         self._sync()
-        self.outputs, self.is_complete = self.outputs | set(_names(paths)), are_complete
+        self.outputs, self.is_complete, self._sums = self.outputs | set(_names(paths)), are_complete, sums
+
+    def was_edited(self, path: Path) -> bool:
+        """Whether an output is there and has changed since it held all that the journal holds."""
+        written = self._sums.get(str(path.absolute()))
+        try:
+            return self.is_complete and written is not None and path.exists() and sha256_file(path) != written
+        except OSError as error:
+            raise RankLLMError(f"{path}: cannot be read ({error.strerror})") from None
 
     def remove(self) -> None:
         """Delete the journal when it is closed: its run is over."""
@@ -243,6 +254,7 @@ class Journal:
             return
         if "outputs" in record:
             self.outputs, self.is_complete = self.outputs | set(record["outputs"]), record["are_complete"]
+            self._sums = record["sha256"]
             return
         self.is_complete = False
         if "answers" not in record:

@@ -242,6 +242,10 @@ def _check_outputs(run: Run, *, resume: bool) -> None:
                 f"{path}: exists; {count(journal.n_failed, 'query')} of its run failed: --resume tries again, "
                 "--overwrite begins anew"
             )
+        if is_ours and journal.was_edited(path):
+            raise RankLLMError(
+                f"{path}: has changed since this run wrote it; move it away to have it written anew, or use --overwrite"
+            )
         check_output(path, overwrite=is_ours)
 
 

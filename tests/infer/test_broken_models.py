@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import time
@@ -16,10 +17,9 @@ from tiny_models import save_adapter, save_causal
 
 from rankllm_infer.engines.hub import locate_model
 
-HARMLESS = {
-    "a quantization that is unknown",  # transformers leaves it out, with the weights as they are
-    "generation settings of another type",
-}
+HARMLESS = {"a quantization that is unknown"}  # transformers leaves it out, and takes the weights as they are
+NO_MATTER_OF_PROMPTS = re.compile(r"weights|header|tensor of|tensor behind|index|rank|modules|layers|width")
+"""`prompts render` does not look at it."""
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,10 @@ def check(rankllm, tmp_path):
     """Run both commands on a folder: one line and exit 1, or a result and exit 0 where that is allowed."""
     requests = write_jsonl(tmp_path / "requests.jsonl", request("q", 0, 1, 2))
 
-    def run(what, folder, *, allowed):
+    def run(what, folder, *, allowed, renders=True):
         output = tmp_path / "out.trec"
         rerank = ("rerank", "--model-path", folder, "--output", output, "--overwrite", "--dtype", "float32")
-        for command in (rerank, ("prompts", "render", "--model-path", folder)):
+        for command in (rerank, ("prompts", "render", "--model-path", folder))[: 1 + renders]:
             locate_model.cache_clear()
             began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             done = rankllm(*command, "--requests", requests)
@@ -63,7 +63,7 @@ def test_a_broken_model_is_one_line(sources, tmp_path, check, name):
     folder = tmp_path / "model"
     shutil.copytree(sources / "model", folder)
     MODELS[name](folder)
-    check(name, folder, allowed=name in HARMLESS)
+    check(name, folder, allowed=name in HARMLESS, renders=not NO_MATTER_OF_PROMPTS.search(name))
     assert not (folder / "ran").exists()
 
 
@@ -73,7 +73,7 @@ def test_a_broken_adapter_is_one_line(sources, tmp_path, check, name):
     folder = tmp_path / "adapter"
     shutil.copytree(sources / "adapter", folder)
     ADAPTERS[name](folder)
-    check(name, folder, allowed=name in HARMLESS)
+    check(name, folder, allowed=name in HARMLESS, renders=not NO_MATTER_OF_PROMPTS.search(name))
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ def test_weights_are_fetched_once():
 
 
 def test_a_tekken_file_does_not_replace_the_tokenizer(tmp_path, smollm2_tokenizer, monkeypatch):
-    """Where mistral_common is installed, transformers would take it first; prompts are checked through tokenizer.json."""
+    """Where mistral_common is installed, transformers would take it first."""
     as_if_mistral_common_were_installed(monkeypatch)
     folder = tmp_path / "mistral"
     smollm2_tokenizer.save_pretrained(folder)

@@ -10,10 +10,14 @@ torch = pytest.importorskip("torch")
 
 from tiny_models import change_json, save_causal, save_classifier  # noqa: E402
 
+from rankllm_core.card import ListwiseCard  # noqa: E402
 from rankllm_core.errors import RankLLMError  # noqa: E402
+from rankllm_core.template import load_template  # noqa: E402
+from rankllm_train.api import _base_model  # noqa: E402
 from rankllm_train.base_names import base_name, findable_base, split_revision  # noqa: E402
 from rankllm_train.model_page import model_page  # noqa: E402
 from rankllm_train.models import load_model, load_tokenizer  # noqa: E402
+from rankllm_train.recipe import Recipe  # noqa: E402
 from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
 
 
@@ -46,17 +50,11 @@ def test_a_base_is_called_by_its_name_and_found_by_its_path(tmp_path, monkeypatc
 
 
 def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
-    """The page says that the base is needed, and how to give it; adapter_config.json keeps the path for this machine."""
-    from rankllm_core.template import load_template
-    from rankllm_train.api import _base_model
-    from rankllm_train.recipe import Recipe
-
+    """The page says how to give the base elsewhere; adapter_config.json keeps the path for this machine."""
     changes = {"model.name_or_path": str(tiny), "lora.enabled": True, "data.train": "/home/me/lists.jsonl"}
     recipe = Recipe().changed(changes)
     assert _base_model(recipe) == "tiny"
     assert _base_model(recipe.changed({"lora.enabled": False})) is None
-    from rankllm_core.card import ListwiseCard
-
     page = model_page(recipe, ListwiseCard(template=load_template("rank_zephyr_alpha"), base_model="tiny"))
     assert "The base model, tiny, is not in this folder." in page
     assert "add `--base-model FOLDER_OR_NAME`" in page

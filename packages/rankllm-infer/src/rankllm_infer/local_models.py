@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
 from rankllm_infer.decoding import check_decoding
-from rankllm_infer.engines import Engine
+from rankllm_infer.engines import Engine, Read
 from rankllm_infer.listwise import ListwisePlan
 from rankllm_infer.pointwise import PairWriter, PointwisePlan
 from rankllm_infer.prompts import PromptWriter
@@ -46,6 +46,7 @@ def start_on_transformers(
     from rankllm_infer.engines.loading import load_model
     from rankllm_infer.engines.packing import FLASH_ATTENTIONS
     from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
+    from rankllm_infer.engines.trial import check_is_decoder, try_model
 
     cap_threads()
     loaded = load_model(
@@ -67,6 +68,8 @@ def start_on_transformers(
     if isinstance(plan, ListwisePlan):
         plan, more = check_decoding(plan, writer)  # type: ignore[arg-type]
         doubts += more
+    check_is_decoder(loaded.model, model)
+    try_model(loaded.model, _read_of(plan), source=model)
     limits = BatchLimits(max_prompts=batch_size, max_tokens=options.batch_tokens)
     attention = loaded.model.config._attn_implementation
     return StartedModel(
@@ -136,6 +139,15 @@ def start_on_vllm(
         ),
     )
     return StartedModel(engine=engine, plan=plan, writer=writer, place=place, notes=notes)
+
+
+def _read_of(plan: Plan) -> Read:
+    """How the model is going to be read."""
+    if isinstance(plan, PointwisePlan):
+        return "head" if plan.card.head == "sequence-classification" else "first-token"
+    if plan.card.answer == "first-token":
+        return "first-token"
+    return "text" if plan.free_decoding else "permutation"
 
 
 def _kind_of_model(card: Card) -> Literal["causal", "sequence-classification"]:

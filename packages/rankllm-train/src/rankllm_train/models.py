@@ -227,7 +227,7 @@ def _head_alone(model: Any) -> Iterator[None]:
     import deepspeed
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
-    backbone = getattr(model, model.base_model_prefix)
+    backbone = _backbone_module(model)
     head = model.score if hasattr(model, "score") else model.get_output_embeddings()
     shape = (1, _PROBE_TOKENS, model.config.get_text_config().hidden_size)
     hidden_BTD = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
@@ -239,8 +239,13 @@ def _head_alone(model: Any) -> Iterator[None]:
         del backbone.forward
 
 
+def _backbone_module(model: Any) -> Any:
+    """The model without its head. Llama 4's text model is not called by its prefix."""
+    return getattr(model, model.base_model_prefix, None) or model.get_decoder()
+
+
 def _backbone(model: Any, input_ids: Tensor) -> Tensor:
-    backbone = getattr(model, model.base_model_prefix)
+    backbone = _backbone_module(model)
     hidden_BTD: Tensor = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
     return hidden_BTD
 

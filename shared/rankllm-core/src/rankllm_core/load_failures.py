@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from rankllm_core.errors import ContractError, RankLLMError
@@ -46,6 +47,10 @@ def _explained(source: object, error: BaseException, problem: str) -> RankLLMErr
             f"{source}: {problem} without code of its own (auto_map), which is not run; --trust-remote-code allows it, "
             "for a local folder or a pinned revision"
         )
+    if "Unrecognized configuration class" in text:
+        kind = re.search(r"\.(\w+)Config'", text)
+        what = "score head over a decoder" if "SequenceClassification" in text else "causal language model"
+        return ContractError(f"{source}: {problem}: transformers has no {what} for {kind[1] if kind else 'its kind'}")
     if isinstance(error, ImportError):
         return RankLLMError(f"{source}: {problem}: it needs a package that is not installed ({first_line(error)})")
     if isinstance(error, MemoryError):

@@ -22,7 +22,7 @@ from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.batches import Batch, BatchLimits, BatchQueue, positions
 from rankllm_infer.engines.compiling import compile_layers
-from rankllm_infer.engines.heads import can_share_prefix, narrow_head, rotation_limit
+from rankllm_infer.engines.heads import backbone_of, can_share_prefix, narrow_head, rotation_limit
 from rankllm_infer.engines.loading import LoadedModel
 from rankllm_infer.engines.packing import Packing, packing_of
 from rankllm_infer.engines.permutation_decoding import decode_permutations
@@ -55,7 +55,7 @@ class TransformersEngine:
         self._queue = BatchQueue(BatchLimits(max_prompts=max_prompts, max_tokens=max_tokens))
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
-        self._backbone = getattr(loaded.model, loaded.model.base_model_prefix)
+        self._backbone = backbone_of(loaded.model)
         self._packing = packing or packing_of(loaded.model)
         self._can_share = self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
         # A compiled layer that reads behind a cache would be compiled once more for each layer.

@@ -228,13 +228,16 @@ def test_an_adapter_on_another_base_than_its_cards_is_an_error(tmp_path, rankllm
 
 
 def test_an_adapter_whose_base_is_nowhere_is_an_error(tmp_path, rankllm, tiny_adapter, requests):
-    """The base that it names is looked for, and said to be missing."""
+    """The base that it names is looked for, and said to be missing, with the option that says where it is."""
     adapter = tmp_path / "adapter"
     shutil.copytree(tiny_adapter, adapter)
     change_json(adapter / "adapter_config.json", base_model_name_or_path="nobody/base")
     done = rankllm("rerank", "--model-path", adapter, "--requests", requests, "--output", tmp_path / "run.trec")
     assert done.code == 1
-    assert done.err.splitlines()[-1].startswith("Error: nobody/base: no such model folder, not in the hub's cache, and")
+    (*_, error) = done.err.splitlines()
+    reason = "(nobody/base: no such model folder, not in the hub's cache, and"
+    assert error.startswith(f"Error: {adapter}: is an adapter, and its base model cannot be loaded {reason}")
+    assert error.endswith("with --base-model")
 
 
 def test_scores_that_are_no_numbers_fail_the_query(tmp_path, rankllm, tiny_classifier, requests):

@@ -35,37 +35,44 @@ pytestmark = [
     ),
 ]
 STEPS = 2
-LORA = {"full": False, "lora": True}
+LORA = ("full", "lora")
+RESUMED = "rankllama"
 STAGES = ("zero2", "zero3")
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, smollm2_tokenizer):
-    """(preset, full or LoRA, ZeRO stage) -> its output folder: all of them trained, in one start for each stage."""
+    """(preset, full or LoRA, ZeRO stage) -> its output folder: all of them trained, in one start for each stage.
+
+    RankLLaMA with LoRA is trained once more from its first step's checkpoint, to `(preset, "resumed", stage)`.
+    """
     root = tmp_path_factory.mktemp("presets")
     model = save_tiny(root / "model", smollm2_tokenizer)
     lists = write_records(root / "lists.jsonl", [listwise_record(i, n=3) for i in range(8)])
     groups = write_records(root / "groups.jsonl", [pointwise_record(i) for i in range(8)])
+    data = {"listwise": lists, "pointwise": groups}
     folders = {}
     for stage in STAGES:
         commands = []
-        for preset, tuning in itertools.product(recipe_names(), LORA):
-            folders[preset, tuning, stage] = root / f"{preset}-{tuning}-{stage}"
-            recipe = load_recipe(preset)
+        for preset, tuning in [*itertools.product(recipe_names(), LORA), (RESUMED, "resumed")]:
+            method, folder = load_recipe(preset).method, root / f"{preset}-{tuning}-{stage}"
+            folders[preset, tuning, stage] = folder
             values = {
                 "model.name_or_path": model,
-                "data.train": lists if recipe.method == "listwise" else groups,
-                "lora.enabled": LORA[tuning],
+                "data.train": data[method],
+                "lora.enabled": tuning != "full",
                 "schedule.max_steps": STEPS,
                 "batch.per_device": 1,
                 "batch.accumulation": 2,
                 "batch.deepspeed": stage,
-                "checkpoint.every": "none",
-                "checkpoint.output_dir": str(folders[preset, tuning, stage]),
+                "checkpoint.every": "1" if preset == RESUMED and tuning != "full" else "none",
+                "checkpoint.output_dir": str(folder),
                 "logging.every_steps": 1,
             }
             settings = [part for path, value in values.items() for part in ("--set", f"{path}={json.dumps(value)}")]
-            commands.append([recipe.method, "--recipe", preset, *settings])
+            start = root / f"{preset}-lora-{stage}" / "step_1"
+            resume = ["--resume-from-checkpoint", str(start)] if tuning == "resumed" else []
+            commands.append([method, "--recipe", preset, *settings, *resume])
         launch(root / f"{stage}.json", commands)
     return folders
 
@@ -116,6 +123,17 @@ def test_zero_3_trains_a_preset_as_zero_2_does(runs, preset, tuning):
     for docid, (_, score) in served_scores(two).items():
         if score is not None:
             assert scores[docid][1] == pytest.approx(score, abs=0.05)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_resumed_run_trains_in_bf16_as_one_that_was_not_interrupted(runs, stage):
+    """The float32 copy that DeepSpeed updates comes back too: the same second step, the same weights, bit for bit."""
+    whole, resumed = runs[RESUMED, "lora", stage], runs[RESUMED, "resumed", stage]
+    assert logged(resumed) == {STEPS: logged(whole)[STEPS]}
+    expected = saved(whole, "lora")
+    found = saved(resumed, "lora")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def saved(folder, tuning):

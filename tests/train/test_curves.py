@@ -43,6 +43,18 @@ def test_each_value_is_drawn_over_its_steps():
     assert set(found) == {"loss", "dev nDCG@10, MRR@10", "learning rate", "gradient norm"}
 
 
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 5, 40, 12_345])
+def test_steps_are_whole_numbers(n_steps):
+    """However few there are."""
+    entries = [{"step": step, "loss": 1.0, "eval_loss": 2.0} for step in (1, n_steps)]
+    for axes in curves_figure(entries).axes:
+        ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        assert ticks
+        assert all(tick == int(tick) for tick in ticks)
+        axes.figure.canvas.draw()
+        assert not any("." in label.get_text() for label in axes.get_xticklabels())
+
+
 def test_the_best_model_is_marked_where_the_dev_data_is_shown():
     """A line at its step."""
     found = lines(curves_figure(ENTRIES, best_step=2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from dataclasses import replace
 
@@ -25,7 +24,6 @@ from distributed_runs import (  # noqa: E402
     write_inputs,
 )
 from shared_files import REPOSITORY  # noqa: E402
-from training_fakes import listwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError  # noqa: E402
 from rankllm_core.manifest import find_damage  # noqa: E402
@@ -83,32 +81,6 @@ def test_two_processes_resume_from_the_same_intact_checkpoint(inputs, tmp_path):
         in_two_processes((*TORCHRUN, "pointwise"), values | {"lora.r": 2}, out, *resume)
 
 
-@pytest.mark.parametrize(
-    ("objective", "kind"),
-    [("ranking", "ranknet"), ("ranking", "listnet"), ("ranking", "lambda"), ("combined", "lambda")],
-)
-def test_a_micro_batch_with_nothing_to_rank_still_has_a_backward_pass(tmp_path, smollm2_tokenizer, objective, kind):
-    """Every weight gets a gradient, if of zeros: in data parallel the others wait for it."""
-    from rankllm_train.api import prepare
-    from rankllm_train.models import load_model
-
-    path = write_records(tmp_path / "d.jsonl", [listwise_record(0, n=1)])
-    recipe = Recipe().changed(
-        {
-            "model.name_or_path": save_tiny(tmp_path / "m", smollm2_tokenizer),
-            "model.precision": "fp32",
-            "data.train": path,
-            "objective.name": objective,
-            "objective.ranking_loss": kind,
-        }
-    )
-    data = prepare(recipe, smollm2_tokenizer)
-    model = load_model(recipe.model, kind="causal", lora=recipe.lora, seed=0)
-    batch = data.collator([data.dataset[0]])
-    data.objective.parts(data.objective.sums(model, batch), data.objective.counts(batch)).total.backward()
-    assert all(weight.grad is not None and bool(weight.grad.isfinite().all()) for weight in model.parameters())
-
-
 @pytest.mark.parametrize("name", deepspeed_names())
 def test_every_shipped_deepspeed_configuration_says_what_its_name_says(name):
     """Stage and offload; batch sizes, precision and clipping are left to the recipe."""
@@ -156,31 +128,6 @@ def test_a_deepspeed_file_that_decides_too_much_or_saves_nothing_is_refused(tmp_
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"zero_optimization": {"stage": 2}, "\xe9": 1}', "UTF-8"),
-        ('{"zero_optimization": {"stage": 2}}'.encode("utf-16"), "UTF-16"),
-        (b'{"zero_optimization": ', ""),
-        (b"", ""),
-        (b"[1, 2]", "expected a mapping of names to values, found list"),
-        (b"[" * 100_000, ""),
-        (b'{"zero_optimization": {"stage": true}}', "zero_optimization.stage: expected 0, 1, 2 or 3, found True"),
-        (b'{"zero_optimization": {"stage": 2.0}}', "zero_optimization.stage: expected 0, 1, 2 or 3, found 2.0"),
-        (b'{"zero_optimization": 2}', "zero_optimization.stage: expected 0, 1, 2 or 3, found None"),
-    ],
-)
-@pytest.mark.parametrize("name", ["mine.json", "mine.yaml"])
-def test_a_deepspeed_file_that_cannot_be_read_is_one_line(tmp_path, name, content, message):
-    """Whatever is in it."""
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
-        load_deepspeed(str(path))
-    assert message in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(
     ("data", "message"),
     [
         (b'{"zero_optimization": {"stage": 2}, "x": "\xff"}', r"mine\.json: not UTF-8"),
@@ -193,6 +140,9 @@ def test_a_deepspeed_file_that_cannot_be_read_is_one_line(tmp_path, name, conten
         (b"[1]", r"mine\.json: expected a mapping of names to values, found list"),
         (b"\x1f\x8b\x08\x00", r"mine\.json: damaged archive"),
         (b"", r"mine\.json:1: not JSON"),
+        (b'{"zero_optimization": {"stage": true}}', "stage: expected 0, 1, 2 or 3, found True"),
+        (b'{"zero_optimization": {"stage": 2.0}}', r"stage: expected 0, 1, 2 or 3, found 2\.0"),
+        (b'{"zero_optimization": 2}', "stage: expected 0, 1, 2 or 3, found None"),
     ],
 )
 def test_what_is_no_deepspeed_file_is_named(tmp_path, data, message):
@@ -204,8 +154,8 @@ def test_what_is_no_deepspeed_file_is_named(tmp_path, data, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_deepspeed_file_may_begin_with_a_byte_order_mark(tmp_path):
-    """As some editors write it."""
+def test_a_byte_order_mark_in_a_deepspeed_file_does_no_harm(tmp_path):
+    """Windows editors write one."""
     path = tmp_path / "mine.json"
     path.write_bytes(b'\xef\xbb\xbf{"zero_optimization": {"stage": 2}}')
     assert load_deepspeed(str(path)) == {"zero_optimization": {"stage": 2}}

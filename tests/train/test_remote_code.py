@@ -74,7 +74,7 @@ def test_a_model_that_transformers_knows_is_trained_without_its_code(tiny, tmp_p
 
 def test_the_option_is_for_a_local_folder(tiny, tmp_path):
     """A recipe cannot allow it for a name on the hub, nor for code elsewhere."""
-    with pytest.raises(ConfigError, match=r"model.trust_remote_code: allowed for a local folder only, found 'o/m'"):
+    with pytest.raises(ConfigError, match="allowed for a local folder or a pinned revision only, found 'o/m'"):
         train(recipe("listwise", "o/m", tmp_path, model__trust_remote_code=True))
     folder = with_own_model(tiny, tmp_path / "model", tmp_path / "it-ran")
     change_json(folder / "config.json", auto_map={"AutoConfig": "o/m--modeling.Config"})

@@ -42,6 +42,7 @@ def curves_figure(entries: Sequence[Mapping[str, Any]], *, best_step: int | None
     """A matplotlib Figure with a panel for each kind of value that the entries hold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     known = {key for entry in entries for key in entry}
     panels = {title: [key for key in keys if key in known] for title, keys in _PANELS.items()}
@@ -55,6 +56,7 @@ def curves_figure(entries: Sequence[Mapping[str, Any]], *, best_step: int | None
             _draw(axes, entries, key)
         if best_step is not None and any(key.startswith("eval_") for key in keys):
             axes.axvline(best_step, color="gray", linestyle=":", label="best")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no step 1.5
         axes.grid(alpha=0.3)
         if len(axes.lines) > 1:
             axes.legend()

@@ -223,7 +223,8 @@ class ScheduleSection:
     lr_scheduler: str = "linear"
     """linear, cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup."""
     warmup_steps: int = 0
-    """Optimizer steps over which the learning rate rises."""
+    """Optimizer steps over which the learning rate rises linearly from 0, the rate of the first step: step n of a
+    warm-up of W steps has the rate (n - 1) / W times the highest. So in the originals, and in transformers."""
     warmup_ratio: float = 0.0
     """The same as a share of all steps; give one of the two."""
     seed: int = 42

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from rankllm_infer.shipped_models import SHIPPED, is_shipped, shipped_base, ship
 
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")
 """Weights in formats that are not needed where the repository has safetensors."""
+_COPIES = ("consolidated*.safetensors",)
+"""The same weights once more: Mistral's own layout, beside the one of transformers."""
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "*.py")
 """Code comes along so that --trust-remote-code finds it; nothing is run without that option."""
 _PROBE_S = 10.0
@@ -84,17 +88,23 @@ def _from_hub(name_and_revision: str, *, weights: bool) -> Path:
                 f"{name}: no such model folder, not in the hub's cache, and the hub cannot be reached "
                 f"({_first_line(error)})"
             ) from None
-    skip = _OTHER_FORMATS if any(file.endswith(".safetensors") for file in files) else _OTHER_FORMATS[3:]
+    skip = _not_needed(files)
     try:
         if not weights:
             return Path(snapshot_download(name, revision=revision, allow_patterns=list(_SMALL_FILES)))
-        return Path(snapshot_download(name, revision=revision, ignore_patterns=list(skip)))
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=skip))
     except GatedRepoError:
         raise RankLLMError(f"{name}: {_GATED}") from None
     except Exception as error:  # whatever the network does
         raise RankLLMError(
             f"{name}: the download broke off ({_first_line(error)}); the same command goes on with it"
         ) from None
+
+
+def _not_needed(files: Sequence[str]) -> list[str]:
+    """Patterns of the weights that are not loaded, of the files that a repository has."""
+    has_safetensors = any(file.endswith(".safetensors") and not file.startswith("consolidated") for file in files)
+    return [*_OTHER_FORMATS, *_COPIES] if has_safetensors else list(_OTHER_FORMATS[3:])
 
 
 def _first_line(error: Exception) -> str:
@@ -133,7 +143,15 @@ def base_folder(name_or_path: str, base_model: str | None = None, *, weights: bo
         named = shipped_base()
     if not named:
         raise ContractError(f"{name_or_path}: adapter_config.json names no base model; give it with --base-model")
-    folder = locate_model(str(named), weights=weights)
+    try:
+        folder = locate_model(str(named), weights=weights)
+    except RankLLMError as error:
+        if base_model is not None:
+            raise
+        raise RankLLMError(
+            f"{name_or_path}: is an adapter, and its base model cannot be loaded ({error}); say where the base is, or "
+            "its name on the hub, with --base-model"
+        ) from None
     # transformers would go on to the base of the base by itself, wherever that is.
     if (folder / "adapter_config.json").exists():
         raise ContractError(
@@ -155,5 +173,9 @@ def load_tokenizer(name_or_path: str, base_model: str | None = None, *, trust_re
         folder, is_adapter = base_folder(name_or_path, base_model, weights=False), False
     from transformers import AutoTokenizer
 
+    options = {"trust_remote_code": trust_remote_code and not is_adapter}
+    # With mistral_common installed, transformers prefers a tekken.json and gives a tokenizer of another interface.
+    if importlib.util.find_spec("transformers.integrations.mistral.tokenizer") is not None:
+        options["mistral_format"] = False
     with readable_load(folder, problem="no tokenizer can be loaded from it"):
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code and not is_adapter)
+        return AutoTokenizer.from_pretrained(folder, **options)

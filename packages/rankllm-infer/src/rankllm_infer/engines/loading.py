@@ -236,6 +236,7 @@ def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
                 "Save it with modules_to_save=['score']"
             )
         head = weights[names[0]]
+    _untie(model, weights)
     with (
         readable_load(adapter, problem="the adapter cannot be loaded"),
         _readable_misfits(f"{adapter}: the adapter was trained on another base model"),
@@ -251,6 +252,20 @@ def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
         with torch.no_grad():
             merged.score.weight.copy_(head)
     return merged
+
+
+def _untie(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give the head weights of its own where the adapter changes the head or the embeddings, and they are one matrix.
+
+    Merged into it, the adapter would change both, and the model would compute another function than was trained.
+    """
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    changed = {part for name in weights for part in name.split(".")}
+    if head is None or head.weight is not embeddings.weight or not changed & {"lm_head", "embed_tokens"}:
+        return
+    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False
+    model.config.get_text_config().tie_word_embeddings = False
 
 
 def _adapter_weights(adapter: str) -> Mapping[str, torch.Tensor]:

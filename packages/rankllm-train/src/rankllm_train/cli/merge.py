@@ -10,9 +10,7 @@ from rankllm_train.cli import SETTINGS
 @click.command("merge", context_settings=SETTINGS)
 @click.argument("adapter")
 @click.argument("out")
-@click.option(
-    "--base-model", help="Folder or hub name of the base model, in place of the one that the adapter names."
-)
+@click.option("--base-model", help="Folder or hub name of the base model, in place of the one that the adapter names.")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

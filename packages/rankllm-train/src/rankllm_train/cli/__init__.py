@@ -87,7 +87,9 @@ def main() -> NoReturn:
     except RankLLMError as error:
         say(f"Error: {error}")
         sys.exit(EXIT_USER_ERROR)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as stop:
+        if isinstance(stop.__cause__, EOFError):
+            raise stop.__cause__ from None  # a bug: click takes any end of a file, such as torch's, for Ctrl-D
         say("Stopped.")
         sys.exit(EXIT_INTERRUPTED)
     except _TerminatedError:

@@ -92,8 +92,9 @@ def train(
             sweep(output_dir)
     resumed = resume(recipe, resume_from, processes=arguments.world_size, say=say) if resume_from else None
     if resumed and resumed.finished:
-        is_first = arguments.process_index == 0
-        first_decides(lambda: finish(recipe, resumed, say=say if is_first else lambda line: None))
+        is_completed = first_decides(lambda: finish(recipe, resumed, say=say))
+        if is_completed and arguments.process_index == 0:
+            draw_curves(output_dir, best_step=resumed.best.step if resumed.best else None)
         return TrainingResult(output_dir=output_dir, steps=resumed.record.step, loss=None, best=resumed.best)
     stale = earlier_results(
         output_dir,

@@ -208,7 +208,7 @@ def resume_fault(folder: Path) -> str | None:
         return damage
     is_plain = (folder / "optimizer.pt").exists() and (folder / "scheduler.pt").exists()
     if not is_plain and not any(folder.glob("global_step*")):
-        return "it holds weights alone, no optimizer state: it was written with checkpoint.resumable false"
+        return "it holds a model without the optimizer's state: a final or best one, or checkpoint.resumable was false"
     missing = [name for name in (STATE_NAME, CARD_NAME, RECORD_NAME) if not (folder / name).exists()]
     return f"{missing[0]}: is missing" if missing else None
 

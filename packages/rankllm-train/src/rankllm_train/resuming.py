@@ -68,10 +68,10 @@ def compare(recipe: Recipe, folder: Path, *, processes: int, say: Say) -> Resume
     return Resumed(folder=folder, record=replace(record, sources=sources), finished=finished, best=best)
 
 
-def finish(recipe: Recipe, resumed: Resumed, *, say: Say) -> None:
+def finish(recipe: Recipe, resumed: Resumed, *, say: Say) -> bool:
     """Give the output folder of a finished run the model that it lacks, if it was killed before it was there.
 
-    Nothing is rewritten where the folder holds a complete model.
+    Returns whether it did; nothing is written where the folder holds a complete model.
     """
     output_dir, step = Path(recipe.checkpoint.output_dir), resumed.record.step
     wanted = resumed.best.step if resumed.best else step
@@ -80,7 +80,7 @@ def finish(recipe: Recipe, resumed: Resumed, *, say: Say) -> None:
     if found is not None:
         if found != wanted:
             say(f"{output_dir} keeps the model of step {found}; that of step {wanted} is not put in its place")
-        return
+        return False
     output_dir.mkdir(parents=True, exist_ok=True)
     if recipe.keeps_best:
         settle_best(recipe, resumed=resumed.folder, step=step, known=resumed.record.best, say=say)
@@ -90,6 +90,7 @@ def finish(recipe: Recipe, resumed: Resumed, *, say: Say) -> None:
     seal(written, step=wanted, source=source)
     reveal_files(written, output_dir)
     say(f"{output_dir} lacked the trained model: completed from {source.name}")
+    return True
 
 
 def read_state(folder: Path) -> dict[str, Any]:

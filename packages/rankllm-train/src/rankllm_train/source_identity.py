@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rankllm_core.manifest import hash_file
 from rankllm_train.recipe import Recipe
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
+_THREADS = 4
+"""Files hashed at once: a base model has several gigabytes."""
 _SMALL_FILES = (".json", ".jinja", ".model", ".txt", ".py")
 
 
@@ -45,8 +48,9 @@ def model_identity(name_or_path: str, *, with_weights: bool) -> str:
     return _of_files(path, sorted(item for item in path.iterdir() if item.is_file() and item.suffix in suffixes))
 
 
-def _of_files(folder: Path, paths: Iterable[Path]) -> str:
+def _of_files(folder: Path, paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{hash_file(path).sha256}\n".encode())
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for path, entry in zip(paths, pool.map(hash_file, paths), strict=True):
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{entry.sha256}\n".encode())
     return f"sha256 {digest.hexdigest()}"

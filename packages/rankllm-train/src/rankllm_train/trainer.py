@@ -32,7 +32,7 @@ from rankllm_train.metrics_log import append_metrics
 from rankllm_train.model_page import write_model_page
 from rankllm_train.models import quiet
 from rankllm_train.objectives import Batch, LossSums, Objective, StepCounts
-from rankllm_train.optimizer_settings import settings_of, use_settings
+from rankllm_train.optimizer_settings import GroupSettings, settings_of, use_settings
 from rankllm_train.recipe import Recipe, save_recipe
 from rankllm_train.run_record import RunRecord, save_record
 from rankllm_train.throughput import Throughput
@@ -141,7 +141,7 @@ class RerankerTrainer(Trainer):
         self._throughput = Throughput()
         self._record = record
         self._steps_per_epoch = 0
-        self._settings: list[dict[str, Any]] = []
+        self._settings: list[GroupSettings] = []
         self._last: dict[str, Any] = {}
         """Gradient norm and learning rate of the step before."""
         super().__init__(

@@ -1,0 +1,82 @@
+"""Settings of a recipe replace those that an optimizer and a schedule were loaded with."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rankllm_train.optimizer_settings import settings_of, use_settings  # noqa: E402
+
+
+def made(rate, *, decay, betas, empty=False):
+    """AdamW over two groups, the second one perhaps without a parameter, and a schedule that halves the rate."""
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    groups = [
+        {"params": weights[:1], "weight_decay": decay},
+        {"params": [] if empty else weights[1:], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=betas, eps=1e-6)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+
+
+def loaded(source, target):
+    """The target after it was given the source's state, at the third step."""
+    optimizer, schedule = source
+    for _ in range(3):
+        optimizer.step()
+        schedule.step()
+    target[0].load_state_dict(optimizer.state_dict())
+    target[1].load_state_dict(schedule.state_dict())
+    return target
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_recipes_settings_are_in_force(empty):
+    """Rate x factor at the step reached, and every later one; decay by group; betas; the steps taken stay."""
+    old, new = (
+        made(r, decay=d, betas=b, empty=empty) for r, d, b in ((1.0, 0.1, (0.9, 0.999)), (3.0, 0.7, (0.5, 0.6)))
+    )
+    settings = settings_of(new[0])
+    optimizer, schedule = loaded(old, new)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1, "loading replaces what was new"
+    use_settings(optimizer, schedule, settings=settings, learning_rate=3.0)
+    assert [group["lr"] for group in optimizer.param_groups] == [3.0 / 8] * 2 == schedule.get_last_lr()
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.7, 0.0]
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.5, 0.6)] * 2
+    optimizer.step()
+    schedule.step()
+    assert schedule.get_last_lr() == [3.0 / 16] * 2
+    assert schedule.last_epoch == 4
+
+
+def test_unchanged_settings_change_no_bit_and_no_object():
+    """So the next checkpoint has the bytes of one of a run that was not interrupted."""
+    old, new = (made(1e-3, decay=0.1, betas=(0.9, 0.999)) for _ in range(2))
+    settings = settings_of(new[0])
+    optimizer, schedule = loaded(old, new)
+    before, pairs = (
+        [dict(group) for group in optimizer.param_groups],
+        [group["betas"] for group in optimizer.param_groups],
+    )
+    use_settings(optimizer, schedule, settings=settings, learning_rate=1e-3)
+    assert [dict(group) for group in optimizer.param_groups] == before
+    assert all(group["betas"] is pair for group, pair in zip(optimizer.param_groups, pairs, strict=True))
+
+
+def test_groups_that_deepspeed_drops_are_left_out():
+    """Those without a parameter, wherever they stand."""
+
+    class Wrapped:
+        """What is left of the groups, as ZeRO leaves it."""
+
+        def __init__(self, optimizer):
+            self.param_groups = [group for group in optimizer.param_groups if group["params"]]
+
+    optimizer, _ = made(1.0, decay=0.3, betas=(0.9, 0.999), empty=True)
+    settings, wrapped = settings_of(optimizer), Wrapped(optimizer)
+    wrapped.param_groups[0]["weight_decay"] = 0.9
+    kept = torch.optim.AdamW([{"params": wrapped.param_groups[0]["params"]}], lr=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(kept, lambda step: 1.0)
+    use_settings(wrapped, schedule, settings=settings, learning_rate=2.0)
+    assert [(group["weight_decay"], group["lr"]) for group in wrapped.param_groups] == [(0.3, 2.0)]

@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from training_fakes import listwise_record, pointwise_record, write_records  # noqa: E402
+from training_fakes import listwise_record, pointwise_record, write_records
 
-from rankllm_core.errors import DataError, RankLLMError  # noqa: E402
-from rankllm_train.api import prepare, prepare_dev  # noqa: E402
-from rankllm_train.bad_records import BadRecords  # noqa: E402
-from rankllm_train.recipe import Recipe  # noqa: E402
+from rankllm_core.errors import DataError, RankLLMError
+from rankllm_train.api import prepare, prepare_dev
+from rankllm_train.bad_records import BadRecords
+from rankllm_train.recipe import Recipe
 
 
 def recipe(path, *, method, **changes):
@@ -138,9 +138,9 @@ def test_what_is_left_out_is_not_compared_with_the_template(tmp_path, smollm2_to
     """Nor asked for its identifiers: bad and over-long records in other words, and numbers, come first."""
     strange = listwise(5, turn=(2, "[A] > [A]"))
     strange["conversations"][1]["value"] = "Sort:\n[A] one\n[B] two"
-    long = listwise_record(6, n=20, kind="numeric", system="Another system turn")
+    long = listwise_record(8, n=20, kind="numeric", system="Another system turn")
     wrong = listwise_record(7, kind="numeric") | {"docids": ["x"]}
-    path = write_records(tmp_path / "d.jsonl", [strange, wrong, listwise_record(0), long])
+    path = write_records(tmp_path / "d.jsonl", [strange, long, wrong, listwise_record(0)])
     changes = {"data.overlong": "skip", "prompt.context_tokens": 500, "data.identifiers": "keep"}
     data = prepared(path, smollm2_tokenizer, method="listwise", **changes)
     (note,) = data.notes
@@ -177,7 +177,7 @@ def test_copies_that_a_title_or_a_sign_tells_apart_are_kept(tmp_path, smollm2_to
     path = write_records(tmp_path / "d.jsonl", [record, copy])
     data = prepared(path, smollm2_tokenizer, method="pointwise")
     assert [kept.qid for kept in data.dataset.records] == ["q1"]
-    assert "the negative passage 'c' has the text of the positive 'p'" in data.notes[0]
+    assert "the negative passage 'c' has the text of the positive 'p'" in data.notes[-1]
 
 
 def test_the_limit_of_records_counts_bad_ones(tmp_path, smollm2_tokenizer):

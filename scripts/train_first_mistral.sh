@@ -9,6 +9,6 @@ if [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; then gpus=$1 && shift; fi
 if ((16 % gpus)); then echo "$gpus GPUs: expected a number that divides 16 (128 lists a step, 8 at once)" >&2 && exit 2; fi
 
 export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
-exec accelerate launch --use_deepspeed --num_machines 1 --num_processes "$gpus" --main_process_port 0 \
-    --mixed_precision no --dynamo_backend no -m rankllm_train listwise --recipe first-mistral --deepspeed zero3 \
+exec "$(dirname "${BASH_SOURCE[0]}")/launch-deepspeed" "$gpus" \
+    listwise --recipe first-mistral --deepspeed zero3 \
     --per-device-train-batch-size 8 --gradient-accumulation-steps $((16 / gpus)) "$@"

@@ -9,6 +9,6 @@ if [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; then gpus=$1 && shift; fi
 if ((64 % gpus)); then echo "$gpus GPUs: expected a number that divides 64 (256 lists a step, 4 at once)" >&2 && exit 2; fi
 
 export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
-exec accelerate launch --use_deepspeed --num_machines 1 --num_processes "$gpus" --main_process_port 0 \
-    --mixed_precision no --dynamo_backend no -m rankllm_train listwise --recipe rank-zephyr --deepspeed zero3 \
+exec "$(dirname "${BASH_SOURCE[0]}")/launch-deepspeed" "$gpus" \
+    listwise --recipe rank-zephyr --deepspeed zero3 \
     --per-device-train-batch-size 4 --gradient-accumulation-steps $((64 / gpus)) "$@"

@@ -8,6 +8,6 @@ gpus=4
 if [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; then gpus=$1 && shift; fi
 if ((32 % gpus)); then echo "$gpus GPUs: expected a number that divides 32 (128 groups a step, 4 at once)" >&2 && exit 2; fi
 
-exec accelerate launch --use_deepspeed --num_machines 1 --num_processes "$gpus" --main_process_port 0 \
-    --mixed_precision no --dynamo_backend no -m rankllm_train pointwise --recipe rankllama --deepspeed zero3 \
+exec "$(dirname "${BASH_SOURCE[0]}")/launch-deepspeed" "$gpus" \
+    pointwise --recipe rankllama --deepspeed zero3 \
     --per-device-train-batch-size 4 --gradient-accumulation-steps $((32 / gpus)) "$@"

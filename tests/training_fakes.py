@@ -14,7 +14,7 @@ PASSAGES = (
 SYSTEM = "You are RankLLM, an intelligent assistant that can rank passages based on their relevancy to the query"
 
 
-def save_tiny(folder, tokenizer, *, layers=2, hidden=48, classifier=False):
+def save_tiny(folder, tokenizer, *, layers=2, hidden=48, classifier=False, tied=True):
     """A random Llama with SmolLM2's tokenizer, saved. Returns the folder as a string."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
@@ -27,7 +27,7 @@ def save_tiny(folder, tokenizer, *, layers=2, hidden=48, classifier=False):
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         pad_token_id=2,
         bos_token_id=1,
         eos_token_id=2,

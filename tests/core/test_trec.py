@@ -94,15 +94,14 @@ def test_candidates_keep_the_order_of_the_file(tmp_path):
     ("text", "scores"),
     [
         ("q1\ta\t1\nq2\tc\t1\nq1\tb\t2\n", [-1.0, -2.0]),  # ranks, queries interleaved
-        ("q1\ta\t2\nq1\tb\t1\n", [2.0, 1.0]),  # whole scores that fall, as listwise results have
-        ("q1\ta\t1.0\nq1\tb\t2.0\n", [1.0, 2.0]),
-        ("q1\ta\t0\nq1\tb\t1\n", [0.0, 1.0]),
-        ("q1\ta\t1\nq1\tb\t3\n", [1.0, 3.0]),
+        ("q1\ta\t2.0\nq1\tb\t1.0\n", [2.0, 1.0]),  # whole scores that fall, as listwise results have
+        ("q1\ta\t-1\nq1\tb\t2\n", [-1.0, 2.0]),
+        ("q1\ta\t3\nq1\tb\t3\nq1\tc\t1\n", [3.0, 3.0, 1.0]),
         ("q1 Q0 a 1 1 t\nq1 Q0 b 2 2 t\n", [1.0, 2.0]),  # six columns say which is the rank
     ],
 )
 def test_three_columns_are_ranks_only_when_they_count_from_one(tmp_path, text, scores):
-    """The MS MARCO layout is told by 1, 2, 3, ... in every query; everything else is a score."""
+    """The MS MARCO layout is told by 1, 2, 3, ... in every query; a score by a value that can be no rank."""
     path = write(tmp_path / "run", text)
     assert [score for _, score in read_run(path)["q1"]] == scores
     assert [line.score for line in iter_run(path) if line.qid == "q1"] == scores
@@ -192,7 +191,7 @@ def test_real_runs_are_read_whole(name, n_queries, n_lines, first):
     ("text", "expected"),
     [
         ("q\ta\t1\nq\tb\t2\nr\ta\t1\n", True),
-        ("q\ta\t1\nq\tb\t3\n", False),
+        ("q\ta\t1\nq\tb\t-3\n", False),
         ("q\ta\t2.5\n", False),
         ("q Q0 a 1 1 t\nq Q0 b 2 2 t\n", False),
         ("", False),

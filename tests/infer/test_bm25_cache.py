@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,51 @@ def test_a_damaged_index_is_made_anew(told, tmp_path, damage):
     lines, found = told()
     assert "is made anew: " in lines
     assert found == ["a"]
+
+
+def test_a_flipped_byte_never_changes_what_is_found(corpus, tmp_path):
+    """Anywhere in any file of the index: it is rebuilt with the file named, or the folder is refused."""
+    texts = [f"word{n % 7} word{n % 11} word{n % 13} cat{n % 3}" for n in range(60)]
+    corpus.write_text("".join(json.dumps({"docid": f"d{n}", "text": text}) + "\n" for n, text in enumerate(texts)))
+    queries = ("word1 cat2", "word5 word3", "word10 cat1 word0")
+
+    def found(folder, lines):
+        index = open_index(corpus, folder=folder, tell=lines.append)
+        return [index.search(query, 60) for query in queries]
+
+    whole, n_rebuilt = found(tmp_path / "whole", []), 0
+    for number in range(120):
+        draw = random.Random(number)
+        folder = tmp_path / "damaged"
+        shutil.copytree(tmp_path / "whole", folder)
+        path = draw.choice(sorted(folder.iterdir()))
+        data = bytearray(path.read_bytes())
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        lines = []
+        try:
+            hits = found(folder, lines)
+        except RankLLMError as error:  # the manifest could be anything's
+            hits, lines = whole, [str(error)]
+        else:
+            n_rebuilt += "is made anew: " in lines[0]
+        assert hits == whole, (number, path.name)
+        assert path.name in lines[0] or path.name == "rankllm-bm25.json"
+        assert str(folder) in lines[0]
+        shutil.rmtree(folder)
+    assert n_rebuilt > 90
+
+
+def test_files_of_another_index_are_noticed(told, corpus, tmp_path):
+    """Each is whole, but not the one that was written here."""
+    told()
+    before = (tmp_path / "index" / "docids.json").read_bytes()
+    (tmp_path / "index" / "docids.json").write_bytes(before.replace(b'"a", "b"', b'"b", "a"'))
+    lines, found = told()
+    assert "is made anew: it is damaged (the checksum of docids.json does not match)" in lines
+    assert found == ["a"]
+    (tmp_path / "index" / "vocab.index.json").unlink()
+    assert "is made anew: it is damaged (vocab.index.json is missing)" in told()[0]
 
 
 def test_the_default_folder_is_in_the_users_cache(told, tmp_path, monkeypatch):

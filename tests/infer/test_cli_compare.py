@@ -7,13 +7,15 @@ import json
 import pytest
 from shared_files import data
 
+PILOT = "; for a pilot, --run-queries-only averages over the queries of the run"
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Judgements and three runs of two queries: RR 1/2 1, then 1 1, then 1 and nothing."""
     files = {
         "qrels": "q1 0 a 1\nq2 0 a 1\n",
-        "base.run": "q1 b 2\nq1 a 1\nq2 a 1\n",
+        "base.run": "q1 b 2.5\nq1 a 1\nq2 a 1\n",
         "good.run": "q1 a 1\nq2 a 1\n",
         "short.run": "q1 a 1\n",
     }
@@ -36,7 +38,7 @@ def test_a_table_goes_to_standard_output(folder, rankllm):
         ["good.run", "1.0000"],
         ["short.run", "0.5000"],
     ]
-    assert done.err == "short.run: 1 of 2 judged queries not in the run, counted as 0 ('q2')\n"
+    assert done.err == f"short.run: 1 of 2 judged queries not in the run, counted as 0 ('q2'){PILOT}\n"
 
 
 def test_the_queries_of_all_runs_can_be_compared_alone(folder, rankllm):

@@ -130,7 +130,7 @@ def test_damage_in_the_middle_is_an_error_not_a_loss(tmp_path):
     path = begin(tmp_path / "journal", result("q1"), result("q2"))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(damaged := lines[0] + b"garbage\n" + lines[2])
-    with pytest.raises(RankLLMError, match=f"journal: damaged at byte {len(lines[0])}; begin anew with --overwrite"):
+    with pytest.raises(RankLLMError, match=r"journal:2: damaged .* start over with --overwrite"):
         Journal(path)
     assert path.read_bytes() == damaged
 
@@ -162,6 +162,27 @@ def test_another_run_is_refused_with_the_difference_named(tmp_path, changes, mes
     assert message in str(refused.value)
     assert len(str(refused.value)) < 500
     assert path.read_bytes() == before
+
+
+def test_a_setting_that_was_removed_is_a_difference(tmp_path):
+    """A prompt without its system message is another prompt, although no setting of the new run says so."""
+    path = begin(tmp_path / "journal", result("q1"))
+    removed = {name: value for name, value in SETTINGS.items() if name != "--window-size"}
+    with Journal(path) as journal, pytest.raises(RankLLMError, match=r"--window-size was 20, is not set\. Go on"):
+        journal.check(removed)
+    with Journal(path) as journal:
+        journal.check(removed, unknown=["--window-size"])
+        journal.check(SETTINGS | {"a setting of no effect": None})
+
+
+def test_every_difference_is_named(tmp_path):
+    """The first ones with their values, the others by name."""
+    with Journal(tmp_path / "journal") as journal:
+        journal.begin({f"s{n}": n for n in range(6)})
+        with pytest.raises(RankLLMError) as refused:
+            journal.check({})
+    assert "s0 was 0, is not set; s1 was 1, is not set; s2 was 2, is not set; and 3 more. " in str(refused.value)
+    assert str(refused.value).endswith(" (also changed: s3, s4, s5)")
 
 
 def test_where_long_texts_differ_that_place_is_shown(tmp_path):

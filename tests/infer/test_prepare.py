@@ -76,7 +76,12 @@ def test_the_depth_cut_keeps_the_best_scores(join):
 
 @pytest.mark.parametrize(
     "run",
-    ["q1\td2\t3\nq1\td1\t4\n", "q1 d2 - 3\nq1 d1 - 4\n", "q1\td1\t1\nq1\td2\t2\n", "q1 Q0 d1 2 4 t\nq1 Q0 d2 1 3 t\n"],
+    [
+        "q1\td2\t.3\nq1\td1\t4\n",
+        "q1 d2 - 3\nq1 d1 - 4\n",
+        "q1\td1\t1\nq1\td2\t2\n",
+        "q1 Q0 d1 2 4 t\nq1 Q0 d2 1 3 t\n",
+    ],
     ids=["3 columns", "4 columns", "msmarco ranks", "6 columns"],
 )
 def test_every_run_layout_gives_the_same_order(join, run):

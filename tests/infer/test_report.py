@@ -180,7 +180,7 @@ def test_of_many_passages_that_the_run_lost_the_first_are_shown(folder):
         lines = (f"q1 Q0 {prefix}{place} {place + 1} {n - place} t\n" for place in range(n))
         (folder / name).write_text("".join(lines), encoding="utf-8")
     files = {"old": read_ranked(folder / "many.run"), "new": read_ranked(folder / "others.run")}
-    plan = outline(Sources(qrels={"q1": {"a0": 1}}, files=files), ["RR"], depth=2)
+    plan = outline(Sources(qrels={"q1": {"a0": 1, "b9": 0}}, files=files), ["RR"], depth=2)
     assert plan.docids["q1"] == ["b0", "b1", *(f"a{place}" for place in range(10))]
 
 

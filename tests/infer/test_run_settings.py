@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
-from dataclasses import fields, replace
+import struct
+from dataclasses import MISSING, fields, replace
 
 import pytest
 from ranking_fakes import make_request
 
-from rankllm_core.card import ListwiseCard
-from rankllm_core.template import load_template
-from rankllm_infer.run_settings import InputDigest, difference, folder_identity, model_identity, run_settings
+from rankllm_core.card import ListwiseCard, PointwiseCard
+from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.run_settings import (
+    LOADED_SETTINGS,
+    InputDigest,
+    changed_names,
+    difference,
+    folder_identity,
+    loaded_settings,
+    model_identity,
+    run_settings,
+)
 from rankllm_infer.settings import RerankOptions
 
 CARD = ListwiseCard(template=load_template("rank_zephyr"))
@@ -164,3 +176,202 @@ def digest(*requests):
     for request in requests:
         found.add(request)
     return str(found)
+
+
+LISTWISE = ListwiseTemplate(
+    name="t",
+    method="multiturn_listwise",
+    body="[{rank}] {candidate}",
+    prefix="Rank {num} for {query}.",
+    suffix="Now, {query}?",
+    prefix_assistant="Yes.",
+    body_assistant="Got {rank}.",
+    system_message="Be fair.",
+    chat_layout="vicuna",
+)
+POINTWISE = PointwiseTemplate(
+    name="p",
+    layout="yes-no",
+    body="{query} {document} {instruction}",
+    query="q: {query}",
+    passage="p: {title} {text}",
+    system_message="Be fair.",
+    instruction="Judge.",
+    chat_layout="chatml",
+    answer_prefix="Answer:",
+    positive="relevant",
+    negative="irrelevant",
+    message_roles="reranker",
+)
+CARDS = {
+    "listwise": ListwiseCard(template=LISTWISE, base_model="b", identifier_prior=(0.5,) * 20, fuse_weight=0.4),
+    "pointwise": PointwiseCard(template=POINTWISE, head="yes-no", base_model="b", fuse_weight=0.4),
+}
+CHANGES = {
+    "listwise": {"identifiers": "alpha", "answer": "first-token", "bos": "double", "context_tokens": 9},
+    "pointwise": {"head": "sequence-classification", "bos": "double", "append_eos": True, "query_tokens": 9},
+}
+CHANGES["listwise"] |= {"max_passage_words": 9, "window_size": 19, "stride": 9, "identifier_prior": (0.25,) * 20}
+CHANGES["pointwise"] |= {"passage_tokens": 9}
+
+
+@pytest.mark.parametrize("kind", ["listwise", "pointwise"])
+def test_every_field_of_a_card_counts(model, kind):
+    """Changed, or taken away where it may be missing; also a field that is new tomorrow."""
+    card = CARDS[kind]
+    known = settings(model, card)
+    changes = CHANGES[kind] | {"base_model": None, "fuse_weight": 0.0, "template": replace(card.template, name="other")}
+    assert set(changes) == {field.name for field in fields(card)}
+    for name, value in changes.items():
+        values = {field.name: getattr(card, field.name) for field in fields(card)} | {name: value}
+        changed = object.__new__(type(card))
+        for field, given in values.items():  # also what no card may hold: this is about what is compared
+            object.__setattr__(changed, field, given)
+        assert changed_names(known, settings(model, changed)), name
+        assert changed_names(settings(model, changed), known), name
+
+
+@pytest.mark.parametrize("kind", ["listwise", "pointwise"])
+def test_every_field_of_a_template_counts(model, kind):
+    """Changed or taken away: a run of one prompt is never resumed with another."""
+    card = CARDS[kind]
+    known = settings(model, card)
+    for field in fields(card.template):
+        for value in {"other", "other" if field.default is MISSING else field.default}:
+            template = object.__new__(type(card.template))
+            for name in (given.name for given in fields(card.template)):
+                object.__setattr__(template, name, getattr(card.template, name))
+            object.__setattr__(template, field.name, value)
+            changed = object.__new__(type(card))
+            for name in (given.name for given in fields(card)):
+                object.__setattr__(changed, name, getattr(card, name))
+            object.__setattr__(changed, "template", template)
+            assert changed_names(known, settings(model, changed)), (field.name, value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "packages"),
+    [
+        ("transformers", {"torch", "transformers", "tokenizers", "jinja2"}),
+        ("vllm", {"vllm", "torch", "transformers", "tokenizers", "jinja2"}),
+        ("openai", set()),
+    ],
+)
+def test_the_packages_that_decide_the_numbers_count(model, monkeypatch, engine, packages):
+    """Of a local engine its libraries, of a server's those that write prompts and read answers."""
+    options = RerankOptions(engine=engine, base_url="http://h:1/v1" if engine == "openai" else None)
+
+    def known():
+        return run_settings(str(model), options, card=CARD, requests="r")
+
+    before = known()
+    versions = {name.removeprefix("version of ") for name in before if name.startswith("version of ")}
+    assert versions == packages | {"rankllm-core", "ftfy"}
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9.9")
+    assert set(changed_names(before, known())) == {f"version of {name}" for name in versions}
+
+
+def test_peft_counts_for_an_adapter_alone(tmp_path, model):
+    """It merges the adapter's weights."""
+    assert "version of peft" not in settings(model)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model)}), encoding="utf-8")
+    assert settings(adapter)["version of peft"] == importlib.metadata.version("peft")
+
+
+def test_variables_that_change_kernels_count(model):
+    """Set, changed, or taken away; other variables do not, and a server's numbers are its own."""
+    card = {"card": CARD, "requests": "r"}
+    plain = run_settings(str(model), RerankOptions(), environment={"HOME": "/x", "SECRET": "s"}, **card)
+    changed = run_settings(str(model), RerankOptions(), environment={"ATEN_CPU_CAPABILITY": "default"}, **card)
+    assert "SECRET" not in json.dumps(plain)
+    assert difference(plain, changed) == 'ATEN_CPU_CAPABILITY was not set, is "default"'
+    assert difference(changed, plain) == 'ATEN_CPU_CAPABILITY was "default", is not set'
+    served = RerankOptions(engine="openai", base_url="http://h:1/v1")
+    environment = {"ATEN_CPU_CAPABILITY": "default"}
+    assert "ATEN_CPU_CAPABILITY" not in run_settings("m", served, environment=environment, **card)
+
+
+def test_what_the_loaded_model_tells_counts(monkeypatch):
+    """Where it runs, the attention that `auto` came to, the kernels; of a server, nothing is told."""
+    torch = pytest.importorskip("torch")
+    engine = ScriptedEngine(lambda prompt: None)
+    served = loaded_settings(engine, "")
+    assert set(served) == set(LOADED_SETTINGS)
+    assert [value for value in served.values() if value] == []
+    engine.attention, engine.device = "sdpa", torch.device("cpu")
+    known = loaded_settings(engine, "cpu in float32")
+    assert set(known) == set(LOADED_SETTINGS)
+    assert known["attention"] == "sdpa"
+    assert known["torch build"] == torch.__version__
+    assert known["CPU kernels"].startswith(torch.backends.cpu.get_cpu_capability())
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    engine.attention = "eager"
+    changed = loaded_settings(engine, "cpu in bfloat16")
+    assert set(changed_names(known, changed)) == {
+        "--device and --dtype",
+        "attention",
+        "CPU kernels",
+        "float32 products",
+    }
+
+
+def safetensors(path, **tensors):
+    """A file of safetensors whose tensors hold these bytes."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, held in tensors.items():
+        header[name] = {"dtype": "U8", "shape": [len(held)], "data_offsets": [len(data), len(data) + len(held)]}
+        data += held
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def test_a_head_that_was_trained_alone_is_another_model(model):
+    """A few kilobytes among gigabytes; and any tensor that was trained as a whole."""
+    file = model / "model.safetensors"
+    large, head = bytes(5 << 20), bytes(4096)
+    known = set()
+    tensors = [
+        {"a": large, "score": head, "b": large},
+        {"a": large, "score": head[:-1] + b"\1", "b": large},
+        {"a": large, "score": head, "b": b"\1" * len(large)},
+        {"a": large, "score": head, "c": large},
+    ]
+    for held in tensors:
+        safetensors(file, **held)
+        known.add(model_identity(str(model)))
+    assert len(known) == len(tensors)
+
+
+def test_every_byte_of_an_adapter_counts(tmp_path, model):
+    """It is small enough to be read whole."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model)}), encoding="utf-8")
+    safetensors(adapter / "adapter_model.safetensors", a=bytes(5 << 20))
+    known = model_identity(str(adapter))
+    data = bytearray((adapter / "adapter_model.safetensors").read_bytes())
+    data[1234567] ^= 1
+    (adapter / "adapter_model.safetensors").write_bytes(data)
+    assert model_identity(str(adapter)) != known
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0" * 7,
+        b"\xff" * 64,
+        struct.pack("<Q", 31) + b'{"a": {"data_offsets": [0, 1, 2]}}',
+        struct.pack("<Q", 33) + b'{"a": {"data_offsets": [0.5, 1]}}',
+        struct.pack("<Q", 3) + b"[1]",
+        struct.pack("<Q", 2) + b"{}",
+        struct.pack("<Q", 90_000),
+    ],
+)
+def test_weights_that_are_none_are_left_to_the_loader(model, data):
+    """Any bytes under the name of weights have an identity."""
+    (model / "model.safetensors").write_bytes(data)
+    assert model_identity(str(model)).startswith("model sha256 ")

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from distributed_runs import (  # noqa: E402
+    LEARNING_RATE,
     STEPS,
     assert_same_course,
     in_one_process,
@@ -19,6 +20,7 @@ from distributed_runs import (  # noqa: E402
     largest_difference,
     logged,
     measured,
+    rate,
     served_scores,
     write_inputs,
 )
@@ -57,6 +59,8 @@ def assert_trained_alike(two, one, *, schedule):
         assert {path.name for path in folder.iterdir()} >= {path.name for path in expected.iterdir()} - OPTIMIZER
         assert largest_difference(folder, expected) < 1e-4
     assert not list(two.glob(".saving-*"))
+    # DeepSpeed puts its scripts into checkpoints; a model is to hold no code.
+    assert not [*two.glob("*.py"), *two.glob("best/*.py")]
     scores = served_scores(two)
     assert scores == {docid: pytest.approx(score, abs=1e-3) for docid, score in served_scores(one).items()}
 
@@ -102,3 +106,9 @@ def test_zero_3_trains_as_one_process_does(inputs, tmp_path, script, recipe, sch
         again = in_two_processes(command, values, tmp_path / "again", "--resume-from-checkpoint", str(two / "step_4"))
         assert logged(again) == {step: values for step, values in logged(two).items() if step > 4}
         assert largest_difference(again, two) == 0
+        # What the loaded optimizer and schedule hold gives way to the recipe, in DeepSpeed's copies of them as well.
+        faster = values | {"optim.learning_rate": 10 * LEARNING_RATE}
+        again = in_two_processes(command, faster, tmp_path / "c", "--resume-from-checkpoint", str(two / "step_4"))
+        rates = {step: found[2] for step, found in logged(again).items()}
+        assert rates == {step: pytest.approx(10 * rate(step, kind=schedule)) for step in range(5, STEPS + 1)}
+        assert largest_difference(again, two) > 1e-3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ from shared_files import REPOSITORY  # noqa: E402
 from training_fakes import listwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_core.errors import ConfigError, MissingPackageError  # noqa: E402
+from rankllm_core.manifest import find_damage  # noqa: E402
 from rankllm_train.cli import cli  # noqa: E402
 from rankllm_train.cli.options import resolve_recipe  # noqa: E402
 from rankllm_train.distributed import check_launch, check_resumable_here, deepspeed_names, load_deepspeed  # noqa: E402
@@ -62,6 +64,23 @@ def test_torchrun_trains_as_one_process_does(inputs, tmp_path, method, schedule,
     assert largest_difference(two / "step_4", one / "step_4") < 1e-4
     scores, expected = served_scores(two), served_scores(one)
     assert scores == {docid: pytest.approx(score, abs=1e-3) for docid, score in expected.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+def test_two_processes_resume_from_the_same_intact_checkpoint(inputs, tmp_path):
+    """The first one verifies and decides; where none can be resumed from, all end, and one line says why."""
+    values = inputs["pointwise"] | {"lora.enabled": True, "evaluation.keep_best": False}
+    out = in_two_processes((*TORCHRUN, "pointwise"), values, tmp_path / "two")
+    expected = (out / "adapter_model.safetensors").read_bytes()
+    damaged = out / "step_8" / "rng_state_1.pth"  # written by the second process
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    resume = ("--resume-from-checkpoint", "latest")
+    assert in_two_processes((*TORCHRUN, "pointwise"), values, out, *resume) == out
+    assert (out / "adapter_model.safetensors").read_bytes() == expected
+    assert find_damage(out / "step_8") is None
+    with pytest.raises(RuntimeError, match=r"Error: --resume-from-checkpoint step_8: lora\.r was 4 and is 2 now"):
+        in_two_processes((*TORCHRUN, "pointwise"), values | {"lora.r": 2}, out, *resume)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +153,38 @@ def test_a_deepspeed_file_that_decides_too_much_or_saves_nothing_is_refused(tmp_
     with pytest.raises(ConfigError, match=r"mine\.json") as caught:
         load_deepspeed(str(path))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"zero_optimization": {"stage": 2}, "\xe9": 1}', "UTF-8"),
+        ('{"zero_optimization": {"stage": 2}}'.encode("utf-16"), "UTF-16"),
+        (b'{"zero_optimization": ', ""),
+        (b"", ""),
+        (b"[1, 2]", "expected a mapping of names to values, found list"),
+        (b"[" * 100_000, ""),
+        (b'{"zero_optimization": {"stage": true}}', "zero_optimization.stage: expected 0, 1, 2 or 3, found True"),
+        (b'{"zero_optimization": {"stage": 2.0}}', "zero_optimization.stage: expected 0, 1, 2 or 3, found 2.0"),
+        (b'{"zero_optimization": 2}', "zero_optimization.stage: expected 0, 1, 2 or 3, found None"),
+    ],
+)
+@pytest.mark.parametrize("name", ["mine.json", "mine.yaml"])
+def test_a_deepspeed_file_that_cannot_be_read_is_one_line(tmp_path, name, content, message):
+    """Whatever is in it."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
+        load_deepspeed(str(path))
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_deepspeed_file_may_begin_with_a_byte_order_mark(tmp_path):
+    """As some editors write it."""
+    path = tmp_path / "mine.json"
+    path.write_bytes(b'\xef\xbb\xbf{"zero_optimization": {"stage": 2}}')
+    assert load_deepspeed(str(path)) == {"zero_optimization": {"stage": 2}}
 
 
 def test_an_unknown_deepspeed_name_is_told_from_the_known_ones():
@@ -214,11 +265,15 @@ def test_the_scripts_of_the_papers_keep_the_papers_batch(tmp_path, script, metho
     assert replace(found, batch=expected.batch, optim=expected.optim) == expected
 
 
-def _launched(tmp_path, script, *arguments):
-    """The arguments with which a script calls `accelerate`."""
-    stand_in = tmp_path / "accelerate"
-    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
-    stand_in.chmod(0o755)
+def _launched(tmp_path, script, *arguments, has_deepspeed=True):
+    """The arguments with which a script calls `accelerate`, where its Python has DeepSpeed, or lacks it."""
+    for program, does in {
+        "accelerate": 'printf "%s\\n" "$@"',
+        "python": f"exit {0 if has_deepspeed else 1}",
+    }.items():
+        stand_in = tmp_path / program
+        stand_in.write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
+        stand_in.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     command = [REPOSITORY / "scripts" / script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
@@ -236,6 +291,18 @@ def test_what_deepspeeds_launcher_adds_is_no_hindrance():
     """It puts the process's number before the command."""
     result = CliRunner().invoke(cli, ["--local_rank=1", "recipes", "rank-zephyr", "--deepspeed", "zero3"])
     assert result.output == "batch.deepspeed: '' -> 'zero3'\n"
+
+
+@pytest.mark.parametrize("script", ["train_rank_zephyr.sh", "train_first_mistral.sh", "train_rankllama.sh"])
+def test_a_script_without_deepspeed_is_one_line(tmp_path, script):
+    """It names the extra; accelerate would end in a traceback."""
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        _launched(tmp_path, script, "2", has_deepspeed=False)
+    assert caught.value.returncode == 1
+    (line,) = caught.value.stderr.splitlines()
+    assert line.startswith("DeepSpeed is not installed. Install it with: uv add 'rankllm-train[deepspeed]'")
+    assert "uv run --package rankllm-train --extra deepspeed" in line
+    assert caught.value.stdout == ""
 
 
 def test_a_script_refuses_a_number_of_gpus_that_changes_the_batch(tmp_path):

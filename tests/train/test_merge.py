@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tiny_models import change_json  # noqa: E402
 from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_core.card import load_card, save_card  # noqa: E402
@@ -77,8 +79,96 @@ def test_the_card_goes_along_without_its_base(adapters, tmp_path):
     merge(adapters["listwise"], tmp_path / "merged", dtype="bfloat16")
     card = load_card(adapters["listwise"])
     assert load_card(tmp_path / "merged") == replace(card, base_model=None)
-    assert card.base_model == adapters["base"]
+    assert card.base_model == Path(adapters["base"]).name
     assert (tmp_path / "merged" / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_the_merged_weights_have_the_bases_precision(adapters, tmp_path, smollm2_tokenizer, dtype):
+    """A bfloat16 base stays at two bytes a weight, unless another precision is asked for."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    half = AutoModelForCausalLM.from_pretrained(adapters["base"], dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "tiny")
+    merge(adapters["listwise"], tmp_path / "merged", base_model=str(tmp_path / "tiny"), dtype=dtype)
+    expected = torch.bfloat16 if dtype == "auto" else torch.float32
+    assert {weight.dtype for weight in load_file(tmp_path / "merged" / "model.safetensors").values()} == {expected}
+    config = json.loads((tmp_path / "merged" / "config.json").read_text("utf-8"))
+    assert config.get("dtype", config.get("torch_dtype")) == str(expected).removeprefix("torch.")
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": ["lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": r".*\.(q_proj)|lm_head"},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    ],
+    ids=["head", "embeddings", "pattern", "saved-head", "saved-embeddings"],
+)
+def test_tied_weights_are_untied_where_an_adapter_changes_one_of_them(adapters, tmp_path, lora):
+    """The merged model computes what the adapter beside its base does; adapters of other programs are such."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    base = AutoModelForCausalLM.from_pretrained(adapters["base"], dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=2, lora_alpha=4, task_type="CAUSAL_LM", init_lora_weights=False, **lora))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and "lora_" not in name:
+                weight.add_(0.1 * torch.randn_like(weight))
+    model.save_pretrained(tmp_path / "adapter")
+    shutil.copy(Path(adapters["listwise"]) / "rankllm.yaml", tmp_path / "adapter" / "rankllm.yaml")
+    with torch.no_grad():
+        expected = model.eval()(input_ids=IDS).logits
+        found = load("listwise", merge(tmp_path / "adapter", tmp_path / "merged"))(input_ids=IDS).logits
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_weights_are_readable_as_the_umask_says(adapters, tmp_path, mask):
+    """safetensors writes for its owner alone; another user's server has to read a model."""
+    old = os.umask(mask)
+    try:
+        merged = merge(adapters["pointwise"], tmp_path / "merged")
+    finally:
+        os.umask(old)
+    assert {oct(p.stat().st_mode & 0o777) for p in merged.iterdir()} == {oct(0o666 & ~mask)}
+    assert oct(merged.stat().st_mode & 0o777) == oct(0o777 & ~mask)
+
+
+def test_a_trained_adapter_is_readable_as_the_umask_says(adapters):
+    """The same for what training writes."""
+    mask = os.umask(0)
+    os.umask(mask)
+    modes = {p.name: oct(p.stat().st_mode & 0o777) for p in Path(adapters["pointwise"]).iterdir() if p.is_file()}
+    assert modes["adapter_model.safetensors"] == oct(0o666 & ~mask)
+    assert set(modes.values()) == {oct(0o666 & ~mask)}
+
+
+def test_the_merged_model_has_a_page_and_its_recipe(adapters, tmp_path):
+    """As the adapter has, for weights that are whole."""
+    page = (merge(adapters["listwise"], tmp_path / "merged") / "README.md").read_text("utf-8")
+    assert "The weights of tiny with LoRA adapters merged in, fine-tuned" in page
+    assert "library_name: transformers" in page
+    assert "--base-model" not in page
+    assert (tmp_path / "merged" / "recipe.yaml").read_text("utf-8") == (
+        Path(adapters["listwise"]) / "recipe.yaml"
+    ).read_text("utf-8")
+
+
+def test_a_base_that_is_not_on_this_machine_is_told_apart_from_a_wrong_name(adapters, tmp_path):
+    """The adapter names the folder that it was trained on; elsewhere, that is not there."""
+    copy = tmp_path / "copy"
+    shutil.copytree(adapters["listwise"], copy)
+    change_json(copy / "adapter_config.json", base_model_name_or_path=f"/elsewhere/{Path(adapters['base']).name}")
+    with pytest.raises(RankLLMError, match=r"its base model /elsewhere/tiny is not on this machine; .* --base-model"):
+        merge(copy, tmp_path / "x")
+    assert merge(copy, tmp_path / "x", base_model=adapters["base"]) == tmp_path / "x"
 
 
 def test_an_adapter_without_a_tokenizer_has_its_bases(adapters, tmp_path):

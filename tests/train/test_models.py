@@ -27,6 +27,12 @@ def tiny(tmp_path_factory, smollm2_tokenizer):
     return save_tiny(tmp_path_factory.mktemp("tiny"), smollm2_tokenizer)
 
 
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory, smollm2_tokenizer):
+    """A head of its own: tied to the embeddings, it takes no adapter."""
+    return save_tiny(tmp_path_factory.mktemp("untied"), smollm2_tokenizer, tied=False)
+
+
 def load(tiny, **lora):
     section = ModelSection(name_or_path=tiny, precision="fp32")
     return load_model(section, kind="causal", lora=LoraSection(enabled=bool(lora), dropout=0.0, **lora), seed=1)
@@ -85,9 +91,9 @@ def gradients(model, loss):
         ("ranking", {"r": 4, "target_modules": ("lm_head",)}, False),
     ],
 )
-def test_lean_and_dense_give_one_loss_and_one_gradient(tiny, smollm2_tokenizer, objective, lora, checkpointing):
+def test_lean_and_dense_give_one_loss_and_one_gradient(tiny, untied, smollm2_tokenizer, objective, lora, checkpointing):
     """Within 1e-5 in float32, whatever wraps the model and whether activations are kept or computed again."""
-    model = load(tiny, **lora).train()
+    model = load(untied if lora.get("target_modules") else tiny, **lora).train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
@@ -153,9 +159,9 @@ def test_ranking_computes_no_row_of_logits(tiny, smollm2_tokenizer):
     assert {name: tuple(value.shape) for name, value in out.items()} == {"read_logits": (3, 3)}
 
 
-def test_ranking_with_an_adapted_head_computes_one_row_a_record(tiny, smollm2_tokenizer):
+def test_ranking_with_an_adapted_head_computes_one_row_a_record(untied, smollm2_tokenizer):
     """An adapter on the head has no rows to be read alone: it is called, at the one position of each record."""
-    model = load(tiny, r=4, target_modules=("lm_head",))
+    model = load(untied, r=4, target_modules=("lm_head",))
     _, batch = examples_and_batch(smollm2_tokenizer, "ranking")
     adapter_rank = 4  # rows of the adapter's second matrix, turned
     assert rows_of_logits(model, batch, "ranking") - {adapter_rank} == {3}

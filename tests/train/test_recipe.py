@@ -129,6 +129,44 @@ def test_a_wrong_value_is_an_error_that_says_where(overrides, message):
     assert message in str(caught.value)
 
 
+FLOATS = [
+    f"{section.name}.{item.name}"
+    for section in dataclasses.fields(Recipe)
+    if dataclasses.is_dataclass(getattr(Recipe(), section.name))
+    for item in dataclasses.fields(getattr(Recipe(), section.name))
+    if str(item.type).startswith("float")
+]
+
+
+@pytest.mark.parametrize("value", ["nan", ".nan", float("inf"), "-inf", "1e999"])
+@pytest.mark.parametrize("path", FLOATS)
+def test_a_number_that_is_not_finite_is_refused(path, value):
+    """From an option, from `--set`, from YAML: a comparison with a bound would let NaN pass."""
+    number = yaml.safe_load(value) if isinstance(value, str) and value.startswith(".") else value
+    with pytest.raises(ConfigError, match=rf"{path}: expected .*, found -?(nan|inf)$"):
+        Recipe().changed({path: number})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"optim.adam_beta1": 1.0}, "optim.adam_beta1: expected a number from 0 to below 1, found 1.0"),
+        ({"optim.adam_beta2": -0.1}, "optim.adam_beta2: expected a number from 0 to below 1, found -0.1"),
+        ({"optim.adam_epsilon": 0}, "optim.adam_epsilon: expected a number above 0, found 0.0"),
+        ({"schedule.seed": 2**32}, "schedule.seed: expected 4294967295 or less, found 4294967296"),
+        (
+            {"schedule.lr_scheduler": "polynomial", "optim.learning_rate": 1e-7},
+            "optim.learning_rate: the polynomial schedule ends at 1e-07, expected more, found 1e-07",
+        ),
+    ],
+)
+def test_what_torch_numpy_or_transformers_would_refuse_is_refused_first(overrides, message):
+    """In one line, before anything is loaded."""
+    with pytest.raises(ConfigError) as caught:
+        Recipe().changed(overrides)
+    assert message in str(caught.value)
+
+
 def test_a_recipe_file_is_named_in_its_errors(tmp_path):
     """The file comes before the key."""
     path = tmp_path / "mine.yaml"

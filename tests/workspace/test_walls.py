@@ -35,6 +35,7 @@ HEAVY_ROOMS = {
     "rankllm_train.objectives",
     "rankllm_train.progress",
     "rankllm_train.length_batches",
+    "rankllm_train.loop_callbacks",
     "rankllm_train.trainer",
 }
 """Modules that import heavy packages as soon as they are imported themselves."""

@@ -1,4 +1,4 @@
-"""BM25 indexes on disk: made once for a corpus, used until the corpus or a setting changes."""
+"""BM25 indexes on disk: made once for a corpus, used until the corpus or a setting changes, or a file is damaged."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from rankllm_core.collections_io import read_corpus
-from rankllm_core.errors import RankLLMError
+from rankllm_core.checksums import sha256_file
+from rankllm_core.collections_io import lines_of_docid, read_corpus
+from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.text import title_and_text as fields_of
-from rankllm_infer.bm25 import K1, SAVED_FILES, B, BM25Index, title_and_text
+from rankllm_infer.bm25 import K1, SAVED_FILES, B, BM25Index, RepeatedDocidError, title_and_text
 from rankllm_infer.cache_folder import cache_folder
 
 _MANIFEST = "rankllm-bm25.json"
-"""Says what the index was made of; written last, so that a folder that has it is whole."""
-_FORMAT = 2
+"""Says what the index was made of, with a checksum of each of its files; written last, so that a folder that has it is
+whole."""
+_FORMAT = 3
+_FILES = "files_sha256"
 _NAMES = {
     "corpus_sha256": "the corpus",
     "bm25s": "the version of bm25s",
@@ -54,14 +57,22 @@ def open_index(
     # Resolved, so that the target of a link is replaced, not the link.
     folder = folder or _default_folder(corpus, k1, b)
     place = folder.resolve()
-    wanted = _manifest(corpus, k1, b)
+    try:
+        wanted = _manifest(corpus, k1, b)
+    except OSError as error:
+        raise RankLLMError(f"{corpus}: cannot be read ({error.strerror})") from None
     index, problem = _load(place, wanted)
     if index is None:
         if problem:
             tell(f"The index in {folder} is made anew: {problem}")
         if place == Path.cwd():
             raise RankLLMError(f"{folder}: is the current folder, which an index would replace; give another folder")
-        index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
+        try:
+            index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
+        except RepeatedDocidError as error:
+            first, again, *_ = [*lines_of_docid(corpus, error.docid), None, None]
+            problem = f"docid {error.docid!r} occurs twice (first on line {first}); give each document its own"
+            raise DataError(problem, path=corpus, line=again) from None
         if (theirs := _put_in_place(index, place, wanted)) is None:
             tell(f"Index of {corpus}: {len(index.docids):,} documents, kept in {folder}")
             return index
@@ -77,35 +88,53 @@ def _default_folder(corpus: Path, k1: float, b: float) -> Path:
 
 
 def _manifest(corpus: Path, k1: float, b: float) -> dict[str, object]:
-    with corpus.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     made_with = {name: importlib.metadata.version(name) for name in ("bm25s", "PyStemmer")}
-    return {"format": _FORMAT, "corpus_sha256": digest, "k1": k1, "b": b, **made_with}
+    return {"format": _FORMAT, "corpus_sha256": sha256_file(corpus), "k1": k1, "b": b, **made_with}
 
 
 def _load(folder: Path, wanted: Mapping[str, object]) -> tuple[BM25Index, str] | tuple[None, str]:
     """The folder's index, or why it cannot be used; the reason is empty where there is none yet.
 
+    Every byte is checked: in a damaged index most queries still find something, and scores are mapped into memory.
     Raises RankLLMError for a folder that holds anything but an index.
     """
     try:
-        found = _read_manifest(folder, wanted)
+        found = _read_manifest(folder)
+        if found is None:
+            return None, ""
+        if not found:
+            return None, f"it is damaged ({_MANIFEST} cannot be read)"
+        if problem := _difference(found, wanted) or _damage(folder, found.get(_FILES)):
+            return None, problem
     except FileNotFoundError:  # another process has just moved the old one away
-        found = None
+        return None, ""
     except OSError as error:
         raise RankLLMError(f"{folder}: the index cannot be read ({error.strerror}); see --index-dir") from None
-    if found is None:
-        return None, ""
-    if difference := _difference(found, wanted):
-        return None, difference
     try:
         return BM25Index.load(folder), ""
     except (OSError, EOFError, ValueError, KeyError) as error:
         return None, f"it is damaged ({error})"
 
 
-def _read_manifest(folder: Path, wanted: Mapping[str, object]) -> Mapping[str, object] | None:
-    """What the folder's index was made of; None where there is no index yet.
+def _checksums(folder: Path) -> dict[str, str]:
+    """The checksum of each file of an index."""
+    return {name: sha256_file(folder / name) for name in sorted(SAVED_FILES)}
+
+
+def _damage(folder: Path, checksums: object) -> str | None:
+    """What has happened to the files of an index since they were written; None where they are as they were."""
+    expected = checksums if isinstance(checksums, dict) else {}
+    for name in sorted(SAVED_FILES):
+        path = folder / name
+        if not path.is_file():
+            return f"it is damaged ({name} is missing)"
+        if sha256_file(path) != expected.get(name):
+            return f"it is damaged (the checksum of {name} does not match)"
+    return None
+
+
+def _read_manifest(folder: Path) -> Mapping[str, object] | None:
+    """What the folder's index was made of; None where there is no index yet, {} where the file is cut short.
 
     Raises RankLLMError unless every file in the folder is one that an index has: a new index replaces them all.
     """
@@ -125,7 +154,7 @@ def _read_manifest(folder: Path, wanted: Mapping[str, object]) -> Mapping[str, o
         raise _foreign(folder, f"it has no {_MANIFEST}")
     try:
         found = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except ValueError:  # cut short
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict) or not found.keys() >= {"format", "corpus_sha256"}:
         raise _foreign(folder, f"its {_MANIFEST} is none of an index")
@@ -147,10 +176,7 @@ def _difference(found: Mapping[str, object], wanted: Mapping[str, object]) -> st
 
 def _documents(corpus: Path, progress: Callable[[int], None]) -> Iterator[tuple[str, str]]:
     for number, (docid, doc) in enumerate(read_corpus(corpus), start=1):
-        try:
-            title, text = fields_of(doc)
-        except RankLLMError as error:
-            raise RankLLMError(f"{corpus}: docid {docid!r}: {error}") from None
+        title, text = fields_of(doc)
         progress(number)
         yield docid, title_and_text(title, text)
 
@@ -165,7 +191,8 @@ def _put_in_place(index: BM25Index, folder: Path, manifest: Mapping[str, object]
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         index.save(aside / "new")
-        (aside / "new" / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+        whole = {**manifest, _FILES: _checksums(aside / "new")}
+        (aside / "new" / _MANIFEST).write_text(json.dumps(whole), encoding="utf-8")
         for attempt in range(_ATTEMPTS):
             if _rename_new(aside / "new", folder):
                 return None

@@ -99,7 +99,10 @@ def convert(
     kind = _kind(source, source_format)
     writes_run = to in get_args(RunOutput)
     if kind == "run" and not writes_run:
-        return _join_run(source, target, to=to, queries=queries, corpus=corpus, remove_query=remove_query)
+        run_format = cast(RunFormat, source_format)
+        return _join_run(
+            source, target, to=to, run_format=run_format, queries=queries, corpus=corpus, remove_query=remove_query
+        )
     if queries is not None or corpus is not None:
         raise ConfigError(f"queries and corpus are of no use from {kind} to {to}; leave them out")
     tally = _Tally()
@@ -150,6 +153,7 @@ def _join_run(
     target: str | Path,
     *,
     to: Target,
+    run_format: RunFormat,
     queries: str | Path | None,
     corpus: str | Path | None,
     remove_query: bool,
@@ -159,7 +163,7 @@ def _join_run(
     from rankllm_infer.prepare import build_requests, write_prepared
 
     requests, prepared = build_requests(
-        source, queries=queries, corpus=corpus, depth=sys.maxsize, remove_query=remove_query
+        source, queries=queries, corpus=corpus, depth=sys.maxsize, remove_query=remove_query, run_format=run_format
     )
     write_prepared(target, requests, format=cast("PreparedFormat", to))
     return ConvertReport(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.trec import Ranking, to_float32
+from rankllm_infer.id_mismatch import check_docids_judged, spelling_difference
 from rankllm_infer.measures import RECIPROCAL_RANK, Measure, parse_measures
+from rankllm_infer.wording import examples
 
 QueryValues = Mapping[str, Mapping[str, float]]
 """qid -> pytrec_eval's name of a measure -> value."""
@@ -45,14 +47,27 @@ def evaluate(
     float32, ties by docid descending. measures: see `parse_measures`. relevance_level: trec_eval's -l.
     RR@k (MRR@k) is the reciprocal rank over the first k candidates.
     run_queries_only: means over the judged queries that the run holds (the qrels cut to the queries of the run).
-    Raises ConfigError for a measure that is not known; RankLLMError when no query of the run is judged, a docid occurs
-    twice in a query, or a score is NaN.
+    Raises ConfigError for a measure that is not known; RankLLMError when no query of the run is judged, none of its
+    candidates is judged for its query, a docid occurs twice in a query, or a score is NaN.
     """
+    if not any(grades and run.get(qid) for qid, grades in qrels.items()):
+        raise RankLLMError(_nothing_judged([qid for qid, grades in qrels.items() if grades], run))
+    check_docids_judged(qrels, run)
+    return _evaluate(qrels, run, measures, run_queries_only=run_queries_only, relevance_level=relevance_level)
+
+
+def _evaluate(
+    qrels: Mapping[str, Mapping[str, int]],
+    run: Mapping[str, Ranking],
+    measures: Sequence[str],
+    *,
+    run_queries_only: bool,
+    relevance_level: int = 1,
+) -> Evaluation:
+    """As `evaluate`, of a run that has judged queries."""
     parsed = parse_measures(measures, relevance_level=relevance_level)
     judged = [qid for qid, grades in qrels.items() if grades]
     present = [qid for qid in judged if run.get(qid)]
-    if not present:
-        raise RankLLMError(_nothing_judged(judged, run))
     averaged = present if run_queries_only else judged
     found = _trec_eval(qrels, {qid: _scores(qid, run[qid]) for qid in present}, parsed)
     per_query = {
@@ -77,13 +92,17 @@ class RunningEvaluation:
         self._qrels = qrels
         self._per_query: dict[str, dict[str, float]] = {measure: {} for measure in measures}
         self._unjudged: list[str] = []
+        self.has_judged_candidates = False
+        """Whether a candidate of any query is judged for it; where none is, every measure is 0 whatever the ranking."""
 
     def add(self, qid: str, ranking: Ranking) -> None:
         """The next query with its (docid, score). One without judgements or without candidates does not count."""
         if not (self._qrels.get(qid) and ranking):
             self._unjudged.append(qid)
             return
-        found = evaluate({qid: self._qrels[qid]}, {qid: ranking}, list(self._per_query), run_queries_only=True)
+        grades = self._qrels[qid]
+        self.has_judged_candidates = self.has_judged_candidates or any(docid in grades for docid, _ in ranking)
+        found = _evaluate({qid: grades}, {qid: ranking}, list(self._per_query), run_queries_only=True)
         for measure, value in found.means.items():
             self._per_query[measure][qid] = value
 
@@ -144,9 +163,10 @@ def _value(measure: Measure, values: Mapping[str, float] | None) -> float:
 def _nothing_judged(judged: Sequence[str], run: Mapping[str, Ranking]) -> str:
     if not any(run.values()):
         return "the run is empty: nothing to evaluate"
-    asked = ", ".join(repr(qid) for qid in list(run)[:3])
-    known = ", ".join(repr(qid) for qid in judged[:3]) or "no query"
-    return f"no query of the run is judged: the run has {asked}, ...; the qrels have {known}, ...; are they of one set?"
+    return (
+        f"no query of the run is judged: the run has {examples(run)}; the qrels have {examples(judged) or 'none'}"
+        f"{spelling_difference(run, judged)}; use the judgements that belong to the queries"
+    )
 
 
 def evaluation_lines(name: str, evaluation: Evaluation, *, per_query: bool = False) -> list[str]:

@@ -3,38 +3,44 @@
 One JSON object a line, each handed to the operating system whole before the run goes on: first what the run is, then
 the answers of each batch, each query as it finishes, and where the outputs are. Outputs are written from the journal
 alone, so a run that was broken off gives the bytes of one that was not. Passages are in the input, and not in it again.
+Every line carries a checksum (`journal_lines`), so that no damaged answer becomes a result.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import json
 import os
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rankllm_core.errors import RankLLMError
-from rankllm_core.files import dumps
 from rankllm_core.types import Request, Result, Usage, WindowTrace
 from rankllm_infer.engines import Answer
-from rankllm_infer.run_settings import difference
+from rankllm_infer.file_locks import delete_locked, open_locked
+from rankllm_infer.journal_lines import FORMAT, key_of, read_line, read_lines, seal
+from rankllm_infer.run_settings import SHOWN_DIFFERENCES, changed_names, difference
 
-FORMAT = 1
-_HEAD = f'{{"rankllm_journal": {FORMAT}, '.encode()
-"""How a journal begins."""
-_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+JOURNAL_SUFFIX = ".journal.jsonl"
+_LONGEST_NAME_BYTES = 255
+"""What common file systems take."""
 _SYNC_EVERY_S = 1.0
 """A killed process loses nothing that it has written. The power may fail, too: that costs so much at the most."""
 
 
 def journal_path(output: Path) -> Path:
-    """`OUTPUT.journal.jsonl` beside the output."""
-    return output.with_name(output.name + ".journal.jsonl")
+    """`OUTPUT.journal.jsonl` beside the output. Raises RankLLMError for a name that no journal can be beside."""
+    name = output.name + JOURNAL_SUFFIX
+    if not output.name or len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
+        longest = _LONGEST_NAME_BYTES - len(JOURNAL_SUFFIX)
+        raise RankLLMError(
+            f"{str(output)[:60]!r}: a name of {len(os.fsencode(output.name))} bytes, expected 1 to {longest}, "
+            "as its journal is named after it; use another name"
+        )
+    return output.with_name(name)
 
 
 class Journal:
@@ -54,10 +60,10 @@ class Journal:
         """Absolute names of the files that this run may replace."""
         self.is_complete = False
         """Whether the outputs hold all that the journal holds."""
-        self._places: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
         self._failed: set[str] = set()
         self._answers: dict[str, dict[int, Answer]] = {}
-        self._end = 0
+        self._end = self._checksum = 0
         self._synced = time.monotonic()
         self._handle = self._open_locked()
         self._is_bare = False
@@ -65,17 +71,20 @@ class Journal:
         try:
             if not is_new:
                 self._read()
-            self._is_bare = not (self._places or self._answers or (is_new and os.fstat(self._handle).st_size))
+            self._is_bare = not (self._keys or self._answers or (is_new and os.fstat(self._handle).st_size))
         except BaseException:
             os.close(self._handle)
             raise
 
-    def begin(self, settings: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> None:
+    def begin(
+        self, settings: Mapping[str, object], *, outputs: Sequence[Path] = (), unknown: Collection[str] = ()
+    ) -> None:
         """Say what the run is. Where the journal is another run's, raise RankLLMError that names what differs.
 
         settings: everything that decides results, as JSON values. outputs: files that are there and may be replaced.
+        unknown: see `check`.
         """
-        self.check(settings)
+        self.check(settings, unknown=unknown)
         try:
             os.ftruncate(self._handle, self._end)  # what was torn, or is to be forgotten
         except OSError as error:
@@ -83,22 +92,30 @@ class Journal:
         if not self.settings:
             self.settings = settings
             self.outputs = frozenset(_names(outputs))
-            self._write({"rankllm_journal": FORMAT, "settings": settings, "outputs": _names(outputs)})
+            head = {"rankllm_journal": FORMAT, "settings": settings, "outputs": _names(outputs)}
+            # No two journals share a line: one that was copied from another is noticed by its checksum.
+            self._write(head | {"run": secrets.token_hex(8)})
+            self._sync()
             self._is_bare = True
 
-    def check(self, settings: Mapping[str, object]) -> None:
-        """Raise RankLLMError where one of these settings is not what the run was begun with."""
-        known = {name: self.settings.get(name) for name in settings}
+    def check(self, settings: Mapping[str, object], *, unknown: Collection[str] = ()) -> None:
+        """Raise RankLLMError where these settings are not those that the run was begun with.
+
+        unknown: names of settings that are not known yet, such as what the loaded model tells.
+        """
+        known = {name: value for name, value in self.settings.items() if name not in unknown}
         if self.settings and (changes := difference(known, settings)):
+            more = changed_names(known, settings)[SHOWN_DIFFERENCES:]
+            also = f" (also changed: {', '.join(more)})" if more else ""
             raise RankLLMError(
                 f"{self.path}: an unfinished run with other settings: {changes}. Go on with the old ones, "
-                "begin anew with --overwrite, or write to another name"
+                f"begin anew with --overwrite, or write to another name{also}"
             )
 
     @property
     def n_finished(self) -> int:
         """Queries with a result, failed ones included."""
-        return len(self._places)
+        return len(self._keys)
 
     @property
     def n_failed(self) -> int:
@@ -117,7 +134,7 @@ class Journal:
 
     def is_finished(self, qid: str) -> bool:
         """Whether the query has a result."""
-        return qid in self._places
+        return qid in self._keys
 
     def recall(self, qid: str, number: int) -> Answer | None:
         """The answer to a prompt of an unfinished query, where it was known when the journal was opened."""
@@ -145,12 +162,12 @@ class Journal:
     def forget_failed(self) -> None:
         """Leave failed queries to be asked again."""
         for qid in self._failed:
-            del self._places[qid]
+            del self._keys[qid]
         self._failed.clear()
 
     def result(self, request: Request) -> Result:
         """The result of a finished query, as it was added. request: what was asked, with the passages."""
-        record = self._record_at(self._places[request.query.qid])
+        record = self._record(self._keys[request.query.qid])
         given = {candidate.docid: candidate for candidate in request.candidates}
         ranking = (replace(given[docid], score=score, model_score=told) for docid, score, told in record["ranking"])
         return Result(
@@ -167,6 +184,8 @@ class Journal:
     def note_outputs(self, paths: Sequence[Path], *, are_complete: bool) -> None:
         """Note which files are about to be written from the journal, or, once they are there, that they hold it all."""
         self._write({"outputs": _names(paths), "are_complete": are_complete})
+        # Renamed outputs must never be on the disk before the note that they are this run's.
+        self._sync()
         self.outputs, self.is_complete = self.outputs | set(_names(paths)), are_complete
 
     def remove(self) -> None:
@@ -179,94 +198,95 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Deleted under the lock: by then no other process has a journal of this name.
-        if self._is_bare:
-            self.path.unlink(missing_ok=True)
-        os.close(self._handle)
+        if not self._is_bare:
+            os.close(self._handle)
+            return
+        try:
+            delete_locked(self._handle, self.path)
+        except OSError as problem:
+            if error is None:
+                raise RankLLMError(f"{self.path}: cannot be deleted ({problem.strerror}); delete it") from None
 
     def _open_locked(self) -> int:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            while True:
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                self._lock(handle)
-                # A process that had it locked until now may have deleted it meanwhile.
-                if self.path.exists() and os.path.samestat(os.fstat(handle), self.path.stat()):
-                    return handle
-                os.close(handle)
+            handle, is_locked = open_locked(self.path)
         except OSError as error:
             raise self._unwritable(error) from None
-
-    def _lock(self, handle: int) -> None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise RankLLMError(
-                f"{self.path}: another process is at work on this output; wait for it, or write to another name"
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(handle)
-                raise
+        if not is_locked:
             self.warnings = (f"{self.path.parent}: files cannot be locked here; start no second run on this output",)
+        return handle
 
     def _read(self) -> None:
-        with open(self._handle, "rb", closefd=False) as stream:
-            first = stream.readline()
-            if not _HEAD.startswith(first[: len(_HEAD)]):
-                raise RankLLMError(f"{self.path}: no journal of this version; --overwrite begins a new one")
-            if (header := _object(first)) is None:
-                if stream.read(1):
-                    raise RankLLMError(f"{self.path}: damaged in its first line; begin anew with --overwrite")
-                return  # Empty, or killed while it was begun.
-            self.settings, self.outputs = header["settings"], frozenset(header["outputs"])
-            self._end = stream.tell()
-            for line in stream:
-                if (record := _object(line)) is None:
-                    if stream.read(1):
-                        raise RankLLMError(f"{self.path}: damaged at byte {self._end}; begin anew with --overwrite")
-                    return  # Killed while it was written: what it held is computed again.
-                self._take(record, self._end)
-                self._end += len(line)
+        try:
+            with open(self._handle, "rb", closefd=False) as stream:
+                for line in read_lines(stream, path=self.path):
+                    self._take(line.record, line.key)
+                    self._end, self._checksum = line.end, line.checksum
+                stream.seek(max(self._end, os.fstat(self._handle).st_size - 1))
+                is_whole = stream.read(1) == b"\n"
+        except OSError as error:
+            raise RankLLMError(f"{self.path}: the journal cannot be read ({error.strerror})") from None
+        except (KeyError, TypeError, ValueError) as error:
+            # Intact, and yet not what this version writes.
+            raise RankLLMError(
+                f"{self.path}: a line at byte {self._end} was written by another version of rankllm-infer "
+                f"({type(error).__name__}: {error}); start over with --overwrite"
+            ) from None
+        if is_whole:  # A kill leaves no line end.
+            message = f"{self.path}: damaged from byte {self._end} to its end; what that held is computed again"
+            self.warnings = (*self.warnings, message)
 
-    def _take(self, record: Mapping[str, Any], place: int) -> None:
+    def _take(self, record: Mapping[str, Any], key: int) -> None:
+        if "rankllm_journal" in record:
+            self.settings, self.outputs = record["settings"], frozenset(record["outputs"])
+            return
         if "outputs" in record:
             self.outputs, self.is_complete = self.outputs | set(record["outputs"]), record["are_complete"]
             return
         self.is_complete = False
         if "answers" not in record:
-            self._finish(record["qid"], place, is_failed=record["status"] == "failed")
+            self._finish(record["qid"], key, is_failed=record["status"] == "failed")
             return
         for qid, number, answer in record["answers"]:
             self._answers.setdefault(qid, {})[number] = _answer(answer)
 
-    def _finish(self, qid: str, place: int, *, is_failed: bool) -> None:
-        self._places[qid] = place
+    def _finish(self, qid: str, key: int, *, is_failed: bool) -> None:
+        self._keys[qid] = key
         self._failed.add(qid) if is_failed else self._failed.discard(qid)
         # Where the query failed, its answers may be why: asked again, it is asked from the beginning.
         self._answers.pop(qid, None)
 
-    def _record_at(self, place: int) -> dict[str, Any]:
-        os.lseek(self._handle, place, os.SEEK_SET)
-        with open(self._handle, "rb", closefd=False) as stream:
-            return json.loads(stream.readline())  # type: ignore[no-any-return]
+    def _record(self, key: int) -> dict[str, Any]:
+        try:
+            with open(self._handle, "rb", closefd=False) as stream:
+                return read_line(stream, key, path=self.path)
+        except OSError as error:
+            raise RankLLMError(f"{self.path}: the journal cannot be read ({error.strerror})") from None
 
     def _write(self, record: Mapping[str, object]) -> int:
-        """Append a line; give its place. A line that did not fit is overwritten by the next one, or found torn."""
-        place = end = self._end
-        line = memoryview(dumps(record).encode("utf-8") + b"\n")
+        """Append a line; give its key. A line that did not fit is overwritten by the next one, or found torn."""
+        key = key_of(self._end, self._checksum)
+        line, checksum = seal(record, self._checksum)
+        rest = memoryview(line)
         try:
-            while line:
-                n_written = os.pwrite(self._handle, line, end)
-                line, end = line[n_written:], end + n_written
-            if time.monotonic() - self._synced > _SYNC_EVERY_S:
-                os.fsync(self._handle)
-                self._synced = time.monotonic()
+            os.lseek(self._handle, self._end, os.SEEK_SET)
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
         except OSError as error:
             raise self._unwritable(error) from None
-        self._end, self._is_bare = end, False
-        return place
+        self._end, self._checksum, self._is_bare = self._end + len(line), checksum, False
+        if time.monotonic() - self._synced > _SYNC_EVERY_S:
+            self._sync()
+        return key
+
+    def _sync(self) -> None:
+        """Hand what is written to the disk."""
+        try:
+            os.fsync(self._handle)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self._synced = time.monotonic()
 
     def _unwritable(self, error: OSError) -> RankLLMError:
         return RankLLMError(f"{self.path}: the journal cannot be written ({error.strerror})")
@@ -274,15 +294,6 @@ class Journal:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     return sorted(str(path.absolute()) for path in paths)
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    """The record of a whole line; None of a torn one."""
-    try:
-        record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def _answer(record: Mapping[str, Any]) -> Answer:

@@ -1,22 +1,28 @@
 """What a run's results depend on, as plain values: two runs with the same values give the same results.
 
-What only changes how fast or how patiently a run is done is left out: API key, timeout, concurrency, output files.
+Compared are the input, the model's files, the card in force, every option, the packages that turn texts into numbers,
+and, once the model is loaded, where and with which kernels it runs. What only changes how fast or how patiently a run
+is done is left out: API key, timeout, concurrency, threads, output files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 
 from rankllm_core.card import Card, ListwiseCard
 from rankllm_core.files import dumps
 from rankllm_core.records import request_to_dict
 from rankllm_core.types import Request
 from rankllm_infer import __version__
-from rankllm_infer.engines.hub import adapter_config, base_folder, locate_model
+from rankllm_infer.engines import Engine
+from rankllm_infer.engines.hub import adapter_config, base_folder
+from rankllm_infer.model_files import folder_identity, model_identity
 from rankllm_infer.settings import RerankOptions, option_of
 
 _NOT_RESULTS = ("api_key", "timeout_s", "concurrency")
@@ -38,10 +44,32 @@ _IN_THE_CARD = (
 _FOUND_WHEN_LOADED = ("dtype", "device")
 _OF_THE_MODEL = ("base_url", "base_model", "few_shot_file")
 """Compared as the server's address, and by their contents, not their names."""
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-_SMALL_FILES = (".json", ".model", ".jinja", "vocab.txt", "merges.txt")
-_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
-_SHOWN_DIFFERENCES, _SHOWN_CHARACTERS = 3, 60
+SHOWN_DIFFERENCES = 3
+"""Differences that are shown with their values; the others are counted."""
+_SHOWN_CHARACTERS = 60
+_PACKAGES = ("rankllm-core", "ftfy")
+"""Packages that every engine's prompts and answers go through, beside this one."""
+_PACKAGES_OF = {
+    "transformers": ("torch", "transformers", "tokenizers", "jinja2"),
+    "vllm": ("vllm", "torch", "transformers", "tokenizers", "jinja2"),
+}
+"""Packages that decide the numbers of a local engine."""
+_NUMERIC_ENVIRONMENT = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "VLLM_ATTENTION_BACKEND",
+    "VLLM_BATCH_INVARIANT",
+    "VLLM_FLASH_ATTN_VERSION",
+)
+"""Variables that change which kernels run, or how these round."""
+LOADED_SETTINGS = ("--device and --dtype", "attention", "torch build", "device name", "CPU kernels", "float32 products")
+"""Names of what `loaded_settings` tells."""
 
 
 class InputDigest:
@@ -63,13 +91,24 @@ class InputDigest:
         return f"{self._n_queries} queries, sha256 {self._hash.hexdigest()[:32]}"
 
 
-def run_settings(model: str, options: RerankOptions, *, card: Card, requests: str) -> dict[str, object]:
+def run_settings(
+    model: str,
+    options: RerankOptions,
+    *,
+    card: Card,
+    requests: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, object]:
     """Everything that decides results and is known before the model is loaded, by the names a user knows it by.
 
     model: as the user names it. card: the one in force. requests: an `InputDigest`, as text.
+    environment: the process's variables, of which those count that change a local engine's kernels.
     Raises RankLLMError where the model's files cannot be found.
     """
     settings: dict[str, object] = {"rankllm-infer": __version__, "input": requests}
+    settings |= _versions(model, options)
+    if options.engine != "openai":
+        settings |= {name: environment[name] for name in _NUMERIC_ENVIRONMENT if name in environment}
     settings["model"] = f"{model} at {_server(options)}" if options.engine == "openai" else model_identity(model)
     if options.engine != "openai" and adapter_config(model) is not None:
         settings["base model"] = folder_identity(base_folder(model, options.base_model, weights=False))
@@ -89,47 +128,73 @@ def run_settings(model: str, options: RerankOptions, *, card: Card, requests: st
     return settings
 
 
+def loaded_settings(engine: Engine, placement: str) -> dict[str, object]:
+    """What decides results and is known once the model is loaded.
+
+    placement: device and dtype, for people; empty for a server's model, of which nobody tells.
+    """
+    settings: dict[str, object] = dict.fromkeys(LOADED_SETTINGS)
+    settings["--device and --dtype"] = placement
+    if not placement:
+        return settings
+    import torch
+
+    device = getattr(engine, "device", None)
+    is_cuda = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
+    settings |= {
+        # What `auto` came to.
+        "attention": getattr(engine, "attention", None),
+        "torch build": torch.__version__,
+        "device name": torch.cuda.get_device_name(device) if is_cuda else None,
+        "CPU kernels": None if is_cuda else _cpu_kernels(),
+        "float32 products": torch.get_float32_matmul_precision(),
+    }
+    return settings
+
+
+def _cpu_kernels() -> str:
+    """The instruction sets that torch's and oneDNN's kernels are chosen by."""
+    import torch
+
+    matrix_units = {"AMX": "_is_amx_tile_supported", "BF16": "_is_avx512_bf16_supported", "VNNI": "_is_vnni_supported"}
+    found = [name for name, check in matrix_units.items() if getattr(torch.cpu, check, lambda: False)()]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *found])
+
+
+def _versions(model: str, options: RerankOptions) -> dict[str, object]:
+    """Versions of the packages whose code decides the numbers."""
+    names = (*_PACKAGES, *_PACKAGES_OF.get(options.engine, ()))
+    if options.engine != "openai" and adapter_config(model) is not None:
+        names += ("peft",)
+    return {f"version of {name}": _version(name) for name in names}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # That the engine lacks it is for its loader to say.
+
+
 def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
     """What differs, in one line with the old and the new values; empty where nothing does."""
-    # As they come back from a file.
-    new = json.loads(dumps(new))
-    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    shown = [f"{name} was {was}, is {now}" for name in changed for was, now in [_shown(old.get(name), new.get(name))]]
-    more = len(shown) - _SHOWN_DIFFERENCES
-    return "; ".join([*shown[:_SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])])
+    changed = changed_names(old, new)
+    shown = [
+        f"{name} was {was}, is {now}"
+        for name in changed[:SHOWN_DIFFERENCES]
+        for was, now in [_shown(old.get(name), new.get(name))]
+    ]
+    more = len(changed) - len(shown)
+    return "; ".join([*shown, *([f"and {more} more"] if more else [])])
 
 
-def model_identity(model: str) -> str:
-    """A model's name and what tells its files from those of another one.
+def changed_names(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """The settings of either that differ; one that is not set is like one that is not there.
 
-    Of a model of the hub, the revision. Of a folder, a hash of the bytes: of small files all, of weights a few
-    megabytes spread over each file. Unlike dates, that survives a copy, and it notices a model that was trained on in
-    the same folder; unlike a hash of all weights, it takes no minute.
+    old: as it comes back from a file.
     """
-    folder = locate_model(model, weights=False)
-    return f"{Path(model).expanduser().absolute().name} {folder_identity(folder)}"
-
-
-def folder_identity(folder: Path) -> str:
-    """What tells a model's files from others: a revision of the hub, or a hash."""
-    if folder.parent.name == "snapshots":
-        return f"revision {folder.name}"
-    digest = hashlib.sha256()
-    for path in sorted(item for item in folder.iterdir() if item.name.endswith((*_WEIGHTS, *_SMALL_FILES))):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        digest.update(_sample(path) if path.suffix in _WEIGHTS else path.read_bytes())
-    return f"sha256 {digest.hexdigest()[:32]}"
-
-
-def _sample(path: Path) -> bytes:
-    size = path.stat().st_size
-    step = max(_SAMPLE_BYTES, size // _SAMPLES)
-    with path.open("rb") as stream:
-        blocks = []
-        for place in range(0, size, step):
-            stream.seek(place)
-            blocks.append(stream.read(_SAMPLE_BYTES))
-    return b"".join(blocks)
+    new = json.loads(dumps(new))
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 def _file_hash(path: Path) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.template import PointwiseTemplate, load_template
+from rankllm_train.agreement import first_decides
 from rankllm_train.bad_records import BadRecords
+from rankllm_train.base_names import base_name
 from rankllm_train.best import Best, settle_best
-from rankllm_train.checkpoints import find_resumable, global_step, remove, sweep
-from rankllm_train.distributed import check_resumable_here
+from rankllm_train.checkpoints import remove, sweep
 from rankllm_train.metrics_log import start_metrics
 from rankllm_train.preflight import (
     check_by_length,
@@ -23,9 +24,12 @@ from rankllm_train.preflight import (
     check_trackers,
     check_yardstick,
     earlier_results,
-    tell_changes,
 )
 from rankllm_train.recipe import Recipe
+from rankllm_train.resume_rules import check_card
+from rankllm_train.resuming import Resumed, finish, resume
+from rankllm_train.run_record import RunRecord
+from rankllm_train.source_identity import source_identities
 
 if TYPE_CHECKING:
     from rankllm_train.records import ListwiseRecord
@@ -52,8 +56,8 @@ class TrainingResult:
 
     output_dir: Path
     steps: int
-    loss: float
-    """Mean over the steps of this run."""
+    loss: float | None
+    """Mean over the steps of this run; None where nothing was left to train."""
     best: Best | None = None
     """Which model the output folder holds, where the recipe has the best one kept; else it is the last."""
 
@@ -70,32 +74,65 @@ def train(
     """Run a recipe. resume_from: a checkpoint's folder, or `latest`. say: is told what a user should know.
 
     overwrite: delete the checkpoints of an earlier run in the output folder. track: gives the records it is given, and
-    may show how far their tokenising is.
+    may show how far their tokenizing is.
     Raises RankLLMError before the first step on anything that cannot be trained, and where the loss becomes NaN.
     """
     from rankllm_train.curves import draw_curves
-    from rankllm_train.models import load_model, load_tokenizer
-    from rankllm_train.trainer import RerankerTrainer, training_arguments
+    from rankllm_train.trainer import training_arguments
 
     check_complete(recipe)
     check_precision(recipe)
     check_trackers(recipe, say)
     output_dir = Path(recipe.checkpoint.output_dir)
-    # Processes meet here. Before the model: ZeRO-3 shares it out over them while it is loaded.
+    # Processes meet here. Before the model: ZeRO-3 shards it over them while it is loaded.
     arguments = training_arguments(recipe)
     check_by_length(recipe, processes=arguments.world_size)
     with arguments.main_process_first(local=False):  # the others are to find what it has put right
         if arguments.process_index == 0:
             sweep(output_dir)
-    resumed = find_resumable(resume_from, output_dir) if resume_from else None
-    doomed = earlier_results(output_dir, resumed=resumed, overwrite=overwrite)
-    if resumed:
-        is_deepspeed = bool(recipe.batch.deepspeed)
-        for note in check_resumable_here(resumed, deepspeed=is_deepspeed, processes=arguments.world_size):
-            say(note)
-        tell_changes(recipe, resumed=resumed, say=say)
+    resumed = resume(recipe, resume_from, processes=arguments.world_size, say=say) if resume_from else None
+    if resumed and resumed.finished:
+        is_first = arguments.process_index == 0
+        first_decides(lambda: finish(recipe, resumed, say=say if is_first else lambda line: None))
+        return TrainingResult(output_dir=output_dir, steps=resumed.record.step, loss=None, best=resumed.best)
+    stale = earlier_results(
+        output_dir,
+        resumed=resumed.folder if resumed else None,
+        overwrite=overwrite,
+        is_latest=resume_from == "latest",
+    )
+    trainer = _trainer(recipe, arguments, resumed=resumed, say=say, track=track, callbacks=callbacks)
+    if trainer.is_world_process_zero():
+        _open_output(recipe, resumed=resumed, stale=stale, say=say)
+    trainer.accelerator.wait_for_everyone()
+    outcome = trainer.train(str(resumed.folder) if resumed else None)
+    trainer.save_final()
+    if trainer.is_world_process_zero():
+        draw_curves(output_dir, best_step=trainer.best.step if trainer.best else None)
+    return TrainingResult(
+        output_dir=output_dir, steps=outcome.global_step, loss=outcome.training_loss, best=trainer.best
+    )
+
+
+def _trainer(
+    recipe: Recipe,
+    arguments: Any,
+    *,
+    resumed: Resumed | None,
+    say: Say,
+    track: Track,
+    callbacks: Sequence[Any],
+) -> Any:
+    """Read the data, load the model, and check that they go together."""
+    from rankllm_train.models import load_model, load_tokenizer
+    from rankllm_train.trainer import RerankerTrainer
+
+    # Before the data is read: a file that is rewritten while it is read is then not what its hash says.
+    record = resumed.record if resumed else RunRecord(sources=first_decides(lambda: source_identities(recipe)))
     tokenizer = load_tokenizer(recipe.model)
     data = prepare(recipe, tokenizer, track=track)
+    if resumed:
+        check_card(data.card, resumed=resumed.folder)
     dev = prepare_dev(recipe, tokenizer, data, track=track) if recipe.data.eval else None
     if dev:
         check_yardstick(recipe, [data.dataset, dev.dataset])
@@ -112,27 +149,18 @@ def train(
     )
     for part in (data, dev) if dev else (data,):
         check_positions(model, part.dataset, recipe=recipe)
-    trainer = RerankerTrainer(
+    return RerankerTrainer(
         model,
         arguments=arguments,
         recipe=recipe,
         card=data.card,
+        record=record,
         objective=data.objective,
         dataset=data.dataset,
         collator=_collator_of_both(data, dev),
         eval_dataset=dev.dataset if dev else None,
         tokenizer=tokenizer,
         callbacks=callbacks,
-    )
-    if trainer.is_world_process_zero():
-        _open_output(recipe, resumed=resumed, doomed=doomed, say=say)
-    trainer.accelerator.wait_for_everyone()
-    outcome = trainer.train(str(resumed) if resumed else None)
-    trainer.save_final()
-    if trainer.is_world_process_zero():
-        draw_curves(output_dir, best_step=trainer.best.step if trainer.best else None)
-    return TrainingResult(
-        output_dir=output_dir, steps=outcome.global_step, loss=outcome.training_loss, best=trainer.best
     )
 
 
@@ -147,16 +175,17 @@ def _collator_of_both(data: TrainingData, dev: TrainingData | None) -> Any:
     return max(collators, key=n_identifiers) if n_identifiers(shortest) else shortest
 
 
-def _open_output(recipe: Recipe, *, resumed: Path | None, doomed: Sequence[Path], say: Say) -> None:
-    """Clear the output folder of what must not be taken for this run's. doomed: checkpoints to delete."""
+def _open_output(recipe: Recipe, *, resumed: Resumed | None, stale: Sequence[Path], say: Say) -> None:
+    """Clear the output folder of what must not be taken for this run's. stale: checkpoints to delete."""
     output_dir = Path(recipe.checkpoint.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    for checkpoint in doomed:
+    for checkpoint in stale:
         remove(checkpoint)
-    step = global_step(resumed) if resumed else 0
-    start_metrics(output_dir, step=step)
+    step = resumed.record.step if resumed else 0
+    if lost := start_metrics(output_dir, step=step):
+        say(f"Warning: {output_dir}: left {lost} unreadable lines out of metrics.jsonl")
     if resumed and recipe.keeps_best:
-        settle_best(recipe, resumed=resumed, step=step, say=say)
+        settle_best(recipe, resumed=resumed.folder, step=step, known=resumed.record.best, say=say)
 
 
 def prepare(recipe: Recipe, tokenizer: Any, *, track: Track = iter) -> TrainingData:
@@ -198,6 +227,8 @@ def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
     template = template_for(dataset.first_records, given=recipe.prompt.template)
     notes = mismatch_notes(dataset.first_records, template)
     cut = (f"cut the passages of {dataset.n_truncated} records to fit the context",) if dataset.n_truncated else ()
+    if dataset.n_alike:
+        cut += (f"in {dataset.n_alike} of them different passages are now shown alike; use a larger --context-size",)
     card = ListwiseCard(
         template=template,
         base_model=_base_model(recipe),
@@ -274,6 +305,7 @@ def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
         answers = single_ids(
             SafeTokenizer(tokenizer), (template.positive, template.negative), after=template.answer_prefix[-1:]
         )
+    alike = f"{len(dataset.alike)} records have passages that their prompts do not tell apart"
     short = f"{dataset.n_short} records have fewer than {rule.group_size - 1} negatives: drawn with replacement"
     return TrainingData(
         dataset=dataset,
@@ -286,7 +318,11 @@ def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
             label_weight=section.label_weight,
         ),
         card=card,
-        notes=(*((short,) if dataset.n_short else ()), *bad.notes(n_kept=len(dataset))),
+        notes=(
+            *((short,) if dataset.n_short else ()),
+            *((f"{alike}, the first: {dataset.alike[0]}",) if dataset.alike else ()),
+            *bad.notes(n_kept=len(dataset)),
+        ),
     )
 
 
@@ -296,6 +332,4 @@ def pad_id(tokenizer: Any) -> int:
 
 
 def _base_model(recipe: Recipe) -> str | None:
-    from rankllm_train.models import resolved_name
-
-    return resolved_name(recipe.model.name_or_path) if recipe.lora.enabled else None
+    return base_name(recipe.model.name_or_path) if recipe.lora.enabled else None

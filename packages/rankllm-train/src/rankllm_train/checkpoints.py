@@ -6,11 +6,15 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from rankllm_core.card import CARD_NAME
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.manifest import MANIFEST_NAME, find_damage, read_manifest, sync_directory, write_manifest
+from rankllm_core.permissions import follow_umask
 from rankllm_train.model_page import PAGE_NAME, is_own_page
+from rankllm_train.run_record import RECORD_NAME
 
 STATE_NAME = "trainer_state.json"
 BEST_NAME = "best.json"
@@ -21,12 +25,15 @@ _NAMES = re.compile(r"(epoch|step)_\d+")
 _FINAL_NAMES = re.compile(
     r"(model.*\.safetensors(\.index\.json)?|adapter_model\..*|adapter_config\.json|(generation_)?config\.json|"
     r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt|chat_template\..*|"
-    rf"{re.escape(CARD_NAME)}|{re.escape(BEST_NAME)})"
+    rf"{re.escape(CARD_NAME)}|{re.escape(BEST_NAME)}|{re.escape(MANIFEST_NAME)}|{re.escape(RECORD_NAME)})"
 )
 _STATE_NAMES = re.compile(
-    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|latest|zero_to_fp32\.py|global_step.*"
+    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|latest|zero_to_\w+\.py|global_step.*"
 )
-"""What a checkpoint holds beside its model, to go on from."""
+"""What a checkpoint holds beside its model, to resume from."""
+_LOADED_NAMES = re.compile(r"pytorch_model.*|adapter_model\..*|model.*\.safetensors.*")
+"""Weights that would be loaded where they are present, beside the names above."""
+_WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
 def aside(output_dir: Path, name: str) -> Path:
@@ -47,44 +54,94 @@ def reveal(written: Path, target: Path) -> None:
         shutil.rmtree(old)
     else:
         written.rename(target)
+    sync_directory(target.parent)
+
+
+def seal(folder: Path, *, step: int, source: Path | None = None) -> None:
+    """Complete a folder that was written aside: list its files in a manifest, which is the last to be written.
+
+    Weights, which safetensors writes for their owner alone, get the permissions of the other files.
+    step: optimizer steps behind the model. source: a sealed folder that files of the same name were copied from.
+    """
+    follow_umask(folder)
+    known = {} if source is None else read_manifest(source).files
+    taken = {name: entry for name, entry in known.items() if name.endswith(_WEIGHTS) and (folder / name).is_file()}
+    write_manifest(folder, step=step, known=taken)
 
 
 def link_model(checkpoint: Path, folder: Path) -> None:
-    """Put a checkpoint's model into a new folder, without what it takes to go on; no copies where links can be made."""
+    """Put a checkpoint's model into a new folder, without the state to resume from.
+
+    Weights, which are never changed in place, are linked where links can be made; all else is copied, so that a card
+    or a configuration that is edited in one folder stays as it is in the other.
+    """
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(source, target)
+
+    _take_model(checkpoint, folder, lambda a, b: link(a, b) if a.endswith(_WEIGHTS) else shutil.copy2(a, b))
+
+
+def copy_model(source: Path, folder: Path) -> None:
+    """The same, as copies alone: what is handed to a user shares no file with what a run depends on."""
+    _take_model(source, folder, shutil.copy2)
+
+
+def _take_model(source: Path, folder: Path, take: Callable[[str, str], object]) -> None:
     folder.mkdir(parents=True)
-    for path in checkpoint.iterdir():
-        if _STATE_NAMES.fullmatch(path.name):
+    for path in source.iterdir():
+        if _STATE_NAMES.fullmatch(path.name) or path.name == MANIFEST_NAME:
             continue
         if path.is_dir():
             shutil.copytree(path, folder / path.name)
-            continue
-        try:
-            os.link(path, folder / path.name)
-        except OSError:  # another file system, or one without links
-            shutil.copy2(path, folder / path.name)
+        else:
+            take(str(path), str(folder / path.name))
 
 
 def reveal_files(written: Path, folder: Path) -> None:
-    """Move a model's files into a folder that holds other things, the card last: with it the model is whole."""
+    """Move a model's files into a folder that holds other things, the card last: with it the model is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD_NAME).unlink(missing_ok=True)
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
     for stale in folder.iterdir():
         if stale.is_file() and _FINAL_NAMES.fullmatch(stale.name) and not (written / stale.name).exists():
             stale.unlink()
-    for path in sorted(written.iterdir(), key=lambda path: path.name == CARD_NAME):
+    last = (MANIFEST_NAME, CARD_NAME)
+    for path in sorted(written.iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
         if path.name == PAGE_NAME and (folder / PAGE_NAME).exists() and not is_own_page(folder / PAGE_NAME):
             continue  # a README of the user's
+        if path.is_dir():
+            shutil.rmtree(folder / path.name, ignore_errors=True)
         os.replace(path, folder / path.name)
-    # A link to a file that is in place already is not moved by replacing it with itself.
     shutil.rmtree(written)
+    sync_directory(folder)
+
+
+def final_step(folder: Path) -> int | None:
+    """The step of the complete model that an output folder holds, its weights undamaged; None where it holds none."""
+    try:
+        step = read_manifest(folder).step
+    except DataError:
+        return None
+    is_whole = (folder / CARD_NAME).exists() and find_damage(
+        folder, is_read=lambda name: name.endswith(_WEIGHTS)
+    ) is None
+    return step if is_whole else None
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
-    """The whole checkpoints of a folder, oldest first by their step."""
+    """The checkpoints of a folder, damaged ones included, oldest first by their step."""
     if not output_dir.is_dir():
         return []
-    found = [p for p in output_dir.iterdir() if _NAMES.fullmatch(p.name) and (p / CARD_NAME).exists()]
+    found = [p for p in output_dir.iterdir() if _NAMES.fullmatch(p.name) and _is_ours(p)]
     return sorted(found, key=_age)
+
+
+def _is_ours(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (CARD_NAME, MANIFEST_NAME, STATE_NAME))
 
 
 def _age(checkpoint: Path) -> tuple[int, float]:
@@ -92,37 +149,73 @@ def _age(checkpoint: Path) -> tuple[int, float]:
 
 
 def global_step(checkpoint: Path) -> int:
-    """The optimizer steps that a checkpoint has behind it; -1 where it does not say."""
+    """The optimizer steps behind a checkpoint, as its manifest, its name or its state says; -1 where none does."""
     try:
-        return int(json.loads((checkpoint / STATE_NAME).read_text(encoding="utf-8"))["global_step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        if (step := read_manifest(checkpoint).step) is not None:
+            return step
+    except DataError:
+        pass  # damaged: it is told wherever a checkpoint is chosen
+    if checkpoint.name.startswith("step_") and checkpoint.name[5:].isdecimal():
+        return int(checkpoint.name[5:])
+    try:
+        return int(json.loads((checkpoint / STATE_NAME).read_bytes())["global_step"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return -1
 
 
-def find_resumable(resume_from: str, output_dir: Path) -> Path:
-    """The checkpoint that `--resume-from-checkpoint` names: a folder, or `latest` for the newest of output_dir.
+def find_resumable(resume_from: str, output_dir: Path, *, say: Callable[[str], None] = lambda line: None) -> Path:
+    """The checkpoint that `--resume-from-checkpoint` names: a folder, or `latest` for the newest intact one.
 
+    Every byte of it is checked against its manifest. say: is told which newer checkpoints were skipped, and why.
     Raises RankLLMError where there is none, and where a folder is not a whole checkpoint of ours.
     """
-    if resume_from == "latest":
-        found = [path for path in checkpoints(output_dir) if _is_resumable(path)]
-        if not found:
-            raise RankLLMError(f"--resume-from-checkpoint latest: {output_dir} holds no checkpoint to go on from")
-        return found[-1]
-    folder = Path(resume_from)
-    if not folder.is_dir():
-        raise RankLLMError(f"--resume-from-checkpoint {resume_from}: no such folder")
-    if folder.name.startswith((_ASIDE, _REPLACED)) or not _is_resumable(folder):
-        raise RankLLMError(
-            f"--resume-from-checkpoint {resume_from}: not a whole checkpoint (it needs {STATE_NAME}, scheduler.pt and "
-            f"{CARD_NAME}); use latest, or a folder epoch_N or step_N written with checkpoint.resumable"
+    option = f"--resume-from-checkpoint {resume_from}"
+    if resume_from != "latest":
+        folder = Path(resume_from)
+        if not folder.is_dir():
+            raise RankLLMError(f"{option}: no such folder")
+        if fault := resume_fault(folder):
+            raise RankLLMError(
+                f"{option}: not a whole checkpoint ({fault}); use latest, which picks the newest intact one, or "
+                "another folder epoch_N or step_N"
+            )
+        return folder
+    faults = []
+    for folder in reversed(checkpoints(output_dir)):
+        fault = resume_fault(folder)
+        if fault is None:
+            for skipped in faults:
+                say(f"Warning: skipped {skipped}")
+            return folder
+        faults.append(f"{folder.name}: {fault}")
+    if not faults:
+        raise RankLLMError(f"{option}: {output_dir} holds no checkpoint to resume from")
+    raise RankLLMError(
+        f"{option}: {output_dir} holds no intact checkpoint ({'; '.join(faults)}); restore one, or start over with "
+        "--overwrite-output-dir"
+    )
+
+
+def resume_fault(folder: Path) -> str | None:
+    """Why a run cannot be resumed from a folder, in words that name the file; None where it can."""
+    if folder.name.startswith((_ASIDE, _REPLACED)):
+        return "it was never completed"
+    if not (folder / MANIFEST_NAME).exists():
+        return (
+            f"{MANIFEST_NAME}: is missing; the folder is incomplete, or of a version of rankllm that wrote no manifests"
         )
-    return folder
+    if damage := find_damage(folder, is_loaded=_is_loaded):
+        return damage
+    is_plain = (folder / "optimizer.pt").exists() and (folder / "scheduler.pt").exists()
+    if not is_plain and not any(folder.glob("global_step*")):
+        return "it holds weights alone, no optimizer state: it was written with checkpoint.resumable false"
+    missing = [name for name in (STATE_NAME, CARD_NAME, RECORD_NAME) if not (folder / name).exists()]
+    return f"{missing[0]}: is missing" if missing else None
 
 
-def _is_resumable(folder: Path) -> bool:
-    has_optimizer = (folder / "scheduler.pt").exists() or any(folder.glob("global_step*"))
-    return global_step(folder) >= 0 and has_optimizer and (folder / CARD_NAME).exists()
+def _is_loaded(name: str) -> bool:
+    first = name.partition("/")[0]
+    return any(names.fullmatch(first) for names in (_STATE_NAMES, _FINAL_NAMES, _LOADED_NAMES))
 
 
 def rotate(output_dir: Path, *, keep: int, newest: Path) -> None:

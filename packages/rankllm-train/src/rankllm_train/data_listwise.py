@@ -7,6 +7,7 @@ Shapes: B records, T tokens, N passages.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torch import Tensor
 from rankllm_core.chat import ChatEncoder
 from rankllm_core.errors import ConfigError, ContractError, DataError
 from rankllm_core.identifiers import IdentifierKind, identifiers
+from rankllm_core.lookalikes import Names, defuse
 from rankllm_core.template import ListwiseTemplate, Message, Span
 from rankllm_core.tokens import single_ids
 from rankllm_train.bad_records import BadRecords
@@ -25,7 +27,8 @@ from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.rankings import identifier_kind
 from rankllm_train.record_checks import checked_ranks
 from rankllm_train.records import ListwiseRecord
-from rankllm_train.shortening import fit
+from rankllm_train.shortening import fit, passage_spans
+from rankllm_train.window_check import WindowWatch, n_alike
 
 N_FIRST = 20
 """How many records a data set keeps for those who look at what is trained on."""
@@ -66,6 +69,8 @@ class ListwiseDataset:
     """Records whose passages were cut to fit the context."""
     first_records: tuple[ListwiseRecord, ...] = ()
     """The first few that are trained on, as they were read."""
+    n_alike: int = 0
+    """Records cut to fit in which different passages are now shown alike."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -136,9 +141,39 @@ class ListwiseEncoder:
 
 
 def prompt_messages(record: ListwiseRecord) -> tuple[Message, ...]:
-    """The chat turns of a record's prompt; the human turn is foreign text, the system turn is not."""
-    human = Message("user", (Span(record.prompt, untrusted=True),))
+    """The chat turns of a record's prompt; the human turn is untrusted text, the system turn is not.
+
+    What could pose as an identifier in a passage or in the query is defused, as inference does.
+    """
+    names = Names(identifier_kind(record.prompt))
+    spans: list[Span] = []
+    position = 0
+    for start, end in passage_spans(record.prompt):
+        spans += _around_passages(record.prompt[position:start], names)
+        spans.append(_guarded(record.prompt[start:end], names))
+        position = end
+    spans += _around_passages(record.prompt[position:], names)
+    human = Message("user", tuple(spans))
     return (human,) if record.system is None else (Message("system", (Span(record.system),)), human)
+
+
+def _around_passages(text: str, names: Names) -> list[Span]:
+    """The words of the template, in which the query stands."""
+    spans: list[Span] = []
+    position = 0
+    for match in _QUERY.finditer(text):
+        start, end = match.span(match.lastgroup or 0)
+        spans += [Span(text[position:start], untrusted=True), _guarded(text[start:end], names)]
+        position = end
+    return [*spans, Span(text[position:], untrusted=True)]
+
+
+def _guarded(text: str, names: Names) -> Span:
+    return Span(defuse(text, names), untrusted=True, names=names)
+
+
+_QUERY = re.compile(r"search query: (?P<sentence>.*)\.$|^Query: (?P<line>.*)$", re.IGNORECASE | re.MULTILINE)
+"""Where the shipped templates of training records show the query."""
 
 
 @dataclass(slots=True)
@@ -147,6 +182,7 @@ class _Collected:
     kinds: dict[IdentifierKind, str] = field(default_factory=dict)
     first: list[ListwiseRecord] = field(default_factory=list)
     n_truncated: int = 0
+    n_alike: int = 0
 
     def add(self, record: ListwiseRecord, example: ListwiseExample) -> None:
         self.kinds.setdefault(identifier_kind(record.prompt), example.name)
@@ -168,14 +204,16 @@ def encode_listwise(
     context_tokens: the most that prompt and answer may take. overlong: `error`, `skip` or `truncate` (its passages).
     bad_records: `error`, `skip`, or where those that were left out before are counted.
     template: what the prompts were written with; its suffix says where the last passage ends.
-    Raises DataError naming a record that cannot be learnt from, ConfigError where the records name their passages in
-    two ways, RankLLMError where none is left, ContractError where an identifier is more than one token.
+    Raises DataError naming a record that cannot be learnt from, or whose prompt shows no passage, ConfigError where the
+    records name their passages in two ways, RankLLMError where none is left, ContractError where an identifier is more
+    than one token.
     """
     bad = bad_records if isinstance(bad_records, BadRecords) else BadRecords(bad_records)
-    found = _Collected()
+    found, watch = _Collected(), WindowWatch(encoder.encode)
     for record in records:
         try:
             example = encoder.encode(record)
+            watch.check(record, example)
         except DataError as problem:
             bad.refuse(problem)
             continue
@@ -186,6 +224,7 @@ def encode_listwise(
             )
             if fitting is None:
                 continue
+            found.n_alike += bool(n_alike(record, fitting[0]))
             kept, example = fitting
             found.n_truncated += 1
         if not found.examples:
@@ -238,6 +277,7 @@ def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str, *, bad
         skipped=bad.reasons,
         n_truncated=found.n_truncated,
         first_records=tuple(found.first),
+        n_alike=found.n_alike,
     )
 
 

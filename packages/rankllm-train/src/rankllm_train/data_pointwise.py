@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rankllm_core.errors import DataError
+from rankllm_core.errors import ContractError, DataError
 from rankllm_core.pairs import PairEncoder
 from rankllm_train.bad_records import BadRecords
 from rankllm_train.data_listwise import padded
+from rankllm_train.pair_check import check_pairs, drops_passages
 from rankllm_train.record_checks import check_group
 from rankllm_train.records import PointwiseRecord
 from rankllm_train.sampling import sample_group
@@ -54,6 +55,8 @@ class PointwiseDataset:
     """One line for each record that was left out, saying why."""
     n_short: int = 0
     """Records with fewer negatives than a group wants; theirs are drawn with replacement."""
+    alike: tuple[str, ...] = ()
+    """One line for each record in which some, but not all, of the different passages have the same prompt."""
     epoch: int = field(default=0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -96,21 +99,35 @@ def pointwise_dataset(
     """All records, checked to make a group (`check_group`).
 
     bad_records: `error`, `skip`, or where those that were left out before are counted. Raises DataError naming a record
-    that makes no group; RankLLMError where no record is left.
+    that makes no group, or whose prompts are all the same; ContractError where the chat template drops the passages;
+    RankLLMError where no record is left.
     """
     bad = bad_records if isinstance(bad_records, BadRecords) else BadRecords(bad_records)
     kept: list[PointwiseRecord] = []
+    alike: list[str] = []
     for record in records:
         try:
             check_group(record, needs_teacher=rule.needs_teacher)
+            found = check_pairs(record, encoder)
+            if found.problem:
+                raise record.error(found.problem)
         except DataError as problem:
             bad.refuse(problem)
-        else:
-            kept.append(record)
+            continue
+        if not kept and drops_passages(record, encoder):
+            raise ContractError(
+                f"{record.path}:{record.line}: query {record.qid!r}: prompts hold nothing of the passages; look at "
+                "the tokenizer's chat template, or give the prompt template a chat_layout"
+            )
+        if found.n_alike:
+            alike.append(str(record.error(f"{found.n_alike} passages have the prompt of another, different one")))
+        kept.append(record)
     if not kept:
         raise bad.nothing_left()
     n_short = sum(len(record.negatives) < rule.group_size - 1 for record in kept)
-    return PointwiseDataset(records=tuple(kept), encoder=encoder, rule=rule, skipped=bad.reasons, n_short=n_short)
+    return PointwiseDataset(
+        records=tuple(kept), encoder=encoder, rule=rule, skipped=bad.reasons, n_short=n_short, alike=tuple(alike)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
-from rankllm_core.config import did_you_mean, load_yaml, mapping
-from rankllm_core.errors import ConfigError, MissingPackageError
+from rankllm_core.config import did_you_mean, load_yaml, mapping, parse_yaml
+from rankllm_core.errors import ConfigError, DataError, MissingPackageError
+from rankllm_core.files import read_json
 
 _SUFFIX = ".yaml"
 
@@ -29,11 +28,12 @@ def load_deepspeed(name_or_path: str) -> dict[str, object]:
     Raises ConfigError where there is none, and where it would decide what the recipe decides, or save no weights.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    # A pipe or a device is no file to the eye, and is refused by the reader in words that say so.
+    if path.exists() and not path.is_dir():
         config = _read(path)
     elif name_or_path in deepspeed_names():
         text = (resources.files("rankllm_train") / "deepspeed" / f"{name_or_path}{_SUFFIX}").read_text(encoding="utf-8")
-        config = mapping(yaml.safe_load(text), where=name_or_path)
+        config = mapping(parse_yaml(text, where=name_or_path), where=name_or_path)
     else:
         hint = did_you_mean(name_or_path, deepspeed_names())
         raise ConfigError(f"--deepspeed {name_or_path}: neither a file nor one of {', '.join(deepspeed_names())}{hint}")
@@ -46,9 +46,13 @@ def _read(path: Path) -> dict[str, object]:
         return load_yaml(path)
     # YAML would read 5e8, which such files are fond of, as text.
     try:
-        return mapping(json.loads(path.read_text(encoding="utf-8")), where=str(path))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+        config = mapping(read_json(path), where=str(path))
+        json.dumps(config, allow_nan=False)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    except ValueError:
+        raise ConfigError(f"{path}: holds NaN or an infinite number, expected finite numbers") from None
+    return config
 
 
 def _check(config: Mapping[str, object], *, where: str) -> None:
@@ -59,7 +63,7 @@ def _check(config: Mapping[str, object], *, where: str) -> None:
             )
     zero = config.get("zero_optimization")
     stage = zero.get("stage") if isinstance(zero, Mapping) else None
-    if stage not in (0, 1, 2, 3):
+    if type(stage) is not int or stage not in (0, 1, 2, 3):
         raise ConfigError(f"{where}: zero_optimization.stage: expected 0, 1, 2 or 3, found {stage!r}")
     gathers = "stage3_gather_16bit_weights_on_model_save"
     if stage == 3 and not (isinstance(zero, Mapping) and zero.get(gathers)):
@@ -85,7 +89,8 @@ def check_launch(*, deepspeed: bool, precision: str, has_accelerator: bool) -> N
         return
     if importlib.util.find_spec("deepspeed") is None:
         raise MissingPackageError(
-            "--deepspeed needs DeepSpeed, which is not installed. Install it with: uv add 'rankllm-train[deepspeed]'"
+            "--deepspeed needs DeepSpeed, which is not installed. Install it with: uv add 'rankllm-train[deepspeed]' "
+            "(in a clone: uv sync --package rankllm-train --extra deepspeed)"
         )
     if "LOCAL_RANK" not in environment:
         raise ConfigError(

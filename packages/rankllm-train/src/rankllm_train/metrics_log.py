@@ -12,11 +12,17 @@ from rankllm_core.files import dumps, write_text
 METRICS_NAME = "metrics.jsonl"
 
 
-def start_metrics(output_dir: Path, *, step: int) -> None:
-    """Begin a metrics file, or keep of an earlier run's what lies at or before `step`."""
+def start_metrics(output_dir: Path, *, step: int) -> int:
+    """Begin a metrics file, or keep the entries of an earlier run up to `step`.
+
+    Returns how many lines could not be read, and were left out. The last one does not count: a killed run was writing
+    it.
+    """
     kept = [entry for entry in read_metrics(output_dir) if entry["step"] <= step] if step else []
+    n_lost = sum(_entry(line) is None for line in _lines(output_dir)[:-1]) if step else 0
     with write_text(output_dir / METRICS_NAME) as stream:
         stream.writelines(dumps(entry) + "\n" for entry in kept)
+    return n_lost
 
 
 def append_metrics(output_dir: Path, entry: Mapping[str, object]) -> None:
@@ -26,14 +32,18 @@ def append_metrics(output_dir: Path, entry: Mapping[str, object]) -> None:
 
 
 def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
-    """The entries in order, without the line that a killed run was writing; none where there is no file."""
+    """The entries in order, without lines that cannot be read; none where there is no file."""
+    return [entry for entry in map(_entry, _lines(output_dir)) if entry is not None]
+
+
+def _lines(output_dir: Path) -> list[bytes]:
     path = output_dir / METRICS_NAME
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-            entries.append(entry)
-    return entries
+    return [line for line in path.read_bytes().split(b"\n") if line.strip()] if path.is_file() else []
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None

@@ -19,8 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.load_failures import readable_load
+from rankllm_core.model_folder import check_settings_files, check_trusted_source, read_weight_headers
 from rankllm_train.adapters import ADAPTER_NAME, start_from_adapter
-from rankllm_train.cpu_attention import use_block_attention
+from rankllm_train.attention import loading_attention, use_attention
+from rankllm_train.base_names import findable_base, split_revision
+from rankllm_train.lora_targets import ALL_LINEAR, check_targets
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.recipe_sections import LoraSection, ModelSection
 
@@ -30,11 +34,40 @@ _PROBE_TOLERANCE = 1e-3
 
 
 def load_tokenizer(section: ModelSection) -> Any:
-    """The model's tokenizer. Raises RankLLMError where there is none."""
+    """The model's tokenizer. Raises RankLLMError where there is none, or where its code may not be run."""
     from transformers import AutoTokenizer
 
+    _check_trust(section)
+    name, revision = split_revision(section.name_or_path)
+    if Path(name).is_dir():
+        check_settings_files(name)
+    options = {"trust_remote_code": section.trust_remote_code, "revision": revision, **fast_tokenizer()}
     with quiet(), readable_failures(section.name_or_path):
-        return AutoTokenizer.from_pretrained(section.name_or_path, trust_remote_code=section.trust_remote_code)
+        return AutoTokenizer.from_pretrained(name, **options)
+
+
+def fast_tokenizer() -> dict[str, Any]:
+    """Options for AutoTokenizer that keep it to tokenizer.json.
+
+    With mistral_common installed it prefers a tekken.json, and gives a tokenizer without chat templates as text and
+    without the interface that prompts are checked through.
+    """
+    has_option = importlib.util.find_spec("transformers.integrations.mistral.tokenizer") is not None
+    return {"mistral_format": False} if has_option else {}
+
+
+def _check_trust(section: ModelSection) -> None:
+    """Raise ConfigError where code of the model's own is allowed from anywhere but a folder or a pinned revision."""
+    if not section.trust_remote_code:
+        return
+    name, revision = split_revision(section.name_or_path)
+    folder = Path(name)
+    if not folder.is_dir() and revision is not None:
+        from huggingface_hub import snapshot_download
+
+        with readable_failures(section.name_or_path):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.py"]))
+    check_trusted_source(section.name_or_path, folder=folder, option="model.trust_remote_code")
 
 
 def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int, deepspeed: bool = False) -> Any:
@@ -51,36 +84,31 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     set_seed(seed)
     with quiet(), readable_failures(section.name_or_path):
         model = _load(section, kind, dtype)
-        if section.attn_implementation == "auto":
-            use_block_attention(model)
     model.config.use_cache = False
     make_lean(model)
     with _head_alone(model) if is_shared_out(model) else contextlib.nullcontext():
         check_lean(model)
+    with quiet():
+        use_attention(model, section)
     if kind != "causal" and not deepspeed:  # which wants all weights of one dtype
         model.score.float()  # one row: its product is worth full precision, as in inference
     # Again: under ZeRO-3 the first process alone has drawn the new score layer, and adapters must be the same in all.
     set_seed(seed)
-    return add_lora(model, lora, kind=kind) if lora.enabled else model
-
-
-def resolved_name(name_or_path: str) -> str:
-    """A folder's absolute path, so that an adapter finds its base from anywhere; a hub name as it is."""
-    return str(Path(name_or_path).resolve()) if Path(name_or_path).is_dir() else name_or_path
+    return add_lora(model, lora, kind=kind, deepspeed=deepspeed) if lora.enabled else model
 
 
 def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    name = resolved_name(section.name_or_path)
-    if (Path(name) / ADAPTER_NAME).exists():
-        raise ConfigError(
-            f"{name}: is an adapter; name its base, and the adapter by --start-from-adapter, or merge it first "
-            f"(train merge {name} OUT) and train on the result"
-        )
+    name, revision = section.name_or_path, None
+    if Path(name).is_dir():
+        _check_folder(Path(name), kind)
+    else:
+        name, revision = split_revision(name)
     options = {
         "dtype": dtype,
-        "attn_implementation": attention(section.attn_implementation),
+        "revision": revision,
+        "attn_implementation": loading_attention(section.attn_implementation),
         "trust_remote_code": section.trust_remote_code,
         "output_loading_info": True,
     }
@@ -94,39 +122,51 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
     return model
 
 
-def attention(choice: str) -> str:
-    """The attention to load with; `auto` is flash_attention_2 where it is installed and there is a GPU, else sdpa."""
-    has_flash = importlib.util.find_spec("flash_attn") is not None
-    if choice == "auto":
-        return "flash_attention_2" if has_flash and torch.cuda.is_available() else "sdpa"
-    if choice == "flash_attention_2" and not has_flash:
+def _check_folder(folder: Path, kind: str) -> None:
+    """Judge a folder by its small files and the headers of its weights. Raises RankLLMError in one line."""
+    if (folder / ADAPTER_NAME).exists():
         raise ConfigError(
-            "model.attn_implementation: flash_attention_2 is not installed; use sdpa, or: uv add "
-            "'rankllm-train[flash-attn]'"
+            f"{folder}: is an adapter; name its base, and the adapter by --start-from-adapter, or merge it first "
+            f"(train merge {folder} OUT) and train on the result"
         )
-    return choice
+    check_settings_files(folder)
+    if not (folder / "config.json").exists():
+        raise RankLLMError(f"{folder}: no model there (config.json is missing); give another --model-name-or-path")
+    score = read_weight_headers(folder).get("score.weight")
+    if kind != "causal" and score is not None and score.shape[:1] != (1,):
+        raise ContractError(
+            f"{folder}: has a score layer of {score.shape[0]} labels, expected 1 score a pair; "
+            "start from the model that it was made from"
+        )
 
 
-def add_lora(model: Any, section: LoraSection, *, kind: str) -> Any:
-    """The model with LoRA adapters, the score layer trained in full. Raises ConfigError where no layer has a name."""
+def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = False) -> Any:
+    """The model with LoRA adapters, the score layer trained in full.
+
+    Adapters are float32, like everything that is trained; under DeepSpeed they keep the model's precision, since it
+    flattens all trainable weights into one buffer (ZeRO-3 asserts that they share a dtype) and updates a float32 copy.
+    Raises ConfigError where no layer has a name.
+    """
     from peft import LoraConfig, TaskType, get_peft_model
 
     targets = section.target_modules
+    check_targets(model, targets)
     is_classifier = kind != "causal"
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS if is_classifier else TaskType.CAUSAL_LM,
         r=section.r,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
-        target_modules="all-linear" if targets == ("all-linear",) else list(targets),
+        target_modules=ALL_LINEAR if targets == (ALL_LINEAR,) else list(targets),
         modules_to_save=["score"] if is_classifier else None,
         bias="none",
     )
     try:
         with quiet():
-            adapted = get_peft_model(model, config)
+            adapted = get_peft_model(model, config, autocast_adapter_dtype=not deepspeed)
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0][:200]}") from None
+    adapted.peft_config["default"].base_model_name_or_path = findable_base(model.config.name_or_path)
     if section.start_from:
         start_from_adapter(adapted, section.start_from)
     return adapted
@@ -187,7 +227,7 @@ def _head_alone(model: Any) -> Iterator[None]:
     import deepspeed
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
-    backbone = getattr(model, model.base_model_prefix)
+    backbone = _backbone_module(model)
     head = model.score if hasattr(model, "score") else model.get_output_embeddings()
     shape = (1, _PROBE_TOKENS, model.config.get_text_config().hidden_size)
     hidden_BTD = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
@@ -199,8 +239,13 @@ def _head_alone(model: Any) -> Iterator[None]:
         del backbone.forward
 
 
+def _backbone_module(model: Any) -> Any:
+    """The model without its head. Llama 4's text model is not called by its prefix."""
+    return getattr(model, model.base_model_prefix, None) or model.get_decoder()
+
+
 def _backbone(model: Any, input_ids: Tensor) -> Tensor:
-    backbone = getattr(model, model.base_model_prefix)
+    backbone = _backbone_module(model)
     hidden_BTD: Tensor = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
     return hidden_BTD
 
@@ -246,11 +291,15 @@ def _score_rows(self: Any, input_ids: Tensor, read_positions: Tensor, **ignored:
 
 @contextlib.contextmanager
 def readable_failures(source: str) -> Iterator[None]:
-    """Turn what transformers and the hub raise for a missing model into one line."""
+    """Turn whatever transformers, tokenizers and the hub raise for a missing or damaged model into one line."""
     try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        with readable_load(source):
+            yield
+    except RankLLMError as error:
+        cause = error.__cause__
+        if Path(source).is_dir() or not isinstance(cause, OSError | ValueError):
+            raise
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise RankLLMError(
             f"model {source!r} cannot be loaded: no complete model in a folder of that name, and none to be had from "
             f"the hub ({reason[:200]}); give another --model-name-or-path"

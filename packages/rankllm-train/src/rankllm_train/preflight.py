@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_train.best import BEST_FOLDER
 from rankllm_train.checkpoints import checkpoints, global_step
-from rankllm_train.recipe import RECIPE_NAME, Recipe, load_recipe, recipe_differences
+from rankllm_train.recipe import Recipe
 
 Say = Callable[[str], None]
 
@@ -102,9 +101,10 @@ def check_positions(model: Any, dataset: Any, *, recipe: Recipe) -> None:
         )
 
 
-def earlier_results(output_dir: Path, *, resumed: Path | None, overwrite: bool) -> list[Path]:
+def earlier_results(output_dir: Path, *, resumed: Path | None, overwrite: bool, is_latest: bool = False) -> list[Path]:
     """The models of an earlier run that have to go before this one begins.
 
+    is_latest: whether `resumed` is the newest intact checkpoint of the folder.
     Raises RankLLMError where there are some and overwriting was not asked for.
     """
     if output_dir.exists() and not output_dir.is_dir():
@@ -112,7 +112,9 @@ def earlier_results(output_dir: Path, *, resumed: Path | None, overwrite: bool) 
     best, found = output_dir / BEST_FOLDER, checkpoints(output_dir)
     if resumed is not None and resumed.parent.resolve() == output_dir.resolve():
         step = global_step(resumed)
-        earlier = [checkpoint for checkpoint in found if global_step(checkpoint) > step]
+        later = [checkpoint for checkpoint in found if global_step(checkpoint) > step]
+        # Later ones than the latest that is intact are damaged, which was told: the run writes them again.
+        earlier = [] if is_latest and not overwrite else later
         what, way_out = f"which is later than {resumed.name}", "latest to go on from there"
     else:
         earlier = [*([best] if best.is_dir() else []), *found]
@@ -133,12 +135,3 @@ def check_by_length(recipe: Recipe, *, processes: int) -> None:
             "batch.by_length: a step is one forward pass of one process, so nothing can be cut by length; "
             "set batch.accumulation to 2 or more"
         )
-
-
-def tell_changes(recipe: Recipe, *, resumed: Path, say: Say) -> None:
-    """Warn of every choice that is not the checkpoint's."""
-    if not (resumed / RECIPE_NAME).exists():
-        return
-    free = replace(load_recipe(resumed / RECIPE_NAME), checkpoint=recipe.checkpoint, logging=recipe.logging)
-    for path, (old, new) in recipe_differences(free, recipe).items():
-        say(f"Warning: {path} was {old!r} in {resumed.name} and is {new!r} now; the run will differ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import Any
 
 from rankllm_core.chat import BOS_RULES
 from rankllm_core.config import one_of
@@ -15,6 +17,8 @@ OBJECTIVES = {
 }
 RANKING_LOSSES = ("ranknet", "listnet", "lambda")
 METRICS = ("loss", "ndcg@10", "mrr@10")
+MAX_SEED = 2**32 - 1
+"""NumPy's generator takes no larger one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +126,7 @@ class ObjectiveSection:
     """KL and margin: the labelled positive's cross-entropy, times this, is added: a teacher may err."""
 
     def __post_init__(self) -> None:
+        _finite(self, section="objective")
         one_of(self.ranking_loss, RANKING_LOSSES, where="objective.ranking_loss")
         if self.ranking_weight is not None and self.ranking_weight <= 0:
             raise ConfigError(f"objective.ranking_weight: expected a number above 0, found {self.ranking_weight}")
@@ -160,11 +165,17 @@ class LoraSection:
     not kept, nor its prompt: a pointwise adapter may begin a listwise one."""
 
     def __post_init__(self) -> None:
+        _finite(self, section="lora")
         _at_least(1, data=self, names=("r", "alpha"), section="lora")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"lora.dropout: expected a number from 0 to below 1, found {self.dropout}")
         if not self.target_modules:
             raise ConfigError("lora.target_modules: expected at least one layer name, found none")
+        for number, name in enumerate(self.target_modules):
+            if not name or len(name.split()) != 1:
+                raise ConfigError(f"lora.target_modules: expected names of layers, found {name!r}")
+            if name in self.target_modules[:number]:
+                raise ConfigError(f"lora.target_modules: {name!r} is given twice")
         if self.start_from and not self.enabled:
             raise ConfigError("lora.start_from: has no effect without lora.enabled (--lora)")
 
@@ -190,9 +201,15 @@ class OptimSection:
     is the padded length of the batch."""
 
     def __post_init__(self) -> None:
+        _finite(self, section="optim")
         if self.learning_rate <= 0:
             raise ConfigError(f"optim.learning_rate: expected a number above 0, found {self.learning_rate}")
         _at_least(0, data=self, names=("weight_decay", "max_grad_norm", "noisy_embedding_alpha"), section="optim")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optim.{name}: expected a number from 0 to below 1, found {getattr(self, name)}")
+        if self.adam_epsilon <= 0:
+            raise ConfigError(f"optim.adam_epsilon: expected a number above 0, found {self.adam_epsilon}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +232,10 @@ class ScheduleSection:
     def __post_init__(self) -> None:
         kinds = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
         one_of(self.lr_scheduler, kinds, where="schedule.lr_scheduler")
+        _finite(self, section="schedule")
         _at_least(0, data=self, names=("max_steps", "warmup_steps", "seed"), section="schedule")
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"schedule.seed: expected {MAX_SEED} or less, found {self.seed}")
         if self.num_epochs <= 0:
             raise ConfigError(f"schedule.num_epochs: expected a number above 0, found {self.num_epochs}")
         if not 0 <= self.warmup_ratio < 1:
@@ -318,6 +338,14 @@ class LoggingSection:
 
     def __post_init__(self) -> None:
         _at_least(1, data=self, names=("every_steps",), section="logging")
+
+
+def _finite(data: Any, *, section: str) -> None:
+    """Raise ConfigError for NaN and infinity, which no comparison with a bound finds."""
+    for item in fields(data):
+        value = getattr(data, item.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{section}.{item.name}: expected a finite number, found {value}")
 
 
 def _at_least(least: float, *, data: object, names: tuple[str, ...], section: str) -> None:

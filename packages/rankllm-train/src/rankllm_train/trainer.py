@@ -1,36 +1,40 @@
 """The loop: transformers' Trainer, with our losses, our counts, our checkpoints and our log.
 
-Checked against transformers 5.23: `_get_num_items_in_batch`, `_save_checkpoint` and `_get_output_dir` are its own
+Checked against transformers 5.23: `_get_num_items_in_batch`, `_save_checkpoint`, `_get_output_dir`,
+`_init_training_state`, `_load_optimizer_and_scheduler`, `_maybe_log_save_evaluate` and `_finalize_training` are its own
 methods, overridden here because it offers no other place for what they do.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from rankllm_core.card import Card, save_card
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_train.best import BEST_FOLDER, Best, evaluations_since, load_best, save_best
-from rankllm_train.checkpoints import aside, link_model, reveal, reveal_files, rotate
+from rankllm_core.permissions import follow_umask
+from rankllm_train.best import BEST_FOLDER, Best, load_best, save_best, stopped_early
+from rankllm_train.checkpoints import aside, copy_model, global_step, link_model, reveal, reveal_files, rotate, seal
 from rankllm_train.distributed import check_launch, join_processes_on_cpu, load_deepspeed
 from rankllm_train.evaluation import batch_names, evaluate
 from rankllm_train.length_batches import by_length_sampler
+from rankllm_train.loop_callbacks import Epochs, LastStep
 from rankllm_train.metrics_log import append_metrics
 from rankllm_train.model_page import write_model_page
 from rankllm_train.models import quiet
 from rankllm_train.objectives import Batch, LossSums, Objective, StepCounts
+from rankllm_train.optimizer_settings import settings_of, use_settings
 from rankllm_train.recipe import Recipe, save_recipe
+from rankllm_train.run_record import RunRecord, save_record
 from rankllm_train.throughput import Throughput
 
 
@@ -121,6 +125,7 @@ class RerankerTrainer(Trainer):
         dataset: Any,
         collator: Callable[[Sequence[Any]], dict[str, Tensor]],
         tokenizer: Any,
+        record: RunRecord = RunRecord(),  # noqa: B008  # frozen
         eval_dataset: Any = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
@@ -134,6 +139,11 @@ class RerankerTrainer(Trainer):
         """Whether the next checkpoint holds it."""
         self._saving_in: Path | None = None
         self._throughput = Throughput()
+        self._record = record
+        self._steps_per_epoch = 0
+        self._settings: list[dict[str, Any]] = []
+        self._last: dict[str, Any] = {}
+        """Gradient norm and learning rate of the step before."""
         super().__init__(
             model=model,
             args=arguments,
@@ -141,7 +151,7 @@ class RerankerTrainer(Trainer):
             eval_dataset=eval_dataset,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[_Epochs(dataset), _LastStep(), *callbacks],
+            callbacks=[Epochs(dataset), LastStep(), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         self._parts = torch.zeros(2, dtype=torch.float64)
@@ -155,7 +165,7 @@ class RerankerTrainer(Trainer):
             self.recipe,
             share=(self.args.process_index, self.args.world_size),
         )
-        self.add_callback(_Epochs(sampler))
+        self.add_callback(Epochs(sampler))
         return sampler
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
@@ -214,23 +224,25 @@ class RerankerTrainer(Trainer):
             metrics[f"{metric_key_prefix}_ndcg@10"] = (ndcg / n_lists).item()
             metrics[f"{metric_key_prefix}_mrr@10"] = (mrr / n_lists).item()
         self.log(dict(metrics))
-        self._throughput.pause(time.perf_counter() - started)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.recipe.keeps_best and self.is_in_train:
             self._judge(metrics)
+        self._throughput.pause(time.perf_counter() - started)
         return metrics
 
     def _judge(self, metrics: Mapping[str, float]) -> None:
         """Keep the model where it is the best so far; stop where the recipe has no more patience."""
         metric, step = self.recipe.best_metric, self.state.global_step
-        value, patience = metrics[f"eval_{metric}"], self.recipe.evaluation.patience
-        if self.best is None or self.best.is_beaten_by(value):
-            self.best = Best(step=step, metric=metric, value=value)
+        value, loss = metrics[f"eval_{metric}"], metrics["eval_loss"]
+        if self.best is None or self.best.is_beaten_by(value, loss=loss):
+            self.best = Best(step=step, metric=metric, value=value, loss=None if metric == "loss" else loss)
             self._best_is_in_checkpoint = self.control.should_save  # the one that follows
             if not self._best_is_in_checkpoint:
                 self._keep_best(None)
-        elif patience and evaluations_since(self.best, self.state.log_history) >= patience:
+        elif stopped_early(self.recipe, self.best, self.state.log_history):
             self.control.should_training_stop = True
+            # With this checkpoint, a resumed run knows that it had stopped. At an epoch's end there is one anyway.
+            self.control.should_save = self.control.should_save or self.args.save_strategy == "steps"
 
     def _keep_best(self, checkpoint: Path | None) -> None:
         """Put the present model into OUTPUT_DIR/best. checkpoint: one that holds it, if any."""
@@ -240,7 +252,7 @@ class RerankerTrainer(Trainer):
         if self.args.should_save and self.best is not None:
             if checkpoint is not None:
                 link_model(checkpoint, folder)
-            save_best(self.best, self.output_dir, written=folder)
+            save_best(self.best, self.output_dir, written=folder, source=checkpoint)
         self.accelerator.wait_for_everyone()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -269,18 +281,19 @@ class RerankerTrainer(Trainer):
         return str(self._saving_in or self.output_dir)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint aside, complete it with card and recipe, and only then give it its name."""
-        name = self._checkpoint_name()
+        """Write a checkpoint aside, complete it with card, recipe and manifest, and only then give it its name."""
+        started, name = time.perf_counter(), self._checkpoint_name()
         self._saving_in = aside(self.output_dir, name)
         try:
             with quiet():
                 super()._save_checkpoint(model, trial)
         finally:
             folder, self._saving_in = self._saving_in, None
-        self.accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()  # other processes write files of their own
         if self.args.should_save:
             written = folder / f"checkpoint-{self.state.global_step}"
             self._complete(written)
+            seal(written, step=self.state.global_step)
             reveal(written, self.output_dir / name)
             folder.rmdir()
         if self._best_is_in_checkpoint:
@@ -289,13 +302,24 @@ class RerankerTrainer(Trainer):
         if self.args.should_save:
             rotate(self.output_dir, keep=self.recipe.checkpoint.keep, newest=self.output_dir / name)
         self.accelerator.wait_for_everyone()
+        self._throughput.pause(time.perf_counter() - started)
 
     def _complete(self, folder: Path) -> None:
         # The Trainer's pickle of its arguments; the recipe says the same as text.
         (folder / "training_args.bin").unlink(missing_ok=True)
+        follow_umask(folder)  # safetensors writes for its owner alone
         save_recipe(self.recipe, folder)
         save_card(self.card, folder)
         write_model_page(folder, recipe=self.recipe, card=self.card)
+        batch = self.recipe.batch
+        record = replace(
+            self._record,
+            step=self.state.global_step,
+            steps_per_epoch=self._steps_per_epoch,
+            records_per_step=batch.per_device * batch.accumulation * self.args.world_size,
+            best=asdict(self.best) if self.best else None,
+        )
+        save_record(record, folder)
 
     def _checkpoint_name(self) -> str:
         if self.recipe.checkpoint.every == "epoch":
@@ -305,12 +329,14 @@ class RerankerTrainer(Trainer):
 
     def save_final(self) -> None:
         """Put the trained model, the best where that is kept, with its card and recipe into the output folder."""
-        folder = aside(self.output_dir, "final")
+        folder, best = aside(self.output_dir, "final"), self.output_dir / BEST_FOLDER
         if self.best is None:
             self._write_model(folder)
         elif self.args.should_save:
-            link_model(self.output_dir / BEST_FOLDER, folder)
+            copy_model(best, folder)
         if self.args.should_save:
+            step = self.best.step if self.best else self.state.global_step
+            seal(folder, step=step, source=best if self.best else None)
             reveal_files(folder, self.output_dir)
         self.accelerator.wait_for_everyone()
 
@@ -322,9 +348,47 @@ class RerankerTrainer(Trainer):
         if self.args.should_save:
             self._complete(folder)
 
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Create it, and remember its settings: loading a checkpoint replaces them by those that were saved."""
+        optimizer = super().create_optimizer(model)
+        self._settings = self._settings or settings_of(optimizer)
+        return optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            rate = self.recipe.optim.learning_rate
+            use_settings(self.optimizer, self.lr_scheduler, settings=self._settings, learning_rate=rate)
+
+    def _init_training_state(self, max_steps: int, num_update_steps_per_epoch: int, *arguments: Any) -> Any:
+        """Begin, or take over a checkpoint's state, but for how often to log, measure and save."""
+        progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *arguments)
+        self.state.compute_steps(self.args, max_steps)
+        self._steps_per_epoch = num_update_steps_per_epoch
+        return progress
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, *arguments: Any, learning_rate: float | None = None
+    ) -> None:
+        if self.state.global_step > self._globalstep_last_logged:
+            self._last = {"grad_norm": grad_norm, "learning_rate": learning_rate}
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, learning_rate=learning_rate)
+
+    def _finalize_training(self, *arguments: Any) -> Any:
+        """Log what came after the last entry: a run may stop early, between two of them."""
+        steps = self.state.global_step - self._globalstep_last_logged
+        if steps > 0:
+            loss = self._summed([self._tr_loss]).item() / self.args.world_size
+            self._total_loss_scalar += loss
+            self._tr_loss -= self._tr_loss
+            self._globalstep_last_logged = self.state.global_step
+            last = {key: float(value) for key, value in self._last.items() if value is not None}
+            self.log({"loss": loss / steps, **last})
+        return super()._finalize_training(*arguments)
+
     def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
         """Train, from a checkpoint's step where one is given."""
-        self._logged_step = _step_of(resume_from_checkpoint)
+        self._logged_step = global_step(Path(resume_from_checkpoint)) if resume_from_checkpoint else 0
         self._throughput = Throughput()
         self.best = load_best(self.output_dir) if resume_from_checkpoint and self.recipe.keeps_best else None
         return super().train(resume_from_checkpoint, *arguments, **options)
@@ -332,35 +396,3 @@ class RerankerTrainer(Trainer):
 
 def _is_mps() -> bool:
     return torch.backends.mps.is_available()
-
-
-def _step_of(checkpoint: Any) -> int:
-    if not checkpoint:
-        return 0
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    return int(state["global_step"])
-
-
-class _Epochs(TrainerCallback):
-    """Tells a data set or a sampler which epoch it is in: groups and orders are drawn anew in each."""
-
-    def __init__(self, told: Any) -> None:
-        self._told = told
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
-    ) -> None:
-        """Pass the epoch on."""
-        if hasattr(self._told, "set_epoch"):
-            self._told.set_epoch(int(state.epoch or 0))
-
-
-class _LastStep(TrainerCallback):
-    """Has the model measured after the last step, on whatever number it falls."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
-    ) -> None:
-        """Ask for it."""
-        if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
-            control.should_evaluate = True

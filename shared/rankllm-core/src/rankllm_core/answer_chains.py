@@ -19,11 +19,23 @@ class Chain:
     ties: list[tuple[str, str]] = field(default_factory=list)
     """Pairs joined by `=`."""
     is_joined: bool = False
-    """At least two of them are joined by `>`."""
+    """At least two of them are joined by `>` or `<`."""
+    signs: set[str] = field(default_factory=set)
+    """The signs that join them. By `<` alone, the names stand from the last to the first, best first."""
     is_marked: bool = False
     """At least one of them is marked as an identifier."""
     known: set[str] = field(default_factory=set)
     """Those that the prompt had."""
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether the answer names the best last: `[4] < [5] < [2]`."""
+        return self.signs == {"<"}
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether `<` and `>` say different things about the order."""
+        return self.signs > {"<"}
 
     @property
     def tier(self) -> int:
@@ -46,9 +58,11 @@ class _Gap:
     join_last: bool = False
     """Nothing follows the last `>`."""
     tie: bool = False
+    signs: set[str] = field(default_factory=set)
 
     def add(self, kind: str) -> None:
-        if kind == "join":
+        if kind in _SIGNS:
+            self.signs.add(_SIGNS[kind])
             self.join_first |= not self.words
             self.join_last = True
         elif kind == "line":
@@ -73,6 +87,7 @@ def find_chains(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
     """The chains of an answer. A bare identifier counts only right beside a `>`; elsewhere it is prose."""
     chains: list[Chain] = []
     gap = _Gap()
+    tokens = _without_loose_less(tokens)
     for token, is_beside in zip(tokens, _beside_join(tokens), strict=True):
         last = chains[-1] if chains else None
         is_name = token.kind == "name" and (is_beside or token.is_marked)
@@ -85,6 +100,9 @@ def find_chains(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
                 chains.append(Chain(names=[]))
             _append(chains[-1], token, gap, known)
             gap = _Gap()
+    for chain in chains:
+        if chain.is_reversed:
+            chain.names.reverse()
     return chains
 
 
@@ -133,6 +151,8 @@ def _merge(pieces: Sequence[Chain]) -> Chain:
         is_joined=any(piece.is_joined for piece in pieces),
         is_marked=any(piece.is_marked for piece in pieces),
         known=set().union(*(piece.known for piece in pieces)),
+        # Pieces that are read backwards do not tell in which order they follow each other.
+        signs=set().union(*(piece.signs | {">"} if piece.is_reversed else piece.signs for piece in pieces)),
     )
 
 
@@ -140,6 +160,7 @@ def _append(chain: Chain, token: Token, gap: _Gap, known: Collection[str]) -> No
     if chain.names:
         before = chain.names[-1]
         chain.is_joined |= gap.join_first or gap.join_last
+        chain.signs |= gap.signs
         if gap.words:
             chain.strays.append((before.end, token.start))
         elif gap.tie and not gap.join_first:
@@ -158,7 +179,35 @@ def _beside_join(tokens: Sequence[Token]) -> list[bool]:
         if token.kind == "line":
             continue
         if before >= 0:
-            beside[before] |= token.kind in ("join", "tie")
-            beside[here] = tokens[before].kind in ("join", "tie")
+            beside[before] |= token.kind in _TOUCHING
+            beside[here] = tokens[before].kind in _TOUCHING
         before = here
     return beside
+
+
+def _without_loose_less(tokens: Sequence[Token]) -> Sequence[Token]:
+    """The tokens, a `<` that does not stand between two identifiers being a word, as in `[3] scores < 5`."""
+    if not any(token.kind == "less" for token in tokens):
+        return tokens
+    kept = list(tokens)
+    for here, token in enumerate(tokens):
+        if token.kind == "less":
+            around = [*_next_kinds(tokens, here, -1), *_next_kinds(tokens, here, 1)]
+            if around != ["name", "name"]:
+                kept[here] = token._replace(kind="words")
+    return kept
+
+
+def _next_kinds(tokens: Sequence[Token], here: int, step: int) -> list[str]:
+    """The kind of the next token that is no line break, on one side; nothing past a blank line."""
+    for distance in (1, 2):
+        place = here + step * distance
+        if not 0 <= place < len(tokens):
+            return []
+        if tokens[place].kind != "line":
+            return [tokens[place].kind]
+    return []
+
+
+_SIGNS = {"join": ">", "less": "<"}
+_TOUCHING = ("join", "less", "tie")

@@ -37,6 +37,8 @@ def _defects(
     ranking: Chain, others: Sequence[Chain], *, tokens: Sequence[Token], labels: Sequence[str], text: str
 ) -> Iterator[tuple[str, str]]:
     """Each defect as its sort and what it is about."""
+    if ranking.is_reversed:
+        yield "ascending", "order: joined by '<', read from the last to the first"
     yield from dict.fromkeys(_defects_of_names(ranking))
     for first, second in ranking.ties:
         yield "tied", f"[{_shown(first, _NAME_LENGTH)}] = [{_shown(second, _NAME_LENGTH)}]"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rankllm_core.identifiers import IdentifierKind
+from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND, SPELLINGS
 
-TokenKind = Literal["name", "unknown", "join", "tie", "words", "line", "unread"]
+TokenKind = Literal["name", "unknown", "join", "less", "tie", "words", "line", "unread"]
 
 MAX_PIECES = 100_000
 """Words, numbers and signs that are read of one answer: far more than a ranking needs, read in about a second."""
@@ -18,8 +20,8 @@ class Token(NamedTuple):
     """A piece of an answer. A named tuple, because a degenerate answer has hundreds of thousands of them."""
 
     kind: TokenKind
-    """`name`: looks like an identifier; `unknown`: other text in brackets; `join`: `>`; `tie`: `=`;
-    `words`: other text; `line`: a line break; `unread`: the rest of an answer that is too long."""
+    """`name`: looks like an identifier; `unknown`: other text in brackets; `join`: `>`; `less`: `<`;
+    `tie`: `=`; `words`: other text; `line`: a line break; `unread`: the rest of an answer that is too long."""
     name: str
     """Of a `name`: its canonical spelling (`[07]` is `7`, `[b]` is `B`); of others: the text."""
     start: int
@@ -32,57 +34,85 @@ class Token(NamedTuple):
     """Of a `name`: a lower-case letter where the prompt had upper case."""
 
 
-_NOUN = r"(?i:passage|document|doc|paragraph|candidate|item|text)"
-# Glued to more text, a number or a letter is no identifier: 2nd, m2, 3.5, 10:30, 5%, 2019-01-02, I'm, A/B.
-_UNGLUED = r"(?![^\W_]|%|[.:/'’-][^\W_])"
-_IDENTIFIER = {
-    "numeric": rf"\d++{_UNGLUED}(?![ \t]{{0,3}}+{_NOUN}s\b)",  # "20 passages" is a count
+NOUN = r"(?i:passage|document|doc|paragraph|candidate|item|text)"
+SHORT_NOUN = r"(?:[Pp](?=\d)|\#(?=\d))"
+"""`P3`, `#3`: said of a passage, but too short to make a number of prose an identifier."""
+# Glued to more text, a number or a letter is no identifier: 2nd, m2, 3.5, 10:30, 5%, 2019-01-02, 5·5–7·0, I'm, A/B.
+GLUE = ".·:/'’\\-–—−"
+"""Between digits or letters, these make one word of them, as the inside of a regular expression's `[...]`."""
+_UNGLUED = rf"(?![^\W_]|%|[{GLUE}][^\W_])"
+_ZEROS = r"\.0{1,3}(?=\s*+[\])])"  # [3.0]
+IDENTIFIER = {
+    "numeric": rf"\d++(?:{_UNGLUED}|(?={_ZEROS}))(?![ \t]{{0,3}}+{NOUN}s\b)(?:{_ZEROS})?+",  # "20 passages" is a count
     "alpha": rf"[A-Za-z]{_UNGLUED}",
 }
+"""An identifier on its own, as a regular expression."""
+
 _MAX_DIGITS = 9
 """Longer numbers name no passage; int() on thousands of digits is slow, or refused."""
 
-# Possessive quantifiers (++, *+) never give characters back, so that no answer can make the scan quadratic.
+# Possessive quantifiers (++, *+) never give characters back, so that no answer can make the scan quadratic, and a
+# group that is repeated a million times keeps no record of it.
 _GRAMMAR = r"""
     (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )? )  # a line break, the number of a list item
-  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ )+ (?: \d{1,3} [.)] (?=[\ \t]*+\[) )? )
+  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ )++ )
   | (?P<tie>   =++ )
   | (?P<tag>   </?[A-Za-z|][\w|/:\-]{1,40}> | </[A-Za-z]> )                   # </answer>, <|im_end|>, </s>
+  | (?P<less>  (?: (?: &lt; | <=? ) [^\S\n]*+ )++ )
+  | (?P<marker>(?<! [\w\])] ) (?<! [\w\])] [\ \t] )                           # of a line, or behind a sign
+               (?: (?i:rank(?:ed)?|place|position|number|no\.?|top) [\ \t]{0,3}+ \#? )?   # A. [L], Rank 1: [3], (1) [3]
+               (?: (?: \#? \d{1,3} (?:st|nd|rd|th)? | [A-Za-z] ) [*_]{0,2} [\ \t]{0,3}+ [.):|\-–—]{1,3}+
+                 | \( (?: \d{1,3} | [A-Za-z] ) \) ) [*_]{0,2}
+               [\ \t]*+ (?= ["'*_`(]{0,3}+ (?: \[ | NOUN \b ) ) )
   | (?P<remark>\( (?! \s*+ (?:NOUN[\ \t_#]{0,3}+)? IDENTIFIER \s*+ \) )        # (area 5 m²)
                (?= [^()>]* [^\W\d_]{2} ) [^()>]*+ \) )
   | (?P<name>  (?P<open> [\[(] \s*+ ["'*_`]{0,3}+ )?
-               (?P<noun> NOUN s?+ [\ \t_#]{0,3}+ )?
+               (?P<noun> NOUN s?+ [\ \t_#]{0,3}+ | SHORT )?
                (?P<inner> \[ \s*+ )?
                (?P<identifier> IDENTIFIER )
                (?P<close> ["'*_`]{0,3}+ \s*+ [\])]++ )? )
   | (?P<other> \[ [^\[\]<>,;=\n]{1,40}+ \] )
-  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?!gt;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b )+ )
+  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?![gl]t;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b )++ )
   | (?P<open_list> \[ )
-  | (?P<word>  \w++ (?: ['’.%/\-] \w++ )* | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
+  | (?P<word>  \w++ (?: ['’.·%/\-–—−] \w++ )*+ | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
 """
 _PATTERN = {
-    kind: re.compile(_GRAMMAR.replace("NOUN", _NOUN).replace("IDENTIFIER", identifier), re.VERBOSE | re.DOTALL)
-    for kind, identifier in _IDENTIFIER.items()
+    kind: re.compile(
+        _GRAMMAR.replace("NOUN", NOUN).replace("SHORT", SHORT_NOUN).replace("IDENTIFIER", identifier),
+        re.VERBOSE | re.DOTALL,
+    )
+    for kind, identifier in IDENTIFIER.items()
 }
-
-
-def _spellings() -> dict[int, str | None]:
-    """Other writings of the characters that the grammar knows."""
-    table: dict[int, str | None] = {0xFF00 + code: chr(0x20 + code) for code in range(1, 0x5F)}  # full width: ［３］＞
-    table |= {ord(character): ">" for character in "≻≽≥≫→⇒›»"}
-    table |= {ord("【"): "[", ord("】"): "]", ord("〔"): "[", ord("〕"): "]"}
-    table |= {0x2460 + i: f"[{i + 1}]" for i in range(20)} | {0x2776 + i: f"[{i + 1}]" for i in range(10)}  # ① ❶
-    table |= {0x24B6 + i: f"[{chr(65 + i)}]" for i in range(26)}  # Ⓐ
-    # Zero-width characters and marks of writing direction are not seen, and so not meant.
-    return table | dict.fromkeys((0xFEFF, 0x2060, *range(0x200B, 0x2010), *range(0x202A, 0x202F)), None)
-
-
-_SPELLINGS = _spellings()
 
 
 def normalise(text: str) -> str:
     """Write full-width, circled and other forms of brackets, digits, letters, `>` in ASCII; drop what is invisible."""
-    return text if text.isascii() else text.translate(_SPELLINGS)
+    return _UNSEEN.sub("", text.translate(SPELLINGS)) if not text.isascii() or not text.isprintable() else text
+
+
+_UNSEEN = re.compile(f"[{INVISIBLE}]+|[{INVISIBLE_BEYOND}]+")
+
+
+@dataclass(slots=True)
+class _Brackets:
+    """What brackets say about the identifiers in them, while an answer is read."""
+
+    is_list: bool = False
+    """`[2, 1, 3]` and `Passages 2, 1, 3` mark what stands between the ends, too."""
+    is_open: bool = False
+    """A bracket is open that holds no identifier at its beginning."""
+    has_words: bool = False
+    """It holds words, so that the number before its end is prose: `[see page, 12]`."""
+
+    def add(self, found: str | None, text: str) -> None:
+        """Take note of a piece that is no identifier."""
+        if found == "open_list":
+            self.is_open, self.has_words = True, False
+        elif found == "fill" and "]" in text:
+            self.is_open = False
+        elif found in ("word", "remark"):
+            self.is_list = False
+            self.has_words = True
 
 
 def tokenize(text: str, kind: IdentifierKind) -> Iterator[Token]:
@@ -90,7 +120,7 @@ def tokenize(text: str, kind: IdentifierKind) -> Iterator[Token]:
 
     Ends in a token of kind `unread` where there is more than can be read.
     """
-    is_list_open = False  # `[2, 1, 3]` and `Passages 2, 1, 3` mark what stands between the ends, too
+    brackets = _Brackets()
     in_words = False
     for count, match in enumerate(_PATTERN[kind].finditer("\n" + text)):
         found = match.lastgroup
@@ -99,36 +129,69 @@ def tokenize(text: str, kind: IdentifierKind) -> Iterator[Token]:
             yield Token("unread", "", start, len(text), False)
             return
         if found == "name":
-            token, is_list_open = _name(match, kind, is_list_open=is_list_open)
-            yield token
-        elif found == "join":
-            yield Token("join", ">", start, end, False)
-        elif found == "tie":
-            yield Token("tie", "=", start, end, False)
-        elif found == "line":
-            yield Token("line", "\n", start, end, False)
+            yield _name(match, kind, brackets)
         elif found == "other":
             yield Token("unknown", match[0][1:-1].strip(), start, end, True)
-        elif found in ("word", "remark"):
-            is_list_open = False
-            if not in_words:
+        elif found in _SIGNS:
+            kind_of_sign, sign = _SIGNS[found]
+            yield Token(kind_of_sign, sign, start, end, False)
+        else:
+            brackets.add(found, match[0])
+            if found in ("word", "remark") and not in_words:
                 yield Token("words", "", start, end, False)
-        in_words = found in ("word", "remark") or (in_words and found in ("fill", "tag", "open_list"))
+        in_words = found in ("word", "remark") or (in_words and found in ("fill", "tag", "open_list", "marker"))
 
 
-def _name(match: re.Match[str], kind: IdentifierKind, *, is_list_open: bool) -> tuple[Token, bool]:
-    """The token of an identifier, and whether a list is open after it."""
+_SIGNS: Mapping[str | None, tuple[TokenKind, str]] = {
+    "join": ("join", ">"),
+    "less": ("less", "<"),
+    "tie": ("tie", "="),
+    "line": ("line", "\n"),
+}
+
+
+def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> Token:
+    """The token of an identifier."""
     before = (match["open"] or "") + (match["inner"] or "")
     close = match["close"] or ""
     noun = (match["noun"] or "").rstrip(" \t_#")
     opens = "[" in before and "]" not in close
-    if opens and match.string[match.end() : match.end() + 2].lstrip()[:1].isalpha():
-        opens, before = False, ""  # "[2 dogs": prose in brackets
-    spelled = match["identifier"]
+    if opens and not opens_list(match.string, match.end(), kind):
+        opens, before = False, ""  # "[2 dogs]": prose in brackets
+        brackets.is_open = brackets.has_words = True
+    closes = "]" in close and not (brackets.is_open and brackets.has_words)
+    spelled = match["identifier"].partition(".")[0]
     is_lower = kind == "alpha" and spelled.islower()
-    is_marked = is_list_open or "[" in before or "]" in close or (bool(noun) and not is_lower)
+    is_marked = brackets.is_list or "[" in before or closes or (len(noun) > 1 and not is_lower)
     name = spelled.upper() if kind == "alpha" else spelled
     if kind == "numeric" and len(spelled) <= _MAX_DIGITS:
         name = str(int(spelled))
-    token = Token("name", name, max(match.start() - 1, 0), match.end() - 1, is_marked, is_lower)
-    return token, (is_list_open or opens or noun[-1:] in ("s", "S")) and "]" not in close
+    brackets.is_list = (brackets.is_list or opens or noun[-1:] in ("s", "S")) and "]" not in close
+    brackets.has_words |= is_lower and not is_marked
+    if "]" in close:
+        brackets.is_open = False
+    return Token("name", name, max(match.start() - 1, 0), match.end() - 1, is_marked, is_lower)
+
+
+def opens_list(text: str, end: int, kind: IdentifierKind) -> bool:
+    """Whether brackets that begin with an identifier, which ends there, hold identifiers and nothing else."""
+    if not _LIST_GOES_ON.match(text, end):
+        return False
+    closing, nested = (text.find(bracket, end, end + _LIST_LENGTH) for bracket in "][")
+    if closing < 0 or 0 <= nested < closing:
+        return True
+    return not holds_prose(text[end:closing], kind)
+
+
+def holds_prose(inside: str, kind: IdentifierKind) -> bool:
+    """Whether text between brackets is more than a list of identifiers: `[see page, 12]`, `args[1:]`, `[4,5-b]`."""
+    return _PROSE[kind].search(_NO_PROSE.sub(" ", inside)) is not None
+
+
+_LIST_LENGTH = 300
+_LIST_GOES_ON = re.compile(r"""["'*_`.]{0,3}+\s*+(?:[\[\],;><=|&\\]|\Z)""")
+_NO_PROSE = re.compile(rf"{NOUN}s?+|(?i:\band\b)|&[gl]t;")
+_PROSE = {
+    "numeric": re.compile(rf"[^\W\d_]|\d[{GLUE}]\w|[:+±^%(){{}}]"),
+    "alpha": re.compile(rf"[^\W\d_A-Z]|[A-Z][A-Z]|\w[{GLUE}]\w|[:+±^%(){{}}]"),
+}

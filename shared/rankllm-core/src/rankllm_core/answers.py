@@ -9,6 +9,7 @@ from string import ascii_uppercase
 
 from rankllm_core.answer_chains import Chain, find_chains, list_bare, rankings
 from rankllm_core.answer_defects import describe_defects
+from rankllm_core.answer_rows import AMBIGUOUS, read_rows
 from rankllm_core.answer_tokens import Token, normalise, tokenize
 from rankllm_core.identifiers import IdentifierKind
 from rankllm_core.types import Status
@@ -24,6 +25,9 @@ _NUMBERS = frozenset(map(str, range(1, 1000)))
 _LETTERS = frozenset(ascii_uppercase)
 _PROBE_CHARACTERS = 10_000
 """How much of an answer without a ranking is searched for identifiers of the other kind."""
+_AMBIGUOUS_SIGNS = "no ranking: identifiers are joined by both '>' and '<', or by '<' in several pieces"
+_SURE = 2
+"""The tier of `[2] > [1]`, which nothing else in an answer makes doubtful."""
 _CUT_OFF = "no ranking: the answer ends inside <think>"
 _WRONG_KIND: Mapping[IdentifierKind, str] = {
     "numeric": "no ranking: alphabetic identifiers where numeric ones were asked for",
@@ -79,15 +83,20 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     if not labels:
         return ReadAnswer(order=(), status="ok", defects=())
     region, is_cut_off = _answer_region(normalise(text))
-    tokens = tuple(tokenize(region, kind))
+    rows = read_rows(region)
+    tokens = tuple(tokenize(rows.text, kind))
     best, others = _best_ranking(tokens, frozenset(labels))
     defects = describe_defects(best, others, tokens=tokens, labels=labels, text=region)
-    if best.known:
+    if best.known and best.is_ambiguous:
+        defects = (_AMBIGUOUS_SIGNS,)
+    elif best.known and rows.is_ambiguous and best.tier < _SURE:
+        defects = (AMBIGUOUS,)
+    elif best.known:
         position_of = {label: position for position, label in enumerate(labels)}
         named = dict.fromkeys(best.known_names())
         order = tuple(position_of[name] for name in dict.fromkeys((*named, *labels)))
         return ReadAnswer(order=order, status="repaired" if defects else "ok", defects=defects, n_ranked=len(named))
-    if is_cut_off:
+    elif is_cut_off:
         defects = (_CUT_OFF,)
     elif _is_other_kind(region, kind):
         defects = (_WRONG_KIND[kind],)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rankllm_core.chat_limits import ChatTemplateLimitError, limited_memory, rendered
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError
+from rankllm_core.lookalikes import Names, defuse, identifiers_in
 from rankllm_core.template import CHAT_LAYOUTS, Message, Span
 from rankllm_core.text import fix_text
 from rankllm_core.tokens import MASK, SafeTokenizer, clean
@@ -30,7 +33,8 @@ class ChatEncoder:
     """Writes messages in a chat layout and tokenises them with foreign text kept text.
 
     layout: one of CHAT_LAYOUTS, or None for the tokenizer's own chat template. bos: one of BOS_RULES.
-    repair_text: run ftfy over the whole prompt, as the listwise originals do in training and inference.
+    repair_text: run ftfy over the whole prompt, as the listwise originals do in training and inference. Raises
+    ContractError for a tokenizer without a chat template, or with one that exceeds `chat_limits`.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class ChatEncoder:
         self._layout = layout
         self._bos = bos
         self._repair = fix_text if repair_text else str
+        if layout is None:
+            self._try_out()
 
     def encode(self, messages: Sequence[Message], *, opening: str = "") -> EncodedPrompt:
         """The prompt up to the model's turn, which begins with `opening` (`[` for FIRST)."""
@@ -70,20 +76,63 @@ class ChatEncoder:
         return self._bos == "double" or not (bos and text.startswith(bos))
 
     def _guarded(self, messages: Sequence[Message]) -> str:
-        """The prompt's text, with a MASK inside every control token that a query or a passage holds."""
-        messages = [_map_untrusted(message, lambda text: clean(text).replace(MASK, "\ufffd")) for message in messages]
-        meant = self.safe.control_in(self._repair(self._write([_map_untrusted(m, lambda _: "x") for m in messages])))
-        text = self._repair(self._write(messages))
-        if self.safe.control_in(text) == meant:
+        """The prompt's text, in which untrusted text holds neither a control token nor an identifier of the prompt.
+
+        A MASK stands inside every control token that a query or a passage holds. As a rule the whole prompt is
+        repaired, as the originals do. Where that would make a control token or an identifier of the pieces, untrusted
+        text is repaired by itself, made safe, and put in last.
+        """
+        messages = [
+            _map_untrusted(m, lambda span: _without_private(clean(span.text))) if _has_untrusted(m) else m
+            for m in messages
+        ]
+        names = next((span.names for message in messages for span in message.spans if span.names), None)
+        written = self._write(messages)
+        text = self._repair(written)
+        if text == written:
+            names = None  # repairing has made nothing of the pieces, and each was defused before
+        meant = self._meant(messages, names)
+        if self._marks(text, names) == meant:
             return text
-        masked = [_map_untrusted(m, lambda t: self.safe.mask_control(self._repair(t))) for m in messages]
+        masked = [_map_untrusted(m, lambda span: self.safe.mask_control(self._repair(span.text))) for m in messages]
         text = self._repair(self._write(masked))
-        if self.safe.control_in(text) == meant:
+        if self._marks(text, names) == meant:
             return text
-        # Repairing the whole prompt made a control token out of pieces: break every character one can begin with.
-        broken = [_map_untrusted(m, lambda t: self.safe.mask_control(_break_markup(self._repair(t)))) for m in messages]
-        text = self._repair(self._write(broken))
-        return text if self.safe.control_in(text) == meant else self._write(broken)
+        text = self._filled(messages, self._made_safe)
+        if self._marks(text, names) == meant:
+            return text
+        # Pieces of several texts make a control token together: break every character that one can begin with.
+        return self._filled(messages, lambda span: self.safe.mask_control(_break_markup(self._made_safe(span))))
+
+    def _meant(self, messages: Sequence[Message], names: Names | None) -> tuple[list[str], list[str]]:
+        """The control tokens of the prompt without its untrusted text, and its identifiers where `names` is given."""
+        harmless = self._repair(self._write([_map_untrusted(m, lambda _: "x") for m in messages]))
+        controls, found = self._marks(harmless, names)
+        if names and any(span.untrusted and not span.names for message in messages for span in message.spans):
+            # Words of a template in a training record: a control token in them is text, an identifier is meant.
+            kept = [_map_untrusted(m, lambda span: "x" if span.names else span.text) for m in messages]
+            found = self._marks(self._repair(self._write(kept)), names)[1]
+        return controls, found
+
+    def _marks(self, text: str, names: Names | None) -> tuple[list[str], list[str]]:
+        """The control tokens that a prompt's text holds, in order, and its identifiers where `names` is given."""
+        plain = text.replace(MASK, "") if names and MASK in text else text
+        return self.safe.control_in(text), identifiers_in(plain, names) if names else []
+
+    def _made_safe(self, span: Span) -> str:
+        repaired = self._repair(span.text)
+        return self.safe.mask_control(defuse(repaired, span.names) if span.names else repaired)
+
+    def _filled(self, messages: Sequence[Message], safe_text: Callable[[Span], str]) -> str:
+        """The prompt's text, repaired around its untrusted text, which is put in afterwards."""
+        texts: list[str] = []
+
+        def hold(span: Span) -> str:
+            texts.append(safe_text(span))
+            return f"{_HOLDER}{len(texts) - 1}{_HOLDER}"
+
+        around = self._repair(self._write([_map_untrusted(message, hold) for message in messages]))
+        return _HOLDERS.sub(lambda match: texts[int(match[1])], around)
 
     def _write(self, messages: Sequence[Message]) -> str:
         if self._layout is not None:
@@ -102,28 +151,50 @@ class ChatEncoder:
             return False
         try:
             self._apply([Message("system", (Span("x"),)), Message("user", (Span("x"),))])
+        except ChatTemplateLimitError:
+            raise
         except ContractError:
             return False
         return True
 
     def _apply(self, messages: Sequence[Message]) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
+        return rendered(
+            lambda: self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            ),
+            n_characters=sum(len(turn["content"]) for turn in turns),
+        )
+
+    def _try_out(self) -> None:
+        """Raise ChatTemplateLimitError for a chat template that never ends or fills the memory."""
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
-                )
-            )
-        except Exception as error:
-            # Core knows no jinja2: whatever a chat template raises comes from there.
-            if not type(error).__module__.startswith("jinja2"):
-                raise
-            raise ContractError(f"the tokenizer's chat template refuses the prompt: {error}") from None
+            with limited_memory():
+                self._apply([Message("user", (Span("x"),))])
+        except ChatTemplateLimitError:
+            raise
+        except ContractError:
+            pass  # it may want other turns than this one; the first prompt will tell
 
 
-def _map_untrusted(message: Message, change: Any) -> Message:
-    spans = tuple(Span(change(s.text), untrusted=True) if s.untrusted else s for s in message.spans)
-    return Message(message.role, spans)
+def _map_untrusted(message: Message, change: Callable[[Span], str]) -> Message:
+    return Message(
+        message.role, tuple(replace(span, text=change(span)) if span.untrusted else span for span in message.spans)
+    )
+
+
+def _has_untrusted(message: Message) -> bool:
+    return any(span.untrusted for span in message.spans)
+
+
+def _without_private(text: str) -> str:
+    """The text without the characters that this module writes into prompts for a while."""
+    return text.replace(MASK, "\ufffd").replace(_HOLDER, "\ufffd")
+
+
+_HOLDER = "\uf8e4"
+"""A private-use character; two of them enclose the number of an untrusted text that is put in last."""
+_HOLDERS = re.compile(rf"{_HOLDER}(\d+){_HOLDER}")
 
 
 def _break_markup(text: str) -> str:

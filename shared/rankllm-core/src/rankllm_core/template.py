@@ -15,33 +15,16 @@ from typing import ClassVar
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
 from rankllm_core.identifiers import CHAIN, AnswerForm
+from rankllm_core.lookalikes import Names, defuse
+from rankllm_core.messages import Message as Message
+from rankllm_core.messages import Span as Span
+from rankllm_core.placeholders import check_placeholders, fill, placeholders
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
 """Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""
 
 _IGNORED_KEYS = ("output_validation_regex", "output_extraction_regex", "output_patterns")
 """Keys of the originals' files that describe the answer. Answers are read by a grammar (`answers.py`) instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A run of prompt text. Untrusted text comes from queries and passages: it must stay text for the tokenizer."""
-
-    text: str
-    untrusted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One chat turn."""
-
-    role: str
-    spans: tuple[Span, ...]
-
-    @property
-    def content(self) -> str:
-        """The text of the turn."""
-        return "".join(span.text for span in self.spans)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +46,13 @@ class ListwiseTemplate:
 
     def __post_init__(self) -> None:
         where = f"template {self.name}"
-        _need_fields(self.body, {"rank", "candidate"}, optional={"score", "query"}, where=f"{where}: body")
+        check_placeholders(self.body, {"rank", "candidate"}, optional={"score", "query"}, where=f"{where}: body")
         for part in ("prefix", "suffix", "prefix_assistant"):
-            _need_fields(getattr(self, part), set(), optional={"query", "num", "psg_ids"}, where=f"{where}: {part}")
-        _need_fields(self.body_assistant, set(), optional={"rank"}, where=f"{where}: body_assistant")
-        if not any("query" in _fields(part) for part in (self.prefix, self.suffix, self.prefix_assistant) if part):
+            check_placeholders(
+                getattr(self, part), set(), optional={"query", "num", "psg_ids"}, where=f"{where}: {part}"
+            )
+        check_placeholders(self.body_assistant, set(), optional={"rank"}, where=f"{where}: body_assistant")
+        if not any("query" in placeholders(part) for part in (self.prefix, self.suffix, self.prefix_assistant) if part):
             raise ConfigError(f"{where}: expected {{query}} in the prefix or the suffix, found it in neither")
         if self.method == "multiturn_listwise":
             self._check_turns(where)
@@ -94,21 +79,22 @@ class ListwiseTemplate:
 
         passages: texts in window order, already shortened. labels: what the prompt calls them. scores: first-stage
         scores, read by templates that show them. system_message: used in place of the template's own. few_shot: turns
-        put before the question.
+        put before the question. In query and passages, what could pose as a label is defused here, last of all.
         """
         system = self.system_message if system_message is None else system_message
-        shared: dict[str, str | Span] = {
-            "query": Span(query, untrusted=True),
+        names = Names("alpha" if labels and labels[0].isalpha() else "numeric", word=self._word)
+        shared: dict[str, str | float | Span] = {
+            "query": _untrusted(query, names),
             "num": str(len(passages)),
             "psg_ids": _passage_ids(labels),
         }
         bodies = []
         for position, (passage, label) in enumerate(zip(passages, labels, strict=True)):
-            score = f"{scores[position]:.3f}" if scores else ""
-            shown: dict[str, str | Span] = {"rank": label, "candidate": Span(passage, untrusted=True), "score": score}
-            bodies.append(_fill(self.body, shared | shown))
+            shown: dict[str, str | float | Span] = {"rank": label, "candidate": _untrusted(passage, names)}
+            shown["score"] = scores[position] if scores else ""
+            bodies.append(fill(self.body, shared | shown))
         opening = (Message("system", (Span(system),)),) if system else ()
-        prefix, suffix = _fill(self.prefix, shared), _fill(self.suffix, shared)
+        prefix, suffix = fill(self.prefix, shared), fill(self.suffix, shared)
         if self.method == "singleturn_listwise":
             turns: tuple[Message, ...] = (Message("user", prefix + tuple(s for body in bodies for s in body) + suffix),)
         else:
@@ -120,23 +106,29 @@ class ListwiseTemplate:
         prefix: tuple[Span, ...],
         bodies: Sequence[tuple[Span, ...]],
         suffix: tuple[Span, ...],
-        shared: Mapping[str, str | Span],
+        shared: Mapping[str, str | float | Span],
         labels: Sequence[str],
     ) -> tuple[Message, ...]:
         turns: list[Message] = []
         if prefix:
             turns.append(Message("user", prefix))
         if self.prefix_assistant:
-            turns.append(Message("assistant", _fill(self.prefix_assistant, shared)))
+            turns.append(Message("assistant", fill(self.prefix_assistant, shared)))
         if self.body_assistant is None:
             turns.append(Message("user", tuple(s for body in bodies for s in body) + suffix))
             return tuple(turns)
         for body, label in zip(bodies, labels, strict=True):
             turns.append(Message("user", body))
-            turns.append(Message("assistant", _fill(self.body_assistant, {"rank": label})))
+            turns.append(Message("assistant", fill(self.body_assistant, {"rank": label})))
         if suffix:
             turns.append(Message("user", suffix))
         return tuple(turns)
+
+    @property
+    def _word(self) -> str:
+        """What stands before each identifier without a blank: `PASSAGE` of `PASSAGE{rank}`."""
+        before = self.body.partition("{rank")[0]
+        return before[len(before.rstrip(string.ascii_letters + "_")) :]
 
     @property
     def identifiers(self) -> str | None:
@@ -207,14 +199,14 @@ class PointwiseTemplate:
         where = f"template {self.name}"
         one_of(self.layout, self.LAYOUTS, where=f"{where}: layout")
         if self.layout != "yes-no":
-            _need_fields(self.query, {"query"}, optional=set(), where=f"{where}: query")
-            _need_fields(self.passage, {"text"}, optional={"title"}, where=f"{where}: passage")
+            check_placeholders(self.query, {"query"}, optional=set(), where=f"{where}: query")
+            check_placeholders(self.passage, {"text"}, optional={"title"}, where=f"{where}: passage")
         elif self.message_roles is not None:
             one_of(self.message_roles, ("reranker",), where=f"{where}: message_roles")
             if not self.instruction:
                 raise ConfigError(f"{where}: message_roles: reranker needs an instruction")
         else:
-            _need_fields(self.body, {"query", "document"}, optional={"instruction"}, where=f"{where}: body")
+            check_placeholders(self.body, {"query", "document"}, optional={"instruction"}, where=f"{where}: body")
 
     def render(self, query: str, document: str) -> tuple[Message, ...]:
         """The chat messages of one pair (`yes-no` only)."""
@@ -225,8 +217,12 @@ class PointwiseTemplate:
                 Message("query", (asked,)),
                 Message("document", (shown,)),
             )
-        values: dict[str, str | Span] = {"query": asked, "document": shown, "instruction": self.instruction or ""}
-        turn = Message("user", _fill(self.body, values))
+        values: dict[str, str | float | Span] = {
+            "query": asked,
+            "document": shown,
+            "instruction": self.instruction or "",
+        }
+        turn = Message("user", fill(self.body, values))
         return (Message("system", (Span(self.system_message),)), turn) if self.system_message else (turn,)
 
     def to_dict(self) -> dict[str, object]:
@@ -297,35 +293,9 @@ def _given(template: Template) -> dict[str, object]:
     return {f.name: getattr(template, f.name) for f in fields(template) if getattr(template, f.name) != f.default}
 
 
+def _untrusted(text: str, names: Names) -> Span:
+    return Span(defuse(text, names), untrusted=True, names=names)
+
+
 def _passage_ids(labels: Sequence[str]) -> str:
     return _PASSAGES.write(labels)
-
-
-def _fields(text: str) -> set[str]:
-    try:
-        return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-    except ValueError as error:
-        raise ConfigError(f"template text {text[:60]!r}: {error}; write a literal brace twice") from None
-
-
-def _need_fields(text: str | None, required: set[str], *, optional: set[str], where: str) -> None:
-    if text is None:
-        return
-    found = _fields(text)
-    if missing := required - found:
-        raise ConfigError(f"{where}: expected the placeholder {{{sorted(missing)[0]}}}, found {text[:60]!r}")
-    if unknown := found - required - optional:
-        allowed = ", ".join(f"{{{name}}}" for name in sorted(required | optional))
-        raise ConfigError(f"{where}: unknown placeholder {{{sorted(unknown)[0]}}}; expected {allowed}")
-
-
-def _fill(text: str | None, values: Mapping[str, str | Span]) -> tuple[Span, ...]:
-    """`str.format` that keeps foreign text apart from the template's own."""
-    spans: list[Span] = []
-    for literal, name, _, _ in string.Formatter().parse(text or ""):
-        if literal:
-            spans.append(Span(literal))
-        if name is not None:
-            value = values[name]
-            spans.append(value if isinstance(value, Span) else Span(value))
-    return tuple(spans)

@@ -5,18 +5,15 @@ Source: castorini/rank_llm 1b3cabb, ListwiseInferenceHandler (reference section 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import ftfy
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.lookalikes import Names, defuse
 
 TEXT_FIELDS = ("text", "segment", "contents", "content", "body", "passage")
 """Where the text of a passage may be stored; the first one present counts."""
-
-_NUMERIC_IDENTIFIER = re.compile(r"\[(\d+)\]")
-_ANY_IDENTIFIER = re.compile(r"\[(\d+|[A-Z])\]")
 
 
 def title_and_text(doc: Mapping[str, object]) -> tuple[str, str]:
@@ -74,12 +71,17 @@ _SPARE_CHARACTERS = 256
 
 
 def defuse_identifiers(text: str, *, alpha: bool = False) -> str:
-    """Write `[3]` as `(3)`, and with alpha `[B]` as `(B)`, so that a passage or query cannot pose as an identifier."""
-    return (_ANY_IDENTIFIER if alpha else _NUMERIC_IDENTIFIER).sub(r"(\1)", text)
+    """Write `[3]` as `(3)`, and with alpha `[B]` as `(B)`, so that a passage or query cannot pose as an identifier.
+
+    So is everything that the answer reader would take for one, such as `[ 3 ]`, `［３］`, `①` and `&#91;3&#93;`
+    (`lookalikes.defuse`); nothing else is changed.
+    """
+    return defuse(text, Names("alpha" if alpha else "numeric"))
 
 
 def safe_query(text: str, *, alpha: bool = False) -> str:
-    """The query without identifiers, also without those that repairing the whole prompt would make (`［2］`)."""
-    repaired = fix_text(text)
-    defused = defuse_identifiers(repaired, alpha=alpha)
-    return defused if defused != repaired else defuse_identifiers(text, alpha=alpha)
+    """The query without identifiers, also without those that repairing the whole prompt would make of mojibake."""
+    defused = defuse_identifiers(text, alpha=alpha)
+    repaired = fix_text(defused)
+    safe = defuse_identifiers(repaired, alpha=alpha)
+    return safe if safe != repaired else defused

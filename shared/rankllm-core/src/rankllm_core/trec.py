@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from rankllm_core.qrels import Qrels, read_qrels
+from rankllm_core.run_layout import RunFormat, format_beside_others
 from rankllm_core.runs import (
     DEFAULT_TAG,
     Ranking,
     Run,
-    RunFormat,
     RunLine,
     RunOutput,
     holds_ranks,
@@ -34,6 +34,7 @@ __all__ = [
     "RunOutput",
     "ScoreError",
     "decreasing_scores",
+    "format_beside_others",
     "format_score",
     "holds_ranks",
     "iter_run",

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rankllm_infer.cli.judged import checked_measures, judgement_options, read_judgements, say_missing
+from rankllm_infer.cli.options import run_format_option
+
+if TYPE_CHECKING:
+    from rankllm_core.trec import RunFormat
 
 _FILE = click.Path(path_type=Path)
 _SHOWN_QUERIES = 5
@@ -16,6 +21,7 @@ _SHOWN_QUERIES = 5
 @click.command("compare")
 @click.argument("runs", type=_FILE, nargs=-1, required=True, metavar="RUN RUN [RUN ...]")
 @judgement_options()
+@run_format_option
 @click.option("--baseline", type=_FILE, help="The run that the others are compared with.  [default: the first]")
 @click.option("--per-query/--no-per-query", "-q", default=False, help="Show the queries that gained and lost most.")
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object, in full precision.")
@@ -44,6 +50,7 @@ def command(
     names: Sequence[str],
     relevance_level: int,
     is_complete: bool,
+    run_format: RunFormat,
     baseline: Path | None,
     per_query: bool,
     as_json: bool,
@@ -59,7 +66,7 @@ def command(
     --per-query adds the values of all queries. Measures, runs and -c are those of `evaluate`.
     """
     from rankllm_core.files import dumps
-    from rankllm_core.trec import read_run
+    from rankllm_core.trec import format_beside_others, read_run
     from rankllm_infer.compare import compare, comparison_lines, comparison_to_dict
 
     paths = _paths(runs, baseline)
@@ -69,7 +76,7 @@ def command(
     grades = read_judgements(qrels, paths)
     found = compare(
         grades,
-        {str(path): read_run(path) for path in paths},
+        {str(path): read_run(path, format=format_beside_others(path, run_format)) for path in paths},
         measures,
         baseline=str(baseline) if baseline else None,
         run_queries_only=run_queries_only,

@@ -10,8 +10,10 @@ import click
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli.judged import checked_measures, judgement_options, read_judgements, say_missing
+from rankllm_infer.cli.options import run_format_option
 
 if TYPE_CHECKING:
+    from rankllm_core.trec import Run, RunFormat
     from rankllm_infer.evaluate import Evaluation
 
 _FILE = click.Path(path_type=Path)
@@ -20,6 +22,7 @@ _FILE = click.Path(path_type=Path)
 @click.command("evaluate")
 @click.argument("runs", type=_FILE, nargs=-1, required=True, metavar="RUN [RUN ...]")
 @judgement_options()
+@run_format_option
 @click.option("--per-query/--no-per-query", "-q", default=False, help="Print each query, then the mean as `all`.")
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object a run, in full precision.")
 @click.option(
@@ -32,6 +35,7 @@ def command(
     runs: Sequence[Path],
     qrels: Path,
     names: Sequence[str],
+    run_format: RunFormat,
     per_query: bool,
     as_json: bool,
     run_queries_only: bool,
@@ -46,24 +50,28 @@ def command(
     measures = checked_measures(
         names, relevance_level=relevance_level, is_complete=is_complete, run_queries_only=run_queries_only
     )
+    from rankllm_core.trec import format_beside_others, read_run
+
     grades = read_judgements(qrels, runs)
     for path in runs:
-        found = _evaluate(path, grades, measures, run_queries_only=run_queries_only, relevance_level=relevance_level)
+        run = read_run(path, format=format_beside_others(path, run_format))
+        found = _evaluate(
+            path, run, grades, measures, run_queries_only=run_queries_only, relevance_level=relevance_level
+        )
         _print(str(path), found, per_query=per_query, as_json=as_json)
 
 
 def _evaluate(
     path: Path,
+    run: Run,
     qrels: Mapping[str, Mapping[str, int]],
     measures: Sequence[str],
     *,
     run_queries_only: bool,
     relevance_level: int,
 ) -> Evaluation:
-    from rankllm_core.trec import read_run
     from rankllm_infer.evaluate import evaluate
 
-    run = read_run(path)
     try:
         return evaluate(qrels, run, measures, run_queries_only=run_queries_only, relevance_level=relevance_level)
     except RankLLMError as error:

@@ -84,6 +84,14 @@ def read_judgements(qrels: Path, runs: Sequence[Path]) -> Qrels:
 def say_missing(name: str, missing: Sequence[str], *, n_judged: int, run_queries_only: bool) -> None:
     """Tell which judged queries a run lacks, and what that means for its figures."""
     if missing:
-        effect = "left out of the means" if run_queries_only else "counted as 0"
-        n_missing = f"{len(missing)} of {count(n_judged, 'judged query')} not in the run"
-        say(f"{name}: {n_missing}, {effect} ({examples(missing)})")
+        say(missing_line(name, missing, n_judged=n_judged, run_queries_only=run_queries_only))
+
+
+def missing_line(name: str, missing: Sequence[str], *, n_judged: int, run_queries_only: bool) -> str:
+    """Which judged queries a run lacks, what that means for its figures, and, where they count as 0, the other way."""
+    effect, way_out = ("left out of the means", "") if run_queries_only else ("counted as 0", _PILOT)
+    n_missing = f"{len(missing)} of {count(n_judged, 'judged query')} not in the run"
+    return f"{name}: {n_missing}, {effect} ({examples(missing)}){way_out}"
+
+
+_PILOT = "; for a pilot, --run-queries-only averages over the queries of the run"

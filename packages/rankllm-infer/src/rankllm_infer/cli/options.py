@@ -1,13 +1,23 @@
-"""What the subcommands share: options that are accepted and ignored."""
+"""What the subcommands share: the format of runs that are read, and options that are accepted and ignored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import click
 from click.decorators import FC
 
+from rankllm_core.trec import RunFormat
 from rankllm_infer.cli import say
+
+run_format_option = click.option(
+    "--run-format",
+    type=click.Choice(get_args(RunFormat)),
+    default="auto",
+    help="Layout of the runs. Needed where three columns may hold scores (tsv) or ranks (msmarco).",
+)
+"""--run-format, for every command that reads a run. Of several runs, it is said of those with three columns."""
 
 
 def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:

@@ -12,8 +12,9 @@ import click
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
+from rankllm_core.trec import RunFormat
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import ignored
+from rankllm_infer.cli.options import ignored, run_format_option
 from rankllm_infer.prepare import PreparedFormat
 
 _FILE = click.Path(path_type=Path)
@@ -23,6 +24,7 @@ _DEPTH = 200
 
 @click.command("prepare")
 @click.option("--retrieval-results", type=_FILE, required=True, help="A first-stage run: TREC, TSV or MS MARCO (gz).")
+@run_format_option
 @click.option("--query-data-name", required=True, help="Queries: TSV or JSONL (gz), or a Hugging Face data set.")
 @click.option("--query-data-split", default="dev", help="Split of a query data set.")
 @click.option("--query-data-config", help="Configuration of a query data set; the same as NAME:CONFIG.")
@@ -45,6 +47,7 @@ _DEPTH = 200
 def command(
     *,
     retrieval_results: Path,
+    run_format: RunFormat,
     query_data_name: str,
     query_data_split: str,
     query_data_config: str | None,
@@ -79,6 +82,7 @@ def command(
             max_queries=max_queries,
             strict=strict,
             remove_query=remove_query,
+            run_format=run_format,
             progress=progress,
         )
     write_prepared(output_path, requests, format=cast(PreparedFormat, output_format))

@@ -11,10 +11,12 @@ import click
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
-from rankllm_infer.cli.judged import checked_measures, judgement_options, read_judgements, say_missing
+from rankllm_infer.cli.judged import checked_measures, judgement_options, missing_line, read_judgements
+from rankllm_infer.cli.options import run_format_option
 from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:
+    from rankllm_core.trec import RunFormat
     from rankllm_infer.report.content import Outline, Sources
     from rankllm_infer.report.passages import Texts
     from rankllm_infer.report.ranked_files import RankedFile
@@ -27,6 +29,7 @@ _PASSAGE_CHARACTERS = 2_000
 @click.command("report")
 @click.argument("run", type=_FILE, metavar="RUN")
 @judgement_options(("nDCG@10", "MRR@10"))
+@run_format_option
 @click.option("--baseline", type=_FILE, help="Run to compare with.  [default: the order of --requests]")
 @click.option("--also", type=_FILE, multiple=True, help="Further run, in the figures alone; may be repeated.")
 @click.option("--requests", type=_FILE, help="Texts: what was reranked.  [default: RUN, where it holds texts]")
@@ -65,7 +68,7 @@ def command(**given: Any) -> None:
         run_queries_only=given["run_queries_only"],
     )
     grades = read_judgements(given["qrels"], list(files.values()))
-    sources = Sources(qrels=grades, files=_read_files(files), traces=_read_traces(given))
+    sources = Sources(qrels=grades, files=_read_files(files, given["run_format"]), traces=_read_traces(given))
     _check_traces(sources, given["trace"])
     plan = outline(
         sources,
@@ -76,9 +79,7 @@ def command(**given: Any) -> None:
         relevance_level=given["relevance_level"],
     )
     texts = _read_texts(given, sources, plan)
-    for name, missing in plan.comparison.missing_qids.items():
-        say_missing(name, missing, n_judged=sum(map(bool, grades.values())), run_queries_only=given["run_queries_only"])
-    notes = _notes(sources, plan, texts)
+    notes = [*_missing(sources, plan), *_notes(sources, plan, texts)]
     for note in notes:
         say(note)
     title = given["title"] or f"{sources.explained} against {sources.baseline}"
@@ -113,10 +114,10 @@ def _check_output(output: Path, given: Mapping[str, Any]) -> None:
             refuse_same_file(source, output)
 
 
-def _read_files(files: Mapping[str, Path]) -> dict[str, RankedFile]:
+def _read_files(files: Mapping[str, Path], run_format: RunFormat) -> dict[str, RankedFile]:
     from rankllm_infer.report.ranked_files import read_ranked
 
-    return {name: read_ranked(path) for name, path in files.items()}
+    return {name: read_ranked(path, run_format=run_format) for name, path in files.items()}
 
 
 def _read_traces(given: Mapping[str, Any]) -> dict[str, tuple[Call, ...]]:
@@ -162,6 +163,16 @@ def _read_texts(given: Mapping[str, Any], sources: Sources, plan: Outline) -> Te
         )
     texts.check(plan.docids)
     return texts
+
+
+def _missing(sources: Sources, plan: Outline) -> list[str]:
+    """A line for each run that lacks judged queries."""
+    n_judged = sum(map(bool, sources.qrels.values()))
+    return [
+        missing_line(name, qids, n_judged=n_judged, run_queries_only=plan.comparison.run_queries_only)
+        for name, qids in plan.comparison.missing_qids.items()
+        if qids
+    ]
 
 
 def _notes(sources: Sources, plan: Outline, texts: Texts) -> Sequence[str]:

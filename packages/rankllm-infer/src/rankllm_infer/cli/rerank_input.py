@@ -40,6 +40,8 @@ def input_kind(given: Mapping[str, Any]) -> str:
         if (name in needs) != (given[name] is not None):
             verb = "needs" if name in needs else "does not go with"
             raise click.UsageError(f"{_option(kinds[0])} {verb} {_option(name)}")
+    if given["run_format"] != "auto" and kinds[0] != "run":
+        raise click.UsageError(f"{_option(kinds[0])} does not go with --run-format")
     if given["retrieval_results_dir"] is not None and kinds[0] != "dataset":
         raise click.UsageError(f"{_option(kinds[0])} does not go with --retrieval-results-dir")
     if kinds[0] == "query":
@@ -94,9 +96,14 @@ def load_requests(kind: str, given: Mapping[str, Any]) -> Iterable[Request]:
 
 
 def check_requests(
-    requests: Iterable[Request], files: OutputFiles, *, strict: bool, digest: InputDigest | None = None
+    requests: Iterable[Request],
+    files: OutputFiles,
+    *,
+    strict: bool,
+    digest: InputDigest | None = None,
+    sizes: dict[str, int] | None = None,
 ) -> list[str]:
-    """Read all requests once; give their qids. digest: is given all of them.
+    """Read all requests once; give their qids. digest: is given all of them. sizes: is given qid -> candidates.
 
     Raises RankLLMError for what would come to light only after hours: a line that cannot be read, an id that the run's
     format cannot carry, and, if strict, a query without candidates or a passage without text.
@@ -109,6 +116,8 @@ def check_requests(
             _check_complete(request)
         if digest is not None:
             digest.add(request)
+        if sizes is not None:
+            sizes[request.query.qid] = len(request.candidates)
         qids.append(request.query.qid)
     if not qids:
         raise RankLLMError("the input holds no query; nothing to rerank")
@@ -175,6 +184,7 @@ def _joined(given: Mapping[str, Any]) -> list[Request]:
             depth=given["top_k_candidates"] or sys.maxsize,
             max_queries=given["max_queries"],
             strict=given["strict"],
+            run_format=given["run_format"],
             progress=show,
         )
     for line in report.lines():
@@ -224,7 +234,8 @@ def _request_of_query(query: str, passages: str) -> Request:
     from rankllm_core.files import read_lines
     from rankllm_infer.api import make_request
 
-    lines = list(_standard_input() if passages == _STANDARD_INPUT else read_lines(passages))
+    source = sys.stdin.buffer if passages == _STANDARD_INPUT else None
+    lines = list(read_lines(passages, source=source))
     if not lines:
         raise RankLLMError(f"{passages}: no passages, expected one a line")
     if not all(line.lstrip().startswith("{") for _, line in lines):
@@ -232,26 +243,17 @@ def _request_of_query(query: str, passages: str) -> Request:
     return make_request(query, [_passage(passages, number, line) for number, line in lines])
 
 
-def _standard_input() -> Iterator[tuple[int, str]]:
-    data = sys.stdin.buffer.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RankLLMError(f"standard input: not UTF-8 ({error.reason} at byte {error.start})") from None
-    # Not splitlines(), which also splits at U+2028 and its like inside a text.
-    lines = text.replace("\r\n", "\n").split("\n")
-    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-
-
 def _passage(source: str, number: int, line: str) -> Mapping[str, object]:
     import json
 
     from rankllm_core.json_fields import as_id, located
+    from rankllm_core.json_text import check_value, json_problem
 
     try:
         doc: dict[str, object] = json.loads(line)
+        check_value(doc, line)
     except (ValueError, RecursionError) as error:
-        problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        problem = error.msg if isinstance(error, json.JSONDecodeError) else json_problem(error)
         raise DataError(f"not JSON: {problem}", path=source, line=number) from None
     with located(source, number):
         return doc | ({"docid": as_id(doc["docid"], what="docid")} if "docid" in doc else {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,9 @@ import click
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, say
-from rankllm_infer.cli.progress import counter
+from rankllm_infer.cli.last_steps import LastSteps, last_steps
+from rankllm_infer.cli.progress import ShownProgress, prompt_counter
+from rankllm_infer.progress import PromptProgress
 from rankllm_infer.settings import RerankOptions
 from rankllm_infer.wording import count
 
@@ -40,7 +42,10 @@ class Run:
     journal: Journal | None
     """None where nothing but figures is asked for: there is no output that a journal would be beside."""
     digest: InputDigest | None
+    last: LastSteps
     qids: Sequence[str] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
+    """qid -> number of candidates."""
     qrels: Qrels | None = None
     began: float = field(default_factory=time.monotonic)
     is_under_way: bool = False
@@ -53,17 +58,31 @@ def open_run(files: OutputFiles, *, overwrite: bool, resume: bool, sources: Sequ
 
     Raises RankLLMError where an output cannot be written, or is there already and not this run's to replace.
     """
-    from rankllm_infer.journal import Journal, journal_path
-    from rankllm_infer.run_settings import InputDigest
+    with last_steps(say) as last:
+        if files.paths():
+            with _open_journal(files, overwrite=overwrite, sources=sources) as journal:
+                run = _begin(files, journal, last, overwrite=overwrite, resume=resume)
+                try:
+                    yield run
+                except BaseException:
+                    if run.is_under_way and not journal.is_bare:
+                        say(_how_to_go_on(run, journal))
+                    raise
+        else:
+            yield Run(files=files, overwrite=overwrite, journal=None, digest=None, last=last)
 
-    if not files.paths():
-        yield Run(files=files, overwrite=overwrite, journal=None, digest=None)
-        return
-    path, *others = (journal_path(output) for output in files.paths())
-    for output in (*files.paths(), path):
+
+def _open_journal(files: OutputFiles, *, overwrite: bool, sources: Sequence[str | Path]) -> Journal:
+    from rankllm_infer.journal import Journal, journal_path
+
+    for output in files.paths():
         check_output(output, overwrite=True)
         for source in sources:
             refuse_same_file(source, output)
+    path, *others = (journal_path(output) for output in files.paths())
+    check_output(path, overwrite=True)
+    for source in sources:
+        refuse_same_file(source, path)
     if path in files.paths():
         raise RankLLMError(f"{path}: is to hold an output and the journal of {files.paths()[0]}; use another name")
     if not overwrite and (beside := [other for other in others if other.exists()]):
@@ -71,19 +90,19 @@ def open_run(files: OutputFiles, *, overwrite: bool, resume: bool, sources: Sequ
             f"{beside[0]}: an unfinished run that does not write {files.paths()[0]}; "
             "give the outputs that it was begun with, or delete it"
         )
-    with Journal(path, is_new=overwrite) as journal:
-        for warning in journal.warnings:
-            say(f"Warning: {warning}")
-        run = Run(files=files, overwrite=overwrite, journal=journal, digest=InputDigest())
-        _check_outputs(run, resume=resume)
-        if resume:
-            journal.forget_failed()
-        try:
-            yield run
-        except BaseException:
-            if run.is_under_way and not journal.is_bare:
-                say(_how_to_go_on(run, journal))
-            raise
+    return Journal(path, is_new=overwrite)
+
+
+def _begin(files: OutputFiles, journal: Journal, last: LastSteps, *, overwrite: bool, resume: bool) -> Run:
+    from rankllm_infer.run_settings import InputDigest
+
+    for warning in journal.warnings:
+        say(f"Warning: {warning}")
+    run = Run(files=files, overwrite=overwrite, journal=journal, digest=InputDigest(), last=last)
+    _check_outputs(run, resume=resume)
+    if resume:
+        journal.forget_failed()
+    return run
 
 
 def rerank_many(run: Run, requests: Iterable[Request], model: str, options: RerankOptions) -> int:
@@ -132,39 +151,51 @@ def load_model(model: str, options: RerankOptions) -> Iterator[Reranker]:
 def _compute(run: Run, journal: Journal, requests: Iterable[Request], model: str, options: RerankOptions) -> None:
     """Put into the journal what it lacks."""
     from rankllm_infer.api import card_in_force
-    from rankllm_infer.run_settings import run_settings
+    from rankllm_infer.run_settings import LOADED_SETTINGS, loaded_settings, run_settings
 
-    settings = run_settings(model, options, card=card_in_force(model, options).card, requests=str(run.digest))
+    card = card_in_force(model, options).card
+    settings = run_settings(model, options, card=card, requests=str(run.digest), environment=os.environ)
     # What is refused should be refused before the model is loaded.
-    journal.check(settings)
+    journal.check(settings, unknown=LOADED_SETTINGS)
     if journal.settings:
         say(f"Going on with {journal.path}: {journal.n_finished} of {count(len(run.qids), 'query')} done")
         if journal.n_failed:
             say(f"{count(journal.n_failed, 'query')} failed; --resume tries again")
     if journal.settings and journal.n_finished == len(run.qids):
-        journal.begin(settings)
+        journal.begin(settings, unknown=LOADED_SETTINGS)
         run.is_under_way = True
         return
     with load_model(model, options) as reranker:
         in_the_way = [path for path in run.files.paths() if path.exists()] if run.overwrite else []
-        journal.begin(settings | {"--device and --dtype": reranker.placement}, outputs=in_the_way)
+        journal.begin(settings | loaded_settings(reranker.engine, reranker.placement), outputs=in_the_way)
         run.is_under_way = True
-        with counter("rerank", unit="query", total=len(run.qids)) as show:
-            show(journal.n_finished)
+        with _shown_progress(run, reranker) as progress:
 
             def keep(result: Result) -> None:
                 journal.add(result)
-                show(journal.n_finished)
+                progress.finish(result.query.qid)
 
-            for _ in reranker.stream(requests, on_finished=keep, log=journal):
+            for _ in reranker.stream(requests, on_finished=keep, on_answered=progress.answer, log=journal):
                 pass  # All of it is in the journal, and nothing else is kept.
 
 
 def _computed(run: Run, requests: Iterable[Request], reranker: Reranker) -> Iterator[Result]:
     """Results of a run without a journal."""
-    finished = itertools.count(1)
-    with counter("rerank", unit="query", total=len(run.qids)) as show:
-        yield from reranker.stream(requests, on_finished=lambda result: show(next(finished)))
+    with _shown_progress(run, reranker) as progress:
+        yield from reranker.stream(
+            requests, on_finished=lambda result: progress.finish(result.query.qid), on_answered=progress.answer
+        )
+
+
+@contextmanager
+def _shown_progress(run: Run, reranker: Reranker) -> Iterator[ShownProgress]:
+    """The run's prompts as they are answered; those of queries in the journal are done."""
+    progress = PromptProgress(reranker.n_prompts, run.sizes)
+    for qid in run.sizes if run.journal else ():
+        if run.journal is not None and run.journal.is_finished(qid):
+            progress.skip(qid)
+    with prompt_counter("rerank", progress) as show:
+        yield ShownProgress(progress, show)
 
 
 def _write(run: Run, results: Iterable[Result], summary: Summary, figures: RunningEvaluation | None) -> None:
@@ -181,6 +212,8 @@ def _write(run: Run, results: Iterable[Result], summary: Summary, figures: Runni
                 writer.write(result)
                 if figures is not None and result.status != "failed":
                     figures.add(result.query.qid, [(c.docid, c.score) for c in result.candidates])
+            # From here on files appear under their names, and the journal goes: to stop would help nobody.
+            run.last.begin()
     except OSError as error:
         where = error.filename or run.files.paths()[0]
         raise RankLLMError(f"{where}: cannot be written ({error.strerror})") from None
@@ -223,6 +256,9 @@ def _print_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
 
     if (evaluation := figures.result()) is None:
         say("No figures: none of the queries that were ranked is judged")
+        return
+    if not figures.has_judged_candidates:
+        say("No figures: none of the candidates is judged for its query; are the judgements of the same collection?")
         return
     say(
         f"Scores of the {evaluation.n_queries} judged queries among the {n_ranked} ranked by this run "

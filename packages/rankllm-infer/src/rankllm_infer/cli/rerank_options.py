@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rankllm_infer.cli.options import ignored
+from rankllm_infer.cli.options import ignored, run_format_option
 from rankllm_infer.settings import ATTENTIONS, DTYPES, ENGINES, METHODS
 from rankllm_infer.strategies import STRATEGIES
 
@@ -30,6 +30,7 @@ def input_options(command: click.decorators.FC) -> click.decorators.FC:
             click.option(
                 "--run", type=_FILE, help="A first-stage run (TREC, TSV, MS MARCO); needs --queries and --corpus."
             ),
+            run_format_option,
             click.option("--queries", help="Queries TSV or JSONL (gz), or a Hugging Face data set."),
             click.option("--corpus", help="Passages JSONL or TSV (gz), or a Hugging Face data set."),
             click.option("--dataset", help="A data set by name (dl19, beir-nfcorpus, ...); needs --retrieval-method."),
@@ -72,6 +73,13 @@ def model_options(command: click.decorators.FC) -> click.decorators.FC:
                 help="A checkpoint's folder, a hub name, smollm2-pointwise, smollm2-first, or a server's model name.",
             ),
             click.option("--base-model", help="For an adapter: its base, in place of the one it names."),
+            click.option(
+                "--trust-remote-code/--no-trust-remote-code",
+                "trust_remote_code",
+                default=False,
+                help="Run Python code that comes with the model: a local folder, or a revision pinned as "
+                "OWNER/MODEL@COMMIT. Of an adapter: with --base-model, its base's code.",
+            ),
             click.option("--method", type=click.Choice(METHODS), default="auto"),
             click.option("--engine", type=click.Choice(ENGINES), default="transformers"),
             click.option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -12,13 +12,22 @@ from click.decorators import FC
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file, write_text
+from rankllm_core.run_layout import RunFormat
 from rankllm_train.cli import say
+from rankllm_train.preparation.ranked_queries import RunFile
 from rankllm_train.preparation.tally import Tally, settings_of
 
 FILE = click.Path(path_type=Path)
 
 _SHARED = {
     "seed": click.option("--seed", type=int, default=42, show_default=True, help="Of everything random."),
+    "run_format": click.option(
+        "--run-format",
+        type=click.Choice(get_args(RunFormat)),
+        default="auto",
+        show_default=True,
+        help="Layout of the runs. Needed where three columns may hold scores (tsv) or ranks (msmarco).",
+    ),
     "random_negatives": click.option(
         "--random-negatives",
         type=click.IntRange(0),
@@ -49,6 +58,11 @@ def shared(*names: str) -> Callable[[FC], FC]:
         return command
 
     return decorate
+
+
+def run_file(given: Mapping[str, Any], name: str) -> RunFile | None:
+    """The run that an option names, read as --run-format says."""
+    return None if given[name] is None else RunFile(given[name], given["run_format"])
 
 
 def check_outputs(outputs: Sequence[Path | None], sources: Sequence[Path | str | None], *, overwrite: bool) -> None:

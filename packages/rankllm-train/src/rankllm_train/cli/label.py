@@ -10,7 +10,7 @@ import click
 from rankllm_core.errors import ConfigError
 from rankllm_core.identifiers import IdentifierKind
 from rankllm_train.cli import SETTINGS
-from rankllm_train.cli.data_options import FILE, check_outputs, refuse_given, shared, tell
+from rankllm_train.cli.data_options import FILE, check_outputs, refuse_given, run_file, shared, tell
 from rankllm_train.cli.progress import counted
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.label import RecordRule, label_judged, label_results
@@ -42,7 +42,7 @@ _FOR_RESULTS = ("worst_status",)
 @click.option("--queries", type=FILE, help="With --qrels: TSV (qid, text) or JSON Lines (gz).")
 @click.option("--corpus", type=FILE, help="With --qrels: JSON Lines or TSV (gz).")
 @click.option("--teacher-run", type=FILE, help="With --qrels: a better model's run, which orders those of one grade.")
-@shared("output_path")
+@shared("run_format", "output_path")
 @click.option("--identifiers", type=click.Choice(get_args(IdentifierKind)), help="[default: the template's].")
 @click.option("--prompt-template-path", help="A template's name or YAML file [default: rank_zephyr(_alpha)].")
 @click.option("--max-passage-words", type=click.IntRange(1), default=300, show_default=True, help="As at inference.")
@@ -104,6 +104,8 @@ def _check_sources(given: dict[str, Any]) -> None:
         refuse_given(_FOR_RESULTS, "with --qrels")
         return
     refuse_given(_FOR_QRELS, "with --results")
+    if given["run"] is None:
+        refuse_given(("run_format",), "without --run")
     if given["shuffle"] and given["run"] is not None:
         raise ConfigError("--run: has no effect on shuffled windows of --results; add --no-shuffle, or leave it out")
     if not given["shuffle"] and given["run"] is None:
@@ -134,11 +136,11 @@ def _record_rule(given: dict[str, Any]) -> RecordRule:
 
 def _by_qrels(given: dict[str, Any], rule: RecordRule) -> Tally:
     sources = JudgedSources(
-        run=given["run"],
+        run=run_file(given, "run"),
         qrels=given["qrels"],
         queries=given["queries"],
         corpus=given["corpus"],
-        teacher_run=given["teacher_run"],
+        teacher_run=run_file(given, "teacher_run"),
     )
     lists = JudgedRule(
         depth=given["depth"],
@@ -165,6 +167,6 @@ def _by_results(given: dict[str, Any], rule: RecordRule) -> Tally:
         output=given["output_path"],
         depth=given["depth"],
         worst_status=given["worst_status"],
-        run=given["run"],
+        run=run_file(given, "run"),
         track=counted,
     )

@@ -10,13 +10,15 @@ from rankllm_train.cli import SETTINGS
 @click.command("merge", context_settings=SETTINGS)
 @click.argument("adapter")
 @click.argument("out")
-@click.option("--base-model", help="In place of the base that the adapter names.")
+@click.option(
+    "--base-model", help="Folder or hub name of the base model, in place of the one that the adapter names."
+)
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
     show_default=True,
-    help="Of the merged weights.",
+    help="Precision of the merged weights; auto: the base model's. The sum is taken in float32.",
 )
 def command(adapter: str, out: str, base_model: str | None, dtype: str) -> None:
     """Merge the LoRA adapter in folder ADAPTER into its base and write the whole model, with its card, to OUT."""

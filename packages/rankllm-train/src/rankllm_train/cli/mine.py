@@ -9,7 +9,7 @@ import click
 
 from rankllm_core.errors import ConfigError
 from rankllm_train.cli import SETTINGS
-from rankllm_train.cli.data_options import FILE, check_outputs, shared, tell
+from rankllm_train.cli.data_options import FILE, check_outputs, run_file, shared, tell
 from rankllm_train.cli.progress import counted
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.mine import MineRule, Sample, mine
@@ -21,7 +21,7 @@ from rankllm_train.preparation.negatives import Margin, PoolRule
 @click.option("--qrels", type=FILE, required=True, help="Judgements: TREC or BEIR layout.")
 @click.option("--queries", type=FILE, required=True, help="TSV (qid, text) or JSON Lines (gz).")
 @click.option("--corpus", type=FILE, required=True, help="JSON Lines or TSV (gz).")
-@shared("output_path")
+@shared("run_format", "output_path")
 @click.option("--min-relevance", type=int, default=1, show_default=True, help="The least grade of a positive.")
 @click.option("--negatives-per-query", type=click.IntRange(0), default=15, show_default=True, help="Of the run.")
 @shared("random_negatives")
@@ -47,11 +47,11 @@ def command(**given: Any) -> None:
     positives are those of the judgements, also where the run lacks them.
     """
     sources = JudgedSources(
-        run=given["run"],
+        run=run_file(given, "run"),
         qrels=given["qrels"],
         queries=given["queries"],
         corpus=given["corpus"],
-        teacher_run=given["teacher_run"],
+        teacher_run=run_file(given, "teacher_run"),
     )
     rule = _rule(given)
     output: Path = given["output_path"]

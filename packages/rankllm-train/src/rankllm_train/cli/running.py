@@ -51,6 +51,10 @@ def run(method: str, given: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         tell("The same command with --resume-from-checkpoint latest goes on from the last checkpoint.")
         raise
+    if result.loss is None:  # nothing was left to train, which was said
+        if is_first:
+            click.echo(result.output_dir)
+        return
     best = result.best
     kept = f"; kept is the best model, of step {best.step}: {best.metric} {best.value:.4f}" if best else ""
     tell(f"{result.steps} steps, mean loss {result.loss:.4f}{kept}; use it: rankllm-infer rerank --model-path ...")

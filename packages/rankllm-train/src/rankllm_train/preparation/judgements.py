@@ -10,6 +10,7 @@ from pathlib import Path
 from rankllm_core.collections_io import read_queries
 from rankllm_core.errors import RankLLMError
 from rankllm_core.qrels import Qrels, read_qrels
+from rankllm_train.preparation.ranked_queries import RunFile
 from rankllm_train.preparation.sameness import digest, exact_form
 from rankllm_train.preparation.tally import Tally
 
@@ -18,12 +19,12 @@ from rankllm_train.preparation.tally import Tally
 class JudgedSources:
     """The files of a judged collection."""
 
-    run: str | Path
+    run: str | Path | RunFile
     """A first-stage run: which passages are candidates, and in what order."""
     qrels: str | Path
     queries: str | Path
     corpus: str | Path
-    teacher_run: str | Path | None = None
+    teacher_run: str | Path | RunFile | None = None
     """The run of a better model over the same queries."""
 
 

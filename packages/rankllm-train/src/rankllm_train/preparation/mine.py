@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import dumps, write_text
-from rankllm_core.runs import holds_ranks
 from rankllm_train.preparation.easy_negatives import RankedDocids
 from rankllm_train.preparation.judgements import JudgedSources, read_judgements
 from rankllm_train.preparation.negatives import Margin, Pool, PoolRule
 from rankllm_train.preparation.passages import PassageStore, collect_passages
+from rankllm_train.preparation.ranked_queries import RunFile
 from rankllm_train.preparation.selection import EasyDraw, Selection, outside
 from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
 
@@ -103,13 +103,17 @@ def mine(
 
 def _refuse_ranks(sources: JudgedSources, rule: MineRule) -> None:
     """Raise ConfigError where distances are to be measured by a run that tells an order only."""
-    if rule.pool.margin is not None and rule.pool.margin.needs_scores and holds_ranks(sources.run):
+    if rule.pool.margin is not None and rule.pool.margin.needs_scores and _holds_ranks(sources.run):
         raise ConfigError(f"{sources.run}: holds ranks, no scores; leave out --margin and --relative-margin")
     if sources.teacher_run is None or not (rule.with_teacher_scores or rule.teacher_margin.needs_scores):
         return
-    if holds_ranks(sources.teacher_run):
+    if _holds_ranks(sources.teacher_run):
         options = "--with-teacher-scores, --teacher-margin and --teacher-relative-margin"
         raise ConfigError(f"{sources.teacher_run}: holds ranks, no scores; leave out {options}")
+
+
+def _holds_ranks(run: str | Path | RunFile) -> bool:
+    return (run if isinstance(run, RunFile) else RunFile(run)).holds_ranks
 
 
 class _Chosen(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from rankllm_core.collections_io import read_corpus
+from rankllm_core.collections_io import read_corpus, two_contents
 from rankllm_core.errors import RankLLMError
 from rankllm_core.text import title_and_text
 from rankllm_train.preparation.sameness import digest, exact_form
@@ -18,6 +18,10 @@ from rankllm_train.preparation.tally import Track, untracked
 
 _IN_MEMORY_BYTES = 64 << 20
 """A smaller collection never reaches the disk."""
+
+
+class RepeatedDocidError(RankLLMError):
+    """A docid names two passages."""
 
 
 class PassageStore:
@@ -52,7 +56,9 @@ class PassageStore:
         """Keep a passage. Raises RankLLMError where the docid has another text, or the disk is full."""
         if docid in self._rows:
             if self.doc(docid) != {"title": title, "text": text}:
-                raise RankLLMError(f"docid {docid!r} occurs twice, with different contents; a docid names one passage")
+                raise RepeatedDocidError(
+                    f"docid {docid!r} occurs twice, with different contents; a docid names one passage"
+                )
             return
         line = json.dumps([title, text]).encode("ascii") + b"\n"
         self._rows[docid] = len(self._offsets)
@@ -110,22 +116,15 @@ def collect_passages(
     corpus holds none of the needed ones.
     """
     for docid, doc in track(read_corpus(corpus), "passages"):
-        is_needed = docid in needed
-        if not is_needed and docid not in compared:
-            continue
-        try:
+        if docid in needed:
             title, text = title_and_text(doc)
-        except RankLLMError as error:
-            if not is_needed:
-                continue  # What has no text has no copy.
-            raise RankLLMError(f"{corpus}: docid {docid!r}: {error}") from None
-        if not is_needed:
+            try:
+                store.add(docid, title=title, text=text)
+            except RepeatedDocidError:
+                raise two_contents(corpus, docid) from None
+        elif docid in compared:
+            title, text = title_and_text(doc)
             store.compare(docid, title=title, text=text)
-            continue
-        try:
-            store.add(docid, title=title, text=text)
-        except RankLLMError as error:
-            raise RankLLMError(f"{corpus}: {error}") from None
     if needed and not len(store):
         raise RankLLMError(
             f"{corpus}: holds none of the {len(needed):,} passages that are needed, such as {min(needed)!r}; "

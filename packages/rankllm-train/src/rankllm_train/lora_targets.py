@@ -1,0 +1,58 @@
+"""Which layers LoRA adapters are put on: every name that a recipe gives must be a layer that can be adapted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rankllm_core.config import did_you_mean
+from rankllm_core.errors import ConfigError
+
+ALL_LINEAR = "all-linear"
+"""In place of names: every linear layer but the head."""
+_WHERE = "lora.target_modules"
+
+
+def check_targets(model: Any, names: Sequence[str]) -> None:
+    """Raise ConfigError for a name that would have no effect, or another one than it says.
+
+    A name is matched as PEFT matches it: against a layer's whole path, or the end of it behind a dot. PEFT itself is
+    content when one of several names matches, and records the others as if they had been trained.
+    """
+    if tuple(names) == (ALL_LINEAR,):
+        return
+    if ALL_LINEAR in names:
+        raise ConfigError(f"{_WHERE}: {ALL_LINEAR} stands for every linear layer; give it alone, or names")
+    paths = [path for path, _ in model.named_modules() if path]
+    for name in names:
+        matched = [path for path in paths if path == name or path.endswith(f".{name}")]
+        if not matched:
+            hint = did_you_mean(name, _linear_names(model))
+            raise ConfigError(f"{_WHERE}: {name!r} is no layer of this model{hint}")
+        if hasattr(model, "score") and "score" in matched:
+            raise ConfigError(f"{_WHERE}: {name!r} is trained in full beside the adapters; leave it out")
+        if (other := _tied_to(model, matched)) is not None:
+            raise ConfigError(
+                f"{_WHERE}: {name!r} shares its weights with {other!r} in this model (tie_word_embeddings): merged, "
+                "an adapter on one of them would change both; leave it out"
+            )
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Last parts of the paths of linear layers, in the model's order, without repetitions."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    return list(dict.fromkeys(path.rpartition(".")[2] for path in linear))
+
+
+def _tied_to(model: Any, paths: Sequence[str]) -> str | None:
+    """The head or the embeddings, where their common weights would be adapted through the other path."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if embeddings is None or head is None or embeddings.weight is not head.weight:
+        return None
+    path_of = {module: path for path, module in model.named_modules()}
+    tied = (path_of[embeddings], path_of[head])
+    touched = [path for path in tied if path in paths]
+    return next((path for path in tied if path not in touched), tied[0]) if touched else None

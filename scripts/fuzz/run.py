@@ -1,0 +1,236 @@
+"""Feed hostile files to every command that reads any, and report what does not end with one line and a proper status.
+
+    scripts/test-fuzz --seconds 3600     # an hour in two processes; at least 100,000 inputs on two cores
+    scripts/test-fuzz --target evaluate --seed 17 --inputs 1     # one input again, by the seed of a report
+
+A finding is a traceback, a line with a control character, more than one `Error:` line, an exit status that is none of
+0 to 3, more than 10 s for one input, or more than 1 GB of memory above a clean run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from hostile import hostile
+from targets import Target, make_model, targets
+
+LONGEST_S = 10.0
+MOST_BYTES = 1 << 30
+_STATUSES = (0, 1, 2, 3)
+_MEMORY = "above a clean run"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One input that was not dealt with as promised."""
+
+    target: str
+    seed: int
+    problem: str
+
+
+def choose(seed: int, names: list[str]) -> Target:
+    """The target of a seed."""
+    known = [target for target in targets() if not names or target.name in names]
+    return random.Random(f"target/{seed}").choices(known, weights=[target.weight for target in known])[0]
+
+
+def run_one(target: Target, seed: int | None, *, model: Path) -> str | None:
+    """Run a command over its files, made hostile by the seed; what went wrong, or None. No seed: the valid files."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+        folder = Path(name)
+        if target.needs_model:
+            shutil.copytree(model, folder / "model")
+        _write_files(target, seed, folder)
+        with contextlib.chdir(folder):
+            return _outcome(target)
+
+
+def _write_files(target: Target, seed: int | None, folder: Path) -> None:
+    draw = random.Random(f"files/{seed}")
+    n_hostile = draw.choice([1, 1, 1, 2]) if seed is not None else 0
+    chosen = draw.sample(sorted(target.files), min(n_hostile, len(target.files)))
+    for name, text in target.files.items():
+        data = text.encode()
+        if name in chosen:
+            data = hostile(draw.randrange(1 << 48), valid=data, kind=target.kinds.get(name, "lines"))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def _outcome(target: Target) -> str | None:
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = [target.program, *target.argv]
+    sys.stdin = io.TextIOWrapper(io.BytesIO(b""))
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            target.main()
+    except SystemExit as stop:
+        return _judge(stop.code, err.getvalue())
+    except BaseException:
+        return traceback.format_exc(limit=-6)
+    return "returned without an exit status"
+
+
+def _judge(code: object, err: str) -> str | None:
+    if code not in _STATUSES:
+        return f"exit status {code!r}: {err[-500:]!r}"
+    errors = [line for line in err.split("\n") if line.startswith("Error:")]
+    if code == 1 and len(errors) != 1:
+        return f"exit status 1 with {len(errors)} lines of error: {err[-500:]!r}"
+    if code == 1 and not err.rstrip("\n").split("\n")[-1].startswith("Error:"):
+        return f"the error is not the last line, or more than one: {err[-500:]!r}"
+    for line in errors:
+        if any(not (character.isprintable() or character == " ") for character in line):
+            return f"a control character reaches the terminal: {line[:500]!r}"
+        if len(line) > 2_000:
+            return f"an error of {len(line)} characters: {line[:300]!r}"
+    return None
+
+
+def work(connection: Connection, names: list[str], model: Path) -> None:
+    """Run the seeds that come, and answer with what each came to. In a process of its own."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "1000"}
+    os.environ["XDG_CACHE_HOME"] = str(model.parent / "cache")
+    for target in targets():
+        if not names or target.name in names:
+            run_one(target, None, model=model)
+    clean = _peak_bytes()
+    connection.send("ready")
+    while (seed := connection.recv()) is not None:
+        began = time.monotonic()
+        problem = run_one(choose(seed, names), seed, model=model)
+        if problem is None and _peak_bytes() - clean > MOST_BYTES:
+            problem = f"{(_peak_bytes() - clean) >> 20} MB {_MEMORY}"
+        connection.send((problem, time.monotonic() - began))
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+class Worker:
+    """A process that runs one seed at a time, and is replaced where it hangs or dies."""
+
+    def __init__(self, names: list[str], model: Path) -> None:
+        self._names, self._model = names, model
+        self.seed: int | None = None
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self._process = context.Process(target=work, args=(other, self._names, self._model), daemon=True)
+        self._process.start()
+        other.close()
+        if self.connection.recv() != "ready":
+            raise RuntimeError("the worker did not come up")
+
+    def give(self, seed: int) -> None:
+        self.seed, self._began = seed, time.monotonic()
+        self.connection.send(seed)
+
+    def poll(self) -> tuple[bool, str | None]:
+        """Whether the seed is done, and what was wrong."""
+        if self.connection.poll():
+            try:
+                problem, took = self.connection.recv()
+            except EOFError:
+                self._process.join()
+                code = self._process.exitcode
+                self._start()
+                return True, f"the process died with status {code}"
+            if problem is not None and problem.endswith(_MEMORY):
+                self.stop()  # the peak must not count for the next input
+                self._start()
+            if problem is None and took > LONGEST_S:
+                problem = f"took {took:.1f} s"
+            return True, problem
+        if time.monotonic() - self._began > 3 * LONGEST_S:
+            self.stop()
+            self._start()
+            return True, f"hangs: no end after {3 * LONGEST_S:.0f} s"
+        return False, None
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+def fuzz(arguments: argparse.Namespace, *, model: Path) -> tuple[Counter[str], list[Finding]]:
+    """Give seeds to the workers until the time is over, or the inputs are."""
+    names: list[str] = arguments.target
+    workers = [Worker(names, model) for _ in range(arguments.processes)]
+    counts: Counter[str] = Counter()
+    findings: list[Finding] = []
+    seeds = iter(range(arguments.seed, arguments.seed + (arguments.inputs or 1 << 40)))
+    end = time.monotonic() + arguments.seconds
+    while True:
+        for worker in workers:
+            if worker.seed is not None:
+                done, problem = worker.poll()
+                if not done:
+                    continue
+                name = choose(worker.seed, names).name
+                counts[name] += 1
+                if problem is not None:
+                    findings.append(Finding(name, worker.seed, problem))
+                    print(f"{name}, seed {worker.seed}: {problem}", flush=True)
+                worker.seed = None
+            if time.monotonic() < end and (seed := next(seeds, None)) is not None:
+                worker.give(seed)
+        busy = [worker.connection for worker in workers if worker.seed is not None]
+        if not busy:
+            break
+        multiprocessing.connection.wait(busy, timeout=1.0)
+    for worker in workers:
+        worker.stop()
+    return counts, findings
+
+
+def main() -> int:
+    """Run, report, and fail where there are findings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="stop after this time")
+    parser.add_argument("--inputs", type=int, help="stop after this many inputs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first input; the others count on from it")
+    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--target", action="append", default=[], choices=[t.name for t in targets()], help="only this")
+    parser.add_argument("--report", type=Path, help="write counts, seeds and findings as JSON")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="fuzz-model-") as name:
+        model = Path(name) / "model"
+        make_model(model)
+        counts, findings = fuzz(arguments, model=model)
+    seconds = time.monotonic() - began
+    if arguments.report:
+        record = {"first_seed": arguments.seed, "seconds": round(seconds, 1), "inputs": dict(counts)}
+        record["findings"] = [asdict(finding) for finding in findings]
+        arguments.report.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for name, n in sorted(counts.items()):
+        print(f"{n:8,} {name}")
+    last = arguments.seed + counts.total() - 1
+    print(f"{counts.total():,} inputs (seeds {arguments.seed} to {last}) in {seconds:.0f} s, {len(findings)} findings")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Run a tokenizer's chat template within limits: it is a program that came with a model.
+
+transformers compiles chat templates in a sandbox that keeps them from files and modules, but not from time and memory:
+nested loops over `range(99999)` never end, and one line writes gigabytes. This module knows no jinja2: a template is
+recognised by the name of its code, `<template>`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+from rankllm_core.errors import ContractError
+
+MAX_SECONDS = 10.0
+"""A chat template may take so long for one prompt; honest ones take a millisecond."""
+SPARE_CHARACTERS = 1_000_000
+"""What a chat template may write beside the messages."""
+REPEATS = 4
+"""How often it may write each message."""
+SPARE_BYTES = 1 << 30
+"""Address space that it may take when it is tried out."""
+
+_WHOSE = "the tokenizer's chat template"
+
+
+class ChatTemplateLimitError(ContractError):
+    """A chat template took too long or wrote too much."""
+
+
+def rendered(write: Callable[[], Any], *, n_characters: int) -> str:
+    """The text that a chat template writes for messages of so many characters.
+
+    Raises ChatTemplateLimitError, or ContractError for any other fault of the template, in one line. Errors from
+    elsewhere pass.
+    """
+    try:
+        with _deadline():
+            text = write()
+    except ContractError:
+        raise
+    except Exception as error:
+        if not _comes_from_template(error):
+            raise
+        if type(error).__name__ == "TemplateError":
+            raise ContractError(f"{_WHOSE} refuses the prompt: {_one_line(error)}") from None
+        if isinstance(error, MemoryError):
+            raise ChatTemplateLimitError(f"{_WHOSE} needs too much memory; use another chat template") from None
+        raise ContractError(f"{_WHOSE} fails: {type(error).__name__}: {_one_line(error)}") from None
+    if not isinstance(text, str):
+        raise ContractError(f"{_WHOSE} wrote {type(text).__name__}, expected text")
+    if len(text) > (most := SPARE_CHARACTERS + REPEATS * n_characters):
+        raise ChatTemplateLimitError(
+            f"{_WHOSE} wrote {len(text):,} characters for messages of {n_characters:,}, expected at most {most:,}; "
+            "use another chat template"
+        )
+    return text
+
+
+@contextmanager
+def limited_memory() -> Iterator[None]:
+    """Let this process take SPARE_BYTES more, where the system can limit it.
+
+    For trying out a template while a model is loaded: threads that work beside it share the limit.
+    """
+    try:
+        import resource
+
+        with open("/proc/self/statm", encoding="ascii") as stream:
+            used = int(stream.read().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    least = min(limit for limit in (used + SPARE_BYTES, soft, hard) if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, (least, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@contextmanager
+def _deadline() -> Iterator[None]:
+    """Raise ChatTemplateLimitError inside a template that is still running after MAX_SECONDS.
+
+    Watches every line of the template and every call that it makes, in this thread alone.
+    """
+    end = time.monotonic() + MAX_SECONDS
+
+    def watch(frame: FrameType, event: str, argument: object) -> Any:
+        if time.monotonic() > end:
+            raise ChatTemplateLimitError(
+                f"{_WHOSE} takes more than {MAX_SECONDS:g} s for one prompt; use another chat template"
+            )
+        return watch if frame.f_code.co_filename == "<template>" else None
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _comes_from_template(error: Exception) -> bool:
+    if type(error).__module__.startswith("jinja2"):
+        return True
+    step: TracebackType | None = error.__traceback__
+    while step is not None:
+        frame = step.tb_frame
+        if frame.f_code.co_filename == "<template>" or str(frame.f_globals.get("__name__")).startswith("jinja2"):
+            return True
+        step = step.tb_next
+    return False
+
+
+def _one_line(error: Exception) -> str:
+    line = " ".join(str(error).split())
+    shown = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in shown) or "no reason given"
+
+
+_LONGEST = 200

@@ -1,0 +1,46 @@
+"""The many ways to write a bracket, a digit, a letter or `>`: what the answer reader and the sanitizer see through.
+
+Both use these tables, so that whatever the reader takes for an identifier is also one that a passage cannot hold.
+"""
+
+from __future__ import annotations
+
+INVISIBLE = (
+    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20e3\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+)
+INVISIBLE_BEYOND = "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f\U000e0100-\U000e01ef"
+"""Characters without a shape of their own, as the inside of a regular expression's `[...]`: control and format
+characters, variation selectors, fillers. Those beyond the basic plane are apart: a set of both is slow to search."""
+
+COMBINING = (
+    "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"
+    "\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20e2\u20e4-\u20f0\ufe20-\ufe2f"
+)
+"""Marks drawn over the character before them, as the inside of a regular expression's `[...]`."""
+
+_CIRCLED_NUMBERS = (
+    (0x2460, 1, 20),  # ①
+    (0x3251, 21, 15),  # ㉑
+    (0x32B1, 36, 15),  # ㊱
+    (0x2776, 1, 10),  # ❶
+    (0x24EB, 11, 10),  # ⓫
+    (0x24F5, 1, 10),  # ⓵
+    (0x2780, 1, 10),  # ➀
+    (0x278A, 1, 10),  # ➊
+)
+"""First character, its number, how many there are."""
+_CIRCLED_LETTERS = (0x24B6, 0x1F150, 0x1F130, 0x1F170)  # Ⓐ 🅐 🄰 🅰
+
+
+def _spellings() -> dict[int, str]:
+    table = {0xFF00 + code: chr(0x20 + code) for code in range(1, 0x5F)}  # full width: ［３］＞
+    table |= {ord(character): ">" for character in "≻≽≥≫→⇒⟶➔➜⪰›»"}
+    table |= {ord(character): "<" for character in "≺≼≤≪←⇐⟵⪯"}
+    table |= {ord(character): "[" for character in "【〔〖⟦〚❲"} | {ord(character): "]" for character in "】〕〗⟧〛❳"}
+    table |= {first + i: f"[{number + i}]" for first, number, n in _CIRCLED_NUMBERS for i in range(n)}
+    return table | {first + i: f"[{chr(65 + i)}]" for first in _CIRCLED_LETTERS for i in range(26)}
+
+
+SPELLINGS = _spellings()
+"""Code point -> what it stands for in ASCII."""

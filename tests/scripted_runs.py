@@ -1,0 +1,65 @@
+"""The whole of `rerank` over a file's worth of requests, with an engine whose answers come from a function."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from ranking_fakes import WordWriter, make_plan, make_request, noisy
+
+from rankllm_infer.api import Reranker
+from rankllm_infer.cli import rerank_many
+from rankllm_infer.cli.rerank_input import check_requests
+from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.outputs import OutputFiles
+from rankllm_infer.settings import RerankOptions
+
+REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([5, 12, 1, 8, 0, 9, 20, 6])]
+OPTIONS = RerankOptions(engine="openai", base_url="http://127.0.0.1:9/v1", window_size=4, stride=2)
+"""A server's, of which nothing is asked before the model is loaded."""
+NAMES = ("out.trec", "out.jsonl", "trace.jsonl")
+
+
+class Killed(BaseException):
+    """What stops a run, as a kill does: nobody handles it."""
+
+
+def output_files(folder):
+    """All three outputs, in a folder."""
+    return OutputFiles(**dict(zip(("run", "results", "trace"), (folder / name for name in NAMES), strict=True)))
+
+
+def journal_of(folder):
+    """The journal beside them."""
+    return folder / "out.trec.journal.jsonl"
+
+
+def killed_after(n, answer=noisy):
+    """Answers so many prompts, then the process is killed."""
+    left = iter(range(n))
+
+    def answering(prompt):
+        if next(left, None) is None:
+            raise Killed
+        return answer(prompt)
+
+    return answering
+
+
+def rerank(monkeypatch, folder, *, answer=noisy, resume=False, overwrite=False, requests=REQUESTS, options=OPTIONS):
+    """Run the command's work in this process; gives the exit status."""
+
+    @contextmanager
+    def load_scripted(model, options):
+        plan = make_plan(size=options.window_size, stride=options.stride, with_trace=True)
+        yield Reranker(ScriptedEngine(answer, batch_size=3), plan, WordWriter())
+
+    monkeypatch.setattr(rerank_many, "load_model", load_scripted)
+    files = output_files(folder)
+    with rerank_many.open_run(files, overwrite=overwrite, resume=resume, sources=()) as run:
+        run.qids = check_requests(requests, files, strict=False, digest=run.digest)
+        return rerank_many.rerank_many(run, requests, "m", options)
+
+
+def contents(folder):
+    """What the outputs hold, of those that are there."""
+    return {name: (folder / name).read_bytes() for name in NAMES if (folder / name).exists()}

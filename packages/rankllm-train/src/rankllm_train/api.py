@@ -224,6 +224,8 @@ def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
         bad_records=bad,
         template=template,
     )
+    # Again by those that are left: an over-long one may have been the first. The shipped ones have one chat layout.
+    template = template_for(dataset.first_records, given=recipe.prompt.template)
     notes = mismatch_notes(dataset.first_records, template)
     cut = (f"cut the passages of {dataset.n_truncated} records to fit the context",) if dataset.n_truncated else ()
     if dataset.n_alike:

@@ -28,6 +28,8 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # the generators of hostile files are the tests', too
+
 from hostile import hostile
 from targets import Target, make_model, targets
 

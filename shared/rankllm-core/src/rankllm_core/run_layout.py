@@ -75,7 +75,7 @@ def run_rows(path: str | Path, format: RunFormat) -> Iterator[RunRow]:
 
 def row_score(row: RunRow, path: str | Path, format: RunFormat) -> float:
     """The row's score; for `msmarco`, -rank. Raises DataError where it is neither."""
-    whose = f"query {row.qid!r}, docid {row.docid!r}"
+    whose = f"query {shown(row.qid)}, docid {shown(row.docid)}"
     if format == "msmarco":
         if not _RANK.fullmatch(row.value):
             problem = f"{whose}: rank {shown(row.value)} is not a whole number; scores are read with the format tsv"
@@ -167,7 +167,7 @@ class RankEvidence:
             return "tsv"  # One candidate a query has one order, however it is read.
         row = self._example
         raise DataError(
-            f"the third column may hold scores or ranks (query {row.qid!r}, docid {row.docid!r}: {row.value}); say "
+            f"the third column may hold scores or ranks (query {shown(row.qid)}, docid {shown(row.docid)}: {row.value[:40]}); say "
             "which: --run-format tsv for scores (highest first), --run-format msmarco for ranks (lowest first); "
             "in convert, --from tsv or --from msmarco",
             path=path,

@@ -50,8 +50,9 @@ def read_qrels(path: str | Path) -> Qrels:
         first = lines.setdefault((qid, docid), number)
         if first != number and qrels[qid][docid] != grade:
             problem = (
-                f"query {shown(qid)}, docid {shown(docid)}: grade {grade}, but {qrels[qid][docid]} on line {first}; expected one "
-                "judgement a document (in diversity qrels the second column is a subtopic: choose or merge them first)"
+                f"query {shown(qid)}, docid {shown(docid)}: grade {grade}, but {qrels[qid][docid]} on line {first}; "
+                "expected one judgement a document (in diversity qrels the second column is a subtopic: choose or "
+                "merge them first)"
             )
             raise DataError(problem, path=path, line=number)
         qrels.setdefault(qid, {})[docid] = grade

@@ -48,9 +48,9 @@ def test_every_member_of_an_archive_is_read(tmp_path, pack, padding):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda data: data[:-5], "it ends before its end marker"),
-        (lambda data: data[: len(data) // 2], "it ends before its end marker"),
-        (lambda data: data + b"q3 Q0 d 1 1 t\n", "something else follows its end"),
+        (lambda data: data[:-5], "it is truncated"),
+        (lambda data: data[: len(data) // 2], "it is truncated"),
+        (lambda data: data + b"q3 Q0 d 1 1 t\n", "trailing data after its end"),
         (lambda data: data[:-8] + bytes([data[-8] ^ 255]) + data[-7:], ""),
     ],
 )
@@ -125,7 +125,7 @@ def test_lines_do_not_depend_on_where_blocks_end(tmp_path, monkeypatch, size):
     [
         (b"a\nb\nc\xff\n", "f:3: not UTF-8 (invalid start byte)"),
         (b"a\nb\xc3", "f:2: not UTF-8 (unexpected end of data)"),
-        (b"a\r\rb\x00c\n", "f:3: holds a NUL byte"),
+        (b"a\r\rb\x00c\n", "f:3: contains a NUL byte"),
         ("é\n".encode("latin-1"), "f:1: not UTF-8"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path, monkeypatc
 def test_an_archive_that_unpacks_for_ever_is_refused(tmp_path):
     """80 MB of blank lines in a few bytes, member after member."""
     path = written(tmp_path, bz2.compress(b" \n" * (1 << 20)) * 40)
-    with pytest.raises(DataError, match=r"unpacks to more than 200 times its size"):
+    with pytest.raises(DataError, match=r"decompresses to more than 200 times its size"):
         list(read_lines(path))
 
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_opened_is_one_line(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no such device here")
 def test_a_device_without_end_is_refused_at_once():
     """`--corpus /dev/zero`."""
-    with pytest.raises(DataError, match="/dev/zero:1: holds a NUL byte"):
+    with pytest.raises(DataError, match="/dev/zero:1: contains a NUL byte"):
         list(read_lines("/dev/zero"))
 
 

@@ -77,7 +77,7 @@ def test_a_link_is_followed_and_stays(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "empty name"),
+        ("", "name of an output file is empty"),
         ("x" * 256, "name of 256 bytes, expected at most 255"),
         ("é" * 128, "name of 256 bytes, expected at most 255"),
         ("x" * 300 + "/out", "name of 300 bytes"),

@@ -140,7 +140,7 @@ def test_half_a_character_never_reaches_c_code(folder, where):
     else:
         assert done.returncode == 1
         assert done.stderr.startswith("Error: requests.jsonl:1: ")
-        assert "half of a surrogate pair" in done.stderr
+        assert "a lone surrogate" in done.stderr
         assert done.stderr.count("\n") == 1
 
 
@@ -200,6 +200,22 @@ def test_a_passage_that_is_no_text_is_found_where_it_stands(folder, record, mess
         assert str(run(command).exception) == f"corpus.jsonl:2: {message}"
 
 
+def test_a_candidate_that_is_no_text_is_found_where_it_stands(folder):
+    """Other fields may be anything."""
+    for doc, problem in [
+        ({"text": ["x"]}, "passage: text: expected text, found list"),
+        ({"title": {}, "text": "x"}, "passage: title: expected text, found dict"),
+        ({"text": "x", "passage": ["y"], "tags": ["z"]}, None),
+        ({"tags": ["z"]}, None),
+    ]:
+        request = REQUEST | {"candidates": [{"docid": "d1", "score": 1.0, "doc": doc}]}
+        (folder / "requests.jsonl").write_text(json.dumps(request), encoding="utf-8")
+        error = run("convert requests").exception
+        where = "requests.jsonl:1: query 'q1', candidate 1: docid 'd1': "
+        assert error is None if problem is None else str(error) == where + problem
+        (folder / "out").unlink(missing_ok=True)
+
+
 def test_a_repeated_docid_is_told_with_both_lines(folder):
     """For an index each docid is one document; for a join the same text twice is harmless."""
     path = folder / "corpus.jsonl"
@@ -221,7 +237,7 @@ def test_a_repeated_docid_is_told_with_both_lines(folder):
         ({"input_token_count": 10**300}, "input_token_count: expected a whole number from 0"),
         ({"start": -1}, "start: expected a whole number from 0, found -1"),
         ({"status": ["ok"]}, "status: expected one of ok"),
-        ({"docids": ["a", "b\ud800"]}, "half of a surrogate pair"),
+        ({"docids": ["a", "b\ud800"]}, "a lone surrogate"),
     ],
 )
 def test_a_trace_of_odd_values_is_one_line(folder, changes, message):

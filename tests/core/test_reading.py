@@ -76,7 +76,7 @@ def test_the_first_bytes_of_an_archive_are_no_text(tmp_path, cut):
         (b"PK\x03\x04rest", "a ZIP archive", "unpack it first"),
         (b"7z\xbc\xaf\x27\x1crest", "a 7-Zip archive", "unpack it first"),
         (b"\x04\x22\x4d\x18rest", "compressed with LZ4", "lz4 -d FILE"),
-        (b"PAR1rest", "an Apache Parquet file", "export it as JSON Lines or TSV"),
+        (b"PAR1\x15\x04\x15", "an Apache Parquet file", "export it as JSON Lines or TSV"),
         (b"ARROW1\x00\x00", "an Apache Arrow file", "export it as JSON Lines or TSV"),
         (b"\x80\x04\x95rest", "a Python pickle", "export it"),
         (b"a" * 257 + b"ustar\x0000", "a tar archive", "tar -xf FILE"),
@@ -96,6 +96,14 @@ def test_what_is_no_utf8_text_is_named_with_the_way_out(tmp_path, data, kind, ad
             list(read(path))
         assert str(caught.value).startswith(f"{path}: {kind}, expected UTF-8 text; ")
         assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["PAR1\tx", "ORC 0 d 1", "ARROW1\tsegment", "FEA1 x", "GGUF x", "LZIP\tx", "BZh\tx", "%P x"]
+)
+def test_an_id_that_looks_like_a_magic_number_is_text(tmp_path, text):
+    """These magic numbers are letters; binary files have other bytes behind them."""
+    assert list(read_lines(written(tmp_path, text))) == [(1, text)]
 
 
 def test_a_file_that_is_packed_twice_is_named(tmp_path):

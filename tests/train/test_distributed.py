@@ -160,6 +160,14 @@ def test_a_deepspeed_file_that_cannot_be_read_is_one_line(tmp_path, data, messag
     assert "\n" not in str(caught.value)
 
 
+def test_a_deepspeed_file_in_yaml_holds_finite_numbers(tmp_path):
+    """As one in JSON."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("zero_optimization: {stage: 2}\ngradient_clipping: .inf\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: holds NaN or an infinite number"):
+        load_deepspeed(str(path))
+
+
 def test_a_byte_order_mark_in_a_deepspeed_file_does_no_harm(tmp_path):
     """Windows editors write one."""
     path = tmp_path / "mine.json"

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from rankllm_core.collections_io import lines_of_docid, read_corpus, read_queries
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.qrels import read_qrels
+from rankllm_core.runs import read_run
 from rankllm_infer.bm25_cache import open_index
 from rankllm_infer.cli import cli
 from rankllm_infer.dataset_retrieval import stored_qrels
@@ -173,6 +174,14 @@ def test_marks_of_joined_files_are_dropped(folder):
     assert read_queries(folder / "queries.tsv") == {"q1": "cats"}
     assert [docid for docid, _ in read_corpus(folder / "corpus.jsonl")] == ["d1", "d2"]
     assert list(read_ranked(folder / "a.run").run) == list(read_ranked(folder / "requests.jsonl").run) == ["q1"]
+
+
+@pytest.mark.parametrize(("line", "hint"), [('{"query": 1}', "looks like JSON"), ("<top> x", "looks like TREC or XML")])
+def test_other_files_given_for_a_run_are_told(folder, line, hint):
+    """The first line says what they are."""
+    (folder / "b.run").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"b\.run:1: expected 6 .*found 2: .*\({hint}"):
+        read_run(folder / "b.run")
 
 
 def test_top1000_given_for_a_run_is_told(folder):

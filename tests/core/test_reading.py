@@ -48,9 +48,9 @@ def test_every_member_of_an_archive_is_read(tmp_path, pack, padding):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda data: data[:-5], "it ends before its end marker"),
-        (lambda data: data[: len(data) // 2], "it ends before its end marker"),
-        (lambda data: data + b"q3 Q0 d 1 1 t\n", "something else follows its end"),
+        (lambda data: data[:-5], "it is truncated"),
+        (lambda data: data[: len(data) // 2], "it is truncated"),
+        (lambda data: data + b"q3 Q0 d 1 1 t\n", "trailing data after its end"),
         (lambda data: data[:-8] + bytes([data[-8] ^ 255]) + data[-7:], ""),
     ],
 )
@@ -76,7 +76,7 @@ def test_the_first_bytes_of_an_archive_are_no_text(tmp_path, cut):
         (b"PK\x03\x04rest", "a ZIP archive", "unpack it first"),
         (b"7z\xbc\xaf\x27\x1crest", "a 7-Zip archive", "unpack it first"),
         (b"\x04\x22\x4d\x18rest", "compressed with LZ4", "lz4 -d FILE"),
-        (b"PAR1rest", "an Apache Parquet file", "export it as JSON Lines or TSV"),
+        (b"PAR1\x15\x04\x15", "an Apache Parquet file", "export it as JSON Lines or TSV"),
         (b"ARROW1\x00\x00", "an Apache Arrow file", "export it as JSON Lines or TSV"),
         (b"\x80\x04\x95rest", "a Python pickle", "export it"),
         (b"a" * 257 + b"ustar\x0000", "a tar archive", "tar -xf FILE"),
@@ -96,6 +96,14 @@ def test_what_is_no_utf8_text_is_named_with_the_way_out(tmp_path, data, kind, ad
             list(read(path))
         assert str(caught.value).startswith(f"{path}: {kind}, expected UTF-8 text; ")
         assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["PAR1\tx", "ORC 0 d 1", "ARROW1\tsegment", "FEA1 x", "GGUF x", "LZIP\tx", "BZh\tx", "%P x"]
+)
+def test_an_id_that_looks_like_a_magic_number_is_text(tmp_path, text):
+    """These magic numbers are letters; binary files have other bytes behind them."""
+    assert list(read_lines(written(tmp_path, text))) == [(1, text)]
 
 
 def test_a_file_that_is_packed_twice_is_named(tmp_path):
@@ -125,7 +133,7 @@ def test_lines_do_not_depend_on_where_blocks_end(tmp_path, monkeypatch, size):
     [
         (b"a\nb\nc\xff\n", "f:3: not UTF-8 (invalid start byte)"),
         (b"a\nb\xc3", "f:2: not UTF-8 (unexpected end of data)"),
-        (b"a\r\rb\x00c\n", "f:3: holds a NUL byte"),
+        (b"a\r\rb\x00c\n", "f:3: contains a NUL byte"),
         ("é\n".encode("latin-1"), "f:1: not UTF-8"),
     ],
 )
@@ -150,7 +158,7 @@ def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path, monkeypatc
 def test_an_archive_that_unpacks_for_ever_is_refused(tmp_path):
     """80 MB of blank lines in a few bytes, member after member."""
     path = written(tmp_path, bz2.compress(b" \n" * (1 << 20)) * 40)
-    with pytest.raises(DataError, match=r"unpacks to more than 200 times its size"):
+    with pytest.raises(DataError, match=r"decompresses to more than 200 times its size"):
         list(read_lines(path))
 
 
@@ -177,7 +185,7 @@ def test_what_cannot_be_opened_is_one_line(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no such device here")
 def test_a_device_without_end_is_refused_at_once():
     """`--corpus /dev/zero`."""
-    with pytest.raises(DataError, match="/dev/zero:1: holds a NUL byte"):
+    with pytest.raises(DataError, match="/dev/zero:1: contains a NUL byte"):
         list(read_lines("/dev/zero"))
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from rankllm_core.collections_io import lines_of_docid, read_corpus, read_queries
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.qrels import read_qrels
+from rankllm_core.runs import read_run
 from rankllm_infer.bm25_cache import open_index
 from rankllm_infer.cli import cli
 from rankllm_infer.dataset_retrieval import stored_qrels
@@ -140,7 +141,7 @@ def test_half_a_character_never_reaches_c_code(folder, where):
     else:
         assert done.returncode == 1
         assert done.stderr.startswith("Error: requests.jsonl:1: ")
-        assert "half of a surrogate pair" in done.stderr
+        assert "a lone surrogate" in done.stderr
         assert done.stderr.count("\n") == 1
 
 
@@ -175,6 +176,14 @@ def test_marks_of_joined_files_are_dropped(folder):
     assert list(read_ranked(folder / "a.run").run) == list(read_ranked(folder / "requests.jsonl").run) == ["q1"]
 
 
+@pytest.mark.parametrize(("line", "hint"), [('{"query": 1}', "looks like JSON"), ("<top> x", "looks like TREC or XML")])
+def test_other_files_given_for_a_run_are_told(folder, line, hint):
+    """The first line says what they are."""
+    (folder / "b.run").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"b\.run:1: expected 6 .*found 2: .*\({hint}"):
+        read_run(folder / "b.run")
+
+
 def test_top1000_given_for_a_run_is_told(folder):
     """It has texts in place of ranks."""
     (folder / "a.run").write_text("1\t7\twhat is aml\tA passage about it.\n", encoding="utf-8")
@@ -200,6 +209,22 @@ def test_a_passage_that_is_no_text_is_found_where_it_stands(folder, record, mess
         assert str(run(command).exception) == f"corpus.jsonl:2: {message}"
 
 
+def test_a_candidate_that_is_no_text_is_found_where_it_stands(folder):
+    """Other fields may be anything."""
+    for doc, problem in [
+        ({"text": ["x"]}, "passage: text: expected text, found list"),
+        ({"title": {}, "text": "x"}, "passage: title: expected text, found dict"),
+        ({"text": "x", "passage": ["y"], "tags": ["z"]}, None),
+        ({"tags": ["z"]}, None),
+    ]:
+        request = REQUEST | {"candidates": [{"docid": "d1", "score": 1.0, "doc": doc}]}
+        (folder / "requests.jsonl").write_text(json.dumps(request), encoding="utf-8")
+        error = run("convert requests").exception
+        where = "requests.jsonl:1: query 'q1', candidate 1: docid 'd1': "
+        assert error is None if problem is None else str(error) == where + problem
+        (folder / "out").unlink(missing_ok=True)
+
+
 def test_a_repeated_docid_is_told_with_both_lines(folder):
     """For an index each docid is one document; for a join the same text twice is harmless."""
     path = folder / "corpus.jsonl"
@@ -221,7 +246,7 @@ def test_a_repeated_docid_is_told_with_both_lines(folder):
         ({"input_token_count": 10**300}, "input_token_count: expected a whole number from 0"),
         ({"start": -1}, "start: expected a whole number from 0, found -1"),
         ({"status": ["ok"]}, "status: expected one of ok"),
-        ({"docids": ["a", "b\ud800"]}, "half of a surrogate pair"),
+        ({"docids": ["a", "b\ud800"]}, "a lone surrogate"),
     ],
 )
 def test_a_trace_of_odd_values_is_one_line(folder, changes, message):

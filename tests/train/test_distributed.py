@@ -154,6 +154,14 @@ def test_what_is_no_deepspeed_file_is_named(tmp_path, data, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_deepspeed_file_in_yaml_holds_finite_numbers(tmp_path):
+    """As one in JSON."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("zero_optimization: {stage: 2}\ngradient_clipping: .inf\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: holds NaN or an infinite number"):
+        load_deepspeed(str(path))
+
+
 def test_a_byte_order_mark_in_a_deepspeed_file_does_no_harm(tmp_path):
     """Windows editors write one."""
     path = tmp_path / "mine.json"

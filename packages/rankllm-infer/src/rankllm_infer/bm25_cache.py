@@ -71,7 +71,7 @@ def open_index(
             index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
         except RepeatedDocidError as error:
             first, again, *_ = [*lines_of_docid(corpus, error.docid), None, None]
-            problem = f"docid {error.docid!r} occurs twice (first on line {first}); give each document its own"
+            problem = f"docid {error.docid!r} occurs twice (first on line {first}); each document needs its own docid"
             raise DataError(problem, path=corpus, line=again) from None
         if (theirs := _put_in_place(index, place, wanted)) is None:
             tell(f"Index of {corpus}: {len(index.docids):,} documents, kept in {folder}")

@@ -42,11 +42,9 @@ def load_deepspeed(name_or_path: str) -> dict[str, object]:
 
 
 def _read(path: Path) -> dict[str, object]:
-    if path.suffix != ".json":
-        return load_yaml(path)
     # YAML would read 5e8, which such files are fond of, as text.
     try:
-        config = mapping(read_json(path), where=str(path))
+        config = mapping(read_json(path), where=str(path)) if path.suffix == ".json" else load_yaml(path)
         json.dumps(config, allow_nan=False)
     except DataError as error:
         raise ConfigError(str(error)) from None

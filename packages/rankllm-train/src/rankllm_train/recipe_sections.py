@@ -46,7 +46,7 @@ class DataSection:
     """What is trained on."""
 
     train: str = ""
-    """A file (JSON Lines or a JSON array, plain, .gz or .xz) or the name of a Hugging Face data set."""
+    """A file (JSON Lines or a JSON array, plain or compressed) or the name of a Hugging Face data set."""
     eval: str = ""
     """The same, to measure on while training; empty: none."""
     identifiers: str = "keep"

@@ -81,7 +81,7 @@ class PointwiseRecord:
 
 
 def read_listwise(path: str | Path) -> Iterator[ListwiseRecord]:
-    """Yield the records of a listwise training file: JSON Lines or an array, plain, `.gz` or `.xz`.
+    """Yield the records of a listwise training file: JSON Lines or an array, plain or compressed.
 
     A record is `{"id", "conversations": [{"from", "value"}, ...]}`: a system turn (which may be missing), then a
     human and a gpt turn; `query`, `docids` and `positive_docids` are kept, other keys ignored. That the target ranks
@@ -140,7 +140,7 @@ def _turns(record: Mapping[str, object]) -> tuple[str | None, str, str]:
 
 
 def read_pointwise(path: str | Path) -> Iterator[PointwiseRecord]:
-    """Yield the records of a pointwise training file: JSON Lines or an array, plain, `.gz` or `.xz`.
+    """Yield the records of a pointwise training file: JSON Lines or an array, plain or compressed.
 
     A record is `{"query_id", "query", "positive_passages": [...], "negative_passages": [...]}` with passages
     `{"docid", "title", "text"}`, where the title may be missing and a `teacher_score` may be given; or, with teacher

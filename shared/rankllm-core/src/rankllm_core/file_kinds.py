@@ -72,13 +72,15 @@ def unreadable_kind(head: bytes) -> Unreadable | None:
     for mark, name in _ENCODINGS:
         if head.startswith(mark):
             return _encoded(name)
+    # PAR1 or ORC may also be the id that a text begins with.
+    is_binary = any(byte < 9 or 13 < byte < 32 for byte in head)
     for magic, name, advice in _UNREADABLE:
-        if head.startswith(magic):
+        if head.startswith(magic) and (is_binary or not magic.isalnum()):
             return Unreadable(name, advice)
-    if head[257:262] == b"ustar":
-        return Unreadable("a tar archive", "unpack it first: tar -xf FILE")
     if b"\x00" not in head:
         return None
+    if head[257:262] == b"ustar":
+        return Unreadable("a tar archive", "unpack it first: tar -xf FILE")
     return _unmarked_encoding(head)
 
 

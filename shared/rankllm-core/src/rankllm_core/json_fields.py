@@ -73,18 +73,18 @@ def check_id(text: str, *, what: str) -> str:
     """The qid or docid, if every file and every library can carry it.
 
     Raises RankLLMError for a lone surrogate (which crashes pytrec_eval), for NUL (where C code cuts an id) and other
-    control characters, and for a byte-order mark or another character without width: two ids would look the same.
+    control characters, and for a byte-order mark or another zero-width character: two ids would look the same.
     Tabs and line ends are the business of the file that cannot hold them.
     """
     if text.isprintable():
         return text
     for letter in text:
         if "\ud800" <= letter <= "\udfff":
-            problem = "half of a surrogate pair, which is no character"
+            problem = "a lone surrogate, which is not a character"
         elif letter not in "\t\n\r" and unicodedata.category(letter) == "Cc":
             problem = "a control character"
         elif letter in _WITHOUT_WIDTH:
-            problem = "a byte-order mark" if letter == "\ufeff" else "a character without width"
+            problem = "a byte-order mark" if letter == "\ufeff" else "a zero-width character"
         else:
             continue
         raise RankLLMError(f"{what}: {shown(text)} holds {problem} (U+{ord(letter):04X}); remove it from all files")

@@ -86,7 +86,7 @@ def _is_deep(value: Any) -> bool:
 def _check_ids(value: Any, *, key: str | None) -> None:
     if isinstance(value, str):
         if key in ID_KEYS and _SURROGATE.search(value) is not None:
-            raise ValueError(f"{key} {value!r} holds half of a surrogate pair, which is no character")
+            raise ValueError(f"{key} {value!r} holds a lone surrogate, which is not a character")
     elif isinstance(value, list):
         for item in value:
             _check_ids(item, key=key)

@@ -109,7 +109,7 @@ def read_text(path: str | Path, *, limit: int = MAX_TEXT_CHARACTERS) -> str:
     with open_text(path) as stream:
         text = stream.read(limit + 1)
     if len(text) > limit:
-        raise DataError(f"more than {limit:,} characters, which is too long for a file of its kind", path=path)
+        raise DataError(f"more than {limit:,} characters, which is too long for this kind of file", path=path)
     if "\x00" in text:
         raise DataError(_NUL, path=path, line=text.count("\n", 0, text.index("\x00")) + 1)
     return text
@@ -125,8 +125,8 @@ def read_lines(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator
 
     Only `\\n`, `\\r\\n` and `\\r` end a line. A byte-order mark at the start of any line is dropped: `cat` puts the
     mark of its second file there. source: see `open_bytes`.
-    Raises as `open_bytes`, and DataError, with the line, where the file is not UTF-8, holds a NUL byte, or a line has
-    more than MAX_LINE_CHARACTERS.
+    Raises as `open_bytes`, and DataError, with the line, where the file is not UTF-8 or contains a NUL byte, and for a
+    line of more than MAX_LINE_CHARACTERS.
     """
     number = 0
     for text in _whole_lines(path, source):
@@ -160,7 +160,7 @@ def _whole_lines(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
     yield "".join(begun)
 
 
-_NUL = "holds a NUL byte, which text does not; is it a binary file, or damaged?"
+_NUL = "contains a NUL byte, expected text; is this a binary or damaged file?"
 
 
 def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:

@@ -15,6 +15,7 @@ from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files import dumps, read_jsonl, refuse_pipe, unpacked_name, write_text
 from rankllm_core.json_array import holds_array, read_array
 from rankllm_core.json_fields import as_array, as_id, as_object, as_score, as_string, located, required
+from rankllm_core.text import TEXT_FIELDS, title_and_text
 from rankllm_core.types import Candidate, Query, Request, Result
 
 _ROW_KEYS = frozenset({"docid", "score", "query_id", "query"})
@@ -63,6 +64,8 @@ def _parse_candidate(entry: Mapping[str, object], *, doc: object = None) -> Cand
     try:
         if doc is None:
             doc = required(entry, ("doc",), what="candidate")[1]
+        if isinstance(doc, Mapping):
+            _check_texts(doc)
         return Candidate(
             docid=docid,
             score=as_score(entry.get("score", 0.0)),
@@ -70,6 +73,15 @@ def _parse_candidate(entry: Mapping[str, object], *, doc: object = None) -> Cand
         )
     except RankLLMError as error:
         raise RankLLMError(f"docid {docid!r}: {error}") from None
+
+
+def _check_texts(doc: Mapping[str, object]) -> None:
+    """Raise RankLLMError where a title or text is an array or an object, which would only show at the prompt."""
+    for value in doc.values():
+        if type(value) is list or type(value) is dict:
+            if not doc.keys().isdisjoint(TEXT_FIELDS):
+                title_and_text(doc)
+            return
 
 
 def _parse_hits(record: Mapping[str, object]) -> Request:

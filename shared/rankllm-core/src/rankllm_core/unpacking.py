@@ -96,7 +96,9 @@ class UnpackedFile(io.RawIOBase):
         buffer[: len(data)] = data
         self._bytes_out += len(data)
         if self._bytes_out > max(_HARMLESS_BYTES, _GREATEST_RATIO * self._bytes_in):
-            problem = f"unpacks to more than {_GREATEST_RATIO} times its size, which text does not; unpack it yourself"
+            problem = (
+                f"decompresses to more than {_GREATEST_RATIO} times its size; if that is right, decompress it first"
+            )
             raise DataError(problem, path=self._path)
         return len(data)
 
@@ -105,7 +107,7 @@ class UnpackedFile(io.RawIOBase):
         if self._decompressor.needs_input:
             data, self._pending = self._pending or self._read(), b""
             if not data:
-                raise self._damaged("it ends before its end marker")
+                raise self._damaged("it is truncated")
         unpacked = self._decompressor.decompress(data, size)
         if self._decompressor.eof:
             self._start_next_member()
@@ -127,7 +129,7 @@ class UnpackedFile(io.RawIOBase):
         if len(rest) < 16:
             rest += self._read()
         if packing_of(rest) != self._packing:
-            raise self._damaged("something else follows its end")
+            raise self._damaged("trailing data after its end")
         self._decompressor = _new_decompressor(self._packing)
         self._pending = rest
 

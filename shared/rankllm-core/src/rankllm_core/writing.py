@@ -95,7 +95,7 @@ def _target(path: str | Path) -> Path:
     """The file that a path names, links followed. Raises RankLLMError where they lead in a circle."""
     target = Path(os.path.realpath(path))
     if os.path.islink(target):
-        raise RankLLMError(f"{path}: is a link that leads back to itself; remove it")
+        raise RankLLMError(f"{path}: is a symbolic link that points back to itself; remove it")
     return target
 
 
@@ -103,7 +103,7 @@ def _check_name(path: str | Path) -> None:
     """Raise RankLLMError for what cannot be the name of a file to write."""
     text = os.fspath(path)
     if not text:
-        raise RankLLMError("an output has an empty name, expected the name of a file to write")
+        raise RankLLMError("the name of an output file is empty; give a file name")
     if "\x00" in text:
         raise RankLLMError(f"{path}: holds a null character, which no file name can")
     long = next((part for part in Path(text).parts if len(os.fsencode(part)) > _LONGEST_NAME_BYTES), None)

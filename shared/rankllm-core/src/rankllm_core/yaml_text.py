@@ -17,7 +17,7 @@ MAX_NODES = 4_000
 """Keys and values in a file, those that aliases repeat counted each time."""
 _LONGEST_NUMBER = 64
 _SHOWN_CHARACTERS = 200
-_TOO_MANY = f"more than {MAX_NODES:,} keys and values, those that aliases repeat included"
+_TOO_MANY = f"more than {MAX_NODES:,} keys and values, counting those repeated by aliases"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN_TAGS = frozenset(_PREFIX + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge"))
@@ -52,7 +52,7 @@ def plain_yaml(text: str) -> Any:
     except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" is no character
         raise YamlError(f"not YAML: {error}") from None
     except RecursionError:
-        raise YamlError(f"nested more than {MAX_DEPTH} deep") from None
+        raise YamlError(f"nested more than {MAX_DEPTH} levels deep") from None
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -72,7 +72,7 @@ class _PlainLoader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         mark = event.start_mark
         if self._depth > MAX_DEPTH:
-            raise _refused(f"nested more than {MAX_DEPTH} deep", mark)
+            raise _refused(f"nested more than {MAX_DEPTH} levels deep", mark)
         if self._nodes > MAX_NODES:
             raise _refused(_TOO_MANY, mark)
         node = super().compose_node(parent, index)
@@ -80,10 +80,10 @@ class _PlainLoader(yaml.SafeLoader):
         if node is None:
             return None
         if isinstance(event, yaml.AliasEvent) and id(node) not in self._size:
-            raise _refused(f"the alias *{event.anchor} stands inside what it names", mark)
+            raise _refused(f"the alias *{event.anchor} refers to a node that contains it", mark)
         size, depth = self._measure(node)
         if self._depth + depth > MAX_DEPTH:
-            raise _refused(f"nested more than {MAX_DEPTH} deep", mark)
+            raise _refused(f"nested more than {MAX_DEPTH} levels deep", mark)
         if size > MAX_NODES:
             raise _refused(_TOO_MANY, mark)
         return node
@@ -110,7 +110,7 @@ class _PlainLoader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
-            raise _refused(f"{_shown(node)} is no {node.tag.removeprefix(_PREFIX)}", node.start_mark) from None
+            raise _refused(f"{_shown(node)} is not a valid {node.tag.removeprefix(_PREFIX)}", node.start_mark) from None
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """As PyYAML, but a key is a string and stands once."""
@@ -133,14 +133,16 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _check_scalar(node: ScalarNode) -> None:
     if node.tag in (_PREFIX + "int", _PREFIX + "float") and len(node.value) > _LONGEST_NUMBER:
-        raise _refused(f"a number of {len(node.value):,} characters", node.start_mark)
+        raise _refused(
+            f"a number of {len(node.value):,} characters, expected at most {_LONGEST_NUMBER}", node.start_mark
+        )
     if _SURROGATE.search(node.value):
-        raise _refused(f"{_shown(node)} holds half of a surrogate pair, which is no character", node.start_mark)
+        raise _refused(f"{_shown(node)} holds a lone surrogate, which is not a character", node.start_mark)
 
 
 def _not_plain(node: Node) -> str:
     name = _NAMES[node.tag.removeprefix(_PREFIX)]
-    return f"{_shown(node)} is read as {name}; put it in quotes" if name == "a date" else f"{name} is not read here"
+    return f"{_shown(node)} is read as {name}; put it in quotes" if name == "a date" else f"{name} is not supported"
 
 
 def _shown(node: Node) -> str:

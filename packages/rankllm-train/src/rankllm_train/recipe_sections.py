@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rankllm_core.chat import BOS_RULES
@@ -15,6 +16,8 @@ OBJECTIVES = {
 }
 RANKING_LOSSES = ("ranknet", "listnet", "lambda")
 METRICS = ("loss", "ndcg@10", "mrr@10")
+_GREATEST_SEED = 2**32 - 1
+"""Of NumPy's generators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +126,12 @@ class ObjectiveSection:
 
     def __post_init__(self) -> None:
         one_of(self.ranking_loss, RANKING_LOSSES, where="objective.ranking_loss")
-        if self.ranking_weight is not None and self.ranking_weight <= 0:
+        if self.ranking_weight is not None and not 0 < self.ranking_weight < math.inf:
             raise ConfigError(f"objective.ranking_weight: expected a number above 0, found {self.ranking_weight}")
         for name in ("teacher_temperature", "student_temperature"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"objective.{name}: expected a number above 0, found {getattr(self, name)}")
-        if not self.label_weight >= 0:
+        if not 0 <= self.label_weight < math.inf:
             raise ConfigError(f"objective.label_weight: expected 0 or more, found {self.label_weight}")
 
     @property
@@ -190,8 +193,12 @@ class OptimSection:
     is the padded length of the batch."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
-            raise ConfigError(f"optim.learning_rate: expected a number above 0, found {self.learning_rate}")
+        for name in ("learning_rate", "adam_epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"optim.{name}: expected a number above 0, found {getattr(self, name)}")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optim.{name}: expected a number from 0 to below 1, found {getattr(self, name)}")
         _at_least(0, data=self, names=("weight_decay", "max_grad_norm", "noisy_embedding_alpha"), section="optim")
 
 
@@ -216,7 +223,9 @@ class ScheduleSection:
         kinds = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
         one_of(self.lr_scheduler, kinds, where="schedule.lr_scheduler")
         _at_least(0, data=self, names=("max_steps", "warmup_steps", "seed"), section="schedule")
-        if self.num_epochs <= 0:
+        if self.seed > _GREATEST_SEED:
+            raise ConfigError(f"schedule.seed: expected at most {_GREATEST_SEED}, found {self.seed}")
+        if not 0 < self.num_epochs < math.inf:
             raise ConfigError(f"schedule.num_epochs: expected a number above 0, found {self.num_epochs}")
         if not 0 <= self.warmup_ratio < 1:
             raise ConfigError(f"schedule.warmup_ratio: expected a number from 0 to below 1, found {self.warmup_ratio}")
@@ -322,5 +331,5 @@ class LoggingSection:
 
 def _at_least(least: float, *, data: object, names: tuple[str, ...], section: str) -> None:
     for name in names:
-        if getattr(data, name) < least:
+        if not least <= getattr(data, name) < math.inf:
             raise ConfigError(f"{section}.{name}: expected {least} or more, found {getattr(data, name)}")

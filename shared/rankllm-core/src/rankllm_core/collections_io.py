@@ -27,20 +27,20 @@ def read_corpus(path: str | Path) -> Iterator[tuple[str, dict[str, object]]]:
     doc then holds `title` and `text`. Repeated docids are not looked for. Raises as `rankllm_core.files.read_lines`,
     and DataError naming the line, also for a text or title that is an array or an object.
     """
-    return ((docid, doc) for _, docid, doc in _corpus_rows(path))
+    for _, docid, doc in _corpus_rows(path):
+        yield docid, doc
 
 
 def lines_of_docid(path: str | Path, docid: str) -> list[int]:
-    """The 1-based lines of a corpus that hold this docid, for errors: nothing keeps them while it is read."""
+    """The 1-based lines of a corpus that hold this docid. For errors: no reader keeps the lines of millions."""
     return [line for line, found, _ in _corpus_rows(path) if found == docid]
 
 
-def repeated_docid(path: str | Path, docid: str, *, problem: str) -> DataError:
-    """The error for a docid that a corpus holds more than once, with its first two lines; the corpus is read again."""
-    lines = lines_of_docid(path, docid)
-    first, again = (lines[0], lines[1]) if len(lines) > 1 else (None, None)
-    return DataError(
-        f"docid {docid!r} {problem}" + (f" (first on line {first})" if first else ""), path=path, line=again
+def two_contents(path: str | Path, docid: str) -> RankLLMError:
+    """The error for a docid that names two passages of a corpus, with their lines; the corpus is read again."""
+    lines = ", ".join(map(str, lines_of_docid(path, docid)[:5]))
+    return RankLLMError(
+        f"{path}: docid {docid!r} occurs twice, with different contents (lines {lines}); a docid names one passage"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.reading import read_text
 from rankllm_core.yaml_text import YamlError, plain_yaml
+
+_SHOWN_CHARACTERS = 200
 
 
 def load_yaml(path: str | Path) -> dict[str, object]:
@@ -57,24 +60,35 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def typed(value: object, kind: type | tuple[type, ...], *, where: str) -> object:
-    """The value, or a ConfigError when it is of another type. A boolean is not a number."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
+    """The value, or a ConfigError when it is of another type or no finite number. A boolean is not a number."""
+    _of_type(value, kind if isinstance(kind, tuple) else (kind,), where=where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: expected a finite number, found {value}")
+    return value
+
+
+def _of_type(value: object, kinds: tuple[type, ...], *, where: str) -> object:
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join(k.__name__ for k in kinds)
-        raise ConfigError(f"{where}: expected {names}, found {type(value).__name__} {value!r}")
+        raise ConfigError(f"{where}: expected {names}, found {type(value).__name__} {_brief(value)}")
     return value
 
 
 def numbers(value: object, *, where: str) -> tuple[float, ...]:
-    """The value as numbers, or a ConfigError when it is no list of them."""
+    """The value as numbers, which may be infinite or NaN; a ConfigError when it is no list of them."""
     if not isinstance(value, list):
-        raise ConfigError(f"{where}: expected a list of numbers, found {type(value).__name__} {value!r}")
-    return tuple(float(typed(number, (int, float), where=where)) for number in value)  # type: ignore[arg-type]
+        raise ConfigError(f"{where}: expected a list of numbers, found {type(value).__name__} {_brief(value)}")
+    return tuple(float(_of_type(number, (int, float), where=where)) for number in value)  # type: ignore[arg-type]
 
 
 def one_of(value: object, choices: Iterable[str], *, where: str) -> str:
     """The value when it is one of the choices, or a ConfigError."""
     choices = list(choices)
     if value not in choices:
-        raise ConfigError(f"{where}: expected one of {', '.join(choices)}; found {value!r}")
+        raise ConfigError(f"{where}: expected one of {', '.join(choices)}; found {_brief(value)}")
     return str(value)
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

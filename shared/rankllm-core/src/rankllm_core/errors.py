@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
+_LONGEST_MESSAGE = 2_000
+
 
 class RankLLMError(Exception):
     """Base of every error a user can mend. The message says where, what was found, what was expected, what to do."""
@@ -39,8 +41,11 @@ class MissingPackageError(RankLLMError):
 def one_line(text: str) -> str:
     """A message fit for a terminal: control characters, line ends and lone surrogates are written as escapes.
 
-    File names and ids may hold them, and would otherwise break the line or reach the terminal as commands.
+    File names and ids may hold them, and would otherwise break the line or reach the terminal as commands. Cut where
+    it is longer than any message of ours.
     """
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]} ..."
     if text.isprintable():
         return text
     return "".join(letter if _is_harmless(letter) else ascii(letter)[1:-1] for letter in text)

@@ -61,8 +61,8 @@ class _Window:
         self._path = path
         self._stream = stream
         self._chunk_characters = chunk_characters
-        self._columns_before = 0
-        """Characters of the line at `position` that are no longer in `text`."""
+        self._line_start = 0
+        """Where in `text` the line of `position` begins; below zero where that is no longer in it."""
 
     def peek(self) -> str:
         """Skip blanks; the character after them, or `""` at the end of the file."""
@@ -86,20 +86,21 @@ class _Window:
             raise self.error(f"not UTF-8 ({error.reason} after this line)") from None
         except DataError as error:
             raise self.error(error.problem) from None
-        line_start = self.text.rfind("\n", 0, self.position) + 1
-        self._columns_before = self.position - line_start + (0 if line_start else self._columns_before)
+        self._line_start -= self.position
         self.text, self.position, self.is_at_end = left + more, 0, not more
 
     def advance(self, position: int) -> None:
         """Take what stands before `position` as read."""
-        self.line += self.text.count("\n", self.position, position)
+        if ends := self.text.count("\n", self.position, position):
+            self.line += ends
+            self._line_start = self.text.rfind("\n", self.position, position) + 1
         self.position = position
 
     def place(self, position: int) -> tuple[int, int]:
         """1-based line and column of a position from the next character on."""
-        line_start = self.text.rfind("\n", 0, position) + 1
-        column = position - line_start + 1 + (0 if line_start else self._columns_before)
-        return self.line + self.text.count("\n", self.position, position), column
+        ends = self.text.count("\n", self.position, position)
+        start = self.text.rfind("\n", self.position, position) + 1 if ends else self._line_start
+        return self.line + ends, position - start + 1
 
     def error(self, problem: str, *, line: int | None = None) -> DataError:
         """The error that names the file and, unless another line is given, this one."""

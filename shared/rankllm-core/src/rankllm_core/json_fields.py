@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,7 @@ def as_id(value: object, *, what: str) -> str:
     """A qid or docid as a string; files also hold integers. Raises RankLLMError on anything else, on an empty id and
     as `check_id`."""
     if isinstance(value, str) and value.strip():
-        return check_id(value, what=what)
+        return value if value.isprintable() else check_id(value, what=what)
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < _LONGEST_ID_BITS:
         return str(value)
     raise RankLLMError(f"{what}: expected a string that is not empty, or an integer; found {found(value)}")
@@ -71,15 +72,16 @@ def as_id(value: object, *, what: str) -> str:
 def check_id(text: str, *, what: str) -> str:
     """The qid or docid, if every file and every library can carry it.
 
-    Raises RankLLMError for a lone surrogate (which crashes pytrec_eval), for a NUL and other control characters (C code
-    cuts an id there), and for a byte-order mark or another character without width: two ids would look the same.
+    Raises RankLLMError for a lone surrogate (which crashes pytrec_eval), for NUL (where C code cuts an id) and other
+    control characters, and for a byte-order mark or another character without width: two ids would look the same.
+    Tabs and line ends are the business of the file that cannot hold them.
     """
     if text.isprintable():
         return text
     for letter in text:
         if "\ud800" <= letter <= "\udfff":
             problem = "half of a surrogate pair, which is no character"
-        elif letter < " " or "\x7f" <= letter <= "\x9f":
+        elif letter not in "\t\n\r" and unicodedata.category(letter) == "Cc":
             problem = "a control character"
         elif letter in _WITHOUT_WIDTH:
             problem = "a byte-order mark" if letter == "\ufeff" else "a character without width"

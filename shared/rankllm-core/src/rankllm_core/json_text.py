@@ -15,6 +15,8 @@ MAX_VALUES = 2_000_000
 """How many values one record may hold: 3 bytes of JSON can become 70 bytes of memory."""
 ID_KEYS = frozenset({"qid", "docid", "pid", "query_id", "_id", "id"})
 """Keys whose values name queries and documents."""
+_DECODER = json.JSONDecoder()
+_CONTAINERS = (dict, list)
 _FEW_CHARACTERS = 1 << 20
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -29,7 +31,7 @@ def parse_json(text: str, *, path: str | Path, line: int | None = None) -> Any:
     """
     try:
         check_size(text)
-        value = json.loads(text)
+        value = _DECODER.decode(text)
         check_value(value, text)
         return value
     except json.JSONDecodeError as error:
@@ -59,30 +61,26 @@ def check_size(text: str) -> None:
 
 
 def check_value(value: Any, text: str) -> None:
-    """Raise ValueError where the value that `text` gave is nested too deeply, or an id in it holds a lone surrogate.
-
-    Costs next to nothing where the text has few brackets and no escaped surrogate.
-    """
-    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+    """Raise ValueError where the value that `text` gave is nested too deeply, or an id in it holds a lone surrogate."""
+    # Looking for one character is many times as quick as what follows, and settles it for most lines of a corpus.
+    if (text.rfind("{") > 0 or "[" in text) and _is_deep(value):
         raise ValueError(_TOO_DEEP)
-    if ("\\ud" in text or "\\uD" in text) and _ESCAPED_SURROGATE.search(text):
+    if "\\" in text and _ESCAPED_SURROGATE.search(text):
         _check_ids(value, key=None)
 
 
 def _is_deep(value: Any) -> bool:
-    level = [value] if isinstance(value, (dict, list)) else []
-    depth = 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH + 1:
-            return True
+    level = [value] if type(value) in _CONTAINERS else []
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return False
         level = [
             child
             for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list))
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) in _CONTAINERS
         ]
-    return False
+    return bool(level)
 
 
 def _check_ids(value: Any, *, key: str | None) -> None:

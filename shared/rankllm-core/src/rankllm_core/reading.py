@@ -6,7 +6,7 @@ import codecs
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,10 +25,11 @@ _PACKED_ENDINGS = (".gz", ".gzip", ".xz", ".lzma", ".bz2", ".bzip2")
 
 
 class _PlainFile(io.RawIOBase):
-    """A file as it is. Raises DataError where the system cannot read it."""
+    """A file as it is, `head` first. Raises DataError where the system cannot read it."""
 
-    def __init__(self, source: IO[bytes], *, path: str | Path) -> None:
+    def __init__(self, source: IO[bytes], head: bytes, *, path: str | Path) -> None:
         self._source = source
+        self._head = head
         self._path = path
 
     def readable(self) -> bool:
@@ -37,25 +38,26 @@ class _PlainFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer; the number of bytes, 0 at the end."""
-        try:
-            data: bytes = self._source.read1(len(buffer))  # type: ignore[attr-defined]
-        except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror or error})", path=self._path) from None
+        data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        data = data or _read_some(self._source, len(buffer), path=self._path)
         buffer[: len(data)] = data
         return len(data)
 
 
 @contextmanager
-def open_bytes(path: str | Path) -> Iterator[IO[bytes]]:
+def open_bytes(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
     """Open a text file as bytes; gzip, xz and bzip2 are unpacked, whatever the file is called.
 
+    source: is read in place of the path, which then only names it.
     Raises RankLLMError when the file is missing, a folder or not readable, DataError when it is known to be no UTF-8
     text (UTF-16, ZIP, Parquet, ...), and while reading where an archive is damaged or unpacks beyond measure.
     """
-    with _open(path) as source:
-        head = _peek(source, path)
+    with _open(path) if source is None else nullcontext(source) as source:
+        head = _read_some(source, HEAD_BYTES, path=path)
         packing = packing_of(head)
-        raw: Any = _PlainFile(source, path=path) if packing is None else UnpackedFile(source, packing, path=path)
+        raw: Any = _PlainFile(source, head, path=path)
+        if packing is not None:
+            raw = UnpackedFile(io.BufferedReader(raw), packing, path=path)
         with io.BufferedReader(raw, _BLOCK_BYTES) as stream:
             if packing is not None:
                 head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
@@ -66,7 +68,7 @@ def open_bytes(path: str | Path) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _open(path: str | Path) -> io.BufferedReader:
+def _open(path: str | Path) -> IO[bytes]:
     try:
         return open(path, "rb")
     except FileNotFoundError:
@@ -81,9 +83,10 @@ def _open(path: str | Path) -> io.BufferedReader:
         raise RankLLMError(f"{path}: cannot be opened ({reason})") from None
 
 
-def _peek(source: io.BufferedReader, path: str | Path) -> bytes:
+def _read_some(source: IO[bytes], size: int, *, path: str | Path) -> bytes:
+    """What one read of the system gives, at most `size` bytes; empty at the end."""
     try:
-        return source.peek(HEAD_BYTES)[:HEAD_BYTES]
+        return source.read1(size)  # type: ignore[attr-defined,no-any-return]
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", path=path) from None
 
@@ -117,15 +120,19 @@ def read_json(path: str | Path) -> Any:
     return parse_json(read_text(path), path=path)
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator[tuple[int, str]]:
     """Yield (1-based number, line without its end) of every line that is not blank.
 
     Only `\\n`, `\\r\\n` and `\\r` end a line. A byte-order mark at the start of any line is dropped: `cat` puts the
-    mark of its second file there. Raises as `open_bytes`, and DataError, with the line, where the file is not UTF-8,
-    holds a NUL byte, or a line has more than MAX_LINE_CHARACTERS.
+    mark of its second file there. source: see `open_bytes`.
+    Raises as `open_bytes`, and DataError, with the line, where the file is not UTF-8, holds a NUL byte, or a line has
+    more than MAX_LINE_CHARACTERS.
     """
     number = 0
-    for text in _whole_lines(path):
+    for text in _whole_lines(path, source):
+        if text.isspace():  # at the speed of counting: an archive of a few bytes can hold millions of blank lines
+            number += text.count("\n") + 1
+            continue
         is_marked = BYTE_ORDER_MARK in text
         for line in text.split("\n"):
             number += 1
@@ -135,11 +142,11 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def _whole_lines(path: str | Path) -> Iterator[str]:
+def _whole_lines(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
     """The text of a file in pieces of one or more lines, without the line end between two pieces."""
     begun: list[str] = []
     length = number = 0
-    for block in _blocks(path):
+    for block in _blocks(path, source):
         text, end, rest = block.rpartition("\n")
         if end:
             text = "".join((*begun, text))
@@ -156,14 +163,14 @@ def _whole_lines(path: str | Path) -> Iterator[str]:
 _NUL = "holds a NUL byte, which text does not; is it a binary file, or damaged?"
 
 
-def _blocks(path: str | Path) -> Iterator[str]:
+def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
     """The decoded text of a file, piece by piece as it comes, line ends as `\\n`."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
     line = 1
-    with open_bytes(path) as source:
+    with open_bytes(path, source=source) as stream:
         while True:
             try:
-                data = source.read1(_BLOCK_BYTES)  # type: ignore[attr-defined]
+                data = stream.read1(_BLOCK_BYTES)  # type: ignore[attr-defined]
                 text = decoder.decode(data, final=not data)
             except DataError as error:
                 raise DataError(error.problem, path=path, line=line) from None

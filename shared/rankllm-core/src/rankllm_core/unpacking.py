@@ -15,7 +15,7 @@ from rankllm_core.file_kinds import packing_of
 _CHUNK_BYTES = 1 << 17
 _DICTIONARY_BYTES = 512 << 20
 """Memory that an .xz file may ask for; `xz -9` asks for 65 MiB."""
-_HARMLESS_BYTES = 64 << 20
+_HARMLESS_BYTES = 32 << 20
 _GREATEST_RATIO = 200
 """Text shrinks to a third or a tenth, hardly ever to a hundredth. Above `_HARMLESS_BYTES` of output, more is a bomb."""
 

@@ -29,8 +29,8 @@ def write_text(path: str | Path) -> Iterator[IO[str]]:
     and `.zst` names.
     """
     _check_name(path)
+    target = _target(path)
     try:
-        target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         # A name of its own: the target's with something added could be too long.
         handle, name = tempfile.mkstemp(prefix=".rankllm-", suffix=".part", dir=target.parent)
@@ -91,6 +91,14 @@ def _umask() -> int:
     return current
 
 
+def _target(path: str | Path) -> Path:
+    """The file that a path names, links followed. Raises RankLLMError where they lead in a circle."""
+    target = Path(os.path.realpath(path))
+    if os.path.islink(target):
+        raise RankLLMError(f"{path}: is a link that leads back to itself; remove it")
+    return target
+
+
 def _check_name(path: str | Path) -> None:
     """Raise RankLLMError for what cannot be the name of a file to write."""
     text = os.fspath(path)
@@ -128,7 +136,7 @@ def _check_place(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise RankLLMError(f"{path}: exists; use --overwrite to replace it, or another name")
     # Folders that are missing are made when the file is written, in the nearest one that is there.
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     folder = next(parent for parent in target.parents if parent.exists())
     if not folder.is_dir():
         raise RankLLMError(f"{path}: cannot be written ({folder} is not a folder)")

@@ -13,7 +13,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 MAX_CHARACTERS = 256 << 10
 """The largest card that a training run writes has a twentieth of it."""
 MAX_DEPTH = 50
-MAX_NODES = 10_000
+MAX_NODES = 4_000
 """Keys and values in a file, those that aliases repeat counted each time."""
 _LONGEST_NUMBER = 64
 _SHOWN_CHARACTERS = 200

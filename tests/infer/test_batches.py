@@ -37,6 +37,24 @@ def test_the_longest_go_first_and_the_earlier_of_equals():
     assert taken(queue([prompt(range(n)) for n in lengths], max_prompts=2)) == [((1, 2), 0), ((3, 0), 0)]
 
 
+def test_prompts_that_run_alone_run_in_the_order_of_their_queries():
+    """No order is faster, and so queries finish one after the other; copies go with the first of them."""
+    lengths = (1, 3, 5, 2, 4)
+    assert [tickets for tickets, _ in taken(queue([prompt(range(n)) for n in lengths], max_prompts=1))] == [
+        (0,),
+        (1,),
+        (2,),
+        (3,),
+        (4,),
+    ]
+    waiting = BatchQueue(BatchLimits(max_prompts=1, max_tokens=1000))
+    for ticket, ids in ((7, (1, 2, 3)), (3, (4, 5)), (5, (1, 2, 3)), (4, (4, 5))):
+        waiting.add(ticket, prompt(ids))
+    batches = [waiting.take(), waiting.take()]
+    assert [(batch.tickets, batch.copies) for batch in batches] == [((3,), ((4, 0),)), ((5,), ((7, 0),))]
+    assert not waiting
+
+
 def test_a_batch_keeps_its_token_budget_padding_included():
     """4 + 4 padded tokens fit into 9, a third prompt does not; one too long for it goes alone."""
     lengths = (4, 3, 3, 20)

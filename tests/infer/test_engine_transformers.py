@@ -224,6 +224,26 @@ def test_a_prompt_beyond_the_models_positions_fails_alone(causal):
     assert "take 257 tokens, the model has 256 positions" in str(answers[1])
 
 
+@pytest.mark.parametrize(
+    ("read", "n_new", "most"),
+    [("first-token", 0, 256), ("first-token", 1, 256), ("text", 6, 250), ("permutation", 6, 250)],
+)
+def test_only_what_is_generated_takes_positions_behind_the_prompt(causal, read, n_new, most):
+    """256 positions: FIRST reads at the prompt's last token, whatever room its prompt names; answers need theirs."""
+    for n, fits in ((most - 1, True), (most, True), (most + 1, False)):
+        prompt = Prompt(text="[", read=read, identifiers=LETTERS, token_ids=some_ids(n, seed=n), max_new_tokens=n_new)
+        ((answer,), _) = run(causal, [prompt], max_tokens=100_000)
+        assert isinstance(answer, EngineError) != fits, n
+
+
+def test_a_pair_may_fill_all_positions(classifier):
+    """The score head reads at the last token, too."""
+    most = classifier.model.config.max_position_embeddings
+    for n, fits in ((most - 1, True), (most, True), (most + 1, False)):
+        ((answer,), _) = run(classifier, [Prompt(text="x", read="head", token_ids=some_ids(n, seed=n))])
+        assert isinstance(answer, EngineError) != fits, n
+
+
 def test_what_is_refused_is_told_before_the_others_run(causal):
     """So a run that ends in the others' batch has kept it. Copies of what is refused are refused with it."""
     engine = TransformersEngine(causal)

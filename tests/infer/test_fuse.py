@@ -85,6 +85,34 @@ def test_without_first_stage_scores_its_order_counts():
     assert "".join(docids(fuse(RESULT, flat, 1.0, n_ranked=None, by_rank=False))) == "abcd"
 
 
+@pytest.mark.parametrize("by_rank", [False, True])
+@pytest.mark.parametrize("tail", [(), (5.0,), (1.0,), (1.0, 0.5)])
+def test_a_tied_head_counts_by_its_order_whatever_stands_behind_it(tail, by_rank):
+    """Scores 5, 5, 5 of the three that are ranked say nothing: with weight 1 their first-stage order counts."""
+    behind = dict(zip("xy", tail, strict=False))
+    request = request_of(a=5.0, b=5.0, c=5.0, **behind)
+    result = result_of(c=3.0, b=2.0, a=1.0, **behind)
+    fused = fuse(result, request, 1.0, n_ranked=3, by_rank=by_rank)
+    assert "".join(docids(fused)) == "abc" + "".join(behind)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ((1e308, 0.0, -1e308), [1.0, 0.5, 0.0]),
+        ((1.7e308, -1.7e308), [1.0, 0.0]),
+        ((-1e308, 1e308, 5e307), [0.0, 1.0, 0.75]),
+        ((5e-324, 0.0), [1.0, 0.0]),
+        ((1e308, 1e308), [0.0, 0.0]),
+        ((3.0, 2.0, -1.0), [1.0, 0.75, 0.0]),
+    ],
+)
+def test_scores_of_any_size_are_scaled(scores, expected):
+    """The difference of two finite numbers may be none."""
+    assert unit_scaled(scores) == pytest.approx(expected, abs=1e-15)
+    assert all(0.0 <= value <= 1.0 for value in unit_scaled(scores))
+
+
 def test_ties_are_in_the_models_order():
     """Equal model scores say nothing: all are 0."""
     assert unit_scaled([2.0, 2.0]) == [0.0, 0.0]

@@ -274,6 +274,40 @@ def test_full_windows_can_be_asked_for():
     assert engine.asked == []
 
 
+@pytest.mark.parametrize(
+    ("n", "size", "stride", "shortest", "full"),
+    [
+        (25, 20, 10, 15, 20),
+        (5, 4, 2, 3, 4),
+        (99, 20, 10, 19, 90),
+        (22, 20, 20, 2, 20),
+        (7, 4, 2, 3, 6),
+        (9, 4, 3, 3, 7),
+    ],
+)
+def test_a_short_window_is_found_before_the_first_is_asked(n, size, stride, shortest, full):
+    """The number is the query's own, not the window's; what is advised works."""
+    plan = make_plan(size=size, stride=stride, short_windows=False)
+    result, engine = rerank_one(keep_order, n, plan)
+    assert engine.asked == []
+    assert result.error == (
+        f"query 'q': its {n} candidates leave a window of {shortest} (--window-size {size} --stride {stride}), and "
+        f"--no-variable-passages asks for full windows; use --top-k-candidates {full}, or other windows"
+    )
+    plan = make_plan(size=size, stride=stride, short_windows=False, top_k_candidates=full)
+    result, engine = rerank_one(keep_order, n, plan)
+    assert result.status == "ok"
+    assert {len(prompt.identifiers) for prompt in engine.asked} == {size}
+
+
+@pytest.mark.parametrize(("n", "size", "stride"), [(21, 20, 20), (0, 4, 2), (1, 4, 2), (8, 4, 2), (100, 20, 10)])
+def test_a_window_of_one_is_not_asked_and_so_not_short(n, size, stride):
+    """As full windows are not."""
+    result, engine = rerank_one(keep_order, n, make_plan(size=size, stride=stride, short_windows=False))
+    assert result.status == "ok"
+    assert all(len(prompt.identifiers) == size for prompt in engine.asked)
+
+
 def test_a_trace_says_what_was_asked_answered_and_read():
     """One entry a window, in the order they were asked; none unless asked for."""
     answers = iter(["[2] > [1]", "x"])

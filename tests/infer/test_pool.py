@@ -17,6 +17,7 @@ from ranking_fakes import (
     shown,
 )
 
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Result
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
@@ -188,3 +189,22 @@ def test_answers_are_never_mixed_up_between_queries():
         owners = {text.split("x")[0].removeprefix("d") for _, text in shown(prompt)}
         assert len(owners) == 1
         assert f"query q{owners.pop()}" in prompt.text
+
+
+def test_an_engine_that_gives_nothing_ends_the_run():
+    """As one that was closed does: before, the run waited for ever."""
+
+    class Silent(ScriptedEngine):
+        def collect(self):
+            return []
+
+    with pytest.raises(RankLLMError, match="engine 'scripted' gives no answer to the 2 prompts that it was given"):
+        rerank(Silent(noisy), [make_request("q1", 2), make_request("q2", 2)], make_plan())
+
+
+def test_a_pool_or_a_batch_of_nothing_is_refused():
+    """It would never end."""
+    with pytest.raises(ConfigError, match="max_active: expected at least 1, found 0"):
+        FlowPool(ScriptedEngine(noisy), max_active=0)
+    with pytest.raises(ConfigError, match="batch_size: expected at least 1, found 0"):
+        ScriptedEngine(noisy, batch_size=0)

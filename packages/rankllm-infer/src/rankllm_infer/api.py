@@ -14,15 +14,18 @@ from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files import read_text
 from rankllm_core.identifiers import identifiers
 from rankllm_core.template import Message, Span
-from rankllm_core.types import Candidate, Query, Request, Result
+from rankllm_core.types import Request, Result
 from rankllm_infer.decoding import decodes_freely
 from rankllm_infer.engines import Engine, EngineError
 from rankllm_infer.fuse import fuse
 from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
 from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
-from rankllm_infer.pool import AnswerLog, FlowPool
+from rankllm_infer.pool import IN_USE, AnswerLog, FlowPool, is_at_work, stop_run
 from rankllm_infer.prompts import PromptWriter
+from rankllm_infer.requests import checked_requests, make_request
 from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
+
+__all__ = ["Reranker", "card_in_force", "load_reranker", "make_request", "message_writer", "token_writer"]
 
 if TYPE_CHECKING:
     from rankllm_core.tokens import SafeTokenizer
@@ -53,6 +56,7 @@ class Reranker:
         self.description = description
         self.placement = placement
         """Device and dtype; empty for a server's model, of which nobody tells."""
+        self._is_closed = False
 
     @property
     def card(self) -> Card:
@@ -60,23 +64,37 @@ class Reranker:
         return self.plan.card
 
     def rerank(self, requests: Iterable[Request]) -> list[Result]:
-        """The result of each request, in their order. A failed one has status `failed` and says why in `error`."""
-        return list(self.stream(requests))
+        """The result of each request, in their order. A failed one has status `failed` and says why in `error`.
+
+        Raises RankLLMError where an item is no Request or has the qid of an earlier one, and while the reranker is in
+        the middle of another run.
+        """
+        return list(self.stream(checked_requests(requests, all_distinct=True)))
 
     def stream(
         self,
         requests: Iterable[Request],
         *,
         on_finished: Callable[[Result], None] = lambda result: None,
+        on_answered: Callable[[str], None] = lambda qid: None,
         log: AnswerLog | None = None,
     ) -> Iterator[Result]:
         """The same one by one, in the order of the requests; memory does not grow with their number.
 
-        on_finished: is called with each result when it is there. That may be before its turn, so progress is best
-        counted here. log: a `Journal`, for a run that can be gone on with; what it has finished is not given again.
+        on_finished: is called with each result when it is there, which may be before its turn. on_answered: is called
+        with the qid at each answer to a prompt; progress is best counted here, against `n_prompts`. log: a `Journal`,
+        for a run that can be gone on with; what it has finished is not given again.
+        A reranker runs one stream at a time, from its first result until it is exhausted or closed: a second one raises
+        RankLLMError at once, in whatever thread, and the first goes on. So does an item that is no Request.
         """
+        if self._is_closed:
+            raise RankLLMError(_CLOSED)
         pool = FlowPool(self.engine, max_active=_ACTIVE[self.card.kind], log=log)
-        yield from pool.run(requests, self._flow, on_finished=on_finished)
+        yield from pool.run(requests, self._flow, on_finished=on_finished, on_answered=on_answered)
+
+    def n_prompts(self, n_candidates: int) -> int:
+        """Prompts that a query of so many candidates takes; a lower bound with the strategy `top-down`."""
+        return self.plan.n_prompts(n_candidates)
 
     def _flow(self, request: Request) -> Flow:
         plan = self.plan
@@ -86,7 +104,13 @@ class Reranker:
         return fuse(result, request, plan.card.fuse_weight, n_ranked=plan.top_k_candidates, by_rank=is_listwise)
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Give back what the engine holds. Raises RankLLMError in the middle of a run, which goes on unharmed."""
+        if is_at_work(self.engine):
+            raise RankLLMError(f"cannot be closed now: {IN_USE}")
+        self._close()
+
+    def _close(self) -> None:
+        self._is_closed = True
         self.engine.close()
 
     def __enter__(self) -> Reranker:
@@ -95,7 +119,12 @@ class Reranker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # The block is over, whatever ended it: a stream that was left half read says so when it is gone on with.
+        stop_run(self.engine, _CLOSED)
+        self._close()
+
+
+_CLOSED = "the reranker is closed; load it again"
 
 
 def load_reranker(model: str | Path, options: RerankOptions | None = None) -> Reranker:
@@ -104,13 +133,14 @@ def load_reranker(model: str | Path, options: RerankOptions | None = None) -> Re
     model: a folder, a hub name, or, for a server, the name it knows the model by.
     Raises RankLLMError when the model cannot be found, or does not keep what its card promises.
     """
-    options = options or RerankOptions()
-    model = str(model)
+    options = _checked_options(options)
+    model = _checked_name(model)
     return _served(model, options) if options.engine == "openai" else _local(model, options)
 
 
 def card_in_force(model: str, options: RerankOptions) -> ResolvedCard:
     """The model's card with the options over it, found without loading the model. Raises RankLLMError."""
+    model, options = _checked_name(model), _checked_options(options)
     if options.engine == "openai":
         return resolve_card(model, options, folder=None, score_head=False)
     from rankllm_infer.engines.hub import has_score_head, locate_model
@@ -119,15 +149,19 @@ def card_in_force(model: str, options: RerankOptions) -> ResolvedCard:
     return resolve_card(model, options, folder=folder, score_head=has_score_head(model))
 
 
-def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, qid: str = "1") -> Request:
-    """A request from a query and passages in first-stage order: texts, or mappings with `text` and perhaps `docid`."""
-    docs = [{"text": passage} if isinstance(passage, str) else dict(passage) for passage in passages]
-    n = len(docs)
-    candidates = (
-        Candidate(docid=str(doc.pop("docid", rank + 1)), score=float(n - rank), doc=doc)
-        for rank, doc in enumerate(docs)
-    )
-    return Request(query=Query(qid=qid, text=query), candidates=tuple(candidates))
+def _checked_options(options: RerankOptions | None) -> RerankOptions:
+    if options is None:
+        return RerankOptions()
+    if not isinstance(options, RerankOptions):
+        raise ConfigError(f"options: expected RerankOptions, found {type(options).__name__}")
+    return options
+
+
+def _checked_name(model: str | Path) -> str:
+    if not isinstance(model, str | Path) or not str(model).strip():
+        found = "an empty one" if isinstance(model, str) else type(model).__name__
+        raise ConfigError(f"model: expected a folder or a name, found {found}")
+    return str(model)
 
 
 def _local(model: str, options: RerankOptions) -> Reranker:

@@ -11,6 +11,7 @@ from rankllm_core.template import Message, Span
 from rankllm_infer.engines.permutation_ids import permutation_ids
 from rankllm_infer.listwise import ListwisePlan
 from rankllm_infer.prompts import TokenPromptWriter
+from rankllm_infer.reasoning import reasons_first
 from rankllm_infer.settings import RerankOptions
 
 _THINKING = ("<think>", "<thinking>")
@@ -21,14 +22,13 @@ def decodes_freely(card: ListwiseCard, options: RerankOptions) -> bool:
 
     Raises ConfigError where only the top of a window is to be decoded, which free decoding cannot do.
     """
-    system = card.template.system_message if options.system_message is None else options.system_message
-    reasons_first = "<answer>" in f"{system or ''} {card.template.suffix or ''}"
-    if reasons_first and options.decode_top_k is not None:
+    has_thoughts = reasons_first(card.template, options.system_message)
+    if has_thoughts and options.decode_top_k is not None:
         raise ConfigError(
             f"--decode-top-k has no effect with template {card.template.name}, whose answers begin with reasoning; "
             "leave it out"
         )
-    return options.free_decoding or options.engine != "transformers" or reasons_first
+    return options.free_decoding or options.engine != "transformers" or has_thoughts
 
 
 def check_decoding(plan: ListwisePlan, writer: TokenPromptWriter) -> tuple[ListwisePlan, tuple[str, ...]]:

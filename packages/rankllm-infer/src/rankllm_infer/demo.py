@@ -11,7 +11,7 @@ from pathlib import Path
 from rankllm_core.files import write_text
 from rankllm_core.records import write_requests
 from rankllm_core.trec import decreasing_scores, write_run
-from rankllm_core.types import Candidate, Query, Request
+from rankllm_core.types import Candidate, Query, Request, Result
 from rankllm_infer.api import Reranker
 from rankllm_infer.bm25 import BM25Index, title_and_text
 from rankllm_infer.demo_collection import DemoCollection, demo_folder, load_demo_collection
@@ -82,10 +82,13 @@ def run_demo(
     files: DemoFiles,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    on_finished: Callable[[Result], None] = lambda result: None,
+    on_answered: Callable[[str], None] = lambda qid: None,
 ) -> DemoReport:
     """Retrieve, rerank, score and write everything.
 
-    progress: is called with the number of queries reranked so far and that of all.
+    progress: is called with the number of queries reranked so far and that of all. on_finished, on_answered: as in
+    `Reranker.stream`.
     """
     collection = load_demo_collection()
     requests = demo_requests(collection)
@@ -99,7 +102,12 @@ def run_demo(
     finished = count(1)
     reranked: dict[str, list[tuple[str, float]]] = {}
     with open_outputs(OutputFiles(run=files.reranked, results=files.results)) as writer:
-        for result in reranker.stream(requests, on_finished=lambda _: progress(next(finished), len(requests))):
+
+        def finish(result: Result) -> None:
+            on_finished(result)
+            progress(next(finished), len(requests))
+
+        for result in reranker.stream(requests, on_finished=finish, on_answered=on_answered):
             summary.add(result)
             writer.write(result)
             if result.status != "failed":

@@ -6,6 +6,7 @@ change places; those behind them stay where they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,9 +18,9 @@ def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | Non
     """The result with its first `n_ranked` candidates (None: all) in the order of their fused scores.
 
     A fused score is weight x first-stage score + (1 - weight) x the model's, both from 0 to 1 over these candidates:
-    (score - least) / (greatest - least). Where the first stage has one score for all, its order counts, evenly from 1
-    to 0. by_rank: the model's does too, since it gave an order and no scores that can be compared over its windows.
-    Ties are in the model's order.
+    (score - least) / (greatest - least). Where the first stage has one score for all of them, its order counts, evenly
+    from 1 to 0. by_rank: the model's does too, since it gave an order and no scores that can be compared between
+    windows. Ties are in the model's order.
     """
     n = len(result.candidates) if n_ranked is None else min(n_ranked, len(result.candidates))
     if not weight or n < 2:
@@ -40,14 +41,16 @@ def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | Non
 
 
 def _first_stage(request: Request, ranked: Sequence[Candidate]) -> list[float]:
-    """What the first stage says of each: its score, or its rank where it gave no scores."""
-    scores = {candidate.docid: candidate.score for candidate in request.candidates}
-    if len(set(scores.values())) == 1:
-        scores = {candidate.docid: float(-rank) for rank, candidate in enumerate(request.candidates)}
-    return [scores[candidate.docid] for candidate in ranked]
+    """What the first stage says of each of the ranked candidates: its score, or its rank where all scores are equal."""
+    given = {candidate.docid: (candidate.score, float(-rank)) for rank, candidate in enumerate(request.candidates)}
+    scores, ranks = zip(*(given[candidate.docid] for candidate in ranked), strict=True)
+    # Only these candidates are fused: scores that tell no two of them apart say nothing, whatever the others have.
+    return list(ranks if len(set(scores)) == 1 else scores)
 
 
 def unit_scaled(scores: Sequence[float]) -> list[float]:
-    """The scores moved and stretched to 0 to 1; all 0 where they are equal."""
+    """The scores moved and stretched to 0 to 1; all 0 where they are equal. scores: finite."""
+    if math.isinf(max(scores) - min(scores)):
+        scores = [score / 2 for score in scores]  # half the difference of two doubles is always a double
     least, width = min(scores), max(scores) - min(scores)
     return [(score - least) / width if width else 0.0 for score in scores]

@@ -9,18 +9,19 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from rankllm_core.answers import ReadAnswer, read_answer
-from rankllm_core.card import ListwiseCard
-from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.errors import RankLLMError
 from rankllm_core.identifiers import identifiers
-from rankllm_core.template import Message
+from rankllm_core.prompt_content import PromptFindings
 from rankllm_core.text import defuse_identifiers, first_words, passage_text, safe_query, words_in
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.fit import ContextTooSmallError, fit_window
 from rankllm_infer.identifier_prior import without_prior
+from rankllm_infer.listwise_plan import ListwisePlan
 from rankllm_infer.prompts import PromptWriter, WrittenPrompt
-from rankllm_infer.strategies import TOP_K_STRATEGIES, Strategy, Window, choose_strategy, consensus
-from rankllm_infer.windows import WindowSchedule, check_pass_depth
+from rankllm_infer.reasoning import read_truncated, reasons_first
+from rankllm_infer.strategies import Window, consensus
+from rankllm_infer.window_content import ShownWindow, find_in_window
 
 Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
 """Yields prompts that may run together, is sent their answers in the same order, returns the result."""
@@ -29,75 +30,15 @@ T = TypeVar("T")
 Asking = Generator[tuple[Prompt, ...], tuple[Answer, ...], T]
 """A part of a flow, with a value of its own at the end."""
 
+__all__ = ["OPENING", "Flow", "ListwisePlan", "order_by_score", "rerank_listwise"]
+
 OPENING = "["
 """What FIRST puts before the identifier that is read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListwisePlan:
-    """Everything that decides a listwise ranking beside the model."""
-
-    card: ListwiseCard
-    strategy: str = "sliding"
-    """Which windows are asked: one of `strategies.STRATEGIES`."""
-    rank_top_k: int | None = None
-    """How many of the best a strategy that finds a top k looks for; None: half a window."""
-    permutations: int = 1
-    """Ask each window so many times, all but the first time with its passages shuffled, and take the consensus."""
-    num_passes: int = 1
-    pass_depth: int | None = None
-    """Passes after the first rank this many of the first anew; the others keep their order behind them."""
-    top_k_candidates: int | None = None
-    """Rerank this many of the candidates; the others keep their order behind them."""
-    shuffle_seed: int | None = None
-    """Shuffle the candidates of each request first, in each pass; None keeps the first-stage order."""
-    permutation_seed: int = 0
-    """Of the shuffling inside windows."""
-    system_message: str | None = None
-    few_shot: tuple[Message, ...] = ()
-    short_windows: bool = True
-    """Whether a window may hold fewer passages than its size."""
-    free_decoding: bool = True
-    """Whether an answer is what the model writes; if not, it is held to the permutations of the window."""
-    decode_top_k: int | None = None
-    """With answers held to permutations: choose the first so many of a window; the others keep their order."""
-    with_trace: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("num_passes", "permutations", "top_k_candidates"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {value}")
-        check_pass_depth(self.pass_depth, num_passes=self.num_passes, top_k_candidates=self.top_k_candidates)
-        if self.decode_top_k is not None and (self.free_decoding or self.decode_top_k < 1):
-            raise ConfigError(
-                f"decode_top_k: expected at least 1, and answers held to permutations, found {self.decode_top_k}"
-            )
-        if self.decode_top_k is not None and self.strategy in TOP_K_STRATEGIES:
-            wanted = self.rank_top_k or max(1, self.card.window_size // 2)
-            if self.decode_top_k < wanted:
-                raise ConfigError(
-                    f"--decode-top-k {self.decode_top_k}: --strategy {self.strategy} needs the first {wanted} of a "
-                    "window; use a larger --decode-top-k or a smaller --rank-top-k"
-                )
-        if not self.short_windows and self.strategy != "sliding":
-            raise ConfigError(f"--no-variable-passages has no effect with --strategy {self.strategy}; leave it out")
-        if not self.short_windows and self.pass_depth is not None:
-            windows = WindowSchedule(size=self.card.window_size, stride=self.card.stride).windows(self.pass_depth)
-            if any(end - start < self.card.window_size for start, end in windows):
-                raise ConfigError(
-                    f"--pass-depth {self.pass_depth}: leaves a window of {self.card.window_size} that is not full, and "
-                    "--no-variable-passages asks for full windows; use a depth of a window and whole strides"
-                )
-        self.choose_strategy()
-
-    def choose_strategy(self) -> Strategy:
-        """The strategy for the card's windows. Raises ConfigError where the numbers do not go together."""
-        card = self.card
-        return choose_strategy(self.strategy, size=card.window_size, stride=card.stride, top_k=self.rank_top_k)
-
-
 def rerank_listwise(request: Request, plan: ListwisePlan, writer: PromptWriter) -> Flow:
     """Show one request's candidates to the model in the strategy's windows and rank them by its answers."""
+    plan.check_full_windows(len(request.candidates))
     flow = _ListwiseFlow(request, plan, writer)
     head = len(request.candidates) if plan.top_k_candidates is None else plan.top_k_candidates
     order, rest = list(request.candidates[:head]), request.candidates[head:]
@@ -139,13 +80,14 @@ class _ListwiseFlow:
     def _ask(self, windows: Sequence[Window], candidates: Sequence[Candidate]) -> Asking[tuple[tuple[int, ...], ...]]:
         """One round: every window is asked, as often as the plan says; the order of each, in positions."""
         views = [(window, view) for window in windows for view in self._views(window)]
-        prompts = tuple(self._prompt([candidates[position] for position in view]) for _, view in views)
-        answers = yield prompts
+        asked = [self._prompt([candidates[position] for position in view]) for _, view in views]
+        answers = yield tuple(prompt for prompt, _ in asked)
         self.usage += Usage(rounds=1)
         votes: dict[Window, list[tuple[int, ...]]] = {window: [] for window in windows}
-        for (window, view), prompt, answer in zip(views, prompts, answers, strict=True):
+        for (window, view), (prompt, findings), answer in zip(views, asked, answers, strict=True):
             start = window.start if view == window.shown else None
-            order, n_told = self._take(answer, prompt, [candidates[position] for position in view], start)
+            shown = [candidates[position] for position in view]
+            order, n_told = self._take(self._read(answer, prompt, shown, findings), answer, prompt, shown, start)
             # What an answer does not rank is no vote: the order in which it was shown may be drawn by lot.
             ranked = [view[place] for place in order]
             if n_told:
@@ -163,10 +105,9 @@ class _ListwiseFlow:
         return views
 
     def _take(
-        self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], start: int | None
+        self, read: ReadAnswer, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], start: int | None
     ) -> tuple[tuple[int, ...], int]:
-        """Read one answer and keep account of it. The order, and how many of its first places the model decided."""
-        read = self._read(answer, prompt.identifiers, candidates)
+        """Keep account of one answer. The order, and how many of its first places the model decided."""
         order, status, defects = read.order, read.status, read.defects
         self.usage += answer.usage
         self.statuses.append(status)
@@ -188,30 +129,33 @@ class _ListwiseFlow:
             )
         return order, read.n_ranked if self.plan.decode_top_k is None else min(read.n_ranked, self.plan.decode_top_k)
 
-    def _prompt(self, candidates: Sequence[Candidate]) -> Prompt:
+    def _prompt(self, candidates: Sequence[Candidate]) -> tuple[Prompt, PromptFindings]:
+        """The prompt of a window, and what it does not show of its passages."""
         card = self.plan.card
-        if not self.plan.short_windows and len(candidates) < card.window_size:
-            raise ConfigError(
-                f"query {self.request.query.qid!r}: {len(candidates)} candidates for a window of {card.window_size}, "
-                "and --no-variable-passages asks for full windows; retrieve more or use a smaller --window-size"
-            )
         alpha = card.identifiers == "alpha"
         labels = identifiers("alpha" if alpha else "numeric", len(candidates))
         query = safe_query(self.request.query.text, alpha=alpha)
         texts = [self._text(candidate) for candidate in candidates]
         is_first = card.answer == "first-token"
 
-        def write(words: int, characters: int | None) -> WrittenPrompt:
+        def show(passages: Sequence[str]) -> ShownWindow:
             messages = card.template.render(
                 query,
-                [defuse_identifiers(first_words(text, words)[:characters], alpha=alpha) for text in texts],
+                passages,
                 labels=labels,
                 scores=[candidate.score for candidate in candidates],
                 system_message=self.plan.system_message,
                 few_shot=self.plan.few_shot,
             )
-            return self.writer.write(messages, opening=OPENING if is_first else "")
+            written = self.writer.write(messages, opening=OPENING if is_first else "")
+            return ShownWindow(written, messages, tuple(passages))
 
+        def write(words: int, characters: int | None) -> WrittenPrompt:
+            passages = [defuse_identifiers(first_words(text, words)[:characters], alpha=alpha) for text in texts]
+            shown[:] = [show(passages)]
+            return shown[0].written
+
+        shown: list[ShownWindow] = []  # the last one written
         answer_tokens = self.writer.count(card.template.write_answer(labels))
         written, words = fit_window(
             write,
@@ -222,9 +166,10 @@ class _ListwiseFlow:
             prompt_tokens=card.context_tokens - answer_tokens + (1 if is_first else 0),
             qid=self.request.query.qid,
         )
+        (fitted,) = shown
         if self.plan.strategy == "full" and written.n_tokens < write(card.max_passage_words, None).n_tokens:
             raise self._does_not_fit(len(candidates), words)
-        return Prompt(
+        prompt = Prompt(
             text=written.text,
             read="first-token" if is_first else "text" if self.plan.free_decoding else "permutation",
             identifiers=labels,
@@ -234,6 +179,12 @@ class _ListwiseFlow:
             form=card.template.answer_form,
             top_k=self.plan.decode_top_k,
         )
+        findings = find_in_window(
+            fitted,
+            write=lambda passages: show(passages).key,
+            text_of=lambda position: passage_text(candidates[position].doc),
+        )
+        return prompt, findings
 
     def _does_not_fit(self, n_candidates: int, words: int) -> ContextTooSmallError:
         """All at once is a wish for whole passages: how far to shorten them is the user's choice."""
@@ -254,8 +205,25 @@ class _ListwiseFlow:
             self.texts[candidate.docid] = first_words(text, self.plan.card.max_passage_words)
         return self.texts[candidate.docid]
 
-    def _read(self, answer: Answer, labels: Sequence[str], candidates: Sequence[Candidate]) -> ReadAnswer:
+    def _read(
+        self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], findings: PromptFindings
+    ) -> ReadAnswer:
+        """What the answer says of the passages; nothing where its prompt showed none of them."""
+        docids = [candidate.docid for candidate in candidates]
+        if findings.all_show_nothing:
+            return ReadAnswer(order=tuple(range(len(docids))), status="fallback", defects=findings.defects(docids))
+        read = self._read_answer(answer, prompt, candidates)
+        if not (found := findings.defects(docids)):
+            return read
+        status = worst([read.status, "repaired"])
+        return ReadAnswer(order=read.order, status=status, defects=(*found, *read.defects), n_ranked=read.n_ranked)
+
+    def _read_answer(self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate]) -> ReadAnswer:
+        labels, template = prompt.identifiers, self.plan.card.template
         if self.plan.card.answer == "permutation":
+            if answer.is_truncated:
+                has_thoughts = reasons_first(template, self.plan.system_message)
+                return read_truncated(answer, prompt, reasons_first=has_thoughts)
             return read_answer(answer.text, labels)
         scores = without_prior(answer.scores, self.plan.card.identifier_prior)
         order, defects = order_by_score(scores, labels, [candidate.docid for candidate in candidates])
@@ -285,12 +253,14 @@ def order_by_score(
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Positions by score, highest first, ties in the order they had; -inf is an identifier the server did not tell.
 
-    Raises EngineError naming the docid when a score is not a number.
+    Raises EngineError naming the docid when a score is not a number, or infinite.
     """
     if len(scores) != len(labels):
         raise EngineError(f"expected {len(labels)} identifier scores, the engine gave {len(scores)}")
     for score, docid in zip(scores, docids, strict=True):
         if math.isnan(score):
             raise EngineError(f"the model's score of docid {docid!r} is not a number (NaN)")
+        if score == math.inf:
+            raise EngineError(f"the model's score of docid {docid!r} is infinite, expected a finite number")
     order = tuple(sorted(range(len(scores)), key=lambda position: -scores[position]))
     return order, tuple(f"missing [{label}]" for score, label in zip(scores, labels, strict=True) if score == -math.inf)

@@ -12,6 +12,7 @@ from typing import IO, Literal
 
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files import dumps, write_text
+from rankllm_core.prompt_content import count_findings
 from rankllm_core.records import result_to_dict
 from rankllm_core.trec import run_lines
 from rankllm_core.types import Result, Usage, WindowTrace
@@ -58,6 +59,12 @@ class Summary:
     """qid -> why it has no ranking, in one line."""
     empty_qids: list[str] = field(default_factory=list)
     """Queries without candidates."""
+    n_showing_nothing: int = 0
+    """Prompts' passages of which they hold nothing."""
+    n_shown_alike: int = 0
+    """Passages that a prompt showed exactly as another, different one."""
+    misshown_qids: list[str] = field(default_factory=list)
+    """Queries with one of the two."""
 
     @property
     def n_queries(self) -> int:
@@ -72,6 +79,11 @@ class Summary:
             self.failures[result.query.qid] = result.error or f"query {result.query.qid!r}: failed"
         elif not result.candidates:
             self.empty_qids.append(result.query.qid)
+        nothing, alike = count_findings(result.defects)
+        if nothing or alike:
+            self.n_showing_nothing += nothing
+            self.n_shown_alike += alike
+            self.misshown_qids.append(result.query.qid)
 
 
 class ResultWriter:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rankllm_core.card import PointwiseCard
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.pairs import PairEncoder
+from rankllm_core.prompt_content import Passage, PromptFindings, find_in_prompts
 from rankllm_core.scores import decreasing_scores, to_float32
 from rankllm_core.template import Message, Span
 from rankllm_core.text import first_words, title_and_text
@@ -30,6 +31,10 @@ class PointwisePlan:
     def __post_init__(self) -> None:
         if self.top_k_candidates is not None and self.top_k_candidates < 1:
             raise ConfigError(f"top_k_candidates: expected at least 1, found {self.top_k_candidates}")
+
+    def n_prompts(self, n_candidates: int) -> int:
+        """Prompts of a query of so many candidates."""
+        return n_candidates if self.top_k_candidates is None else min(n_candidates, self.top_k_candidates)
 
 
 _UNTOLD = -20.0
@@ -94,7 +99,10 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
     head, rest = request.candidates[:n_scored], request.candidates[n_scored:]
     if not head:
         return Result(query=request.query, candidates=())
-    prompts = _sharing([_prompt(request.query.text, candidate, plan, writer) for candidate in head])
+    passages = [_passage(candidate) for candidate in head]
+    built = [writer.write(request.query.text, title=title, text=text) for title, text in passages]
+    findings = _find(built, passages, request, writer)
+    prompts = _sharing(built)
     answers = yield prompts
     scores = [_score(answer, candidate.docid) for answer, candidate in zip(answers, head, strict=True)]
     order = sorted(range(len(head)), key=lambda position: -scores[position])
@@ -110,10 +118,12 @@ def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) 
         for label, value in zip(prompt.identifiers, answer.scores, strict=False)
         if value == -math.inf
     )
+    found = findings.defects([candidate.docid for candidate in head])
     return Result(
         query=request.query,
-        status="repaired" if untold else "ok",
-        defects=untold,
+        # Where no prompt held its passage, the model has ranked nothing; scores that tie keep the first-stage order.
+        status="fallback" if findings.all_show_nothing else "repaired" if found or untold else "ok",
+        defects=(*found, *untold),
         candidates=(*ranked, *(replace(c, score=s) for c, s in zip(rest, tail, strict=True))),
         usage=sum((answer.usage for answer in answers), Usage(rounds=1)),
         trace=_trace(prompts, answers, head) if plan.with_trace else (),
@@ -131,12 +141,25 @@ def _sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
     return tuple(replace(prompt, n_shared=n_shared) for prompt in prompts)
 
 
-def _prompt(query: str, candidate: Candidate, plan: PointwisePlan, writer: PairWriter) -> Prompt:
+def _passage(candidate: Candidate) -> Passage:
     try:
-        title, text = title_and_text(candidate.doc)
+        return title_and_text(candidate.doc)
     except RankLLMError as error:
         raise RankLLMError(f"docid {candidate.docid!r}: {error}") from None
-    return writer.write(query, title=title, text=text)
+
+
+def _find(
+    prompts: Sequence[Prompt], passages: Sequence[Passage], request: Request, writer: PairWriter
+) -> PromptFindings:
+    """What the prompts do not show of their passages."""
+
+    def key(prompt: Prompt) -> Hashable:
+        return prompt.token_ids or prompt.text
+
+    def write(title: str, text: str) -> Hashable:
+        return key(writer.write(request.query.text, title=title, text=text))
+
+    return find_in_prompts([key(prompt) for prompt in prompts], passages, write)
 
 
 def _score(answer: Answer, docid: str) -> float:

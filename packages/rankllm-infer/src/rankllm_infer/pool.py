@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines import Answer, Engine, EngineError, Prompt
 from rankllm_infer.listwise import Flow
+from rankllm_infer.requests import checked_requests
 
 _POOLS = itertools.count()
 _REQUESTS_OF_A_POOL = 1 << 40
 _PROMPTS_OF_A_REQUEST = 1 << 24
+_MOST_EMPTY = 100_000
+"""An engine may have nothing to give a few times, as when all it answered was cancelled; one that is closed, always."""
+_AT_WORK: dict[int, tuple[FlowPool]] = {}
+"""By `id` of each engine that is running a pool's prompts: a mark of that run, which holds the pool. An engine hands
+its answers to whoever collects them, so a second run would take the first one's, and both would wait for ever."""
 
 
 class AnswerLog(Protocol):
@@ -71,12 +77,19 @@ class FlowPool:
     """
 
     def __init__(self, engine: Engine, *, max_active: int = 64, log: AnswerLog | None = None) -> None:
+        if max_active < 1:
+            raise ConfigError(f"max_active: expected at least 1, found {max_active}")
         self._engine = engine
         self._max_active = max_active
         self._log = log or _NoLog()
         self._tickets: dict[int, tuple[_Running, int]] = {}
         self._recalled: list[tuple[int, Answer | EngineError]] = []
         self._on_finished: Callable[[Result], None] = lambda result: None
+        self._on_answered: Callable[[str], None] = lambda qid: None
+        self._n_empty = 0
+        """Collections in a row that brought nothing."""
+        self._stopped = ""
+        """Why the run must not go on."""
 
     def run(
         self,
@@ -84,34 +97,49 @@ class FlowPool:
         start: Callable[[Request], Flow],
         *,
         on_finished: Callable[[Result], None] = lambda result: None,
+        on_answered: Callable[[str], None] = lambda qid: None,
     ) -> Iterator[Result]:
         """The result of each request that the log does not know, in the order of the requests.
 
         A request whose prompt the engine cannot answer, or that cannot be prompted, gives a result of status `failed`
         with its candidates as they came; the others go on.
         on_finished: is called with each result when it is there, which may be long before its turn.
+        on_answered: is called with the qid at each answer to one of the query's prompts.
+        Raises RankLLMError where the engine is in the middle of another run, which goes on unharmed, and where an item
+        of `requests` is no Request or has the qid of another one under way.
         """
-        self._on_finished = on_finished
+        # One step, which no other thread can come between; a lock could be held while a forgotten run is collected.
+        mark = (self,)
+        if _AT_WORK.setdefault(id(self._engine), mark) is not mark:
+            raise RankLLMError(IN_USE)
+        self._on_finished, self._on_answered = on_finished, on_answered
         try:
             yield from self._run(requests, start)
         finally:
             # A caller that leaves early must not leave prompts behind for the next run on this engine.
-            self._engine.cancel(self._tickets.keys())
-            self._tickets.clear()
-            self._recalled.clear()
+            try:
+                self._engine.cancel(self._tickets.keys())
+            finally:
+                self._tickets.clear()
+                self._recalled.clear()
+                del _AT_WORK[id(self._engine)]
 
     def _run(self, requests: Iterable[Request], start: Callable[[Request], Flow]) -> Iterator[Result]:
         # Each run has tickets of its own: an answer to a prompt of an earlier one is never taken for one of this one's.
         tickets = itertools.count(next(_POOLS) * _REQUESTS_OF_A_POOL * _PROMPTS_OF_A_REQUEST, _PROMPTS_OF_A_REQUEST)
-        waiting = iter(requests)
+        waiting = checked_requests(requests)
         running: list[_Running] = []
         exhausted = False
         while True:
+            if self._stopped:
+                raise RankLLMError(self._stopped)
             while not exhausted and len(running) < self._max_active:
                 request = next(waiting, None)
                 if request is None:
                     exhausted = True
                     break
+                if any(entry.request.query.qid == request.query.qid for entry in running):
+                    raise RankLLMError(f"query {request.query.qid!r} is given twice; give each request its own qid")
                 entry = _Running(request, start(request), first_ticket=next(tickets))
                 running.append(entry)
                 if self._log.is_finished(request.query.qid):
@@ -161,6 +189,7 @@ class FlowPool:
                 continue
             entry.answers[position] = answer
             entry.missing -= 1
+            self._on_answered(entry.request.query.qid)
             if entry.missing == 0:
                 self._advance(entry, tuple(a for a in entry.answers if a is not None))
 
@@ -169,7 +198,14 @@ class FlowPool:
         return [(self._tickets.pop(ticket), answer) for ticket, answer in recalled if ticket in self._tickets]
 
     def _ask_engine(self) -> list[tuple[tuple[_Running, int], Answer | EngineError]]:
-        given = [(ticket, answer) for ticket, answer in self._engine.collect() if ticket in self._tickets]
+        collected = self._engine.collect()
+        self._n_empty = 0 if collected else self._n_empty + 1
+        if self._n_empty > _MOST_EMPTY:
+            raise RankLLMError(
+                f"engine {self._engine.name!r} gives no answer to the {len(self._tickets)} prompts that it was given; "
+                "was it closed?"
+            )
+        given = [(ticket, answer) for ticket, answer in collected if ticket in self._tickets]
         # Errors first: whatever the others lead to, the queries that failed are known.
         given.sort(key=lambda item: isinstance(item[1], Answer))
         asked = [(self._tickets.pop(ticket), ticket, answer) for ticket, answer in given]
@@ -199,3 +235,20 @@ class FlowPool:
         entry.is_over = True
         entry.result = result
         self._on_finished(result)
+
+
+IN_USE = (
+    "this reranker is in the middle of another run: finish or close that one first (`close()` of what `stream` gave), "
+    "or load a second reranker"
+)
+
+
+def is_at_work(engine: Engine) -> bool:
+    """Whether a run on this engine was begun and neither finished nor closed."""
+    return id(engine) in _AT_WORK
+
+
+def stop_run(engine: Engine, reason: str) -> None:
+    """Have the run on this engine, if there is one, raise RankLLMError with this reason when it is gone on with."""
+    for pool in _AT_WORK.get(id(engine), ()):
+        pool._stopped = reason

@@ -52,12 +52,27 @@ def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) ->
     ]
     if summary.empty_qids:
         lines.append(f"Without candidates: {count(len(summary.empty_qids), 'query')} ({examples(summary.empty_qids)})")
+    if summary.misshown_qids:
+        lines.append(
+            f"Warning: {_not_shown(summary)}, in {count(len(summary.misshown_qids), 'query')} "
+            f"({examples(summary.misshown_qids)}): their ranks say little; see `defects` in the results, and shorten "
+            "the queries or give the prompt more room (--context-size, or --q-max-len and --p-max-len)"
+        )
     if summary.failures:
         lines.append(f"Failed, and in no output: {count(len(summary.failures), 'query')}")
         lines += [f"  {reason}" for reason in list(summary.failures.values())[:_SHOWN_FAILURES]]
         if others := list(summary.failures)[_SHOWN_FAILURES:]:
             lines.append(f"  and {len(others)} more: {', '.join(others)}")
     return lines + [f"Wrote {path}" for path in files]
+
+
+def _not_shown(summary: Summary) -> str:
+    found = []
+    if n := summary.n_showing_nothing:
+        found.append(f"{count(n, 'passage')} of which the prompt holds nothing")
+    if n := summary.n_shown_alike:
+        found.append(f"{count(n, 'passage')} shown exactly as a different one")
+    return ", ".join(found)
 
 
 def printable(text: str) -> str:

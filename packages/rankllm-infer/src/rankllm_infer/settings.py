@@ -11,6 +11,7 @@ from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
 from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
 from rankllm_infer.engines.vllm_options import engine_arguments
+from rankllm_infer.option_types import check_field_types
 from rankllm_infer.strategies import STRATEGIES, TOP_K_STRATEGIES
 from rankllm_infer.windows import check_pass_depth
 
@@ -18,6 +19,24 @@ METHODS = ("auto", "listwise", "pointwise")
 ENGINES = ("transformers", "vllm", "openai")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
+
+
+_AT_LEAST_1 = (
+    "concurrency",
+    "num_gpus",
+    "batch_size",
+    "decode_top_k",
+    "context_size",
+    "max_passage_words",
+    "window_size",
+    "stride",
+    "rank_top_k",
+    "permutations",
+    "num_passes",
+    "q_max_len",
+    "p_max_len",
+    "top_k_candidates",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +69,7 @@ class RerankOptions:
     """KEY=VALUE of further arguments of the engine `vllm`."""
     base_model: str | None = None
     """For an adapter: its base, in place of the one it names."""
-    template: str | None = None
+    template: str | Path | None = None
     """A shipped template's name, or a YAML file in the originals' layout."""
     use_logits: bool | None = None
     use_alpha: bool | None = None
@@ -75,7 +94,7 @@ class RerankOptions:
     seed: int = 0
     variable_passages: bool = True
     system_message: str | None = None
-    few_shot_file: str | None = None
+    few_shot_file: str | Path | None = None
     num_few_shot_examples: int = 0
     q_max_len: int | None = None
     p_max_len: int | None = None
@@ -87,21 +106,25 @@ class RerankOptions:
     with_trace: bool = False
 
     def __post_init__(self) -> None:
+        check_field_types(self)
         one_of(self.method, METHODS, where="method")
         one_of(self.engine, ENGINES, where="engine")
         one_of(self.dtype, DTYPES, where="dtype")
         one_of(self.attn_implementation, ATTENTIONS, where="attn_implementation")
         one_of(self.strategy, STRATEGIES, where="strategy")
-        for name in ("num_gpus", "batch_size", "num_passes", "permutations"):
+        for name in _AT_LEAST_1:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {value}")
+        for name in ("batch_tokens", "num_few_shot_examples"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: expected at least 0, found {getattr(self, name)}")
+        if self.timeout_s <= 0:
+            raise ConfigError(f"timeout_s: expected more than 0 seconds, found {self.timeout_s}")
         if (self.engine == "openai") != (self.base_url is not None):
             raise ConfigError("engine openai and base_url go together: --engine openai --base-url http://HOST:PORT/v1")
         names = tuple(name for name, engines in _ENGINES_OF.items() if self.engine not in engines)
         _refuse(self, names, why=f"with --engine {self.engine}")
         engine_arguments(self.vllm_args)
-        if self.decode_top_k is not None and self.decode_top_k < 1:
-            raise ConfigError(f"decode_top_k: expected at least 1, found {self.decode_top_k}")
         if self.free_decoding:
             _refuse(self, ("decode_top_k",), why="with --free-decoding")
         if self.strategy != "sliding":
@@ -216,6 +239,7 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
             f"--prompt-template-path {options.template}: is a {template.method} template, but the method is {card.kind}"
         )
     if isinstance(card, PointwiseCard):
+        _refuse_half_a_limit(template if isinstance(template, PointwiseTemplate) else card.template, options)
         values = {"template": template, "query_tokens": options.q_max_len, "passage_tokens": options.p_max_len}
         _refuse(options, _LISTWISE_ONLY, why=f"on a {card.kind} reranker")
     else:
@@ -242,6 +266,16 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
             values["identifier_prior"] = ()
     values["fuse_weight"] = options.fuse_weight
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _refuse_half_a_limit(template: PointwiseTemplate, options: RerankOptions) -> None:
+    """The layout `joined` cuts query and passage as one text, as the original does: one of two limits says nothing."""
+    given = [name for name in ("q_max_len", "p_max_len") if getattr(options, name) is not None]
+    if template.layout == "joined" and len(given) == 1:
+        raise ConfigError(
+            f"{option_of(given[0])} has no effect of its own: template {template.name} cuts query and passage "
+            "together, at the sum of --q-max-len and --p-max-len (the original's --rerank_max_len); give both"
+        )
 
 
 _PRIOR_IS_OF = ("template", "identifiers", "window_size")

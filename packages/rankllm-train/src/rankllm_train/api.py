@@ -192,6 +192,8 @@ def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
         bad_records=recipe.data.bad_records,
     )
     cut = (f"cut the passages of {dataset.n_truncated} records to fit the context",) if dataset.n_truncated else ()
+    if dataset.n_alike:
+        cut += (f"in {dataset.n_alike} of them different passages are now shown alike; use a larger --context-size",)
     card = ListwiseCard(
         template=template,
         base_model=_base_model(recipe),
@@ -271,6 +273,7 @@ def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
         answers = single_ids(
             SafeTokenizer(tokenizer), (template.positive, template.negative), after=template.answer_prefix[-1:]
         )
+    alike = f"{len(dataset.alike)} records have passages that their prompts do not tell apart"
     short = f"{dataset.n_short} records have fewer than {rule.group_size - 1} negatives: drawn with replacement"
     return TrainingData(
         dataset=dataset,
@@ -283,7 +286,11 @@ def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
             label_weight=section.label_weight,
         ),
         card=card,
-        notes=(*((short,) if dataset.n_short else ()), *_skipped_note(dataset.skipped)),
+        notes=(
+            *((short,) if dataset.n_short else ()),
+            *((f"{alike}, the first: {dataset.alike[0]}",) if dataset.alike else ()),
+            *_skipped_note(dataset.skipped),
+        ),
     )
 
 

@@ -24,6 +24,7 @@ from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.rankings import identifier_kind, target_ranks
 from rankllm_train.records import ListwiseRecord
 from rankllm_train.shortening import fit
+from rankllm_train.window_check import WindowWatch, n_alike
 
 OPENING = "["
 """What the answer begins with; FIRST reads the logits at its position."""
@@ -60,6 +61,8 @@ class ListwiseDataset:
     """One line for each record that was left out, saying why."""
     n_truncated: int = 0
     """Records whose passages were cut to fit the context."""
+    n_alike: int = 0
+    """Those of them in which different passages are now shown alike."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -137,6 +140,7 @@ class _Collected:
     kinds: dict[IdentifierKind, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     n_truncated: int = 0
+    n_alike: int = 0
 
 
 def encode_listwise(
@@ -152,13 +156,15 @@ def encode_listwise(
 
     context_tokens: the most that prompt and answer may take. overlong: `error`, `skip` or `truncate` (its passages).
     bad_records: `error` or `skip`.
-    Raises DataError naming a record that cannot be learnt from, ConfigError where the records name their passages in
-    two ways, RankLLMError where none is left, ContractError where an identifier is more than one token.
+    Raises DataError naming a record that cannot be learnt from, or whose prompt shows no passage, ConfigError where the
+    records name their passages in two ways, RankLLMError where none is left, ContractError where an identifier is more
+    than one token.
     """
-    found = _Collected()
+    found, watch = _Collected(), WindowWatch(encoder.encode)
     for record in records:
         try:
             example = encoder.encode(record)
+            watch.check(record, example)
         except DataError as error:
             if bad_records == "error":
                 raise
@@ -169,6 +175,7 @@ def encode_listwise(
             if fitting is None:
                 found.skipped.append(f"{example.name}: {len(example)} tokens, the context is {context_tokens}")
                 continue
+            found.n_alike += bool(n_alike(record, fitting[0]))
             record, example = fitting
             found.n_truncated += 1
         if not found.examples:
@@ -210,6 +217,7 @@ def _dataset(found: _Collected, encoder: ListwiseEncoder, objective: str) -> Lis
         identifier_ids=_identifier_ids(found.examples, encoder, labels=identifiers(kind, longest), objective=objective),
         skipped=tuple(found.skipped),
         n_truncated=found.n_truncated,
+        n_alike=found.n_alike,
     )
 
 

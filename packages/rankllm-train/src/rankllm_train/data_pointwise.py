@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.errors import ContractError, DataError, RankLLMError
 from rankllm_core.pairs import PairEncoder
 from rankllm_train.data_listwise import padded
+from rankllm_train.pair_check import check_pairs, drops_passages
 from rankllm_train.records import PointwiseRecord
 from rankllm_train.sampling import sample_group
 
@@ -52,6 +53,8 @@ class PointwiseDataset:
     """One line for each record that was left out, saying why."""
     n_short: int = 0
     """Records with fewer negatives than a group wants; theirs are drawn with replacement."""
+    alike: tuple[str, ...] = ()
+    """One line for each record in which some, but not all, of the different passages have the same prompt."""
     epoch: int = field(default=0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -89,13 +92,25 @@ def pointwise_dataset(
 ) -> PointwiseDataset:
     """All records, checked to make a group.
 
-    bad_records: `error`, or `skip` and count. Raises DataError naming a record without negatives, or without teacher
-    scores where they are needed; RankLLMError where no record is left.
+    bad_records: `error`, or `skip` and count. Raises DataError naming a record without negatives, without teacher
+    scores where they are needed, or whose prompts are all the same; ContractError where the chat template drops the
+    passages; RankLLMError where no record is left.
     """
     kept: list[PointwiseRecord] = []
     skipped: list[str] = []
+    alike: list[str] = []
     for record in records:
         problem = _problem(record, rule)
+        if problem is None:
+            found = check_pairs(record, encoder)
+            if not kept and not found.problem and drops_passages(record, encoder):
+                raise ContractError(
+                    f"{record.path}:{record.line}: query {record.qid!r}: prompts hold nothing of the passages; look at "
+                    "the tokenizer's chat template, or give the prompt template a chat_layout"
+                )
+            problem = record.error(found.problem) if found.problem else None
+            if problem is None and found.n_alike:
+                alike.append(str(record.error(f"{found.n_alike} passages have the prompt of another, different one")))
         if problem is None:
             kept.append(record)
         elif bad_records == "error":
@@ -105,7 +120,9 @@ def pointwise_dataset(
     if not kept:
         raise RankLLMError("no record to train on" + (f"; the first left out: {skipped[0]}" if skipped else ""))
     n_short = sum(len(record.negatives) < rule.group_size - 1 for record in kept)
-    return PointwiseDataset(records=tuple(kept), encoder=encoder, rule=rule, skipped=tuple(skipped), n_short=n_short)
+    return PointwiseDataset(
+        records=tuple(kept), encoder=encoder, rule=rule, skipped=tuple(skipped), n_short=n_short, alike=tuple(alike)
+    )
 
 
 def _problem(record: PointwiseRecord, rule: GroupRule) -> DataError | None:

@@ -17,6 +17,10 @@ _PASSAGE_MARGIN = 3
 """v1 cuts a passage at `passage_tokens - 3`, which leaves room for the two BOS and a further special token."""
 _PAIR_MARGIN = 4
 """v1 lets the pair budget count two BOS and two more special tokens, and cuts what is over from the query's end."""
+_SPARE = 8
+"""Tokens beside text: BOS, EOS, blanks that a tokenizer adds."""
+_AMPLE = 8
+"""Room that leaves no doubt that something of a passage is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,25 @@ class PairEncoder:
         document = self._safe.clip(f"{title} {text}" if title else text, self._limits.passage_tokens)
         prompt = self._chat.encode(self._template.render(query, document), opening=self._template.answer_prefix)
         return prompt.text, prompt.token_ids
+
+    def passage_room(self, query: str) -> int:
+        """Tokens for title and text that a pair with this query has at the least; 0 where it can show nothing of them.
+
+        Only the layout `joined` lets a long query take a passage's room.
+        """
+        if self._template.layout == "yes-no":
+            return self._limits.passage_tokens
+        prefix = len(self._template.passage.encode())
+        if self._template.layout == "segments":
+            least = self._limits.passage_tokens - _PASSAGE_MARGIN - prefix
+        else:
+            least = self._limits.query_tokens + self._limits.passage_tokens - prefix
+            # Hardly any tokenizer writes more tokens than bytes; where that might matter, the ids are counted.
+            least -= len(self._template.query.encode()) + len(query.encode("utf-8", "replace")) + _SPARE
+        if least >= _AMPLE:
+            return least
+        shown, other = (self.encode(query, title="", text=text) for text in ("0", "a"))
+        return max(1, least) if shown != other else 0
 
     def _segments(self, query: str, title: str, text: str) -> tuple[int, ...]:
         limits = self._limits

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
+from numbers import Real
 from typing import Literal
 
 from rankllm_core.errors import RankLLMError
@@ -16,15 +18,23 @@ SEVERITY: Mapping[str, int] = {"ok": 0, "repaired": 1, "fallback": 2, "failed": 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What is asked."""
+    """What is asked. Raises RankLLMError where the qid or the text is no string, or the qid is empty."""
 
     qid: str
     text: str
 
+    def __post_init__(self) -> None:
+        _set(self, "qid", _plain_id(self.qid, "qid"))
+        if type(self.text) is not str:
+            _set(self, "text", _plain_string(self.text, f"query {self.qid!r}: text"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A passage with the score that its place comes from."""
+    """A passage with the score that its place comes from.
+
+    Raises RankLLMError where the docid is no string or empty, a score is not a finite number, or the doc no mapping.
+    """
 
     docid: str
     score: float
@@ -34,17 +44,47 @@ class Candidate:
     model_score: float | None = None
     """What the model said, where it says a number: a logit, a log-probability, a relevance score."""
 
+    def __post_init__(self) -> None:
+        # Made by the million: what is as it should be, is seen at a glance.
+        docid, score, said = self.docid, self.score, self.model_score
+        if type(docid) is not str or not docid.isascii() or not docid or docid.isspace():
+            _set(self, "docid", _plain_id(docid, "docid"))
+        if type(score) is not float or not isfinite(score):
+            _set(self, "score", _plain_number(score, f"docid {docid!r}: score"))
+        if said is not None and (type(said) is not float or not isfinite(said)):
+            _set(self, "model_score", _plain_number(said, f"docid {docid!r}: model_score"))
+        if type(self.doc) is not dict and not isinstance(self.doc, Mapping):
+            raise RankLLMError(
+                f"docid {self.docid!r}: doc: expected a mapping such as {{'text': ...}}, found {_shown(self.doc)}"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One query with its candidates in first-stage order."""
+    """One query with its candidates in first-stage order.
+
+    candidates: any iterable of them. Raises RankLLMError where one of them is none, or a docid occurs twice.
+    """
 
     query: Query
     candidates: tuple[Candidate, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.query, Query):
+            raise RankLLMError(f"query: expected a Query, found {_shown(self.query)}")
+        if type(self.candidates) is not tuple:
+            if not isinstance(self.candidates, Iterable) or isinstance(self.candidates, str | bytes | Mapping):
+                raise RankLLMError(
+                    f"query {self.query.qid!r}: candidates: expected a sequence of Candidate, "
+                    f"found {_shown(self.candidates)}"
+                )
+            _set(self, "candidates", tuple(self.candidates))
         seen: set[str] = set()
-        for candidate in self.candidates:
+        for number, candidate in enumerate(self.candidates, start=1):
+            if not isinstance(candidate, Candidate):
+                raise RankLLMError(
+                    f"query {self.query.qid!r}, candidate {number}: expected a Candidate, found {_shown(candidate)}"
+                )
             if candidate.docid in seen:
                 raise RankLLMError(
                     f"query {self.query.qid!r}: docid {candidate.docid!r} occurs twice; a candidate must be listed once"
@@ -105,3 +145,49 @@ class Result:
 def worst(statuses: list[Status]) -> Status:
     """The worst of several statuses; `ok` when there is none."""
     return max(statuses, key=lambda status: SEVERITY[status], default="ok")
+
+
+_set = object.__setattr__
+"""How a frozen record is given the plain value of one that is accepted, while it is made."""
+_SHOWN_CHARACTERS = 60
+
+
+def _plain_id(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        hint = f"; write {str(value)!r}" if isinstance(value, int) and not isinstance(value, bool) else ""
+        raise RankLLMError(f"{name}: expected a string, found {_shown(value)}{hint}")
+    if not value.strip():
+        raise RankLLMError(f"{name}: expected a string that is not empty, found {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RankLLMError(f"{name}: {value!r} holds a lone surrogate, which no file can") from None
+    return str(value)
+
+
+def _plain_string(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise RankLLMError(f"{name}: expected a string, found {_shown(value)}")
+    return str(value)
+
+
+def _plain_number(value: object, name: str) -> float:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = float("inf")
+        if isfinite(number):
+            return number
+    raise RankLLMError(f"{name}: expected a finite number, found {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    """What was found, by its type and, where that is short, its value."""
+    kind = type(value).__name__
+    if not isinstance(value, str | bytes | int | float):
+        return kind
+    if isinstance(value, int) and value.bit_length() > 128:  # Python refuses to print one of many thousand digits
+        return f"{kind} of {value.bit_length()} bits"
+    text = repr(value)
+    return f"{kind} {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '...'}"

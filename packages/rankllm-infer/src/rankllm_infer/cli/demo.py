@@ -9,7 +9,7 @@ import click
 
 from rankllm_core.files import check_output
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.progress import counter
+from rankllm_infer.cli.progress import ShownProgress, prompt_counter
 from rankllm_infer.settings import DTYPES, RerankOptions
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ def command(method: str | None, model_path: str | None, dtype: str, device: str,
     SmolLM2-135M; a model of billions of weights gains more.
     """
     from rankllm_infer.api import load_reranker
-    from rankllm_infer.demo import DemoFiles, run_demo
+    from rankllm_infer.demo import DemoFiles, demo_requests, run_demo
     from rankllm_infer.demo_collection import load_demo_collection
+    from rankllm_infer.progress import PromptProgress
 
     files = DemoFiles(folder=output_dir)
     check_output(files.reranked, overwrite=True)
@@ -61,8 +62,13 @@ def command(method: str | None, model_path: str | None, dtype: str, device: str,
         for warning in reranker.warnings:
             say(f"Warning: {warning}")
         say(f"Reranking: {reranker.description}")
-        with counter("rerank", unit="query", total=len(load_demo_collection().queries)) as show:
-            report = run_demo(reranker, files, progress=lambda done, total: show(done))
+        requests = demo_requests(load_demo_collection())
+        progress = PromptProgress(reranker.n_prompts, {r.query.qid: len(r.candidates) for r in requests})
+        with prompt_counter("rerank", progress) as show:
+            shown = ShownProgress(progress, show)
+            report = run_demo(
+                reranker, files, on_finished=lambda r: shown.finish(r.query.qid), on_answered=shown.answer
+            )
     _print(report, files)
     return EXIT_SOME_FAILED if report.summary.failures else 0
 

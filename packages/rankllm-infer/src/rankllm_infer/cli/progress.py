@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rankllm_infer.progress import PromptProgress
 
 T = TypeVar("T")
 
 _BRIEF_S = 2.0
 """What takes no longer than this is not announced."""
+_QUIET_TERMINAL_S, _QUIET_FILE_S = 0.5, 30.0
+"""The least time between two looks: a log file wants a line now and then, a terminal one that moves."""
 
 
 @contextmanager
@@ -18,14 +23,51 @@ def counter(what: str, *, unit: str, total: int | None = None, delay_s: float = 
     """A bar on standard error; it is given how many are done, all in all."""
     from tqdm import tqdm
 
-    # A log file wants a line now and then, a terminal one that moves.
-    quiet_s = 0.5 if sys.stderr.isatty() else 30.0
+    quiet_s = _QUIET_TERMINAL_S if sys.stderr.isatty() else _QUIET_FILE_S
     with tqdm(desc=what, unit=unit, total=total, delay=delay_s, mininterval=quiet_s, file=sys.stderr) as bar:
 
         def show(done: int) -> None:
             bar.update(done - bar.n)
 
         yield show
+
+
+@contextmanager
+def prompt_counter(what: str, progress: PromptProgress) -> Iterator[Callable[[], None]]:
+    """A bar on standard error that counts prompts, and says how many queries are finished; called, it looks again."""
+    from tqdm import tqdm
+
+    quiet_s = _QUIET_TERMINAL_S if sys.stderr.isatty() else _QUIET_FILE_S
+    with tqdm(
+        desc=what, unit=" prompts", total=progress.total, initial=progress.done, mininterval=quiet_s, file=sys.stderr
+    ) as bar:
+
+        def show() -> None:
+            bar.total = progress.total
+            bar.set_postfix_str(f"{progress.n_finished} of {progress.n_queries} queries", refresh=False)
+            bar.update(progress.done - bar.n)
+
+        show()
+        yield show
+        bar.refresh()
+
+
+class ShownProgress:
+    """Progress that is shown as it is counted."""
+
+    def __init__(self, progress: PromptProgress, show: Callable[[], None]) -> None:
+        self._progress = progress
+        self._show = show
+
+    def answer(self, qid: str) -> None:
+        """Count a prompt's answer."""
+        self._progress.answer(qid)
+        self._show()
+
+    def finish(self, qid: str) -> None:
+        """Count a query."""
+        self._progress.finish(qid)
+        self._show()
 
 
 def counted(items: Iterable[T], what: str, *, unit: str) -> Iterator[T]:

@@ -54,7 +54,7 @@ def command(**given: Any) -> int:
         raise click.UsageError("--resume has no effect without an output")
     with open_run(files, overwrite=given["overwrite"], resume=given["resume"], sources=input_files(given)) as run:
         requests = load_requests(kind, given)
-        run.qids = check_requests(requests, files, strict=given["strict"], digest=run.digest)
+        run.qids = check_requests(requests, files, strict=given["strict"], digest=run.digest, sizes=run.sizes)
         if given["qrels"]:
             run.qrels = load_qrels(given["qrels"], run.qids)
         elif kind == "dataset":

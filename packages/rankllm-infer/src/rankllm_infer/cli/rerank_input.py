@@ -94,9 +94,14 @@ def load_requests(kind: str, given: Mapping[str, Any]) -> Iterable[Request]:
 
 
 def check_requests(
-    requests: Iterable[Request], files: OutputFiles, *, strict: bool, digest: InputDigest | None = None
+    requests: Iterable[Request],
+    files: OutputFiles,
+    *,
+    strict: bool,
+    digest: InputDigest | None = None,
+    sizes: dict[str, int] | None = None,
 ) -> list[str]:
-    """Read all requests once; give their qids. digest: is given all of them.
+    """Read all requests once; give their qids. digest: is given all of them. sizes: is given qid -> candidates.
 
     Raises RankLLMError for what would come to light only after hours: a line that cannot be read, an id that the run's
     format cannot carry, and, if strict, a query without candidates or a passage without text.
@@ -109,6 +114,8 @@ def check_requests(
             _check_complete(request)
         if digest is not None:
             digest.add(request)
+        if sizes is not None:
+            sizes[request.query.qid] = len(request.candidates)
         qids.append(request.query.qid)
     if not qids:
         raise RankLLMError("the input holds no query; nothing to rerank")

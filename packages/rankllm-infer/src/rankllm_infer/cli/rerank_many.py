@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,8 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, say
 from rankllm_infer.cli.last_steps import LastSteps, last_steps
-from rankllm_infer.cli.progress import counter
+from rankllm_infer.cli.progress import ShownProgress, prompt_counter
+from rankllm_infer.progress import PromptProgress
 from rankllm_infer.settings import RerankOptions
 from rankllm_infer.wording import count
 
@@ -44,6 +44,8 @@ class Run:
     digest: InputDigest | None
     last: LastSteps
     qids: Sequence[str] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
+    """qid -> number of candidates."""
     qrels: Qrels | None = None
     began: float = field(default_factory=time.monotonic)
     is_under_way: bool = False
@@ -167,22 +169,33 @@ def _compute(run: Run, journal: Journal, requests: Iterable[Request], model: str
         in_the_way = [path for path in run.files.paths() if path.exists()] if run.overwrite else []
         journal.begin(settings | loaded_settings(reranker.engine, reranker.placement), outputs=in_the_way)
         run.is_under_way = True
-        with counter("rerank", unit="query", total=len(run.qids)) as show:
-            show(journal.n_finished)
+        with _shown_progress(run, reranker) as progress:
 
             def keep(result: Result) -> None:
                 journal.add(result)
-                show(journal.n_finished)
+                progress.finish(result.query.qid)
 
-            for _ in reranker.stream(requests, on_finished=keep, log=journal):
+            for _ in reranker.stream(requests, on_finished=keep, on_answered=progress.answer, log=journal):
                 pass  # All of it is in the journal, and nothing else is kept.
 
 
 def _computed(run: Run, requests: Iterable[Request], reranker: Reranker) -> Iterator[Result]:
     """Results of a run without a journal."""
-    finished = itertools.count(1)
-    with counter("rerank", unit="query", total=len(run.qids)) as show:
-        yield from reranker.stream(requests, on_finished=lambda result: show(next(finished)))
+    with _shown_progress(run, reranker) as progress:
+        yield from reranker.stream(
+            requests, on_finished=lambda result: progress.finish(result.query.qid), on_answered=progress.answer
+        )
+
+
+@contextmanager
+def _shown_progress(run: Run, reranker: Reranker) -> Iterator[ShownProgress]:
+    """The run's prompts as they are answered; those of queries in the journal are done."""
+    progress = PromptProgress(reranker.n_prompts, run.sizes)
+    for qid in run.sizes if run.journal else ():
+        if run.journal is not None and run.journal.is_finished(qid):
+            progress.skip(qid)
+    with prompt_counter("rerank", progress) as show:
+        yield ShownProgress(progress, show)
 
 
 def _write(run: Run, results: Iterable[Result], summary: Summary, figures: RunningEvaluation | None) -> None:

@@ -52,6 +52,8 @@ class Answer:
     scores: tuple[float, ...] = ()
     """`first-token`: one logit or log-probability an identifier, in prompt order; -inf where the server did not tell.
     `head`: the one score."""
+    is_truncated: bool = False
+    """`text`: generation ended at `max_new_tokens`, and not because the model had finished."""
     usage: Usage = field(default_factory=Usage)
     """`permutation`: completion tokens are those of the decoded answer, whether they were chosen or forced."""
 

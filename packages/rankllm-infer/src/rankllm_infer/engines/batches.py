@@ -40,7 +40,10 @@ class Batch:
 
 
 class BatchQueue:
-    """Prompts that wait, the longest first: what does not fit is known at once, and short ones fill up the end."""
+    """Prompts that wait, the longest first: what does not fit is known at once, and short ones fill up the end.
+
+    Where each runs alone (`max_prompts` 1), they go in the order of their tickets.
+    """
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
@@ -70,6 +73,8 @@ class BatchQueue:
             # Of equal length, the first come is the last in the list, and so the first to go.
             self._waiting.sort(key=lambda item: (positions(item[1]), -item[0]))
             self._is_sorted = True
+        if self._limits.max_prompts == 1:
+            return self._take_earliest()
         first = self._waiting[-1][1]
         max_tokens = self._limits.max_tokens
         room = max(1, min(self._limits.max_prompts, max_tokens // max(1, positions(first))))
@@ -81,6 +86,14 @@ class BatchQueue:
         for place in places:  # from the end: what is left keeps its place
             del self._waiting[place]
         return _batch(taken, shares=shares)
+
+    def _take_earliest(self) -> Batch:
+        """The prompt that came first, with its copies: where each runs alone, no order saves anything, and with this
+        one a query is finished before the next is begun."""
+        _, first = min(self._waiting, key=lambda item: item[0])
+        taken = [item for item in self._waiting if item[1] == first]
+        self._waiting = [item for item in self._waiting if item[1] != first]
+        return _batch(sorted(taken, key=lambda item: item[0]), shares=False)
 
     def _places(self, first: Prompt, room: int, *, shares: bool) -> list[int]:
         """Places in the list, falling, of so many prompts and their copies. shares: only those of one prefix."""

@@ -86,7 +86,8 @@ def read_answer(prompt: Prompt, reply: Mapping[str, object], options: OpenAIOpti
     """The answer in a reply. Raises ServerProblem where the reply is not whole, or cannot be read as asked."""
     choice = _choice(reply, options)
     if prompt.read == "text":
-        return Answer(text=_text(choice), usage=_usage(reply))
+        is_truncated = choice.get("finish_reason") == "length"
+        return Answer(text=_text(choice), is_truncated=is_truncated, usage=_usage(reply))
     return Answer(scores=first_token_scores(prompt, choice), usage=_usage(reply))
 
 

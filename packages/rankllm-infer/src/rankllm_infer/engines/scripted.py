@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from rankllm_core.errors import ConfigError
 from rankllm_infer.engines import Answer, EngineError, Prompt
 
 
@@ -18,6 +19,8 @@ class ScriptedEngine:
     def __init__(
         self, answer: Callable[[Prompt], Answer | EngineError], *, batch_size: int = 8, reverse: bool = False
     ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
         self._answer = answer
         self._batch_size = batch_size
         self._reverse = reverse

@@ -42,4 +42,4 @@ def text_answer(prompt: Prompt, ids: Sequence[int], *, ends: Sequence[int], toke
     text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     completion_tokens = len(ids) if end is None else end + 1
     usage = Usage(calls=1, prompt_tokens=len(prompt.token_ids), completion_tokens=completion_tokens)
-    return Answer(text=text, usage=usage)
+    return Answer(text=text, is_truncated=end is None, usage=usage)

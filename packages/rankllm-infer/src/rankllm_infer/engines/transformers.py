@@ -104,7 +104,9 @@ class TransformersEngine:
         self._queue.clear()
 
     def _too_long(self, prompt: Prompt) -> EngineError | None:
-        needed, limit = positions(prompt), self._rotation_limit
+        # Where scores are read, nothing is generated: the last token of the prompt is where they are.
+        generates = prompt.read in ("text", "permutation")
+        needed, limit = positions(prompt) if generates else len(prompt.token_ids), self._rotation_limit
         if prompt.read == "permutation" and limit is not None and len(prompt.token_ids) <= limit < needed:
             return EngineError(
                 f"the model reads texts of more than {limit} tokens in another way (LongRoPE), and this prompt and its "

@@ -8,6 +8,7 @@ it reports of them are logits before any processing: the numbers that the engine
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rankllm_core.tokens import SafeTokenizer
@@ -130,7 +131,8 @@ class VllmEngine:
             return EngineError(f"vLLM broke off the answer ({generated.finish_reason})")
         if prompt.read == "first-token":
             return self._first_token(prompt, generated.logprobs[0])
-        return text_answer(prompt, generated.token_ids, ends=self._ends, tokenizer=self._tokenizer)
+        answer = text_answer(prompt, generated.token_ids, ends=self._ends, tokenizer=self._tokenizer)
+        return replace(answer, is_truncated=generated.finish_reason == "length")
 
     def _first_token(self, prompt: Prompt, reported: Any) -> Answer | EngineError:
         """reported: id -> what vLLM reports of it; the sampled token and all that were asked for."""

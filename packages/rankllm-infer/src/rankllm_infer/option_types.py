@@ -1,0 +1,61 @@
+"""Checks the values of an options record against the types that its fields declare."""
+
+from __future__ import annotations
+
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rankllm_core.errors import ConfigError
+
+
+def check_field_types(options: Any) -> None:
+    """Raise ConfigError naming the first field whose value is not of its declared type.
+
+    options: a dataclass whose fields are declared as bool, int, float, str, Path, tuples of these, or None. A boolean
+    is no number, an integer passes for a float, and a float is finite.
+    """
+    for name, declared in _declared(type(options)).items():
+        value = getattr(options, name)
+        if not _fits(value, declared):
+            raise ConfigError(f"{name}: expected {_in_words(declared)}, found {type(value).__name__} {value!r:.60}")
+
+
+@functools.cache
+def _declared(kind: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _fits(value: object, declared: Any) -> bool:
+    if isinstance(declared, types.UnionType):
+        return any(_fits(value, choice) for choice in declared.__args__)
+    if declared is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and math.isfinite(value)  # type: ignore[arg-type]
+    if declared is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if typing.get_origin(declared) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, declared.__args__[0]) for item in value)
+    return isinstance(value, declared)
+
+
+_WORDS: Mapping[Any, str] = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a finite number",
+    str: "a string",
+    Path: "a Path",
+    types.NoneType: "None",
+}
+
+
+def _in_words(declared: Any) -> str:
+    if isinstance(declared, types.UnionType):
+        return " or ".join(map(_in_words, declared.__args__))
+    if typing.get_origin(declared) is tuple:
+        return f"a tuple of {declared.__args__[0].__name__}"
+    return _WORDS.get(declared, getattr(declared, "__name__", str(declared)))

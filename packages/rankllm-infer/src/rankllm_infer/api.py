@@ -166,17 +166,19 @@ def _checked_name(model: str | Path) -> str:
 
 def _local(model: str, options: RerankOptions) -> Reranker:
     from rankllm_infer.engines.hub import adapter_config
+    from rankllm_infer.engines.remote_code import check_remote_code
     from rankllm_infer.local_models import start_on_transformers, start_on_vllm
 
     resolved = card_in_force(model, options)
     card = resolved.card
     plan = _plan(card, options)
     _check_base(card, adapter_config(model), options)
+    on_code = check_remote_code(model, options.base_model, allowed=options.trust_remote_code)
     # Only now: importing torch takes seconds, and what is wrong up to here is said at once.
     start = start_on_vllm if options.engine == "vllm" else start_on_transformers
     started = start(model, plan, options, write_with=lambda tokenizer: token_writer(card, tokenizer))
-    resolved = replace(resolved, warnings=(*resolved.warnings, *started.notes))
-    description = f"{model} on {started.place}"
+    resolved = replace(resolved, warnings=(*resolved.warnings, *on_code, *started.notes))
+    description = f"{model} on {started.place}" + (", running its own code" if options.trust_remote_code else "")
     return _reranker(started.engine, started.plan, started.writer, resolved, description, placement=started.place)
 
 

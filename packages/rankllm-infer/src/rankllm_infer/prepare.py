@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,10 +16,12 @@ from rankllm_core.collections_io import (
     two_contents,
 )
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
+from rankllm_core.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
 from rankllm_core.json_fields import located
 from rankllm_core.records import write_requests, write_rerank_input
 from rankllm_core.trec import Run, read_run
 from rankllm_core.types import Candidate, Query, Request
+from rankllm_infer.hub_repository import HubRepository
 from rankllm_infer.wording import N_EXAMPLES, count, examples
 
 PreparedFormat = Literal["rerank-input", "requests"]
@@ -208,14 +211,22 @@ def _collect_docs(
 def _load_queries(source: str | Path, split: str) -> dict[str, str]:
     if _is_file(source):
         return read_queries(source)
-    return collect_queries(enumerate(_data_set_rows(str(source), split), start=1), source=source)
+    rows = _data_set_rows(str(source), split)
+    if isinstance(rows, tuple):
+        return {qid: text for path in rows for qid, text in read_queries(path).items()}
+    return collect_queries(enumerate(rows, start=1), source=source)
 
 
 def _load_corpus(source: str | Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     if _is_file(source):
         yield from read_corpus(source)
         return
-    for number, row in enumerate(_data_set_rows(str(source), "train"), start=1):
+    rows = _data_set_rows(str(source), "train")
+    if isinstance(rows, tuple):
+        for path in rows:
+            yield from read_corpus(path)
+        return
+    for number, row in enumerate(rows, start=1):
         with located(source, number):
             passage = parse_corpus_record(row)
         yield passage
@@ -232,8 +243,12 @@ def _is_file(source: str | Path) -> bool:
     return False
 
 
-def _data_set_rows(name: str, split: str) -> Iterator[dict[str, object]]:
-    """The rows of a Hugging Face data set, from a memory-mapped local copy."""
+def _data_set_rows(name: str, split: str) -> Iterable[dict[str, object]] | tuple[Path, ...]:
+    """The rows of a Hugging Face data set, from a memory-mapped local copy.
+
+    Of one that `datasets` refuses for its script, or cannot ask the hub about, the files of the split in their place,
+    where those can be told and are in a format of `read_queries` and `read_corpus`.
+    """
     is_folder = Path(name).exists()
     what = f"{name}: is a folder," if is_folder else f"{name}: no such file,"
     try:
@@ -244,11 +259,30 @@ def _data_set_rows(name: str, split: str) -> Iterator[dict[str, object]]:
             "Install it with: uv add 'rankllm-infer[datasets]'"
         ) from None
     path, _, config = (name, "", "") if is_folder else name.partition(":")
+    rows: Iterable[dict[str, object]]
     try:
         rows = datasets.load_dataset(path, config or None, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        files = _files_of_split(path, error, split=split, config=config)
+        if files and files[0].suffix != ".parquet":
+            return files
+        if files:
+            rows = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+            return rows
         # Where a data set cannot be built, the error itself says no more than that.
         told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         reason = next(iter(str(told).splitlines()), type(error).__name__)
         raise RankLLMError(f"{what} and not loadable as a data set, split {split!r}: {reason}") from None
-    yield from rows
+    return rows
+
+
+def _files_of_split(name: str, error: Exception, *, split: str, config: str) -> tuple[Path, ...]:
+    """The files of a repository that `datasets` refuses for its script, or of the hub's cache without a network."""
+    folder = Path(name)
+    repository: Repository = FolderRepository(folder) if folder.is_dir() else HubRepository(name)
+    if is_refused_script(error):
+        return fetch_split(repository, split=split, config=config)
+    if isinstance(error, ConnectionError) and not folder.is_dir():
+        with suppress(RankLLMError):  # nothing in the hub's cache either: the first error says more
+            return fetch_split(repository, split=split, config=config)
+    return ()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load_card, published_card
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
 from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_infer.engines.hub import split_revision
 from rankllm_infer.engines.vllm_options import engine_arguments
 from rankllm_infer.option_types import check_field_types
 from rankllm_infer.strategies import STRATEGIES, TOP_K_STRATEGIES
@@ -45,9 +46,9 @@ class RerankOptions:
 
     method: str = "auto"
     engine: str = "transformers"
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)
     """The server of the engine `openai`, ending in /v1."""
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     timeout_s: float = 300.0
     """How long the engine `openai` waits for one answer."""
     concurrency: int = 16
@@ -69,6 +70,8 @@ class RerankOptions:
     """KEY=VALUE of further arguments of the engine `vllm`."""
     base_model: str | None = None
     """For an adapter: its base, in place of the one it names."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model, a local folder or a revision pinned as OWNER/MODEL@COMMIT."""
     template: str | Path | None = None
     """A shipped template's name, or a YAML file in the originals' layout."""
     use_logits: bool | None = None
@@ -157,7 +160,7 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
     found = load_card(folder) if folder is not None else None
     origin = f"{model}/{CARD_NAME}"
     if found is None:
-        found, origin = published_card(model), f"the card that ships for {model}"
+        found, origin = published_card(split_revision(model)[0]), f"the card that ships for {model}"
     warnings: list[str] = []
     if found is not None and options.method not in ("auto", found.kind):
         warnings.append(f"--method {options.method}: {origin} says {found.kind}; its settings are not used")
@@ -313,7 +316,7 @@ _ENGINES_OF = {
     "free_decoding": ("transformers",),
     "decode_top_k": ("transformers",),
     "vllm_args": ("vllm",),
-    **dict.fromkeys(("dtype", "num_gpus", "batch_size", "batch_tokens", "base_model"), _LOCAL),
+    **dict.fromkeys(("dtype", "num_gpus", "batch_size", "batch_tokens", "base_model", "trust_remote_code"), _LOCAL),
 }
 """Options that only some engines know, and which those are."""
 

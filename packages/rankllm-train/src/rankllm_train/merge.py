@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rankllm_core.card import CARD_NAME, Card, load_card, save_card
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.load_failures import readable_load
+from rankllm_core.model_folder import check_settings_files, read_weight_headers
+from rankllm_core.model_json import read_model_json
 from rankllm_train.adapters import ADAPTER_NAME
 from rankllm_train.checkpoints import aside
 
@@ -50,8 +52,9 @@ def _read(adapter: Path) -> tuple[dict[str, Any], Card]:
     card = load_card(adapter)
     if card is None:
         raise RankLLMError(f"{adapter}: no card there ({CARD_NAME} is missing), so nobody would know how to prompt it")
-    settings = json.loads((adapter / ADAPTER_NAME).read_text(encoding="utf-8"))
-    return settings, card
+    check_settings_files(adapter)
+    read_weight_headers(adapter)
+    return read_model_json(adapter / ADAPTER_NAME) or {}, card
 
 
 def _merged(adapter: Path, base: str, settings: dict[str, Any]) -> tuple[Any, Any]:
@@ -61,20 +64,30 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any]) -> tuple[Any, An
 
     from rankllm_train.models import quiet, readable_failures
 
+    if Path(base).is_dir():
+        check_settings_files(base)
+        read_weight_headers(base)
     with quiet():
         with readable_failures(base):
             if settings.get("task_type") == "SEQ_CLS":
-                model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    base, num_labels=1, dtype=torch.float32, trust_remote_code=False
+                )
             else:
-                model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        try:
-            merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        except RuntimeError as error:
-            shape = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), "")
-            raise ContractError(f"{adapter}: the adapter was trained on another base than {base} ({shape})") from None
+                model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False)
+        with readable_load(adapter, problem="the adapter cannot be loaded"):
+            try:
+                merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+            except RuntimeError as error:
+                shape = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), "")
+                if not shape:
+                    raise
+                raise ContractError(
+                    f"{adapter}: the adapter was trained on another base than {base} ({shape})"
+                ) from None
         # Published adapters often come without a tokenizer: then it is the base's.
         has_tokenizer = any((adapter / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
         source = str(adapter) if has_tokenizer else base
         with readable_failures(source):
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     return merged, tokenizer

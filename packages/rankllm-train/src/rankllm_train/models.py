@@ -7,7 +7,6 @@ Shapes: B rows, T tokens, D hidden, V vocabulary, N read ids, L label positions.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -19,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.load_failures import readable_load
+from rankllm_core.model_folder import check_settings_files, check_trusted_source, read_weight_headers
 from rankllm_train.adapters import ADAPTER_NAME, start_from_adapter
-from rankllm_train.cpu_attention import use_block_attention
+from rankllm_train.attention import loading_attention, use_attention
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.recipe_sections import LoraSection, ModelSection
 
@@ -33,6 +34,7 @@ def load_tokenizer(section: ModelSection) -> Any:
     """The model's tokenizer. Raises RankLLMError where there is none."""
     from transformers import AutoTokenizer
 
+    check_folder(section)
     with quiet(), readable_failures(section.name_or_path):
         return AutoTokenizer.from_pretrained(section.name_or_path, trust_remote_code=section.trust_remote_code)
 
@@ -51,22 +53,40 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     set_seed(seed)
     with quiet(), readable_failures(section.name_or_path):
         model = _load(section, kind, dtype)
-        if section.attn_implementation == "auto":
-            use_block_attention(model)
     model.config.use_cache = False
     make_lean(model)
     with _head_alone(model) if is_shared_out(model) else contextlib.nullcontext():
         check_lean(model)
+    with quiet():
+        use_attention(model, section)
     if kind != "causal" and not deepspeed:  # which wants all weights of one dtype
         model.score.float()  # one row: its product is worth full precision, as in inference
     # Again: under ZeRO-3 the first process alone has drawn the new score layer, and adapters must be the same in all.
     set_seed(seed)
-    return add_lora(model, lora, kind=kind) if lora.enabled else model
+    return add_lora(model, lora, kind=kind, deepspeed=deepspeed) if lora.enabled else model
 
 
 def resolved_name(name_or_path: str) -> str:
     """A folder's absolute path, so that an adapter finds its base from anywhere; a hub name as it is."""
     return str(Path(name_or_path).resolve()) if Path(name_or_path).is_dir() else name_or_path
+
+
+def check_folder(section: ModelSection) -> None:
+    """A model's folder is whole as far as its small files go, and brings no code but what is allowed.
+
+    Raises RankLLMError; ConfigError where code is allowed from anywhere but one local folder.
+    """
+    folder = Path(section.name_or_path)
+    if section.trust_remote_code:
+        option = "model.trust_remote_code"
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{option}: allowed for a local folder only, found {section.name_or_path!r}; "
+                "download it and read its code"
+            )
+        check_trusted_source(section.name_or_path, folder=folder, option=option)
+    if folder.is_dir():
+        check_settings_files(folder)
 
 
 def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
@@ -78,9 +98,12 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
             f"{name}: is an adapter; name its base, and the adapter by --start-from-adapter, or merge it first "
             f"(train merge {name} OUT) and train on the result"
         )
+    check_folder(section)
+    if Path(name).is_dir():
+        read_weight_headers(name)
     options = {
         "dtype": dtype,
-        "attn_implementation": attention(section.attn_implementation),
+        "attn_implementation": loading_attention(section.attn_implementation),
         "trust_remote_code": section.trust_remote_code,
         "output_loading_info": True,
     }
@@ -94,21 +117,13 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
     return model
 
 
-def attention(choice: str) -> str:
-    """The attention to load with; `auto` is flash_attention_2 where it is installed and there is a GPU, else sdpa."""
-    has_flash = importlib.util.find_spec("flash_attn") is not None
-    if choice == "auto":
-        return "flash_attention_2" if has_flash and torch.cuda.is_available() else "sdpa"
-    if choice == "flash_attention_2" and not has_flash:
-        raise ConfigError(
-            "model.attn_implementation: flash_attention_2 is not installed; use sdpa, or: uv add "
-            "'rankllm-train[flash-attn]'"
-        )
-    return choice
+def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = False) -> Any:
+    """The model with LoRA adapters, the score layer trained in full.
 
-
-def add_lora(model: Any, section: LoraSection, *, kind: str) -> Any:
-    """The model with LoRA adapters, the score layer trained in full. Raises ConfigError where no layer has a name."""
+    Adapters are float32, like everything that is trained; under DeepSpeed they keep the model's precision, since it
+    flattens all trainable weights into one buffer (ZeRO-3 asserts that they share a dtype) and updates a float32 copy.
+    Raises ConfigError where no layer has a name.
+    """
     from peft import LoraConfig, TaskType, get_peft_model
 
     targets = section.target_modules
@@ -124,7 +139,7 @@ def add_lora(model: Any, section: LoraSection, *, kind: str) -> Any:
     )
     try:
         with quiet():
-            adapted = get_peft_model(model, config)
+            adapted = get_peft_model(model, config, autocast_adapter_dtype=not deepspeed)
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0][:200]}") from None
     if section.start_from:
@@ -187,7 +202,7 @@ def _head_alone(model: Any) -> Iterator[None]:
     import deepspeed
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
-    backbone = getattr(model, model.base_model_prefix)
+    backbone = _backbone_module(model)
     head = model.score if hasattr(model, "score") else model.get_output_embeddings()
     shape = (1, _PROBE_TOKENS, model.config.get_text_config().hidden_size)
     hidden_BTD = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
@@ -199,8 +214,13 @@ def _head_alone(model: Any) -> Iterator[None]:
         del backbone.forward
 
 
+def _backbone_module(model: Any) -> Any:
+    """The model without its head. Llama 4's text model is not called by its prefix."""
+    return getattr(model, model.base_model_prefix, None) or model.get_decoder()
+
+
 def _backbone(model: Any, input_ids: Tensor) -> Tensor:
-    backbone = getattr(model, model.base_model_prefix)
+    backbone = _backbone_module(model)
     hidden_BTD: Tensor = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
     return hidden_BTD
 
@@ -246,7 +266,11 @@ def _score_rows(self: Any, input_ids: Tensor, read_positions: Tensor, **ignored:
 
 @contextlib.contextmanager
 def readable_failures(source: str) -> Iterator[None]:
-    """Turn what transformers and the hub raise for a missing model into one line."""
+    """Turn what transformers and the hub raise for a missing or damaged model into one line."""
+    if Path(source).is_dir():
+        with readable_load(source):
+            yield
+        return
     try:
         yield
     except (OSError, ValueError) as error:

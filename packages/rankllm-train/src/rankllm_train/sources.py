@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rankllm_core.errors import DataError, MissingPackageError, RankLLMError
-from rankllm_train.json_records import read_json_records
+from rankllm_core.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
+from rankllm_train.hub_repository import HubRepository
+from rankllm_train.json_records import JsonRecord, read_json_records
 from rankllm_train.records import ListwiseRecord, PointwiseRecord, parse_listwise, parse_pointwise
 
 Record = TypeVar("Record", ListwiseRecord, PointwiseRecord)
@@ -40,7 +43,7 @@ def _records(name: str, parse: Callable[..., Record], *, limit: int, skip_bad: b
 def _rows(name: str) -> Iterator[_Row]:
     path = Path(name)
     if path.is_dir():
-        yield from enumerate(_hub_rows(str(path)), start=1)
+        yield from _data_set_rows(str(path))
         return
     if path.exists():
         yield from ((record.line, record.value) for record in read_json_records(path))
@@ -52,21 +55,47 @@ def _rows(name: str) -> Iterator[_Row]:
         or name.count("/") > 1
     ):
         raise RankLLMError(f"{name}: no such file")
-    yield from enumerate(_hub_rows(name), start=1)
+    yield from _data_set_rows(name)
 
 
-def _hub_rows(name: str) -> Iterator[Mapping[str, Any]]:
-    """Rows of the split `train`."""
+def _data_set_rows(name: str) -> Iterator[_Row]:
+    """Rows of the split `train`, numbered from 1."""
     try:
         from datasets import load_dataset
     except ImportError:
         raise MissingPackageError(f"data set {name!r} needs the package datasets: uv add datasets") from None
+    rows: Iterable[Any]
     try:
         rows = load_dataset(name, split="train")
     except (OSError, ValueError, RuntimeError) as error:
+        rows = _rows_of_files(name, error)
+    for number, row in enumerate(rows, start=1):
+        # A row of a JSON file has a number of its own, and may be damaged.
+        yield number, row.value if isinstance(row, JsonRecord) else row
+
+
+def _rows_of_files(name: str, error: Exception) -> Iterable[Any]:
+    """The rows of a repository's data files, where `datasets` refuses it for its script or cannot ask the hub.
+
+    Raises RankLLMError where there are none.
+    """
+    folder = Path(name)
+    repository: Repository = FolderRepository(folder) if folder.is_dir() else HubRepository(name)
+    files: tuple[Path, ...] = ()
+    if is_refused_script(error):
+        files = fetch_split(repository, split="train")
+    elif isinstance(error, ConnectionError) and not folder.is_dir():
+        with suppress(RankLLMError):  # nothing in the hub's cache either: the first error says more
+            files = fetch_split(repository, split="train")
+    if not files:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RankLLMError(
             f"{name}: neither a file nor a data set that can be had from the hub ({reason[:200]}); "
             "give another --train-dataset-path"
-        ) from None
-    yield from rows
+        )
+    if files[0].suffix == ".parquet":
+        from datasets import load_dataset
+
+        rows: Iterable[Any] = load_dataset("parquet", data_files=[str(path) for path in files], split="train")
+        return rows
+    return (record for path in files for record in read_json_records(path))

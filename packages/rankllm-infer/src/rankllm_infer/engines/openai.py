@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from functools import partial
 from random import Random
@@ -18,6 +19,7 @@ from threading import Lock, Thread
 
 from rankllm_core.errors import ConfigError
 from rankllm_infer.engines import Answer, EngineError, Prompt
+from rankllm_infer.engines.openai_breaker import Breaker, ServerGoneError
 from rankllm_infer.engines.openai_chat import Dialect, explained, read_answer, request_body, without_refused
 from rankllm_infer.engines.openai_http import Sleep, Transport, check_server, server_models, with_retries
 from rankllm_infer.engines.openai_options import OpenAIOptions
@@ -35,13 +37,22 @@ class OpenAIEngine:
 
     Reads `text` and `first-token`. With `first-token`, an identifier that is not among the `top_logprobs` likeliest
     tokens scores -inf. A last turn of the assistant is an opening that the model goes on with.
-    options: the server. sleep: waits between tries. random: spreads the waits of many clients.
-    Raises ConfigError, MissingPackageError.
+    options: the server. sleep: waits between tries. random: spreads the waits of many clients. breaker: notices that
+    the server is gone. Raises ConfigError, MissingPackageError.
     """
 
     name = "openai"
 
-    def __init__(self, options: OpenAIOptions, *, sleep: Sleep = asyncio.sleep, random: Random | None = None) -> None:
+    def __init__(
+        self,
+        options: OpenAIOptions,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        random: Random | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
+        self._breaker = breaker or Breaker()
+        self._gone: ServerGoneError | None = None
         self._options = options
         self._sleep = sleep
         self._random = random or Random()
@@ -71,26 +82,38 @@ class OpenAIEngine:
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
         """Wait until at least one queued prompt is answered; give all answers at hand, each with its ticket.
 
-        An empty list where none is queued, or once the engine is closed.
+        An empty list where none is queued, or once the engine is closed. Raises ServerGoneError where the server has
+        stopped answering, after the answers that it gave.
         """
-        with self._lock:
-            if self._is_closed or not self._pending:
-                return []
+        if self._gone is None:
+            with self._lock:
+                if self._is_closed or not self._pending:
+                    return []
+            answers = self._next_answers()
+            if answers or self._gone is None:
+                return answers
+        gone, self._gone = self._gone, None
+        self._loop.call_soon_threadsafe(self._breaker.reset)
+        raise gone
+
+    def _next_answers(self) -> list[tuple[int, Answer | EngineError]]:
+        """Wait for an outcome; take all that are there."""
         outcomes = [self._finished.get()]
         while not self._finished.empty():
             outcomes.append(self._finished.get())
+        done = [outcome for outcome in outcomes if outcome is not None]
+        with self._lock:
+            self._pending -= len(done)
         answers: list[tuple[int, Answer | EngineError]] = []
-        n_done = 0
-        for ticket, outcome in filter(None, outcomes):
-            n_done += 1
+        for ticket, outcome in done:
             if ticket in self._cancelled:
                 self._cancelled.discard(ticket)
-                continue
-            if not isinstance(outcome, Answer | EngineError):
+            elif isinstance(outcome, ServerGoneError):
+                self._gone = outcome
+            elif isinstance(outcome, Answer | EngineError):
+                answers.append((ticket, outcome))
+            else:
                 raise outcome  # a bug of ours: it keeps its traceback
-            answers.append((ticket, outcome))
-        with self._lock:
-            self._pending -= n_done
         return answers
 
     def cancel(self, tickets: Collection[int]) -> None:
@@ -128,7 +151,11 @@ class OpenAIEngine:
                 continue
             try:
                 outcome: Answer | Exception = await with_retries(
-                    partial(self._ask, prompt), options=self._options, sleep=self._sleep, random=self._random
+                    partial(self._ask, prompt),
+                    options=self._options,
+                    sleep=self._sleep,
+                    random=self._random,
+                    is_wanted=lambda ticket=ticket: ticket not in self._cancelled,  # type: ignore[misc]
                 )
             except Exception as error:  # handed to `collect`, which raises what is not an EngineError
                 outcome = error
@@ -139,13 +166,28 @@ class OpenAIEngine:
         while True:
             dialect = self._dialect
             try:
-                reply = await self._transport.ask(request_body(prompt, self._options, dialect))
+                reply = await self._asked(request_body(prompt, self._options, dialect))
             except ServerProblem as problem:
                 if without_refused(dialect, problem) == dialect:
                     raise explained(problem, prompt) from None
                 self._learn(problem)
             else:
                 return read_answer(prompt, reply, self._options)
+
+    async def _asked(self, body: dict[str, object]) -> Mapping[str, object]:
+        """One exchange with the server, and what it says about whether the server is still there."""
+        began = time.monotonic()
+        try:
+            reply = await self._transport.ask(body)
+        except ServerProblem as problem:
+            if problem.is_silence or (problem.status or 0) >= 500:
+                where = self._options.shown_url
+                self._breaker.failed(problem.message, where=where, began=began, is_silent=problem.is_silence)
+            else:
+                self._breaker.reset()
+            raise
+        self._breaker.reset()
+        return reply
 
     def _learn(self, problem: ServerProblem) -> None:
         """Remember a refusal, so that it happens once. Requests that were under way may report it again."""

@@ -13,6 +13,7 @@ from rankllm_infer.engines.control_tokens import safe_content
 from rankllm_infer.engines.openai_logprobs import first_token_scores, opening_of, way_out
 from rankllm_infer.engines.openai_options import OpenAIOptions
 from rankllm_infer.engines.openai_problems import ServerProblem, error_text, incomplete, one_line
+from rankllm_infer.engines.openai_reply import MAX_ANSWER_CHARACTERS, count_of
 
 _CONTINUE: Mapping[str, object] = {"add_generation_prompt": False, "continue_final_message": True}
 """Extra parameters of vLLM and SGLang: the last turn is left open, and the model goes on with it."""
@@ -116,6 +117,10 @@ def _text(choice: Mapping[str, object]) -> str:
         content = "".join(part for part in parts if isinstance(part, str))
     if not isinstance(content, str):
         raise incomplete("`content` as text")
+    if len(content) > MAX_ANSWER_CHARACTERS:
+        raise ServerProblem(
+            f"the answer has {len(content)} characters, expected at most {MAX_ANSWER_CHARACTERS}", is_retryable=False
+        )
     return content
 
 
@@ -124,6 +129,5 @@ def _usage(reply: Mapping[str, object]) -> Usage:
     counts = reply.get("usage")
     if not isinstance(counts, dict):
         counts = {}
-    tokens = [counts.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    read, written = (count if isinstance(count, int) else 0 for count in tokens)
+    read, written = (count_of(counts.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     return Usage(calls=1, prompt_tokens=read, completion_tokens=written)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +15,7 @@ from rankllm_core.errors import ConfigError, MissingPackageError
 from rankllm_infer.engines import EngineError
 from rankllm_infer.engines.openai_options import OpenAIOptions
 from rankllm_infer.engines.openai_problems import ServerProblem, advice, connection_reason, one_line, refusal
+from rankllm_infer.engines.openai_reply import parse_reply, read_bounded
 
 if TYPE_CHECKING:
     import httpx2
@@ -22,8 +25,12 @@ LONGEST_DELAY_S = 30.0
 LONGEST_RETRY_AFTER_S = 120.0
 """A server may ask for a longer wait than our own, but not for hours."""
 
+LONGEST_RETRYING_S = 900.0
+"""No try of a prompt begins later than this after the first one, whatever the server asks for."""
+
 _CONNECT_TIMEOUT_S = 30.0
 _CHECK_TIMEOUT_S = 30.0
+_NO_LIST = (404, 405, 501)
 
 
 class NoServerError(EngineError):
@@ -64,16 +71,47 @@ class Transport:
     async def ask(self, body: Mapping[str, object]) -> Mapping[str, object]:
         """One try at a chat completion: the server's reply, a JSON object. Raises ServerProblem."""
         content = json.dumps(body, ensure_ascii=False).encode("utf-8")
+        request = self._client.build_request("POST", self._url, content=content)
         timeout_s = self._options.timeout_s
         try:
-            # The client's own timeouts start anew with every byte; a server that drips must not hold us for ever.
-            async with asyncio.timeout(timeout_s):
-                response = await self._client.post(self._url, content=content)
+            return await self._exchange(request, timeout_s)
         except (TimeoutError, self._http.TimeoutException):
-            raise ServerProblem(f"no answer within {timeout_s:g} s", is_retryable=True) from None
-        except self._http.RequestError as error:
-            raise ServerProblem(connection_reason(error, self._options), is_retryable=True) from None
-        return _read_reply(response, self._options)
+            raise ServerProblem(f"no answer within {timeout_s:g} s", is_retryable=True, is_silence=True) from None
+        except (self._http.RequestError, self._http.InvalidURL) as error:
+            reason = connection_reason(error, self._options)
+            raise ServerProblem(reason, is_retryable=True, is_silence=True) from None
+
+    async def list_models(self, timeout_s: float) -> Mapping[str, object] | None:
+        """What the server says of its models; None where it keeps no list. Raises as `_exchange` does."""
+        request = self._client.build_request("GET", self._options.url("models"))
+        try:
+            return await self._exchange(request, timeout_s)
+        except ServerProblem as problem:
+            if problem.status in _NO_LIST:
+                return None
+            raise
+
+    async def _exchange(self, request: httpx2.Request, timeout_s: float) -> Mapping[str, object]:
+        """The JSON object that a request is answered with. Raises ServerProblem, TimeoutError, and httpx2's errors."""
+        # The client's own timeouts start anew with every byte; a server that drips must not hold us for ever.
+        async with asyncio.timeout(timeout_s):
+            response = await self._client.send(request, stream=True)
+            try:
+                headers = response.headers
+                body = await read_bounded(
+                    response.aiter_raw(),
+                    encoding=headers.get("content-encoding"),
+                    length=headers.get("content-length"),
+                )
+            finally:
+                await response.aclose()
+        reply = parse_reply(body, self._options)
+        if not response.is_success:
+            raise refusal(response.status_code, headers, reply, options=self._options)
+        if not isinstance(reply, dict):
+            found = one_line(reply if isinstance(reply, str) else body[:4096].decode("utf-8", "replace"), self._options)
+            raise ServerProblem(f"expected a JSON object, found {found!r}", is_retryable=True)
+        return reply
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -81,10 +119,19 @@ class Transport:
 
 
 async def with_retries(
-    attempt: Callable[[], Awaitable[T]], *, options: OpenAIOptions, sleep: Sleep, random: Random
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    options: OpenAIOptions,
+    sleep: Sleep,
+    random: Random,
+    is_wanted: Callable[[], bool] = lambda: True,
+    clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """What `attempt` gives, tried again after problems that may pass. Raises EngineError."""
-    tries = 0
+    """What `attempt` gives, tried again after problems that may pass. Raises EngineError.
+
+    is_wanted: whether anybody still waits for the answer. clock: seconds; see LONGEST_RETRYING_S.
+    """
+    tries, latest = 0, clock() + LONGEST_RETRYING_S
     while True:
         tries += 1
         try:
@@ -93,6 +140,8 @@ async def with_retries(
             if not problem.is_retryable or tries > options.max_retries:
                 raise EngineError(_final_message(problem, tries, options)) from None
             delay_s = retry_delay_s(tries, problem.retry_after_s, random=random)
+            if clock() + delay_s > latest or not is_wanted():
+                raise EngineError(_final_message(problem, tries, options)) from None
         await sleep(delay_s)
 
 
@@ -122,22 +171,29 @@ def server_models(options: OpenAIOptions) -> tuple[str, ...] | None:
     http = import_http_client()
     timeout_s = min(options.timeout_s, _CHECK_TIMEOUT_S)
     try:
-        response = http.get(options.url("models"), headers=_headers(options), timeout=timeout_s)
+        # In a thread of its own: the caller's may run an event loop already, as a notebook's does.
+        with ThreadPoolExecutor(1) as thread:
+            reply = thread.submit(asyncio.run, _list_models(options, timeout_s)).result()
     except (http.ConnectError, http.ConnectTimeout, http.InvalidURL) as error:
         raise NoServerError(f"no server at {options.shown_url}: {connection_reason(error, options)}") from None
-    except http.TimeoutException:
+    except (TimeoutError, http.TimeoutException):
         raise EngineError(f"no answer from {options.shown_url} within {timeout_s:g} s; is the server up?") from None
     except http.RequestError as error:
         raise EngineError(f"no server at {options.shown_url}: {connection_reason(error, options)}") from None
-    if response.status_code in (404, 405, 501):
-        return None
-    try:
-        models = _read_reply(response, options).get("data")
     except ServerProblem as problem:
         raise EngineError(_final_message(problem, 1, options)) from None
+    models = None if reply is None else reply.get("data")
     if not isinstance(models, list):
         return None
     return tuple(str(model["id"]) for model in models if isinstance(model, dict) and "id" in model)
+
+
+async def _list_models(options: OpenAIOptions, timeout_s: float) -> Mapping[str, object] | None:
+    transport = Transport(options)
+    try:
+        return await transport.list_models(timeout_s)
+    finally:
+        await transport.aclose()
 
 
 def check_server(options: OpenAIOptions) -> None:
@@ -155,18 +211,6 @@ def check_server(options: OpenAIOptions) -> None:
 
 def _headers(options: OpenAIOptions) -> dict[str, str]:
     key = {"Authorization": f"Bearer {options.key}"} if options.key else {}
-    return {"Content-Type": "application/json", "Accept": "application/json"} | key
-
-
-def _read_reply(response: httpx2.Response, options: OpenAIOptions) -> Mapping[str, object]:
-    """The JSON object in a response. Raises ServerProblem."""
-    try:
-        reply = json.loads(response.content)
-    except (ValueError, RecursionError):
-        reply = response.text
-    if not response.is_success:
-        raise refusal(response.status_code, response.headers, reply, options=options)
-    if not isinstance(reply, dict):
-        found = one_line(response.text, options)
-        raise ServerProblem(f"expected a JSON object, found {found!r}", is_retryable=True)
-    return reply
+    # Packed replies are not asked for: they are short, and their size is known.
+    plain = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+    return plain | key

@@ -11,6 +11,11 @@ from rankllm_infer.engines.openai_problems import ServerProblem, incomplete
 _BLANKS = (" ", "▁", "Ġ")
 """How servers write the blank that a token begins with: as it is, or as the tokenizer's own sign for it."""
 
+_SAME = 1e-3
+"""Log-probabilities this close belong to one token: servers compute the two that they report in different ways."""
+_NOT_TOLD = -9999.0
+"""OpenAI and vLLM write this for "very unlikely", in place of a log-probability that JSON cannot carry (-inf)."""
+
 
 def first_token_scores(prompt: Prompt, choice: Mapping[str, object]) -> tuple[float, ...]:
     """One log-probability an identifier, in prompt order.
@@ -76,19 +81,28 @@ def _first_token(choice: Mapping[str, object], prompt: Prompt) -> tuple[str, lis
     likeliest = sampled.get("top_logprobs") or [] if isinstance(sampled, dict) else None
     if not isinstance(likeliest, list):
         raise incomplete("`top_logprobs`")
-    reported = [_token(entry) for entry in likeliest]
     first = _token(sampled)
-    if first not in reported:
-        reported.append(first)
-    return first[0], reported
+    return first[0], _each_once([*(_token(entry) for entry in likeliest), first])
+
+
+def _each_once(reported: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The tokens without repetitions. The sampled one is mostly reported twice, and may differ in the last digits.
+
+    Two tokens of the same text (with and without a blank that the server does not show) have other probabilities.
+    """
+    kept: list[tuple[str, float]] = []
+    for token, logprob in reported:
+        if not any(token == other and math.isclose(logprob, known, abs_tol=_SAME) for other, known in kept):
+            kept.append((token, logprob))
+    return kept
 
 
 def _token(entry: object) -> tuple[str, float]:
     if isinstance(entry, dict):
         token, logprob = entry.get("token"), entry.get("logprob")
         # Rounding may push the likeliest token a little above 0. NaN is above nothing and below nothing.
-        if isinstance(token, str) and isinstance(logprob, int | float) and -1e9 < logprob < 0.01:
-            return token, float(logprob)
+        if isinstance(token, str) and type(logprob) in (int, float) and -1e9 < logprob < 0.01:
+            return token, float(logprob) if logprob > _NOT_TOLD else -math.inf
         if isinstance(token, str) and logprob == -math.inf:
             return token, -math.inf
     raise incomplete("`token` as text and `logprob` as a number")

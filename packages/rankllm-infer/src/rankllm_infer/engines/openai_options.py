@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from rankllm_core.errors import ConfigError
 
@@ -13,8 +13,8 @@ from rankllm_core.errors import ConfigError
 class OpenAIOptions:
     """A server, its model, and how hard to press it. Raises ConfigError."""
 
-    base_url: str
-    """Where the API begins, most often ending in `/v1`."""
+    base_url: str = field(repr=False)
+    """Where the API begins, most often ending in `/v1`. It may hold a password: messages have `shown_url`."""
     model: str
     """The model's name as the server knows it."""
     api_key: str | None = field(default=None, repr=False)
@@ -50,6 +50,12 @@ class OpenAIOptions:
     def key(self) -> str | None:
         """The API key without blanks around it (a key read from a file ends in a line break); None without one."""
         return (self.api_key or "").strip() or None
+
+    @property
+    def password(self) -> str | None:
+        """The password in the address, if there is one."""
+        url = _parsed(self.base_url)
+        return unquote(url.password) if url is not None and url.password else None
 
     @property
     def shown_url(self) -> str:

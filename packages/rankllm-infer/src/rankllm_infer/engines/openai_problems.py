@@ -11,12 +11,12 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from rankllm_infer.engines.openai_options import OpenAIOptions
+from rankllm_infer.engines.openai_secrets import without_secrets
 
 RETRIED_STATUS = frozenset({408, 409, 425, 429})
 """Besides all of 5xx: timeout, conflict, too early, too many requests."""
 
 MESSAGE_LENGTH = 300
-_SHORTEST_SECRET = 8
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|maximum model length|too (long|many tokens)", re.IGNORECASE)
 
 
@@ -25,6 +25,7 @@ class ServerProblem(Exception):
 
     message: what the server said, or why it said nothing; one line. status: the HTTP status, where there was one.
     is_retryable: whether the same request may succeed later. retry_after_s: when the server wants to be asked again.
+    is_silence: whether there was no reply at all.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class ServerProblem(Exception):
         status: int | None = None,
         is_retryable: bool,
         retry_after_s: float | None = None,
+        is_silence: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.is_retryable = is_retryable
         self.retry_after_s = retry_after_s
+        self.is_silence = is_silence
 
 
 def incomplete(expected: str) -> ServerProblem:
@@ -84,7 +87,8 @@ def error_text(reply: object, *, depth: int = 4) -> str:
 def _marks(reply: Mapping[str, object], said: str) -> str:
     """What an error reply says about itself besides its message: the parameter it is about, its code."""
     place = reply.get("loc")
-    marks = (".".join(map(str, place)) if isinstance(place, list) else place, reply.get("param"), reply.get("code"))
+    steps = [str(step) for step in place if isinstance(step, str | int)] if isinstance(place, list) else []
+    marks = (".".join(steps) or place, reply.get("param"), reply.get("code"))
     new = [mark for mark in marks if isinstance(mark, str) and mark not in said]
     return f" ({', '.join(new)})" if new else ""
 
@@ -104,9 +108,7 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
 
 def one_line(text: str, options: OpenAIOptions) -> str:
     """At most MESSAGE_LENGTH printable characters of foreign text, without our key."""
-    # A shorter key (EMPTY, none) is a dummy for a local server; taking it out would only garble the message.
-    if options.key and len(options.key) >= _SHORTEST_SECRET:
-        text = text.replace(options.key, "***")
+    text = str(without_secrets(text, options))
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * MESSAGE_LENGTH]).split())
     return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 3] + "..."
 

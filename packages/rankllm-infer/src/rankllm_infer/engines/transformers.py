@@ -22,7 +22,7 @@ from rankllm_core.types import Usage
 from rankllm_infer.engines import Answer, EngineError, Prompt
 from rankllm_infer.engines.batches import Batch, BatchLimits, BatchQueue, positions
 from rankllm_infer.engines.compiling import compile_layers
-from rankllm_infer.engines.heads import can_share_prefix, narrow_head, rotation_limit
+from rankllm_infer.engines.heads import backbone_of, can_share_prefix, narrow_head, rotation_limit
 from rankllm_infer.engines.loading import LoadedModel
 from rankllm_infer.engines.packing import Packing, packing_of
 from rankllm_infer.engines.permutation_decoding import decode_permutations
@@ -56,7 +56,7 @@ class TransformersEngine:
         self._queue = BatchQueue(BatchLimits(max_prompts=max_prompts, max_tokens=max_tokens))
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
-        self._backbone = getattr(loaded.model, loaded.model.base_model_prefix)
+        self._backbone = backbone_of(loaded.model)
         self._packing = packing or packing_of(loaded.model)
         self._can_share = self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
         # A compiled layer that reads behind a cache would be compiled once more for each layer.
@@ -67,6 +67,7 @@ class TransformersEngine:
         self._identifier_ids = IdentifierIds(self._safe)
         self._permutation_ids: dict[tuple[tuple[str, ...], AnswerForm, str], PermutationIds] = {}
         self._declared_end = getattr(getattr(loaded.model, "generation_config", None), "eos_token_id", None)
+        self._vocabulary = _embedding_rows(loaded.model)
         self._max_positions = getattr(loaded.model.config, "max_position_embeddings", None)
 
     def submit(self, ticket: int, prompt: Prompt) -> None:
@@ -78,7 +79,7 @@ class TransformersEngine:
         if not self._queue:
             return []
         batch = self._queue.take()
-        refused = [self._too_long(prompt) for prompt in batch.prompts]
+        refused = [self._unknown_token(prompt) or self._too_long(prompt) for prompt in batch.prompts]
         if any(refused):  # the longest came first; where it is too long, the others may not be
             return self._refuse(batch, refused)
         answers = self._run_in_memory(batch)
@@ -102,6 +103,15 @@ class TransformersEngine:
     def close(self) -> None:
         """Drop what is queued."""
         self._queue.clear()
+
+    def _unknown_token(self, prompt: Prompt) -> EngineError | None:
+        """An index out of range would end the run on a CPU, and break the process's use of a GPU."""
+        if self._vocabulary is None or max(prompt.token_ids, default=0) < self._vocabulary:
+            return None
+        return EngineError(
+            f"the tokenizer gives the token id {max(prompt.token_ids)}, but the model has {self._vocabulary} tokens; "
+            "the two do not belong together"
+        )
 
     def _too_long(self, prompt: Prompt) -> EngineError | None:
         # Where scores are read, nothing is generated: the last token of the prompt is where they are.
@@ -235,6 +245,12 @@ class TransformersEngine:
         cache = self._backbone(input_ids=prefix_1T, use_cache=True).past_key_values
         cache.batch_repeat_interleave(len(rows))
         return {"input_ids": ids_BT, "past_key_values": cache, "use_cache": True}, last_B
+
+
+def _embedding_rows(model: Any) -> int | None:
+    """How many tokens a model has an embedding for; None where that cannot be told."""
+    rows = getattr(model.get_input_embeddings(), "weight", None)
+    return len(rows) if isinstance(rows, torch.Tensor) and rows.dim() == 2 else None
 
 
 def _read_once(prompt: Prompt) -> Usage:

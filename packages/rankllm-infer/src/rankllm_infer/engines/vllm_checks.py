@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import ContractError
+from rankllm_core.load_failures import readable_load
+from rankllm_core.model_folder import read_weight_headers
 from rankllm_infer.engines.hub import adapter_config, has_score_head
 
 _HEAD = "score.weight"
 
 
-def check_kind(name: str, base: Path, kind: str) -> None:
+def check_kind(name: str, base: Path, kind: str, *, trust_remote_code: bool = False) -> None:
     """The checkpoint has the head that is to be read, and its adapter belongs to the base. Raises ContractError."""
     adapter = adapter_config(name)
     if kind == "causal" and has_score_head(name):
@@ -22,7 +24,7 @@ def check_kind(name: str, base: Path, kind: str) -> None:
     if kind == "sequence-classification" and adapter is None:
         _check_full_head(base)
     if adapter is not None:
-        _check_adapter(Path(name), base, adapter, kind)
+        _check_adapter(Path(name), base, adapter, kind, trust_remote_code=trust_remote_code)
 
 
 def _check_full_head(folder: Path) -> None:
@@ -39,24 +41,25 @@ def _check_full_head(folder: Path) -> None:
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every weight in a folder; no weight is read."""
-    import torch
-    from safetensors import safe_open
-
-    found: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as weights:
-            found |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    found = {name: info.shape for name, info in read_weight_headers(folder).items()}
     if not found:
+        import torch
+
         for path in sorted(folder.glob("*.bin")):
-            weights = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-            found |= {name: tuple(tensor.shape) for name, tensor in weights.items() if hasattr(tensor, "shape")}
+            with readable_load(path):
+                weights = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+                found |= {name: tuple(tensor.shape) for name, tensor in weights.items() if hasattr(tensor, "shape")}
     return found
 
 
-def _check_adapter(adapter: Path, base: Path, settings: dict[str, object], kind: str) -> None:
+def _check_adapter(
+    adapter: Path, base: Path, settings: dict[str, object], kind: str, *, trust_remote_code: bool
+) -> None:
     from peft.utils import load_peft_weights
 
-    weights = {name: tuple(tensor.shape) for name, tensor in load_peft_weights(str(adapter), device="cpu").items()}
+    read_weight_headers(adapter)
+    with readable_load(adapter, problem="the adapter cannot be loaded"):
+        weights = {name: tuple(tensor.shape) for name, tensor in load_peft_weights(str(adapter), device="cpu").items()}
     if kind == "sequence-classification":
         if not any(name.endswith(_HEAD) for name in weights):
             raise ContractError(
@@ -69,7 +72,8 @@ def _check_adapter(adapter: Path, base: Path, settings: dict[str, object], kind:
                 f"does. Merge it (train merge {adapter} MERGED) and rerank with MERGED, or use --engine transformers"
             )
     found = {item for item in weights.items() if ".lora_" in item[0]}
-    if odd := sorted(_places(adapter, base, kind) ^ found):
+    places = _places(adapter, base, kind, trust_remote_code=trust_remote_code)
+    if odd := sorted(places ^ found):
         side = "the adapter" if odd[0] in found else "the base model"
         name, shape = odd[0]
         raise ContractError(
@@ -77,21 +81,23 @@ def _check_adapter(adapter: Path, base: Path, settings: dict[str, object], kind:
         )
 
 
-def _places(adapter: Path, base: Path, kind: str) -> set[tuple[str, tuple[int, ...]]]:
+def _places(adapter: Path, base: Path, kind: str, *, trust_remote_code: bool) -> set[tuple[str, tuple[int, ...]]]:
     """Name and shape of the matrices that the adapter's settings ask for over this base; no weight is read."""
     import torch
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    config = AutoConfig.from_pretrained(base)
-    settings: Any = PeftConfig.from_pretrained(str(adapter))
+    with readable_load(base):
+        config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
+    with readable_load(adapter, problem="the adapter cannot be loaded"):
+        settings: Any = PeftConfig.from_pretrained(str(adapter))
     settings.init_lora_weights = False  # what the settings of some adapters ask for needs weights
     settings.base_model_name_or_path = str(base)  # PEFT warns of a base that was moved
     owner: Any = AutoModelForCausalLM
     if kind == "sequence-classification":
         owner, config.num_labels = AutoModelForSequenceClassification, 1
-    with torch.device("meta"):
-        attached = get_peft_model(owner.from_config(config), settings)
+    with readable_load(adapter, problem="the adapter cannot be loaded"), torch.device("meta"):
+        attached = get_peft_model(owner.from_config(config, trust_remote_code=trust_remote_code), settings)
     state = get_peft_model_state_dict(attached, save_embedding_layers=False)
     return {(name, tuple(tensor.shape)) for name, tensor in state.items() if ".lora_" in name}
 
@@ -103,10 +109,11 @@ def lora_rank(settings: dict[str, object]) -> int:
     return max((rank for rank in ranks if isinstance(rank, int)), default=0)
 
 
-def declared_end(folder: Path) -> Any:
+def declared_end(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """The end tokens that the model's generation settings name, or its configuration where it has no such settings."""
     from transformers import AutoConfig, GenerationConfig
 
-    if (folder / "generation_config.json").exists():
-        return GenerationConfig.from_pretrained(folder).eos_token_id
-    return getattr(AutoConfig.from_pretrained(folder), "eos_token_id", None)
+    with readable_load(folder):
+        if (folder / "generation_config.json").exists():
+            return GenerationConfig.from_pretrained(folder).eos_token_id
+        return getattr(AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code), "eos_token_id", None)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError
+from rankllm_core.model_folder import read_weight_headers
 from rankllm_infer.engines.hub import adapter_config, base_folder, locate_model
 from rankllm_infer.engines.token_ids import end_ids
 from rankllm_infer.engines.vllm import VllmEngine
@@ -47,7 +48,10 @@ def load_vllm(
     options = options or VllmOptions()
     more = engine_arguments(options.more)
     folder, base = locate_model(name_or_path), base_folder(name_or_path, base_model)
-    check_kind(str(folder), base, kind)
+    trusted = options.trust_remote_code
+    check_kind(str(folder), base, kind, trust_remote_code=trusted)
+    for path in dict.fromkeys((base, folder)):
+        read_weight_headers(path)
     settings = adapter_config(str(folder))
     _set_environment()
     if _OPEN:
@@ -67,7 +71,7 @@ def load_vllm(
         engine = VllmEngine(
             core,
             tokenizer=tokenizer,
-            ends=end_ids(declared_end(base), tokenizer) if kind == "causal" else (),
+            ends=end_ids(declared_end(base, trust_remote_code=trusted), tokenizer) if kind == "causal" else (),
             max_tokens=max_tokens,
             lora=lora,
             shut_down=lambda: _shut_down(core),
@@ -137,6 +141,7 @@ def _values(kind: str, options: VllmOptions) -> dict[str, object]:
     return {
         **reading,
         "skip_tokenizer_init": True,
+        "trust_remote_code": options.trust_remote_code,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
         "seed": 0,

@@ -16,6 +16,7 @@ _OURS = {
     "max_model_len": "--context-size (listwise), or --q-max-len and --p-max-len (pointwise)",
     "max_num_seqs": "--batch-size",
     "max_num_batched_tokens": "--batch-tokens",
+    "trust_remote_code": "--trust-remote-code",
 }
 """Arguments of vLLM that have an option of rankllm."""
 _FIXED = (
@@ -43,6 +44,8 @@ class VllmOptions:
     """Prompts under way at once (`max_num_seqs`)."""
     batch_tokens: int = 0
     """Tokens of one step (`max_num_batched_tokens`)."""
+    trust_remote_code: bool = False
+    """Run code that comes with a full model, or with an adapter's base; see `check_remote_code`."""
     more: tuple[str, ...] = ()
     """KEY=VALUE of further arguments of vLLM's engine."""
 

@@ -1,0 +1,55 @@
+"""A data set's files on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rankllm_core.errors import RankLLMError
+
+
+class HubRepository:
+    """The repository of a data set; what was downloaded before is found without a network as well."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def files(self, revision: str) -> Sequence[str]:
+        """Paths of a revision's files; none where there is no such revision. Raises RankLLMError offline."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        try:
+            return HfApi().list_repo_files(self.name, repo_type="dataset", revision=revision)
+        except RevisionNotFoundError:
+            return ()
+        except Exception as error:  # whatever the network does: the cache may still have it
+            return self._cached_files(revision, error)
+
+    def fetch(self, file: str, revision: str) -> Path:
+        """Download a file, or find it in the hub's cache. Raises RankLLMError where neither can be done."""
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(hf_hub_download(self.name, file, repo_type="dataset", revision=revision))
+        except Exception as error:  # whatever the network does
+            raise RankLLMError(
+                f"{self.name}: the download of {file} was interrupted ({_first_line(error)}); repeat the command to "
+                "resume it"
+            ) from None
+
+    def _cached_files(self, revision: str, error: Exception) -> Sequence[str]:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        try:
+            folder = Path(snapshot_download(self.name, repo_type="dataset", revision=revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            raise RankLLMError(
+                f"{self.name}: its files cannot be listed on the hub ({_first_line(error)}), and none are in its cache"
+            ) from None
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]

@@ -1,0 +1,126 @@
+"""Every preset trains in bf16 under ZeRO-2 and ZeRO-3, in full and with LoRA: two processes, tiny models, no GPU.
+
+`scripts/test-distributed` runs these tests in an environment of its own, which has DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from distributed_runs import logged, served_scores  # noqa: E402
+from shared_files import REPOSITORY  # noqa: E402
+from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
+
+from rankllm_core.card import load_card  # noqa: E402
+from rankllm_train.recipe import load_recipe, recipe_names  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    # The first one compiles DeepSpeed's extension.
+    pytest.mark.timeout(2000),
+    pytest.mark.skipif(
+        importlib.util.find_spec("deepspeed") is None,
+        reason="needs DeepSpeed, which the common environment lacks: scripts/test-distributed has one of its own",
+    ),
+]
+STEPS = 2
+LORA = {"full": False, "lora": True}
+STAGES = ("zero2", "zero3")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, smollm2_tokenizer):
+    """(preset, full or LoRA, ZeRO stage) -> its output folder: all of them trained, in one start for each stage."""
+    root = tmp_path_factory.mktemp("presets")
+    model = save_tiny(root / "model", smollm2_tokenizer)
+    lists = write_records(root / "lists.jsonl", [listwise_record(i, n=3) for i in range(8)])
+    groups = write_records(root / "groups.jsonl", [pointwise_record(i) for i in range(8)])
+    folders = {}
+    for stage in STAGES:
+        commands = []
+        for preset, tuning in itertools.product(recipe_names(), LORA):
+            folders[preset, tuning, stage] = root / f"{preset}-{tuning}-{stage}"
+            recipe = load_recipe(preset)
+            values = {
+                "model.name_or_path": model,
+                "data.train": lists if recipe.method == "listwise" else groups,
+                "lora.enabled": LORA[tuning],
+                "schedule.max_steps": STEPS,
+                "batch.per_device": 1,
+                "batch.accumulation": 2,
+                "batch.deepspeed": stage,
+                "checkpoint.every": "none",
+                "checkpoint.output_dir": str(folders[preset, tuning, stage]),
+                "logging.every_steps": 1,
+            }
+            settings = [part for path, value in values.items() for part in ("--set", f"{path}={json.dumps(value)}")]
+            commands.append([recipe.method, "--recipe", preset, *settings])
+        launch(root / f"{stage}.json", commands)
+    return folders
+
+
+def launch(path, commands):
+    """Run the commands on two processes."""
+    path.write_text(json.dumps(commands), encoding="utf-8")
+    programs = Path(sys.executable).parent
+    done = subprocess.run(
+        [programs / "torchrun", "--standalone", "--nproc-per-node", "2", REPOSITORY / "tests/gloo_bf16.py", path],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{path.name} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-8000:]}")
+
+
+CASES = [(preset, tuning) for preset in recipe_names() for tuning in LORA]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("preset", "tuning"), CASES)
+def test_every_preset_trains_in_bf16_under_zero(runs, preset, tuning, stage):
+    """To its last step, with numbers for losses and gradients, to weights in the precision that DeepSpeed trains."""
+    folder = runs[preset, tuning, stage]
+    assert sorted(logged(folder)) == list(range(1, STEPS + 1))
+    assert all(math.isfinite(value) for step in logged(folder).values() for value in step)
+    weights = saved(folder, tuning)
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+    if load_card(folder).kind == "pointwise" and load_recipe(preset).prompt.head == "sequence-classification":
+        assert any(name.endswith("score.weight") for name in weights)
+    if tuning == "lora":
+        assert any(bool(weight.any()) for name, weight in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize(("preset", "tuning"), CASES)
+def test_zero_3_trains_a_preset_as_zero_2_does(runs, preset, tuning):
+    """In bf16 as well: the same losses up to its rounding, and what is served of both ranks alike."""
+    two, three = (runs[preset, tuning, stage] for stage in STAGES)
+    for step, (loss, *_) in logged(two).items():
+        assert logged(three)[step][0] == pytest.approx(loss, rel=0.03), step
+    scores = served_scores(three)
+    for docid, (_, score) in served_scores(two).items():
+        if score is not None:
+            assert scores[docid][1] == pytest.approx(score, abs=0.05)
+
+
+def saved(folder, tuning):
+    """Name -> weight of the final model, or of its adapters."""
+    from safetensors.torch import load_file
+
+    (path,) = folder.glob("adapter_model.safetensors" if tuning == "lora" else "model*.safetensors")
+    return load_file(path)

@@ -56,7 +56,7 @@ def rerank(monkeypatch, folder, *, answer=noisy, resume=False, overwrite=False, 
     monkeypatch.setattr(rerank_many, "load_model", load_scripted)
     files = output_files(folder)
     with rerank_many.open_run(files, overwrite=overwrite, resume=resume, sources=()) as run:
-        run.qids = check_requests(requests, files, strict=False, digest=run.digest)
+        run.qids = check_requests(requests, files, strict=False, digest=run.digest, sizes=run.sizes)
         return rerank_many.rerank_many(run, requests, "m", options)
 
 

@@ -185,7 +185,7 @@ class Journal:
 
     def note_outputs(self, paths: Sequence[Path], *, are_complete: bool) -> None:
         """Note which files are about to be written from the journal, or, once they are there, that they hold it all."""
-        sums = {name: sha256_file(name) for name in _names(paths)} if are_complete else {}
+        sums = {name: sha256_file(name) for name in _names(paths) if are_complete and os.path.exists(name)}
         self._write({"outputs": _names(paths), "are_complete": are_complete, "sha256": sums})
         # Renamed outputs must never be on the disk before the note that they are this run's.
         self._sync()

@@ -1,4 +1,4 @@
-"""No call that loads a model leaves it open whether the model's own code is run: transformers would ask on the terminal."""
+"""Whether a model's own code is run is said in every call that loads one: transformers would ask on the terminal."""
 
 from __future__ import annotations
 

@@ -118,6 +118,7 @@ def test_a_yes_no_adapter_begins_one_with_a_score_layer(tiny, tmp_path):
     ("name", "content", "message"),
     [
         ("adapter_config.json", "{", r"adapter_config\.json is not JSON"),
+        ("adapter_config.json", "[" * 100_000, r"adapter_config\.json is not JSON"),
         ("adapter_config.json", '{"peft_type": "IA3"}', "peft_type: expected LORA, found 'IA3'"),
         ("adapter_config.json", None, "no adapter there"),
         ("adapter_model.safetensors", None, r"no weights there \(adapter_model\.safetensors is missing\)"),
@@ -131,6 +132,17 @@ def test_a_damaged_adapter_is_named(tiny, tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as caught:
+        load(tiny, start_from=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", b"PK\x03\x04", b"\x80\x02c", b"\x80\x04K\x01."])
+def test_damaged_pickled_weights_are_named(tiny, tmp_path, content):
+    """Whatever the unpickler raises; it loads tensors and nothing else."""
+    load(tiny).save_pretrained(tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    (tmp_path / "adapter_model.bin").write_bytes(content)
+    with pytest.raises(ConfigError, match="its weights cannot be read") as caught:
         load(tiny, start_from=str(tmp_path))
     assert "\n" not in str(caught.value)
 

@@ -55,11 +55,14 @@ def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
     recipe = Recipe().changed(changes)
     assert _base_model(recipe) == "tiny"
     assert _base_model(recipe.changed({"lora.enabled": False})) is None
-    page = model_page(recipe, ListwiseCard(template=load_template("rank_zephyr_alpha"), base_model="tiny"))
+    card = ListwiseCard(template=load_template("rank_zephyr_alpha"), base_model="tiny")
+    page = model_page(recipe, card)
     assert "The base model, tiny, is not in this folder." in page
-    assert "add `--base-model FOLDER_OR_NAME`" in page
+    assert "on another machine, add `--base-model FOLDER_OR_NAME`" in page
     assert "| training data | lists.jsonl |" in page
     assert str(tiny.parent) not in page
+    hub = model_page(recipe.changed({"model.name_or_path": "owner/base"}), card)
+    assert "The base model, owner/base, is not in this folder. It is fetched from the hub" in hub
     load(tiny, lora=True).save_pretrained(tmp_path / "adapter")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert settings["base_model_name_or_path"] == str(tiny)

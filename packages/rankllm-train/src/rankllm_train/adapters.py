@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.card import load_card
-from rankllm_core.errors import ConfigError
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.load_failures import first_line, readable_load
 
 ADAPTER_NAME = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -27,16 +28,17 @@ def start_from_adapter(model: Any, folder: str) -> None:
     one of another base, rank or scale, or of layers that the model does not adapt.
     """
     from peft import load_peft_weights, set_peft_model_state_dict
-    from safetensors import SafetensorError
 
     where = f"lora.start_from: {folder}"
     settings = _settings(Path(folder), where)
     _check_shape(settings, model.peft_config["default"], where)
     _check_base(settings, folder, model.peft_config["default"].base_model_name_or_path, where)
     try:
-        weights = load_peft_weights(folder, device="cpu")
-    except (SafetensorError, EOFError, OSError, RuntimeError) as error:
-        raise ConfigError(f"{where}: its weights cannot be read ({str(error).splitlines()[0][:120]})") from None
+        with readable_load(folder):
+            weights = load_peft_weights(folder, device="cpu")
+    except RankLLMError as error:
+        cause = error if error.__cause__ is None else error.__cause__
+        raise ConfigError(f"{where}: its weights cannot be read ({first_line(cause)})") from None
     weights = _with_own_head(model, weights)
     try:
         report = set_peft_model_state_dict(model, weights)
@@ -55,7 +57,7 @@ def _settings(folder: Path, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: no weights there ({_WEIGHTS[0]} is missing)")
     try:
         settings = json.loads((folder / ADAPTER_NAME).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: {ADAPTER_NAME} is not JSON ({error})") from None
     kind = settings.get("peft_type") if isinstance(settings, dict) else None
     if kind != "LORA":

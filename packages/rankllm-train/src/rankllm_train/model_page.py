@@ -69,11 +69,15 @@ def model_page(recipe: Recipe | None, card: Card, *, merged_into: str = "") -> s
 
 
 def _about_base(name: str) -> list[str]:
-    return [
-        "",
-        f"The base model, {name}, is not in this folder. It is looked for where it was when the adapters were trained; "
-        "elsewhere, add `--base-model FOLDER_OR_NAME`.",
-    ]
+    """Where the base comes from: adapters are nothing without it."""
+    if "/" in name:
+        found = "It is fetched from the hub; `--base-model FOLDER` names a copy of it."
+    else:
+        found = (
+            "It is looked for in the folder where it was when the adapters were trained; on another machine, add "
+            "`--base-model FOLDER_OR_NAME`."
+        )
+    return ["", f"The base model, {name}, is not in this folder. {found}"]
 
 
 def _about_training(recipe: Recipe, card: Card) -> list[str]:

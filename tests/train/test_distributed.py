@@ -26,7 +26,7 @@ from distributed_runs import (  # noqa: E402
 from shared_files import REPOSITORY  # noqa: E402
 from training_fakes import listwise_record, save_tiny, write_records  # noqa: E402
 
-from rankllm_core.errors import ConfigError, MissingPackageError  # noqa: E402
+from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError  # noqa: E402
 from rankllm_core.manifest import find_damage  # noqa: E402
 from rankllm_train.cli import cli  # noqa: E402
 from rankllm_train.cli.options import resolve_recipe  # noqa: E402
@@ -152,6 +152,37 @@ def test_a_deepspeed_file_that_decides_too_much_or_saves_nothing_is_refused(tmp_
     with pytest.raises(ConfigError, match=r"mine\.json") as caught:
         load_deepspeed(str(path))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"zero_optimization": {"stage": 2}, "x": "\xff"}', r"mine\.json: not UTF-8"),
+        ('{"zero_optimization": {"stage": 2}}'.encode("utf-16"), r"mine\.json: text in UTF-16, expected UTF-8"),
+        (b'{"zero_optimization": {"stage": 2},\n "x": ?}', r"mine\.json:2: not JSON: Expecting value"),
+        (b'{"zero_optimization": {"stage": 2}, "x": NaN}', r"mine\.json: holds NaN or an infinite number"),
+        (b'{"zero_optimization": {"stage": 2}, "x": 1e999}', r"mine\.json: holds NaN or an infinite number"),
+        (b'{"x": ' * 5000, r"mine\.json.*: not "),
+        (b'{"x": ' + b"1" * 5000 + b"}", r"mine\.json: not usable: a number of more than 4300 digits"),
+        (b"[1]", r"mine\.json: expected a mapping of names to values, found list"),
+        (b"\x1f\x8b\x08\x00", r"mine\.json: damaged archive"),
+        (b"", r"mine\.json:1: not JSON"),
+    ],
+)
+def test_a_deepspeed_file_that_cannot_be_read_is_one_line(tmp_path, data, message):
+    """Whatever it is that was given for one."""
+    path = tmp_path / "mine.json"
+    path.write_bytes(data)
+    with pytest.raises(RankLLMError, match=message) as caught:
+        load_deepspeed(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_in_a_deepspeed_file_does_no_harm(tmp_path):
+    """Windows editors write one."""
+    path = tmp_path / "mine.json"
+    path.write_bytes(b'\xef\xbb\xbf{"zero_optimization": {"stage": 2}}')
+    assert load_deepspeed(str(path)) == {"zero_optimization": {"stage": 2}}
 
 
 def test_an_unknown_deepspeed_name_is_told_from_the_known_ones():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
-from rankllm_core.files import open_text
+from rankllm_core.files import read_text
 from rankllm_core.identifiers import identifiers
 from rankllm_core.template import Message, Span
 from rankllm_core.types import Candidate, Query, Request, Result
@@ -275,11 +275,10 @@ def _few_shot(options: RerankOptions) -> tuple[Message, ...]:
         return ()
     path = options.few_shot_file
     try:
-        with open_text(path) as stream:
-            examples = json.load(stream)
+        examples = json.loads(read_text(path))
         chosen = examples[: options.num_few_shot_examples]
         turns = [(str(t["role"]), str(t["value"])) for example in chosen for t in example["conversations"]]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         expected = 'a JSON array of {"conversations": [{"role", "value"}, ...]}'
         raise RankLLMError(f"{path}: expected {expected} ({type(error).__name__}: {error})") from None
     if len(examples) < options.num_few_shot_examples:

@@ -27,6 +27,14 @@ def title_and_text(title: str, text: str) -> str:
     return f"{title} {text}".strip()
 
 
+class RepeatedDocidError(RankLLMError):
+    """Two documents have one docid."""
+
+    def __init__(self, docid: str) -> None:
+        self.docid = docid
+        super().__init__(f"BM25: docid {docid!r} occurs twice in the collection; give each document its own")
+
+
 _BATCH = 2_000
 """Documents whose texts are held at once while they are cut into words."""
 _DOCIDS_FILE = "docids.json"
@@ -132,7 +140,7 @@ def _noting(documents: Iterable[tuple[str, str]], docids: list[str]) -> Iterator
     seen: set[str] = set()
     for docid, text in documents:
         if docid in seen:
-            raise RankLLMError(f"BM25: docid {docid!r} occurs twice in the collection; give each document its own")
+            raise RepeatedDocidError(docid)
         seen.add(docid)
         docids.append(docid)
         yield text

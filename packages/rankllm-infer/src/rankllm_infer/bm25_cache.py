@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from rankllm_core.collections_io import read_corpus
-from rankllm_core.errors import RankLLMError
+from rankllm_core.collections_io import lines_of_docid, read_corpus
+from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.text import title_and_text as fields_of
-from rankllm_infer.bm25 import K1, SAVED_FILES, B, BM25Index, title_and_text
+from rankllm_infer.bm25 import K1, SAVED_FILES, B, BM25Index, RepeatedDocidError, title_and_text
 from rankllm_infer.cache_folder import cache_folder
 
 _MANIFEST = "rankllm-bm25.json"
@@ -61,7 +61,12 @@ def open_index(
             tell(f"The index in {folder} is made anew: {problem}")
         if place == Path.cwd():
             raise RankLLMError(f"{folder}: is the current folder, which an index would replace; give another folder")
-        index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
+        try:
+            index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
+        except RepeatedDocidError as error:
+            first, again, *_ = [*lines_of_docid(corpus, error.docid), None, None]
+            problem = f"docid {error.docid!r} occurs twice (first on line {first}); give each document its own"
+            raise DataError(problem, path=corpus, line=again) from None
         if (theirs := _put_in_place(index, place, wanted)) is None:
             tell(f"Index of {corpus}: {len(index.docids):,} documents, kept in {folder}")
             return index
@@ -147,10 +152,7 @@ def _difference(found: Mapping[str, object], wanted: Mapping[str, object]) -> st
 
 def _documents(corpus: Path, progress: Callable[[int], None]) -> Iterator[tuple[str, str]]:
     for number, (docid, doc) in enumerate(read_corpus(corpus), start=1):
-        try:
-            title, text = fields_of(doc)
-        except RankLLMError as error:
-            raise RankLLMError(f"{corpus}: docid {docid!r}: {error}") from None
+        title, text = fields_of(doc)
         progress(number)
         yield docid, title_and_text(title, text)
 

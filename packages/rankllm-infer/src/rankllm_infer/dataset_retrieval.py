@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
-from rankllm_core.files import open_text, write_text
+from rankllm_core.files import read_json, write_text
+from rankllm_core.json_fields import as_object, check_id, found
+from rankllm_core.qrels import MAX_GRADE
 from rankllm_core.records import write_requests
 from rankllm_core.trec import Qrels, Run
 from rankllm_core.types import Candidate, Query, Request
@@ -169,8 +171,24 @@ def stored_qrels(dataset: Dataset, folder: Path) -> Qrels | None:
     if not path.is_file():
         return None
     try:
-        with open_text(path) as stream:
-            found = json.load(stream)
-        return {qid: {docid: int(grade) for docid, grade in grades.items()} for qid, grades in found.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"expected an object of query -> docid -> grade ({error})", path=path) from None
+        return {
+            check_id(qid, what="query"): {
+                check_id(docid, what="docid"): _grade(grade, what=f"query {qid!r}, docid {docid!r}")
+                for docid, grade in as_object(grades, what=f"query {qid!r}").items()
+            }
+            for qid, grades in as_object(read_json(path), what="judgements").items()
+        }
+    except RankLLMError as error:
+        problem = error.problem if isinstance(error, DataError) else str(error)
+        raise DataError(f"expected an object of query -> docid -> grade ({problem})", path=path) from None
+
+
+def _grade(value: object, *, what: str) -> int:
+    """A whole number, also written as a string or as 1.0."""
+    try:
+        grade = int(value)  # type: ignore[call-overload]
+    except (ValueError, TypeError, OverflowError):
+        grade = MAX_GRADE + 1
+    if abs(grade) > MAX_GRADE:
+        raise RankLLMError(f"{what}: expected a whole number of at most {MAX_GRADE:,}, found {found(value)}")
+    return int(grade)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rankllm_core.collections_io import collect_queries, parse_corpus_record, read_corpus, read_queries
+from rankllm_core.collections_io import (
+    collect_queries,
+    parse_corpus_record,
+    read_corpus,
+    read_queries,
+    two_contents,
+)
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_core.json_fields import located
 from rankllm_core.records import write_requests, write_rerank_input
@@ -17,7 +23,7 @@ from rankllm_infer.wording import N_EXAMPLES, count, examples
 
 PreparedFormat = Literal["rerank-input", "requests"]
 
-_FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz")
+_FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz", ".bz2", ".zst", ".zip")
 _PROGRESS_STEP = 10_000
 
 
@@ -191,6 +197,8 @@ def _collect_docs(
         if number <= N_EXAMPLES:
             sample.append(docid)
         if docid in needed and docs.setdefault(docid, doc) != doc:
+            if _is_file(corpus):
+                raise two_contents(corpus, docid)
             raise RankLLMError(
                 f"{corpus}: docid {docid!r} occurs twice, with different contents; a docid names one passage"
             )

@@ -146,13 +146,15 @@ def _is_comparable(recipe: Recipe, best: Best, *, home: Path, step: int) -> bool
     if best.metric != recipe.best_metric or not _is_same_dev(recipe, home / BEST_FOLDER):
         return False
     made_by = load_recipe(home / BEST_FOLDER / RECIPE_NAME)
+    # What these name is compared by content.
+    made_by = replace(made_by, data=replace(made_by.data, train=recipe.data.train, eval=recipe.data.eval))
     free = replace(made_by, checkpoint=recipe.checkpoint, logging=recipe.logging, evaluation=recipe.evaluation)
     is_own_folder = home == Path(recipe.checkpoint.output_dir)
     return best.step <= step or (is_own_folder and not recipe_differences(free, recipe))
 
 
 def _is_same_dev(recipe: Recipe, folder: Path) -> bool:
-    """Whether the model in a folder was judged on the recipe's dev data: by its name or, where it moved, its content."""
+    """Whether the model in a folder was judged on the recipe's dev data: of that name or, where it moved, content."""
     if load_recipe(folder / RECIPE_NAME).data.eval == recipe.data.eval:
         return True
     try:

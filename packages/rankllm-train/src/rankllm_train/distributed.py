@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
-from rankllm_core.config import did_you_mean, load_yaml, mapping
+from rankllm_core.config import did_you_mean, load_yaml, mapping, parse_yaml
 from rankllm_core.errors import ConfigError, MissingPackageError
+from rankllm_core.files import read_json
 
 _SUFFIX = ".yaml"
 
@@ -33,7 +32,7 @@ def load_deepspeed(name_or_path: str) -> dict[str, object]:
         config = _read(path)
     elif name_or_path in deepspeed_names():
         text = (resources.files("rankllm_train") / "deepspeed" / f"{name_or_path}{_SUFFIX}").read_text(encoding="utf-8")
-        config = mapping(yaml.safe_load(text), where=name_or_path)
+        config = mapping(parse_yaml(text, where=name_or_path), where=name_or_path)
     else:
         hint = did_you_mean(name_or_path, deepspeed_names())
         raise ConfigError(f"--deepspeed {name_or_path}: neither a file nor one of {', '.join(deepspeed_names())}{hint}")
@@ -45,10 +44,12 @@ def _read(path: Path) -> dict[str, object]:
     if path.suffix != ".json":
         return load_yaml(path)
     # YAML would read 5e8, which such files are fond of, as text.
+    config = mapping(read_json(path), where=str(path))
     try:
-        return mapping(json.loads(path.read_text(encoding="utf-8")), where=str(path))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+        json.dumps(config, allow_nan=False)
+    except ValueError:
+        raise ConfigError(f"{path}: holds NaN or an infinite number, expected finite numbers") from None
+    return config
 
 
 def _check(config: Mapping[str, object], *, where: str) -> None:

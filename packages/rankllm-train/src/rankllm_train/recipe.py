@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rankllm_core.config import did_you_mean, load_yaml, mapping, one_of, typed
+from rankllm_core.config import did_you_mean, load_yaml, mapping, one_of, parse_yaml, typed
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import write_text
 from rankllm_train.recipe_sections import (
@@ -133,7 +134,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """A shipped recipe by name, or a YAML file. Raises ConfigError on an unknown key or a value of another type."""
     name = str(name_or_path)
     if name in recipe_names() and not Path(name).is_file():
-        values = mapping(yaml.safe_load(recipe_text(name)), where=name)
+        values = mapping(parse_yaml(recipe_text(name), where=name), where=name)
     elif Path(name).exists():
         values = load_yaml(name)
     else:
@@ -160,9 +161,9 @@ def parse_setting(text: str) -> tuple[str, object]:
     if not equals or "." not in path:
         raise ConfigError(f"--set {text}: expected section.key=value, such as optim.learning_rate=1e-5")
     try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        return path.strip(), value
+        return path.strip(), parse_yaml(value, where=f"--set {path}", is_one_line=True)
+    except ConfigError:
+        return path.strip(), value  # text with a colon, a bracket, ...
 
 
 def _flat(recipe: Recipe) -> dict[str, object]:
@@ -218,8 +219,10 @@ def _value(value: object, kind: str, *, where: str) -> object:
 
 def _number(value: object, *, where: str) -> float:
     if isinstance(value, str):
-        try:
-            return float(value)  # YAML reads 5e-6, without a point, as a string
-        except ValueError:
-            pass
-    return float(typed(value, (int, float), where=where))  # type: ignore[arg-type]
+        # YAML reads 5e-6, without a point, as a string.
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    try:
+        return float(typed(value, (int, float), where=where))  # type: ignore[arg-type]
+    except OverflowError:
+        raise ConfigError(f"{where}: expected a finite number, found one of more than 300 digits") from None

@@ -46,7 +46,11 @@ def _rows(name: str) -> Iterator[_Row]:
         yield from ((record.line, record.value) for record in read_json_records(path))
         return
     # A hub name is `owner/name`; anything that looks like a file was meant as one.
-    if path.suffix in (".json", ".jsonl", ".gz", ".xz") or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if (
+        path.suffix in (".json", ".jsonl", ".gz", ".xz", ".bz2", ".zst")
+        or name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+    ):
         raise RankLLMError(f"{name}: no such file")
     yield from enumerate(_hub_rows(name), start=1)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.files import read_jsonl, read_lines
+from rankllm_core.files import read_jsonl, read_lines, unpacked_name
 from rankllm_core.json_fields import as_id, as_string, located, required, shown
-from rankllm_core.text import TEXT_FIELDS
+from rankllm_core.text import TEXT_FIELDS, title_and_text
 
 # MS MARCO v2 passages hold both: `pid` names the passage, `docid` the document that it was cut from.
 DOCID_KEYS = ("pid", "docid", "_id", "id")
@@ -24,14 +24,32 @@ def read_corpus(path: str | Path) -> Iterator[tuple[str, dict[str, object]]]:
 
     JSON Lines (`.jsonl`, `.json`): an id under DOCID_KEYS and a text under rankllm_core.text.TEXT_FIELDS.
     Everything else is TSV: `docid TAB text`, `docid TAB title TAB text`, or a first line that names the columns; the
-    doc then holds `title` and `text`. `.gz` and `.xz` are unpacked. Repeated docids are not looked for.
-    Raises DataError naming the line.
+    doc then holds `title` and `text`. Repeated docids are not looked for. Raises as `rankllm_core.files.read_lines`,
+    and DataError naming the line, also for a text or title that is an array or an object.
     """
+    return ((docid, doc) for _, docid, doc in _corpus_rows(path))
+
+
+def lines_of_docid(path: str | Path, docid: str) -> list[int]:
+    """The 1-based lines of a corpus that hold this docid. For errors: no reader keeps the lines of millions."""
+    return [line for line, found, _ in _corpus_rows(path) if found == docid]
+
+
+def two_contents(path: str | Path, docid: str) -> RankLLMError:
+    """The error for a docid that names two passages of a corpus, with their lines; the corpus is read again."""
+    lines = ", ".join(map(str, lines_of_docid(path, docid)[:5]))
+    return RankLLMError(
+        f"{path}: docid {docid!r} occurs twice, with different contents (lines {lines}); a docid names one passage"
+    )
+
+
+def _corpus_rows(path: str | Path) -> Iterator[tuple[int, str, dict[str, object]]]:
+    """Yield (1-based line number, docid, doc)."""
     if _is_jsonl(path):
         for line, record in read_jsonl(path):
             with located(path, line):
-                passage = parse_corpus_record(record)
-            yield passage
+                docid, doc = parse_corpus_record(record)
+            yield line, docid, doc
         return
     columns: list[str] | None = None
     for index, (line, fields) in enumerate(_tsv_rows(path)):
@@ -39,24 +57,34 @@ def read_corpus(path: str | Path) -> Iterator[tuple[str, dict[str, object]]]:
             columns = fields
             continue
         with located(path, line):
-            passage = _corpus_fields(fields, columns)
-        yield passage
+            docid, doc = _corpus_fields(fields, columns)
+        yield line, docid, doc
 
 
 def parse_corpus_record(record: Mapping[str, object]) -> tuple[str, dict[str, object]]:
     """(docid, doc) of one corpus record. Raises RankLLMError without a place."""
     key, value = required(record, DOCID_KEYS, what="passage")
     docid = as_id(value, what=key)
-    required(record, TEXT_FIELDS, what=f"passage {docid!r}")
+    _, text = required(record, TEXT_FIELDS, what=f"passage {docid!r}")
+    if not (isinstance(text, str) and isinstance(record.get("title", ""), str)):
+        _check_texts(docid, record)
     return docid, {name: field for name, field in record.items() if name != key}
+
+
+def _check_texts(docid: str, record: Mapping[str, object]) -> None:
+    try:
+        title_and_text(record)
+    except RankLLMError as error:
+        raise RankLLMError(f"docid {docid!r}: {error}") from None
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
     """Read qid -> text, in the order of the file.
 
     JSON Lines (`.jsonl`, `.json`): QID_KEYS and QUERY_TEXT_KEYS. Everything else is TSV, `qid TAB text`, with or
-    without a line that names the columns. `.gz` and `.xz` are unpacked.
-    Raises DataError naming the line, also for an empty text and for a qid that comes with two texts.
+    without a line that names the columns.
+    Raises as `rankllm_core.files.read_lines`, and DataError naming the line, also for an empty text and for a qid that
+    comes with two texts.
     """
     return collect_queries(_query_records(path), source=path)
 
@@ -87,8 +115,7 @@ def parse_query_record(record: Mapping[str, object]) -> tuple[str, str]:
 
 
 def _is_jsonl(path: str | Path) -> bool:
-    name = Path(path).name.removesuffix(".gz").removesuffix(".xz")
-    return name.endswith((".jsonl", ".json", ".ndjson"))
+    return unpacked_name(path).endswith((".jsonl", ".json", ".ndjson"))
 
 
 def _query_records(path: str | Path) -> Iterator[tuple[int, Mapping[str, object]]]:

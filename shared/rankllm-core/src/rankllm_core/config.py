@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-import yaml
+from rankllm_core.errors import ConfigError, DataError
+from rankllm_core.reading import read_text
+from rankllm_core.yaml_text import YamlError, plain_yaml
 
-from rankllm_core.errors import ConfigError
-from rankllm_core.files import open_text
+_SHOWN_CHARACTERS = 200
 
 
 def load_yaml(path: str | Path) -> dict[str, object]:
     """Read a YAML file that holds one mapping. Raises ConfigError naming the file and, where known, the line."""
     try:
-        with open_text(path) as stream:
-            return mapping(yaml.safe_load(stream), where=str(path))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text") from None
+        text = read_text(path)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    return mapping(parse_yaml(text, where=str(path)), where=str(path))
+
+
+def parse_yaml(text: str, *, where: str, is_one_line: bool = False) -> Any:
+    """The value of a YAML text: plain data, no tags that make objects, no dates, keys that are strings and occur once.
+
+    where: the file, or the option of a text `is_one_line`, whose line is not named. Limits: see rankllm_core.yaml_text.
+    Raises ConfigError in one line.
+    """
+    try:
+        return plain_yaml(text)
+    except YamlError as error:
+        place = where if is_one_line or error.line is None else f"{where}:{error.line}"
+        raise ConfigError(f"{place}: {error}") from None
 
 
 def mapping(value: object, *, where: str) -> dict[str, object]:
@@ -48,24 +60,35 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def typed(value: object, kind: type | tuple[type, ...], *, where: str) -> object:
-    """The value, or a ConfigError when it is of another type. A boolean is not a number."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
+    """The value, or a ConfigError when it is of another type or no finite number. A boolean is not a number."""
+    _of_type(value, kind if isinstance(kind, tuple) else (kind,), where=where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: expected a finite number, found {value}")
+    return value
+
+
+def _of_type(value: object, kinds: tuple[type, ...], *, where: str) -> object:
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join(k.__name__ for k in kinds)
-        raise ConfigError(f"{where}: expected {names}, found {type(value).__name__} {value!r}")
+        raise ConfigError(f"{where}: expected {names}, found {type(value).__name__} {_brief(value)}")
     return value
 
 
 def numbers(value: object, *, where: str) -> tuple[float, ...]:
-    """The value as numbers, or a ConfigError when it is no list of them."""
+    """The value as numbers, which may be infinite or NaN; a ConfigError when it is no list of them."""
     if not isinstance(value, list):
-        raise ConfigError(f"{where}: expected a list of numbers, found {type(value).__name__} {value!r}")
-    return tuple(float(typed(number, (int, float), where=where)) for number in value)  # type: ignore[arg-type]
+        raise ConfigError(f"{where}: expected a list of numbers, found {type(value).__name__} {_brief(value)}")
+    return tuple(float(_of_type(number, (int, float), where=where)) for number in value)  # type: ignore[arg-type]
 
 
 def one_of(value: object, choices: Iterable[str], *, where: str) -> str:
     """The value when it is one of the choices, or a ConfigError."""
     choices = list(choices)
     if value not in choices:
-        raise ConfigError(f"{where}: expected one of {', '.join(choices)}; found {value!r}")
+        raise ConfigError(f"{where}: expected one of {', '.join(choices)}; found {_brief(value)}")
     return str(value)
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

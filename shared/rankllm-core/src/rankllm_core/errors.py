@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
+
+_LONGEST_MESSAGE = 2_000
 
 
 class RankLLMError(Exception):
@@ -16,12 +19,13 @@ class ConfigError(RankLLMError):
 class DataError(RankLLMError):
     """A file holds something that cannot be read.
 
-    path: the file. line: 1-based line number, or None where the whole file is meant.
+    path: the file. line: 1-based line number, or None where the whole file is meant. problem: the message without both.
     """
 
     def __init__(self, message: str, *, path: str | Path, line: int | None = None) -> None:
         self.path = str(path)
         self.line = line
+        self.problem = message
         where = self.path if line is None else f"{self.path}:{line}"
         super().__init__(f"{where}: {message}")
 
@@ -32,3 +36,20 @@ class ContractError(RankLLMError):
 
 class MissingPackageError(RankLLMError):
     """An optional package is needed and not installed."""
+
+
+def one_line(text: str) -> str:
+    """A message fit for a terminal: control characters, line ends and lone surrogates are written as escapes.
+
+    File names and ids may hold them, and would otherwise break the line or reach the terminal as commands. Cut where
+    it is longer than any message of ours.
+    """
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]} ..."
+    if text.isprintable():
+        return text
+    return "".join(letter if _is_harmless(letter) else ascii(letter)[1:-1] for letter in text)
+
+
+def _is_harmless(letter: str) -> bool:
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"

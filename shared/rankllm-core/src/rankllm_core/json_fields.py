@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from rankllm_core.errors import DataError, RankLLMError
 _SHOWN_CHARACTERS = 60
 _LONGEST_ID_BITS = 128
 _NO_VALUE = object()
+_WITHOUT_WIDTH = frozenset("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff")
 
 
 @contextmanager
@@ -58,12 +60,35 @@ def required(record: Mapping[str, object], keys: Iterable[str], *, what: str) ->
 
 
 def as_id(value: object, *, what: str) -> str:
-    """A qid or docid as a string; files also hold integers. Raises RankLLMError on anything else and on an empty id."""
+    """A qid or docid as a string; files also hold integers. Raises RankLLMError on anything else, on an empty id and
+    as `check_id`."""
     if isinstance(value, str) and value.strip():
-        return value
+        return check_id(value, what=what)
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < _LONGEST_ID_BITS:
         return str(value)
     raise RankLLMError(f"{what}: expected a string that is not empty, or an integer; found {found(value)}")
+
+
+def check_id(text: str, *, what: str) -> str:
+    """The qid or docid, if every file and every library can carry it.
+
+    Raises RankLLMError for a lone surrogate (which crashes pytrec_eval), for NUL (where C code cuts an id) and other
+    control characters, and for a byte-order mark or another character without width: two ids would look the same.
+    Tabs and line ends are the business of the file that cannot hold them.
+    """
+    if text.isprintable():
+        return text
+    for letter in text:
+        if "\ud800" <= letter <= "\udfff":
+            problem = "half of a surrogate pair, which is no character"
+        elif letter not in "\t\n\r" and unicodedata.category(letter) == "Cc":
+            problem = "a control character"
+        elif letter in _WITHOUT_WIDTH:
+            problem = "a byte-order mark" if letter == "\ufeff" else "a character without width"
+        else:
+            continue
+        raise RankLLMError(f"{what}: {shown(text)} holds {problem} (U+{ord(letter):04X}); remove it from all files")
+    return text
 
 
 def as_string(value: object, *, what: str) -> str:

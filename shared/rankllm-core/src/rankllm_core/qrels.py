@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from rankllm_core.errors import DataError
 from rankllm_core.files import read_lines
+from rankllm_core.json_fields import check_id, located
 from rankllm_core.runs import split_blanks
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
@@ -24,7 +25,7 @@ def read_qrels(path: str | Path) -> Qrels:
     Columns are separated by tabs or runs of blanks; the iteration column may hold anything and is ignored.
     A judgement that is repeated with the same grade is read once. Raises DataError, with the line, for one that is
     repeated with another grade (trec_eval refuses every repetition), another number of columns (TREC prels have 5),
-    and a grade that is not a whole number.
+    a grade that is not a whole number, and an id that `json_fields.check_id` refuses.
     """
     qrels: Qrels = {}
     lines: dict[tuple[str, str], int] = {}
@@ -40,7 +41,9 @@ def read_qrels(path: str | Path) -> Qrels:
         if len(fields) != width:
             problem = f"expected {width} columns like the lines before, found {len(fields)}: {line[:80]!r}"
             raise DataError(problem, path=path, line=number)
-        qid, docid, grade = fields[0], fields[-2], _grade(fields[-1], path, number)
+        with located(path, number):
+            qid, docid = check_id(fields[0], what="qid"), check_id(fields[-2], what="docid")
+        grade = _grade(fields[-1], path, number)
         first = lines.setdefault((qid, docid), number)
         if first != number and qrels[qid][docid] != grade:
             problem = (

@@ -6,23 +6,22 @@ Sources: castorini/rank_llm 1b3cabb and texttron/tevatron, as their data files a
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.files import dumps, read_jsonl, read_lines, write_text
+from rankllm_core.files import dumps, read_jsonl, refuse_pipe, unpacked_name, write_text
+from rankllm_core.json_array import holds_array, read_array
 from rankllm_core.json_fields import as_array, as_id, as_object, as_score, as_string, located, required
 from rankllm_core.types import Candidate, Query, Request, Result
 
 _ROW_KEYS = frozenset({"docid", "score", "query_id", "query"})
-_DECODER = json.JSONDecoder()
 
 
 def read_requests(path: str | Path) -> Iterator[Request]:
-    """Yield the requests of a file: JSON Lines, or one array where the name ends in `.json`; `.gz` and `.xz` too.
+    """Yield the requests of a file: JSON Lines, or one array where the name ends in `.json`; packed files too.
 
     A record is `{"query": {"text", "qid"}, "candidates": [{"docid", "score", "doc"}]}`, a line of our own results, or
     rank_llm's old `{"query", "hits": [{"content", "qid", "docid", "score"}]}`. Candidates keep the file's order; ids
@@ -95,58 +94,19 @@ def _parse_hits(record: Mapping[str, object]) -> Request:
 
 
 def _records(path: str | Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    if _is_array_name(path):
-        text = _whole_text(path)
-        if re.match(r"\s*\[", text):
-            yield from _read_array(path, text)
-            return
-    # Files named .json that hold JSON Lines are common.
-    yield from read_jsonl(path)
-
-
-def _is_array_name(path: str | Path) -> bool:
-    return Path(path).name.removesuffix(".gz").removesuffix(".xz").endswith(".json")
-
-
-def _whole_text(path: str | Path) -> str:
-    lines: list[str] = []
-    for number, line in read_lines(path):
-        lines.extend([""] * (number - 1 - len(lines)))  # blank lines, which read_lines leaves out
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def _read_array(path: str | Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Yield (1-based line where it begins, object) of a JSON array of objects."""
-    line, position = 1, 0
-
-    def skip_to(target: int) -> None:
-        nonlocal line, position
-        while target < len(text) and text[target].isspace():
-            target += 1
-        line += text.count("\n", position, target)
-        position = target
-
-    skip_to(text.index("[") + 1)
-    while text[position : position + 1] != "]":
-        try:
-            record, end = _DECODER.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            message = f"not JSON: {error.msg} at column {error.colno}"
-            raise DataError(message, path=path, line=error.lineno) from None
-        except (RecursionError, ValueError) as error:  # ValueError: a number of too many digits
-            raise DataError(f"not usable: {error}", path=path, line=line) from None
+    if not (unpacked_name(path).endswith(".json") and _may_hold_array(path)):
+        # Files named .json that hold JSON Lines are common.
+        yield from read_jsonl(path)
+        return
+    for line, value in read_array(path, describe=lambda problem, column, _: f"{problem} at column {column}"):
         with located(path, line):
-            record = as_object(record, what="array element")
+            record = as_object(value, what="array element")
         yield line, record
-        skip_to(end)
-        if text[position : position + 1] == ",":
-            skip_to(position + 1)
-        elif text[position : position + 1] != "]":
-            raise DataError("not JSON: expected ',' or ']' after this record", path=path, line=line)
-    skip_to(position + 1)
-    if position < len(text):
-        raise DataError("not JSON: expected nothing after the array", path=path, line=line)
+
+
+def _may_hold_array(path: str | Path) -> bool:
+    refuse_pipe(path)
+    return holds_array(path)
 
 
 def request_to_dict(request: Request) -> dict[str, object]:
@@ -191,7 +151,7 @@ def write_requests(path: str | Path, requests: Iterable[Request]) -> None:
     """Write a requests file: JSON Lines, or an array where the name ends in `.json` or `.json.gz`."""
     lines = (dumps(request_to_dict(request)) for request in requests)
     with write_text(path) as stream:
-        if not _is_array_name(path):
+        if not unpacked_name(path).endswith(".json"):
             stream.writelines(line + "\n" for line in lines)
             return
         stream.write("[")

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.files import read_lines, refuse_pipe, write_text
+from rankllm_core.lookalikes import mistaken_for_run
 from rankllm_core.scores import ScoreError, decreasing_scores, format_score
 
 DEFAULT_TAG = "rankllm"
@@ -164,7 +165,8 @@ def _is_number(text: str) -> bool:
 
 def _wrong_width(widths: Sequence[int], found: int, line: str) -> str:
     expected = " or ".join(f"{width} ({_LAYOUTS[width]})" for width in widths)
-    return f"expected {expected} columns, found {found}: {line[:80]!r}"
+    hint = mistaken_for_run(line)
+    return f"expected {expected} columns, found {found}: {line[:80]!r}{f' ({hint})' if hint else ''}"
 
 
 def _score(row: _Row, path: str | Path, format: RunFormat) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import signal
 import sys
 import warnings
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import RankLLMError, one_line
 from rankllm_infer import __version__
 
 COMMANDS = {
@@ -73,6 +74,9 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the program. Errors of the user are one line; bugs keep their traceback."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that is not UTF-8 is printed with escapes, as on standard error, and does not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
     # What transformers will change one day is for programmers.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
@@ -81,9 +85,11 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except RankLLMError as error:
-        say(f"Error: {error}")
+        say(one_line(f"Error: {error}"))
         sys.exit(EXIT_USER_ERROR)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__cause__, EOFError):
+            raise error.__cause__ from None  # click takes it for Ctrl-D at a prompt; there are none
         say("Stopped.")
         sys.exit(EXIT_INTERRUPTED)
     except _TerminatedError:
@@ -92,6 +98,12 @@ def main() -> NoReturn:
     except BrokenPipeError:
         # The reader of our output has left (`| head`): nothing more to say, and nothing to flush.
         sys.stderr.close()
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # What a name, a disk or a permission forbids, wherever it shows first.
+        say(one_line(f"Error: {error.filename!s}: {error.strerror}"))
         sys.exit(EXIT_USER_ERROR)
     sys.exit(code if isinstance(code, int) else 0)
 

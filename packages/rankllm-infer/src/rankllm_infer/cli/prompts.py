@@ -339,10 +339,9 @@ def _shipped_text(name: str) -> str:
 
 
 def _file_text(path: str) -> str:
-    from rankllm_core.files import open_text
+    from rankllm_core.files import read_text
 
-    with open_text(path) as stream:
-        return stream.read()
+    return read_text(path)
 
 
 def _first_sentence(text: str) -> str:

@@ -224,7 +224,8 @@ def _request_of_query(query: str, passages: str) -> Request:
     from rankllm_core.files import read_lines
     from rankllm_infer.api import make_request
 
-    lines = list(_standard_input() if passages == _STANDARD_INPUT else read_lines(passages))
+    source = sys.stdin.buffer if passages == _STANDARD_INPUT else None
+    lines = list(read_lines(passages, source=source))
     if not lines:
         raise RankLLMError(f"{passages}: no passages, expected one a line")
     if not all(line.lstrip().startswith("{") for _, line in lines):
@@ -232,26 +233,17 @@ def _request_of_query(query: str, passages: str) -> Request:
     return make_request(query, [_passage(passages, number, line) for number, line in lines])
 
 
-def _standard_input() -> Iterator[tuple[int, str]]:
-    data = sys.stdin.buffer.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RankLLMError(f"standard input: not UTF-8 ({error.reason} at byte {error.start})") from None
-    # Not splitlines(), which also splits at U+2028 and its like inside a text.
-    lines = text.replace("\r\n", "\n").split("\n")
-    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-
-
 def _passage(source: str, number: int, line: str) -> Mapping[str, object]:
     import json
 
     from rankllm_core.json_fields import as_id, located
+    from rankllm_core.json_text import check_value, json_problem
 
     try:
         doc: dict[str, object] = json.loads(line)
+        check_value(doc, line)
     except (ValueError, RecursionError) as error:
-        problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        problem = error.msg if isinstance(error, json.JSONDecodeError) else json_problem(error)
         raise DataError(f"not JSON: {problem}", path=source, line=number) from None
     with located(source, number):
         return doc | ({"docid": as_id(doc["docid"], what="docid")} if "docid" in doc else {})

@@ -10,11 +10,13 @@ from typing import cast, get_args
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import read_jsonl, read_lines
-from rankllm_core.json_fields import as_array, as_object, as_score, as_string, located
+from rankllm_core.json_fields import as_array, as_object, as_score, as_string, found, located
 from rankllm_core.records import parse_request, read_requests, read_rerank_input
 from rankllm_core.trec import Run, holds_ranks, read_run, trec_order
 from rankllm_core.types import Request, Status, Usage
 from rankllm_infer.convert import detect_format
+
+_GREATEST_COUNT = 1 << 53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ def _outcome(record: Mapping[str, object]) -> Outcome:
 def _status(value: object) -> Status | None:
     if value is None or value in get_args(Status):
         return cast("Status | None", value)
-    raise RankLLMError(f"status: expected one of {', '.join(get_args(Status))}; found {value!r}")
+    raise RankLLMError(f"status: expected one of {', '.join(get_args(Status))}; found {found(value)}")
 
 
 def _strings(value: object, *, what: str) -> tuple[str, ...]:
@@ -118,6 +120,7 @@ def _model_scores(candidates: Sequence[object]) -> dict[str, float]:
 
 def as_count(value: object, *, what: str) -> int:
     """A whole number from 0. Raises RankLLMError on anything else."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _GREATEST_COUNT:
         return value
-    raise RankLLMError(f"{what}: expected a whole number from 0, found {value!r}")
+    shown = value if isinstance(value, int) and abs(value) < _GREATEST_COUNT else found(value)
+    raise RankLLMError(f"{what}: expected a whole number from 0, found {shown}")

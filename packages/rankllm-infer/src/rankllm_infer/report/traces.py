@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import read_jsonl
-from rankllm_core.json_fields import as_array, as_id, as_object, as_string, located, required
+from rankllm_core.json_fields import as_array, as_id, as_object, as_score, as_string, found, located, required
 from rankllm_core.types import Status, Usage
 from rankllm_infer.report.ranked_files import as_count
 
@@ -84,7 +84,7 @@ def _call(record: Mapping[str, object], *, what: str, keep: int) -> Call:
         raise RankLLMError(f"{what}: order: expected each position of {len(docids)} docids once, found {list(order)}")
     status = field("status")
     if status not in get_args(Status):
-        raise RankLLMError(f"{what}: status: expected one of {', '.join(get_args(Status))}; found {status!r}")
+        raise RankLLMError(f"{what}: status: expected one of {', '.join(get_args(Status))}; found {found(status)}")
     prompt = as_string(field("prompt"), what=f"{what}: prompt")
     start = record.get("start")
     return Call(
@@ -109,6 +109,7 @@ def _call(record: Mapping[str, object], *, what: str, keep: int) -> Call:
 
 def _scores(value: object, *, what: str) -> tuple[float | None, ...]:
     entries = [] if value is None else as_array(value, what=what)
-    if any(isinstance(entry, bool) or not isinstance(entry, int | float | None) for entry in entries):
-        raise RankLLMError(f"{what}: expected numbers or null, found {entries!r:.60}")
-    return tuple(None if entry is None else float(cast(float, entry)) for entry in entries)
+    try:
+        return tuple(None if entry is None else as_score(entry) for entry in entries)
+    except RankLLMError:
+        raise RankLLMError(f"{what}: expected finite numbers or null, found {entries!r:.60}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import signal
 import sys
 from types import FrameType
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import RankLLMError, one_line
 from rankllm_train import __version__
 
 COMMANDS = {
@@ -79,17 +80,20 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the program. Errors of the user are one line; bugs keep their traceback."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that is not UTF-8 is printed with escapes, as on standard error, and does not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except RankLLMError as error:
-        say(f"Error: {error}")
+        say(one_line(f"Error: {error}"))
         sys.exit(EXIT_USER_ERROR)
-    except (KeyboardInterrupt, click.Abort) as stop:
-        if isinstance(stop.__cause__, EOFError):
-            raise stop.__cause__ from None  # a bug: click takes any end of a file, such as torch's, for Ctrl-D
+    except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__cause__, EOFError):
+            raise error.__cause__ from None  # click takes it for Ctrl-D at a prompt; there are none
         say("Stopped.")
         sys.exit(EXIT_INTERRUPTED)
     except _TerminatedError:
@@ -98,6 +102,12 @@ def main() -> NoReturn:
     except BrokenPipeError:
         # The reader of our output has left (`| head`): nothing more to say, and nothing to flush.
         sys.stderr.close()
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # What a name, a disk or a permission forbids, wherever it shows first.
+        say(one_line(f"Error: {error.filename!s}: {error.strerror}"))
         sys.exit(EXIT_USER_ERROR)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from rankllm_core.collections_io import read_corpus
+from rankllm_core.collections_io import read_corpus, two_contents
 from rankllm_core.errors import RankLLMError
 from rankllm_core.text import title_and_text
 from rankllm_train.preparation.sameness import digest, normalised
@@ -18,6 +18,10 @@ from rankllm_train.preparation.tally import Track, untracked
 
 _IN_MEMORY_BYTES = 64 << 20
 """A smaller collection never reaches the disk."""
+
+
+class RepeatedDocidError(RankLLMError):
+    """A docid names two passages."""
 
 
 class PassageStore:
@@ -51,7 +55,9 @@ class PassageStore:
         """Keep a passage. Raises RankLLMError where the docid has another text, or the disk is full."""
         if docid in self._rows:
             if self.doc(docid) != {"title": title, "text": text}:
-                raise RankLLMError(f"docid {docid!r} occurs twice, with different contents; a docid names one passage")
+                raise RepeatedDocidError(
+                    f"docid {docid!r} occurs twice, with different contents; a docid names one passage"
+                )
             return
         line = json.dumps([title, text]).encode("ascii") + b"\n"
         self._rows[docid] = len(self._offsets)
@@ -87,14 +93,11 @@ def collect_passages(
     """
     for docid, doc in track(read_corpus(corpus), "passages"):
         if docid in needed:
-            try:
-                title, text = title_and_text(doc)
-            except RankLLMError as error:
-                raise RankLLMError(f"{corpus}: docid {docid!r}: {error}") from None
+            title, text = title_and_text(doc)
             try:
                 store.add(docid, title=title, text=text)
-            except RankLLMError as error:
-                raise RankLLMError(f"{corpus}: {error}") from None
+            except RepeatedDocidError:
+                raise two_contents(corpus, docid) from None
     if needed and not len(store):
         raise RankLLMError(
             f"{corpus}: holds none of the {len(needed):,} passages that are needed, such as {min(needed)!r}; "

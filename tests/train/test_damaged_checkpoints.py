@@ -178,6 +178,19 @@ def test_a_best_model_that_is_its_checkpoint_survives_a_kill_in_between(recipe, 
     assert load_best(stopped).step == STEPS
 
 
+def test_dev_data_that_moved_is_the_same_dev_data(recipe, whole, stopped, tmp_path):
+    """The best model so far was judged on these bytes, whatever they are called now."""
+    from rankllm_train.best import load_best
+
+    shutil.copytree(whole / "best", stopped / "best")
+    moved = shutil.copy(recipe.data.eval, tmp_path / "moved.jsonl")
+    told = []
+    changed = recipe.changed({"checkpoint.output_dir": str(stopped), "data.eval": str(moved)})
+    result = train(changed, resume_from="latest", say=told.append)
+    assert result.best == load_best(whole)
+    assert not any("is of another run" in line for line in told)
+
+
 def test_final_and_best_models_have_manifests_of_their_own(whole):
     """With the step of the model that they hold."""
     best = read_manifest(whole / "best")

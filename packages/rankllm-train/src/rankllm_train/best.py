@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.card import CARD_NAME
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files import write_text
 from rankllm_core.manifest import find_damage
 from rankllm_train.checkpoints import BEST_NAME, aside, link_model, remove, reveal, seal
 from rankllm_train.recipe import RECIPE_NAME, Recipe, load_recipe, recipe_differences
+from rankllm_train.run_record import load_record
+from rankllm_train.source_identity import data_identity
 
 BEST_FOLDER = "best"
 _TIE = 1e-9
@@ -33,7 +35,6 @@ class Best:
     metric: str
     """loss, ndcg@10 or mrr@10, on the dev data."""
     value: float
-
     loss: float | None = field(default=None, compare=False)
     """Dev loss, which decides between equal values of the other metrics; None where it is the metric itself."""
 
@@ -101,7 +102,7 @@ def best_at(recipe: Recipe, *, resumed: Path, step: int, known: Mapping[str, Any
             )
         if best is not None and not _is_comparable(recipe, best, home=home, step=step):
             return None
-    if known and known["step"] == step and known["metric"] == recipe.best_metric:
+    if known and known["step"] == step and known["metric"] == recipe.best_metric and _is_same_dev(recipe, resumed):
         own = Best(**known)
         return own if best is None or best.step < step else best
     return best
@@ -142,9 +143,22 @@ def _home(recipe: Recipe, resumed: Path) -> Path:
 
 
 def _is_comparable(recipe: Recipe, best: Best, *, home: Path, step: int) -> bool:
-    made_by = load_recipe(home / BEST_FOLDER / RECIPE_NAME)
-    if (made_by.data.eval, best.metric) != (recipe.data.eval, recipe.best_metric):
+    if best.metric != recipe.best_metric or not _is_same_dev(recipe, home / BEST_FOLDER):
         return False
+    made_by = load_recipe(home / BEST_FOLDER / RECIPE_NAME)
+    # What these name is compared by content.
+    made_by = replace(made_by, data=replace(made_by.data, train=recipe.data.train, eval=recipe.data.eval))
     free = replace(made_by, checkpoint=recipe.checkpoint, logging=recipe.logging, evaluation=recipe.evaluation)
     is_own_folder = home == Path(recipe.checkpoint.output_dir)
     return best.step <= step or (is_own_folder and not recipe_differences(free, recipe))
+
+
+def _is_same_dev(recipe: Recipe, folder: Path) -> bool:
+    """Whether the model in a folder was judged on the recipe's dev data: of that name or, where it moved, content."""
+    if load_recipe(folder / RECIPE_NAME).data.eval == recipe.data.eval:
+        return True
+    try:
+        known = load_record(folder).sources.get("data.eval")
+    except DataError:
+        return False
+    return known is not None and known == data_identity(recipe.data.eval)

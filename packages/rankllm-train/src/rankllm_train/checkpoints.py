@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rankllm_core.card import CARD_NAME
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.manifest import MANIFEST_NAME, find_damage, read_manifest, sync_directory, write_manifest
+from rankllm_core.manifest import MANIFEST_NAME, find_damage, read_manifest, write_manifest
 from rankllm_core.permissions import follow_umask
+from rankllm_core.writing import sync_folder
 from rankllm_train.model_page import PAGE_NAME, is_own_page
 from rankllm_train.run_record import RECORD_NAME
 
@@ -54,7 +55,7 @@ def reveal(written: Path, target: Path) -> None:
         shutil.rmtree(old)
     else:
         written.rename(target)
-    sync_directory(target.parent)
+    sync_folder(target.parent)
 
 
 def seal(folder: Path, *, step: int, source: Path | None = None) -> None:
@@ -117,7 +118,7 @@ def reveal_files(written: Path, folder: Path) -> None:
             shutil.rmtree(folder / path.name, ignore_errors=True)
         os.replace(path, folder / path.name)
     shutil.rmtree(written)
-    sync_directory(folder)
+    sync_folder(folder)
 
 
 def final_step(folder: Path) -> int | None:

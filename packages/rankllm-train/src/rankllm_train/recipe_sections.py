@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from rankllm_core.chat import BOS_RULES
 from rankllm_core.config import one_of
@@ -17,8 +16,8 @@ OBJECTIVES = {
 }
 RANKING_LOSSES = ("ranknet", "listnet", "lambda")
 METRICS = ("loss", "ndcg@10", "mrr@10")
-MAX_SEED = 2**32 - 1
-"""NumPy's generator takes no larger one."""
+_GREATEST_SEED = 2**32 - 1
+"""Of NumPy's generators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class DataSection:
     """What is trained on."""
 
     train: str = ""
-    """A file (JSON Lines or a JSON array, plain or compressed) or the name of a Hugging Face data set."""
+    """A file (JSON Lines or a JSON array, plain, .gz or .xz) or the name of a Hugging Face data set."""
     eval: str = ""
     """The same, to measure on while training; empty: none."""
     identifiers: str = "keep"
@@ -126,14 +125,13 @@ class ObjectiveSection:
     """KL and margin: the labelled positive's cross-entropy, times this, is added: a teacher may err."""
 
     def __post_init__(self) -> None:
-        _finite(self, section="objective")
         one_of(self.ranking_loss, RANKING_LOSSES, where="objective.ranking_loss")
-        if self.ranking_weight is not None and self.ranking_weight <= 0:
+        if self.ranking_weight is not None and not 0 < self.ranking_weight < math.inf:
             raise ConfigError(f"objective.ranking_weight: expected a number above 0, found {self.ranking_weight}")
         for name in ("teacher_temperature", "student_temperature"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"objective.{name}: expected a number above 0, found {getattr(self, name)}")
-        if not self.label_weight >= 0:
+        if not 0 <= self.label_weight < math.inf:
             raise ConfigError(f"objective.label_weight: expected 0 or more, found {self.label_weight}")
 
     @property
@@ -165,7 +163,6 @@ class LoraSection:
     not kept, nor its prompt: a pointwise adapter may begin a listwise one."""
 
     def __post_init__(self) -> None:
-        _finite(self, section="lora")
         _at_least(1, data=self, names=("r", "alpha"), section="lora")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"lora.dropout: expected a number from 0 to below 1, found {self.dropout}")
@@ -201,15 +198,13 @@ class OptimSection:
     is the padded length of the batch."""
 
     def __post_init__(self) -> None:
-        _finite(self, section="optim")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"optim.learning_rate: expected a number above 0, found {self.learning_rate}")
-        _at_least(0, data=self, names=("weight_decay", "max_grad_norm", "noisy_embedding_alpha"), section="optim")
+        for name in ("learning_rate", "adam_epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"optim.{name}: expected a number above 0, found {getattr(self, name)}")
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optim.{name}: expected a number from 0 to below 1, found {getattr(self, name)}")
-        if self.adam_epsilon <= 0:
-            raise ConfigError(f"optim.adam_epsilon: expected a number above 0, found {self.adam_epsilon}")
+        _at_least(0, data=self, names=("weight_decay", "max_grad_norm", "noisy_embedding_alpha"), section="optim")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,11 +228,10 @@ class ScheduleSection:
     def __post_init__(self) -> None:
         kinds = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
         one_of(self.lr_scheduler, kinds, where="schedule.lr_scheduler")
-        _finite(self, section="schedule")
         _at_least(0, data=self, names=("max_steps", "warmup_steps", "seed"), section="schedule")
-        if self.seed > MAX_SEED:
-            raise ConfigError(f"schedule.seed: expected {MAX_SEED} or less, found {self.seed}")
-        if self.num_epochs <= 0:
+        if self.seed > _GREATEST_SEED:
+            raise ConfigError(f"schedule.seed: expected at most {_GREATEST_SEED}, found {self.seed}")
+        if not 0 < self.num_epochs < math.inf:
             raise ConfigError(f"schedule.num_epochs: expected a number above 0, found {self.num_epochs}")
         if not 0 <= self.warmup_ratio < 1:
             raise ConfigError(f"schedule.warmup_ratio: expected a number from 0 to below 1, found {self.warmup_ratio}")
@@ -341,15 +335,7 @@ class LoggingSection:
         _at_least(1, data=self, names=("every_steps",), section="logging")
 
 
-def _finite(data: Any, *, section: str) -> None:
-    """Raise ConfigError for NaN and infinity, which no comparison with a bound finds."""
-    for item in fields(data):
-        value = getattr(data, item.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{section}.{item.name}: expected a finite number, found {value}")
-
-
 def _at_least(least: float, *, data: object, names: tuple[str, ...], section: str) -> None:
     for name in names:
-        if getattr(data, name) < least:
+        if not least <= getattr(data, name) < math.inf:
             raise ConfigError(f"{section}.{name}: expected {least} or more, found {getattr(data, name)}")

@@ -177,9 +177,12 @@ def check_batch(record: RunRecord, recipe: Recipe, *, resumed: Path, processes: 
     fits = record.records_per_step % (recipe.batch.per_device * processes) == 0
     value = record.records_per_step // (recipe.batch.per_device * processes)
     hint = f"use --gradient-accumulation-steps {value}" if fits else "change --per-device-train-batch-size"
+    found = (
+        f"{processes} process{'es' if processes > 1 else ''} x {recipe.batch.per_device} x {recipe.batch.accumulation}"
+    )
     raise ConfigError(
-        f"--resume-from-checkpoint {resumed.name}: its steps have {record.records_per_step} records, here "
-        f"{processes} processes x {recipe.batch.per_device} x {recipe.batch.accumulation} = {each * processes}; {hint}"
+        f"--resume-from-checkpoint {resumed.name}: its steps have {record.records_per_step} records, here {found} = "
+        f"{each * processes}; {hint}"
     )
 
 
@@ -198,4 +201,4 @@ def _named(recipe: Recipe, key: str) -> str:
 
 
 def _short(identity: str) -> str:
-    return identity[:19] if identity.startswith("sha256 ") else "no such file"
+    return identity[:19] if identity.startswith("sha256 ") else f"{identity.removeprefix('name ')}, not a file,"

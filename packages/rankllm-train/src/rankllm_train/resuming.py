@@ -49,7 +49,9 @@ def resume(recipe: Recipe, resume_from: str, *, processes: int, say: Say) -> Res
         folder = find_resumable(resume_from, Path(recipe.checkpoint.output_dir), say=notes.append)
         is_deepspeed = bool(recipe.batch.deepspeed)
         notes.extend(check_resumable_here(folder, deepspeed=is_deepspeed, processes=processes))
-        return compare(recipe, folder, processes=processes, say=notes.append), notes
+        changes: list[str] = []
+        found = compare(recipe, folder, processes=processes, say=changes.append)
+        return found, [*notes, *(() if found.finished else changes)]  # nothing is used where nothing is trained
 
     resumed, told = first_decides(decide)
     for note in told:

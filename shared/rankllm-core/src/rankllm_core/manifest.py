@@ -20,7 +20,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rankllm_core.checksums import sha256_file
 from rankllm_core.errors import DataError
+from rankllm_core.writing import sync_folder
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -73,7 +75,7 @@ def write_manifest(
     _sync(part)
     part.replace(folder / MANIFEST_NAME)
     for inner in {path.parent for path in paths.values()} | {folder}:
-        sync_directory(inner)
+        sync_folder(inner)
     return manifest
 
 
@@ -137,20 +139,7 @@ def find_damage(
 
 def hash_file(path: str | Path) -> FileEntry:
     """Size and SHA-256 of a file, which is read in pieces. Raises OSError where it cannot be read."""
-    with Path(path).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return FileEntry(size=stream.tell(), sha256=digest)
-
-
-def sync_directory(folder: str | Path) -> None:
-    """Have the names in a folder survive a power failure; does nothing where folders cannot be synced (Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return FileEntry(size=Path(path).stat().st_size, sha256=sha256_file(path))
 
 
 def _size_fault(path: Path, expected: FileEntry) -> str | None:

@@ -23,10 +23,13 @@ import sys
 import tempfile
 import time
 import traceback
+import unicodedata
 from collections import Counter
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # the generators of hostile files are the tests', too
 
 from hostile import hostile
 from targets import Target, make_model, targets
@@ -34,6 +37,7 @@ from targets import Target, make_model, targets
 LONGEST_S = 10.0
 MOST_BYTES = 1 << 30
 _STATUSES = (0, 1, 2, 3)
+_LONGEST_LINE = 2_100
 _MEMORY = "above a clean run"
 
 
@@ -98,9 +102,9 @@ def _judge(code: object, err: str) -> str | None:
     if code == 1 and not err.rstrip("\n").split("\n")[-1].startswith("Error:"):
         return f"the error is not the last line, or more than one: {err[-500:]!r}"
     for line in errors:
-        if any(not (character.isprintable() or character == " ") for character in line):
+        if any(not (character.isprintable() or unicodedata.category(character) == "Zs") for character in line):
             return f"a control character reaches the terminal: {line[:500]!r}"
-        if len(line) > 2_000:
+        if len(line) > _LONGEST_LINE:
             return f"an error of {len(line)} characters: {line[:300]!r}"
     return None
 

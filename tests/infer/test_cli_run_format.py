@@ -45,7 +45,7 @@ def test_a_run_that_may_be_either_is_refused(folder, rankllm, command):
     before = sorted(path.name for path in folder.iterdir())
     done = rankllm(*command)
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith("Error: ranks:2: the third column may hold scores or ranks")
+    assert done.err.startswith("Error: ranks:2: query 'q1', docid 'd1': the third column (1) may be a score or a rank")
     assert "--run-format msmarco" in done.err
     assert done.err.count("\n") == 1
     assert sorted(path.name for path in folder.iterdir()) == before

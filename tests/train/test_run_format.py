@@ -38,7 +38,7 @@ def run(*arguments):
 def test_a_run_that_may_be_either_is_refused(folder, command):
     """Negatives from the bottom of a list that was turned over would look like hard ones."""
     result = run(*command)
-    assert "ranks:2: the third column may hold scores or ranks" in str(result.exception)
+    assert "the third column (2) may be a score or a rank" in str(result.exception)
     assert not (folder / "out.jsonl").exists()
 
 

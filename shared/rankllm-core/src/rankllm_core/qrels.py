@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from rankllm_core.errors import DataError
 from rankllm_core.files import read_lines
-from rankllm_core.json_fields import check_id, located
+from rankllm_core.json_fields import check_id, located, shown
 from rankllm_core.run_layout import split_blanks
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
@@ -50,8 +50,9 @@ def read_qrels(path: str | Path) -> Qrels:
         first = lines.setdefault((qid, docid), number)
         if first != number and qrels[qid][docid] != grade:
             problem = (
-                f"query {qid!r}, docid {docid!r}: grade {grade}, but {qrels[qid][docid]} on line {first}; expected one "
-                "judgement a document (in diversity qrels the second column is a subtopic: choose or merge them first)"
+                f"query {shown(qid)}, docid {shown(docid)}: grade {grade}, but {qrels[qid][docid]} on line {first}; "
+                "expected one judgement a document (in diversity qrels the second column is a subtopic: choose or "
+                "merge them first)"
             )
             raise DataError(problem, path=path, line=number)
         qrels.setdefault(qid, {})[docid] = grade
@@ -71,8 +72,8 @@ def _grade(text: str, path: str | Path, line: int) -> int:
     except ValueError:
         value = None
     if value is None or not value.is_integer():
-        raise DataError(f"grade {text!r} is not a whole number", path=path, line=line)
+        raise DataError(f"grade {shown(text)} is not a whole number", path=path, line=line)
     if abs(value) > MAX_GRADE:
-        problem = f"grade {text} is beyond {MAX_GRADE}; are the columns in order (qid iteration docid grade)?"
+        problem = f"grade {text[:40]} is beyond {MAX_GRADE}; are the columns in order (qid iteration docid grade)?"
         raise DataError(problem, path=path, line=line)
     return int(value)

@@ -75,18 +75,18 @@ def run_rows(path: str | Path, format: RunFormat) -> Iterator[RunRow]:
 
 def row_score(row: RunRow, path: str | Path, format: RunFormat) -> float:
     """The row's score; for `msmarco`, -rank. Raises DataError where it is neither."""
-    whose = f"query {row.qid!r}, docid {row.docid!r}"
-    if format == "msmarco":
-        if not _RANK.fullmatch(row.value):
-            problem = f"{whose}: rank {shown(row.value)} is not a whole number; scores are read with the format tsv"
-            raise DataError(problem, path=path, line=row.line)
-        return -float(row.value)
+    if format == "msmarco" and not _RANK.fullmatch(row.value):
+        raise _value_error(row, path, f"rank {shown(row.value)} is not a whole number; use the format tsv for scores")
     if not _is_number(row.value):
-        raise DataError(f"{whose}: score {shown(row.value)} is not a number", path=path, line=row.line)
+        raise _value_error(row, path, f"score {shown(row.value)} is not a number")
     score = float(row.value)
     if not math.isfinite(score):
-        raise DataError(f"{whose}: score is {row.value[:40]}, expected a finite number", path=path, line=row.line)
-    return score
+        raise _value_error(row, path, f"score is {row.value[:40]}, expected a finite number")
+    return -score if format == "msmarco" else score
+
+
+def _value_error(row: RunRow, path: str | Path, problem: str) -> DataError:
+    return DataError(f"query {shown(row.qid)}, docid {shown(row.docid)}: {problem}", path=path, line=row.line)
 
 
 def detect_run_format(path: str | Path) -> RunFormat:
@@ -166,12 +166,11 @@ class RankEvidence:
         if self._example is None or (not self._rises and (self._has_tie or self._has_float)):
             return "tsv"  # One candidate a query has one order, however it is read.
         row = self._example
-        raise DataError(
-            f"the third column may hold scores or ranks (query {row.qid!r}, docid {row.docid!r}: {row.value}); say "
-            "which: --run-format tsv for scores (highest first), --run-format msmarco for ranks (lowest first); "
-            "in convert, --from tsv or --from msmarco",
-            path=path,
-            line=row.line,
+        raise _value_error(
+            row,
+            path,
+            f"the third column ({row.value[:40]}) may be a score or a rank; say which: --run-format tsv for scores "
+            "(highest first), --run-format msmarco for ranks (lowest first); in convert, --from tsv or --from msmarco",
         )
 
 

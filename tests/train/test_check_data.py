@@ -99,7 +99,11 @@ def test_all_real_records_are_good():
 
 
 def test_all_real_records_change_to_letters_and_back():
-    """The ranking is the same in letters; back again only what posed as a letter identifier differs: 12 records."""
+    """The ranking is the same in letters; back again only what posed as a letter identifier differs.
+
+    12 records hold `[C]` and the like; 67 more hold what an answer reader takes for identifiers as well, such as
+    `[1,2]` and `[ U ]`.
+    """
     changed = 0
     for record in read_listwise(data("listwise_dl20") / "records.jsonl.xz"):
         alpha = with_identifiers(record, "alpha")
@@ -110,4 +114,4 @@ def test_all_real_records_change_to_letters_and_back():
         back = with_identifiers(alpha, "numeric")
         assert back.target == record.target
         changed += back.prompt != record.prompt
-    assert changed == 12
+    assert changed == 12 + 67

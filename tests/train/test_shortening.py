@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rankllm_core.template import ListwiseTemplate, load_template
+from rankllm_core.text import first_words
 from rankllm_train.rankings import target_ranks, with_identifiers
 from rankllm_train.records import ListwiseRecord
 from rankllm_train.shortening import fit, passage_spans, shortened
@@ -89,3 +90,17 @@ def test_identifiers_change_around_passages_of_several_lines():
     alpha = with_identifiers(record(prompt), "alpha")
     assert target_ranks(alpha) == (2, 3, 1)
     assert texts(alpha.prompt) == ["a\nb", "c", "d\nI like (2) > (1)"]
+
+
+@pytest.mark.parametrize("name", ["rank_zephyr", "rank_zephyr_alpha", "rank_vicuna", "query_behind_alpha"])
+@pytest.mark.parametrize("words", [1, 3, 6])
+def test_a_shortened_prompt_is_the_one_that_inference_writes(name, words):
+    """Of passages of several lines, each longer than the cut: inference shows the first words of each, in one line."""
+    template = load_template(name)
+    labels = tuple("ABC") if "alpha" in name else ("1", "2", "3")
+    passages = ["a b\nc d\n\ne f g", "h\ni j k l m n", "o p q\nr s t u"]
+    *_, written = template.render("what is q", passages, labels=labels)
+    target = " > ".join(f"[{label}]" for label in labels)
+    cut = shortened(record(written.content, target), words)
+    *_, served = template.render("what is q", [first_words(p, words) for p in passages], labels=labels)
+    assert cut.prompt == served.content

@@ -11,8 +11,8 @@ POLICIES = ("error", "skip")
 class BadRecords:
     """The records of one file that are left out, and why.
 
-    Whatever finds a record unusable, its parser, a check or the encoder, gives the reason to `refuse`; nothing behind
-    that sees the record.
+    Whatever finds a record unusable (its parser, a check, the encoder) passes the reason to `refuse`; no later step
+    sees the record.
     """
 
     def __init__(self, policy: str = "error", *, source: str = "") -> None:
@@ -25,7 +25,7 @@ class BadRecords:
         self._reasons: list[tuple[int, str]] = []
 
     def refuse(self, problem: DataError) -> None:
-        """Leave a record out. problem: names its file and line. Raises it where bad records are errors."""
+        """Leave a record out. problem: names its file and line. Raises it under the policy `error`."""
         if self.policy == "error":
             raise problem
         self.leave_out(problem)

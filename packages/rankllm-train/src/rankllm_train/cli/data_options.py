@@ -33,7 +33,7 @@ _SHARED = {
         type=click.IntRange(0),
         default=0,
         show_default=True,
-        help="Answers to other queries, easy to tell apart.",
+        help="Easy negatives: answers to other queries, none that a run ranks for this one.",
     ),
     "skip_queries": click.option(
         "--skip-queries", type=click.IntRange(0), default=0, show_default=True, help="Leave out the first."

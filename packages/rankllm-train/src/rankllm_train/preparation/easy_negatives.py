@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 
 class RankedDocids:
-    """All docids, at any depth, that a run or a teacher ranks for a question: whoever ranked one took it for near.
+    """The docids, at any depth, that a run or a teacher ranks for a question; none of them is an easy negative of it.
 
     Memory: 4 bytes a candidate, and each docid once.
     """

@@ -52,7 +52,7 @@ class Judgements:
         return self._relevant(self.question_grades.get(qid, {}))
 
     def maybe_relevant(self, qid: str) -> list[str]:
-        """The docids that someone found something in, under any qid of the question: relevant, or graded above 0."""
+        """The docids judged relevant, or with a grade above 0, under any qid of the question."""
         least = min(1, self.min_relevance)
         return [docid for docid, grade in self.question_grades.get(qid, {}).items() if grade >= least]
 

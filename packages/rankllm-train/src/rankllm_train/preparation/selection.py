@@ -42,8 +42,8 @@ class Selection:
     ) -> list[str]:
         """Those that say neither what a positive says, nor what one before them says, title and text.
 
-        refused_words: of passages that are no negatives, though not known to be relevant. judged: docids for which they
-        do not matter, since those are known not to be relevant.
+        refused_words: what passages say that are no negatives, although they are not known to be relevant. judged:
+        docids that are known not to be relevant, so they may say the same.
         """
         seen: set[int] = set()
         kept = []

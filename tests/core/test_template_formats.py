@@ -76,5 +76,5 @@ def test_what_cannot_be_honoured_is_refused_by_name(body, named):
 )
 def test_pointwise_templates_take_no_format(values):
     """They show texts alone."""
-    with pytest.raises(ConfigError, match="template t: (query|passage|body): the placeholder"):
+    with pytest.raises(ConfigError, match=r"template t: (query|passage|body): the placeholder"):
         template_from_dict({"method": "pointwise", **values}, name="t")

@@ -34,19 +34,26 @@ def defuse(text: str, names: Names) -> str:
     """
     if not _may_pose(text, names):
         return text
-    seen = _see(text)
-    pieces, done = [], 0
-    for start, end, written in _edits(seen, names):
-        pieces += [text[done:start], written]
-        done = end
-    return "".join([*pieces, text[done:]])
+    for decode in _views(text):
+        seen = _see(text, decode=decode)
+        pieces, done = [], 0
+        for start, end, written in _edits(seen, names):
+            pieces += [text[done:start], written]
+            done = end
+        text = "".join([*pieces, text[done:]])
+    return text
 
 
 def identifiers_in(text: str, names: Names) -> list[str]:
     """Everything in the text that `defuse` would change, in order, in its plainest spelling."""
     if not _may_pose(text, names):
         return []
-    return [found.shown for found in _find(_see(text), names)]
+    return [found.shown for decode in _views(text) for found in _find(_see(text, decode=decode), names)]
+
+
+def _views(text: str) -> tuple[bool, ...]:
+    """With entities as they are written, and decoded: a model sees the one, the repair of a prompt makes the other."""
+    return (False, True) if "&" in text else (False,)
 
 
 @dataclass(slots=True)
@@ -71,11 +78,11 @@ class _Seen:
         return (here, here + 1) if end < 0 else (start, end)
 
 
-def _see(text: str) -> _Seen:
+def _see(text: str, *, decode: bool) -> _Seen:
     seen = _Seen(text)
     pieces, length, done = [], 0, 0
     for match in _SPECIAL.finditer(text):
-        spelled = _spelled(match[0])
+        spelled = _spelled(match[0]) if decode or match[0][0] != "&" else match[0]
         if spelled == match[0]:
             continue
         if match[0][0] == "&" and ("[" in spelled or "]" in spelled):

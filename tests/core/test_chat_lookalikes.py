@@ -8,7 +8,7 @@ from lookalike_texts import marked, texts
 
 from rankllm_core.chat import ChatEncoder
 from rankllm_core.template import ListwiseTemplate, load_template
-from rankllm_core.text import first_words, passage_text
+from rankllm_core.text import first_words, fix_text, passage_text
 
 pytest.importorskip("transformers")
 
@@ -51,15 +51,10 @@ def test_entities_of_a_passage_that_is_cut_make_no_identifier(encoders, template
 
 
 def test_mojibake_that_only_the_whole_prompt_repairs_is_defused(encoders):
-    """Beside a character of another alphabet it is not repaired in the passage, but it is when that was cut away."""
-    mojibake = "\u00e2\u2018\u00a2 is \u00e2\u2018\u00a3"
-    passage = f"{mojibake} {LONG} \u4f60\u597d"
-    assert passage_text({"text": passage}).startswith("\u00e2'\u00a2")
-    for text, shown in (
-        (passage, "\u00e2'\u00a2"),
-        (f"{mojibake} \u00e2\u20ac\u0153x\u00e2\u20ac\u009d {LONG} \u4f60", "(3) is (4)"),
-    ):
-        assert f"[1] {shown}" in encode(encoders, "rank_vicuna", "cats", text).text
+    """A query is not repaired by itself; a circled 3 comes of these bytes when the prompt is."""
+    query = "\u00e2\u2018\u00a2 \u00e2\u20ac\u0153x\u00e2\u20ac\u009d"
+    assert fix_text(query) == '\u2462 "x"'
+    assert 'search query: (3) "x".' in encode(encoders, "rank_vicuna", query, "text").text
 
 
 def test_a_prompt_without_lookalikes_is_repaired_as_a_whole(encoders):
@@ -68,7 +63,7 @@ def test_a_prompt_without_lookalikes_is_repaired_as_a_whole(encoders):
     assert 'search query: "cats" & dogs.' in prompt.text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(query=texts, passage=texts)
 @pytest.mark.parametrize("template", ["rank_vicuna", "query_behind_alpha", "rank_zephyr"])
 def test_only_the_template_s_own_identifiers_are_in_a_prompt(encoders, template, query, passage):

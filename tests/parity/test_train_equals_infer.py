@@ -53,6 +53,7 @@ def request_of(record):
     return Request(query=Query(qid="1", text=query), candidates=candidates)
 
 
+LOOKALIKES = "&#91;2&#93; [ 2 ] \uff3b\uff12\uff3d \u2461 [\u200b2] [B] \uff3b\uff22\uff3d [rankstart] <answer>"
 NASTY = "it says <|im_end|> and <|im_start|>system, caf\u00e9 &amp; \u201cquotes\u201d, 50% {x} \\n"
 
 
@@ -60,12 +61,17 @@ NASTY = "it says <|im_end|> and <|im_start|>system, caf\u00e9 &amp; \u201cquotes
     ("objective", "kind"), [("generation", "numeric"), ("ranking", "alpha"), ("combined", "alpha")]
 )
 def test_listwise_ids_in_training_are_those_at_inference(tiny, smollm2_tokenizer, tmp_path, objective, kind):
-    """For ordinary passages and for ones with control tokens, entities and braces in them."""
+    """For ordinary passages and for ones with control tokens, entities, braces and look-alikes in them."""
     from rankllm_core.text import fix_text
 
     records = [listwise_record(i, kind=kind) for i in range(3)]
     human = records[1]["conversations"][1]
     human["value"] = re.sub(r"^(\[(?:1|A)\]) .*$", lambda m: f"{m[1]} {fix_text(NASTY)}", human["value"], flags=re.M)
+    human = records[2]["conversations"][1]
+    human["value"] = re.sub(r"^(\[(?:1|A)\]) .*$", lambda m: f"{m[1]} {LOOKALIKES}", human["value"], flags=re.M)
+    human["value"] = (
+        human["value"].replace("earch query: ", "earch query: [2] ").replace("earch Query: ", "earch Query: [2] ")
+    )
     path = write_records(tmp_path / "d.jsonl", records)
     data = prepare(recipe_for(tiny, path, tmp_path / "o", **{"objective.name": objective}), smollm2_tokenizer)
     assert isinstance(data.card, ListwiseCard)

@@ -34,19 +34,26 @@ def defuse(text: str, names: Names) -> str:
     """
     if not _may_pose(text, names):
         return text
-    seen = _see(text)
-    pieces, done = [], 0
-    for start, end, written in _edits(seen, names):
-        pieces += [text[done:start], written]
-        done = end
-    return "".join([*pieces, text[done:]])
+    for decode in _views(text):
+        seen = _see(text, decode=decode)
+        pieces, done = [], 0
+        for start, end, written in _edits(seen, names):
+            pieces += [text[done:start], written]
+            done = end
+        text = "".join([*pieces, text[done:]])
+    return text
 
 
 def identifiers_in(text: str, names: Names) -> list[str]:
     """Everything in the text that `defuse` would change, in order, in its plainest spelling."""
     if not _may_pose(text, names):
         return []
-    return [found.shown for found in _find(_see(text).text, names)]
+    return [found.shown for decode in _views(text) for found in _find(_see(text, decode=decode), names)]
+
+
+def _views(text: str) -> tuple[bool, ...]:
+    """With entities as they are written, and decoded: a model sees the one, the repair of a prompt makes the other."""
+    return (False, True) if "&" in text else (False,)
 
 
 @dataclass(slots=True)
@@ -60,6 +67,9 @@ class _Seen:
     sources: list[tuple[int, int]] = field(default_factory=lambda: [(0, -1)])
     """Of each piece: where it begins in the original, and where it ends if it is one unit there, else -1."""
 
+    has_decoded_brackets: bool = False
+    """Whether an entity stands for a bracket: then the text is not read alike before and after it is decoded."""
+
     def source(self, place: int) -> tuple[int, int]:
         """The characters of the original that one character of `text` stands for."""
         piece = bisect_right(self.starts, place) - 1
@@ -68,13 +78,15 @@ class _Seen:
         return (here, here + 1) if end < 0 else (start, end)
 
 
-def _see(text: str) -> _Seen:
+def _see(text: str, *, decode: bool) -> _Seen:
     seen = _Seen(text)
     pieces, length, done = [], 0, 0
     for match in _SPECIAL.finditer(text):
-        spelled = _spelled(match[0])
+        spelled = _spelled(match[0]) if decode or match[0][0] != "&" else match[0]
         if spelled == match[0]:
             continue
+        if match[0][0] == "&" and ("[" in spelled or "]" in spelled):
+            seen.has_decoded_brackets = True
         plain = text[done : match.start()]
         pieces += [plain, spelled]
         seen.starts += [length + len(plain), length + len(plain) + len(spelled)]
@@ -93,7 +105,7 @@ def _spelled(special: str) -> str:
             special = decoded
         special = _SEEN_THROUGH.sub("", special)
     elif _SEEN_THROUGH.match(special):
-        return ""
+        return " " if _COMBINING.search(special) else ""
     return special.translate(SPELLINGS)
 
 
@@ -114,7 +126,7 @@ class _Found:
 def _edits(seen: _Seen, names: Names) -> list[tuple[int, int, str]]:
     """What to write over which characters of the original, in order and without overlap."""
     edits: list[tuple[int, int, str]] = []
-    for found in _find(seen.text, names):
+    for found in _find(seen, names):
         start, end = seen.source(found.start), seen.source(found.end - 1)
         if found.is_bare:
             inside = seen.original[start[1] : end[0]]
@@ -135,8 +147,9 @@ def _edits(seen: _Seen, names: Names) -> list[tuple[int, int, str]]:
     return kept
 
 
-def _find(text: str, names: Names) -> list[_Found]:
-    found = list(_in_brackets(text, names.kind))
+def _find(seen: _Seen, names: Names) -> list[_Found]:
+    text = seen.text
+    found = list(_in_brackets(text, names.kind, spares_prose=not seen.has_decoded_brackets))
     found += [_Found(m.start(), m.end(), m[0][1:-1]) for m in _MARKS.finditer(text)]
     if names.word:
         glued = re.compile(rf"(?i:{re.escape(names.word)})[_#]?({_IDENTIFIER[names.kind]})")
@@ -148,15 +161,18 @@ def _find(text: str, names: Names) -> list[_Found]:
     return sorted(found, key=lambda one: (one.start, -one.end))
 
 
-def _in_brackets(text: str, kind: IdentifierKind) -> Iterator[_Found]:
-    """Brackets that an identifier touches from inside, in pairs where they are."""
+def _in_brackets(text: str, kind: IdentifierKind, *, spares_prose: bool) -> Iterator[_Found]:
+    """Brackets that an identifier touches from inside, in pairs where they are.
+
+    spares_prose: leave out those that hold more than identifiers, which the answer reader does not take for one.
+    """
     opened: list[tuple[int, bool]] = []  # offset, and whether an identifier follows it
     last = -1  # the bracket before
     for match in _BRACKET.finditer(text):
         here = match.start()
         if match[0] == "[":
             first = _OPENED[kind].match(text, here + 1)
-            opened.append((here, first is not None and opens_list(text, first.end(), kind)))
+            opened.append((here, first is not None and (not spares_prose or opens_list(text, first.end(), kind))))
         else:
             is_touched = _is_touched(text, here, after=last, kind=kind)
             if not opened:
@@ -166,7 +182,8 @@ def _in_brackets(text: str, kind: IdentifierKind) -> Iterator[_Found]:
                 start, opens = opened.pop()
                 inside = text[start + 1 : here] if last == start else ""
                 bare = _BARE[kind].fullmatch(inside) if inside else None
-                if bare or opens or (is_touched and not _OTHER.fullmatch(inside) and not holds_prose(inside, kind)):
+                is_prose = spares_prose and (_OTHER.fullmatch(inside) is not None or holds_prose(inside, kind))
+                if bare or opens or (is_touched and not is_prose):
                     yield _Found(start, here + 1, bare[1] if bare else "[]", is_bare=bare is not None)
         last = here
     for start, opens in opened:

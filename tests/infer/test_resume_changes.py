@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import pytest
 from ranking_fakes import make_request, noisy
 from scripted_runs import OPTIONS, REQUESTS, Killed, contents, journal_of, killed_after, rerank
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer import file_locks
 from rankllm_infer.engines import EngineError
 
 TEMPLATE = {
@@ -141,7 +141,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys, whol
     def no_locks(handle, *, blocking):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(file_locks, "lock_descriptor", no_locks)
+    monkeypatch.setattr(filelock, "lock_descriptor", no_locks)
     assert rerank(monkeypatch, tmp_path / "out") == 0
     message = f"Warning: {tmp_path}/out: files cannot be locked here; start no second run on this output\n"
     assert message in capsys.readouterr().err

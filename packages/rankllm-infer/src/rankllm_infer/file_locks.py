@@ -7,8 +7,6 @@ import os
 import stat
 from pathlib import Path
 
-from filelock import lock_descriptor
-
 from rankllm_core.errors import RankLLMError
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -55,6 +53,8 @@ def delete_locked(handle: int, path: Path) -> None:
 
 
 def _lock(handle: int, path: Path) -> bool:
+    from filelock import lock_descriptor
+
     try:
         if lock_descriptor(handle, blocking=False):
             return True

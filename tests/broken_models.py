@@ -204,6 +204,7 @@ ADAPTERS: dict[str, Break] = {
     "unknown modules": settings("adapter_config.json", target_modules=["nonesuch"]),
     "modules that are a number": settings("adapter_config.json", target_modules=3),
     "modules that are no pattern": settings("adapter_config.json", target_modules="(("),
+    "modules that take for ever to match": settings("adapter_config.json", target_modules=r"([\w.]+)+!"),
     "a base that is a number": settings("adapter_config.json", base_model_name_or_path=3),
     "no base": settings("adapter_config.json", base_model_name_or_path=None),
     "a base that is not there": settings("adapter_config.json", base_model_name_or_path="/no/where"),

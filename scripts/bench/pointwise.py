@@ -134,9 +134,11 @@ def make_model(cache: Path) -> str:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(demo_model_path(), num_labels=1, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        demo_model_path(), num_labels=1, dtype=torch.float32, trust_remote_code=False
+    )
     model.config.pad_token_id = model.config.eos_token_id
-    AutoTokenizer.from_pretrained(demo_model_path()).save_pretrained(cache)
+    AutoTokenizer.from_pretrained(demo_model_path(), trust_remote_code=False).save_pretrained(cache)
     model.save_pretrained(cache)
     return str(cache)
 
@@ -156,7 +158,7 @@ def make_pairs(model: str, data: Path, run: Path, *, n_queries: int, depth: int,
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries
     )
     card = PointwiseCard(template=load_template("rankllama"))
-    writer = token_writer(card, AutoTokenizer.from_pretrained(model))
+    writer = token_writer(card, AutoTokenizer.from_pretrained(model, trust_remote_code=False))
     began = time.process_time()
     prompts = [next(rerank_pointwise(request, PointwisePlan(card=card), writer)) for request in requests]
     print(f"Tokenisation of all pairs: {time.process_time() - began:.3f} CPU s")
@@ -269,7 +271,9 @@ def padded_loop(model: str, dtype: str, order: str) -> Scoring:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    loaded = AutoModelForSequenceClassification.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+    loaded = AutoModelForSequenceClassification.from_pretrained(
+        model, dtype=getattr(torch, dtype), trust_remote_code=False
+    ).eval()
 
     @torch.inference_mode()
     def score(pairs: Sequence[Pair]) -> list[float]:
@@ -325,7 +329,7 @@ def model_flops(model: str, lengths: Sequence[int], n_tokens: int) -> float:
     """Operations of the linear layers over so many tokens, and of causal attention within rows of these lengths."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model)
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     hidden, inner = config.hidden_size, config.intermediate_size
     head = hidden // config.num_attention_heads
     linear = 2 * hidden * hidden + 2 * hidden * config.num_key_value_heads * head + 3 * hidden * inner

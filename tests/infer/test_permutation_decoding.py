@@ -44,8 +44,12 @@ def other_models():
         Gemma2ForCausalLM,
         GPT2Config,
         GPT2LMHeadModel,
+        JambaConfig,
+        JambaForCausalLM,
         Lfm2Config,
         Lfm2ForCausalLM,
+        Mamba2Config,
+        Mamba2ForCausalLM,
         MistralConfig,
         MistralForCausalLM,
         PhiConfig,
@@ -64,6 +68,21 @@ def other_models():
         ),
         "learnt positions": lambda: GPT2LMHeadModel(
             GPT2Config(vocab_size=N_TOKENS, n_embd=32, n_layer=2, n_head=4, n_positions=72, **ends)
+        ),
+        "state space": lambda: Mamba2ForCausalLM(
+            Mamba2Config(
+                **(shape | ends), num_hidden_layers=2, state_size=8, num_heads=8, head_dim=8, n_groups=1, chunk_size=4
+            )
+        ),
+        "hybrid": lambda: JambaForCausalLM(
+            JambaConfig(
+                **grouped,
+                num_experts=2,
+                mamba_d_state=8,
+                mamba_dt_rank=4,
+                attn_layer_period=2,
+                attn_layer_offset=1,
+            )
         ),
         "states that sum up": lambda: Lfm2ForCausalLM(
             Lfm2Config(**grouped, layer_types=["conv", "full_attention"], conv_L_cache=3, tie_word_embeddings=False)
@@ -99,11 +118,11 @@ def best_answer(model, prompt, answers):
     return ids
 
 
-def check_against_brute_force(model, tokenizer, labels):
+def check_against_brute_force(model, tokenizer, labels, *, lengths=(3, 30, 11, 30, 1, 47)):
     """Ragged prompts together and one by one."""
     safe = SafeTokenizer(tokenizer)
     answers = [(*ids, None) for ids in every_answer(safe, labels, prompt="\n")]
-    prompts = [ask(labels, seed=seed, length=length) for seed, length in enumerate((3, 30, 11, 30, 1, 47))]
+    prompts = [ask(labels, seed=seed, length=length) for seed, length in enumerate(lengths)]
     expected = []
     for prompt in prompts:
         ids = best_answer(model, prompt, answers)
@@ -126,7 +145,10 @@ def test_each_token_is_the_best_that_leads_to_a_permutation(make, labels):
 def test_so_it_is_for_every_kind_of_model(kind):
     """What cannot be padded is decoded alone, with the same result."""
     torch.manual_seed(5)
-    check_against_brute_force(other_models()[kind]().eval(), letter_tokenizer(), ("1", "2", "10", "12"))
+    # transformers' convolutions before a state expect a prompt of four tokens at least.
+    lengths = (3, 30, 11, 30, 5, 47) if kind in ("state space", "hybrid") else (3, 30, 11, 30, 1, 47)
+    model = other_models()[kind]().eval()
+    check_against_brute_force(model, letter_tokenizer(), ("1", "2", "10", "12"), lengths=lengths)
 
 
 N_LEARNT = 12

@@ -26,6 +26,7 @@ HEAVY_ROOMS = {
     "rankllm_infer.engines.heads",
     "rankllm_infer.engines.loading",
     "rankllm_infer.engines.permutation_decoding",
+    "rankllm_infer.engines.trial",
     "rankllm_train.cpu_attention",
     "rankllm_train.data_listwise",
     "rankllm_train.data_pointwise",

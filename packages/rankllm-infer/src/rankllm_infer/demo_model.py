@@ -42,22 +42,25 @@ def demo_model_path() -> Path:
 def _verified(gguf: Path, target: Path) -> Path:
     """The folder with the model, compared with its checksums, or unpacked."""
     if target.exists():
-        if (target / "config.json").exists() and not (target / MANIFEST).exists():
-            _adopt(target)
-        if not (found := damage(target)):
+        is_whole = not (target / MANIFEST).exists() and _adopt(target)
+        if is_whole or not (found := damage(target)):
             return target
         logger.warning("%s: damaged (%s); unpacking it again", target, found)
     _unpack(gguf, target)
     return target
 
 
-def _adopt(target: Path) -> None:
-    """Give a folder that an earlier version unpacked its checksums, unless it is visibly damaged."""
-    with contextlib.suppress(RankLLMError, OSError):  # what is damaged, or not ours to write to, gets none
+def _adopt(target: Path) -> bool:
+    """Give a folder that an earlier version unpacked its checksums, and tell whether it looks whole."""
+    try:
         check_settings_files(target)
         read_weight_headers(target)
+    except RankLLMError:
+        return False
+    with contextlib.suppress(RankLLMError, OSError):  # another user's folder is used as it is
         follow_umask(target)
         write_manifest(target)
+    return True
 
 
 def has_demo_model() -> bool:
@@ -96,9 +99,9 @@ def _unpack(gguf: Path, target: Path) -> None:
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise RankLLMError(f"{target.parent}: cannot be made ({error.strerror}); set RANKLLM_CACHE") from None
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        raise RankLLMError(f"{target.parent}: cannot be written ({error.strerror}); set RANKLLM_CACHE") from None
     whole = aside / "whole"
     try:
         with quiet_transformers():

@@ -47,12 +47,12 @@ class RerankOptions:
     round less often, so scores in bfloat16 differ a little: a run is resumed as it was begun."""
     attn_implementation: str = "auto"
     """One of ATTENTIONS. auto: flash-attention on a GPU where it is installed, else torch's, or on a CPU our own."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model, a local folder or a revision pinned as OWNER/MODEL@COMMIT."""
     vllm_args: tuple[str, ...] = ()
     """KEY=VALUE of further arguments of the engine `vllm`."""
     base_model: str | None = None
     """For an adapter: its base, in place of the one it names."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model, a local folder or a revision pinned as OWNER/MODEL@COMMIT."""
     template: str | None = None
     """A shipped template's name, or a YAML file in the originals' layout."""
     use_logits: bool | None = None

@@ -52,6 +52,9 @@ _OPTIONAL_SIZES = {
 }
 """The same for sizes that may be null: the library then takes its own."""
 _MAX_RANK = 1 << 14
+_MAX_PATTERN = 4000
+_NESTED_REPETITION = re.compile(r"[+*}]\??[^()]*\)[+*{]")
+"""Such as `(a+)+`: matching it against a name may take longer than a lifetime."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
 _LAYERS_EXPLAINED = 4
@@ -196,9 +199,18 @@ def _check_adapter_config(path: Path, settings: Mapping[str, object]) -> None:
     for key, rank in numbers.items():
         if rank is not None and (type(rank) is not int or not 1 <= rank <= _MAX_RANK):
             raise _unexpected(path, key, f"a rank from 1 to {_MAX_RANK}", rank)
+    patterns = [settings.get(key) for key in ("target_modules", "exclude_modules")]
+    patterns += [key for name in ("rank_pattern", "alpha_pattern") for key in _keys(settings.get(name))]
+    for pattern in patterns:
+        if isinstance(pattern, str) and (len(pattern) > _MAX_PATTERN or _NESTED_REPETITION.search(pattern)):
+            raise _unexpected(path, "target_modules", "a pattern without repeated repetitions", pattern)
     alpha = settings.get("lora_alpha")
     if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
         raise _unexpected(path, "lora_alpha", "a number", alpha)
+
+
+def _keys(value: object) -> list[str]:
+    return list(value) if isinstance(value, Mapping) else []
 
 
 def _check_tokenizer_json(path: Path) -> None:

@@ -82,6 +82,12 @@ def backbone_of(model: Any) -> Any:
     raise ContractError(f"{type(model).__name__} has no backbone apart from its head, so it cannot be run here")
 
 
+def cache_argument(model: Any) -> str:
+    """What the model's forward pass calls its cache; state-space models call it `cache_params`."""
+    parameters = inspect.signature(model.forward).parameters
+    return "cache_params" if "cache_params" in parameters else "past_key_values"
+
+
 def can_share_prefix(model: Any) -> bool:
     """Whether the model's memory of a prefix can be handed to several rows: keys and values, and nothing else."""
     if rotation_limit(model.config) is not None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from rankllm_infer.engines.heads import NarrowHead, narrow_head
+from rankllm_infer.engines.heads import NarrowHead, cache_argument, narrow_head
 from rankllm_infer.engines.permutation_ids import AnswerWalk
 
 
@@ -99,6 +99,8 @@ class _Lockstep:
         self._rows = rows
         self._pad = pad
         self._cache = DynamicCache(config=head.model.config)
+        self._cache_name = cache_argument(head.model)
+        self._steps = not attends_alone(head.model.config)
         self._is_token_BK: list[list[bool]] = [[] for _ in rows]
         """Whether each column of the cache is a token of its row."""
 
@@ -142,7 +144,7 @@ class _Lockstep:
         mask_BK = position_BT = None
         for columns, row in zip(self._is_token_BK, self._rows, strict=True):
             columns += [place < len(row.feed) for place in range(width)]
-        if self._cache.get_seq_length() and not all(map(all, self._is_token_BK)):
+        if not all(map(all, self._is_token_BK)) and self._cache.get_seq_length():
             mask_BK = torch.tensor(self._is_token_BK, dtype=torch.long)
             starts_B1 = torch.tensor([[row.n_read] for row in self._rows])
             lengths_B1 = torch.tensor([[max(1, len(row.feed))] for row in self._rows])
@@ -151,9 +153,13 @@ class _Lockstep:
         device = self._head.model.device
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BK, "position_ids": position_BT}
         on_device = {name: value.to(device) for name, value in inputs.items() if value is not None}
-        logits_BUR = self._head.logits(
-            torch.tensor(places, device=device), on_device | {"past_key_values": self._cache, "use_cache": True}
-        )
+        cached = {self._cache_name: self._cache, "use_cache": True}
+        if self._steps and len(self._is_token_BK[0]) > width:
+            # One row without a guess or padding (see `_decode`), read at its last place alone.
+            for place in range(width - 1):
+                self._head.logits(torch.zeros(1, dtype=torch.long, device=device), _token(on_device, place) | cached)
+            on_device, places = _token(on_device, width - 1), [0]
+        logits_BUR = self._head.logits(torch.tensor(places, device=device), on_device | cached)
         read: list[list[list[float]]] = logits_BUR.float().tolist()
         return read
 
@@ -167,6 +173,23 @@ class _Lockstep:
             self._cache.crop(-unused)
             for columns in self._is_token_BK:
                 del columns[-unused:]
+
+
+def attends_alone(config: Any) -> bool:
+    """Whether all layers keep keys and values, and no state that sums up.
+
+    Many a state-space layer takes up its state for one new token only, and starts from nothing where there are more.
+    """
+    from transformers import DynamicCache
+    from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+
+    plain = (DynamicLayer, DummyLayer, DynamicSlidingWindowLayer)
+    return all(type(layer) in plain for layer in DynamicCache(config=config).layers)
+
+
+def _token(inputs: dict[str, Any], place: int) -> dict[str, Any]:
+    """The inputs of one token of a row."""
+    return {"input_ids": inputs["input_ids"][:, place : place + 1]}
 
 
 def _remembers_all(model: Any, rows: Sequence[_Row]) -> bool:

@@ -10,8 +10,9 @@ import torch
 from rankllm_core.errors import ContractError
 from rankllm_core.load_failures import readable_load
 from rankllm_infer.engines import Read
-from rankllm_infer.engines.heads import backbone_of
+from rankllm_infer.engines.heads import backbone_of, cache_argument
 from rankllm_infer.engines.loading import quiet_transformers
+from rankllm_infer.engines.permutation_decoding import attends_alone
 
 _N_TOKENS = 8
 _N_FIRST = 5
@@ -63,13 +64,14 @@ def _generate(model: Any, ids_1T: torch.Tensor) -> None:
 
 
 def _check_continues(model: Any, ids_1T: torch.Tensor, source: str) -> None:
-    """Decoding permutations reads several tokens behind a cache: whether the model then gives what it gives without.
+    """Decoding permutations reads tokens behind a cache: whether the model then gives what it gives without one.
 
-    Attention does, and is not asked. State-space layers may take one token at a time, or keep no such cache at all.
+    Attention does, and is not asked. Others may keep no such cache, and would forget the prompt.
     """
     with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers():
         whole_V = model(input_ids=ids_1T, use_cache=False).logits[0, -1].float()
-    if _attends_to_all(model):
+    takes_cache = "past_key_values" in inspect.signature(model.forward).parameters
+    if takes_cache and attends_alone(model.config):
         return
     problem: str = ""
     try:
@@ -92,21 +94,12 @@ def _check_continues(model: Any, ids_1T: torch.Tensor, source: str) -> None:
 def _logits_behind_cache(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
     from transformers import DynamicCache
 
-    cache = DynamicCache(config=model.config)
-    model(input_ids=ids_1T[:, :_N_FIRST], past_key_values=cache, use_cache=True)
-    logits_V: torch.Tensor = model(input_ids=ids_1T[:, _N_FIRST:], past_key_values=cache, use_cache=True).logits[0, -1]
-    return logits_V.float()
-
-
-def _attends_to_all(model: Any) -> bool:
-    """Whether each layer keeps keys and values, in the cache that it is given."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
-
-    layers = DynamicCache(config=model.config).layers
-    plain = (DynamicLayer, DummyLayer, DynamicSlidingWindowLayer)
-    takes_cache = "past_key_values" in inspect.signature(model.forward).parameters
-    return takes_cache and bool(layers) and all(type(layer) in plain for layer in layers)
+    cached = {cache_argument(model): DynamicCache(config=model.config), "use_cache": True}
+    model(input_ids=ids_1T[:, :_N_FIRST], **cached)
+    for place in range(_N_FIRST, ids_1T.shape[1]):
+        logits = model(input_ids=ids_1T[:, place : place + 1], **cached).logits
+    last_V: torch.Tensor = logits[0, -1].float()
+    return last_V
 
 
 def _n_embeddings(model: Any) -> int:

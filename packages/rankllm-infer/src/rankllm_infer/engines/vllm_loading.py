@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError
+from rankllm_core.load_failures import first_line
 from rankllm_core.model_folder import read_weight_headers
 from rankllm_infer.engines.hub import adapter_config, base_folder, locate_model
 from rankllm_infer.engines.token_ids import end_ids
@@ -192,7 +193,11 @@ def _start(values: dict[str, object], more: dict[str, object]) -> Any:
             near = did_you_mean(name, known)
             near = near if near.startswith("; did") else "; `vllm serve --help=all` lists them"
             raise ConfigError(f"--vllm-arg {name}: vLLM has no such argument{near}")
-        return LLMEngine.from_engine_args(EngineArgs(**values))  # type: ignore[arg-type]
+        try:
+            return LLMEngine.from_engine_args(EngineArgs(**values))  # type: ignore[arg-type]
+        except (KeyError, TypeError, AttributeError, AssertionError, ImportError) as error:
+            # What a damaged or unknown checkpoint leads to; `_readable_failures` has the rest.
+            raise RankLLMError(f"vLLM cannot start with {values['model']}: {first_line(error)}") from error
 
 
 def _attach(core: Any, adapter: Path) -> Any:

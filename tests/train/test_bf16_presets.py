@@ -36,7 +36,7 @@ pytestmark = [
 ]
 STEPS = 2
 LORA = ("full", "lora")
-RESUMED = "rankllama"
+AGAIN = "rankllama"
 STAGES = ("zero2", "zero3")
 
 
@@ -44,7 +44,8 @@ STAGES = ("zero2", "zero3")
 def runs(tmp_path_factory, smollm2_tokenizer):
     """(preset, full or LoRA, ZeRO stage) -> its output folder: all of them trained, in one start for each stage.
 
-    RankLLaMA with LoRA is trained once more from its first step's checkpoint, to `(preset, "resumed", stage)`.
+    RankLLaMA's adapters are trained again from the checkpoint of their first step, `(preset, "resumed", stage)`, and
+    are the start of new ones, `(preset, "started", stage)`.
     """
     root = tmp_path_factory.mktemp("presets")
     model = save_tiny(root / "model", smollm2_tokenizer)
@@ -54,7 +55,7 @@ def runs(tmp_path_factory, smollm2_tokenizer):
     folders = {}
     for stage in STAGES:
         commands = []
-        for preset, tuning in [*itertools.product(recipe_names(), LORA), (RESUMED, "resumed")]:
+        for preset, tuning in [*itertools.product(recipe_names(), LORA), (AGAIN, "resumed"), (AGAIN, "started")]:
             method, folder = load_recipe(preset).method, root / f"{preset}-{tuning}-{stage}"
             folders[preset, tuning, stage] = folder
             values = {
@@ -65,7 +66,8 @@ def runs(tmp_path_factory, smollm2_tokenizer):
                 "batch.per_device": 1,
                 "batch.accumulation": 2,
                 "batch.deepspeed": stage,
-                "checkpoint.every": "1" if preset == RESUMED and tuning != "full" else "none",
+                "lora.start_from": str(root / f"{preset}-lora-{stage}") if tuning == "started" else "",
+                "checkpoint.every": "1" if preset == AGAIN and tuning != "full" else "none",
                 "checkpoint.output_dir": str(folder),
                 "logging.every_steps": 1,
             }
@@ -128,12 +130,22 @@ def test_zero_3_trains_a_preset_as_zero_2_does(runs, preset, tuning):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_resumed_run_trains_in_bf16_as_one_that_was_not_interrupted(runs, stage):
     """The float32 copy that DeepSpeed updates comes back too: the same second step, the same weights, bit for bit."""
-    whole, resumed = runs[RESUMED, "lora", stage], runs[RESUMED, "resumed", stage]
+    whole, resumed = runs[AGAIN, "lora", stage], runs[AGAIN, "resumed", stage]
     assert logged(resumed) == {STEPS: logged(whole)[STEPS]}
     expected = saved(whole, "lora")
     found = saved(resumed, "lora")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_adapters_start_from_trained_ones_under_zero(runs, stage):
+    """Score layer included: the first step, at rate 0, leaves what it started from; the second moves a little."""
+    first, second = (saved(runs[AGAIN, tuning, stage], "lora") for tuning in ("lora", "started"))
+    (score,) = (name for name in first if name.endswith("score.weight"))
+    assert first.keys() == second.keys()
+    assert (first[score] - second[score]).abs().max() < 0.01 < first[score].abs().max()
+    assert not torch.equal(first[score], second[score])
 
 
 def saved(folder, tuning):

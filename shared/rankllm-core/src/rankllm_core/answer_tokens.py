@@ -43,7 +43,7 @@ GLUE = ".·/'’\\-–—−"
 _UNGLUED = rf"(?![^\W_]|%|[:{GLUE}][^\W_])"
 _ZEROS = r"\.0{1,3}(?=\s*+[\])])"  # [3.0]
 IDENTIFIER = {
-    "numeric": rf"\d++(?:{_UNGLUED}|(?={_ZEROS}))(?![ \t]{{0,3}}+{NOUN}s\b)(?:{_ZEROS})?+",  # "20 passages" is a count
+    "numeric": rf"\d++(?:{_UNGLUED}|(?={_ZEROS}))(?![ \t]{{0,3}}+{NOUN}s\b)(?:{_ZEROS})?",  # "20 passages" is a count
     "alpha": rf"[A-Za-z]{_UNGLUED}",
 }
 """An identifier on its own, as a regular expression."""
@@ -52,13 +52,13 @@ _MAX_DIGITS = 9
 """Longer numbers name no passage; int() on thousands of digits is slow, or refused."""
 
 # Possessive quantifiers (++, *+) never give characters back, so that no answer can make the scan quadratic, and a
-# group that is repeated a million times keeps no record of it.
+# group is repeated 64 times at most, since it keeps a record of each.
 _GRAMMAR = r"""
     (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )? )  # a line break, the number of a list item
-  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ )++ )
+  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ ){1,64} )
   | (?P<tie>   =++ )
   | (?P<tag>   </?[A-Za-z|][\w|/:\-]{1,40}> | </[A-Za-z]> )                   # </answer>, <|im_end|>, </s>
-  | (?P<less>  (?: (?: &lt; | <=? ) [^\S\n]*+ )++ )
+  | (?P<less>  (?: (?: &lt; | <=? ) [^\S\n]*+ ){1,64} )
   | (?P<marker>(?<! [\w\])] ) (?<! [\w\])] [\ \t] )                           # of a line, or behind a sign
                (?: (?i:rank(?:ed)?|place|position|number|no\.?|top) [\ \t]{0,3}+ \#? )?   # A. [L], Rank 1: [3], (1) [3]
                (?: (?: \#? \d{1,3} (?:st|nd|rd|th)? | [A-Za-z] ) [*_]{0,2} [\ \t]{0,3}+ [.):|\-–—]{1,3}+
@@ -72,9 +72,9 @@ _GRAMMAR = r"""
                (?P<identifier> IDENTIFIER )
                (?P<close> ["'*_`]{0,3}+ \s*+ [\])]++ )? )
   | (?P<other> \[ [^\[\]<>,;=\n]{1,40}+ \] )
-  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?![gl]t;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b )++ )
+  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?![gl]t;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b ){1,64} )
   | (?P<open_list> \[ )
-  | (?P<word>  \d++ (?: : \d++ )++ | \w++ (?: ['’.·%/\-–—−] \w++ )*+ | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
+  | (?P<word>  \d++ (?: : \d++ ){1,16} | \w++ (?: ['’.·%/\-–—−] \w++ ){0,64} | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
 """
 _PATTERN = {
     kind: re.compile(

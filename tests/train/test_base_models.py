@@ -51,7 +51,7 @@ def test_a_base_is_called_by_its_name_and_found_by_its_path(tmp_path, monkeypatc
 
 def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
     """The page says how to give the base elsewhere; adapter_config.json keeps the path for this machine."""
-    changes = {"model.name_or_path": str(tiny), "lora.enabled": True, "data.train": "/home/me/lists.jsonl"}
+    changes = {"model.name_or_path": str(tiny), "lora.enabled": True, "data.train": "/data/me/lists.jsonl"}
     recipe = Recipe().changed(changes)
     assert _base_model(recipe) == "tiny"
     assert _base_model(recipe.changed({"lora.enabled": False})) is None

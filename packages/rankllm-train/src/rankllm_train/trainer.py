@@ -21,7 +21,6 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from rankllm_core.card import Card, save_card
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_core.permissions import follow_umask
 from rankllm_train.best import BEST_FOLDER, Best, load_best, save_best, stopped_early
 from rankllm_train.checkpoints import aside, copy_model, global_step, link_model, reveal, reveal_files, rotate, seal
 from rankllm_train.distributed import check_launch, join_processes_on_cpu, load_deepspeed
@@ -307,7 +306,6 @@ class RerankerTrainer(Trainer):
     def _complete(self, folder: Path) -> None:
         # The Trainer's pickle of its arguments; the recipe says the same as text.
         (folder / "training_args.bin").unlink(missing_ok=True)
-        follow_umask(folder)  # safetensors writes for its owner alone
         save_recipe(self.recipe, folder)
         save_card(self.card, folder)
         write_model_page(folder, recipe=self.recipe, card=self.card)

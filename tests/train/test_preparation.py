@@ -82,7 +82,7 @@ def test_a_conflict_in_the_corpus_names_the_file(tmp_path):
     corpus = Collection(tmp_path).jsonl([{"docid": "a", "text": ["x"]}], "corpus.jsonl")
     with (
         PassageStore(beside=tmp_path / "out") as store,
-        pytest.raises(RankLLMError, match=r"corpus.jsonl: docid 'a': .*text: expected text, found list"),
+        pytest.raises(RankLLMError, match=r"corpus.jsonl:1: docid 'a': .*text: expected text, found list"),
     ):
         collect_passages(corpus, store, needed={"a"})
 

@@ -68,6 +68,7 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
       text ends in `</answer>`. Where `<answer>` or `[rankstart]` is filled in, only what it holds is read.
     - Identifiers joined by `>` come first, then those in brackets or after a noun (`[2], [1]`, `Passage 2`), then bare
       lists (`2, 1, 3`). Beside the first two a bare number or letter counts only where it touches a `>`.
+    - Numbers, letters and ranks of a list (`A. [3]`, `1: 3`) are skipped. A ranking joined by `<` is read from its end.
     - Rankings that share no identifier are pieces of one. Of several, the one with most identifiers is taken, the last
       among equals. Repeats are dropped, the first stays; what is missing follows in prompt order.
 
@@ -75,7 +76,8 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     - `ok`: every identifier once and nothing else between the first and the last; text around them does not count.
     - `repaired`: a ranking, but an identifier is missing, repeated, unknown, tied (`=`) or in lower case, words stand
       inside it, another ranking in the text contradicts it, or the text is too long to be read to its end.
-    - `fallback`: no identifier of the prompt was ranked; the order is the prompt's.
+    - `fallback`: no identifier of the prompt was ranked, or the order cannot be told (`<` and `>` mixed, a number beside
+      each identifier that may be its rank or its score); the order is the prompt's.
 
     Raises ValueError when labels are neither distinct numbers nor distinct letters.
     """

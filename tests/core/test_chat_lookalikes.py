@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from lookalike_texts import marked, texts
@@ -71,6 +73,8 @@ def test_only_the_template_s_own_identifiers_are_in_a_prompt(encoders, template,
     kind = "alpha" if load_template(template).identifiers == "alpha" else "numeric"
     harmless = encode(encoders, template, "x", "x")
     prompt = encode(encoders, template, query, passage + " < \u4f60", n_words=max(1, len(passage.split())))
-    assert marked(prompt.text, kind) == marked(harmless.text, kind)
+    # An open parenthesis in a text makes the reader skip some of the template's own; none may be added.
+    meant = Counter(marked(harmless.text, kind))
+    assert not Counter(marked(prompt.text, kind)) - meant
     decoded = encoders[None].safe.tokenizer.decode(prompt.token_ids, clean_up_tokenization_spaces=False)
-    assert marked(decoded, kind) == marked(harmless.text, kind)
+    assert not Counter(marked(decoded, kind)) - meant

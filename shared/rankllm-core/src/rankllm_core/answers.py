@@ -76,8 +76,8 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     - `ok`: every identifier once and nothing else between the first and the last; text around them does not count.
     - `repaired`: a ranking, but an identifier is missing, repeated, unknown, tied (`=`) or in lower case, words stand
       inside it, another ranking in the text contradicts it, or the text is too long to be read to its end.
-    - `fallback`: no identifier of the prompt was ranked, or the order cannot be told (`<` and `>` mixed, a number beside
-      each identifier that may be its rank or its score); the order is the prompt's.
+    - `fallback`: no identifier of the prompt was ranked, or the order cannot be told (`<` and `>` mixed, a number
+      beside each identifier that may be its rank or its score); the order is the prompt's.
 
     Raises ValueError when labels are neither distinct numbers nor distinct letters.
     """

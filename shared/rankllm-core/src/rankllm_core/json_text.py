@@ -63,7 +63,7 @@ def check_size(text: str) -> None:
 def check_value(value: Any, text: str) -> None:
     """Raise ValueError where the value that `text` gave is nested too deeply, or an id in it holds a lone surrogate."""
     # Looking for one character is many times as quick as what follows, and settles it for most lines of a corpus.
-    if (text.rfind("{") > 0 or "[" in text) and _is_deep(value):
+    if (text.rfind("{") > 0 or "[" in text) and text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value):
         raise ValueError(_TOO_DEEP)
     if "\\" in text and _ESCAPED_SURROGATE.search(text):
         _check_ids(value, key=None)

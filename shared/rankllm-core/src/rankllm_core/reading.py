@@ -145,26 +145,27 @@ def read_lines(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator
 def _whole_lines(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
     """The text of a file in pieces of one or more lines, without the line end between two pieces."""
     begun: list[str] = []
-    length = number = 0
-    for block in _blocks(path, source):
+    length = 0
+    for line, block in _blocks(path, source):
         text, end, rest = block.rpartition("\n")
         if end:
             text = "".join((*begun, text))
             yield text
-            number += text.count("\n") + 1
             begun, length = [], 0
         begun.append(rest)
         length += len(rest)
         if length > MAX_LINE_CHARACTERS:
-            raise DataError(f"line of more than {MAX_LINE_CHARACTERS:,} characters", path=path, line=number + 1)
+            problem = f"line of more than {MAX_LINE_CHARACTERS:,} characters"
+            raise DataError(problem, path=path, line=line + block.count("\n"))
     yield "".join(begun)
 
 
 _NUL = "contains a NUL byte, expected text; is this a binary or damaged file?"
 
 
-def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
-    """The decoded text of a file, piece by piece as it comes, line ends as `\\n`."""
+def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[tuple[int, str]]:
+    """The decoded text of a file, piece by piece as it comes, each with the 1-based line it begins in; line ends as
+    `\\n`."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
     line = 1
     with open_bytes(path, source=source) as stream:
@@ -180,7 +181,7 @@ def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
             if "\x00" in text:
                 line += text.count("\n", 0, text.index("\x00"))
                 raise DataError(_NUL, path=path, line=line)
-            yield text
+            yield line, text
             if not data:
                 return
             line += text.count("\n")

@@ -22,7 +22,7 @@ from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
 from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
 from rankllm_infer.pool import IN_USE, AnswerLog, FlowPool, is_at_work, stop_run
 from rankllm_infer.prompts import PromptWriter
-from rankllm_infer.requests import checked_requests, make_request
+from rankllm_infer.requests import make_request
 from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
 
 __all__ = ["Reranker", "card_in_force", "load_reranker", "make_request", "message_writer", "token_writer"]
@@ -66,10 +66,9 @@ class Reranker:
     def rerank(self, requests: Iterable[Request]) -> list[Result]:
         """The result of each request, in their order. A failed one has status `failed` and says why in `error`.
 
-        Raises RankLLMError where an item is no Request or has the qid of an earlier one, and while the reranker is in
-        the middle of another run.
+        Raises RankLLMError where an item is no Request, and while the reranker is in the middle of another run.
         """
-        return list(self.stream(checked_requests(requests, all_distinct=True)))
+        return list(self.stream(requests))
 
     def stream(
         self,

@@ -81,7 +81,8 @@ class FlowPool:
             raise ConfigError(f"max_active: expected at least 1, found {max_active}")
         self._engine = engine
         self._max_active = max_active
-        self._log = log or _NoLog()
+        self._has_log = log is not None
+        self._log = _NoLog() if log is None else log
         self._tickets: dict[int, tuple[_Running, int]] = {}
         self._recalled: list[tuple[int, Answer | EngineError]] = []
         self._on_finished: Callable[[Result], None] = lambda result: None
@@ -106,7 +107,7 @@ class FlowPool:
         on_finished: is called with each result when it is there, which may be long before its turn.
         on_answered: is called with the qid at each answer to one of the query's prompts.
         Raises RankLLMError where the engine is in the middle of another run, which goes on unharmed, and where an item
-        of `requests` is no Request or has the qid of another one under way.
+        of `requests` is no Request or, with a log, has the qid of another one under way.
         """
         # One step, which no other thread can come between; a lock could be held while a forgotten run is collected.
         mark = (self,)
@@ -138,7 +139,8 @@ class FlowPool:
                 if request is None:
                     exhausted = True
                     break
-                if any(entry.request.query.qid == request.query.qid for entry in running):
+                # A log knows answers by their query; without one, results are known by their order.
+                if self._has_log and any(entry.request.query.qid == request.query.qid for entry in running):
                     raise RankLLMError(f"query {request.query.qid!r} is given twice; give each request its own qid")
                 entry = _Running(request, start(request), first_ticket=next(tickets))
                 running.append(entry)

@@ -51,25 +51,16 @@ def _stored(passage: object, number: int) -> tuple[str, dict[str, object]]:
     return docid, {name: value for name, value in passage.items() if name != key}
 
 
-def checked_requests(requests: Iterable[Request], *, all_distinct: bool = False) -> Iterator[Request]:
-    """The requests as they come. Raises RankLLMError naming the 1-based place of what is no Request.
-
-    all_distinct: refuse a qid that came before; memory then grows with their number.
-    """
+def checked_requests(requests: Iterable[Request]) -> Iterator[Request]:
+    """The requests as they come. Raises RankLLMError naming the 1-based place of what is no Request."""
     if isinstance(requests, Request | Mapping | str | bytes) or not isinstance(requests, Iterable):
         hint = "; put it into a list" if isinstance(requests, Request) else ""
         raise RankLLMError(f"requests: expected an iterable of Request, found {type(requests).__name__}{hint}")
-    return _each_checked(requests, first_place={} if all_distinct else None)
+    return _each_checked(requests)
 
 
-def _each_checked(requests: Iterable[Request], *, first_place: dict[str, int] | None) -> Iterator[Request]:
+def _each_checked(requests: Iterable[Request]) -> Iterator[Request]:
     for number, request in enumerate(requests, start=1):
         if not isinstance(request, Request):
             raise RankLLMError(f"request {number}: expected a Request, found {type(request).__name__}")
-        if first_place is not None:
-            qid = request.query.qid
-            if (first := first_place.setdefault(qid, number)) != number:
-                raise RankLLMError(
-                    f"request {number}: qid {qid!r} is that of request {first}; give each request its own qid"
-                )
         yield request

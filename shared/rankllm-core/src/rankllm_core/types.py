@@ -79,9 +79,9 @@ class Request:
                     f"found {_shown(self.candidates)}"
                 )
             _set(self, "candidates", tuple(self.candidates))
-        if set(map(type, self.candidates)) == {Candidate}:
-            if len({candidate.docid for candidate in self.candidates}) == len(self.candidates):
-                return  # Nearly always: and what is wrong is looked for only where something is.
+        are_candidates = set(map(type, self.candidates)) == {Candidate}
+        if are_candidates and len({candidate.docid for candidate in self.candidates}) == len(self.candidates):
+            return  # Nearly always: what is wrong is looked for only where something is.
         seen: set[str] = set()
         for number, candidate in enumerate(self.candidates, start=1):
             if not isinstance(candidate, Candidate):

@@ -81,11 +81,12 @@ def _parse_candidate(entry: Mapping[str, object], *, doc: object = None) -> Cand
 def _usual_candidate(entry: Mapping[str, object]) -> Candidate | None:
     """The candidate of an entry as nearly all are, at a third of the cost; None of any other, right or wrong."""
     docid, score, doc = entry.get("docid"), entry.get("score"), entry.get("doc")
-    is_usual = type(docid) is str and type(score) is float and type(doc) is dict
-    if not (is_usual and docid.isprintable() and docid.strip() and isfinite(score)):  # type: ignore[union-attr,arg-type]
+    if type(docid) is not str or type(score) is not float or type(doc) is not dict:
         return None
-    _check_texts(doc)  # type: ignore[arg-type]
-    return Candidate(docid=docid, score=score, doc=doc)  # type: ignore[arg-type]
+    if not (docid.isprintable() and docid.strip() and isfinite(score)):
+        return None
+    _check_texts(doc)
+    return Candidate(docid=docid, score=score, doc=doc)
 
 
 def _check_texts(doc: Mapping[str, object]) -> None:

@@ -123,7 +123,7 @@ def test_a_packed_reply_is_read_though_none_was_asked_for():
 @pytest.mark.parametrize(
     ("body", "encoding", "said"),
     [
-        (gzip.compress(b"{}" * 99)[:-9], "gzip", "packing ends too early"),
+        (gzip.compress(b"{}" * 99, mtime=0)[:-9], "gzip", "packing ends too early"),
         (b"no gzip", "gzip", "packing is damaged"),
         (b"x", "br", "packed as 'br', which was not asked for"),
         (b"x", "zstd", "packed as 'zstd'"),

@@ -129,24 +129,33 @@ def read_lines(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator
     line of more than MAX_LINE_CHARACTERS.
     """
     number = 0
-    for text in _whole_lines(path, source):
-        if text.isspace():  # at the speed of counting: an archive of a few bytes can hold millions of blank lines
-            number += text.count("\n") + 1
-            continue
-        is_marked = BYTE_ORDER_MARK in text
-        for line in text.split("\n"):
-            number += 1
-            if is_marked:
-                line = line.lstrip(BYTE_ORDER_MARK)
-            if line and not line.isspace():
-                yield number, line
+    try:
+        for text in _whole_lines(path, source):
+            is_marked = BYTE_ORDER_MARK in text
+            for line in text.split("\n"):
+                number += 1
+                if is_marked:
+                    line = line.lstrip(BYTE_ORDER_MARK)
+                if line and not line.isspace():
+                    yield number, line
+    except _UnreadableError as error:
+        raise DataError(error.problem, path=path, line=number + 1 + error.n_lines) from None
+
+
+class _UnreadableError(Exception):
+    """A file that cannot be read on. n_lines: lines between what was given out before and the problem."""
+
+    def __init__(self, problem: str, *, n_lines: int = 0) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.n_lines = n_lines
 
 
 def _whole_lines(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
     """The text of a file in pieces of one or more lines, without the line end between two pieces."""
     begun: list[str] = []
     length = 0
-    for line, block in _blocks(path, source):
+    for block in _blocks(path, source):
         text, end, rest = block.rpartition("\n")
         if end:
             text = "".join((*begun, text))
@@ -155,36 +164,31 @@ def _whole_lines(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
         begun.append(rest)
         length += len(rest)
         if length > MAX_LINE_CHARACTERS:
-            problem = f"line of more than {MAX_LINE_CHARACTERS:,} characters"
-            raise DataError(problem, path=path, line=line + block.count("\n"))
+            raise _UnreadableError(f"line of more than {MAX_LINE_CHARACTERS:,} characters")
     yield "".join(begun)
 
 
 _NUL = "contains a NUL byte, expected text; is this a binary or damaged file?"
 
 
-def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[tuple[int, str]]:
-    """The decoded text of a file, piece by piece as it comes, each with the 1-based line it begins in; line ends as
-    `\\n`."""
+def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
+    """The decoded text of a file, piece by piece as it comes, line ends as `\\n`."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
-    line = 1
     with open_bytes(path, source=source) as stream:
         while True:
             try:
                 data = stream.read1(_BLOCK_BYTES)  # type: ignore[attr-defined]
                 text = decoder.decode(data, final=not data)
             except DataError as error:
-                raise DataError(error.problem, path=path, line=line) from None
+                raise _UnreadableError(error.problem) from None
             except UnicodeDecodeError as error:
-                line += _line_ends(error.object[: error.start])
-                raise DataError(f"not UTF-8 ({error.reason})", path=path, line=line) from None
+                n_lines = _line_ends(error.object[: error.start])
+                raise _UnreadableError(f"not UTF-8 ({error.reason})", n_lines=n_lines) from None
             if "\x00" in text:
-                line += text.count("\n", 0, text.index("\x00"))
-                raise DataError(_NUL, path=path, line=line)
-            yield line, text
+                raise _UnreadableError(_NUL, n_lines=text.count("\n", 0, text.index("\x00")))
+            yield text
             if not data:
                 return
-            line += text.count("\n")
 
 
 def _line_ends(data: bytes) -> int:

@@ -78,9 +78,15 @@ def _parse_candidate(entry: Mapping[str, object], *, doc: object = None) -> Cand
         raise RankLLMError(f"docid {docid!r}: {error}") from None
 
 
+_WHOLE_FLOATS = 2**53
+"""Whole numbers below it are floats without a loss."""
+
+
 def _usual_candidate(entry: Mapping[str, object]) -> Candidate | None:
     """The candidate of an entry as nearly all are, at a third of the cost; None of any other, right or wrong."""
     docid, score, doc = entry.get("docid"), entry.get("score"), entry.get("doc")
+    if type(score) is int and abs(score) < _WHOLE_FLOATS:
+        score = float(score)
     if type(docid) is not str or type(score) is not float or type(doc) is not dict:
         return None
     if not (docid.isprintable() and docid.strip() and isfinite(score)):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.permissions import umask
 
 _LONGEST_NAME_BYTES = 255
 """Of one name in a path, on every common file system."""
@@ -42,7 +43,7 @@ def write_text(path: str | Path) -> Iterator[IO[str]]:
                 yield stream
             raw.flush()
             os.fsync(raw.fileno())
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~umask())
         os.replace(name, target)
         sync_folder(target.parent)
     except BaseException as error:
@@ -83,12 +84,6 @@ def sync_folder(path: str | Path) -> None:
     finally:
         if handle is not None:
             os.close(handle)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _target(path: str | Path) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from rankllm_core import chat_limits
 from rankllm_core.chat import ChatEncoder
-from rankllm_core.chat_limits import ChatTemplateLimitError, rendered
+from rankllm_core.chat_limits import ChatTemplateLimitError, check_power, rendered
 from rankllm_core.errors import ContractError
 from rankllm_core.template import Message, Span
 
@@ -115,3 +115,20 @@ def test_whoever_traces_goes_on_tracing():
         assert sys.gettrace() is trace
     finally:
         sys.settrace(before)
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ (9**(9**8))|string|length }}", "{% set x = messages|length ** 9 %}", "{{ [2][0] ** 3 }}"]
+)
+def test_a_power_is_refused_before_it_is_tried(template):
+    """One operation in C that nothing can interrupt."""
+    with pytest.raises(ChatTemplateLimitError, match="raises a number to a power"):
+        check_power(template)
+
+
+@pytest.mark.parametrize(
+    "template", ["**bold** {{ 'a ** b' }}", '{{ m["content"] + "2**3" }}', "{{ f(**kwargs) }}", "{{ 3 * 4 }}"]
+)
+def test_stars_in_texts_are_no_power(template):
+    """Markdown around expressions, strings in them, and keyword arguments."""
+    check_power(template)

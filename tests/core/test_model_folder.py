@@ -217,3 +217,18 @@ def test_the_first_line_is_followed_where_it_ends_in_a_colon():
     assert first_line(ValueError("invalid:\n  heads do not divide\nmore")) == "ValueError: invalid: heads do not divide"
     assert first_line(ValueError("")) == "ValueError"
     assert len(first_line(ValueError("x" * 9999))) < 260
+
+
+@pytest.mark.parametrize("value", ["x", [1], {}, True])
+def test_a_longest_input_that_is_no_number_is_named(tmp_path, value):
+    """The tokenizer would compare it with one."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": value}))
+    with pytest.raises(RankLLMError, match=r"tokenizer_config\.json: model_max_length: expected a number"):
+        check_settings_files(tmp_path)
+
+
+@pytest.mark.parametrize("value", [2048, 1e30, 10**30, None])
+def test_a_longest_input_is_a_number_or_none(tmp_path, value):
+    """transformers writes 1e30 for a tokenizer without one."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": value}))
+    check_settings_files(tmp_path)

@@ -31,6 +31,8 @@ AMBIGUOUS = {
     "only one query of many": "Q1\tD1\t1\nQ1\tD2\t2\nQ2\tD3\t1\nQ2\tD4\t3\n",
     "blanks": "Q1 D1 10\nQ1 D2 20\n",
     "a float without decimals": "Q1\tD1\t1.\nQ1\tD2\t2.\n",
+    "with exponents": "Q1 D1 1.000000e+00\nQ1 D2 2.000000e+00\n",
+    "with signs": "Q1\tD1\t+1\nQ1\tD2\t+2\n",
     "leading zeros": "Q1\tD1\t01\nQ1\tD2\t02\n",
 }
 

@@ -12,6 +12,7 @@ import pytest
 from chat_server import Reply, serving
 
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_infer.engines import hub
 from rankllm_infer.engines.hub import (
     adapter_config,
     base_folder,
@@ -24,9 +25,9 @@ from rankllm_infer.engines.hub import (
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
-    locate_model.cache_clear()
+    hub._from_hub.cache_clear()
     yield
-    locate_model.cache_clear()
+    hub._from_hub.cache_clear()
 
 
 LOOK_FOR = """

@@ -13,7 +13,8 @@ from remote_code import with_known_model, with_own_model, with_own_tokenizer
 from tiny_models import change_json, save_adapter
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.engines.hub import locate_model, split_revision
+from rankllm_infer.engines import hub
+from rankllm_infer.engines.hub import split_revision
 from rankllm_infer.engines.remote_code import check_remote_code
 from rankllm_infer.engines.vllm_options import engine_arguments
 from rankllm_infer.settings import RerankOptions
@@ -25,7 +26,7 @@ YES = "y\n" * 99
 def _own_modules(tmp_path, monkeypatch):
     """transformers copies such code into a cache and keeps it imported."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    locate_model.cache_clear()
+    hub._check_once.cache_clear()
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_the_option_is_for_a_folder_or_a_pinned_revision(tmp_path, monkeypatch, 
     monkeypatch.setattr("rankllm_infer.engines.hub._from_hub", lambda name, *, weights: folder)
     with pytest.raises(ConfigError, match=said):
         check_remote_code(name, allowed=True)
-    locate_model.cache_clear()
+    hub._check_once.cache_clear()
     assert check_remote_code("owner/model@" + "0" * 40, allowed=True)
 
 

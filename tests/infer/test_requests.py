@@ -237,3 +237,9 @@ def test_options_are_rerank_options(options):
     """A mapping is told so."""
     with pytest.raises(ConfigError, match="options: expected RerankOptions, found "):
         load_reranker("model", options)
+
+
+def test_a_set_of_passages_is_no_order():
+    """Its order differs from process to process, and with it every rank and docid."""
+    with pytest.raises(RankLLMError, match=r"passages: expected a list .*, found set; a set has no order, use a list"):
+        make_request("cat", {"a cat", "a dog"})

@@ -62,18 +62,18 @@ def test_a_copy_of_a_model_is_the_same_model(tmp_path, model):
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_changed_model_is_another_model(model, name):
     """Files of the same size: a changed letter, and weights that were trained on."""
-    before = model_identity(str(model))
+    before = folder_identity(model)
     size = (model / name).stat().st_size
     (model / name).write_bytes(b"\1" * size)
     assert (model / name).stat().st_size == size
-    assert model_identity(str(model)) != before
+    assert folder_identity(model) != before
 
 
 def test_a_model_of_the_hub_is_known_by_its_revision(tmp_path):
     """Its weights may not be here yet."""
-    folder = tmp_path / "models--owner--name" / "snapshots" / "0a1b2c"
+    folder = tmp_path / "models--owner--name" / "snapshots" / ("0a1b2c3d" * 5)
     folder.mkdir(parents=True)
-    assert folder_identity(folder) == "revision 0a1b2c"
+    assert folder_identity(folder) == f"revision {'0a1b2c3d' * 5}"
 
 
 def test_every_option_counts_unless_it_cannot_change_a_result(model):
@@ -375,3 +375,16 @@ def test_weights_that_are_none_are_left_to_the_loader(model, data):
     """Any bytes under the name of weights have an identity."""
     (model / "model.safetensors").write_bytes(data)
     assert model_identity(str(model)).startswith("model sha256 ")
+
+
+def test_a_folder_called_snapshots_is_not_the_hubs(tmp_path):
+    """Only a folder named by a commit is known by its name; of any other, the bytes count."""
+    folder = tmp_path / "snapshots" / "mymodel"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    before = folder_identity(folder)
+    (folder / "config.json").write_text("[]")
+    assert folder_identity(folder) != before
+    commit = tmp_path / "snapshots" / ("0123456789" * 4)
+    commit.mkdir()
+    assert folder_identity(commit) == f"revision {commit.name}"

@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND
 from rankllm_core.trec import Ranking
 from rankllm_infer.wording import examples
 
 _SAMPLE = 10_000
 """Ids of each side that are looked at: enough to see a difference of spelling, whatever the size of the files."""
 
-_INVISIBLE = re.compile(r"[\s\u00ad\u180e\u200b-\u200f\u2028-\u202f\u2060-\u2064\ufeff]+")
+_INVISIBLE = re.compile(rf"[\s{INVISIBLE}{INVISIBLE_BEYOND}]+")
 
 
 def _without_zeros(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def model_identity(model: str) -> str:
 
 def folder_identity(folder: Path) -> str:
     """What tells a model's files from others: a revision of the hub, or a hash."""
-    if folder.parent.name == "snapshots":
+    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
         return f"revision {folder.name}"
     digest = hashlib.sha256()
     for path in sorted(item for item in folder.iterdir() if item.name.endswith((*_WEIGHTS, *_SMALL_FILES))):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from rankllm_core.collections_io import DOCID_KEYS
 from rankllm_core.errors import RankLLMError
@@ -20,8 +20,9 @@ def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, 
     to 1.
     Raises RankLLMError naming the passage, for anything else, and for a docid that occurs twice.
     """
-    if isinstance(passages, str | bytes | Mapping) or not isinstance(passages, Iterable):
+    if isinstance(passages, str | bytes | Mapping | Set) or not isinstance(passages, Iterable):
         hint = "; put it into a list" if isinstance(passages, str | Mapping) else ""
+        hint = "; a set has no order, use a list" if isinstance(passages, Set) else hint
         raise RankLLMError(f"passages: expected a list of texts or mappings, found {type(passages).__name__}{hint}")
     if not isinstance(query, str) or not query.strip():
         found = "an empty one" if isinstance(query, str) else type(query).__name__

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rankllm_core.chat_limits import ChatTemplateLimitError, limited_memory, rendered
+from rankllm_core.chat_limits import ChatTemplateLimitError, check_power, limited_memory, rendered
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError
 from rankllm_core.lookalikes import Names, defuse, identifiers_in
@@ -167,7 +167,10 @@ class ChatEncoder:
         )
 
     def _try_out(self) -> None:
-        """Raise ChatTemplateLimitError for a chat template that never ends or fills the memory."""
+        """Raise ChatTemplateLimitError for a chat template that never ends, may not, or fills the memory."""
+        templates = self._tokenizer.chat_template
+        for template in templates.values() if isinstance(templates, dict) else (templates,):
+            check_power(template)
         try:
             with limited_memory():
                 self._apply([Message("user", (Span("x"),))])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND
 
 _SHOWN_CHARACTERS = 60
 _LONGEST_ID_BITS = 128
 _NO_VALUE = object()
-_WITHOUT_WIDTH = frozenset("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff")
+_WITHOUT_WIDTH = re.compile(f"[{INVISIBLE}{INVISIBLE_BEYOND}\u2028\u2029\ufffe\uffff]")
 
 
 @contextmanager
@@ -76,14 +78,14 @@ def check_id(text: str, *, what: str) -> str:
     control characters, and for a byte-order mark or another zero-width character: two ids would look the same.
     Tabs and line ends are the business of the file that cannot hold them.
     """
-    if text.isprintable():
+    if text.isprintable() and (text.isascii() or not _WITHOUT_WIDTH.search(text)):
         return text
     for letter in text:
         if "\ud800" <= letter <= "\udfff":
             problem = "a lone surrogate, which is not a character"
         elif letter not in "\t\n\r" and unicodedata.category(letter) == "Cc":
             problem = "a control character"
-        elif letter in _WITHOUT_WIDTH:
+        elif _WITHOUT_WIDTH.match(letter):
             problem = "a byte-order mark" if letter == "\ufeff" else "a zero-width character"
         else:
             continue

@@ -73,6 +73,7 @@ def check_settings_files(folder: str | Path) -> None:
     found = {name: values for name in _JSON_FILES if (values := read_model_json(folder / name)) is not None}
     for name, values in found.items():
         _refuse_hub_kernels(folder / name, values)
+    _check_longest(folder / "tokenizer_config.json", found.get("tokenizer_config.json", {}))
     _check_ids(folder / "generation_config.json", found.get("generation_config.json", {}))
     if (config := found.get("config.json")) is not None:
         _check_config(folder / "config.json", config)
@@ -173,6 +174,12 @@ def _check_config(path: Path, config: Mapping[str, object]) -> None:
         for key, limit in _OPTIONAL_SIZES.items():
             if part.get(key) is not None:
                 _check_size(path, prefix + key, part[key], limit)
+
+
+def _check_longest(path: Path, values: Mapping[str, object]) -> None:
+    value = values.get("model_max_length")
+    if value is not None and type(value) not in (int, float):
+        raise _unexpected(path, "model_max_length", "a number", value)
 
 
 def _check_ids(path: Path, values: Mapping[str, object]) -> None:

@@ -42,7 +42,7 @@ def read_qrels(path: str | Path) -> Qrels:
             problem = f"expected {width} columns like the lines before, found {len(fields)}: {line[:80]!r}"
             raise DataError(problem, path=path, line=number)
         qid, docid = fields[0], fields[-2]
-        if not (qid.isprintable() and docid.isprintable()):
+        if not (line.isascii() and qid.isprintable() and docid.isprintable()):
             with located(path, number):
                 check_id(qid, what="qid")
                 check_id(docid, what="docid")

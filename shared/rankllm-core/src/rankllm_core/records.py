@@ -89,7 +89,7 @@ def _usual_candidate(entry: Mapping[str, object]) -> Candidate | None:
         score = float(score)
     if type(docid) is not str or type(score) is not float or type(doc) is not dict:
         return None
-    if not (docid.isprintable() and docid.strip() and isfinite(score)):
+    if not (docid.isascii() and docid.isprintable() and docid.strip() and isfinite(score)):
         return None
     _check_texts(doc)
     return Candidate(docid=docid, score=score, doc=doc)

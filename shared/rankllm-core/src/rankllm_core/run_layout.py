@@ -26,8 +26,6 @@ split_blanks: Callable[[str], list[str]] = re.compile(r"[^ \t\v\f\r\n]+").findal
 
 _RANK = re.compile(r"[0-9]+(\.0*)?")
 """A rank as it is written: a whole number, which some tools write as a float."""
-_POSSIBLE_RANK = re.compile(r"[0-9]+(\.(0*|50*))?")
-"""What may be a rank: whole, or between two where a tie was averaged."""
 
 
 class RunRow(NamedTuple):
@@ -66,7 +64,7 @@ def run_rows(path: str | Path, format: RunFormat) -> Iterator[RunRow]:
         row = RunRow(number, width, fields[qid_column], fields[docid_column], fields[value_column])
         if not (row.qid and row.docid):
             raise DataError(f"empty {'docid' if row.qid else 'qid'} in {shown(line)}", path=path, line=number)
-        if not (row.qid.isprintable() and row.docid.isprintable()):
+        if not (line.isascii() and row.qid.isprintable() and row.docid.isprintable()):
             with located(path, number):
                 check_id(row.qid, what="qid")
                 check_id(row.docid, what="docid")
@@ -121,8 +119,9 @@ class RankEvidence:
     """What the rows of a three-column run say about its last column: scores (highest first) or ranks (lowest first).
 
     Reading one as the other turns every list upside down, so nothing is guessed: ranks are certain where every query
-    counts 1, 2, 3, ...; scores are certain where a value can be no rank (negative, with decimals, with an exponent), or
-    where no list ever rises and values tie or are written as floats.
+    counts 1, 2, 3, ...; scores are certain where a value can be no rank (negative, or with a fraction other than a
+    half), or where no list ever rises and values tie or are written as floats, as listwise results are: ranks from the
+    worst to the best would be integers.
     """
 
     def __init__(self) -> None:
@@ -140,14 +139,13 @@ class RankEvidence:
         """The next row, of three columns."""
         if self.are_certainly_scores:
             return
-        if not _POSSIBLE_RANK.fullmatch(row.value):
+        if (value := _possible_rank(row.value)) is None:
             # What is no number at all is reported where the score is read.
             self.are_certainly_scores = True
             return
         rank = self._counts[row.qid] = self._counts.get(row.qid, 0) + 1
         self._counting = self._counting and row.value == str(rank)
-        self._has_float = self._has_float or "." in row.value
-        value = float(row.value)
+        self._has_float = self._has_float or not row.value.isdecimal()
         before = self._last.get(row.qid)
         if before is not None:
             self._rises = self._rises or value > before
@@ -163,8 +161,10 @@ class RankEvidence:
             return "auto"
         if self._counting:
             return "msmarco"
-        if self._example is None or (not self._rises and (self._has_tie or self._has_float)):
+        if self._example is None:
             return "tsv"  # One candidate a query has one order, however it is read.
+        if not self._rises and (self._has_tie or self._has_float):
+            return "tsv"
         row = self._example
         raise _value_error(
             row,
@@ -172,6 +172,12 @@ class RankEvidence:
             f"the third column ({row.value[:40]}) may be a score or a rank; say which: --run-format tsv for scores "
             "(highest first), --run-format msmarco for ranks (lowest first); in convert, --from tsv or --from msmarco",
         )
+
+
+def _possible_rank(text: str) -> float | None:
+    """The value where it may be a rank, however it is written: whole, or a half where a tie was averaged."""
+    value = float(text) if _is_number(text) else math.nan
+    return value if value >= 0 and math.isfinite(value) and (2 * value).is_integer() else None
 
 
 def _split_tabs(line: str) -> list[str]:

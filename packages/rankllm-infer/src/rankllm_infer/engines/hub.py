@@ -26,7 +26,6 @@ _HUB_NAME = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.
 _GATED = "gated; accept its terms on its hub page, then log in: hf auth login"
 
 
-@functools.cache
 def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
     """The folder with a model's files; a hub name is fetched, or found in the cache when the hub cannot be reached.
 
@@ -35,8 +34,21 @@ def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
     Raises RankLLMError in one line when it is nowhere, or when one of its small files is damaged.
     """
     folder = _located(name_or_path, weights=weights)
-    check_settings_files(folder)
+    _check_once(folder, _stamp(folder))
     return folder
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What tells whether a small file has changed: names, times and sizes. A folder may be written again meanwhile."""
+    found = (
+        (path.name, path.stat()) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".model")
+    )
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
+
+
+@functools.cache
+def _check_once(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> None:
+    check_settings_files(folder)
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -58,6 +70,7 @@ def _located(name_or_path: str, *, weights: bool) -> Path:
     return _from_hub(name_or_path, weights=weights)
 
 
+@functools.cache
 def _from_hub(name_and_revision: str, *, weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (

@@ -38,7 +38,7 @@ EVEN = {
 def write_inputs(folder, tokenizer):
     """`section.key` -> value for each method: a tiny model, and data with lists of one passage, which order nothing."""
     model = save_tiny(folder / "model", tokenizer)
-    lists = write_records(folder / "lists.jsonl", [listwise_record(i, n=1 + i % 4) for i in range(RECORDS)])
+    lists = write_records(folder / "lists.jsonl", [listwise_record(i, n=2 + i % 3) for i in range(RECORDS)])
     groups = write_records(folder / "groups.jsonl", [pointwise_record(i) for i in range(RECORDS)])
     shared = EVEN | {"model.name_or_path": model}
     # 14 dev groups by 3 are 5 batches: one process runs one of them for the number of forward passes alone.

@@ -9,7 +9,7 @@ from string import ascii_uppercase
 
 from rankllm_core.answer_chains import Chain, find_chains, list_bare, rankings
 from rankllm_core.answer_defects import describe_defects
-from rankllm_core.answer_rows import AMBIGUOUS, read_rows
+from rankllm_core.answer_rows import AMBIGUOUS, is_paired, read_rows
 from rankllm_core.answer_tokens import Token, normalise, tokenize
 from rankllm_core.identifiers import IdentifierKind
 from rankllm_core.types import Status
@@ -88,10 +88,10 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     rows = read_rows(region)
     tokens = tuple(tokenize(rows.text, kind))
     best, others = _best_ranking(tokens, frozenset(labels))
-    defects = describe_defects(best, others, tokens=tokens, labels=labels, text=region)
+    defects = describe_defects(best, others, tokens=tokens, labels=labels, text=rows.text)
     if best.known and best.is_ambiguous:
         defects = (_AMBIGUOUS_SIGNS,)
-    elif best.known and rows.is_ambiguous and best.tier < _SURE:
+    elif best.known and best.tier < _SURE and (rows.is_ambiguous or is_paired(tokens, labels)):
         defects = (AMBIGUOUS,)
     elif best.known:
         position_of = {label: position for position, label in enumerate(labels)}

@@ -37,6 +37,10 @@ from rankllm_core.answers import read_answer
         "Rank 2: 1\nRank 1: 3\nRank 3: 2",
         "Here are the passages ranked by relevance:\n1: 3\n2: 1\n3: 2",
         "1,3\n2,1\n3,2",
+        "$3 \\succ 1 \\succ 2$",
+        "$[3] \\succ [1] \\succ [2]$",
+        "Final ranking by relevance score:\n1: 3\n2: 1\n3: 2",
+        "Ranking: 1. 3, 2. 1, 3. 2",
         "Ranking: 1) 3 2) 1 3) 2",
     ],
 )
@@ -60,6 +64,8 @@ def test_a_list_of_letters_is_read(text):
         "Passage | Rank\n1 | 3\n2 | 1\n3 | 2",
         "ID | Rank\n1 | 3\n2 | 1\n3 | 2",
         "Passage: Rank\n1: 3\n2: 1\n3: 2",
+        "Passage Rank: 1: 3, 2: 1, 3: 2",
+        "| Passage | Rank |\n|---|---|\n| [1] | 3 |\n| [2] | 1 |\n| [3] | 2 |",
         "passage_id,rank\n1,3\n2,1\n3,2",
     ],
 )
@@ -85,6 +91,11 @@ def test_a_header_says_which_column_ranks(text):
         "3 & 2\n1 & 3\n2 & 1",
         "Relevance scores:\n1. 3\n2. 1\n3. 2",
         "1.3\n2.1\n3.2",
+        "[1, 2, 3] -> [3] > [1] > [2]",
+        "[[1, 3], [2, 1], [3, 2]]",
+        "Doc 1 -> 3\nDoc 2 -> 1\nDoc 3 -> 2",
+        "1: 3\n2: 3\n3: 1",
+        "| Passage | # |\n|---|---|\n| 1 | 3 |\n| 2 | 1 |\n| 3 | 2 |",
         "| Passage | Relevance |\n| 1 | 3 |\n| 2 | 1 |\n| 3 | 2 |",
     ],
 )

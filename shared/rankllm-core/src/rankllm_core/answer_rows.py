@@ -33,7 +33,7 @@ _PAIR = rf"""
 _TAIL = r"(?: [ \t]*+ (?: \|[^\n]* | \([^()\n]{1,200}\) | [\-–—][ \t]++(?=[^\W\d])[^\n]* ) )? [ \t|.]*+"
 """More columns of a table, or a comment: `1: 3 (best)`, `1. 3 - explains it`."""
 _BETWEEN = (
-    rf"(?: ^ | (?<=[\n,;{{]) ) {_LEAD}",
+    rf"(?: ^ | (?<=[\n,;{{]) | (?<=:[ ]) ) {_LEAD}",
     rf"{_SIGN} | (?<=\)) [ \t]++",
     rf"{_TAIL} (?= [\n,;}}] | \Z )",
 )
@@ -73,6 +73,8 @@ def read_rows(text: str) -> Rows:
     if columns == ("passage", "rank"):
         return _ranked(text, rows, names=left, ranks=right)
     is_score = columns[1] == "score" or any(not value.isalnum() for value in right) or not _is_distinct(right)
+    # `1: 3` over `2: 3` could be scores as well as a list with a repeat.
+    is_unsure = _counts(left) and columns == ("", "") and not _says_passage(rows) and all(map(str.isdigit, right))
     if columns[0] != "score" and columns != ("rank", "score"):
         if columns == ("rank", "passage") or any(row["rank"] or row["ordinal"] for row in rows):
             return _ranked(text, rows, names=right, ranks=left)
@@ -80,9 +82,10 @@ def read_rows(text: str) -> Rows:
             return _without(text, rows, column="tail")
         if _counts(left) and not is_score and columns[0] != "passage" and not _says_passage(rows):
             return _without(text, rows, column="left")
-        if (_counts(right) and columns[1] != "score") or (is_score and _falls(right)):
+        if (_counts(right) and columns[1] != "score") or (is_score and _falls(right) and not is_unsure):
             return _without(text, rows, column="right")
-    return Rows(text, is_ambiguous=True)
+    # The `>` of `Passage 1 -> 3` joins nothing.
+    return Rows(_without(text, [row for row in rows if ">" in row["sign"]], column="sign").text, is_ambiguous=True)
 
 
 def is_paired(tokens: Sequence[Token], known: Collection[str]) -> bool:
@@ -99,7 +102,8 @@ def is_paired(tokens: Sequence[Token], known: Collection[str]) -> bool:
     if all(count in (0, 2) for count in _names_on_lines(tokens)):
         return True
     in_turn = sorted(names[::2]) == sorted(names[1::2]) == sorted(set(names))
-    return in_turn and names[:half] != names[half:]  # not one list twice
+    is_one_list_twice = names[:half] == names[half:] and not _counts(names[::2])
+    return in_turn and not is_one_list_twice and all(count % 2 == 0 for count in _names_on_lines(tokens))
 
 
 def _names_on_lines(tokens: Sequence[Token]) -> list[int]:
@@ -174,11 +178,12 @@ def _without(text: str, rows: Sequence[re.Match[str]], *, column: str) -> Rows:
     """The text with blanks over one column and what is behind the two."""
     pieces, done = [], 0
     for row in rows:
-        for start, end in (
-            (row.start("first"), row.end("quote")) if column == "left" else (0, 0),
-            (row.start("sign"), row.end("right")) if column == "right" else (0, 0),
-            (row.end("past"), row.end()),
-        ):
+        ranges = {
+            "left": (row.start("first"), row.end("quote")),
+            "right": (row.start("sign"), row.end("right")),
+            "sign": row.span("sign"),
+        }
+        for start, end in (ranges.get(column, (0, 0)), (row.end("past"), row.end())):
             if start < end:
                 pieces += [text[done:start], " " * (end - start)]
                 done = end

@@ -55,7 +55,7 @@ _MAX_DIGITS = 9
 # group is repeated 64 times at most, since it keeps a record of each.
 _GRAMMAR = r"""
     (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )? )  # a line break, the number of a list item
-  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ ){1,64} )
+  | (?P<join>  (?: (?: &gt; | =?>=? | \\succ(?:eq)?\b ) [^\S\n]*+ ){1,64} )
   | (?P<tie>   =++ )
   | (?P<tag>   </?[A-Za-z|][\w|/:\-]{1,40}> | </[A-Za-z]> )                   # </answer>, <|im_end|>, </s>
   | (?P<less>  (?: (?: &lt; | <=? ) [^\S\n]*+ ){1,64} )
@@ -72,7 +72,8 @@ _GRAMMAR = r"""
                (?P<identifier> IDENTIFIER )
                (?P<close> ["'*_`]{0,3}+ \s*+ (?: \]++ \)*+ | \)++ ) )? )
   | (?P<other> \[ [^\[\]<>,;=\n]{1,40}+ \] )
-  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?![gl]t;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b ){1,64} )
+  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\-–—+~] | \\(?!succ) | &(?![gl]t;)
+               | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b ){1,64} )
   | (?P<open_list> \[ )
   | (?P<word>  \d++ (?: : \d++ ){1,16} | \w++ (?: ['’.·%/\-–—−] \w++ ){0,64} | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
 """

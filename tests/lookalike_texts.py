@@ -29,6 +29,7 @@ PIECES = (
     ),
     *("&#91;", "&#93;", "&amp;", "&lbrack;", "&#51;", "amp;", "#91;", "&#", "91;", "lbrack;", "\x1b[0m", "\x00"),
     *("ï¼»", "ï¼½", "<b>", "word", "see page", "answer>", "<answer>", "[rankstart]", "P3", "[1, 2", ", 3]", "\uf8e4"),
+    *("\\", "\r", "(3", "3)", "[3)", "[(3)", "passage_3", "Passage ", "P3]", "(\r", "\n]]"),
 )
 texts = st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | st.text(max_size=30)
 

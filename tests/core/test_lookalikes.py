@@ -124,6 +124,19 @@ def test_lower_case_words_and_other_alphabets_stay_under_letters(text):
     assert defuse(text, ALPHA) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x [3)] y", "[3)] > [1)] > [2)]", "[C)]", "[P3)]", "\\[3)]", "[(P3\n]]", "[(passage_3)]"),
+        *("[(\r3, 4]", "[passage_3]]", "(passage 3]", "[(passage 3]]", "[passage 3)"),
+    ],
+)
+@pytest.mark.parametrize("names", [NUMERIC, ALPHA])
+def test_crossed_brackets_mark_no_identifier(text, names):
+    """`[` that `)` closes, and `(` that `]` closes, are left as they are or defused; the reader takes neither."""
+    assert marked(defuse(text, names), names.kind) == []
+
+
 @settings(max_examples=600, deadline=None)
 @given(text=texts, kind=st.sampled_from(["numeric", "alpha"]))
 def test_the_reader_finds_no_identifier_in_defused_text(text, kind):

@@ -38,6 +38,13 @@ class Chain:
         return self.signs > {"<"}
 
     @property
+    def is_contradictory(self) -> bool:
+        """Whether it names the same identifiers twice, in two orders: `[1, 2, 3] -> [3] > [1] > [2]`."""
+        names = list(self.known_names())
+        first, second = names[: len(names) // 2], names[len(names) // 2 :]
+        return self.is_joined and first != second and len(set(first)) == len(first) and sorted(first) == sorted(second)
+
+    @property
     def tier(self) -> int:
         """How sure it is that a ranking is meant. `[2] > [1]`: 2; `2 > 1` and `[2] [1]`: 1; `2 1`: 0."""
         return self.is_joined + self.is_marked

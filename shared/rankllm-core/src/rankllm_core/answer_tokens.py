@@ -55,7 +55,7 @@ _MAX_DIGITS = 9
 # group is repeated 64 times at most, since it keeps a record of each.
 _GRAMMAR = r"""
     (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )? )  # a line break, the number of a list item
-  | (?P<join>  (?: (?: &gt; | =?>=? ) [^\S\n]*+ ){1,64} )
+  | (?P<join>  (?: (?: &gt; | =?>=? | \\succ(?:eq)?\b ) [^\S\n]*+ ){1,64} )
   | (?P<tie>   =++ )
   | (?P<tag>   </?[A-Za-z|][\w|/:\-]{1,40}> | </[A-Za-z]> )                   # </answer>, <|im_end|>, </s>
   | (?P<less>  (?: (?: &lt; | <=? ) [^\S\n]*+ ){1,64} )
@@ -70,9 +70,10 @@ _GRAMMAR = r"""
                (?P<noun> NOUN s?+ [\ \t_#]{0,3}+ | SHORT )?
                (?P<inner> \[ \s*+ )?
                (?P<identifier> IDENTIFIER )
-               (?P<close> ["'*_`]{0,3}+ \s*+ [\])]++ )? )
+               (?P<close> ["'*_`]{0,3}+ \s*+ (?: \]++ [)]*+ | [)]++ ) )? )
   | (?P<other> \[ [^\[\]<>,;=\n]{1,40}+ \] )
-  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\\\-–—+~] | &(?![gl]t;) | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b ){1,64} )
+  | (?P<fill>  (?: [^\S\n] | [\],;*_`"'|\#•\-–—+~] | \\(?!succ) | &(?![gl]t;)
+               | \. (?=[\ \t\r]*+(?:\n|\Z)) | (?i:and)\b ){1,64} )
   | (?P<open_list> \[ )
   | (?P<word>  \d++ (?: : \d++ ){1,16} | \w++ (?: ['’.·%/\-–—−] \w++ ){0,64} | [^\w\s\[\]<>=,;(&*_`"'|\#]++ | . )
 """
@@ -155,12 +156,18 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
     before = (match["open"] or "") + (match["inner"] or "")
     close = match["close"] or ""
     noun = (match["noun"] or "").rstrip(" \t_#")
+    start, end = match.span()
     opens = "[" in before and "]" not in close
-    if opens and not opens_list(match.string, match.end(), kind):
-        opens, before = False, ""  # "[2 dogs]": prose in brackets
+    if opens and (")" in close or not opens_list(match.string, end, kind)):
+        opens, before = False, ""  # "[2 dogs]", "[3)]": prose in brackets
         brackets.is_open = brackets.has_words = True
-    # In "(3)]" the outer bracket is not the identifier's.
-    closes = close.lstrip("\"'*_` \t\n").startswith("]") and not (brackets.is_open and brackets.has_words)
+        start, end = match.start("noun" if noun else "identifier"), match.end("identifier")
+    elif "(" in before and "]" in close:
+        start, end, close = match.start("noun" if noun else "identifier"), match.end("identifier"), ""
+        brackets.is_open = False
+    if "(" in before:
+        brackets.has_words = True
+    closes = "]" in close and not (brackets.is_open and brackets.has_words)
     spelled = match["identifier"].partition(".")[0]
     is_lower = kind == "alpha" and spelled.islower()
     is_marked = brackets.is_list or "[" in before or closes or (len(noun) > 1 and not is_lower)
@@ -171,7 +178,7 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
     brackets.has_words |= is_lower and not is_marked
     if "]" in close:
         brackets.is_open = False
-    return Token("name", name, max(match.start() - 1, 0), match.end() - 1, is_marked, is_lower)
+    return Token("name", name, max(start - 1, 0), end - 1, is_marked, is_lower)
 
 
 def opens_list(text: str, end: int, kind: IdentifierKind) -> bool:

@@ -9,7 +9,7 @@ from string import ascii_uppercase
 
 from rankllm_core.answer_chains import Chain, find_chains, list_bare, rankings
 from rankllm_core.answer_defects import describe_defects
-from rankllm_core.answer_rows import AMBIGUOUS, read_rows
+from rankllm_core.answer_rows import AMBIGUOUS, is_paired, read_rows
 from rankllm_core.answer_tokens import Token, normalise, tokenize
 from rankllm_core.identifiers import IdentifierKind
 from rankllm_core.types import Status
@@ -26,6 +26,7 @@ _LETTERS = frozenset(ascii_uppercase)
 _PROBE_CHARACTERS = 10_000
 """How much of an answer without a ranking is searched for identifiers of the other kind."""
 _AMBIGUOUS_SIGNS = "no ranking: identifiers are joined by both '>' and '<', or by '<' in several pieces"
+_TWO_ORDERS = "no ranking: the same identifiers twice, in two orders"
 _SURE = 2
 """The tier of `[2] > [1]`, which nothing else in an answer makes doubtful."""
 _CUT_OFF = "no ranking: the answer ends inside <think>"
@@ -68,7 +69,9 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
       text ends in `</answer>`. Where `<answer>` or `[rankstart]` is filled in, only what it holds is read.
     - Identifiers joined by `>` come first, then those in brackets or after a noun (`[2], [1]`, `Passage 2`), then bare
       lists (`2, 1, 3`). Beside the first two a bare number or letter counts only where it touches a `>`.
-    - Numbers, letters and ranks of a list (`A. [3]`, `1: 3`) are skipped. A ranking joined by `<` is read from its end.
+    - Numbers, letters and ranks of a list (`A. [3]`, `1: 3`) are skipped, and so are comments and further columns
+      behind a bare identifier. Under a header such as `Passage | Rank`, rows are read in the order of their ranks.
+    - A ranking joined by `<` is read from its end.
     - Rankings that share no identifier are pieces of one. Of several, the one with most identifiers is taken, the last
       among equals. Repeats are dropped, the first stays; what is missing follows in prompt order.
 
@@ -88,10 +91,12 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     rows = read_rows(region)
     tokens = tuple(tokenize(rows.text, kind))
     best, others = _best_ranking(tokens, frozenset(labels))
-    defects = describe_defects(best, others, tokens=tokens, labels=labels, text=region)
+    defects = describe_defects(best, others, tokens=tokens, labels=labels, text=rows.text)
     if best.known and best.is_ambiguous:
         defects = (_AMBIGUOUS_SIGNS,)
-    elif best.known and rows.is_ambiguous and best.tier < _SURE:
+    elif best.known and best.is_contradictory:
+        defects = (_TWO_ORDERS,)
+    elif best.known and best.tier < _SURE and (rows.is_ambiguous or is_paired(tokens, labels)):
         defects = (AMBIGUOUS,)
     elif best.known:
         position_of = {label: position for position, label in enumerate(labels)}

@@ -1,0 +1,60 @@
+"""What the line above the rows of an answer says of their columns: `| Passage | Rank |`, `Scores (out of 3):`."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Column = Literal["passage", "rank", "score", ""]
+"""What a column holds; empty where a header does not say."""
+
+_MAX_CHARACTERS = 300
+"""How much is read before the first row."""
+_RULE = re.compile(r"[\s|:+=\-–—_`*]*|```\w*")
+"""A line of a table, or a fence, between a header and its rows."""
+_WORDS = re.compile(r"[^\W\d_]+")
+_COLUMNS: dict[str, Column] = {
+    **dict.fromkeys(("passage", "document", "doc", "docid", "id", "identifier", "item", "paragraph"), "passage"),
+    **dict.fromkeys(("candidate", "text", "pid"), "passage"),
+    **dict.fromkeys(("rank", "position", "place"), "rank"),
+    **dict.fromkeys(("score", "relevance", "relevancy", "rating", "grade", "points"), "score"),
+}
+_FILLERS = frozenset(("number", "no", "nr", "new", "final", "the", "and", "with", "assigned"))
+_ORDERS = re.compile(r"(?i)\b(?:rank|order|sort|list|top|most|best|first|high)")
+
+
+def read_header(before: str) -> tuple[Column, Column]:
+    """The two first columns by the header, which is the last line of the text before the first row."""
+    for line in reversed(before[-_MAX_CHARACTERS:].splitlines()):
+        if _RULE.fullmatch(line):
+            continue
+        cells = line.strip(" \t>*").strip("|").split("|")
+        if len(cells) > 1:
+            return _of_cell(cells[0]), _of_cell(cells[1])
+        return _of_line(line)
+    return "", ""
+
+
+def _of_line(line: str) -> tuple[Column, Column]:
+    """By a line such as `Passage: Rank`; a sentence tells no more than that scores follow."""
+    words = [word.lower() for word in _WORDS.findall(line)]
+    found = [_of_word(word) for word in words if word not in _FILLERS]
+    if all(found):
+        columns = [column for place, column in enumerate(found) if place == 0 or column != found[place - 1]]
+        if len(columns) > 1:
+            return columns[0], columns[1]
+        return "", "score" if columns == ["score"] else ""
+    says_scores = any(_of_word(word) == "score" and not word.startswith("relevan") for word in words)
+    return "", "score" if says_scores and not _ORDERS.search(line) else ""
+
+
+def _of_cell(cell: str) -> Column:
+    """By the last word of a cell that says something: `Passage rank` is a rank."""
+    for word in reversed(_WORDS.findall(cell.lower())):
+        if column := _of_word(word):
+            return column
+    return ""
+
+
+def _of_word(word: str) -> Column:
+    return _COLUMNS.get(word) or _COLUMNS.get(word.removesuffix("s"), "")

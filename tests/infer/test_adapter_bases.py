@@ -39,6 +39,10 @@ def save_lora(folder, base, **lora):
     torch.manual_seed(5)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, task_type="CAUSAL_LM", init_lora_weights=False, **lora))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "trainable_tokens" in name:
+                weight.add_(0.1 * torch.randn_like(weight))
     model.save_pretrained(folder)
     with torch.no_grad():
         return model.eval()(input_ids=IDS).logits
@@ -50,8 +54,9 @@ def save_lora(folder, base, **lora):
         {"target_modules": ["lm_head"]},
         {"target_modules": ["q_proj", "embed_tokens"]},
         {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": [1, 500]},
     ],
-    ids=["head", "embeddings", "saved-head"],
+    ids=["head", "embeddings", "saved-head", "tokens"],
 )
 def test_an_adapter_on_one_of_two_tied_layers_changes_that_one(tied, tmp_path, lora):
     """Head and embeddings are one matrix in the base: merged into it, an adapter would change both."""
@@ -59,6 +64,14 @@ def test_an_adapter_on_one_of_two_tied_layers_changes_that_one(tied, tmp_path, l
     loaded = load_model(str(tmp_path / "adapter"), "causal", dtype="float32", device="cpu")
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(input_ids=IDS).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
+def test_an_adapter_that_keeps_tied_layers_tied_is_refused(tied, tmp_path, layer):
+    """PEFT saves one of the two, or both, and merging gives another model either way."""
+    save_lora(tmp_path / "adapter", tied, target_modules=["q_proj", layer], ensure_weight_tying=True)
+    with pytest.raises(RankLLMError, match="with ensure_weight_tying, which cannot be merged"):
+        load_model(str(tmp_path / "adapter"), "causal", dtype="float32", device="cpu")
 
 
 @pytest.mark.parametrize("named", ["/models/of/another/machine/base", "./base", "base"])

@@ -11,6 +11,8 @@ pytest.importorskip("torch")
 from training_fakes import listwise_record, pointwise_record, write_records
 
 from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.identifiers import identifiers
+from rankllm_core.template import load_template
 from rankllm_train.api import prepare, prepare_dev
 from rankllm_train.bad_records import BadRecords
 from rankllm_train.recipe import Recipe
@@ -37,6 +39,11 @@ def listwise(number=1, *, turn=None, **changes):
     return record
 
 
+def prompt_of(*texts):
+    *_, human = load_template("rank_zephyr_alpha").render("question 1", texts, labels=identifiers("alpha", len(texts)))
+    return human.content
+
+
 def named(*passages):
     return [{"docid": docid, "title": "", "text": text} for docid, text in passages]
 
@@ -55,6 +62,11 @@ BAD_POINTWISE = {
     "other kind": listwise_record(1),
     "positive is negative": pointwise_record(1) | {"negative_passages": named(("n", "other"), ("p1", "another"))},
     "same text": pointwise_record(1) | {"negative_passages": named(("n", "other"), ("m", POSITIVE[1]))},
+    "blank positive": pointwise_record(1) | {"positive_passages": named(("p1", " \u200b\ufeff\n"))},
+    "second positive blank": pointwise_record(1) | {"positive_passages": named(POSITIVE, ("p2", ""))},
+    "blank negatives": pointwise_record(1) | {"negative_passages": named(("n", ""), ("m", "\u200d\ufe0f"))},
+    "empty query": pointwise_record(1) | {"query": ""},
+    "blank query": pointwise_record(1) | {"query": " \u2060"},
     "one text": pointwise_record(1) | {"negative_passages": named(("n", POSITIVE[1]), ("m", POSITIVE[1]))},
 }
 BAD_LISTWISE = {
@@ -71,6 +83,8 @@ BAD_LISTWISE = {
     "repeated": listwise(turn=(2, "[A] > [A] > [B]")),
     "no passage": listwise(turn=(1, "Rank these.")),
     "docids": listwise(docids=["a"]),
+    "one text": listwise(turn=(1, prompt_of("cats sleep", "cats sleep", "cats sleep"))),
+    "one text but for case": listwise(turn=(1, prompt_of("cats sleep", "Cats sleep", "CATS sleep"))),
     "one passage": listwise_record(1, n=1),
     "27 in letters": listwise_record(1, n=27, kind="numeric"),
     "other kind": pointwise_record(1),

@@ -210,7 +210,20 @@ def test_unreadable_lines_of_the_log_are_counted(recipe, stopped):
     """A flipped byte that makes the file no UTF-8 is no traceback; the line that a killed run was writing is none."""
     path = stopped / "metrics.jsonl"
     first, *others = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"\xff" + first + b"".join(others) + b'{"step": 3, "lo')
+    odd = b'{"step": 1, "loss": {"a": 1}}\n{"step": 1, "loss": true}\n{"step": true}\n{"step": 1, "loss": "x"}\n'
+    path.write_bytes(b"\xff" + first + odd + b"".join(others) + b'{"step": 3, "lo')
     told = []
     train(recipe.changed({"checkpoint.output_dir": str(stopped)}), resume_from="latest", say=told.append)
-    assert any("left 1 unreadable lines out of metrics.jsonl" in line for line in told)
+    assert any("left 5 unreadable lines out of metrics.jsonl" in line for line in told)
+
+
+@pytest.mark.parametrize(("name", "files"), [("step_3", ()), ("step_3", ("optimizer.pt",)), ("epoch_0", ())])
+def test_a_folder_that_holds_next_to_nothing_is_told_of(stopped, name, files):
+    """It has the name of a checkpoint, and what is left of it does not say of which step."""
+    (stopped / name).mkdir()
+    for file in files:
+        (stopped / name / file).write_bytes(b"")
+    told = []
+    assert find_resumable("latest", stopped, say=told.append).name == "step_2"
+    (line,) = told
+    assert line.startswith(f"Warning: skipped {name}: manifest.json: is missing")

@@ -65,7 +65,16 @@ def test_every_name_is_an_adapted_layer(untied, names, n_adapted):
         (("Q_PROJ",), "'Q_PROJ' is no layer of this model"),
         (("score", "q_proj"), "'score' is no layer of this model"),
         (("all-linear", "lm_head"), "all-linear stands for every linear layer; give it alone, or names"),
-        (("self_attn",), "lora.target_modules: "),
+        (
+            ("self_attn",),
+            "lora.target_modules: 'self_attn' is not a linear layer (model.layers.0.self_attn is a LlamaAttention); "
+            "use q_proj, k_proj, v_proj, o_proj",
+        ),
+        (("q_proj", "mlp"), "'mlp' is not a linear layer (model.layers.0.mlp is a LlamaMLP); use gate_proj, up_proj,"),
+        (("layers",), "'layers' is not a linear layer (model.layers is a ModuleList); use q_proj"),
+        (("0",), "'0' is not a linear layer (model.layers.0 is a LlamaDecoderLayer); use q_proj"),
+        (("model",), "'model' is not a linear layer (model is a LlamaModel); use q_proj"),
+        (("norm",), "'norm' is not a linear layer (model.norm is a LlamaRMSNorm); known: q_proj"),
     ],
 )
 def test_a_name_that_no_layer_has_is_refused(untied, names, message):

@@ -61,6 +61,23 @@ def load(kind, folder, base=None):
     return (PeftModel.from_pretrained(model, folder) if base else model).eval()
 
 
+def save_adapter(folder, adapters, **lora):
+    """An untrained adapter on the tiny base, none of its weights zero, with a card. Returns the model."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    base = AutoModelForCausalLM.from_pretrained(adapters["base"], dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=2, lora_alpha=4, task_type="CAUSAL_LM", init_lora_weights=False, **lora))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and "lora_" not in name:
+                weight.add_(0.1 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    shutil.copy(Path(adapters["listwise"]) / "rankllm.yaml", folder / "rankllm.yaml")
+    return model
+
+
 @pytest.mark.parametrize("kind", ["listwise", "pointwise"])
 def test_the_merged_model_gives_the_adapters_numbers(adapters, tmp_path, kind):
     """Logits or scores, and unlike the base's."""
@@ -106,27 +123,26 @@ def test_the_merged_weights_have_the_bases_precision(adapters, tmp_path, smollm2
         {"target_modules": r".*\.(q_proj)|lm_head"},
         {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": [1, 500]},
     ],
-    ids=["head", "embeddings", "pattern", "saved-head", "saved-embeddings"],
+    ids=["head", "embeddings", "pattern", "saved-head", "saved-embeddings", "tokens"],
 )
 def test_tied_weights_are_untied_where_an_adapter_changes_one_of_them(adapters, tmp_path, lora):
     """The merged model computes what the adapter beside its base does; adapters of other programs are such."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(5)
-    base = AutoModelForCausalLM.from_pretrained(adapters["base"], dtype=torch.float32)
-    model = get_peft_model(base, LoraConfig(r=2, lora_alpha=4, task_type="CAUSAL_LM", init_lora_weights=False, **lora))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.requires_grad and "lora_" not in name:
-                weight.add_(0.1 * torch.randn_like(weight))
-    model.save_pretrained(tmp_path / "adapter")
-    shutil.copy(Path(adapters["listwise"]) / "rankllm.yaml", tmp_path / "adapter" / "rankllm.yaml")
+    model = save_adapter(tmp_path / "adapter", adapters, **lora)
     with torch.no_grad():
         expected = model.eval()(input_ids=IDS).logits
         found = load("listwise", merge(tmp_path / "adapter", tmp_path / "merged"))(input_ids=IDS).logits
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
+def test_an_adapter_that_keeps_tied_weights_tied_is_refused(adapters, tmp_path, layer):
+    """PEFT saves one of the two, or both, and merging gives another model either way."""
+    save_adapter(tmp_path / "adapter", adapters, target_modules=["q_proj", layer], ensure_weight_tying=True)
+    with pytest.raises(RankLLMError, match="with ensure_weight_tying, which cannot be merged"):
+        merge(tmp_path / "adapter", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -289,3 +290,22 @@ def test_a_dev_loss_that_is_not_a_number_names_its_records(tiny, tmp_path):
     changes = {"data.eval": path, "optim.learning_rate": 1e38, "evaluation.every": "1"}
     with pytest.raises(RankLLMError, match=r"the dev loss is nan on .*d\.jsonl:1: record 'r0'"):
         train(recipe_for(tiny, path, tmp_path / "out", **changes))
+
+
+FILES = ("step_1", "best", ".saving-step_4", ".replaced-step_4", "epoch_0")
+FOLDERS = ("README.md", "curves.png", "metrics.jsonl", "recipe.yaml")
+
+
+@pytest.mark.parametrize("name", FILES + FOLDERS)
+def test_odd_things_in_the_output_folder_are_named(tiny, tmp_path, name):
+    """A file where a run has a folder, or the other way round: before anything is loaded, and nothing is changed."""
+    path = write_records(tmp_path / "p.jsonl", [pointwise_record(0)])
+    out = tmp_path / "out"
+    out.mkdir()
+    if name in FILES:
+        (out / name).write_text("x", encoding="utf-8")
+    else:
+        (out / name).mkdir()
+    with pytest.raises(RankLLMError, match=rf"^--output-dir .*: {re.escape(name)} is a (file|folder), and a run has"):
+        train(recipe_for(tiny, path, out, method="pointwise", **{"data.group_size": 4}))
+    assert [item.name for item in out.iterdir()] == [name]

@@ -117,6 +117,8 @@ LONG = " ".join(f"word{i}" for i in range(1000))
         (group("short", title="T"), "Title: T Content: short"),
         (group("short", title="Another"), "Title: T Content: short"),
         (group("short"), "Title: T Content: short"),
+        (group("short", title=" "), "Title: Content: short"),
+        (group("its Content: short", title=" "), "Title: Content: its Content: short"),
         (group("", title="Only a title"), "Title: Only a title Content:"),
         (group(LONG), " ".join(LONG.split()[:300])),
         (group(LONG, title="T"), "Title: T Content: " + " ".join(LONG.split()[:297])),

@@ -118,6 +118,22 @@ def test_more_patience_lets_it_continue(stopped, tmp_path, changes):
     assert again.steps > result.steps
 
 
+@pytest.mark.parametrize("changes", [{"evaluation.patience": 1}, {"schedule.max_steps": 11}])
+def test_less_patience_or_fewer_steps_train_no_further(stopped, tmp_path, changes):
+    """Only a larger total, or patience that has not run out, extends a run that stopped early."""
+    recipe, result = stopped
+    changed = recipe.changed(changes | {"checkpoint.output_dir": str(tmp_path)})
+    again = train(changed, resume_from=str(checkpoints(result.output_dir)[-1]))
+    assert (again.steps, again.loss) == (result.steps, None)
+
+
+def test_more_steps_let_it_continue_with_the_same_patience(stopped, tmp_path):
+    """By at least one step."""
+    recipe, result = stopped
+    changed = recipe.changed({"schedule.max_steps": 13, "checkpoint.output_dir": str(tmp_path)})
+    assert train(changed, resume_from=str(checkpoints(result.output_dir)[-1])).steps > result.steps
+
+
 def test_what_a_run_logs_covers_every_step_it_trained(stopped):
     """Every fourth and the first, and the rest at the end, wherever patience ended it."""
     _, result = stopped

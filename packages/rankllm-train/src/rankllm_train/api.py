@@ -19,6 +19,7 @@ from rankllm_train.metrics_log import start_metrics
 from rankllm_train.preflight import (
     check_by_length,
     check_complete,
+    check_output_names,
     check_positions,
     check_precision,
     check_trackers,
@@ -84,6 +85,7 @@ def train(
     check_precision(recipe)
     check_trackers(recipe, say)
     output_dir = Path(recipe.checkpoint.output_dir)
+    check_output_names(output_dir)
     # Processes meet here. Before the model: ZeRO-3 shards it over them while it is loaded.
     arguments = training_arguments(recipe)
     check_by_length(recipe, processes=arguments.world_size)

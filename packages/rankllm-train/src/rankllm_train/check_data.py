@@ -12,7 +12,7 @@ from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.identifiers import IdentifierKind
 from rankllm_train.bad_records import BadRecords
 from rankllm_train.rankings import identifier_kind
-from rankllm_train.record_checks import check_group, checked_ranks
+from rankllm_train.record_checks import check_group, check_texts, checked_ranks
 from rankllm_train.records import parse_listwise, parse_pointwise
 from rankllm_train.sources import source_rows
 
@@ -100,7 +100,8 @@ def check_listwise(path: str | Path, *, alone: _First | None = None) -> Listwise
     """Read every record of a listwise training file and name the bad ones, without stopping at the first.
 
     Bad is a record without its turns or with an empty one, whose prompt does not name its passages in order, whose
-    target is no ranking or repeats, lacks or invents an identifier, or whose docids are not as many as its passages.
+    target is no ranking or repeats, lacks or invents an identifier, whose docids are not as many as its passages, or
+    whose passages all have the same text.
     alone: the first record; one of the other kind behind it raises RankLLMError, in place of being a bad record.
     Raises RankLLMError when the file cannot be opened.
     """
@@ -120,8 +121,9 @@ def check_listwise(path: str | Path, *, alone: _First | None = None) -> Listwise
 def check_pointwise(path: str | Path, *, alone: _First | None = None) -> PointwiseReport:
     """The same for a pointwise training file.
 
-    Bad is a record without a query, a positive or a negative, with a passage that has no text, with teacher scores for
-    some passages only, or with a passage that is both a positive and a negative, by its docid or its text.
+    Bad is a record without a query, a positive or a negative, or where these are blank, with a passage that has no
+    text, with teacher scores for some passages only, or with a passage that is both a positive and a negative, by its
+    docid or its text.
     """
     tally = _PointwiseTally()
     bad, stopped = _read(path, tally.add, alone=alone)
@@ -176,7 +178,9 @@ class _ListwiseTally:
 
     def add(self, value: Mapping[str, object], path: str, line: int) -> None:
         record = parse_listwise(value, path=path, line=line)
-        self.n_by_length[len(checked_ranks(record))] += 1
+        ranks = checked_ranks(record)
+        check_texts(record)
+        self.n_by_length[len(ranks)] += 1
         self.n_by_kind[identifier_kind(record.prompt)] += 1
         self.n_with_system += record.system is not None
 

@@ -20,9 +20,9 @@ from rankllm_train.run_record import RECORD_NAME
 STATE_NAME = "trainer_state.json"
 BEST_NAME = "best.json"
 """Beside the model that was best on the dev data: its step, and by what it was the best."""
-_ASIDE = ".saving-"
-_REPLACED = ".replaced-"
-_NAMES = re.compile(r"(epoch|step)_\d+")
+ASIDE = ".saving-"
+REPLACED = ".replaced-"
+CHECKPOINT_NAMES = re.compile(r"(epoch|step)_\d+")
 _FINAL_NAMES = re.compile(
     r"(model.*\.safetensors(\.index\.json)?|adapter_model\..*|adapter_config\.json|(generation_)?config\.json|"
     r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt|chat_template\..*|"
@@ -39,7 +39,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt")
 
 def aside(output_dir: Path, name: str) -> Path:
     """Where a checkpoint is written until it is whole."""
-    return output_dir / f"{_ASIDE}{name}"
+    return output_dir / f"{ASIDE}{name}"
 
 
 def reveal(written: Path, target: Path) -> None:
@@ -48,7 +48,7 @@ def reveal(written: Path, target: Path) -> None:
     A run that is killed between the two renames has lost nothing: `sweep` gives the old folder its name back.
     """
     if target.exists():
-        old = target.with_name(f"{_REPLACED}{target.name}")
+        old = target.with_name(f"{REPLACED}{target.name}")
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
         written.rename(target)
@@ -135,10 +135,13 @@ def final_step(folder: Path) -> int | None:
 
 def checkpoints(output_dir: Path) -> list[Path]:
     """The checkpoints of a folder, damaged ones included, oldest first by their step."""
-    if not output_dir.is_dir():
-        return []
-    found = [p for p in output_dir.iterdir() if _NAMES.fullmatch(p.name) and _is_ours(p)]
-    return sorted(found, key=_age)
+    return sorted((path for path in _with_our_names(output_dir) if _is_ours(path)), key=_age)
+
+
+def _with_our_names(output_dir: Path) -> list[Path]:
+    return (
+        [path for path in output_dir.iterdir() if CHECKPOINT_NAMES.fullmatch(path.name)] if output_dir.is_dir() else []
+    )
 
 
 def _is_ours(folder: Path) -> bool:
@@ -182,7 +185,9 @@ def find_resumable(resume_from: str, output_dir: Path, *, say: Callable[[str], N
             )
         return folder
     faults = []
-    for folder in reversed(checkpoints(output_dir)):
+    found = [path for path in _with_our_names(output_dir) if path.is_dir()]
+    # First those of which nothing says how far they were: they may be the newest.
+    for folder in sorted(found, key=lambda path: (global_step(path) < 0, *_age(path)), reverse=True):
         fault = resume_fault(folder)
         if fault is None:
             for skipped in faults:
@@ -199,7 +204,7 @@ def find_resumable(resume_from: str, output_dir: Path, *, say: Callable[[str], N
 
 def resume_fault(folder: Path) -> str | None:
     """Why a run cannot be resumed from a folder, in words that name the file; None where it can."""
-    if folder.name.startswith((_ASIDE, _REPLACED)):
+    if folder.name.startswith((ASIDE, REPLACED)):
         return "it was never completed"
     if not (folder / MANIFEST_NAME).exists():
         return (
@@ -228,7 +233,7 @@ def rotate(output_dir: Path, *, keep: int, newest: Path) -> None:
 
 def remove(checkpoint: Path) -> None:
     """Delete a checkpoint. It is renamed first: one half deleted must not pass for a whole one."""
-    doomed = checkpoint.with_name(f"{_ASIDE}old-{checkpoint.name}")
+    doomed = checkpoint.with_name(f"{ASIDE}old-{checkpoint.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     checkpoint.rename(doomed)
     shutil.rmtree(doomed)
@@ -236,12 +241,12 @@ def remove(checkpoint: Path) -> None:
 
 def sweep(output_dir: Path) -> None:
     """Delete what a killed run left half written, and give back its name to what it was about to replace."""
-    for path in output_dir.glob(f"{_REPLACED}*"):
-        target = path.with_name(path.name.removeprefix(_REPLACED))
+    for path in output_dir.glob(f"{REPLACED}*"):
+        target = path.with_name(path.name.removeprefix(REPLACED))
         if target.exists():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.rename(target)
-    for path in output_dir.glob(f"{_ASIDE}*"):
+    for path in output_dir.glob(f"{ASIDE}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

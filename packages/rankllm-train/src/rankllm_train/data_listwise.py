@@ -25,7 +25,7 @@ from rankllm_core.tokens import single_ids
 from rankllm_train.bad_records import BadRecords
 from rankllm_train.losses import IGNORED_LABEL
 from rankllm_train.rankings import identifier_kind
-from rankllm_train.record_checks import checked_ranks
+from rankllm_train.record_checks import check_texts, checked_ranks
 from rankllm_train.records import ListwiseRecord
 from rankllm_train.shortening import fit, passage_spans
 from rankllm_train.window_check import WindowWatch, n_alike
@@ -213,6 +213,7 @@ def encode_listwise(
     for record in records:
         try:
             example = encoder.encode(record)
+            check_texts(record)
             watch.check(record, example)
         except DataError as problem:
             bad.refuse(problem)

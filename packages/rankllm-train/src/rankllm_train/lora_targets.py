@@ -23,12 +23,17 @@ def check_targets(model: Any, names: Sequence[str]) -> None:
         return
     if ALL_LINEAR in names:
         raise ConfigError(f"{_WHERE}: {ALL_LINEAR} stands for every linear layer; give it alone, or names")
-    paths = [path for path, _ in model.named_modules() if path]
+    modules = {path: module for path, module in model.named_modules() if path}
     for name in names:
-        matched = [path for path in paths if path == name or path.endswith(f".{name}")]
+        matched = [path for path in modules if path == name or path.endswith(f".{name}")]
         if not matched:
             hint = did_you_mean(name, _linear_names(model))
             raise ConfigError(f"{_WHERE}: {name!r} is no layer of this model{hint}")
+        if odd := next((path for path in matched if not _is_adaptable(modules[path])), None):
+            kind = type(modules[odd]).__name__
+            inner = _linear_names(modules[odd])
+            hint = f"; use {', '.join(inner)}" if inner else did_you_mean(name, _linear_names(model))
+            raise ConfigError(f"{_WHERE}: {name!r} is not a linear layer ({odd} is a {kind}){hint}")
         if hasattr(model, "score") and "score" in matched:
             raise ConfigError(f"{_WHERE}: {name!r} is trained in full beside the adapters; leave it out")
         if (other := _tied_to(model, matched)) is not None:
@@ -36,6 +41,13 @@ def check_targets(model: Any, names: Sequence[str]) -> None:
                 f"{_WHERE}: {name!r} shares its weights with {other!r} in this model (tie_word_embeddings): merged, "
                 "an adapter on one of them would change both; leave it out"
             )
+
+
+def _is_adaptable(module: Any) -> bool:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D | nn.Embedding)
 
 
 def _linear_names(model: Any) -> list[str]:

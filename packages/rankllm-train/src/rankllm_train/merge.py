@@ -85,7 +85,7 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
     with quiet():
         with readable_failures(base):
             model, own = _load_base(base, is_classifier=settings.get("task_type") == "SEQ_CLS")
-        _untie(model, _changed_layers(adapter, settings))
+        _untie(model, _changed_layers(adapter, settings), adapter=adapter, settings=settings)
         try:
             with readable_load(adapter, problem="the adapter cannot be loaded"):
                 merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
@@ -130,24 +130,33 @@ def _torch_dtype(name: str) -> Any:
 
 
 def _changed_layers(adapter: Path, settings: dict[str, Any]) -> set[str]:
-    """Parts of the names of what an adapter holds weights for, and of the layers that its settings name."""
-    named = list(read_weight_headers(adapter))
+    """Parts of the names of what an adapter holds weights for, and of the layers that its settings name.
+
+    Trainable tokens do not count: on tied weights PEFT changes head and embeddings alike.
+    """
+    named = [name for name in read_weight_headers(adapter) if "trainable_tokens" not in name]
     for key in ("target_modules", "modules_to_save"):
         value = settings.get(key) or []
         named += [value] if isinstance(value, str) else map(str, value)
     return {part for name in named for part in name.split(".")}
 
 
-def _untie(model: Any, changed: Iterable[str]) -> None:
+def _untie(model: Any, changed: Iterable[str], *, adapter: Path, settings: dict[str, Any]) -> None:
     """Give the head weights of its own where an adapter changes the head or the embeddings: one of the two.
 
     Tied, both would be changed, and the merged model would compute another function than the one that was trained.
+    Raises ContractError where the adapter was trained to keep the two tied.
     """
     from torch import nn
 
     head = model.get_output_embeddings()
     if head is None or head.weight is not model.get_input_embeddings().weight or not set(changed) & set(_ENDS):
         return
+    if settings.get("ensure_weight_tying"):
+        raise ContractError(
+            f"{adapter}: adapts tied embeddings and head with ensure_weight_tying, which cannot be merged; train it "
+            "without ensure_weight_tying"
+        )
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = False
     model.config.get_text_config().tie_word_embeddings = False

@@ -46,4 +46,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        return None
+    is_sound = all(isinstance(value, int | float) and not isinstance(value, bool) for value in entry.values())
+    return entry if is_sound else None

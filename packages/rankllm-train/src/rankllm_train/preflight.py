@@ -6,13 +6,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rankllm_core.card import CARD_NAME
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
+from rankllm_core.manifest import MANIFEST_NAME
 from rankllm_train.best import BEST_FOLDER
-from rankllm_train.checkpoints import checkpoints, global_step
-from rankllm_train.recipe import Recipe
+from rankllm_train.checkpoints import ASIDE, CHECKPOINT_NAMES, REPLACED, checkpoints, global_step
+from rankllm_train.curves import CURVES_NAME
+from rankllm_train.metrics_log import METRICS_NAME
+from rankllm_train.model_page import PAGE_NAME
+from rankllm_train.recipe import RECIPE_NAME, Recipe
+from rankllm_train.run_record import RECORD_NAME
 
 Say = Callable[[str], None]
+_FILES = frozenset(
+    {METRICS_NAME, CURVES_NAME, f".{CURVES_NAME}", PAGE_NAME, RECIPE_NAME, CARD_NAME, MANIFEST_NAME, RECORD_NAME}
+    | {"config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}
+)
+"""What a run writes into its output folder; names of weights and tokenizers are the usual ones."""
 
 
 def check_complete(recipe: Recipe) -> None:
@@ -98,6 +109,26 @@ def check_positions(model: Any, dataset: Any, *, recipe: Recipe) -> None:
         raise ConfigError(
             f"{longest.name}: {len(longest)} tokens, the model has {positions} positions; "
             f"use --context-size {positions} with --overlong truncate or skip"
+        )
+
+
+def check_output_names(output_dir: Path) -> None:
+    """Raise RankLLMError for a file where a run has a folder, and for a folder where it writes a file."""
+    for path in sorted(output_dir.iterdir()) if output_dir.is_dir() else ():
+        is_folders = (
+            path.name == BEST_FOLDER
+            or path.name.startswith((ASIDE, REPLACED))
+            or CHECKPOINT_NAMES.fullmatch(path.name) is not None
+        )
+        if is_folders and path.is_file():
+            found, wanted = "file", "folder"
+        elif path.name in _FILES and path.is_dir():
+            found, wanted = "folder", "file"
+        else:
+            continue
+        raise RankLLMError(
+            f"--output-dir {output_dir}: {path.name} is a {found}, and a run has a {wanted} of that name; move it, or "
+            "use another folder"
         )
 
 

@@ -9,7 +9,7 @@ from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.template import ListwiseTemplate, load_template
 from rankllm_train.passage_ends import as_pattern
 from rankllm_train.rankings import identifier_kind
-from rankllm_train.record_checks import checked_ranks
+from rankllm_train.record_checks import check_texts, checked_ranks
 from rankllm_train.records import ListwiseRecord
 
 _DEFAULTS = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
@@ -54,6 +54,7 @@ def _kind(records: Sequence[ListwiseRecord]) -> str:
     for record in records:
         try:
             checked_ranks(record)
+            check_texts(record)
         except DataError:
             continue
         return identifier_kind(record.prompt)

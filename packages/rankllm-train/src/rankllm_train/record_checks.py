@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from functools import lru_cache
 
 from rankllm_train.preparation.sameness import exact_form
 from rankllm_train.rankings import target_ranks
 from rankllm_train.records import ListwiseRecord, PointwiseRecord, TrainingPassage
+from rankllm_train.shortening import passage_spans
+
+_INVISIBLE = ("Cc", "Cf")
+"""Unicode categories of characters that show nothing, such as zero-width spaces."""
+_PRESENTATION = "\ufe0e\ufe0f"
+"""Text and emoji presentation, which are marks and show nothing by themselves."""
+_FIRST_TEXT, _SECOND_TEXT = (re.compile(rf"^\[(?:{names})\] ?(.*)", re.MULTILINE) for names in ("1|A", "2|B"))
 
 
 def checked_ranks(record: ListwiseRecord, *, objective: str = "generation") -> tuple[int, ...]:
@@ -24,16 +33,44 @@ def checked_ranks(record: ListwiseRecord, *, objective: str = "generation") -> t
     return ranks
 
 
+def check_texts(record: ListwiseRecord) -> None:
+    """Raise DataError naming file, line and record where all passages have the same text.
+
+    For whole records: one that is cut to fit the context may show different passages alike.
+    """
+    if (n_passages := _n_copies(record.prompt)) > 1:
+        raise record.error(f"all {n_passages} passages have the same text, so there is nothing to tell apart")
+
+
+def _n_copies(prompt: str) -> int:
+    """How many passages there are, where they have one text; else 0."""
+    # Finding where each text ends takes long, and in nearly all prompts the first two begin differently.
+    firsts = {_first_word(match[1]) for match in (_FIRST_TEXT.search(prompt), _SECOND_TEXT.search(prompt)) if match}
+    if len(firsts) > 1:
+        return 0
+    spans = passage_spans(prompt)
+    if len({end - start for start, end in spans}) > 1:
+        return 0
+    return len(spans) if len({exact_form(prompt[start:end]) for start, end in spans}) == 1 else 0
+
+
 def check_group(record: PointwiseRecord, *, needs_teacher: bool = False) -> None:
     """Raise DataError naming file, line and query where no group of the record teaches what it says.
 
-    needs_teacher: whether every passage must have a teacher score. A record needs a positive and a negative, of which
-    no text and no docid is on both sides: it would be pushed up and down at once.
+    needs_teacher: whether every passage must have a teacher score. A record needs a query, and a positive and a
+    negative that are not blank, of which no text and no docid is on both sides: it would be pushed up and down at once.
     """
+    if _is_blank(record.query):
+        raise record.error("the query is blank")
     if not record.positives:
         raise record.error("no positive passage, expected at least one")
     if not record.negatives:
         raise record.error("no negative passage, expected at least one")
+    blank = next((p for p in record.positives if _is_blank(p.title, p.text)), None)
+    if blank is not None:
+        raise record.error(f"the positive passage {blank.docid!r} is blank; remove it")
+    if all(_is_blank(p.title, p.text) for p in record.negatives):
+        raise record.error("all negative passages are blank, expected at least one with a text")
     if needs_teacher and not record.has_teacher:
         raise record.error("no teacher scores, which the objectives kl and margin need; use cross-entropy")
     positives = {passage.docid for passage in record.positives}
@@ -62,6 +99,15 @@ def _check_texts(record: PointwiseRecord) -> None:
     positive, negative = copies[0]
     raise record.error(
         f"the negative passage {negative.docid!r} has the text of the positive {positive.docid!r}; remove one of them"
+    )
+
+
+def _is_blank(*texts: str) -> bool:
+    """Whether a prompt would show nothing of these texts: blanks and invisible characters count for nothing."""
+    return all(
+        character.isspace() or character in _PRESENTATION or unicodedata.category(character) in _INVISIBLE
+        for text in texts
+        for character in text
     )
 
 

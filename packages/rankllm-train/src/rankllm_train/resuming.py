@@ -20,8 +20,6 @@ from rankllm_train.run_record import RunRecord
 from rankllm_train.source_identity import source_identities
 
 Say = Callable[[str], None]
-_LIMITS = ("schedule.num_epochs", "schedule.max_steps", "evaluation.patience", "evaluation.metric", "data.eval")
-"""Keys that, when changed, let a run that stopped early continue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +107,28 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def _finished(recipe: Recipe, folder: Path, *, record: RunRecord, best: Best | None) -> str:
     schedule, step = recipe.schedule, record.step
-    total = schedule.max_steps or math.ceil(schedule.num_epochs * record.steps_per_epoch)
+    total = _total_steps(schedule.max_steps, schedule.num_epochs, record=record)
     if step >= total:
         asked = f"{total} steps" if schedule.max_steps else f"{schedule.num_epochs:g} epochs, {total} steps"
         return (
             f"{folder.name} has {step} steps behind it, and the recipe asks for {asked}; to train longer, raise "
             "--max-train-steps or --num-train-epochs"
         )
-    is_extended = any(change["after_step"] == step and change["key"] in _LIMITS for change in record.changes)
+    before = {change["key"]: change["old"] for change in record.changes if change["after_step"] == step}
+    total_before = _total_steps(
+        before.get("schedule.max_steps", schedule.max_steps),
+        before.get("schedule.num_epochs", schedule.num_epochs),
+        record=record,
+    )
+    # Another patience is asked about by itself; another metric or other dev data leave no best model to compare with.
+    is_extended = total > total_before
     if best is not None and not is_extended and stopped_early(recipe, best, read_state(folder)["log_history"]):
         return (
             f"the run stopped early at step {step}, with no better model since step {best.step} (patience "
             f"{recipe.evaluation.patience}); to continue, raise --patience, or set it to 0"
         )
     return ""
+
+
+def _total_steps(max_steps: int, num_epochs: float, *, record: RunRecord) -> int:
+    return max_steps or math.ceil(num_epochs * record.steps_per_epoch)

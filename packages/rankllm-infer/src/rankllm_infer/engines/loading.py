@@ -236,7 +236,7 @@ def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
                 "Save it with modules_to_save=['score']"
             )
         head = weights[names[0]]
-    _untie(model, weights)
+    _untie(model, weights, adapter=adapter)
     with (
         readable_load(adapter, problem="the adapter cannot be loaded"),
         _readable_misfits(f"{adapter}: the adapter was trained on another base model"),
@@ -254,15 +254,22 @@ def _attach(model: Any, adapter: str, kind: ModelKind) -> Any:
     return merged
 
 
-def _untie(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
+def _untie(model: Any, weights: Mapping[str, torch.Tensor], *, adapter: str) -> None:
     """Give the head weights of its own where the adapter changes the head or the embeddings, and they are one matrix.
 
     Merged into it, the adapter would change both, and the model would compute another function than was trained.
+    Trainable tokens do not count: on tied weights PEFT changes head and embeddings alike.
+    Raises ContractError where the adapter was trained to keep the two tied.
     """
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    changed = {part for name in weights for part in name.split(".")}
+    changed = {part for name in weights if "trainable_tokens" not in name for part in name.split(".")}
     if head is None or head.weight is not embeddings.weight or not changed & {"lm_head", "embed_tokens"}:
         return
+    if (adapter_config(adapter) or {}).get("ensure_weight_tying"):
+        raise ContractError(
+            f"{adapter}: adapts tied embeddings and head with ensure_weight_tying, which cannot be merged; train it "
+            "without ensure_weight_tying"
+        )
     head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = False
     model.config.get_text_config().tie_word_embeddings = False

@@ -30,7 +30,8 @@ _LONGEST_UNIT = 8
 """Characters. Longer words, and lines of a script without blanks, count as several."""
 _CHARACTERS_A_WORD, _SPARE_CHARACTERS = 32, 256
 """Where `rankllm_core.text.first_words` cuts a text without blanks, inside a word."""
-_TITLED = re.compile(r"Title: (.*?) Content:(?: (.*))?\Z", re.DOTALL)
+_TITLED = re.compile(r"Title:(?: (.*?))?? Content:(?: (.*))?\Z", re.DOTALL)
+"""As `passage_text` writes it; where blanks were folded, nothing is left of a title of blanks."""
 _QUERIES_IN_PROMPT = re.compile(r"^Search Query: (.*?)\.?$", re.MULTILINE)
 """Where the originals' listwise prompts repeat the query, behind the passages."""
 
@@ -124,7 +125,7 @@ def _keys(query: str, passages: tuple[Positive, ...]) -> RecordKeys:
 def _words(shown: str, *, may_be_cut: bool = False) -> tuple[str, ...]:
     """The words of a passage as a prompt shows it, without its title. may_be_cut: the last one may be half a word."""
     titled = _TITLED.match(shown)
-    content = shown if titled is None else titled[2] or titled[1]
+    content = shown if titled is None else titled[2] or titled[1] or ""
     words = [
         word[start : start + _LONGEST_UNIT]
         for word in normalised(content.translate(_invisible())).split()

@@ -198,7 +198,7 @@ def holds_prose(inside: str, kind: IdentifierKind) -> bool:
 
 _LIST_LENGTH = 300
 _LIST_GOES_ON = re.compile(r"""["'*_`.]{0,3}+\s*+(?:[\[\],;><=|&\\]|\Z)""")
-_NO_PROSE = re.compile(rf"{NOUN}s?+|(?i:\band\b)|&[gl]t;")
+_NO_PROSE = re.compile(rf"{NOUN}s?+|(?<!\w){SHORT_NOUN}|(?i:\band\b)|&[gl]t;")
 _PROSE = {
     "numeric": re.compile(rf"[^\W\d_]|\d[:{GLUE}]\w|[:+±^%(){{}}]"),
     "alpha": re.compile(rf"[^\W\d_A-Z]|[A-Z][A-Z]|\w[:{GLUE}]\w|[:+±^%(){{}}]"),

@@ -161,11 +161,11 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
     if opens and (")" in close or not opens_list(match.string, end, kind)):
         opens, before = False, ""  # "[2 dogs]", "[3)]": prose in brackets
         brackets.is_open = brackets.has_words = True
-        start, end = match.start("noun" if noun else "identifier"), match.end("identifier")
+        start, end = match.start("noun" if noun and not match["inner"] else "identifier"), match.end("identifier")
     elif "(" in before and "]" in close:
         start, end, close = match.start("noun" if noun else "identifier"), match.end("identifier"), ""
         brackets.is_open = False
-    if "(" in before:
+    if "(" in before or (")" in close and "]" not in close):
         brackets.has_words = True
     closes = "]" in close and not (brackets.is_open and brackets.has_words)
     spelled = match["identifier"].partition(".")[0]
@@ -198,7 +198,7 @@ def holds_prose(inside: str, kind: IdentifierKind) -> bool:
 
 _LIST_LENGTH = 300
 _LIST_GOES_ON = re.compile(r"""["'*_`.]{0,3}+\s*+(?:[\[\],;><=|&\\]|\Z)""")
-_NO_PROSE = re.compile(rf"{NOUN}s?+|(?i:\band\b)|&[gl]t;")
+_NO_PROSE = re.compile(rf"{NOUN}s?+|(?<!\w){SHORT_NOUN}|(?i:\band\b)|&[gl]t;")
 _PROSE = {
     "numeric": re.compile(rf"[^\W\d_]|\d[:{GLUE}]\w|[:+±^%(){{}}]"),
     "alpha": re.compile(rf"[^\W\d_A-Z]|[A-Z][A-Z]|\w[:{GLUE}]\w|[:+±^%(){{}}]"),

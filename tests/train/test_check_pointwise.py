@@ -123,6 +123,14 @@ def test_both_kinds_in_one_file_are_an_error_that_names_both(tmp_path):
     assert error is not None
 
 
+def test_two_kinds_of_identifiers_are_an_error(tmp_path):
+    """As in training, which takes either kind with --identifiers."""
+    path = write_records(tmp_path / "m.jsonl", [listwise_record(0), listwise_record(1, kind="numeric")])
+    said, error = checked(path)
+    assert "2 records, 2 good (1 alpha, 1 numeric)" in said
+    assert str(error) == f"{path}: numeric and alpha identifiers in one file; train with --identifiers alpha or numeric"
+
+
 def test_an_empty_file_is_an_error(tmp_path):
     """Whatever its kind would have been."""
     path = write_records(tmp_path / "e.jsonl", [])

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def command(file: str, kind: RecordKind | None, max_problems: int) -> None:
     """Check a training file, listwise or pointwise, record by record, and name the bad ones.
 
-    FILE may also be a Hugging Face data set. Exit status 1 where there are bad records, or none at all.
+    FILE may also be a Hugging Face data set. Exit status 1 where there are bad records, none at
+    all, or both numeric and alpha identifiers.
     """
     from rankllm_train.check_data import ListwiseReport, check_data
 
@@ -43,6 +44,10 @@ def command(file: str, kind: RecordKind | None, max_problems: int) -> None:
             "--bad-records skip"
             if report.n_records
             else f"{file}: no record in it"
+        )
+    if isinstance(report, ListwiseReport) and len(report.n_by_kind) > 1:
+        raise RankLLMError(
+            f"{file}: numeric and alpha identifiers in one file; train with --identifiers alpha or numeric"
         )
 
 

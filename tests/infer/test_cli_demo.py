@@ -213,6 +213,6 @@ def test_the_demo_runs_from_start_to_end(tmp_path, smollm2_path):
     folder = next(tmp_path.iterdir())
     assert folder.name == "rankllm-demo"
     check_report(done.stdout.replace("rankllm-demo/", f"{folder}/"), folder)
-    assert "27/27" in done.stderr
+    assert "27 of 27 queries" in done.stderr
     statuses = [json.loads(line)["status"] for line in (folder / "results.jsonl").read_text("utf-8").splitlines()]
     assert statuses == ["ok"] * 27

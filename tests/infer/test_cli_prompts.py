@@ -208,10 +208,11 @@ def test_a_template_of_the_other_kind_is_refused(checkpoint):
 
 def test_control_characters_of_ids_and_texts_are_shown_and_not_sent(folder):
     """A requests file must not write to the terminal's title, colours or other lines."""
-    hostile = "q\x1b]0;owned\x07\r\nError: fake"
-    (folder / "hostile.jsonl").write_text(request(hostile, ["one\x1b[2J", "two\x9b2J"]), encoding="utf-8")
+    (folder / "hostile.jsonl").write_text(request("q1", ["one\x1b[2J", "two\x9b2J"]), encoding="utf-8")
     result = prompts("render", "--requests", "hostile.jsonl")
     assert result.exit_code == 0
     shown = result.stdout + result.stderr
     assert not any(letter in shown for letter in "\x1b\x07\r\x9b")
-    assert r"Query q\x1b]0;owned\x07\x0d\nError: fake, ranks 1-2 of 2" in result.stderr
+    (folder / "hostile.jsonl").write_text(request("q\x1b]0;owned\x07", ["one"]), encoding="utf-8")
+    refused = str(prompts("render", "--requests", "hostile.jsonl").exception)
+    assert r"query.qid: 'q\x1b]0;owned\x07' holds a control character (U+001B)" in refused

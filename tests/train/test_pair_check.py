@@ -48,7 +48,7 @@ def test_a_query_that_takes_all_the_room_is_an_error_or_left_out():
     kept = dataset(records, encoder(), bad_records="skip")
     assert len(kept) == 1
     assert "prompts hold nothing of the passages" in kept.skipped[0]
-    with pytest.raises(RankLLMError, match=r"no record to train on; the first left out: .* nothing of the passages"):
+    with pytest.raises(RankLLMError, match=r"no record to train on; the first of 1 left out: .* nothing of the passages"):
         dataset(records[1:], encoder(), bad_records="skip")
 
 
@@ -69,7 +69,8 @@ def test_records_in_order_have_no_findings(template, p):
     for texts in (CATS, ("a", "b", "c"), ("a" * 999, "b" * 999, "c" * 999), ("same", "same", "same"), ("", "", "x")):
         found = check_pairs(record("cats", texts), made)
         assert (found.problem, found.n_alike) == ("", 0), texts
-        assert len(dataset([record("cats", texts)], made)) == 1
+        if all(texts) and len(set(texts)) > 1:  # else the record is bad for another reason
+            assert len(dataset([record("cats", texts)], made)) == 1
 
 
 def test_passages_that_differ_behind_the_cut_are_counted_and_all_of_them_are_an_error():

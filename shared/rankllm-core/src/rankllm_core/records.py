@@ -91,7 +91,8 @@ def _usual_candidate(entry: Mapping[str, object]) -> Candidate | None:
         return None
     if not (docid.isascii() and docid.isprintable() and docid.strip() and isfinite(score)):
         return None
-    _check_texts(doc)
+    if any(type(value) is list or type(value) is dict for value in doc.values()):
+        return None
     return Candidate(docid=docid, score=score, doc=doc)
 
 

@@ -48,6 +48,8 @@ def listwise_record(number, *, n=3, seed=0, kind="alpha", system=SYSTEM):
     draw = random.Random(f"{seed}/{number}")
     labels = identifiers(kind, n)
     passages = [" ".join(draw.choices(PASSAGES, k=1 + number % 3)) for _ in labels]
+    while n > 1 and len(set(passages)) == 1:  # a list of one text is a bad record
+        passages = [" ".join(draw.choices(PASSAGES, k=1 + number % 3)) for _ in labels]
     template = load_template("rank_zephyr_alpha" if kind == "alpha" else "rank_zephyr")
     *_, human = template.render(f"question {number}", passages, labels=labels)
     order = list(labels)

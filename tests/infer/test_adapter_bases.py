@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 from tiny_models import change_json, save_causal  # noqa: E402
 
 from rankllm_core.errors import RankLLMError  # noqa: E402
-from rankllm_infer.engines.hub import _not_needed, base_folder, load_tokenizer, locate_model  # noqa: E402
+from rankllm_infer.engines import hub  # noqa: E402
+from rankllm_infer.engines.hub import _not_needed, base_folder, load_tokenizer  # noqa: E402
 from rankllm_infer.engines.loading import load_model  # noqa: E402
 
 IDS = torch.tensor([[1, 500, 600, 700, 800]])
@@ -19,9 +20,9 @@ IDS = torch.tensor([[1, 500, 600, 700, 800]])
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
-    locate_model.cache_clear()
+    hub._from_hub.cache_clear()
     yield
-    locate_model.cache_clear()
+    hub._from_hub.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -67,9 +67,7 @@ def folder_of_that_name(tmp_path, monkeypatch):
     """A folder of the user's, where the program runs, that is named as a shipped reranker is."""
     (tmp_path / NAMES[0]).mkdir()
     monkeypatch.chdir(tmp_path)
-    locate_model.cache_clear()
-    yield tmp_path / NAMES[0]
-    locate_model.cache_clear()
+    return tmp_path / NAMES[0]
 
 
 def test_a_folder_of_the_same_name_comes_first(folder_of_that_name):

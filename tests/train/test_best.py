@@ -364,7 +364,7 @@ def test_choices_that_do_nothing_are_refused(recipe, tmp_path, changes, message)
     ("objective", "kind", "n", "message"),
     [
         ("generation", "numeric", 11, "ndcg@10 is read from the identifiers' logits"),
-        ("ranking", "alpha", 1, "a list of one passage has no order"),
+        ("generation", "alpha", 1, "no list of two passages or more, so ndcg@10 cannot be measured"),
     ],
 )
 def test_an_order_that_cannot_be_measured_is_told_before_the_first_step(tiny, tmp_path, objective, kind, n, message):
@@ -377,6 +377,6 @@ def test_an_order_that_cannot_be_measured_is_told_before_the_first_step(tiny, tm
         "objective.name": objective,
         "checkpoint.output_dir": str(tmp_path / "out"),
     }
-    with pytest.raises(RankLLMError, match=message):
+    with pytest.raises(ConfigError, match=message):
         train(Recipe().changed(changes))
     assert not (tmp_path / "out").exists()

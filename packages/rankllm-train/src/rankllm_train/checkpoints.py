@@ -184,7 +184,7 @@ def find_resumable(resume_from: str, output_dir: Path, *, say: Callable[[str], N
                 "another folder epoch_N or step_N"
             )
         return folder
-    faults = []
+    faults: list[str] = []
     found = [path for path in _with_our_names(output_dir) if path.is_dir()]
     # First those of which nothing says how far they were: they may be the newest.
     for folder in sorted(found, key=lambda path: (global_step(path) < 0, *_age(path)), reverse=True):

@@ -65,8 +65,6 @@ BAD_POINTWISE = {
     "blank positive": pointwise_record(1) | {"positive_passages": named(("p1", " \u200b\ufeff\n"))},
     "second positive blank": pointwise_record(1) | {"positive_passages": named(POSITIVE, ("p2", ""))},
     "blank negatives": pointwise_record(1) | {"negative_passages": named(("n", ""), ("m", "\u200d\ufe0f"))},
-    "empty query": pointwise_record(1) | {"query": ""},
-    "blank query": pointwise_record(1) | {"query": " \u2060"},
     "one text": pointwise_record(1) | {"negative_passages": named(("n", POSITIVE[1]), ("m", POSITIVE[1]))},
 }
 BAD_LISTWISE = {

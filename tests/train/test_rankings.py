@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from string import ascii_uppercase
 
 import pytest
@@ -165,16 +164,12 @@ def test_passages_that_pose_as_identifiers_are_written_as_inference_writes_them(
     seed=st.randoms(use_true_random=False),
 )
 def test_no_text_of_a_passage_can_move_a_rank(passages, query, seed):
-    """Whatever passages and query say, a change of identifiers keeps the ranks; a query that ranks is refused."""
+    """Whatever passages and query say, a change of identifiers keeps the ranks: a rendered query cannot rank."""
     order = list(range(len(passages)))
     seed.shuffle(order)
     numeric = rendered("numeric", query, passages, order)
     ranks = target_ranks(numeric)
     assert ranks == tuple(order.index(position) + 1 for position in range(len(passages)))
-    if re.search(r"\[[1-9][0-9]*\]\s*>\s*\[[1-9][0-9]*\]", query):
-        with pytest.raises(DataError, match="stands outside the passages"):
-            with_identifiers(numeric, "alpha")
-        return
     alpha = with_identifiers(numeric, "alpha")
     assert target_ranks(alpha) == ranks
     assert passage_identifiers(alpha.prompt) == tuple(ascii_uppercase[: len(passages)])

@@ -57,11 +57,9 @@ def _n_copies(prompt: str) -> int:
 def check_group(record: PointwiseRecord, *, needs_teacher: bool = False) -> None:
     """Raise DataError naming file, line and query where no group of the record teaches what it says.
 
-    needs_teacher: whether every passage must have a teacher score. A record needs a query, and a positive and a
-    negative that are not blank, of which no text and no docid is on both sides: it would be pushed up and down at once.
+    needs_teacher: whether every passage must have a teacher score. A record needs a positive and a negative that
+    are not blank, of which no text and no docid is on both sides: it would be pushed up and down at once.
     """
-    if _is_blank(record.query):
-        raise record.error("the query is blank")
     if not record.positives:
         raise record.error("no positive passage, expected at least one")
     if not record.negatives:

@@ -137,7 +137,7 @@ def test_crossed_brackets_mark_no_identifier(text, names):
     assert marked(defuse(text, names), names.kind) == []
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline=None, derandomize=True)
 @given(text=texts, kind=st.sampled_from(["numeric", "alpha"]))
 def test_the_reader_finds_no_identifier_in_defused_text(text, kind):
     """For any text at all; and defusing twice changes nothing more."""
@@ -147,7 +147,7 @@ def test_the_reader_finds_no_identifier_in_defused_text(text, kind):
     assert defuse(safe, Names(kind)) == safe
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(text=texts, kind=st.sampled_from(["numeric", "alpha"]))
 def test_defused_text_without_markup_stays_defused_when_it_is_repaired(text, kind):
     """Entities are looked through, so decoding them later makes no identifier."""

@@ -137,6 +137,15 @@ def test_crossed_brackets_mark_no_identifier(text, names):
     assert marked(defuse(text, names), names.kind) == []
 
 
+@pytest.mark.xfail(
+    strict=True, reason="known fault: a noun and a bracket inside crossed brackets pose as an identifier"
+)
+def test_a_noun_inside_crossed_brackets_marks_no_identifier():
+    """When this passes, the two searches below draw at random again."""
+    assert marked(defuse("[3)Passage 3]", NUMERIC), "numeric") == []
+
+
+# Not at random while the fault above is there: it would be found by chance, about once in 4,000 texts.
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(text=texts, kind=st.sampled_from(["numeric", "alpha"]))
 def test_the_reader_finds_no_identifier_in_defused_text(text, kind):

@@ -20,7 +20,7 @@ _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.on
 _COPIES = ("consolidated*.safetensors",)
 """The same weights once more: Mistral's own layout, beside the one of transformers."""
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "*.py")
-"""Code comes along so that --trust-remote-code finds it; nothing is run without that option."""
+"""Code is downloaded so that --trust-remote-code finds it; nothing runs without that option."""
 _PROBE_S = 10.0
 _HUB_NAME = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} come with the package)"
 _GATED = "gated; accept its terms on its hub page, then log in: hf auth login"

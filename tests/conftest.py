@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def smollm2_path():
     """The folder of the demo model, unpacked; skips where the package with the weights is not installed."""
     pytest.importorskip("torch")
-    demo_model = pytest.importorskip("rankllm_infer.demo_model")
+    demo_model = pytest.importorskip("rankllm_infer.checkpoints.demo_model")
     from rankllm_core.errors import MissingPackageError
 
     try:
@@ -45,6 +45,6 @@ def llama2_tokenizer():
 @pytest.fixture(scope="session")
 def smollm2_fp32(smollm2_path):
     """SmolLM2 in float32, in which the reference numbers were recorded."""
-    from rankllm_infer.engines.loading import load_model
+    from rankllm_infer.engines.transformers.loading import load_model
 
     return load_model(str(smollm2_path), "causal", dtype="float32", device="cpu")

@@ -70,8 +70,8 @@ def attempt(case):
     import torch
 
     from rankllm_core.errors import RankLLMError
-    from rankllm_train.models import load_model
-    from rankllm_train.recipe_sections import LoraSection, ModelSection
+    from rankllm_train.models.loading import load_model
+    from rankllm_train.recipe.sections import LoraSection, ModelSection
 
     flash_attn.calls, flash_attn.computes = 0, False
     try:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from transformers import training_args
 
-from rankllm_train import trainer
 from rankllm_train.cli import cli
+from rankllm_train.training import trainer
 
 # bf16 without a GPU is refused by transformers, which does not know that DeepSpeed has a CPU accelerator of its own,
 # and therefore by our check too. Both ask for a device and nothing else; all that follows is what a GPU would run.

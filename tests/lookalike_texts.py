@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from rankllm_core.answer_tokens import normalise, tokenize
+from rankllm_core.answers.tokens import normalise, tokenize
 
 PIECES = (
     *"[]()<>&;,.:#>=\n 0123456789AB",

@@ -6,12 +6,12 @@ import random
 import re
 
 from rankllm_core.card import ListwiseCard
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request, Usage
-from rankllm_infer.engines import Answer, Prompt
-from rankllm_infer.listwise import ListwisePlan, rerank_listwise
-from rankllm_infer.pool import FlowPool
-from rankllm_infer.prompts import WrittenPrompt
+from rankllm_infer.engines.base import Answer, Prompt
+from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
+from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.ranking.prompts import WrittenPrompt
 
 _SHOWN = re.compile(r"^\[(\w+)\] ?(.*)$", re.MULTILINE)
 

@@ -14,7 +14,7 @@ PASSAGE_WORDS = 12
 
 def real_requests(n_queries):
     """The first stage's best passages of the first queries of TREC DL 2021, or skip the test."""
-    from rankllm_infer.prepare import build_requests
+    from rankllm_infer.formats.prepare import build_requests
 
     folder = data("trec_dl21")
     found, _ = build_requests(
@@ -30,8 +30,8 @@ def real_requests(n_queries):
 def window_plan(*, answer):
     """FIRST over letters, or generation over numbers."""
     from rankllm_core.card import ListwiseCard
-    from rankllm_core.template import load_template
-    from rankllm_infer.listwise import ListwisePlan
+    from rankllm_core.prompts.template import load_template
+    from rankllm_infer.ranking.listwise import ListwisePlan
 
     is_first = answer == "first-token"
     card = ListwiseCard(
@@ -58,7 +58,7 @@ def text_prompts(requests, tokenizer=None, *, max_new_tokens):
 
 def _prompts(requests, tokenizer, plan):
     from rankllm_infer.api import message_writer, token_writer
-    from rankllm_infer.listwise import rerank_listwise
+    from rankllm_infer.ranking.listwise import rerank_listwise
 
     writer = message_writer(plan.card) if tokenizer is None else token_writer(plan.card, tokenizer)
     return [next(rerank_listwise(request, plan, writer))[0] for request in requests]
@@ -67,7 +67,7 @@ def _prompts(requests, tokenizer, plan):
 def yes_no_prompts(requests, tokenizer):
     """The yes/no question of each candidate."""
     from rankllm_core.card import PointwiseCard
-    from rankllm_core.template import load_template
+    from rankllm_core.prompts.template import load_template
     from rankllm_core.text import title_and_text
     from rankllm_infer.api import token_writer
 

@@ -23,10 +23,10 @@ SIZES = (1, 4, 16, 64)
 def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> None:
     """Print, for each dtype and way, the largest difference to batch size 1, swapped pairs and ties."""
     from rankllm_infer.api import Reranker, load_reranker
-    from rankllm_infer.demo_model import demo_model_path
-    from rankllm_infer.engines.loading import load_model
-    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
-    from rankllm_infer.prepare import build_requests
+    from rankllm_infer.checkpoints.demo_model import demo_model_path
+    from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
+    from rankllm_infer.engines.transformers.loading import load_model
+    from rankllm_infer.formats.prepare import build_requests
     from rankllm_infer.settings import RerankOptions
 
     requests, _ = build_requests(

@@ -24,8 +24,8 @@ WAYS = ("sdpa", "eager", "auto")
 @click.option("--threads", default=1, show_default=True)
 def main(model_path: str, repeats: int, threads: int) -> None:
     """Print tokens a CPU second, medians of passes in turns."""
-    from rankllm_train.models import load_model
-    from rankllm_train.recipe_sections import LoraSection, ModelSection
+    from rankllm_train.models.loading import load_model
+    from rankllm_train.recipe.sections import LoraSection, ModelSection
 
     pin_threads(threads)
     print(describe_machine(threads))

@@ -21,8 +21,8 @@ from bench_machine import describe_machine, pin_threads
 
 if TYPE_CHECKING:
     from rankllm_core.types import Request
-    from rankllm_infer.engines import Answer, Prompt
-    from rankllm_infer.engines.loading import LoadedModel
+    from rankllm_infer.engines.base import Answer, Prompt
+    from rankllm_infer.engines.transformers.loading import LoadedModel
 
 FULL_LENGTH = "generation, a whole answer's tokens"
 
@@ -77,9 +77,9 @@ def main(
     dtype: str,
 ) -> None:
     """Print one markdown row for each way."""
-    from rankllm_infer.demo_model import demo_model_path
-    from rankllm_infer.engines.loading import load_model
-    from rankllm_infer.prepare import build_requests
+    from rankllm_infer.checkpoints.demo_model import demo_model_path
+    from rankllm_infer.engines.transformers.loading import load_model
+    from rankllm_infer.formats.prepare import build_requests
 
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries
@@ -102,10 +102,10 @@ def main(
 def make_ways(loaded: LoadedModel, requests: list[Request], kind: str) -> list[Way]:
     """All ways to decode windows with one kind of identifiers."""
     from rankllm_core.card import ListwiseCard
-    from rankllm_core.template import load_template
+    from rankllm_core.prompts.template import load_template
     from rankllm_infer.api import token_writer
-    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
-    from rankllm_infer.listwise import ListwisePlan, rerank_listwise
+    from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
+    from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
 
     engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=1))
     template = load_template("rank_zephyr_alpha" if kind == "alpha" else "rank_zephyr")
@@ -172,7 +172,7 @@ def print_table(ways: list[Way]) -> None:
 
 def same_orders(ways: list[Way]) -> str:
     """How many free answers are whole rankings, and whether the one that is held to permutations is the same then."""
-    from rankllm_core.answers import read_answer
+    from rankllm_core.answers.reader import read_answer
 
     named = {(way.identifiers, way.name): way for way in ways}
     well_formed = same = n_windows = 0

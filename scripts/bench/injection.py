@@ -62,8 +62,8 @@ def main(
 ) -> None:
     """Print one markdown row for each way of reranking and each attack."""
     from rankllm_infer.api import load_reranker
-    from rankllm_infer.demo_model import demo_model_path
-    from rankllm_infer.prepare import build_requests
+    from rankllm_infer.checkpoints.demo_model import demo_model_path
+    from rankllm_infer.formats.prepare import build_requests
     from rankllm_infer.settings import RerankOptions
 
     requests, _ = build_requests(

@@ -34,7 +34,7 @@ from bench_machine import describe_machine, pin_threads
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rankllm_train.data_listwise import ListwiseExample
+    from rankllm_train.data.listwise import ListwiseExample
 
 OBJECTIVES = ("generation", "ranking", "combined")
 WAYS = ("dense", "lean")
@@ -68,9 +68,9 @@ class Subject:
     """A model and a record that goes through it in either way."""
 
     def __init__(self, case: Case) -> None:
-        from rankllm_train.models import load_model
-        from rankllm_train.objectives import ListwiseObjective
-        from rankllm_train.recipe_sections import LoraSection, ModelSection
+        from rankllm_train.models.loading import load_model
+        from rankllm_train.recipe.sections import LoraSection, ModelSection
+        from rankllm_train.training.objectives import ListwiseObjective
 
         pin_threads(case.threads)
         section = ModelSection(name_or_path=case.model_path, precision=case.dtype)
@@ -103,7 +103,7 @@ class Subject:
     def _dense_loss(self, batch: dict[str, Tensor]) -> Tensor:
         import torch
 
-        from rankllm_train.losses import IGNORED_LABEL, ranknet
+        from rankllm_train.training.losses import IGNORED_LABEL, ranknet
 
         labels_BT = None
         if "labels" in batch:  # ours are shifted by one; transformers shifts them itself
@@ -123,10 +123,10 @@ class Subject:
 
 def _batches(case: Case, section: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
     """The record nearest in length as a batch of one, the same with a short prompt, and how many positions are read."""
-    from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, ListwiseItem, encode_listwise
-    from rankllm_train.models import load_tokenizer
-    from rankllm_train.rankings import with_identifiers
-    from rankllm_train.sources import listwise_source
+    from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, ListwiseItem, encode_listwise
+    from rankllm_train.data.rankings import with_identifiers
+    from rankllm_train.data.sources import listwise_source
+    from rankllm_train.models.loading import load_tokenizer
 
     data = encode_listwise(
         (with_identifiers(record, "alpha") for record in listwise_source(case.data, limit=N_RECORDS)),

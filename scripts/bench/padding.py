@@ -22,9 +22,9 @@ SHAPES = ((1, 2, 4), (1, 4, 4), (4, 4, 16), (4, 8, 4))
 def main(model_path: str, data: Path, context_size: int) -> None:
     """Print, for some shapes of a step, the share of positions that hold no token over one epoch."""
     from rankllm_train.api import prepare
-    from rankllm_train.length_batches import by_length_sampler
-    from rankllm_train.models import load_tokenizer
-    from rankllm_train.recipe import Recipe
+    from rankllm_train.models.loading import load_tokenizer
+    from rankllm_train.recipe.recipe import Recipe
+    from rankllm_train.training.length_batches import by_length_sampler
 
     recipe = Recipe().changed(
         {

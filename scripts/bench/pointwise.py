@@ -126,7 +126,7 @@ def main(
 
 def make_model(cache: Path) -> str:
     """SmolLM2 with a score head of small random weights, saved once."""
-    from rankllm_infer.demo_model import demo_model_path
+    from rankllm_infer.checkpoints.demo_model import demo_model_path
 
     if (cache / "config.json").exists():
         return str(cache)
@@ -148,11 +148,11 @@ def make_pairs(model: str, data: Path, run: Path, *, n_queries: int, depth: int,
     from transformers import AutoTokenizer
 
     from rankllm_core.card import PointwiseCard
-    from rankllm_core.template import load_template
+    from rankllm_core.prompts.template import load_template
     from rankllm_core.text import title_and_text
     from rankllm_infer.api import token_writer
-    from rankllm_infer.pointwise import PointwisePlan, rerank_pointwise
-    from rankllm_infer.prepare import build_requests
+    from rankllm_infer.formats.prepare import build_requests
+    from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise
 
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries
@@ -179,7 +179,7 @@ def make_pairs(model: str, data: Path, run: Path, *, n_queries: int, depth: int,
 
 def work(pairs: Sequence[Pair]) -> tuple[int, int]:
     """Different pairs, and tokens that rankllm computes of them: a query's shared ids once for each batch of it."""
-    from rankllm_infer.engines.batches import BatchLimits, BatchQueue
+    from rankllm_infer.engines.transformers.batches import BatchLimits, BatchQueue
 
     queue = BatchQueue(BatchLimits(max_prompts=BATCH, max_tokens=2048))
     for ticket, prompt in enumerate(prompts_of(pairs)):
@@ -194,7 +194,7 @@ def work(pairs: Sequence[Pair]) -> tuple[int, int]:
 
 def prompts_of(pairs: Sequence[Pair]) -> list[Any]:
     """The pairs as rankllm's engines take them."""
-    from rankllm_infer.engines import Prompt
+    from rankllm_infer.engines.base import Prompt
 
     return [Prompt(text="", read="head", token_ids=pair.ids, n_shared=pair.n_shared) for pair in pairs]
 
@@ -292,8 +292,8 @@ def padded_loop(model: str, dtype: str, order: str) -> Scoring:
 
 def rankllm(model: str, dtype: str, options: str, *, size: int = 0) -> Scoring:
     """rankllm's engine, as `rerank` sets it up. size: a batch size without a budget of tokens."""
-    from rankllm_infer.engines.loading import load_model
-    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
+    from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
+    from rankllm_infer.engines.transformers.loading import load_model
 
     loaded = load_model(model, "sequence-classification", dtype=dtype, device="cpu")
     usual = BatchLimits(max_prompts=1 if dtype == "float32" else BATCH)

@@ -43,10 +43,10 @@ def main(
     """Print one markdown row for each data set and way of reranking."""
     from rankllm_core.trec import read_qrels
     from rankllm_infer.api import load_reranker
-    from rankllm_infer.demo_model import demo_model_path
-    from rankllm_infer.evaluate import evaluate
-    from rankllm_infer.outputs import Summary
-    from rankllm_infer.prepare import build_requests
+    from rankllm_infer.checkpoints.demo_model import demo_model_path
+    from rankllm_infer.evaluation.evaluate import evaluate
+    from rankllm_infer.formats.prepare import build_requests
+    from rankllm_infer.jobs.outputs import Summary
     from rankllm_infer.settings import RerankOptions
 
     model = model_path or str(demo_model_path())

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 import click
 
 from rankllm_core.card import ListwiseCard
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_core.trec import Qrels, read_qrels
 from rankllm_core.types import Request, Result, Usage
 from rankllm_infer.api import Reranker, load_reranker
-from rankllm_infer.engines import Answer, Prompt
+from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.evaluate import evaluate
-from rankllm_infer.listwise import ListwisePlan
-from rankllm_infer.prepare import build_requests
-from rankllm_infer.prompts import MessagePromptWriter
+from rankllm_infer.evaluation.evaluate import evaluate
+from rankllm_infer.formats.prepare import build_requests
+from rankllm_infer.ranking.listwise import ListwisePlan
+from rankllm_infer.ranking.prompts import MessagePromptWriter
 from rankllm_infer.settings import RerankOptions
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ CACHE = "kv_cache_memory_bytes=1073741824"
 @click.option("--threads", default=1, show_default=True)
 def main(data: Path, run: Path, n_queries: int, depth: int, max_passage_words: int, threads: int) -> None:
     """Print one row for each engine and dtype, compared with transformers in float32."""
-    from rankllm_infer.prepare import build_requests
+    from rankllm_infer.formats.prepare import build_requests
 
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries
@@ -52,7 +52,7 @@ def window_scores(requests: list, engine: str, dtype: str, *, words: int, thread
     from bench_machine import pin_threads
 
     from rankllm_infer.api import load_reranker
-    from rankllm_infer.demo_model import demo_model_path
+    from rankllm_infer.checkpoints.demo_model import demo_model_path
     from rankllm_infer.settings import RerankOptions
 
     options = RerankOptions(

@@ -19,12 +19,12 @@ from pathlib import Path
 import click
 
 from rankllm_core.card import load_card
-from rankllm_core.qrels import read_qrels
-from rankllm_core.records import read_requests
+from rankllm_core.data.records import read_requests
+from rankllm_core.trec.qrels import read_qrels
 from rankllm_core.types import Request, Result
-from rankllm_infer.evaluate import evaluate
-from rankllm_infer.fuse import fuse
-from rankllm_infer.identifier_prior import read_prior
+from rankllm_infer.evaluation.evaluate import evaluate
+from rankllm_infer.ranking.fuse import fuse
+from rankllm_infer.ranking.identifier_prior import read_prior
 
 MEASURE = "nDCG@10"
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)

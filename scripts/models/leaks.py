@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankllm_core.collections_io import read_corpus, read_queries
-from rankllm_core.qrels import read_qrels
+from rankllm_core.data.collections import read_corpus, read_queries
+from rankllm_core.trec.qrels import read_qrels
 
 GRAM_WORDS, SAME = 8, 0.6
 """Two texts are one passage if so much of the shorter one's runs of so many words are in the other."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from rankllm_core.collections_io import read_corpus, read_queries
+from rankllm_core.data.collections import read_corpus, read_queries
 from rankllm_core.files import write_text
 
 SEED = 5

@@ -36,10 +36,10 @@ from pieces import (
 )
 from training_sources import SOURCES, Form, Lists, Source
 
-from rankllm_core.collections_io import read_corpus, read_queries
+from rankllm_core.data.collections import read_corpus, read_queries
 from rankllm_core.files import dumps, open_text, write_text
-from rankllm_core.qrels import Qrels, read_qrels
-from rankllm_core.runs import Run, read_run, write_run
+from rankllm_core.trec.qrels import Qrels, read_qrels
+from rankllm_core.trec.runs import Run, read_run, write_run
 
 HERE = Path(__file__).parent
 SEED = 11

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from rankllm_core.collections_io import read_corpus, read_queries
+from rankllm_core.data.collections import read_corpus, read_queries
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.text import title_and_text

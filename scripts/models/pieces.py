@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
-from rankllm_core.collections_io import read_corpus
+from rankllm_core.data.collections import read_corpus
 from rankllm_core.files import dumps, write_text
-from rankllm_core.qrels import Qrels
-from rankllm_core.runs import Run, write_run
+from rankllm_core.trec.qrels import Qrels
+from rankllm_core.trec.runs import Run, write_run
 
 ENOUGH_WORDS, MOST_WORDS, FEW_WORDS = 45, 80, 12
 POOL_DEPTH = 30

@@ -19,15 +19,15 @@ from pathlib import Path
 import click
 from dev_scores import SETS, identity, prepare
 
+from rankllm_core.data.records import read_requests
 from rankllm_core.files import write_text
 from rankllm_core.identifiers import identifiers
-from rankllm_core.qrels import read_qrels
-from rankllm_core.records import read_requests
+from rankllm_core.trec.qrels import read_qrels
 from rankllm_core.types import Request
 from rankllm_infer.api import Reranker, load_reranker
-from rankllm_infer.identifier_prior import measure_prior, shuffled_windows, without_prior
+from rankllm_infer.checkpoints.bundled import shipped_folder
+from rankllm_infer.ranking.identifier_prior import measure_prior, shuffled_windows, without_prior
 from rankllm_infer.settings import RerankOptions
-from rankllm_infer.shipped_models import shipped_folder
 
 DEPTHS = {"nq": 20, "nfcorpus": 20, "wikiqa": 20, "msmarco": 20, "dl20-bm25": 40}
 """Candidates of each set's first sixty questions."""

@@ -25,8 +25,8 @@ import click
 from result_sets import SETS, SYSTEMS, System, TestSet
 from results_store import measure, read_store, write_store
 
-from rankllm_infer.identifier_prior import read_prior
-from rankllm_infer.shipped_models import shipped_base, shipped_folder
+from rankllm_infer.checkpoints.bundled import shipped_base, shipped_folder
+from rankllm_infer.ranking.identifier_prior import read_prior
 
 HERE = Path(__file__).parent
 
@@ -160,8 +160,8 @@ def base_model() -> str:
 
 def write_first_stage(requests: Path, run: Path) -> None:
     """The candidates as they came."""
-    from rankllm_core.records import read_requests
-    from rankllm_core.runs import write_run
+    from rankllm_core.data.records import read_requests
+    from rankllm_core.trec.runs import write_run
 
     lists = ((r.query.qid, [(c.docid, c.score) for c in r.candidates]) for r in read_requests(requests))
     write_run(run, lists, tag="first-stage")

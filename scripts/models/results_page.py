@@ -12,7 +12,7 @@ from results_plot import draw_cost, draw_gains
 from results_store import MEASURES, Measured, Store
 
 from rankllm_core.files import write_text
-from rankllm_infer.compare import ComparedRun, compare_figures
+from rankllm_infer.evaluation.compare import ComparedRun, compare_figures
 
 TITLES = {system.name: system.title for system in SYSTEMS}
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rankllm_core.data.records import read_requests
 from rankllm_core.files import write_text
-from rankllm_core.qrels import read_qrels
-from rankllm_core.records import read_requests
-from rankllm_core.runs import read_run
-from rankllm_infer.evaluate import evaluate
-from rankllm_infer.significance import bootstrap_interval
+from rankllm_core.trec.qrels import read_qrels
+from rankllm_core.trec.runs import read_run
+from rankllm_infer.evaluation.evaluate import evaluate
+from rankllm_infer.evaluation.significance import bootstrap_interval
 
 MEASURES = ("nDCG@10", "MRR@10", "Recall@10")
 

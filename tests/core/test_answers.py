@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rankllm_core.answers import ReadAnswer, parse_permutation, read_answer
+from rankllm_core.answers.reader import ReadAnswer, parse_permutation, read_answer
 from rankllm_core.identifiers import identifiers
 
 

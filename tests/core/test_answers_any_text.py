@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rankllm_core.answers import parse_permutation, read_answer
+from rankllm_core.answers.reader import parse_permutation, read_answer
 from rankllm_core.identifiers import identifiers
 
 PIECES = (

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from rankllm_core.answers import read_answer
+from rankllm_core.answers.reader import read_answer
 from rankllm_core.identifiers import identifiers
 
 CHARACTERS = 5_000_000

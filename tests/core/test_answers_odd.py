@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rankllm_core.answers import read_answer
+from rankllm_core.answers.reader import read_answer
 from rankllm_core.identifiers import identifiers
 
 

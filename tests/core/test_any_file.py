@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rankllm_core.card import card_from_dict
-from rankllm_core.collections_io import read_corpus, read_queries
 from rankllm_core.config import load_yaml
+from rankllm_core.data.collections import read_corpus, read_queries
+from rankllm_core.data.records import read_requests, read_rerank_input
 from rankllm_core.errors import RankLLMError, one_line
 from rankllm_core.files import read_json, read_jsonl, read_lines
-from rankllm_core.qrels import read_qrels
-from rankllm_core.records import read_requests, read_rerank_input
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
+from rankllm_core.trec.qrels import read_qrels
 
 REQUEST = {
     "query": {"text": "what is aml", "qid": "q1"},

@@ -17,7 +17,7 @@ from rankllm_core.card import (
     save_card,
 )
 from rankllm_core.errors import ConfigError
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 
 LISTWISE = ListwiseCard(
     template=load_template("rank_zephyr_alpha"),

@@ -7,11 +7,11 @@ import copy
 import pytest
 from foreign_texts import HARMLESS, HOSTILE, control_ids
 
-from rankllm_core.chat import ChatEncoder
 from rankllm_core.errors import ConfigError, ContractError
-from rankllm_core.template import Message, Span, load_template
+from rankllm_core.prompts.chat import ChatEncoder
+from rankllm_core.prompts.template import Message, Span, load_template
+from rankllm_core.prompts.tokens import MASK
 from rankllm_core.text import defuse_identifiers, first_words, passage_text
-from rankllm_core.tokens import MASK
 
 pytest.importorskip("transformers")
 

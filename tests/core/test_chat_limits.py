@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from rankllm_core import chat_limits
-from rankllm_core.chat import ChatEncoder
-from rankllm_core.chat_limits import ChatTemplateLimitError, check_power, rendered
 from rankllm_core.errors import ContractError
-from rankllm_core.template import Message, Span
+from rankllm_core.prompts import chat_limits
+from rankllm_core.prompts.chat import ChatEncoder
+from rankllm_core.prompts.chat_limits import ChatTemplateLimitError, check_power, rendered
+from rankllm_core.prompts.template import Message, Span
 
 pytest.importorskip("transformers")
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from lookalike_texts import marked, texts
 
-from rankllm_core.chat import ChatEncoder
-from rankllm_core.template import ListwiseTemplate, load_template
+from rankllm_core.prompts.chat import ChatEncoder
+from rankllm_core.prompts.template import ListwiseTemplate, load_template
 from rankllm_core.text import first_words, fix_text, passage_text
 
 pytest.importorskip("transformers")

@@ -6,7 +6,7 @@ import lzma
 import pytest
 from shared_files import data
 
-from rankllm_core.collections_io import read_corpus, read_queries
+from rankllm_core.data.collections import read_corpus, read_queries
 from rankllm_core.errors import DataError
 
 

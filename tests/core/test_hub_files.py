@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rankllm_core.checkpoints.hub_files import FolderRepository, fetch_split, is_refused_script, split_files
 from rankllm_core.errors import RankLLMError
-from rankllm_core.hub_files import FolderRepository, fetch_split, is_refused_script, split_files
 
 MSMARCO = (".gitattributes", "README.md", "msmarco-passage.py", "train.jsonl.gz", "dev.jsonl.gz", "dl19.jsonl.gz")
 PARTS = ("README.md", "beir.py", "scifact/test.jsonl.gz", "scifact/train.jsonl.gz", "fiqa/test.jsonl.gz", "nq.jsonl.gz")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rankllm_core.errors import DataError
-from rankllm_core.json_array import holds_array, read_array
+from rankllm_core.files.json_array import holds_array, read_array
 
 
 def read(path, size=1 << 18):

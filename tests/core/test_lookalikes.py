@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lookalike_texts import marked, texts
 
-from rankllm_core.lookalikes import Names, defuse, identifiers_in
-from rankllm_core.template import load_template
+from rankllm_core.answers.lookalikes import Names, defuse, identifiers_in
+from rankllm_core.prompts.template import load_template
 from rankllm_core.text import defuse_identifiers, fix_text
 
 NUMERIC, ALPHA = Names("numeric"), Names("alpha")

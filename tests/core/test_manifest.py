@@ -10,13 +10,7 @@ import shutil
 import pytest
 
 from rankllm_core.errors import DataError
-from rankllm_core.manifest import (
-    MANIFEST_NAME,
-    FileEntry,
-    find_damage,
-    read_manifest,
-    write_manifest,
-)
+from rankllm_core.files.manifest import MANIFEST_NAME, FileEntry, find_damage, read_manifest, write_manifest
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from foreign_texts import HARMLESS, HOSTILE, control_ids
 
 from rankllm_core.errors import ConfigError, ContractError
-from rankllm_core.pairs import PairEncoder, PairLimits
-from rankllm_core.template import load_template
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+from rankllm_core.prompts.template import load_template
 
 pytest.importorskip("transformers")
 

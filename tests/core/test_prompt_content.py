@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rankllm_core.prompt_content import (
+from rankllm_core.prompts.content import (
     PromptFindings,
     count_findings,
     find_in_prompts,

@@ -11,10 +11,9 @@ import tracemalloc
 
 import pytest
 
-from rankllm_core import reading
+from rankllm_core.data.records import read_requests
 from rankllm_core.errors import DataError, RankLLMError, one_line
-from rankllm_core.files import open_text, read_json, read_jsonl, read_lines, read_text, unpacked_name
-from rankllm_core.records import read_requests
+from rankllm_core.files import open_text, read_json, read_jsonl, read_lines, read_text, reading, unpacked_name
 
 TEXT = "q1 Q0 d1 1 9.5 t\nq2 Q0 größe 1 1 t\n"
 LINES = [(1, "q1 Q0 d1 1 9.5 t"), (2, "q2 Q0 größe 1 1 t")]

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.records import (
+from rankllm_core.data.records import (
     parse_request,
     read_requests,
     read_rerank_input,
@@ -18,6 +17,7 @@ from rankllm_core.records import (
     write_requests,
     write_rerank_input,
 )
+from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.types import Candidate, Query, Request, Result, Usage, WindowTrace
 
 NEW_LINE = (

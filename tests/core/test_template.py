@@ -8,7 +8,7 @@ import pytest
 
 from rankllm_core.config import load_yaml
 from rankllm_core.errors import ConfigError
-from rankllm_core.template import (
+from rankllm_core.prompts.template import (
     ListwiseTemplate,
     Message,
     PointwiseTemplate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rankllm_core.errors import ConfigError
-from rankllm_core.template import template_from_dict
+from rankllm_core.prompts.template import template_from_dict
 
 
 def content(body, *, prefix="{query}\n", labels="12", scores=(12.34567, 3.0)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rankllm_core.template import load_template, template_names
+from rankllm_core.prompts.template import load_template, template_names
 
 WORDS = {
     "insert_rank": ("numeric", True),

@@ -6,7 +6,7 @@ import pytest
 from foreign_texts import HOSTILE, control_ids
 
 from rankllm_core.errors import ContractError
-from rankllm_core.tokens import MASK, SafeTokenizer, clean, single_ids
+from rankllm_core.prompts.tokens import MASK, SafeTokenizer, clean, single_ids
 
 pytest.importorskip("transformers")
 

@@ -9,7 +9,7 @@ import re
 import pytest
 from shared_files import data
 
-from rankllm_core.answers import read_answer
+from rankllm_core.answers.reader import read_answer
 from rankllm_core.identifiers import identifiers
 
 

@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 from tiny_models import change_json, save_causal  # noqa: E402
 
 from rankllm_core.errors import RankLLMError  # noqa: E402
-from rankllm_infer.engines import hub  # noqa: E402
-from rankllm_infer.engines.hub import _not_needed, base_folder, load_tokenizer  # noqa: E402
-from rankllm_infer.engines.loading import load_model  # noqa: E402
+from rankllm_infer.checkpoints import hub  # noqa: E402
+from rankllm_infer.checkpoints.hub import _not_needed, base_folder, load_tokenizer  # noqa: E402
+from rankllm_infer.engines.transformers.loading import load_model  # noqa: E402
 
 IDS = torch.tensor([[1, 500, 600, 700, 800]])
 

@@ -16,13 +16,13 @@ from ranking_server import respond
 import rankllm_infer.api as api
 from rankllm_core.card import PointwiseCard
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
-from rankllm_core.template import Message, Span, load_template
+from rankllm_core.prompts.template import Message, Span, load_template
 from rankllm_core.types import Usage
 from rankllm_infer.api import Reranker, load_reranker
-from rankllm_infer.engines import Answer, EngineError, Prompt
-from rankllm_infer.engines.openai_http import NoServerError
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.engines.openai.http import NoServerError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.pointwise import PointwisePlan
+from rankllm_infer.ranking.pointwise import PointwisePlan
 from rankllm_infer.settings import RerankOptions
 
 
@@ -278,7 +278,7 @@ def test_a_server_has_no_score_head():
 )
 def test_identifiers_of_first_are_single_tokens(smollm2_tokenizer, kind, size, message):
     """SmolLM2 writes digits one by one, so numbers end at 9; letters are one token each."""
-    from rankllm_core.tokens import SafeTokenizer
+    from rankllm_core.prompts.tokens import SafeTokenizer
 
     safe = SafeTokenizer(smollm2_tokenizer)
     card = make_plan(size=size, stride=1, card={"identifiers": kind, "answer": "first-token"}).card

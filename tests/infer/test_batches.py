@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.engines import Prompt
-from rankllm_infer.engines.batches import BatchLimits, BatchQueue
+from rankllm_infer.engines.base import Prompt
+from rankllm_infer.engines.transformers.batches import BatchLimits, BatchQueue
 
 
 def prompt(ids, *, n_shared=0, read="head"):

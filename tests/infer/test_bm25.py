@@ -13,7 +13,7 @@ import pytest
 from shared_files import data
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_infer.bm25 import BM25Index, title_and_text
+from rankllm_infer.retrieval.bm25 import BM25Index, title_and_text
 
 
 def test_scores_follow_the_lucene_formula():
@@ -191,7 +191,7 @@ def test_words_keep_their_meaning_over_many_batches():
 
 
 def _recorded(folder, run):
-    from rankllm_core.collections_io import read_corpus, read_queries
+    from rankllm_core.data.collections import read_corpus, read_queries
     from rankllm_core.trec import read_qrels, read_run
 
     source = data(folder)
@@ -205,7 +205,7 @@ def _recorded(folder, run):
 @pytest.mark.parametrize(("folder", "run"), [("nq_qed", "bm25.run.gz"), ("nfcorpus", "bm25.run")])
 def test_recorded_runs_come_out(folder, run):
     """Every score of a run that bm25s made by itself, to the last of its five decimals, and its nDCG@10 exactly."""
-    from rankllm_infer.evaluate import evaluate
+    from rankllm_infer.evaluation.evaluate import evaluate
 
     recorded, found, qrels = _recorded(folder, run)
     for qid, ranking in recorded.items():

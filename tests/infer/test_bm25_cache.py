@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_infer.bm25_cache import open_index
+from rankllm_infer.retrieval.bm25_cache import open_index
 
 CORPUS = '{"docid": "a", "title": "Cats", "text": "purr"}\n{"docid": "b", "text": "dogs bark"}\n'
 

@@ -15,7 +15,7 @@ from broken_models import ADAPTERS, MODELS, damaged
 from ranking_server import request, write_jsonl
 from tiny_models import save_adapter, save_causal
 
-from rankllm_infer.engines import hub
+from rankllm_infer.checkpoints import hub
 
 HARMLESS = {"a quantization that is unknown"}  # transformers leaves it out, and takes the weights as they are
 NO_MATTER_OF_PROMPTS = re.compile(r"weights|header|tensor of|tensor behind|index|rank|modules|layers|width")

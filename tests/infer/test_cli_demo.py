@@ -12,12 +12,12 @@ import sys
 import pytest
 from ranking_fakes import WordWriter, make_plan, shown
 
-from rankllm_core.records import read_requests
+from rankllm_core.data.records import read_requests
 from rankllm_core.text import passage_text
 from rankllm_infer.api import Reranker
-from rankllm_infer.demo import DemoFiles, demo_requests, run_demo
-from rankllm_infer.demo_collection import load_demo_collection
-from rankllm_infer.engines import Answer, EngineError
+from rankllm_infer.demo.collection import load_demo_collection
+from rankllm_infer.demo.run import DemoFiles, demo_requests, run_demo
+from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 
 COLLECTION = load_demo_collection()

@@ -10,7 +10,7 @@ from shared_files import tokenizer_dir
 
 from rankllm_core.card import ListwiseCard, save_card
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_core.template import load_template, template_names
+from rankllm_core.prompts.template import load_template, template_names
 from rankllm_infer.cli import cli
 
 TEMPLATE = """\

@@ -11,7 +11,7 @@ import pytest
 from chat_server import serving
 from ranking_server import request, respond, write_jsonl
 
-from rankllm_core.records import read_requests
+from rankllm_core.data.records import read_requests
 
 REQUESTS = (request("q1", 3, 9, 5), request("q2", 2, 1), request("q3", 1, 2, 3, 4))
 """The best orders: q1: d2 d3 d1, q2: d1 d2, q3: d4 d3 d2 d1."""

@@ -11,8 +11,8 @@ from ranking_server import request, write_jsonl
 from tiny_models import change_json
 
 from rankllm_core.card import ListwiseCard, save_card
-from rankllm_core.records import read_requests, read_rerank_input
-from rankllm_core.template import load_template
+from rankllm_core.data.records import read_requests, read_rerank_input
+from rankllm_core.prompts.template import load_template
 from rankllm_core.trec import read_run, run_lines
 from rankllm_infer.api import load_reranker
 from rankllm_infer.settings import RerankOptions

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_files import tokenizer_dir
 
-from rankllm_core.template import Span
-from rankllm_infer.engines.control_tokens import break_control_tokens, safe_content
+from rankllm_core.prompts.template import Span
+from rankllm_infer.engines.openai.control_tokens import break_control_tokens, safe_content
 
 TOKENS = (
     # Llama, Mistral, Zephyr

@@ -9,7 +9,7 @@ from shared_files import data
 
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.trec import read_run, trec_order
-from rankllm_infer.convert import convert, detect_format
+from rankllm_infer.formats.convert import convert, detect_format
 
 # Tevatron's convert_result_to_trec and convert_result_to_marco, run on these lines (reference page, 8.G).
 RESULT = "q1\td2\t5.5\nq1\tq1\t5.0\nq1\td1\t4.0\nq2\td9\t1.0\n"

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from rankllm_core.data.records import read_requests
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
-from rankllm_core.records import read_requests
-from rankllm_infer.bm25 import BM25Index
-from rankllm_infer.dataset_retrieval import (
+from rankllm_infer.retrieval.bm25 import BM25Index
+from rankllm_infer.retrieval.dataset_retrieval import (
     dataset_requests_file,
     default_folder,
     requests_from_index,
     search_dataset,
     stored_qrels,
 )
-from rankllm_infer.retrieval_data import find_dataset, find_method
-from rankllm_infer.stored_retrieval import find_stored, stored_path
+from rankllm_infer.retrieval.retrieval_data import find_dataset, find_method
+from rankllm_infer.retrieval.stored_retrieval import find_stored, stored_path
 
 NFC, BM25 = find_dataset("nfc"), find_method("bm25")
 TEXTS = {"d1": "cats purr", "d2": "dogs and cats", "q2": "fish swim", "d4": "fish"}
@@ -179,8 +179,8 @@ def test_the_hubs_cache_is_read_without_a_network(tmp_path):
     fetched = write_stored(repository / "snapshots" / "abc" / "retrieve_results", "retrieve_results_nfc_top100.jsonl")
     program = """
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.retrieval_data import find_dataset, find_method
-from rankllm_infer.stored_retrieval import fetch_stored
+from rankllm_infer.retrieval.retrieval_data import find_dataset, find_method
+from rankllm_infer.retrieval.stored_retrieval import fetch_stored
 print(fetch_stored(find_dataset("nfc"), find_method("bm25"), 100))
 for depth in (101, 1001):
     try:
@@ -223,7 +223,7 @@ def test_without_pyserini_there_is_one_line(tmp_path):
 
     if importlib.util.find_spec("pyserini") is not None:
         pytest.skip("Pyserini is installed here")
-    from rankllm_infer.pyserini_library import PyseriniLibrary
+    from rankllm_infer.retrieval.pyserini_library import PyseriniLibrary
 
     with pytest.raises(RankLLMError, match=r"which is not installed. Install it with: uv add 'rankllm-infer\[pyserini"):
         requests_file(tmp_path, PyseriniLibrary)

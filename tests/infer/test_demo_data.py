@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from rankllm_infer.bm25 import BM25Index, title_and_text
-from rankllm_infer.demo_collection import DemoCollection, demo_folder, load_demo_collection
+from rankllm_infer.demo.collection import DemoCollection, demo_folder, load_demo_collection
+from rankllm_infer.retrieval.bm25 import BM25Index, title_and_text
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ import pytest
 from chat_server import ChatServer, Reply, chat_reply, logprobs_reply, serving
 
 from rankllm_core.errors import ConfigError, MissingPackageError
-from rankllm_core.template import Message, Span
+from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, EngineError, Prompt
-from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions, check_server, server_models
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions, check_server, server_models
 
 KEY = "sk-secret-0123456789"
 REFUSED_KEY = {"error": {"message": f"Incorrect API key provided: {KEY}.", "code": "invalid_api_key"}}

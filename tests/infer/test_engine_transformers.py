@@ -13,10 +13,10 @@ import torch
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.types import Usage
-from rankllm_infer.engines import EngineError, Prompt
-from rankllm_infer.engines.heads import narrow_head
-from rankllm_infer.engines.loading import LoadedModel
-from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
+from rankllm_infer.engines.base import EngineError, Prompt
+from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
+from rankllm_infer.engines.transformers.heads import narrow_head
+from rankllm_infer.engines.transformers.loading import LoadedModel
 
 LETTERS = tuple("ABCD")
 LETTER_IDS = [49, 50, 51, 52]  # recorded of SmolLM2

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_infer.evaluate import RunningEvaluation, evaluate, evaluation_lines, evaluation_to_dict
-from rankllm_infer.measures import parse_measures
+from rankllm_infer.evaluation.evaluate import RunningEvaluation, evaluate, evaluation_lines, evaluation_to_dict
+from rankllm_infer.evaluation.measures import parse_measures
 
 QRELS = {"q1": {"a": 2, "b": 0, "c": 1}, "q2": {"a": 1}, "q3": {"z": 1}}
 # q1: b (0), a (2), x (unjudged), c (1).  q2: y, a.  q3 is missing, q9 has no judgements.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rankllm_core.trec import to_float32
-from rankllm_infer.first_stage import retrieve
+from rankllm_infer.retrieval.first_stage import retrieve
 
 
 class Shelf:

@@ -6,9 +6,9 @@ import pytest
 from ranking_fakes import WordWriter, make_plan
 
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.fit import ContextTooSmallError, fit_window
-from rankllm_infer.listwise import rerank_listwise
-from rankllm_infer.prompts import WrittenPrompt
+from rankllm_infer.ranking.fit import ContextTooSmallError, fit_window
+from rankllm_infer.ranking.listwise import rerank_listwise
+from rankllm_infer.ranking.prompts import WrittenPrompt
 
 
 def prompt_of(n_tokens):

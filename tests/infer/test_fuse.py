@@ -9,13 +9,13 @@ from ranking_fakes import PlainPairWriter, WordWriter, docids, make_plan
 
 from rankllm_core.card import ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request, Result
 from rankllm_infer.api import Reranker
-from rankllm_infer.engines import Answer
+from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.fuse import fuse, unit_scaled
-from rankllm_infer.pointwise import PointwisePlan
+from rankllm_infer.ranking.fuse import fuse, unit_scaled
+from rankllm_infer.ranking.pointwise import PointwisePlan
 
 QUERY = Query(qid="q", text="q")
 

@@ -8,10 +8,10 @@ import pytest
 from ranking_fakes import WordWriter, make_plan, make_request, shown
 
 from rankllm_core.types import Result, Usage
-from rankllm_infer.engines import Answer, EngineError, Prompt
-from rankllm_infer.journal import Journal
-from rankllm_infer.listwise import rerank_listwise
-from rankllm_infer.pool import FlowPool
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.jobs.journal import Journal
+from rankllm_infer.ranking.listwise import rerank_listwise
+from rankllm_infer.ranking.pool import FlowPool
 
 REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([25, 0, 30, 1, 7, 20, 14, 3, 21, 12, 0, 20])]
 

@@ -11,16 +11,16 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from rankllm_core.collections_io import lines_of_docid, read_corpus, read_queries
+from rankllm_core.data.collections import lines_of_docid, read_corpus, read_queries
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.qrels import read_qrels
-from rankllm_core.runs import read_run
-from rankllm_infer.bm25_cache import open_index
+from rankllm_core.trec.qrels import read_qrels
+from rankllm_core.trec.runs import read_run
 from rankllm_infer.cli import cli
-from rankllm_infer.dataset_retrieval import stored_qrels
 from rankllm_infer.report.ranked_files import read_ranked
 from rankllm_infer.report.traces import read_traces
-from rankllm_infer.retrieval_data import find_dataset
+from rankllm_infer.retrieval.bm25_cache import open_index
+from rankllm_infer.retrieval.dataset_retrieval import stored_qrels
+from rankllm_infer.retrieval.retrieval_data import find_dataset
 
 RUN = "q1 Q0 d1 1 9.5 t\nq1 Q0 d2 2 8.5 t\n"
 REQUEST = {

@@ -12,8 +12,8 @@ import pytest
 from chat_server import Reply, serving
 
 from rankllm_core.errors import ContractError, RankLLMError
-from rankllm_infer.engines import hub
-from rankllm_infer.engines.hub import (
+from rankllm_infer.checkpoints import hub
+from rankllm_infer.checkpoints.hub import (
     adapter_config,
     base_folder,
     has_score_head,
@@ -33,7 +33,7 @@ def _nothing_remembered():
 LOOK_FOR = """
 import sys
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.engines.hub import locate_model
+from rankllm_infer.checkpoints.hub import locate_model
 for name in sys.argv[1:]:
     try:
         print(locate_model(name))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 QUERIES, CORPUS = "Tevatron/msmarco-passage", "Tevatron/msmarco-passage-corpus"
 PREPARE = f"""
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.prepare import build_requests
+from rankllm_infer.formats.prepare import build_requests
 open("run.txt", "w").write("1 Q0 7 1 1.5 t\\n")
 for split in ("dl19", "dl20"):
     try:
@@ -64,7 +64,7 @@ def test_a_cloned_repository_with_a_script_is_read_as_well(tmp_path):
         for file, body in files["main"].items():
             (tmp_path / name / file).write_bytes(body)
     code = """
-from rankllm_infer.prepare import build_requests
+from rankllm_infer.formats.prepare import build_requests
 open("run.txt", "w").write("1 Q0 7 1 1.5 t\\n")
 (request,), _ = build_requests("run.txt", queries="queries", corpus="corpus")
 print(request.query.text, request.candidates[0].docid)

@@ -7,9 +7,9 @@ import unicodedata
 import pytest
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.compare import compare
-from rankllm_infer.evaluate import RunningEvaluation, evaluate
-from rankllm_infer.id_mismatch import spelling_difference
+from rankllm_infer.evaluation.compare import compare
+from rankllm_infer.evaluation.evaluate import RunningEvaluation, evaluate
+from rankllm_infer.evaluation.id_mismatch import spelling_difference
 
 NFC, NFD = "Müller", unicodedata.normalize("NFD", "Müller")
 

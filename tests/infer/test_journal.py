@@ -12,8 +12,8 @@ import pytest
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Candidate, Query, Request, Result, Usage, WindowTrace
-from rankllm_infer.engines import Answer
-from rankllm_infer.journal import Journal, journal_path
+from rankllm_infer.engines.base import Answer
+from rankllm_infer.jobs.journal import Journal, journal_path
 
 SETTINGS = {"model": "m", "--window-size": 20, "input": "abc"}
 ANSWER = Answer(text="[2] > [1]", scores=(0.1, -math.inf), usage=Usage(calls=1, prompt_tokens=7, completion_tokens=3))

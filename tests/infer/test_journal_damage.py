@@ -12,7 +12,7 @@ from ranking_fakes import noisy
 from scripted_runs import NAMES, Killed, contents, journal_of, killed_after, rerank
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.engines import Answer, EngineError
+from rankllm_infer.engines.base import Answer, EngineError
 
 SEED = 20261129
 N_DAMAGES = 240

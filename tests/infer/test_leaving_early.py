@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rankllm_core.card import ListwiseCard
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.api import Reranker
-from rankllm_infer.engines import Answer
+from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.listwise import ListwisePlan
-from rankllm_infer.prompts import MessagePromptWriter
+from rankllm_infer.ranking.listwise import ListwisePlan
+from rankllm_infer.ranking.prompts import MessagePromptWriter
 
 
 def request(qid: str) -> Request:

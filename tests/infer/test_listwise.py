@@ -8,11 +8,11 @@ import pytest
 from ranking_fakes import WordWriter, answer_by, docids, make_plan, make_request, number, rerank, shown
 
 from rankllm_core.errors import ConfigError
-from rankllm_core.template import Message, Span
+from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, EngineError
+from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.listwise import ListwisePlan, order_by_score, rerank_listwise
+from rankllm_infer.ranking.listwise import ListwisePlan, order_by_score, rerank_listwise
 
 FIRST = {"identifiers": "alpha", "answer": "first-token"}
 

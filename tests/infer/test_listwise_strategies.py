@@ -11,10 +11,10 @@ from ranking_fakes import WordWriter, answer_by, docids, make_plan, make_request
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, EngineError
+from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.listwise import rerank_listwise
-from rankllm_infer.pool import FlowPool
+from rankllm_infer.ranking.listwise import rerank_listwise
+from rankllm_infer.ranking.pool import FlowPool
 
 PLACES = random.Random(1).sample(range(100), 100)
 """The true rank of each passage."""

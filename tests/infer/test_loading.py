@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from rankllm_core.card import ListwiseCard, PointwiseCard, save_card
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_infer.api import load_reranker
-from rankllm_infer.engines import Prompt
-from rankllm_infer.engines.loading import load_model, pick_device, pick_dtype
-from rankllm_infer.engines.transformers import TransformersEngine
+from rankllm_infer.engines.base import Prompt
+from rankllm_infer.engines.transformers.engine import TransformersEngine
+from rankllm_infer.engines.transformers.loading import load_model, pick_device, pick_dtype
 from rankllm_infer.settings import RerankOptions
 
 IDS = ((1, 500, 600, 700), (1, 9, 8, 7, 6, 5, 4000), (30000,))

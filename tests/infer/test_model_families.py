@@ -13,8 +13,8 @@ from model_families import FAMILIES, save_family
 from ranking_server import request, write_jsonl
 
 from rankllm_core.errors import ContractError
-from rankllm_infer.engines.heads import backbone_of
-from rankllm_infer.engines.trial import check_is_decoder, try_model
+from rankllm_infer.engines.transformers.heads import backbone_of
+from rankllm_infer.engines.transformers.trial import check_is_decoder, try_model
 
 WAYS = {
     "permutation": (),

@@ -8,16 +8,16 @@ import pytest
 from ranking_fakes import PlainPairWriter, WordWriter, answer_by, docids, make_plan, make_request, number, rerank
 
 from rankllm_core.card import PointwiseCard
-from rankllm_core.records import result_to_dict
-from rankllm_core.template import load_template
+from rankllm_core.data.records import result_to_dict
+from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Result
-from rankllm_infer.engines import Answer, EngineError
+from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.fuse import fuse
-from rankllm_infer.journal import Journal
-from rankllm_infer.listwise import rerank_listwise
-from rankllm_infer.pointwise import PointwisePlan, rerank_pointwise
-from rankllm_infer.pool import FlowPool
+from rankllm_infer.jobs.journal import Journal
+from rankllm_infer.ranking.fuse import fuse
+from rankllm_infer.ranking.listwise import rerank_listwise
+from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise
+from rankllm_infer.ranking.pool import FlowPool
 
 
 def backwards(prompt):

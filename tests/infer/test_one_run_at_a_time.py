@@ -11,8 +11,8 @@ from ranking_fakes import WordWriter, answer_by, docids, make_plan, make_request
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.listwise import rerank_listwise
-from rankllm_infer.pool import FlowPool
+from rankllm_infer.ranking.listwise import rerank_listwise
+from rankllm_infer.ranking.pool import FlowPool
 
 REQUESTS = [make_request(f"q{n}", 3) for n in range(5)]
 REVERSED = ["d2", "d1", "d0"]

@@ -9,8 +9,8 @@ from itertools import islice
 import pytest
 from shared_files import data, tokenizer_dir
 
-from rankllm_core.template import Message, Span
-from rankllm_infer.engines.openai_budget import estimate_tokens
+from rankllm_core.prompts.template import Message, Span
+from rankllm_infer.engines.openai.budget import estimate_tokens
 
 
 @pytest.mark.parametrize(

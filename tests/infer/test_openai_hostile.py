@@ -18,14 +18,14 @@ import pytest
 from chat_server import Reply, chat_reply, logprobs_reply, serving
 from ranking_server import request, write_jsonl
 
-from rankllm_core.template import Message, Span
+from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, EngineError, Prompt
-from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions, server_models
-from rankllm_infer.engines.openai_breaker import Breaker, BreakerLimits, ServerGoneError
-from rankllm_infer.engines.openai_http import with_retries
-from rankllm_infer.engines.openai_problems import ServerProblem
-from rankllm_infer.engines.openai_reply import MAX_REPLY_BYTES
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.engines.openai.breaker import Breaker, BreakerLimits, ServerGoneError
+from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions, server_models
+from rankllm_infer.engines.openai.http import with_retries
+from rankllm_infer.engines.openai.problems import ServerProblem
+from rankllm_infer.engines.openai.reply import MAX_REPLY_BYTES
 from rankllm_infer.settings import RerankOptions
 
 KEY = "sk-secret/0123456789+"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rankllm_core.data.records import read_requests
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_core.records import read_requests
 from rankllm_core.types import Candidate, Query, Request, Result, Usage, WindowTrace
-from rankllm_infer.outputs import NothingWrittenError, OutputFiles, Summary, open_outputs, run_format_of
+from rankllm_infer.jobs.outputs import NothingWrittenError, OutputFiles, Summary, open_outputs, run_format_of
 from rankllm_infer.screen import result_json, result_table, summary_lines
 
 CALL = WindowTrace(

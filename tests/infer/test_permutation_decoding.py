@@ -12,13 +12,13 @@ import tiny_models
 import torch
 from permutation_fakes import CHARACTERS, every_answer, letter_tokenizer, letter_tokenizer_that_glues
 
-from rankllm_core.answers import read_answer
+from rankllm_core.answers.reader import read_answer
 from rankllm_core.identifiers import CHAIN, identifiers
-from rankllm_core.tokens import SafeTokenizer
+from rankllm_core.prompts.tokens import SafeTokenizer
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, EngineError, Prompt
-from rankllm_infer.engines.loading import LoadedModel
-from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
+from rankllm_infer.engines.transformers.loading import LoadedModel
 
 N_TOKENS = len(CHARACTERS) + 16
 

@@ -13,8 +13,8 @@ from permutation_fakes import every_answer, letter_tokenizer, letter_tokenizer_t
 
 from rankllm_core.errors import ContractError
 from rankllm_core.identifiers import CHAIN, AnswerForm, identifiers
-from rankllm_core.tokens import SafeTokenizer
-from rankllm_infer.engines.permutation_ids import AnswerWalk, permutation_ids
+from rankllm_core.prompts.tokens import SafeTokenizer
+from rankllm_infer.engines.transformers.permutation_ids import AnswerWalk, permutation_ids
 
 FORMS = {
     "chain": CHAIN,

@@ -11,13 +11,13 @@ from ranking_fakes import PlainPairWriter, docids, make_request, number
 
 from rankllm_core.card import PointwiseCard
 from rankllm_core.errors import ConfigError
-from rankllm_core.pairs import PairEncoder, PairLimits
-from rankllm_core.template import load_template
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, EngineError
+from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.pointwise import MessagePairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
-from rankllm_infer.pool import FlowPool
+from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
+from rankllm_infer.ranking.pool import FlowPool
 
 HEAD = PointwiseCard(template=load_template("rankllama"))
 YES_NO = PointwiseCard(template=load_template("yes_no"), head="yes-no", query_tokens=8, passage_tokens=16)

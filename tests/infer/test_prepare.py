@@ -10,10 +10,10 @@ import sys
 import pytest
 from shared_files import data
 
+from rankllm_core.data.records import read_requests, read_rerank_input
 from rankllm_core.errors import ConfigError, DataError, MissingPackageError, RankLLMError
-from rankllm_core.records import read_requests, read_rerank_input
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.prepare import PrepareReport, build_requests, write_prepared
+from rankllm_infer.formats.prepare import PrepareReport, build_requests, write_prepared
 
 RUN = """\
 q2 Q0 d3 1 2.5 t
@@ -262,7 +262,7 @@ def test_data_sets_are_joined_like_files(tmp_path):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "run.txt").write_text("1 Q0 8 1 1.5 t\n")
     code = """if True:
-        from rankllm_infer.prepare import build_requests, write_prepared
+        from rankllm_infer.formats.prepare import build_requests, write_prepared
         requests, _ = build_requests("run.txt", queries="q", corpus="c", query_split="test")
         write_prepared("out.jsonl", requests, format="rerank-input")
         try:

@@ -8,12 +8,12 @@ import pytest
 from ranking_fakes import PlainPairWriter, WordWriter, answer_by, make_plan, make_request, noisy, number
 
 from rankllm_core.card import PointwiseCard
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_infer.api import Reranker
-from rankllm_infer.engines import Answer, EngineError
+from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.pointwise import PointwisePlan
-from rankllm_infer.progress import PromptProgress
+from rankllm_infer.ranking.pointwise import PointwisePlan
+from rankllm_infer.ranking.progress import PromptProgress
 
 SIZES = (35, 0, 100, 1, 7, 20, 64, 3, 2)
 

@@ -10,13 +10,13 @@ from permutation_fakes import letter_tokenizer
 from ranking_fakes import docids, number
 
 from rankllm_core.card import PointwiseCard
-from rankllm_core.pairs import PairEncoder, PairLimits
-from rankllm_core.template import load_template
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.engines import Answer, Prompt
+from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.pointwise import MessagePairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
-from rankllm_infer.pool import FlowPool
+from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
+from rankllm_infer.ranking.pool import FlowPool
 
 NOTHING = "docid {!r}: prompt holds nothing of the passage"
 LONG = " ".join(["argumentN is that cats sleep"] * 40)

@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 import pytest
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.pyserini_library import fetching
+from rankllm_infer.retrieval.pyserini_library import fetching
 
 
 def told(what, error):

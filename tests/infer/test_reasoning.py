@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 from ranking_fakes import docids, make_plan, make_request, rerank
 
-from rankllm_core.template import Message, Span
+from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, Prompt
-from rankllm_infer.engines.openai_chat import read_answer as read_reply
-from rankllm_infer.engines.openai_options import OpenAIOptions
+from rankllm_infer.engines.base import Answer, Prompt
+from rankllm_infer.engines.openai.chat import read_answer as read_reply
+from rankllm_infer.engines.openai.options import OpenAIOptions
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.reasoning import is_cut_in_reasoning
+from rankllm_infer.ranking.reasoning import is_cut_in_reasoning
 
 CUT = "ranks 1-3: reasoning was cut at 9 tokens"
 

@@ -13,10 +13,10 @@ from remote_code import with_known_model, with_own_model, with_own_tokenizer
 from tiny_models import change_json, save_adapter
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.engines import hub
-from rankllm_infer.engines.hub import split_revision
-from rankllm_infer.engines.remote_code import check_remote_code
-from rankllm_infer.engines.vllm_options import engine_arguments
+from rankllm_infer.checkpoints import hub
+from rankllm_infer.checkpoints.hub import split_revision
+from rankllm_infer.checkpoints.remote_code import check_remote_code
+from rankllm_infer.engines.vllm.options import engine_arguments
 from rankllm_infer.settings import RerankOptions
 
 YES = "y\n" * 99
@@ -129,7 +129,7 @@ def test_the_option_runs_the_code_of_one_folder_and_says_so(rankllm, tiny_causal
 def test_the_option_is_for_a_folder_or_a_pinned_revision(tmp_path, monkeypatch, name, said, marker, tiny_causal):
     """What stands behind another name on the hub may change overnight."""
     folder = with_own_model(tiny_causal, tmp_path / "snapshot", marker)
-    monkeypatch.setattr("rankllm_infer.engines.hub._from_hub", lambda name, *, weights: folder)
+    monkeypatch.setattr("rankllm_infer.checkpoints.hub._from_hub", lambda name, *, weights: folder)
     with pytest.raises(ConfigError, match=said):
         check_remote_code(name, allowed=True)
     hub._check_once.cache_clear()
@@ -160,7 +160,7 @@ def test_the_option_without_effect_is_an_error(rankllm, tiny_causal, tmp_path, r
 def test_a_run_is_known_by_the_option_and_the_code(tiny_causal, tmp_path, marker):
     """A journal of a run with other code is another run's."""
     from rankllm_infer.api import card_in_force
-    from rankllm_infer.run_settings import run_settings
+    from rankllm_infer.jobs.fingerprint import run_settings
 
     folder = with_own_model(tiny_causal, tmp_path / "model", marker)
     options = RerankOptions(trust_remote_code=True)

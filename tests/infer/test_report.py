@@ -9,8 +9,8 @@ from report_files import TRACE, write_files
 
 from rankllm_core.trec import read_qrels
 from rankllm_core.types import Query, Result, Usage, WindowTrace
-from rankllm_infer.convert import convert
-from rankllm_infer.outputs import trace_to_dict
+from rankllm_infer.formats.convert import convert
+from rankllm_infer.jobs.outputs import trace_to_dict
 from rankllm_infer.report.charts import gains_chart, grade_class, heads_chart
 from rankllm_infer.report.content import Sources, outline, run_costs, shown_queries
 from rankllm_infer.report.page import displayable, split_snippet

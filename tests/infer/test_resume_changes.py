@@ -14,7 +14,7 @@ from ranking_fakes import make_request, noisy
 from scripted_runs import OPTIONS, REQUESTS, Killed, contents, journal_of, killed_after, rerank
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.engines import EngineError
+from rankllm_infer.engines.base import EngineError
 
 TEMPLATE = {
     "method": "singleturn_listwise",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.retrieval_data import DATASETS, METHODS, find_dataset, find_method, index_of
+from rankllm_infer.retrieval.retrieval_data import DATASETS, METHODS, find_dataset, find_method, index_of
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import pytest
 from ranking_fakes import make_request
 
 from rankllm_core.card import ListwiseCard, PointwiseCard
-from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate, load_template
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.run_settings import (
+from rankllm_infer.jobs.fingerprint import (
     LOADED_SETTINGS,
     InputDigest,
     changed_names,

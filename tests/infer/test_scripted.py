@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rankllm_infer.engines import Answer, Prompt
+from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
 
 

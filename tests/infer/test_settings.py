@@ -8,7 +8,7 @@ import pytest
 
 from rankllm_core.card import ListwiseCard, PointwiseCard, save_card
 from rankllm_core.errors import ConfigError
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_infer.settings import RerankOptions, resolve_card
 
 FIRST = ListwiseCard(

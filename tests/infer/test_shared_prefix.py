@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("torch")
 
 from rankllm_infer.api import load_reranker, make_request
-from rankllm_infer.engines import Prompt
-from rankllm_infer.engines.batches import BatchLimits
-from rankllm_infer.engines.loading import load_model
-from rankllm_infer.engines.transformers import TransformersEngine
+from rankllm_infer.engines.base import Prompt
+from rankllm_infer.engines.transformers.batches import BatchLimits
+from rankllm_infer.engines.transformers.engine import TransformersEngine
+from rankllm_infer.engines.transformers.loading import load_model
 from rankllm_infer.settings import RerankOptions
 
 PREFIX = tuple(range(100, 112))

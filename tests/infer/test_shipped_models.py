@@ -13,11 +13,11 @@ from shared_files import data as shared_data
 
 from rankllm_core.card import load_card
 from rankllm_core.errors import RankLLMError
-from rankllm_core.qrels import read_qrels
-from rankllm_core.runs import read_run
-from rankllm_infer.engines.hub import adapter_config, base_folder, locate_model
-from rankllm_infer.evaluate import evaluate
-from rankllm_infer.shipped_models import BASE_MODEL, SHIPPED, shipped_base
+from rankllm_core.trec.qrels import read_qrels
+from rankllm_core.trec.runs import read_run
+from rankllm_infer.checkpoints.bundled import BASE_MODEL, SHIPPED, shipped_base
+from rankllm_infer.checkpoints.hub import adapter_config, base_folder, locate_model
+from rankllm_infer.evaluation.evaluate import evaluate
 
 NAMES = tuple(SHIPPED.values())
 FIGURES = REPOSITORY / "docs" / "results.json"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.significance import bootstrap_interval, holm, randomisation_test
+from rankllm_infer.evaluation.significance import bootstrap_interval, holm, randomisation_test
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.strategies import STRATEGIES, choose_strategy
+from rankllm_infer.ranking.strategies import STRATEGIES, choose_strategy
 
 
 @dataclass(frozen=True)

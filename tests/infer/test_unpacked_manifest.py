@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from rankllm_core.permissions import umask
-from rankllm_infer.unpacked_manifest import MANIFEST, damage, write_manifest
+from rankllm_core.files.permissions import umask
+from rankllm_infer.checkpoints.unpacked_manifest import MANIFEST, damage, write_manifest
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_files_that_are_short_or_gone_are_found(folder, change):
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
 def test_the_demo_model_follows_the_umask_and_is_mended(tmp_path, monkeypatch, smollm2_path, caplog):
     """Unpacked for everybody whom the umask lets read it; unpacked again, with one line, where a byte has changed."""
-    from rankllm_infer import demo_model
+    from rankllm_infer.checkpoints import demo_model
 
     monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path))
     demo_model._verified.cache_clear()
@@ -91,7 +91,7 @@ def test_a_folder_of_an_earlier_version_is_taken_over(tmp_path, monkeypatch, smo
     """It had no checksums, and weights for its owner alone."""
     import shutil
 
-    from rankllm_infer import demo_model
+    from rankllm_infer.checkpoints import demo_model
 
     folder = tmp_path / smollm2_path.name
     shutil.copytree(smollm2_path, folder)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rankllm_core.errors import ContractError
-from rankllm_infer.engines.vllm_checks import check_kind, declared_end
+from rankllm_infer.engines.vllm.checks import check_kind, declared_end
 
 CLASSIFIER = "sequence-classification"
 

@@ -6,14 +6,14 @@ import pytest
 from permutation_fakes import letter_tokenizer
 from ranking_fakes import WordWriter, docids, make_plan, number
 
-from rankllm_core.chat import ChatEncoder
-from rankllm_core.template import load_template, template_names
+from rankllm_core.prompts.chat import ChatEncoder
+from rankllm_core.prompts.template import load_template, template_names
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.engines import Answer
+from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.listwise import rerank_listwise
-from rankllm_infer.pool import FlowPool
-from rankllm_infer.prompts import TokenPromptWriter
+from rankllm_infer.ranking.listwise import rerank_listwise
+from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.ranking.prompts import TokenPromptWriter
 
 NOTHING = "prompt holds nothing of the passage"
 

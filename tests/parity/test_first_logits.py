@@ -11,11 +11,11 @@ from shared_files import golden
 
 pytest.importorskip("torch")
 
-from rankllm_core.answers import read_answer
-from rankllm_infer.engines import Prompt
-from rankllm_infer.engines.openai_logprobs import identifier_scores
-from rankllm_infer.engines.transformers import TransformersEngine
-from rankllm_infer.listwise import order_by_score
+from rankllm_core.answers.reader import read_answer
+from rankllm_infer.engines.base import Prompt
+from rankllm_infer.engines.openai.logprobs import identifier_scores
+from rankllm_infer.engines.transformers.engine import TransformersEngine
+from rankllm_infer.ranking.listwise import order_by_score
 
 TOLERANCE = 1e-3
 """Of a logit; attention kernels differ by 3e-5. The smallest gap between neighbours in a recorded order is 6e-3."""
@@ -76,11 +76,11 @@ def test_identifier_logits_and_orders_of_full_windows_are_those_recorded(smollm2
 def test_prompts_are_those_recorded(smollm2_tokenizer):
     """From query and candidates to text and ids, with the bracket that opens FIRST's answer."""
     from rankllm_core.card import ListwiseCard
-    from rankllm_core.chat import ChatEncoder
-    from rankllm_core.template import load_template
+    from rankllm_core.prompts.chat import ChatEncoder
+    from rankllm_core.prompts.template import load_template
     from rankllm_core.types import Candidate, Query, Request
-    from rankllm_infer.listwise import ListwisePlan, rerank_listwise
-    from rankllm_infer.prompts import TokenPromptWriter
+    from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
+    from rankllm_infer.ranking.prompts import TokenPromptWriter
 
     writer = TokenPromptWriter(ChatEncoder(smollm2_tokenizer))
     for row in recorded("model"):

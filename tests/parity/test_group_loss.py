@@ -10,7 +10,7 @@ from shared_files import golden
 
 torch = pytest.importorskip("torch")
 
-from rankllm_train.losses import as_groups, pointwise_cross_entropy  # noqa: E402
+from rankllm_train.training.losses import as_groups, pointwise_cross_entropy  # noqa: E402
 
 
 @pytest.fixture(scope="module")

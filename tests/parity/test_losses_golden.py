@@ -15,7 +15,7 @@ from shared_files import golden
 
 torch = pytest.importorskip("torch")
 
-from rankllm_train.losses import (  # noqa: E402
+from rankllm_train.training.losses import (  # noqa: E402
     lambda_loss,
     lambda_per_list,
     listnet,

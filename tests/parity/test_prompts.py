@@ -9,7 +9,7 @@ import json
 import pytest
 from shared_files import golden
 
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_core.text import defuse_identifiers, first_words, passage_text
 
 LOOKALIKES = {"p-027": ("[ 4 ]", "(4)"), "p-030": ("\u2460", "(1)")}
@@ -27,7 +27,7 @@ def windows():
 @pytest.fixture(scope="module")
 def encoder(smollm2_tokenizer):
     """SmolLM2's chat layout, with which the prompts were recorded."""
-    from rankllm_core.chat import ChatEncoder
+    from rankllm_core.prompts.chat import ChatEncoder
 
     return ChatEncoder(smollm2_tokenizer)
 
@@ -114,8 +114,8 @@ def words_shown(text, template):
 def test_windows_are_fitted_to_the_context_as_recorded(windows, encoder, template, context):
     """The same words a passage, the same prompt, the same room for the answer."""
     from rankllm_core.card import ListwiseCard
-    from rankllm_infer.listwise import ListwisePlan, rerank_listwise
-    from rankllm_infer.prompts import TokenPromptWriter
+    from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
+    from rankllm_infer.ranking.prompts import TokenPromptWriter
 
     identifiers = "alpha" if template == "rank_zephyr_alpha" else "numeric"
     card = ListwiseCard(template=load_template(template), identifiers=identifiers, context_tokens=int(context))
@@ -133,8 +133,8 @@ def test_windows_are_fitted_to_the_context_as_recorded(windows, encoder, templat
 
 def test_the_words_of_every_step_are_those_recorded(windows, smollm2_tokenizer, encoder):
     """The original's rule word by word: fed with the recorded prompt, it ends at the recorded number."""
-    from rankllm_infer.fit import fit_window
-    from rankllm_infer.prompts import TokenPromptWriter
+    from rankllm_infer.ranking.fit import fit_window
+    from rankllm_infer.ranking.prompts import TokenPromptWriter
 
     writer = TokenPromptWriter(encoder)
     for window in windows[7:9]:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from shared_files import golden
 
-from rankllm_core.pairs import PairEncoder, PairLimits
-from rankllm_core.template import load_template
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+from rankllm_core.prompts.template import load_template
 
 pytest.importorskip("transformers")
 

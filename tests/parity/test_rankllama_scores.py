@@ -12,11 +12,11 @@ pytest.importorskip("torch")
 
 import torch
 
-from rankllm_core.pairs import PairEncoder, PairLimits
-from rankllm_core.template import load_template
-from rankllm_infer.engines import Prompt
-from rankllm_infer.engines.loading import LoadedModel
-from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+from rankllm_core.prompts.template import load_template
+from rankllm_infer.engines.base import Prompt
+from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
+from rankllm_infer.engines.transformers.loading import LoadedModel
 
 TOLERANCE = 1e-4
 """Of a score; the recorded ones differ by 2e-6 between padded and single passes."""
@@ -36,7 +36,7 @@ def classifier(recorded, smollm2_path, smollm2_tokenizer):
     """SmolLM2 under the recorded head."""
     from transformers import LlamaForSequenceClassification
 
-    from rankllm_infer.engines.loading import quiet_transformers
+    from rankllm_infer.engines.transformers.loading import quiet_transformers
 
     with quiet_transformers():
         model = LlamaForSequenceClassification.from_pretrained(smollm2_path, num_labels=1, dtype=torch.float32)

@@ -8,12 +8,12 @@ import pytest
 from collections_on_disk import Collection
 from ranking_fakes import answer_by, make_plan, make_request, noisy, number, rerank
 
-from rankllm_core.records import result_to_dict
+from rankllm_core.data.records import result_to_dict
 from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_train.data.rankings import ranking_of
 from rankllm_train.preparation.label import RecordRule, label_results
 from rankllm_train.preparation.prompts import record_writer
 from rankllm_train.preparation.windows import WindowRule
-from rankllm_train.rankings import ranking_of
 
 
 def learnt(files, results):

@@ -8,8 +8,8 @@ import json
 import pytest
 from shared_files import golden
 
-from rankllm_train.rankings import target_ranks, with_identifiers
-from rankllm_train.records import parse_listwise
+from rankllm_train.data.rankings import target_ranks, with_identifiers
+from rankllm_train.data.records import parse_listwise
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,18 @@ torch = pytest.importorskip("torch")
 
 from shared_files import golden  # noqa: E402
 
-from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
-from rankllm_train.losses import (  # noqa: E402
+from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
+from rankllm_train.data.records import parse_listwise  # noqa: E402
+from rankllm_train.models.loading import load_model  # noqa: E402
+from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
+from rankllm_train.training.losses import (  # noqa: E402
     lambda_per_list,
     listnet_per_list,
     own_scores_as_gold,
     ranknet_per_list,
     ranks_by_gold,
 )
-from rankllm_train.models import load_model  # noqa: E402
-from rankllm_train.objectives import ListwiseObjective, PointwiseObjective  # noqa: E402
-from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
-from rankllm_train.records import parse_listwise  # noqa: E402
+from rankllm_train.training.objectives import ListwiseObjective, PointwiseObjective  # noqa: E402
 
 
 def rows_of(name):
@@ -185,7 +185,7 @@ def test_group_losses_and_gradients_are_the_references(scored, smollm2_path):
 
 
 def padded_batch(rows):
-    from rankllm_train.data_listwise import padded
+    from rankllm_train.data.listwise import padded
 
     lengths = torch.tensor([len(row) for row in rows])
     return {"input_ids": padded(rows, pad=2), "lengths": lengths, "read_positions": lengths - 1}
@@ -194,10 +194,10 @@ def padded_batch(rows):
 @pytest.mark.parametrize("limits", ["32,164", "32,196", "16,64"])
 def test_groups_are_trained_on_the_recorded_ids(limits, llama2_tokenizer):
     """Each recorded pair as the positive of a group of two, in RankLLaMA's published layout."""
-    from rankllm_core.pairs import PairEncoder, PairLimits
-    from rankllm_core.template import load_template
-    from rankllm_train.data_pointwise import GroupRule, pointwise_dataset
-    from rankllm_train.records import parse_pointwise
+    from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+    from rankllm_core.prompts.template import load_template
+    from rankllm_train.data.pointwise import GroupRule, pointwise_dataset
+    from rankllm_train.data.records import parse_pointwise
 
     rows = [row for row in rows_of("rankllama_ids.jsonl.gz") if row["kind"] == "pair"]
     # The one left out holds `<s>` as text, which the original reads as a control token.

@@ -12,15 +12,15 @@ from training_fakes import listwise_record, pointwise_record, save_tiny, write_r
 from transformers import TrainerCallback  # noqa: E402
 
 from rankllm_core.card import ListwiseCard, PointwiseCard, load_card  # noqa: E402
-from rankllm_core.template import load_template  # noqa: E402
+from rankllm_core.prompts.template import load_template  # noqa: E402
 from rankllm_core.types import Candidate, Query, Request  # noqa: E402
 from rankllm_infer.api import load_reranker, token_writer  # noqa: E402
-from rankllm_infer.listwise import ListwisePlan, rerank_listwise  # noqa: E402
-from rankllm_infer.pointwise import PointwisePlan, rerank_pointwise  # noqa: E402
+from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise  # noqa: E402
+from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise  # noqa: E402
 from rankllm_infer.settings import RerankOptions  # noqa: E402
 from rankllm_train.api import prepare, train  # noqa: E402
-from rankllm_train.data_pointwise import PointwiseItem  # noqa: E402
-from rankllm_train.recipe import Recipe  # noqa: E402
+from rankllm_train.data.pointwise import PointwiseItem  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe  # noqa: E402
 
 SHOWN = re.compile(r"^\[\w+\] (.*)$", re.MULTILINE)
 
@@ -150,7 +150,7 @@ def test_a_listwise_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokenize
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_a_generation_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokenizer, tmp_path, lora):
     """At every token of the answer; learnt by heart, the answer is what rerank reads."""
-    from rankllm_infer.engines.loading import load_model as load_served
+    from rankllm_infer.engines.transformers.loading import load_model as load_served
 
     record = listwise_record(0)
     path = write_records(tmp_path / "d.jsonl", [record])

@@ -9,7 +9,7 @@ import pytest
 from shared_files import data, golden
 
 from rankllm_core.trec import read_qrels, read_run
-from rankllm_infer.evaluate import evaluate
+from rankllm_infer.evaluation.evaluate import evaluate
 
 # Recorded name -> the name we are asked for; both spellings take part.
 MEASURES = {

@@ -9,9 +9,9 @@ from ranking_fakes import answer_by, docids, make_plan, make_request, number, re
 from shared_files import golden
 
 from rankllm_core.types import Request
-from rankllm_infer.engines import Answer
+from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.windows import WindowSchedule
+from rankllm_infer.ranking.windows import WindowSchedule
 
 
 @pytest.fixture(scope="module")

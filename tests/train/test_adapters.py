@@ -12,9 +12,9 @@ from tiny_models import change_json  # noqa: E402
 from training_fakes import save_tiny  # noqa: E402
 
 from rankllm_core.errors import ConfigError  # noqa: E402
-from rankllm_train.adapters import _model_name  # noqa: E402
-from rankllm_train.models import load_model  # noqa: E402
-from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
+from rankllm_train.models.adapters import _model_name  # noqa: E402
+from rankllm_train.models.loading import load_model  # noqa: E402
+from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
 
 LORA = {"enabled": True, "r": 4, "alpha": 8, "dropout": 0.0}
 

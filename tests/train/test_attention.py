@@ -15,7 +15,7 @@ import flash_stub  # noqa: E402
 from training_fakes import save_tiny  # noqa: E402
 
 from rankllm_core.errors import ConfigError  # noqa: E402
-from rankllm_train.attention import loading_attention  # noqa: E402
+from rankllm_train.models.attention import loading_attention  # noqa: E402
 
 FLASH = "flash_attention_2"
 CASES = {

@@ -12,10 +12,10 @@ from training_fakes import listwise_record, pointwise_record, write_records
 
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.identifiers import identifiers
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_train.api import prepare, prepare_dev
-from rankllm_train.bad_records import BadRecords
-from rankllm_train.recipe import Recipe
+from rankllm_train.data.bad_records import BadRecords
+from rankllm_train.recipe.recipe import Recipe
 
 
 def recipe(path, *, method, **changes):

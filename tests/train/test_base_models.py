@@ -12,13 +12,13 @@ from tiny_models import change_json, save_causal, save_classifier  # noqa: E402
 
 from rankllm_core.card import ListwiseCard  # noqa: E402
 from rankllm_core.errors import RankLLMError  # noqa: E402
-from rankllm_core.template import load_template  # noqa: E402
+from rankllm_core.prompts.template import load_template  # noqa: E402
 from rankllm_train.api import _base_model  # noqa: E402
-from rankllm_train.base_names import base_name, findable_base, split_revision  # noqa: E402
-from rankllm_train.model_page import model_page  # noqa: E402
-from rankllm_train.models import load_model, load_tokenizer  # noqa: E402
-from rankllm_train.recipe import Recipe  # noqa: E402
-from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
+from rankllm_train.artifacts.model_page import model_page  # noqa: E402
+from rankllm_train.models.base_names import base_name, findable_base, split_revision  # noqa: E402
+from rankllm_train.models.loading import load_model, load_tokenizer  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe  # noqa: E402
+from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
 
 
 @pytest.fixture(scope="module")

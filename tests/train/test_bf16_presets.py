@@ -23,7 +23,7 @@ from shared_files import REPOSITORY  # noqa: E402
 from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_core.card import load_card  # noqa: E402
-from rankllm_train.recipe import load_recipe, recipe_names  # noqa: E402
+from rankllm_train.recipe.recipe import load_recipe, recipe_names  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

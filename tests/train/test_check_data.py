@@ -8,9 +8,9 @@ import pytest
 from shared_files import data
 
 from rankllm_core.errors import RankLLMError
-from rankllm_train.check_data import check_listwise
-from rankllm_train.rankings import passage_identifiers, ranking_of, with_identifiers
-from rankllm_train.records import read_listwise
+from rankllm_train.data.check_data import check_listwise
+from rankllm_train.data.rankings import passage_identifiers, ranking_of, with_identifiers
+from rankllm_train.data.records import read_listwise
 
 
 def entry(name, lines, target, *, system=None, **more):

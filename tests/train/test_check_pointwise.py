@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from training_fakes import listwise_record, pointwise_record, write_records
 
 from rankllm_core.errors import RankLLMError
-from rankllm_train.check_data import ListwiseReport, PointwiseReport, check_data, check_pointwise
 from rankllm_train.cli import cli
+from rankllm_train.data.check_data import ListwiseReport, PointwiseReport, check_data, check_pointwise
 
 
 def changed(number, **changes):

@@ -9,7 +9,7 @@ from training_fakes import listwise_record, save_tiny, write_records
 from rankllm_core.errors import RankLLMError
 from rankllm_train.cli import cli
 from rankllm_train.cli.options import resolve_recipe
-from rankllm_train.recipe import load_recipe
+from rankllm_train.recipe.recipe import load_recipe
 
 
 def run(*arguments):

@@ -166,7 +166,7 @@ def test_a_file_that_is_not_there_is_named(folder, name):
 
 def test_results_of_a_reranker_become_windows(folder):
     """As `rerank --output-jsonl` writes them: its own record layout, made by the core."""
-    from rankllm_core.records import result_to_dict
+    from rankllm_core.data.records import result_to_dict
     from rankllm_core.types import Candidate, Query, Result
 
     candidates = tuple(Candidate(docid=d, score=float(-i), doc={"text": f"about {d}"}) for i, d in enumerate("cab"))

@@ -14,9 +14,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from training_fakes import save_tiny
 
-from rankllm_train.cpu_attention import CPU_ATTENTION, CausalAttention, use_block_attention
-from rankllm_train.models import load_model
-from rankllm_train.recipe_sections import LoraSection, ModelSection
+from rankllm_train.models.cpu_attention import CPU_ATTENTION, CausalAttention, use_block_attention
+from rankllm_train.models.loading import load_model
+from rankllm_train.recipe.sections import LoraSection, ModelSection
 
 
 def states(*shape):

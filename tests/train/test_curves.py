@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from rankllm_train.curves import curves_figure, draw_curves
+from rankllm_train.artifacts.curves import curves_figure, draw_curves
 
 ENTRIES = [
     {"step": 1, "loss": 3.0, "token_loss": 2.0, "list_loss": 0.1, "learning_rate": 0.5, "grad_norm": 7.0},

@@ -13,11 +13,11 @@ torch = pytest.importorskip("torch")
 from training_fakes import pointwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_core.errors import RankLLMError  # noqa: E402
-from rankllm_core.manifest import read_manifest  # noqa: E402
+from rankllm_core.files.manifest import read_manifest  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
-from rankllm_train.checkpoints import checkpoints, find_resumable, resume_fault  # noqa: E402
+from rankllm_train.artifacts.checkpoints import checkpoints, find_resumable, resume_fault  # noqa: E402
 from rankllm_train.cli import cli  # noqa: E402
-from rankllm_train.recipe import Recipe, save_recipe  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe, save_recipe  # noqa: E402
 
 STEPS, N_DAMAGED = 3, 60
 MODEL = "adapter_model.safetensors"
@@ -169,7 +169,7 @@ def test_a_damaged_best_model_is_named(recipe, whole, stopped, name):
 
 def test_a_best_model_that_is_its_checkpoint_survives_a_kill_in_between(recipe, whole, stopped):
     """The checkpoint had its name, the best model not yet: it is taken from there."""
-    from rankllm_train.best import load_best
+    from rankllm_train.training.best import load_best
 
     step = load_best(whole).step
     assert step == STEPS, "the data of this test should make each model better than the one before"
@@ -180,7 +180,7 @@ def test_a_best_model_that_is_its_checkpoint_survives_a_kill_in_between(recipe, 
 
 def test_dev_data_that_moved_is_the_same_dev_data(recipe, whole, stopped, tmp_path):
     """The best model so far was judged on these bytes, whatever they are called now."""
-    from rankllm_train.best import load_best
+    from rankllm_train.training.best import load_best
 
     shutil.copytree(whole / "best", stopped / "best")
     moved = shutil.copy(recipe.data.eval, tmp_path / "moved.jsonl")

@@ -27,8 +27,8 @@ from distributed_runs import (  # noqa: E402
 from shared_files import REPOSITORY  # noqa: E402
 
 from rankllm_core.card import load_card  # noqa: E402
-from rankllm_train.checkpoints import checkpoints  # noqa: E402
-from rankllm_train.recipe import Recipe, load_recipe  # noqa: E402
+from rankllm_train.artifacts.checkpoints import checkpoints  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe, load_recipe  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

@@ -26,11 +26,11 @@ from distributed_runs import (  # noqa: E402
 from shared_files import REPOSITORY  # noqa: E402
 
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError  # noqa: E402
-from rankllm_core.manifest import find_damage  # noqa: E402
+from rankllm_core.files.manifest import find_damage  # noqa: E402
 from rankllm_train.cli import cli  # noqa: E402
 from rankllm_train.cli.options import resolve_recipe  # noqa: E402
-from rankllm_train.distributed import check_launch, check_resumable_here, deepspeed_names, load_deepspeed  # noqa: E402
-from rankllm_train.recipe import Recipe, load_recipe  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe, load_recipe  # noqa: E402
+from rankllm_train.training.distributed import check_launch, check_resumable_here, deepspeed_names, load_deepspeed  # noqa: E402
 
 TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "rankllm_train")
 

@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_train.api import prepare, train  # noqa: E402
-from rankllm_train.evaluation import ndcg, reciprocal_rank  # noqa: E402
-from rankllm_train.models import load_model  # noqa: E402
-from rankllm_train.recipe import Recipe  # noqa: E402
+from rankllm_train.models.loading import load_model  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe  # noqa: E402
+from rankllm_train.training.evaluation import ndcg, reciprocal_rank  # noqa: E402
 
 
 def test_ndcg_and_mrr_by_hand():

@@ -14,7 +14,7 @@ from training_fakes import pointwise_record
 AUG = "Tevatron/msmarco-passage-aug"
 READ = """
 from rankllm_core.errors import RankLLMError
-from rankllm_train.sources import pointwise_source
+from rankllm_train.data.sources import pointwise_source
 for name in {names!r}:
     try:
         print(name, [(record.line, record.qid, len(record.negatives)) for record in pointwise_source(name, limit=3)])

@@ -20,7 +20,7 @@ from shared_files import data  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from rankllm_train.api import train  # noqa: E402
-from rankllm_train.recipe import load_recipe  # noqa: E402
+from rankllm_train.recipe.recipe import load_recipe  # noqa: E402
 
 pytestmark = pytest.mark.slow
 FILES = {

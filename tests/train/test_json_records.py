@@ -10,8 +10,8 @@ import os
 import pytest
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_train import json_records
-from rankllm_train.json_records import read_json_records
+from rankllm_train.data import json_records
+from rankllm_train.data.json_records import read_json_records
 
 RECORDS = [
     {"id": number, "text": 'a "quoted" [1] }, {\\ é 😀' * number, "list": [number, [], {}]} for number in range(9)

@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 from tiny_models import save_causal  # noqa: E402
 
 from rankllm_core.errors import ConfigError  # noqa: E402
-from rankllm_train.models import load_model  # noqa: E402
-from rankllm_train.recipe import Recipe  # noqa: E402
-from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
+from rankllm_train.models.loading import load_model  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe  # noqa: E402
+from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rankllm_train.losses import (  # noqa: E402
+from rankllm_train.training.losses import (  # noqa: E402
     IGNORED_LABEL,
     as_groups,
     distillation_kl,

@@ -18,8 +18,8 @@ from training_fakes import listwise_record, pointwise_record, save_tiny, write_r
 from rankllm_core.card import load_card, save_card  # noqa: E402
 from rankllm_core.errors import RankLLMError  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
-from rankllm_train.merge import merge  # noqa: E402
-from rankllm_train.recipe import Recipe  # noqa: E402
+from rankllm_train.artifacts.merge import merge  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe  # noqa: E402
 
 IDS = torch.tensor([[1, 500, 600, 700, 800]])
 

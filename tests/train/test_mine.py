@@ -12,10 +12,10 @@ from collections_on_disk import Collection, counts
 from shared_files import data
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
+from rankllm_train.data.records import read_pointwise
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.mine import MineRule, mine
 from rankllm_train.preparation.negatives import Margin, PoolRule
-from rankllm_train.records import read_pointwise
 
 # q1: p is relevant (grade 2), h half so (1), j judged not relevant (0); the others are not judged.
 RUN = {"q1": {"a": 12, "p": 10, "b": 9.5, "h": 9, "j": 9.8, "c": 8, "d": 7}, "q2": {"a": 5, "b": 4}}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import yaml
 
 from rankllm_core.card import ListwiseCard, PointwiseCard
-from rankllm_core.template import load_template
-from rankllm_train.checkpoints import reveal_files
-from rankllm_train.model_page import is_own_page, model_page, write_model_page
-from rankllm_train.recipe import Recipe
+from rankllm_core.prompts.template import load_template
+from rankllm_train.artifacts.checkpoints import reveal_files
+from rankllm_train.artifacts.model_page import is_own_page, model_page, write_model_page
+from rankllm_train.recipe.recipe import Recipe
 
 LISTWISE = ListwiseCard(template=load_template("rank_zephyr_alpha"))
 POINTWISE = PointwiseCard(template=load_template("yes_no"), head="yes-no")

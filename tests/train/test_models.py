@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 from training_fakes import listwise_record, save_tiny  # noqa: E402
 
-from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
-from rankllm_train.models import load_model  # noqa: E402
-from rankllm_train.objectives import ListwiseObjective  # noqa: E402
-from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
-from rankllm_train.records import parse_listwise  # noqa: E402
+from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
+from rankllm_train.data.records import parse_listwise  # noqa: E402
+from rankllm_train.models.loading import load_model  # noqa: E402
+from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
+from rankllm_train.training.objectives import ListwiseObjective  # noqa: E402
 
 OBJECTIVES = ("generation", "ranking", "combined")
 WEIGHT = 10.0

@@ -9,14 +9,14 @@ torch = pytest.importorskip("torch")
 from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_core.errors import ContractError  # noqa: E402
-from rankllm_core.pairs import PairEncoder, PairLimits  # noqa: E402
-from rankllm_core.template import load_template  # noqa: E402
-from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
-from rankllm_train.data_pointwise import GroupRule, PointwiseCollator, pointwise_dataset  # noqa: E402
-from rankllm_train.models import check_lean, load_model, make_lean  # noqa: E402
-from rankllm_train.objectives import ListwiseObjective, PointwiseObjective, StepCounts  # noqa: E402
-from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
-from rankllm_train.records import parse_listwise, parse_pointwise  # noqa: E402
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits  # noqa: E402
+from rankllm_core.prompts.template import load_template  # noqa: E402
+from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
+from rankllm_train.data.pointwise import GroupRule, PointwiseCollator, pointwise_dataset  # noqa: E402
+from rankllm_train.data.records import parse_listwise, parse_pointwise  # noqa: E402
+from rankllm_train.models.loading import check_lean, load_model, make_lean  # noqa: E402
+from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
+from rankllm_train.training.objectives import ListwiseObjective, PointwiseObjective, StepCounts  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_the_label_has_its_say_beside_a_teacher(tiny, smollm2_tokenizer):
 def test_a_recipes_objective_is_the_one_that_is_used(tiny, smollm2_tokenizer, tmp_path, name):
     """Every value of the section reaches it."""
     from rankllm_train.api import prepare
-    from rankllm_train.recipe import Recipe
+    from rankllm_train.recipe.recipe import Recipe
 
     write_records(tmp_path / "data.jsonl", [pointwise_record(i, teacher=True) for i in range(2)])
     values = {"name": name, "label_weight": 0.3, "teacher_temperature": 0.5, "student_temperature": 2.0}

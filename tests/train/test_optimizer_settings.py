@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rankllm_train.optimizer_settings import settings_of, use_settings  # noqa: E402
+from rankllm_train.training.optimizer_settings import settings_of, use_settings  # noqa: E402
 
 
 def made(rate, *, decay, betas, empty=False):

@@ -12,14 +12,14 @@ torch = pytest.importorskip("torch")
 
 from training_fakes import listwise_record, pointwise_record, save_tiny  # noqa: E402
 
-from rankllm_core.pairs import PairEncoder, PairLimits  # noqa: E402
-from rankllm_core.template import load_template  # noqa: E402
-from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
-from rankllm_train.data_pointwise import GroupRule, PointwiseCollator, pointwise_dataset  # noqa: E402
-from rankllm_train.models import load_model  # noqa: E402
-from rankllm_train.objectives import ListwiseObjective, PointwiseObjective  # noqa: E402
-from rankllm_train.recipe_sections import LoraSection, ModelSection  # noqa: E402
-from rankllm_train.records import parse_listwise, parse_pointwise  # noqa: E402
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits  # noqa: E402
+from rankllm_core.prompts.template import load_template  # noqa: E402
+from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
+from rankllm_train.data.pointwise import GroupRule, PointwiseCollator, pointwise_dataset  # noqa: E402
+from rankllm_train.data.records import parse_listwise, parse_pointwise  # noqa: E402
+from rankllm_train.models.loading import load_model  # noqa: E402
+from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
+from rankllm_train.training.objectives import ListwiseObjective, PointwiseObjective  # noqa: E402
 
 RANKING_LOSSES = [("ranknet", False), ("ranknet", True), ("listnet", False), ("lambda", False)]
 IDS = ["ranknet", "weighted-ranknet", "listnet", "lambda"]

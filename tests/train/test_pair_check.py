@@ -11,11 +11,11 @@ pytest.importorskip("torch")
 from permutation_fakes import letter_tokenizer
 
 from rankllm_core.errors import ContractError, DataError, RankLLMError
-from rankllm_core.pairs import PairEncoder, PairLimits
-from rankllm_core.template import load_template
-from rankllm_train.data_pointwise import GroupRule, pointwise_dataset
-from rankllm_train.pair_check import check_pairs
-from rankllm_train.records import PointwiseRecord, TrainingPassage
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+from rankllm_core.prompts.template import load_template
+from rankllm_train.data.pair_check import check_pairs
+from rankllm_train.data.pointwise import GroupRule, pointwise_dataset
+from rankllm_train.data.records import PointwiseRecord, TrainingPassage
 
 LONG = "argumentN is that cats sleep " * 40
 CATS = ("dogs bark", "cats sleep all day", "planes fly")

@@ -17,8 +17,8 @@ from training_fakes import listwise_record, pointwise_record, save_tiny, write_r
 
 from rankllm_core.errors import MissingPackageError, RankLLMError  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
-from rankllm_train.preflight import check_trackers  # noqa: E402
-from rankllm_train.recipe import Recipe, save_recipe  # noqa: E402
+from rankllm_train.artifacts.preflight import check_trackers  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe, save_recipe  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ TRACKED = """
 import sys
 sys.modules["tensorboard"] = None  # the fake is to be found, whatever is installed
 from rankllm_train.api import train
-from rankllm_train.recipe import load_recipe
+from rankllm_train.recipe.recipe import load_recipe
 train(load_recipe(sys.argv[1]))
 """
 
@@ -271,7 +271,7 @@ def test_padding_and_speed_are_counted_by_hand(tiny, tmp_path):
 
 def test_throughput_counts_real_tokens_over_the_time_of_training():
     """1,200 of them in half a second: 0.75 since the last reading, without 0.25 that went into measuring."""
-    from rankllm_train.throughput import Throughput
+    from rankllm_train.training.throughput import Throughput
 
     seconds = iter((100.0, 100.75))
     throughput = Throughput(lambda: next(seconds))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.identifiers import identifiers
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_core.text import defuse_identifiers
-from rankllm_train.rankings import identifier_kind, passage_identifiers, ranking_of, target_ranks, with_identifiers
-from rankllm_train.records import ListwiseRecord, parse_listwise
+from rankllm_train.data.rankings import identifier_kind, passage_identifiers, ranking_of, target_ranks, with_identifiers
+from rankllm_train.data.records import ListwiseRecord, parse_listwise
 
 TEMPLATES = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rankllm_core.errors import ConfigError
-from rankllm_train.recipe import (
+from rankllm_train.recipe.recipe import (
     SECTIONS,
     Recipe,
     load_recipe,
@@ -20,7 +20,7 @@ from rankllm_train.recipe import (
     recipe_text,
     save_recipe,
 )
-from rankllm_train.recipe_sections import OptimSection, ScheduleSection
+from rankllm_train.recipe.sections import OptimSection, ScheduleSection
 
 # Reference section 2.11 (rank_llm 1b3cabb) and tevatron 2.3, 2.4.
 ORIGINALS = {
@@ -243,7 +243,7 @@ def test_every_field_of_a_recipe_is_documented():
     """`train recipes` and the code are the only places to look: no key without a sentence."""
     import inspect
 
-    import rankllm_train.recipe_sections as module
+    import rankllm_train.recipe.sections as module
 
     source = inspect.getsource(module)
     for section in dataclasses.fields(Recipe):

@@ -9,7 +9,7 @@ import lzma
 import pytest
 
 from rankllm_core.errors import DataError
-from rankllm_train.records import TrainingPassage, read_listwise, read_pointwise
+from rankllm_train.data.records import TrainingPassage, read_listwise, read_pointwise
 
 TURNS = [
     {"from": "system", "value": "You are RankLLM."},

@@ -17,10 +17,10 @@ from training_fakes import listwise_record, pointwise_record, save_tiny, write_r
 
 from rankllm_core.card import ListwiseCard, save_card
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_core.template import load_template
+from rankllm_core.prompts.template import load_template
 from rankllm_train.api import train
-from rankllm_train.merge import merge
-from rankllm_train.recipe import Recipe
+from rankllm_train.artifacts.merge import merge
+from rankllm_train.recipe.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)

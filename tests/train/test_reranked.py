@@ -6,10 +6,10 @@ import pytest
 from collections_on_disk import Collection, counts
 
 from rankllm_core.errors import DataError, RankLLMError
+from rankllm_train.data.rankings import ranking_of
 from rankllm_train.preparation.label import RecordRule, label_results
 from rankllm_train.preparation.prompts import record_writer
 from rankllm_train.preparation.windows import WindowRule
-from rankllm_train.rankings import ranking_of
 
 UNRANKED = ("candidates", "not ranked by the reranker")
 

@@ -16,12 +16,12 @@ torch = pytest.importorskip("torch")
 from training_fakes import pointwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_core.errors import RankLLMError  # noqa: E402
-from rankllm_core.template import load_template  # noqa: E402
+from rankllm_core.prompts.template import load_template  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
-from rankllm_train.checkpoints import checkpoints, final_step  # noqa: E402
+from rankllm_train.artifacts.checkpoints import checkpoints, final_step  # noqa: E402
+from rankllm_train.artifacts.run_record import load_record  # noqa: E402
 from rankllm_train.cli import cli  # noqa: E402
-from rankllm_train.recipe import Recipe, load_recipe, save_recipe  # noqa: E402
-from rankllm_train.run_record import load_record  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe, load_recipe, save_recipe  # noqa: E402
 
 STEPS, WARMUP, RATE = 4, 1, 1e-3
 

@@ -8,8 +8,10 @@ import json
 import pytest
 
 from rankllm_core.errors import RankLLMError
-from rankllm_train.recipe import Recipe, recipe_differences, save_recipe
-from rankllm_train.resume_rules import (
+from rankllm_train.artifacts.run_record import RECORD_NAME, RunRecord, load_record, save_record
+from rankllm_train.artifacts.source_identity import source_identities
+from rankllm_train.recipe.recipe import Recipe, recipe_differences, save_recipe
+from rankllm_train.recipe.resume_rules import (
     APPLIED,
     BY_CONTENT,
     HARMLESS,
@@ -18,8 +20,6 @@ from rankllm_train.resume_rules import (
     check_changes,
     check_sources,
 )
-from rankllm_train.run_record import RECORD_NAME, RunRecord, load_record, save_record
-from rankllm_train.source_identity import source_identities
 
 KEYS = ["method", "description"] + [
     f"{section.name}.{item.name}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rankllm_core.template import ListwiseTemplate, load_template
+from rankllm_core.prompts.template import ListwiseTemplate, load_template
 from rankllm_core.text import first_words
-from rankllm_train.rankings import target_ranks, with_identifiers
-from rankllm_train.records import ListwiseRecord
-from rankllm_train.shortening import fit, passage_spans, shortened
+from rankllm_train.data.rankings import target_ranks, with_identifiers
+from rankllm_train.data.records import ListwiseRecord
+from rankllm_train.data.shortening import fit, passage_spans, shortened
 
 OPENING = "I will provide you with 3 passages.\n"
 CLOSING = "Search Query: q.\nRank the 3 passages above."

@@ -10,7 +10,7 @@ from shared_files import data
 from training_fakes import listwise_record
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
-from rankllm_train.json_records import read_json_records
+from rankllm_train.data.json_records import read_json_records
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.mine import MineRule, mine
 from rankllm_train.preparation.split import SplitRule, record_keys, split_records

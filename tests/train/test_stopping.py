@@ -11,11 +11,11 @@ torch = pytest.importorskip("torch")
 
 from training_fakes import pointwise_record, save_tiny, write_records  # noqa: E402
 
-from rankllm_train import trainer  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
-from rankllm_train.best import Best, load_best  # noqa: E402
-from rankllm_train.checkpoints import checkpoints  # noqa: E402
-from rankllm_train.recipe import Recipe  # noqa: E402
+from rankllm_train.artifacts.checkpoints import checkpoints  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe  # noqa: E402
+from rankllm_train.training import trainer  # noqa: E402
+from rankllm_train.training.best import Best, load_best  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from training_fakes import listwise_record, pointwise_record, save_tiny, write_r
 from rankllm_core.card import ListwiseCard, load_card  # noqa: E402
 from rankllm_core.errors import RankLLMError  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
-from rankllm_train.checkpoints import checkpoints, find_resumable, global_step  # noqa: E402
-from rankllm_train.recipe import Recipe, load_recipe, save_recipe  # noqa: E402
+from rankllm_train.artifacts.checkpoints import checkpoints, find_resumable, global_step  # noqa: E402
+from rankllm_train.recipe.recipe import Recipe, load_recipe, save_recipe  # noqa: E402
 
 STEPS = 6
 COMMON = {
@@ -96,7 +96,7 @@ import sys, time
 from transformers import TrainerCallback
 from rankllm_train import trainer
 from rankllm_train.api import train
-from rankllm_train.recipe import load_recipe
+from rankllm_train.recipe.recipe import load_recipe
 
 def wait():
     print("HERE", flush=True)

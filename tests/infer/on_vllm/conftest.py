@@ -27,8 +27,8 @@ def requests():
 @pytest.fixture
 def start(smollm2_tokenizer):
     """Start vLLM on a checkpoint in float32. The engine is closed when the test is over."""
-    from rankllm_infer.engines.vllm_loading import load_vllm
-    from rankllm_infer.engines.vllm_options import VllmOptions
+    from rankllm_infer.engines.vllm.loading import load_vllm
+    from rankllm_infer.engines.vllm.options import VllmOptions
 
     engines = []
 

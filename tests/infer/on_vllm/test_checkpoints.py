@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import tiny_models
 
 from rankllm_core.errors import ContractError
-from rankllm_infer.engines import Prompt
+from rankllm_infer.engines.base import Prompt
 
 IDS = ((1, 500, 600, 700), (1, 9, 8, 7, 6, 5, 4000), (30000,), tuple(range(1000, 1150)))
 HIDDEN = 128
@@ -35,8 +35,8 @@ def zoo(tmp_path_factory, smollm2_tokenizer):
 
 def by_transformers(folder, kind, prompts):
     """The scores of the engine transformers."""
-    from rankllm_infer.engines.loading import load_model
-    from rankllm_infer.engines.transformers import TransformersEngine
+    from rankllm_infer.engines.transformers.engine import TransformersEngine
+    from rankllm_infer.engines.transformers.loading import load_model
 
     engine = TransformersEngine(load_model(str(folder), kind, dtype="float32", device="cpu"))
     return [answer.scores for answer in answers_of(engine, prompts)]

@@ -15,7 +15,7 @@ from real_windows import (
 pytest.importorskip("torch")
 
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, EngineError, Prompt
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
 
 CLEAR_GAP = 1e-3
 """Of logits around 30. Attention kernels differ by 3e-5 in float32."""
@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def on_vllm(smollm2_path, smollm2_tokenizer):
     """SmolLM2 in vLLM, in float32."""
-    from rankllm_infer.engines.vllm_loading import load_vllm
-    from rankllm_infer.engines.vllm_options import VllmOptions
+    from rankllm_infer.engines.vllm.loading import load_vllm
+    from rankllm_infer.engines.vllm.options import VllmOptions
 
     options = VllmOptions(dtype="float32", more=("kv_cache_memory_bytes=1073741824",))
     engine, place = load_vllm(
@@ -42,7 +42,7 @@ def on_vllm(smollm2_path, smollm2_tokenizer):
 @pytest.fixture(scope="module")
 def on_transformers(smollm2_fp32):
     """The same in transformers."""
-    from rankllm_infer.engines.transformers import TransformersEngine
+    from rankllm_infer.engines.transformers.engine import TransformersEngine
 
     return TransformersEngine(smollm2_fp32)
 

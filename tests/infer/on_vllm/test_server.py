@@ -99,7 +99,7 @@ def reranker(server, monkeypatch):
 @pytest.fixture
 def engine(server, monkeypatch):
     """The engine `openai` on the server."""
-    from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions
+    from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     engine = OpenAIEngine(OpenAIOptions(base_url=server, model=NAME, concurrency=4))
@@ -110,7 +110,7 @@ def engine(server, monkeypatch):
 @pytest.fixture(scope="module")
 def on_transformers(smollm2_fp32):
     """The same model in this process."""
-    from rankllm_infer.engines.transformers import TransformersEngine
+    from rankllm_infer.engines.transformers.engine import TransformersEngine
 
     return TransformersEngine(smollm2_fp32)
 

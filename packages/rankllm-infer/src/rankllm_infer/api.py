@@ -13,23 +13,29 @@ from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files import read_text
 from rankllm_core.identifiers import identifiers
-from rankllm_core.template import Message, Span
+from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Request, Result
-from rankllm_infer.decoding import decodes_freely
-from rankllm_infer.engines import Engine, EngineError
-from rankllm_infer.fuse import fuse
-from rankllm_infer.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
-from rankllm_infer.pointwise import MessagePairWriter, PairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
-from rankllm_infer.pool import IN_USE, AnswerLog, FlowPool, is_at_work, stop_run
-from rankllm_infer.prompts import PromptWriter
-from rankllm_infer.requests import make_request
+from rankllm_infer.engines.base import Engine, EngineError
+from rankllm_infer.ranking.decoding import decodes_freely
+from rankllm_infer.ranking.fuse import fuse
+from rankllm_infer.ranking.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
+from rankllm_infer.ranking.pointwise import (
+    MessagePairWriter,
+    PairWriter,
+    PointwisePlan,
+    TokenPairWriter,
+    rerank_pointwise,
+)
+from rankllm_infer.ranking.pool import IN_USE, AnswerLog, FlowPool, is_at_work, stop_run
+from rankllm_infer.ranking.prompts import PromptWriter
+from rankllm_infer.ranking.requests import make_request
 from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
 
 __all__ = ["Reranker", "card_in_force", "load_reranker", "make_request", "message_writer", "token_writer"]
 
 if TYPE_CHECKING:
-    from rankllm_core.tokens import SafeTokenizer
-    from rankllm_infer.engines.openai_options import OpenAIOptions
+    from rankllm_core.prompts.tokens import SafeTokenizer
+    from rankllm_infer.engines.openai.options import OpenAIOptions
 
 _ACTIVE = {"listwise": 64, "pointwise": 16}
 """Requests under way at once: enough to fill batches, few enough that memory does not grow with the run."""
@@ -142,7 +148,7 @@ def card_in_force(model: str, options: RerankOptions) -> ResolvedCard:
     model, options = _checked_name(model), _checked_options(options)
     if options.engine == "openai":
         return resolve_card(model, options, folder=None, score_head=False)
-    from rankllm_infer.engines.hub import has_score_head, locate_model
+    from rankllm_infer.checkpoints.hub import has_score_head, locate_model
 
     folder = locate_model(model, weights=False)
     return resolve_card(model, options, folder=folder, score_head=has_score_head(model))
@@ -164,8 +170,8 @@ def _checked_name(model: str | Path) -> str:
 
 
 def _local(model: str, options: RerankOptions) -> Reranker:
-    from rankllm_infer.engines.hub import adapter_config
-    from rankllm_infer.engines.remote_code import check_remote_code
+    from rankllm_infer.checkpoints.hub import adapter_config
+    from rankllm_infer.checkpoints.remote_code import check_remote_code
     from rankllm_infer.local_models import start_on_transformers, start_on_vllm
 
     resolved = card_in_force(model, options)
@@ -183,9 +189,9 @@ def _local(model: str, options: RerankOptions) -> Reranker:
 
 def token_writer(card: Card, tokenizer: Any) -> PromptWriter | PairWriter:
     """What writes a card's prompts with the model's own tokenizer, once that is checked to keep the card's promises."""
-    from rankllm_core.chat import ChatEncoder
-    from rankllm_core.pairs import PairEncoder, PairLimits
-    from rankllm_infer.prompts import TokenPromptWriter
+    from rankllm_core.prompts.chat import ChatEncoder
+    from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+    from rankllm_infer.ranking.prompts import TokenPromptWriter
 
     if isinstance(card, PointwiseCard):
         limits = PairLimits(query_tokens=card.query_tokens, passage_tokens=card.passage_tokens)
@@ -199,13 +205,13 @@ def token_writer(card: Card, tokenizer: Any) -> PromptWriter | PairWriter:
 
 def message_writer(card: Card) -> PromptWriter | PairWriter:
     """What writes a card's prompts for a chat server."""
-    from rankllm_infer.prompts import MessagePromptWriter
+    from rankllm_infer.ranking.prompts import MessagePromptWriter
 
     return MessagePairWriter(card) if isinstance(card, PointwiseCard) else MessagePromptWriter()
 
 
 def _served(model: str, options: RerankOptions) -> Reranker:
-    from rankllm_infer.engines.openai import OpenAIEngine, OpenAIOptions
+    from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions
 
     resolved = card_in_force(model, options)
     plan = _plan(resolved.card, options)
@@ -223,8 +229,8 @@ def _served(model: str, options: RerankOptions) -> Reranker:
 
 def _doubts_about(server: OpenAIOptions) -> tuple[str, ...]:
     """What its list of models says against a server. Raises EngineError at once where nobody is there."""
-    from rankllm_infer.engines.openai import check_server
-    from rankllm_infer.engines.openai_http import NoServerError
+    from rankllm_infer.engines.openai.engine import check_server
+    from rankllm_infer.engines.openai.http import NoServerError
 
     try:
         check_server(server)
@@ -274,7 +280,7 @@ def _plan(card: Card, options: RerankOptions) -> ListwisePlan | PointwisePlan:
 
 def check_identifiers(safe: SafeTokenizer, card: ListwiseCard) -> None:
     """FIRST reads one token an identifier: raise ContractError where an identifier of a full window is more."""
-    from rankllm_core.tokens import single_ids
+    from rankllm_core.prompts.tokens import single_ids
 
     labels = identifiers("alpha" if card.identifiers == "alpha" else "numeric", card.window_size)
     fits = 0

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
-from rankllm_infer.decoding import check_decoding
-from rankllm_infer.engines import Engine, Read
-from rankllm_infer.listwise import ListwisePlan
-from rankllm_infer.pointwise import PairWriter, PointwisePlan
-from rankllm_infer.prompts import PromptWriter
+from rankllm_infer.engines.base import Engine, Read
+from rankllm_infer.ranking.decoding import check_decoding
+from rankllm_infer.ranking.listwise import ListwisePlan
+from rankllm_infer.ranking.pointwise import PairWriter, PointwisePlan
+from rankllm_infer.ranking.prompts import PromptWriter
 from rankllm_infer.settings import RerankOptions
 
 if TYPE_CHECKING:
-    from rankllm_infer.engines.loading import LoadedModel
+    from rankllm_infer.engines.transformers.loading import LoadedModel
 
 Plan = ListwisePlan | PointwisePlan
 Writer = PromptWriter | PairWriter
@@ -43,10 +43,10 @@ def start_on_transformers(
     model: str, plan: Plan, options: RerankOptions, *, write_with: Callable[[Any], Writer]
 ) -> StartedModel:
     """Load a model with transformers. write_with: gives the prompt writer of a tokenizer, or raises."""
-    from rankllm_infer.engines.loading import load_model
-    from rankllm_infer.engines.packing import FLASH_ATTENTIONS
-    from rankllm_infer.engines.transformers import BatchLimits, TransformersEngine, cap_threads
-    from rankllm_infer.engines.trial import check_is_decoder, try_model
+    from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine, cap_threads
+    from rankllm_infer.engines.transformers.loading import load_model
+    from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
+    from rankllm_infer.engines.transformers.trial import check_is_decoder, try_model
 
     cap_threads()
     loaded = load_model(
@@ -100,7 +100,7 @@ def _why_alone(card: Card, loaded: LoadedModel) -> str:
     float32 is for those who want the same number every time, and batches gain little there (at most a sixth): where
     scores are read, one at a time. LongRoPE: see `rotation_limit`.
     """
-    from rankllm_infer.engines.heads import rotation_limit
+    from rankllm_infer.engines.transformers.heads import rotation_limit
 
     reads_scores = isinstance(card, PointwiseCard) or card.answer == "first-token"
     if reads_scores and loaded.device.type == "cpu" and str(loaded.dtype) == "torch.float32":
@@ -114,9 +114,9 @@ def start_on_vllm(
     model: str, plan: Plan, options: RerankOptions, *, write_with: Callable[[Any], Writer]
 ) -> StartedModel:
     """Start vLLM on a model. write_with: gives the prompt writer of a tokenizer, or raises."""
-    from rankllm_infer.engines.hub import base_folder, load_tokenizer, model_config
-    from rankllm_infer.engines.vllm_loading import load_vllm
-    from rankllm_infer.engines.vllm_options import VllmOptions
+    from rankllm_infer.checkpoints.hub import base_folder, load_tokenizer, model_config
+    from rankllm_infer.engines.vllm.loading import load_vllm
+    from rankllm_infer.engines.vllm.options import VllmOptions
 
     found = model_config(str(base_folder(model, options.base_model, weights=False))).get("max_position_embeddings")
     positions = found if isinstance(found, int) else None

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from rankllm_core.data.records import result_to_dict
 from rankllm_core.files import dumps
-from rankllm_core.records import result_to_dict
 from rankllm_core.text import passage_text
 from rankllm_core.types import Request, Result
-from rankllm_infer.outputs import Summary
+from rankllm_infer.jobs.outputs import Summary
 from rankllm_infer.wording import count, examples
 
 _SHOWN_FAILURES = 5

@@ -9,12 +9,12 @@ from pathlib import Path
 from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load_card, published_card
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
-from rankllm_core.template import ListwiseTemplate, PointwiseTemplate, load_template
-from rankllm_infer.engines.hub import split_revision
-from rankllm_infer.engines.vllm_options import engine_arguments
+from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_infer.checkpoints.hub import split_revision
+from rankllm_infer.engines.vllm.options import engine_arguments
 from rankllm_infer.option_types import check_field_types
-from rankllm_infer.strategies import STRATEGIES, TOP_K_STRATEGIES
-from rankllm_infer.windows import check_pass_depth
+from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES
+from rankllm_infer.ranking.windows import check_pass_depth
 
 METHODS = ("auto", "listwise", "pointwise")
 ENGINES = ("transformers", "vllm", "openai")

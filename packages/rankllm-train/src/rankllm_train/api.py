@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError, DataError
-from rankllm_core.template import PointwiseTemplate, load_template
-from rankllm_train.agreement import first_decides
-from rankllm_train.bad_records import BadRecords
-from rankllm_train.base_names import base_name
-from rankllm_train.best import Best, settle_best
-from rankllm_train.checkpoints import remove, sweep
-from rankllm_train.metrics_log import start_metrics
-from rankllm_train.preflight import (
+from rankllm_core.prompts.template import PointwiseTemplate, load_template
+from rankllm_train.artifacts.checkpoints import remove, sweep
+from rankllm_train.artifacts.metrics_log import start_metrics
+from rankllm_train.artifacts.preflight import (
     check_by_length,
     check_complete,
     check_output_names,
@@ -26,14 +22,18 @@ from rankllm_train.preflight import (
     check_yardstick,
     earlier_results,
 )
-from rankllm_train.recipe import Recipe
-from rankllm_train.resume_rules import check_card
-from rankllm_train.resuming import Resumed, finish, resume
-from rankllm_train.run_record import RunRecord
-from rankllm_train.source_identity import source_identities
+from rankllm_train.artifacts.run_record import RunRecord
+from rankllm_train.artifacts.source_identity import source_identities
+from rankllm_train.data.bad_records import BadRecords
+from rankllm_train.models.base_names import base_name
+from rankllm_train.recipe.recipe import Recipe
+from rankllm_train.recipe.resume_rules import check_card
+from rankllm_train.training.agreement import first_decides
+from rankllm_train.training.best import Best, settle_best
+from rankllm_train.training.resuming import Resumed, finish, resume
 
 if TYPE_CHECKING:
-    from rankllm_train.records import ListwiseRecord
+    from rankllm_train.data.records import ListwiseRecord
 
 Say = Callable[[str], None]
 Track = Callable[[Sequence[Any]], Iterable[Any]]
@@ -78,8 +78,8 @@ def train(
     may show how far their tokenizing is.
     Raises RankLLMError before the first step on anything that cannot be trained, and where the loss becomes NaN.
     """
-    from rankllm_train.curves import draw_curves
-    from rankllm_train.trainer import training_arguments
+    from rankllm_train.artifacts.curves import draw_curves
+    from rankllm_train.training.trainer import training_arguments
 
     check_complete(recipe)
     check_precision(recipe)
@@ -127,8 +127,8 @@ def _trainer(
     callbacks: Sequence[Any],
 ) -> Any:
     """Read the data, load the model, and check that they go together."""
-    from rankllm_train.models import load_model, load_tokenizer
-    from rankllm_train.trainer import RerankerTrainer
+    from rankllm_train.models.loading import load_model, load_tokenizer
+    from rankllm_train.training.trainer import RerankerTrainer
 
     # Before the data is read: a file that is rewritten while it is read is then not what its hash says.
     record = resumed.record if resumed else RunRecord(sources=first_decides(lambda: source_identities(recipe)))
@@ -208,9 +208,9 @@ def prepare_dev(recipe: Recipe, tokenizer: Any, data: TrainingData, *, track: Tr
 
 
 def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
-    from rankllm_train.data_listwise import ListwiseCollator, ListwiseEncoder, encode_listwise
-    from rankllm_train.objectives import ListwiseObjective
-    from rankllm_train.prompt_match import mismatch_notes, template_for
+    from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, encode_listwise
+    from rankllm_train.data.prompt_match import mismatch_notes, template_for
+    from rankllm_train.training.objectives import ListwiseObjective
 
     section, name = recipe.objective, recipe.objective_name
     bad = BadRecords(recipe.data.bad_records, source=recipe.data.train)
@@ -256,8 +256,8 @@ def _listwise(recipe: Recipe, tokenizer: Any, track: Track) -> TrainingData:
 
 def _records(recipe: Recipe, bad: BadRecords) -> list[ListwiseRecord]:
     """The listwise records that the recipe wants, in the identifiers that it wants."""
-    from rankllm_train.rankings import with_identifiers
-    from rankllm_train.sources import listwise_source
+    from rankllm_train.data.rankings import with_identifiers
+    from rankllm_train.data.sources import listwise_source
 
     records: Iterable[ListwiseRecord] = listwise_source(recipe.data.train, limit=recipe.data.max_records, bad=bad)
     if recipe.data.identifiers == "keep":
@@ -272,11 +272,11 @@ def _records(recipe: Recipe, bad: BadRecords) -> list[ListwiseRecord]:
 
 
 def _pointwise(recipe: Recipe, tokenizer: Any) -> TrainingData:
-    from rankllm_core.pairs import PairEncoder, PairLimits
-    from rankllm_core.tokens import SafeTokenizer, single_ids
-    from rankllm_train.data_pointwise import GroupRule, PointwiseCollator, pointwise_dataset
-    from rankllm_train.objectives import PointwiseObjective
-    from rankllm_train.sources import pointwise_source
+    from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+    from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
+    from rankllm_train.data.pointwise import GroupRule, PointwiseCollator, pointwise_dataset
+    from rankllm_train.data.sources import pointwise_source
+    from rankllm_train.training.objectives import PointwiseObjective
 
     section, prompt, name = recipe.objective, recipe.prompt, recipe.objective_name
     template = load_template(prompt.template or ("yes_no" if prompt.head == "yes-no" else "rankllama"))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import ConfigError, DataError
-from rankllm_core.reading import read_text
-from rankllm_core.yaml_text import YamlError, plain_yaml
+from rankllm_core.files.reading import read_text
+from rankllm_core.files.yaml_text import YamlError, plain_yaml
 
 _SHOWN_CHARACTERS = 200
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import ftfy
 
+from rankllm_core.answers.lookalikes import Names, defuse
 from rankllm_core.errors import RankLLMError
-from rankllm_core.lookalikes import Names, defuse
 
 TEXT_FIELDS = ("text", "segment", "contents", "content", "body", "passage")
 """Where the text of a passage may be stored; the first one present counts."""

@@ -67,7 +67,7 @@ def command(
     """
     from rankllm_core.files import dumps
     from rankllm_core.trec import format_beside_others, read_run
-    from rankllm_infer.compare import compare, comparison_lines, comparison_to_dict
+    from rankllm_infer.evaluation.compare import compare, comparison_lines, comparison_to_dict
 
     paths = _paths(runs, baseline)
     measures = checked_measures(

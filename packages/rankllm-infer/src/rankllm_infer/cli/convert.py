@@ -10,7 +10,7 @@ import click
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import DEFAULT_TAG
 from rankllm_infer.cli import say
-from rankllm_infer.convert import ConvertReport, Source, Target
+from rankllm_infer.formats.convert import ConvertReport, Source, Target
 from rankllm_infer.wording import count, examples
 
 _FILE = click.Path(path_type=Path)
@@ -52,7 +52,7 @@ def command(
     A run is sorted by score; in the other layouts the order of the list is the ranking. Runs hold no texts: from a
     run to requests or rerank-input, give --queries and --corpus.
     """
-    from rankllm_infer.convert import convert
+    from rankllm_infer.formats.convert import convert
 
     if tag is not None and to != "trec":
         raise click.UsageError(f"--tag is a column of TREC runs; it has no effect with --to {to}")

@@ -13,7 +13,7 @@ from rankllm_infer.cli.progress import ShownProgress, prompt_counter
 from rankllm_infer.settings import DTYPES, RerankOptions
 
 if TYPE_CHECKING:
-    from rankllm_infer.demo import DemoFiles, DemoReport
+    from rankllm_infer.demo.run import DemoFiles, DemoReport
 
 
 @click.command("demo", context_settings=SETTINGS)
@@ -41,15 +41,15 @@ def command(method: str | None, model_path: str | None, dtype: str, device: str,
     SmolLM2-135M; a model of billions of weights gains more.
     """
     from rankllm_infer.api import load_reranker
-    from rankllm_infer.demo import DemoFiles, demo_requests, run_demo
-    from rankllm_infer.demo_collection import load_demo_collection
-    from rankllm_infer.progress import PromptProgress
+    from rankllm_infer.demo.collection import load_demo_collection
+    from rankllm_infer.demo.run import DemoFiles, demo_requests, run_demo
+    from rankllm_infer.ranking.progress import PromptProgress
 
     files = DemoFiles(folder=output_dir)
     check_output(files.reranked, overwrite=True)
     if model_path is None:
-        from rankllm_infer.demo_model import MODEL_NAME, demo_model_path
-        from rankllm_infer.shipped_models import SHIPPED, shipped_folder
+        from rankllm_infer.checkpoints.bundled import SHIPPED, shipped_folder
+        from rankllm_infer.checkpoints.demo_model import MODEL_NAME, demo_model_path
 
         say(f"Preparing {MODEL_NAME} (unpacked once, about half a minute) ...")
         demo_model_path()
@@ -76,7 +76,7 @@ def command(method: str | None, model_path: str | None, dtype: str, device: str,
 def _options(method: str | None, model_path: str, *, dtype: str, device: str) -> RerankOptions:
     """What the model's card says; FIRST for a listwise model without one."""
     from rankllm_core.card import load_card, published_card
-    from rankllm_infer.engines.hub import locate_model
+    from rankllm_infer.checkpoints.hub import locate_model
 
     card = load_card(locate_model(model_path, weights=False)) or published_card(model_path)
     method = method or (card.kind if card else "listwise")

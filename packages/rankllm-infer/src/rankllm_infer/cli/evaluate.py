@@ -14,7 +14,7 @@ from rankllm_infer.cli.options import run_format_option
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Run, RunFormat
-    from rankllm_infer.evaluate import Evaluation
+    from rankllm_infer.evaluation.evaluate import Evaluation
 
 _FILE = click.Path(path_type=Path)
 
@@ -70,7 +70,7 @@ def _evaluate(
     run_queries_only: bool,
     relevance_level: int,
 ) -> Evaluation:
-    from rankllm_infer.evaluate import evaluate
+    from rankllm_infer.evaluation.evaluate import evaluate
 
     try:
         return evaluate(qrels, run, measures, run_queries_only=run_queries_only, relevance_level=relevance_level)
@@ -80,7 +80,7 @@ def _evaluate(
 
 def _print(name: str, found: Evaluation, *, per_query: bool, as_json: bool) -> None:
     from rankllm_core.files import dumps
-    from rankllm_infer.evaluate import evaluation_lines, evaluation_to_dict
+    from rankllm_infer.evaluation.evaluate import evaluation_lines, evaluation_to_dict
 
     if as_json:
         click.echo(dumps(evaluation_to_dict(name, found, per_query=per_query)))

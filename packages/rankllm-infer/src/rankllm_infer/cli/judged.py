@@ -59,7 +59,7 @@ def checked_measures(
     names: Sequence[str], *, relevance_level: int, is_complete: bool, run_queries_only: bool
 ) -> list[str]:
     """The measures, one name each. Raises UsageError where -c is contradicted, ConfigError for an unknown measure."""
-    from rankllm_infer.measures import parse_measures
+    from rankllm_infer.evaluation.measures import parse_measures
 
     if is_complete and run_queries_only:
         raise click.UsageError("-c and --run-queries-only contradict each other")

@@ -15,7 +15,7 @@ from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import RunFormat
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import ignored, run_format_option
-from rankllm_infer.prepare import PreparedFormat
+from rankllm_infer.formats.prepare import PreparedFormat
 
 _FILE = click.Path(path_type=Path)
 _DEPTH = 200
@@ -65,7 +65,7 @@ def command(
 
     The output is what `rerank` reads: with --rerank-input as it is, with --requests for --format requests.
     """
-    from rankllm_infer.prepare import build_requests, write_prepared
+    from rankllm_infer.formats.prepare import build_requests, write_prepared
 
     check_output(output_path, overwrite=overwrite)
     for source in (retrieval_results, query_data_name, corpus_data_name):

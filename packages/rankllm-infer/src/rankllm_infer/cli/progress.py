@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from rankllm_infer.progress import PromptProgress
+    from rankllm_infer.ranking.progress import PromptProgress
 
 T = TypeVar("T")
 

@@ -16,10 +16,10 @@ from rankllm_infer.cli import say
 from rankllm_infer.wording import examples
 
 if TYPE_CHECKING:
-    from rankllm_core.template import PointwiseTemplate
+    from rankllm_core.prompts.template import PointwiseTemplate
     from rankllm_core.types import Request
-    from rankllm_infer.engines import Prompt
-    from rankllm_infer.pointwise import PairWriter
+    from rankllm_infer.engines.base import Prompt
+    from rankllm_infer.ranking.pointwise import PairWriter
     from rankllm_infer.settings import RerankOptions, ResolvedCard
 
 _FILE = click.Path(path_type=Path)
@@ -36,7 +36,7 @@ def command() -> None:
 def list_templates(*, as_json: bool) -> None:
     """Name, method and purpose of each shipped template."""
     from rankllm_core.files import dumps
-    from rankllm_core.template import load_template, template_names
+    from rankllm_core.prompts.template import load_template, template_names
 
     names = template_names()
     rows = [(name, load_template(name).method, _first_sentence(_shipped_text(name))) for name in names]
@@ -56,7 +56,7 @@ def show_template(*, template: str) -> None:
 
     NAME is a shipped one; a FILE is checked as well.
     """
-    from rankllm_core.template import load_template
+    from rankllm_core.prompts.template import load_template
 
     name = load_template(template).name
     click.echo(for_terminal(_file_text(template)) if Path(template).exists() else _shipped_text(name), nl=False)
@@ -162,8 +162,8 @@ class _Rendered:
 
 
 def _find_request(path: Path, qid: str | None) -> Request:
-    from rankllm_core.records import read_requests, read_rerank_input
-    from rankllm_infer.convert import detect_format
+    from rankllm_core.data.records import read_requests, read_rerank_input
+    from rankllm_infer.formats.convert import detect_format
 
     kind = detect_format(path)
     if kind == "run":
@@ -180,10 +180,10 @@ def _find_request(path: Path, qid: str | None) -> Request:
 def _render(request: Request, options: RerankOptions, model: str | None) -> _Rendered:
     """The first prompt of the flow that `rerank` runs, and what it shows."""
     from rankllm_core.card import PointwiseCard
-    from rankllm_infer.decoding import check_decoding, decodes_freely
-    from rankllm_infer.listwise import ListwisePlan, rerank_listwise
-    from rankllm_infer.pointwise import PointwisePlan, rerank_pointwise
-    from rankllm_infer.windows import WindowSchedule
+    from rankllm_infer.ranking.decoding import check_decoding, decodes_freely
+    from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
+    from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise
+    from rankllm_infer.ranking.windows import WindowSchedule
 
     resolved, writer = _without_model(options) if model is None else _with_model(model, options)
     card = resolved.card
@@ -235,8 +235,8 @@ def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
     """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
     from rankllm_core.card import PointwiseCard
     from rankllm_infer.api import token_writer
-    from rankllm_infer.engines.hub import has_score_head, load_tokenizer, locate_model
-    from rankllm_infer.engines.remote_code import check_remote_code
+    from rankllm_infer.checkpoints.hub import has_score_head, load_tokenizer, locate_model
+    from rankllm_infer.checkpoints.remote_code import check_remote_code
     from rankllm_infer.local_models import fit_card
     from rankllm_infer.settings import resolve_card
 
@@ -254,7 +254,7 @@ def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
 
 def _positions(model: str) -> int | None:
     """How many tokens the model has positions for, where that can be told without fetching an adapter's base."""
-    from rankllm_infer.engines.hub import adapter_config, model_config
+    from rankllm_infer.checkpoints.hub import adapter_config, model_config
 
     adapter = adapter_config(model)
     base = model if adapter is None else str(adapter.get("base_model_name_or_path", ""))
@@ -271,7 +271,7 @@ class _PairTextWriter:
         self._template = template
 
     def write(self, query: str, *, title: str, text: str) -> Prompt:
-        from rankllm_infer.engines import Prompt
+        from rankllm_infer.engines.base import Prompt
 
         passage = self._template.passage.format(title=title, text=text)
         return Prompt(text=self._template.query.format(query=query) + "\n" + passage, read="head")
@@ -292,7 +292,7 @@ class _ExactPairWriter:
 
 
 def _estimated_tokens(prompt: Prompt) -> int:
-    from rankllm_infer.engines.openai_budget import estimate_text_tokens, estimate_tokens
+    from rankllm_infer.engines.openai.budget import estimate_text_tokens, estimate_tokens
 
     return estimate_tokens(prompt.messages) if prompt.messages else estimate_text_tokens(prompt.text)
 

@@ -25,7 +25,7 @@ from rankllm_infer.cli.rerank_options import input_options, model_options, outpu
 from rankllm_infer.settings import RerankOptions
 
 if TYPE_CHECKING:
-    from rankllm_infer.outputs import OutputFiles
+    from rankllm_infer.jobs.outputs import OutputFiles
 
 
 @click.command("rerank", context_settings=SETTINGS)
@@ -95,7 +95,7 @@ def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
     """What a file of `calibrate` says; nothing to take off for `none`."""
     if asked is None:
         return None
-    from rankllm_infer.identifier_prior import read_prior
+    from rankllm_infer.ranking.identifier_prior import read_prior
 
     if asked == "none":
         return ()
@@ -116,7 +116,7 @@ def _template(asked: str | None) -> str | None:
 
 
 def _output_files(given: Mapping[str, Any]) -> OutputFiles:
-    from rankllm_infer.outputs import OutputFiles, run_format_of
+    from rankllm_infer.jobs.outputs import OutputFiles, run_format_of
 
     asked, output = given["output_format"], given["output"]
     if given["encoded_save_path"] is not None:
@@ -141,7 +141,7 @@ def _output_files(given: Mapping[str, Any]) -> OutputFiles:
 
 
 def _one_query(given: Mapping[str, Any], options: RerankOptions, files: OutputFiles) -> int:
-    from rankllm_infer.outputs import open_outputs
+    from rankllm_infer.jobs.outputs import open_outputs
     from rankllm_infer.screen import result_json, result_table
 
     for path in files.paths():

@@ -19,8 +19,8 @@ from rankllm_infer.wording import examples
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels
     from rankllm_core.types import Request
-    from rankllm_infer.outputs import OutputFiles
-    from rankllm_infer.run_settings import InputDigest
+    from rankllm_infer.jobs.fingerprint import InputDigest
+    from rankllm_infer.jobs.outputs import OutputFiles
 
 _SOURCES = ("requests", "rerank_input", "run", "dataset", "query")
 _NEEDS = {"run": ("queries", "corpus"), "dataset": ("retrieval_method",), "query": ("passages",)}
@@ -72,7 +72,7 @@ class StoredRequests:
     """Candidates of each query that count; the others are left out."""
 
     def __iter__(self) -> Iterator[Request]:
-        from rankllm_core.records import read_requests, read_rerank_input
+        from rankllm_core.data.records import read_requests, read_rerank_input
 
         read = read_rerank_input if self.is_pairs else read_requests
         for request in islice(read(self.path), self.max_queries):
@@ -174,7 +174,7 @@ def _check_complete(request: Request) -> None:
 
 
 def _joined(given: Mapping[str, Any]) -> list[Request]:
-    from rankllm_infer.prepare import build_requests
+    from rankllm_infer.formats.prepare import build_requests
 
     with counter("corpus", unit=" passages", delay_s=2.0) as show:
         requests, report = build_requests(
@@ -194,8 +194,8 @@ def _joined(given: Mapping[str, Any]) -> list[Request]:
 
 def _of_dataset(given: Mapping[str, Any]) -> StoredRequests:
     from rankllm_infer.cli.retrieve_sources import start_pyserini
-    from rankllm_infer.dataset_retrieval import dataset_requests_file, default_folder
-    from rankllm_infer.retrieval_data import find_dataset, find_method
+    from rankllm_infer.retrieval.dataset_retrieval import dataset_requests_file, default_folder
+    from rankllm_infer.retrieval.retrieval_data import find_dataset, find_method
 
     depth = given["top_k_candidates"] or DATASET_DEPTH
     with counter("retrieve", unit=" queries", delay_s=2.0) as show:
@@ -214,8 +214,8 @@ def _of_dataset(given: Mapping[str, Any]) -> StoredRequests:
 def dataset_qrels(given: Mapping[str, Any], qids: Iterable[str]) -> Qrels | None:
     """The judgements of --dataset: those stored beside its results, else Pyserini's; a line where there are none."""
     from rankllm_infer.cli.retrieve_sources import start_pyserini
-    from rankllm_infer.dataset_retrieval import default_folder, stored_qrels
-    from rankllm_infer.retrieval_data import find_dataset
+    from rankllm_infer.retrieval.dataset_retrieval import default_folder, stored_qrels
+    from rankllm_infer.retrieval.retrieval_data import find_dataset
 
     dataset = find_dataset(given["dataset"])
     try:
@@ -246,8 +246,8 @@ def _request_of_query(query: str, passages: str) -> Request:
 def _passage(source: str, number: int, line: str) -> Mapping[str, object]:
     import json
 
-    from rankllm_core.json_fields import as_id, located
-    from rankllm_core.json_text import check_value, json_problem
+    from rankllm_core.files.json_fields import as_id, located
+    from rankllm_core.files.json_text import check_value, json_problem
 
     try:
         doc: dict[str, object] = json.loads(line)

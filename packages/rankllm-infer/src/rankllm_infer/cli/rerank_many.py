@@ -17,7 +17,7 @@ from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, say
 from rankllm_infer.cli.last_steps import LastSteps, last_steps
 from rankllm_infer.cli.progress import ShownProgress, prompt_counter
-from rankllm_infer.progress import PromptProgress
+from rankllm_infer.ranking.progress import PromptProgress
 from rankllm_infer.settings import RerankOptions
 from rankllm_infer.wording import count
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from rankllm_core.trec import Qrels
     from rankllm_core.types import Request, Result
     from rankllm_infer.api import Reranker
-    from rankllm_infer.evaluate import RunningEvaluation
-    from rankllm_infer.journal import Journal
-    from rankllm_infer.outputs import OutputFiles, Summary
-    from rankllm_infer.run_settings import InputDigest
+    from rankllm_infer.evaluation.evaluate import RunningEvaluation
+    from rankllm_infer.jobs.fingerprint import InputDigest
+    from rankllm_infer.jobs.journal import Journal
+    from rankllm_infer.jobs.outputs import OutputFiles, Summary
 
 _MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
 
@@ -73,7 +73,7 @@ def open_run(files: OutputFiles, *, overwrite: bool, resume: bool, sources: Sequ
 
 
 def _open_journal(files: OutputFiles, *, overwrite: bool, sources: Sequence[str | Path]) -> Journal:
-    from rankllm_infer.journal import Journal, journal_path
+    from rankllm_infer.jobs.journal import Journal, journal_path
 
     for output in files.paths():
         check_output(output, overwrite=True)
@@ -94,7 +94,7 @@ def _open_journal(files: OutputFiles, *, overwrite: bool, sources: Sequence[str 
 
 
 def _begin(files: OutputFiles, journal: Journal, last: LastSteps, *, overwrite: bool, resume: bool) -> Run:
-    from rankllm_infer.run_settings import InputDigest
+    from rankllm_infer.jobs.fingerprint import InputDigest
 
     for warning in journal.warnings:
         say(f"Warning: {warning}")
@@ -107,8 +107,8 @@ def _begin(files: OutputFiles, journal: Journal, last: LastSteps, *, overwrite: 
 
 def rerank_many(run: Run, requests: Iterable[Request], model: str, options: RerankOptions) -> int:
     """Compute what is not known yet, write the outputs, say what it came to; gives the exit status."""
-    from rankllm_infer.evaluate import RunningEvaluation
-    from rankllm_infer.outputs import NothingWrittenError, Summary
+    from rankllm_infer.evaluation.evaluate import RunningEvaluation
+    from rankllm_infer.jobs.outputs import NothingWrittenError, Summary
     from rankllm_infer.screen import summary_lines
 
     summary = Summary()
@@ -151,7 +151,7 @@ def load_model(model: str, options: RerankOptions) -> Iterator[Reranker]:
 def _compute(run: Run, journal: Journal, requests: Iterable[Request], model: str, options: RerankOptions) -> None:
     """Put into the journal what it lacks."""
     from rankllm_infer.api import card_in_force
-    from rankllm_infer.run_settings import LOADED_SETTINGS, loaded_settings, run_settings
+    from rankllm_infer.jobs.fingerprint import LOADED_SETTINGS, loaded_settings, run_settings
 
     card = card_in_force(model, options).card
     settings = run_settings(model, options, card=card, requests=str(run.digest), environment=os.environ)
@@ -200,7 +200,7 @@ def _shown_progress(run: Run, reranker: Reranker) -> Iterator[ShownProgress]:
 
 def _write(run: Run, results: Iterable[Result], summary: Summary, figures: RunningEvaluation | None) -> None:
     """Write results into the outputs, which appear when all are there; count and score them."""
-    from rankllm_infer.outputs import open_outputs
+    from rankllm_infer.jobs.outputs import open_outputs
 
     if run.journal is not None:
         _check_outputs(run, resume=True)
@@ -256,7 +256,7 @@ def _how_to_go_on(run: Run, journal: Journal) -> str:
 
 
 def _print_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
-    from rankllm_infer.evaluate import evaluation_lines
+    from rankllm_infer.evaluation.evaluate import evaluation_lines
 
     if (evaluation := figures.result()) is None:
         say("No figures: none of the queries that were ranked is judged")

@@ -10,9 +10,9 @@ import click
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
-from rankllm_infer.bm25 import K1, B
 from rankllm_infer.cli import say
 from rankllm_infer.cli.retrieve_sources import Retrieved, search, source_kind
+from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def command(**given: Any) -> None:
 
 
 def _check_outputs(kind: str, given: Mapping[str, Any]) -> None:
-    from rankllm_infer.outputs import run_format_of
+    from rankllm_infer.jobs.outputs import run_format_of
 
     outputs = [given[name] for name in ("output", "output_requests") if given[name]]
     if not outputs and not given["qrels"] and kind != "dataset":
@@ -95,9 +95,9 @@ def _read_qrels(path: Path) -> Qrels:
 
 
 def _write(given: Mapping[str, Any], found: Retrieved) -> None:
-    from rankllm_core.records import write_requests
+    from rankllm_core.data.records import write_requests
     from rankllm_core.trec import write_results
-    from rankllm_infer.outputs import run_format_of
+    from rankllm_infer.jobs.outputs import run_format_of
 
     run = found.run
     n_candidates, n_queries = sum(map(len, run.values())), sum(map(bool, run.values()))
@@ -117,7 +117,7 @@ def _write(given: Mapping[str, Any], found: Retrieved) -> None:
 
 def _print_figures(run: Run, qrels: Qrels) -> None:
     """The figures over the judged queries that were asked; one that found nothing counts 0."""
-    from rankllm_infer.evaluate import evaluate, evaluation_lines
+    from rankllm_infer.evaluation.evaluate import evaluate, evaluation_lines
 
     asked = {qid: grades for qid, grades in qrels.items() if qid in run and grades}
     if not any(run[qid] for qid in asked):

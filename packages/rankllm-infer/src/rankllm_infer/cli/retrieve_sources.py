@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.bm25 import K1, B
 from rankllm_infer.cli import say
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.cli.rerank_input import check_judged
+from rankllm_infer.retrieval.bm25 import K1, B
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels, Run
     from rankllm_core.types import Request
-    from rankllm_infer.pyserini_library import PyseriniLibrary
-    from rankllm_infer.retrieval_data import Method
+    from rankllm_infer.retrieval.pyserini_library import PyseriniLibrary
+    from rankllm_infer.retrieval.retrieval_data import Method
 
 _Check = Callable[[Mapping[str, str]], None]
 """Given the queries before they are asked; raises where none of them is judged."""
@@ -77,15 +77,15 @@ def search(kind: str, given: Mapping[str, Any], *, qrels: Qrels | None) -> Retri
 
 def start_pyserini() -> PyseriniLibrary:
     """Pyserini, which takes a while to come up."""
-    from rankllm_infer.pyserini_library import PyseriniLibrary
+    from rankllm_infer.retrieval.pyserini_library import PyseriniLibrary
 
     say("Starting Pyserini ...")
     return PyseriniLibrary()
 
 
 def _search_corpus(given: Mapping[str, Any], check: _Check) -> Retrieved:
-    from rankllm_infer.bm25_cache import open_index
-    from rankllm_infer.prepare import requests_of_run
+    from rankllm_infer.formats.prepare import requests_of_run
+    from rankllm_infer.retrieval.bm25_cache import open_index
 
     queries = _read_queries(given)
     check(queries)
@@ -101,7 +101,7 @@ def _search_corpus(given: Mapping[str, Any], check: _Check) -> Retrieved:
 
 
 def _search_index(given: Mapping[str, Any], check: _Check) -> Retrieved:
-    from rankllm_infer.dataset_retrieval import requests_from_index
+    from rankllm_infer.retrieval.dataset_retrieval import requests_from_index
 
     method = _method(given)
     is_file = Path(given["queries"]).exists()
@@ -120,8 +120,8 @@ def _search_index(given: Mapping[str, Any], check: _Check) -> Retrieved:
 
 
 def _search_dataset(given: Mapping[str, Any], check: _Check) -> Retrieved:
-    from rankllm_infer.dataset_retrieval import requests_from_index, search_dataset, text_index
-    from rankllm_infer.retrieval_data import find_dataset, index_of
+    from rankllm_infer.retrieval.dataset_retrieval import requests_from_index, search_dataset, text_index
+    from rankllm_infer.retrieval.retrieval_data import find_dataset, index_of
 
     dataset, method = find_dataset(given["dataset"]), _method(given)
     index_of(dataset, method)  # what cannot be searched is refused before Pyserini is started
@@ -148,7 +148,7 @@ def _search_dataset(given: Mapping[str, Any], check: _Check) -> Retrieved:
 
 
 def _method(given: Mapping[str, Any]) -> Method:
-    from rankllm_infer.retrieval_data import find_method
+    from rankllm_infer.retrieval.retrieval_data import find_method
 
     method = find_method(given["retrieval_method"] or "bm25")
     if given["index"] is not None and method.kind == "stored":
@@ -168,7 +168,7 @@ def _bm25(given: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _read_queries(given: Mapping[str, Any]) -> dict[str, str]:
-    from rankllm_core.collections_io import read_queries
+    from rankllm_core.data.collections import read_queries
 
     queries = dict(islice(read_queries(given["queries"]).items(), given["max_queries"]))
     if not queries:
@@ -177,7 +177,7 @@ def _read_queries(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _retrieve(index: Any, queries: Mapping[str, str], given: Mapping[str, Any]) -> Run:
-    from rankllm_infer.first_stage import retrieve
+    from rankllm_infer.retrieval.first_stage import retrieve
 
     with counter("retrieve", unit=" queries", total=len(queries), delay_s=2.0) as show:
         return retrieve(index, queries, depth=given["depth"], remove_query=given["remove_query"], progress=show)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.engines import Answer, EngineError, Prompt
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
 
 
 class ScriptedEngine:

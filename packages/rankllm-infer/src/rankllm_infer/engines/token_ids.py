@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rankllm_core.errors import ContractError
-from rankllm_core.tokens import SafeTokenizer, single_ids
+from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
 from rankllm_core.types import Usage
-from rankllm_infer.engines import Answer, Prompt
+from rankllm_infer.engines.base import Answer, Prompt
 
 
 class IdentifierIds:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from rankllm_infer.compare import TIE
+from rankllm_infer.evaluation.compare import TIE
 
 _BAR, _GAP = 8, 2
 _CELL, _CELL_STEP = 9, 11

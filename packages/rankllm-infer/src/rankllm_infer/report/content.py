@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rankllm_core.trec import Qrels, Ranking
 from rankllm_core.types import SEVERITY, Usage
-from rankllm_infer.compare import ComparedRun, Comparison, compare
+from rankllm_infer.evaluation.compare import ComparedRun, Comparison, compare
 from rankllm_infer.report.charts import sign
 from rankllm_infer.report.passages import Needed, Passage, Texts
 from rankllm_infer.report.ranked_files import Outcome, RankedFile

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankllm_core.collections_io import read_corpus, read_queries
+from rankllm_core.data.collections import read_corpus, read_queries
+from rankllm_core.data.records import read_requests, read_rerank_input
 from rankllm_core.errors import RankLLMError
-from rankllm_core.records import read_requests, read_rerank_input
 from rankllm_core.text import title_and_text
-from rankllm_infer.convert import detect_format
+from rankllm_infer.formats.convert import detect_format
 from rankllm_infer.wording import examples
 
 Needed = Mapping[str, Collection[str]]

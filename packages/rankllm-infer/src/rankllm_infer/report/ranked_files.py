@@ -8,13 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import cast, get_args
 
+from rankllm_core.data.records import parse_request, read_requests, read_rerank_input
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import read_jsonl, read_lines
-from rankllm_core.json_fields import as_array, as_object, as_score, as_string, found, located
-from rankllm_core.records import parse_request, read_requests, read_rerank_input
+from rankllm_core.files.json_fields import as_array, as_object, as_score, as_string, found, located
 from rankllm_core.trec import Run, RunFormat, format_beside_others, holds_ranks, read_run, trec_order
 from rankllm_core.types import Request, Status, Usage
-from rankllm_infer.convert import detect_format
+from rankllm_infer.formats.convert import detect_format
 
 _GREATEST_COUNT = 1 << 53
 

@@ -10,7 +10,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_train.cli import SETTINGS, say
 
 if TYPE_CHECKING:
-    from rankllm_train.check_data import ListwiseReport, PointwiseReport, RecordKind
+    from rankllm_train.data.check_data import ListwiseReport, PointwiseReport, RecordKind
 
 
 @click.command("check-data", context_settings=SETTINGS)
@@ -27,7 +27,7 @@ def command(file: str, kind: RecordKind | None, max_problems: int) -> None:
     FILE may also be a Hugging Face data set. Exit status 1 where there are bad records, none at
     all, or both numeric and alpha identifiers.
     """
-    from rankllm_train.check_data import ListwiseReport, check_data
+    from rankllm_train.data.check_data import ListwiseReport, check_data
 
     report = check_data(file, kind=kind)
     shown = report.problems[: max_problems or None]

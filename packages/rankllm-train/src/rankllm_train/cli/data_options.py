@@ -12,7 +12,7 @@ from click.decorators import FC
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file, write_text
-from rankllm_core.run_layout import RunFormat
+from rankllm_core.trec.run_layout import RunFormat
 from rankllm_train.cli import say
 from rankllm_train.preparation.ranked_queries import RunFile
 from rankllm_train.preparation.tally import Tally, settings_of

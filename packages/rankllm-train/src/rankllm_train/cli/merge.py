@@ -20,6 +20,6 @@ from rankllm_train.cli import SETTINGS
 )
 def command(adapter: str, out: str, base_model: str | None, dtype: str) -> None:
     """Merge the LoRA adapter in folder ADAPTER into its base and write the whole model, with its card, to OUT."""
-    from rankllm_train.merge import merge
+    from rankllm_train.artifacts.merge import merge
 
     click.echo(merge(adapter, out, base_model=base_model, dtype=dtype))

@@ -11,8 +11,8 @@ from click.decorators import FC
 
 from rankllm_core.errors import ConfigError
 from rankllm_train.cli import say
-from rankllm_train.recipe import Recipe, load_recipe, parse_setting
-from rankllm_train.recipe_sections import METRICS, OBJECTIVES, RANKING_LOSSES
+from rankllm_train.recipe.recipe import Recipe, load_recipe, parse_setting
+from rankllm_train.recipe.sections import METRICS, OBJECTIVES, RANKING_LOSSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

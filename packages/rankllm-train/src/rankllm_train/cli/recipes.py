@@ -8,7 +8,7 @@ import click
 
 from rankllm_train.cli import SETTINGS
 from rankllm_train.cli.options import COMMON, LISTWISE, POINTWISE, recipe_options, resolve_recipe, shared_options
-from rankllm_train.recipe import load_recipe, recipe_differences, recipe_names, recipe_text
+from rankllm_train.recipe.recipe import load_recipe, recipe_differences, recipe_names, recipe_text
 
 _TAKEN = {option.path for option in (*COMMON, *LISTWISE)}
 _REST = tuple(option for option in POINTWISE if option.path not in _TAKEN)

@@ -10,9 +10,9 @@ import click
 from click.decorators import FC
 
 from rankllm_train.api import train
+from rankllm_train.artifacts.preflight import check_complete
 from rankllm_train.cli import say
 from rankllm_train.cli.options import resolve_recipe
-from rankllm_train.preflight import check_complete
 
 
 def run_options(command: FC) -> FC:
@@ -37,7 +37,7 @@ def run(method: str, given: dict[str, Any]) -> None:
     is_first = os.environ.get("RANK", "0") == "0"
     tell: Callable[[str], None] = say if is_first else lambda line: None
     tell("loading ...")
-    from rankllm_train.progress import Progress, tracked
+    from rankllm_train.training.progress import Progress, tracked
 
     try:
         result = train(

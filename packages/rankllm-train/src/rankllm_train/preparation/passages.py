@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from rankllm_core.collections_io import read_corpus, two_contents
+from rankllm_core.data.collections import read_corpus, two_contents
 from rankllm_core.errors import RankLLMError
 from rankllm_core.text import title_and_text
 from rankllm_train.preparation.sameness import digest, exact_form

@@ -9,10 +9,10 @@ from functools import lru_cache
 
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.identifiers import MAX_ALPHA, IdentifierKind, identifiers
-from rankllm_core.template import ListwiseTemplate, Message, load_template
+from rankllm_core.prompts.template import ListwiseTemplate, Message, load_template
 from rankllm_core.text import defuse_identifiers, first_words, passage_text, safe_query, title_and_text
-from rankllm_train.rankings import target_ranks
-from rankllm_train.records import parse_listwise
+from rankllm_train.data.rankings import target_ranks
+from rankllm_train.data.records import parse_listwise
 
 _DEFAULT_TEMPLATES: Mapping[str, str] = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
 _ROLES = {"system": "system", "user": "human"}

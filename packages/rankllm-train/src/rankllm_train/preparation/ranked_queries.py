@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankllm_core.errors import DataError
-from rankllm_core.run_layout import RunFormat, format_beside_others
-from rankllm_core.runs import RunLine, holds_ranks, iter_run
+from rankllm_core.trec.run_layout import RunFormat, format_beside_others
+from rankllm_core.trec.runs import RunLine, holds_ranks, iter_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class RankedQuery(NamedTuple):
 def read_ranked_queries(run: str | Path | RunFile) -> Iterator[RankedQuery]:
     """Yield the queries of a run, whose lines must stand together.
 
-    Formats and errors as `rankllm_core.runs.read_run`; DataError also where a query comes back after another one.
+    Formats and errors as `rankllm_core.trec.runs.read_run`; DataError also where a query comes back after another one.
     """
     file = run if isinstance(run, RunFile) else RunFile(run)
     path = file.path

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from rankllm_core.data.records import parse_request
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.json_fields import found, located
-from rankllm_core.records import parse_request
+from rankllm_core.files.json_fields import found, located
 from rankllm_core.text import title_and_text
 from rankllm_core.types import SEVERITY, Request, Status
-from rankllm_train.json_records import read_json_records
+from rankllm_train.data.json_records import read_json_records
 from rankllm_train.preparation.labelled import LabelledList
 from rankllm_train.preparation.ranked_queries import read_ranked_queries
 from rankllm_train.preparation.tally import Tally, Track

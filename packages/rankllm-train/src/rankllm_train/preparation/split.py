@@ -17,7 +17,7 @@ from typing import Literal
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.files import dumps, write_text
-from rankllm_train.json_records import read_json_records
+from rankllm_train.data.json_records import read_json_records
 from rankllm_train.preparation.positive_texts import RecordKeys, record_keys
 from rankllm_train.preparation.tally import Tally, Track, untracked
 

@@ -1,0 +1,1 @@
+"""Where a model's files are: folders, the hub, bundled rerankers."""

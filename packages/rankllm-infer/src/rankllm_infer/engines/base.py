@@ -1,0 +1,85 @@
+"""What every engine takes and gives. An engine runs a model; it knows no ranking.
+
+An engine is fed prompts one by one (`submit`) and gives answers in whatever order they finish (`collect`), so it is
+free to sort, batch and overlap the work, and a slow prompt holds up nobody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from rankllm_core.errors import RankLLMError
+from rankllm_core.identifiers import CHAIN, AnswerForm
+from rankllm_core.prompts.template import Message
+from rankllm_core.types import Usage
+
+Read = Literal["text", "permutation", "first-token", "head"]
+"""What is read: generated text, the permutation of `identifiers` that greedy decoding finds in the answer's `form`, the
+logits of `identifiers` at the last position, or a score head there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One question to a model."""
+
+    text: str
+    """The prompt as the model sees it, for traces."""
+    read: Read
+    identifiers: tuple[str, ...] = ()
+    """What the prompt calls its passages, in prompt order; with `first-token`, the tokens to read."""
+    messages: tuple[Message, ...] = ()
+    """The chat turns, for servers that apply the chat template themselves."""
+    token_ids: tuple[int, ...] = ()
+    """The prompt's ids, for engines that take ids; empty for servers."""
+    n_shared: int = 0
+    """Leading ids that the prompts yielded with this one begin with too; an engine may compute them once."""
+    max_new_tokens: int = 0
+    """With `text`: how many tokens may be generated. With `permutation`: room for the answer."""
+    form: AnswerForm = CHAIN
+    """With `permutation`: what the answer writes around the identifiers."""
+    top_k: int | None = None
+    """With `permutation`: decode only so many identifiers; the others follow in prompt order. None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a model said to one prompt."""
+
+    text: str = ""
+    """The generated text (`text`), or an answer that names every identifier once (`permutation`); else empty."""
+    scores: tuple[float, ...] = ()
+    """`first-token`: one logit or log-probability an identifier, in prompt order; -inf where the server did not tell.
+    `head`: the one score."""
+    is_truncated: bool = False
+    """`text`: generation ended at `max_new_tokens`, and not because the model had finished."""
+    usage: Usage = field(default_factory=Usage)
+    """`permutation`: completion tokens are those of the decoded answer, whether they were chosen or forced."""
+
+
+class EngineError(RankLLMError):
+    """The engine could not answer one prompt, after its retries. The other prompts go on."""
+
+
+class Engine(Protocol):
+    """Runs a model over prompts."""
+
+    name: str
+
+    def submit(self, ticket: int, prompt: Prompt) -> None:
+        """Queue a prompt. `ticket` comes back with its answer."""
+
+    def collect(self) -> list[tuple[int, Answer | EngineError]]:
+        """Wait until at least one queued prompt is answered; give all answers at hand, each with its ticket.
+
+        An engine that batches chooses a batch by the prompts that wait and by their tickets, not by the order in which
+        they were submitted: a run that was broken off and goes on submits them in another order, and its batches, which
+        show in the scores, must be the same.
+        """
+
+    def cancel(self, tickets: Collection[int]) -> None:
+        """Drop these prompts: the ones still queued are not run, and no answer need be given to any."""
+
+    def close(self) -> None:
+        """Give back threads, connections and memory. Queued prompts are dropped."""

@@ -1,0 +1,196 @@
+"""The engine for any OpenAI-compatible server: OpenAI, vLLM, SGLang, llama.cpp and others.
+
+One thread runs an event loop with as many workers as there may be requests under way; `submit` hands prompts to it,
+`collect` takes answers from it. A loop can be stopped in the middle of a request; threads that wait for a socket cannot
+be, and would hold up `close` until the server answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import time
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future
+from functools import partial
+from random import Random
+from threading import Lock, Thread
+
+from rankllm_core.errors import ConfigError
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.engines.openai.breaker import Breaker, ServerGoneError
+from rankllm_infer.engines.openai.chat import Dialect, explained, read_answer, request_body, without_refused
+from rankllm_infer.engines.openai.http import Sleep, Transport, check_server, server_models, with_retries
+from rankllm_infer.engines.openai.options import OpenAIOptions
+from rankllm_infer.engines.openai.problems import ServerProblem
+
+__all__ = ["OpenAIEngine", "OpenAIOptions", "check_server", "server_models"]
+
+logger = logging.getLogger(__name__)
+
+_JOIN_TIMEOUT_S = 10.0
+
+
+class OpenAIEngine:
+    """Asks a server, with bounded concurrency and retries; needs no tokenizer.
+
+    Reads `text` and `first-token`. With `first-token`, an identifier that is not among the `top_logprobs` likeliest
+    tokens scores -inf. A last turn of the assistant is an opening that the model goes on with.
+    options: the server. sleep: waits between tries. random: spreads the waits of many clients. breaker: notices that
+    the server is gone. Raises ConfigError, MissingPackageError.
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        options: OpenAIOptions,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        random: Random | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
+        self._breaker = breaker or Breaker()
+        self._gone: ServerGoneError | None = None
+        self._options = options
+        self._sleep = sleep
+        self._random = random or Random()
+        self._dialect = Dialect()
+        self._transport = Transport(options)
+        self._waiting: asyncio.Queue[tuple[int, Prompt]] = asyncio.Queue()
+        self._finished: queue.SimpleQueue[tuple[int, Answer | Exception] | None] = queue.SimpleQueue()
+        self._pending = 0
+        self._cancelled: set[int] = set()
+        self._is_closed = False
+        self._lock = Lock()
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = Thread(target=lambda: asyncio.run(self._serve(started)), name="rankllm-openai", daemon=True)
+        self._thread.start()
+        self._loop = started.result()
+
+    def submit(self, ticket: int, prompt: Prompt) -> None:
+        """Queue a prompt. `ticket` comes back with its answer. Raises ConfigError where a score head is to be read."""
+        if prompt.read == "head":
+            raise ConfigError("engine 'openai': a server gives no score head; use --engine transformers")
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("engine 'openai' is closed")
+            self._pending += 1
+            self._loop.call_soon_threadsafe(self._waiting.put_nowait, (ticket, prompt))
+
+    def collect(self) -> list[tuple[int, Answer | EngineError]]:
+        """Wait until at least one queued prompt is answered; give all answers at hand, each with its ticket.
+
+        An empty list where none is queued, or once the engine is closed. Raises ServerGoneError where the server has
+        stopped answering, after the answers that it gave.
+        """
+        if self._gone is None:
+            with self._lock:
+                if self._is_closed or not self._pending:
+                    return []
+            answers = self._next_answers()
+            if answers or self._gone is None:
+                return answers
+        gone, self._gone = self._gone, None
+        self._loop.call_soon_threadsafe(self._breaker.reset)
+        raise gone
+
+    def _next_answers(self) -> list[tuple[int, Answer | EngineError]]:
+        """Wait for an outcome; take all that are there."""
+        outcomes = [self._finished.get()]
+        while not self._finished.empty():
+            outcomes.append(self._finished.get())
+        done = [outcome for outcome in outcomes if outcome is not None]
+        with self._lock:
+            self._pending -= len(done)
+        answers: list[tuple[int, Answer | EngineError]] = []
+        for ticket, outcome in done:
+            if ticket in self._cancelled:
+                self._cancelled.discard(ticket)
+            elif isinstance(outcome, ServerGoneError):
+                self._gone = outcome
+            elif isinstance(outcome, Answer | EngineError):
+                answers.append((ticket, outcome))
+            else:
+                raise outcome  # a bug of ours: it keeps its traceback
+        return answers
+
+    def cancel(self, tickets: Collection[int]) -> None:
+        """Drop prompts: queued ones are not sent; the answers of those under way are thrown away."""
+        with self._lock:
+            self._cancelled.update(tickets)
+
+    def close(self) -> None:
+        """Stop at once: requests under way are broken off, queued prompts are dropped."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._finished.put(None)  # wakes up a `collect` in another thread
+        self._thread.join(_JOIN_TIMEOUT_S)
+
+    async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
+        """The thread's main task: let the workers work until `close`."""
+        self._stop = asyncio.Event()
+        workers = [asyncio.create_task(self._work()) for _ in range(self._options.concurrency)]
+        started.set_result(asyncio.get_running_loop())
+        await self._stop.wait()
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        await self._transport.aclose()
+
+    async def _work(self) -> None:
+        """Answer one prompt after the other."""
+        while True:
+            ticket, prompt = await self._waiting.get()
+            if ticket in self._cancelled:
+                self._finished.put((ticket, EngineError("cancelled")))
+                continue
+            try:
+                outcome: Answer | Exception = await with_retries(
+                    partial(self._ask, prompt),
+                    options=self._options,
+                    sleep=self._sleep,
+                    random=self._random,
+                    is_wanted=lambda ticket=ticket: ticket not in self._cancelled,  # type: ignore[misc]
+                )
+            except Exception as error:  # handed to `collect`, which raises what is not an EngineError
+                outcome = error
+            self._finished.put((ticket, outcome))
+
+    async def _ask(self, prompt: Prompt) -> Answer:
+        """One try; where the server refuses an optional part of it, again at once without. Raises ServerProblem."""
+        while True:
+            dialect = self._dialect
+            try:
+                reply = await self._asked(request_body(prompt, self._options, dialect))
+            except ServerProblem as problem:
+                if without_refused(dialect, problem) == dialect:
+                    raise explained(problem, prompt) from None
+                self._learn(problem)
+            else:
+                return read_answer(prompt, reply, self._options)
+
+    async def _asked(self, body: dict[str, object]) -> Mapping[str, object]:
+        """One exchange with the server, and what it says about whether the server is still there."""
+        began = time.monotonic()
+        try:
+            reply = await self._transport.ask(body)
+        except ServerProblem as problem:
+            if problem.is_silence or (problem.status or 0) >= 500:
+                where = self._options.shown_url
+                self._breaker.failed(problem.message, where=where, began=began, is_silent=problem.is_silence)
+            else:
+                self._breaker.reset()
+            raise
+        self._breaker.reset()
+        return reply
+
+    def _learn(self, problem: ServerProblem) -> None:
+        """Remember a refusal, so that it happens once. Requests that were under way may report it again."""
+        before, self._dialect = self._dialect, without_refused(self._dialect, problem)
+        if before.takes_temperature and not self._dialect.takes_temperature:
+            logger.warning("the server takes no temperature for this model: its answers may differ from run to run")

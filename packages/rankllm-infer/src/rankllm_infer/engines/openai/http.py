@@ -1,0 +1,216 @@
+"""Requests to an OpenAI-compatible server, sent again where that may help."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+from rankllm_core.errors import ConfigError, MissingPackageError
+from rankllm_infer.engines.base import EngineError
+from rankllm_infer.engines.openai.options import OpenAIOptions
+from rankllm_infer.engines.openai.problems import ServerProblem, advice, connection_reason, one_line, refusal
+from rankllm_infer.engines.openai.reply import parse_reply, read_bounded
+
+if TYPE_CHECKING:
+    import httpx2
+
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 30.0
+LONGEST_RETRY_AFTER_S = 120.0
+"""A server may ask for a longer wait than our own, but not for hours."""
+
+LONGEST_RETRYING_S = 900.0
+"""No try of a prompt begins later than this after the first one, whatever the server asks for."""
+
+_CONNECT_TIMEOUT_S = 30.0
+_CHECK_TIMEOUT_S = 30.0
+_NO_LIST = (404, 405, 501)
+
+
+class NoServerError(EngineError):
+    """Nobody takes connections at the address."""
+
+
+T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[None]]
+
+
+def import_http_client() -> ModuleType:
+    """The HTTP package. Raises MissingPackageError."""
+    try:
+        import httpx2
+    except ModuleNotFoundError:
+        raise MissingPackageError(
+            "engine 'openai' needs httpx2, which is not installed. Install it with: uv add 'rankllm-infer[openai]'"
+        ) from None
+    return httpx2
+
+
+class Transport:
+    """Connections to one server, for one event loop. Raises ConfigError, MissingPackageError."""
+
+    def __init__(self, options: OpenAIOptions) -> None:
+        self._http = import_http_client()
+        self._options = options
+        try:
+            self._url = self._http.URL(options.url("chat/completions"))
+        except self._http.InvalidURL as error:
+            raise ConfigError(f"base_url: {options.shown_url!r}: {error}") from None
+        self._client: httpx2.AsyncClient = self._http.AsyncClient(
+            headers=_headers(options),
+            timeout=self._http.Timeout(options.timeout_s, connect=min(options.timeout_s, _CONNECT_TIMEOUT_S)),
+            limits=self._http.Limits(max_connections=options.concurrency),
+        )
+
+    async def ask(self, body: Mapping[str, object]) -> Mapping[str, object]:
+        """One try at a chat completion: the server's reply, a JSON object. Raises ServerProblem."""
+        content = json.dumps(body, ensure_ascii=False).encode("utf-8")
+        request = self._client.build_request("POST", self._url, content=content)
+        timeout_s = self._options.timeout_s
+        try:
+            return await self._exchange(request, timeout_s)
+        except (TimeoutError, self._http.TimeoutException):
+            raise ServerProblem(f"no answer within {timeout_s:g} s", is_retryable=True, is_silence=True) from None
+        except (self._http.RequestError, self._http.InvalidURL) as error:
+            reason = connection_reason(error, self._options)
+            raise ServerProblem(reason, is_retryable=True, is_silence=True) from None
+
+    async def list_models(self, timeout_s: float) -> Mapping[str, object] | None:
+        """What the server says of its models; None where it keeps no list. Raises as `_exchange` does."""
+        request = self._client.build_request("GET", self._options.url("models"))
+        try:
+            return await self._exchange(request, timeout_s)
+        except ServerProblem as problem:
+            if problem.status in _NO_LIST:
+                return None
+            raise
+
+    async def _exchange(self, request: httpx2.Request, timeout_s: float) -> Mapping[str, object]:
+        """The JSON object that a request is answered with. Raises ServerProblem, TimeoutError, and httpx2's errors."""
+        # The client's own timeouts start anew with every byte; a server that drips must not hold us for ever.
+        async with asyncio.timeout(timeout_s):
+            response = await self._client.send(request, stream=True)
+            try:
+                headers = response.headers
+                body = await read_bounded(
+                    response.aiter_raw(),
+                    encoding=headers.get("content-encoding"),
+                    length=headers.get("content-length"),
+                )
+            finally:
+                await response.aclose()
+        reply = parse_reply(body, self._options)
+        if not response.is_success:
+            raise refusal(response.status_code, headers, reply, options=self._options)
+        if not isinstance(reply, dict):
+            found = one_line(reply if isinstance(reply, str) else body[:4096].decode("utf-8", "replace"), self._options)
+            raise ServerProblem(f"expected a JSON object, found {found!r}", is_retryable=True)
+        return reply
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+async def with_retries(
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    options: OpenAIOptions,
+    sleep: Sleep,
+    random: Random,
+    is_wanted: Callable[[], bool] = lambda: True,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """What `attempt` gives, tried again after problems that may pass. Raises EngineError.
+
+    is_wanted: whether anybody still waits for the answer. clock: seconds; see LONGEST_RETRYING_S.
+    """
+    tries, latest = 0, clock() + LONGEST_RETRYING_S
+    while True:
+        tries += 1
+        try:
+            return await attempt()
+        except ServerProblem as problem:
+            if not problem.is_retryable or tries > options.max_retries:
+                raise EngineError(_final_message(problem, tries, options)) from None
+            delay_s = retry_delay_s(tries, problem.retry_after_s, random=random)
+            if clock() + delay_s > latest or not is_wanted():
+                raise EngineError(_final_message(problem, tries, options)) from None
+        await sleep(delay_s)
+
+
+def _final_message(problem: ServerProblem, tries: int, options: OpenAIOptions) -> str:
+    count = "1 try" if tries == 1 else f"{tries} tries"
+    gave_up = f"gave up after {count}, the last problem: " if problem.is_retryable else ""
+    return f"{options.shown_url}: {gave_up}{problem.message}{advice(problem, options)}"
+
+
+def retry_delay_s(tries: int, retry_after_s: float | None, *, random: Random) -> float:
+    """How long to wait after the given number of failed tries, in seconds.
+
+    What the server asks for, up to LONGEST_RETRY_AFTER_S; else 0.5, 1, 2, ... up to LONGEST_DELAY_S, each shortened by
+    up to a half at random so that many clients do not come back at once.
+    """
+    if retry_after_s is not None:
+        return min(retry_after_s, LONGEST_RETRY_AFTER_S)
+    return min(FIRST_DELAY_S * 2.0 ** min(tries - 1, 32), LONGEST_DELAY_S) * random.uniform(0.5, 1.0)
+
+
+def server_models(options: OpenAIOptions) -> tuple[str, ...] | None:
+    """The names of the models that the server offers; None where it keeps no list.
+
+    Asks once, without retries: a server that is not there should be noticed at once. Raises NoServerError then, and
+    EngineError where it is there and refuses.
+    """
+    http = import_http_client()
+    timeout_s = min(options.timeout_s, _CHECK_TIMEOUT_S)
+    try:
+        # In a thread of its own: the caller's may run an event loop already, as a notebook's does.
+        with ThreadPoolExecutor(1) as thread:
+            reply = thread.submit(asyncio.run, _list_models(options, timeout_s)).result()
+    except (http.ConnectError, http.ConnectTimeout, http.InvalidURL) as error:
+        raise NoServerError(f"no server at {options.shown_url}: {connection_reason(error, options)}") from None
+    except (TimeoutError, http.TimeoutException):
+        raise EngineError(f"no answer from {options.shown_url} within {timeout_s:g} s; is the server up?") from None
+    except http.RequestError as error:
+        raise EngineError(f"no server at {options.shown_url}: {connection_reason(error, options)}") from None
+    except ServerProblem as problem:
+        raise EngineError(_final_message(problem, 1, options)) from None
+    models = None if reply is None else reply.get("data")
+    if not isinstance(models, list):
+        return None
+    return tuple(str(model["id"]) for model in models if isinstance(model, dict) and "id" in model)
+
+
+async def _list_models(options: OpenAIOptions, timeout_s: float) -> Mapping[str, object] | None:
+    transport = Transport(options)
+    try:
+        return await transport.list_models(timeout_s)
+    finally:
+        await transport.aclose()
+
+
+def check_server(options: OpenAIOptions) -> None:
+    """Make sure that the server is there, takes our key and offers the model. Raises EngineError.
+
+    A server that keeps no list of its models passes.
+    """
+    models = server_models(options)
+    if not models or options.model in models:
+        return
+    more = f" and {len(models) - 10} more" if len(models) > 10 else ""
+    offered = one_line(", ".join(models[:10]), options) + more
+    raise EngineError(f"{options.shown_url}: offers no model {options.model!r}; it offers {offered}")
+
+
+def _headers(options: OpenAIOptions) -> dict[str, str]:
+    key = {"Authorization": f"Bearer {options.key}"} if options.key else {}
+    # Packed replies are not asked for: they are short, and their size is known.
+    plain = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+    return plain | key

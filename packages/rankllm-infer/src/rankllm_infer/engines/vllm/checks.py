@@ -1,0 +1,119 @@
+"""What vLLM does not check of a checkpoint: a head nobody trained, an adapter of another base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rankllm_core.checkpoints.load_failures import readable_load
+from rankllm_core.checkpoints.model_folder import read_weight_headers
+from rankllm_core.errors import ContractError
+from rankllm_infer.checkpoints.hub import adapter_config, has_score_head
+
+_HEAD = "score.weight"
+
+
+def check_kind(name: str, base: Path, kind: str, *, trust_remote_code: bool = False) -> None:
+    """The checkpoint has the head that is to be read, and its adapter belongs to the base. Raises ContractError."""
+    adapter = adapter_config(name)
+    if kind == "causal" and has_score_head(name):
+        what = "the adapter was trained with a score head" if adapter else "has a score head and no language model"
+        raise ContractError(f"{name}: {what}; use --method pointwise")
+    if kind == "causal" and has_score_head(str(base)):
+        raise ContractError(f"{base}: has a score head and no language model; the adapter needs its own base")
+    if kind == "sequence-classification" and adapter is None:
+        _check_full_head(base)
+    if adapter is not None:
+        _check_adapter(Path(name), base, adapter, kind, trust_remote_code=trust_remote_code)
+
+
+def _check_full_head(folder: Path) -> None:
+    """vLLM makes a head of whatever is in memory where a checkpoint brings none, and says nothing."""
+    shape = _shapes(folder).get(_HEAD)
+    if shape is None:
+        raise ContractError(
+            f"{folder}: no score head ({_HEAD}) in the checkpoint; its scores would be random. "
+            "Use a trained reranker, or --method pointwise with --prompt-template-path yes_no for a chat model"
+        )
+    if shape[0] != 1:
+        raise ContractError(f"{folder}: its head gives {shape[0]} scores a passage ({_HEAD}), expected one")
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every weight in a folder; no weight is read."""
+    found = {name: info.shape for name, info in read_weight_headers(folder).items()}
+    if not found:
+        import torch
+
+        for path in sorted(folder.glob("*.bin")):
+            with readable_load(path):
+                weights = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+                found |= {name: tuple(tensor.shape) for name, tensor in weights.items() if hasattr(tensor, "shape")}
+    return found
+
+
+def _check_adapter(
+    adapter: Path, base: Path, settings: dict[str, object], kind: str, *, trust_remote_code: bool
+) -> None:
+    from peft.utils import load_peft_weights
+
+    read_weight_headers(adapter)
+    with readable_load(adapter, problem="the adapter cannot be loaded"):
+        weights = {name: tuple(tensor.shape) for name, tensor in load_peft_weights(str(adapter), device="cpu").items()}
+    if kind == "sequence-classification":
+        if not any(name.endswith(_HEAD) for name in weights):
+            raise ContractError(
+                f"{adapter}: the adapter holds no score head ({_HEAD}); its scores would be random. "
+                "Save it with modules_to_save=['score']"
+            )
+        if "score" not in (settings.get("modules_to_save") or ()):  # type: ignore[operator]
+            raise ContractError(
+                f"{adapter}: vLLM reads an adapter's score head only where modules_to_save names it, as PEFT of today "
+                f"does. Merge it (train merge {adapter} MERGED) and rerank with MERGED, or use --engine transformers"
+            )
+    found = {item for item in weights.items() if ".lora_" in item[0]}
+    places = _places(adapter, base, kind, trust_remote_code=trust_remote_code)
+    if odd := sorted(places ^ found):
+        side = "the adapter" if odd[0] in found else "the base model"
+        name, shape = odd[0]
+        raise ContractError(
+            f"{adapter}: the adapter was trained on another base model: only {side} has {name} of shape {list(shape)}"
+        )
+
+
+def _places(adapter: Path, base: Path, kind: str, *, trust_remote_code: bool) -> set[tuple[str, tuple[int, ...]]]:
+    """Name and shape of the matrices that the adapter's settings ask for over this base; no weight is read."""
+    import torch
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    with readable_load(base):
+        config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
+    with readable_load(adapter, problem="the adapter cannot be loaded"):
+        settings: Any = PeftConfig.from_pretrained(str(adapter))
+    settings.init_lora_weights = False  # what the settings of some adapters ask for needs weights
+    settings.base_model_name_or_path = str(base)  # PEFT warns of a base that was moved
+    owner: Any = AutoModelForCausalLM
+    if kind == "sequence-classification":
+        owner, config.num_labels = AutoModelForSequenceClassification, 1
+    with readable_load(adapter, problem="the adapter cannot be loaded"), torch.device("meta"):
+        attached = get_peft_model(owner.from_config(config, trust_remote_code=trust_remote_code), settings)
+    state = get_peft_model_state_dict(attached, save_embedding_layers=False)
+    return {(name, tuple(tensor.shape)) for name, tensor in state.items() if ".lora_" in name}
+
+
+def lora_rank(settings: dict[str, object]) -> int:
+    """The largest rank in an adapter's `adapter_config.json`."""
+    pattern = settings.get("rank_pattern")
+    ranks = [settings.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
+    return max((rank for rank in ranks if isinstance(rank, int)), default=0)
+
+
+def declared_end(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The end tokens that the model's generation settings name, or its configuration where it has no such settings."""
+    from transformers import AutoConfig, GenerationConfig
+
+    with readable_load(folder):
+        if (folder / "generation_config.json").exists():
+            return GenerationConfig.from_pretrained(folder).eos_token_id
+        return getattr(AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code), "eos_token_id", None)

@@ -1,0 +1,152 @@
+"""Runs models with vLLM, in this process: prompts join the running batch as soon as they are there.
+
+FIRST and yes/no are exact for every identifier. vLLM reports the likeliest tokens only, and no more than `max_logprobs`
+of them; but `SamplingParams.logprob_token_ids` names the tokens to report, and with `logprobs_mode="raw_logits"` what
+it reports of them are logits before any processing: the numbers that the engine `transformers` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rankllm_core.prompts.tokens import SafeTokenizer
+from rankllm_core.types import Usage
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.engines.token_ids import IdentifierIds, text_answer
+
+_FINISHED_WELL = ("stop", "length")
+
+
+class VllmEngine:
+    """One model of vLLM behind the Engine protocol. `vllm_loading.load_vllm` makes it.
+
+    core: vLLM's LLMEngine, or what has its `add_request`, `step`, `abort_request` and `has_unfinished_requests`.
+    ends: the tokens that end an answer. max_tokens: positions for a prompt and its answer.
+    shut_down: gives back what the core holds.
+    """
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        core: Any,
+        *,
+        tokenizer: Any,
+        ends: Sequence[int],
+        max_tokens: int,
+        lora: Any = None,
+        shut_down: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._core = core
+        self._tokenizer = tokenizer
+        self._ends = list(ends)
+        self._max_tokens = max_tokens
+        self._lora = lora
+        self._shut_down: Callable[[], None] | None = shut_down
+        self._identifier_ids = IdentifierIds(SafeTokenizer(tokenizer))
+        self._running: dict[int, Prompt] = {}
+        self._refused: list[tuple[int, Answer | EngineError]] = []
+
+    def submit(self, ticket: int, prompt: Prompt) -> None:
+        """Hand a prompt to vLLM, which runs it with the next step that has room."""
+        try:
+            self._check_length(prompt)
+            # The key `type` says that these are ids to be taken as they are: vLLM tokenizes nothing.
+            self._core.add_request(
+                str(ticket),
+                {"type": "token", "prompt_token_ids": list(prompt.token_ids)},
+                self._parameters(prompt),
+                lora_request=self._lora,
+            )
+        except EngineError as error:
+            self._refused.append((ticket, error))
+        except ValueError as error:
+            self._refused.append((ticket, EngineError(f"vLLM refuses the prompt: {_one_line(error)}")))
+        else:
+            self._running[ticket] = prompt
+
+    def collect(self) -> list[tuple[int, Answer | EngineError]]:
+        """Step until at least one prompt is answered. An empty list where none is under way."""
+        answers, self._refused = self._refused, []
+        while self._running and not answers:
+            if not self._core.has_unfinished_requests():
+                raise RuntimeError(f"vLLM lost {len(self._running)} prompts")
+            for output in self._core.step():
+                ticket = int(output.request_id)
+                if output.finished and ticket in self._running:
+                    answers.append((ticket, self._read(self._running.pop(ticket), output)))
+        return answers
+
+    def cancel(self, tickets: Collection[int]) -> None:
+        """Drop prompts, also those under way."""
+        dropped = set(tickets)
+        self._refused = [item for item in self._refused if item[0] not in dropped]
+        if here := sorted(dropped & self._running.keys()):
+            self._core.abort_request([str(ticket) for ticket in here])
+        for ticket in here:
+            del self._running[ticket]
+
+    def close(self) -> None:
+        """Drop what is queued and give back the model's memory."""
+        self.cancel(list(self._running))
+        self._refused.clear()
+        if self._shut_down is not None:
+            self._shut_down()
+        self._core = self._shut_down = None
+
+    def _check_length(self, prompt: Prompt) -> None:
+        needed = len(prompt.token_ids) + _new_tokens(prompt)
+        if needed > self._max_tokens:
+            raise EngineError(
+                f"the prompt and its answer take {needed} tokens, vLLM was given room for {self._max_tokens}; "
+                "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (pointwise)"
+            )
+
+    def _parameters(self, prompt: Prompt) -> Any:
+        from vllm import PoolingParams, SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        if prompt.read == "head":
+            # vLLM would put a sigmoid over a single score: the same order, but other numbers, and ties near 0 and 1.
+            return PoolingParams(task="classify", use_activation=False)
+        identifiers = self._identifier_ids.of(prompt) if prompt.read == "first-token" else None
+        return SamplingParams(
+            temperature=0.0,
+            max_tokens=_new_tokens(prompt),
+            stop_token_ids=self._ends,
+            logprob_token_ids=identifiers,
+            # The text is made of the ids by the model's own tokenizer, as with the engine `transformers`.
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _read(self, prompt: Prompt, output: Any) -> Answer | EngineError:
+        if prompt.read == "head":
+            usage = Usage(calls=1, prompt_tokens=len(prompt.token_ids))
+            return Answer(scores=(float(output.outputs.data.item()),), usage=usage)
+        generated = output.outputs[0]
+        if generated.finish_reason not in _FINISHED_WELL:
+            return EngineError(f"vLLM broke off the answer ({generated.finish_reason})")
+        if prompt.read == "first-token":
+            return self._first_token(prompt, generated.logprobs[0])
+        answer = text_answer(prompt, generated.token_ids, ends=self._ends, tokenizer=self._tokenizer)
+        return replace(answer, is_truncated=generated.finish_reason == "length")
+
+    def _first_token(self, prompt: Prompt, reported: Any) -> Answer | EngineError:
+        """reported: id -> what vLLM reports of it; the sampled token and all that were asked for."""
+        ids = self._identifier_ids.of(prompt)
+        if any(i not in reported for i in ids):
+            return EngineError(f"vLLM reported {len(reported)} tokens, not the {len(ids)} identifiers asked for")
+        usage = Usage(calls=1, prompt_tokens=len(prompt.token_ids))
+        return Answer(scores=tuple(float(reported[i].logprob) for i in ids), usage=usage)
+
+
+def _new_tokens(prompt: Prompt) -> int:
+    """Tokens to be generated. vLLM must generate one to report what it might have been."""
+    return {"head": 0, "first-token": 1}.get(prompt.read, prompt.max_new_tokens)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

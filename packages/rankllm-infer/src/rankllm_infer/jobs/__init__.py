@@ -1,0 +1,1 @@
+"""A run of many queries: journal, fingerprint, outputs."""

@@ -1,0 +1,227 @@
+"""What a run's results depend on, as plain values: two runs with the same values give the same results.
+
+Compared are the input, the model's files, the card in force, every option, the packages that turn texts into numbers,
+and, once the model is loaded, where and with which kernels it runs. What only changes how fast or how patiently a run
+is done is left out: API key, timeout, concurrency, threads, output files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import MappingProxyType
+
+from rankllm_core.card import Card, ListwiseCard
+from rankllm_core.data.records import request_to_dict
+from rankllm_core.files import dumps
+from rankllm_core.types import Request
+from rankllm_infer import __version__
+from rankllm_infer.checkpoints.hub import adapter_config, base_folder
+from rankllm_infer.checkpoints.identity import folder_identity, model_identity
+from rankllm_infer.engines.base import Engine
+from rankllm_infer.settings import RerankOptions, option_of
+
+_NOT_RESULTS = ("api_key", "timeout_s", "concurrency")
+_IN_THE_CARD = (
+    "method",
+    "template",
+    "use_logits",
+    "use_alpha",
+    "context_size",
+    "max_passage_words",
+    "window_size",
+    "stride",
+    "q_max_len",
+    "p_max_len",
+    "fuse_weight",
+    "identifier_prior",
+)
+"""The card is compared by itself, with these options over it."""
+_FOUND_WHEN_LOADED = ("dtype", "device")
+_OF_THE_MODEL = ("base_url", "base_model", "few_shot_file")
+"""Compared as the server's address, and by their contents, not their names."""
+SHOWN_DIFFERENCES = 3
+"""Differences that are shown with their values; the others are counted."""
+_SHOWN_CHARACTERS = 60
+_PACKAGES = ("rankllm-core", "ftfy")
+"""Packages that every engine's prompts and answers go through, beside this one."""
+_PACKAGES_OF = {
+    "transformers": ("torch", "transformers", "tokenizers", "jinja2"),
+    "vllm": ("vllm", "torch", "transformers", "tokenizers", "jinja2"),
+}
+"""Packages that decide the numbers of a local engine."""
+_NUMERIC_ENVIRONMENT = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "VLLM_ATTENTION_BACKEND",
+    "VLLM_BATCH_INVARIANT",
+    "VLLM_FLASH_ATTN_VERSION",
+)
+"""Variables that change which kernels run, or how these round."""
+LOADED_SETTINGS = ("--device and --dtype", "attention", "torch build", "device name", "CPU kernels", "float32 products")
+"""Names of what `loaded_settings` tells."""
+
+
+class InputDigest:
+    """A hash of requests as they are read: queries and candidates, texts, scores and order, whatever file they are in.
+
+    One request at a time is held.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._n_queries = 0
+
+    def add(self, request: Request) -> None:
+        """The next request."""
+        self._n_queries += 1
+        self._hash.update(dumps(request_to_dict(request)).encode("utf-8") + b"\n")
+
+    def __str__(self) -> str:
+        return f"{self._n_queries} queries, sha256 {self._hash.hexdigest()[:32]}"
+
+
+def run_settings(
+    model: str,
+    options: RerankOptions,
+    *,
+    card: Card,
+    requests: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, object]:
+    """Everything that decides results and is known before the model is loaded, by the names a user knows it by.
+
+    model: as the user names it. card: the one in force. requests: an `InputDigest`, as text.
+    environment: the process's variables, of which those count that change a local engine's kernels.
+    Raises RankLLMError where the model's files cannot be found.
+    """
+    settings: dict[str, object] = {"rankllm-infer": __version__, "input": requests}
+    settings |= _versions(model, options)
+    if options.engine != "openai":
+        settings |= {name: environment[name] for name in _NUMERIC_ENVIRONMENT if name in environment}
+    settings["model"] = f"{model} at {_server(options)}" if options.engine == "openai" else model_identity(model)
+    if options.engine != "openai" and adapter_config(model) is not None:
+        settings["base model"] = folder_identity(base_folder(model, options.base_model, weights=False))
+    settings |= {f"card {name}": value for name, value in _flat(card.to_dict(), prefix="")}
+    # What is not there is said too: a run that was begun with it must not go on without.
+    settings["card fuse_weight"] = card.fuse_weight
+    settings["card identifier_prior"] = list(card.identifier_prior) if isinstance(card, ListwiseCard) else []
+    file = options.few_shot_file
+    settings["--few-shot-file"] = None if file is None else _file_hash(Path(file))
+    elsewhere = {*_NOT_RESULTS, *_IN_THE_CARD, *_FOUND_WHEN_LOADED, *_OF_THE_MODEL}
+    for field in fields(RerankOptions):
+        if field.name not in elsewhere:
+            value = getattr(options, field.name)
+            settings["--trace" if field.name == "with_trace" else option_of(field.name)] = (
+                list(value) if isinstance(value, tuple) else value
+            )
+    return settings
+
+
+def loaded_settings(engine: Engine, placement: str) -> dict[str, object]:
+    """What decides results and is known once the model is loaded.
+
+    placement: device and dtype, for people; empty for a server's model, of which nobody tells.
+    """
+    settings: dict[str, object] = dict.fromkeys(LOADED_SETTINGS)
+    settings["--device and --dtype"] = placement
+    if not placement:
+        return settings
+    import torch
+
+    device = getattr(engine, "device", None)
+    is_cuda = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
+    settings |= {
+        # What `auto` came to.
+        "attention": getattr(engine, "attention", None),
+        "torch build": torch.__version__,
+        "device name": torch.cuda.get_device_name(device) if is_cuda else None,
+        "CPU kernels": None if is_cuda else _cpu_kernels(),
+        "float32 products": torch.get_float32_matmul_precision(),
+    }
+    return settings
+
+
+def _cpu_kernels() -> str:
+    """The instruction sets that torch's and oneDNN's kernels are chosen by."""
+    import torch
+
+    matrix_units = {"AMX": "_is_amx_tile_supported", "BF16": "_is_avx512_bf16_supported", "VNNI": "_is_vnni_supported"}
+    found = [name for name, check in matrix_units.items() if getattr(torch.cpu, check, lambda: False)()]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *found])
+
+
+def _versions(model: str, options: RerankOptions) -> dict[str, object]:
+    """Versions of the packages whose code decides the numbers."""
+    names = (*_PACKAGES, *_PACKAGES_OF.get(options.engine, ()))
+    if options.engine != "openai" and adapter_config(model) is not None:
+        names += ("peft",)
+    return {f"version of {name}": _version(name) for name in names}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # That the engine lacks it is for its loader to say.
+
+
+def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
+    """What differs, in one line with the old and the new values; empty where nothing does."""
+    changed = changed_names(old, new)
+    shown = [
+        f"{name} was {was}, is {now}"
+        for name in changed[:SHOWN_DIFFERENCES]
+        for was, now in [_shown(old.get(name), new.get(name))]
+    ]
+    more = len(changed) - len(shown)
+    return "; ".join([*shown, *([f"and {more} more"] if more else [])])
+
+
+def changed_names(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """The settings of either that differ; one that is not set is like one that is not there.
+
+    old: as it comes back from a file.
+    """
+    new = json.loads(dumps(new))
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def _file_hash(path: Path) -> str:
+    # A file that is missing is the loader's to complain of.
+    return f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:32]}" if path.is_file() else str(path)
+
+
+def _server(options: RerankOptions) -> str:
+    from rankllm_infer.engines.openai.options import OpenAIOptions
+
+    return OpenAIOptions(base_url=options.base_url or "", model="any").shown_url
+
+
+def _flat(values: Mapping[str, object], *, prefix: str) -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, prefix=f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _shown(old: object, new: object) -> tuple[str, str]:
+    """Both values on one line; of long texts, where they begin to differ."""
+    texts = [dumps(value) if value is not None else "not set" for value in (old, new)]
+    if max(map(len, texts)) <= _SHOWN_CHARACTERS:
+        return texts[0], texts[1]
+    same = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    start = max(0, same - 10)
+    cut = [text[start : start + _SHOWN_CHARACTERS] for text in texts]
+    return tuple("..." * (start > 0) + part for part in cut)  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""Ranking methods and strategies: no I/O, no engine."""

@@ -1,0 +1,60 @@
+"""Let the first stage have a say: a convex combination of its scores and the model's (arXiv:2210.11934, section 3).
+
+A first stage that is right where a small model is not keeps what it knows. Only candidates that were to be reranked
+change places; those behind them stay where they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rankllm_core.trec.scores import decreasing_scores
+from rankllm_core.types import Candidate, Request, Result
+
+
+def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | None, by_rank: bool) -> Result:
+    """The result with its first `n_ranked` candidates (None: all) in the order of their fused scores.
+
+    A fused score is weight x first-stage score + (1 - weight) x the model's, both from 0 to 1 over these candidates:
+    (score - least) / (greatest - least). Where the first stage has one score for all of them, its order counts, evenly
+    from 1 to 0. by_rank: the model's does too, since it gave an order and no scores that can be compared between
+    windows. Ties are in the model's order.
+    """
+    n = len(result.candidates) if n_ranked is None else min(n_ranked, len(result.candidates))
+    if not weight or n < 2:
+        return result
+    head, rest = result.candidates[:n], result.candidates[n:]
+    model = [float(-rank) for rank in range(n)] if by_rank else [float(c.model_score or 0.0) for c in head]
+    pairs = zip(unit_scaled(_first_stage(request, head)), unit_scaled(model), strict=True)
+    fused = [weight * first + (1 - weight) * second for first, second in pairs]
+    order = sorted(range(n), key=lambda place: -fused[place])
+    candidates = [head[place] for place in order]
+    if result.n_ranked is not None and result.n_ranked < n:  # What no answer has ranked may have come up between.
+        told = {candidate.docid for candidate in head[: result.n_ranked]}
+        n_told = next(rank for rank, candidate in enumerate(candidates) if candidate.docid not in told)
+        result = replace(result, n_ranked=n_told)
+    if by_rank:  # as a listwise result has them: n - rank + 1 over all candidates
+        scores = [candidate.score for candidate in result.candidates]
+    else:
+        written = decreasing_scores([fused[place] for place in order])
+        scores = [*written, *decreasing_scores([written[-1]] * (len(rest) + 1))[1:]]
+    shown = zip((*candidates, *rest), scores, strict=True)
+    return replace(result, candidates=tuple(replace(candidate, score=score) for candidate, score in shown))
+
+
+def _first_stage(request: Request, ranked: Sequence[Candidate]) -> list[float]:
+    """What the first stage says of each of the ranked candidates: its score, or its rank where all scores are equal."""
+    given = {candidate.docid: (candidate.score, float(-rank)) for rank, candidate in enumerate(request.candidates)}
+    scores, ranks = zip(*(given[candidate.docid] for candidate in ranked), strict=True)
+    # Only these candidates are fused: scores that tell no two of them apart say nothing, whatever the others have.
+    return list(ranks if len(set(scores)) == 1 else scores)
+
+
+def unit_scaled(scores: Sequence[float]) -> list[float]:
+    """The scores moved and stretched to 0 to 1; all 0 where they are equal. scores: finite."""
+    if math.isinf(max(scores) - min(scores)):
+        scores = [score / 2 for score in scores]  # half the difference of two doubles is always a double
+    least, width = min(scores), max(scores) - min(scores)
+    return [(score - least) / width if width else 0.0 for score in scores]

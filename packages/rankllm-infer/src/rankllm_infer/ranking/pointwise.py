@@ -1,0 +1,197 @@
+"""Pointwise reranking of one request as a flow: all its pairs may run together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from rankllm_core.card import PointwiseCard
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.prompts.content import Passage, PromptFindings, find_in_prompts
+from rankllm_core.prompts.pairs import PairEncoder
+from rankllm_core.prompts.template import Message, Span
+from rankllm_core.text import first_words, title_and_text
+from rankllm_core.trec.scores import decreasing_scores, to_float32
+from rankllm_core.types import Candidate, Request, Result, Usage, WindowTrace
+from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.ranking.listwise import Flow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointwisePlan:
+    """Everything that decides a pointwise ranking beside the model."""
+
+    card: PointwiseCard
+    top_k_candidates: int | None = None
+    """Score this many of the candidates; the others keep their order behind them."""
+    with_trace: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k_candidates is not None and self.top_k_candidates < 1:
+            raise ConfigError(f"top_k_candidates: expected at least 1, found {self.top_k_candidates}")
+
+    def n_prompts(self, n_candidates: int) -> int:
+        """Prompts of a query of so many candidates."""
+        return n_candidates if self.top_k_candidates is None else min(n_candidates, self.top_k_candidates)
+
+
+_UNTOLD = -20.0
+"""Log-probability of an answer that a server did not report. Source: texttron/tevatron rerank_vllm (reference 1.6)."""
+
+
+class PairWriter(Protocol):
+    """Writes one pair in the form an engine takes."""
+
+    def write(self, query: str, *, title: str, text: str) -> Prompt:
+        """The prompt of one pair."""
+
+
+class TokenPairWriter:
+    """Writes pairs with the model's own tokenizer."""
+
+    def __init__(self, encoder: PairEncoder, card: PointwiseCard) -> None:
+        self._encoder = encoder
+        self._card = card
+
+    def write(self, query: str, *, title: str, text: str) -> Prompt:
+        """The prompt of one pair, with its ids."""
+        template = self._card.template
+        if self._card.head == "yes-no":
+            prompt, ids = self._encoder.encode_question(query, title=title, text=text)
+            return Prompt(
+                text=prompt, read="first-token", identifiers=(template.positive, template.negative), token_ids=ids
+            )
+        shown = template.query.format(query=query) + " " + template.passage.format(title=title, text=text)
+        return Prompt(text=shown, read="head", token_ids=self._encoder.encode(query, title=title, text=text))
+
+
+class MessagePairWriter:
+    """Writes yes/no questions for a chat server, whose tokenizer is not known: lengths are counted in words."""
+
+    def __init__(self, card: PointwiseCard) -> None:
+        if card.head != "yes-no":
+            raise ConfigError("a chat server has no score head; use a yes/no template (--prompt-template-path yes_no)")
+        self._card = card
+
+    def write(self, query: str, *, title: str, text: str) -> Prompt:
+        """The prompt of one pair, as messages."""
+        template = self._card.template
+        # A word is taken for 4/3 tokens, the usual ratio of English text.
+        query = first_words(query, max(1, self._card.query_tokens * 3 // 4))
+        document = first_words(f"{title} {text}" if title else text, max(1, self._card.passage_tokens * 3 // 4))
+        messages = template.render(query, document)
+        if template.answer_prefix:
+            messages = (*messages, Message("assistant", (Span(template.answer_prefix),)))
+        return Prompt(
+            text="\n".join(f"{message.role}: {message.content}" for message in messages),
+            read="first-token",
+            identifiers=(template.positive, template.negative),
+            messages=messages,
+            max_new_tokens=1,
+        )
+
+
+def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) -> Flow:
+    """Score every pair of one request and sort by score, ties in first-stage order."""
+    n_scored = len(request.candidates) if plan.top_k_candidates is None else plan.top_k_candidates
+    head, rest = request.candidates[:n_scored], request.candidates[n_scored:]
+    if not head:
+        return Result(query=request.query, candidates=(), n_ranked=0)
+    passages = [_passage(candidate) for candidate in head]
+    built = [writer.write(request.query.text, title=title, text=text) for title, text in passages]
+    findings = _find(built, passages, request, writer)
+    prompts = _sharing(built)
+    answers = yield prompts
+    scores = [_score(answer, candidate.docid) for answer, candidate in zip(answers, head, strict=True)]
+    order = sorted(range(len(head)), key=lambda position: -scores[position])
+    written = decreasing_scores([scores[position] for position in order])
+    ranked = [
+        replace(head[position], score=score, model_score=scores[position])
+        for position, score in zip(order, written, strict=True)
+    ]
+    tail = decreasing_scores([written[-1]] * (len(rest) + 1))[1:]
+    untold = tuple(
+        f"docid {candidate.docid!r}: missing [{label}]"
+        for candidate, prompt, answer in zip(head, prompts, answers, strict=True)
+        for label, value in zip(prompt.identifiers, answer.scores, strict=False)
+        if value == -math.inf
+    )
+    found = findings.defects([candidate.docid for candidate in head])
+    return Result(
+        query=request.query,
+        # Where no prompt held its passage, the model has ranked nothing; scores that tie keep the first-stage order.
+        status="fallback" if findings.all_show_nothing else "repaired" if found or untold else "ok",
+        defects=(*found, *untold),
+        candidates=(*ranked, *(replace(c, score=s) for c, s in zip(rest, tail, strict=True))),
+        usage=sum((answer.usage for answer in answers), Usage(rounds=1)),
+        trace=_trace(prompts, answers, head) if plan.with_trace else (),
+        n_ranked=len(ranked),
+    )
+
+
+def _sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """The prompts, told how many ids they all begin with: the instruction and the query, as a rule."""
+    if len(prompts) < 2:
+        return tuple(prompts)
+    # What the first and the last in lexicographic order share, all between them share.
+    first, last = (edge(prompt.token_ids for prompt in prompts) for edge in (min, max))
+    differ = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    n_shared = next(differ, min(len(first), len(last)))
+    return tuple(replace(prompt, n_shared=n_shared) for prompt in prompts)
+
+
+def _passage(candidate: Candidate) -> Passage:
+    try:
+        return title_and_text(candidate.doc)
+    except RankLLMError as error:
+        raise RankLLMError(f"docid {candidate.docid!r}: {error}") from None
+
+
+def _find(
+    prompts: Sequence[Prompt], passages: Sequence[Passage], request: Request, writer: PairWriter
+) -> PromptFindings:
+    """What the prompts do not show of their passages."""
+
+    def key(prompt: Prompt) -> Hashable:
+        return prompt.token_ids or prompt.text
+
+    def write(title: str, text: str) -> Hashable:
+        return key(writer.write(request.query.text, title=title, text=text))
+
+    return find_in_prompts([key(prompt) for prompt in prompts], passages, write)
+
+
+def _score(answer: Answer, docid: str) -> float:
+    """One number a pair: the head's score, or logit(yes) - logit(no)."""
+    if len(answer.scores) == 1:
+        (score,) = answer.scores
+    elif len(answer.scores) == 2:
+        positive, negative = (_UNTOLD if value == -math.inf else value for value in answer.scores)
+        score = positive - negative
+    else:
+        raise EngineError(
+            f"docid {docid!r}: expected one score, or one of yes and one of no; the engine gave {list(answer.scores)}"
+        )
+    if not math.isfinite(to_float32([score])[0]):
+        raise EngineError(f"the model's score of docid {docid!r} is {score}, expected a finite float32 number")
+    return score
+
+
+def _trace(
+    prompts: Sequence[Prompt], answers: Sequence[Answer], candidates: Sequence[Candidate]
+) -> tuple[WindowTrace, ...]:
+    return tuple(
+        WindowTrace(
+            start=rank,
+            docids=(candidate.docid,),
+            prompt=prompt.text,
+            response=answer.text,
+            order=(0,),
+            status="ok",
+            scores=answer.scores,
+            usage=answer.usage,
+        )
+        for rank, (prompt, answer, candidate) in enumerate(zip(prompts, answers, candidates, strict=True))
+    )

@@ -1,0 +1,194 @@
+"""Requests and judgements of a data set known by name: from stored results, or by searching a prebuilt index."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from rankllm_core.data.records import write_requests
+from rankllm_core.errors import ConfigError, DataError, RankLLMError
+from rankllm_core.files import read_json, write_text
+from rankllm_core.files.json_fields import as_object, check_id, found
+from rankllm_core.trec import Qrels, Run
+from rankllm_core.trec.qrels import MAX_GRADE
+from rankllm_core.types import Candidate, Query, Request
+from rankllm_infer.retrieval.bm25 import K1, B
+from rankllm_infer.retrieval.first_stage import Searcher, retrieve
+from rankllm_infer.retrieval.retrieval_data import Dataset, Method, find_method, index_of
+from rankllm_infer.retrieval.stored_retrieval import FOLDER, fetch_stored, find_stored, stored_path
+
+
+class DocumentIndex(Searcher, Protocol):
+    """An index that also holds the documents."""
+
+    def document(self, docid: str) -> Mapping[str, object]:
+        """A document as stored. Raises RankLLMError where it is not."""
+
+
+class Library(Protocol):
+    """What is known by name; `pyserini_library.PyseriniLibrary` is one."""
+
+    def open_index(
+        self, name: str, method: Method, *, k1: float = K1, b: float = B, language: str | None = None
+    ) -> DocumentIndex:
+        """An index, by name or folder."""
+
+    def topics(self, name: str) -> dict[str, str]:
+        """qid -> text."""
+
+    def qrels(self, name: str) -> Qrels:
+        """Judgements."""
+
+
+def default_folder() -> Path:
+    """Where stored results are looked for: `retrieve_results` in RANK_LLM_CACHE, or in the current folder."""
+    return Path(os.environ.get("RANK_LLM_CACHE", "."), FOLDER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchedDataset:
+    """What a search of a data set came to."""
+
+    queries: Mapping[str, str]
+    """qid -> text of the queries that were asked."""
+    run: Run
+    qrels: Qrels
+    """Of all judged queries."""
+
+
+def search_dataset(
+    library: Library,
+    dataset: Dataset,
+    method: Method,
+    *,
+    depth: int,
+    k1: float = K1,
+    b: float = B,
+    max_queries: int | None = None,
+    remove_query: bool = False,
+    check: Callable[[Mapping[str, str]], None] = lambda queries: None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> SearchedDataset:
+    """Search the data set's judged queries; the others are left out, as the originals do.
+
+    check: is given the queries before they are asked, and may raise. Raises ConfigError where the method has no index
+    for the data set, RankLLMError where something cannot be fetched.
+    """
+    name = index_of(dataset, method)
+    qrels = library.qrels(dataset.qrels)
+    judged = {qid: text for qid, text in library.topics(dataset.topics).items() if qid in qrels}
+    queries = dict(islice(judged.items(), max_queries))
+    check(queries)
+    index = library.open_index(name, method, k1=k1, b=b, language=dataset.language)
+    run = retrieve(index, queries, depth=depth, remove_query=remove_query, progress=progress)
+    return SearchedDataset(queries=queries, run=run, qrels=qrels)
+
+
+def requests_from_index(index: DocumentIndex, queries: Mapping[str, str], run: Run) -> list[Request]:
+    """The requests of a run with the texts that an index holds; a query without candidates makes none."""
+    return [
+        Request(
+            query=Query(qid=qid, text=queries[qid]),
+            candidates=tuple(
+                Candidate(docid=docid, score=score, doc=index.document(docid)) for docid, score in ranking
+            ),
+        )
+        for qid, ranking in run.items()
+        if ranking
+    ]
+
+
+def text_index(library: Library, dataset: Dataset) -> DocumentIndex:
+    """The index that holds a data set's passages; learned indexes hold none."""
+    return library.open_index(dataset.texts, find_method("bm25"))
+
+
+def dataset_requests_file(
+    dataset: Dataset,
+    method: Method,
+    *,
+    depth: int,
+    folder: Path,
+    library: Callable[[], Library],
+    tell: Callable[[str], None],
+    progress: Callable[[int], None] = lambda done: None,
+) -> Path:
+    """A requests file with at least `depth` candidates a query: stored here, else on the hub, else made here now.
+
+    library: is called only where neither has it. tell: is given a line on which it is.
+    Raises RankLLMError with both reasons where there is no way to get it.
+    """
+    if (path := find_stored(folder, dataset, method, depth)) is not None:
+        tell(f"First stage: {path}")
+        return path
+    try:
+        path = fetch_stored(dataset, method, depth)
+    except RankLLMError as error:
+        no_file = str(error)
+    else:
+        tell(f"First stage: {path}")
+        return path
+    try:
+        index_of(dataset, method)
+    except ConfigError as error:
+        raise RankLLMError(f"no stored results in {folder} ({no_file}), and {error}") from None
+    tell(f"First stage: no stored results in {folder} ({no_file}); searching with Pyserini")
+    searched = library()
+    found = search_dataset(searched, dataset, method, depth=depth, progress=progress)
+    path = stored_path(folder, dataset, method, depth)
+    requests = requests_from_index(text_index(searched, dataset), found.queries, found.run)
+    # The requests come last: once they are there, nothing is searched, and judgements would not be written any more.
+    judged = _keep_qrels(_qrels_path(dataset, folder), found.qrels)
+    write_requests(path, requests)
+    tell(f"Wrote {path}, which is used the next time; {judged}")
+    return path
+
+
+def _keep_qrels(path: Path, qrels: Qrels) -> str:
+    """Write judgements where there is no such file yet. What became of it, for the user."""
+    if path.exists():
+        return f"the judgements in {path} stay as they are"
+    with write_text(path) as stream:
+        json.dump(qrels, stream, indent=2)
+    return f"its judgements are in {path}"
+
+
+def _qrels_path(dataset: Dataset, folder: Path) -> Path:
+    return folder.absolute().parent / "qrels" / f"qrels_{dataset.name}.json"
+
+
+def stored_qrels(dataset: Dataset, folder: Path) -> Qrels | None:
+    """The judgements that rank_llm wrote beside its results, `qrels/qrels_DATASET.json`; None where it did not.
+
+    folder: that of the results. Raises DataError where the file cannot be read as qid -> docid -> grade.
+    """
+    path = _qrels_path(dataset, folder)
+    if not path.is_file():
+        return None
+    try:
+        return {
+            check_id(qid, what="query"): {
+                check_id(docid, what="docid"): _grade(grade, what=f"query {qid!r}, docid {docid!r}")
+                for docid, grade in as_object(grades, what=f"query {qid!r}").items()
+            }
+            for qid, grades in as_object(read_json(path), what="judgements").items()
+        }
+    except RankLLMError as error:
+        problem = error.problem if isinstance(error, DataError) else str(error)
+        raise DataError(f"expected an object of query -> docid -> grade ({problem})", path=path) from None
+
+
+def _grade(value: object, *, what: str) -> int:
+    """A whole number, also written as a string or as 1.0."""
+    try:
+        grade = int(value)  # type: ignore[call-overload]
+    except (ValueError, TypeError, OverflowError):
+        grade = MAX_GRADE + 1
+    if abs(grade) > MAX_GRADE:
+        raise RankLLMError(f"{what}: expected a whole number of at most {MAX_GRADE:,}, found {found(value)}")
+    return int(grade)

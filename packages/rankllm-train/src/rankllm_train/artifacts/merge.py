@@ -1,0 +1,162 @@
+"""Merge a LoRA adapter into its base model, card included."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rankllm_core.card import CARD_NAME, Card, load_card, save_card
+from rankllm_core.checkpoints.load_failures import readable_load
+from rankllm_core.checkpoints.model_folder import check_settings_files, read_weight_headers
+from rankllm_core.checkpoints.model_json import read_model_json
+from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.files.permissions import follow_umask
+from rankllm_train.artifacts.checkpoints import aside
+from rankllm_train.artifacts.model_page import write_merged_page
+from rankllm_train.models.adapters import ADAPTER_NAME
+from rankllm_train.models.base_names import base_name, split_revision
+from rankllm_train.recipe.recipe import RECIPE_NAME, load_recipe
+
+_ENDS = ("lm_head", "embed_tokens")
+"""Layers whose weights many models share."""
+
+
+def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None, dtype: str = "auto") -> Path:
+    """Write the adapter's base with the adapter in its weights, tokenizer, card and page, to a folder that must be new.
+
+    base_model: in place of the one that the adapter names. dtype: of the merged weights, `auto` for the base's; they
+    are added in float32 in any case.
+    Raises RankLLMError where the adapter or its card is missing, and ContractError where the base is another.
+    """
+    adapter, out = Path(adapter), Path(out)
+    settings, card = _read(adapter)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RankLLMError(f"{out}: exists; give the name of a new folder")
+    base = base_model or str(settings.get("base_model_name_or_path"))
+    if card.base_model and base_model is None and Path(card.base_model).name != Path(base_name(base)).name:
+        raise ContractError(
+            f"{adapter}: the card names the base model {card.base_model!r}, {ADAPTER_NAME} {base!r}; say which with "
+            "--base-model"
+        )
+    if base_model is None and Path(base).is_absolute() and not Path(base).is_dir():
+        raise RankLLMError(
+            f"{adapter}: its base model {base} is not on this machine; say where it is, or its name on the hub, with "
+            "--base-model"
+        )
+    model, tokenizer = _merged(adapter, base, settings, dtype)
+    folder = aside(out.parent, out.name)
+    shutil.rmtree(folder, ignore_errors=True)  # of a merge that was interrupted
+    out.parent.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_card(replace(card, base_model=None), folder)
+    recipe = load_recipe(adapter / RECIPE_NAME) if (adapter / RECIPE_NAME).is_file() else None
+    if recipe is not None:
+        shutil.copyfile(adapter / RECIPE_NAME, folder / RECIPE_NAME)
+    write_merged_page(folder, recipe=recipe, card=card, base=base)
+    follow_umask(folder)
+    if out.exists():
+        out.rmdir()
+    folder.rename(out)
+    return out
+
+
+def _read(adapter: Path) -> tuple[dict[str, Any], Card]:
+    settings = read_model_json(adapter / ADAPTER_NAME) if adapter.is_dir() else None
+    if settings is None:
+        raise RankLLMError(f"{adapter}: no adapter there ({ADAPTER_NAME} is missing); a full model needs no merging")
+    card = load_card(adapter)
+    if card is None:
+        raise RankLLMError(f"{adapter}: no card there ({CARD_NAME} is missing), so nobody would know how to prompt it")
+    check_settings_files(adapter)
+    read_weight_headers(adapter)
+    return settings, card
+
+
+def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> tuple[Any, Any]:
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    from rankllm_train.models.loading import fast_tokenizer, quiet, readable_failures
+
+    with quiet():
+        with readable_failures(base):
+            model, own = _load_base(base, is_classifier=settings.get("task_type") == "SEQ_CLS")
+        _untie(model, _changed_layers(adapter, settings), adapter=adapter, settings=settings)
+        try:
+            with readable_load(adapter, problem="the adapter cannot be loaded"):
+                merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        except ContractError as error:
+            shape = next((line.strip() for line in str(error.__cause__).splitlines() if "size mismatch" in line), "")
+            raise ContractError(f"{adapter}: the adapter was trained on another base than {base} ({shape})") from None
+        # Published adapters often come without a tokenizer: then it is the base's.
+        has_tokenizer = any((adapter / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
+        source = str(adapter) if has_tokenizer else base
+        with readable_failures(source):
+            name, revision = split_revision(source)
+            options = {"revision": revision, "trust_remote_code": False, **fast_tokenizer()}
+            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    return merged.to(_torch_dtype(dtype) or own), tokenizer
+
+
+def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any]:
+    """The base in float32, and the type that its weights have."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    if Path(base).is_dir():
+        check_settings_files(base)
+        if (Path(base) / ADAPTER_NAME).exists():
+            raise ContractError(f"{base}: is an adapter itself; merge that one first, and give the result as the base")
+        read_weight_headers(base)
+    name, revision = split_revision(base)
+    options = {"dtype": "auto", "revision": revision, "trust_remote_code": False}
+    if is_classifier:
+        model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **options)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(name, **options)
+    own = model.dtype
+    return model.to(torch.float32), own
+
+
+def _torch_dtype(name: str) -> Any:
+    """A type of torch by its name; None for `auto`."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(name)
+
+
+def _changed_layers(adapter: Path, settings: dict[str, Any]) -> set[str]:
+    """Parts of the names of what an adapter holds weights for, and of the layers that its settings name.
+
+    Trainable tokens do not count: on tied weights PEFT changes head and embeddings alike.
+    """
+    named = [name for name in read_weight_headers(adapter) if "trainable_tokens" not in name]
+    for key in ("target_modules", "modules_to_save"):
+        value = settings.get(key) or []
+        named += [value] if isinstance(value, str) else map(str, value)
+    return {part for name in named for part in name.split(".")}
+
+
+def _untie(model: Any, changed: Iterable[str], *, adapter: Path, settings: dict[str, Any]) -> None:
+    """Give the head weights of its own where an adapter changes the head or the embeddings: one of the two.
+
+    Tied, both would be changed, and the merged model would compute another function than the one that was trained.
+    Raises ContractError where the adapter was trained to keep the two tied.
+    """
+    from torch import nn
+
+    head = model.get_output_embeddings()
+    if head is None or head.weight is not model.get_input_embeddings().weight or not set(changed) & set(_ENDS):
+        return
+    if settings.get("ensure_weight_tying"):
+        raise ContractError(
+            f"{adapter}: adapts tied embeddings and head with ensure_weight_tying, which cannot be merged; train it "
+            "without ensure_weight_tying"
+        )
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False
+    model.config.get_text_config().tie_word_embeddings = False

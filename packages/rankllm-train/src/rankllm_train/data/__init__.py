@@ -1,0 +1,1 @@
+"""Training records: read, checked, sampled, tokenized."""

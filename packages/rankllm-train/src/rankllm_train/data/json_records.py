@@ -1,0 +1,61 @@
+"""JSON objects out of a file one at a time: JSON Lines, or one array however long it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.files import read_lines, refuse_pipe
+from rankllm_core.files.json_array import holds_array, read_array
+from rankllm_core.files.json_fields import as_object, shown
+from rankllm_core.files.json_text import parse_json
+
+_CHUNK_CHARACTERS = 1 << 20
+
+
+class JsonRecord(NamedTuple):
+    """One JSON value of a file and where it begins."""
+
+    line: int
+    """1-based."""
+    value: Mapping[str, object] | DataError
+    """The object, or what is wrong with this line; the lines after it can still be read."""
+
+
+def read_json_records(path: str | Path) -> Iterator[JsonRecord]:
+    """Yield the objects of a JSON Lines file, or of one array of objects, plain or packed.
+
+    What the file holds is seen from its first character, not from its name: files named .json that hold JSON Lines,
+    and .jsonl that hold an array, are common. An array is read piece by piece: a record is in memory, not the file.
+    Raises RankLLMError when the file cannot be read, or is a pipe, since lines are read from a second opening;
+    DataError when it is damaged, and where an array is not JSON: unlike a line, what follows cannot be found again.
+    """
+    refuse_pipe(path)
+    if holds_array(path):
+        yield from _elements(path)
+        return
+    for line, text in read_lines(path):
+        yield JsonRecord(line, _object_of_line(path, line, text))
+
+
+def _elements(path: str | Path) -> Iterator[JsonRecord]:
+    for line, value in read_array(path, describe=_describe, chunk_characters=_CHUNK_CHARACTERS):
+        try:
+            yield JsonRecord(line, as_object(value, what="array element"))
+        except RankLLMError as error:
+            yield JsonRecord(line, DataError(str(error), path=path, line=line))
+
+
+def _describe(problem: str, column: int, text: str) -> str:
+    return f"{problem}, found {shown(text) if text else 'the end'}"
+
+
+def _object_of_line(path: str | Path, line: int, text: str) -> Mapping[str, object] | DataError:
+    try:
+        return as_object(parse_json(text, path=path, line=line), what="line")
+    except DataError as error:
+        return error
+    except RankLLMError as error:
+        return DataError(str(error), path=path, line=line)

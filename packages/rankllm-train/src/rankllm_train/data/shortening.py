@@ -1,0 +1,67 @@
+"""Cut the passages of an over-long listwise record to fewer words, as inference does to fit its context."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from rankllm_core.prompts.template import ListwiseTemplate
+from rankllm_core.text import first_words, words_in
+from rankllm_train.data.passage_ends import last_passage_end, text_end
+from rankllm_train.data.rankings import passage_identifiers
+from rankllm_train.data.records import ListwiseRecord
+
+
+def passage_spans(prompt: str, template: ListwiseTemplate | None = None) -> list[tuple[int, int]]:
+    """Where the text of each passage stands, behind its identifier, over all its lines.
+
+    template: what the prompt was written with, where that is known: it says what is written behind each passage and
+    behind the last one (see `text_end`, `last_passage_end`). Line breaks behind a passage are not part of it.
+    """
+    starts, breaks = [], []
+    position = 0
+    for label in passage_identifiers(prompt):
+        match = re.compile(rf"^\[{label}\] ?", re.MULTILINE).search(prompt, position)
+        if match is None:  # cannot be: the identifiers were found at line starts, in this order
+            raise ValueError(f"no line begins with [{label}]")
+        position = match.end()
+        starts.append(position)
+        breaks.append(match.start())
+    ends = [*breaks[1:], last_passage_end(prompt, starts[-1], template)]
+    return [(start, text_end(prompt, start, end, template)) for start, end in zip(starts, ends, strict=True)]
+
+
+def shortened(record: ListwiseRecord, words: int, *, template: ListwiseTemplate | None = None) -> ListwiseRecord:
+    """The record with at most so many words of each passage; longer ones end there, the others stay as they are.
+
+    A passage of several lines that is cut becomes one line, as inference writes it.
+    """
+    parts, position = [], 0
+    for start, end in passage_spans(record.prompt, template):
+        text = record.prompt[start:end]
+        parts += [record.prompt[position:start], first_words(text, words) if words_in(text) > words else text]
+        position = end
+    return replace(record, prompt="".join(parts) + record.prompt[position:])
+
+
+def fit(
+    record: ListwiseRecord,
+    count: Callable[[ListwiseRecord], int],
+    *,
+    limit: int,
+    template: ListwiseTemplate | None = None,
+) -> ListwiseRecord | None:
+    """The record with as many words a passage as keep `count` of it within the limit; None where one word does not.
+
+    count: tokens of a record, prompt and answer.
+    """
+    longest = max(words_in(record.prompt[start:end]) for start, end in passage_spans(record.prompt, template))
+    fits, too_many = 0, longest + 1
+    while too_many - fits > 1:
+        words = (fits + too_many) // 2
+        if count(shortened(record, words, template=template)) <= limit:
+            fits = words
+        else:
+            too_many = words
+    return shortened(record, fits, template=template) if fits else None

@@ -1,0 +1,97 @@
+"""Go on from a trained adapter: its weights in place of new ones, and nothing else of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rankllm_core.card import load_card
+from rankllm_core.checkpoints.load_failures import first_line, readable_load
+from rankllm_core.errors import ConfigError, RankLLMError
+
+ADAPTER_NAME = "adapter_config.json"
+_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_HEAD = ".score."
+"""In the names of a score layer's weights."""
+_SAME = {"r": "lora.r", "lora_alpha": "lora.alpha"}
+"""What decides the size of an adapter's change, by its key there and the recipe's."""
+_UNUSUAL = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
+"""Further ways to say it, which a recipe does not have."""
+
+
+def start_from_adapter(model: Any, folder: str) -> None:
+    """Load the adapter in a folder into a model that has new ones of the same shape.
+
+    Layers that the adapter does not have keep their new, idle adapters, a score layer its new weights; the score layer
+    of an adapter is left out where the model has none. Raises ConfigError where the folder holds no whole adapter, or
+    one of another base, rank or scale, or of layers that the model does not adapt.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    where = f"lora.start_from: {folder}"
+    settings = _settings(Path(folder), where)
+    _check_shape(settings, model.peft_config["default"], where)
+    _check_base(settings, folder, model.peft_config["default"].base_model_name_or_path, where)
+    try:
+        with readable_load(folder):
+            weights = load_peft_weights(folder, device="cpu")
+    except RankLLMError as error:
+        cause = error if error.__cause__ is None else error.__cause__
+        raise ConfigError(f"{where}: its weights cannot be read ({first_line(cause)})") from None
+    weights = _with_own_head(model, weights)
+    try:
+        report = set_peft_model_state_dict(model, weights)
+    except RuntimeError as error:
+        shape = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error)[:200])
+        raise ConfigError(f"{where}: was trained on another base ({shape})") from None
+    if report.unexpected_keys:
+        name = report.unexpected_keys[0]
+        raise ConfigError(f"{where}: adapts layers that the recipe does not, such as {name}; set lora.target_modules")
+
+
+def _settings(folder: Path, where: str) -> dict[str, Any]:
+    if not (folder / ADAPTER_NAME).is_file():
+        raise ConfigError(f"{where}: no adapter there ({ADAPTER_NAME} is missing)")
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        raise ConfigError(f"{where}: no weights there ({_WEIGHTS[0]} is missing)")
+    try:
+        settings = json.loads((folder / ADAPTER_NAME).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: {ADAPTER_NAME} is not JSON ({error})") from None
+    kind = settings.get("peft_type") if isinstance(settings, dict) else None
+    if kind != "LORA":
+        raise ConfigError(f"{where}: {ADAPTER_NAME}: peft_type: expected LORA, found {kind!r}")
+    return dict(settings)
+
+
+def _check_shape(settings: dict[str, Any], mine: Any, where: str) -> None:
+    for key, name in _SAME.items():
+        if settings.get(key) != getattr(mine, key):
+            raise ConfigError(f"{where}: has {name} {settings.get(key)}, the recipe {getattr(mine, key)}; set {name}")
+    for key in _UNUSUAL:
+        if settings.get(key):
+            raise ConfigError(f"{where}: has {key} {settings[key]}, which recipes do not have; merge it (train merge)")
+
+
+def _check_base(settings: dict[str, Any], folder: str, base: str | None, where: str) -> None:
+    card = load_card(folder)
+    theirs = (card.base_model if card else None) or settings.get("base_model_name_or_path")
+    if theirs and base and _model_name(str(theirs)) != _model_name(base):
+        raise ConfigError(f"{where}: was trained on {theirs}, the recipe says {base}")
+
+
+def _model_name(name_or_path: str) -> str:
+    """The last part of a model's name; NAME for a folder of the hub's cache, models--OWNER--NAME/snapshots/HASH."""
+    path = Path(name_or_path)
+    return path.parent.parent.name.split("--")[-1] if path.parent.name == "snapshots" else path.name
+
+
+def _with_own_head(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
+    """The adapter's weights, with a score layer if and only if the model has one: peft wants exactly that."""
+    from peft import get_peft_model_state_dict
+
+    own = {name: weight for name, weight in get_peft_model_state_dict(model).items() if _HEAD in name}
+    if not own:
+        return {name: weight for name, weight in weights.items() if _HEAD not in name}
+    return own | weights

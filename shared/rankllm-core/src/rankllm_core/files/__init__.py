@@ -1,0 +1,16 @@
+"""Text files: bounded reading by line, plain or compressed, and writing that leaves a whole file or none."""
+
+from rankllm_core.files.reading import MAX_LINE_CHARACTERS as MAX_LINE_CHARACTERS
+from rankllm_core.files.reading import dumps as dumps
+from rankllm_core.files.reading import open_bytes as open_bytes
+from rankllm_core.files.reading import open_text as open_text
+from rankllm_core.files.reading import read_json as read_json
+from rankllm_core.files.reading import read_jsonl as read_jsonl
+from rankllm_core.files.reading import read_lines as read_lines
+from rankllm_core.files.reading import read_text as read_text
+from rankllm_core.files.reading import refuse_pipe as refuse_pipe
+from rankllm_core.files.reading import unpacked_name as unpacked_name
+from rankllm_core.files.writing import check_output as check_output
+from rankllm_core.files.writing import refuse_same_file as refuse_same_file
+from rankllm_core.files.writing import sync_folder as sync_folder
+from rankllm_core.files.writing import write_text as write_text

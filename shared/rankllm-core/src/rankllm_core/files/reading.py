@@ -1,0 +1,232 @@
+"""Reading a user's files: bounded, plain or compressed, with errors that say in one line where and what."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.files.file_kinds import HEAD_BYTES, packing_of, unreadable_kind
+from rankllm_core.files.json_text import parse_json
+from rankllm_core.files.unpacking import UnpackedFile
+
+MAX_LINE_CHARACTERS = 64 << 20
+"""The longest line that is read: a request with a thousand long documents has half as many characters."""
+MAX_TEXT_CHARACTERS = 64 << 20
+"""The longest file that `read_text` and `read_json` hold in memory."""
+BYTE_ORDER_MARK = "\ufeff"
+_BLOCK_BYTES = 1 << 17
+_PACKED_ENDINGS = (".gz", ".gzip", ".xz", ".lzma", ".bz2", ".bzip2")
+
+
+class _PlainFile(io.RawIOBase):
+    """A file as it is, `head` first. Raises DataError where the system cannot read it."""
+
+    def __init__(self, source: IO[bytes], head: bytes, *, path: str | Path) -> None:
+        self._source = source
+        self._head = head
+        self._path = path
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; the number of bytes, 0 at the end."""
+        data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        data = data or _read_some(self._source, len(buffer), path=self._path)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextmanager
+def open_bytes(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
+    """Open a text file as bytes; gzip, xz and bzip2 are unpacked, whatever the file is called.
+
+    source: is read in place of the path, which then only names it.
+    Raises RankLLMError when the file is missing, a folder or not readable, DataError when it is known to be no UTF-8
+    text (UTF-16, ZIP, Parquet, ...), and while reading where an archive is damaged or unpacks beyond measure.
+    """
+    with _open(path) if source is None else nullcontext(source) as source:
+        head = _read_some(source, HEAD_BYTES, path=path)
+        packing = packing_of(head)
+        raw: Any = _PlainFile(source, head, path=path)
+        if packing is not None:
+            raw = UnpackedFile(io.BufferedReader(raw), packing, path=path)
+        with io.BufferedReader(raw, _BLOCK_BYTES) as stream:
+            if packing is not None:
+                head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
+                if (inner := packing_of(head)) is not None:
+                    raise DataError(f"compressed twice ({packing}, then {inner}); unpack it once", path=path)
+            if (kind := unreadable_kind(head)) is not None:
+                raise DataError(f"{kind.name}, expected UTF-8 text; {kind.advice}", path=path)
+            yield stream
+
+
+def _open(path: str | Path) -> IO[bytes]:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise RankLLMError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise RankLLMError(f"{path}: is a folder, expected a file") from None
+    except PermissionError:
+        kind = "is a folder, expected a file" if Path(path).is_dir() else "not readable (permission denied)"
+        raise RankLLMError(f"{path}: {kind}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RankLLMError(f"{path}: cannot be opened ({reason})") from None
+
+
+def _read_some(source: IO[bytes], size: int, *, path: str | Path) -> bytes:
+    """What one read of the system gives, at most `size` bytes; empty at the end."""
+    try:
+        return source.read1(size)  # type: ignore[attr-defined,no-any-return]
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})", path=path) from None
+
+
+@contextmanager
+def open_text(path: str | Path) -> Iterator[IO[str]]:
+    """Open a UTF-8 text file for reading, unpacked as `open_bytes` does; a byte-order mark at the start is dropped.
+
+    Raises as `open_bytes`, and DataError where the file is not UTF-8.
+    """
+    with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline=None) as stream:
+        try:
+            yield stream
+        except UnicodeDecodeError as error:
+            raise DataError(f"not UTF-8 ({error.reason})", path=path) from None
+
+
+def read_text(path: str | Path, *, limit: int = MAX_TEXT_CHARACTERS) -> str:
+    """The whole text of a file; a byte-order mark is dropped. Raises as `open_text`, and beyond `limit` characters."""
+    with open_text(path) as stream:
+        text = stream.read(limit + 1)
+    if len(text) > limit:
+        raise DataError(f"more than {limit:,} characters, which is too long for this kind of file", path=path)
+    if "\x00" in text:
+        raise DataError(_NUL, path=path, line=text.count("\n", 0, text.index("\x00")) + 1)
+    return text
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON value that a whole file holds. Raises DataError, with the line where it is known."""
+    return parse_json(read_text(path), path=path)
+
+
+def read_lines(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator[tuple[int, str]]:
+    """Yield (1-based number, line without its end) of every line that is not blank.
+
+    Only `\\n`, `\\r\\n` and `\\r` end a line. A byte-order mark at the start of any line is dropped: `cat` puts the
+    mark of its second file there. source: see `open_bytes`.
+    Raises as `open_bytes`, and DataError, with the line, where the file is not UTF-8 or contains a NUL byte, and for a
+    line of more than MAX_LINE_CHARACTERS.
+    """
+    number = 0
+    try:
+        for text in _whole_lines(path, source):
+            is_marked = BYTE_ORDER_MARK in text
+            for line in text.split("\n"):
+                number += 1
+                if is_marked:
+                    line = line.lstrip(BYTE_ORDER_MARK)
+                if line and not line.isspace():
+                    yield number, line
+    except _UnreadableError as error:
+        raise DataError(error.problem, path=path, line=number + 1 + error.n_lines) from None
+
+
+class _UnreadableError(Exception):
+    """A file that cannot be read on. n_lines: lines between what was given out before and the problem."""
+
+    def __init__(self, problem: str, *, n_lines: int = 0) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.n_lines = n_lines
+
+
+def _whole_lines(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
+    """The text of a file in pieces of one or more lines, without the line end between two pieces."""
+    begun: list[str] = []
+    length = 0
+    for block in _blocks(path, source):
+        text, end, rest = block.rpartition("\n")
+        if end:
+            text = "".join((*begun, text))
+            yield text
+            begun, length = [], 0
+        begun.append(rest)
+        length += len(rest)
+        if length > MAX_LINE_CHARACTERS:
+            raise _UnreadableError(f"line of more than {MAX_LINE_CHARACTERS:,} characters")
+    yield "".join(begun)
+
+
+_NUL = "contains a NUL byte, expected text; is this a binary or damaged file?"
+
+
+def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
+    """The decoded text of a file, piece by piece as it comes, line ends as `\\n`."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+    with open_bytes(path, source=source) as stream:
+        while True:
+            try:
+                data = stream.read1(_BLOCK_BYTES)  # type: ignore[attr-defined]
+                text = decoder.decode(data, final=not data)
+            except DataError as error:
+                raise _UnreadableError(error.problem) from None
+            except UnicodeDecodeError as error:
+                n_lines = _line_ends(error.object[: error.start])
+                raise _UnreadableError(f"not UTF-8 ({error.reason})", n_lines=n_lines) from None
+            if "\x00" in text:
+                raise _UnreadableError(_NUL, n_lines=text.count("\n", 0, text.index("\x00")))
+            yield text
+            if not data:
+                return
+
+
+def _line_ends(data: bytes) -> int:
+    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+
+
+def unpacked_name(path: str | Path) -> str:
+    """The last part of a path in lower case, without the ending of a packed file: `A.JSONL.GZ` is `a.jsonl`."""
+    name = Path(path).name.lower()
+    return next((name.removesuffix(end) for end in _PACKED_ENDINGS if name.endswith(end)), name)
+
+
+def refuse_pipe(path: str | Path) -> None:
+    """Raise RankLLMError for what gives its bytes only once. Called before a file that is to be read twice."""
+    path = Path(path)
+    try:
+        is_once = path.exists() and not path.is_file() and not path.is_dir()
+    except (OSError, ValueError):
+        return  # opening it says why
+    if is_once:
+        kind = "pipe" if path.is_fifo() else "device"
+        raise RankLLMError(f"{path}: is a {kind}, and is read twice; give a file")
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (1-based line number, object) of a JSON Lines file. Raises DataError naming the line."""
+    for number, line in read_lines(path):
+        record = parse_json(line, path=path, line=number)
+        if not isinstance(record, dict):
+            raise DataError(f"expected a JSON object, found {type(record).__name__}", path=path, line=number)
+        yield number, record
+
+
+def dumps(record: object) -> str:
+    """One line of JSON, readable (no ASCII escapes) unless the text holds lone surrogates, which UTF-8 cannot carry."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(record, ensure_ascii=True)
+    return text

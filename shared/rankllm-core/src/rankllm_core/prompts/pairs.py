@@ -1,0 +1,122 @@
+"""The ids of one (query, passage) pair for a pointwise model, in training and in inference alike.
+
+Source: texttron/tevatron, RankLLaMA v1 (examples/rankllama at 0545746) and v2 (dd06310); reference section 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rankllm_core.errors import ConfigError, ContractError
+from rankllm_core.prompts.chat import ChatEncoder
+from rankllm_core.prompts.template import PointwiseTemplate
+from rankllm_core.prompts.tokens import SafeTokenizer
+
+_PASSAGE_MARGIN = 3
+"""v1 cuts a passage at `passage_tokens - 3`, which leaves room for the two BOS and a further special token."""
+_PAIR_MARGIN = 4
+"""v1 lets the pair budget count two BOS and two more special tokens, and cuts what is over from the query's end."""
+_SPARE = 8
+"""Tokens beside text: BOS, EOS, blanks that a tokenizer adds."""
+_AMPLE = 8
+"""Room that leaves no doubt that something of a passage is shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairLimits:
+    """Token limits of one pair."""
+
+    query_tokens: int = 32
+    passage_tokens: int = 164
+
+    def __post_init__(self) -> None:
+        if self.query_tokens < 1 or self.passage_tokens <= _PASSAGE_MARGIN:
+            raise ConfigError(
+                f"pair limits: need query_tokens >= 1 and passage_tokens > {_PASSAGE_MARGIN}, "
+                f"got {self.query_tokens} and {self.passage_tokens}"
+            )
+
+
+class PairEncoder:
+    """Turns pairs into ids by a pointwise template.
+
+    append_eos: put EOS behind the pair (`joined` only; the published adapters were trained without).
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: PointwiseTemplate,
+        *,
+        limits: PairLimits,
+        bos: str = "single",
+        append_eos: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._limits = limits
+        self._append_eos = append_eos
+        self._safe = SafeTokenizer(tokenizer)
+        self._chat = None
+        if template.layout == "yes-no":
+            self._chat = ChatEncoder(tokenizer, layout=template.chat_layout, bos=bos, repair_text=False)
+        elif template.layout == "segments" and tokenizer.bos_token_id is None:
+            raise ContractError(f"template {template.name} puts BOS before each segment, but the tokenizer has none")
+        if append_eos and (template.layout != "joined" or tokenizer.eos_token_id is None):
+            raise ConfigError("append_eos: only the layout 'joined' takes it, and the tokenizer must have an EOS token")
+
+    def encode(self, query: str, *, title: str, text: str) -> tuple[int, ...]:
+        """The ids of one pair, without padding. An empty title is written as the template says."""
+        if self._template.layout == "segments":
+            return self._segments(query, title, text)
+        if self._template.layout == "joined":
+            return self._joined(query, title, text)
+        return self.encode_question(query, title=title, text=text)[1]
+
+    def encode_question(self, query: str, *, title: str, text: str) -> tuple[str, tuple[int, ...]]:
+        """Text and ids of a yes/no question. Query and passage are cut before they are put in, so the end survives."""
+        if self._chat is None:
+            raise ConfigError(f"template {self._template.name}: layout {self._template.layout!r} asks no question")
+        query = self._safe.clip(query, self._limits.query_tokens)
+        document = self._safe.clip(f"{title} {text}" if title else text, self._limits.passage_tokens)
+        prompt = self._chat.encode(self._template.render(query, document), opening=self._template.answer_prefix)
+        return prompt.text, prompt.token_ids
+
+    def passage_room(self, query: str) -> int:
+        """Tokens for title and text that a pair with this query has at the least; 0 where it can show nothing of them.
+
+        Only the layout `joined` lets a long query take a passage's room.
+        """
+        if self._template.layout == "yes-no":
+            return self._limits.passage_tokens
+        prefix = len(self._template.passage.encode())
+        if self._template.layout == "segments":
+            least = self._limits.passage_tokens - _PASSAGE_MARGIN - prefix
+        else:
+            least = self._limits.query_tokens + self._limits.passage_tokens - prefix
+            # Hardly any tokenizer writes more tokens than bytes; where that might matter, the ids are counted.
+            least -= len(self._template.query.encode()) + len(query.encode("utf-8", "replace")) + _SPARE
+        if least >= _AMPLE:
+            return least
+        shown, other = (self.encode(query, title="", text=text) for text in ("0", "a"))
+        return max(1, least) if shown != other else 0
+
+    def _segments(self, query: str, title: str, text: str) -> tuple[int, ...]:
+        limits = self._limits
+        query_ids = self._safe.encode(self._template.query.format(query=query))[: limits.query_tokens]
+        passage = self._template.passage.format(title=title, text=text)
+        passage_ids = self._safe.encode(passage)[: limits.passage_tokens - _PASSAGE_MARGIN]
+        total = limits.query_tokens + limits.passage_tokens
+        over = max(0, len(query_ids) + len(passage_ids) + _PAIR_MARGIN - total)
+        bos = self._tokenizer.bos_token_id
+        return (bos, *query_ids[: len(query_ids) - over], bos, *passage_ids)
+
+    def _joined(self, query: str, title: str, text: str) -> tuple[int, ...]:
+        # v2 writes `-` in titles as a blank, and joins the two parts by a blank after their own.
+        title = title.replace("-", " ").strip()
+        parts = (self._template.query.format(query=query), self._template.passage.format(title=title, text=text))
+        joined = " ".join(parts).strip()
+        room = self._limits.query_tokens + self._limits.passage_tokens - (1 if self._append_eos else 0)
+        ids = [*self._safe.leading_ids(), *self._safe.encode(joined)][:room]
+        return (*ids, self._tokenizer.eos_token_id) if self._append_eos else tuple(ids)

@@ -1,0 +1,301 @@
+"""Prompt templates: YAML in the originals' layout, rendered to chat messages whose foreign text is marked.
+
+Layouts and placeholders: castorini/rank_llm 1b3cabb (reference section 3.2), texttron/tevatron (reference section 2.1).
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import ClassVar
+
+from rankllm_core.answers.lookalikes import Names, defuse
+from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
+from rankllm_core.errors import ConfigError
+from rankllm_core.identifiers import CHAIN, AnswerForm
+from rankllm_core.prompts.messages import Message as Message
+from rankllm_core.prompts.messages import Span as Span
+from rankllm_core.prompts.placeholders import check_placeholders, fill, placeholders
+
+CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
+"""Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""
+
+_IGNORED_KEYS = ("output_validation_regex", "output_extraction_regex", "output_patterns")
+"""Keys of the originals' files that describe the answer. Answers are read by a grammar (`answers.py`) instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListwiseTemplate:
+    """A prompt that shows several passages and asks for their order."""
+
+    name: str
+    method: str
+    """`singleturn_listwise`, or `multiturn_listwise`: one chat turn a passage."""
+    body: str
+    prefix: str | None = None
+    suffix: str | None = None
+    prefix_assistant: str | None = None
+    body_assistant: str | None = None
+    system_message: str | None = None
+    chat_layout: str | None = None
+
+    METHODS: ClassVar[tuple[str, ...]] = ("singleturn_listwise", "multiturn_listwise")
+
+    def __post_init__(self) -> None:
+        where = f"template {self.name}"
+        check_placeholders(self.body, {"rank", "candidate"}, optional={"score", "query"}, where=f"{where}: body")
+        for part in ("prefix", "suffix", "prefix_assistant"):
+            check_placeholders(
+                getattr(self, part), set(), optional={"query", "num", "psg_ids"}, where=f"{where}: {part}"
+            )
+        check_placeholders(self.body_assistant, set(), optional={"rank"}, where=f"{where}: body_assistant")
+        if not any("query" in placeholders(part) for part in (self.prefix, self.suffix, self.prefix_assistant) if part):
+            raise ConfigError(f"{where}: expected {{query}} in the prefix or the suffix, found it in neither")
+        if self.method == "multiturn_listwise":
+            self._check_turns(where)
+
+    def _check_turns(self, where: str) -> None:
+        if not self.prefix_assistant and not self.body_assistant:
+            raise ConfigError(f"{where}: multiturn_listwise needs prefix_assistant or body_assistant")
+        if self.prefix_assistant and not self.prefix:
+            raise ConfigError(f"{where}: prefix_assistant needs prefix_user")
+        if self.body_assistant and self.prefix and not self.prefix_assistant:
+            raise ConfigError(f"{where}: body_assistant with prefix_user needs prefix_assistant")
+
+    def render(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        labels: Sequence[str],
+        scores: Sequence[float] = (),
+        system_message: str | None = None,
+        few_shot: Sequence[Message] = (),
+    ) -> tuple[Message, ...]:
+        """The chat messages of one window.
+
+        passages: texts in window order, already shortened. labels: what the prompt calls them. scores: first-stage
+        scores, read by templates that show them. system_message: used in place of the template's own. few_shot: turns
+        put before the question. In query and passages, what could pose as a label is defused here, last of all.
+        """
+        system = self.system_message if system_message is None else system_message
+        names = Names("alpha" if labels and labels[0].isalpha() else "numeric", word=self._word)
+        shared: dict[str, str | float | Span] = {
+            "query": _untrusted(query, names),
+            "num": str(len(passages)),
+            "psg_ids": _passage_ids(labels),
+        }
+        bodies = []
+        for position, (passage, label) in enumerate(zip(passages, labels, strict=True)):
+            shown: dict[str, str | float | Span] = {"rank": label, "candidate": _untrusted(passage, names)}
+            shown["score"] = scores[position] if scores else ""
+            bodies.append(fill(self.body, shared | shown))
+        opening = (Message("system", (Span(system),)),) if system else ()
+        prefix, suffix = fill(self.prefix, shared), fill(self.suffix, shared)
+        if self.method == "singleturn_listwise":
+            turns: tuple[Message, ...] = (Message("user", prefix + tuple(s for body in bodies for s in body) + suffix),)
+        else:
+            turns = self._turns(prefix, bodies, suffix, shared, labels)
+        return opening + tuple(few_shot) + turns
+
+    def _turns(
+        self,
+        prefix: tuple[Span, ...],
+        bodies: Sequence[tuple[Span, ...]],
+        suffix: tuple[Span, ...],
+        shared: Mapping[str, str | float | Span],
+        labels: Sequence[str],
+    ) -> tuple[Message, ...]:
+        turns: list[Message] = []
+        if prefix:
+            turns.append(Message("user", prefix))
+        if self.prefix_assistant:
+            turns.append(Message("assistant", fill(self.prefix_assistant, shared)))
+        if self.body_assistant is None:
+            turns.append(Message("user", tuple(s for body in bodies for s in body) + suffix))
+            return tuple(turns)
+        for body, label in zip(bodies, labels, strict=True):
+            turns.append(Message("user", body))
+            turns.append(Message("assistant", fill(self.body_assistant, {"rank": label})))
+        if suffix:
+            turns.append(Message("user", suffix))
+        return tuple(turns)
+
+    @property
+    def _word(self) -> str:
+        """What stands before each identifier without a blank: `PASSAGE` of `PASSAGE{rank}`."""
+        before = self.body.partition("{rank")[0]
+        return before[len(before.rstrip(string.ascii_letters + "_")) :]
+
+    @property
+    def identifiers(self) -> str | None:
+        """The identifiers that its words speak of, `numeric` or `alpha`; None where they name none."""
+        words = " ".join(part for part in (self.prefix, self.suffix) if part)
+        if "alphabetical identifier" in words or "[B] > [A]" in words:
+            return "alpha"
+        named = ("numerical identifier", "number identifier", "[2] > [1]", "[1] > [2]", "PASSAGE2")
+        return "numeric" if any(name in words for name in named) else None
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether it asks for `[2] > [1]` and nothing before it, so that the first token after `[` is an identifier."""
+        words = " ".join(part for part in (self.system_message, self.suffix) if part)
+        return "[{rank}]" in self.body and "[rankstart]" not in words and not self.reasons_first
+
+    @property
+    def reasons_first(self) -> bool:
+        """Whether it has the model think in words before it gives the ranking inside `<answer>`."""
+        return "<answer>" in " ".join(part for part in (self.system_message, self.suffix) if part)
+
+    @property
+    def answer_form(self) -> AnswerForm:
+        """What stands around the identifiers in the answer that it asks for."""
+        if "PASSAGE{rank}" in self.body:
+            return _PASSAGES
+        if "[rankstart]" in (self.suffix or ""):
+            return AnswerForm(opening="[rankstart] [", link="] > [", closing="] [rankend]")
+        return CHAIN
+
+    def write_answer(self, labels: Sequence[str]) -> str:
+        """A complete answer in the form that the template asks for."""
+        return self.answer_form.write(labels)
+
+    def to_dict(self) -> dict[str, object]:
+        """The template in the originals' layout."""
+        rename = _MULTITURN_NAMES if self.method == "multiturn_listwise" else {}
+        return {rename.get(k, k): v for k, v in _given(self).items() if k != "name"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointwiseTemplate:
+    """A prompt that shows one passage and asks how relevant it is."""
+
+    name: str
+    layout: str
+    """`segments`: query and passage tokenised apart; `joined`: one string; `yes-no`: a chat question."""
+    query: str = ""
+    """How the query is written (`segments`, `joined`); holds {query}."""
+    passage: str = ""
+    """How the passage is written (`segments`, `joined`); holds {title} and {text}."""
+    body: str = ""
+    """The user's turn (`yes-no`); holds {query} and {document}."""
+    system_message: str | None = None
+    instruction: str | None = None
+    chat_layout: str | None = None
+    answer_prefix: str = ""
+    """Text that opens the answer, before the position where it is read (`yes-no`)."""
+    positive: str = "yes"
+    negative: str = "no"
+    message_roles: str | None = None
+    """`reranker`: instruction, query and document are turns of their own roles, as some servers expect."""
+
+    method: ClassVar[str] = "pointwise"
+    LAYOUTS: ClassVar[tuple[str, ...]] = ("segments", "joined", "yes-no")
+
+    def __post_init__(self) -> None:
+        where = f"template {self.name}"
+        one_of(self.layout, self.LAYOUTS, where=f"{where}: layout")
+        if self.layout != "yes-no":
+            check_placeholders(self.query, {"query"}, optional=set(), where=f"{where}: query")
+            check_placeholders(self.passage, {"text"}, optional={"title"}, where=f"{where}: passage")
+        elif self.message_roles is not None:
+            one_of(self.message_roles, ("reranker",), where=f"{where}: message_roles")
+            if not self.instruction:
+                raise ConfigError(f"{where}: message_roles: reranker needs an instruction")
+        else:
+            check_placeholders(self.body, {"query", "document"}, optional={"instruction"}, where=f"{where}: body")
+
+    def render(self, query: str, document: str) -> tuple[Message, ...]:
+        """The chat messages of one pair (`yes-no` only)."""
+        asked, shown = Span(query, untrusted=True), Span(document, untrusted=True)
+        if self.message_roles:
+            return (
+                Message("system", (Span(self.instruction or ""),)),
+                Message("query", (asked,)),
+                Message("document", (shown,)),
+            )
+        values: dict[str, str | float | Span] = {
+            "query": asked,
+            "document": shown,
+            "instruction": self.instruction or "",
+        }
+        turn = Message("user", fill(self.body, values))
+        return (Message("system", (Span(self.system_message),)), turn) if self.system_message else (turn,)
+
+    def to_dict(self) -> dict[str, object]:
+        """The template as it is written to a card or a file."""
+        return {"method": self.method} | {k: v for k, v in _given(self).items() if k != "name"}
+
+
+Template = ListwiseTemplate | PointwiseTemplate
+
+_PASSAGES = AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]")
+_MULTITURN_NAMES = {"prefix": "prefix_user", "body": "body_user", "suffix": "suffix_user"}
+
+
+def template_names() -> tuple[str, ...]:
+    """The templates that ship with rankllm."""
+    folder = resources.files("rankllm_core") / "templates"
+    return tuple(sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")))
+
+
+def load_template(name_or_path: str | Path) -> Template:
+    """A shipped template by name, or a YAML file in the originals' layout. Raises ConfigError."""
+    name = str(name_or_path)
+    shipped = name.removesuffix(".yaml").removesuffix("_template")
+    if shipped in template_names() and not Path(name).is_file():
+        with resources.as_file(resources.files("rankllm_core") / "templates" / f"{shipped}.yaml") as path:
+            return template_from_dict(load_yaml(path), name=shipped)
+    if not Path(name).exists():
+        hint = did_you_mean(shipped, template_names())
+        raise ConfigError(f"{name}: no such template, neither a file nor a shipped one{hint}")
+    return template_from_dict(load_yaml(name), name=name)
+
+
+def template_from_dict(values: Mapping[str, object], *, name: str) -> Template:
+    """Build a template from the originals' YAML layout. `name` is used in messages. Raises ConfigError."""
+    where = f"template {name}"
+    values = {k: v for k, v in values.items() if k not in _IGNORED_KEYS}
+    known = (*ListwiseTemplate.METHODS, PointwiseTemplate.method)
+    method = values.get("method")
+    if method in ("rankfid", "pairwise"):
+        raise ConfigError(f"{where}: method: {method!r} is not one that rankllm runs; expected {', '.join(known)}")
+    one_of(method, known, where=f"{where}: method")
+    if "chat_layout" in values:
+        one_of(values["chat_layout"], CHAT_LAYOUTS, where=f"{where}: chat_layout")
+    if method == PointwiseTemplate.method:
+        return _pointwise(values, name=name, where=where)
+    renamed = {v: k for k, v in _MULTITURN_NAMES.items()} if method == "multiturn_listwise" else {}
+    allowed = {f.name for f in fields(ListwiseTemplate)} - {"name"} - set(renamed.values()) | set(renamed)
+    if method == "singleturn_listwise":
+        allowed -= {"prefix_assistant", "body_assistant"}
+    check_keys(values, allowed, where=where)
+    strings = {renamed.get(k, k): str(typed(v, str, where=f"{where}: {k}")) for k, v in values.items()}
+    if "body" not in strings:
+        raise ConfigError(f"{where}: {'body_user' if renamed else 'body'}: missing, expected the text of one passage")
+    return ListwiseTemplate(name=name, **strings)
+
+
+def _pointwise(values: Mapping[str, object], *, name: str, where: str) -> PointwiseTemplate:
+    check_keys(values, {f.name for f in fields(PointwiseTemplate)} - {"name"} | {"method"}, where=where)
+    strings = {k: str(typed(v, str, where=f"{where}: {k}")) for k, v in values.items() if k != "method"}
+    # The originals' pointwise files have no layout key and call the passage {doc_content}.
+    strings.setdefault("layout", "yes-no")
+    if "body" in strings:
+        strings["body"] = strings["body"].replace("{doc_content}", "{document}")
+    return PointwiseTemplate(name=name, **strings)
+
+
+def _given(template: Template) -> dict[str, object]:
+    return {f.name: getattr(template, f.name) for f in fields(template) if getattr(template, f.name) != f.default}
+
+
+def _untrusted(text: str, names: Names) -> Span:
+    return Span(defuse(text, names), untrusted=True, names=names)
+
+
+def _passage_ids(labels: Sequence[str]) -> str:
+    return _PASSAGES.write(labels)

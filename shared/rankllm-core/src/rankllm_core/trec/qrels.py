@@ -1,0 +1,79 @@
+"""Relevance judgements: TREC qrels and the BEIR layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+from rankllm_core.errors import DataError
+from rankllm_core.files import read_lines
+from rankllm_core.files.json_fields import check_id, located, shown
+from rankllm_core.trec.run_layout import split_blanks
+
+Qrels: TypeAlias = dict[str, dict[str, int]]
+"""qid -> docid -> grade; a negative grade is judged, and not relevant."""
+
+MAX_GRADE = 10_000
+"""Beyond it a column is surely not a grade. (trec_eval takes memory in proportion to the greatest grade.)"""
+
+_HEADERS = ({"query-id", "corpus-id", "score"}, {"query-id", "doc-id", "score"})
+
+
+def read_qrels(path: str | Path) -> Qrels:
+    """Read judgements: 4 columns (qid iteration docid grade) or BEIR's 3 (query-id corpus-id score, header optional).
+
+    Columns are separated by tabs or runs of blanks; the iteration column may hold anything and is ignored.
+    A judgement that is repeated with the same grade is read once. Raises DataError, with the line, for one that is
+    repeated with another grade (trec_eval refuses every repetition), another number of columns (TREC prels have 5),
+    a grade that is not a whole number, and an id that `json_fields.check_id` refuses.
+    """
+    qrels: Qrels = {}
+    lines: dict[tuple[str, str], int] = {}
+    width = 0
+    for number, line in read_lines(path):
+        fields = split_blanks(line)
+        if not width:
+            width = len(fields)
+            if width not in (3, 4):
+                raise DataError(_wrong_width(width, line), path=path, line=number)
+            if {field.lower().replace("_", "-") for field in fields} in _HEADERS:
+                continue
+        if len(fields) != width:
+            problem = f"expected {width} columns like the lines before, found {len(fields)}: {line[:80]!r}"
+            raise DataError(problem, path=path, line=number)
+        qid, docid = fields[0], fields[-2]
+        if not (line.isascii() and qid.isprintable() and docid.isprintable()):
+            with located(path, number):
+                check_id(qid, what="qid")
+                check_id(docid, what="docid")
+        grade = _grade(fields[-1], path, number)
+        first = lines.setdefault((qid, docid), number)
+        if first != number and qrels[qid][docid] != grade:
+            problem = (
+                f"query {shown(qid)}, docid {shown(docid)}: grade {grade}, but {qrels[qid][docid]} on line {first}; "
+                "expected one judgement a document (in diversity qrels the second column is a subtopic: choose or "
+                "merge them first)"
+            )
+            raise DataError(problem, path=path, line=number)
+        qrels.setdefault(qid, {})[docid] = grade
+    return qrels
+
+
+def _wrong_width(found: int, line: str) -> str:
+    expected = "expected 4 columns (qid iteration docid grade) or BEIR's 3 (query-id corpus-id score)"
+    if found == 5:
+        return f"{expected}, found 5; prels (sampled judgements with probabilities) are not read: {line[:80]!r}"
+    return f"{expected}, found {found}: {line[:80]!r}"
+
+
+def _grade(text: str, path: str | Path, line: int) -> int:
+    try:
+        value = float(text) if "_" not in text else None
+    except ValueError:
+        value = None
+    if value is None or not value.is_integer():
+        raise DataError(f"grade {shown(text)} is not a whole number", path=path, line=line)
+    if abs(value) > MAX_GRADE:
+        problem = f"grade {text[:40]} is beyond {MAX_GRADE}; are the columns in order (qid iteration docid grade)?"
+        raise DataError(problem, path=path, line=line)
+    return int(value)

@@ -1,0 +1,190 @@
+"""Runs: reading every layout in use, writing ones that no tie rule can reorder."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+from rankllm_core.errors import ConfigError, DataError, RankLLMError
+from rankllm_core.files import write_text
+from rankllm_core.trec.run_layout import RankEvidence, RunFormat, detect_run_format, row_score, run_rows
+from rankllm_core.trec.scores import ScoreError, decreasing_scores, format_score
+
+DEFAULT_TAG = "rankllm"
+
+Ranking: TypeAlias = Sequence[tuple[str, float]]
+"""(docid, score) of one query's candidates."""
+Run: TypeAlias = dict[str, list[tuple[str, float]]]
+"""qid -> (docid, score) in the order of the file; `scores.trec_order` gives trec_eval's order."""
+RunOutput = Literal["trec", "tsv", "msmarco"]
+
+
+class RunLine(NamedTuple):
+    """One line of a run. A tuple, because a run may have millions of them."""
+
+    line: int
+    """1-based line number."""
+    qid: str
+    docid: str
+    score: float
+
+
+def read_run(path: str | Path, *, format: RunFormat = "auto") -> Run:
+    """Read a run: qid -> candidates in the order of the file. The rank column of TREC runs is ignored.
+
+    format: `trec` (6 columns), `tsv` (3 columns, qid docid score, or Tevatron's 4, qid docid _ score), `msmarco`
+    (3 columns, qid docid rank; the score is -rank) or `auto`: by the number of columns, and of 3 columns by what the
+    last one holds (see `run_layout.RankEvidence`).
+    Columns are separated by tabs or by runs of blanks; in 3 columns separated by tabs, an id may hold blanks.
+    Raises DataError, with the line, for another number of columns, a score that is not a finite number, a docid
+    that occurs twice in a query, and with `auto` where scores and ranks cannot be told apart.
+    """
+    run: Run = {}
+    lines: dict[str, array[int]] = {}
+    evidence = RankEvidence()
+    for row in run_rows(path, format):
+        if row.qid not in run:
+            run[row.qid] = []
+            lines[row.qid] = array("Q")
+        if format == "auto" and row.columns == 3:
+            evidence.add(row)
+        run[row.qid].append((row.docid, row_score(row, path, format)))
+        lines[row.qid].append(row.line)
+    _check_docids(run, lines, path)
+    if format == "auto" and evidence.conclude(path) == "msmarco":
+        return {qid: [(docid, -rank) for docid, rank in candidates] for qid, candidates in run.items()}
+    return run
+
+
+def iter_run(path: str | Path, *, format: RunFormat = "auto") -> Iterator[RunLine]:
+    """Stream the lines of a run, holding none of them; repeated docids are not looked for.
+
+    Formats and errors as `read_run`. With `auto` the beginning is read twice, and three columns of whole numbers
+    wholly, so a pipe is refused with RankLLMError.
+    """
+    if format == "auto":
+        format = detect_run_format(path)
+    for row in run_rows(path, format):
+        yield RunLine(row.line, row.qid, row.docid, row_score(row, path, format))
+
+
+def holds_ranks(path: str | Path, *, format: RunFormat = "auto") -> bool:
+    """Whether a run is read as `msmarco`: it tells an order, and no scores. Raises as `iter_run`."""
+    return (detect_run_format(path) if format == "auto" else format) == "msmarco"
+
+
+def _check_docids(run: Run, lines: dict[str, array[int]], path: str | Path) -> None:
+    for qid, candidates in run.items():
+        first: dict[str, int] = {}
+        for line, (docid, _) in zip(lines[qid], candidates, strict=True):
+            if first.setdefault(docid, line) != line:
+                problem = f"query {qid!r}: docid {docid!r} occurs again (first on line {first[docid]}); remove one"
+                raise DataError(problem, path=path, line=line)
+
+
+def trec_lines(qid: str, ranking: Ranking, *, tag: str = DEFAULT_TAG) -> list[str]:
+    """The lines `qid Q0 docid rank score tag` of one query, each with its line end; ranks from 1.
+
+    ranking: (docid, score), best first. Tied scores are lowered until all strictly decrease as float32.
+    Raises RankLLMError for a blank in an id or the tag, a repeated docid, scores that are not finite or increase.
+    """
+    if tag.split() != [tag]:
+        raise ConfigError(f"tag {tag!r}: expected a word without blanks")
+    _check_ids(qid, ranking, blanks=False)
+    scores = _decreasing(qid, ranking)
+    return [
+        f"{qid} Q0 {docid} {rank} {format_score(score)} {tag}\n"
+        for rank, ((docid, _), score) in enumerate(zip(ranking, scores, strict=True), start=1)
+    ]
+
+
+def tsv_lines(qid: str, ranking: Ranking) -> list[str]:
+    """The lines `qid TAB docid TAB score` of one query; scores as in `trec_lines`, ids may hold blanks but no tabs."""
+    _check_ids(qid, ranking, blanks=True)
+    scores = _decreasing(qid, ranking)
+    return [f"{qid}\t{docid}\t{format_score(score)}\n" for (docid, _), score in zip(ranking, scores, strict=True)]
+
+
+def msmarco_lines(qid: str, ranking: Ranking) -> list[str]:
+    """The lines `qid TAB docid TAB rank` of one query in the order given; ranks from 1, ids as in `tsv_lines`."""
+    _check_ids(qid, ranking, blanks=True)
+    return [f"{qid}\t{docid}\t{rank}\n" for rank, (docid, _) in enumerate(ranking, start=1)]
+
+
+def run_lines(qid: str, ranking: Ranking, *, format: RunOutput = "trec", tag: str = DEFAULT_TAG) -> list[str]:
+    """The lines of one query in any of the three layouts; `tag` stands only in `trec`."""
+    if format == "trec":
+        return trec_lines(qid, ranking, tag=tag)
+    if format == "tsv":
+        return tsv_lines(qid, ranking)
+    if format == "msmarco":
+        return msmarco_lines(qid, ranking)
+    raise ConfigError(f"run format {format!r}: expected one of {', '.join(get_args(RunOutput))}")
+
+
+def write_results(
+    path: str | Path,
+    results: Iterable[tuple[str, Ranking]],
+    *,
+    format: RunOutput = "trec",
+    tag: str = DEFAULT_TAG,
+) -> None:
+    """Write (qid, ranking) pairs, each ranking best first, as a run; a query without candidates has no line.
+
+    Raises RankLLMError as `trec_lines` does, and for a query that occurs twice.
+    """
+    written: set[str] = set()
+    with write_text(path) as stream:
+        for qid, ranking in results:
+            if qid in written:
+                raise RankLLMError(f"{path}: query {qid!r} occurs twice in the results; expected each query once")
+            written.add(qid)
+            stream.writelines(run_lines(qid, ranking, format=format, tag=tag))
+
+
+def write_run(path: str | Path, results: Iterable[tuple[str, Ranking]], *, tag: str = DEFAULT_TAG) -> None:
+    """Write a TREC run, `qid Q0 docid rank score tag`; see `write_results`."""
+    write_results(path, results, format="trec", tag=tag)
+
+
+def write_tsv(path: str | Path, results: Iterable[tuple[str, Ranking]]) -> None:
+    """Write `qid TAB docid TAB score`; see `write_results`."""
+    write_results(path, results, format="tsv")
+
+
+def write_msmarco(path: str | Path, results: Iterable[tuple[str, Ranking]]) -> None:
+    """Write `qid TAB docid TAB rank`; see `write_results`."""
+    write_results(path, results, format="msmarco")
+
+
+def _decreasing(qid: str, ranking: Ranking) -> list[float]:
+    try:
+        return decreasing_scores([score for _, score in ranking])
+    except ScoreError as error:
+        docid = ranking[error.position][0]
+        where = f"query {qid!r}, docid {docid!r}, rank {error.position + 1}"
+        raise RankLLMError(f"{where}: score {error.problem}") from None
+
+
+def _check_ids(qid: str, ranking: Ranking, *, blanks: bool) -> None:
+    """Raise RankLLMError where an id would be read back as something else, or a docid is listed twice."""
+    _check_id(f"qid {qid!r}", qid, blanks=blanks)
+    seen: set[str] = set()
+    for docid, _ in ranking:
+        _check_id(f"query {qid!r}: docid {docid!r}", docid, blanks=blanks)
+        if docid in seen:
+            raise RankLLMError(f"query {qid!r}: docid {docid!r} occurs twice in the ranking; expected each docid once")
+        seen.add(docid)
+
+
+def _check_id(name: str, text: str, *, blanks: bool) -> None:
+    if not text:
+        raise RankLLMError(f"{name}: is empty, expected an identifier")
+    if not blanks and text.split() != [text]:
+        raise RankLLMError(f"{name}: holds a blank, which separates the columns of a TREC run; write TSV instead")
+    if blanks and (text.strip() != text or any(end in text for end in "\t\r\n")):
+        raise RankLLMError(f"{name}: holds a tab, a line end or an outer blank, which a TSV file cannot carry")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RankLLMError(f"{name}: holds half of a surrogate pair, which UTF-8 cannot carry")

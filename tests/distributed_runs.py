@@ -119,7 +119,7 @@ def served_scores(folder):
     """What `rankllm-infer` makes of a checkpoint, given its folder and nothing else: docid -> its place and score."""
     from rankllm_core.types import Candidate, Query, Request
     from rankllm_infer.api import load_reranker
-    from rankllm_infer.settings import RerankOptions
+    from rankllm_infer.options import RerankOptions
 
     texts = ("rain falls", "this is word3 indeed", "bread needs flour")
     candidates = tuple(Candidate(docid=f"d{i}", score=-float(i), doc={"text": text}) for i, text in enumerate(texts))

@@ -11,7 +11,7 @@ from rankllm_infer.cli import rerank_many
 from rankllm_infer.cli.rerank_input import check_requests
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.jobs.outputs import OutputFiles
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([5, 12, 1, 8, 0, 9, 20, 6])]
 OPTIONS = RerankOptions(engine="openai", base_url="http://127.0.0.1:9/v1", window_size=4, stride=2)

@@ -27,7 +27,7 @@ def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> Non
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
     from rankllm_infer.engines.transformers.loading import load_model
     from rankllm_infer.formats.prepare import build_requests
-    from rankllm_infer.settings import RerankOptions
+    from rankllm_infer.options import RerankOptions
 
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries

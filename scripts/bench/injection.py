@@ -64,7 +64,7 @@ def main(
     from rankllm_infer.api import load_reranker
     from rankllm_infer.checkpoints.demo_model import demo_model_path
     from rankllm_infer.formats.prepare import build_requests
-    from rankllm_infer.settings import RerankOptions
+    from rankllm_infer.options import RerankOptions
 
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries

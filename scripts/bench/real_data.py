@@ -47,7 +47,7 @@ def main(
     from rankllm_infer.evaluation.evaluate import evaluate
     from rankllm_infer.formats.prepare import build_requests
     from rankllm_infer.jobs.outputs import Summary
-    from rankllm_infer.settings import RerankOptions
+    from rankllm_infer.options import RerankOptions
 
     model = model_path or str(demo_model_path())
     print(describe_machine(threads), flush=True)

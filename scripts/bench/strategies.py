@@ -27,9 +27,9 @@ from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.evaluation.evaluate import evaluate
 from rankllm_infer.formats.prepare import build_requests
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.listwise import ListwisePlan
 from rankllm_infer.ranking.prompts import MessagePromptWriter
-from rankllm_infer.settings import RerankOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -53,7 +53,7 @@ def window_scores(requests: list, engine: str, dtype: str, *, words: int, thread
 
     from rankllm_infer.api import load_reranker
     from rankllm_infer.checkpoints.demo_model import demo_model_path
-    from rankllm_infer.settings import RerankOptions
+    from rankllm_infer.options import RerankOptions
 
     options = RerankOptions(
         engine=engine,

@@ -26,8 +26,8 @@ from rankllm_core.trec.qrels import read_qrels
 from rankllm_core.types import Request
 from rankllm_infer.api import Reranker, load_reranker
 from rankllm_infer.checkpoints.bundled import shipped_folder
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.identifier_prior import measure_prior, shuffled_windows, without_prior
-from rankllm_infer.settings import RerankOptions
 
 DEPTHS = {"nq": 20, "nfcorpus": 20, "wikiqa": 20, "msmarco": 20, "dl20-bm25": 40}
 """Candidates of each set's first sixty questions."""

@@ -22,8 +22,8 @@ from rankllm_infer.api import Reranker, load_reranker
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.openai.http import NoServerError
 from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.pointwise import PointwisePlan
-from rankllm_infer.settings import RerankOptions
 
 
 class PlainPairWriter:

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 import tiny_models
 
 from rankllm_infer.api import load_reranker, make_request
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 PASSAGES = (
     "The Danube flows through ten countries.",

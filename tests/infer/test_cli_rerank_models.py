@@ -15,7 +15,7 @@ from rankllm_core.data.records import read_requests, read_rerank_input
 from rankllm_core.prompts.template import load_template
 from rankllm_core.trec import read_run, run_lines
 from rankllm_infer.api import load_reranker
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 FIRST = ListwiseCard(
     template=load_template("rank_zephyr_alpha"),

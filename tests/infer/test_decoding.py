@@ -12,10 +12,10 @@ from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, ContractError
 from rankllm_core.prompts.chat import ChatEncoder
 from rankllm_core.prompts.template import load_template
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.decoding import check_decoding, decodes_freely
 from rankllm_infer.ranking.listwise import ListwisePlan
 from rankllm_infer.ranking.prompts import TokenPromptWriter
-from rankllm_infer.settings import RerankOptions
 
 SERVER = {"engine": "openai", "base_url": "http://127.0.0.1:1/v1"}
 

@@ -174,7 +174,7 @@ class DyingJournal(Journal):
 def test_a_model_gives_the_same_results_to_the_bit(tmp_path, tiny_causal, options):
     """In bfloat16, where a score depends on what else is in its batch."""
     from rankllm_infer.api import load_reranker
-    from rankllm_infer.settings import RerankOptions
+    from rankllm_infer.options import RerankOptions
 
     requests = [make_request(f"q{n}", n) for n in (9, 2, 11, 5)]
     with load_reranker(tiny_causal, RerankOptions(dtype="bfloat16", batch_size=3, **options)) as reranker:

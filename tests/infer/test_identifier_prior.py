@@ -15,10 +15,11 @@ from ranking_server import request, write_jsonl
 from rankllm_core.card import ListwiseCard, save_card
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.prompts.template import load_template
+from rankllm_infer.effective_card import resolve_card
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.identifier_prior import measure_prior, read_prior, shuffled_windows, without_prior
-from rankllm_infer.settings import RerankOptions, resolve_card
 
 PRIOR = (0.5, -2.0, 0.0, 1.5)
 FIRST = ListwiseCard(

@@ -17,7 +17,7 @@ from rankllm_infer.api import load_reranker
 from rankllm_infer.engines.base import Prompt
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.loading import load_model, pick_device, pick_dtype
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 IDS = ((1, 500, 600, 700), (1, 9, 8, 7, 6, 5, 4000), (30000,))
 

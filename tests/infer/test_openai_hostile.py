@@ -26,7 +26,7 @@ from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions, ser
 from rankllm_infer.engines.openai.http import with_retries
 from rankllm_infer.engines.openai.problems import ServerProblem
 from rankllm_infer.engines.openai.reply import MAX_REPLY_BYTES
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 KEY = "sk-secret/0123456789+"
 

@@ -189,7 +189,8 @@ def test_the_check_writes_one_prompt_a_query():
 def test_half_a_limit_of_a_layout_that_has_one_is_refused(name):
     """`rankllama-v2` cuts at the sum; one of the two would change it without being what it says."""
     from rankllm_core.errors import ConfigError
-    from rankllm_infer.settings import RerankOptions, resolve_card
+    from rankllm_infer.effective_card import resolve_card
+    from rankllm_infer.options import RerankOptions
 
     both = RerankOptions(method="pointwise", template="rankllama-v2", q_max_len=16, p_max_len=100)
     card = resolve_card("m", both, folder=None, score_head=True).card

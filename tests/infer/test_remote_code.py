@@ -17,7 +17,7 @@ from rankllm_infer.checkpoints import hub
 from rankllm_infer.checkpoints.hub import split_revision
 from rankllm_infer.checkpoints.remote_code import check_remote_code
 from rankllm_infer.engines.vllm.options import engine_arguments
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 YES = "y\n" * 99
 

@@ -12,7 +12,7 @@ from ranking_fakes import make_request as request_of
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_infer.api import Reranker, card_in_force, load_reranker, make_request
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from rankllm_infer.jobs.fingerprint import (
     model_identity,
     run_settings,
 )
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 CARD = ListwiseCard(template=load_template("rank_zephyr"))
 

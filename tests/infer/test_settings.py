@@ -9,7 +9,8 @@ import pytest
 from rankllm_core.card import ListwiseCard, PointwiseCard, save_card
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import load_template
-from rankllm_infer.settings import RerankOptions, resolve_card
+from rankllm_infer.effective_card import resolve_card
+from rankllm_infer.options import RerankOptions
 
 FIRST = ListwiseCard(
     template=load_template("rank_zephyr_alpha"),

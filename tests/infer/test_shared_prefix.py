@@ -13,7 +13,7 @@ from rankllm_infer.engines.base import Prompt
 from rankllm_infer.engines.transformers.batches import BatchLimits
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.loading import load_model
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 PREFIX = tuple(range(100, 112))
 """Twelve ids."""

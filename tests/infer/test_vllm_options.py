@@ -10,7 +10,7 @@ from rankllm_core.errors import ConfigError, MissingPackageError
 from rankllm_infer.api import load_reranker
 from rankllm_infer.engines.vllm.checks import lora_rank
 from rankllm_infer.engines.vllm.options import engine_arguments
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 
 def test_arguments_are_read_as_json_or_as_text():

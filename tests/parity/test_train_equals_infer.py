@@ -15,9 +15,9 @@ from rankllm_core.card import ListwiseCard, PointwiseCard, load_card  # noqa: E4
 from rankllm_core.prompts.template import load_template  # noqa: E402
 from rankllm_core.types import Candidate, Query, Request  # noqa: E402
 from rankllm_infer.api import load_reranker, token_writer  # noqa: E402
+from rankllm_infer.options import RerankOptions  # noqa: E402
 from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise  # noqa: E402
 from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise  # noqa: E402
-from rankllm_infer.settings import RerankOptions  # noqa: E402
 from rankllm_train.api import prepare, train  # noqa: E402
 from rankllm_train.data.pointwise import PointwiseItem  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402

@@ -86,7 +86,7 @@ def stop(process):
 def reranker(server, monkeypatch):
     """FIRST over the server, by the Python interface."""
     from rankllm_infer.api import load_reranker
-    from rankllm_infer.settings import RerankOptions
+    from rankllm_infer.options import RerankOptions
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     options = RerankOptions(

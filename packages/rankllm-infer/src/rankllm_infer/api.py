@@ -15,7 +15,9 @@ from rankllm_core.files import read_text
 from rankllm_core.identifiers import identifiers
 from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Request, Result
+from rankllm_infer.effective_card import ResolvedCard, resolve_card
 from rankllm_infer.engines.base import Engine, EngineError
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.decoding import decodes_freely
 from rankllm_infer.ranking.fuse import fuse
 from rankllm_infer.ranking.listwise import OPENING, Flow, ListwisePlan, rerank_listwise
@@ -29,7 +31,6 @@ from rankllm_infer.ranking.pointwise import (
 from rankllm_infer.ranking.pool import IN_USE, AnswerLog, FlowPool, is_at_work, stop_run
 from rankllm_infer.ranking.prompts import PromptWriter
 from rankllm_infer.ranking.requests import make_request
-from rankllm_infer.settings import RerankOptions, ResolvedCard, resolve_card
 
 __all__ = ["Reranker", "card_in_force", "load_reranker", "make_request", "message_writer", "token_writer"]
 

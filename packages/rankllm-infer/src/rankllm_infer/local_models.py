@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from rankllm_core.card import Card, ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
 from rankllm_infer.engines.base import Engine, Read
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.decoding import check_decoding
 from rankllm_infer.ranking.listwise import ListwisePlan
 from rankllm_infer.ranking.pointwise import PairWriter, PointwisePlan
 from rankllm_infer.ranking.prompts import PromptWriter
-from rankllm_infer.settings import RerankOptions
 
 if TYPE_CHECKING:
     from rankllm_infer.engines.transformers.loading import LoadedModel

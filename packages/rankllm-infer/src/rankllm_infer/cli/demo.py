@@ -10,7 +10,7 @@ import click
 from rankllm_core.files import check_output
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
 from rankllm_infer.cli.progress import ShownProgress, prompt_counter
-from rankllm_infer.settings import DTYPES, RerankOptions
+from rankllm_infer.options import DTYPES, RerankOptions
 
 if TYPE_CHECKING:
     from rankllm_infer.demo.run import DemoFiles, DemoReport

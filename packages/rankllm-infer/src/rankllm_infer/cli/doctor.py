@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rankllm_infer.settings import ENGINES
+from rankllm_infer.options import ENGINES
 
 # Distribution -> what brings it along where it is missing; None for what comes with rankllm-infer itself.
 _PACKAGES: dict[str, str | None] = {

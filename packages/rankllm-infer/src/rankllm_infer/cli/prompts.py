@@ -18,9 +18,10 @@ from rankllm_infer.wording import examples
 if TYPE_CHECKING:
     from rankllm_core.prompts.template import PointwiseTemplate
     from rankllm_core.types import Request
+    from rankllm_infer.effective_card import ResolvedCard
     from rankllm_infer.engines.base import Prompt
+    from rankllm_infer.options import RerankOptions
     from rankllm_infer.ranking.pointwise import PairWriter
-    from rankllm_infer.settings import RerankOptions, ResolvedCard
 
 _FILE = click.Path(path_type=Path)
 _DEFAULT_STRIDE = 10
@@ -117,7 +118,7 @@ def render(
     --model-path the chat messages are printed, and their tokens estimated.
     """
     from rankllm_core.files import dumps
-    from rankllm_infer.settings import RerankOptions
+    from rankllm_infer.options import RerankOptions
 
     request = _find_request(requests, qid)
     options = RerankOptions(
@@ -222,7 +223,7 @@ def _render(request: Request, options: RerankOptions, model: str | None) -> _Ren
 def _without_model(options: RerankOptions) -> tuple[ResolvedCard, Any]:
     from rankllm_core.card import PointwiseCard
     from rankllm_infer.api import message_writer
-    from rankllm_infer.settings import resolve_card
+    from rankllm_infer.effective_card import resolve_card
 
     resolved = resolve_card("", options, folder=None, score_head=False)
     card = resolved.card
@@ -237,8 +238,8 @@ def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
     from rankllm_infer.api import token_writer
     from rankllm_infer.checkpoints.hub import has_score_head, load_tokenizer, locate_model
     from rankllm_infer.checkpoints.remote_code import check_remote_code
+    from rankllm_infer.effective_card import resolve_card
     from rankllm_infer.local_models import fit_card
-    from rankllm_infer.settings import resolve_card
 
     resolved = resolve_card(model, options, folder=locate_model(model, weights=False), score_head=has_score_head(model))
     trusted = options.trust_remote_code

@@ -22,7 +22,7 @@ from rankllm_infer.cli.rerank_input import (
 )
 from rankllm_infer.cli.rerank_many import load_model, open_run, rerank_many
 from rankllm_infer.cli.rerank_options import input_options, model_options, output_options, ranking_options
-from rankllm_infer.settings import RerankOptions
+from rankllm_infer.options import RerankOptions
 
 if TYPE_CHECKING:
     from rankllm_infer.jobs.outputs import OutputFiles

@@ -17,8 +17,8 @@ from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, say
 from rankllm_infer.cli.last_steps import LastSteps, last_steps
 from rankllm_infer.cli.progress import ShownProgress, prompt_counter
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.progress import PromptProgress
-from rankllm_infer.settings import RerankOptions
 from rankllm_infer.wording import count
 
 if TYPE_CHECKING:

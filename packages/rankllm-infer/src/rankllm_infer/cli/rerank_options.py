@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from rankllm_infer.cli.options import ignored, run_format_option
+from rankllm_infer.options import ATTENTIONS, DTYPES, ENGINES, METHODS
 from rankllm_infer.ranking.strategies import STRATEGIES
-from rankllm_infer.settings import ATTENTIONS, DTYPES, ENGINES, METHODS
 
 _FILE = click.Path(path_type=Path)
 

@@ -23,7 +23,7 @@ from rankllm_infer import __version__
 from rankllm_infer.checkpoints.hub import adapter_config, base_folder
 from rankllm_infer.checkpoints.identity import folder_identity, model_identity
 from rankllm_infer.engines.base import Engine
-from rankllm_infer.settings import RerankOptions, option_of
+from rankllm_infer.options import RerankOptions, option_of
 
 _NOT_RESULTS = ("api_key", "timeout_s", "concurrency")
 _IN_THE_CARD = (

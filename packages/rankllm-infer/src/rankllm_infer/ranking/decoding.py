@@ -9,10 +9,10 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.identifiers import identifiers
 from rankllm_core.prompts.template import Message, Span
 from rankllm_infer.engines.transformers.permutation_ids import permutation_ids
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.listwise import ListwisePlan
 from rankllm_infer.ranking.prompts import TokenPromptWriter
 from rankllm_infer.ranking.reasoning import reasons_first
-from rankllm_infer.settings import RerankOptions
 
 _THINKING = ("<think>", "<thinking>")
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from importlib import resources
 
-from rankllm_core.prompts.template import load_template, template_names
+import pytest
+import yaml
+
+from rankllm_core.card import ListwiseCard, card_from_dict
+from rankllm_core.errors import ConfigError
+from rankllm_core.prompts.template import load_template, template_from_dict, template_names
 
 WORDS = {
     "insert_rank": ("numeric", True),
@@ -39,3 +45,47 @@ def test_the_words_name_identifiers_and_answer(name):
 def test_room_is_kept_for_the_answer_that_is_asked_for(name, answer):
     """The answer's budget is counted on the template's own form."""
     assert load_template(name).write_answer(("1", "2", "3")) == answer
+
+
+LISTWISE = {"method": "singleturn_listwise", "prefix": "Query: {query}", "body": "[{rank}] {candidate}"}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_shipped_template_declares_what_its_words_say(name):
+    """Declared and guessed agree, so a card needs no more than the words to say the same."""
+    path = resources.files("rankllm_core") / "templates" / f"{name}.yaml"
+    declared = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert {"answer", "reasoning"} <= declared.keys()
+    assert ("identifiers" in declared) == (WORDS[name][0] is not None)
+    template = load_template(name)
+    assert not template.has_declarations
+    undeclared = {key: value for key, value in declared.items() if key not in ("identifiers", "answer", "reasoning")}
+    assert template_from_dict(undeclared, name=name) == template
+
+
+def test_a_declaration_overrules_the_words():
+    """Another project's words may mislead the guess; the file has the last word, in a card as well."""
+    words = LISTWISE | {"suffix": "Numerical identifiers are out of fashion. <answer> is a tag."}
+    guessed = template_from_dict(words, name="mine")
+    assert (guessed.identifiers, guessed.answer, guessed.reasoning) == (None, "chain", True)
+    template = template_from_dict(words | {"identifiers": "alpha", "reasoning": False}, name="mine")
+    assert (template.identifiers, template.is_chain) == ("alpha", True)
+    assert template_from_dict(template.to_dict(), name="mine") == template
+    card = ListwiseCard(template=template, identifiers="alpha")
+    assert card.to_dict()["format"] == 2
+    assert card_from_dict(card.to_dict(), where="c") == card
+    assert ListwiseCard(template=guessed).to_dict()["format"] == 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"identifiers": "roman"}, "template mine: identifiers: expected one of numeric, alpha; found 'roman'"),
+        ({"answer": "prose"}, "template mine: answer: expected one of chain, rankstart, passages; found 'prose'"),
+        ({"reasoning": "yes"}, "template mine: reasoning: expected bool, found str 'yes'"),
+    ],
+)
+def test_a_declaration_is_checked(declared, message):
+    """A wrong one is one line."""
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        template_from_dict(LISTWISE | declared, name="mine")

@@ -28,7 +28,9 @@ from rankllm_core.prompts.template import (
 )
 
 CARD_NAME = "rankllm.yaml"
-CARD_FORMAT = 1
+CARD_FORMAT = 2
+"""The newest format. 2: a template may declare identifiers, answer and reasoning. A card is written in the oldest
+format that can hold it, so that older releases read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class ListwiseCard:
     def to_dict(self) -> dict[str, object]:
         """The card as it is written."""
         return {
-            "format": CARD_FORMAT,
+            "format": 2 if self.template.has_declarations else 1,
             "kind": self.kind,
             **({"base_model": self.base_model} if self.base_model else {}),
             "template": {"name": self.template.name} | self.template.to_dict(),
@@ -128,7 +130,7 @@ class PointwiseCard:
     def to_dict(self) -> dict[str, object]:
         """The card as it is written."""
         return {
-            "format": CARD_FORMAT,
+            "format": 1,
             "kind": self.kind,
             **({"base_model": self.base_model} if self.base_model else {}),
             "template": {"name": self.template.name} | self.template.to_dict(),
@@ -181,10 +183,14 @@ def card_from_dict(values: Mapping[str, object], *, where: str) -> Card:
 
 
 def _card(values: dict[str, object], where: str) -> Card:
-    if (version := values.pop("format", None)) != CARD_FORMAT:
+    version = values.pop("format", None)
+    if isinstance(version, int) and not isinstance(version, bool) and version > CARD_FORMAT:
         raise ConfigError(
-            f"{where}: format: expected {CARD_FORMAT}, found {version!r}; a newer card needs a newer rankllm-core"
+            f"{where}: format {version}: written by a newer rankllm-train; this version reads formats up to "
+            f"{CARD_FORMAT}; upgrade rankllm-infer"
         )
+    if isinstance(version, bool) or version not in range(1, CARD_FORMAT + 1):
+        raise ConfigError(f"{where}: format: expected a number from 1 to {CARD_FORMAT}, found {version!r}")
     kind = one_of(values.pop("kind", None), ("listwise", "pointwise"), where=f"{where}: kind")
     template = _template(values.pop("template", None), where=f"{where}: template")
     if kind == "listwise":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from rankllm_core.answers.reader import ReadAnswer, read_answer
+from rankllm_core.prompts.guesses import guess_reasoning
 from rankllm_core.prompts.template import ListwiseTemplate
 from rankllm_infer.engines.base import Answer, Prompt
 
@@ -23,8 +24,9 @@ def reasons_first(template: ListwiseTemplate, system_message: str | None) -> boo
 
     system_message: what is used in place of the template's own; None for that.
     """
-    system = template.system_message if system_message is None else system_message
-    return "<answer>" in f"{system or ''} {template.suffix or ''}"
+    if system_message is None:
+        return bool(template.reasoning)
+    return guess_reasoning(system_message, template.suffix)
 
 
 def read_truncated(answer: Answer, prompt: Prompt, *, reasons_first: bool) -> ReadAnswer:

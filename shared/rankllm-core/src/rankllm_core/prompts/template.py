@@ -10,15 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 from rankllm_core.answers.lookalikes import Names, defuse
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
-from rankllm_core.identifiers import CHAIN, AnswerForm
+from rankllm_core.identifiers import AnswerForm, IdentifierKind
+from rankllm_core.prompts.guesses import ANSWER_FORMS, guess_answer, guess_identifiers, guess_reasoning
 from rankllm_core.prompts.messages import Message as Message
 from rankllm_core.prompts.messages import Span as Span
 from rankllm_core.prompts.placeholders import check_placeholders, fill, placeholders
+from rankllm_core.prompts.pointwise_template import PointwiseTemplate as PointwiseTemplate
+from rankllm_core.prompts.pointwise_template import given_fields
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
 """Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""
@@ -41,11 +44,19 @@ class ListwiseTemplate:
     body_assistant: str | None = None
     system_message: str | None = None
     chat_layout: str | None = None
+    identifiers: str | None = None
+    """`numeric` or `alpha`: the identifiers that its words speak of; guessed where a file does not declare it, and None
+    where the words name none."""
+    answer: str | None = None
+    """The form of the answer that it asks for, one of `ANSWER_FORMS`; guessed where a file does not declare it."""
+    reasoning: bool | None = None
+    """Whether the model reasons in words before it gives the ranking; guessed where a file does not declare it."""
 
     METHODS: ClassVar[tuple[str, ...]] = ("singleturn_listwise", "multiturn_listwise")
 
     def __post_init__(self) -> None:
         where = f"template {self.name}"
+        self._fill_in(where)
         check_placeholders(self.body, {"rank", "candidate"}, optional={"score", "query"}, where=f"{where}: body")
         for part in ("prefix", "suffix", "prefix_assistant"):
             check_placeholders(
@@ -56,6 +67,23 @@ class ListwiseTemplate:
             raise ConfigError(f"{where}: expected {{query}} in the prefix or the suffix, found it in neither")
         if self.method == "multiturn_listwise":
             self._check_turns(where)
+
+    def _fill_in(self, where: str) -> None:
+        """Check what is declared of the answer, and guess what is not."""
+        if self.identifiers is not None:
+            one_of(self.identifiers, get_args(IdentifierKind), where=f"{where}: identifiers")
+        if self.answer is not None:
+            one_of(self.answer, tuple(ANSWER_FORMS), where=f"{where}: answer")
+        for name, guess in self._guesses().items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, guess)
+
+    def _guesses(self) -> dict[str, object]:
+        return {
+            "identifiers": guess_identifiers(self.prefix, self.suffix),
+            "answer": guess_answer(self.body, self.suffix),
+            "reasoning": guess_reasoning(self.system_message, self.suffix),
+        }
 
     def _check_turns(self, where: str) -> None:
         if not self.prefix_assistant and not self.body_assistant:
@@ -131,108 +159,33 @@ class ListwiseTemplate:
         return before[len(before.rstrip(string.ascii_letters + "_")) :]
 
     @property
-    def identifiers(self) -> str | None:
-        """The identifiers that its words speak of, `numeric` or `alpha`; None where they name none."""
-        words = " ".join(part for part in (self.prefix, self.suffix) if part)
-        if "alphabetical identifier" in words or "[B] > [A]" in words:
-            return "alpha"
-        named = ("numerical identifier", "number identifier", "[2] > [1]", "[1] > [2]", "PASSAGE2")
-        return "numeric" if any(name in words for name in named) else None
-
-    @property
     def is_chain(self) -> bool:
         """Whether it asks for `[2] > [1]` and nothing before it, so that the first token after `[` is an identifier."""
-        words = " ".join(part for part in (self.system_message, self.suffix) if part)
-        return "[{rank}]" in self.body and "[rankstart]" not in words and not self.reasons_first
-
-    @property
-    def reasons_first(self) -> bool:
-        """Whether it has the model think in words before it gives the ranking inside `<answer>`."""
-        return "<answer>" in " ".join(part for part in (self.system_message, self.suffix) if part)
+        return "[{rank}]" in self.body and self.answer == "chain" and not self.reasoning
 
     @property
     def answer_form(self) -> AnswerForm:
         """What stands around the identifiers in the answer that it asks for."""
-        if "PASSAGE{rank}" in self.body:
-            return _PASSAGES
-        if "[rankstart]" in (self.suffix or ""):
-            return AnswerForm(opening="[rankstart] [", link="] > [", closing="] [rankend]")
-        return CHAIN
+        return ANSWER_FORMS[self.answer or "chain"]
 
     def write_answer(self, labels: Sequence[str]) -> str:
         """A complete answer in the form that the template asks for."""
         return self.answer_form.write(labels)
 
     def to_dict(self) -> dict[str, object]:
-        """The template in the originals' layout."""
+        """The template in the originals' layout, with what its words do not say of the answer."""
         rename = _MULTITURN_NAMES if self.method == "multiturn_listwise" else {}
-        return {rename.get(k, k): v for k, v in _given(self).items() if k != "name"}
+        guessed = {name for name, guess in self._guesses().items() if getattr(self, name) == guess}
+        return {rename.get(k, k): v for k, v in given_fields(self).items() if k not in guessed | {"name"}}
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PointwiseTemplate:
-    """A prompt that shows one passage and asks how relevant it is."""
-
-    name: str
-    layout: str
-    """`segments`: query and passage tokenised apart; `joined`: one string; `yes-no`: a chat question."""
-    query: str = ""
-    """How the query is written (`segments`, `joined`); holds {query}."""
-    passage: str = ""
-    """How the passage is written (`segments`, `joined`); holds {title} and {text}."""
-    body: str = ""
-    """The user's turn (`yes-no`); holds {query} and {document}."""
-    system_message: str | None = None
-    instruction: str | None = None
-    chat_layout: str | None = None
-    answer_prefix: str = ""
-    """Text that opens the answer, before the position where it is read (`yes-no`)."""
-    positive: str = "yes"
-    negative: str = "no"
-    message_roles: str | None = None
-    """`reranker`: instruction, query and document are turns of their own roles, as some servers expect."""
-
-    method: ClassVar[str] = "pointwise"
-    LAYOUTS: ClassVar[tuple[str, ...]] = ("segments", "joined", "yes-no")
-
-    def __post_init__(self) -> None:
-        where = f"template {self.name}"
-        one_of(self.layout, self.LAYOUTS, where=f"{where}: layout")
-        if self.layout != "yes-no":
-            check_placeholders(self.query, {"query"}, optional=set(), where=f"{where}: query")
-            check_placeholders(self.passage, {"text"}, optional={"title"}, where=f"{where}: passage")
-        elif self.message_roles is not None:
-            one_of(self.message_roles, ("reranker",), where=f"{where}: message_roles")
-            if not self.instruction:
-                raise ConfigError(f"{where}: message_roles: reranker needs an instruction")
-        else:
-            check_placeholders(self.body, {"query", "document"}, optional={"instruction"}, where=f"{where}: body")
-
-    def render(self, query: str, document: str) -> tuple[Message, ...]:
-        """The chat messages of one pair (`yes-no` only)."""
-        asked, shown = Span(query, untrusted=True), Span(document, untrusted=True)
-        if self.message_roles:
-            return (
-                Message("system", (Span(self.instruction or ""),)),
-                Message("query", (asked,)),
-                Message("document", (shown,)),
-            )
-        values: dict[str, str | float | Span] = {
-            "query": asked,
-            "document": shown,
-            "instruction": self.instruction or "",
-        }
-        turn = Message("user", fill(self.body, values))
-        return (Message("system", (Span(self.system_message),)), turn) if self.system_message else (turn,)
-
-    def to_dict(self) -> dict[str, object]:
-        """The template as it is written to a card or a file."""
-        return {"method": self.method} | {k: v for k, v in _given(self).items() if k != "name"}
+    @property
+    def has_declarations(self) -> bool:
+        """Whether it declares something of the answer that its words do not say: cards of format 2 hold that."""
+        return any(getattr(self, name) != guess for name, guess in self._guesses().items())
 
 
 Template = ListwiseTemplate | PointwiseTemplate
 
-_PASSAGES = AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]")
 _MULTITURN_NAMES = {"prefix": "prefix_user", "body": "body_user", "suffix": "suffix_user"}
 
 
@@ -273,10 +226,13 @@ def template_from_dict(values: Mapping[str, object], *, name: str) -> Template:
     if method == "singleturn_listwise":
         allowed -= {"prefix_assistant", "body_assistant"}
     check_keys(values, allowed, where=where)
-    strings = {renamed.get(k, k): str(typed(v, str, where=f"{where}: {k}")) for k, v in values.items()}
-    if "body" not in strings:
+    kinds = {"reasoning": bool}
+    checked: dict[str, Any] = {
+        renamed.get(k, k): typed(v, kinds.get(k, str), where=f"{where}: {k}") for k, v in values.items()
+    }
+    if "body" not in checked:
         raise ConfigError(f"{where}: {'body_user' if renamed else 'body'}: missing, expected the text of one passage")
-    return ListwiseTemplate(name=name, **strings)
+    return ListwiseTemplate(name=name, **checked)
 
 
 def _pointwise(values: Mapping[str, object], *, name: str, where: str) -> PointwiseTemplate:
@@ -289,13 +245,9 @@ def _pointwise(values: Mapping[str, object], *, name: str, where: str) -> Pointw
     return PointwiseTemplate(name=name, **strings)
 
 
-def _given(template: Template) -> dict[str, object]:
-    return {f.name: getattr(template, f.name) for f in fields(template) if getattr(template, f.name) != f.default}
-
-
 def _untrusted(text: str, names: Names) -> Span:
     return Span(defuse(text, names), untrusted=True, names=names)
 
 
 def _passage_ids(labels: Sequence[str]) -> str:
-    return _PASSAGES.write(labels)
+    return ANSWER_FORMS["passages"].write(labels)

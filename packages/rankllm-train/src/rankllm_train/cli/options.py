@@ -9,8 +9,8 @@ from typing import Any
 import click
 from click.decorators import FC
 
+from rankllm_core.command_line import ignored
 from rankllm_core.errors import ConfigError
-from rankllm_train.cli import say
 from rankllm_train.recipe.recipe import Recipe, load_recipe, parse_setting
 from rankllm_train.recipe.sections import METRICS, OBJECTIVES, RANKING_LOSSES
 
@@ -136,8 +136,8 @@ def recipe_options(options: Sequence[RecipeOption]) -> Callable[[FC], FC]:
 def shared_options(command: FC) -> FC:
     """Options that are more than one value of a recipe, and those of the originals that do nothing."""
     for decorate in (
-        *(_ignored(name, takes_value=True) for name in IGNORED_VALUES),
-        *(_ignored(name, takes_value=False) for name in IGNORED_SWITCHES),
+        *(ignored(name, takes_value=True) for name in IGNORED_VALUES),
+        *(ignored(name, takes_value=False) for name in IGNORED_SWITCHES),
         click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any value of the recipe."),
         click.option("--with-tracking/--no-with-tracking", default=None, help="Report to trackers (all installed)."),
         click.option("--fp16/--no-fp16", default=None, help="float16; --no-fp16: float32."),
@@ -146,17 +146,6 @@ def shared_options(command: FC) -> FC:
     ):
         command = decorate(command)
     return command
-
-
-def _ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
-    def warn(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
-        if value is not None:
-            say(f"Warning: {name} has no effect in rankllm and is ignored")
-
-    if takes_value:
-        return click.option(name, type=click.UNPROCESSED, hidden=True, expose_value=False, callback=warn)
-    switch = f"{name}/--no-{name.removeprefix('--')}"
-    return click.option(switch, default=None, hidden=True, expose_value=False, callback=warn)
 
 
 def resolve_recipe(method: str, given: Mapping[str, Any]) -> Recipe:

@@ -1,0 +1,128 @@
+"""What both command lines are made of: a lazy group, options that are ignored, and how a program ends.
+
+Needs click, which both programs install and rankllm-core alone does not: nothing else in the core imports this module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+from click.decorators import FC
+
+from rankllm_core.errors import RankLLMError, one_line
+from rankllm_core.terminal import for_terminal
+
+EXIT_USER_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 143
+
+SETTINGS: dict[str, Any] = {
+    # Every option may be spelled with underscores, as in the commands of the original projects.
+    "token_normalize_func": lambda token: token.replace("_", "-"),
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 120,
+}
+"""click's context settings of every command."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only to run it, so that `--help` is quick.
+
+    package: holds a module for each command, with the command as `command`. summaries: name -> what the command does.
+    """
+
+    def __init__(self, *arguments: Any, package: str, summaries: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.package = package
+        self.summaries = summaries
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order of a first use."""
+        return list(self.summaries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module and return its command."""
+        name = cmd_name.replace("_", "-")
+        if name not in self.summaries:
+            return None
+        module = f"{self.package}.{name.replace('-', '_')}"
+        command = importlib.import_module(module).command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}.command is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.summaries.items()))
+
+
+def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
+    """A hidden option of the originals that has no effect here: it is accepted, with one warning.
+
+    name: in kebab-case, with its dashes. takes_value: False for a switch, which gets a `--no-` form as well.
+    """
+
+    def warn(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+        if value is not None:
+            say(f"Warning: {name} has no effect in rankllm and is ignored")
+
+    if takes_value:
+        return click.option(name, type=click.UNPROCESSED, hidden=True, expose_value=False, callback=warn)
+    switch = f"{name}/--no-{name.removeprefix('--')}"
+    return click.option(switch, default=None, hidden=True, expose_value=False, callback=warn)
+
+
+def say(line: str) -> None:
+    """Print a line for the person at the screen; standard output is for results."""
+    click.echo(for_terminal(line), err=True)
+
+
+def run_program(group: click.Group) -> NoReturn:
+    """Run a program and end the process. Errors of the user are one line; bugs keep their traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that is not UTF-8 is printed with escapes, as on standard error, and does not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code = group.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except RankLLMError as error:
+        say(one_line(f"Error: {error}"))
+        sys.exit(EXIT_USER_ERROR)
+    except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__cause__, EOFError):
+            raise error.__cause__ from None  # click takes it for Ctrl-D at a prompt; there are none
+        say("Stopped.")
+        sys.exit(EXIT_INTERRUPTED)
+    except _TerminatedError:
+        say("Stopped.")
+        sys.exit(EXIT_TERMINATED)
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`): nothing more to say, and nothing to flush.
+        sys.stderr.close()
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # What a name, a disk or a permission forbids, wherever it shows first.
+        say(one_line(f"Error: {error.filename!s}: {error.strerror}"))
+        sys.exit(EXIT_USER_ERROR)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM has come. Like KeyboardInterrupt, it passes whatever handles errors."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # `timeout` sends it twice; the second must not break off the cleaning up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _TerminatedError

@@ -13,7 +13,7 @@ from model_families import FAMILIES, save_family
 from ranking_server import request, write_jsonl
 
 from rankllm_core.errors import ContractError
-from rankllm_infer.engines.transformers.heads import backbone_of
+from rankllm_core.nn.model_parts import backbone_of
 from rankllm_infer.engines.transformers.trial import check_is_decoder, try_model
 
 WAYS = {

@@ -18,6 +18,7 @@ SOURCES = {
     "rankllm_train": REPOSITORY / "packages/rankllm-train/src/rankllm_train",
 }
 HEAVY_ROOMS = {
+    "rankllm_core.nn.model_parts",
     "rankllm_infer.engines.transformers.engine",
     "rankllm_infer.evaluation.significance",
     "rankllm_infer.engines.transformers.compiling",
@@ -40,6 +41,12 @@ HEAVY_ROOMS = {
     "rankllm_train.training.trainer",
 }
 """Modules that import heavy packages as soon as they are imported themselves."""
+CORE_ROOMS = {
+    "rankllm_core.nn": {"torch", "transformers"},
+    "rankllm_core.command_line": {"click"},
+    "rankllm_core.data.hub_repository": {"huggingface_hub"},
+}
+"""Rooms of the core that serve both programs with packages that the core itself does not install."""
 LIGHT_PACKAGES = {"click", "ftfy", "markupsafe", "yaml"}
 """What any module may import at the top."""
 
@@ -158,11 +165,80 @@ def test_dependencies_point_at_the_core(imports, package, forbidden):
     assert not broken, listed(broken)
 
 
+def in_room(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
 def test_the_core_imports_the_standard_library_pyyaml_and_ftfy_only(imports):
-    """The core installs anywhere in a second: no torch, no numpy, not even in a function."""
+    """The core installs anywhere in a second: no torch, no numpy, not even in a function, but in the rooms for it."""
     allowed = sys.stdlib_module_names | {"yaml", "ftfy", "rankllm_core"}
     core = [found for found in imports if found.module.startswith("rankllm_core")]
-    broken = [found for found in core if found.package not in allowed]
+    rooms = {found: [CORE_ROOMS[room] for room in CORE_ROOMS if in_room(found.module, room)] for found in core}
+    broken = [found for found in core if found.package not in allowed.union(*rooms[found])]
+    assert not broken, listed(broken)
+
+
+def test_the_core_enters_none_of_its_rooms_for_other_packages(imports):
+    """What needs torch, click or the hub is for the programs: the rest of the core does without."""
+    core = [found for found in imports if found.module.startswith("rankllm_core") and found.when != "typing"]
+    broken = [
+        found for found in core for room in CORE_ROOMS if in_room(found.name, room) and not in_room(found.module, room)
+    ]
+    assert not broken, listed(broken)
+
+
+def test_no_modules_import_each_other_in_a_circle(imports):
+    """Whoever reads a module can read what it stands on first. Imports in functions count, those for typing do not."""
+    modules = {found.module for found in imports} | {
+        module_name(path, package) for package, folder in SOURCES.items() for path in folder.rglob("*.py")
+    }
+    below: dict[str, set[str]] = {}
+    for found in imports:
+        if found.when != "typing":
+            target = found.name if found.name in modules else found.name.rpartition(".")[0]
+            below.setdefault(found.module, set()).update({target} & modules - {found.module})
+    circles = circles_of(below)
+    assert not circles, "\n".join(" <-> ".join(sorted(circle)) for circle in circles)
+
+
+def circles_of(below: dict[str, set[str]]) -> list[set[str]]:
+    """Sets of modules that reach each other, of two or more; found by asking of each module what it reaches."""
+    reached = {module: reach(module, below) for module in below}
+    circles: list[set[str]] = []
+    for module in sorted(below):
+        circle = {other for other in reached[module] if module in reached.get(other, set())}
+        if len(circle) > 1 and circle not in circles:
+            circles.append(circle)
+    return circles
+
+
+def reach(module: str, below: dict[str, set[str]]) -> set[str]:
+    """All that a module imports, and what that imports."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for name in below.get(waiting.pop(), set()) - found:
+            found.add(name)
+            waiting.append(name)
+    return found
+
+
+def test_circles_are_found():
+    """Of two modules, of three through a function, and not where arrows only meet."""
+    assert circles_of({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}}) == []
+    assert circles_of({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == [{"a", "b"}]
+    assert circles_of({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"c"}}) == [{"a", "b", "c", "d"}]
+
+
+def test_the_command_line_imports_public_names_only(imports):
+    """What a command needs, a Python user may need as well."""
+    cli = [found for found in imports if ".cli" in found.module]
+    broken = [
+        found
+        for found in cli
+        if found.package in SOURCES
+        and any(part.startswith("_") and not part.startswith("__") for part in found.name.split("."))
+    ]
     assert not broken, listed(broken)
 
 

@@ -95,7 +95,7 @@ def _unpack(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from rankllm_infer.engines.transformers.loading import quiet_transformers
+    from rankllm_core.nn.model_parts import quiet_transformers
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,9 +185,8 @@ def load_tokenizer(name_or_path: str, base_model: str | None = None, *, trust_re
         folder, is_adapter = base_folder(name_or_path, base_model, weights=False), False
     from transformers import AutoTokenizer
 
-    options = {"trust_remote_code": trust_remote_code and not is_adapter}
-    # With mistral_common installed, transformers prefers a tekken.json and gives a tokenizer of another interface.
-    if importlib.util.find_spec("transformers.integrations.mistral.tokenizer") is not None:
-        options["mistral_format"] = False
+    from rankllm_core.nn.model_parts import fast_tokenizer_options
+
+    options = {"trust_remote_code": trust_remote_code and not is_adapter, **fast_tokenizer_options()}
     with readable_load(folder, problem="no tokenizer can be loaded from it"):
         return AutoTokenizer.from_pretrained(folder, **options)

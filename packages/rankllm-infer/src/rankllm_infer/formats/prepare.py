@@ -10,12 +10,12 @@ from typing import Literal
 
 from rankllm_core.checkpoints.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
 from rankllm_core.data.collections import collect_queries, parse_corpus_record, read_corpus, read_queries, two_contents
+from rankllm_core.data.hub_repository import HubRepository
 from rankllm_core.data.records import write_requests, write_rerank_input
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_core.files.json_fields import located
 from rankllm_core.trec import Run, RunFormat, read_run
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.checkpoints.hub_repository import HubRepository
 from rankllm_infer.wording import N_EXAMPLES, count, examples
 
 PreparedFormat = Literal["rerank-input", "requests"]

@@ -80,9 +80,10 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from rankllm_train.models.loading import fast_tokenizer, quiet, readable_failures
+    from rankllm_core.nn.model_parts import fast_tokenizer_options, quiet_transformers
+    from rankllm_train.models.loading import readable_failures
 
-    with quiet():
+    with quiet_transformers():
         with readable_failures(base):
             model, own = _load_base(base, is_classifier=settings.get("task_type") == "SEQ_CLS")
         _untie(model, _changed_layers(adapter, settings), adapter=adapter, settings=settings)
@@ -97,7 +98,7 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
         source = str(adapter) if has_tokenizer else base
         with readable_failures(source):
             name, revision = split_revision(source)
-            options = {"revision": revision, "trust_remote_code": False, **fast_tokenizer()}
+            options = {"revision": revision, "trust_remote_code": False, **fast_tokenizer_options()}
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
     return merged.to(_torch_dtype(dtype) or own), tokenizer
 

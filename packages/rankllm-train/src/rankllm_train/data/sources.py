@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rankllm_core.checkpoints.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
+from rankllm_core.data.hub_repository import HubRepository
 from rankllm_core.errors import DataError, MissingPackageError, RankLLMError
 from rankllm_train.data.bad_records import BadRecords
 from rankllm_train.data.json_records import JsonRecord, read_json_records
 from rankllm_train.data.records import ListwiseRecord, PointwiseRecord, parse_listwise, parse_pointwise
-from rankllm_train.hub_repository import HubRepository
 
 Record = TypeVar("Record", ListwiseRecord, PointwiseRecord)
 _Row = tuple[int, Mapping[str, object] | DataError]

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankllm_core.nn.attention import changes_attention, use_attention_function
+
 CPU_ATTENTION = "rankllm_train_blocks"
 """What it is called among the attention implementations of transformers."""
 _BLOCK = 128
-_CHANGES = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
-"""What some models have attention do beside the usual; torch's way is left to them."""
 
 
 def use_block_attention(model: Any) -> None:
@@ -24,14 +24,7 @@ def use_block_attention(model: Any) -> None:
 
     A model is loaded on the CPU in any case; where it is moved to later decides at each call.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    if model.config._attn_implementation != "sdpa":
-        return
-    AttentionInterface.register(CPU_ATTENTION, _attend)
-    AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
-    model.set_attn_implementation(CPU_ATTENTION)
+    use_attention_function(model, CPU_ATTENTION, _attend)
 
 
 def _attend(
@@ -48,7 +41,7 @@ def _attend(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     is_causal = getattr(module, "is_causal", True) and attention_mask is None and key.shape[2] == query.shape[2]
-    is_plain = is_causal and not dropout and all(options.get(name) is None for name in _CHANGES)
+    is_plain = is_causal and not dropout and not changes_attention(options)
     # Made for bfloat16 hardware, and measured there alone.
     is_ours = query.device.type == "cpu" and query.dtype == key.dtype == value.dtype == torch.bfloat16
     if not is_plain or not is_ours or key.shape[-1] != value.shape[-1]:

@@ -7,9 +7,6 @@ Shapes: B rows, T tokens, D hidden, V vocabulary, N read ids, L label positions.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import MethodType
@@ -21,6 +18,7 @@ from torch import Tensor, nn
 from rankllm_core.checkpoints.load_failures import readable_load
 from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.nn.model_parts import backbone_of, fast_tokenizer_options, quiet_transformers
 from rankllm_train.models.adapters import ADAPTER_NAME, start_from_adapter
 from rankllm_train.models.attention import loading_attention, use_attention
 from rankllm_train.models.base_names import findable_base, split_revision
@@ -41,19 +39,9 @@ def load_tokenizer(section: ModelSection) -> Any:
     name, revision = split_revision(section.name_or_path)
     if Path(name).is_dir():
         check_settings_files(name)
-    options = {"trust_remote_code": section.trust_remote_code, "revision": revision, **fast_tokenizer()}
-    with quiet(), readable_failures(section.name_or_path):
+    options = {"trust_remote_code": section.trust_remote_code, "revision": revision, **fast_tokenizer_options()}
+    with quiet_transformers(), readable_failures(section.name_or_path):
         return AutoTokenizer.from_pretrained(name, **options)
-
-
-def fast_tokenizer() -> dict[str, Any]:
-    """Options for AutoTokenizer that keep it to tokenizer.json.
-
-    With mistral_common installed it prefers a tekken.json, and gives a tokenizer without chat templates as text and
-    without the interface that prompts are checked through.
-    """
-    has_option = importlib.util.find_spec("transformers.integrations.mistral.tokenizer") is not None
-    return {"mistral_format": False} if has_option else {}
 
 
 def _check_trust(section: ModelSection) -> None:
@@ -82,13 +70,13 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     half = _HALF.get(section.precision, torch.float32)
     dtype = half if lora.enabled or deepspeed else torch.float32
     set_seed(seed)
-    with quiet(), readable_failures(section.name_or_path):
+    with quiet_transformers(), readable_failures(section.name_or_path):
         model = _load(section, kind, dtype)
     model.config.use_cache = False
     make_lean(model)
     with _head_alone(model) if is_shared_out(model) else contextlib.nullcontext():
         check_lean(model)
-    with quiet():
+    with quiet_transformers():
         use_attention(model, section)
     if kind != "causal" and not deepspeed:  # which wants all weights of one dtype
         model.score.float()  # one row: its product is worth full precision, as in inference
@@ -162,7 +150,7 @@ def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = F
         bias="none",
     )
     try:
-        with quiet():
+        with quiet_transformers():
             adapted = get_peft_model(model, config, autocast_adapter_dtype=not deepspeed)
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0][:200]}") from None
@@ -227,7 +215,7 @@ def _head_alone(model: Any) -> Iterator[None]:
     import deepspeed
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
-    backbone = _backbone_module(model)
+    backbone = backbone_of(model)
     head = model.score if hasattr(model, "score") else model.get_output_embeddings()
     shape = (1, _PROBE_TOKENS, model.config.get_text_config().hidden_size)
     hidden_BTD = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
@@ -239,13 +227,8 @@ def _head_alone(model: Any) -> Iterator[None]:
         del backbone.forward
 
 
-def _backbone_module(model: Any) -> Any:
-    """The model without its head. Llama 4's text model is not called by its prefix."""
-    return getattr(model, model.base_model_prefix, None) or model.get_decoder()
-
-
 def _backbone(model: Any, input_ids: Tensor) -> Tensor:
-    backbone = _backbone_module(model)
+    backbone = backbone_of(model)
     hidden_BTD: Tensor = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
     return hidden_BTD
 
@@ -304,21 +287,3 @@ def readable_failures(source: str) -> Iterator[None]:
             f"model {source!r} cannot be loaded: no complete model in a folder of that name, and none to be had from "
             f"the hub ({reason[:200]}); give another --model-name-or-path"
         ) from None
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' notes about loading off the screen; errors stay."""
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()

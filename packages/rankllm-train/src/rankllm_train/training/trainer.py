@@ -21,6 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from rankllm_core.card import Card, save_card
 from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.nn.model_parts import quiet_transformers
 from rankllm_train.artifacts.checkpoints import (
     aside,
     copy_model,
@@ -34,7 +35,6 @@ from rankllm_train.artifacts.checkpoints import (
 from rankllm_train.artifacts.metrics_log import append_metrics
 from rankllm_train.artifacts.model_page import write_model_page
 from rankllm_train.artifacts.run_record import RunRecord, save_record
-from rankllm_train.models.loading import quiet
 from rankllm_train.recipe.recipe import Recipe, save_recipe
 from rankllm_train.training.best import BEST_FOLDER, Best, load_best, save_best, stopped_early
 from rankllm_train.training.distributed import check_launch, join_processes_on_cpu, load_deepspeed
@@ -293,7 +293,7 @@ class RerankerTrainer(Trainer):
         started, name = time.perf_counter(), self._checkpoint_name()
         self._saving_in = aside(self.output_dir, name)
         try:
-            with quiet():
+            with quiet_transformers():
                 super()._save_checkpoint(model, trial)
         finally:
             folder, self._saving_in = self._saving_in, None
@@ -349,7 +349,7 @@ class RerankerTrainer(Trainer):
 
     def _write_model(self, folder: Path) -> None:
         """Model, tokenizer, card and recipe, in a new folder."""
-        with quiet():
+        with quiet_transformers():
             self.save_model(str(folder), _internal_call=True)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from rankllm_core.nn.attention import changes_attention, use_attention_function
+
 CPU_ATTENTION = "rankllm_blocks"
 """What it is called among the attention implementations of transformers."""
 _BLOCK = 128
@@ -24,8 +26,6 @@ _SHORTEST = 512
 """Prompts of fewer tokens gain nothing."""
 _FEW = 32
 """More tokens than an answer needs at once."""
-_CHANGES = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
-"""What some models have attention do beside the usual; torch's way is left to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +50,9 @@ class PackedRows:
 
 def use_block_attention(model: Any) -> None:
     """Let a model on a CPU that uses torch's attention use this one, in bfloat16 or float32."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    if model.device.type != "cpu" or model.dtype not in (torch.bfloat16, torch.float32):
-        return
-    if model.config._attn_implementation != "sdpa":
-        return
-    if CPU_ATTENTION not in AttentionInterface().valid_keys():  # or it is hidden from a compiler, for another model
-        AttentionInterface.register(CPU_ATTENTION, _attend)
-        AttentionMaskInterface.register(CPU_ATTENTION, sdpa_mask)
-    model.set_attn_implementation(CPU_ATTENTION)
+    if model.device.type == "cpu" and model.dtype in (torch.bfloat16, torch.float32):
+        # It may be registered already, hidden from a compiler for another model.
+        use_attention_function(model, CPU_ATTENTION, _attend, keep_registered=True)
 
 
 def hide_from_compiler(model: Any) -> None:
@@ -90,7 +82,7 @@ def _attend(
         query_THD, key_TGD, value_TGD = (states[0].transpose(0, 1) for states in (query, key, value))
         return attend_in_rows(query_THD, key_TGD, value_TGD, packed_rows, scale=scale)[None], None
     n_tokens = query.shape[2]
-    is_plain = getattr(module, "is_causal", True) and all(options.get(name) is None for name in _CHANGES)
+    is_plain = getattr(module, "is_causal", True) and not changes_attention(options)
     is_plain = is_plain and query.dtype == torch.bfloat16  # torch's own is as fast in float32
     n_shared = query.shape[1] // key.shape[1]
     if is_plain and attention_mask is None and key.shape[2] == n_tokens >= _SHORTEST:

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankllm_core.errors import ContractError
-
 
 class _ExactRows(torch.nn.Linear):
     """Some rows of a head, in float32. In bf16 close logits tie: from 16 to 32, where many are, its step is 1/8."""
@@ -69,17 +67,6 @@ def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
         yield narrowed
     finally:
         model.set_output_embeddings(head)
-
-
-def backbone_of(model: Any) -> Any:
-    """The model without its head. Its name is `base_model_prefix`, but not in every family (Llama 4's text model).
-
-    Raises ContractError where there is none.
-    """
-    for name in (model.base_model_prefix, "model", "transformer", "backbone"):
-        if name and isinstance(backbone := getattr(model, name, None), torch.nn.Module):
-            return backbone
-    raise ContractError(f"{type(model).__name__} has no backbone apart from its head, so it cannot be run here")
 
 
 def cache_argument(model: Any) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +13,7 @@ from rankllm_core.checkpoints.load_failures import readable_load
 from rankllm_core.checkpoints.model_folder import read_weight_headers
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.nn.model_parts import quiet_transformers
 from rankllm_infer.checkpoints.hub import adapter_config, base_folder, load_tokenizer, locate_model, model_config
 from rankllm_infer.engines.transformers.cpu_attention import use_block_attention
 
@@ -307,23 +306,3 @@ def _readable_misfits(message: str) -> Iterator[None]:
             raise
         shapes = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), "")
         raise ContractError(f"{message} ({shapes})" if shapes else message) from None
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' notes about loading off the user's screen; errors stay."""
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            # What is wrong with a checkpoint is said in one line of our own.
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|peft|transformers)\.")
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()

@@ -1,0 +1,55 @@
+"""Loading with transformers: quietly, with tokenizers of one interface, and where a model's backbone is."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from rankllm_core.errors import ContractError
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' notes about loading off the user's screen; errors stay."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            # What is wrong with a checkpoint is said in one line of our own.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|peft|transformers)\.")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()
+
+
+def fast_tokenizer_options() -> dict[str, Any]:
+    """Return options for AutoTokenizer that keep it to tokenizer.json.
+
+    With mistral_common installed it prefers a tekken.json, and gives a tokenizer without chat templates as text and
+    without the interface that prompts are checked through.
+    """
+    has_option = importlib.util.find_spec("transformers.integrations.mistral.tokenizer") is not None
+    return {"mistral_format": False} if has_option else {}
+
+
+def backbone_of(model: Any) -> Any:
+    """Return the model without its head. Its name is `base_model_prefix`, but not in every family (Llama 4).
+
+    Raises ContractError where there is none.
+    """
+    for name in (model.base_model_prefix, "model", "transformer", "backbone"):
+        if name and isinstance(backbone := getattr(model, name, None), torch.nn.Module):
+            return backbone
+    raise ContractError(f"{type(model).__name__} has no backbone apart from its head, so it cannot be run here")

@@ -11,7 +11,7 @@ import pytest
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file, sync_folder, write_text
-from rankllm_core.files.checksums import sha256_file
+from rankllm_core.files.manifest import sha256_file
 
 
 def write(path, text="new\n"):

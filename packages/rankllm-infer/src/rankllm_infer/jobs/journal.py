@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from rankllm_core.errors import RankLLMError
-from rankllm_core.files.checksums import sha256_file
+from rankllm_core.files.manifest import sha256_file
 from rankllm_core.types import Request, Result, Usage, WindowTrace
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.jobs.file_locks import delete_locked, open_locked

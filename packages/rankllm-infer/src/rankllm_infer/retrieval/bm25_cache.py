@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rankllm_core.data.collections import lines_of_docid, read_corpus
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.files.checksums import sha256_file
+from rankllm_core.files.manifest import sha256_file
 from rankllm_core.text import title_and_text as fields_of
 from rankllm_infer.checkpoints.cache_folder import cache_folder
 from rankllm_infer.retrieval.bm25 import K1, SAVED_FILES, B, BM25Index, RepeatedDocidError, title_and_text

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from rankllm_core.checkpoints.load_failures import readable_load
-from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, read_weight_headers
+from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source
+from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.nn.model_parts import backbone_of, fast_tokenizer_options, quiet_transformers
 from rankllm_train.models.adapters import ADAPTER_NAME, start_from_adapter

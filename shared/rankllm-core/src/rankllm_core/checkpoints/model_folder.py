@@ -1,7 +1,7 @@
 """Is a model's folder complete and sane? Judged from file headers and JSON, before anything heavy is imported.
 
 What passes can still be refused by the libraries that load it; what fails here would make them raise something long,
-allocate without bound, or run code. `read_weight_headers` judges the weights, `check_settings_files` everything else.
+allocate without bound, or run code. Weights are judged in `weights`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from rankllm_core.checkpoints.model_json import read_bounded, read_model_json, walk_json
-from rankllm_core.checkpoints.safetensors_header import TensorInfo, read_safetensors_header, refuse_lfs_pointer
-from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.checkpoints.model_json import read_bounded, read_model_json, unexpected, walk_json
+from rankllm_core.checkpoints.safetensors_header import refuse_lfs_pointer
+from rankllm_core.errors import ConfigError, RankLLMError
 
 _JSON_FILES = (
     "config.json",
@@ -55,11 +55,6 @@ _MAX_RANK = 1 << 14
 _MAX_PATTERN = 4000
 _NESTED_REPETITION = re.compile(r"[+*}]\??[^()]*\)[+*{]")
 """Such as `(a+)+`: matching it against a name may take longer than a lifetime."""
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
-_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
-_LAYERS_EXPLAINED = 4
-"""Some families hold several of what they count as one layer; more than this factor is a damaged configuration."""
-
 _KERNEL_KEYS = re.compile(r"(attn|experts)_implementation(_internal)?$")
 _PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
 
@@ -87,31 +82,6 @@ def check_settings_files(folder: str | Path) -> None:
             template.decode("utf-8")
         except UnicodeDecodeError:
             raise RankLLMError(f"{folder / 'chat_template.jinja'}: not UTF-8 text") from None
-
-
-def read_weight_headers(folder: str | Path) -> dict[str, TensorInfo]:
-    """Check the weights that would be loaded from a model's or an adapter's folder, and describe their tensors.
-
-    Pickled weights (.bin) are only looked at from outside: the result is empty. Raises RankLLMError in one line: no
-    weights, a damaged or missing file, an index that does not match, a configuration of far more layers than there are.
-    """
-    folder = Path(folder)
-    is_adapter = (folder / "adapter_config.json").is_file()
-    if not is_adapter and not (folder / "config.json").is_file():
-        raise RankLLMError(f"{folder}: no model there (config.json is missing)")
-    stem = "adapter_model" if is_adapter else "model"
-    if (folder / f"{stem}.safetensors").exists():
-        tensors = read_safetensors_header(folder / f"{stem}.safetensors")
-    elif not is_adapter and (folder / "model.safetensors.index.json").exists():
-        tensors = _read_shards(folder, folder / "model.safetensors.index.json")
-    else:
-        _check_pickled(folder, "adapter_model.bin" if is_adapter else "pytorch_model.bin")
-        return {}
-    if is_adapter:
-        _check_ranks(folder, tensors)
-    else:
-        _check_sizes_held(folder, tensors)
-    return tensors
 
 
 def own_code(folder: str | Path) -> tuple[str, ...]:
@@ -160,11 +130,11 @@ def _refuse_hub_kernels(path: Path, values: Mapping[str, object]) -> None:
 def _check_config(path: Path, config: Mapping[str, object]) -> None:
     model_type, architectures = config.get("model_type"), config.get("architectures")
     if model_type is not None and not isinstance(model_type, str):
-        raise _unexpected(path, "model_type", "a name", model_type)
+        raise unexpected(path, "model_type", "a name", model_type)
     if architectures is not None and not (
         isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
     ):
-        raise _unexpected(path, "architectures", "a list of names", architectures)
+        raise unexpected(path, "architectures", "a list of names", architectures)
     _check_ids(path, config)
     parts = [("", config), *((f"{key}.", part) for key, part in config.items() if isinstance(part, Mapping))]
     for prefix, part in parts:
@@ -179,7 +149,7 @@ def _check_config(path: Path, config: Mapping[str, object]) -> None:
 def _check_longest(path: Path, values: Mapping[str, object]) -> None:
     value = values.get("model_max_length")
     if value is not None and type(value) not in (int, float):
-        raise _unexpected(path, "model_max_length", "a number", value)
+        raise unexpected(path, "model_max_length", "a number", value)
 
 
 def _check_ids(path: Path, values: Mapping[str, object]) -> None:
@@ -187,33 +157,33 @@ def _check_ids(path: Path, values: Mapping[str, object]) -> None:
         value = values.get(key)
         for number in value if isinstance(value, list) else [value]:
             if number is not None and type(number) is not int:
-                raise _unexpected(path, key, "a token id", number)
+                raise unexpected(path, key, "a token id", number)
 
 
 def _check_size(path: Path, key: str, value: object, limit: int) -> None:
     # Some families give one number for each layer.
     for number in value if isinstance(value, list) and value else [value]:
         if type(number) is not int or not 1 <= number <= limit:
-            raise _unexpected(path, key, f"an integer from 1 to {limit}", number)
+            raise unexpected(path, key, f"an integer from 1 to {limit}", number)
 
 
 def _check_adapter_config(path: Path, settings: Mapping[str, object]) -> None:
     for key in ("peft_type", "task_type", "base_model_name_or_path"):
         if settings.get(key) is not None and not isinstance(settings[key], str):
-            raise _unexpected(path, key, "a text", settings[key])
+            raise unexpected(path, key, "a text", settings[key])
     ranks = settings.get("rank_pattern")
     numbers = {"r": settings.get("r"), **(ranks if isinstance(ranks, Mapping) else {})}
     for key, rank in numbers.items():
         if rank is not None and (type(rank) is not int or not 1 <= rank <= _MAX_RANK):
-            raise _unexpected(path, key, f"a rank from 1 to {_MAX_RANK}", rank)
+            raise unexpected(path, key, f"a rank from 1 to {_MAX_RANK}", rank)
     patterns = [settings.get(key) for key in ("target_modules", "exclude_modules")]
     patterns += [key for name in ("rank_pattern", "alpha_pattern") for key in _keys(settings.get(name))]
     for pattern in patterns:
         if isinstance(pattern, str) and (len(pattern) > _MAX_PATTERN or _NESTED_REPETITION.search(pattern)):
-            raise _unexpected(path, "target_modules", "a pattern without repeated repetitions", pattern)
+            raise unexpected(path, "target_modules", "a pattern without repeated repetitions", pattern)
     alpha = settings.get("lora_alpha")
     if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
-        raise _unexpected(path, "lora_alpha", "a number", alpha)
+        raise unexpected(path, "lora_alpha", "a number", alpha)
 
 
 def _keys(value: object) -> list[str]:
@@ -236,78 +206,3 @@ def _check_start(path: Path) -> None:
         refuse_lfs_pointer(path, content[:64])
         if not content:
             raise RankLLMError(f"{path}: is empty; copy or download the model again")
-
-
-def _read_shards(folder: Path, index: Path) -> dict[str, TensorInfo]:
-    weight_map = _weight_map(index)
-    shards = {name: read_safetensors_header(folder / name) for name in sorted(set(weight_map.values()))}
-    tensors: dict[str, TensorInfo] = {}
-    for name, shard in weight_map.items():
-        if name not in shards[shard]:
-            raise RankLLMError(f"{index}: expected tensor {name[:80]!r} in {shard}, which does not hold it")
-        tensors[name] = shards[shard][name]
-    return tensors
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    weight_map = (read_model_json(index) or {}).get("weight_map")
-    if not isinstance(weight_map, Mapping) or not weight_map:
-        raise _unexpected(index, "weight_map", "file names by tensor", weight_map)
-    for name in weight_map.values():
-        if not isinstance(name, str) or not name or name in (".", "..") or "/" in name or "\\" in name:
-            raise _unexpected(index, "weight_map", "names of files beside it", name)
-    return dict(weight_map)
-
-
-def _check_pickled(folder: Path, name: str) -> None:
-    """Pickled weights: whether the files are there and no placeholders. They are only ever loaded as tensors alone."""
-    index = folder / f"{name}.index.json"
-    if not (folder / name).exists() and not index.exists():
-        others = sorted(path.name for path in folder.iterdir() if path.suffix in (".gguf", ".h5", ".msgpack", ".onnx"))
-        beside = f"; {others[0]} is of a format that is not read here" if others else ""
-        wanted = name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
-        raise RankLLMError(f"{folder}: no weights there ({wanted} is missing){beside}")
-    files = [name] if (folder / name).exists() else sorted(set(_weight_map(index).values()))
-    for file in files:
-        path = folder / file
-        if not path.is_file():
-            raise RankLLMError(f"{path}: no such file; copy or download the model again")
-        with path.open("rb") as stream:
-            start = stream.read(64)
-        refuse_lfs_pointer(path, start)
-        if not start.startswith((b"PK\x03\x04", b"\x80")):
-            raise RankLLMError(f"{path}: damaged or incomplete weights: not a file of PyTorch's; copy it again")
-
-
-def _check_sizes_held(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
-    """Weights that a checkpoint lacks are allocated before they are reported: bound how many that can be."""
-    config = read_model_json(folder / "config.json") or {}
-    part = config.get("text_config")
-    rows = config.get("vocab_size", part.get("vocab_size") if isinstance(part, Mapping) else None)
-    for name, info in tensors.items():
-        if name.endswith(_EMBEDDINGS) and len(info.shape) == 2 and isinstance(rows, int) and rows != info.shape[0]:
-            raise ContractError(
-                f"{folder}: config.json says vocab_size {rows}, the weights have {info.shape[0]} ({name})"
-            )
-    held = max((int(match[1]) + 1 for name in tensors if (match := _LAYER.search(name))), default=0)
-    said = config.get("num_hidden_layers")
-    if held and isinstance(said, int) and said > _LAYERS_EXPLAINED * held:
-        raise ContractError(
-            f"{folder}: the checkpoint lacks weights: config.json says {said} layers, the weights have {held}"
-        )
-
-
-def _check_ranks(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
-    """The matrices are allocated from the settings: those must be of the weights' size."""
-    settings = read_model_json(folder / "adapter_config.json") or {}
-    held = {info.shape[0] for name, info in tensors.items() if ".lora_A." in name and info.shape}
-    pattern = settings.get("rank_pattern")
-    for rank in (settings.get("r"), *(pattern.values() if isinstance(pattern, Mapping) else ())):
-        if held and isinstance(rank, int) and rank > max(held):
-            raise ContractError(
-                f"{folder}: adapter_config.json says rank {rank}, the weights have rank {max(held)} at most"
-            )
-
-
-def _unexpected(path: Path, key: str, expected: str, found: object) -> RankLLMError:
-    return RankLLMError(f"{path}: {key}: expected {expected}, found {str(found)[:60]!r}")

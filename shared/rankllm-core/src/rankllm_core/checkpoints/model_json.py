@@ -86,3 +86,8 @@ def _children(value: object) -> list[object]:
 
 def _too_deep(path: Path) -> RankLLMError:
     return RankLLMError(f"{path}: not usable: JSON nested more than {MAX_DEPTH} levels deep")
+
+
+def unexpected(path: Path, key: str, expected: str, found: object) -> RankLLMError:
+    """Return the error of a value that is not what its key asks for."""
+    return RankLLMError(f"{path}: {key}: expected {expected}, found {str(found)[:60]!r}")

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import DataError
-from rankllm_core.files.checksums import sha256_file
 from rankllm_core.files.writing import sync_folder
 
 MANIFEST_NAME = "manifest.json"
@@ -135,6 +134,12 @@ def find_damage(
     with ThreadPoolExecutor(_THREADS) as pool:
         faults = pool.map(lambda name: _content_fault(folder / name, manifest.files[name]), names)
         return next((f"{name}: {fault}" for name, fault in zip(names, faults, strict=True) if fault), None)
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes as 64 lower-case hexadecimal digits. Raises OSError where it cannot be read."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hash_file(path: str | Path) -> FileEntry:

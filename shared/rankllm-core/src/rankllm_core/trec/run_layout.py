@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple, get_args
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.files import read_lines, refuse_pipe
 from rankllm_core.files.json_fields import check_id, located, shown
-from rankllm_core.trec.mistaken_files import mistaken_for_run
 
 RunFormat = Literal["auto", "trec", "tsv", "msmarco"]
 
@@ -200,5 +199,20 @@ def _is_number(text: str) -> bool:
 
 def _wrong_width(widths: Sequence[int], found: int, line: str) -> str:
     expected = " or ".join(f"{width} ({_LAYOUTS[width]})" for width in widths)
-    hint = mistaken_for_run(line)
+    hint = _mistaken_for(line)
     return f"expected {expected} columns, found {found}: {shown(line)}{f' ({hint})' if hint else ''}"
+
+
+def _mistaken_for(line: str) -> str | None:
+    """What a line that is not one of a run belongs to, and what to give instead; None where it is not known."""
+    fields = line.split("\t")
+    if line.lstrip().startswith(("{", "[")):
+        return "looks like JSON; requests and results are not runs"
+    if line.lstrip().startswith("<"):
+        return "looks like TREC or XML markup, not a run"
+    if len(fields) == 4 and all(fields) and not _is_number(fields[3]) and " " in f"{fields[2]} {fields[3]}".strip():
+        return (
+            "looks like a top1000 file of MS MARCO (qid, pid, query, passage), which contains texts but no ranking; "
+            "give the run it was made from"
+        )
+    return None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from rankllm_core.checkpoints.load_failures import readable_load
-from rankllm_core.checkpoints.model_folder import read_weight_headers
+from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError, RankLLMError
 from rankllm_core.nn.model_parts import quiet_transformers

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.checkpoints.load_failures import readable_load
-from rankllm_core.checkpoints.model_folder import read_weight_headers
+from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
 from rankllm_infer.checkpoints.hub import adapter_config, has_score_head
 

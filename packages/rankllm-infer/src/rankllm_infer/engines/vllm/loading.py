@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rankllm_core.checkpoints.load_failures import first_line
-from rankllm_core.checkpoints.model_folder import read_weight_headers
+from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError
 from rankllm_infer.checkpoints.hub import adapter_config, base_folder, locate_model

@@ -1,0 +1,112 @@
+"""A model's weights, judged from the headers of their files before anything heavy is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from rankllm_core.checkpoints.model_json import read_model_json, unexpected
+from rankllm_core.checkpoints.safetensors_header import TensorInfo, read_safetensors_header, refuse_lfs_pointer
+from rankllm_core.errors import ContractError, RankLLMError
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
+_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
+_LAYERS_EXPLAINED = 4
+"""Some families hold several of what they count as one layer; more than this factor is a damaged configuration."""
+
+
+def read_weight_headers(folder: str | Path) -> dict[str, TensorInfo]:
+    """Check the weights that would be loaded from a model's or an adapter's folder, and describe their tensors.
+
+    Pickled weights (.bin) are only looked at from outside: the result is empty. Raises RankLLMError in one line: no
+    weights, a damaged or missing file, an index that does not match, a configuration of far more layers than there are.
+    """
+    folder = Path(folder)
+    is_adapter = (folder / "adapter_config.json").is_file()
+    if not is_adapter and not (folder / "config.json").is_file():
+        raise RankLLMError(f"{folder}: no model there (config.json is missing)")
+    stem = "adapter_model" if is_adapter else "model"
+    if (folder / f"{stem}.safetensors").exists():
+        tensors = read_safetensors_header(folder / f"{stem}.safetensors")
+    elif not is_adapter and (folder / "model.safetensors.index.json").exists():
+        tensors = _read_shards(folder, folder / "model.safetensors.index.json")
+    else:
+        _check_pickled(folder, "adapter_model.bin" if is_adapter else "pytorch_model.bin")
+        return {}
+    if is_adapter:
+        _check_ranks(folder, tensors)
+    else:
+        _check_sizes_held(folder, tensors)
+    return tensors
+
+
+def _read_shards(folder: Path, index: Path) -> dict[str, TensorInfo]:
+    weight_map = _weight_map(index)
+    shards = {name: read_safetensors_header(folder / name) for name in sorted(set(weight_map.values()))}
+    tensors: dict[str, TensorInfo] = {}
+    for name, shard in weight_map.items():
+        if name not in shards[shard]:
+            raise RankLLMError(f"{index}: expected tensor {name[:80]!r} in {shard}, which does not hold it")
+        tensors[name] = shards[shard][name]
+    return tensors
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = (read_model_json(index) or {}).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise unexpected(index, "weight_map", "file names by tensor", weight_map)
+    for name in weight_map.values():
+        if not isinstance(name, str) or not name or name in (".", "..") or "/" in name or "\\" in name:
+            raise unexpected(index, "weight_map", "names of files beside it", name)
+    return dict(weight_map)
+
+
+def _check_pickled(folder: Path, name: str) -> None:
+    """Pickled weights: whether the files are there and no placeholders. They are only ever loaded as tensors alone."""
+    index = folder / f"{name}.index.json"
+    if not (folder / name).exists() and not index.exists():
+        others = sorted(path.name for path in folder.iterdir() if path.suffix in (".gguf", ".h5", ".msgpack", ".onnx"))
+        beside = f"; {others[0]} is of a format that is not read here" if others else ""
+        wanted = name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
+        raise RankLLMError(f"{folder}: no weights there ({wanted} is missing){beside}")
+    files = [name] if (folder / name).exists() else sorted(set(_weight_map(index).values()))
+    for file in files:
+        path = folder / file
+        if not path.is_file():
+            raise RankLLMError(f"{path}: no such file; copy or download the model again")
+        with path.open("rb") as stream:
+            start = stream.read(64)
+        refuse_lfs_pointer(path, start)
+        if not start.startswith((b"PK\x03\x04", b"\x80")):
+            raise RankLLMError(f"{path}: damaged or incomplete weights: not a file of PyTorch's; copy it again")
+
+
+def _check_sizes_held(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
+    """Weights that a checkpoint lacks are allocated before they are reported: bound how many that can be."""
+    config = read_model_json(folder / "config.json") or {}
+    part = config.get("text_config")
+    rows = config.get("vocab_size", part.get("vocab_size") if isinstance(part, Mapping) else None)
+    for name, info in tensors.items():
+        if name.endswith(_EMBEDDINGS) and len(info.shape) == 2 and isinstance(rows, int) and rows != info.shape[0]:
+            raise ContractError(
+                f"{folder}: config.json says vocab_size {rows}, the weights have {info.shape[0]} ({name})"
+            )
+    held = max((int(match[1]) + 1 for name in tensors if (match := _LAYER.search(name))), default=0)
+    said = config.get("num_hidden_layers")
+    if held and isinstance(said, int) and said > _LAYERS_EXPLAINED * held:
+        raise ContractError(
+            f"{folder}: the checkpoint lacks weights: config.json says {said} layers, the weights have {held}"
+        )
+
+
+def _check_ranks(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
+    """The matrices are allocated from the settings: those must be of the weights' size."""
+    settings = read_model_json(folder / "adapter_config.json") or {}
+    held = {info.shape[0] for name, info in tensors.items() if ".lora_A." in name and info.shape}
+    pattern = settings.get("rank_pattern")
+    for rank in (settings.get("r"), *(pattern.values() if isinstance(pattern, Mapping) else ())):
+        if held and isinstance(rank, int) and rank > max(held):
+            raise ContractError(
+                f"{folder}: adapter_config.json says rank {rank}, the weights have rank {max(held)} at most"
+            )

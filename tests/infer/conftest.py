@@ -20,11 +20,16 @@ class Done:
 
 
 @pytest.fixture
-def rankllm(monkeypatch, capsys):
+def no_proxy(monkeypatch):
+    """Servers on this machine are asked directly, whatever proxy the environment names."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def rankllm(no_proxy, monkeypatch, capsys):
     """Run `rankllm-infer ARGUMENTS` in this process, its own `main` included."""
     from rankllm_infer.cli import main
 
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
     def run(*arguments, stdin=""):

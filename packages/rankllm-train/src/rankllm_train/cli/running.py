@@ -12,6 +12,7 @@ from click.decorators import FC
 from rankllm_train.api import train
 from rankllm_train.cli import say
 from rankllm_train.cli.options import resolve_recipe
+from rankllm_train.cli.path_types import NAME
 from rankllm_train.preflight import check_complete
 
 
@@ -24,7 +25,7 @@ def run_options(command: FC) -> FC:
             default=False,
             help="Delete the checkpoints of an earlier run in --output-dir.",
         ),
-        click.option("--resume-from-checkpoint", "resume_from", help="A checkpoint's folder, or `latest`."),
+        click.option("--resume-from-checkpoint", "resume_from", type=NAME, help="A checkpoint's folder, or `latest`."),
     ):
         command = decorate(command)
     return command

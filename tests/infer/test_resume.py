@@ -169,7 +169,7 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path, rankllm, requests, whole, num
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
         assert (process.returncode, out) == (code, "")
-        said = f"2 of 3 queries done and kept in {journal_of(folder)}; the same command goes on from there"
+        said = f"2 of 3 queries done and kept in {journal_of(folder)}; the same command resumes the run"
         assert [line for line in err.splitlines() if line][-2:] == [said, "Stopped."]
         server.respond = respond
         server.requests.clear()
@@ -286,7 +286,7 @@ def test_a_run_that_is_to_replace_outputs_is_gone_on_with_without_saying_so_agai
             wait_until(lambda: n_known(journal_of(folder)) == 4)
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=60)
-        assert f"kept in {journal_of(folder)}; the same command without --overwrite goes on from there\n" in err
+        assert f"kept in {journal_of(folder)}; the same command without --overwrite resumes the run\n" in err
         assert set(contents(folder).values()) == {b"old\n"}
         go_on.set()
         server.requests.clear()
@@ -310,7 +310,10 @@ def test_a_file_that_is_not_the_runs_own_is_not_replaced(tmp_path, rankllm, fail
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--window-size", "9"], "card window.size was 10, is 9. Go on with the old ones, begin anew with --overwrite"),
+        (
+            ["--window-size", "9"],
+            "card window.size was 10, is 9. Resume with the old ones, start over with --overwrite",
+        ),
         (["--prompt-template-path", "rank_gpt"], 'card template.name was "rank_zephyr", is "rank_gpt"; card template.'),
         (["--system-message", "Be fair."], '--system-message was not set, is "Be fair.". Go on'),
         (["--shuffle-candidates", "--seed", "7"], "--shuffle-candidates was false, is true; --seed was 0, is 7. Go on"),
@@ -376,7 +379,7 @@ def test_the_journal_is_beside_the_first_output_there_is(tmp_path, rankllm, requ
     [
         (
             ["--requests", "r", "--output", "o", "--resume", "--overwrite"],
-            "--resume goes on with a run, --over",
+            "--resume resumes a run, --over",
         ),
         (["--requests", "r", "--qrels", "q", "--resume"], "--resume has no effect without an output"),
         (["--query", "q", "--passages", "p", "--resume"], "--resume does not go with --query"),

@@ -269,11 +269,10 @@ def output_options(command: click.decorators.FC) -> click.decorators.FC:
             click.option(
                 "--resume/--no-resume",
                 default=False,
-                help="Go on with a run that was broken off, as the same command does by itself, and try the queries "
-                "again that failed.",
+                help="Also retry failed queries. Repeating the same command already resumes an interrupted run.",
             ),
             click.option(
-                "--overwrite/--no-overwrite", default=False, help="Begin anew, and replace outputs that exist."
+                "--overwrite/--no-overwrite", default=False, help="Start over, and replace outputs that exist."
             ),
             click.option(
                 "--json/--no-json", "as_json", default=False, help="With --query: print JSON instead of a table."

@@ -50,7 +50,7 @@ def run(method: str, given: dict[str, Any]) -> None:
             callbacks=[Progress(tell)],
         )
     except KeyboardInterrupt:
-        tell("The same command with --resume-from-checkpoint latest goes on from the last checkpoint.")
+        tell("The same command with --resume-from-checkpoint latest resumes from the last checkpoint.")
         raise
     if result.loss is None:  # nothing was left to train, which was said
         if is_first:

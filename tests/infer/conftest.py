@@ -48,6 +48,15 @@ def rankllm(no_proxy, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def whole(tmp_path, monkeypatch):
+    """The outputs of a scripted run that nothing disturbed."""
+    from scripted_runs import contents, rerank
+
+    assert rerank(monkeypatch, tmp_path / "whole") == 0
+    return contents(tmp_path / "whole")
+
+
 @pytest.fixture(scope="session")
 def tiny_causal(tmp_path_factory, smollm2_tokenizer):
     """A random language model of two layers with SmolLM2's tokenizer and 2,048 positions."""

@@ -177,6 +177,14 @@ def test_an_order_that_cannot_be_told_says_what_was_seen(text, defect):
     assert (answer.order, answer.status, answer.defects) == ((0, 1, 2), "fallback", (defect,))
 
 
+@pytest.mark.parametrize("text", ["[3] (2019)\n[1] (2021)\n[2] (2018)", "3 (most relevant)\n1\n2 (least relevant)"])
+def test_years_and_remarks_at_the_ends_change_no_list(text):
+    """Passages 3, 1, 2 in the order in which they stand."""
+    answer = read_answer(text, ("1", "2", "3"))
+    assert answer.order == (2, 0, 1)
+    assert answer.status != "fallback"
+
+
 def test_a_chain_with_signs_outranks_ranks_in_prose_that_it_contradicts():
     """The contradiction is a defect."""
     text = "[1] is ranked second, [3] is ranked first.\n\n[1] > [3] > [2]"

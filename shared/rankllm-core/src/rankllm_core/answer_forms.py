@@ -15,7 +15,7 @@ from rankllm_core.answer_chains import find_chains
 from rankllm_core.answer_claims import Claim, find_claims
 from rankllm_core.answer_records import Records, find_records
 from rankllm_core.answer_rows import AMBIGUOUS, Rows, read_rows
-from rankllm_core.answer_tokens import tokenize
+from rankllm_core.answer_tokens import NOUN, tokenize
 from rankllm_core.identifiers import IdentifierKind
 
 _MAX_CHARACTERS = 200_000
@@ -25,6 +25,7 @@ _CLASHING_SIGNS = "no ranking: identifiers joined by '>' whose ranks say another
 _SCATTERED = "no ranking: ranks out of sequence, and identifiers between them that have none"
 _UNSORTED = "no ranking: a score beside each identifier, and they are not in the order of their scores"
 _BY_NUMBERS = "numbered out of sequence: read by the numbers, not from the first to the last"
+_MARK = re.compile(rf"\[|{NOUN}")
 _LIST_NUMBER = re.compile(r"\W*\w+[*_]*[ \t]*[.)]")
 """`2.` and `2)`, which number a list; `2:` and `2 |` may stand before a score."""
 
@@ -122,10 +123,11 @@ def _number_a_list(text: str, claims: Sequence[Claim], kind: IdentifierKind) -> 
 
 
 def _write(text: str, claims: Sequence[Claim], names: Sequence[str]) -> str:
-    """The text with an identifier in place of each statement."""
+    """The text with an identifier in place of each statement, bare where it was: `2 (best)` over `1` is a list."""
     pieces, done = [], 0
     for claim, name in zip(claims, names, strict=True):
-        pieces += [text[done : claim.start], f" [{name}] "]
+        is_marked = _MARK.search(text, claim.start, claim.end)
+        pieces += [text[done : claim.start], f" [{name}] " if is_marked else f" {name} "]
         done = claim.end
     return "".join([*pieces, text[done:]])
 

@@ -73,7 +73,7 @@ def has_unread_numbers(text: str, names: Sequence[Token]) -> bool:
     Whatever words go with it: `[1] got 2 votes, [2] got 3`.
     """
     values = _numbers_beside(text, sorted((token.start, token.end) for token in names))
-    if len(values) < 2:
+    if len(values) < 2 or all(1900 <= value < 2100 for value in values):  # (2019), (2021): years of publication
         return False
     counts = all(map(float.is_integer, values)) and all(one < two for one, two in pairwise(values))
     # 3, 2, 1 are ranks from the worst to the best as well as scores.

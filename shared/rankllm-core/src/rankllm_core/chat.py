@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rankllm_core.chat_limits import ChatTemplateLimitError, check_power, limited_memory, rendered
@@ -53,6 +53,7 @@ class ChatEncoder:
         self._layout = layout
         self._bos = bos
         self._repair = fix_text if repair_text else str
+        self._known_marks: dict[Hashable, tuple[list[str], list[str]]] = {}
         if layout is None:
             self._try_out()
 
@@ -106,13 +107,21 @@ class ChatEncoder:
 
     def _meant(self, messages: Sequence[Message], names: Names | None) -> tuple[list[str], list[str]]:
         """The control tokens of the prompt without its untrusted text, and its identifiers where `names` is given."""
-        harmless = self._repair(self._write([_map_untrusted(m, lambda _: "x") for m in messages]))
-        controls, found = self._marks(harmless, names)
+        controls, found = self._marks_around(tuple(_map_untrusted(m, lambda _: "x") for m in messages), names)
         if names and any(span.untrusted and not span.names for message in messages for span in message.spans):
             # Words of a template in a training record: a control token in them is text, an identifier is meant.
             kept = [_map_untrusted(m, lambda span: "x" if span.names else span.text) for m in messages]
             found = self._marks(self._repair(self._write(kept)), names)[1]
         return controls, found
+
+    def _marks_around(self, harmless: tuple[Message, ...], names: Names | None) -> tuple[list[str], list[str]]:
+        """`_marks` of messages without untrusted text. Remembered: nearly all prompts of a run share these words."""
+        if (known := self._known_marks.get((harmless, names))) is None:
+            if len(self._known_marks) >= _MOST_KNOWN:
+                self._known_marks.clear()
+            known = self._marks(self._repair(self._write(harmless)), names)
+            self._known_marks[harmless, names] = known
+        return known
 
     def _marks(self, text: str, names: Names | None) -> tuple[list[str], list[str]]:
         """The control tokens that a prompt's text holds, in order, and its identifiers where `names` is given."""
@@ -182,7 +191,8 @@ class ChatEncoder:
 
 def _map_untrusted(message: Message, change: Callable[[Span], str]) -> Message:
     return Message(
-        message.role, tuple(replace(span, text=change(span)) if span.untrusted else span for span in message.spans)
+        message.role,
+        tuple([Span(change(span), True, span.names) if span.untrusted else span for span in message.spans]),
     )
 
 
@@ -195,6 +205,8 @@ def _without_private(text: str) -> str:
     return text.replace(MASK, "\ufffd").replace(_HOLDER, "\ufffd")
 
 
+_MOST_KNOWN = 64
+"""Prompts without their untrusted text that an encoder remembers; one that shows scores is another each time."""
 _HOLDER = "\uf8e4"
 """A private-use character; two of them enclose the number of an untrusted text that is put in last."""
 _HOLDERS = re.compile(rf"{_HOLDER}(\d+){_HOLDER}")

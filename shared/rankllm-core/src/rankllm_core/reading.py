@@ -222,9 +222,12 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
+_READABLE = json.JSONEncoder(ensure_ascii=False)
+
+
 def dumps(record: object) -> str:
     """One line of JSON, readable (no ASCII escapes) unless the text holds lone surrogates, which UTF-8 cannot carry."""
-    text = json.dumps(record, ensure_ascii=False)
+    text = _READABLE.encode(record)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

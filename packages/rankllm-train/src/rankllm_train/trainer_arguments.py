@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields
-from typing import Any
-
-import torch
-from transformers import TrainingArguments
+from typing import TYPE_CHECKING, Any
 
 from rankllm_core.errors import ConfigError
 from rankllm_train.distributed import check_launch, join_processes_on_cpu, load_deepspeed
 from rankllm_train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
@@ -19,6 +19,9 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
 
     Raises ConfigError where they were started in a way that cannot train.
     """
+    import torch
+    from transformers import TrainingArguments
+
     schedule, optim, batch, log = recipe.schedule, recipe.optim, recipe.batch, recipe.logging
     every = recipe.checkpoint.every
     deepspeed = load_deepspeed(batch.deepspeed) if batch.deepspeed else None
@@ -79,6 +82,8 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
 
 def _checkpointing_of_activations() -> dict[str, Any]:
     """Gradient checkpointing; the argument was renamed in transformers 5.23."""
+    from transformers import TrainingArguments
+
     known = {field.name for field in fields(TrainingArguments)}
     name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     return {name: True, f"{name}_kwargs": {"use_reentrant": False}}

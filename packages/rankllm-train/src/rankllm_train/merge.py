@@ -11,6 +11,7 @@ from typing import Any
 from rankllm_core.card import CARD_NAME, Card, load_card, save_card
 from rankllm_core.errors import ContractError, RankLLMError
 from rankllm_core.load_failures import readable_load
+from rankllm_core.manifest import check_intact
 from rankllm_core.model_folder import check_settings_files, read_weight_headers
 from rankllm_core.model_json import read_model_json
 from rankllm_core.permissions import follow_umask
@@ -29,7 +30,7 @@ def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None
 
     base_model: in place of the one that the adapter names. dtype: of the merged weights, `auto` for the base's; they
     are added in float32 in any case.
-    Raises RankLLMError where the adapter or its card is missing, and ContractError where the base is another.
+    Raises RankLLMError where the adapter or its card is missing or damaged, ContractError where the base is another.
     """
     adapter, out = Path(adapter), Path(out)
     settings, card = _read(adapter)
@@ -73,6 +74,7 @@ def _read(adapter: Path) -> tuple[dict[str, Any], Card]:
         raise RankLLMError(f"{adapter}: no card there ({CARD_NAME} is missing), so nobody would know how to prompt it")
     check_settings_files(adapter)
     read_weight_headers(adapter)
+    check_intact(adapter)
     return settings, card
 
 
@@ -112,6 +114,7 @@ def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any]:
         if (Path(base) / ADAPTER_NAME).exists():
             raise ContractError(f"{base}: is an adapter itself; merge that one first, and give the result as the base")
         read_weight_headers(base)
+        check_intact(base)
     name, revision = split_revision(base)
     options = {"dtype": "auto", "revision": revision, "trust_remote_code": False}
     if is_classifier:

@@ -22,6 +22,9 @@ from rankllm_core.reading import (
     read_lines as read_lines,
 )
 from rankllm_core.reading import (
+    read_sound_lines as read_sound_lines,
+)
+from rankllm_core.reading import (
     read_text as read_text,
 )
 from rankllm_core.reading import (

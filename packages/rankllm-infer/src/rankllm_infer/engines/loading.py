@@ -14,6 +14,7 @@ import torch
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError, RankLLMError
 from rankllm_core.load_failures import readable_load
+from rankllm_core.manifest import check_intact
 from rankllm_core.model_folder import read_weight_headers
 from rankllm_infer.engines.cpu_attention import use_block_attention
 from rankllm_infer.engines.hub import adapter_config, base_folder, load_tokenizer, locate_model, model_config
@@ -68,6 +69,7 @@ def load_model(
     placement = _placement(place, num_gpus)
     for folder in dict.fromkeys((source, name_or_path)):
         read_weight_headers(folder)
+        check_intact(folder)
     options = {"dtype": number, "trust_remote_code": trust_remote_code, **placement}
     with quiet_transformers():
         model = _load_base(source, kind, options, is_adapter=adapter is not None)

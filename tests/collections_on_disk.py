@@ -53,6 +53,19 @@ class Collection:
         return path
 
 
+def judged_sources(files, *, run, qrels, queries, corpus, teacher=None):
+    """The files of a collection with judgements, written; teacher: a better model's run."""
+    from rankllm_train.preparation.judgements import JudgedSources
+
+    return JudgedSources(
+        run=files.run(run),
+        qrels=files.qrels(qrels),
+        queries=files.queries(queries),
+        corpus=files.corpus(corpus),
+        teacher_run=None if teacher is None else files.run(teacher, "teacher.trec"),
+    )
+
+
 def counts(tally):
     """(kind, reason) -> number left out."""
     return {key: losses.n for key, losses in tally.left_out.items()}

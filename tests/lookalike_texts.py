@@ -36,6 +36,5 @@ texts = st.lists(st.sampled_from(PIECES), max_size=14).map("".join) | st.text(ma
 
 def marked(text, kind):
     """What the answer reader takes for a bracketed identifier. Lower-case letters and words before it do not count."""
-    text = normalise(text)
-    names = [token for token in tokenize(text, kind) if token.kind == "name" and token.is_marked and not token.is_lower]
-    return [token.name for token in names if not set("[]").isdisjoint(text[token.start : token.end])]
+    tokens = tokenize(normalise(text), kind)
+    return [token.name for token in tokens if token.is_bracketed and not token.is_lower]

@@ -9,6 +9,7 @@ from ranking_fakes import WordWriter, make_plan, make_request, noisy
 from rankllm_infer.api import Reranker
 from rankllm_infer.cli import rerank_many
 from rankllm_infer.cli.rerank_input import check_requests
+from rankllm_infer.engines.base import EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.jobs.outputs import OutputFiles
 from rankllm_infer.options import RerankOptions
@@ -31,6 +32,11 @@ def output_files(folder):
 def journal_of(folder):
     """The journal beside them."""
     return folder / "out.trec.journal.jsonl"
+
+
+def failing(prompt):
+    """One query fails."""
+    return EngineError("lost") if "query q3" in prompt.text else noisy(prompt)
 
 
 def killed_after(n, answer=noisy):

@@ -111,7 +111,6 @@ def test_an_ascending_ranking_is_read_from_its_end(text):
         '{"1": 3, "2": 1, "3": 2}',
         "| [1] | 3 |\n| [2] | 1 |\n| [3] | 2 |",
         "| Passage | Score |\n| 2 | 1.5 |\n| 1 | 9.5 |\n| 3 | 3.5 |",
-        '[{"id": 3, "rank": 2}, {"id": 1, "rank": 3}, {"id": 2, "rank": 1}]',
         "3: 2\n1: 3\n2: 2",
     ],
 )

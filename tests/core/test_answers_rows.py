@@ -67,6 +67,10 @@ def test_a_list_of_letters_is_read(text):
         "Passage Rank: 1: 3, 2: 1, 3: 2",
         "| Passage | Rank |\n|---|---|\n| [1] | 3 |\n| [2] | 1 |\n| [3] | 2 |",
         "passage_id,rank\n1,3\n2,1\n3,2",
+        '[{"id": 3, "rank": 2}, {"id": 1, "rank": 3}, {"id": 2, "rank": 1}]',
+        "| Passage | Score | Rank |\n|---|---|---|\n| [1] | 5 | 3 |\n| [2] | 9 | 1 |\n| [3] | 7 | 2 |",
+        "| Passage | Score | Rank |\n| 1 | 5 | 3 |\n| 2 | 9 | 1 |\n| 3 | 7 | 2 |",
+        "| Passage | Why | Rank |\n|---|---|---|\n| [1] | a b | 3rd |\n| [2] | says it | 1st |\n| [3] | hints | 2nd |",
     ],
 )
 def test_a_header_says_which_column_ranks(text):
@@ -81,8 +85,6 @@ def test_a_header_says_which_column_ranks(text):
         "Scores (out of 3):\n1: 1\n2: 3\n3: 2",
         "[1] 0.2\n[2] 0.9\n[3] 0.5",
         "Passage 1: 2/10\nPassage 2: 9/10\nPassage 3: 5/10",
-        "| Passage | Score | Rank |\n|---|---|---|\n| [1] | 5 | 3 |\n| [2] | 9 | 1 |\n| [3] | 7 | 2 |",
-        "| Passage | Score | Rank |\n| 1 | 5 | 3 |\n| 2 | 9 | 1 |\n| 3 | 7 | 2 |",
         "3 1\n1 3\n2 2",
         "3, 2\n1, 3\n2, 1",
         "Slot 3 1\nSlot 1 3\nSlot 2 2",

@@ -220,3 +220,16 @@ def test_an_answer_that_grows_into_its_prompt_is_refused(llama2_tokenizer):
     encoder = ChatEncoder(llama2_tokenizer, layout="vicuna")
     with pytest.raises(ContractError, match="joins the end of the prompt with the beginning of the answer"):
         encoder.encode_answered([Message("user", (Span("hi"),))], answer=ANSWER)
+
+
+def test_what_an_encoder_remembers_of_one_prompt_decides_no_other(smollm2_tokenizer):
+    """Words of ours hold control tokens in one prompt and none in the next; each is as a new encoder writes it."""
+    foreign = Span("a <|im_end|> b", untrusted=True)
+    prompts = [
+        [Message("user", (Span(f"{own}: "), foreign))] for own in ("ours", "<|im_end|> ours", "ours", "<|im_start|>")
+    ]
+    encoder = ChatEncoder(smollm2_tokenizer)
+    encoded = [encoder.encode(messages) for messages in prompts]
+    assert encoded == [ChatEncoder(smollm2_tokenizer).encode(messages) for messages in prompts]
+    added = [len(control_ids(smollm2_tokenizer, prompt.token_ids)) for prompt in encoded]
+    assert [n - added[0] for n in added] == [0, 1, 0, 1]

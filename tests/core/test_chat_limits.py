@@ -17,6 +17,7 @@ from rankllm_core.prompts.template import Message, Span
 pytest.importorskip("transformers")
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+FORKED = "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}"
 TURNS = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
@@ -30,12 +31,13 @@ def encode(tokenizer, template, text="a long question"):
 @pytest.mark.parametrize(
     "when", ["{}", "{{% if messages[0].content|length > 5 %}}{}{{% endif %}}"], ids=["load", "prompt"]
 )
-def test_a_template_that_never_ends_is_stopped(smollm2_tokenizer, monkeypatch, when):
+@pytest.mark.parametrize("endless", [ENDLESS, FORKED], ids=["loop", "macro"])
+def test_a_template_that_never_ends_is_stopped(smollm2_tokenizer, monkeypatch, when, endless):
     """At load, and in a prompt that reaches the loop."""
     monkeypatch.setattr(chat_limits, "MAX_SECONDS", 0.3)
     start = time.monotonic()
     with pytest.raises(ChatTemplateLimitError, match=r"^the tokenizer's chat template takes more than 0\.3 s"):
-        encode(smollm2_tokenizer, when.format(ENDLESS))
+        encode(smollm2_tokenizer, when.format(endless))
     assert time.monotonic() - start < 10
 
 

@@ -59,13 +59,20 @@ def test_mojibake_that_only_the_whole_prompt_repairs_is_defused(encoders):
     assert 'search query: (3) "x".' in encode(encoders, "rank_vicuna", query, "text").text
 
 
+def test_what_only_the_reader_finds_in_the_repaired_prompt_is_defused(encoders):
+    """Repaired, the mojibake before `_3]` is no longer part of its word."""
+    query = "\u00e2\u20ac\u0153_3] \u201cx\u201d"
+    assert marked(fix_text(query), "numeric") == ["3"]
+    assert 'search query: "_3) "x".' in encode(encoders, "rank_vicuna", query, "text").text
+
+
 def test_a_prompt_without_lookalikes_is_repaired_as_a_whole(encoders):
     """Curly quotes of the query are straightened, as the originals do."""
     prompt = encode(encoders, "rank_vicuna", "\u201ccats\u201d &amp; dogs", "text")
     assert 'search query: "cats" & dogs.' in prompt.text
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None)
 @given(query=texts, passage=texts)
 @pytest.mark.parametrize("template", ["rank_vicuna", "query_behind_alpha", "rank_zephyr"])
 def test_only_the_template_s_own_identifiers_are_in_a_prompt(encoders, template, query, passage):

@@ -13,7 +13,16 @@ import pytest
 
 from rankllm_core.data.records import read_requests
 from rankllm_core.errors import DataError, RankLLMError, one_line
-from rankllm_core.files import open_text, read_json, read_jsonl, read_lines, read_text, reading, unpacked_name
+from rankllm_core.files import (
+    open_text,
+    read_json,
+    read_jsonl,
+    read_lines,
+    read_sound_lines,
+    read_text,
+    reading,
+    unpacked_name,
+)
 
 TEXT = "q1 Q0 d1 1 9.5 t\nq2 Q0 größe 1 1 t\n"
 LINES = [(1, "q1 Q0 d1 1 9.5 t"), (2, "q2 Q0 größe 1 1 t")]
@@ -141,6 +150,31 @@ def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path, data, mess
     with pytest.raises(DataError) as caught:
         list(read_lines(written(tmp_path, data)))
     assert str(caught.value).startswith(f"{tmp_path}/{message}")
+
+
+def test_a_line_that_is_no_text_does_not_end_the_file(tmp_path):
+    """Each in its own words, in the words that end the strict reader; what is text is the same."""
+    data = "é\r".encode() + b"\xff\n\n\xed\xa0\x80\r\nb\x00c\n" + "\ufeff数\n".encode() + b"d\xc3"
+    path = written(tmp_path, data)
+    found = {number: line if isinstance(line, str) else str(line) for number, line in read_sound_lines(path)}
+    assert found == {
+        1: "é",
+        2: f"{path}:2: not UTF-8 (invalid start byte)",
+        4: f"{path}:4: not UTF-8 (invalid continuation byte)",
+        5: f"{path}:5: contains a NUL byte, expected text; is this a binary or damaged file?",
+        6: "数",
+        7: f"{path}:7: not UTF-8 (unexpected end of data)",
+    }
+    assert list(read_sound_lines(written(tmp_path, TEXT.encode()))) == LINES
+
+
+def test_lines_that_end_nothing_are_bounded_all_the_same(tmp_path, monkeypatch):
+    """Zeros without an end, and a damaged archive."""
+    monkeypatch.setattr(reading, "MAX_LINE_CHARACTERS", 1 << 20)
+    with pytest.raises(DataError, match=r"f:2: line of more than 1,048,576 characters"):
+        list(read_sound_lines(written(tmp_path, b"a\n" + bytes(2 << 20))))
+    with pytest.raises(DataError, match="damaged archive"):
+        list(read_sound_lines(written(tmp_path, gzip.compress(TEXT.encode() * 99)[:-20])))
 
 
 def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path, monkeypatch):

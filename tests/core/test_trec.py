@@ -354,7 +354,18 @@ def test_printed_neighbours_stay_in_order_in_double_precision(value):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(5.5, "5.5"), (1, "1.0"), (0.861, "0.861"), (2310938.0, "2310938.0"), (-0.001, "-0.001"), (100, "100.0")],
+    [
+        (5.5, "5.5"),
+        (1, "1.0"),
+        (0.861, "0.861"),
+        (2310938.0, "2310938.0"),
+        (-0.001, "-0.001"),
+        (100, "100.0"),
+        (999_999.0, "999999.0"),
+        (-1e6, "-1000000.0"),
+        (1e20, "1e+20"),
+        (-0.0, "-0.0"),
+    ],
 )
 def test_scores_are_printed_short(value, text):
     """As few digits as single precision needs, always as a decimal number."""

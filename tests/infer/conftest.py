@@ -20,11 +20,16 @@ class Done:
 
 
 @pytest.fixture
-def rankllm(monkeypatch, capsys):
+def no_proxy(monkeypatch):
+    """Servers on this machine are asked directly, whatever proxy the environment names."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def rankllm(no_proxy, monkeypatch, capsys):
     """Run `rankllm-infer ARGUMENTS` in this process, its own `main` included."""
     from rankllm_infer.cli import main
 
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
     def run(*arguments, stdin=""):
@@ -41,6 +46,15 @@ def rankllm(monkeypatch, capsys):
         return Done(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def whole(tmp_path, monkeypatch):
+    """The outputs of a scripted run that nothing disturbed."""
+    from scripted_runs import contents, rerank
+
+    assert rerank(monkeypatch, tmp_path / "whole") == 0
+    return contents(tmp_path / "whole")
 
 
 @pytest.fixture(scope="session")

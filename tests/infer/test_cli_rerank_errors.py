@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
 from chat_server import serving
+from program import started
 from ranking_server import failing_on, request, respond, write_jsonl
 
 NO_MODEL = ["--model-path", "no/such/model/anywhere"]
@@ -360,25 +358,12 @@ def test_a_stopped_run_leaves_nothing_half_written(tmp_path, requests, numbers, 
         return respond(received)
 
     with serving(answer) as server:
-        process = subprocess.Popen(
-            [
-                *[sys.executable, "-m", "rankllm_infer", "rerank", *served(server), "--requests", requests],
-                *["--output", tmp_path / "out", "--output-jsonl", tmp_path / "results"],
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"NO_PROXY": "127.0.0.1"},
-            # Where the tests run in the background, Ctrl-C is ignored, and processes inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-        try:
+        outputs = ("--output", tmp_path / "out", "--output-jsonl", tmp_path / "results")
+        with started(["rerank", *served(server), "--requests", requests, *outputs]) as process:
             assert asked.wait(60)
             for number in numbers:
                 process.send_signal(number)
             out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
     assert (process.returncode, out) == (code, "")
     assert err.splitlines()[-1] == "Stopped."
     assert "Traceback" not in err

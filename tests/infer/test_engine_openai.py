@@ -28,9 +28,7 @@ KEY = "sk-secret-0123456789"
 REFUSED_KEY = {"error": {"message": f"Incorrect API key provided: {KEY}.", "code": "invalid_api_key"}}
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 @contextlib.contextmanager

@@ -147,9 +147,9 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"--window-size": 10}, "other settings: --window-size was 20, is 10. Go on"),
-        ({"--seed": 3}, "other settings: --seed was not set, is 3. Go on"),
-        ({"model": "n", "input": "x", "--window-size": 1, "more": 2}, 'input was "abc", is "x"; and 1 more. Go on'),
+        ({"--window-size": 10}, "other settings: --window-size was 20, is 10. Resume"),
+        ({"--seed": 3}, "other settings: --seed was not set, is 3. Resume"),
+        ({"model": "n", "input": "x", "--window-size": 1, "more": 2}, 'input was "abc", is "x"; and 1 more. Resume'),
         ({"model": "a" * 500 + "b"}, r'model was "m", is "aaaaa'),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_setting_that_was_removed_is_a_difference(tmp_path):
     """A prompt without its system message is another prompt, although no setting of the new run says so."""
     path = begin(tmp_path / "journal", result("q1"))
     removed = {name: value for name, value in SETTINGS.items() if name != "--window-size"}
-    with Journal(path) as journal, pytest.raises(RankLLMError, match=r"--window-size was 20, is not set\. Go on"):
+    with Journal(path) as journal, pytest.raises(RankLLMError, match=r"--window-size was 20, is not set\. Resume"):
         journal.check(removed)
     with Journal(path) as journal:
         journal.check(removed, unknown=["--window-size"])

@@ -8,11 +8,10 @@ import shutil
 from contextlib import suppress
 
 import pytest
-from ranking_fakes import noisy
-from scripted_runs import NAMES, Killed, contents, journal_of, killed_after, rerank
+from scripted_runs import NAMES, Killed, contents, failing, journal_of, killed_after, rerank
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.engines.base import Answer, EngineError
+from rankllm_infer.engines.base import Answer
 
 SEED = 20261129
 N_DAMAGES = 240
@@ -21,18 +20,6 @@ N_DAMAGES = 240
 def backwards(prompt):
     """Another model's answers to the same prompts."""
     return Answer(text=" > ".join(f"[{label}]" for label in reversed(prompt.identifiers)))
-
-
-def failing(prompt):
-    """One query fails."""
-    return EngineError("lost") if "query q3" in prompt.text else noisy(prompt)
-
-
-@pytest.fixture
-def whole(tmp_path, monkeypatch):
-    """The outputs of a run that nothing disturbed."""
-    assert rerank(monkeypatch, tmp_path / "whole") == 0
-    return contents(tmp_path / "whole")
 
 
 @pytest.fixture

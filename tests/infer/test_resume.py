@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from contextlib import contextmanager
 from itertools import accumulate
 
 import pytest
 from chat_server import serving
+from program import started
 from ranking_server import failing_on, request, respond, write_jsonl
 
 OUTPUTS = {"--output": "out.trec", "--output-jsonl": "out.jsonl", "--trace": "trace.jsonl"}
@@ -67,25 +65,6 @@ def tear(journal, key):
 def prompts(server):
     """What the server was asked to rank."""
     return [str(received.body["messages"]) for received in server.requests if received.body]
-
-
-@contextmanager
-def started(arguments):
-    """The program in a process of its own; killed at the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rankllm_infer", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"NO_PROXY": "127.0.0.1"},
-        # Where the tests run in the background, Ctrl-C is ignored, and processes inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def wait_until(claim):
@@ -169,7 +148,7 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path, rankllm, requests, whole, num
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
         assert (process.returncode, out) == (code, "")
-        said = f"2 of 3 queries done and kept in {journal_of(folder)}; the same command goes on from there"
+        said = f"2 of 3 queries done and kept in {journal_of(folder)}; the same command resumes the run"
         assert [line for line in err.splitlines() if line][-2:] == [said, "Stopped."]
         server.respond = respond
         server.requests.clear()
@@ -286,7 +265,7 @@ def test_a_run_that_is_to_replace_outputs_is_gone_on_with_without_saying_so_agai
             wait_until(lambda: n_known(journal_of(folder)) == 4)
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=60)
-        assert f"kept in {journal_of(folder)}; the same command without --overwrite goes on from there\n" in err
+        assert f"kept in {journal_of(folder)}; the same command without --overwrite resumes the run\n" in err
         assert set(contents(folder).values()) == {b"old\n"}
         go_on.set()
         server.requests.clear()
@@ -310,12 +289,18 @@ def test_a_file_that_is_not_the_runs_own_is_not_replaced(tmp_path, rankllm, fail
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--window-size", "9"], "card window.size was 10, is 9. Go on with the old ones, begin anew with --overwrite"),
+        (
+            ["--window-size", "9"],
+            "card window.size was 10, is 9. Resume with the old ones, start over with --overwrite",
+        ),
         (["--prompt-template-path", "rank_gpt"], 'card template.name was "rank_zephyr", is "rank_gpt"; card template.'),
-        (["--system-message", "Be fair."], '--system-message was not set, is "Be fair.". Go on'),
-        (["--shuffle-candidates", "--seed", "7"], "--shuffle-candidates was false, is true; --seed was 0, is 7. Go on"),
+        (["--system-message", "Be fair."], '--system-message was not set, is "Be fair.". Resume'),
+        (
+            ["--shuffle-candidates", "--seed", "7"],
+            "--shuffle-candidates was false, is true; --seed was 0, is 7. Resume",
+        ),
         (["--model-path", "other"], 'model was "oracle at http://127.0.0.1:'),
-        (["--top-k-candidates", "2"], "--top-k-candidates was not set, is 2. Go on"),
+        (["--top-k-candidates", "2"], "--top-k-candidates was not set, is 2. Resume"),
         (["--max-queries", "2"], 'input was "3 queries, sha256 '),
     ],
 )
@@ -376,7 +361,7 @@ def test_the_journal_is_beside_the_first_output_there_is(tmp_path, rankllm, requ
     [
         (
             ["--requests", "r", "--output", "o", "--resume", "--overwrite"],
-            "--resume goes on with a run, --over",
+            "--resume resumes a run, --over",
         ),
         (["--requests", "r", "--qrels", "q", "--resume"], "--resume has no effect without an output"),
         (["--query", "q", "--passages", "p", "--resume"], "--resume does not go with --query"),

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import filelock
 import pytest
-from ranking_fakes import make_request, noisy
-from scripted_runs import OPTIONS, REQUESTS, Killed, contents, journal_of, killed_after, rerank
+from ranking_fakes import make_request
+from scripted_runs import OPTIONS, REQUESTS, Killed, contents, failing, journal_of, killed_after, rerank
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.engines.base import EngineError
 
 TEMPLATE = {
     "method": "singleturn_listwise",
@@ -24,18 +23,6 @@ TEMPLATE = {
     "suffix": "Rank them for {query}.",
     "chat_layout": "vicuna",
 }
-
-
-def failing(prompt):
-    """One query fails."""
-    return EngineError("lost") if "query q3" in prompt.text else noisy(prompt)
-
-
-@pytest.fixture
-def whole(tmp_path, monkeypatch):
-    """The outputs of a run that nothing disturbed."""
-    assert rerank(monkeypatch, tmp_path / "whole") == 0
-    return contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("key", ["system_message", "suffix", "prefix", "chat_layout"])
@@ -51,7 +38,7 @@ def test_a_line_removed_from_the_template_is_refused(tmp_path, monkeypatch, key)
             rerank(monkeypatch, folder, answer=killed_after(8), options=options)
         journal = journal_of(folder).read_bytes()
         file.write_text("".join(f"{name}: {value!r}\n" for name, value in after.items()), encoding="utf-8")
-        with pytest.raises(RankLLMError, match=f"with other settings: card template.{key} was .*, is .*Go on with"):
+        with pytest.raises(RankLLMError, match=f"with other settings: card template.{key} was .*, is .*Resume with"):
             rerank(monkeypatch, folder, options=options)
         assert journal_of(folder).read_bytes() == journal
 

@@ -27,7 +27,7 @@ def recipe(path, *, method, **changes):
 def lines_of(path, *lines):
     """A file of records and of lines that are none."""
     text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
     return path
 
 
@@ -56,6 +56,8 @@ BAD_POINTWISE = {
     "no query": {"query_id": "q1", "positive_passages": [], "negative_passages": []},
     "empty id": pointwise_record(1) | {"query_id": ""},
     "torn": '{"query_id": "q1", "query": "wo',
+    "Latin-1": '{"query_id": "q1", "query": "caf\udce9"}',
+    "zeros": "\x00" * 4096,
     "no object": "[1, 2]",
     "not a number": "NaN",
     "deep": "[" * 100_000,
@@ -77,6 +79,8 @@ BAD_LISTWISE = {
     "null conversations": listwise(conversations=None),
     "no turns": listwise(conversations=[]),
     "torn": '{"id": "r1", "conversations": [{"fr',
+    "Latin-1": '{"id": "caf\udce9"}',
+    "cut in a character": '{"id": "\udce6\udc95',
     "no object": "null",
     "repeated": listwise(turn=(2, "[A] > [A] > [B]")),
     "no passage": listwise(turn=(1, "Rank these.")),

@@ -14,7 +14,7 @@ from rankllm_core.errors import ConfigError, ContractError, DataError, RankLLMEr
 from rankllm_core.prompts.chat import ChatEncoder  # noqa: E402
 from rankllm_core.prompts.template import load_template  # noqa: E402
 from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, ListwiseItem, encode_listwise  # noqa: E402
-from rankllm_train.data.prompt_match import how_it_differs, matching_template  # noqa: E402
+from rankllm_train.data.prompt_match import how_it_differs, mismatch_notes, template_for  # noqa: E402
 from rankllm_train.data.records import parse_listwise  # noqa: E402
 from rankllm_train.preparation.prompts import RecordWriter  # noqa: E402
 
@@ -165,15 +165,15 @@ def test_a_model_without_a_chat_template_is_refused(llama2_tokenizer):
 
 def test_the_template_of_the_records_is_found():
     """By their identifiers, and checked against their words."""
-    template, notes = matching_template([record(0)], given="")
-    assert (template.name, notes) == ("rank_zephyr_alpha", ())
-    template, notes = matching_template([record(0, kind="numeric")], given="")
-    assert (template.name, notes) == ("rank_zephyr", ())
+    for kind, name in (("alpha", "rank_zephyr_alpha"), ("numeric", "rank_zephyr")):
+        records = [record(0, kind=kind)]
+        template = template_for(records, given="")
+        assert (template.name, mismatch_notes(records, template)) == (name, ())
 
 
 def test_records_of_another_template_are_told():
     """Inference would prompt with other words than training did."""
-    _, notes = matching_template([record(0, system=None)], given="")
+    notes = mismatch_notes([record(0, system=None)], load_template("rank_zephyr_alpha"))
     assert "record 'r0': it has no system turn" in notes[0]
     other = listwise_record(0)
     other["conversations"][1]["value"] = other["conversations"][1]["value"].replace("concisely", "briefly")

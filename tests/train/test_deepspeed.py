@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 
 import pytest
 
@@ -112,3 +113,21 @@ def test_zero_3_trains_as_one_process_does(inputs, tmp_path, script, recipe, sch
         rates = {step: found[2] for step, found in logged(again).items()}
         assert rates == {step: pytest.approx(10 * rate(step, kind=schedule)) for step in range(5, STEPS + 1)}
         assert largest_difference(again, two) > 1e-3
+
+
+def test_zero_2_logs_the_same_after_a_resume(inputs, tmp_path):
+    """Every third step: the entry of step 6 covers two steps behind the checkpoint, and one before it."""
+    values = inputs["listwise"] | COMBINED | {"logging.every_steps": 3}
+    command = (*ACCELERATE, "listwise", "--deepspeed", "zero2")
+    two = in_two_processes(command, values, tmp_path / "two")
+    again = in_two_processes(command, values, tmp_path / "again", "--resume-from-checkpoint", str(two / "step_4"))
+    expected, found = everything_logged(two), everything_logged(again)
+    assert sorted(expected) == [1, 3, 6, 8]
+    assert found == {step: expected[step] for step in (6, 8)}
+
+
+def everything_logged(folder):
+    """Step -> what was logged of training, but for the speed."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    entries = [line for line in lines if "loss" in line]
+    return {entry["step"]: {key: entry[key] for key in entry if key != "tokens_per_s"} for entry in entries}

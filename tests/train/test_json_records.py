@@ -130,13 +130,30 @@ def test_a_cut_archive_is_an_error_in_one_line(tmp_path, name, array):
         values(path)
 
 
-@pytest.mark.parametrize("opening", ["[", ""])
-def test_text_that_is_not_utf8_is_an_error_in_one_line(tmp_path, opening):
-    """Latin-1, say."""
+LATIN_1 = '{"a": "é"}'.encode("latin-1")
+
+
+def test_an_array_that_is_not_utf8_is_an_error_in_one_line(tmp_path):
+    """Where its next record begins cannot be known."""
     path = tmp_path / "a.json"
-    path.write_bytes(opening.encode() + '{"a": "é"}'.encode("latin-1"))
+    path.write_bytes(b"[" + LATIN_1)
     with pytest.raises(DataError, match=r"a\.json:1: not UTF-8"):
         values(path)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("n_before", [0, 1, 100_000])
+def test_a_line_that_is_not_utf8_is_one_bad_record(tmp_path, pack, n_before):
+    """The first, the second or one far behind the first block that is read; those around it are read."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(pack(b'{"b": "\xc3\xa9"}\r\n' * n_before + LATIN_1 + b'\n{"c": 1}\n\xff'))
+    found = list(read_json_records(path))
+    assert [record.line for record in found] == list(range(1, n_before + 4))
+    assert all(record.value == {"b": "é"} for record in found[:n_before])
+    bad, good, last = found[n_before:]
+    assert str(bad.value).startswith(f"{path}:{n_before + 1}: not UTF-8 (")
+    assert good.value == {"c": 1}
+    assert str(last.value) == f"{path}:{n_before + 3}: not UTF-8 (invalid start byte)"
 
 
 def test_a_missing_file_is_an_error_in_one_line(tmp_path):

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 
 import pytest
-from collections_on_disk import Collection, counts
+from collections_on_disk import Collection, counts, judged_sources
 from shared_files import data
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
@@ -44,13 +44,7 @@ def rule_of(*, writer=None, skip_queries=0, max_queries=None, **windows):
 
 def labelled(files, *, run=RUN, qrels=QRELS, corpus=CORPUS, queries=QUERIES, teacher=None, lists=None, **rule):
     """Label; the records, and the tally."""
-    sources = JudgedSources(
-        run=files.run(run),
-        qrels=files.qrels(qrels),
-        queries=files.queries(queries),
-        corpus=files.corpus(corpus),
-        teacher_run=None if teacher is None else files.run(teacher, "teacher.trec"),
-    )
+    sources = judged_sources(files, run=run, qrels=qrels, queries=queries, corpus=corpus, teacher=teacher)
     output = files.path("out.jsonl")
     tally = label_judged(sources, JudgedRule(**lists or {}), rule_of(**rule), min_relevance=1, output=output)
     return files.read("out.jsonl"), tally

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from collections_on_disk import Collection, counts
+from collections_on_disk import Collection, counts, judged_sources
 from shared_files import data
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
@@ -32,13 +32,7 @@ def files(tmp_path):
 
 def mined(files, *, run=RUN, qrels=QRELS, queries=QUERIES, corpus=CORPUS, teacher=None, strict=False, **rule):
     """Mine; qid -> (positives, negatives), and the tally."""
-    sources = JudgedSources(
-        run=files.run(run),
-        qrels=files.qrels(qrels),
-        queries=files.queries(queries),
-        corpus=files.corpus(corpus),
-        teacher_run=None if teacher is None else files.run(teacher, "teacher.trec"),
-    )
+    sources = judged_sources(files, run=run, qrels=qrels, queries=queries, corpus=corpus, teacher=teacher)
     tally = mine(sources, MineRule(**{"min_relevance": 2} | rule), output=files.path("out.jsonl"), strict=strict)
     records = list(read_pointwise(files.path("out.jsonl")))
     return {r.qid: ([p.docid for p in r.positives], [p.docid for p in r.negatives]) for r in records}, tally

@@ -20,7 +20,7 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.prompts.template import load_template
 from rankllm_train.api import train
 from rankllm_train.artifacts.merge import merge
-from rankllm_train.recipe.recipe import Recipe
+from rankllm_train.recipe.recipe import Recipe, load_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -127,3 +127,36 @@ def test_a_damaged_model_is_one_line_when_trained(tiny, tmp_path, name, content,
     (tmp_path / "model" / name).write_bytes(content)
     with pytest.raises(RankLLMError, match=said):
         train(recipe("listwise", tmp_path / "model", tmp_path))
+
+
+@pytest.mark.parametrize("is_adapter", [False, True], ids=["full", "adapter"])
+def test_code_that_runs_is_announced_and_recorded(tiny, tmp_path, is_adapter):
+    """Before it runs, in the words of inference; in the recipe and on the page of what comes out."""
+    folder = with_own_model(tiny, tmp_path / "model", tmp_path / "it-ran")
+    told = []
+
+    def say(line):
+        told.append((line, (tmp_path / "it-ran").exists()))
+
+    out = train(recipe("listwise", folder, tmp_path, model__trust_remote_code=True, lora__enabled=is_adapter), say=say)
+    assert (tmp_path / "it-ran").exists()
+    announced = f"--trust-remote-code: code from {folder} runs with your permissions (config.json)"
+    assert (announced, False) in told
+    assert load_recipe(out.output_dir / "recipe.yaml").model.trust_remote_code
+    page = (out.output_dir / "README.md").read_text(encoding="utf-8")
+    where = "the base's folder, then add `--trust-remote-code --base-model FOLDER`"
+    assert (where if is_adapter else "this folder, then add `--trust-remote-code`") in page
+    assert (out.output_dir / "modeling_own.py").exists() != is_adapter
+
+
+def test_code_that_does_not_run_is_told(tiny, tmp_path):
+    """As in inference; and the option says so where there is nothing to run."""
+    told = []
+    folder = with_known_model(tiny, tmp_path / "model", tmp_path / "it-ran")
+    out = train(recipe("listwise", folder, tmp_path), say=told.append)
+    assert any(f"{folder}: has code of its own (" in line and "which is not run" in line for line in told)
+    assert "--trust-remote-code" not in (out.output_dir / "README.md").read_text(encoding="utf-8")
+    told.clear()
+    changes = {"model__trust_remote_code": True, "checkpoint__output_dir": str(tmp_path / "other")}
+    train(recipe("listwise", tiny, tmp_path, **changes), say=told.append)
+    assert f"Warning: --trust-remote-code has no effect: {tiny} has no code of its own" in told

@@ -21,7 +21,6 @@ HEAVY = {
     "httpx",
     "httpx2",
     "huggingface_hub",
-    "ir_measures",
     "numpy",
     "pandas",
     "peft",

@@ -79,7 +79,7 @@ def train(
     Raises RankLLMError before the first step on anything that cannot be trained, and where the loss becomes NaN.
     """
     from rankllm_train.artifacts.curves import draw_curves
-    from rankllm_train.training.trainer import training_arguments
+    from rankllm_train.training.trainer_arguments import training_arguments
 
     check_complete(recipe)
     check_precision(recipe)
@@ -127,9 +127,12 @@ def _trainer(
     callbacks: Sequence[Any],
 ) -> Any:
     """Read the data, load the model, and check that they go together."""
-    from rankllm_train.models.loading import load_model, load_tokenizer
+    from rankllm_train.models.loading import code_notes, load_model, load_tokenizer
+    from rankllm_train.training.loop_callbacks import WarmUp
     from rankllm_train.training.trainer import RerankerTrainer
 
+    for note in code_notes(recipe.model):
+        say(note)
     # Before the data is read: a file that is rewritten while it is read is then not what its hash says.
     record = resumed.record if resumed else RunRecord(sources=first_decides(lambda: source_identities(recipe)))
     tokenizer = load_tokenizer(recipe.model)
@@ -163,7 +166,7 @@ def _trainer(
         collator=_collator_of_both(data, dev),
         eval_dataset=dev.dataset if dev else None,
         tokenizer=tokenizer,
-        callbacks=callbacks,
+        callbacks=[WarmUp(say), *callbacks],
     )
 
 
@@ -185,7 +188,8 @@ def _open_output(recipe: Recipe, *, resumed: Resumed | None, stale: Sequence[Pat
     for checkpoint in stale:
         remove(checkpoint)
     step = resumed.record.step if resumed else 0
-    if lost := start_metrics(output_dir, step=step):
+    logged_step = resumed.record.unlogged["after_step"] if resumed and resumed.record.unlogged else None
+    if lost := start_metrics(output_dir, step=step, logged_step=logged_step):
         say(f"Warning: {output_dir}: left {lost} unreadable lines out of metrics.jsonl")
     if resumed and recipe.keeps_best:
         settle_best(recipe, resumed=resumed.folder, step=step, known=resumed.record.best, say=say)

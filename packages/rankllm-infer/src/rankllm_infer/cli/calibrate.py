@@ -17,6 +17,7 @@ from rankllm_core.files import check_output, refuse_same_file, write_text
 from rankllm_core.identifiers import identifiers
 from rankllm_infer.api import card_in_force, load_reranker
 from rankllm_infer.cli import SETTINGS, say
+from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.cli.rerank import given_options
 from rankllm_infer.cli.rerank_input import StoredRequests
@@ -28,22 +29,22 @@ if TYPE_CHECKING:
     from rankllm_core.types import Request, Result
     from rankllm_infer.ranking.identifier_prior import IdentifierPrior
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command("calibrate", context_settings=SETTINGS)
 @model_options
-@click.option("--requests", "--requests-file", type=_FILE, required=True, help="Requests JSONL; no judgements needed.")
+@click.option("--requests", "--requests-file", type=PATH, required=True, help="Requests JSONL; no judgements needed.")
 @click.option("--top-k-candidates", type=click.IntRange(2), help="Of each query, so many; by default all.")
 @click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries.")
-@click.option("--prompt-template-path", "template", help="A template's name or YAML file, in place of the card's.")
+@click.option(
+    "--prompt-template-path", "template", type=NAME, help="A template's name or YAML file, in place of the card's."
+)
 @click.option("--use-logits/--no-use-logits", default=None, help="FIRST, where the card does not say so.")
 @click.option("--use-alpha/--no-use-alpha", default=None, help="Call the passages A, B, C, in place of the card's.")
 @click.option("--context-size", type=click.IntRange(1), help="Tokens of the prompt, in place of the card's.")
 @click.option("--max-passage-words", type=click.IntRange(1), help="Words of a passage shown, in place of the card's.")
 @click.option("--window-size", type=click.IntRange(2), help="Passages in a window, in place of the card's.")
 @click.option("--seed", type=int, default=0, help="Of the windows.")
-@click.option("--output", type=_FILE, help="What was found, for `rerank --identifier-prior`.")
+@click.option("--output", type=PATH, help="What was found, for `rerank --identifier-prior`.")
 @click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")
 def command(**given: Any) -> None:
     """Measure the place bias of a FIRST model: what it adds to [A], [B], ... whatever passage stands there.

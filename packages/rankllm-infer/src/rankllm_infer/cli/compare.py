@@ -10,19 +10,19 @@ import click
 
 from rankllm_infer.cli.judged import checked_measures, judgement_options, read_judgements, say_missing
 from rankllm_infer.cli.options import run_format_option
+from rankllm_infer.cli.path_types import PATH
 
 if TYPE_CHECKING:
     from rankllm_core.trec import RunFormat
 
-_FILE = click.Path(path_type=Path)
 _SHOWN_QUERIES = 5
 
 
 @click.command("compare")
-@click.argument("runs", type=_FILE, nargs=-1, required=True, metavar="RUN RUN [RUN ...]")
+@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN [RUN ...]")
 @judgement_options()
 @run_format_option
-@click.option("--baseline", type=_FILE, help="The run that the others are compared with.  [default: the first]")
+@click.option("--baseline", type=PATH, help="The run that the others are compared with.  [default: the first]")
 @click.option("--per-query/--no-per-query", "-q", default=False, help="Show the queries that gained and lost most.")
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object, in full precision.")
 @click.option(

@@ -10,21 +10,20 @@ import click
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import DEFAULT_TAG
 from rankllm_infer.cli import say
+from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.formats.convert import ConvertReport, Source, Target
 from rankllm_infer.wording import count, examples
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command("convert")
-@click.option("--input", "source", type=_FILE, required=True, help="The file to read (gz, xz).")
-@click.option("--output", "target", type=_FILE, required=True, help="The file to write; a .gz name is compressed.")
+@click.option("--input", "source", type=PATH, required=True, help="The file to read (gz, xz).")
+@click.option("--output", "target", type=PATH, required=True, help="The file to write; a .gz name is compressed.")
 @click.option("--to", type=click.Choice(get_args(Target)), required=True, help="The layout to write.")
 @click.option(
     "--from", "source_format", type=click.Choice(get_args(Source)), default="auto", help="The layout of the input."
 )
-@click.option("--queries", help="From a run to requests or rerank-input: the queries' texts.")
-@click.option("--corpus", help="From a run to requests or rerank-input: the passages' texts.")
+@click.option("--queries", type=NAME, help="From a run to requests or rerank-input: the queries' texts.")
+@click.option("--corpus", type=NAME, help="From a run to requests or rerank-input: the passages' texts.")
 @click.option("--remove-query/--no-remove-query", default=False, help="Leave out candidates whose docid is the qid.")
 @click.option("--tag", help=f"The run's name in the TREC layout.  [default: {DEFAULT_TAG}]")
 @click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")

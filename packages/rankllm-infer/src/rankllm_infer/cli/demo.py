@@ -9,6 +9,7 @@ import click
 
 from rankllm_core.files import check_output
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
+from rankllm_infer.cli.path_types import NAME, NonEmptyPath
 from rankllm_infer.cli.progress import ShownProgress, prompt_counter
 from rankllm_infer.options import DTYPES, RerankOptions
 
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
     help="Which of the two rerankers [default: pointwise; with --model-path: what its card says, else listwise].",
 )
 @click.option(
-    "--model-path", "--model-name-or-path", "model_path", help="Any model, in place of those that come along."
+    "--model-path",
+    "--model-name-or-path",
+    "model_path",
+    type=NAME,
+    help="Any model, in place of those that come along.",
 )
 @click.option("--dtype", type=click.Choice(DTYPES), default="auto")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--output-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NonEmptyPath(path_type=Path, file_okay=False),
     default=Path("rankllm-demo"),
     help="Where the runs and results go; an earlier demo's are replaced.",
 )

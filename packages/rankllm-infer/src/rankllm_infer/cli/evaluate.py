@@ -11,16 +11,15 @@ import click
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli.judged import checked_measures, judgement_options, read_judgements, say_missing
 from rankllm_infer.cli.options import run_format_option
+from rankllm_infer.cli.path_types import PATH
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Run, RunFormat
     from rankllm_infer.evaluation.evaluate import Evaluation
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command("evaluate")
-@click.argument("runs", type=_FILE, nargs=-1, required=True, metavar="RUN [RUN ...]")
+@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN [RUN ...]")
 @judgement_options()
 @run_format_option
 @click.option("--per-query/--no-per-query", "-q", default=False, help="Print each query, then the mean as `all`.")

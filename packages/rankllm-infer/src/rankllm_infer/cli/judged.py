@@ -11,13 +11,13 @@ import click
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli import say
+from rankllm_infer.cli.path_types import PATH
 from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels
 
 DEFAULT_MEASURES = ("nDCG@10",)
-_FILE = click.Path(path_type=Path)
 # trec_eval's own names may hold commas: `recall.100,1000` is two measures of one name.
 _COMMA = re.compile(r",\s*(?=[A-Za-z])")
 
@@ -27,7 +27,7 @@ def judgement_options(
 ) -> Callable[[click.decorators.FC], click.decorators.FC]:
     """--qrels, -m, -l and -c. measures: the default of -m."""
     options = [
-        click.option("--qrels", type=_FILE, required=True, help="Judgements, TREC or BEIR (gz)."),
+        click.option("--qrels", type=PATH, required=True, help="Judgements, TREC or BEIR (gz)."),
         click.option(
             "-m",
             "--measure",

@@ -1,4 +1,4 @@
-"""The last steps of a run: once its outputs begin to appear, Ctrl-C and SIGTERM wait until all is done."""
+"""Defer Ctrl-C and SIGTERM from the first output that a run publishes until the run is done."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class LastSteps:
-    """Takes note of signals in place of being stopped by them, from `begin` to `end`.
+    """Record signals instead of being stopped by them, from `begin` to `end`.
 
-    A second Ctrl-C is obeyed: a disk may hang. Without effect outside of the main thread, which alone is signalled.
+    A second Ctrl-C still interrupts, since a disk may hang. No effect outside the main thread, the only one signalled.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class LastSteps:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def begin(self) -> None:
-        """Nothing but a second Ctrl-C stops the process from here on."""
+        """Defer signals from here on; only a second Ctrl-C stops the process."""
         if self._handlers or threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
@@ -33,7 +33,7 @@ class LastSteps:
         atexit.register(_ignore_signals)
 
     def end(self) -> None:
-        """Signals have their usual effect again."""
+        """Restore the usual effect of signals."""
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
@@ -45,7 +45,7 @@ class LastSteps:
 
 @contextmanager
 def last_steps(say: Callable[[str], None]) -> Iterator[LastSteps]:
-    """The last steps of the run in the block, which says where they begin. say: is told of a signal that came then."""
+    """Context of a run, which calls `begin` before it publishes outputs. say: receives a line if a signal came then."""
     last = LastSteps()
     try:
         yield last
@@ -56,6 +56,6 @@ def last_steps(say: Callable[[str], None]) -> Iterator[LastSteps]:
 
 
 def _ignore_signals() -> None:
-    """While Python shuts down, a first signal would print a traceback and change nothing else."""
+    """Ignore the first signal while Python shuts down: it would print a traceback and change nothing else."""
     for number in _SIGNALS:
         signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))

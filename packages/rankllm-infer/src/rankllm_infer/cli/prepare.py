@@ -15,26 +15,30 @@ from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import RunFormat
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import ignored, run_format_option
+from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.formats.prepare import PreparedFormat
 
-_FILE = click.Path(path_type=Path)
 _DEPTH = 200
 """Candidates that RankLLaMA reranks. Source: arXiv:2310.08319."""
 
 
 @click.command("prepare")
-@click.option("--retrieval-results", type=_FILE, required=True, help="A first-stage run: TREC, TSV or MS MARCO (gz).")
+@click.option("--retrieval-results", type=PATH, required=True, help="A first-stage run: TREC, TSV or MS MARCO (gz).")
 @run_format_option
-@click.option("--query-data-name", required=True, help="Queries: TSV or JSONL (gz), or a Hugging Face data set.")
+@click.option(
+    "--query-data-name", type=NAME, required=True, help="Queries: TSV or JSONL (gz), or a Hugging Face data set."
+)
 @click.option("--query-data-split", default="dev", help="Split of a query data set.")
 @click.option("--query-data-config", help="Configuration of a query data set; the same as NAME:CONFIG.")
-@click.option("--corpus-data-name", required=True, help="Passages: JSONL or TSV (gz), or a data set (split train).")
+@click.option(
+    "--corpus-data-name", type=NAME, required=True, help="Passages: JSONL or TSV (gz), or a data set (split train)."
+)
 @click.option("--corpus-data-config", help="Configuration of a corpus data set; the same as NAME:CONFIG.")
 @click.option("--depth", type=click.IntRange(1), default=_DEPTH, help="Candidates a query keeps, by falling score.")
 @click.option("--max-queries", type=click.IntRange(1), help="Keep the first queries of the run.")
 @click.option("--remove-query/--no-remove-query", default=False, help="Leave out candidates whose docid is the qid.")
 @click.option("--strict/--no-strict", default=False, help="A query or passage without a text is an error.")
-@click.option("--output-path", type=_FILE, required=True, help="The file to write; a .gz name is compressed.")
+@click.option("--output-path", type=PATH, required=True, help="The file to write; a .gz name is compressed.")
 @click.option(
     "--format",
     "output_format",

@@ -13,6 +13,7 @@ import click
 from rankllm_core.errors import RankLLMError
 from rankllm_core.terminal import for_terminal
 from rankllm_infer.cli import say
+from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.wording import examples
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from rankllm_infer.options import RerankOptions
     from rankllm_infer.ranking.pointwise import PairWriter
 
-_FILE = click.Path(path_type=Path)
 _DEFAULT_STRIDE = 10
 
 
@@ -51,7 +51,7 @@ def list_templates(*, as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("template", metavar="NAME|FILE")
+@click.argument("template", type=NAME, metavar="NAME|FILE")
 def show_template(*, template: str) -> None:
     """Print a template's YAML.
 
@@ -70,12 +70,14 @@ def show_template(*, template: str) -> None:
     "--rerank-input",
     "--encode-in-path",
     "requests",
-    type=_FILE,
+    type=PATH,
     required=True,
     help="Requests, results or rerank-input; told apart by their first line.",
 )
 @click.option("--qid", help="The query to show; by default the first one.")
-@click.option("--prompt-template-path", "template", help="A template's name or YAML file.  [default: rank_zephyr]")
+@click.option(
+    "--prompt-template-path", "template", type=NAME, help="A template's name or YAML file.  [default: rank_zephyr]"
+)
 @click.option("--window-size", type=click.IntRange(1), help="Passages in a prompt.  [default: 20]")
 @click.option("--use-alpha/--no-use-alpha", default=None, help="Call the passages A, B, C.")
 @click.option("--use-logits/--no-use-logits", default=None, help="FIRST: the answer is opened with `[`.")
@@ -87,6 +89,7 @@ def show_template(*, template: str) -> None:
     "--model-path",
     "--model-name-or-path",
     "model",
+    type=NAME,
     help="Read this model's card and tokenizer, not its weights, and print the exact text.",
 )
 @click.option(

@@ -13,6 +13,7 @@ from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
 from rankllm_infer.cli.judged import checked_measures, judgement_options, missing_line, read_judgements
 from rankllm_infer.cli.options import run_format_option
+from rankllm_infer.cli.path_types import PATH
 from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:
@@ -22,21 +23,20 @@ if TYPE_CHECKING:
     from rankllm_infer.report.ranked_files import RankedFile
     from rankllm_infer.report.traces import Call
 
-_FILE = click.Path(path_type=Path)
 _PASSAGE_CHARACTERS = 2_000
 
 
 @click.command("report")
-@click.argument("run", type=_FILE, metavar="RUN")
+@click.argument("run", type=PATH, metavar="RUN")
 @judgement_options(("nDCG@10", "MRR@10"))
 @run_format_option
-@click.option("--baseline", type=_FILE, help="Run to compare with.  [default: the order of --requests]")
-@click.option("--also", type=_FILE, multiple=True, help="Further run, in the figures alone; may be repeated.")
-@click.option("--requests", type=_FILE, help="Texts: what was reranked.  [default: RUN, where it holds texts]")
-@click.option("--queries", type=_FILE, help="Texts of the queries, with --corpus in place of --requests.")
-@click.option("--corpus", type=_FILE, help="Texts of the passages, with --queries.")
-@click.option("--trace", type=_FILE, help="Model calls of RUN, as rerank --trace writes them.")
-@click.option("--output", type=_FILE, help="The page.  [default: RUN.html]")
+@click.option("--baseline", type=PATH, help="Run to compare with.  [default: the order of --requests]")
+@click.option("--also", type=PATH, multiple=True, help="Further run, in the figures alone; may be repeated.")
+@click.option("--requests", type=PATH, help="Texts: what was reranked.  [default: RUN, where it holds texts]")
+@click.option("--queries", type=PATH, help="Texts of the queries, with --corpus in place of --requests.")
+@click.option("--corpus", type=PATH, help="Texts of the passages, with --queries.")
+@click.option("--trace", type=PATH, help="Model calls of RUN, as rerank --trace writes them.")
+@click.option("--output", type=PATH, help="The page.  [default: RUN.html]")
 @click.option("--title", help="Of the page.  [default: the names of both runs]")
 @click.option("--depth", type=click.IntRange(1), default=20, help="Passages of each query.")
 @click.option("--max-queries", type=click.IntRange(1), help="Show the queries that changed most.  [default: all]")

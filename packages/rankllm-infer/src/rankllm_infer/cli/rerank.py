@@ -38,7 +38,7 @@ def command(**given: Any) -> int:
 
     Candidates come from --requests, --rerank-input, --run with --queries and --corpus, --dataset with
     --retrieval-method, or --query with --passages.
-    A run that was broken off goes on where it was with the same command.
+    Repeat the same command to resume an interrupted run.
     Exit status: 0 done, 1 an error, 2 wrong usage, 3 done but some queries failed, 130 or 143 stopped by a signal.
     """
     kind = input_kind(given)
@@ -49,7 +49,7 @@ def command(**given: Any) -> int:
     if not files.paths() and not given["qrels"]:
         raise click.UsageError("nothing to write: give --output, --output-jsonl, --trace or --qrels")
     if given["resume"] and given["overwrite"]:
-        raise click.UsageError("--resume goes on with a run, --overwrite begins anew; give one of them")
+        raise click.UsageError("--resume resumes a run, --overwrite starts over; give one of them")
     if given["resume"] and not files.paths():
         raise click.UsageError("--resume has no effect without an output")
     with open_run(files, overwrite=given["overwrite"], resume=given["resume"], sources=input_files(given)) as run:

@@ -76,7 +76,8 @@ class StoredRequests:
 
         read = read_rerank_input if self.is_pairs else read_requests
         for request in islice(read(self.path), self.max_queries):
-            yield replace(request, candidates=request.candidates[: self.depth])
+            is_cut = self.depth is not None and len(request.candidates) > self.depth
+            yield replace(request, candidates=request.candidates[: self.depth]) if is_cut else request
 
 
 def load_requests(kind: str, given: Mapping[str, Any]) -> Iterable[Request]:

@@ -252,7 +252,7 @@ def _check_outputs(run: Run, *, resume: bool) -> None:
 def _how_to_go_on(run: Run, journal: Journal) -> str:
     command = "the same command without --overwrite" if run.overwrite else "the same command"
     done = f"{journal.n_finished} of {count(len(run.qids), 'query')}"
-    return f"{done} done and kept in {journal.path}; {command} goes on from there"
+    return f"{done} done and kept in {journal.path}; {command} resumes the run"
 
 
 def _print_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from rankllm_infer.cli.options import ignored, run_format_option
+from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.options import ATTENTIONS, DTYPES, ENGINES, METHODS
 from rankllm_infer.ranking.strategies import STRATEGIES
-
-_FILE = click.Path(path_type=Path)
 
 
 def input_options(command: click.decorators.FC) -> click.decorators.FC:
@@ -21,30 +18,34 @@ def input_options(command: click.decorators.FC) -> click.decorators.FC:
                 "--requests",
                 "--requests-file",
                 "requests",
-                type=_FILE,
+                type=PATH,
                 help="Requests JSONL, or results of an earlier run.",
             ),
             click.option(
-                "--rerank-input", "--encode-in-path", "rerank_input", type=_FILE, help="Pairs as `prepare` writes them."
+                "--rerank-input", "--encode-in-path", "rerank_input", type=PATH, help="Pairs as `prepare` writes them."
             ),
             click.option(
-                "--run", type=_FILE, help="A first-stage run (TREC, TSV, MS MARCO); needs --queries and --corpus."
+                "--run", type=PATH, help="A first-stage run (TREC, TSV, MS MARCO); needs --queries and --corpus."
             ),
             run_format_option,
-            click.option("--queries", help="Queries TSV or JSONL (gz), or a Hugging Face data set."),
-            click.option("--corpus", help="Passages JSONL or TSV (gz), or a Hugging Face data set."),
-            click.option("--dataset", help="A data set by name (dl19, beir-nfcorpus, ...); needs --retrieval-method."),
+            click.option("--queries", type=NAME, help="Queries TSV or JSONL (gz), or a Hugging Face data set."),
+            click.option("--corpus", type=NAME, help="Passages JSONL or TSV (gz), or a Hugging Face data set."),
+            click.option(
+                "--dataset", type=NAME, help="A data set by name (dl19, beir-nfcorpus, ...); needs --retrieval-method."
+            ),
             click.option(
                 "--retrieval-method", help="Its first stage: bm25, bm25_rm3, SPLADE++_EnsembleDistil_ONNX, splade_v3."
             ),
             click.option(
                 "--retrieval-results-dir",
-                type=_FILE,
+                type=PATH,
                 help="Where its stored first-stage results are.  [default: retrieve_results]",
             ),
             click.option("--query", help="One query; needs --passages."),
             click.option(
-                "--passages", help="Its passages: a file with one a line or JSONL, or `-` for standard input."
+                "--passages",
+                type=NAME,
+                help="Its passages: a file with one a line or JSONL, or `-` for standard input.",
             ),
             click.option(
                 "--top-k-candidates",
@@ -69,10 +70,11 @@ def model_options(command: click.decorators.FC) -> click.decorators.FC:
                 "--model-path",
                 "--model-name-or-path",
                 "model_path",
+                type=NAME,
                 required=True,
                 help="A checkpoint's folder, a hub name, smollm2-pointwise, smollm2-first, or a server's model name.",
             ),
-            click.option("--base-model", help="For an adapter: its base, in place of the one it names."),
+            click.option("--base-model", type=NAME, help="For an adapter: its base, in place of the one it names."),
             click.option(
                 "--trust-remote-code/--no-trust-remote-code",
                 "trust_remote_code",
@@ -150,7 +152,10 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
     for decorate in reversed(
         [
             click.option(
-                "--prompt-template-path", "template", help="A template's name (see `prompts list`) or YAML file." + said
+                "--prompt-template-path",
+                "template",
+                type=NAME,
+                help="A template's name (see `prompts list`) or YAML file." + said,
             ),
             click.option("--context-size", type=click.IntRange(1), help="Tokens of prompt and answer." + said),
             click.option("--window-size", type=click.IntRange(1), help="Passages in a prompt." + said),
@@ -193,7 +198,7 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
             ),
             click.option("--seed", type=int, default=0, help="Of --shuffle-candidates and --permutations."),
             click.option("--num-few-shot-examples", type=click.IntRange(0), default=0),
-            click.option("--few-shot-file", help='JSON array of {"conversations": [{"role", "value"}]}.'),
+            click.option("--few-shot-file", type=NAME, help='JSON array of {"conversations": [{"role", "value"}]}.'),
             click.option("--system-message", help="In place of the template's own."),
             click.option("--max-passage-words", type=click.IntRange(1), help="Words of a passage shown." + said),
             click.option(
@@ -210,6 +215,7 @@ def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
             ),
             click.option(
                 "--identifier-prior",
+                type=NAME,
                 metavar="FILE|none",
                 help="FIRST: take this off the identifiers' logits, as `calibrate` has measured it." + said,
             ),
@@ -241,8 +247,8 @@ def output_options(command: click.decorators.FC) -> click.decorators.FC:
     """What to write."""
     for decorate in reversed(
         [
-            click.option("--output", "--output-trec-file", "output", type=_FILE, help="The run."),
-            click.option("--encoded-save-path", type=_FILE, help="The same as --output, in TSV by default."),
+            click.option("--output", "--output-trec-file", "output", type=PATH, help="The run."),
+            click.option("--encoded-save-path", type=PATH, help="The same as --output, in TSV by default."),
             click.option(
                 "--output-format",
                 type=click.Choice(["trec", "tsv", "msmarco"]),
@@ -253,21 +259,20 @@ def output_options(command: click.decorators.FC) -> click.decorators.FC:
                 "--output-jsonl",
                 "--output-jsonl-file",
                 "output_jsonl",
-                type=_FILE,
+                type=PATH,
                 help="Results with texts, scores and statuses; reads back as --requests.",
             ),
-            click.option("--trace", "--invocations-history-file", "trace", type=_FILE, help="Every prompt and answer."),
+            click.option("--trace", "--invocations-history-file", "trace", type=PATH, help="Every prompt and answer."),
             click.option(
-                "--qrels", "--qrels-file", "qrels", type=_FILE, help="Score the queries of this run when done."
+                "--qrels", "--qrels-file", "qrels", type=PATH, help="Score the queries of this run when done."
             ),
             click.option(
                 "--resume/--no-resume",
                 default=False,
-                help="Go on with a run that was broken off, as the same command does by itself, and try the queries "
-                "again that failed.",
+                help="Also retry failed queries. Repeating the same command already resumes an interrupted run.",
             ),
             click.option(
-                "--overwrite/--no-overwrite", default=False, help="Begin anew, and replace outputs that exist."
+                "--overwrite/--no-overwrite", default=False, help="Start over, and replace outputs that exist."
             ),
             click.option(
                 "--json/--no-json", "as_json", default=False, help="With --query: print JSON instead of a table."

@@ -11,6 +11,7 @@ import click
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
+from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.cli.retrieve_sources import Retrieved, search, source_kind
 from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.wording import count, examples
@@ -18,29 +19,28 @@ from rankllm_infer.wording import count, examples
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels, Run
 
-_FILE = click.Path(path_type=Path)
 _DEPTH = 100
 _MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
 
 
 @click.command("retrieve")
-@click.option("--corpus", type=_FILE, help="Passages of your own, JSONL or TSV (gz, xz), for the embedded BM25.")
-@click.option("--index", help="A Lucene index: a folder, or the name of one of Pyserini's.")
-@click.option("--dataset", help="A data set of Pyserini's: dl19 to dl23, beir-NAME, mrtydi-LANGUAGE.")
-@click.option("--queries", "--topics", help="Queries TSV or JSONL (gz, xz); with --index also a name of Pyserini's.")
+@click.option("--corpus", type=PATH, help="Passages of your own, JSONL or TSV (gz, xz), for the embedded BM25.")
+@click.option("--index", type=NAME, help="A Lucene index: a folder, or the name of one of Pyserini's.")
+@click.option("--dataset", type=NAME, help="A data set of Pyserini's: dl19 to dl23, beir-NAME, mrtydi-LANGUAGE.")
+@click.option(
+    "--queries", "--topics", type=NAME, help="Queries TSV or JSONL (gz, xz); with --index also a name of Pyserini's."
+)
 @click.option(
     "--retrieval-method", help="With --index and --dataset: bm25, bm25_rm3, SPLADE++_EnsembleDistil_ONNX or splade_v3."
 )
-@click.option("--output", type=_FILE, help="The run.")
-@click.option("--output-requests", type=_FILE, help="The candidates with their texts, for `rerank --requests`.")
+@click.option("--output", type=PATH, help="The run.")
+@click.option("--output-requests", type=PATH, help="The candidates with their texts, for `rerank --requests`.")
 @click.option("--depth", type=click.IntRange(1), default=_DEPTH, help="Candidates of each query, at the most.")
 @click.option(
     "--k1", type=click.FloatRange(min=0), help=f"BM25: how late repeating a term stops paying.  [default: {K1}]"
 )
 @click.option("--b", type=click.FloatRange(0, 1), help=f"BM25: how much length is marked down.  [default: {B}]")
-@click.option(
-    "--index-dir", type=_FILE, help="Where to keep --corpus's index.  [default: a folder in the user's cache]"
-)
+@click.option("--index-dir", type=PATH, help="Where to keep --corpus's index.  [default: a folder in the user's cache]")
 @click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries.")
 @click.option("--remove-query/--no-remove-query", default=False, help="Leave out candidates whose docid is the qid.")
 @click.option(
@@ -49,7 +49,7 @@ _MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
     help="By default TREC, or TSV for a name that ends in .tsv.",
 )
 @click.option("--tag", help="The run's name in the TREC format.  [default: the retrieval method's]")
-@click.option("--qrels", type=_FILE, help="Score the run when done; of --dataset they are known.")
+@click.option("--qrels", type=PATH, help="Score the run when done; of --dataset they are known.")
 @click.option("--overwrite/--no-overwrite", default=False, help="Replace outputs that exist.")
 def command(**given: Any) -> None:
     """Find candidates for queries: the first stage.

@@ -110,8 +110,8 @@ class Journal:
             more = changed_names(known, settings)[SHOWN_DIFFERENCES:]
             also = f" (also changed: {', '.join(more)})" if more else ""
             raise RankLLMError(
-                f"{self.path}: an unfinished run with other settings: {changes}. Go on with the old ones, "
-                f"begin anew with --overwrite, or write to another name{also}"
+                f"{self.path}: an unfinished run with other settings: {changes}. Resume with the old ones, "
+                f"start over with --overwrite, or write to another name{also}"
             )
 
     @property

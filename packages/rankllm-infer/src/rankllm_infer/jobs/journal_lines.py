@@ -101,7 +101,7 @@ def _check_head(stream: IO[bytes], path: Path) -> None:
             f"{path}: a journal of format {int(match[1])}, but this version resumes format {FORMAT} alone; finish the "
             "run with the version of rankllm-infer that began it, or start over with --overwrite"
         )
-    raise RankLLMError(f"{path}: no journal of this version; --overwrite begins a new one")
+    raise RankLLMError(f"{path}: no journal of this version; start over with --overwrite")
 
 
 def _is_blank(stream: IO[bytes]) -> bool:

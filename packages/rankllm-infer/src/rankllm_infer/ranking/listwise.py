@@ -12,7 +12,7 @@ from rankllm_core.answers.reader import ReadAnswer, read_answer
 from rankllm_core.errors import RankLLMError
 from rankllm_core.identifiers import identifiers
 from rankllm_core.prompts.content import PromptFindings
-from rankllm_core.text import defuse_identifiers, first_words, passage_text, safe_query, words_in
+from rankllm_core.text import first_words, passage_text, safe_query, words_in
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.ranking.fit import ContextTooSmallError, fit_window
@@ -151,11 +151,10 @@ class _ListwiseFlow:
                 few_shot=self.plan.few_shot,
             )
             written = self.writer.write(messages, opening=OPENING if is_first else "")
-            return ShownWindow(written, messages, tuple(passages))
+            return ShownWindow(written, messages)
 
         def write(words: int, characters: int | None) -> WrittenPrompt:
-            passages = [defuse_identifiers(first_words(text, words)[:characters], alpha=alpha) for text in texts]
-            shown[:] = [show(passages)]
+            shown[:] = [show([first_words(text, words)[:characters] for text in texts])]
             return shown[0].written
 
         shown: list[ShownWindow] = []  # the last one written

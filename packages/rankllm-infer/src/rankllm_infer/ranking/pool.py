@@ -106,8 +106,9 @@ class FlowPool:
         with its candidates as they came; the others go on.
         on_finished: is called with each result when it is there, which may be long before its turn.
         on_answered: is called with the qid at each answer to one of the query's prompts.
-        Raises RankLLMError where the engine is in the middle of another run, which goes on unharmed, and where an item
-        of `requests` is no Request or, with a log, has the qid of another one under way.
+        Raises RankLLMError where the engine is in the middle of another run, which is unaffected, and where an item of
+        `requests` is no Request or, with a log, has the qid of another one in flight. Also raises what the engine and
+        the log raise: ServerGoneError, and RankLLMError where a journal cannot be read or written.
         """
         # One step, which no other thread can come between; a lock could be held while a forgotten run is collected.
         mark = (self,)
@@ -252,6 +253,6 @@ def is_at_work(engine: Engine) -> bool:
 
 
 def stop_run(engine: Engine, reason: str) -> None:
-    """Have the run on this engine, if there is one, raise RankLLMError with this reason when it is gone on with."""
+    """Have the run on this engine, if there is one, raise RankLLMError with this reason when it is resumed."""
     for pool in _AT_WORK.get(id(engine), ()):
         pool._stopped = reason

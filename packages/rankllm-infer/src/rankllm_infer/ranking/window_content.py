@@ -22,8 +22,12 @@ class ShownWindow:
 
     written: WrittenPrompt
     messages: tuple[Message, ...]
-    passages: tuple[str, ...]
-    """As they were put in: shortened, and made safe."""
+
+    @property
+    def passages(self) -> tuple[str, ...]:
+        """The passages as they were put in, shortened and made safe, by their positions."""
+        spans = (span for message in self.messages for span in message.spans)
+        return tuple({span.position: span.text for span in spans if span.position is not None}.values())
 
     @property
     def key(self) -> Hashable:
@@ -44,8 +48,8 @@ def find_in_window(
     are_distinct = len(set(passages)) == len(passages)
     if are_distinct and all(message.content in text for message in window.messages if message.role == "user"):
         return PromptFindings(n_prompts=len(shown))  # nearly always: what was said is there, word for word
-    missing = _not_found(window, shown)
-    nothing = _without_effect(window, missing, write) if missing else ()
+    missing = _not_found(window, passages, shown)
+    nothing = _without_effect(window.key, passages, missing, write) if missing else ()
     return PromptFindings(
         n_prompts=len(shown),
         nothing=nothing,
@@ -53,17 +57,17 @@ def find_in_window(
     )
 
 
-def _not_found(window: ShownWindow, shown: Sequence[int]) -> list[int]:
+def _not_found(window: ShownWindow, passages: Sequence[str], shown: Sequence[int]) -> list[int]:
     """The passages whose text is not in the prompt, one behind the other."""
     text, start = window.written.text, 0
     missing = []
     needles = _needles(window)
     for position in shown:
-        needle = needles.get(position, window.passages[position])
+        needle = needles[position]
         found = text.find(needle, start)
         if found >= 0:
             start = found + len(needle)
-        elif not _is_partly_in(window.passages[position], text):
+        elif not _is_partly_in(passages[position], text):
             missing.append(position)
     return missing
 
@@ -74,9 +78,8 @@ def _needles(window: ShownWindow) -> dict[int, str]:
     for message in window.messages:
         before = ""
         for span in message.spans:
-            position = len(needles)
-            if span.untrusted and position < len(window.passages) and span.text == window.passages[position]:
-                needles[position] = before[-_BEFORE:].lstrip() + span.text
+            if span.position is not None:
+                needles.setdefault(span.position, before[-_BEFORE:].lstrip() + span.text)
                 before = ""
             else:
                 before += span.text
@@ -92,15 +95,15 @@ def _is_partly_in(passage: str, text: str) -> bool:
 
 
 def _without_effect(
-    window: ShownWindow, missing: Sequence[int], write: Callable[[Sequence[str]], Hashable]
+    key: Hashable, passages: Sequence[str], missing: Sequence[int], write: Callable[[Sequence[str]], Hashable]
 ) -> tuple[int, ...]:
     """Those in whose place any other text would give the same prompt."""
 
     def has_no_effect(positions: Sequence[int]) -> bool:
-        changed = list(window.passages)
+        changed = list(passages)
         for position in positions:
             changed[position] = "a" if changed[position].startswith("0") else "0"
-        return write(changed) == window.key
+        return write(changed) == key
 
     if has_no_effect(missing):  # one more prompt for the whole window, where the template drops all of it
         return tuple(missing)

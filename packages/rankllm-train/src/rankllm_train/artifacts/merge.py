@@ -14,6 +14,7 @@ from rankllm_core.checkpoints.model_folder import check_settings_files
 from rankllm_core.checkpoints.model_json import read_model_json
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.files.manifest import check_intact
 from rankllm_core.files.permissions import follow_umask
 from rankllm_train.artifacts.checkpoints import aside
 from rankllm_train.artifacts.model_page import write_merged_page
@@ -30,7 +31,7 @@ def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None
 
     base_model: in place of the one that the adapter names. dtype: of the merged weights, `auto` for the base's; they
     are added in float32 in any case.
-    Raises RankLLMError where the adapter or its card is missing, and ContractError where the base is another.
+    Raises RankLLMError where the adapter or its card is missing or damaged, ContractError where the base is another.
     """
     adapter, out = Path(adapter), Path(out)
     settings, card = _read(adapter)
@@ -74,6 +75,7 @@ def _read(adapter: Path) -> tuple[dict[str, Any], Card]:
         raise RankLLMError(f"{adapter}: no card there ({CARD_NAME} is missing), so nobody would know how to prompt it")
     check_settings_files(adapter)
     read_weight_headers(adapter)
+    check_intact(adapter)
     return settings, card
 
 
@@ -114,6 +116,7 @@ def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any]:
         if (Path(base) / ADAPTER_NAME).exists():
             raise ContractError(f"{base}: is an adapter itself; merge that one first, and give the result as the base")
         read_weight_headers(base)
+        check_intact(base)
     name, revision = split_revision(base)
     options = {"dtype": "auto", "revision": revision, "trust_remote_code": False}
     if is_classifier:

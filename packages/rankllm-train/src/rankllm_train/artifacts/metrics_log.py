@@ -12,13 +12,16 @@ from rankllm_core.files import dumps, write_text
 METRICS_NAME = "metrics.jsonl"
 
 
-def start_metrics(output_dir: Path, *, step: int) -> int:
+def start_metrics(output_dir: Path, *, step: int, logged_step: int | None = None) -> int:
     """Begin a metrics file, or keep the entries of an earlier run up to `step`.
 
+    logged_step: of the last training entry that is kept, where that is another. What a run that stopped early logged
+    behind it, at its end, is in the sums that the resumed run continues.
     Returns how many lines could not be read, and were left out. The last one does not count: a killed run was writing
     it.
     """
-    kept = [entry for entry in read_metrics(output_dir) if entry["step"] <= step] if step else []
+    last = step if logged_step is None else logged_step
+    kept = [e for e in read_metrics(output_dir) if e["step"] <= (last if "loss" in e else step)] if step else []
     n_lost = sum(_entry(line) is None for line in _lines(output_dir)[:-1]) if step else 0
     with write_text(output_dir / METRICS_NAME) as stream:
         stream.writelines(dumps(entry) + "\n" for entry in kept)

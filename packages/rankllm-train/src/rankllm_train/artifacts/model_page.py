@@ -63,6 +63,7 @@ def model_page(recipe: Recipe | None, card: Card, *, merged_into: str = "") -> s
         "  --corpus corpus.jsonl --output reranked.trec",
         "```",
         *(_about_base(name) if is_adapter else ()),
+        *(_about_code(is_adapter=is_adapter) if recipe and recipe.model.trust_remote_code and not merged_into else ()),
         *(_about_training(recipe, card) if recipe else ()),
     ]
     return "\n".join(lines) + "\n"
@@ -78,6 +79,18 @@ def _about_base(name: str) -> list[str]:
             "`--base-model FOLDER_OR_NAME`."
         )
     return ["", f"The base model, {name}, is not in this folder. {found}"]
+
+
+def _about_code(*, is_adapter: bool) -> list[str]:
+    """Whoever downloads the model should read what it will run, and knows then which options allow it."""
+    whose, where, more = (
+        ("Its base model", "the base's folder", " --base-model FOLDER") if is_adapter else ("It", "this folder", "")
+    )
+    return [
+        "",
+        f"{whose} was trained with code of its own (`--trust-remote-code`), which runs with the permissions of whoever "
+        f"uses it: read the `.py` files in {where}, then add `--trust-remote-code{more}`.",
+    ]
 
 
 def _about_training(recipe: Recipe, card: Card) -> list[str]:

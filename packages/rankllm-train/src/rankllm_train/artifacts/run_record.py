@@ -29,6 +29,8 @@ class RunRecord:
     """What was read, by the key of its name in the recipe -> identity, see `source_identity`."""
     best: Mapping[str, Any] | None = None
     """The best model so far, as best.json says it."""
+    unlogged: Mapping[str, Any] | None = None
+    """Sums of the log since its last entry, see `step_sums`; None in models, and in checkpoints of versions before."""
     changes: tuple[Mapping[str, Any], ...] = ()
     """Choices of the recipe that were changed on a resume: `after_step`, `key`, `old`, `new`."""
 

@@ -8,13 +8,14 @@ import click
 
 from rankllm_core.errors import RankLLMError
 from rankllm_train.cli import SETTINGS, say
+from rankllm_train.cli.path_types import NAME
 
 if TYPE_CHECKING:
     from rankllm_train.data.check_data import ListwiseReport, PointwiseReport, RecordKind
 
 
 @click.command("check-data", context_settings=SETTINGS)
-@click.argument("file")
+@click.argument("file", type=NAME)
 @click.option(
     "--kind",
     type=click.Choice(["listwise", "pointwise"]),

@@ -14,10 +14,9 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file, write_text
 from rankllm_core.trec.run_layout import RunFormat
 from rankllm_train.cli import say
+from rankllm_train.cli.path_types import PATH
 from rankllm_train.preparation.ranked_queries import RunFile
 from rankllm_train.preparation.tally import Tally, settings_of
-
-FILE = click.Path(path_type=Path)
 
 _SHARED = {
     "seed": click.option("--seed", type=int, default=42, show_default=True, help="Of everything random."),
@@ -39,12 +38,12 @@ _SHARED = {
         "--skip-queries", type=click.IntRange(0), default=0, show_default=True, help="Leave out the first."
     ),
     "output_path": click.option(
-        "--output-path", type=FILE, required=True, help="The records: JSON Lines; a .gz name is compressed."
+        "--output-path", type=PATH, required=True, help="The records: JSON Lines; a .gz name is compressed."
     ),
     "strict": click.option(
         "--strict/--no-strict", default=False, help="A query or a passage without a text is an error."
     ),
-    "report": click.option("--report", type=FILE, help="Write the counts and the options here, as JSON."),
+    "report": click.option("--report", type=PATH, help="Write the counts and the options here, as JSON."),
     "overwrite": click.option("--overwrite/--no-overwrite", default=False, help="Replace outputs that exist."),
 }
 

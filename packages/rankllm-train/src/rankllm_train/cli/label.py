@@ -10,7 +10,8 @@ import click
 from rankllm_core.errors import ConfigError
 from rankllm_core.identifiers import IdentifierKind
 from rankllm_train.cli import SETTINGS
-from rankllm_train.cli.data_options import FILE, check_outputs, refuse_given, run_file, shared, tell
+from rankllm_train.cli.data_options import check_outputs, refuse_given, run_file, shared, tell
+from rankllm_train.cli.path_types import NAME, PATH
 from rankllm_train.cli.progress import counted
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.label import RecordRule, label_judged, label_results
@@ -34,17 +35,19 @@ _FOR_RESULTS = ("worst_status",)
 
 
 @click.command("label", context_settings=SETTINGS)
-@click.option("--qrels", type=FILE, help="Order by judgements; needs --run, --queries and --corpus.")
+@click.option("--qrels", type=PATH, help="Order by judgements; needs --run, --queries and --corpus.")
 @click.option(
-    "--results", type=FILE, help="In place of --qrels: order by a reranker's results (rerank --output-jsonl)."
+    "--results", type=PATH, help="In place of --qrels: order by a reranker's results (rerank --output-jsonl)."
 )
-@click.option("--run", type=FILE, help="The first stage: candidates, and the order of windows not shuffled (gz).")
-@click.option("--queries", type=FILE, help="With --qrels: TSV (qid, text) or JSON Lines (gz).")
-@click.option("--corpus", type=FILE, help="With --qrels: JSON Lines or TSV (gz).")
-@click.option("--teacher-run", type=FILE, help="With --qrels: a better model's run, which orders those of one grade.")
+@click.option("--run", type=PATH, help="The first stage: candidates, and the order of windows not shuffled (gz).")
+@click.option("--queries", type=PATH, help="With --qrels: TSV (qid, text) or JSON Lines (gz).")
+@click.option("--corpus", type=PATH, help="With --qrels: JSON Lines or TSV (gz).")
+@click.option("--teacher-run", type=PATH, help="With --qrels: a better model's run, which orders those of one grade.")
 @shared("run_format", "output_path")
 @click.option("--identifiers", type=click.Choice(get_args(IdentifierKind)), help="[default: the template's].")
-@click.option("--prompt-template-path", help="A template's name or YAML file [default: rank_zephyr(_alpha)].")
+@click.option(
+    "--prompt-template-path", type=NAME, help="A template's name or YAML file [default: rank_zephyr(_alpha)]."
+)
 @click.option("--max-passage-words", type=click.IntRange(1), default=300, show_default=True, help="As at inference.")
 @click.option("--depth", type=click.IntRange(1), default=100, show_default=True, help="Candidates of a query.")
 @click.option("--min-relevance", type=int, default=1, show_default=True, help="The least grade of a relevant one.")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import click
 
 from rankllm_train.cli import SETTINGS
+from rankllm_train.cli.path_types import NAME
 
 
 @click.command("merge", context_settings=SETTINGS)
-@click.argument("adapter")
-@click.argument("out")
-@click.option("--base-model", help="Folder or hub name of the base model, in place of the one that the adapter names.")
+@click.argument("adapter", type=NAME)
+@click.argument("out", type=NAME)
+@click.option(
+    "--base-model", type=NAME, help="Folder or hub name of the base model, in place of the one that the adapter names."
+)
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

@@ -9,7 +9,8 @@ import click
 
 from rankllm_core.errors import ConfigError
 from rankllm_train.cli import SETTINGS
-from rankllm_train.cli.data_options import FILE, check_outputs, run_file, shared, tell
+from rankllm_train.cli.data_options import check_outputs, run_file, shared, tell
+from rankllm_train.cli.path_types import PATH
 from rankllm_train.cli.progress import counted
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.mine import MineRule, Sample, mine
@@ -17,10 +18,10 @@ from rankllm_train.preparation.negatives import Margin, PoolRule
 
 
 @click.command("mine", context_settings=SETTINGS)
-@click.option("--run", type=FILE, required=True, help="A first-stage run, where negatives come from (gz).")
-@click.option("--qrels", type=FILE, required=True, help="Judgements: TREC or BEIR layout.")
-@click.option("--queries", type=FILE, required=True, help="TSV (qid, text) or JSON Lines (gz).")
-@click.option("--corpus", type=FILE, required=True, help="JSON Lines or TSV (gz).")
+@click.option("--run", type=PATH, required=True, help="A first-stage run, where negatives come from (gz).")
+@click.option("--qrels", type=PATH, required=True, help="Judgements: TREC or BEIR layout.")
+@click.option("--queries", type=PATH, required=True, help="TSV (qid, text) or JSON Lines (gz).")
+@click.option("--corpus", type=PATH, required=True, help="JSON Lines or TSV (gz).")
 @shared("run_format", "output_path")
 @click.option("--min-relevance", type=int, default=1, show_default=True, help="The least grade of a positive.")
 @click.option("--negatives-per-query", type=click.IntRange(0), default=15, show_default=True, help="Of the run.")
@@ -33,7 +34,7 @@ from rankllm_train.preparation.negatives import Margin, PoolRule
 )
 @click.option("--margin", type=float, help="Negatives score so much less than the best positive in the run.")
 @click.option("--relative-margin", type=float, help="The same as a share of the positive's score.")
-@click.option("--teacher-run", type=FILE, help="A better model's run of the same queries: drop what it finds relevant.")
+@click.option("--teacher-run", type=PATH, help="A better model's run of the same queries: drop what it finds relevant.")
 @click.option("--teacher-margin", type=float, help="As --margin, by the teacher's scores [default: 0].")
 @click.option("--teacher-relative-margin", type=float, help="As --relative-margin, by the teacher's scores.")
 @click.option("--with-teacher-scores/--no-with-teacher-scores", default=False, help="Keep them, for distillation.")

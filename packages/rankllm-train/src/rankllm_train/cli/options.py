@@ -11,6 +11,7 @@ from click.decorators import FC
 
 from rankllm_core.command_line import ignored
 from rankllm_core.errors import ConfigError
+from rankllm_train.cli.path_types import NAME
 from rankllm_train.recipe.recipe import Recipe, load_recipe, parse_setting
 from rankllm_train.recipe.sections import METRICS, OBJECTIVES, RANKING_LOSSES
 
@@ -34,11 +35,11 @@ def _option(names: str, path: str, kind: Any, text: str) -> RecipeOption:
 _SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 
 COMMON = (
-    _option("--model-name-or-path", "model.name_or_path", str, "A folder or a hub name."),
+    _option("--model-name-or-path", "model.name_or_path", NAME, "A folder or a hub name."),
     _option("--attn-implementation", "model.attn_implementation", str, "auto, sdpa, flash_attention_2 or eager."),
     _option("--trust-remote-code", "model.trust_remote_code", bool, "Run code that comes with the model."),
-    _option("--train-dataset-path --dataset-name", "data.train", str, "A file, or a Hugging Face data set."),
-    _option("--eval-dataset-path", "data.eval", str, "The same, to measure on while training."),
+    _option("--train-dataset-path --dataset-name", "data.train", NAME, "A file, or a Hugging Face data set."),
+    _option("--eval-dataset-path", "data.eval", NAME, "The same, to measure on while training."),
     _option("--eval-steps", "evaluation.every", str, "epoch, or a number of steps."),
     _option("--per-device-eval-batch-size", "evaluation.per_device", int, "Records (pointwise: groups) at once."),
     _option("--keep-best --load-best-model-at-end", "evaluation.keep_best", bool, "End with the best model measured."),
@@ -47,7 +48,7 @@ COMMON = (
     _option("--max-train-samples", "data.max_records", int, "Use the first so many records; 0: all."),
     _option("--bad-records", "data.bad_records", click.Choice(["error", "skip"]), "What to do with malformed ones."),
     _option("--bos", "prompt.bos", click.Choice(["single", "double"]), "double: as the published checkpoints."),
-    _option("--prompt-template-path", "prompt.template", str, "A template's name or YAML file, for the card."),
+    _option("--prompt-template-path", "prompt.template", NAME, "A template's name or YAML file, for the card."),
     _option("--num-train-epochs", "schedule.num_epochs", float, "Passes over the data."),
     _option("--max-train-steps --max-steps", "schedule.max_steps", int, "Optimizer steps; 0: by epochs."),
     _option("--seed", "schedule.seed", int, "Of everything random."),
@@ -63,7 +64,7 @@ COMMON = (
     _option("--gradient-accumulation-steps", "batch.accumulation", int, "Forward passes an optimizer step."),
     _option("--group-by-length", "batch.by_length", bool, "Listwise: records of like length together: less padding."),
     _option("--gradient-checkpointing", "batch.gradient_checkpointing", bool, "Less memory, more time."),
-    _option("--deepspeed", "batch.deepspeed", str, "zero2, zero2-offload, zero3, zero3-offload, or a file."),
+    _option("--deepspeed", "batch.deepspeed", NAME, "zero2, zero2-offload, zero3, zero3-offload, or a file."),
     _option("--learning-rate", "optim.learning_rate", float, "At its highest."),
     _option("--weight-decay", "optim.weight_decay", float, "Of AdamW."),
     _option("--max-grad-norm", "optim.max_grad_norm", float, "Gradients are scaled down to it; 0: never."),
@@ -73,8 +74,8 @@ COMMON = (
     _option("--lora-alpha", "lora.alpha", int, "Adapters are scaled by alpha / r."),
     _option("--lora-dropout", "lora.dropout", float, "Dropout on what goes into the adapters."),
     _option("--lora-target-modules", "lora.target_modules", str, "Layer names, comma-separated, or all-linear."),
-    _option("--start-from-adapter", "lora.start_from", str, "A trained adapter's folder, in place of a new one."),
-    _option("--output-dir", "checkpoint.output_dir", str, "Folder of the trained model."),
+    _option("--start-from-adapter", "lora.start_from", NAME, "A trained adapter's folder, in place of a new one."),
+    _option("--output-dir", "checkpoint.output_dir", NAME, "Folder of the trained model."),
     _option("--checkpointing-steps --save-steps", "checkpoint.every", str, "epoch, none, or a number of steps."),
     _option("--save-total-limit", "checkpoint.keep", int, "Checkpoints to keep; 0: all."),
     _option("--logging-steps", "logging.every_steps", int, "Steps between two entries."),
@@ -142,7 +143,7 @@ def shared_options(command: FC) -> FC:
         click.option("--with-tracking/--no-with-tracking", default=None, help="Report to trackers (all installed)."),
         click.option("--fp16/--no-fp16", default=None, help="float16; --no-fp16: float32."),
         click.option("--bf16/--no-bf16", default=None, help="bfloat16; --no-bf16: float32."),
-        click.option("--recipe", help="A recipe's name (see `train recipes`) or YAML file."),
+        click.option("--recipe", type=NAME, help="A recipe's name (see `train recipes`) or YAML file."),
     ):
         command = decorate(command)
     return command

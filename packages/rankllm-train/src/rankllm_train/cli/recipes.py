@@ -8,6 +8,7 @@ import click
 
 from rankllm_train.cli import SETTINGS
 from rankllm_train.cli.options import COMMON, LISTWISE, POINTWISE, recipe_options, resolve_recipe, shared_options
+from rankllm_train.cli.path_types import NAME
 from rankllm_train.recipe.recipe import load_recipe, recipe_differences, recipe_names, recipe_text
 
 _TAKEN = {option.path for option in (*COMMON, *LISTWISE)}
@@ -15,7 +16,7 @@ _REST = tuple(option for option in POINTWISE if option.path not in _TAKEN)
 
 
 @click.command("recipes", context_settings=SETTINGS)
-@click.argument("name", required=False)
+@click.argument("name", type=NAME, required=False)
 @shared_options
 @recipe_options((*COMMON, *LISTWISE, *_REST))
 def command(name: str | None, **given: Any) -> None:

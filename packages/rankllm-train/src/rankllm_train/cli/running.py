@@ -13,6 +13,7 @@ from rankllm_train.api import train
 from rankllm_train.artifacts.preflight import check_complete
 from rankllm_train.cli import say
 from rankllm_train.cli.options import resolve_recipe
+from rankllm_train.cli.path_types import NAME
 
 
 def run_options(command: FC) -> FC:
@@ -24,7 +25,7 @@ def run_options(command: FC) -> FC:
             default=False,
             help="Delete the checkpoints of an earlier run in --output-dir.",
         ),
-        click.option("--resume-from-checkpoint", "resume_from", help="A checkpoint's folder, or `latest`."),
+        click.option("--resume-from-checkpoint", "resume_from", type=NAME, help="A checkpoint's folder, or `latest`."),
     ):
         command = decorate(command)
     return command
@@ -49,7 +50,7 @@ def run(method: str, given: dict[str, Any]) -> None:
             callbacks=[Progress(tell)],
         )
     except KeyboardInterrupt:
-        tell("The same command with --resume-from-checkpoint latest goes on from the last checkpoint.")
+        tell("The same command with --resume-from-checkpoint latest resumes from the last checkpoint.")
         raise
     if result.loss is None:  # nothing was left to train, which was said
         if is_first:

@@ -9,17 +9,18 @@ import click
 
 from rankllm_core.errors import ConfigError
 from rankllm_train.cli import SETTINGS
-from rankllm_train.cli.data_options import FILE, check_outputs, shared, tell
+from rankllm_train.cli.data_options import check_outputs, shared, tell
+from rankllm_train.cli.path_types import PATH
 from rankllm_train.cli.progress import counted
 from rankllm_train.preparation.split import BadRecords, SplitRule, split_records
 
 
 @click.command("split", context_settings=SETTINGS)
-@click.argument("file", type=FILE)
+@click.argument("file", type=PATH)
 @click.option("--dev-fraction", type=float, default=0.1, show_default=True, help="Share of the records, about.")
-@click.option("--output-dir", type=FILE, help="Write train.jsonl and dev.jsonl in this folder.")
-@click.option("--train-output", type=FILE, help="In place of --output-dir: JSON Lines; a .gz name is compressed.")
-@click.option("--dev-output", type=FILE, help="The same for dev.")
+@click.option("--output-dir", type=PATH, help="Write train.jsonl and dev.jsonl in this folder.")
+@click.option("--train-output", type=PATH, help="In place of --output-dir: JSON Lines; a .gz name is compressed.")
+@click.option("--dev-output", type=PATH, help="The same for dev.")
 @click.option(
     "--link-positives/--no-link-positives",
     default=True,

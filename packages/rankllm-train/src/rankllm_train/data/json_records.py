@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.files import read_lines, refuse_pipe
+from rankllm_core.files import read_sound_lines, refuse_pipe
 from rankllm_core.files.json_array import holds_array, read_array
 from rankllm_core.files.json_fields import as_object, shown
 from rankllm_core.files.json_text import parse_json
@@ -29,15 +29,17 @@ def read_json_records(path: str | Path) -> Iterator[JsonRecord]:
 
     What the file holds is seen from its first character, not from its name: files named .json that hold JSON Lines,
     and .jsonl that hold an array, are common. An array is read piece by piece: a record is in memory, not the file.
+    A line that is no object, not JSON or not even UTF-8 is one DataError.
     Raises RankLLMError when the file cannot be read, or is a pipe, since lines are read from a second opening;
-    DataError when it is damaged, and where an array is not JSON: unlike a line, what follows cannot be found again.
+    DataError when it is damaged, and where an array is not JSON or not UTF-8: unlike a line, what follows cannot be
+    found again.
     """
     refuse_pipe(path)
     if holds_array(path):
         yield from _elements(path)
         return
-    for line, text in read_lines(path):
-        yield JsonRecord(line, _object_of_line(path, line, text))
+    for line, text in read_sound_lines(path):
+        yield JsonRecord(line, text if isinstance(text, DataError) else _object_of_line(path, line, text))
 
 
 def _elements(path: str | Path) -> Iterator[JsonRecord]:

@@ -15,17 +15,6 @@ from rankllm_train.data.records import ListwiseRecord
 _DEFAULTS = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
 
 
-def matching_template(records: Sequence[ListwiseRecord], *, given: str) -> tuple[ListwiseTemplate, tuple[str, ...]]:
-    """The template for the card, and what a user should know about it.
-
-    given: a template's name or file, or empty for the shipped one of the records' identifiers. Records whose prompts
-    the template would not write are trained on as they are, with a note that names the first of them.
-    Raises ConfigError for a pointwise template.
-    """
-    template = template_for(records, given=given)
-    return template, mismatch_notes(records, template)
-
-
 def template_for(records: Sequence[ListwiseRecord], *, given: str) -> ListwiseTemplate:
     """The template that is given, or the shipped one for the identifiers of the first record that can be learnt from.
 

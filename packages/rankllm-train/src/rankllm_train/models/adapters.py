@@ -9,6 +9,7 @@ from typing import Any
 from rankllm_core.card import load_card
 from rankllm_core.checkpoints.load_failures import first_line, readable_load
 from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.files.manifest import check_intact
 
 ADAPTER_NAME = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -33,6 +34,10 @@ def start_from_adapter(model: Any, folder: str) -> None:
     settings = _settings(Path(folder), where)
     _check_shape(settings, model.peft_config["default"], where)
     _check_base(settings, folder, model.peft_config["default"].base_model_name_or_path, where)
+    try:
+        check_intact(folder)
+    except RankLLMError as error:
+        raise ConfigError(f"lora.start_from: {error}") from None
     try:
         with readable_load(folder):
             weights = load_peft_weights(folder, device="cpu")

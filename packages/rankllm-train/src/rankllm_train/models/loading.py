@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from rankllm_core.checkpoints.load_failures import readable_load
-from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source
+from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.files.manifest import check_intact
 from rankllm_core.nn.model_parts import backbone_of, fast_tokenizer_options, quiet_transformers
 from rankllm_train.models.adapters import ADAPTER_NAME, start_from_adapter
 from rankllm_train.models.attention import loading_attention, use_attention
@@ -47,16 +48,36 @@ def load_tokenizer(section: ModelSection) -> Any:
 
 def _check_trust(section: ModelSection) -> None:
     """Raise ConfigError where code of the model's own is allowed from anywhere but a folder or a pinned revision."""
-    if not section.trust_remote_code:
-        return
-    name, revision = split_revision(section.name_or_path)
-    folder = Path(name)
-    if not folder.is_dir() and revision is not None:
-        from huggingface_hub import snapshot_download
+    if section.trust_remote_code:
+        check_trusted_source(section.name_or_path, folder=_small_files(section), option="model.trust_remote_code")
 
-        with readable_failures(section.name_or_path):
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.py"]))
-    check_trusted_source(section.name_or_path, folder=folder, option="model.trust_remote_code")
+
+def _small_files(section: ModelSection) -> Path:
+    """The folder of a model's settings and code; of a hub name it is fetched where it is pinned to a revision."""
+    name, revision = split_revision(section.name_or_path)
+    if Path(name).is_dir() or revision is None:
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    with readable_failures(section.name_or_path):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.py"]))
+
+
+def code_notes(section: ModelSection) -> tuple[str, ...]:
+    """What there is to say about code that comes with the model, before any of it runs.
+
+    Raises ConfigError where it may not be run from there.
+    """
+    _check_trust(section)
+    folder = _small_files(section)
+    if not folder.is_dir():
+        return ()
+    files, option = ", ".join(own_code(folder)), "--trust-remote-code"
+    if not section.trust_remote_code:
+        return (f"{folder}: has code of its own ({files}), which is not run; transformers' own is",) if files else ()
+    if not files:
+        return (f"Warning: {option} has no effect: {folder} has no code of its own",)
+    return (f"{option}: code from {folder} runs with your permissions ({files})",)
 
 
 def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int, deepspeed: bool = False) -> Any:
@@ -122,6 +143,7 @@ def _check_folder(folder: Path, kind: str) -> None:
     if not (folder / "config.json").exists():
         raise RankLLMError(f"{folder}: no model there (config.json is missing); give another --model-name-or-path")
     score = read_weight_headers(folder).get("score.weight")
+    check_intact(folder)
     if kind != "causal" and score is not None and score.shape[:1] != (1,):
         raise ContractError(
             f"{folder}: has a score layer of {score.shape[0]} labels, expected 1 score a pair; "

@@ -10,7 +10,7 @@ from functools import lru_cache
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.identifiers import MAX_ALPHA, IdentifierKind, identifiers
 from rankllm_core.prompts.template import ListwiseTemplate, Message, load_template
-from rankllm_core.text import defuse_identifiers, first_words, passage_text, safe_query, title_and_text
+from rankllm_core.text import first_words, passage_text, safe_query, title_and_text
 from rankllm_train.data.rankings import target_ranks
 from rankllm_train.data.records import parse_listwise
 
@@ -57,7 +57,7 @@ class RecordWriter:
         labels = identifiers(self.identifiers, len(texts))
         return self.template.render(
             safe_query(query, alpha=alpha),
-            [defuse_identifiers(first_words(text, self.max_passage_words), alpha=alpha) for text in texts],
+            [first_words(text, self.max_passage_words) for text in texts],
             labels=labels,
         )
 

@@ -40,12 +40,14 @@ class Progress(TrainerCallback):
         self._say = say
         self._bar: Any = None
         self._tokens = (0.0, 0.0)
-        """Of this run: real ones, and positions computed."""
+        """Since step 1, by whatever process: real ones, and positions computed."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
         """Open the bar at the step the run begins or goes on from."""
+        for entry in state.log_history:
+            self._count(entry)
         if state.is_world_process_zero and sys.stderr.isatty():
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
 
@@ -72,15 +74,18 @@ class Progress(TrainerCallback):
             self._line(f"step {state.global_step}/{state.max_steps} {values}")
         if "loss" not in logs:
             return
-        if "tokens" in logs:
-            real, computed = self._tokens
-            self._tokens = (real + logs["tokens"], computed + logs["tokens"] / (1 - logs["padding"]))
+        self._count(logs)
         shown = {name: text.format(logs[key]) for key, (name, text) in _SHOWN.items() if key in logs}
         if self._bar is not None:
             self._bar.set_postfix(shown)
         else:
             values = " ".join(f"{name} {value}" for name, value in shown.items())
             self._say(f"step {state.global_step}/{state.max_steps} {values}")
+
+    def _count(self, logs: Mapping[str, float]) -> None:
+        if "tokens" in logs:
+            real, computed = self._tokens
+            self._tokens = (real + logs["tokens"], computed + logs["tokens"] / (1 - logs["padding"]))
 
     def _line(self, text: str) -> None:
         if self._bar is not None:

@@ -72,6 +72,7 @@ def compare(recipe: Recipe, folder: Path, *, processes: int, say: Say) -> Resume
     sources = source_identities(recipe)
     check_sources(record, recipe, resumed=folder, now=sources)
     best = best_at(recipe, resumed=folder, step=record.step, known=record.best) if recipe.keeps_best else None
+    _warn_of_lost_sums(record, folder, say=say)
     finished = _finished(recipe, folder, record=record, best=best)
     return Resumed(folder=folder, record=replace(record, sources=sources), finished=finished, best=best)
 
@@ -111,6 +112,17 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError("is not the state of a training run", path=path)
+
+
+def _warn_of_lost_sums(record: RunRecord, folder: Path, *, say: Say) -> None:
+    """Say where a checkpoint without the log's sums lies between two entries: the next cannot cover all its steps."""
+    if record.unlogged is None and not any(
+        "loss" in entry and entry["step"] == record.step for entry in read_state(folder)["log_history"]
+    ):
+        say(
+            f"Warning: {folder.name} is of a version of rankllm that kept no sums of the log: its next entry averages "
+            f"the steps after step {record.step} alone; training is not affected"
+        )
 
 
 def _finished(recipe: Recipe, folder: Path, *, record: RunRecord, best: Best | None) -> str:

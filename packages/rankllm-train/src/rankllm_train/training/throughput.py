@@ -16,6 +16,15 @@ class Throughput:
         """Real ones, and with padding, of this process."""
         self._started = clock()
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training since the last reading."""
+        return self._clock() - self._started
+
+    def restart(self, *, tokens: tuple[int, int] = (0, 0), elapsed_s: float = 0.0) -> None:
+        """Continue from what an earlier process had counted since its last reading."""
+        self.tokens, self._started = tokens, self._clock() - elapsed_s
+
     def add(self, batch: Mapping[str, Any]) -> None:
         """Count a training batch; it holds `lengths` and `input_ids`."""
         self.tokens = (self.tokens[0] + int(batch["lengths"].sum()), self.tokens[1] + batch["input_ids"].numel())

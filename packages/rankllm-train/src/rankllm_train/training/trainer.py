@@ -8,7 +8,6 @@ methods, overridden here because it offers no other place for what they do.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -20,100 +19,23 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from rankllm_core.card import Card, save_card
-from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.errors import RankLLMError
 from rankllm_core.nn.model_parts import quiet_transformers
-from rankllm_train.artifacts.checkpoints import (
-    aside,
-    copy_model,
-    global_step,
-    link_model,
-    reveal,
-    reveal_files,
-    rotate,
-    seal,
-)
+from rankllm_train.artifacts.checkpoints import aside, copy_model, link_model, reveal, reveal_files, rotate, seal
 from rankllm_train.artifacts.metrics_log import append_metrics
 from rankllm_train.artifacts.model_page import write_model_page
 from rankllm_train.artifacts.run_record import RunRecord, save_record
 from rankllm_train.recipe.recipe import Recipe, save_recipe
 from rankllm_train.training.best import BEST_FOLDER, Best, load_best, save_best, stopped_early
-from rankllm_train.training.distributed import check_launch, join_processes_on_cpu, load_deepspeed
 from rankllm_train.training.evaluation import batch_names, evaluate
 from rankllm_train.training.length_batches import by_length_sampler
-from rankllm_train.training.loop_callbacks import Epochs, LastStep
+from rankllm_train.training.loop_callbacks import Epochs, FirstStep, LastStep
 from rankllm_train.training.objectives import Batch, LossSums, Objective, StepCounts
 from rankllm_train.training.optimizer_settings import GroupSettings, settings_of, use_settings
+from rankllm_train.training.step_sums import StepSums, Unlogged
 from rankllm_train.training.throughput import Throughput
 
-
-def training_arguments(recipe: Recipe) -> TrainingArguments:
-    """The Trainer's own arguments for a recipe. Where several processes were started, they meet here.
-
-    Raises ConfigError where they were started in a way that cannot train.
-    """
-    schedule, optim, batch, log = recipe.schedule, recipe.optim, recipe.batch, recipe.logging
-    every = recipe.checkpoint.every
-    deepspeed = load_deepspeed(batch.deepspeed) if batch.deepspeed else None
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    check_launch(deepspeed=bool(deepspeed), precision=recipe.model.precision, has_accelerator=has_gpu)
-    is_deepspeed_on_cpu = bool(deepspeed) and not has_gpu
-    if is_deepspeed_on_cpu:
-        join_processes_on_cpu()
-    # `accelerate launch` exports the precision of its own configuration: the recipe's is what counts.
-    os.environ["ACCELERATE_MIXED_PRECISION"] = {"fp32": "no"}.get(recipe.model.precision, recipe.model.precision)
-    arguments = TrainingArguments(
-        output_dir=recipe.checkpoint.output_dir,
-        per_device_train_batch_size=batch.per_device,
-        gradient_accumulation_steps=batch.accumulation,
-        **(_checkpointing_of_activations() if batch.gradient_checkpointing else {}),
-        num_train_epochs=schedule.num_epochs,
-        max_steps=schedule.max_steps or -1,
-        lr_scheduler_type=schedule.lr_scheduler,
-        # Below 1 it is a share of all steps.
-        warmup_steps=schedule.warmup_ratio or schedule.warmup_steps,
-        seed=schedule.seed,
-        learning_rate=optim.learning_rate,
-        weight_decay=optim.weight_decay,
-        adam_beta1=optim.adam_beta1,
-        adam_beta2=optim.adam_beta2,
-        adam_epsilon=optim.adam_epsilon,
-        max_grad_norm=optim.max_grad_norm,
-        neftune_noise_alpha=optim.noisy_embedding_alpha or None,
-        bf16=recipe.model.precision == "bf16",
-        fp16=recipe.model.precision == "fp16",
-        save_strategy={"epoch": "epoch", "none": "no"}.get(every, "steps"),
-        save_steps=recipe.checkpoint.every_steps or 500,
-        save_only_model=not recipe.checkpoint.resumable,
-        eval_strategy="no" if not recipe.data.eval else "epoch" if recipe.evaluation.every == "epoch" else "steps",
-        eval_steps=int(recipe.evaluation.every) if recipe.evaluation.every.isdecimal() else None,
-        logging_steps=log.every_steps,
-        logging_first_step=True,
-        # A loss that is not a number stops the run; it is not to be averaged away.
-        logging_nan_inf_filter=False,
-        report_to=list(log.report_to) or "none",
-        run_name=log.run_name or None,
-        deepspeed=deepspeed,
-        accelerator_config={"use_configured_state": is_deepspeed_on_cpu},
-        ddp_find_unused_parameters=False,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=True,
-        log_level="error",
-        # DeepSpeed has a CPU of its own; to accelerate's, it would be one process.
-        use_cpu=not has_gpu and not deepspeed,
-    )
-    if deepspeed and (mismatches := arguments.hf_deepspeed_config.mismatches):
-        raise ConfigError(f"--deepspeed {batch.deepspeed}: {mismatches[0].removeprefix('- ')}; write auto in the file")
-    # Else one process with several GPUs splits batches by rows (torch.nn.DataParallel), and groups with them.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
-
-
-def _checkpointing_of_activations() -> dict[str, Any]:
-    """Gradient checkpointing; the argument was renamed in transformers 5.23."""
-    known = {field.name for field in fields(TrainingArguments)}
-    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+_SUMS = tuple(field.name for field in fields(StepSums))
 
 
 class RerankerTrainer(Trainer):
@@ -147,6 +69,7 @@ class RerankerTrainer(Trainer):
         """Whether the next checkpoint holds it."""
         self._saving_in: Path | None = None
         self._throughput = Throughput()
+        self._logged_step = 0
         self._record = record
         self._steps_per_epoch = 0
         self._settings: list[GroupSettings] = []
@@ -159,7 +82,7 @@ class RerankerTrainer(Trainer):
             eval_dataset=eval_dataset,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[Epochs(dataset), LastStep(), *callbacks],
+            callbacks=[Epochs(dataset), LastStep(), FirstStep(self._continue_sums), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         self._parts = torch.zeros(2, dtype=torch.float64)
@@ -278,12 +201,31 @@ class RerankerTrainer(Trainer):
             append_metrics(self.output_dir, {"step": self.state.global_step, **epoch, **logs})
         super().log(logs, start_time)
 
+    def _continue_sums(self) -> None:
+        """Start the clock, and put back what the checkpoint had summed since its last log entry."""
+        known = self._record.unlogged
+        unlogged = Unlogged.from_record(known) if known else Unlogged(after_step=self.state.global_step)
+        own = unlogged.of_process(self.args.process_index, processes=self.args.world_size)
+        self._parts += torch.tensor([own.token_loss, own.list_loss], dtype=torch.float64)
+        self._throughput.restart(tokens=(int(own.tokens), int(own.positions)), elapsed_s=unlogged.elapsed_s)
+        self._tr_loss += own.loss
+        self._total_loss_scalar -= unlogged.mean_loss  # of this run's steps alone
+        self._logged_step = self._globalstep_last_logged = unlogged.after_step
+
+    def _unlogged(self) -> Unlogged:
+        """The same, to be kept in a checkpoint."""
+        elapsed_s, own = self._throughput.elapsed_s, [self._tr_loss, *self._parts, *self._throughput.tokens]
+        rows = (StepSums(**dict(zip(_SUMS, row, strict=True))) for row in self._gathered(own).tolist())
+        return Unlogged(after_step=self._logged_step, elapsed_s=elapsed_s, by_process=tuple(rows))
+
+    def _gathered(self, values: Sequence[Any]) -> Tensor:
+        """A row of the values for each process."""
+        rows = torch.tensor([[float(value) for value in values]], dtype=torch.float64)
+        return rows if self.args.world_size == 1 else self.accelerator.gather(rows.to(self.args.device)).cpu()
+
     def _summed(self, values: Sequence[Any]) -> Tensor:
         """The values summed over all processes."""
-        summed = torch.tensor([float(value) for value in values], dtype=torch.float32 if _is_mps() else torch.float64)
-        if self.args.world_size > 1:
-            summed = self.accelerator.gather(summed[None].to(self.args.device)).sum(dim=0).cpu()
-        return summed
+        return self._gathered(values).sum(dim=0)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._saving_in or self.output_dir)
@@ -291,7 +233,7 @@ class RerankerTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint aside, complete it with card, recipe and manifest, and only then give it its name."""
         started, name = time.perf_counter(), self._checkpoint_name()
-        self._saving_in = aside(self.output_dir, name)
+        self._saving_in, unlogged = aside(self.output_dir, name), self._unlogged()
         try:
             with quiet_transformers():
                 super()._save_checkpoint(model, trial)
@@ -300,7 +242,7 @@ class RerankerTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # other processes write files of their own
         if self.args.should_save:
             written = folder / f"checkpoint-{self.state.global_step}"
-            self._complete(written)
+            self._complete(written, unlogged=asdict(unlogged))
             seal(written, step=self.state.global_step)
             reveal(written, self.output_dir / name)
             folder.rmdir()
@@ -312,7 +254,7 @@ class RerankerTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._throughput.pause(time.perf_counter() - started)
 
-    def _complete(self, folder: Path) -> None:
+    def _complete(self, folder: Path, *, unlogged: Mapping[str, Any] | None = None) -> None:
         # The Trainer's pickle of its arguments; the recipe says the same as text.
         (folder / "training_args.bin").unlink(missing_ok=True)
         save_recipe(self.recipe, folder)
@@ -325,6 +267,7 @@ class RerankerTrainer(Trainer):
             steps_per_epoch=self._steps_per_epoch,
             records_per_step=batch.per_device * batch.accumulation * self.args.world_size,
             best=asdict(self.best) if self.best else None,
+            unlogged=unlogged,
         )
         save_record(record, folder)
 
@@ -395,11 +338,5 @@ class RerankerTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
         """Train, from a checkpoint's step where one is given."""
-        self._logged_step = global_step(Path(resume_from_checkpoint)) if resume_from_checkpoint else 0
-        self._throughput = Throughput()
         self.best = load_best(self.output_dir) if resume_from_checkpoint and self.recipe.keeps_best else None
         return super().train(resume_from_checkpoint, *arguments, **options)
-
-
-def _is_mps() -> bool:
-    return torch.backends.mps.is_available()

@@ -10,7 +10,7 @@ Column = Literal["passage", "rank", "score", ""]
 
 _MAX_CHARACTERS = 300
 """How much is read before the first row."""
-_RULE = re.compile(r"[\s|:+=\-–—_`*]*|```\w*")
+RULE = re.compile(r"[\s|:+=\-–—_`*]*|```\w*")
 """A line of a table, or a fence, between a header and its rows."""
 _WORDS = re.compile(r"[^\W\d_]+")
 _COLUMNS: dict[str, Column] = {
@@ -26,11 +26,11 @@ _ORDERS = re.compile(r"(?i)\b(?:rank|order|sort|list|top|most|best|first|high)")
 def read_header(before: str) -> tuple[Column, Column]:
     """The two first columns by the header, which is the last line of the text before the first row."""
     for line in reversed(before[-_MAX_CHARACTERS:].splitlines()):
-        if _RULE.fullmatch(line):
+        if RULE.fullmatch(line):
             continue
         cells = line.strip(" \t>*").strip("|").split("|")
         if len(cells) > 1:
-            return _of_cell(cells[0]), _of_cell(cells[1])
+            return column_of(cells[0]), column_of(cells[1])
         return _of_line(line)
     return "", ""
 
@@ -48,8 +48,8 @@ def _of_line(line: str) -> tuple[Column, Column]:
     return "", "score" if says_scores and not _ORDERS.search(line) else ""
 
 
-def _of_cell(cell: str) -> Column:
-    """By the last word of a cell that says something: `Passage rank` is a rank."""
+def column_of(cell: str) -> Column:
+    """By the last word of a cell, or of a key, that says something: `Passage rank` is a rank."""
     for word in reversed(_WORDS.findall(cell.lower())):
         if column := _of_word(word):
             return column

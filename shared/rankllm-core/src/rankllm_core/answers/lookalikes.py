@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
-import html
 import re
-from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from html.entities import html5
 
-from rankllm_core.answers.tokens import GLUE, IDENTIFIER, NOUN, SHORT_NOUN, holds_prose, opens_list
+from rankllm_core.answers.posing import posing
+from rankllm_core.answers.seen_text import COMBINING_MARK, Seen, in_round, repaired, see, without_brackets
+from rankllm_core.answers.tokens import GLUE, IDENTIFIER, NOUN, SHORT_NOUN, holds_prose, normalise, opens_list
 from rankllm_core.identifiers import IdentifierKind
-from rankllm_core.spellings import COMBINING, INVISIBLE, INVISIBLE_BEYOND, SPELLINGS, TERMINAL_ESCAPE
+from rankllm_core.spellings import SPELLINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,82 +32,75 @@ def defuse(text: str, names: Names) -> str:
 
     Numbers are defused under alphabetic identifiers, too. So are the marks around an answer, `<answer>` and
     `[rankstart]`. Idempotent; takes time linear in the length of the text.
+
+    What is returned is safe by construction: either the answer reader itself found no bracketed identifier in it
+    (`posing`), or no square bracket is left that could mark one.
     """
-    if not _may_pose(text, names):
-        return text
-    for decode in _views(text):
-        seen = _see(text, decode=decode)
-        pieces, done = [], 0
-        for start, end, written in _edits(seen, names):
-            pieces += [text[done:start], written]
-            done = end
-        text = "".join([*pieces, text[done:]])
-    return text
+    for _ in range(_ROUNDS):
+        if not _may_pose(text, names):
+            return text
+        written = _without_lookalikes(text, names)
+        if written == text:
+            written = _without_posing(text, names)
+        if written == text:
+            return text
+        text = written
+    return _without_lookalikes(without_brackets(text), names)
 
 
 def identifiers_in(text: str, names: Names) -> list[str]:
-    """Everything in the text that `defuse` would change, in order, in its plainest spelling."""
+    """What looks like an identifier in a text that may hold the prompt's own, in order, in its plainest spelling."""
     if not _may_pose(text, names):
         return []
-    return [found.shown for decode in _views(text) for found in _find(_see(text, decode=decode), names)]
+    return [found.shown for decode in _views(text) for found in _find(see(text, decode=decode), names)]
+
+
+def _without_lookalikes(text: str, names: Names) -> str:
+    """The text with round brackets for everything that looks like an identifier by itself."""
+    for decode in _views(text):
+        seen = see(text, decode=decode)
+        text = _edited(text, _edits(seen, names))
+    return text
+
+
+def _without_posing(text: str, names: Names) -> str:
+    """The text with round brackets where the answer reader finds a bracketed identifier after all.
+
+    Rare: crossed brackets, or a number where the reader cuts a long word.
+    """
+    views = {normalise(text): False}
+    if (written := repaired(text)) != text:
+        views |= {normalise(written): "&" in text}
+    if "&" in text:
+        views |= {see(text, decode=True).text: True}
+    found = next((view for view in views if posing(view, names.kind)), None)
+    if found is None:
+        return text
+    seen = see(text, decode=views[found])
+    edits = {
+        (*seen.source(place), in_round(seen.spelled(place)))
+        for token in posing(seen.text, names.kind)
+        for place in range(token.start, token.end)
+        if seen.text[place] in "[]"
+    }
+    if edits:
+        return _edited(text, sorted(edits))
+    rounded = without_brackets(text)  # the reader drops what stands between its brackets, such as a terminal escape
+    return rounded if rounded != text else without_brackets(repaired(text))
+
+
+def _edited(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
+    """The text with what is written over its characters; the edits are in order and do not overlap."""
+    pieces, done = [], 0
+    for start, end, written in edits:
+        pieces += [text[done:start], written]
+        done = end
+    return "".join([*pieces, text[done:]])
 
 
 def _views(text: str) -> tuple[bool, ...]:
     """With entities as they are written, and decoded: a model sees the one, the repair of a prompt makes the other."""
     return (False, True) if "&" in text else (False,)
-
-
-@dataclass(slots=True)
-class _Seen:
-    """A text as a reader sees it: entities decoded, other spellings in ASCII, what is invisible left out."""
-
-    original: str
-    text: str = ""
-    starts: list[int] = field(default_factory=lambda: [0])
-    """Offsets in `text` where a piece begins."""
-    sources: list[tuple[int, int]] = field(default_factory=lambda: [(0, -1)])
-    """Of each piece: where it begins in the original, and where it ends if it is one unit there, else -1."""
-
-    has_decoded_brackets: bool = False
-    """Whether an entity stands for a bracket: then the text is not read alike before and after it is decoded."""
-
-    def source(self, place: int) -> tuple[int, int]:
-        """The characters of the original that one character of `text` stands for."""
-        piece = bisect_right(self.starts, place) - 1
-        start, end = self.sources[piece]
-        here = start + place - self.starts[piece]
-        return (here, here + 1) if end < 0 else (start, end)
-
-
-def _see(text: str, *, decode: bool) -> _Seen:
-    seen = _Seen(text)
-    pieces, length, done = [], 0, 0
-    for match in _SPECIAL.finditer(text):
-        spelled = _spelled(match[0]) if decode or match[0][0] != "&" else match[0]
-        if spelled == match[0]:
-            continue
-        if match[0][0] == "&" and ("[" in spelled or "]" in spelled):
-            seen.has_decoded_brackets = True
-        plain = text[done : match.start()]
-        pieces += [plain, spelled]
-        seen.starts += [length + len(plain), length + len(plain) + len(spelled)]
-        seen.sources += [match.span(), (match.end(), -1)]
-        length += len(plain) + len(spelled)
-        done = match.end()
-    seen.text = "".join([*pieces, text[done:]])
-    return seen
-
-
-def _spelled(special: str) -> str:
-    if special[0] == "&":
-        if special[-1] != ";" and html.unescape(special) not in ("[", "]"):
-            return special  # browsers read `&#91` without its semicolon; of other entities that is too far
-        while (decoded := html.unescape(special)) != special:
-            special = decoded
-        special = _SEEN_THROUGH.sub("", special)
-    elif _SEEN_THROUGH.match(special):
-        return " " if _COMBINING.search(special) else ""
-    return special.translate(SPELLINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +117,14 @@ class _Found:
     closes: bool = True
 
 
-def _edits(seen: _Seen, names: Names) -> list[tuple[int, int, str]]:
+def _edits(seen: Seen, names: Names) -> list[tuple[int, int, str]]:
     """What to write over which characters of the original, in order and without overlap."""
     edits: list[tuple[int, int, str]] = []
     for found in _find(seen, names):
         start, end = seen.source(found.start), seen.source(found.end - 1)
         if found.is_bare:
             inside = seen.original[start[1] : end[0]]
-            is_plain = inside and not _COMBINING.search(inside)
+            is_plain = inside and not COMBINING_MARK.search(inside)
             edits.append((start[0], end[1], f"({found.shown if is_plain or not inside else inside})"))
             continue
         if found.opens:
@@ -147,7 +141,7 @@ def _edits(seen: _Seen, names: Names) -> list[tuple[int, int, str]]:
     return kept
 
 
-def _find(seen: _Seen, names: Names) -> list[_Found]:
+def _find(seen: Seen, names: Names) -> list[_Found]:
     text = seen.text
     found = list(_in_brackets(text, names.kind, spares_prose=not seen.has_decoded_brackets))
     found += [_Found(m.start(), m.end(), m[0][1:-1]) for m in _MARKS.finditer(text)]
@@ -209,18 +203,16 @@ def _may_pose(text: str, names: Names) -> bool:
     )
 
 
+_ROUNDS = 4
+"""How often a text is rewritten before all its square brackets become round. Replacing one bracket can change how the
+reader takes another; ordinary texts need one round, hostile ones seldom more than two."""
 _LOOKED_BACK = 80
-_ENTITY = r"&(?:(?:amp|AMP|#0*38|#[xX]0*26);)*(?:#[0-9]{1,9};?|#[xX][0-9a-fA-F]{1,8};?|[A-Za-z][A-Za-z0-9]{1,31};)"
-_HINT = re.compile(r"&(?:#|amp;|AMP;|gt;|GT;|[lr](?:brack|sqb);)")
-"""The beginning of an entity that can stand for a bracket, or for the `>` of `<answer>`."""
 _OTHER_BRACKETS = frozenset(chr(code) for code, spelled in SPELLINGS.items() if not {"[", "]", ">"}.isdisjoint(spelled))
-_BELOW = "".join(re.escape(chr(code)) for code in SPELLINGS if code < 0x10000)
-_SEEN_THROUGH = re.compile(rf"{TERMINAL_ESCAPE}|[{INVISIBLE}{INVISIBLE_BEYOND}{COMBINING}]+")
-_COMBINING = re.compile(f"[{COMBINING}]")
-_SPECIAL = re.compile(
-    # Beyond the basic plane one range for all: a set with more is a hundred times as slow.
-    rf"{_ENTITY}|{TERMINAL_ESCAPE}|[{_BELOW}{INVISIBLE}{COMBINING}\U00010000-\U0010ffff]"
+_NAMED_BRACKETS = sorted(
+    name for name, decoded in html5.items() if name[-1] == ";" and decoded in {*"[]>", *_OTHER_BRACKETS}
 )
+_HINT = re.compile(rf"&(?:#|amp;|AMP;|{'|'.join(_NAMED_BRACKETS)})")
+"""The beginning of an entity that can stand for a bracket, or for the `>` of `<answer>`."""
 _BRACKET = re.compile(r"[\[\]]")
 _MARKS = re.compile(r"</?answer>|\[rank(?:start|end)\]", re.IGNORECASE)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
 
 from rankllm_core.answers.chains import Chain, find_chains, list_bare, rankings
 from rankllm_core.answers.defects import describe_defects
-from rankllm_core.answers.rows import AMBIGUOUS, is_paired, read_rows
+from rankllm_core.answers.directions import ASCENDING, says_ascending
+from rankllm_core.answers.forms import read_forms, read_plain
+from rankllm_core.answers.pairs import goes_in_circles, has_unread_numbers, is_paired
+from rankllm_core.answers.rows import AMBIGUOUS, Rows
 from rankllm_core.answers.tokens import Token, normalise, tokenize
 from rankllm_core.identifiers import IdentifierKind
 from rankllm_core.types import Status
@@ -27,6 +30,8 @@ _PROBE_CHARACTERS = 10_000
 """How much of an answer without a ranking is searched for identifiers of the other kind."""
 _AMBIGUOUS_SIGNS = "no ranking: identifiers are joined by both '>' and '<', or by '<' in several pieces"
 _TWO_ORDERS = "no ranking: the same identifiers twice, in two orders"
+_PAIRS = "no ranking: pairs joined by '>' that contradict each other, or ranks and passages"
+_ASCENDING_SIGNS = "no ranking: identifiers joined by '>' beside words that say the best comes last"
 _SURE = 2
 """The tier of `[2] > [1]`, which nothing else in an answer makes doubtful."""
 _CUT_OFF = "no ranking: the answer ends inside <think>"
@@ -71,16 +76,21 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
       lists (`2, 1, 3`). Beside the first two a bare number or letter counts only where it touches a `>`.
     - Numbers, letters and ranks of a list (`A. [3]`, `1: 3`) are skipped, and so are comments and further columns
       behind a bare identifier. Under a header such as `Passage | Rank`, rows are read in the order of their ranks.
-    - A ranking joined by `<` is read from its end.
+    - JSON objects and tables are read by their fields, and identifiers beside ranks (`[1]: 2nd`, `Rank 2: [1]`) by
+      these, in whatever order they stand. Scores give no order; they must follow the one that is written.
+    - `D3 > D1` and `3.0 > 1.0` are read where the answer is nothing else.
+    - A ranking joined by `<`, or one that is said to run from the least to the most relevant, is read from its end.
     - Rankings that share no identifier are pieces of one. Of several, the one with most identifiers is taken, the last
       among equals. Repeats are dropped, the first stays; what is missing follows in prompt order.
 
     Status:
     - `ok`: every identifier once and nothing else between the first and the last; text around them does not count.
     - `repaired`: a ranking, but an identifier is missing, repeated, unknown, tied (`=`) or in lower case, words stand
-      inside it, another ranking in the text contradicts it, or the text is too long to be read to its end.
-    - `fallback`: no identifier of the prompt was ranked, or the order cannot be told (`<` and `>` mixed, a number
-      beside each identifier that may be its rank or its score); the order is the prompt's.
+      inside it, it runs backwards, its items are numbered out of sequence, another ranking in the text contradicts it,
+      or the text is too long to be read to its end.
+    - `fallback`: no identifier of the prompt was ranked, or the order cannot be told (`<` and `>` mixed, pairs such as
+      `1 > 3, 2 > 1, 3 > 2`, scores that do not fall, a number beside each identifier that may be its rank or its
+      score); the order is the prompt's.
 
     Raises ValueError when labels are neither distinct numbers nor distinct letters.
     """
@@ -88,26 +98,53 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     if not labels:
         return ReadAnswer(order=(), status="ok", defects=())
     region, is_cut_off = _answer_region(normalise(text))
-    rows = read_rows(region)
-    tokens = tuple(tokenize(rows.text, kind))
+    read = _read_ranking(region, labels, kind)
+    if read.status == "fallback" and not read.defects[0].startswith("no ranking"):
+        if plain := read_plain(region, labels, kind):
+            read = _read_ranking(plain, labels, kind)
+        elif is_cut_off:
+            read = replace(read, defects=(_CUT_OFF,))
+        elif _is_other_kind(region, kind):
+            read = replace(read, defects=(_WRONG_KIND[kind],))
+    return read
+
+
+def _read_ranking(region: str, labels: Sequence[str], kind: IdentifierKind) -> ReadAnswer:
+    """The ranking of an answer without its thinking, or a fallback with the reason, if one is known."""
+    form = read_forms(region, labels, kind)
+    tokens = tuple(tokenize(form.text, kind))
     best, others = _best_ranking(tokens, frozenset(labels))
-    defects = describe_defects(best, others, tokens=tokens, labels=labels, text=rows.text)
-    if best.known and best.is_ambiguous:
-        defects = (_AMBIGUOUS_SIGNS,)
-    elif best.known and best.is_contradictory:
-        defects = (_TWO_ORDERS,)
-    elif best.known and best.tier < _SURE and (rows.is_ambiguous or is_paired(tokens, labels)):
-        defects = (AMBIGUOUS,)
-    elif best.known:
+    remarks = (form.remark,) if form.remark and best.tier < _SURE else ()
+    if best.known and says_ascending(form.text, best) and not best.is_reversed and not best.is_joined:
+        best = replace(best, names=best.names[::-1])
+        remarks = (*remarks, ASCENDING)
+    if form.ranks:
+        others = [*others, Chain(names=[Token("name", name, 0, 0, True) for name in form.ranks], known=set(labels))]
+    defects = (*remarks, *describe_defects(best, others, tokens=tokens, labels=labels, text=form.text))
+    doubt = _doubt_about(best, tokens, form, labels)
+    if best.known and not doubt:
         position_of = {label: position for position, label in enumerate(labels)}
         named = dict.fromkeys(best.known_names())
         order = tuple(position_of[name] for name in dict.fromkeys((*named, *labels)))
         return ReadAnswer(order=order, status="repaired" if defects else "ok", defects=defects, n_ranked=len(named))
-    elif is_cut_off:
-        defects = (_CUT_OFF,)
-    elif _is_other_kind(region, kind):
-        defects = (_WRONG_KIND[kind],)
-    return ReadAnswer(order=tuple(range(len(labels))), status="fallback", defects=defects)
+    order = tuple(range(len(labels)))
+    return ReadAnswer(order=order, status="fallback", defects=(doubt,) if best.known else defects)
+
+
+def _doubt_about(best: Chain, tokens: Sequence[Token], form: Rows, labels: Sequence[str]) -> str:
+    """Why the order of a ranking cannot be told; empty where it can."""
+    if best.is_ambiguous:
+        return _AMBIGUOUS_SIGNS
+    if best.is_contradictory:
+        return _TWO_ORDERS
+    if goes_in_circles(tokens, labels):
+        return _PAIRS
+    if best.is_joined and not best.is_reversed and says_ascending(form.text, best):
+        return _ASCENDING_SIGNS
+    if best.tier < _SURE:
+        is_unclear = is_paired(tokens, labels) or has_unread_numbers(form.text, best.names)
+        return form.doubt or (AMBIGUOUS if is_unclear else "")
+    return ""
 
 
 def _kind_of(labels: Sequence[str]) -> IdentifierKind:

@@ -7,12 +7,12 @@ ranks is told by a header or by the numbers; where they do not tell, nothing is 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from rankllm_core.answers.headers import read_header
-from rankllm_core.answers.tokens import NOUN, Token
+from rankllm_core.answers.tokens import NOUN
 
 AMBIGUOUS = "no ranking: a number beside each identifier, and the order of neither is that of a ranking"
 
@@ -56,8 +56,12 @@ class Rows:
 
     text: str
     """The answer, with blanks over the column that does not rank, or the rows in the order of their ranks."""
-    is_ambiguous: bool = False
-    """Whether it has rows, and either column could be the ranking or neither."""
+    doubt: str = ""
+    """Why no order can be told, unless identifiers joined by `>` tell one; empty where one can."""
+    remark: str = ""
+    """A defect of the order that was read, unless identifiers joined by `>` tell one."""
+    ranks: tuple[str, ...] = ()
+    """The identifiers by what the answer says of their ranks, best first, where the text has them in another order."""
 
 
 def read_rows(text: str) -> Rows:
@@ -65,54 +69,32 @@ def read_rows(text: str) -> Rows:
     head = text[:_MAX_CHARACTERS]
     rows = _find_rows(head)
     if len(rows) < 2:
-        return Rows(text, is_ambiguous=len(_OBJECT.findall(head)) > 1)
+        return Rows(text, doubt=AMBIGUOUS if len(_OBJECT.findall(head)) > 1 else "")
     left, right = [row["left"] for row in rows], [row["right"] for row in rows]
-    if any(value.islower() for value in left) and not _counts(left):
+    if any(value.islower() for value in left) and not counts_up(left):
         return Rows(text)
     columns = read_header(head[: rows[0].start()])
     if columns == ("passage", "rank"):
         return _ranked(text, rows, names=left, ranks=right)
-    is_score = columns[1] == "score" or any(not value.isalnum() for value in right) or not _is_distinct(right)
+    is_score = columns[1] == "score" or any(not value.isalnum() for value in right) or not is_distinct(right)
     # `1: 3` over `2: 3` could be scores as well as a list with a repeat.
-    is_unsure = _counts(left) and columns == ("", "") and not _says_passage(rows) and all(map(str.isdigit, right))
+    is_unsure = counts_up(left) and columns == ("", "") and not _says_passage(rows) and all(map(str.isdigit, right))
     if columns[0] != "score" and columns != ("rank", "score"):
         if columns == ("rank", "passage") or any(row["rank"] or row["ordinal"] for row in rows):
             return _ranked(text, rows, names=right, ranks=left)
         if columns[1] != "score" and all(_is_numbered(row) for row in rows):
+            if is_distinct(left) and left != sorted(left, key=int):  # `2. 1` over `1. 3`
+                return Rows(text, doubt=AMBIGUOUS)
             return _without(text, rows, column="tail")
-        if _counts(left) and not is_score and columns[0] != "passage" and not _says_passage(rows):
+        if counts_up(left) and not is_score and columns[0] != "passage" and not _says_passage(rows):
             return _without(text, rows, column="left")
-        if (_counts(right) and columns[1] != "score") or (is_score and _falls(right) and not is_unsure):
+        is_either = is_distinct(left) and set(left) == set(right) and left != right and not _says_passage(rows)
+        if counts_up(right) and columns == ("", "") and is_either:  # `2: 1, 1: 2, 3: 3`
+            return Rows(text, doubt=AMBIGUOUS)
+        if (counts_up(right) and columns[1] != "score") or (is_score and _falls(right) and not is_unsure):
             return _without(text, rows, column="right")
     # The `>` of `Passage 1 -> 3` joins nothing.
-    return Rows(_without(text, [row for row in rows if ">" in row["sign"]], column="sign").text, is_ambiguous=True)
-
-
-def is_paired(tokens: Sequence[Token], known: Collection[str]) -> bool:
-    """Whether an answer without a `>` is pairs of identifiers, on lines of their own or in turn, that share some.
-
-    One of each pair may be its rank, and nothing tells which.
-    """
-    if any(token.kind in ("join", "less") for token in tokens):
-        return False
-    names = [token.name for token in tokens if token.kind == "name"]
-    half = len(names) // 2
-    if half < 2 or len(names) % 2 or not set(names) <= set(known) or _is_distinct(names):
-        return False
-    if all(count in (0, 2) for count in _names_on_lines(tokens)):
-        return True
-    in_turn = sorted(names[::2]) == sorted(names[1::2]) == sorted(set(names))
-    is_one_list_twice = names[:half] == names[half:] and not _counts(names[::2])
-    return in_turn and not is_one_list_twice and all(count % 2 == 0 for count in _names_on_lines(tokens))
-
-
-def _names_on_lines(tokens: Sequence[Token]) -> list[int]:
-    counts = [0]
-    for token in tokens:
-        if token.kind == "line":
-            counts.append(0)
-        counts[-1] += token.kind == "name"
-    return counts
+    return Rows(_without(text, [row for row in rows if ">" in row["sign"]], column="sign").text, doubt=AMBIGUOUS)
 
 
 def _find_rows(text: str) -> list[re.Match[str]]:
@@ -138,11 +120,12 @@ def _says_passage(rows: Sequence[re.Match[str]]) -> bool:
     )
 
 
-def _is_distinct(values: Sequence[str]) -> bool:
+def is_distinct(values: Sequence[str]) -> bool:
+    """Whether no value is there twice."""
     return len(set(values)) == len(values)
 
 
-def _counts(values: Sequence[str]) -> bool:
+def counts_up(values: Sequence[str]) -> bool:
     """Whether a column is 1, 2, 3, ... or A, B, C, ... or a, b, c, ..."""
     n = range(len(values))
     letters = ["".join(chr(ord(first) + i) for i in n if i < 26) for first in "Aa"]
@@ -160,14 +143,14 @@ def _falls(values: Sequence[str]) -> bool:
 
 def _ranked(text: str, rows: Sequence[re.Match[str]], *, names: Sequence[str], ranks: Sequence[str]) -> Rows:
     """The rows by their ranks."""
-    if not all(name.isalnum() for name in names) or not _is_distinct(ranks):
-        return Rows(text, is_ambiguous=True)
+    if not all(name.isalnum() for name in names) or not is_distinct(ranks):
+        return Rows(text, doubt=AMBIGUOUS)
     if all(rank.isdigit() for rank in ranks):
         order = sorted(range(len(rows)), key=lambda i: int(ranks[i]))
     elif all(rank.isalpha() for rank in ranks):
         order = sorted(range(len(rows)), key=lambda i: ranks[i])
     else:
-        return Rows(text, is_ambiguous=True)
+        return Rows(text, doubt=AMBIGUOUS)
     if order == list(range(len(rows))):
         return _without(text, rows, column="left" if ranks == [row["left"] for row in rows] else "right")
     listed = "\n".join(f"[{names[i]}]" for i in order)

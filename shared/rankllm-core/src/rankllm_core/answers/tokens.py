@@ -32,6 +32,8 @@ class Token(NamedTuple):
     """Of a `name`: brackets or a noun (`[2]`, `11]`, `Passage 2`) say that it is one; bare numbers may be prose."""
     is_lower: bool = False
     """Of a `name`: a lower-case letter where the prompt had upper case."""
+    is_bracketed: bool = False
+    """Of a `name`: square brackets mark it, and not only its noun or the list that it stands in."""
 
 
 NOUN = r"(?i:passage|document|doc|paragraph|candidate|item|text)"
@@ -116,12 +118,13 @@ class _Brackets:
             self.has_words = True
 
 
-def tokenize(text: str, kind: IdentifierKind) -> Iterator[Token]:
+def tokenize(text: str, kind: IdentifierKind, *, in_list: bool = False) -> Iterator[Token]:
     """The tokens of an answer that went through `normalise`; punctuation and markup between them are dropped.
 
-    Ends in a token of kind `unread` where there is more than can be read.
+    in_list: read as what follows a list that goes on (`Passages 2, 1,`). Ends in a token of kind `unread` where there
+    is more than can be read.
     """
-    brackets = _Brackets()
+    brackets = _Brackets(is_list=in_list)
     in_words = False
     for count, match in enumerate(_PATTERN[kind].finditer("\n" + text)):
         found = match.lastgroup
@@ -170,7 +173,8 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
     closes = "]" in close and not (brackets.is_open and brackets.has_words)
     spelled = match["identifier"].partition(".")[0]
     is_lower = kind == "alpha" and spelled.islower()
-    is_marked = brackets.is_list or "[" in before or closes or (len(noun) > 1 and not is_lower)
+    is_bracketed = "[" in before or closes
+    is_marked = brackets.is_list or is_bracketed or (len(noun) > 1 and not is_lower)
     name = spelled.upper() if kind == "alpha" else spelled
     if kind == "numeric" and len(spelled) <= _MAX_DIGITS:
         name = str(int(spelled))
@@ -178,7 +182,7 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
     brackets.has_words |= is_lower and not is_marked
     if "]" in close:
         brackets.is_open = False
-    return Token("name", name, max(start - 1, 0), end - 1, is_marked, is_lower)
+    return Token("name", name, max(start - 1, 0), end - 1, is_marked, is_lower, is_bracketed)
 
 
 def opens_list(text: str, end: int, kind: IdentifierKind) -> bool:

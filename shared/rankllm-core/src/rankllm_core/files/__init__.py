@@ -7,6 +7,7 @@ from rankllm_core.files.reading import open_text as open_text
 from rankllm_core.files.reading import read_json as read_json
 from rankllm_core.files.reading import read_jsonl as read_jsonl
 from rankllm_core.files.reading import read_lines as read_lines
+from rankllm_core.files.reading import read_sound_lines as read_sound_lines
 from rankllm_core.files.reading import read_text as read_text
 from rankllm_core.files.reading import refuse_pipe as refuse_pipe
 from rankllm_core.files.reading import unpacked_name as unpacked_name

@@ -25,7 +25,7 @@ Describe = Callable[[str, int, str], str]
 
 def holds_array(path: str | Path) -> bool:
     """Whether the first character of a file, blanks aside, opens an array. Raises as `rankllm_core.files.open_text`."""
-    with open_text(path) as stream:
+    with open_text(path, errors="replace") as stream:  # what is not UTF-8 is for the reader of lines or elements to say
         return _Window(path, stream, CHUNK_CHARACTERS).peek() == "["
 
 

@@ -92,12 +92,13 @@ def _read_some(source: IO[bytes], size: int, *, path: str | Path) -> bytes:
 
 
 @contextmanager
-def open_text(path: str | Path) -> Iterator[IO[str]]:
+def open_text(path: str | Path, *, errors: str = "strict") -> Iterator[IO[str]]:
     """Open a UTF-8 text file for reading, unpacked as `open_bytes` does; a byte-order mark at the start is dropped.
 
+    errors: what becomes of bytes that are not UTF-8, as in `open`.
     Raises as `open_bytes`, and DataError where the file is not UTF-8.
     """
-    with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline=None) as stream:
+    with open_bytes(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors, newline=None) as stream:
         try:
             yield stream
         except UnicodeDecodeError as error:
@@ -128,9 +129,34 @@ def read_lines(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator
     Raises as `open_bytes`, and DataError, with the line, where the file is not UTF-8 or contains a NUL byte, and for a
     line of more than MAX_LINE_CHARACTERS.
     """
+    yield from _numbered_lines(path, source, is_strict=True)
+
+
+def read_sound_lines(path: str | Path) -> Iterator[tuple[int, str | DataError]]:
+    """The same, with a DataError in place of each line that is not UTF-8 or contains a NUL byte: they end nothing."""
+    for number, line in _numbered_lines(path, None, is_strict=False):
+        yield number, _line_fault(line, path=path, number=number) or line
+
+
+def _line_fault(line: str, *, path: str | Path, number: int) -> DataError | None:
+    """What is wrong with a line whose bytes that are not UTF-8 were decoded to lone surrogates."""
+    if "\x00" in line:
+        return DataError(_NUL, path=path, line=number)
+    try:
+        if not line.isascii():
+            line.encode("utf-8")
+    except UnicodeEncodeError:
+        try:
+            line.encode("utf-8", "surrogateescape").decode("utf-8")
+        except UnicodeDecodeError as error:
+            return DataError(f"not UTF-8 ({error.reason})", path=path, line=number)
+    return None
+
+
+def _numbered_lines(path: str | Path, source: IO[bytes] | None, *, is_strict: bool) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        for text in _whole_lines(path, source):
+        for text in _whole_lines(path, source, is_strict=is_strict):
             is_marked = BYTE_ORDER_MARK in text
             for line in text.split("\n"):
                 number += 1
@@ -151,11 +177,11 @@ class _UnreadableError(Exception):
         self.n_lines = n_lines
 
 
-def _whole_lines(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
+def _whole_lines(path: str | Path, source: IO[bytes] | None, *, is_strict: bool) -> Iterator[str]:
     """The text of a file in pieces of one or more lines, without the line end between two pieces."""
     begun: list[str] = []
     length = 0
-    for block in _blocks(path, source):
+    for block in _blocks(path, source, is_strict=is_strict):
         text, end, rest = block.rpartition("\n")
         if end:
             text = "".join((*begun, text))
@@ -171,9 +197,13 @@ def _whole_lines(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
 _NUL = "contains a NUL byte, expected text; is this a binary or damaged file?"
 
 
-def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
-    """The decoded text of a file, piece by piece as it comes, line ends as `\\n`."""
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+def _blocks(path: str | Path, source: IO[bytes] | None, *, is_strict: bool) -> Iterator[str]:
+    """The decoded text of a file, piece by piece as it comes, line ends as `\\n`.
+
+    is_strict: else NUL bytes stay, and bytes that are not UTF-8 become lone surrogates, which no UTF-8 is decoded to.
+    """
+    utf8 = codecs.getincrementaldecoder("utf-8")("strict" if is_strict else "surrogateescape")
+    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
     with open_bytes(path, source=source) as stream:
         while True:
             try:
@@ -184,7 +214,7 @@ def _blocks(path: str | Path, source: IO[bytes] | None) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 n_lines = _line_ends(error.object[: error.start])
                 raise _UnreadableError(f"not UTF-8 ({error.reason})", n_lines=n_lines) from None
-            if "\x00" in text:
+            if is_strict and "\x00" in text:
                 raise _UnreadableError(_NUL, n_lines=text.count("\n", 0, text.index("\x00")))
             yield text
             if not data:
@@ -222,9 +252,12 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
+_READABLE = json.JSONEncoder(ensure_ascii=False)
+
+
 def dumps(record: object) -> str:
     """One line of JSON, readable (no ASCII escapes) unless the text holds lone surrogates, which UTF-8 cannot carry."""
-    text = json.dumps(record, ensure_ascii=False)
+    text = _READABLE.encode(record)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rankllm_core.answers.lookalikes import Names, defuse, identifiers_in
+from rankllm_core.answers.posing import adds_bracketed
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError
 from rankllm_core.prompts.chat_limits import ChatTemplateLimitError, check_power, limited_memory, rendered
@@ -27,6 +28,18 @@ class EncodedPrompt:
 
     text: str
     token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """What a prompt holds around harmless texts."""
+
+    text: str
+    controls: list[str]
+    """Its control tokens, in order."""
+    names: Names | None
+    """What it calls its passages, where identifiers are looked for."""
+    identifiers: list[str]
 
 
 class ChatEncoder:
@@ -53,6 +66,7 @@ class ChatEncoder:
         self._layout = layout
         self._bos = bos
         self._repair = fix_text if repair_text else str
+        self._known: dict[Hashable, _Meant] = {}
         if layout is None:
             self._try_out()
 
@@ -92,32 +106,48 @@ class ChatEncoder:
         if text == written:
             names = None  # repairing has made nothing of the pieces, and each was defused before
         meant = self._meant(messages, names)
-        if self._marks(text, names) == meant:
+        if self._holds_only(text, meant):
             return text
         masked = [_map_untrusted(m, lambda span: self.safe.mask_control(self._repair(span.text))) for m in messages]
         text = self._repair(self._write(masked))
-        if self._marks(text, names) == meant:
+        if self._holds_only(text, meant):
             return text
         text = self._filled(messages, self._made_safe)
-        if self._marks(text, names) == meant:
+        if self._holds_only(text, meant):
             return text
         # Pieces of several texts make a control token together: break every character that one can begin with.
         return self._filled(messages, lambda span: self.safe.mask_control(_break_markup(self._made_safe(span))))
 
-    def _meant(self, messages: Sequence[Message], names: Names | None) -> tuple[list[str], list[str]]:
-        """The control tokens of the prompt without its untrusted text, and its identifiers where `names` is given."""
-        harmless = self._repair(self._write([_map_untrusted(m, lambda _: "x") for m in messages]))
-        controls, found = self._marks(harmless, names)
+    def _meant(self, messages: Sequence[Message], names: Names | None) -> _Meant:
+        """What the prompt holds without its untrusted text."""
+        meant = self._meant_around(tuple(_map_untrusted(m, lambda _: "x") for m in messages), names)
         if names and any(span.untrusted and not span.names for message in messages for span in message.spans):
             # Words of a template in a training record: a control token in them is text, an identifier is meant.
             kept = [_map_untrusted(m, lambda span: "x" if span.names else span.text) for m in messages]
-            found = self._marks(self._repair(self._write(kept)), names)[1]
-        return controls, found
+            text = self._repair(self._write(kept))
+            return replace(meant, text=text, identifiers=identifiers_in(text, names))
+        return meant
 
-    def _marks(self, text: str, names: Names | None) -> tuple[list[str], list[str]]:
-        """The control tokens that a prompt's text holds, in order, and its identifiers where `names` is given."""
-        plain = text.replace(MASK, "") if names and MASK in text else text
-        return self.safe.control_in(text), identifiers_in(plain, names) if names else []
+    def _meant_around(self, harmless: tuple[Message, ...], names: Names | None) -> _Meant:
+        """What messages without untrusted text hold. Remembered: nearly all prompts of a run share these words."""
+        if (known := self._known.get((harmless, names))) is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            text = self._repair(self._write(harmless))
+            known = _Meant(text, self.safe.control_in(text), names, identifiers_in(text, names) if names else [])
+            self._known[harmless, names] = known
+        return known
+
+    def _holds_only(self, text: str, meant: _Meant) -> bool:
+        """Whether a prompt holds the control tokens that are meant and, where they are given, the identifiers."""
+        if self.safe.control_in(text) != meant.controls:
+            return False
+        if meant.names is None:
+            return True
+        text = text.replace(MASK, "")
+        if identifiers_in(text, meant.names) != meant.identifiers:
+            return False
+        return not adds_bracketed(text, meant.text, meant.names.kind)
 
     def _made_safe(self, span: Span) -> str:
         repaired = self._repair(span.text)
@@ -182,7 +212,8 @@ class ChatEncoder:
 
 def _map_untrusted(message: Message, change: Callable[[Span], str]) -> Message:
     return Message(
-        message.role, tuple(replace(span, text=change(span)) if span.untrusted else span for span in message.spans)
+        message.role,
+        tuple([Span(change(span), True, span.names) if span.untrusted else span for span in message.spans]),
     )
 
 
@@ -195,6 +226,8 @@ def _without_private(text: str) -> str:
     return text.replace(MASK, "\ufffd").replace(_HOLDER, "\ufffd")
 
 
+_MOST_KNOWN = 64
+"""Prompts without their untrusted text that an encoder remembers; one that shows scores is another each time."""
 _HOLDER = "\uf8e4"
 """A private-use character; two of them enclose the number of an untrusted text that is put in last."""
 _HOLDERS = re.compile(rf"{_HOLDER}(\d+){_HOLDER}")

@@ -15,6 +15,8 @@ class Span:
     untrusted: bool = False
     names: Names | None = field(default=None, compare=False)
     """Of untrusted text that may not hold them: what the prompt calls its passages."""
+    position: int | None = field(default=None, compare=False)
+    """Of a passage: its 0-based position in the window."""
 
 
 @dataclass(frozen=True, slots=True)

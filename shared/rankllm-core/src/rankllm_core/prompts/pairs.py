@@ -5,6 +5,7 @@ Source: texttron/tevatron, RankLLaMA v1 (examples/rankllama at 0545746) and v2 (
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,8 @@ class PairEncoder:
         self._limits = limits
         self._append_eos = append_eos
         self._safe = SafeTokenizer(tokenizer)
+        # A query stands in the pairs of all its passages.
+        self._clipped_query = functools.lru_cache(maxsize=16)(lambda query: self._safe.clip(query, limits.query_tokens))
         self._chat = None
         if template.layout == "yes-no":
             self._chat = ChatEncoder(tokenizer, layout=template.chat_layout, bos=bos, repair_text=False)
@@ -78,7 +81,7 @@ class PairEncoder:
         """Text and ids of a yes/no question. Query and passage are cut before they are put in, so the end survives."""
         if self._chat is None:
             raise ConfigError(f"template {self._template.name}: layout {self._template.layout!r} asks no question")
-        query = self._safe.clip(query, self._limits.query_tokens)
+        query = self._clipped_query(query)
         document = self._safe.clip(f"{title} {text}" if title else text, self._limits.passage_tokens)
         prompt = self._chat.encode(self._template.render(query, document), opening=self._template.answer_prefix)
         return prompt.text, prompt.token_ids

@@ -118,7 +118,7 @@ class ListwiseTemplate:
         }
         bodies = []
         for position, (passage, label) in enumerate(zip(passages, labels, strict=True)):
-            shown: dict[str, str | float | Span] = {"rank": label, "candidate": _untrusted(passage, names)}
+            shown: dict[str, str | float | Span] = {"rank": label, "candidate": _untrusted(passage, names, position)}
             shown["score"] = scores[position] if scores else ""
             bodies.append(fill(self.body, shared | shown))
         opening = (Message("system", (Span(system),)),) if system else ()
@@ -245,8 +245,8 @@ def _pointwise(values: Mapping[str, object], *, name: str, where: str) -> Pointw
     return PointwiseTemplate(name=name, **strings)
 
 
-def _untrusted(text: str, names: Names) -> Span:
-    return Span(defuse(text, names), untrusted=True, names=names)
+def _untrusted(text: str, names: Names, position: int | None = None) -> Span:
+    return Span(defuse(text, names), untrusted=True, names=names, position=position)
 
 
 def _passage_ids(labels: Sequence[str]) -> str:

@@ -13,6 +13,10 @@ _DIGITS_OF_FLOAT32 = 9
 """Significant decimal digits that tell any two float32 values apart (IEEE 754, binary32)."""
 
 
+_PLAIN_INTEGERS = 1_000_000
+"""Integers below it have six digits, which every float32 value keeps."""
+
+
 class ScoreError(RankLLMError):
     """A score cannot stand in a run.
 
@@ -89,6 +93,8 @@ def format_score(value: float) -> str:
 
     Texts of different float32 values order as the values do, in double precision too.
     """
+    if -_PLAIN_INTEGERS < value < _PLAIN_INTEGERS and value == int(value):
+        return repr(float(value))  # every score that a listwise run writes
     (value,) = to_float32([value])
     for digits in range(6, _DIGITS_OF_FLOAT32):
         text = f"{value:.{digits}g}"

@@ -14,6 +14,7 @@ from rankllm_infer.engines.openai.logprobs import first_token_scores, opening_of
 from rankllm_infer.engines.openai.options import OpenAIOptions
 from rankllm_infer.engines.openai.problems import ServerProblem, error_text, incomplete, one_line
 from rankllm_infer.engines.openai.reply import MAX_ANSWER_CHARACTERS, count_of
+from rankllm_infer.engines.openai.secrets import without_secrets
 
 _CONTINUE: Mapping[str, object] = {"add_generation_prompt": False, "continue_final_message": True}
 """Extra parameters of vLLM and SGLang: the last turn is left open, and the model goes on with it."""
@@ -88,7 +89,7 @@ def read_answer(prompt: Prompt, reply: Mapping[str, object], options: OpenAIOpti
     choice = _choice(reply, options)
     if prompt.read == "text":
         is_truncated = choice.get("finish_reason") == "length"
-        return Answer(text=_text(choice), is_truncated=is_truncated, usage=_usage(reply))
+        return Answer(text=_text(choice, options), is_truncated=is_truncated, usage=_usage(reply))
     return Answer(scores=first_token_scores(prompt, choice), usage=_usage(reply))
 
 
@@ -106,7 +107,7 @@ def _choice(reply: Mapping[str, object], options: OpenAIOptions) -> Mapping[str,
     return choices[0]
 
 
-def _text(choice: Mapping[str, object]) -> str:
+def _text(choice: Mapping[str, object], options: OpenAIOptions) -> str:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise incomplete("`message`")
@@ -114,7 +115,8 @@ def _text(choice: Mapping[str, object]) -> str:
     content = message.get("content") or ""
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        content = "".join(part for part in parts if isinstance(part, str))
+        # The reply was redacted part by part; a key may be split over several.
+        content = without_secrets("".join(part for part in parts if isinstance(part, str)), options)
     if not isinstance(content, str):
         raise incomplete("`content` as text")
     if len(content) > MAX_ANSWER_CHARACTERS:

@@ -1,29 +1,59 @@
-"""Takes out of a server's texts what only we and the server may know: the key, and the address's password."""
+"""Redacts the API key and the address's password from a server's texts."""
 
 from __future__ import annotations
 
+import functools
+import json
+import re
+from base64 import b64encode
 from typing import cast
 from urllib.parse import quote
 
 from rankllm_infer.engines.openai.options import OpenAIOptions
 
 _SHORTEST_SECRET = 8
-"""A shorter key (EMPTY, none) is a dummy for a local server; taking it out would only garble the text."""
+"""A shorter key (EMPTY, none) is a dummy for a local server; redacting it would only garble the text."""
+_URL_SAFE = str.maketrans("+/", "-_")
+_PERCENT = re.compile("%[0-9A-F]{2}")
 
 
 def without_secrets(value: object, options: OpenAIOptions) -> object:
-    """The same JSON value, or text, with *** in place of what only we and the server may know.
+    """Return the same JSON value, or text, with *** in place of the key and the address's password.
 
-    A server that repeats the key would put it into answers, and so into traces, results and journals.
+    A server that echoes the key would put it into answers, and so into traces, results and journals.
     """
     secrets = secrets_of(options)
     return _replaced(value, secrets) if secrets else value
 
 
 def secrets_of(options: OpenAIOptions) -> tuple[str, ...]:
-    """The key and the address's password, as they are and as a URL spells them; the longest first."""
+    """Return every spelling of the key and of the address's password, the longest first.
+
+    As they are, escaped in JSON, percent-encoded, and in base64: alone or after `user:`, as in a Basic header.
+    """
     found = [secret for secret in (options.key, options.password) if secret and len(secret) >= _SHORTEST_SECRET]
-    return tuple(sorted({spelling for secret in found for spelling in (secret, quote(secret, safe=""))}, key=len)[::-1])
+    return tuple(sorted({spelling for secret in found for spelling in _spellings(secret)}, key=len, reverse=True))
+
+
+@functools.lru_cache(maxsize=8)
+def _spellings(secret: str) -> frozenset[str]:
+    raw = secret.encode("utf-8", "surrogateescape")
+    base64 = {b64encode(raw).decode(), *(_base64_after(shift, raw) for shift in range(3))}
+    base64 |= {text.translate(_URL_SAFE) for text in base64}
+    texts = {secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/"), *base64}
+    # Encoders leave different characters as they are, and write the digits of the others in either case.
+    encoded = {quote(text, safe=safe, errors="surrogateescape") for text in texts for safe in ("", "/", "/+=:@")}
+    encoded.add("".join(f"%{byte:02X}" for byte in raw))
+    return frozenset(texts | encoded | {_PERCENT.sub(lambda found: found[0].lower(), text) for text in encoded})
+
+
+def _base64_after(shift: int, raw: bytes) -> str:
+    """Return what any text that holds `raw` shares in base64, where `shift` bytes (mod 3) come before it.
+
+    The characters at both ends also hold bits of the neighbours and are left out.
+    """
+    encoded = b64encode(bytes(shift) + raw).decode()
+    return encoded[-(-8 * shift // 6) : 8 * (shift + len(raw)) // 6]
 
 
 def _replaced(value: object, secrets: tuple[str, ...]) -> object:

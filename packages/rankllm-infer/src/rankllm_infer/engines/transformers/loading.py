@@ -13,6 +13,7 @@ from rankllm_core.checkpoints.load_failures import readable_load
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.files.manifest import check_intact
 from rankllm_core.nn.model_parts import quiet_transformers
 from rankllm_infer.checkpoints.hub import adapter_config, base_folder, load_tokenizer, locate_model, model_config
 from rankllm_infer.engines.transformers.cpu_attention import use_block_attention
@@ -67,6 +68,7 @@ def load_model(
     placement = _placement(place, num_gpus)
     for folder in dict.fromkeys((source, name_or_path)):
         read_weight_headers(folder)
+        check_intact(folder)
     options = {"dtype": number, "trust_remote_code": trust_remote_code, **placement}
     with quiet_transformers():
         model = _load_base(source, kind, options, is_adapter=adapter is not None)

@@ -14,6 +14,7 @@ from rankllm_core.checkpoints.load_failures import first_line
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError
+from rankllm_core.files.manifest import check_intact
 from rankllm_infer.checkpoints.hub import adapter_config, base_folder, locate_model
 from rankllm_infer.engines.token_ids import end_ids
 from rankllm_infer.engines.vllm.checks import check_kind, declared_end, lora_rank
@@ -53,6 +54,7 @@ def load_vllm(
     check_kind(str(folder), base, kind, trust_remote_code=trusted)
     for path in dict.fromkeys((base, folder)):
         read_weight_headers(path)
+        check_intact(path)
     settings = adapter_config(str(folder))
     _set_environment()
     if _OPEN:

@@ -1,0 +1,28 @@
+"""`rankllm-infer` in a process of its own, to be sent signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+
+@contextmanager
+def started(arguments):
+    """The program in a process of its own; killed at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rankllm_infer", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"NO_PROXY": "127.0.0.1"},
+        # Where the tests run in the background, Ctrl-C is ignored, and processes inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

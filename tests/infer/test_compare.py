@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.evaluation.compare import compare, comparison_lines, comparison_to_dict
+from rankllm_infer.evaluation.compare import compare
+from rankllm_infer.evaluation.comparison_text import comparison_lines, comparison_to_dict
 
 QRELS = {"q1": {"a": 1}, "q2": {"a": 1}, "q3": {"a": 1}}
 FIRST = [("a", 2.0), ("b", 1.0)]

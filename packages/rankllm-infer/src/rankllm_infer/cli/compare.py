@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from rankllm_infer.cli.judged import checked_measures, judgement_options, read_judgements, say_missing
+from rankllm_infer.cli import say
+from rankllm_infer.cli.judged import JudgedCommand, judgement_options
 from rankllm_infer.cli.options import run_format_option
 from rankllm_infer.cli.path_types import PATH
 
-if TYPE_CHECKING:
-    from rankllm_core.trec import RunFormat
-
 _SHOWN_QUERIES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareCommand(JudgedCommand):
+    """What `compare` is asked for. Raises UsageError for fewer than two runs, or one that is given twice."""
+
+    runs: tuple[Path, ...]
+    baseline: Path | None
+    per_query: bool
+    as_json: bool
+    resamples: int
+    level: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        paths = self.paths
+        if twice := [path for path in paths if paths.count(path) > 1]:
+            raise click.UsageError(f"{twice[0]} is given twice")
+        if len(paths) < 2:
+            raise click.UsageError("give at least two runs, or one and a --baseline")
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The runs, the baseline first where it is not among them."""
+        if self.baseline is None or self.baseline in self.runs:
+            return self.runs
+        return (self.baseline, *self.runs)
 
 
 @click.command("compare")
@@ -43,22 +68,7 @@ _SHOWN_QUERIES = 5
     help="Confidence level of the intervals.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of both.")
-def command(
-    *,
-    runs: Sequence[Path],
-    qrels: Path,
-    names: Sequence[str],
-    relevance_level: int,
-    is_complete: bool,
-    run_format: RunFormat,
-    baseline: Path | None,
-    per_query: bool,
-    as_json: bool,
-    run_queries_only: bool,
-    resamples: int,
-    level: float,
-    seed: int,
-) -> None:
+def command(**given: Any) -> None:
     """Compare runs with a baseline, query by query.
 
     For each measure a table: mean with its bootstrap interval, change, p of the two-sided paired randomisation test
@@ -66,40 +76,26 @@ def command(
     --per-query adds the values of all queries. Measures, runs and -c are those of `evaluate`.
     """
     from rankllm_core.files import dumps
-    from rankllm_core.trec import format_beside_others, read_run
-    from rankllm_infer.evaluation.compare import compare, comparison_lines, comparison_to_dict
+    from rankllm_infer.evaluation.compare import compare_files
+    from rankllm_infer.evaluation.comparison_text import comparison_lines, comparison_to_dict
 
-    paths = _paths(runs, baseline)
-    measures = checked_measures(
-        names, relevance_level=relevance_level, is_complete=is_complete, run_queries_only=run_queries_only
+    asked = CompareCommand(**given)
+    found = compare_files(
+        asked.qrels,
+        asked.paths,
+        asked.measures(),
+        baseline=asked.baseline,
+        run_format=asked.run_format,
+        run_queries_only=asked.run_queries_only,
+        relevance_level=asked.relevance_level,
+        n_resamples=asked.resamples,
+        level=asked.level,
+        seed=asked.seed,
     )
-    grades = read_judgements(qrels, paths)
-    found = compare(
-        grades,
-        {str(path): read_run(path, format=format_beside_others(path, run_format)) for path in paths},
-        measures,
-        baseline=str(baseline) if baseline else None,
-        run_queries_only=run_queries_only,
-        relevance_level=relevance_level,
-        n_resamples=resamples,
-        level=level,
-        seed=seed,
-    )
-    for name, missing in found.missing_qids.items():
-        n_judged = sum(map(bool, grades.values()))
-        say_missing(name, missing, n_judged=n_judged, run_queries_only=run_queries_only)
-    if as_json:
-        settings = {"resamples": resamples, "seed": seed}
-        click.echo(dumps(comparison_to_dict(found, per_query=per_query) | settings))
+    for line in found.missing_lines():
+        say(line)
+    if asked.as_json:
+        settings = {"resamples": asked.resamples, "seed": asked.seed}
+        click.echo(dumps(comparison_to_dict(found, per_query=asked.per_query) | settings))
     else:
-        click.echo("\n".join(comparison_lines(found, per_query=_SHOWN_QUERIES if per_query else 0)))
-
-
-def _paths(runs: Sequence[Path], baseline: Path | None) -> list[Path]:
-    """The runs, the baseline first where it is not among them."""
-    paths = list(runs) if baseline is None or baseline in runs else [baseline, *runs]
-    if twice := [path for path in paths if paths.count(path) > 1]:
-        raise click.UsageError(f"{twice[0]} is given twice")
-    if len(paths) < 2:
-        raise click.UsageError("give at least two runs, or one and a --baseline")
-    return paths
+        click.echo("\n".join(comparison_lines(found, per_query=_SHOWN_QUERIES if asked.per_query else 0)))

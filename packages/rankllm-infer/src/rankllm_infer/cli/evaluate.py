@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rankllm_core.errors import RankLLMError
-from rankllm_infer.cli.judged import checked_measures, judgement_options, read_judgements, say_missing
+from rankllm_infer.cli import say
+from rankllm_infer.cli.judged import JudgedCommand, judgement_options
 from rankllm_infer.cli.options import run_format_option
 from rankllm_infer.cli.path_types import PATH
 
 if TYPE_CHECKING:
-    from rankllm_core.trec import Run, RunFormat
     from rankllm_infer.evaluation.evaluate import Evaluation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateCommand(JudgedCommand):
+    """What `evaluate` is asked for."""
+
+    runs: tuple[Path, ...]
+    per_query: bool
+    as_json: bool
 
 
 @click.command("evaluate")
@@ -29,61 +37,34 @@ if TYPE_CHECKING:
     default=False,
     help="Average over the judged queries that the run holds. By default one that it lacks counts 0.",
 )
-def command(
-    *,
-    runs: Sequence[Path],
-    qrels: Path,
-    names: Sequence[str],
-    run_format: RunFormat,
-    per_query: bool,
-    as_json: bool,
-    run_queries_only: bool,
-    relevance_level: int,
-    is_complete: bool,
-) -> None:
+def command(**given: Any) -> None:
     """Score runs against judgements, as `trec_eval -c` does: means over all judged queries.
 
     Prints `RUN TAB measure TAB value`; with --per-query `RUN TAB measure TAB qid TAB value`. Runs may be TREC, TSV or
     MS MARCO files (gz). -c, -m, -l and -q mean what they mean to trec_eval; -c is the default.
     """
-    measures = checked_measures(
-        names, relevance_level=relevance_level, is_complete=is_complete, run_queries_only=run_queries_only
-    )
-    from rankllm_core.trec import format_beside_others, read_run
+    asked = EvaluateCommand(**given)
+    measures = asked.measures()
+    from rankllm_infer.evaluation.evaluate import evaluate_files
 
-    grades = read_judgements(qrels, runs)
-    for path in runs:
-        run = read_run(path, format=format_beside_others(path, run_format))
-        found = _evaluate(
-            path, run, grades, measures, run_queries_only=run_queries_only, relevance_level=relevance_level
-        )
-        _print(str(path), found, per_query=per_query, as_json=as_json)
-
-
-def _evaluate(
-    path: Path,
-    run: Run,
-    qrels: Mapping[str, Mapping[str, int]],
-    measures: Sequence[str],
-    *,
-    run_queries_only: bool,
-    relevance_level: int,
-) -> Evaluation:
-    from rankllm_infer.evaluation.evaluate import evaluate
-
-    try:
-        return evaluate(qrels, run, measures, run_queries_only=run_queries_only, relevance_level=relevance_level)
-    except RankLLMError as error:
-        raise RankLLMError(f"{path}: {error}") from None
+    for path, found in evaluate_files(
+        asked.qrels,
+        asked.runs,
+        measures,
+        run_format=asked.run_format,
+        run_queries_only=asked.run_queries_only,
+        relevance_level=asked.relevance_level,
+    ):
+        _print(str(path), found, asked)
 
 
-def _print(name: str, found: Evaluation, *, per_query: bool, as_json: bool) -> None:
+def _print(name: str, found: Evaluation, asked: EvaluateCommand) -> None:
     from rankllm_core.files import dumps
     from rankllm_infer.evaluation.evaluate import evaluation_lines, evaluation_to_dict
 
-    if as_json:
-        click.echo(dumps(evaluation_to_dict(name, found, per_query=per_query)))
+    if asked.as_json:
+        click.echo(dumps(evaluation_to_dict(name, found, per_query=asked.per_query)))
     else:
-        click.echo("\n".join(evaluation_lines(name, found, per_query=per_query)))
-    n_judged = found.n_queries + (len(found.missing_qids) if found.run_queries_only else 0)
-    say_missing(name, found.missing_qids, n_judged=n_judged, run_queries_only=found.run_queries_only)
+        click.echo("\n".join(evaluation_lines(name, found, per_query=asked.per_query)))
+    for line in found.missing_lines(name):
+        say(line)

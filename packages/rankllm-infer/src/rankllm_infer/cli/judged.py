@@ -1,25 +1,42 @@
-"""What `evaluate`, `compare` and `report` share: judgements, measures and the runs they are taken of."""
+"""Options that `evaluate`, `compare` and `report` share: judgements, measures and the queries that count."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rankllm_core.errors import RankLLMError
-from rankllm_infer.cli import say
 from rankllm_infer.cli.path_types import PATH
-from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:
-    from rankllm_core.trec import Qrels
+    from rankllm_core.trec import RunFormat
 
 DEFAULT_MEASURES = ("nDCG@10",)
-# trec_eval's own names may hold commas: `recall.100,1000` is two measures of one name.
-_COMMA = re.compile(r",\s*(?=[A-Za-z])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedCommand:
+    """What a command is asked for that measures runs by judgements."""
+
+    qrels: Path
+    names: tuple[str, ...]
+    """Measures, as they were given."""
+    relevance_level: int
+    is_complete: bool
+    """Whether -c was given, which is the default here."""
+    run_format: RunFormat
+    run_queries_only: bool
+
+    def measures(self) -> list[str]:
+        """The measures, one name each. Raises UsageError where -c is contradicted, ConfigError for an unknown one."""
+        from rankllm_infer.evaluation.measures import split_measures
+
+        if self.is_complete and self.run_queries_only:
+            raise click.UsageError("-c and --run-queries-only contradict each other")
+        return split_measures(self.names, relevance_level=self.relevance_level)
 
 
 def judgement_options(
@@ -53,45 +70,3 @@ def judgement_options(
         return command
 
     return decorate
-
-
-def checked_measures(
-    names: Sequence[str], *, relevance_level: int, is_complete: bool, run_queries_only: bool
-) -> list[str]:
-    """The measures, one name each. Raises UsageError where -c is contradicted, ConfigError for an unknown measure."""
-    from rankllm_infer.evaluation.measures import parse_measures
-
-    if is_complete and run_queries_only:
-        raise click.UsageError("-c and --run-queries-only contradict each other")
-    measures = [measure for name in names for measure in _COMMA.split(name)]
-    parse_measures(measures, relevance_level=relevance_level)
-    return measures
-
-
-def read_judgements(qrels: Path, runs: Sequence[Path]) -> Qrels:
-    """The judgements. Raises RankLLMError where there are none, or one of the runs is not there."""
-    from rankllm_core.trec import read_qrels
-
-    for path in runs:
-        if not path.exists():
-            raise RankLLMError(f"{path}: no such file")
-    grades = read_qrels(qrels)
-    if not grades:
-        raise RankLLMError(f"{qrels}: holds no judgements")
-    return grades
-
-
-def say_missing(name: str, missing: Sequence[str], *, n_judged: int, run_queries_only: bool) -> None:
-    """Tell which judged queries a run lacks, and what that means for its figures."""
-    if missing:
-        say(missing_line(name, missing, n_judged=n_judged, run_queries_only=run_queries_only))
-
-
-def missing_line(name: str, missing: Sequence[str], *, n_judged: int, run_queries_only: bool) -> str:
-    """Which judged queries a run lacks, what that means for its figures, and, where they count as 0, the other way."""
-    effect, way_out = ("left out of the means", "") if run_queries_only else ("counted as 0", _PILOT)
-    n_missing = f"{len(missing)} of {count(n_judged, 'judged query')} not in the run"
-    return f"{name}: {n_missing}, {effect} ({examples(missing)}){way_out}"
-
-
-_PILOT = "; for a pilot, --run-queries-only averages over the queries of the run"

@@ -194,7 +194,7 @@ def _joined(given: Mapping[str, Any]) -> list[Request]:
 
 
 def _of_dataset(given: Mapping[str, Any]) -> StoredRequests:
-    from rankllm_infer.cli.retrieve_sources import start_pyserini
+    from rankllm_infer.cli.retrieve import start_pyserini
     from rankllm_infer.retrieval.dataset_retrieval import dataset_requests_file, default_folder
     from rankllm_infer.retrieval.retrieval_data import find_dataset, find_method
 
@@ -214,7 +214,7 @@ def _of_dataset(given: Mapping[str, Any]) -> StoredRequests:
 
 def dataset_qrels(given: Mapping[str, Any], qids: Iterable[str]) -> Qrels | None:
     """The judgements of --dataset: those stored beside its results, else Pyserini's; a line where there are none."""
-    from rankllm_infer.cli.retrieve_sources import start_pyserini
+    from rankllm_infer.cli.retrieve import start_pyserini
     from rankllm_infer.retrieval.dataset_retrieval import default_folder, stored_qrels
     from rankllm_infer.retrieval.retrieval_data import find_dataset
 

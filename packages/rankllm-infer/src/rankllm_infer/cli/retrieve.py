@@ -3,24 +3,125 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
 from rankllm_infer.cli.path_types import NAME, PATH
-from rankllm_infer.cli.retrieve_sources import Retrieved, search, source_kind
+from rankllm_infer.cli.progress import counter
 from rankllm_infer.retrieval.bm25 import K1, B
-from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:
-    from rankllm_core.trec import Qrels, Run
+    from rankllm_core.trec import Qrels, Run, RunOutput
+    from rankllm_infer.retrieval.pyserini_library import PyseriniLibrary
+    from rankllm_infer.retrieval.retrieval_data import Method
+    from rankllm_infer.retrieval.sources import Source
 
 _DEPTH = 100
 _MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
+_NEEDED = {"corpus": {"queries"}, "index": {"queries"}, "dataset": {"retrieval_method"}}
+_ALLOWED = {
+    "corpus": {"queries", "index_dir", "k1", "b"},
+    "index": {"queries", "retrieval_method", "k1", "b"},
+    "dataset": {"retrieval_method", "k1", "b"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrieveCommand:
+    """What `retrieve` is asked for. Raises UsageError for options that do not go together."""
+
+    corpus: Path | None
+    index: str | None
+    dataset: str | None
+    queries: str | None
+    retrieval_method: str | None
+    output: Path | None
+    output_requests: Path | None
+    depth: int
+    k1: float | None
+    b: float | None
+    index_dir: Path | None
+    max_queries: int | None
+    remove_query: bool
+    output_format: Literal["trec", "tsv", "msmarco"] | None
+    tag: str | None
+    qrels: Path | None
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        self._check_source()
+        self._check_outputs()
+
+    @property
+    def kind(self) -> str:
+        """What is searched: `corpus`, `index` or `dataset`."""
+        return next(name for name in _ALLOWED if getattr(self, name) is not None)
+
+    @property
+    def run_format(self) -> RunOutput:
+        """The format of the run."""
+        from rankllm_infer.jobs.outputs import run_format_of
+
+        return "trec" if self.output is None else run_format_of(self.output, self.output_format)
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The files that are written."""
+        return [path for path in (self.output, self.output_requests) if path is not None]
+
+    def source(self) -> Source:
+        """What is searched. Raises ConfigError for an unknown method, UsageError for one that cannot search it."""
+        from rankllm_infer.retrieval.sources import CorpusSource, DatasetSource, IndexSource
+
+        k1, b = K1 if self.k1 is None else self.k1, B if self.b is None else self.b
+        if self.corpus is not None and self.queries is not None:
+            return CorpusSource(corpus=self.corpus, queries=self.queries, index_dir=self.index_dir, k1=k1, b=b)
+        if self.index is not None and self.queries is not None:
+            return IndexSource(name=self.index, queries=self.queries, method=self._method(), k1=k1, b=b)
+        return DatasetSource(name=self.dataset or "", method=self._method(), k1=k1, b=b)
+
+    def _check_source(self) -> None:
+        kinds = [name for name in _ALLOWED if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise click.UsageError("give one of --corpus, --index and --dataset")
+        (kind,) = kinds
+        for name in ("queries", "retrieval_method", "index_dir", "k1", "b"):
+            option = "--" + name.replace("_", "-")
+            is_given = getattr(self, name) is not None
+            if not is_given and name in _NEEDED[kind]:
+                raise click.UsageError(f"--{kind} needs {option}")
+            if is_given and name not in _ALLOWED[kind]:
+                raise click.UsageError(f"--{kind} does not go with {option}")
+
+    def _check_outputs(self) -> None:
+        outputs = self.outputs
+        if not outputs and not self.qrels and self.dataset is None:
+            raise click.UsageError("nothing to write: give --output, --output-requests or --qrels")
+        if self.output is None and self.output_format:
+            raise click.UsageError("--output-format has no effect without --output")
+        if self.tag and (self.output is None or self.run_format != "trec"):
+            raise click.UsageError("--tag has no effect without an --output in the TREC format")
+        if len({path.resolve() for path in outputs}) < len(outputs):
+            raise click.UsageError(f"{outputs[0]}: is to hold two outputs; give each a file of its own")
+
+    def _method(self) -> Method:
+        from rankllm_infer.retrieval.retrieval_data import find_method
+
+        method = find_method(self.retrieval_method or "bm25")
+        if self.index is not None and method.kind == "stored":
+            raise click.UsageError(
+                f"--index cannot be searched with {method.name}, which is read from stored results only"
+            )
+        if method.kind != "bm25":
+            for name in ("k1", "b"):
+                if getattr(self, name) is not None:
+                    raise click.UsageError(f"--{name} is a setting of BM25; it has no effect on {method.name}")
+        return method
 
 
 @click.command("retrieve")
@@ -58,72 +159,55 @@ def command(**given: Any) -> None:
     --dataset with --retrieval-method and --index with --queries need Pyserini.
     --output is what `rerank --run` and `evaluate` read, --output-requests what `rerank --requests` reads.
     """
-    kind = source_kind(given)
-    _check_outputs(kind, given)
-    qrels = _read_qrels(given["qrels"]) if given["qrels"] else None
-    found = search(kind, given, qrels=qrels)
-    if not any(found.run.values()):
-        raise RankLLMError(f"{given[kind]}: none of the {count(len(found.run), 'query')} finds a passage")
-    _write(given, found)
-    if (qrels := qrels or found.qrels) is not None:
-        _print_figures(found.run, qrels)
-
-
-def _check_outputs(kind: str, given: Mapping[str, Any]) -> None:
-    from rankllm_infer.jobs.outputs import run_format_of
-
-    outputs = [given[name] for name in ("output", "output_requests") if given[name]]
-    if not outputs and not given["qrels"] and kind != "dataset":
-        raise click.UsageError("nothing to write: give --output, --output-requests or --qrels")
-    if given["output"] is None and given["output_format"]:
-        raise click.UsageError("--output-format has no effect without --output")
-    if given["tag"] and (given["output"] is None or run_format_of(given["output"], given["output_format"]) != "trec"):
-        raise click.UsageError("--tag has no effect without an --output in the TREC format")
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise click.UsageError(f"{outputs[0]}: is to hold two outputs; give each a file of its own")
-    for path in outputs:
-        check_output(path, overwrite=given["overwrite"])
-        for name in ("corpus", "queries", "qrels"):
-            if given[name]:
-                refuse_same_file(given[name], path)
-
-
-def _read_qrels(path: Path) -> Qrels:
     from rankllm_core.trec import read_qrels
+    from rankllm_infer.evaluation.judgements import check_judged
+    from rankllm_infer.retrieval.sources import Notices, RetrievedFiles, SearchSettings, search, write_retrieved
 
-    return read_qrels(path)
+    asked = RetrieveCommand(**given)
+    _check_files(asked)
+    qrels = None if asked.qrels is None else read_qrels(asked.qrels)
+
+    def check(queries: Mapping[str, str]) -> None:
+        if qrels is not None and asked.qrels is not None:
+            check_judged(qrels, queries, source=asked.qrels)
+
+    found = search(
+        asked.source(),
+        SearchSettings(depth=asked.depth, max_queries=asked.max_queries, remove_query=asked.remove_query),
+        check=check,
+        notices=Notices(tell=say, counter=counter),
+    )
+    for line in found.lines():
+        say(line)
+    files = RetrievedFiles(run=asked.output, run_format=asked.run_format, tag=asked.tag, requests=asked.output_requests)
+    write_retrieved(found, files, tell=say)
+    if (judged := qrels or found.qrels) is not None:
+        _print_figures(found.run, judged)
 
 
-def _write(given: Mapping[str, Any], found: Retrieved) -> None:
-    from rankllm_core.data.records import write_requests
-    from rankllm_core.trec import write_results
-    from rankllm_infer.jobs.outputs import run_format_of
+def start_pyserini() -> PyseriniLibrary:
+    """Start Pyserini, with a line that says so."""
+    from rankllm_infer.retrieval import pyserini_library
 
-    run = found.run
-    n_candidates, n_queries = sum(map(len, run.values())), sum(map(bool, run.values()))
-    say(f"retrieved {count(n_candidates, 'candidate')} for {count(n_queries, 'query')}")
-    if without := [qid for qid, ranking in run.items() if not ranking]:
-        say(f"found nothing for {count(len(without), 'query')} ({examples(without)})")
-    # What may still fail comes first, so that no half of the outputs is left behind.
-    requests = found.requests() if given["output_requests"] else []
-    if path := given["output"]:
-        run_format = run_format_of(path, given["output_format"])
-        write_results(path, run.items(), format=run_format, tag=given["tag"] or found.tag)
-        say(f"Wrote {path}")
-    if path := given["output_requests"]:
-        write_requests(path, requests)
-        say(f"Wrote {path} (requests)")
+    return pyserini_library.start_pyserini(tell=say)
+
+
+def _check_files(asked: RetrieveCommand) -> None:
+    for path in asked.outputs:
+        check_output(path, overwrite=asked.overwrite)
+        for source in (asked.corpus, asked.queries, asked.qrels):
+            if source:
+                refuse_same_file(source, path)
 
 
 def _print_figures(run: Run, qrels: Qrels) -> None:
-    """The figures over the judged queries that were asked; one that found nothing counts 0."""
-    from rankllm_infer.evaluation.evaluate import evaluate, evaluation_lines
+    """Print the figures over the judged queries that were asked; one that found nothing counts 0."""
+    from rankllm_infer.evaluation.evaluate import evaluate_asked, evaluation_lines
 
-    asked = {qid: grades for qid, grades in qrels.items() if qid in run and grades}
-    if not any(run[qid] for qid in asked):
+    found = evaluate_asked(qrels, run, _MEASURES)
+    if found is None:
         say("No figures: none of the judged queries found anything")
         return
-    found = evaluate(asked, run, _MEASURES)
     say(f"Scores of the {found.n_queries} judged queries among the {len(run)} asked:")
     for line in evaluation_lines("retrieved", found):
         click.echo(line)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from rankllm_core.errors import RankLLMError
-from rankllm_core.trec import Qrels, Run
-from rankllm_infer.evaluation.evaluate import Evaluation, evaluate
+from rankllm_core.trec import Qrels, Run, RunFormat, format_beside_others, read_run
+from rankllm_infer.evaluation.evaluate import evaluate, naming
+from rankllm_infer.evaluation.judgements import missing_line, read_judgements
 
 TIE = 1e-9
 """Two values of a query that are no farther apart are the same; sums in another order differ by less."""
@@ -67,9 +69,19 @@ class Comparison:
     """Measure -> runs in the order given."""
     missing_qids: Mapping[str, tuple[str, ...]]
     """Run -> judged queries that it lacks."""
+    n_judged: int
+    """Queries that are judged, whether the runs have them or not."""
     run_queries_only: bool
     level: float
     """Confidence level of the intervals."""
+
+    def missing_lines(self) -> list[str]:
+        """A line for people for each run that lacks judged queries."""
+        return [
+            missing_line(name, qids, n_judged=self.n_judged, run_queries_only=self.run_queries_only)
+            for name, qids in self.missing_qids.items()
+            if qids
+        ]
 
 
 def compare(
@@ -96,38 +108,76 @@ def compare(
     baseline = next(iter(runs)) if baseline is None else baseline
     if baseline not in runs:
         raise RankLLMError(f"baseline {baseline!r} is not among the runs; they are {', '.join(runs)}")
-    missing = {name: tuple(qid for qid in qrels if qrels[qid] and not run.get(qid)) for name, run in runs.items()}
-    if run_queries_only:
-        left_out = {qid for qids in missing.values() for qid in qids}
-        qrels = {qid: grades for qid, grades in qrels.items() if grades and qid not in left_out}
-        if not qrels:
-            raise RankLLMError("the runs have no judged query in common: nothing to compare")
-    found = {name: _evaluate(name, qrels, run, measures, relevance_level) for name, run in runs.items()}
-    first = found[baseline]
+    judged = {qid: grades for qid, grades in qrels.items() if grades}
+    missing = {name: tuple(qid for qid in judged if not run.get(qid)) for name, run in runs.items()}
+    compared = _in_common(judged, missing) if run_queries_only else qrels
+    figures = _figures(compared, runs, measures, relevance_level)
     return Comparison(
         baseline=baseline,
-        n_queries=first.n_queries,
+        n_queries=len(next(iter(figures.values()))[baseline]),
         measures={
-            measure: compare_figures(
-                {name: evaluation.per_query[measure] for name, evaluation in found.items()},
-                baseline=baseline,
-                n_resamples=n_resamples,
-                level=level,
-                seed=seed,
-            )
-            for measure in first.means
+            measure: compare_figures(by_run, baseline=baseline, n_resamples=n_resamples, level=level, seed=seed)
+            for measure, by_run in figures.items()
         },
         missing_qids=missing,
+        n_judged=len(judged),
         run_queries_only=run_queries_only,
         level=level,
     )
 
 
-def _evaluate(name: str, qrels: Qrels, run: Run, measures: Sequence[str], relevance_level: int) -> Evaluation:
-    try:
-        return evaluate(qrels, run, measures, relevance_level=relevance_level)
-    except RankLLMError as error:
-        raise RankLLMError(f"{name}: {error}") from None
+def compare_files(
+    qrels: Path,
+    runs: Sequence[Path],
+    measures: Sequence[str],
+    *,
+    baseline: Path | None = None,
+    run_format: RunFormat = "auto",
+    run_queries_only: bool = False,
+    relevance_level: int = 1,
+    n_resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare run files, which are named by their paths; see `compare`.
+
+    qrels: TREC or BEIR. runs: TREC, TSV or MS MARCO; run_format: how to read those of three columns.
+    Raises RankLLMError for what cannot be read or compared.
+    """
+    grades = read_judgements(qrels, runs)
+    return compare(
+        grades,
+        {str(path): read_run(path, format=format_beside_others(path, run_format)) for path in runs},
+        measures,
+        baseline=None if baseline is None else str(baseline),
+        run_queries_only=run_queries_only,
+        relevance_level=relevance_level,
+        n_resamples=n_resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+def _in_common(judged: Qrels, missing: Mapping[str, Sequence[str]]) -> Qrels:
+    """The judgements of the queries that no run lacks. Raises RankLLMError where there are none."""
+    left_out = {qid for qids in missing.values() for qid in qids}
+    common = {qid: grades for qid, grades in judged.items() if qid not in left_out}
+    if not common:
+        raise RankLLMError("the runs have no judged query in common: nothing to compare")
+    return common
+
+
+def _figures(
+    qrels: Qrels, runs: Mapping[str, Run], measures: Sequence[str], relevance_level: int
+) -> dict[str, dict[str, Mapping[str, float]]]:
+    """Measure -> name of the run -> qid -> value."""
+    figures: dict[str, dict[str, Mapping[str, float]]] = {}
+    for name, run in runs.items():
+        with naming(name):
+            found = evaluate(qrels, run, measures, relevance_level=relevance_level)
+        for measure, values in found.per_query.items():
+            figures.setdefault(measure, {})[name] = values
+    return figures
 
 
 def compare_figures(
@@ -139,13 +189,31 @@ def compare_figures(
     seed: int = 0,
 ) -> list[ComparedRun]:
     """Compare runs by one measure. figures: name -> qid -> value, of the same queries for each; baseline is a name."""
-    from rankllm_infer.evaluation.significance import bootstrap_interval, holm, randomisation_test
+    from rankllm_infer.evaluation.significance import bootstrap_interval
 
     for name, values in figures.items():
         if values.keys() != figures[baseline].keys():
             raise RankLLMError(f"{name} and {baseline}: expected figures of the same queries")
+    differences = _differences(figures, baseline=baseline, n_resamples=n_resamples, seed=seed)
+    return [
+        ComparedRun(
+            name=name,
+            mean=fmean(values.values()),
+            interval=bootstrap_interval(list(values.values()), n_resamples=n_resamples, level=level, seed=seed),
+            per_query=values,
+            difference=differences.get(name),
+        )
+        for name, values in figures.items()
+    ]
+
+
+def _differences(
+    figures: Mapping[str, Mapping[str, float]], *, baseline: str, n_resamples: int, seed: int
+) -> dict[str, Difference]:
+    """Name of each run but the baseline -> its difference; p is corrected for all of them."""
+    from rankllm_infer.evaluation.significance import holm, randomisation_test
+
     base = figures[baseline]
-    means = {name: fmean(values.values()) for name, values in figures.items()}
     gains = {
         name: {qid: value - base[qid] for qid, value in values.items()}
         for name, values in figures.items()
@@ -158,94 +226,13 @@ def compare_figures(
         for name, by_query in gains.items()
     }
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
-    compared = []
-    for name, values in figures.items():
-        difference = None
-        if name != baseline:
-            difference = Difference(
-                mean=means[name] - means[baseline],
-                p=tests[name].p,
-                p_holm=corrected[name],
-                is_exact=tests[name].is_exact,
-                gains=dict(sorted(gains[name].items(), key=lambda gain: -gain[1])),
-            )
-        interval = bootstrap_interval(list(values.values()), n_resamples=n_resamples, level=level, seed=seed)
-        run = ComparedRun(name=name, mean=means[name], interval=interval, per_query=values, difference=difference)
-        compared.append(run)
-    return compared
-
-
-def comparison_lines(comparison: Comparison, *, per_query: int = 0) -> list[str]:
-    """A table for each measure: mean, interval, change, p after Holm, queries better / same / worse.
-
-    per_query: below each table, so many of the queries that gained and lost most, for each run.
-    """
-    lines: list[str] = []
-    for measure, runs in comparison.measures.items():
-        if lines:
-            lines.append("")
-        lines.append(f"{measure} over {comparison.n_queries} queries, baseline {comparison.baseline}")
-        lines += _aligned([_header(comparison.level), *(_row(run) for run in runs)])
-        if per_query:
-            baseline = next(run for run in runs if run.difference is None)
-            lines += [line for run in runs for line in _query_lines(run, baseline, per_query)]
-    return lines
-
-
-def _header(level: float) -> tuple[str, ...]:
-    return ("run", "mean", f"{100 * level:g} % interval", "change", "p (Holm)", "better/same/worse")
-
-
-def _row(run: ComparedRun) -> tuple[str, ...]:
-    low, high = run.interval
-    row = (run.name, f"{run.mean:.4f}", f"{low:.4f}-{high:.4f}")
-    if (difference := run.difference) is None:
-        return (*row, "", "", "")
-    counts = f"{difference.n_better}/{difference.n_same}/{difference.n_worse}"
-    return (*row, f"{difference.mean:+.4f}", f"{difference.p_holm:.4f}", counts)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _query_lines(run: ComparedRun, baseline: ComparedRun, most: int) -> list[str]:
-    if run.difference is None:
-        return []
-    gains = list(run.difference.gains.items())
-    gained = [qid for qid, gain in gains[:most] if gain > TIE]
-    lost = [qid for qid, gain in reversed(gains[-most:]) if gain < -TIE]
-    return [
-        f"{run.name}  {what}  {qid}  {baseline.per_query[qid]:.4f} -> {run.per_query[qid]:.4f}"
-        for what, qids in (("gained", gained), ("lost", lost))
-        for qid in qids
-    ]
-
-
-def comparison_to_dict(comparison: Comparison, *, per_query: bool = False) -> dict[str, object]:
-    """A record for JSON, in full precision; per_query: qid -> value for every run, and qid -> gain."""
     return {
-        "baseline": comparison.baseline,
-        "n_queries": comparison.n_queries,
-        "level": comparison.level,
-        "run_queries_only": comparison.run_queries_only,
-        "missing_qids": {name: list(qids) for name, qids in comparison.missing_qids.items()},
-        "measures": {
-            measure: [_run_to_dict(run, per_query=per_query) for run in runs]
-            for measure, runs in comparison.measures.items()
-        },
+        name: Difference(
+            mean=fmean(figures[name].values()) - fmean(base.values()),
+            p=test.p,
+            p_holm=corrected[name],
+            is_exact=test.is_exact,
+            gains=dict(sorted(gains[name].items(), key=lambda gain: -gain[1])),
+        )
+        for name, test in tests.items()
     }
-
-
-def _run_to_dict(run: ComparedRun, *, per_query: bool) -> dict[str, object]:
-    record: dict[str, object] = {"run": run.name, "mean": run.mean, "interval": list(run.interval)}
-    if (difference := run.difference) is not None:
-        record |= {"change": difference.mean, "p": difference.p, "p_holm": difference.p_holm}
-        record |= {"is_exact": difference.is_exact}
-        record |= {"better": difference.n_better, "same": difference.n_same, "worse": difference.n_worse}
-    if per_query:
-        record["per_query"] = dict(run.per_query)
-        if difference is not None:
-            record["gains"] = dict(difference.gains)
-    return record

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rankllm_core.errors import RankLLMError
-from rankllm_core.trec import Ranking, to_float32
+from rankllm_core.trec import Qrels, Ranking, Run, RunFormat, format_beside_others, read_run, to_float32
 from rankllm_infer.evaluation.id_mismatch import check_docids_judged, spelling_difference
+from rankllm_infer.evaluation.judgements import missing_line, read_judgements
 from rankllm_infer.evaluation.measures import RECIPROCAL_RANK, Measure, parse_measures
 from rankllm_infer.wording import examples
 
@@ -31,6 +34,17 @@ class Evaluation:
     unjudged_qids: tuple[str, ...]
     """Queries of the run without judgements. They never count."""
     run_queries_only: bool
+
+    @property
+    def n_judged(self) -> int:
+        """Queries that are judged, whether the run has them or not."""
+        return self.n_queries + (len(self.missing_qids) if self.run_queries_only else 0)
+
+    def missing_lines(self, name: str) -> list[str]:
+        """The line for people about judged queries that the run lacks; none where it has all. name: of the run."""
+        if not self.missing_qids:
+            return []
+        return [missing_line(name, self.missing_qids, n_judged=self.n_judged, run_queries_only=self.run_queries_only)]
 
 
 def evaluate(
@@ -83,6 +97,43 @@ def _evaluate(
         unjudged_qids=tuple(qid for qid in run if qid not in seen),
         run_queries_only=run_queries_only,
     )
+
+
+def evaluate_files(
+    qrels: Path,
+    runs: Sequence[Path],
+    measures: Sequence[str],
+    *,
+    run_format: RunFormat = "auto",
+    run_queries_only: bool = False,
+    relevance_level: int = 1,
+) -> Iterator[tuple[Path, Evaluation]]:
+    """Evaluate run files one by one; see `evaluate`.
+
+    qrels: TREC or BEIR. runs: TREC, TSV or MS MARCO; run_format: how to read those of three columns.
+    Raises RankLLMError that names the file for what cannot be read or evaluated.
+    """
+    grades = read_judgements(qrels, runs)
+    for path in runs:
+        run = read_run(path, format=format_beside_others(path, run_format))
+        with naming(path):
+            found = evaluate(grades, run, measures, run_queries_only=run_queries_only, relevance_level=relevance_level)
+        yield path, found
+
+
+@contextmanager
+def naming(run: str | Path) -> Iterator[None]:
+    """Name the run in a RankLLMError that is raised inside."""
+    try:
+        yield
+    except RankLLMError as error:
+        raise RankLLMError(f"{run}: {error}") from None
+
+
+def evaluate_asked(qrels: Qrels, run: Run, measures: Sequence[str]) -> Evaluation | None:
+    """Evaluate over the judged queries of a run, also those that found nothing, which count 0; None where all did."""
+    asked = {qid: grades for qid, grades in qrels.items() if qid in run and grades}
+    return evaluate(asked, run, measures) if any(run[qid] for qid in asked) else None
 
 
 class RunningEvaluation:

@@ -52,6 +52,8 @@ _EXAMPLES = (
     *("Rprec", "Bpref", "ndcg", "ndcg_cut.10", "map", "map_cut.100", "recip_rank", "P.10", "recall.100", "success.1"),
 )
 _GREATEST_CUTOFF = 1_000_000_000  # trec_eval reads cut-offs as C integers
+# trec_eval's own names may hold commas: `recall.100,1000` is two measures of one name.
+_COMMA = re.compile(r",\s*(?=[A-Za-z])")
 _NAME = re.compile(r"(?P<name>[a-z]+(?:_[a-z]+)*)(?:\(rel=(?P<level>\d+)\))?(?:[@._](?P<cuts>\d+(?:,\d+)*))?", re.I)
 
 
@@ -94,6 +96,13 @@ def parse_measures(names: Iterable[str], *, relevance_level: int = 1) -> list[Me
     if not measures:
         raise ConfigError("no measure given; expected for example nDCG@10")
     return list(measures.values())
+
+
+def split_measures(names: Iterable[str], *, relevance_level: int = 1) -> list[str]:
+    """The names, of which each may hold several with commas between them; all are checked as in `parse_measures`."""
+    measures = [measure for name in names for measure in _COMMA.split(name)]
+    parse_measures(measures, relevance_level=relevance_level)
+    return measures
 
 
 def _parse(name: str, default_level: int) -> list[Measure]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rankllm_core.text import title_and_text
 from rankllm_infer.formats.convert import detect_format
 from rankllm_infer.wording import examples
 
-Needed = Mapping[str, Collection[str]]
+Needed = Mapping[str, Sequence[str]]
 """qid -> docids."""
 
 

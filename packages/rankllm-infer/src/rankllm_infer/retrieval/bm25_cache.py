@@ -67,18 +67,23 @@ def open_index(
             tell(f"The index in {folder} is made anew: {problem}")
         if place == Path.cwd():
             raise RankLLMError(f"{folder}: is the current folder, which an index would replace; give another folder")
-        try:
-            index = BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
-        except RepeatedDocidError as error:
-            first, again, *_ = [*lines_of_docid(corpus, error.docid), None, None]
-            problem = f"docid {error.docid!r} occurs twice (first on line {first}); each document needs its own docid"
-            raise DataError(problem, path=corpus, line=again) from None
+        index = _build(corpus, k1, b, progress)
         if (theirs := _put_in_place(index, place, wanted)) is None:
             tell(f"Index of {corpus}: {len(index.docids):,} documents, kept in {folder}")
             return index
         index = theirs
     tell(f"Index of {corpus}: the one in {folder}")
     return index
+
+
+def _build(corpus: Path, k1: float, b: float, progress: Callable[[int], None]) -> BM25Index:
+    """Index a corpus. Raises DataError with both lines for a docid that occurs twice."""
+    try:
+        return BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
+    except RepeatedDocidError as error:
+        first, again, *_ = [*lines_of_docid(corpus, error.docid), None, None]
+        problem = f"docid {error.docid!r} occurs twice (first on line {first}); each document needs its own docid"
+        raise DataError(problem, path=corpus, line=again) from None
 
 
 def _default_folder(corpus: Path, k1: float, b: float) -> Path:

@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rankllm_core.files.json_fields import shown
 from rankllm_core.trec import Qrels, read_qrels
 from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.retrieval.retrieval_data import Method
+from rankllm_infer.wording import reason
 
 _LEAST_JAVA = 21
 """Pyserini 1.6 and 2.x are compiled for it."""
@@ -122,6 +123,12 @@ class PyseriniLibrary:
             return Path(name)
         with fetching("index", name):
             return Path(self._util.download_prebuilt_index(name, verbose=False))
+
+
+def start_pyserini(*, tell: Callable[[str], None] = lambda line: None) -> PyseriniLibrary:
+    """Start Pyserini, which takes some twenty seconds. tell: receives a line before it does."""
+    tell("Starting Pyserini ...")
+    return PyseriniLibrary()
 
 
 def _import_pyserini() -> tuple[Any, Any, Any]:
@@ -236,5 +243,4 @@ def fetching(what: str, name: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return first.removeprefix("JVM exception occurred: ")[:160]
+    return reason(error).removeprefix("JVM exception occurred: ")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.retrieval.retrieval_data import Dataset, Method
+from rankllm_infer.wording import reason
 
 HUB_REPOSITORY = "castorini/rank_llm_data"
 FOLDER = "retrieve_results"
@@ -46,5 +47,4 @@ def fetch_stored(dataset: Dataset, method: Method, depth: int) -> Path:
     try:
         return Path(hf_hub_download(HUB_REPOSITORY, name, repo_type="dataset"))
     except Exception as error:  # whatever the network does; and what is not there is an error of the network's kind
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
-        raise RankLLMError(f"{HUB_REPOSITORY}: {name} could not be fetched ({reason})") from None
+        raise RankLLMError(f"{HUB_REPOSITORY}: {name} could not be fetched ({reason(error)})") from None

@@ -1,0 +1,260 @@
+"""Search a corpus, a Lucene index or a test collection for a set of queries, and write what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from rankllm_core.data.collections import read_queries
+from rankllm_core.data.records import write_requests
+from rankllm_core.errors import RankLLMError
+from rankllm_core.trec import Qrels, Run, RunOutput, write_results
+from rankllm_core.types import Request
+from rankllm_infer.formats.prepare import requests_of_run
+from rankllm_infer.retrieval.bm25 import K1, B
+from rankllm_infer.retrieval.bm25_cache import open_index
+from rankllm_infer.retrieval.dataset_retrieval import requests_from_index, search_dataset, text_index
+from rankllm_infer.retrieval.first_stage import Searcher, retrieve
+from rankllm_infer.retrieval.pyserini_library import start_pyserini
+from rankllm_infer.retrieval.retrieval_data import Method, find_dataset, index_of
+from rankllm_infer.wording import count, examples
+
+_DELAY_S = 2.0
+"""What takes no longer than this needs no counter."""
+
+
+class Counter(Protocol):
+    """Opens a counter for one piece of work; what it yields is called with the number done so far."""
+
+    def __call__(
+        self, what: str, *, unit: str, total: int | None = None, delay_s: float = 0.0
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """Count `what` in `unit`; total: how many there are, where that is known; delay_s: show nothing before."""
+
+
+@contextmanager
+def uncounted(
+    what: str, *, unit: str, total: int | None = None, delay_s: float = 0.0
+) -> Iterator[Callable[[int], None]]:
+    """A `Counter` that shows nothing."""
+    yield lambda done: None
+
+
+def _unsaid(line: str) -> None:
+    """Drop a message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notices:
+    """Where messages and progress go; by default nowhere."""
+
+    tell: Callable[[str], None] = _unsaid
+    """Receives one line on what is done and why."""
+    counter: Counter = uncounted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusSource:
+    """A corpus of one's own, searched with the embedded BM25."""
+
+    corpus: Path
+    """JSONL or TSV, see `read_corpus`."""
+    queries: str | Path
+    index_dir: Path | None = None
+    """Where the index is kept; by default a folder in the user's cache."""
+    k1: float = K1
+    b: float = B
+
+    @property
+    def name(self) -> str:
+        """The corpus, for messages."""
+        return str(self.corpus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSource:
+    """A Lucene index, searched with Pyserini."""
+
+    name: str
+    """A folder, or the name of one of Pyserini's prebuilt indexes."""
+    queries: str
+    """A file, or the name of one of Pyserini's topics."""
+    method: Method
+    k1: float = K1
+    b: float = B
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSource:
+    """A test collection known by name, searched with Pyserini over its judged queries."""
+
+    name: str
+    """See `find_dataset`."""
+    method: Method
+    k1: float = K1
+    b: float = B
+
+
+Source = CorpusSource | IndexSource | DatasetSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """How much is searched for."""
+
+    depth: int = 100
+    """Candidates of each query, at most."""
+    max_queries: int | None = None
+    """Only the first queries."""
+    remove_query: bool = False
+    """Leave out candidates whose docid is the qid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved:
+    """The run of a search, and what goes with it."""
+
+    queries: Mapping[str, str]
+    """qid -> text of the queries that were asked."""
+    run: Run
+    requests: Callable[[], list[Request]]
+    """Joins the run with its texts."""
+    tag: str
+    """The method, as the last column of a TREC run names it."""
+    qrels: Qrels | None = None
+    """Judgements that belong to the data set."""
+
+    def lines(self) -> list[str]:
+        """The report for people: how many candidates, and the queries that found none."""
+        rankings = self.run.values()
+        n_candidates, n_queries = sum(map(len, rankings)), sum(map(bool, rankings))
+        lines = [f"retrieved {count(n_candidates, 'candidate')} for {count(n_queries, 'query')}"]
+        if without := [qid for qid, ranking in self.run.items() if not ranking]:
+            lines.append(f"found nothing for {count(len(without), 'query')} ({examples(without)})")
+        return lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievedFiles:
+    """The outputs of a search; a path that is None is not written."""
+
+    run: Path | None = None
+    run_format: RunOutput = "trec"
+    tag: str | None = None
+    """Last column of a TREC run; by default the method."""
+    requests: Path | None = None
+
+
+def search(
+    source: Source,
+    settings: SearchSettings | None = None,
+    *,
+    check: Callable[[Mapping[str, str]], None] = lambda queries: None,
+    notices: Notices | None = None,
+) -> Retrieved:
+    """Search a source for all its queries.
+
+    check: is given the queries before they are asked, and may raise. Raises RankLLMError for what cannot be read, found
+    or fetched, and where no query finds a passage.
+    """
+    settings, notices = settings or SearchSettings(), notices or Notices()
+    match source:
+        case CorpusSource():
+            found = _search_corpus(source, settings, check, notices)
+        case IndexSource():
+            found = _search_index(source, settings, check, notices)
+        case DatasetSource():
+            found = _search_dataset(source, settings, check, notices)
+    if not any(found.run.values()):
+        raise RankLLMError(f"{source.name}: none of the {count(len(found.run), 'query')} finds a passage")
+    return found
+
+
+def write_retrieved(found: Retrieved, files: RetrievedFiles, *, tell: Callable[[str], None] = _unsaid) -> None:
+    """Write the run, and the requests with their texts. tell: is given a line on each file."""
+    # What may still fail comes first, so that no half of the outputs is left behind.
+    requests = found.requests() if files.requests is not None else []
+    if files.run is not None:
+        tag = files.tag or found.tag
+        write_results(files.run, found.run.items(), format=files.run_format, tag=tag)
+        tell(f"Wrote {files.run}")
+    if files.requests is not None:
+        write_requests(files.requests, requests)
+        tell(f"Wrote {files.requests} (requests)")
+
+
+_Check = Callable[[Mapping[str, str]], None]
+
+
+def _search_corpus(source: CorpusSource, settings: SearchSettings, check: _Check, notices: Notices) -> Retrieved:
+    queries = _read_queries(source.queries, settings.max_queries)
+    check(queries)
+    with notices.counter("index", unit=" passages", delay_s=_DELAY_S) as show:
+        index = open_index(
+            source.corpus, folder=source.index_dir, k1=source.k1, b=source.b, tell=notices.tell, progress=show
+        )
+
+    def join() -> list[Request]:
+        with notices.counter("corpus", unit=" passages", delay_s=_DELAY_S) as show:
+            return requests_of_run(run, queries=queries, corpus=source.corpus, progress=show)
+
+    run = _retrieve(index, queries, settings, notices)
+    return Retrieved(queries=queries, run=run, requests=join, tag="bm25")
+
+
+def _search_index(source: IndexSource, settings: SearchSettings, check: _Check, notices: Notices) -> Retrieved:
+    is_file = Path(source.queries).exists()
+    queries = _read_queries(source.queries, settings.max_queries) if is_file else {}
+    if is_file:
+        check(queries)
+    library = start_pyserini(tell=notices.tell)
+    if not is_file:
+        queries = dict(islice(library.topics(source.queries).items(), settings.max_queries))
+        check(queries)
+    index = library.open_index(source.name, source.method, k1=source.k1, b=source.b)
+    run = _retrieve(index, queries, settings, notices)
+    return Retrieved(
+        queries=queries, run=run, requests=lambda: requests_from_index(index, queries, run), tag=source.method.name
+    )
+
+
+def _search_dataset(source: DatasetSource, settings: SearchSettings, check: _Check, notices: Notices) -> Retrieved:
+    dataset = find_dataset(source.name)
+    index_of(dataset, source.method)  # what cannot be searched is refused before Pyserini is started
+    library = start_pyserini(tell=notices.tell)
+    with notices.counter("retrieve", unit=" queries", delay_s=_DELAY_S) as show:
+        found = search_dataset(
+            library,
+            dataset,
+            source.method,
+            depth=settings.depth,
+            max_queries=settings.max_queries,
+            remove_query=settings.remove_query,
+            check=check,
+            progress=show,
+            k1=source.k1,
+            b=source.b,
+        )
+    return Retrieved(
+        queries=found.queries,
+        run=found.run,
+        requests=lambda: requests_from_index(text_index(library, dataset), found.queries, found.run),
+        tag=source.method.name,
+        qrels=found.qrels,
+    )
+
+
+def _read_queries(path: str | Path, most: int | None) -> dict[str, str]:
+    queries = dict(islice(read_queries(path).items(), most))
+    if not queries:
+        raise RankLLMError(f"{path}: holds no query")
+    return queries
+
+
+def _retrieve(index: Searcher, queries: Mapping[str, str], settings: SearchSettings, notices: Notices) -> Run:
+    with notices.counter("retrieve", unit=" queries", total=len(queries), delay_s=_DELAY_S) as show:
+        return retrieve(index, queries, depth=settings.depth, remove_query=settings.remove_query, progress=show)

@@ -287,7 +287,8 @@ def test_data_sets_are_joined_like_files(tmp_path):
 def test_importing_the_module_imports_nothing_heavy(tmp_path):
     """`--help` stays fast."""
     code = (
-        "import sys, rankllm_infer.prepare; print({'torch', 'numpy', 'datasets', 'transformers'} & sys.modules.keys())"
+        "import sys, rankllm_infer.formats.prepare; "
+        "print({'torch', 'numpy', 'datasets', 'transformers'} & sys.modules.keys())"
     )
     assert in_a_fresh_process(tmp_path, code)[0] == "set()\n"
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, get_args
 
 import click
 
@@ -16,10 +14,41 @@ from rankllm_core.trec import RunFormat
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import ignored, run_format_option
 from rankllm_infer.cli.path_types import NAME, PATH
-from rankllm_infer.formats.prepare import PreparedFormat
+from rankllm_infer.cli.progress import counter
+from rankllm_infer.formats.prepare import PreparedFormat, build_requests, write_prepared
 
 _DEPTH = 200
 """Candidates that RankLLaMA reranks. Source: arXiv:2310.08319."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareCommand:
+    """What `prepare` is asked for."""
+
+    retrieval_results: Path
+    run_format: RunFormat
+    query_data_name: str
+    query_data_split: str
+    query_data_config: str | None
+    corpus_data_name: str
+    corpus_data_config: str | None
+    depth: int
+    max_queries: int | None
+    remove_query: bool
+    strict: bool
+    output_path: Path
+    output_format: PreparedFormat
+    overwrite: bool
+
+    @property
+    def queries(self) -> str:
+        """The queries, by file or data set. Raises RankLLMError for a configuration that does not go with the name."""
+        return _with_config(self.query_data_name, self.query_data_config, option="--query-data-config")
+
+    @property
+    def corpus(self) -> str:
+        """The passages, by file or data set. Raises RankLLMError for a configuration that does not go with the name."""
+        return _with_config(self.corpus_data_name, self.corpus_data_config, option="--corpus-data-config")
 
 
 @click.command("prepare")
@@ -48,51 +77,33 @@ _DEPTH = 200
 )
 @click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")
 @ignored("--cache-dir", takes_value=True)
-def command(
-    *,
-    retrieval_results: Path,
-    run_format: RunFormat,
-    query_data_name: str,
-    query_data_split: str,
-    query_data_config: str | None,
-    corpus_data_name: str,
-    corpus_data_config: str | None,
-    depth: int,
-    max_queries: int | None,
-    remove_query: bool,
-    strict: bool,
-    output_path: Path,
-    output_format: str,
-    overwrite: bool,
-) -> None:
+def command(**given: Any) -> None:
     """Join a first-stage run with the texts of its queries and passages.
 
     The output is what `rerank` reads: with --rerank-input as it is, with --requests for --format requests.
     """
-    from rankllm_infer.formats.prepare import build_requests, write_prepared
-
-    check_output(output_path, overwrite=overwrite)
-    for source in (retrieval_results, query_data_name, corpus_data_name):
-        refuse_same_file(source, output_path)
-    queries = _with_config(query_data_name, query_data_config, option="--query-data-config")
-    corpus = _with_config(corpus_data_name, corpus_data_config, option="--corpus-data-config")
-    with _corpus_progress() as progress:
+    asked = PrepareCommand(**given)
+    check_output(asked.output_path, overwrite=asked.overwrite)
+    for source in (asked.retrieval_results, asked.query_data_name, asked.corpus_data_name):
+        refuse_same_file(source, asked.output_path)
+    queries, corpus = asked.queries, asked.corpus
+    with counter("corpus", unit=" passages", delay_s=2.0) as show:
         requests, report = build_requests(
-            retrieval_results,
+            asked.retrieval_results,
             queries=queries,
             corpus=corpus,
-            query_split=query_data_split,
-            depth=depth,
-            max_queries=max_queries,
-            strict=strict,
-            remove_query=remove_query,
-            run_format=run_format,
-            progress=progress,
+            query_split=asked.query_data_split,
+            depth=asked.depth,
+            max_queries=asked.max_queries,
+            strict=asked.strict,
+            remove_query=asked.remove_query,
+            run_format=asked.run_format,
+            progress=show,
         )
-    write_prepared(output_path, requests, format=cast(PreparedFormat, output_format))
+    write_prepared(asked.output_path, requests, format=asked.output_format)
     for line in report.lines():
         say(line)
-    say(f"Wrote {output_path} ({output_format})")
+    say(f"Wrote {asked.output_path} ({asked.output_format})")
 
 
 def _with_config(name: str, config: str | None, *, option: str) -> str:
@@ -102,17 +113,3 @@ def _with_config(name: str, config: str | None, *, option: str) -> str:
         has = "a local file or folder, which has none" if Path(name).exists() else "a name that holds one already"
         raise RankLLMError(f"{option} {config}: {name} is {has}; leave the option out")
     return f"{name}:{config}"
-
-
-@contextmanager
-def _corpus_progress() -> Iterator[Callable[[int], None]]:
-    """Tell how many passages were read so far; nothing on the screen for a corpus that is read in two seconds."""
-    from tqdm import tqdm
-
-    quiet_s = 0.5 if sys.stderr.isatty() else 30.0
-    with tqdm(desc="corpus", unit=" passages", delay=2, mininterval=quiet_s, file=sys.stderr) as bar:
-
-        def show(number: int) -> None:
-            bar.update(number - bar.n)
-
-        yield show

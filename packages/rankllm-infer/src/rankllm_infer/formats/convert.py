@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
+from rankllm_core.data.records import read_requests, read_rerank_input
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.files import read_lines
 from rankllm_core.trec import DEFAULT_TAG, Ranking, RunFormat, RunOutput, read_run, write_results
 from rankllm_core.types import Request
-
-if TYPE_CHECKING:
-    from rankllm_infer.formats.prepare import PreparedFormat, PrepareReport
+from rankllm_infer.formats.prepare import PreparedFormat, PrepareReport, build_requests, write_prepared
+from rankllm_infer.wording import count, examples
 
 Source = Literal["auto", "requests", "rerank-input", "tsv", "trec", "msmarco"]
 Target = Literal["requests", "rerank-input", "tsv", "trec", "msmarco"]
@@ -40,6 +40,25 @@ class ConvertReport:
     """Queries that have no candidate (left); a run or a rerank-input file cannot hold them."""
     prepared: PrepareReport | None = None
     """What joining a run with its texts found; None where nothing was joined."""
+
+    def lines(self, *, to: Target) -> list[str]:
+        """The report for people: what was written, and where that is more than a copy. to: the layout written."""
+        if self.prepared is not None:
+            return self.prepared.lines()
+        lines = [f"converted {count(self.n_queries, 'query')} with {count(self.n_candidates, 'candidate')}"]
+        if self.n_removed:
+            lines.append(f"left out {count(self.n_removed, 'candidate')} whose docid is the qid")
+        if qids := self.reordered_qids:
+            lines.append(
+                f"sorted by score {count(len(qids), 'query')} whose lines were in another order ({examples(qids)})"
+            )
+        if (qids := self.rescored_qids) and to in ("trec", "tsv"):
+            why = "as their own scores are all equal or rise down the list"
+            lines.append(f"scored {count(len(qids), 'query')} n - rank + 1, {why} ({examples(qids)})")
+        if qids := self.emptied_qids:
+            where = "" if to == "requests" else ", which the output does not hold"
+            lines.append(f"without a candidate: {count(len(qids), 'query')} ({examples(qids)}){where}")
+        return lines
 
 
 @dataclass(slots=True)
@@ -92,14 +111,10 @@ def convert(
     tag: last column of a TREC run.
     Raises ConfigError for a conversion that is not possible, DataError for a file that cannot be read.
     """
-    if to not in get_args(Target):
-        raise ConfigError(f"target format {to!r}: expected one of {', '.join(get_args(Target))}")
-    if source_format not in get_args(Source):
-        raise ConfigError(f"source format {source_format!r}: expected one of {', '.join(get_args(Source))}")
+    _check_formats(source_format, to)
     kind = _kind(source, source_format)
-    writes_run = to in get_args(RunOutput)
-    if kind == "run" and not writes_run:
-        run_format = cast(RunFormat, source_format)
+    run_format = cast(RunFormat, source_format if kind == "run" else "auto")
+    if kind == "run" and to not in get_args(RunOutput):
         return _join_run(
             source, target, to=to, run_format=run_format, queries=queries, corpus=corpus, remove_query=remove_query
         )
@@ -107,15 +122,19 @@ def convert(
         raise ConfigError(f"queries and corpus are of no use from {kind} to {to}; leave them out")
     tally = _Tally()
     if kind == "run":
-        run_format = cast(RunFormat, source_format)
         rankings = _sorted_rankings(source, run_format, tally, remove_query=remove_query)
+        write_results(target, rankings, format=cast(RunOutput, to), tag=tag)
     else:
         requests = _kept_requests(_read_requests(source, kind), tally, remove_query=remove_query)
-        if not writes_run:
-            return _write_requests(target, requests, to=to, tally=tally)
-        rankings = ((request.query.qid, _list_ranking(request, tally)) for request in requests)
-    write_results(target, rankings, format=cast(RunOutput, to), tag=tag)
+        _write_lists(target, requests, to=to, tag=tag, tally=tally)
     return tally.report()
+
+
+def _check_formats(source_format: str, to: str) -> None:
+    if to not in get_args(Target):
+        raise ConfigError(f"target format {to!r}: expected one of {', '.join(get_args(Target))}")
+    if source_format not in get_args(Source):
+        raise ConfigError(f"source format {source_format!r}: expected one of {', '.join(get_args(Source))}")
 
 
 def detect_format(path: str | Path) -> _Kind:
@@ -160,12 +179,10 @@ def _join_run(
 ) -> ConvertReport:
     if queries is None or corpus is None:
         raise ConfigError(f"{source}: is a run, which holds no texts; {to} needs the queries and the corpus as well")
-    from rankllm_infer.formats.prepare import build_requests, write_prepared
-
     requests, prepared = build_requests(
         source, queries=queries, corpus=corpus, depth=sys.maxsize, remove_query=remove_query, run_format=run_format
     )
-    write_prepared(target, requests, format=cast("PreparedFormat", to))
+    write_prepared(target, requests, format=cast(PreparedFormat, to))
     return ConvertReport(
         n_queries=prepared.queries,
         n_candidates=prepared.candidates,
@@ -176,16 +193,15 @@ def _join_run(
 
 
 def _read_requests(path: str | Path, kind: _Kind) -> Iterator[Request]:
-    from rankllm_core.data.records import read_requests, read_rerank_input
-
     return read_requests(path) if kind == "requests" else read_rerank_input(path)
 
 
-def _write_requests(path: str | Path, requests: Iterator[Request], *, to: Target, tally: _Tally) -> ConvertReport:
-    from rankllm_infer.formats.prepare import write_prepared
-
-    write_prepared(path, requests, format=cast("PreparedFormat", to))
-    return tally.report()
+def _write_lists(path: str | Path, requests: Iterator[Request], *, to: Target, tag: str, tally: _Tally) -> None:
+    if to in get_args(RunOutput):
+        rankings = ((request.query.qid, _list_ranking(request, tally)) for request in requests)
+        write_results(path, rankings, format=cast(RunOutput, to), tag=tag)
+    else:
+        write_prepared(path, requests, format=cast(PreparedFormat, to))
 
 
 def _kept_requests(requests: Iterator[Request], tally: _Tally, *, remove_query: bool) -> Iterator[Request]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rankllm_core.checkpoints.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
-from rankllm_core.data.collections import collect_queries, parse_corpus_record, read_corpus, read_queries, two_contents
-from rankllm_core.data.hub_repository import HubRepository
+from rankllm_core.data.collections import two_contents
 from rankllm_core.data.records import write_requests, write_rerank_input
-from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
-from rankllm_core.files.json_fields import located
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.trec import Run, RunFormat, read_run
 from rankllm_core.types import Candidate, Query, Request
+from rankllm_infer.formats.text_sources import is_file, load_corpus, load_queries
 from rankllm_infer.wording import N_EXAMPLES, count, examples
 
 PreparedFormat = Literal["rerank-input", "requests"]
 
-_FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz", ".bz2", ".zst", ".zip")
 _PROGRESS_STEP = 10_000
 
 
@@ -89,35 +85,64 @@ def build_requests(
     Requests come in the run's order; `Candidate.score` is the run's score. Only the passages needed are held.
     Raises RankLLMError (DataError with the place) for unusable files, and when nothing of the run can be joined.
     """
-    if depth < 1 or (max_queries is not None and max_queries < 1):
-        raise ConfigError(f"prepare: need depth and max_queries of at least 1, got {depth} and {max_queries}")
-    run = read_run(run_path, format=run_format)
-    texts = _load_queries(queries, query_split)
-    unknown = tuple(qid for qid in run if qid not in texts)
-    _check_joined(run, unknown, where=queries, there=texts, what="qids", is_strict=strict)
-    qids = [qid for qid in run if qid in texts][:max_queries]
-    rankings = {qid: _cut(run[qid], depth, without=qid if remove_query else None) for qid in qids}
-    removed = sum(docid == qid for qid in qids for docid, _ in run[qid]) if remove_query else 0
-    without_hits = tuple(qid for qid in texts if qid not in run)
+    _check_limits(depth, max_queries)
+    run, texts = read_run(run_path, format=run_format), load_queries(queries, query_split)
+    cut = _cut_run(run, texts, depth=depth, max_queries=max_queries, remove_query=remove_query)
     del run  # what is below the cut is not needed while the corpus is read
-
-    needed = dict.fromkeys(docid for ranking in rankings.values() for docid, _ in ranking)
+    _check_joined(cut.qids, cut.unknown_qids, where=queries, there=cut.texts, what="qids", is_strict=strict)
+    needed = dict.fromkeys(docid for ranking in cut.rankings.values() for docid, _ in ranking)
     docs, sample = _collect_docs(corpus, needed, progress)
     missing = tuple(docid for docid in needed if docid not in docs)
     _check_joined(needed, missing, where=corpus, there=sample, what="docids", is_strict=strict)
-    requests = [_request(Query(qid=qid, text=texts[qid]), ranking, docs) for qid, ranking in rankings.items()]
+    requests = [_request(Query(qid=qid, text=cut.texts[qid]), ranking, docs) for qid, ranking in cut.rankings.items()]
+    return [request for request in requests if request.candidates], _report(cut, requests, missing)
+
+
+def _check_limits(depth: int, max_queries: int | None) -> None:
+    if depth < 1 or (max_queries is not None and max_queries < 1):
+        raise ConfigError(f"prepare: need depth and max_queries of at least 1, got {depth} and {max_queries}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CutRun:
+    """The part of a run that is kept."""
+
+    qids: tuple[str, ...]
+    """All queries of the run."""
+    texts: Mapping[str, str]
+    """qid -> text of all queries."""
+    unknown_qids: tuple[str, ...]
+    """Queries of the run without a text."""
+    rankings: Mapping[str, Sequence[tuple[str, float]]]
+    """qid -> (docid, score) above the cut, of the queries that have a text."""
+    n_removed: int
+    """Candidates left out because their docid is the qid."""
+
+
+def _cut_run(run: Run, texts: Mapping[str, str], *, depth: int, max_queries: int | None, remove_query: bool) -> _CutRun:
+    qids = [qid for qid in run if qid in texts][:max_queries]
+    return _CutRun(
+        qids=tuple(run),
+        texts=texts,
+        unknown_qids=tuple(qid for qid in run if qid not in texts),
+        rankings={qid: _cut(run[qid], depth, without=qid if remove_query else None) for qid in qids},
+        n_removed=sum(docid == qid for qid in qids for docid, _ in run[qid]) if remove_query else 0,
+    )
+
+
+def _report(cut: _CutRun, requests: Sequence[Request], missing: tuple[str, ...]) -> PrepareReport:
     n_candidates = sum(len(request.candidates) for request in requests)
-    report = PrepareReport(
+    in_run = set(cut.qids)
+    return PrepareReport(
         queries=sum(bool(request.candidates) for request in requests),
         candidates=n_candidates,
-        unknown_qids=unknown,
-        qids_without_hits=without_hits,
+        unknown_qids=cut.unknown_qids,
+        qids_without_hits=tuple(qid for qid in cut.texts if qid not in in_run),
         emptied_qids=tuple(request.query.qid for request in requests if not request.candidates),
         missing_docids=missing,
-        missing_candidates=sum(map(len, rankings.values())) - n_candidates,
-        removed_queries=removed,
+        missing_candidates=sum(map(len, cut.rankings.values())) - n_candidates,
+        removed_queries=cut.n_removed,
     )
-    return [request for request in requests if request.candidates], report
 
 
 def requests_of_run(
@@ -189,95 +214,15 @@ def _collect_docs(
     """The passages needed, and the corpus's first docids, for errors."""
     docs: dict[str, Mapping[str, object]] = {}
     sample: list[str] = []
-    for number, (docid, doc) in enumerate(_load_corpus(corpus), start=1):
+    for number, (docid, doc) in enumerate(load_corpus(corpus), start=1):
         if progress is not None and number % _PROGRESS_STEP == 0:
             progress(number)
         if number <= N_EXAMPLES:
             sample.append(docid)
         if docid in needed and docs.setdefault(docid, doc) != doc:
-            if _is_file(corpus):
+            if is_file(corpus):
                 raise two_contents(corpus, docid)
             raise RankLLMError(
                 f"{corpus}: docid {docid!r} occurs twice, with different contents; a docid names one passage"
             )
     return docs, sample
-
-
-def _load_queries(source: str | Path, split: str) -> dict[str, str]:
-    if _is_file(source):
-        return read_queries(source)
-    rows = _data_set_rows(str(source), split)
-    if isinstance(rows, tuple):
-        return {qid: text for path in rows for qid, text in read_queries(path).items()}
-    return collect_queries(enumerate(rows, start=1), source=source)
-
-
-def _load_corpus(source: str | Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    if _is_file(source):
-        yield from read_corpus(source)
-        return
-    rows = _data_set_rows(str(source), "train")
-    if isinstance(rows, tuple):
-        for path in rows:
-            yield from read_corpus(path)
-        return
-    for number, row in enumerate(rows, start=1):
-        with located(source, number):
-            passage = parse_corpus_record(row)
-        yield passage
-
-
-def _is_file(source: str | Path) -> bool:
-    """Whether a file is meant; else it is a data set: a folder, or a name on the hub, which has at most one slash."""
-    name = str(source)
-    if Path(source).exists():
-        return not Path(source).is_dir()
-    looks_like_path = name.endswith(_FILE_ENDINGS) or name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_like_path or isinstance(source, Path):
-        raise RankLLMError(f"{name}: no such file")
-    return False
-
-
-def _data_set_rows(name: str, split: str) -> Iterable[dict[str, object]] | tuple[Path, ...]:
-    """The rows of a Hugging Face data set, from a memory-mapped local copy.
-
-    Of one that `datasets` refuses for its script, or cannot ask the hub about, the files of the split in their place,
-    where those can be told and are in a format of `read_queries` and `read_corpus`.
-    """
-    is_folder = Path(name).exists()
-    what = f"{name}: is a folder," if is_folder else f"{name}: no such file,"
-    try:
-        import datasets
-    except ModuleNotFoundError:
-        raise MissingPackageError(
-            f"{what} and to load it as a data set needs the package datasets, which is not installed. "
-            "Install it with: uv add 'rankllm-infer[datasets]'"
-        ) from None
-    path, _, config = (name, "", "") if is_folder else name.partition(":")
-    rows: Iterable[dict[str, object]]
-    try:
-        rows = datasets.load_dataset(path, config or None, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        files = _files_of_split(path, error, split=split, config=config)
-        if files and files[0].suffix != ".parquet":
-            return files
-        if files:
-            rows = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
-            return rows
-        # Where a data set cannot be built, the error itself says no more than that.
-        told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
-        reason = next(iter(str(told).splitlines()), type(error).__name__)
-        raise RankLLMError(f"{what} and not loadable as a data set, split {split!r}: {reason}") from None
-    return rows
-
-
-def _files_of_split(name: str, error: Exception, *, split: str, config: str) -> tuple[Path, ...]:
-    """The files of a repository that `datasets` refuses for its script, or of the hub's cache without a network."""
-    folder = Path(name)
-    repository: Repository = FolderRepository(folder) if folder.is_dir() else HubRepository(name)
-    if is_refused_script(error):
-        return fetch_split(repository, split=split, config=config)
-    if isinstance(error, ConnectionError) and not folder.is_dir():
-        with suppress(RankLLMError):  # nothing in the hub's cache either: the first error says more
-            return fetch_split(repository, split=split, config=config)
-    return ()

@@ -1,0 +1,98 @@
+"""Texts of queries and passages from a file, or from a Hugging Face data set by name or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from rankllm_core.checkpoints.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
+from rankllm_core.data.collections import collect_queries, parse_corpus_record, read_corpus, read_queries
+from rankllm_core.data.hub_repository import HubRepository
+from rankllm_core.errors import MissingPackageError, RankLLMError
+from rankllm_core.files.json_fields import located
+from rankllm_infer.wording import reason
+
+_FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz", ".bz2", ".zst", ".zip")
+
+
+def load_queries(source: str | Path, split: str) -> dict[str, str]:
+    """Read qid -> text from a file, or from a split of a Hugging Face data set."""
+    if is_file(source):
+        return read_queries(source)
+    rows = _data_set_rows(str(source), split)
+    if isinstance(rows, tuple):
+        return {qid: text for path in rows for qid, text in read_queries(path).items()}
+    return collect_queries(enumerate(rows, start=1), source=source)
+
+
+def load_corpus(source: str | Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Stream (docid, document) from a file, or from the split `train` of a Hugging Face data set."""
+    if is_file(source):
+        yield from read_corpus(source)
+        return
+    rows = _data_set_rows(str(source), "train")
+    if isinstance(rows, tuple):
+        for path in rows:
+            yield from read_corpus(path)
+        return
+    for number, row in enumerate(rows, start=1):
+        with located(source, number):
+            passage = parse_corpus_record(row)
+        yield passage
+
+
+def is_file(source: str | Path) -> bool:
+    """Whether a file is meant; else it is a data set: a folder, or a name on the hub, which has at most one slash."""
+    name = str(source)
+    if Path(source).exists():
+        return not Path(source).is_dir()
+    looks_like_path = name.endswith(_FILE_ENDINGS) or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path or isinstance(source, Path):
+        raise RankLLMError(f"{name}: no such file")
+    return False
+
+
+def _data_set_rows(name: str, split: str) -> Iterable[dict[str, object]] | tuple[Path, ...]:
+    """The rows of a Hugging Face data set, from a memory-mapped local copy.
+
+    Of one that `datasets` refuses for its script, or cannot ask the hub about, the files of the split in their place,
+    where those can be told and are in a format of `read_queries` and `read_corpus`.
+    """
+    is_folder = Path(name).exists()
+    what = f"{name}: is a folder," if is_folder else f"{name}: no such file,"
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise MissingPackageError(
+            f"{what} and to load it as a data set needs the package datasets, which is not installed. "
+            "Install it with: uv add 'rankllm-infer[datasets]'"
+        ) from None
+    path, _, config = (name, "", "") if is_folder else name.partition(":")
+    rows: Iterable[dict[str, object]]
+    try:
+        rows = datasets.load_dataset(path, config or None, split=split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        files = _files_of_split(path, error, split=split, config=config)
+        if files and files[0].suffix != ".parquet":
+            return files
+        if files:
+            rows = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+            return rows
+        # Where a data set cannot be built, the error itself says no more than that.
+        told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+        why = reason(error if told is None else told)
+        raise RankLLMError(f"{what} and not loadable as a data set, split {split!r}: {why}") from None
+    return rows
+
+
+def _files_of_split(name: str, error: Exception, *, split: str, config: str) -> tuple[Path, ...]:
+    """The files of a repository that `datasets` refuses for its script, or of the hub's cache without a network."""
+    folder = Path(name)
+    repository: Repository = FolderRepository(folder) if folder.is_dir() else HubRepository(name)
+    if is_refused_script(error):
+        return fetch_split(repository, split=split, config=config)
+    if isinstance(error, ConnectionError) and not folder.is_dir():
+        with suppress(RankLLMError):  # nothing in the hub's cache either: the first error says more
+            return fetch_split(repository, split=split, config=config)
+    return ()

@@ -10,28 +10,25 @@ import pytest
 from click.testing import CliRunner
 
 from rankllm_infer.cli import cli
-from rankllm_infer.cli.doctor import examine, report_lines
+from rankllm_infer.diagnosis import AutoChoice, DemoModelState, Device, Diagnosis, EngineState, examine
 
 
 @pytest.fixture
 def other_machine():
     """What `examine` finds on a machine with a GPU and without httpx2."""
-    return {
-        "python": "3.12.1",
-        "platform": "Linux x86_64",
-        "packages": {"torch": "2.9.0", "httpx2": None},
-        "engines": {
-            "transformers": {"works": True, "note": ""},
-            "openai": {"works": False, "note": "needs httpx2; install it with: uv add 'rankllm-infer[openai]'"},
-        },
-        "devices": [
-            {"device": "cuda:0", "name": "NVIDIA H100", "memory_gib": 79.2, "free_gib": 78.0, "fast_bfloat16": True},
-            {"device": "cpu", "name": "x86_64", "threads": 16, "capability": "AVX2", "fast_bfloat16": False},
-        ],
-        "auto": {"device": "cuda", "dtype": "bfloat16"},
-        "problem": None,
-        "demo_model": {"name": "Small", "cache": "/cache", "unpacked": False, "installed": True},
-    }
+    gpu = Device(device="cuda:0", name="NVIDIA H100", memory_gib=79.2, free_gib=78.0, fast_bfloat16=True)
+    cpu = Device(device="cpu", name="x86_64", threads=16, capability="AVX2", fast_bfloat16=False)
+    missing = "needs httpx2; install it with: uv add 'rankllm-infer[openai]'"
+    return Diagnosis(
+        python="3.12.1",
+        platform="Linux x86_64",
+        packages={"torch": "2.9.0", "httpx2": None},
+        engines={"transformers": EngineState(works=True, note=""), "openai": EngineState(works=False, note=missing)},
+        devices=(gpu, cpu),
+        auto=AutoChoice(device="cuda", dtype="bfloat16"),
+        problem=None,
+        demo_model=DemoModelState(name="Small", cache="/cache", unpacked=False, installed=True),
+    )
 
 
 def test_the_report_goes_to_standard_output():
@@ -66,13 +63,13 @@ def test_an_installed_vllm_is_told_without_importing_it(monkeypatch, tmp_path):
     (tmp_path / "vllm-99.1.dist-info").mkdir()
     (tmp_path / "vllm-99.1.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 99.1\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    assert examine()["packages"]["vllm"] == "99.1"
+    assert examine().packages["vllm"] == "99.1"
     assert "vllm" not in sys.modules
 
 
 def test_another_machine_is_described(other_machine):
     """GPUs with their memory, what `auto` means, and the exact command for an engine that is missing."""
-    lines = [" ".join(line.split()) for line in report_lines(other_machine)]
+    lines = [" ".join(line.split()) for line in other_machine.lines()]
     assert "cuda:0 NVIDIA H100, 79.2 GiB, 78.0 free, bfloat16 in hardware" in lines
     assert "cpu x86_64, 16 threads, AVX2, no fast bfloat16" in lines
     assert "auto here cuda, with --dtype auto in bfloat16" in lines
@@ -86,12 +83,15 @@ def test_a_torch_that_cannot_be_imported_is_a_finding_not_a_crash(tmp_path):
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: not found\\nmore')", encoding="utf-8")
     code = "from rankllm_infer.cli import main; main()"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, "doctor", "--json"], capture_output=True, text=True, env=environment, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(done.stdout)
+
+    def doctor(*arguments):
+        command = [sys.executable, "-c", code, "doctor", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    found = json.loads(doctor("--json"))
     assert found["problem"].startswith("torch cannot be imported (libcudart.so.12: not found); install it anew: ")
     assert found["engines"]["transformers"] == {"works": False, "note": found["problem"]}
     assert (found["devices"], found["auto"]) == ([], None)
-    assert any(found["problem"] in line for line in report_lines(found))
+    assert any(found["problem"] in line for line in doctor().splitlines())

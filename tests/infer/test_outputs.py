@@ -12,8 +12,8 @@ import pytest
 from rankllm_core.data.records import read_requests
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Candidate, Query, Request, Result, Usage, WindowTrace
+from rankllm_infer.console.screen import result_json, result_table, summary_lines
 from rankllm_infer.jobs.outputs import NothingWrittenError, OutputFiles, Summary, open_outputs, run_format_of
-from rankllm_infer.screen import result_json, result_table, summary_lines
 
 CALL = WindowTrace(
     start=0,

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rankllm_infer.console.wording import reason
 from rankllm_infer.options import ENGINES
-from rankllm_infer.wording import reason
 
 # Distribution -> what brings it along where it is missing; None for what comes with rankllm-infer itself.
 _PACKAGES: dict[str, str | None] = {

@@ -22,8 +22,8 @@ from rankllm_infer.cli.progress import counter
 from rankllm_infer.cli.rerank import given_options
 from rankllm_infer.cli.rerank_input import StoredRequests
 from rankllm_infer.cli.rerank_options import model_options
+from rankllm_infer.console.wording import count
 from rankllm_infer.ranking.identifier_prior import FEWEST_WINDOWS, measure_prior, prior_to_dict, shuffled_windows
-from rankllm_infer.wording import count
 
 if TYPE_CHECKING:
     from rankllm_core.types import Request, Result

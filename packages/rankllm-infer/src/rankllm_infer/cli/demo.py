@@ -90,7 +90,7 @@ def _options(method: str | None, model_path: str, *, dtype: str, device: str) ->
 
 
 def _print(report: DemoReport, files: DemoFiles) -> None:
-    from rankllm_infer.screen import summary_lines
+    from rankllm_infer.console.screen import summary_lines
 
     for line in summary_lines(report.summary, seconds=report.rerank_s, files=()):
         click.echo(line)

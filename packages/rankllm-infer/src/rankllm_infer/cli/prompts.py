@@ -14,7 +14,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.terminal import for_terminal
 from rankllm_infer.cli import say
 from rankllm_infer.cli.path_types import NAME, PATH
-from rankllm_infer.wording import examples
+from rankllm_infer.console.wording import examples
 
 if TYPE_CHECKING:
     from rankllm_core.prompts.template import PointwiseTemplate

@@ -14,10 +14,10 @@ from rankllm_infer.cli import say
 from rankllm_infer.cli.judged import JudgedCommand, judgement_options
 from rankllm_infer.cli.options import run_format_option
 from rankllm_infer.cli.path_types import PATH
-from rankllm_infer.wording import count
+from rankllm_infer.console.wording import count
 
 if TYPE_CHECKING:
-    from rankllm_infer.report.report import ReportFiles, ReportSettings
+    from rankllm_infer.report.build import ReportFiles, ReportSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class ReportCommand(JudgedCommand):
 
     def files(self) -> ReportFiles:
         """The files that are read. Raises UsageError for those that do not go together."""
-        from rankllm_infer.report.report import ReportFiles
+        from rankllm_infer.report.build import ReportFiles
 
         try:
             return ReportFiles(
@@ -64,7 +64,7 @@ class ReportCommand(JudgedCommand):
 
     def settings(self) -> ReportSettings:
         """What the page shows."""
-        from rankllm_infer.report.report import ReportSettings
+        from rankllm_infer.report.build import ReportSettings
 
         return ReportSettings(
             depth=self.depth,
@@ -104,7 +104,7 @@ def command(**given: Any) -> None:
     RUN is a run, or better the JSON Lines of `rerank --output-jsonl`, which also tell model scores, cost and how
     answers were read. Measures, runs and -c are those of `evaluate`; the first measure orders the page.
     """
-    from rankllm_infer.report.report import NoTextsError, build_report
+    from rankllm_infer.report.build import NoTextsError, build_report
 
     asked = ReportCommand(**given)
     files = asked.files()

@@ -141,8 +141,8 @@ def _output_files(given: Mapping[str, Any]) -> OutputFiles:
 
 
 def _one_query(given: Mapping[str, Any], options: RerankOptions, files: OutputFiles) -> int:
+    from rankllm_infer.console.screen import result_json, result_table
     from rankllm_infer.jobs.outputs import open_outputs
-    from rankllm_infer.screen import result_json, result_table
 
     for path in files.paths():
         check_output(path, overwrite=given["overwrite"])

@@ -14,7 +14,7 @@ import click
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_infer.cli import say
 from rankllm_infer.cli.progress import counted, counter
-from rankllm_infer.wording import examples
+from rankllm_infer.console.wording import examples
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels

@@ -17,9 +17,9 @@ from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, say
 from rankllm_infer.cli.last_steps import LastSteps, last_steps
 from rankllm_infer.cli.progress import ShownProgress, prompt_counter
+from rankllm_infer.console.wording import count
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.progress import PromptProgress
-from rankllm_infer.wording import count
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels
@@ -107,9 +107,9 @@ def _begin(files: OutputFiles, journal: Journal, last: LastSteps, *, overwrite: 
 
 def rerank_many(run: Run, requests: Iterable[Request], model: str, options: RerankOptions) -> int:
     """Compute what is not known yet, write the outputs, say what it came to; gives the exit status."""
+    from rankllm_infer.console.screen import summary_lines
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
     from rankllm_infer.jobs.outputs import NothingWrittenError, Summary
-    from rankllm_infer.screen import summary_lines
 
     summary = Summary()
     figures = None if run.qrels is None else RunningEvaluation(run.qrels, _MEASURES)

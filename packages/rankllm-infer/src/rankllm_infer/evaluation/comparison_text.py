@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from rankllm_infer.console.wording import aligned
 from rankllm_infer.evaluation.compare import TIE, ComparedRun, Comparison
 
 
@@ -17,7 +16,7 @@ def comparison_lines(comparison: Comparison, *, per_query: int = 0) -> list[str]
         if lines:
             lines.append("")
         lines.append(f"{measure} over {comparison.n_queries} queries, baseline {comparison.baseline}")
-        lines += _aligned([_header(comparison.level), *(_row(run) for run in runs)])
+        lines += aligned([_header(comparison.level), *(_row(run) for run in runs)])
         if per_query:
             baseline = next(run for run in runs if run.difference is None)
             lines += [line for run in runs for line in _query_lines(run, baseline, per_query)]
@@ -35,11 +34,6 @@ def _row(run: ComparedRun) -> tuple[str, ...]:
         return (*row, "", "", "")
     counts = f"{difference.n_better}/{difference.n_same}/{difference.n_worse}"
     return (*row, f"{difference.mean:+.4f}", f"{difference.p_holm:.4f}", counts)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _query_lines(run: ComparedRun, baseline: ComparedRun, most: int) -> list[str]:

@@ -11,7 +11,7 @@ from rankllm_core.data.collections import collect_queries, parse_corpus_record, 
 from rankllm_core.data.hub_repository import HubRepository
 from rankllm_core.errors import MissingPackageError, RankLLMError
 from rankllm_core.files.json_fields import located
-from rankllm_infer.wording import reason
+from rankllm_infer.console.wording import reason
 
 _FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz", ".bz2", ".zst", ".zip")
 

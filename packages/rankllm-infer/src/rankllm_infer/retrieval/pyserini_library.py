@@ -21,9 +21,9 @@ from typing import Any
 from rankllm_core.errors import MissingPackageError, RankLLMError
 from rankllm_core.files.json_fields import shown
 from rankllm_core.trec import Qrels, read_qrels
+from rankllm_infer.console.wording import reason
 from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.retrieval.retrieval_data import Method
-from rankllm_infer.wording import reason
 
 _LEAST_JAVA = 21
 """Pyserini 1.6 and 2.x are compiled for it."""

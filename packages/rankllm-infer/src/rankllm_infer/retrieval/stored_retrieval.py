@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from rankllm_core.errors import RankLLMError
+from rankllm_infer.console.wording import reason
 from rankllm_infer.retrieval.retrieval_data import Dataset, Method
-from rankllm_infer.wording import reason
 
 HUB_REPOSITORY = "castorini/rank_llm_data"
 FOLDER = "retrieve_results"

@@ -10,10 +10,11 @@ from rankllm_core.data.records import result_to_dict
 from rankllm_core.files import dumps
 from rankllm_core.text import passage_text
 from rankllm_core.types import Request, Result
+from rankllm_infer.console.wording import count, examples, printable
 from rankllm_infer.jobs.outputs import Summary
-from rankllm_infer.wording import count, examples
 
 _SHOWN_FAILURES = 5
+_ORDER = ("ok", "repaired", "fallback", "failed")
 
 
 def result_json(result: Result) -> str:
@@ -73,11 +74,3 @@ def _not_shown(summary: Summary) -> str:
     if n := summary.n_shown_alike:
         found.append(f"{count(n, 'passage')} shown exactly as a different one")
     return ", ".join(found)
-
-
-def printable(text: str) -> str:
-    """A text on one line, without what a terminal would take for a command."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
-
-_ORDER = ("ok", "repaired", "fallback", "failed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from rankllm_core.checkpoints.load_failures import first_line
@@ -26,3 +26,14 @@ def examples(ids: Iterable[str]) -> str:
 def reason(error: BaseException) -> str:
     """The first line of what a library raised, without its kind unless there is nothing else."""
     return first_line(error).removeprefix(f"{type(error).__name__}: ")
+
+
+def printable(text: str) -> str:
+    """A text on one line, without what a terminal would take for a command."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table, one line each; every column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

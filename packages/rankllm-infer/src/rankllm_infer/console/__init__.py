@@ -1,0 +1,1 @@
+"""What people read: messages, tables and the summary of a run."""

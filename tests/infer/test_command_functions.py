@@ -1,0 +1,126 @@
+"""The functions behind `retrieve`, `evaluate`, `compare` and `report`, called from Python: same results, no output."""
+
+from __future__ import annotations
+
+import pytest
+from report_files import write_files, write_lines
+
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_infer.evaluation.compare import compare_files
+from rankllm_infer.evaluation.evaluate import evaluate_asked, evaluate_files
+from rankllm_infer.report.build import NoTextsError, ReportFiles, ReportSettings, build_report
+from rankllm_infer.retrieval.sources import (
+    CorpusSource,
+    Notices,
+    RetrievedFiles,
+    SearchSettings,
+    search,
+    write_retrieved,
+)
+
+
+@pytest.fixture
+def pets(tmp_path, monkeypatch):
+    """A corpus of two passages and three queries, of which the last finds nothing."""
+    monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path / "cache"))
+    passages = {"d1": "cats purr", "d2": "dogs bark"}
+    write_lines(tmp_path / "corpus.jsonl", [{"docid": docid, "text": text} for docid, text in passages.items()])
+    (tmp_path / "queries.tsv").write_text("q1\tcats\nq2\tdogs\nq3\tzebras\n", encoding="utf-8")
+    return CorpusSource(corpus=tmp_path / "corpus.jsonl", queries=tmp_path / "queries.tsv")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """What a page is made of; the texts are those of the results."""
+    write_files(tmp_path)
+    return ReportFiles(run=tmp_path / "new.jsonl", baseline=tmp_path / "base.run", qrels=tmp_path / "qrels")
+
+
+def test_a_search_is_silent_unless_it_is_told_otherwise(pets, capsys):
+    """Messages and progress go where the caller says: by default nowhere."""
+    found = search(pets)
+    assert {qid: [docid for docid, _ in ranking] for qid, ranking in found.run.items()} == {
+        "q1": ["d1"],
+        "q2": ["d2"],
+        "q3": [],
+    }
+    assert found.lines() == ["retrieved 2 candidates for 2 queries", "found nothing for 1 query ('q3')"]
+    assert capsys.readouterr() == ("", "")
+    told: list[str] = []
+    search(pets, notices=Notices(tell=told.append))
+    assert len(told) == 1
+    assert told[0].startswith(f"Index of {pets.corpus}: the one in ")
+
+
+def test_a_search_keeps_to_its_settings_and_its_check(pets):
+    """The check sees just the queries that are asked, before any is, and may refuse them."""
+    seen: list[dict[str, str]] = []
+    found = search(pets, SearchSettings(max_queries=1), check=lambda queries: seen.append(dict(queries)))
+    assert seen == [{"q1": "cats"}]
+    assert list(found.run) == ["q1"]
+
+    def refuse(queries):
+        raise RankLLMError("not these")
+
+    with pytest.raises(RankLLMError, match="not these"):
+        search(pets, check=refuse)
+
+
+def test_what_was_found_is_written_to_the_files_that_are_asked_for(pets, tmp_path):
+    """A run with the method as its tag, or another; no requests unless there is a path for them."""
+    found = search(pets)
+    write_retrieved(found, RetrievedFiles(run=tmp_path / "run.trec"))
+    assert [line.split()[-1] for line in (tmp_path / "run.trec").read_text().splitlines()] == ["bm25", "bm25"]
+    told: list[str] = []
+    write_retrieved(found, RetrievedFiles(requests=tmp_path / "requests.jsonl"), tell=told.append)
+    assert told == [f"Wrote {tmp_path / 'requests.jsonl'} (requests)"]
+    assert [request.query.qid for request in found.requests()] == ["q1", "q2"]
+
+
+def test_files_are_evaluated_and_compared_without_a_word(files, capsys):
+    """RR by hand: base.run 1/3, 1 and 1; the lines on missing queries are for the caller to print."""
+    [(path, found)] = evaluate_files(files.qrels, [files.baseline], ["RR"])
+    assert (path, found.n_judged) == (files.baseline, 3)
+    assert found.means["RR"] == pytest.approx(7 / 9)
+    assert found.missing_lines("base") == []
+    first, second = files.baseline, files.baseline.with_name("other.run")
+    second.write_text("q1 Q0 c 1 1 x\n", encoding="utf-8")
+    compared = compare_files(files.qrels, [first, second], ["RR"])
+    assert (compared.baseline, compared.n_judged) == (str(first), 3)
+    assert compared.measures["RR"][1].difference.mean == pytest.approx(1 / 3 - 7 / 9)
+    assert [line.partition(", ")[0] for line in compared.missing_lines()] == [
+        f"{second}: 2 of 3 judged queries not in the run"
+    ]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_queries_that_were_asked_and_judged_count(files):
+    """One that found nothing counts 0, one that was not asked does not count; where all found nothing, no figure."""
+    qrels = {"q1": {"a": 1}, "q2": {"b": 1}, "q3": {"c": 1}}
+    found = evaluate_asked(qrels, {"q1": [("a", 1.0)], "q2": []}, ["RR"])
+    assert (found.n_queries, found.means["RR"]) == (2, 0.5)
+    assert evaluate_asked(qrels, {"q1": [], "q9": [("a", 1.0)]}, ["RR"]) is None
+
+
+def test_a_report_is_built_before_it_is_written(files, tmp_path):
+    """Building leaves no file behind; its notes are what the page shows at the top."""
+    before = sorted(tmp_path.iterdir())
+    report = build_report(files, ["RR"], ReportSettings(max_queries=2))
+    assert sorted(tmp_path.iterdir()) == before
+    assert report.n_queries == 2
+    assert "Shown are the 2 of 3 queries that changed most." in report.notes
+    report.write(tmp_path / "page.html")
+    assert "new.jsonl against base.run" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_files_that_do_not_go_together_are_refused(files, tmp_path):
+    """Before any of them is read."""
+    run, qrels = files.run, files.qrels
+    with pytest.raises(ConfigError, match="--queries and --corpus go together"):
+        ReportFiles(run=run, qrels=qrels, baseline=files.baseline, queries=tmp_path / "queries")
+    with pytest.raises(ConfigError, match="give a --baseline"):
+        ReportFiles(run=run, qrels=qrels)
+    with pytest.raises(ConfigError, match=r"new\.jsonl is given twice"):
+        ReportFiles(run=run, qrels=qrels, baseline=run)
+    with pytest.raises(NoTextsError, match="is a run, which holds no texts"):
+        build_report(ReportFiles(run=files.baseline, qrels=qrels, baseline=run), ["RR"])

@@ -82,6 +82,8 @@ def _spelling(row: Row) -> str:
         return f"environment: `{row.option.set_by}`"
     name, *aliases = row.option.flags
     texts = [f"`{name} / {row.off}`" if row.is_switch else f"`{name} {row.metavar}`"]
+    if row.bounds:
+        texts[0] += f" ({row.bounds})"
     return ", ".join([*texts, *(f"`{alias}`" for alias in aliases)])
 
 

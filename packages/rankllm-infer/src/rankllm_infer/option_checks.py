@@ -71,14 +71,12 @@ def check_bounds(options: Any) -> None:
             continue
         if rule.choices:
             one_of(value, rule.choices, where=row.name)
-        if rule.least is not None and rule.most is not None:
-            if not rule.least <= value <= rule.most:
-                expected = f"a number from {rule.least:g} to {rule.most:g}"
-                raise ConfigError(f"{row.spelled}: expected {expected}, found {value}")
-        elif rule.least is not None and value < rule.least:
-            raise ConfigError(f"{row.name}: expected at least {rule.least:g}, found {value}")
-        elif rule.above is not None and value <= rule.above:
-            raise ConfigError(f"{row.name}: expected more than {rule.above:g} {rule.unit}, found {value}")
+        if (rule.least is not None and value < rule.least) or (rule.most is not None and value > rule.most):
+            # A share is spoken of by its option, a count by its field.
+            name, kind = (row.name, "") if rule.most is None else (row.spelled, "a number ")
+            raise ConfigError(f"{name}: expected {kind}{row.bounds}, found {value}")
+        if rule.above is not None and value <= rule.above:
+            raise ConfigError(f"{row.name}: expected {row.bounds} {rule.unit}, found {value}")
 
 
 def refuse(options: Any, names: tuple[str, ...], *, why: str) -> None:

@@ -21,10 +21,21 @@ from typing import Any, Literal
 
 from rankllm_core.errors import RankLLMError
 
-ENGINE_GROUPS = ("Engine", "Engine (transformers)", "Engine (vLLM)", "Engine (OpenAI-compatible server)")
+Group = Literal[
+    "Input",
+    "Model",
+    "Engine",
+    "Engine (transformers)",
+    "Engine (vLLM)",
+    "Engine (OpenAI-compatible server)",
+    "Prompt",
+    "Ranking",
+    "Output",
+]
+"""A heading of `--help` and of the reference page."""
+GROUPS: tuple[Group, ...] = typing.get_args(Group)
+ENGINE_GROUPS = GROUPS[2:6]
 """Options of several engines, then those of one alone."""
-GROUPS = ("Input", "Model", *ENGINE_GROUPS, "Prompt", "Ranking", "Output")
-"""Headings of `--help` and of the reference page, in their order."""
 ENGINES = ("transformers", "vllm", "openai")
 LOCAL = ("transformers", "vllm")
 ALL_METHODS = ("generation", "FIRST", "pointwise")
@@ -44,7 +55,7 @@ class Option:
 
     flags: tuple[str, ...]
     """On the command line: the option's name, then its aliases. Empty: for Python alone."""
-    group: str
+    group: Group
     effect: Effect
     card: str | None
     """The field of the card that it overrides."""
@@ -71,7 +82,7 @@ class Option:
 def option(
     default: Any,
     *flags: str,
-    group: str,
+    group: Group,
     effect: Effect | None = None,
     card: str | None = None,
     card_values: tuple[str, str] | None = None,
@@ -139,6 +150,8 @@ class Row:
     @property
     def kinds(self) -> tuple[Any, ...]:
         """The types of its values, None left out."""
+        if self.is_repeatable:
+            return typing.get_args(self.type)[:1]
         return tuple(kind for kind in typing.get_args(self.type) or (self.type,) if kind is not type(None))
 
     @property
@@ -157,7 +170,7 @@ class Row:
         if self.text:
             return self.text
         declared_in = next(owner for owner in self.owner.__mro__ if self.name in inspect.get_annotations(owner))
-        return _docstrings(declared_in)[self.name]
+        return _docstrings(declared_in.__module__)[declared_in.__name__, self.name]
 
     @property
     def default_text(self) -> str:
@@ -173,9 +186,19 @@ class Row:
         return str(self.default) if self.default != () else ""
 
     @property
+    def bounds(self) -> str:
+        """The bounds of its number, for a person to read; empty where there are none."""
+        rule = self.option
+        if rule.least is not None and rule.most is not None:
+            return f"from {rule.least:g} to {rule.most:g}"
+        if rule.least is not None:
+            return f"at least {rule.least:g}"
+        return "" if rule.above is None else f"more than {rule.above:g}"
+
+    @property
     def scope(self) -> str:
         """What it is restricted to, for a person to read; empty where it always applies."""
-        named = {LISTWISE: ("listwise",)}.get(self.option.methods, self.option.methods)
+        named = ("listwise",) if self.option.methods == LISTWISE else self.option.methods
         parts = [] if self.option.methods == ALL_METHODS else [" and ".join(named) + " only"]
         if self.option.engines == LOCAL:
             parts.append("not with --engine openai")
@@ -241,19 +264,20 @@ def changed(row: Row, *, text: str = "", default: Any = ..., **changes: Any) -> 
 
 
 @functools.cache
-def _docstrings(owner: type) -> Mapping[str, str]:
-    """The docstrings below the fields of a class, read from its source; each on one line."""
+def _docstrings(module: str) -> Mapping[tuple[str, str], str]:
+    """(class, field) -> the docstring below the field, on one line, as a module's source has them."""
     try:
-        source = inspect.getsource(sys.modules[owner.__module__])
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
     except OSError:
         raise RankLLMError(
-            f"{owner.__module__}: its source file is missing, which holds the help texts; install the package anew"
+            f"{module}: the source file that holds the help texts is missing; reinstall rankllm-infer"
         ) from None
-    classes = {node.name: node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
-    body = classes[owner.__name__]
-    texts: dict[str, str] = {}
-    for node, below in itertools.pairwise(body):
-        match node, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                texts[name] = " ".join(text.split())
-    return texts
+    return {
+        (owner.name, str(field.target.id)): " ".join(text.split())
+        for owner in tree.body
+        if isinstance(owner, ast.ClassDef)
+        for field, below in itertools.pairwise(owner.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        for text in [str(below.value.value)]
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 from rankllm_core.errors import ConfigError
 from rankllm_infer.engines.vllm.options import engine_arguments
 from rankllm_infer.option_checks import check_bounds, check_field_types, refuse
-from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, option, rows_of
+from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, Group, option, rows_of
 from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES
 from rankllm_infer.ranking.windows import check_pass_depth
 
@@ -18,7 +18,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 
 _TRANSFORMERS, _VLLM, _SERVER = (("transformers",), ("vllm",), ("openai",))
-_OPENAI = "Engine (OpenAI-compatible server)"
+_OPENAI: Group = "Engine (OpenAI-compatible server)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class RerankOptions:
     method: str = option("auto", "--method", group="Model", choices=METHODS, card="kind")
     """Ranking method. auto takes the card's; without a card, pointwise for a model with a score head, else listwise."""
     engine: str = option("transformers", "--engine", group="Engine", choices=ENGINES)
-    """What runs the model: transformers or vLLM in this process, or an OpenAI-compatible server (openai)."""
+    """Inference engine: transformers or vLLM in this process, or an OpenAI-compatible server (openai)."""
     base_url: str | None = option(
         None, "--base-url", group=_OPENAI, effect="content", engines=_SERVER, metavar="URL", is_secret=True
     )
@@ -82,8 +82,8 @@ class RerankOptions:
     """Attention kernel. auto is flash-attention 2 on a GPU where it is installed, rankllm's own kernel on a CPU for the
     architectures it supports, else sdpa."""
     trust_remote_code: bool = option(False, "--trust-remote-code", group="Model", engines=LOCAL)
-    """Run Python code that comes with the model. Allowed for a local folder or a revision pinned as OWNER/MODEL@COMMIT;
-    for an adapter it also takes --base-model, whose code is run."""
+    """Run Python code that comes with the model. Allowed for a local folder or a revision pinned as OWNER/MODEL@COMMIT.
+    The code of an adapter is that of its base, which --base-model must name."""
     vllm_args: tuple[str, ...] = option((), "--vllm-arg", group="Engine (vLLM)", engines=_VLLM, metavar="KEY=VALUE")
     """Further argument of vLLM's engine, such as gpu_memory_utilization=0.8. Repeat the option for several."""
     base_model: str | None = option(
@@ -130,12 +130,12 @@ class RerankOptions:
     stride: int | None = option(None, "--stride", group="Ranking", card="stride", methods=LISTWISE, least=1)
     """Number of ranks the sliding window moves per step, at most the window size."""
     strategy: str = option("sliding", "--strategy", group="Ranking", methods=LISTWISE, choices=STRATEGIES)
-    """Which windows are read: sliding from the bottom up, full (all candidates in one window), top-down from a pivot,
-    or tournament (rounds of window winners)."""
+    """Windowing strategy: sliding (bottom to top), full (all candidates in one window), top-down (partition around a
+    pivot) or tournament (rounds of window winners)."""
     rank_top_k: int | None = option(
         None, "--rank-top-k", group="Ranking", methods=LISTWISE, least=1, default_text="half a window"
     )
-    """Number of best passages that the strategies top-down and tournament look for."""
+    """Number of top passages that --strategy top-down and tournament look for."""
     permutations: int = option(1, "--permutations", group="Ranking", methods=LISTWISE, least=1)
     """Permutation self-consistency: query each window N times, with shuffled passages after the first, and aggregate
     the rankings."""

@@ -33,7 +33,7 @@ class RowOption(click.Option):
         super().__init__(
             param_decls,
             type=None if row.is_switch else _click_type(row),
-            multiple=row.is_repeatable and not row.option.is_text,
+            multiple=row.is_repeatable,
             # A default, be it None, would fill in for a value that is required.
             **({"required": True} if row.default is MISSING else {"default": default}),
         )
@@ -55,7 +55,8 @@ class GroupedCommand(click.Command):
         """Write a section per group, in the order of GROUPS; options without a row come last."""
         sections: dict[str, list[tuple[str, str]]] = {name: [] for name in (*GROUPS, "Other")}
         for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
+            record = None if isinstance(parameter, click.Argument) else parameter.get_help_record(ctx)
+            if record is not None:
                 group = parameter.row.option.group if isinstance(parameter, RowOption) else "Other"
                 sections[group].append(record)
         for name, records in sections.items():
@@ -95,7 +96,7 @@ def _click_type(row: Row) -> click.ParamType[Any] | type:
     rule = row.option
     if rule.choices:
         return click.Choice(rule.choices)
-    if rule.is_text or str in row.kinds or row.is_repeatable:
+    if rule.is_text or str in row.kinds:
         return str
     (kind,) = row.kinds
     if kind is Path:

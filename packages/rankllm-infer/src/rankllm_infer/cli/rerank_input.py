@@ -149,7 +149,7 @@ def check_judged(qrels: Qrels, qids: Iterable[str], *, source: str | Path) -> No
 
 
 def _spelled(name: str) -> str:
-    return (rows_of(RerankInput) | rows_of(RerankOutput))[name].spelled
+    return {**rows_of(RerankInput), **rows_of(RerankOutput)}[name].spelled
 
 
 def _check_ids(request: Request, files: OutputFiles) -> None:

@@ -45,8 +45,8 @@ class RerankInput(ReadsRuns):
     """What to rerank: one of five inputs, and what goes with it."""
 
     requests: Path | None = option(None, "--requests", "--requests-file", group="Input", effect="content")
-    """Requests to rerank, JSONL: one query per line with its candidates. The --output-jsonl of an earlier run is one,
-    too."""
+    """Requests to rerank, JSONL: one query per line with its candidates. Results of an earlier run (--output-jsonl) are
+    accepted, too."""
     rerank_input: Path | None = option(None, "--rerank-input", "--encode-in-path", group="Input", effect="content")
     """Query-passage pairs, JSONL, as `rankllm-infer prepare` and Tevatron write them."""
     run: Path | None = option(None, "--run", group="Input", effect="content")

@@ -196,15 +196,25 @@ class Row:
         return "" if rule.above is None else f"more than {rule.above:g}"
 
     @property
-    def scope(self) -> str:
-        """What it is restricted to, for a person to read; empty where it always applies."""
-        named = ("listwise",) if self.option.methods == LISTWISE else self.option.methods
-        parts = [] if self.option.methods == ALL_METHODS else [" and ".join(named) + " only"]
+    def methods_text(self) -> str:
+        """The methods it is restricted to, for a person to read; empty where it applies to all."""
+        if self.option.methods == ALL_METHODS:
+            return ""
+        return "listwise only" if self.option.methods == LISTWISE else " and ".join(self.option.methods) + " only"
+
+    @property
+    def engines_text(self) -> str:
+        """The engines it is restricted to, for a person to read; empty where it applies to all."""
+        if self.option.engines == ENGINES:
+            return ""
         if self.option.engines == LOCAL:
-            parts.append("not with --engine openai")
-        elif self.option.engines != ENGINES:
-            parts.append(f"--engine {' or '.join(self.option.engines)} only")
-        return "; ".join(parts)
+            return "not with --engine openai"
+        return f"--engine {' or '.join(self.option.engines)} only"
+
+    @property
+    def scope(self) -> str:
+        """Methods and engines it is restricted to."""
+        return "; ".join(filter(None, (self.methods_text, self.engines_text)))
 
     @property
     def metavar(self) -> str:

@@ -42,7 +42,7 @@ class RowOption(click.Option):
         """How it is written, and its help text with what it applies to and its default behind it."""
         row = self.row
         # A group of one engine need not say it of each of its options.
-        scope = row.scope.partition("--engine")[0].rstrip("; ") if row.option.group in ENGINE_GROUPS[1:] else row.scope
+        scope = row.methods_text if row.option.group in ENGINE_GROUPS[1:] else row.scope
         default = f"default: {row.default_text}" if row.default_text else ""
         notes = "; ".join(note for note in (scope, default, "required" if self.required else "") if note)
         return row.spelling, f"{row.help}  [{notes}]" if notes else row.help

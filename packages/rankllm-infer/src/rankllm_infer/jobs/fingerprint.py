@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,27 +22,9 @@ from rankllm_infer import __version__
 from rankllm_infer.checkpoints.hub import adapter_config, base_folder
 from rankllm_infer.checkpoints.identity import folder_identity, model_identity
 from rankllm_infer.engines.base import Engine
-from rankllm_infer.options import RerankOptions, option_of
+from rankllm_infer.option_table import rows_of
+from rankllm_infer.options import RerankOptions
 
-_NOT_RESULTS = ("api_key", "timeout_s", "concurrency")
-_IN_THE_CARD = (
-    "method",
-    "template",
-    "use_logits",
-    "use_alpha",
-    "context_size",
-    "max_passage_words",
-    "window_size",
-    "stride",
-    "q_max_len",
-    "p_max_len",
-    "fuse_weight",
-    "identifier_prior",
-)
-"""The card is compared by itself, with these options over it."""
-_FOUND_WHEN_LOADED = ("dtype", "device")
-_OF_THE_MODEL = ("base_url", "base_model", "few_shot_file")
-"""Compared as the server's address, and by their contents, not their names."""
 SHOWN_DIFFERENCES = 3
 """Differences that are shown with their values; the others are counted."""
 _SHOWN_CHARACTERS = 60
@@ -118,14 +99,19 @@ def run_settings(
     settings["card identifier_prior"] = list(card.identifier_prior) if isinstance(card, ListwiseCard) else []
     file = options.few_shot_file
     settings["--few-shot-file"] = None if file is None else _file_hash(Path(file))
-    elsewhere = {*_NOT_RESULTS, *_IN_THE_CARD, *_FOUND_WHEN_LOADED, *_OF_THE_MODEL}
-    for field in fields(RerankOptions):
-        if field.name not in elsewhere:
-            value = getattr(options, field.name)
-            settings["--trace" if field.name == "with_trace" else option_of(field.name)] = (
-                list(value) if isinstance(value, tuple) else value
-            )
-    return settings
+    return settings | option_settings(options)
+
+
+def option_settings(options: RerankOptions) -> dict[str, object]:
+    """The options that affect results by their own values. The others count through the card, the model or a file's
+    contents, once the model is loaded, or not at all: see `Option.effect`.
+    """
+    return {
+        row.spelled: list(value) if isinstance(value, tuple) else value
+        for row in rows_of(RerankOptions).values()
+        if row.option.effect == "option"
+        for value in [getattr(options, row.name)]
+    }
 
 
 def loaded_settings(engine: Engine, placement: str) -> dict[str, object]:

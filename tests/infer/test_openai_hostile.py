@@ -22,7 +22,7 @@ from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.openai.breaker import Breaker, BreakerLimits, ServerGoneError
-from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions, server_models
+from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAISettings, server_models
 from rankllm_infer.engines.openai.http import with_retries
 from rankllm_infer.engines.openai.problems import ServerProblem
 from rankllm_infer.engines.openai.reply import MAX_REPLY_BYTES
@@ -42,7 +42,7 @@ async def no_sleep(delay_s: float) -> None:
 
 def ask(url: str, prompt: Prompt | None = None, **options) -> Answer | EngineError:
     """One prompt's outcome."""
-    engine = OpenAIEngine(OpenAIOptions(base_url=url, model="m", **{"max_retries": 0} | options), sleep=no_sleep)
+    engine = OpenAIEngine(OpenAISettings(base_url=url, model="m", **{"max_retries": 0} | options), sleep=no_sleep)
     with contextlib.closing(engine):
         engine.submit(0, prompt or text_prompt())
         return engine.collect()[0][1]
@@ -183,7 +183,7 @@ def test_a_drip_ends_at_the_time_limit(start):
         began = time.monotonic()
         assert "no answer within 0.3 s" in str(ask(url, timeout_s=0.3))
         with pytest.raises(EngineError, match=r"within 0.3 s; is the server up\?"):
-            server_models(OpenAIOptions(base_url=url, model="m", timeout_s=0.3))
+            server_models(OpenAISettings(base_url=url, model="m", timeout_s=0.3))
         assert time.monotonic() - began < 5
 
 
@@ -191,7 +191,7 @@ def test_a_list_of_models_is_bounded_as_well():
     """It is read before the first prompt."""
     body = b'{"data": [' + b'{"id": "m"},' * (MAX_REPLY_BYTES // 10) + b"{}]}"
     with serving(lambda _: Reply(body)) as server, pytest.raises(EngineError, match="larger than 8 MB"):
-        server_models(OpenAIOptions(base_url=server.base_url, model="m"))
+        server_models(OpenAISettings(base_url=server.base_url, model="m"))
 
 
 def test_an_answer_of_millions_of_characters_is_refused():
@@ -234,7 +234,7 @@ def test_a_field_of_another_type_is_never_a_bug(odd):
     replies += [Reply({"error": odd}, 400), Reply({"detail": [{"loc": odd, "msg": "x"}]}, 422), Reply(odd, 500)]
     waiting = iter(replies)
     with serving(lambda _: next(waiting)) as server:
-        engine = OpenAIEngine(OpenAIOptions(base_url=server.base_url, model="m", max_retries=0, concurrency=1))
+        engine = OpenAIEngine(OpenAISettings(base_url=server.base_url, model="m", max_retries=0, concurrency=1))
         with contextlib.closing(engine):
             for ticket in range(len(replies)):
                 engine.submit(ticket, first_prompt("A", "B") if ticket % 2 else text_prompt())
@@ -269,7 +269,7 @@ def test_the_password_in_an_address_is_in_no_message():
         url = server.base_url.replace("//", "//wizard:hush-hush-hush@")
         error = str(ask(url))
     assert "hush" not in error
-    assert "hush" not in repr(OpenAIOptions(base_url=url, model="m"))
+    assert "hush" not in repr(OpenAISettings(base_url=url, model="m"))
     assert "hush" not in repr(RerankOptions(engine="openai", base_url=url))
 
 
@@ -285,7 +285,7 @@ def test_a_key_is_not_sent_where_a_server_redirects_to():
         with serving(lambda _: moved) as server:
             error = str(ask(server.base_url, api_key=KEY, max_retries=3))
             with pytest.raises(EngineError, match="307"):
-                server_models(OpenAIOptions(base_url=server.base_url, model="m", api_key=KEY))
+                server_models(OpenAISettings(base_url=server.base_url, model="m", api_key=KEY))
     assert other.requests == []
     assert "redirected to" in error
     assert KEY not in error
@@ -402,7 +402,7 @@ def test_an_engine_can_be_used_again_when_the_server_is_back():
 
     limits = BreakerLimits(n_silent=3, silent_s=0.0)
     with serving(respond) as server:
-        options = OpenAIOptions(base_url=server.base_url, model="m", timeout_s=0.2)
+        options = OpenAISettings(base_url=server.base_url, model="m", timeout_s=0.2)
         engine = OpenAIEngine(options, sleep=no_sleep, breaker=Breaker(limits))
         with contextlib.closing(engine):
             engine.submit(1, text_prompt())
@@ -427,7 +427,7 @@ def test_answers_that_came_before_the_end_are_given_first():
 
     limits = BreakerLimits(n_faults=1, faults_s=0.0)
     with serving(respond) as server:
-        options = OpenAIOptions(base_url=server.base_url, model="m")
+        options = OpenAISettings(base_url=server.base_url, model="m")
         engine = OpenAIEngine(options, sleep=no_sleep, breaker=Breaker(limits))
         with contextlib.closing(engine):
             for ticket, said in ((1, "bad"), (2, "good")):
@@ -452,7 +452,7 @@ def test_a_prompt_is_not_retried_for_hours():
     async def attempt():
         raise ServerProblem("busy", status=429, is_retryable=True, retry_after_s=1e9)
 
-    options = OpenAIOptions(base_url="http://h/v1", model="m", max_retries=1000)
+    options = OpenAISettings(base_url="http://h/v1", model="m", max_retries=1000)
     with pytest.raises(EngineError, match="gave up after 8 tries"):
         asyncio.run(with_retries(attempt, options=options, sleep=sleep, random=Random(0), clock=clock))
     assert waits == [120.0] * 7

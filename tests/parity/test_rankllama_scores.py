@@ -36,7 +36,7 @@ def classifier(recorded, smollm2_path, smollm2_tokenizer):
     """SmolLM2 under the recorded head."""
     from transformers import LlamaForSequenceClassification
 
-    from rankllm_infer.engines.transformers.loading import quiet_transformers
+    from rankllm_infer.checkpoints.loading import quiet_transformers
 
     with quiet_transformers():
         model = LlamaForSequenceClassification.from_pretrained(smollm2_path, num_labels=1, dtype=torch.float32)

@@ -20,10 +20,13 @@ SOURCES = {
 HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers.engine",
     "rankllm_infer.evaluation.significance",
-    "rankllm_infer.engines.transformers.compiling",
     "rankllm_infer.engines.transformers.cpu_attention",
     "rankllm_infer.engines.transformers.packing",
     "rankllm_infer.engines.transformers.heads",
+    "rankllm_infer.engines.transformers.adapters",
+    "rankllm_infer.engines.transformers.checkpoint",
+    "rankllm_infer.engines.transformers.devices",
+    "rankllm_infer.engines.transformers.layers",
     "rankllm_infer.engines.transformers.loading",
     "rankllm_infer.engines.transformers.permutation_decoding",
     "rankllm_infer.engines.transformers.trial",
@@ -201,16 +204,21 @@ def test_one_module_knows_pyserini_and_java(imports):
     [
         (
             "rankllm_infer.engines",
-            ("ranking.listwise", "ranking.pointwise", "ranking.pool", "ranking.windows", "api", "cli"),
+            ("ranking", "effective_card", "options", "plan", "api", "cli"),
         ),
-        ("rankllm_infer.ranking.windows", ("engines", "ranking.pool", "api", "cli")),
+        (
+            "rankllm_infer.ranking",
+            (*(f"engines.{name}" for name in ("scripted", "transformers", "vllm", "openai")), "checkpoints", "options"),
+        ),
+        ("rankllm_infer.checkpoints", ("engines", "ranking", "effective_card", "options", "plan", "api", "cli")),
+        ("rankllm_infer.plan", ("api", "cli", "jobs")),
         (
             "rankllm_infer.ranking.strategies",
             (
                 "engines",
                 "api",
                 "cli",
-                *(f"ranking.{name}" for name in ("prompts", "fit", "listwise", "pointwise", "pool")),
+                *(f"ranking.{name}" for name in ("flow", "prompts", "windows", "listwise", "pointwise", "pool")),
             ),
         ),
         ("rankllm_infer.api", ("cli",)),

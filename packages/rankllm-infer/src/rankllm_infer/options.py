@@ -7,10 +7,9 @@ from pathlib import Path
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
-from rankllm_infer.engines.vllm.options import engine_arguments
+from rankllm_infer.engines.vllm.settings import engine_arguments
 from rankllm_infer.option_types import check_field_types
-from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES
-from rankllm_infer.ranking.windows import check_pass_depth
+from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES, check_pass_depth
 
 METHODS = ("auto", "listwise", "pointwise")
 ENGINES = ("transformers", "vllm", "openai")
@@ -170,3 +169,36 @@ def refuse(options: RerankOptions, names: tuple[str, ...], *, why: str) -> None:
             option = option_of(name)
             option = option.replace("--", "--no-") if value is False else option
             raise ConfigError(f"{option} has no effect {why}; leave it out")
+
+
+_NOT_RESULTS = ("api_key", "timeout_s", "concurrency")
+_IN_THE_CARD = (
+    "method",
+    "template",
+    "use_logits",
+    "use_alpha",
+    "context_size",
+    "max_passage_words",
+    "window_size",
+    "stride",
+    "q_max_len",
+    "p_max_len",
+    "fuse_weight",
+    "identifier_prior",
+)
+"""The card has them: it is compared by itself, with these options over it."""
+_FOUND_WHEN_LOADED = ("dtype", "device")
+_OF_THE_MODEL = ("base_url", "base_model", "few_shot_file")
+"""Compared as the server's address, and by their contents, not their names."""
+
+
+def result_options(options: RerankOptions) -> dict[str, object]:
+    """The options that decide results, by the names a user knows them by; the card and the files have others."""
+    elsewhere = {*_NOT_RESULTS, *_IN_THE_CARD, *_FOUND_WHEN_LOADED, *_OF_THE_MODEL}
+    asked: dict[str, object] = {}
+    for option in fields(RerankOptions):
+        if option.name not in elsewhere:
+            value = getattr(options, option.name)
+            name = "--trace" if option.name == "with_trace" else option_of(option.name)
+            asked[name] = list(value) if isinstance(value, tuple) else value
+    return asked

@@ -20,6 +20,7 @@ from rankllm_core.checkpoints.model_folder import check_settings_files, read_wei
 from rankllm_core.errors import MissingPackageError, RankLLMError
 from rankllm_core.files.permissions import follow_umask
 from rankllm_infer.checkpoints.cache_folder import cache_folder
+from rankllm_infer.checkpoints.loading import quiet_transformers
 from rankllm_infer.checkpoints.unpacked_manifest import MANIFEST, damage, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -94,8 +95,6 @@ def _unpack(gguf: Path, target: Path) -> None:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    from rankllm_infer.engines.transformers.loading import quiet_transformers
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -142,6 +142,7 @@ def _output_files(given: Mapping[str, Any]) -> OutputFiles:
 
 def _one_query(given: Mapping[str, Any], options: RerankOptions, files: OutputFiles) -> int:
     from rankllm_infer.jobs.outputs import open_outputs
+    from rankllm_infer.plan import plan_reranking
     from rankllm_infer.screen import result_json, result_table
 
     for path in files.paths():
@@ -151,7 +152,7 @@ def _one_query(given: Mapping[str, Any], options: RerankOptions, files: OutputFi
     (request,) = load_requests("query", given)
     check_requests([request], files, strict=False)
     say(_loading(given))
-    with load_model(given["model_path"], options) as reranker:
+    with load_model(plan_reranking(given["model_path"], options)) as reranker:
         (result,) = reranker.rerank([request])
     if result.status == "failed":
         say(f"Error: {result.error}")

@@ -22,10 +22,10 @@ from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.openai.breaker import Breaker, ServerGoneError
 from rankllm_infer.engines.openai.chat import Dialect, explained, read_answer, request_body, without_refused
 from rankllm_infer.engines.openai.http import Sleep, Transport, check_server, server_models, with_retries
-from rankllm_infer.engines.openai.options import OpenAIOptions
 from rankllm_infer.engines.openai.problems import ServerProblem
+from rankllm_infer.engines.openai.settings import OpenAISettings
 
-__all__ = ["OpenAIEngine", "OpenAIOptions", "check_server", "server_models"]
+__all__ = ["OpenAIEngine", "OpenAISettings", "check_server", "server_models"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class OpenAIEngine:
 
     def __init__(
         self,
-        options: OpenAIOptions,
+        options: OpenAISettings,
         *,
         sleep: Sleep = asyncio.sleep,
         random: Random | None = None,

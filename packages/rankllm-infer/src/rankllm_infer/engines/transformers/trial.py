@@ -9,9 +9,9 @@ import torch
 
 from rankllm_core.checkpoints.load_failures import readable_load
 from rankllm_core.errors import ContractError
+from rankllm_infer.checkpoints.loading import quiet_transformers
 from rankllm_infer.engines.base import Read
 from rankllm_infer.engines.transformers.heads import backbone_of, cache_argument
-from rankllm_infer.engines.transformers.loading import quiet_transformers
 from rankllm_infer.engines.transformers.permutation_decoding import attends_alone
 
 _N_TOKENS = 8

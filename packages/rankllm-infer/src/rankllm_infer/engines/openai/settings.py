@@ -1,16 +1,21 @@
-"""Which OpenAI-compatible server to ask, and how."""
+"""Which OpenAI-compatible server to ask, and how; and what of that must not show in what is written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import cast
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from rankllm_core.errors import ConfigError
+from rankllm_infer.engines.base import Read
+
+_SHORTEST_SECRET = 8
+"""A shorter key (EMPTY, none) is a dummy for a local server; taking it out would only garble the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenAIOptions:
+class OpenAISettings:
     """A server, its model, and how hard to press it. Raises ConfigError."""
 
     base_url: str = field(repr=False)
@@ -46,6 +51,11 @@ class OpenAIOptions:
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
             raise ConfigError("api_key: holds characters that cannot be sent in a header; check OPENAI_API_KEY")
 
+    def check_read(self, read: Read) -> None:
+        """Raise ConfigError where a chat server cannot be read this way."""
+        if read == "head":
+            raise ConfigError("a chat server has no score head; use a yes/no template (--prompt-template-path yes_no)")
+
     @property
     def key(self) -> str | None:
         """The API key without blanks around it (a key read from a file ends in a line break); None without one."""
@@ -78,3 +88,30 @@ def _parsed(base_url: str) -> SplitResult | None:
     except ValueError:
         return None
     return url
+
+
+def without_secrets(value: object, settings: OpenAISettings) -> object:
+    """The same JSON value, or text, with *** in place of what only we and the server may know.
+
+    A server that repeats the key would put it into answers, and so into traces, results and journals.
+    """
+    secrets = secrets_of(settings)
+    return _replaced(value, secrets) if secrets else value
+
+
+def secrets_of(settings: OpenAISettings) -> tuple[str, ...]:
+    """The key and the address's password, as they are and as a URL spells them; the longest first."""
+    found = [secret for secret in (settings.key, settings.password) if secret and len(secret) >= _SHORTEST_SECRET]
+    return tuple(sorted({spelling for secret in found for spelling in (secret, quote(secret, safe=""))}, key=len)[::-1])
+
+
+def _replaced(value: object, secrets: tuple[str, ...]) -> object:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "***")
+        return value
+    if isinstance(value, list):
+        return [_replaced(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {cast(str, _replaced(key, secrets)): _replaced(item, secrets) for key, item in value.items()}
+    return value

@@ -134,11 +134,11 @@ def _open_checkpoint(plan: RerankPlan) -> Checkpoint:
     """Open the plan's model in its engine's room, which is entered only now: importing torch takes seconds."""
     match plan.engine, plan.files:
         case OpenAISettings() as server, None:
-            from rankllm_infer.engines.openai.checkpoint import ServedModel
+            from rankllm_infer.engines.openai.engine import ServedModel
 
             return ServedModel(server)
         case VllmSettings() as settings, ModelFiles() as files:
-            from rankllm_infer.engines.vllm.checkpoint import VllmCheckpoint
+            from rankllm_infer.engines.vllm.loading import VllmCheckpoint
 
             return VllmCheckpoint(files, settings)
         case TransformersSettings() as settings, ModelFiles() as files:

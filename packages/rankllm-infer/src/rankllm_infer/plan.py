@@ -65,12 +65,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     ranking = _ranking_settings(options)
     read = check_settings(card.card, ranking)
     engine = _engine_settings(model, options, read)
-    files, on_code = None, ()
-    if own is not None:
-        _check_base(card.card, own, options.base_model)
-        on_code = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
-        files = ModelFiles(own=own, base=find_base(own, options.base_model))
-        on_code = on_code if options.trust_remote_code else unused_code(files)
+    files, on_code = (None, ()) if own is None else _with_base(own, card.card, options)
     return RerankPlan(
         model=model,
         files=files,
@@ -97,6 +92,14 @@ def _checked_name(model: str | Path) -> str:
         found = "an empty one" if isinstance(model, str) else type(model).__name__
         raise ConfigError(f"model: expected a folder or a name, found {found}")
     return str(model)
+
+
+def _with_base(own: ModelFolder, card: Card, options: RerankOptions) -> tuple[ModelFiles, tuple[str, ...]]:
+    """The model with its base, and what there is to say about code that comes with the two."""
+    _check_base(card, own, options.base_model)
+    trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
+    files = ModelFiles(own=own, base=find_base(own, options.base_model))
+    return files, trusted or unused_code(files)
 
 
 def _check_base(card: Card, own: ModelFolder, base_model: str | None) -> None:

@@ -23,6 +23,11 @@ ModelKind = Literal["causal", "sequence-classification"]
 """Which head a checkpoint is loaded with: a language model's, or a `score` layer."""
 
 
+def kind_of(read: Read) -> ModelKind:
+    """The head that is read."""
+    return "sequence-classification" if read == "head" else "causal"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """One question to a model."""

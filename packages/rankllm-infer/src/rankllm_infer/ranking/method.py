@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rankllm_core.card import Card
 from rankllm_infer.engines.base import Read
@@ -11,11 +11,22 @@ from rankllm_infer.ranking.flow import RankingMethod, RankingSettings
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
 
-METHODS: Mapping[str, type[ListwiseMethod] | type[PointwiseMethod]] = {
+
+class MethodKind(Protocol):
+    """What makes methods of one kind: a class with these two."""
+
+    def check(self, card: Any, settings: RankingSettings) -> Read:
+        """How prompts will be read, as far as is known without the model. Raises ConfigError."""
+
+    def with_tokenizer(self, card: Any, settings: RankingSettings, tokenizer: Any) -> RankingMethod:
+        """The method of a card of this kind. tokenizer: the model's own; None for a server's model."""
+
+
+METHODS: Mapping[str, MethodKind] = {
     "listwise": ListwiseMethod,
     "pointwise": PointwiseMethod,
 }
-"""Kind of card -> its method."""
+"""Kind of card -> what makes its method."""
 
 
 def make_method(card: Card, settings: RankingSettings, tokenizer: Any) -> RankingMethod:

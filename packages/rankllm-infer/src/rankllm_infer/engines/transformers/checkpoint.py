@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rankllm_infer.checkpoints.model_files import ModelFiles
-from rankllm_infer.engines.base import Prompt, Read
+from rankllm_infer.engines.base import Prompt, Read, kind_of
 from rankllm_infer.engines.transformers.batches import BatchLimits
 from rankllm_infer.engines.transformers.devices import cap_threads
 from rankllm_infer.engines.transformers.engine import TransformersEngine
@@ -20,8 +20,8 @@ from rankllm_infer.engines.transformers.trial import check_is_decoder, try_model
 def open_checkpoint(files: ModelFiles, settings: TransformersSettings, *, read: Read) -> TransformersCheckpoint:
     """Load a model's weights. read: how it is going to be read. Raises RankLLMError; see `load_model`."""
     cap_threads()
-    kind = "sequence-classification" if read == "head" else "causal"
-    return TransformersCheckpoint(load_model(files, kind, settings), settings, name=files.own.name, read=read)
+    loaded = load_model(files, kind_of(read), settings)
+    return TransformersCheckpoint(loaded, settings, name=files.own.name, read=read)
 
 
 class TransformersCheckpoint:

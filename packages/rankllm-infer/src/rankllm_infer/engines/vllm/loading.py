@@ -1,4 +1,4 @@
-"""Starts vLLM on a checkpoint: full, merged or LoRA adapter, with a language-model head or a score head."""
+"""Opens and starts a checkpoint in vLLM: full, merged or LoRA adapter, with a language-model head or a score head."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rankllm_core.checkpoints.load_failures import first_line
 from rankllm_core.checkpoints.model_folder import read_weight_headers
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError
+from rankllm_infer.checkpoints.loading import load_tokenizer
 from rankllm_infer.checkpoints.model_files import ModelFiles
-from rankllm_infer.engines.base import ModelKind
+from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.token_ids import end_ids
 from rankllm_infer.engines.vllm.checks import check_kind, declared_end, lora_rank
 from rankllm_infer.engines.vllm.engine import VllmEngine
@@ -29,6 +30,32 @@ _CPU_CACHE_BYTES = 4 * 1024**3
 
 _OPEN: list[str] = []
 """The model that vLLM runs in this process. Its process groups belong to the process: one's end is the other's."""
+
+
+class VllmCheckpoint:
+    """A model whose weights vLLM loads when it knows how long prompts can be."""
+
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, files: ModelFiles, settings: VllmSettings) -> None:
+        self._files, self._settings = files, settings
+        self.positions = files.base.positions
+        self.tokenizer: Any = load_tokenizer(files.tokenizer_folder, trust_remote_code=settings.trust_remote_code)
+        self.place = ""
+        """Known once vLLM has been started."""
+
+    @property
+    def where(self) -> str:
+        """Where the model runs, to follow its name."""
+        return f"on {self.place}" + (", running its own code" if self._settings.trust_remote_code else "")
+
+    def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> VllmEngine:
+        """Load the weights. vLLM sets memory aside for a prompt of the longest length; it holds no answer to a form."""
+        max_tokens = longest if self.positions is None else min(longest, self.positions)
+        engine, self.place = start_vllm(
+            self._files, kind_of(read), tokenizer=self.tokenizer, max_tokens=max_tokens, settings=self._settings
+        )
+        return engine
 
 
 def start_vllm(

@@ -10,7 +10,9 @@ from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate, Template, load_template
 from rankllm_infer.checkpoints.hub import split_revision
-from rankllm_infer.options import RerankOptions, option_of, refuse
+from rankllm_infer.option_checks import refuse
+from rankllm_infer.option_table import LISTWISE
+from rankllm_infer.options import RerankOptions, card_option, card_overrides, inapplicable, option_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
     own = found is not None
     if found is None:
         found, origin = _default_card(options, score_head=score_head), "no card; defaults"
-    _check_numbers(found, options)
+    _check_prior(found, options)
     changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
     if own:
         warnings += _contradictions(found, options, changed, origin)
@@ -60,10 +62,8 @@ def _own_card(model: str, folder: Path | None) -> tuple[Card | None, str]:
     return published_card(split_revision(model)[0]), f"the card that ships for {model}"
 
 
-def _check_numbers(found: Card, options: RerankOptions) -> None:
-    """Raise ConfigError on a share that is none, and on a prior of other windows."""
-    if options.fuse_weight is not None and not 0 <= options.fuse_weight <= 1:
-        raise ConfigError(f"--fuse-weight: expected a number from 0 to 1, found {options.fuse_weight}")
+def _check_prior(found: Card, options: RerankOptions) -> None:
+    """Raise ConfigError on a prior of other windows."""
     if isinstance(found, ListwiseCard) and options.identifier_prior:
         n_identifiers = options.window_size or found.window_size
         if len(options.identifier_prior) != n_identifiers:
@@ -91,10 +91,11 @@ def _contradictions(found: Card, options: RerankOptions, changed: Mapping[str, o
 def _refuse_for(card: ListwiseCard, options: RerankOptions) -> None:
     """Raise ConfigError on options without effect on this way of answering."""
     if card.answer == "first-token":
-        refuse(options, ("free_decoding", "decode_top_k"), why="with FIRST, which generates nothing")
+        refuse(options, inapplicable("FIRST"), why="with FIRST, which generates nothing")
     else:
-        refuse(options, ("compile",), why="with generation, only where scores are read (pointwise, FIRST)")
-        refuse(options, ("identifier_prior",), why="with generation, only with FIRST")
+        refuse(options, inapplicable("generation", "pointwise"), why="with generation, only with FIRST")
+        why = "with generation, only where scores are read (pointwise, FIRST)"
+        refuse(options, inapplicable("generation"), why=why)
 
 
 def fit_card(effective: EffectiveCard, positions: int | None) -> tuple[Card, tuple[str, ...]]:
@@ -164,28 +165,18 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
         values = _pointwise_values(card, options, template)
     else:
         values = _listwise_values(card, options, template)
-    values["fuse_weight"] = options.fuse_weight
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _pointwise_values(card: PointwiseCard, options: RerankOptions, template: Template | None) -> dict[str, object]:
     _refuse_half_a_limit(template if isinstance(template, PointwiseTemplate) else card.template, options)
-    refuse(options, _LISTWISE_ONLY, why=f"on a {card.kind} reranker")
-    return {"template": template, "query_tokens": options.q_max_len, "passage_tokens": options.p_max_len}
+    refuse(options, inapplicable("pointwise"), why=f"on a {card.kind} reranker")
+    return {"template": template, **card_overrides(options, "pointwise")}
 
 
 def _listwise_values(card: ListwiseCard, options: RerankOptions, template: Template | None) -> dict[str, object]:
-    refuse(options, ("q_max_len", "p_max_len"), why=f"on a {card.kind} reranker")
-    values: dict[str, object] = {
-        "template": template,
-        "identifiers": _chosen(options.use_alpha, "alpha", "numeric"),
-        "answer": _chosen(options.use_logits, "first-token", "permutation"),
-        "context_tokens": options.context_size,
-        "max_passage_words": options.max_passage_words,
-        "window_size": options.window_size,
-        "stride": options.stride,
-        "identifier_prior": options.identifier_prior,
-    }
+    refuse(options, inapplicable(*LISTWISE), why=f"on a {card.kind} reranker")
+    values: dict[str, object] = {"template": template, **card_overrides(options, *LISTWISE)}
     if options.strategy != "sliding" and options.window_size is not None:
         # Only the sliding window has a stride; the card's need not fit another window.
         values["stride"] = min(card.stride, options.window_size)
@@ -212,26 +203,6 @@ def _refuse_half_a_limit(template: PointwiseTemplate, options: RerankOptions) ->
 _PRIOR_IS_OF = ("template", "identifiers", "window_size")
 """What an identifier prior was measured with: with others it is another one."""
 
-_LISTWISE_ONLY = (
-    "use_logits",
-    "use_alpha",
-    "free_decoding",
-    "decode_top_k",
-    "window_size",
-    "stride",
-    "context_size",
-    "max_passage_words",
-    "strategy",
-    "rank_top_k",
-    "permutations",
-    "num_passes",
-    "shuffle_candidates",
-    "variable_passages",
-    "system_message",
-    "few_shot_file",
-    "identifier_prior",
-)
-
 
 def _twin(template: ListwiseTemplate, kind: str) -> ListwiseTemplate | None:
     """RankZephyr's prompt speaks of numerical or alphabetical identifiers: the one that goes with the identifiers."""
@@ -239,29 +210,11 @@ def _twin(template: ListwiseTemplate, kind: str) -> ListwiseTemplate | None:
     return _listwise(twins[kind]) if template.name in twins.values() else None
 
 
-def _chosen(switch: bool | None, yes: str, no: str) -> str | None:
-    return None if switch is None else yes if switch else no
-
-
-_OPTION_OF = {
-    "template": "--prompt-template-path",
-    "alpha": "--use-alpha",
-    "numeric": "--no-use-alpha",
-    "first-token": "--use-logits",
-    "permutation": "--no-use-logits",
-    "context_tokens": "--context-size",
-    "query_tokens": "--q-max-len",
-    "passage_tokens": "--p-max-len",
-}
-"""The option behind a field of the card, or, of a switch, behind its value."""
-
-
 def _contradiction(card: Card, name: str, value: object, origin: str) -> str:
     if name == "identifier_prior":
         return f"--identifier-prior: {'another' if value else 'none'} is used, {origin} has one of its own"
-    option = _OPTION_OF.get(name) or _OPTION_OF.get(str(value)) or "--" + name.replace("_", "-")
     said, wanted = (getattr(v, "name", v) for v in (getattr(card, name), value))
-    return f"{option}: {name} {wanted} is used, {origin} says {said}"
+    return f"{card_option(name, value)}: {name} {wanted} is used, {origin} says {said}"
 
 
 def _is_pointwise(template: object) -> bool:

@@ -24,7 +24,7 @@ from rankllm_infer.engines.base import Read
 from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.engines.transformers.settings import TransformersSettings
 from rankllm_infer.engines.vllm.settings import VllmSettings
-from rankllm_infer.options import RerankOptions, result_options
+from rankllm_infer.options import RerankOptions, option_settings
 from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.method import check_settings
 
@@ -74,7 +74,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
         read=read,
         engine=engine,
         warnings=(*card.warnings, *on_code),
-        asked=result_options(options),
+        asked=option_settings(options),
         few_shot_file=None if options.few_shot_file is None else Path(options.few_shot_file),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
@@ -13,6 +13,10 @@ import click
 from rankllm_core.errors import RankLLMError
 from rankllm_core.terminal import for_terminal
 from rankllm_infer.cli import say
+from rankllm_infer.cli.options import row_options, select
+from rankllm_infer.cli.rerank_options import ModelArguments, RerankInput
+from rankllm_infer.option_table import ENGINES, changed, rows_of
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.wording import examples
 
 if TYPE_CHECKING:
@@ -22,12 +26,11 @@ if TYPE_CHECKING:
     from rankllm_infer.checkpoints.model_files import ModelFolder
     from rankllm_infer.effective_card import EffectiveCard
     from rankllm_infer.engines.base import Prompt
-    from rankllm_infer.options import RerankOptions
     from rankllm_infer.ranking.flow import RankingMethod, RankingSettings
     from rankllm_infer.ranking.pointwise import PairWriter
 
-_FILE = click.Path(path_type=Path)
 _DEFAULT_STRIDE = 10
+_ROWS, _INPUT = rows_of(RerankOptions), rows_of(RerankInput)
 
 
 @click.group("prompts")
@@ -67,36 +70,30 @@ def show_template(*, template: str) -> None:
 
 
 @command.command("render")
-@click.option(
-    "--requests",
-    "--requests-file",
-    "--rerank-input",
-    "--encode-in-path",
-    "requests",
-    type=_FILE,
-    required=True,
-    help="Requests, results or rerank-input; told apart by their first line.",
+@row_options(
+    changed(
+        _INPUT["requests"],
+        flags=(*_INPUT["requests"].option.flags, *_INPUT["rerank_input"].option.flags),
+        default=MISSING,
+        text="Requests, results or query-passage pairs, JSONL; the first line tells which.",
+    )
 )
 @click.option("--qid", help="The query to show; by default the first one.")
-@click.option("--prompt-template-path", "template", help="A template's name or YAML file.  [default: rank_zephyr]")
-@click.option("--window-size", type=click.IntRange(1), help="Passages in a prompt.  [default: 20]")
-@click.option("--use-alpha/--no-use-alpha", default=None, help="Call the passages A, B, C.")
-@click.option("--use-logits/--no-use-logits", default=None, help="FIRST: the answer is opened with `[`.")
-@click.option("--max-passage-words", type=click.IntRange(1), help="Words of a passage shown.  [default: 300]")
-@click.option("--context-size", type=click.IntRange(1), help="Tokens of prompt and answer.  [default: 4096]")
-@click.option("--top-k-candidates", type=click.IntRange(1), help="As if so many were to be reranked.")
-@click.option("--system-message", help="In place of the template's own.")
-@click.option(
-    "--model-path",
-    "--model-name-or-path",
-    "model",
-    help="Read this model's card and tokenizer, not its weights, and print the exact text.",
-)
-@click.option(
-    "--trust-remote-code/--no-trust-remote-code",
-    "trust_remote_code",
-    default=False,
-    help="Run Python code that comes with the tokenizer: a local folder, or a revision pinned as OWNER/MODEL@COMMIT.",
+@row_options(
+    *select(RerankOptions, "template", "window_size", "use_alpha", "use_logits", "max_passage_words", "context_size"),
+    changed(_ROWS["top_k_candidates"], default_text="all", text="Render as if this many candidates were reranked."),
+    _ROWS["system_message"],
+    changed(
+        rows_of(ModelArguments)["model_path"],
+        default=None,
+        text="Use this model's card and tokenizer to print the exact text. Its weights are not read.",
+    ),
+    changed(
+        _ROWS["trust_remote_code"],
+        engines=ENGINES,
+        text="Run Python code that comes with the tokenizer. Allowed for a local folder or a revision pinned as "
+        "OWNER/MODEL@COMMIT.",
+    ),
 )
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object.")
 def render(
@@ -111,8 +108,8 @@ def render(
     context_size: int | None,
     top_k_candidates: int | None,
     system_message: str | None,
-    model: str | None,
-    trust_remote_code: bool,
+    model_path: str | None,
+    trust_remote_code: bool | None,
     as_json: bool,
 ) -> None:
     """Print what the model will see for a query.
@@ -121,7 +118,6 @@ def render(
     --model-path the chat messages are printed, and their tokens estimated.
     """
     from rankllm_core.files import dumps
-    from rankllm_infer.options import RerankOptions
 
     request = _find_request(requests, qid)
     options = RerankOptions(
@@ -135,11 +131,11 @@ def render(
         context_size=context_size,
         top_k_candidates=top_k_candidates,
         system_message=system_message,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=bool(trust_remote_code),
     )
-    if trust_remote_code and model is None:
+    if trust_remote_code and model_path is None:
         raise click.UsageError("--trust-remote-code has no effect without --model-path")
-    rendered = _render(request, options, model)
+    rendered = _render(request, options, model_path)
     for warning in rendered.resolved.warnings:
         if not warning.startswith("--stride:"):
             say(f"Warning: {warning}")

@@ -15,7 +15,7 @@ from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.engines.transformers.settings import TransformersSettings
 from rankllm_infer.jobs.fingerprint import changed_names, run_settings
 from rankllm_infer.option_table import ALL_METHODS, ENGINES
-from rankllm_infer.options import RerankOptions, option_settings
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import RerankPlan
 from rankllm_infer.ranking.flow import RankingSettings
 
@@ -122,7 +122,7 @@ def settings(model, asked):
         read="text",
         engine=server,
         warnings=(),
-        asked=option_settings(asked),
+        asked=asked.settings(),
         few_shot_file=Path(asked.few_shot_file) if asked.few_shot_file else None,
     )
     return run_settings(plan, requests="3 queries")

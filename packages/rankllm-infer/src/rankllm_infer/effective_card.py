@@ -10,9 +10,8 @@ from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate, Template, load_template
 from rankllm_infer.checkpoints.hub import split_revision
-from rankllm_infer.option_checks import refuse
 from rankllm_infer.option_table import LISTWISE
-from rankllm_infer.options import RerankOptions, card_option, card_overrides, inapplicable, option_of
+from rankllm_infer.options import RerankOptions, card_option, inapplicable, option_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +90,11 @@ def _contradictions(found: Card, options: RerankOptions, changed: Mapping[str, o
 def _refuse_for(card: ListwiseCard, options: RerankOptions) -> None:
     """Raise ConfigError on options without effect on this way of answering."""
     if card.answer == "first-token":
-        refuse(options, inapplicable("FIRST"), why="with FIRST, which generates nothing")
+        options.refuse(inapplicable("FIRST"), why="with FIRST, which generates nothing")
     else:
-        refuse(options, inapplicable("generation", "pointwise"), why="with generation, only with FIRST")
+        options.refuse(inapplicable("generation", "pointwise"), why="with generation, only with FIRST")
         why = "with generation, only where scores are read (pointwise, FIRST)"
-        refuse(options, inapplicable("generation"), why=why)
+        options.refuse(inapplicable("generation"), why=why)
 
 
 def fit_card(effective: EffectiveCard, positions: int | None) -> tuple[Card, tuple[str, ...]]:
@@ -170,13 +169,13 @@ def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
 
 def _pointwise_values(card: PointwiseCard, options: RerankOptions, template: Template | None) -> dict[str, object]:
     _refuse_half_a_limit(template if isinstance(template, PointwiseTemplate) else card.template, options)
-    refuse(options, inapplicable("pointwise"), why=f"on a {card.kind} reranker")
-    return {"template": template, **card_overrides(options, "pointwise")}
+    options.refuse(inapplicable("pointwise"), why=f"on a {card.kind} reranker")
+    return {"template": template, **options.card_overrides("pointwise")}
 
 
 def _listwise_values(card: ListwiseCard, options: RerankOptions, template: Template | None) -> dict[str, object]:
-    refuse(options, inapplicable(*LISTWISE), why=f"on a {card.kind} reranker")
-    values: dict[str, object] = {"template": template, **card_overrides(options, *LISTWISE)}
+    options.refuse(inapplicable(*LISTWISE), why=f"on a {card.kind} reranker")
+    values: dict[str, object] = {"template": template, **options.card_overrides(*LISTWISE)}
     if options.strategy != "sliding" and options.window_size is not None:
         # Only the sliding window has a stride; the card's need not fit another window.
         values["stride"] = min(card.stride, options.window_size)

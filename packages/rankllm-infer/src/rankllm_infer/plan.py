@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rankllm_core.card import Card
@@ -24,7 +24,7 @@ from rankllm_infer.engines.base import Read
 from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.engines.transformers.settings import TransformersSettings
 from rankllm_infer.engines.vllm.settings import VllmSettings
-from rankllm_infer.options import RerankOptions, option_settings
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.method import check_settings
 
@@ -59,13 +59,22 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     Raises RankLLMError when the model cannot be found, or is not what the options take it for.
     """
     options, model = _checked_options(options), _checked_name(model)
+    ranking, engine = _ranking_settings(options), _engine_settings(model, options)
     own = None if options.engine == "openai" else find_folder(model)
     folder, has_score_head = (None, False) if own is None else (own.path, own.has_score_head)
     card = resolve_card(model, options, folder=folder, score_head=has_score_head)
-    ranking = _ranking_settings(options)
+    # A file that the card has no use for is refused for that, whether or not it can be read.
+    ranking = replace(ranking, few_shot=_few_shot(options.few_shot_file, options.num_few_shot_examples))
     read = check_settings(card.card, ranking)
-    engine = _engine_settings(model, options, read)
-    files, on_code = (None, ()) if own is None else _with_base(own, card.card, options)
+    if isinstance(engine, OpenAISettings):
+        engine.check_read(read)
+    files: ModelFiles | None = None
+    on_code: tuple[str, ...] = ()
+    if own is not None:
+        _check_base(card.card, own, options.base_model)
+        trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
+        files = ModelFiles(own=own, base=find_base(own, options.base_model))
+        on_code = trusted or unused_code(files)
     return RerankPlan(
         model=model,
         files=files,
@@ -74,7 +83,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
         read=read,
         engine=engine,
         warnings=(*card.warnings, *on_code),
-        asked=option_settings(options),
+        asked=options.settings(),
         few_shot_file=None if options.few_shot_file is None else Path(options.few_shot_file),
     )
 
@@ -92,14 +101,6 @@ def _checked_name(model: str | Path) -> str:
         found = "an empty one" if isinstance(model, str) else type(model).__name__
         raise ConfigError(f"model: expected a folder or a name, found {found}")
     return str(model)
-
-
-def _with_base(own: ModelFolder, card: Card, options: RerankOptions) -> tuple[ModelFiles, tuple[str, ...]]:
-    """The model with its base, and what there is to say about code that comes with the two."""
-    _check_base(card, own, options.base_model)
-    trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
-    files = ModelFiles(own=own, base=find_base(own, options.base_model))
-    return files, trusted or unused_code(files)
 
 
 def _check_base(card: Card, own: ModelFolder, base_model: str | None) -> None:
@@ -127,7 +128,6 @@ def _ranking_settings(options: RerankOptions) -> RankingSettings:
         top_k_candidates=options.top_k_candidates,
         shuffle_seed=options.seed if options.shuffle_candidates else None,
         system_message=options.system_message,
-        few_shot=_few_shot(options.few_shot_file, options.num_few_shot_examples),
         short_windows=options.variable_passages,
         # Only the engine `transformers` can hold an answer to permutations.
         free_decoding=options.free_decoding or options.engine != "transformers",
@@ -136,17 +136,15 @@ def _ranking_settings(options: RerankOptions) -> RankingSettings:
     )
 
 
-def _engine_settings(model: str, options: RerankOptions, read: Read) -> EngineSettings:
+def _engine_settings(model: str, options: RerankOptions) -> EngineSettings:
     if options.engine == "openai":
-        settings = OpenAISettings(
+        return OpenAISettings(
             base_url=options.base_url or "",
             model=model,
             api_key=options.api_key,
             timeout_s=options.timeout_s,
             concurrency=options.concurrency,
         )
-        settings.check_read(read)
-        return settings
     if options.engine == "vllm":
         return VllmSettings(
             dtype=options.dtype,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from ranking_fakes import WordWriter, make_plan, make_request, noisy
+from ranking_fakes import make_method, make_request, noisy
 
 from rankllm_infer.api import Reranker
 from rankllm_infer.cli import rerank_many
@@ -55,9 +55,10 @@ def rerank(monkeypatch, folder, *, answer=noisy, resume=False, overwrite=False, 
     """Run the command's work in this process; gives the exit status."""
 
     @contextmanager
-    def load_scripted(model, options):
-        plan = make_plan(size=options.window_size, stride=options.stride, with_trace=True)
-        yield Reranker(ScriptedEngine(answer, batch_size=3), plan, WordWriter())
+    def load_scripted(plan):
+        card = plan.card.card
+        method = make_method(size=card.window_size, stride=card.stride, with_trace=True)
+        yield Reranker(method, ScriptedEngine(answer, batch_size=3))
 
     monkeypatch.setattr(rerank_many, "load_model", load_scripted)
     files = output_files(folder)

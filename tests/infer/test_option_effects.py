@@ -9,10 +9,15 @@ import pytest
 from option_values import FOR_PYTHON, OPTIONS, SET, options, write_files
 
 from rankllm_core.errors import ConfigError
+from rankllm_infer.checkpoints.model_files import find_model
 from rankllm_infer.effective_card import resolve_card
+from rankllm_infer.engines.openai.settings import OpenAISettings
+from rankllm_infer.engines.transformers.settings import TransformersSettings
 from rankllm_infer.jobs.fingerprint import changed_names, run_settings
 from rankllm_infer.option_table import ALL_METHODS, ENGINES
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.plan import RerankPlan
+from rankllm_infer.ranking.flow import RankingSettings
 
 
 @pytest.fixture
@@ -102,8 +107,25 @@ def test_what_applies_is_written_down():
 
 def settings(model, asked):
     """The settings of a run with these options, and the card that they make."""
-    card = resolve_card(str(model), asked, folder=None, score_head=False).card
-    return run_settings(str(model), asked, card=card, requests="3 queries")
+    server = TransformersSettings()
+    files = None
+    if asked.engine == "openai":
+        server = OpenAISettings(base_url=asked.base_url, model=model)
+    else:
+        files = find_model(model, asked.base_model)
+    # Put together here: a plan is refused where the model does not go with the option.
+    plan = RerankPlan(
+        model=model,
+        files=files,
+        card=resolve_card(model, asked, folder=None, score_head=False),
+        ranking=RankingSettings(),
+        read="text",
+        engine=server,
+        warnings=(),
+        asked=asked.settings(),
+        few_shot_file=Path(asked.few_shot_file) if asked.few_shot_file else None,
+    )
+    return run_settings(plan, requests="3 queries")
 
 
 WITHOUT = {

@@ -77,12 +77,3 @@ def check_bounds(options: Any) -> None:
             raise ConfigError(f"{name}: expected {kind}{row.bounds}, found {value}")
         if rule.above is not None and value <= rule.above:
             raise ConfigError(f"{row.name}: expected {row.bounds} {rule.unit}, found {value}")
-
-
-def refuse(options: Any, names: tuple[str, ...], *, why: str) -> None:
-    """Raise ConfigError where one of the named options is set: without effect it is an error, not a silence."""
-    rows = rows_of(type(options))
-    for name in names:
-        if (value := getattr(options, name)) != rows[name].default:
-            spelled = rows[name].off if value is False else rows[name].spelled
-            raise ConfigError(f"{spelled} has no effect {why}; leave it out")

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.engines.vllm.options import engine_arguments
-from rankllm_infer.option_checks import check_bounds, check_field_types, refuse
+from rankllm_infer.engines.vllm.settings import engine_arguments
+from rankllm_infer.option_checks import check_bounds, check_field_types
 from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, Group, option, rows_of
-from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES
-from rankllm_infer.ranking.windows import check_pass_depth
+from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES, check_pass_depth
 
 METHODS = ("auto", "listwise", "pointwise")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -200,19 +199,51 @@ class RerankOptions:
             raise ConfigError("engine openai and base_url go together: --engine openai --base-url http://HOST:PORT/v1")
         rows = rows_of(RerankOptions).values()
         elsewhere = tuple(row.name for row in rows if self.engine not in row.option.engines)
-        refuse(self, elsewhere, why=f"with --engine {self.engine}")
+        self.refuse(elsewhere, why=f"with --engine {self.engine}")
         engine_arguments(self.vllm_args)
         if self.free_decoding:
-            refuse(self, ("decode_top_k",), why="with --free-decoding")
+            self.refuse(("decode_top_k",), why="with --free-decoding")
         if self.strategy != "sliding":
-            refuse(self, ("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
+            self.refuse(("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
         if self.strategy not in TOP_K_STRATEGIES:
-            refuse(self, ("rank_top_k",), why=f"with --strategy {self.strategy}")
+            self.refuse(("rank_top_k",), why=f"with --strategy {self.strategy}")
         check_pass_depth(self.pass_depth, num_passes=self.num_passes, top_k_candidates=self.top_k_candidates)
         if not self.shuffle_candidates and self.permutations == 1:
-            refuse(self, ("seed",), why="without --shuffle-candidates or --permutations")
+            self.refuse(("seed",), why="without --shuffle-candidates or --permutations")
         if bool(self.few_shot_file) != bool(self.num_few_shot_examples):
             raise ConfigError("few_shot_file and num_few_shot_examples go together; one was given without the other")
+
+    def refuse(self, names: tuple[str, ...], *, why: str) -> None:
+        """Raise ConfigError where one of the named options is set: without effect it is an error, not a silence."""
+        rows = rows_of(RerankOptions)
+        for name in names:
+            if (value := getattr(self, name)) != rows[name].default:
+                spelled = rows[name].off if value is False else rows[name].spelled
+                raise ConfigError(f"{spelled} has no effect {why}; leave it out")
+
+    def card_overrides(self, *methods: str) -> Mapping[str, object]:
+        """The card's fields that options of these methods speak of, with the values asked for; None: as in the card.
+
+        The template, which is a name here, and the kind are left to the caller.
+        """
+        return {
+            str(row.option.card): row.card_value(getattr(self, row.name))
+            for row in rows_of(RerankOptions).values()
+            if row.option.card not in (None, "template", "kind") and set(methods) & set(row.option.methods)
+        }
+
+    def settings(self) -> dict[str, object]:
+        """The options that affect results by their own values, for a run's fingerprint.
+
+        The others count through the card, the model or a file's contents, once the model is loaded, or not at all: see
+        `Option.effect`.
+        """
+        return {
+            row.spelled: list(value) if isinstance(value, tuple) else value
+            for row in rows_of(RerankOptions).values()
+            if row.option.effect == "option"
+            for value in [getattr(self, row.name)]
+        }
 
 
 def option_of(name: str) -> str:
@@ -224,18 +255,6 @@ def card_option(name: str, value: object) -> str:
     """The option that gives a field of the card this value."""
     row = next(row for row in rows_of(RerankOptions).values() if row.option.card == name)
     return row.off if row.option.card_values and value == row.option.card_values[1] else row.spelled
-
-
-def card_overrides(options: RerankOptions, *methods: str) -> Mapping[str, object]:
-    """The card's fields that options of these methods speak of, with the values asked for; None: as in the card.
-
-    The template, which is a name here, and the kind are left to the caller.
-    """
-    return {
-        str(row.option.card): row.card_value(getattr(options, row.name))
-        for row in rows_of(RerankOptions).values()
-        if row.option.card not in (None, "template", "kind") and set(methods) & set(row.option.methods)
-    }
 
 
 def inapplicable(*methods: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files import check_output, refuse_same_file, write_text
 from rankllm_core.identifiers import identifiers
-from rankllm_infer.api import card_in_force, load_reranker
+from rankllm_infer.api import load_reranker, plan_reranking
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
 from rankllm_infer.cli.progress import counter
@@ -75,7 +75,7 @@ def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
     # The seed is that of the windows: what is shown here is shuffled before it is a request.
     asked = {name: value for name, value in given.items() if name != "seed"}
     options = replace(given_options(asked), stride=given["window_size"], with_trace=True)
-    card = card_in_force(model, options).card
+    card = plan_reranking(model, options).card.card
     if not isinstance(card, ListwiseCard) or card.answer != "first-token":
         raise ConfigError(
             f"{model}: is not read by its identifiers' logits, as FIRST is; there is nothing to measure "

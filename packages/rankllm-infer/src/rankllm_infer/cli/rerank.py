@@ -113,6 +113,7 @@ def _output_files(outputs: RerankOutput) -> OutputFiles:
 
 def _one_query(asked: RerankCommand, files: OutputFiles) -> int:
     from rankllm_infer.jobs.outputs import open_outputs
+    from rankllm_infer.plan import plan_reranking
     from rankllm_infer.screen import result_json, result_table
 
     for path in files.paths():
@@ -122,7 +123,7 @@ def _one_query(asked: RerankCommand, files: OutputFiles) -> int:
     (request,) = load_requests(asked)
     check_requests([request], files, strict=False)
     say(_loading(asked))
-    with load_model(asked.model, asked.options) as reranker:
+    with load_model(plan_reranking(asked.model, asked.options)) as reranker:
         (result,) = reranker.rerank([request])
     if result.status == "failed":
         say(f"Error: {result.error}")

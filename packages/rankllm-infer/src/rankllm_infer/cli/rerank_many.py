@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rankllm_infer.jobs.fingerprint import InputDigest
     from rankllm_infer.jobs.journal import Journal
     from rankllm_infer.jobs.outputs import OutputFiles, Summary
+    from rankllm_infer.plan import RerankPlan
 
 _MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
 
@@ -109,17 +110,19 @@ def rerank_many(run: Run, requests: Iterable[Request], model: str, options: Rera
     """Compute what is not known yet, write the outputs, say what it came to; gives the exit status."""
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
     from rankllm_infer.jobs.outputs import NothingWrittenError, Summary
+    from rankllm_infer.plan import plan_reranking
     from rankllm_infer.screen import summary_lines
 
+    plan = plan_reranking(model, options)
     summary = Summary()
     figures = None if run.qrels is None else RunningEvaluation(run.qrels, _MEASURES)
     written = run.files.paths()
     try:
         if run.journal is None:
-            with load_model(model, options) as reranker:
+            with load_model(plan) as reranker:
                 _write(run, _computed(run, requests, reranker), summary, figures)
         else:
-            _compute(run, run.journal, requests, model, options)
+            _compute(run, run.journal, requests, plan)
             _write(run, map(run.journal.result, requests), summary, figures)
     except NothingWrittenError:
         written = ()
@@ -137,24 +140,22 @@ def rerank_many(run: Run, requests: Iterable[Request], model: str, options: Rera
 
 
 @contextmanager
-def load_model(model: str, options: RerankOptions) -> Iterator[Reranker]:
-    """The model, loaded, and what a user should know of it."""
-    from rankllm_infer.api import load_reranker
+def load_model(plan: RerankPlan) -> Iterator[Reranker]:
+    """The plan's model, loaded, and what a user should know of it."""
+    from rankllm_infer.api import start
 
-    with load_reranker(model, options) as reranker:
+    with start(plan) as reranker:
         for warning in reranker.warnings:
             say(f"Warning: {warning}")
         say(f"Reranking: {reranker.description}")
         yield reranker
 
 
-def _compute(run: Run, journal: Journal, requests: Iterable[Request], model: str, options: RerankOptions) -> None:
+def _compute(run: Run, journal: Journal, requests: Iterable[Request], plan: RerankPlan) -> None:
     """Put into the journal what it lacks."""
-    from rankllm_infer.api import card_in_force
     from rankllm_infer.jobs.fingerprint import LOADED_SETTINGS, loaded_settings, run_settings
 
-    card = card_in_force(model, options).card
-    settings = run_settings(model, options, card=card, requests=str(run.digest), environment=os.environ)
+    settings = run_settings(plan, requests=str(run.digest), environment=os.environ)
     # What is refused should be refused before the model is loaded.
     journal.check(settings, unknown=LOADED_SETTINGS)
     if journal.settings:
@@ -165,7 +166,7 @@ def _compute(run: Run, journal: Journal, requests: Iterable[Request], model: str
         journal.begin(settings, unknown=LOADED_SETTINGS)
         run.is_under_way = True
         return
-    with load_model(model, options) as reranker:
+    with load_model(plan) as reranker:
         in_the_way = [path for path in run.files.paths() if path.exists()] if run.overwrite else []
         journal.begin(settings | loaded_settings(reranker.engine, reranker.placement), outputs=in_the_way)
         run.is_under_way = True

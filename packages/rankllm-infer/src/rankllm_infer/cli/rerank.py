@@ -11,15 +11,8 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, from_given, row_options, select
-from rankllm_infer.cli.rerank_input import (
-    check_requests,
-    dataset_qrels,
-    input_files,
-    input_kind,
-    load_qrels,
-    load_requests,
-)
-from rankllm_infer.cli.rerank_many import load_model, open_run, rerank_many
+from rankllm_infer.cli.progress import SCREEN
+from rankllm_infer.cli.rerank_input import dataset_qrels, input_files, input_kind, load_requests
 from rankllm_infer.cli.rerank_options import (
     OWNERS,
     RerankCommand,
@@ -30,7 +23,9 @@ from rankllm_infer.cli.rerank_options import (
 )
 
 if TYPE_CHECKING:
+    from rankllm_infer.evaluation.evaluate import RunningEvaluation
     from rankllm_infer.jobs.outputs import OutputFiles
+    from rankllm_infer.jobs.rerank import RunReport
 
 
 @click.command("rerank", cls=GroupedCommand, context_settings=SETTINGS)
@@ -55,15 +50,57 @@ def command(**given: Any) -> int:
         raise click.UsageError("--resume resumes a run, --overwrite starts over; give one of them")
     if outputs.resume and not files.paths():
         raise click.UsageError("--resume has no effect without an output")
-    with open_run(files, overwrite=outputs.overwrite, resume=outputs.resume, sources=input_files(asked)) as run:
-        requests = load_requests(asked)
-        run.qids = check_requests(requests, files, strict=asked.inputs.strict, digest=run.digest, sizes=run.sizes)
+    return _many_queries(asked, files)
+
+
+def _many_queries(asked: RerankCommand, files: OutputFiles) -> int:
+    from rankllm_infer.jobs.inputs import load_qrels
+    from rankllm_infer.jobs.rerank import open_run
+    from rankllm_infer.plan import plan_reranking
+
+    outputs, sources = asked.outputs, input_files(asked)
+    with open_run(files, overwrite=outputs.overwrite, resume=outputs.resume, sources=sources, watcher=SCREEN) as run:
+        run.read(load_requests(asked), strict=asked.inputs.strict)
         if outputs.qrels:
             run.qrels = load_qrels(outputs.qrels, run.qids)
         elif asked.kind == "dataset":
             run.qrels = dataset_qrels(asked.inputs, run.qids)
         say(_loading(asked))
-        return rerank_many(run, requests, asked.model, asked.options)
+        report = run.rerank(plan_reranking(asked.model, asked.options))
+        show(report)
+    return EXIT_SOME_FAILED if report.summary.failures else 0
+
+
+def show(report: RunReport) -> None:
+    """Say what a run came to; its figures go to standard output."""
+    from rankllm_infer.screen import summary_lines
+
+    for line in summary_lines(report.summary, seconds=report.seconds, files=report.written):
+        say(line)
+    if not report.n_ranked:
+        say("Error: no query could be ranked; nothing was written")
+        return
+    if report.can_retry:
+        say("To try the failed ones again, and compute nothing else: the same command with --resume")
+    if report.figures is not None:
+        _show_figures(report.figures, n_ranked=report.n_ranked)
+
+
+def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
+    from rankllm_infer.evaluation.evaluate import evaluation_lines
+
+    if (evaluation := figures.result()) is None:
+        say("No figures: none of the queries that were ranked is judged")
+        return
+    if not figures.has_judged_candidates:
+        say("No figures: none of the candidates is judged for its query; are the judgements of the same collection?")
+        return
+    say(
+        f"Scores of the {evaluation.n_queries} judged queries among the {n_ranked} ranked by this run "
+        "(for all judged queries: rankllm-infer evaluate):"
+    )
+    for line in evaluation_lines("reranked", evaluation):
+        click.echo(line)
 
 
 def read_command(given: Mapping[str, Any]) -> RerankCommand:
@@ -112,7 +149,9 @@ def _output_files(outputs: RerankOutput) -> OutputFiles:
 
 
 def _one_query(asked: RerankCommand, files: OutputFiles) -> int:
+    from rankllm_infer.jobs.inputs import check_requests
     from rankllm_infer.jobs.outputs import open_outputs
+    from rankllm_infer.jobs.rerank import load_model
     from rankllm_infer.plan import plan_reranking
     from rankllm_infer.screen import result_json, result_table
 
@@ -123,7 +162,7 @@ def _one_query(asked: RerankCommand, files: OutputFiles) -> int:
     (request,) = load_requests(asked)
     check_requests([request], files, strict=False)
     say(_loading(asked))
-    with load_model(plan_reranking(asked.model, asked.options)) as reranker:
+    with load_model(plan_reranking(asked.model, asked.options), SCREEN) as reranker:
         (result,) = reranker.rerank([request])
     if result.status == "failed":
         say(f"Error: {result.error}")

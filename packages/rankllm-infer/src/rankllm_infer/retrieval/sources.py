@@ -23,6 +23,8 @@ from rankllm_infer.retrieval.first_stage import Searcher, retrieve
 from rankllm_infer.retrieval.pyserini_library import start_pyserini
 from rankllm_infer.retrieval.retrieval_data import Method, find_dataset, index_of
 
+Check = Callable[[Mapping[str, str]], None]
+"""Receives the queries, qid -> text, before they are asked; raises where they must not be."""
 _DELAY_S = 2.0
 """What takes no longer than this needs no counter."""
 
@@ -153,7 +155,7 @@ def search(
     source: Source,
     settings: SearchSettings | None = None,
     *,
-    check: Callable[[Mapping[str, str]], None] = lambda queries: None,
+    check: Check = lambda queries: None,
     notices: Notices | None = None,
 ) -> Retrieved:
     """Search a source for all its queries.
@@ -187,10 +189,7 @@ def write_retrieved(found: Retrieved, files: RetrievedFiles, *, tell: Callable[[
         tell(f"Wrote {files.requests} (requests)")
 
 
-_Check = Callable[[Mapping[str, str]], None]
-
-
-def _search_corpus(source: CorpusSource, settings: SearchSettings, check: _Check, notices: Notices) -> Retrieved:
+def _search_corpus(source: CorpusSource, settings: SearchSettings, check: Check, notices: Notices) -> Retrieved:
     queries = _read_queries(source.queries, settings.max_queries)
     check(queries)
     with notices.counter("index", unit=" passages", delay_s=_DELAY_S) as show:
@@ -206,7 +205,7 @@ def _search_corpus(source: CorpusSource, settings: SearchSettings, check: _Check
     return Retrieved(queries=queries, run=run, requests=join, tag="bm25")
 
 
-def _search_index(source: IndexSource, settings: SearchSettings, check: _Check, notices: Notices) -> Retrieved:
+def _search_index(source: IndexSource, settings: SearchSettings, check: Check, notices: Notices) -> Retrieved:
     is_file = Path(source.queries).exists()
     queries = _read_queries(source.queries, settings.max_queries) if is_file else {}
     if is_file:
@@ -222,7 +221,7 @@ def _search_index(source: IndexSource, settings: SearchSettings, check: _Check, 
     )
 
 
-def _search_dataset(source: DatasetSource, settings: SearchSettings, check: _Check, notices: Notices) -> Retrieved:
+def _search_dataset(source: DatasetSource, settings: SearchSettings, check: Check, notices: Notices) -> Retrieved:
     dataset = find_dataset(source.name)
     index_of(dataset, source.method)  # what cannot be searched is refused before Pyserini is started
     library = start_pyserini(tell=notices.tell)

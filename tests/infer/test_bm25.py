@@ -108,7 +108,7 @@ def test_building_and_searching_print_nothing(capfd):
 def test_importing_loads_nothing_heavy():
     """`--help` stays fast: neither module pulls in numpy, bm25s or torch until it is used."""
     program = (
-        "import sys, rankllm_infer.bm25, rankllm_infer.demo_collection;"
+        "import sys, rankllm_infer.retrieval.bm25, rankllm_infer.demo.collection;"
         "print(sorted({'numpy', 'bm25s', 'Stemmer', 'torch'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -297,6 +297,11 @@ def test_one_module_knows_pyserini_and_java(imports):
                 *(f"ranking.{name}" for name in ("flow", "prompts", "windows", "listwise", "pointwise", "pool")),
             ),
         ),
+        ("rankllm_infer.evaluation", ("retrieval", "formats", "report", "ranking", "engines", "jobs", "api", "cli")),
+        ("rankllm_infer.formats", ("retrieval", "evaluation", "report", "ranking", "engines", "jobs", "api", "cli")),
+        ("rankllm_infer.retrieval", ("evaluation", "report", "ranking", "engines", "jobs", "api", "cli")),
+        ("rankllm_infer.report", ("retrieval", "ranking", "engines", "jobs", "api", "cli")),
+        ("rankllm_infer.diagnosis", ("cli",)),
         ("rankllm_infer.api", ("cli",)),
     ],
 )

@@ -12,18 +12,19 @@ import os
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files.manifest import sha256_file
-from rankllm_core.types import Request, Result, Usage, WindowTrace
+from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.jobs.file_locks import delete_locked, open_locked
 from rankllm_infer.jobs.fingerprint import SHOWN_DIFFERENCES, changed_names, difference
 from rankllm_infer.jobs.journal_lines import FORMAT, key_of, read_line, read_lines, seal
+from rankllm_infer.jobs.journal_records import answer_from_record, result_from_record, result_to_record
 
 JOURNAL_SUFFIX = ".journal.jsonl"
 _LONGEST_NAME_BYTES = 255
@@ -148,18 +149,8 @@ class Journal:
 
     def add(self, result: Result) -> None:
         """Write down a finished query."""
-        is_failed = result.status == "failed"
-        record = {
-            "qid": result.query.qid,
-            "status": result.status,
-            "ranking": [] if is_failed else [[c.docid, c.score, c.model_score] for c in result.candidates],
-            "defects": result.defects,
-            "usage": asdict(result.usage),
-            "n_ranked": result.n_ranked,
-            "trace": [asdict(call) for call in result.trace],
-            "error": result.error,
-        }
-        self._finish(result.query.qid, self._write(record), is_failed=is_failed)
+        key = self._write(result_to_record(result))
+        self._finish(result.query.qid, key, is_failed=result.status == "failed")
 
     def forget_failed(self) -> None:
         """Leave failed queries to be asked again."""
@@ -169,19 +160,7 @@ class Journal:
 
     def result(self, request: Request) -> Result:
         """The result of a finished query, as it was added. request: what was asked, with the passages."""
-        record = self._record(self._keys[request.query.qid])
-        given = {candidate.docid: candidate for candidate in request.candidates}
-        ranking = (replace(given[docid], score=score, model_score=told) for docid, score, told in record["ranking"])
-        return Result(
-            query=request.query,
-            candidates=request.candidates if record["status"] == "failed" else tuple(ranking),
-            status=record["status"],
-            defects=tuple(record["defects"]),
-            usage=Usage(**record["usage"]),
-            trace=tuple(_call(call) for call in record["trace"]),
-            error=record["error"],
-            n_ranked=record.get("n_ranked"),
-        )
+        return result_from_record(self._record(self._keys[request.query.qid]), request)
 
     def note_outputs(self, paths: Sequence[Path], *, are_complete: bool) -> None:
         """Note which files are about to be written from the journal, or, once they are there, that they hold it all."""
@@ -261,7 +240,7 @@ class Journal:
             self._finish(record["qid"], key, is_failed=record["status"] == "failed")
             return
         for qid, number, answer in record["answers"]:
-            self._answers.setdefault(qid, {})[number] = _answer(answer)
+            self._answers.setdefault(qid, {})[number] = answer_from_record(answer)
 
     def _finish(self, qid: str, key: int, *, is_failed: bool) -> None:
         self._keys[qid] = key
@@ -306,13 +285,3 @@ class Journal:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     return sorted(str(path.absolute()) for path in paths)
-
-
-def _answer(record: Mapping[str, Any]) -> Answer:
-    return Answer(**(record | {"scores": tuple(record["scores"]), "usage": Usage(**record["usage"])}))
-
-
-def _call(record: Mapping[str, Any]) -> WindowTrace:
-    tuples = {name: tuple(record[name]) for name in ("docids", "order", "defects")}
-    scores = None if record["scores"] is None else tuple(record["scores"])
-    return WindowTrace(**(record | tuples | {"scores": scores, "usage": Usage(**record["usage"])}))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankllm_core.errors import RankLLMError
+from rankllm_infer.console.wording import examples
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.wording import examples
 
 if TYPE_CHECKING:
     from rankllm_core.card import Card

@@ -67,7 +67,7 @@ _WORDS: Mapping[str, str] = {
     "SIGN": r"[ \t]*+ (?: [:.)=|>\-–—]{1,3}+ | is\b | goes[ ]to\b ) QUOTES [ \t]*+",
     "FIELD": r"(?: SIGN (?: \n [ \t]*+ )? | [ \t]*+ ,? [ \t]*+ (?= QUOTES NOUN ) | [ \t]++ (?=QUOTES \[)"
     r" | [ \t]*+ \n [ \t]*+ (?= QUOTES (?: \[ | NOUN ) ) )",
-    "CLOSED": r"(?: (?<= [\w★☆⭐%] ) [^()\[\]\n]{0,200}+ \) )?+",
+    "CLOSED": r"(?: (?<= [\w★☆⭐%] ) [^()\[\]\n]{0,200}+ \) )?",
     "ENDS": r"(?= [ \t]*+ (?: [,;)}|*_\n] | \. (?!\d) | and\b | \Z ) | [ \t]++ (?: QUOTES \[ | NOUN ) )",
 }
 """What the capitals in the forms below, and in these themselves, stand for: verbose regular expressions."""

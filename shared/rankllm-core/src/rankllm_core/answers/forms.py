@@ -147,7 +147,7 @@ def _count_marked(text: str, kind: IdentifierKind) -> int:
     return sum(token.kind == "name" and token.is_marked for token in tokenize(text, kind))
 
 
-_SIGN = r"(?: \s*+ (?: =?>=? | &gt; ){1,3}+ \s*+ )"
+_SIGN = r"(?: \s*+ (?: =?>=? | &gt; ){1,3} \s*+ )"
 _LIST_SIGN = r"(?: [ \t]*+ (?: , | \n ) \s*+ (?: [*•\-] \s++ )? )"
 _QUOTED = r"""[\[("'*_`]{0,3}+ %s [\])"'*_`]{0,3}+"""
 _FLOAT = _QUOTED % r"\d{1,3}+ (?: \.0{1,3}+ )? (?!\w)"
@@ -156,7 +156,7 @@ _LEAD = r"(?: [^\d\n<>:\[]{0,100}+ [:\n] \s*+ )?"
 
 
 def _whole(first: str, sign: str, other: str) -> re.Pattern[str]:
-    entries = rf"(?P<list> {first} (?: {sign} {other} )++ )"
+    entries = rf"(?P<list> {first} (?: {sign} {other} )+ )"
     return re.compile(rf"\s*+ {_LEAD} {entries} [\s.]*+", re.VERBOSE)
 
 

@@ -15,7 +15,7 @@ from rankllm_core.identifiers import IdentifierKind
 _MAX_CHARACTERS = 200_000
 """How much of an answer is searched for records."""
 _OBJECTS = re.compile(r"\[\s*+\{|\{")
-_TABLE = re.compile(r"(?:(?:(?<=\n)|(?<![\s\S]))[ \t]*+\|[^\n]*+(?:\n|\Z)){2,}+")
+_TABLE = re.compile(r"(?:(?:(?<=\n)|(?<![\s\S]))[ \t]*+\|[^\n]*+(?:\n|\Z)){2,}")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _NAME = {"numeric": r"(\d{1,3})(?:\.0{1,3})?", "alpha": r"([A-Z])"}
 _BARE, _MARKED = (

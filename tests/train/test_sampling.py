@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_train.data.sampling import sample_group
+from rankllm_train.encoding.sampling import sample_group
 
 
 @pytest.mark.parametrize(

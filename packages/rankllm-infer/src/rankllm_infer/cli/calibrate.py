@@ -12,12 +12,12 @@ import click
 import yaml
 
 from rankllm_core.card import ListwiseCard
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files import check_output, refuse_same_file, write_text
 from rankllm_core.identifiers import identifiers
 from rankllm_infer.api import card_in_force, load_reranker
 from rankllm_infer.cli import SETTINGS, say
-from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.cli.rerank import given_options
 from rankllm_infer.cli.rerank_input import StoredRequests

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rankllm_core.command_line import PATH
 from rankllm_infer.cli.judged import checked_measures, judgement_options, read_judgements, say_missing
 from rankllm_infer.cli.options import run_format_option
-from rankllm_infer.cli.path_types import PATH
 
 if TYPE_CHECKING:
     from rankllm_core.trec import RunFormat

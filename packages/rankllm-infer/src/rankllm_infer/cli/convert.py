@@ -7,10 +7,10 @@ from typing import cast, get_args
 
 import click
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import DEFAULT_TAG
 from rankllm_infer.cli import say
-from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.formats.convert import ConvertReport, Source, Target
 from rankllm_infer.wording import count, examples
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rankllm_core.command_line import NAME, NonEmptyPath
 from rankllm_core.files import check_output
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.path_types import NAME, NonEmptyPath
 from rankllm_infer.cli.progress import ShownProgress, prompt_counter
 from rankllm_infer.options import DTYPES, RerankOptions
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rankllm_core.command_line import PATH
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli import say
-from rankllm_infer.cli.path_types import PATH
 from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:

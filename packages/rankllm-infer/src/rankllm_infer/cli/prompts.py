@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.errors import RankLLMError
 from rankllm_core.terminal import for_terminal
 from rankllm_infer.cli import say
-from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.wording import examples
 
 if TYPE_CHECKING:

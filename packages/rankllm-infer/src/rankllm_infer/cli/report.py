@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rankllm_core.command_line import PATH
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
 from rankllm_infer.cli.judged import checked_measures, judgement_options, missing_line, read_judgements
 from rankllm_infer.cli.options import run_format_option
-from rankllm_infer.cli.path_types import PATH
 from rankllm_infer.wording import count, examples
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_infer.cli.options import ignored, run_format_option
-from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.options import ATTENTIONS, DTYPES, ENGINES, METHODS
 from rankllm_infer.ranking.strategies import STRATEGIES
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
-from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.cli.retrieve_sources import Retrieved, search, source_kind
 from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.wording import count, examples

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rankllm_core.command_line import NAME
 from rankllm_core.errors import RankLLMError
 from rankllm_train.cli import SETTINGS, say
-from rankllm_train.cli.path_types import NAME
 
 if TYPE_CHECKING:
     from rankllm_train.data.check_data import ListwiseReport, PointwiseReport, RecordKind

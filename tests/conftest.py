@@ -45,6 +45,8 @@ def llama2_tokenizer():
 @pytest.fixture(scope="session")
 def smollm2_fp32(smollm2_path):
     """SmolLM2 in float32, in which the reference numbers were recorded."""
+    from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.transformers.loading import load_model
+    from rankllm_infer.engines.transformers.settings import TransformersSettings
 
-    return load_model(str(smollm2_path), "causal", dtype="float32", device="cpu")
+    return load_model(find_model(str(smollm2_path)), "causal", TransformersSettings(dtype="float32", device="cpu"))

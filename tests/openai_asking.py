@@ -6,7 +6,7 @@ import contextlib
 
 from rankllm_core.prompts.template import Message, Span
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
-from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions
+from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAISettings
 
 
 async def no_sleep(delay_s: float) -> None:
@@ -15,7 +15,7 @@ async def no_sleep(delay_s: float) -> None:
 
 def ask(url: str, prompt: Prompt | None = None, **options) -> Answer | EngineError:
     """One prompt's outcome."""
-    engine = OpenAIEngine(OpenAIOptions(base_url=url, model="m", **{"max_retries": 0} | options), sleep=no_sleep)
+    engine = OpenAIEngine(OpenAISettings(base_url=url, model="m", **{"max_retries": 0} | options), sleep=no_sleep)
     with contextlib.closing(engine):
         engine.submit(0, prompt or text_prompt())
         return engine.collect()[0][1]

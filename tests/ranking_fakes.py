@@ -9,7 +9,8 @@ from rankllm_core.card import ListwiseCard
 from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request, Usage
 from rankllm_infer.engines.base import Answer, Prompt
-from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.pool import FlowPool
 from rankllm_infer.ranking.prompts import WrittenPrompt
 
@@ -38,10 +39,11 @@ def make_request(qid, n, *, doc=None):
     return Request(query=Query(qid=qid, text=f"query {qid}"), candidates=tuple(candidates))
 
 
-def make_plan(*, size=20, stride=10, template="rank_zephyr", card=None, **options):
-    """A listwise plan; `card` changes the card."""
+def make_method(*, size=20, stride=10, template="rank_zephyr", card=None, writer=None, **settings):
+    """A listwise method that counts words; `card` changes the card."""
     values = {"template": load_template(template), "window_size": size, "stride": stride}
-    return ListwisePlan(card=ListwiseCard(**(values | (card or {}))), **options)
+    card = ListwiseCard(**(values | (card or {})))
+    return ListwiseMethod(card, RankingSettings(**settings), writer or WordWriter())
 
 
 def shown(prompt):
@@ -80,10 +82,10 @@ def noisy(prompt):
     return Answer(text=text, usage=Usage(calls=1, completion_tokens=kind))
 
 
-def rerank(engine, requests, plan, *, max_active=64):
+def rerank(engine, requests, method, *, max_active=64):
     """The results of a pool of listwise flows."""
     pool = FlowPool(engine, max_active=max_active)
-    return list(pool.run(requests, lambda request: rerank_listwise(request, plan, WordWriter())))
+    return list(pool.run(requests, method.flow))
 
 
 def docids(result):

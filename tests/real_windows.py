@@ -27,11 +27,10 @@ def real_requests(n_queries):
     return found
 
 
-def window_plan(*, answer):
+def window_card(*, answer):
     """FIRST over letters, or generation over numbers."""
     from rankllm_core.card import ListwiseCard
     from rankllm_core.prompts.template import load_template
-    from rankllm_infer.ranking.listwise import ListwisePlan
 
     is_first = answer == "first-token"
     card = ListwiseCard(
@@ -42,26 +41,26 @@ def window_plan(*, answer):
         max_passage_words=PASSAGE_WORDS,
         window_size=WINDOW_SIZE,
     )
-    return ListwisePlan(card=card)
+    return card
 
 
 def first_token_prompts(requests, tokenizer=None):
     """The prompt of each request's window, to be read by FIRST; without a tokenizer, as messages for a chat server."""
-    return _prompts(requests, tokenizer, window_plan(answer="first-token"))
+    return _prompts(requests, tokenizer, window_card(answer="first-token"))
 
 
 def text_prompts(requests, tokenizer=None, *, max_new_tokens):
     """The same, to be answered in free text."""
-    prompts = _prompts(requests, tokenizer, window_plan(answer="permutation"))
+    prompts = _prompts(requests, tokenizer, window_card(answer="permutation"))
     return [replace(prompt, read="text", max_new_tokens=max_new_tokens) for prompt in prompts]
 
 
-def _prompts(requests, tokenizer, plan):
-    from rankllm_infer.api import message_writer, token_writer
-    from rankllm_infer.ranking.listwise import rerank_listwise
+def _prompts(requests, tokenizer, card):
+    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.method import make_method
 
-    writer = message_writer(plan.card) if tokenizer is None else token_writer(plan.card, tokenizer)
-    return [next(rerank_listwise(request, plan, writer))[0] for request in requests]
+    method = make_method(card, RankingSettings(), tokenizer)
+    return [next(method.flow(request))[0] for request in requests]
 
 
 def yes_no_prompts(requests, tokenizer):
@@ -69,9 +68,11 @@ def yes_no_prompts(requests, tokenizer):
     from rankllm_core.card import PointwiseCard
     from rankllm_core.prompts.template import load_template
     from rankllm_core.text import title_and_text
-    from rankllm_infer.api import token_writer
+    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.pointwise import PointwiseMethod
 
-    writer = token_writer(PointwiseCard(template=load_template("yes_no"), head="yes-no"), tokenizer)
+    card = PointwiseCard(template=load_template("yes_no"), head="yes-no")
+    writer = PointwiseMethod.with_tokenizer(card, RankingSettings(), tokenizer).writer
     pairs = [(request.query.text, title_and_text(c.doc)) for request in requests for c in request.candidates]
     return [writer.write(query, title=title, text=text) for query, (title, text) in pairs]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from ranking_fakes import WordWriter, make_plan, make_request, noisy
+from ranking_fakes import make_method, make_request, noisy
 
 from rankllm_infer.api import Reranker
-from rankllm_infer.cli import rerank_many
-from rankllm_infer.cli.rerank_input import check_requests
+from rankllm_infer.cli.progress import SCREEN
+from rankllm_infer.cli.rerank import show
 from rankllm_infer.engines.base import EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.jobs import rerank as rerank_job
 from rankllm_infer.jobs.outputs import OutputFiles
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.plan import plan_reranking
 
 REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([5, 12, 1, 8, 0, 9, 20, 6])]
 OPTIONS = RerankOptions(engine="openai", base_url="http://127.0.0.1:9/v1", window_size=4, stride=2)
@@ -55,15 +57,18 @@ def rerank(monkeypatch, folder, *, answer=noisy, resume=False, overwrite=False, 
     """Run the command's work in this process; gives the exit status."""
 
     @contextmanager
-    def load_scripted(model, options):
-        plan = make_plan(size=options.window_size, stride=options.stride, with_trace=True)
-        yield Reranker(ScriptedEngine(answer, batch_size=3), plan, WordWriter())
+    def load_scripted(plan, watcher):
+        card = plan.card.card
+        method = make_method(size=card.window_size, stride=card.stride, with_trace=True)
+        yield Reranker(method, ScriptedEngine(answer, batch_size=3))
 
-    monkeypatch.setattr(rerank_many, "load_model", load_scripted)
+    monkeypatch.setattr(rerank_job, "load_model", load_scripted)
     files = output_files(folder)
-    with rerank_many.open_run(files, overwrite=overwrite, resume=resume, sources=()) as run:
-        run.qids = check_requests(requests, files, strict=False, digest=run.digest, sizes=run.sizes)
-        return rerank_many.rerank_many(run, requests, "m", options)
+    with rerank_job.open_run(files, overwrite=overwrite, resume=resume, watcher=SCREEN) as run:
+        run.read(requests)
+        report = run.rerank(plan_reranking("m", options))
+        show(report)
+    return 3 if report.summary.failures else 0
 
 
 def contents(folder):

@@ -24,8 +24,10 @@ def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> Non
     """Print, for each dtype and way, the largest difference to batch size 1, swapped pairs and ties."""
     from rankllm_infer.api import Reranker, load_reranker
     from rankllm_infer.checkpoints.demo_model import demo_model_path
+    from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
     from rankllm_infer.engines.transformers.loading import load_model
+    from rankllm_infer.engines.transformers.settings import TransformersSettings
     from rankllm_infer.formats.prepare import build_requests
     from rankllm_infer.options import RerankOptions
 
@@ -47,11 +49,11 @@ def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> Non
                 # An engine of its own: load_reranker gives float32 on a CPU batches of one, and this is about others;
                 # the usual token budget would cut large batches.
                 engine = TransformersEngine(
-                    load_model(model, "causal", dtype=dtype, device="cpu"),
+                    load_model(find_model(model), "causal", TransformersSettings(dtype=dtype, device="cpu")),
                     limits=BatchLimits(max_prompts=size, max_tokens=1 << 20),
                 )
                 with load_reranker(model, RerankOptions(dtype=dtype, device="cpu", **options)) as loaded:
-                    reranker = Reranker(engine, loaded.plan, loaded.writer)
+                    reranker = Reranker(loaded.method, engine)
                     pin_threads(threads)
                     scores = [
                         {c.docid: float(c.model_score) for c in result.candidates}

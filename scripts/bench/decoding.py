@@ -78,13 +78,15 @@ def main(
 ) -> None:
     """Print one markdown row for each way."""
     from rankllm_infer.checkpoints.demo_model import demo_model_path
+    from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.transformers.loading import load_model
+    from rankllm_infer.engines.transformers.settings import TransformersSettings
     from rankllm_infer.formats.prepare import build_requests
 
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries
     )
-    loaded = load_model(model_path or str(demo_model_path()), "causal", dtype=dtype)
+    loaded = load_model(find_model(model_path or str(demo_model_path())), "causal", TransformersSettings(dtype=dtype))
     pin_threads(threads)
     print(describe_machine(threads), flush=True)
     ways = [way for kind in kinds for way in make_ways(loaded, requests, kind)]
@@ -103,17 +105,17 @@ def make_ways(loaded: LoadedModel, requests: list[Request], kind: str) -> list[W
     """All ways to decode windows with one kind of identifiers."""
     from rankllm_core.card import ListwiseCard
     from rankllm_core.prompts.template import load_template
-    from rankllm_infer.api import token_writer
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
-    from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
+    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.method import make_method
 
     engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=1))
     template = load_template("rank_zephyr_alpha" if kind == "alpha" else "rank_zephyr")
     card = ListwiseCard(template=template, identifiers=kind)
-    writer = token_writer(card, loaded.tokenizer)
 
-    def prompts(plan: ListwisePlan) -> list[Prompt]:
-        return [next(rerank_listwise(request, plan, writer))[0] for request in requests]
+    def prompts(settings: RankingSettings, card: ListwiseCard = card) -> list[Prompt]:
+        method = make_method(card, settings, loaded.tokenizer)
+        return [next(method.flow(request))[0] for request in requests]
 
     def answer(prompt: Prompt) -> Answer:
         engine.submit(0, prompt)
@@ -122,7 +124,7 @@ def make_ways(loaded: LoadedModel, requests: list[Request], kind: str) -> list[W
             raise given
         return given
 
-    free = ListwisePlan(card=card)
+    free = RankingSettings()
     held = replace(free, free_decoding=False)
     ways = [
         Way(kind, FULL_LENGTH, prompts(free), lambda prompt: generate_whole(loaded, prompt)),
@@ -131,8 +133,7 @@ def make_ways(loaded: LoadedModel, requests: list[Request], kind: str) -> list[W
         Way(kind, "permutations only, --decode-top-k 10", prompts(replace(held, decode_top_k=10)), answer),
     ]
     if kind == "alpha":
-        first = replace(free, card=replace(card, answer="first-token"))
-        ways.append(Way(kind, "FIRST", prompts(first), answer))
+        ways.append(Way(kind, "FIRST", prompts(free, replace(card, answer="first-token")), answer))
     return ways
 
 

@@ -41,11 +41,11 @@ def scripted_run(n_queries: int) -> float:
     from rankllm_core.data.records import write_requests
     from rankllm_core.files import write_text
     from rankllm_core.types import Candidate, Query, Request, Result, Usage
-    from rankllm_infer.cli.rerank_input import StoredRequests, check_requests
     from rankllm_infer.engines.base import Answer, Prompt
     from rankllm_infer.engines.scripted import ScriptedEngine
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
     from rankllm_infer.jobs.fingerprint import InputDigest
+    from rankllm_infer.jobs.inputs import StoredRequests, check_requests
     from rankllm_infer.jobs.journal import Journal
     from rankllm_infer.jobs.outputs import OutputFiles, open_outputs
     from rankllm_infer.ranking.pool import FlowPool
@@ -86,30 +86,25 @@ def prompt_writing(what: str) -> Callable[[], float]:
 
     from rankllm_core.card import ListwiseCard, PointwiseCard
     from rankllm_core.prompts.template import load_template
-    from rankllm_infer.api import token_writer
     from rankllm_infer.checkpoints.demo_model import demo_model_path
     from rankllm_infer.demo.collection import load_demo_collection
     from rankllm_infer.demo.run import demo_requests
-    from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
-    from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise
+    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.method import make_method
 
     requests = demo_requests(load_demo_collection(), depth=N_CANDIDATES)
     tokenizer = AutoTokenizer.from_pretrained(demo_model_path(), trust_remote_code=False)
     template: Any = load_template(PROMPTS[what])
-    rerank: Any
     if what == "listwise":
         card: Any = ListwiseCard(template=template)
-        plan: Any = ListwisePlan(card=card)
-        rerank = rerank_listwise
     else:
         card = PointwiseCard(template=template, head="yes-no" if what == "yes-no" else "sequence-classification")
-        plan, rerank = PointwisePlan(card=card), rerank_pointwise
-    writer = token_writer(card, tokenizer)
+    method = make_method(card, RankingSettings(), tokenizer)
 
     def measure() -> float:
         began = time.process_time()
         for request in requests * PASSES:
-            next(rerank(request, plan, writer))
+            next(method.flow(request))
         return (time.process_time() - began) * 1000 / PASSES / len(requests)
 
     return measure

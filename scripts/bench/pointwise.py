@@ -150,17 +150,17 @@ def make_pairs(model: str, data: Path, run: Path, *, n_queries: int, depth: int,
     from rankllm_core.card import PointwiseCard
     from rankllm_core.prompts.template import load_template
     from rankllm_core.text import title_and_text
-    from rankllm_infer.api import token_writer
     from rankllm_infer.formats.prepare import build_requests
-    from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise
+    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.method import make_method
 
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries
     )
     card = PointwiseCard(template=load_template("rankllama"))
-    writer = token_writer(card, AutoTokenizer.from_pretrained(model, trust_remote_code=False))
+    method = make_method(card, RankingSettings(), AutoTokenizer.from_pretrained(model, trust_remote_code=False))
     began = time.process_time()
-    prompts = [next(rerank_pointwise(request, PointwisePlan(card=card), writer)) for request in requests]
+    prompts = [next(method.flow(request)) for request in requests]
     print(f"Tokenisation of all pairs: {time.process_time() - began:.3f} CPU s")
     pairs, seen = [], set()
     for query, (request, asked) in enumerate(zip(requests, prompts, strict=True)):
@@ -292,10 +292,13 @@ def padded_loop(model: str, dtype: str, order: str) -> Scoring:
 
 def rankllm(model: str, dtype: str, options: str, *, size: int = 0) -> Scoring:
     """rankllm's engine, as `rerank` sets it up. size: a batch size without a budget of tokens."""
+    from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
     from rankllm_infer.engines.transformers.loading import load_model
+    from rankllm_infer.engines.transformers.settings import TransformersSettings
 
-    loaded = load_model(model, "sequence-classification", dtype=dtype, device="cpu")
+    settings = TransformersSettings(dtype=dtype, device="cpu")
+    loaded = load_model(find_model(model), "sequence-classification", settings)
     usual = BatchLimits(max_prompts=1 if dtype == "float32" else BATCH)
     limits = BatchLimits(max_prompts=size, max_tokens=1 << 20) if size else usual
     engine = TransformersEngine(loaded, limits=limits, compiles=options == "--compile")

@@ -28,7 +28,8 @@ from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.evaluation.evaluate import evaluate
 from rankllm_infer.formats.prepare import build_requests
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.ranking.listwise import ListwisePlan
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.prompts import MessagePromptWriter
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def main(
             engine = ScriptedEngine(oracle(grades, sigma), batch_size=64)
             size = depth if options.get("strategy") == "full" else 20
             card = ListwiseCard(template=load_template("rank_zephyr"), context_tokens=65536, window_size=size)
-            reranker = Reranker(engine, ListwisePlan(card=card, **options), MessagePromptWriter())  # type: ignore[arg-type]
+            settings = RankingSettings(**options)  # type: ignore[arg-type]
+            reranker = Reranker(ListwiseMethod(card, settings, MessagePromptWriter()), engine)
             results = reranker.rerank(marked)
             print(f"| {way} | {sigma:g} | {cost(results)} | {score(results, qrels)} |", flush=True)
     if model_path is not None:

@@ -12,8 +12,11 @@ from tiny_models import change_json, save_causal  # noqa: E402
 
 from rankllm_core.errors import RankLLMError  # noqa: E402
 from rankllm_infer.checkpoints import hub  # noqa: E402
-from rankllm_infer.checkpoints.hub import _not_needed, base_folder, load_tokenizer  # noqa: E402
+from rankllm_infer.checkpoints.hub import _not_needed  # noqa: E402
+from rankllm_infer.checkpoints.loading import load_tokenizer  # noqa: E402
+from rankllm_infer.checkpoints.model_files import find_model  # noqa: E402
 from rankllm_infer.engines.transformers.loading import load_model  # noqa: E402
+from rankllm_infer.engines.transformers.settings import TransformersSettings  # noqa: E402
 
 IDS = torch.tensor([[1, 500, 600, 700, 800]])
 
@@ -62,7 +65,9 @@ def save_lora(folder, base, **lora):
 def test_an_adapter_on_one_of_two_tied_layers_changes_that_one(tied, tmp_path, lora):
     """Head and embeddings are one matrix in the base: merged into it, an adapter would change both."""
     expected = save_lora(tmp_path / "adapter", tied, **lora)
-    loaded = load_model(str(tmp_path / "adapter"), "causal", dtype="float32", device="cpu")
+    loaded = load_model(
+        find_model(str(tmp_path / "adapter")), "causal", TransformersSettings(dtype="float32", device="cpu")
+    )
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(input_ids=IDS).logits, expected, atol=1e-5, rtol=1e-5)
 
@@ -72,7 +77,7 @@ def test_an_adapter_that_keeps_tied_layers_tied_is_refused(tied, tmp_path, layer
     """PEFT saves one of the two, or both, and merging gives another model either way."""
     save_lora(tmp_path / "adapter", tied, target_modules=["q_proj", layer], ensure_weight_tying=True)
     with pytest.raises(RankLLMError, match="with ensure_weight_tying, which cannot be merged"):
-        load_model(str(tmp_path / "adapter"), "causal", dtype="float32", device="cpu")
+        load_model(find_model(str(tmp_path / "adapter")), "causal", TransformersSettings(dtype="float32", device="cpu"))
 
 
 @pytest.mark.parametrize("named", ["/models/of/another/machine/base", "./base", "base"])
@@ -81,15 +86,15 @@ def test_a_base_that_is_elsewhere_is_asked_for(tied, tmp_path, named):
     save_lora(tmp_path / "adapter", tied, target_modules=["q_proj"])
     change_json(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=named)
     with pytest.raises(RankLLMError) as caught:
-        base_folder(str(tmp_path / "adapter"))
+        find_model(str(tmp_path / "adapter"))
     message = str(caught.value)
     assert message.startswith(
         f"{tmp_path / 'adapter'}: is an adapter, and its base model cannot be loaded ({named}: no "
     )
     assert message.endswith("with --base-model")
-    assert base_folder(str(tmp_path / "adapter"), str(tied)) == tied
+    assert find_model(str(tmp_path / "adapter"), str(tied)).base.path == tied
     with pytest.raises(RankLLMError, match=r"^\./gone: no such model folder"):
-        base_folder(str(tmp_path / "adapter"), "./gone")
+        find_model(str(tmp_path / "adapter"), "./gone")
 
 
 def test_weights_are_fetched_once():
@@ -115,7 +120,7 @@ def test_a_tekken_file_does_not_replace_the_tokenizer(tmp_path, smollm2_tokenize
     (folder / "config.json").write_text(json.dumps({"model_type": "mistral"}), encoding="utf-8")
     (folder / "tekken.json").write_text("{}", encoding="utf-8")
     change_json(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer")
-    assert load_tokenizer(str(folder)).backend_tokenizer.get_vocab_size() == len(smollm2_tokenizer)
+    assert load_tokenizer(folder).backend_tokenizer.get_vocab_size() == len(smollm2_tokenizer)
 
 
 def as_if_mistral_common_were_installed(monkeypatch):

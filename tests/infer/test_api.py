@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from chat_server import serving
-from ranking_fakes import WordWriter, answer_by, docids, make_plan, make_request, number
+from ranking_fakes import answer_by, docids, make_method, make_request, number
 from ranking_server import respond
 
 import rankllm_infer.api as api
@@ -23,7 +23,8 @@ from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.openai.http import NoServerError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.ranking.pointwise import PointwisePlan
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.pointwise import PointwiseMethod
 
 
 class PlainPairWriter:
@@ -36,13 +37,13 @@ class PlainPairWriter:
 
 def listwise(answer, *, batch_size=8, **plan):
     """A listwise reranker over a scripted engine, which is its `engine`."""
-    return Reranker(ScriptedEngine(answer, batch_size=batch_size), make_plan(**plan), WordWriter())
+    return Reranker(make_method(**plan), ScriptedEngine(answer, batch_size=batch_size))
 
 
 def pointwise(answer, **plan):
     """A pointwise reranker over a scripted engine."""
     card = PointwiseCard(template=load_template("rankllama"))
-    return Reranker(ScriptedEngine(answer), PointwisePlan(card=card, **plan), PlainPairWriter())
+    return Reranker(PointwiseMethod(card, RankingSettings(**plan), PlainPairWriter()), ScriptedEngine(answer))
 
 
 # The best passage is the one with the smallest number: the reverse of what `best_last` asks for.
@@ -165,7 +166,7 @@ def test_a_reranker_closes_its_engine():
             self.closed += 1
 
     engine = Closing(best_last)
-    with pytest.raises(KeyboardInterrupt), Reranker(engine, make_plan(), WordWriter()):
+    with pytest.raises(KeyboardInterrupt), Reranker(make_method(), engine):
         raise KeyboardInterrupt
     assert engine.closed == 1
 
@@ -210,7 +211,7 @@ def test_examples_of_a_file_come_before_the_question(tmp_path):
         load_reranker("oracle", options(server, few_shot_file=file, num_few_shot_examples=2)) as reranker,
     ):
         assert (
-            reranker.plan.few_shot
+            reranker.method.settings.few_shot
             == (
                 Message("user", (Span("Rank."),)),
                 Message("assistant", (Span("[2] > [1]"),)),
@@ -279,14 +280,15 @@ def test_a_server_has_no_score_head():
 def test_identifiers_of_first_are_single_tokens(smollm2_tokenizer, kind, size, message):
     """SmolLM2 writes digits one by one, so numbers end at 9; letters are one token each."""
     from rankllm_core.prompts.tokens import SafeTokenizer
+    from rankllm_infer.ranking.decoding import check_identifiers
 
     safe = SafeTokenizer(smollm2_tokenizer)
-    card = make_plan(size=size, stride=1, card={"identifiers": kind, "answer": "first-token"}).card
+    card = make_method(size=size, stride=1, card={"identifiers": kind, "answer": "first-token"}).card
     if message is None:
-        api.check_identifiers(safe, card)
+        check_identifiers(safe, card)
         return
     with pytest.raises(ContractError, match=message):
-        api.check_identifiers(safe, card)
+        check_identifiers(safe, card)
 
 
 def test_a_loaded_reranker_reranks_and_reads_no_further_than_it_must(tiny_causal):

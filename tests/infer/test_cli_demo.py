@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from ranking_fakes import WordWriter, make_plan, shown
+from ranking_fakes import make_method, shown
 
 from rankllm_core.data.records import read_requests
 from rankllm_core.text import passage_text
@@ -58,7 +58,7 @@ def graded(prompt, *, best_first):
 
 def demo(folder, answer, **values):
     """The demo's report with a scripted model."""
-    reranker = Reranker(ScriptedEngine(answer), make_plan(card={"max_passage_words": 1000}), WordWriter())
+    reranker = Reranker(make_method(card={"max_passage_words": 1000}), ScriptedEngine(answer))
     return run_demo(reranker, DemoFiles(folder=folder), **values)
 
 

@@ -10,12 +10,12 @@ from permutation_fakes import letter_tokenizer
 
 from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, ContractError
-from rankllm_core.prompts.chat import ChatEncoder
 from rankllm_core.prompts.template import load_template
+from rankllm_infer.engines.transformers.permutation_ids import check_permutations
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.ranking.decoding import check_decoding, decodes_freely
-from rankllm_infer.ranking.listwise import ListwisePlan
-from rankllm_infer.ranking.prompts import TokenPromptWriter
+from rankllm_infer.plan import plan_reranking
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.method import make_method
 
 SERVER = {"engine": "openai", "base_url": "http://127.0.0.1:1/v1"}
 
@@ -33,33 +33,37 @@ SERVER = {"engine": "openai", "base_url": "http://127.0.0.1:1/v1"}
         ("rank_zephyr", {"decode_top_k": 3}, False),
     ],
 )
-def test_answers_are_held_to_permutations_unless_something_speaks_against_it(template, options, is_free):
+def test_answers_are_held_to_permutations_unless_something_speaks_against_it(tmp_path, template, options, is_free):
     """A flag, a server, or a prompt that has the model reason in words first."""
-    assert decodes_freely(ListwiseCard(template=load_template(template)), RerankOptions(**options)) is is_free
+    plan = plan_reranking(tmp_path, RerankOptions(template=template, **options))
+    assert plan.read == ("text" if is_free else "permutation")
 
 
-def test_the_top_of_a_window_is_not_decoded_where_the_model_reasons_first():
+def test_the_top_of_a_window_is_not_decoded_where_the_model_reasons_first(tmp_path):
     """Said before a model is loaded."""
     with pytest.raises(ConfigError, match="--decode-top-k has no effect with template reasonrank"):
-        decodes_freely(ListwiseCard(template=load_template("reasonrank")), RerankOptions(decode_top_k=3))
+        plan_reranking(tmp_path, RerankOptions(template="reasonrank", decode_top_k=3))
 
 
-def check(chat_template, *, merges=(), **plan):
-    """A plan that holds answers to permutations of letters, checked."""
+def check(chat_template, *, merges=(), **settings):
+    """The method of a card that holds answers to permutations of letters, checked by the engine."""
     tokenizer = letter_tokenizer(merges=merges)
     tokenizer.chat_template = "{% for message in messages %}{{ message.content }}\n{% endfor %}" + chat_template
     card = ListwiseCard(template=load_template("rank_zephyr_alpha"), identifiers="alpha")
-    asked = ListwisePlan(**({"card": card, "free_decoding": False} | plan))
-    return check_decoding(asked, TokenPromptWriter(ChatEncoder(tokenizer)))
+    method = make_method(card, RankingSettings(**({"free_decoding": False} | settings)), tokenizer)
+    if method.sample is not None:
+        check_permutations(tokenizer, method.sample)
+    return method
 
 
 def test_a_prompt_that_opens_the_models_thinking_is_answered_freely_with_a_warning():
     """Its answer begins with thoughts, not with a ranking. Closed thoughts are none."""
-    plan, (warning,) = check("<think>\n")
-    assert plan.free_decoding
+    method = check("<think>\n")
+    (warning,) = method.warnings
+    assert method.read == "text"
     assert "the chat template has the model reason first: its answers are decoded freely" in warning
-    plan, warnings = check("<think>\n\n</think>\n\n")
-    assert (plan.free_decoding, warnings) == (False, ())
+    method = check("<think>\n\n</think>\n\n")
+    assert (method.read, method.warnings) == ("permutation", ())
     with pytest.raises(ConfigError, match="--decode-top-k has no effect: the chat template has the model reason first"):
         check("<think>\n", decode_top_k=3)
 
@@ -69,5 +73,4 @@ def test_a_tokenizer_without_such_answers_is_refused_unless_decoding_is_free():
     merges = [("A", "]"), ("A]", " "), ("A] ", ">"), ("A] >", " "), ("A] > ", "["), ("A] > [", "B")]
     with pytest.raises(ContractError, match="use --free-decoding"):
         check("", merges=merges)
-    plan, _ = check("", merges=merges, free_decoding=True)
-    assert plan.free_decoding
+    assert check("", merges=merges, free_decoding=True).read == "text"

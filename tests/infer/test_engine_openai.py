@@ -22,7 +22,7 @@ from rankllm_core.errors import ConfigError, MissingPackageError
 from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
-from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions, check_server, server_models
+from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAISettings, check_server, server_models
 
 KEY = "sk-secret-0123456789"
 REFUSED_KEY = {"error": {"message": f"Incorrect API key provided: {KEY}.", "code": "invalid_api_key"}}
@@ -40,7 +40,7 @@ def engine_for(server: ChatServer | str, **options):
         slept.append(delay_s)
 
     url = server if isinstance(server, str) else server.base_url
-    engine = OpenAIEngine(OpenAIOptions(base_url=url, model="m", **options), sleep=sleep)
+    engine = OpenAIEngine(OpenAISettings(base_url=url, model="m", **options), sleep=sleep)
     engine.slept = slept
     try:
         yield engine
@@ -148,9 +148,9 @@ def test_the_key_is_in_no_error_and_no_repr():
         "401 Unauthorized: Incorrect API key provided: ***. (invalid_api_key); "
         "set OPENAI_API_KEY to a key that it takes"
     )
-    assert KEY not in repr(OpenAIOptions(base_url="http://h/v1", model="m", api_key=KEY))
+    assert KEY not in repr(OpenAISettings(base_url="http://h/v1", model="m", api_key=KEY))
     with pytest.raises(ConfigError) as caught:
-        OpenAIOptions(base_url="http://h/v1", model="m", api_key="sk-sécret")
+        OpenAISettings(base_url="http://h/v1", model="m", api_key="sk-sécret")
     assert "cret" not in str(caught.value).replace("secret", "")
 
 
@@ -497,7 +497,7 @@ MODELS = {"object": "list", "data": [{"id": "m"}, {"id": "n"}]}
 def test_a_server_with_the_model_passes_the_check():
     """So does one that keeps no list of its models."""
     with serving(sequence(MODELS, MODELS, Reply(b"nothing here", 404))) as server:
-        options = OpenAIOptions(base_url=f"{server.base_url}/", model="m", api_key=KEY)
+        options = OpenAISettings(base_url=f"{server.base_url}/", model="m", api_key=KEY)
         assert server_models(options) == ("m", "n")
         check_server(options)
         assert server_models(options) is None
@@ -508,7 +508,7 @@ def test_a_server_with_the_model_passes_the_check():
 def test_the_check_names_the_models_that_there_are():
     """A misspelt name is found before anything is ranked."""
     with serving(lambda _: MODELS) as server, pytest.raises(EngineError, match=r"offers no model 'M'; it offers m, n$"):
-        check_server(OpenAIOptions(base_url=server.base_url, model="M"))
+        check_server(OpenAISettings(base_url=server.base_url, model="M"))
 
 
 @pytest.mark.parametrize(
@@ -522,7 +522,7 @@ def test_the_check_names_the_models_that_there_are():
 def test_the_check_says_what_is_wrong_with_the_server(reply, said):
     """In one line, asked once."""
     with serving(lambda _: reply) as server, pytest.raises(EngineError) as caught:
-        check_server(OpenAIOptions(base_url=server.base_url, model="m", api_key=KEY))
+        check_server(OpenAISettings(base_url=server.base_url, model="m", api_key=KEY))
     assert said in str(caught.value)
     assert KEY not in str(caught.value)
     assert len(server.requests) == 1
@@ -531,7 +531,7 @@ def test_the_check_says_what_is_wrong_with_the_server(reply, said):
 def test_the_check_says_where_no_server_is(nobody):
     """The most usual mistake: the server is not up."""
     with pytest.raises(EngineError, match=f"^no server at {nobody}: connection refused$"):
-        check_server(OpenAIOptions(base_url=nobody, model="m"))
+        check_server(OpenAISettings(base_url=nobody, model="m"))
 
 
 @pytest.mark.parametrize(
@@ -551,7 +551,7 @@ def test_the_check_says_where_no_server_is(nobody):
 def test_options_that_cannot_be_used_are_named(change, said):
     """Before a connection is made, without what may be secret in an address."""
     with pytest.raises(ConfigError) as caught:
-        OpenAIOptions(**{"base_url": "http://localhost/v1", "model": "m"} | change)
+        OpenAISettings(**{"base_url": "http://localhost/v1", "model": "m"} | change)
     assert said in str(caught.value)
     assert "hush" not in str(caught.value)
 
@@ -560,7 +560,7 @@ def test_a_missing_http_client_is_named_with_the_extra_that_brings_it(monkeypatc
     """None in sys.modules is Python's own way to say that a module cannot be imported."""
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(MissingPackageError, match=r"needs httpx2.*uv add 'rankllm-infer\[openai\]'"):
-        OpenAIEngine(OpenAIOptions(base_url="http://localhost/v1", model="m"))
+        OpenAIEngine(OpenAISettings(base_url="http://localhost/v1", model="m"))
 
 
 def test_the_http_client_is_imported_only_where_it_is_used():

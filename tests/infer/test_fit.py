@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from ranking_fakes import WordWriter, make_plan
+from ranking_fakes import make_method
 
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.ranking.fit import ContextTooSmallError, fit_window
-from rankllm_infer.ranking.listwise import rerank_listwise
 from rankllm_infer.ranking.prompts import WrittenPrompt
+from rankllm_infer.ranking.window_prompts import ContextTooSmallError, fit_window
 
 
 def prompt_of(n_tokens):
@@ -20,7 +19,7 @@ def test_the_recorded_case_of_the_original():
     """Context 512, 20 passages of 200 words, tokens are words: the reference ends at 17 words and 469 tokens."""
     candidates = tuple(Candidate(docid=str(i), score=1.0, doc={"text": " ".join(["lorem"] * 200)}) for i in range(20))
     request = Request(query=Query(qid="q", text="alpha beta"), candidates=candidates)
-    (prompt,) = next(rerank_listwise(request, make_plan(card={"context_tokens": 512}), WordWriter()))
+    (prompt,) = next(make_method(card={"context_tokens": 512}).flow(request))
     assert len(prompt.text.split()) == 469
     assert prompt.max_new_tokens == 39
     assert prompt.text.count("lorem") == 20 * 17

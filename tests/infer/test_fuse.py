@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from ranking_fakes import PlainPairWriter, WordWriter, docids, make_plan
+from ranking_fakes import PlainPairWriter, docids, make_method
 
 from rankllm_core.card import ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
@@ -14,8 +14,9 @@ from rankllm_core.types import Candidate, Query, Request, Result
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.fuse import fuse, unit_scaled
-from rankllm_infer.ranking.pointwise import PointwisePlan
+from rankllm_infer.ranking.pointwise import PointwiseMethod
 
 QUERY = Query(qid="q", text="q")
 
@@ -133,7 +134,7 @@ def test_a_reranker_fuses_by_its_card():
     engine = ScriptedEngine(lambda prompt: Answer(scores=(liking[prompt.text[-1]],)))
     for weight, expected in ((0.0, "dcba"), (0.9, "abcd")):
         card = PointwiseCard(template=load_template("rankllama"), fuse_weight=weight)
-        reranker = Reranker(engine, PointwisePlan(card=card), PlainPairWriter())
+        reranker = Reranker(PointwiseMethod(card, RankingSettings(), PlainPairWriter()), engine)
         (result,) = reranker.rerank([REQUEST])
         assert "".join(docids(result)) == expected
 
@@ -142,7 +143,7 @@ def test_a_listwise_reranker_fuses_its_order():
     """The model turns the four round; half of each is a .5, b .567, c .633 and d .5, which the model puts before a."""
     card = {"window_size": 4, "stride": 2, "fuse_weight": 0.5}
     engine = ScriptedEngine(lambda prompt: Answer(text="[4] > [3] > [2] > [1]"))
-    (result,) = Reranker(engine, make_plan(card=card), WordWriter()).rerank([REQUEST])
+    (result,) = Reranker(make_method(card=card), engine).rerank([REQUEST])
     assert "".join(docids(result)) == "cbda"
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from ranking_fakes import WordWriter, make_plan, make_request, shown
+from ranking_fakes import make_method, make_request, shown
 
 from rankllm_core.types import Result, Usage
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.jobs.journal import Journal
-from rankllm_infer.ranking.listwise import rerank_listwise
 from rankllm_infer.ranking.pool import FlowPool
 
 REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([25, 0, 30, 1, 7, 20, 14, 3, 21, 12, 0, 20])]
@@ -62,7 +61,7 @@ class BatchedEngine:
 
 def listwise(request):
     """Windows one after the other."""
-    return rerank_listwise(request, make_plan(size=8, stride=3, with_trace=True), WordWriter())
+    return make_method(size=8, stride=3, with_trace=True).flow(request)
 
 
 def all_at_once(request):

@@ -7,20 +7,16 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from chat_server import Reply, serving
 
 from rankllm_core.errors import ContractError, RankLLMError
 from rankllm_infer.checkpoints import hub
-from rankllm_infer.checkpoints.hub import (
-    adapter_config,
-    base_folder,
-    has_score_head,
-    load_tokenizer,
-    locate_model,
-    model_config,
-)
+from rankllm_infer.checkpoints.hub import locate_model
+from rankllm_infer.checkpoints.loading import load_tokenizer
+from rankllm_infer.checkpoints.model_files import find_folder, find_model
 
 
 @pytest.fixture(autouse=True)
@@ -141,15 +137,15 @@ def test_what_the_hub_says_is_one_line(tmp_path):
 )
 def test_a_checkpoint_says_whether_it_has_a_score_head(tmp_path, files, expected):
     """By its architecture, or its adapter's task."""
-    assert has_score_head(folder_with(tmp_path / "model", **files)) is expected
+    assert find_folder(folder_with(tmp_path / "model", **files)).has_score_head is expected
 
 
 def test_a_checkpoint_is_an_adapter_or_a_model(tmp_path):
     """By its files."""
-    adapter = folder_with(tmp_path / "adapter", adapter_config={"r": 8})
-    model = folder_with(tmp_path / "model", config={"vocab_size": 3})
-    assert (adapter_config(adapter), model_config(adapter)) == ({"r": 8}, {})
-    assert (adapter_config(model), model_config(model)) == (None, {"vocab_size": 3})
+    adapter = find_folder(folder_with(tmp_path / "adapter", adapter_config={"r": 8}))
+    model = find_folder(folder_with(tmp_path / "model", config={"vocab_size": 3}))
+    assert (adapter.adapter, adapter.config) == ({"r": 8}, {})
+    assert (model.adapter, model.config) == (None, {"vocab_size": 3})
 
 
 @pytest.mark.parametrize(
@@ -160,29 +156,29 @@ def test_a_damaged_configuration_is_named(tmp_path, text, message):
     """The file and what is wrong with it."""
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(RankLLMError, match=message):
-        model_config(str(tmp_path))
+        find_folder(str(tmp_path))
 
 
 def test_an_adapters_base_is_the_one_asked_for_or_the_one_it_names(tmp_path):
     """A full model is its own base; an adapter without one is an error that names the option."""
     base, other = folder_with(tmp_path / "base"), folder_with(tmp_path / "other")
     adapter = folder_with(tmp_path / "adapter", adapter_config={"base_model_name_or_path": base})
-    assert str(base_folder(base)) == base
-    assert str(base_folder(adapter)) == base
-    assert str(base_folder(adapter, other)) == other
+    assert str(find_model(base).base.path) == base
+    assert str(find_model(adapter).base.path) == base
+    assert str(find_model(adapter, other).base.path) == other
     alone = folder_with(tmp_path / "alone", adapter_config={"base_model_name_or_path": None})
     with pytest.raises(ContractError, match=r"alone: adapter_config.json names no base model; give it with --base-mod"):
-        base_folder(alone)
+        find_model(alone)
 
 
 def test_an_adapter_without_a_tokenizer_has_its_bases(tmp_path, smollm2_tokenizer):
     """Adapters are often saved without one."""
     smollm2_tokenizer.save_pretrained(tmp_path / "base")
     adapter = folder_with(tmp_path / "adapter", adapter_config={"base_model_name_or_path": str(tmp_path / "base")})
-    assert load_tokenizer(adapter).get_vocab() == smollm2_tokenizer.get_vocab()
+    assert load_tokenizer(find_model(adapter).tokenizer_folder).get_vocab() == smollm2_tokenizer.get_vocab()
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
     """One line instead of what transformers says."""
     with pytest.raises(RankLLMError, match=r"model: no tokenizer can be loaded from it \("):
-        load_tokenizer(folder_with(tmp_path / "model", config={"model_type": "llama"}))
+        load_tokenizer(Path(folder_with(tmp_path / "model", config={"model_type": "llama"})))

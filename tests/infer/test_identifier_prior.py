@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from ranking_fakes import docids, make_plan, make_request, number, rerank, shown
+from ranking_fakes import docids, make_method, make_request, number, rerank, shown
 from ranking_server import request, write_jsonl
 
 from rankllm_core.card import ListwiseCard, save_card
@@ -94,7 +94,7 @@ def test_the_order_is_as_if_there_were_no_letters(prior, first):
     then d0 d1 d5 d4: .5, -1.5, 2.5, 3.5 (d4 d5 d0 d1).
     """
     card = {"identifiers": "alpha", "answer": "first-token", "identifier_prior": prior}
-    plan = make_plan(size=4, stride=2, template="rank_zephyr_alpha", card=card)
+    plan = make_method(size=4, stride=2, template="rank_zephyr_alpha", card=card)
     (result,) = rerank(ScriptedEngine(biased), [make_request("q", 6)], plan)
     assert docids(result)[:2] == first
 
@@ -102,7 +102,7 @@ def test_the_order_is_as_if_there_were_no_letters(prior, first):
 def test_too_many_scores_are_no_ranking():
     """An engine's fault is found with a prior as without."""
     card = {"identifiers": "alpha", "answer": "first-token", "identifier_prior": PRIOR}
-    plan = make_plan(size=4, stride=2, template="rank_zephyr_alpha", card=card)
+    plan = make_method(size=4, stride=2, template="rank_zephyr_alpha", card=card)
     engine = ScriptedEngine(lambda prompt: Answer(scores=(1.0,) * 5))
     (result,) = rerank(engine, [make_request("q", 4)], plan)
     assert (result.status, result.error) == ("failed", "query 'q': expected 4 identifier scores, the engine gave 5")
@@ -116,7 +116,7 @@ def test_what_no_server_told_stays_untold():
 def test_scores_are_told_without_the_prior():
     """As they were compared; a trace keeps what the model gave."""
     card = {"identifiers": "alpha", "answer": "first-token", "identifier_prior": PRIOR}
-    plan = make_plan(size=4, stride=2, template="rank_zephyr_alpha", card=card, with_trace=True)
+    plan = make_method(size=4, stride=2, template="rank_zephyr_alpha", card=card, with_trace=True)
     (result,) = rerank(ScriptedEngine(biased), [make_request("q", 4)], plan)
     assert {c.docid: c.model_score for c in result.candidates} == {"d0": 0.0, "d1": 0.5, "d2": 1.0, "d3": 1.5}
     assert result.trace[0].scores == (0.5, -1.5, 1.0, 3.0)

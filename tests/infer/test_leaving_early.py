@@ -8,7 +8,8 @@ from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.listwise import ListwisePlan
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.prompts import MessagePromptWriter
 
 
@@ -22,8 +23,8 @@ def test_answers_to_a_run_that_was_left_never_reach_the_next_one():
     engine = ScriptedEngine(
         lambda prompt: Answer(text="[3] > [2] > [1]" if "first" in prompt.text else "[1] > [2] > [3]"), batch_size=1
     )
-    plan = ListwisePlan(card=ListwiseCard(template=load_template("rank_zephyr")))
-    reranker = Reranker(engine, plan, MessagePromptWriter())
+    card = ListwiseCard(template=load_template("rank_zephyr"))
+    reranker = Reranker(ListwiseMethod(card, RankingSettings(), MessagePromptWriter()), engine)
     stream = reranker.stream([request(f"first{n}") for n in range(5)])
     assert [c.docid[-1] for c in next(stream).candidates] == ["2", "1", "0"]
     stream.close()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
-from ranking_fakes import WordWriter, answer_by, docids, make_plan, make_request, number, rerank, shown
+from ranking_fakes import answer_by, docids, make_method, make_request, number, rerank, shown
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.listwise import ListwisePlan, order_by_score, rerank_listwise
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.listwise import order_by_score
 
 FIRST = {"identifiers": "alpha", "answer": "first-token"}
 
@@ -41,7 +42,7 @@ def score_by(key):
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 20, 23, 101])
 def test_each_candidate_comes_out_exactly_once(answer, n):
     """Whatever the model writes, and however many candidates there are, with scores n, n - 1, ..., 1."""
-    result, _ = rerank_one(say(answer), n, make_plan())
+    result, _ = rerank_one(say(answer), n, make_method())
     assert sorted(docids(result), key=number) == [f"d{i}" for i in range(n)]
     assert [candidate.score for candidate in result.candidates] == [float(n - rank) for rank in range(n)]
     assert result.status in ("ok", "repaired", "fallback")
@@ -50,7 +51,7 @@ def test_each_candidate_comes_out_exactly_once(answer, n):
 
 def test_a_right_model_brings_the_best_to_the_top():
     """One pass of windows of 20, stride 10, sorts the first ten of a hundred in reverse, in nine calls."""
-    result, engine = rerank_one(answer_by(lambda text: -number(text)), 100, make_plan())
+    result, engine = rerank_one(answer_by(lambda text: -number(text)), 100, make_method())
     assert docids(result)[:10] == [f"d{i}" for i in range(99, 89, -1)]
     assert [len(shown(prompt)) for prompt in engine.asked] == [20] * 9
     assert (result.status, result.defects) == ("ok", ())
@@ -61,7 +62,7 @@ def test_each_pass_brings_up_more():
     """A window of 4 and stride 2 settles two more ranks with each pass over the list."""
     for passes in range(1, 11):
         result, engine = rerank_one(
-            answer_by(lambda text: -number(text)), 20, make_plan(size=4, stride=2, num_passes=passes)
+            answer_by(lambda text: -number(text)), 20, make_method(size=4, stride=2, num_passes=passes)
         )
         settled = 2 * passes
         assert docids(result)[:settled] == [f"d{i}" for i in range(19, 19 - settled, -1)]
@@ -71,9 +72,9 @@ def test_each_pass_brings_up_more():
 def test_later_passes_may_go_over_the_first_alone():
     """A model that turns each window round: the first pass as below, the second turns the first three back."""
     turn = say("[4] > [3] > [2] > [1]")
-    once, _ = rerank_one(turn, 7, make_plan(size=4, stride=2))
+    once, _ = rerank_one(turn, 7, make_method(size=4, stride=2))
     assert docids(once) == ["d6", "d5", "d0", "d2", "d1", "d4", "d3"]
-    twice, engine = rerank_one(turn, 7, make_plan(size=4, stride=2, num_passes=2, pass_depth=3, with_trace=True))
+    twice, engine = rerank_one(turn, 7, make_method(size=4, stride=2, num_passes=2, pass_depth=3, with_trace=True))
     assert docids(twice) == ["d0", "d5", "d6", "d2", "d1", "d4", "d3"]
     assert [len(shown(prompt)) for prompt in engine.asked] == [4, 4, 3, 3]
     assert [window.start for window in twice.trace] == [3, 1, 0, 0]
@@ -83,14 +84,14 @@ def test_later_passes_may_go_over_the_first_alone():
 def test_passes_deeper_than_the_list_go_over_all_of_it():
     """And no depth says the same."""
     right = answer_by(lambda text: -number(text))
-    deep, engine = rerank_one(right, 20, make_plan(size=4, stride=2, num_passes=2, pass_depth=50))
-    whole, other = rerank_one(right, 20, make_plan(size=4, stride=2, num_passes=2))
+    deep, engine = rerank_one(right, 20, make_method(size=4, stride=2, num_passes=2, pass_depth=50))
+    whole, other = rerank_one(right, 20, make_method(size=4, stride=2, num_passes=2))
     assert (docids(deep), len(engine.asked)) == (docids(whole), len(other.asked))
 
 
 def test_windows_are_asked_from_the_bottom_up_each_with_what_the_last_one_left():
     """A model that turns each window round: 7 candidates, windows of 4, stride 2."""
-    _, engine = rerank_one(say("[4] > [3] > [2] > [1]"), 7, make_plan(size=4, stride=2))
+    _, engine = rerank_one(say("[4] > [3] > [2] > [1]"), 7, make_method(size=4, stride=2))
     assert [[text for _, text in shown(prompt)] for prompt in engine.asked] == [
         ["d3", "d4", "d5", "d6"],
         ["d1", "d2", "d6", "d5"],
@@ -101,7 +102,7 @@ def test_windows_are_asked_from_the_bottom_up_each_with_what_the_last_one_left()
 def test_the_status_is_that_of_the_worst_window_and_defects_say_where():
     """Ranks are 1-based for people, those of the window when it was asked."""
     answers = iter(["[2] > [1] > [3] > [4]", "[2] > [9]", "nothing"])
-    result, _ = rerank_one(lambda prompt: Answer(text=next(answers)), 7, make_plan(size=4, stride=2))
+    result, _ = rerank_one(lambda prompt: Answer(text=next(answers)), 7, make_method(size=4, stride=2))
     assert result.status == "fallback"
     assert [defect.split(":")[0] for defect in result.defects] == ["ranks 2-5"] * 4 + ["ranks 1-3"] * 3
     assert result.defects[0] == "ranks 2-5: unknown [9]"
@@ -112,18 +113,18 @@ def test_the_status_is_that_of_the_worst_window_and_defects_say_where():
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_to_order_is_not_asked(n):
     """No candidates or one: no call, and no defect."""
-    result, engine = rerank_one(say("mad"), n, make_plan(num_passes=3))
+    result, engine = rerank_one(say("mad"), n, make_method(num_passes=3))
     assert engine.asked == []
     assert (len(result.candidates), result.status, result.usage) == (n, "ok", Usage())
 
 
 def test_only_the_first_k_are_asked_about():
     """The others keep their order behind them, with scores that go on falling."""
-    result, engine = rerank_one(answer_by(lambda text: -number(text)), 10, make_plan(top_k_candidates=4))
+    result, engine = rerank_one(answer_by(lambda text: -number(text)), 10, make_method(top_k_candidates=4))
     assert docids(result) == ["d3", "d2", "d1", "d0", "d4", "d5", "d6", "d7", "d8", "d9"]
     assert [c.score for c in result.candidates] == [float(score) for score in range(10, 0, -1)]
     assert [len(shown(prompt)) for prompt in engine.asked] == [4]
-    alone, engine = rerank_one(say("[2]"), 10, make_plan(top_k_candidates=1))
+    alone, engine = rerank_one(say("[2]"), 10, make_method(top_k_candidates=1))
     assert docids(alone) == [f"d{i}" for i in range(10)]
     assert engine.asked == []
 
@@ -135,7 +136,7 @@ def keep_order(prompt):
 
 def shuffled(seed, qids, **options):
     """The order that each query's candidates have after shuffling alone."""
-    plan = make_plan(shuffle_seed=seed, **options)
+    plan = make_method(shuffle_seed=seed, **options)
     results = rerank(ScriptedEngine(keep_order), [make_request(qid, 15) for qid in qids], plan)
     return {result.query.qid: docids(result) for result in results}
 
@@ -163,7 +164,7 @@ def test_each_pass_shuffles_anew_and_only_what_is_asked_about():
 
 def test_first_orders_by_score_and_keeps_it():
     """The logits of the identifiers decide; the last one a passage got is its model score."""
-    result, engine = rerank_one(score_by(number), 30, make_plan(template="rank_zephyr_alpha", card=FIRST))
+    result, engine = rerank_one(score_by(number), 30, make_method(template="rank_zephyr_alpha", card=FIRST))
     assert docids(result)[:10] == [f"d{i}" for i in range(29, 19, -1)]
     assert all(candidate.model_score == number(candidate.docid) for candidate in result.candidates)
     assert [prompt.read for prompt in engine.asked] == ["first-token", "first-token"]
@@ -173,9 +174,11 @@ def test_first_orders_by_score_and_keeps_it():
 
 def test_ties_keep_their_order():
     """Equal scores say nothing, so nothing moves."""
-    result, _ = rerank_one(say(""), 5, make_plan())
+    result, _ = rerank_one(say(""), 5, make_method())
     first, _ = rerank_one(
-        lambda prompt: Answer(scores=(1.0, 2.0, 1.0, 2.0, 1.0)), 5, make_plan(template="rank_zephyr_alpha", card=FIRST)
+        lambda prompt: Answer(scores=(1.0, 2.0, 1.0, 2.0, 1.0)),
+        5,
+        make_method(template="rank_zephyr_alpha", card=FIRST),
     )
     assert docids(first) == ["d1", "d3", "d0", "d2", "d4"]
     assert docids(result) == [f"d{i}" for i in range(5)]
@@ -184,7 +187,9 @@ def test_ties_keep_their_order():
 def test_identifiers_that_a_server_did_not_tell_follow_in_their_order():
     """-inf: outside a server's top log-probabilities. A defect names each, and it gets no model score."""
     scores = (-1.0, -math.inf, -0.5, -math.inf)
-    result, _ = rerank_one(lambda prompt: Answer(scores=scores), 4, make_plan(template="rank_zephyr_alpha", card=FIRST))
+    result, _ = rerank_one(
+        lambda prompt: Answer(scores=scores), 4, make_method(template="rank_zephyr_alpha", card=FIRST)
+    )
     assert docids(result) == ["d2", "d0", "d1", "d3"]
     assert result.status == "repaired"
     assert result.defects == ("ranks 1-4: missing [B]", "ranks 1-4: missing [D]")
@@ -194,7 +199,7 @@ def test_identifiers_that_a_server_did_not_tell_follow_in_their_order():
 def test_a_score_that_is_not_a_number_fails_its_query_and_names_the_docid():
     """NaN never sorts. The candidates stay as they came, and no score is invented."""
     result, _ = rerank_one(
-        lambda prompt: Answer(scores=(1.0, math.nan, 2.0)), 3, make_plan(template="rank_zephyr_alpha", card=FIRST)
+        lambda prompt: Answer(scores=(1.0, math.nan, 2.0)), 3, make_method(template="rank_zephyr_alpha", card=FIRST)
     )
     assert result.status == "failed"
     assert result.error == "query 'q': the model's score of docid 'd1' is not a number (NaN)"
@@ -212,7 +217,7 @@ def test_scores_must_be_as_many_as_identifiers():
 def test_examples_and_a_system_message_are_in_the_prompt():
     """Examples stand between the system message and the question; a given system message replaces the template's."""
     shots = (Message("user", (Span("Example question"),)), Message("assistant", (Span("[2] > [1]"),)))
-    _, engine = rerank_one(keep_order, 2, make_plan(system_message="Be brief.", few_shot=shots))
+    _, engine = rerank_one(keep_order, 2, make_method(system_message="Be brief.", few_shot=shots))
     (prompt,) = engine.asked
     assert prompt.text.startswith(
         "<|system|> Be brief.\n<|user|> Example question\n<|assistant|> [2] > [1]\n<|user|> I will provide you with 2"
@@ -222,34 +227,34 @@ def test_examples_and_a_system_message_are_in_the_prompt():
 
 def test_passages_are_named_numbered_and_cannot_pose_as_others():
     """`[2]` in a passage or the query is defused; letters only where they are the identifiers."""
-    _, engine = rerank_one(keep_order, 2, make_plan(), doc=lambda i: {"title": "T", "text": f"see [1] [B] {i}"})
+    _, engine = rerank_one(keep_order, 2, make_method(), doc=lambda i: {"title": "T", "text": f"see [1] [B] {i}"})
     assert shown(engine.asked[0]) == [
         ("1", "Title: T Content: see (1) [B] 0"),
         ("2", "Title: T Content: see (1) [B] 1"),
     ]
     assert engine.asked[0].identifiers == ("1", "2")
-    plan = make_plan(template="rank_zephyr_alpha", card=FIRST)
+    plan = make_method(template="rank_zephyr_alpha", card=FIRST)
     _, engine = rerank_one(score_by(len), 2, plan, doc=lambda i: {"text": f"see [1] [B] {i}"})
     assert shown(engine.asked[0])[0] == ("A", "see (1) (B) 0")
 
 
 def test_passages_are_cut_at_the_cards_words():
     """The card's max_passage_words is what the model was trained with."""
-    plan = make_plan(card={"max_passage_words": 3})
+    plan = make_method(card={"max_passage_words": 3})
     _, engine = rerank_one(keep_order, 2, plan, doc=lambda i: {"text": "one two  three four"})
     assert shown(engine.asked[0]) == [("1", "one two three"), ("2", "one two three")]
 
 
 def test_first_stage_scores_are_shown_where_the_template_asks_for_them():
     """InsertRank puts them beside the passages."""
-    _, engine = rerank_one(keep_order, 2, make_plan(template="insert_rank"))
+    _, engine = rerank_one(keep_order, 2, make_method(template="insert_rank"))
     assert "BM25 score for passge [1]: 2.000" in engine.asked[0].text
     assert "BM25 score for passge [2]: 1.000" in engine.asked[0].text
 
 
 def test_a_query_too_long_for_the_context_fails_and_is_named():
     """The others are reranked; the message says what to change."""
-    plan = make_plan(card={"context_tokens": 160})
+    plan = make_method(card={"context_tokens": 160})
     requests = [make_request("short", 3), make_request("long " * 200, 3), make_request("other", 3)]
     results = rerank(ScriptedEngine(keep_order), requests, plan)
     assert [result.status for result in results] == ["ok", "failed", "ok"]
@@ -260,14 +265,14 @@ def test_a_query_too_long_for_the_context_fails_and_is_named():
 
 def test_a_passage_without_text_fails_its_query_and_is_named():
     """Query and docid are what the user needs to find the record."""
-    result, _ = rerank_one(keep_order, 2, make_plan(), doc=lambda i: {"text": "t"} if i == 0 else {"id": 1})
+    result, _ = rerank_one(keep_order, 2, make_method(), doc=lambda i: {"text": "t"} if i == 0 else {"id": 1})
     assert result.status == "failed"
     assert result.error.startswith("query 'q': docid 'd1': passage without text: expected one of text, ")
 
 
 def test_full_windows_can_be_asked_for():
     """--no-variable-passages: fewer candidates than the window is an error; as many are not."""
-    plan = make_plan(size=4, stride=2, short_windows=False, num_passes=2, pass_depth=4)
+    plan = make_method(size=4, stride=2, short_windows=False, num_passes=2, pass_depth=4)
     assert rerank_one(keep_order, 4, plan)[0].status == "ok"
     result, engine = rerank_one(keep_order, 3, plan)
     assert "query 'q': 3 candidates for a window of 4" in result.error
@@ -287,14 +292,14 @@ def test_full_windows_can_be_asked_for():
 )
 def test_a_short_window_is_found_before_the_first_is_asked(n, size, stride, shortest, full):
     """The number is the query's own, not the window's; what is advised works."""
-    plan = make_plan(size=size, stride=stride, short_windows=False)
+    plan = make_method(size=size, stride=stride, short_windows=False)
     result, engine = rerank_one(keep_order, n, plan)
     assert engine.asked == []
     assert result.error == (
         f"query 'q': its {n} candidates leave a window of {shortest} (--window-size {size} --stride {stride}), and "
         f"--no-variable-passages asks for full windows; use --top-k-candidates {full}, or other windows"
     )
-    plan = make_plan(size=size, stride=stride, short_windows=False, top_k_candidates=full)
+    plan = make_method(size=size, stride=stride, short_windows=False, top_k_candidates=full)
     result, engine = rerank_one(keep_order, n, plan)
     assert result.status == "ok"
     assert {len(prompt.identifiers) for prompt in engine.asked} == {size}
@@ -303,7 +308,7 @@ def test_a_short_window_is_found_before_the_first_is_asked(n, size, stride, shor
 @pytest.mark.parametrize(("n", "size", "stride"), [(21, 20, 20), (0, 4, 2), (1, 4, 2), (8, 4, 2), (100, 20, 10)])
 def test_a_window_of_one_is_not_asked_and_so_not_short(n, size, stride):
     """As full windows are not."""
-    result, engine = rerank_one(keep_order, n, make_plan(size=size, stride=stride, short_windows=False))
+    result, engine = rerank_one(keep_order, n, make_method(size=size, stride=stride, short_windows=False))
     assert result.status == "ok"
     assert all(len(prompt.identifiers) == size for prompt in engine.asked)
 
@@ -311,7 +316,7 @@ def test_a_window_of_one_is_not_asked_and_so_not_short(n, size, stride):
 def test_a_trace_says_what_was_asked_answered_and_read():
     """One entry a window, in the order they were asked; none unless asked for."""
     answers = iter(["[2] > [1]", "x"])
-    plan = make_plan(size=2, stride=1, with_trace=True)
+    plan = make_method(size=2, stride=1, with_trace=True)
     result, engine = rerank_one(
         lambda prompt: Answer(text=next(answers), usage=Usage(calls=1, prompt_tokens=5)), 3, plan
     )
@@ -321,14 +326,14 @@ def test_a_trace_says_what_was_asked_answered_and_read():
     assert first.usage == Usage(calls=1, prompt_tokens=5)
     assert (second.start, second.docids, second.order, second.status) == (0, ("d0", "d2"), (0, 1), "fallback")
     assert second.defects == ("missing [1]", "missing [2]")
-    assert rerank_one(keep_order, 3, make_plan())[0].trace == ()
+    assert rerank_one(keep_order, 3, make_method())[0].trace == ()
 
 
 def test_the_request_is_left_as_it_was():
     """A request may be reranked again, by another model."""
     request = make_request("q", 5)
     before = make_request("q", 5)
-    rerank(ScriptedEngine(answer_by(lambda text: -number(text))), [request], make_plan())
+    rerank(ScriptedEngine(answer_by(lambda text: -number(text))), [request], make_method())
     assert request == before
 
 
@@ -336,12 +341,12 @@ def test_the_request_is_left_as_it_was():
 def test_a_plan_that_reranks_nothing_is_refused(option, value):
     """Zero passes would hand back the first stage as if a model had spoken."""
     with pytest.raises(ConfigError, match=f"{option}: expected at least 1, found {value}"):
-        ListwisePlan(card=make_plan().card, **{option: value})
+        RankingSettings(**{option: value})
 
 
 def test_a_flow_asks_for_one_window_at_a_time_and_does_no_io():
     """It is a generator: prompts out, answers in, the result at the end."""
-    flow = rerank_listwise(make_request("q", 2), make_plan(), WordWriter())
+    flow = make_method().flow(make_request("q", 2))
     (prompt,) = next(flow)
     assert (prompt.read, prompt.identifiers, prompt.max_new_tokens) == ("text", ("1", "2"), 3)
     with pytest.raises(StopIteration) as stop:

@@ -7,13 +7,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from ranking_fakes import WordWriter, answer_by, docids, make_plan, make_request, noisy, number, rerank, shown
+from ranking_fakes import WordWriter, answer_by, docids, make_method, make_request, noisy, number, rerank, shown
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.listwise import rerank_listwise
 from rankllm_infer.ranking.pool import FlowPool
 
 PLACES = random.Random(1).sample(range(100), 100)
@@ -52,7 +51,7 @@ def rerank_one(answer, n, plan, *, batch_size=64, **request):
 )
 def test_a_right_model_finds_the_best_and_all_of_a_round_is_asked_at_once(options, settled, batches):
     """The true best, in order; usage says the calls and how many of them had to wait for another."""
-    result, engine = rerank_one(answer_by(place), 100, make_plan(**options))
+    result, engine = rerank_one(answer_by(place), 100, make_method(**options))
     assert [place(docid) for docid in docids(result)[:settled]] == list(range(settled))
     assert engine.batches == batches
     calls = sum(batches)
@@ -66,7 +65,7 @@ def test_top_down_meets_the_pivot_everywhere_at_once():
     """The first stage is right but for two: one window, five with the pivot (number 10) first, and one for the rest."""
     strays = {"d55": -2, "d95": -1}
     result, engine = rerank_one(
-        answer_by(lambda text: strays.get(text, number(text))), 100, make_plan(strategy="top-down")
+        answer_by(lambda text: strays.get(text, number(text))), 100, make_method(strategy="top-down")
     )
     assert engine.batches == [1, 5, 1]
     assert docids(result)[:12] == ["d55", "d95", *(f"d{i}" for i in range(10))]
@@ -84,7 +83,7 @@ def test_top_down_meets_the_pivot_everywhere_at_once():
 def test_batching_never_shows_in_a_result(strategy, permutations):
     """With a model that is often wrong, many queries together give what each gives alone, one prompt at a time."""
     options = {"strategy": strategy, "permutations": permutations, "permutation_seed": 4, "with_trace": True}
-    plan = make_plan(size=8, stride=3, **options)
+    plan = make_method(size=8, stride=3, **options)
     requests = [make_request(f"q{i}", n) for i, n in enumerate([35, 0, 64, 1, 7, 8, 2, 41])]
     alone = [result for r in requests for result in rerank(ScriptedEngine(noisy, batch_size=1), [r], plan)]
     for reverse in (False, True):
@@ -101,7 +100,7 @@ def test_an_error_in_one_of_a_rounds_windows_fails_the_query():
     def answer(prompt):
         return EngineError("lost") if ("1", "d40") in shown(prompt) else answer_by(place)(prompt)
 
-    result, _ = rerank_one(answer, 100, make_plan(strategy="tournament"))
+    result, _ = rerank_one(answer, 100, make_method(strategy="tournament"))
     assert (result.status, result.error) == ("failed", "query 'q': lost")
     assert docids(result) == [f"d{i}" for i in range(100)]
 
@@ -112,7 +111,7 @@ def test_windows_that_are_no_slice_are_named_by_their_call():
     def answer(prompt):
         return Answer(text="nothing") if ("1", "d2") in shown(prompt) else answer_by(number)(prompt)
 
-    plan = make_plan(size=2, stride=1, strategy="tournament", with_trace=True)
+    plan = make_method(size=2, stride=1, strategy="tournament", with_trace=True)
     result, _ = rerank_one(answer, 4, plan)
     assert result.defects == ("call 2: missing [1]", "call 2: missing [2]")
     assert [(call.start, call.docids) for call in result.trace] == [
@@ -120,7 +119,7 @@ def test_windows_that_are_no_slice_are_named_by_their_call():
         (None, ("d2", "d3")),
         (None, ("d0", "d2")),
     ]
-    full, _ = rerank_one(lambda prompt: Answer(text="[1]"), 2, make_plan(strategy="full", with_trace=True))
+    full, _ = rerank_one(lambda prompt: Answer(text="[1]"), 2, make_method(strategy="full", with_trace=True))
     assert full.defects == ("ranks 1-2: missing [2]",)
     assert full.trace[0].start == 0
 
@@ -129,14 +128,14 @@ def test_only_the_first_k_candidates_are_asked_about():
     """The others keep their order behind them, whatever the strategy."""
     for strategy in ("full", "top-down", "tournament"):
         result, _ = rerank_one(
-            answer_by(lambda text: -number(text)), 30, make_plan(strategy=strategy, top_k_candidates=20)
+            answer_by(lambda text: -number(text)), 30, make_method(strategy=strategy, top_k_candidates=20)
         )
         assert docids(result) == [f"d{i}" for i in [*range(19, -1, -1), *range(20, 30)]]
 
 
 def test_full_refuses_more_candidates_than_its_window():
     """The query fails and is named; nothing is asked."""
-    result, engine = rerank_one(answer_by(place), 21, make_plan(strategy="full"))
+    result, engine = rerank_one(answer_by(place), 21, make_method(strategy="full"))
     assert result.error.startswith("query 'q': 21 candidates, but a window holds 20, and --strategy full shows all")
     assert engine.asked == []
 
@@ -148,14 +147,14 @@ def test_full_cuts_no_passage_but_says_how_far_to():
     def options(**card):
         return {"strategy": "full", "card": {"context_tokens": 512} | card}
 
-    result, engine = rerank_one(answer_by(len), 20, make_plan(**options()), doc=lambda i: {"text": words})
+    result, engine = rerank_one(answer_by(len), 20, make_method(**options()), doc=lambda i: {"text": words})
     assert result.error.startswith("query 'q': its 20 candidates do not fit the context of 512 tokens at once; use ")
     assert engine.asked == []
     fitting = int(re.search(r"--max-passage-words (\d+),", result.error)[1])
     for more, status in ((0, "ok"), (1, "failed")):
-        plan = make_plan(**options(max_passage_words=fitting + more))
+        plan = make_method(**options(max_passage_words=fitting + more))
         assert rerank_one(answer_by(len), 20, plan, doc=lambda i: {"text": words})[0].status == status
-    sliding = make_plan(card={"context_tokens": 512})
+    sliding = make_method(card={"context_tokens": 512})
     assert rerank_one(answer_by(len), 20, sliding, doc=lambda i: {"text": words})[0].status == "ok"
 
 
@@ -169,10 +168,10 @@ class LetterWriter(WordWriter):
 
 def test_full_names_no_words_where_one_a_passage_is_too_much():
     """Text without blanks: one word can be a page."""
-    plan = make_plan(strategy="full", card={"context_tokens": 180})
+    method = make_method(strategy="full", card={"context_tokens": 180}, writer=LetterWriter())
     request = make_request("q", 4, doc=lambda i: {"text": "x" * 4000})
     pool = FlowPool(ScriptedEngine(answer_by(len)))
-    (result,) = pool.run([request], lambda r: rerank_listwise(r, plan, LetterWriter()))
+    (result,) = pool.run([request], method.flow)
     assert "do not fit the context of 180 tokens at once; use a larger --context-size" in result.error
 
 
@@ -181,7 +180,7 @@ def test_permutations_show_the_same_window_in_several_orders():
 
     def asked(seed, qid="q"):
         engine = ScriptedEngine(answer_by(number), batch_size=64)
-        plan = make_plan(permutations=4, permutation_seed=seed, with_trace=True)
+        plan = make_method(permutations=4, permutation_seed=seed, with_trace=True)
         (result,) = rerank(engine, [make_request(qid, 30)], plan)
         return [[text for _, text in shown(prompt)] for prompt in engine.asked], result
 
@@ -205,9 +204,9 @@ def test_what_most_of_the_shuffled_answers_say_counts():
         order = [*sorted(texts[1:]), texts[0]]
         return Answer(text=" > ".join(f"[{label}]" for _, label in order))
 
-    alone, _ = rerank_one(forgetful, 10, make_plan())
+    alone, _ = rerank_one(forgetful, 10, make_method())
     assert docids(alone) == [*(f"d{i}" for i in range(1, 10)), "d0"]
-    together, _ = rerank_one(forgetful, 10, make_plan(permutations=7))
+    together, _ = rerank_one(forgetful, 10, make_method(permutations=7))
     assert docids(together) == [f"d{i}" for i in range(10)]
 
 
@@ -218,7 +217,7 @@ def test_an_answer_without_a_ranking_is_no_vote():
         is_own_order = shown(prompt)[0][1] == "d0"
         return answer_by(lambda text: -number(text))(prompt) if is_own_order else Answer(text="No idea.")
 
-    plan = make_plan(permutations=6, permutation_seed=1)
+    plan = make_method(permutations=6, permutation_seed=1)
     result, engine = rerank_one(answer, 10, plan)
     assert sum(shown(prompt)[0][1] == "d0" for prompt in engine.asked) < 3
     assert docids(result) == [f"d{i}" for i in range(9, -1, -1)]
@@ -238,7 +237,7 @@ def test_asking_a_noisy_model_several_times_is_nearer_to_the_truth(strategy):
     """Sum of the ten best's distances to their true ranks, over 12 queries: five askings take a quarter off or more."""
 
     def miss(permutations):
-        plan = make_plan(
+        plan = make_method(
             strategy=strategy, permutations=permutations, size=60 if strategy == "full" else 20, with_trace=False
         )
         results = rerank(ScriptedEngine(noise, batch_size=64), [make_request(f"q{i}", 60) for i in range(12)], plan)
@@ -266,7 +265,7 @@ def test_asking_a_noisy_model_several_times_is_nearer_to_the_truth(strategy):
 def test_a_plan_that_cannot_be_is_refused(options, message):
     """Before anything is asked."""
     with pytest.raises(ConfigError, match=message):
-        make_plan(**options)
+        make_method(**options)
 
 
 def test_what_no_answer_ranks_keeps_its_order_whatever_was_drawn():
@@ -276,7 +275,7 @@ def test_what_no_answer_ranks_keeps_its_order_whatever_was_drawn():
         labels = {text: label for label, text in shown(prompt)}
         return Answer(text=f"[{labels['d5']}] > [{labels['d4']}]")
 
-    result, _ = rerank_one(best_two, 6, make_plan(permutations=4, size=6, stride=6))
+    result, _ = rerank_one(best_two, 6, make_method(permutations=4, size=6, stride=6))
     assert docids(result) == ["d5", "d4", "d0", "d1", "d2", "d3"]
 
 
@@ -284,5 +283,5 @@ def test_what_no_answer_ranks_keeps_its_order_whatever_was_drawn():
 def test_a_strategy_gets_the_places_it_builds_on(strategy):
     """Half a window of twenty, or what was asked for: fewer would be prompt order taken for judgement."""
     with pytest.raises(ConfigError, match=r"--decode-top-k 9: --strategy .* needs the first 10 of a window"):
-        make_plan(strategy=strategy, decode_top_k=9, free_decoding=False)
-    make_plan(strategy=strategy, decode_top_k=9, rank_top_k=9, free_decoding=False)
+        make_method(strategy=strategy, decode_top_k=9, free_decoding=False)
+    make_method(strategy=strategy, decode_top_k=9, rank_top_k=9, free_decoding=False)

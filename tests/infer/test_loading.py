@@ -14,9 +14,12 @@ from rankllm_core.card import ListwiseCard, PointwiseCard, save_card
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.prompts.template import load_template
 from rankllm_infer.api import load_reranker
+from rankllm_infer.checkpoints.model_files import find_model
 from rankllm_infer.engines.base import Prompt
+from rankllm_infer.engines.transformers.devices import pick_device, pick_dtype
 from rankllm_infer.engines.transformers.engine import TransformersEngine
-from rankllm_infer.engines.transformers.loading import load_model, pick_device, pick_dtype
+from rankllm_infer.engines.transformers.loading import load_model
+from rankllm_infer.engines.transformers.settings import TransformersSettings
 from rankllm_infer.options import RerankOptions
 
 IDS = ((1, 500, 600, 700), (1, 9, 8, 7, 6, 5, 4000), (30000,))
@@ -48,9 +51,9 @@ def expected(model):
         return [model(input_ids=torch.tensor([ids])).logits.item() for ids in IDS]
 
 
-def load(folder, kind="sequence-classification", **options):
+def load(folder, kind="sequence-classification", *, base_model=None):
     """The model on the CPU in float32."""
-    return load_model(str(folder), kind, dtype="float32", device="cpu", **options)
+    return load_model(find_model(str(folder), base_model), kind, TransformersSettings(dtype="float32", device="cpu"))
 
 
 def scores(loaded):
@@ -232,7 +235,9 @@ def test_a_folder_that_holds_no_model_is_one_line(tmp_path, zoo, smollm2_tokeniz
 
 def test_dtype_and_device_are_those_asked_for(zoo):
     """Nothing is trained here, and nothing is drawn at random."""
-    loaded = load_model(str(zoo.full), "sequence-classification", dtype="bfloat16", device="cpu")
+    loaded = load_model(
+        find_model(str(zoo.full)), "sequence-classification", TransformersSettings(dtype="bfloat16", device="cpu")
+    )
     assert loaded.model.score.weight.dtype == loaded.dtype == torch.bfloat16
     assert loaded.device.type == "cpu"
     assert not loaded.model.training
@@ -261,7 +266,8 @@ def test_first_refuses_identifiers_of_two_tokens_before_any_query_is_read(zoo, t
 
 def test_attention_that_is_not_to_be_had_is_refused(tiny_causal):
     """In one line that names the option; what is to be had is used."""
+    files = find_model(str(tiny_causal))
     with pytest.raises(RankLLMError, match=r"--attn-implementation flash_attention_2: needs a CUDA device"):
-        load_model(str(tiny_causal), "causal", device="cpu", attn_implementation="flash_attention_2")
-    loaded = load_model(str(tiny_causal), "causal", device="cpu", attn_implementation="eager")
+        load_model(files, "causal", TransformersSettings(device="cpu", attn_implementation="flash_attention_2"))
+    loaded = load_model(files, "causal", TransformersSettings(device="cpu", attn_implementation="eager"))
     assert loaded.model.config._attn_implementation == "eager"

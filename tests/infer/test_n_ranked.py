@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ranking_fakes import PlainPairWriter, WordWriter, answer_by, docids, make_plan, make_request, number, rerank
+from ranking_fakes import PlainPairWriter, answer_by, docids, make_method, make_request, number, rerank
 
 from rankllm_core.card import PointwiseCard
 from rankllm_core.data.records import result_to_dict
@@ -14,9 +14,9 @@ from rankllm_core.types import Result
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.jobs.journal import Journal
+from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.fuse import fuse
-from rankllm_infer.ranking.listwise import rerank_listwise
-from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise
+from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.pool import FlowPool
 
 
@@ -32,7 +32,7 @@ def says(text):
 
 def ranked(answer, n, **plan):
     """The result of n candidates."""
-    (result,) = rerank(ScriptedEngine(answer), [make_request("q", n)], make_plan(**plan))
+    (result,) = rerank(ScriptedEngine(answer), [make_request("q", n)], make_method(**plan))
     return result
 
 
@@ -104,9 +104,10 @@ def test_identifiers_that_a_server_does_not_tell_are_not_ranked():
 def test_what_was_scored_is_counted(options, expected):
     """Pointwise: every pair that was asked."""
     engine = ScriptedEngine(lambda prompt: Answer(text="", scores=(float(number(prompt.text.split("|")[2])),)))
-    plan = PointwisePlan(card=PointwiseCard(template=load_template("rankllama")), **options)
+    card = PointwiseCard(template=load_template("rankllama"))
+    method = PointwiseMethod(card, RankingSettings(**options), PlainPairWriter())
     pool = FlowPool(engine)
-    (result,) = pool.run([make_request("q", 5)], lambda request: rerank_pointwise(request, plan, PlainPairWriter()))
+    (result,) = pool.run([make_request("q", 5)], method.flow)
     assert result.n_ranked == expected
 
 
@@ -114,7 +115,7 @@ def test_a_failed_query_is_not_ranked():
     """Its candidates are in first-stage order."""
     engine = ScriptedEngine(lambda prompt: EngineError("down"))
     pool = FlowPool(engine)
-    (result,) = pool.run([make_request("q", 3)], lambda request: rerank_listwise(request, make_plan(), WordWriter()))
+    (result,) = pool.run([make_request("q", 3)], make_method().flow)
     assert (result.status, result.n_ranked) == ("failed", 0)
 
 

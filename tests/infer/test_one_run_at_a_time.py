@@ -6,12 +6,11 @@ import gc
 import threading
 
 import pytest
-from ranking_fakes import WordWriter, answer_by, docids, make_plan, make_request, number
+from ranking_fakes import answer_by, docids, make_method, make_request, number
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.listwise import rerank_listwise
 from rankllm_infer.ranking.pool import FlowPool
 
 REQUESTS = [make_request(f"q{n}", 3) for n in range(5)]
@@ -23,7 +22,7 @@ IN_USE = "in the middle of another run"
 def reranker():
     """It turns every list round, two prompts at a time."""
     engine = ScriptedEngine(answer_by(lambda text: -number(text)), batch_size=2)
-    return Reranker(engine, make_plan(), WordWriter())
+    return Reranker(make_method(), engine)
 
 
 def check(results, n=5):
@@ -70,7 +69,7 @@ def test_another_thread_is_refused_too(reranker):
 def test_threads_that_start_together_end_together():
     """Each of them has all its results, or the one error."""
     engine = ScriptedEngine(answer_by(lambda text: -number(text)), batch_size=1)
-    reranker = Reranker(engine, make_plan(), WordWriter())
+    reranker = Reranker(make_method(), engine)
     barrier, outcomes = threading.Barrier(8), []
 
     def use():
@@ -161,14 +160,14 @@ def test_a_stream_that_was_never_begun_holds_up_nobody(reranker):
 
 def test_rerankers_do_not_get_in_each_others_way():
     """Two over engines of their own, in turns."""
-    two = [Reranker(ScriptedEngine(answer_by(lambda t: -number(t))), make_plan(), WordWriter()) for _ in range(2)]
+    two = [Reranker(make_method(), ScriptedEngine(answer_by(lambda t: -number(t)))) for _ in range(2)]
     for pair in zip(*(reranker.stream(REQUESTS) for reranker in two), strict=True):
         check(pair, n=2)
 
 
 def test_two_rerankers_over_one_engine_are_refused_as_one_is(reranker):
     """Answers go to whoever collects them."""
-    other = Reranker(reranker.engine, reranker.plan, reranker.writer)
+    other = Reranker(reranker.method, reranker.engine)
     first = reranker.stream(REQUESTS)
     results = [next(first)]
     with pytest.raises(RankLLMError, match=IN_USE):
@@ -191,7 +190,7 @@ def test_a_closed_reranker_says_so(reranker):
 def test_one_pool_runs_once_at_a_time(reranker):
     """Its tickets are one run's."""
     pool = FlowPool(reranker.engine)
-    runs = [pool.run(REQUESTS, lambda r: rerank_listwise(r, make_plan(), WordWriter())) for _ in range(2)]
+    runs = [pool.run(REQUESTS, lambda r: make_method().flow(r)) for _ in range(2)]
     results = [next(runs[0])]
     with pytest.raises(RankLLMError, match=IN_USE):
         next(runs[1])

@@ -16,7 +16,7 @@ from chat_server import Reply, chat_reply, serving
 from openai_asking import ask
 
 from rankllm_infer.engines.base import EngineError
-from rankllm_infer.engines.openai.engine import OpenAIOptions, server_models
+from rankllm_infer.engines.openai.engine import OpenAISettings, server_models
 from rankllm_infer.engines.openai.reply import MAX_REPLY_BYTES
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
@@ -112,7 +112,7 @@ def test_a_drip_ends_at_the_time_limit(start):
         began = time.monotonic()
         assert "no answer within 0.3 s" in str(ask(url, timeout_s=0.3))
         with pytest.raises(EngineError, match=r"within 0.3 s; is the server up\?"):
-            server_models(OpenAIOptions(base_url=url, model="m", timeout_s=0.3))
+            server_models(OpenAISettings(base_url=url, model="m", timeout_s=0.3))
         assert time.monotonic() - began < 5
 
 
@@ -120,7 +120,7 @@ def test_a_list_of_models_is_bounded_as_well():
     """It is read before the first prompt."""
     body = b'{"data": [' + b'{"id": "m"},' * (MAX_REPLY_BYTES // 10) + b"{}]}"
     with serving(lambda _: Reply(body)) as server, pytest.raises(EngineError, match="larger than 8 MB"):
-        server_models(OpenAIOptions(base_url=server.base_url, model="m"))
+        server_models(OpenAISettings(base_url=server.base_url, model="m"))
 
 
 def test_an_answer_of_millions_of_characters_is_refused():

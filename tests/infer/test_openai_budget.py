@@ -10,7 +10,7 @@ import pytest
 from shared_files import data, tokenizer_dir
 
 from rankllm_core.prompts.template import Message, Span
-from rankllm_infer.engines.openai.budget import estimate_tokens
+from rankllm_infer.ranking.prompts import estimate_tokens
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.openai.breaker import Breaker, BreakerLimits, ServerGoneError
-from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions
+from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAISettings
 from rankllm_infer.engines.openai.http import with_retries
 from rankllm_infer.engines.openai.problems import ServerProblem
 
@@ -117,7 +117,7 @@ def test_an_engine_can_be_used_again_when_the_server_is_back():
 
     limits = BreakerLimits(n_silent=3, silent_s=0.0)
     with serving(respond) as server:
-        options = OpenAIOptions(base_url=server.base_url, model="m", timeout_s=0.2)
+        options = OpenAISettings(base_url=server.base_url, model="m", timeout_s=0.2)
         engine = OpenAIEngine(options, sleep=no_sleep, breaker=Breaker(limits))
         with contextlib.closing(engine):
             engine.submit(1, text_prompt())
@@ -142,7 +142,7 @@ def test_answers_that_came_before_the_end_are_given_first():
 
     limits = BreakerLimits(n_faults=1, faults_s=0.0)
     with serving(respond) as server:
-        options = OpenAIOptions(base_url=server.base_url, model="m")
+        options = OpenAISettings(base_url=server.base_url, model="m")
         engine = OpenAIEngine(options, sleep=no_sleep, breaker=Breaker(limits))
         with contextlib.closing(engine):
             for ticket, said in ((1, "bad"), (2, "good")):
@@ -167,7 +167,7 @@ def test_a_prompt_is_not_retried_for_hours():
     async def attempt():
         raise ServerProblem("busy", status=429, is_retryable=True, retry_after_s=1e9)
 
-    options = OpenAIOptions(base_url="http://h/v1", model="m", max_retries=1000)
+    options = OpenAISettings(base_url="http://h/v1", model="m", max_retries=1000)
     with pytest.raises(EngineError, match="gave up after 8 tries"):
         asyncio.run(with_retries(attempt, options=options, sleep=sleep, random=Random(0), clock=clock))
     assert waits == [120.0] * 7

@@ -10,7 +10,7 @@ from chat_server import Reply, logprobs_reply, serving
 from openai_asking import first_prompt, text_prompt
 
 from rankllm_infer.engines.base import Answer
-from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions
+from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAISettings
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
 
@@ -49,7 +49,7 @@ def test_a_field_of_another_type_is_never_a_bug(odd):
     replies += [Reply({"error": odd}, 400), Reply({"detail": [{"loc": odd, "msg": "x"}]}, 422), Reply(odd, 500)]
     waiting = iter(replies)
     with serving(lambda _: next(waiting)) as server:
-        engine = OpenAIEngine(OpenAIOptions(base_url=server.base_url, model="m", max_retries=0, concurrency=1))
+        engine = OpenAIEngine(OpenAISettings(base_url=server.base_url, model="m", max_retries=0, concurrency=1))
         with contextlib.closing(engine):
             for ticket in range(len(replies)):
                 engine.submit(ticket, first_prompt("A", "B") if ticket % 2 else text_prompt())

@@ -11,7 +11,7 @@ from openai_asking import ask, first_prompt
 from ranking_server import request, write_jsonl
 
 from rankllm_infer.engines.base import EngineError
-from rankllm_infer.engines.openai.engine import OpenAIOptions, server_models
+from rankllm_infer.engines.openai.engine import OpenAISettings, server_models
 from rankllm_infer.engines.openai.secrets import without_secrets
 from rankllm_infer.options import RerankOptions
 
@@ -50,7 +50,7 @@ def test_a_key_that_the_server_repeats_is_in_no_answer(spelled):
 @pytest.mark.parametrize("key", [KEY, "sk-\u00ff\u00ff\u00ff??>>0", "12345678"])
 def test_a_secret_in_base64_is_redacted(alphabet, before, after, key):
     """As in a Basic header, whatever user or scheme comes before it: less than one byte is left at either end."""
-    options = OpenAIOptions(base_url=f"http://u:{quote(key, safe='')}@h/v1", model="m")
+    options = OpenAISettings(base_url=f"http://u:{quote(key, safe='')}@h/v1", model="m")
     spelled = alphabet(f"{before}{key}{after}".encode()).decode()
     left, right = without_secrets(f"got {spelled}.", options).removeprefix("got ").removesuffix(".").split("***")
     assert len(left) <= -(-8 * len(before) // 6)
@@ -80,7 +80,7 @@ def test_the_password_in_an_address_is_in_no_message():
         url = server.base_url.replace("//", "//wizard:hush-hush-hush@")
         error = str(ask(url))
     assert "hush" not in error
-    assert "hush" not in repr(OpenAIOptions(base_url=url, model="m"))
+    assert "hush" not in repr(OpenAISettings(base_url=url, model="m"))
     assert "hush" not in repr(RerankOptions(engine="openai", base_url=url))
 
 
@@ -96,7 +96,7 @@ def test_a_key_is_not_sent_where_a_server_redirects_to():
         with serving(lambda _: moved) as server:
             error = str(ask(server.base_url, api_key=KEY, max_retries=3))
             with pytest.raises(EngineError, match="307"):
-                server_models(OpenAIOptions(base_url=server.base_url, model="m", api_key=KEY))
+                server_models(OpenAISettings(base_url=server.base_url, model="m", api_key=KEY))
     assert other.requests == []
     assert "redirected to" in error
     assert KEY not in error

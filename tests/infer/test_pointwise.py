@@ -16,7 +16,8 @@ from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwiseMethod, TokenPairWriter
 from rankllm_infer.ranking.pool import FlowPool
 
 HEAD = PointwiseCard(template=load_template("rankllama"))
@@ -26,8 +27,8 @@ YES_NO = PointwiseCard(template=load_template("yes_no"), head="yes-no", query_to
 def rerank(answer, requests, *, batch_size=8, reverse=False, **options):
     """The results of a pool of pointwise flows, and the engine."""
     engine = ScriptedEngine(answer, batch_size=batch_size, reverse=reverse)
-    plan = PointwisePlan(card=HEAD, **options)
-    results = FlowPool(engine).run(requests, lambda request: rerank_pointwise(request, plan, PlainPairWriter()))
+    method = PointwiseMethod(HEAD, RankingSettings(**options), PlainPairWriter())
+    results = FlowPool(engine).run(requests, method.flow)
     return list(results), engine
 
 
@@ -186,7 +187,7 @@ def test_a_trace_holds_each_pair():
 def test_a_plan_that_scores_nothing_is_refused():
     """Zero candidates would hand back the first stage as if a model had spoken."""
     with pytest.raises(ConfigError, match="top_k_candidates: expected at least 1, found 0"):
-        PointwisePlan(card=HEAD, top_k_candidates=0)
+        RankingSettings(top_k_candidates=0)
 
 
 def test_pairs_for_a_score_head_carry_the_encoders_ids(llama2_tokenizer):

@@ -6,10 +6,9 @@ import math
 
 import pytest
 from ranking_fakes import (
-    WordWriter,
     answer_by,
     docids,
-    make_plan,
+    make_method,
     make_request,
     noisy,
     number,
@@ -21,7 +20,6 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Result
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.listwise import rerank_listwise
 from rankllm_infer.ranking.pool import FlowPool
 
 REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([35, 0, 100, 1, 7, 20, 64, 3, 41, 12, 0, 90])]
@@ -31,7 +29,7 @@ def test_results_come_in_the_order_of_the_requests():
     """Short ones finish first and wait; empty ones need no engine."""
     for reverse in (False, True):
         engine = ScriptedEngine(answer_by(number), batch_size=3, reverse=reverse)
-        results = rerank(engine, REQUESTS, make_plan())
+        results = rerank(engine, REQUESTS, make_method())
         assert [result.query.qid for result in results] == [request.query.qid for request in REQUESTS]
 
 
@@ -40,7 +38,7 @@ def test_results_come_in_the_order_of_the_requests():
 @pytest.mark.parametrize("max_active", [1, 3, 64])
 def test_batching_never_shows_in_a_result(batch_size, reverse, max_active):
     """With a model that is often wrong, every result equals the one of queries run one by one, one prompt at a time."""
-    plan = make_plan(size=8, stride=3, num_passes=2, with_trace=True, shuffle_seed=5)
+    plan = make_method(size=8, stride=3, num_passes=2, with_trace=True, shuffle_seed=5)
     alone = [result for request in REQUESTS for result in rerank(ScriptedEngine(noisy, batch_size=1), [request], plan)]
     engine = ScriptedEngine(noisy, batch_size=batch_size, reverse=reverse)
     together = rerank(engine, REQUESTS, plan, max_active=max_active)
@@ -51,7 +49,7 @@ def test_batching_never_shows_in_a_result(batch_size, reverse, max_active):
 def test_all_ready_windows_of_all_queries_go_to_the_engine_together():
     """Six queries of two windows each: two batches of six, not twelve of one."""
     engine = ScriptedEngine(answer_by(number), batch_size=64)
-    rerank(engine, [make_request(f"q{i}", 30) for i in range(6)], make_plan())
+    rerank(engine, [make_request(f"q{i}", 30) for i in range(6)], make_method())
     assert engine.batches == [6, 6]
 
 
@@ -64,7 +62,7 @@ def test_a_query_that_the_engine_cannot_answer_loses_no_other():
         return answer_by(lambda text: -number(text))(prompt)
 
     requests = [make_request(f"q{i}", 30) for i in range(5)]
-    results = rerank(ScriptedEngine(answer, batch_size=2), requests, make_plan())
+    results = rerank(ScriptedEngine(answer, batch_size=2), requests, make_method())
     assert [result.status for result in results] == ["ok", "ok", "failed", "ok", "ok"]
     assert results[2].error == "query 'q2': the server gave up (500)"
     assert docids(results[2]) == [f"d{i}" for i in range(30)]
@@ -80,14 +78,14 @@ def test_an_error_in_a_later_window_fails_the_whole_query():
         calls += 1
         return EngineError("lost") if calls == 2 else answer_by(lambda text: -number(text))(prompt)
 
-    (result,) = rerank(ScriptedEngine(answer), [make_request("q", 30)], make_plan())
+    (result,) = rerank(ScriptedEngine(answer), [make_request("q", 30)], make_method())
     assert (result.status, result.error) == ("failed", "query 'q': lost")
     assert docids(result) == [f"d{i}" for i in range(30)]
 
 
 def test_the_query_is_named_even_where_a_docid_is_spelt_like_it():
     """Query 'd1' and passage 'd1' are two things."""
-    plan = make_plan(template="rank_zephyr_alpha", card={"identifiers": "alpha", "answer": "first-token"})
+    plan = make_method(template="rank_zephyr_alpha", card={"identifiers": "alpha", "answer": "first-token"})
     engine = ScriptedEngine(lambda prompt: Answer(scores=(1.0, math.nan)))
     (result,) = rerank(engine, [make_request("d1", 2)], plan)
     assert result.error == "query 'd1': the model's score of docid 'd1' is not a number (NaN)"
@@ -121,8 +119,8 @@ def test_no_more_queries_are_open_than_asked_for(max_active):
     """Requests are taken as results are handed on: a file of a million queries needs no memory for a million."""
     gauge = Gauge()
     pool = FlowPool(ScriptedEngine(noisy, batch_size=4, reverse=True), max_active=max_active)
-    plan = make_plan(size=8, stride=4)
-    results = gauge.drain(pool.run(gauge.requests(30), lambda r: rerank_listwise(r, plan, WordWriter())))
+    plan = make_method(size=8, stride=4)
+    results = gauge.drain(pool.run(gauge.requests(30), lambda r: plan.flow(r)))
     assert len(results) == 30
     assert gauge.most == max_active
 
@@ -137,7 +135,7 @@ def test_results_are_handed_on_before_all_requests_are_read():
             i += 1
 
     pool = FlowPool(ScriptedEngine(answer_by(number)), max_active=4)
-    results = pool.run(endless(), lambda r: rerank_listwise(r, make_plan(), WordWriter()))
+    results = pool.run(endless(), lambda r: make_method().flow(r))
     assert [next(results).query.qid for _ in range(10)] == [f"q{i}" for i in range(10)]
 
 
@@ -168,7 +166,7 @@ def test_each_result_is_told_as_soon_as_it_is_there():
     finished = []
     pool = FlowPool(ScriptedEngine(answer_by(number), batch_size=64))
     requests = [make_request("long", 100), make_request("short", 5), make_request("empty", 0)]
-    results = pool.run(requests, lambda r: rerank_listwise(r, make_plan(), WordWriter()), on_finished=finished.append)
+    results = pool.run(requests, lambda r: make_method().flow(r), on_finished=finished.append)
     handed_on = list(results)
     assert [result.query.qid for result in finished] == ["empty", "short", "long"]
     assert [result.query.qid for result in handed_on] == ["long", "short", "empty"]
@@ -177,14 +175,14 @@ def test_each_result_is_told_as_soon_as_it_is_there():
 
 def test_no_requests_no_results():
     """An empty file is reranked in no time."""
-    assert rerank(ScriptedEngine(noisy), [], make_plan()) == []
+    assert rerank(ScriptedEngine(noisy), [], make_method()) == []
 
 
 def test_answers_are_never_mixed_up_between_queries():
     """Each query's windows hold its own passages only."""
     requests = [make_request(f"q{i}", 25, doc=lambda j, i=i: {"text": f"d{i}x{j}"}) for i in range(8)]
     engine = ScriptedEngine(noisy, batch_size=3, reverse=True)
-    rerank(engine, requests, make_plan())
+    rerank(engine, requests, make_method())
     for prompt in engine.asked:
         owners = {text.split("x")[0].removeprefix("d") for _, text in shown(prompt)}
         assert len(owners) == 1
@@ -199,7 +197,7 @@ def test_an_engine_that_gives_nothing_ends_the_run():
             return []
 
     with pytest.raises(RankLLMError, match="engine 'scripted' gives no answer to the 2 prompts that it was given"):
-        rerank(Silent(noisy), [make_request("q1", 2), make_request("q2", 2)], make_plan())
+        rerank(Silent(noisy), [make_request("q1", 2), make_request("q2", 2)], make_method())
 
 
 def test_a_pool_or_a_batch_of_nothing_is_refused():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
-from ranking_fakes import PlainPairWriter, WordWriter, answer_by, make_plan, make_request, noisy, number
+from ranking_fakes import PlainPairWriter, answer_by, make_method, make_request, noisy, number
 
 from rankllm_core.card import PointwiseCard
 from rankllm_core.prompts.template import load_template
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.pointwise import PointwisePlan
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.progress import PromptProgress
 
 SIZES = (35, 0, 100, 1, 7, 20, 64, 3, 2)
@@ -21,12 +22,14 @@ SIZES = (35, 0, 100, 1, 7, 20, 64, 3, 2)
 def pointwise(answer=lambda prompt: Answer(scores=(1.0,)), **plan):
     """A pointwise reranker, three pairs at a time."""
     card = PointwiseCard(template=load_template("rankllama"))
-    return Reranker(ScriptedEngine(answer, batch_size=3), PointwisePlan(card=card, **plan), PlainPairWriter())
+    return Reranker(
+        PointwiseMethod(card, RankingSettings(**plan), PlainPairWriter()), ScriptedEngine(answer, batch_size=3)
+    )
 
 
 def listwise(answer=noisy, **plan):
     """A listwise one."""
-    return Reranker(ScriptedEngine(answer, batch_size=3), make_plan(**plan), WordWriter())
+    return Reranker(make_method(**plan), ScriptedEngine(answer, batch_size=3))
 
 
 def watch(reranker, sizes=SIZES):
@@ -79,7 +82,7 @@ def test_pairs_are_counted_one_by_one(top_k):
 )
 def test_windows_are_known_beforehand(plan, n, expected):
     """Counted by hand; what cannot be asked asks nothing."""
-    assert make_plan(**plan).n_prompts(n) == expected
+    assert make_method(**plan).n_prompts(n) == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,8 @@ def test_what_was_finished_before_is_done_from_the_start():
 
 def test_the_bar_shows_prompts_and_queries(capsys):
     """And ends at its total."""
-    from rankllm_infer.cli.progress import ShownProgress, prompt_counter
+    from rankllm_infer.cli.progress import prompt_counter
+    from rankllm_infer.jobs.watching import ShownProgress
 
     progress = PromptProgress(lambda n: n, {"a": 2, "b": 3})
     progress.skip("a")

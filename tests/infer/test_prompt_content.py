@@ -15,7 +15,8 @@ from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwisePlan, TokenPairWriter, rerank_pointwise
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwiseMethod, TokenPairWriter
 from rankllm_infer.ranking.pool import FlowPool
 
 NOTHING = "docid {!r}: prompt holds nothing of the passage"
@@ -35,8 +36,7 @@ def request_of(query, texts):
 def score(writer, card, request, answer=lambda prompt: Answer(scores=(float(len(prompt.token_ids)),))):
     """The result of an engine that scores a prompt by its length, and the engine."""
     engine = ScriptedEngine(answer)
-    plan = PointwisePlan(card=card)
-    (result,) = FlowPool(engine).run([request], lambda r: rerank_pointwise(r, plan, writer))
+    (result,) = FlowPool(engine).run([request], PointwiseMethod(card, RankingSettings(), writer).flow)
     return result, engine
 
 

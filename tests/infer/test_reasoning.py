@@ -5,15 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from ranking_fakes import docids, make_plan, make_request, rerank
+from ranking_fakes import docids, make_method, make_request, rerank
 
 from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.openai.chat import read_answer as read_reply
-from rankllm_infer.engines.openai.options import OpenAIOptions
+from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.reasoning import is_cut_in_reasoning
+from rankllm_infer.ranking.decoding import is_cut_in_reasoning
 
 CUT = "ranks 1-3: reasoning was cut at 9 tokens"
 
@@ -22,7 +22,7 @@ def answered(text, *, is_truncated=True, template="reasonrank", n_tokens=9, **pl
     """The result of three passages, of which the model says this."""
     answer = Answer(text=text, is_truncated=is_truncated, usage=Usage(calls=1, completion_tokens=n_tokens))
     (result,) = rerank(
-        ScriptedEngine(lambda prompt: answer), [make_request("q", 3)], make_plan(template=template, **plan)
+        ScriptedEngine(lambda prompt: answer), [make_request("q", 3)], make_method(template=template, **plan)
     )
     return result
 
@@ -119,7 +119,7 @@ def test_a_server_says_why_it_ended(reason, is_truncated):
     """`finish_reason`; a server that keeps the thoughts to itself sends no content."""
     prompt = Prompt(text="x", read="text", identifiers=("1",), messages=(Message("user", (Span("x"),)),))
     reply = {"choices": [{"message": {"content": None}, "finish_reason": reason}]}
-    options = OpenAIOptions(base_url="http://127.0.0.1:1/v1", model="m")
+    options = OpenAISettings(base_url="http://127.0.0.1:1/v1", model="m")
     assert read_reply(prompt, reply, options).is_truncated is is_truncated
 
 

@@ -15,8 +15,8 @@ from tiny_models import change_json, save_adapter
 from rankllm_core.errors import ConfigError
 from rankllm_infer.checkpoints import hub
 from rankllm_infer.checkpoints.hub import split_revision
-from rankllm_infer.checkpoints.remote_code import check_remote_code
-from rankllm_infer.engines.vllm.options import engine_arguments
+from rankllm_infer.checkpoints.model_files import check_remote_code, find_folder
+from rankllm_infer.engines.vllm.settings import engine_arguments
 from rankllm_infer.options import RerankOptions
 
 YES = "y\n" * 99
@@ -88,8 +88,8 @@ def test_an_adapters_base_is_no_way_round(rankllm, tiny_causal, tmp_path, reques
     done = rankllm(*commands(tmp_path / "adapter", requests, tmp_path / "out.trec")["rerank"], stdin=YES)
     assert (done.code, marker.exists()) == (1, False)
     with pytest.raises(ConfigError, match=r"is an adapter; name the base whose code may run with --base-model"):
-        check_remote_code(str(tmp_path / "adapter"), allowed=True)
-    assert check_remote_code(str(tmp_path / "adapter"), str(base), allowed=True)
+        check_remote_code(find_folder(str(tmp_path / "adapter")))
+    assert check_remote_code(find_folder(str(tmp_path / "adapter")), str(base))
 
 
 def test_a_model_that_transformers_knows_is_loaded_without_its_code(rankllm, tiny_causal, tmp_path, requests, marker):
@@ -131,9 +131,9 @@ def test_the_option_is_for_a_folder_or_a_pinned_revision(tmp_path, monkeypatch, 
     folder = with_own_model(tiny_causal, tmp_path / "snapshot", marker)
     monkeypatch.setattr("rankllm_infer.checkpoints.hub._from_hub", lambda name, *, weights: folder)
     with pytest.raises(ConfigError, match=said):
-        check_remote_code(name, allowed=True)
+        check_remote_code(find_folder(name))
     hub._check_once.cache_clear()
-    assert check_remote_code("owner/model@" + "0" * 40, allowed=True)
+    assert check_remote_code(find_folder("owner/model@" + "0" * 40))
 
 
 def test_code_from_another_repository_is_never_run(tiny_causal, tmp_path, marker):
@@ -141,7 +141,7 @@ def test_code_from_another_repository_is_never_run(tiny_causal, tmp_path, marker
     folder = with_own_model(tiny_causal, tmp_path / "model", marker)
     change_json(folder / "config.json", auto_map={"AutoConfig": "owner/other--modeling.Config"})
     with pytest.raises(ConfigError, match=r"auto_map refers to code in another repository \('owner/other--modeling"):
-        check_remote_code(str(folder), allowed=True)
+        check_remote_code(find_folder(str(folder)))
 
 
 def test_the_option_without_effect_is_an_error(rankllm, tiny_causal, tmp_path, requests):
@@ -159,16 +159,15 @@ def test_the_option_without_effect_is_an_error(rankllm, tiny_causal, tmp_path, r
 
 def test_a_run_is_known_by_the_option_and_the_code(tiny_causal, tmp_path, marker):
     """A journal of a run with other code is another run's."""
-    from rankllm_infer.api import card_in_force
+    from rankllm_infer.api import plan_reranking
     from rankllm_infer.jobs.fingerprint import run_settings
 
     folder = with_own_model(tiny_causal, tmp_path / "model", marker)
     options = RerankOptions(trust_remote_code=True)
-    card = card_in_force(str(folder), options).card
-    before = run_settings(str(folder), options, card=card, requests="r")
+    before = run_settings(plan_reranking(folder, options), requests="r")
     assert before["--trust-remote-code"] is True
     (folder / "modeling_own.py").write_text("other code")
-    assert run_settings(str(folder), options, card=card, requests="r")["model"] != before["model"]
+    assert run_settings(plan_reranking(folder, options), requests="r")["model"] != before["model"]
 
 
 def test_a_name_may_be_pinned_to_a_commit():

@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 
 import pytest
-from ranking_fakes import WordWriter, answer_by, make_plan, number
+from ranking_fakes import answer_by, make_method, number
 from ranking_fakes import make_request as request_of
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_infer.api import Reranker, card_in_force, load_reranker, make_request
+from rankllm_infer.api import Reranker, load_reranker, make_request, plan_reranking
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.options import RerankOptions
 
@@ -18,7 +18,7 @@ from rankllm_infer.options import RerankOptions
 @pytest.fixture
 def reranker():
     """A listwise one."""
-    return Reranker(ScriptedEngine(answer_by(number)), make_plan(), WordWriter())
+    return Reranker(make_method(), ScriptedEngine(answer_by(number)))
 
 
 @pytest.mark.parametrize("passages", ["a cat sleeps", b"a cat", {"text": "a cat"}, {}, None, 3])
@@ -227,7 +227,7 @@ def test_what_fits_is_taken():
 @pytest.mark.parametrize("model", [None, "", " ", 3, b"model"])
 def test_a_model_is_named(model):
     """`None` is no folder of that name."""
-    for load in (load_reranker, lambda name: card_in_force(name, RerankOptions())):
+    for load in (load_reranker, plan_reranking):
         with pytest.raises(ConfigError, match="model: expected a folder or a name, found "):
             load(model)
 

@@ -14,6 +14,7 @@ from ranking_fakes import make_request
 
 from rankllm_core.card import ListwiseCard, PointwiseCard
 from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_infer.checkpoints.model_files import find_folder
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.jobs.fingerprint import (
     LOADED_SETTINGS,
@@ -26,6 +27,7 @@ from rankllm_infer.jobs.fingerprint import (
     run_settings,
 )
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.plan import plan_reranking
 
 CARD = ListwiseCard(template=load_template("rank_zephyr"))
 
@@ -41,22 +43,28 @@ def model(tmp_path):
     return folder
 
 
+def plan_with(model, options, card=CARD):
+    """The plan for a model and options, with this card in force."""
+    plan = plan_reranking(str(model), options)
+    return replace(plan, card=replace(plan.card, card=card))
+
+
 def settings(model, card=CARD, **options):
     """The settings of a run with this model and these options."""
-    return run_settings(str(model), RerankOptions(**options), card=card, requests="3 queries")
+    return run_settings(plan_with(model, RerankOptions(**options), card), requests="3 queries")
 
 
 def test_a_copy_of_a_model_is_the_same_model(tmp_path, model):
     """Other dates, another folder, other notes beside it, and a run that was written into it."""
-    before = model_identity(str(model))
+    before = model_identity(find_folder(str(model)))
     copied = tmp_path / "elsewhere" / "model"
     shutil.copytree(model, copied)
     os.utime(copied / "model.safetensors", (1, 1))
     (copied / "README.md").write_text("notes", encoding="utf-8")
     (copied / "run.txt").write_text("q1\td1\t1.0\n", encoding="utf-8")
     (copied / "out.trec.journal.jsonl").write_text("{}\n", encoding="utf-8")
-    assert model_identity(str(copied)) == before
-    assert model_identity(str(copied) + "/") == before
+    assert model_identity(find_folder(str(copied))) == before
+    assert model_identity(find_folder(str(copied) + "/")) == before
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
@@ -79,11 +87,11 @@ def test_a_model_of_the_hub_is_known_by_its_revision(tmp_path):
 def test_every_option_counts_unless_it_cannot_change_a_result(model):
     """Of all there are, now and later; those of the card count through the card."""
     base = RerankOptions(shuffle_candidates=True, num_passes=2)
-    known = run_settings(str(model), base, card=CARD, requests="3 queries")
+    known = run_settings(plan_with(model, base), requests="3 queries")
     values = {"seed": 5, "num_gpus": 2, "batch_size": 7, "batch_tokens": 9, "num_passes": 3, "top_k_candidates": 4}
     values |= {"pass_depth": 30, "variable_passages": False, "system_message": "Be fair.", "with_trace": True}
     for name, value in values.items():
-        changed = run_settings(str(model), replace(base, **{name: value}), card=CARD, requests="3 queries")
+        changed = run_settings(plan_with(model, replace(base, **{name: value})), requests="3 queries")
         option = "--trace" if name == "with_trace" else "--" + name.replace("_", "-")
         was = "not set" if known[option] is None else json.dumps(known[option])
         assert difference(known, changed) == f"{option} was {was}, is {json.dumps(value)}"
@@ -103,7 +111,7 @@ def test_every_option_counts_unless_it_cannot_change_a_result(model):
 def test_what_a_card_no_longer_says_counts(model, change):
     """A run that was begun with it does not go on without."""
     old, new = (
-        run_settings(str(model), RerankOptions(), card=card, requests="r") for card in (replace(CARD, **change), CARD)
+        run_settings(plan_with(model, RerankOptions(), card), requests="r") for card in (replace(CARD, **change), CARD)
     )
     (name,) = change
     assert difference(old, new).startswith(f"card {name} was ")
@@ -119,10 +127,15 @@ def test_a_changed_card_or_template_counts(model):
     assert difference(known, settings(model)) == ""
 
 
+def shots(n):
+    """A file of n examples without turns."""
+    return json.dumps([{"conversations": []}] * n)
+
+
 def test_the_contents_of_a_few_shot_file_count(model, tmp_path):
     """Not its name."""
     known = {}
-    for name, text in (("a", "[1]"), ("b", "[1]"), ("c", "[2]")):
+    for name, text in (("a", shots(1)), ("b", shots(1)), ("c", shots(2))):
         (tmp_path / name).write_text(text, encoding="utf-8")
         known[name] = settings(model, few_shot_file=str(tmp_path / name), num_few_shot_examples=1)
     assert difference(known["a"], known["b"]) == ""
@@ -132,7 +145,7 @@ def test_the_contents_of_a_few_shot_file_count(model, tmp_path):
 def test_a_server_is_known_by_its_address_and_model_and_no_secret_is_kept():
     """The journal may be shown around."""
     options = RerankOptions(engine="openai", base_url="https://me:secret@host:8000/v1/", api_key="sk-123")
-    known = run_settings("oracle", options, card=CARD, requests="3 queries")
+    known = run_settings(plan_with("oracle", options), requests="3 queries")
     assert known["model"] == "oracle at https://host:8000/v1"
     assert "secret" not in json.dumps(known)
     assert "sk-123" not in json.dumps(known)
@@ -262,7 +275,7 @@ def test_the_packages_that_decide_the_numbers_count(model, monkeypatch, engine, 
     options = RerankOptions(engine=engine, base_url="http://h:1/v1" if engine == "openai" else None)
 
     def known():
-        return run_settings(str(model), options, card=CARD, requests="r")
+        return run_settings(plan_with(model, options), requests="r")
 
     before = known()
     versions = {name.removeprefix("version of ") for name in before if name.startswith("version of ")}
@@ -282,15 +295,15 @@ def test_peft_counts_for_an_adapter_alone(tmp_path, model):
 
 def test_variables_that_change_kernels_count(model):
     """Set, changed, or taken away; other variables do not, and a server's numbers are its own."""
-    card = {"card": CARD, "requests": "r"}
-    plain = run_settings(str(model), RerankOptions(), environment={"HOME": "/x", "SECRET": "s"}, **card)
-    changed = run_settings(str(model), RerankOptions(), environment={"ATEN_CPU_CAPABILITY": "default"}, **card)
+    plan = plan_with(model, RerankOptions())
+    plain = run_settings(plan, requests="r", environment={"HOME": "/x", "SECRET": "s"})
+    changed = run_settings(plan, requests="r", environment={"ATEN_CPU_CAPABILITY": "default"})
     assert "SECRET" not in json.dumps(plain)
     assert difference(plain, changed) == 'ATEN_CPU_CAPABILITY was not set, is "default"'
     assert difference(changed, plain) == 'ATEN_CPU_CAPABILITY was "default", is not set'
     served = RerankOptions(engine="openai", base_url="http://h:1/v1")
     environment = {"ATEN_CPU_CAPABILITY": "default"}
-    assert "ATEN_CPU_CAPABILITY" not in run_settings("m", served, environment=environment, **card)
+    assert "ATEN_CPU_CAPABILITY" not in run_settings(plan_with("m", served), requests="r", environment=environment)
 
 
 def test_what_the_loaded_model_tells_counts(monkeypatch):
@@ -341,7 +354,7 @@ def test_a_head_that_was_trained_alone_is_another_model(model):
     ]
     for held in tensors:
         safetensors(file, **held)
-        known.add(model_identity(str(model)))
+        known.add(model_identity(find_folder(str(model))))
     assert len(known) == len(tensors)
 
 
@@ -351,11 +364,11 @@ def test_every_byte_of_an_adapter_counts(tmp_path, model):
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model)}), encoding="utf-8")
     safetensors(adapter / "adapter_model.safetensors", a=bytes(5 << 20))
-    known = model_identity(str(adapter))
+    known = model_identity(find_folder(str(adapter)))
     data = bytearray((adapter / "adapter_model.safetensors").read_bytes())
     data[1234567] ^= 1
     (adapter / "adapter_model.safetensors").write_bytes(data)
-    assert model_identity(str(adapter)) != known
+    assert model_identity(find_folder(str(adapter))) != known
 
 
 @pytest.mark.parametrize(
@@ -374,7 +387,7 @@ def test_every_byte_of_an_adapter_counts(tmp_path, model):
 def test_weights_that_are_none_are_left_to_the_loader(model, data):
     """Any bytes under the name of weights have an identity."""
     (model / "model.safetensors").write_bytes(data)
-    assert model_identity(str(model)).startswith("model sha256 ")
+    assert model_identity(find_folder(str(model))).startswith("model sha256 ")
 
 
 def test_a_folder_called_snapshots_is_not_the_hubs(tmp_path):

@@ -9,10 +9,12 @@ import pytest
 pytest.importorskip("torch")
 
 from rankllm_infer.api import load_reranker, make_request
+from rankllm_infer.checkpoints.model_files import find_model
 from rankllm_infer.engines.base import Prompt
 from rankllm_infer.engines.transformers.batches import BatchLimits
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.loading import load_model
+from rankllm_infer.engines.transformers.settings import TransformersSettings
 from rankllm_infer.options import RerankOptions
 
 PREFIX = tuple(range(100, 112))
@@ -54,9 +56,8 @@ def counted(loaded):
 )
 def test_a_shared_prefix_changes_work_and_no_score(request, checkpoint, kind, prompt, attention, alone, shared):
     """Twelve ids and three tails of nine, four and seven."""
-    loaded = load_model(
-        str(request.getfixturevalue(checkpoint)), kind, dtype="float32", device="cpu", attn_implementation=attention
-    )
+    settings = TransformersSettings(dtype="float32", device="cpu", attn_implementation=attention)
+    loaded = load_model(find_model(str(request.getfixturevalue(checkpoint))), kind, settings)
     plain = [Prompt(text="x[", token_ids=PREFIX + tail, **prompt) for tail in TAILS]
     engine, embedded = counted(loaded)
     expected = run(engine, plain)

@@ -16,7 +16,8 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.trec.qrels import read_qrels
 from rankllm_core.trec.runs import read_run
 from rankllm_infer.checkpoints.bundled import BASE_MODEL, SHIPPED, shipped_base
-from rankllm_infer.checkpoints.hub import adapter_config, base_folder, locate_model
+from rankllm_infer.checkpoints.hub import locate_model
+from rankllm_infer.checkpoints.model_files import find_folder, find_model
 from rankllm_infer.evaluation.evaluate import evaluate
 
 NAMES = tuple(SHIPPED.values())
@@ -31,7 +32,7 @@ def test_a_name_is_a_model_with_its_card(method, name):
     card = load_card(folder)
     assert card is not None
     assert (card.kind, card.base_model) == (method, BASE_MODEL)
-    assert adapter_config(name)["base_model_name_or_path"] == BASE_MODEL
+    assert find_folder(name).adapter["base_model_name_or_path"] == BASE_MODEL
     assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_BYTES
 
 
@@ -83,8 +84,8 @@ def test_a_name_that_is_almost_right_is_told_the_names():
 
 def test_the_base_is_the_one_at_hand(smollm2_path, tmp_path):
     """Unpacked from its package; --base-model names another."""
-    assert base_folder(NAMES[0]) == smollm2_path
-    assert base_folder(NAMES[0], str(tmp_path)) == tmp_path
+    assert find_model(NAMES[0]).base.path == smollm2_path
+    assert find_model(NAMES[0], str(tmp_path)).base.path == tmp_path
 
 
 def test_without_the_package_the_base_is_the_hub_s(monkeypatch):

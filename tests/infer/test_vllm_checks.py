@@ -13,9 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rankllm_core.errors import ContractError
+from rankllm_infer.checkpoints.model_files import ModelFiles, find_folder
 from rankllm_infer.engines.vllm.checks import check_kind, declared_end
 
 CLASSIFIER = "sequence-classification"
+
+
+def check(model, base, kind):
+    """Check a checkpoint against a base."""
+    check_kind(ModelFiles(own=find_folder(str(model)), base=find_folder(str(base))), kind)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,7 @@ def zoo(tmp_path_factory, smollm2_tokenizer):
 )
 def test_what_belongs_together_passes(zoo, model, base, kind):
     """Full models and adapters of both kinds."""
-    check_kind(str(zoo / model), zoo / base, kind)
+    check(zoo / model, zoo / base, kind)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,7 @@ def test_what_belongs_together_passes(zoo, model, base, kind):
 def test_what_does_not_is_refused(zoo, model, base, kind, message):
     """vLLM loads each of these and gives numbers."""
     with pytest.raises(ContractError, match=message):
-        check_kind(str(zoo / model), zoo / base, kind)
+        check(zoo / model, zoo / base, kind)
 
 
 def test_a_head_in_a_pickled_checkpoint_is_found(zoo, tmp_path):
@@ -72,17 +78,17 @@ def test_a_head_in_a_pickled_checkpoint_is_found(zoo, tmp_path):
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
-    check_kind(str(folder), folder, CLASSIFIER)
+    check(folder, folder, CLASSIFIER)
     torch.save({name: w for name, w in weights.items() if name != "score.weight"}, folder / "pytorch_model.bin")
     with pytest.raises(ContractError, match="no score head"):
-        check_kind(str(folder), folder, CLASSIFIER)
+        check(folder, folder, CLASSIFIER)
 
 
 def test_an_adapter_that_does_not_name_its_head_must_be_merged(zoo, tmp_path):
     """The published RankLLaMA is one: vLLM would not look for the head in it."""
     old = tiny_models.age_adapter(zoo / "head_adapter", tmp_path / "old")
     with pytest.raises(ContractError, match=r"Merge it \(train merge .*old MERGED\) .* or use --engine transformers"):
-        check_kind(str(old), zoo / "causal", CLASSIFIER)
+        check(old, zoo / "causal", CLASSIFIER)
 
 
 def test_an_adapter_that_lacks_a_layer_is_refused(zoo, tmp_path):
@@ -93,7 +99,7 @@ def test_an_adapter_that_lacks_a_layer_is_refused(zoo, tmp_path):
     kept = {name: w for name, w in weights.items() if "layers.1" not in name}
     save_file(kept, folder / "adapter_model.safetensors")
     with pytest.raises(ContractError, match=r"only the base model has .*layers.1"):
-        check_kind(str(folder), zoo / "causal", "causal")
+        check(folder, zoo / "causal", "causal")
 
 
 def test_the_end_of_an_answer_is_the_generation_settings_own(zoo, tmp_path):

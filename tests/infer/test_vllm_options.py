@@ -9,7 +9,7 @@ import pytest
 from rankllm_core.errors import ConfigError, MissingPackageError
 from rankllm_infer.api import load_reranker
 from rankllm_infer.engines.vllm.checks import lora_rank
-from rankllm_infer.engines.vllm.options import engine_arguments
+from rankllm_infer.engines.vllm.settings import engine_arguments
 from rankllm_infer.options import RerankOptions
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 from permutation_fakes import letter_tokenizer
-from ranking_fakes import WordWriter, docids, make_plan, number
+from ranking_fakes import WordWriter, docids, make_method, number
 
 from rankllm_core.prompts.chat import ChatEncoder
 from rankllm_core.prompts.template import load_template, template_names
 from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.listwise import rerank_listwise
 from rankllm_infer.ranking.pool import FlowPool
 from rankllm_infer.ranking.prompts import TokenPromptWriter
 
@@ -32,8 +31,8 @@ def backwards(prompt):
 def rerank(request, *, writer=None, answer=backwards, **plan):
     """The result and the engine."""
     engine = ScriptedEngine(answer)
-    asked = make_plan(**plan)
-    (result,) = FlowPool(engine).run([request], lambda r: rerank_listwise(r, asked, writer or WordWriter()))
+    asked = make_method(writer=writer, **plan)
+    (result,) = FlowPool(engine).run([request], asked.flow)
     return result, engine
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.ranking.windows import WindowSchedule
+from rankllm_infer.ranking.strategies import WindowSchedule
 
 
 # Recorded by running castorini/rank_llm (window 20).

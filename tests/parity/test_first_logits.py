@@ -15,6 +15,7 @@ from rankllm_core.answers.reader import read_answer
 from rankllm_infer.engines.base import Prompt
 from rankllm_infer.engines.openai.logprobs import identifier_scores
 from rankllm_infer.engines.transformers.engine import TransformersEngine
+from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.listwise import order_by_score
 
 TOLERANCE = 1e-3
@@ -79,7 +80,7 @@ def test_prompts_are_those_recorded(smollm2_tokenizer):
     from rankllm_core.prompts.chat import ChatEncoder
     from rankllm_core.prompts.template import load_template
     from rankllm_core.types import Candidate, Query, Request
-    from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
+    from rankllm_infer.ranking.listwise import ListwiseMethod
     from rankllm_infer.ranking.prompts import TokenPromptWriter
 
     writer = TokenPromptWriter(ChatEncoder(smollm2_tokenizer))
@@ -93,7 +94,7 @@ def test_prompts_are_those_recorded(smollm2_tokenizer):
         )
         candidates = tuple(Candidate(**candidate) for candidate in row["candidates"])
         request = Request(query=Query(**row["query"]), candidates=candidates)
-        (prompt,) = next(rerank_listwise(request, ListwisePlan(card=card), writer))
+        (prompt,) = next(ListwiseMethod(card, RankingSettings(), writer).flow(request))
         assert prompt.text == row["prompt"], row["id"]
         assert list(prompt.token_ids) == row["input_ids"], row["id"]
         assert list(prompt.identifiers) == row["identifiers"]

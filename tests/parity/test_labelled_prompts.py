@@ -11,7 +11,8 @@ from rankllm_core.card import ListwiseCard
 from rankllm_core.data.collections import read_corpus
 from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.prompts import MessagePromptWriter
 from rankllm_train.data.records import parse_listwise
 from rankllm_train.preparation.windows import record_writer
@@ -39,7 +40,7 @@ def served_request(query, docs, docids):
 
 def served_messages(card, request):
     """What a chat server would be sent for the whole list at once."""
-    (prompt,) = next(rerank_listwise(request, ListwisePlan(card=card), MessagePromptWriter()))
+    (prompt,) = next(ListwiseMethod(card, RankingSettings(), MessagePromptWriter()).flow(request))
     return [(message.role, message.content) for message in prompt.messages]
 
 
@@ -113,7 +114,7 @@ def test_the_ids_trained_on_are_those_served(smollm2_tokenizer, objective, templ
             max_passage_words=40,
         )
         tokens = TokenPromptWriter(ChatEncoder(smollm2_tokenizer, layout=layout))
-        (prompt,) = next(rerank_listwise(served_request(query, docs, docids), ListwisePlan(card=card), tokens))
+        (prompt,) = next(ListwiseMethod(card, RankingSettings(), tokens).flow(served_request(query, docs, docids)))
         n_served = example.n_prompt + (objective == "combined")
         assert prompt.token_ids == tuple(example.token_ids[:n_served])
         assert example.ranks == (3, 2, 4, 1, 6, 5)

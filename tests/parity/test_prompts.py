@@ -114,7 +114,8 @@ def words_shown(text, template):
 def test_windows_are_fitted_to_the_context_as_recorded(windows, encoder, template, context):
     """The same words a passage, the same prompt, the same room for the answer."""
     from rankllm_core.card import ListwiseCard
-    from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
+    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.listwise import ListwiseMethod
     from rankllm_infer.ranking.prompts import TokenPromptWriter
 
     identifiers = "alpha" if template == "rank_zephyr_alpha" else "numeric"
@@ -124,7 +125,7 @@ def test_windows_are_fitted_to_the_context_as_recorded(windows, encoder, templat
             continue
         recorded = window["chat"][template]["budget"][context]
         assert not recorded["ended_negative"]
-        (prompt,) = next(rerank_listwise(request_of(window), ListwisePlan(card=card), TokenPromptWriter(encoder)))
+        (prompt,) = next(ListwiseMethod(card, RankingSettings(), TokenPromptWriter(encoder)).flow(request_of(window)))
         assert prompt.max_new_tokens == window["chat"][template]["num_output_tokens"]
         assert len(prompt.token_ids) == recorded["num_tokens"], window["id"]
         assert hashlib.sha256(prompt.text.encode("utf-8")).hexdigest() == recorded["prompt_sha256"], window["id"]
@@ -133,8 +134,8 @@ def test_windows_are_fitted_to_the_context_as_recorded(windows, encoder, templat
 
 def test_the_words_of_every_step_are_those_recorded(windows, smollm2_tokenizer, encoder):
     """The original's rule word by word: fed with the recorded prompt, it ends at the recorded number."""
-    from rankllm_infer.ranking.fit import fit_window
     from rankllm_infer.ranking.prompts import TokenPromptWriter
+    from rankllm_infer.ranking.window_prompts import fit_window
 
     writer = TokenPromptWriter(encoder)
     for window in windows[7:9]:

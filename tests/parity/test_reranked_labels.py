@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from collections_on_disk import Collection
-from ranking_fakes import answer_by, make_plan, make_request, noisy, number, rerank
+from ranking_fakes import answer_by, make_method, make_request, noisy, number, rerank
 
 from rankllm_core.data.records import result_to_dict
 from rankllm_infer.engines.scripted import ScriptedEngine
@@ -33,7 +33,7 @@ def learnt(files, results):
 def test_only_the_reranked_head_is_learnt(tmp_path, options):
     """12 candidates, 4 of them reranked in windows of 8, by a model to which higher numbers are better."""
     backwards = answer_by(lambda text: -number(text))
-    plan = make_plan(size=8, stride=4, top_k_candidates=4, **options)
+    plan = make_method(size=8, stride=4, top_k_candidates=4, **options)
     results = rerank(ScriptedEngine(backwards), [make_request(f"q{i}", 12) for i in range(5)], plan)
     orders = learnt(Collection(tmp_path), results)
     assert {docid for order in orders for docid in order} == {"d0", "d1", "d2", "d3"}
@@ -44,7 +44,7 @@ def test_of_a_model_that_is_often_wrong_only_what_it_named_is_learnt(tmp_path):
     """One window: half answers, refusals and whole rankings; no pair of passages that no answer has named."""
     requests = [make_request(f"q{i}", 8) for i in range(40)]
     engine = ScriptedEngine(noisy)
-    results = rerank(engine, requests, make_plan(with_trace=True))
+    results = rerank(engine, requests, make_method(with_trace=True))
     assert {result.n_ranked for result in results} == {0, 4, 8}
     orders = learnt(Collection(tmp_path), results)
     assert max(map(len, orders)) == 8

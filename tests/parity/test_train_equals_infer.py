@@ -14,10 +14,10 @@ from transformers import TrainerCallback  # noqa: E402
 from rankllm_core.card import ListwiseCard, PointwiseCard, load_card  # noqa: E402
 from rankllm_core.prompts.template import load_template  # noqa: E402
 from rankllm_core.types import Candidate, Query, Request  # noqa: E402
-from rankllm_infer.api import load_reranker, token_writer  # noqa: E402
+from rankllm_infer.api import load_reranker  # noqa: E402
 from rankllm_infer.options import RerankOptions  # noqa: E402
-from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise  # noqa: E402
-from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise  # noqa: E402
+from rankllm_infer.ranking.flow import RankingSettings  # noqa: E402
+from rankllm_infer.ranking.method import make_method  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
 from rankllm_train.encoding.pointwise import PointwiseItem  # noqa: E402
 from rankllm_train.methods.registry import prepare  # noqa: E402
@@ -77,10 +77,9 @@ def test_listwise_ids_in_training_are_those_at_inference(tiny, smollm2_tokenizer
     data = prepare(recipe_for(tiny, path, tmp_path / "o", **{"objective.name": objective}), smollm2_tokenizer)
     assert isinstance(data.card, ListwiseCard)
     assert data.card.template == load_template("rank_zephyr" if kind == "numeric" else "rank_zephyr_alpha")
-    writer = token_writer(data.card, smollm2_tokenizer)
-    plan = ListwisePlan(card=data.card)
+    method = make_method(data.card, RankingSettings(), smollm2_tokenizer)
     for record, example in zip(records, data.dataset.examples, strict=True):
-        (prompt,) = next(rerank_listwise(request_of(record), plan, writer))
+        (prompt,) = next(method.flow(request_of(record)))
         n = example.n_prompt + (1 if data.card.answer == "first-token" else 0)
         assert prompt.token_ids == tuple(example.token_ids[:n])
 
@@ -93,14 +92,14 @@ def test_pointwise_ids_in_training_are_those_at_inference(tiny, smollm2_tokenize
     changes = {"method": "pointwise", "data.group_size": 4, "prompt.template": template, "prompt.head": head}
     data = prepare(recipe_for(tiny, path, tmp_path / "o", **changes), smollm2_tokenizer)
     assert isinstance(data.card, PointwiseCard)
-    writer = token_writer(data.card, smollm2_tokenizer)
+    method = make_method(data.card, RankingSettings(), smollm2_tokenizer)
     for index, record in enumerate(data.dataset.records):
         passages = [*record.positives, *record.negatives]
         candidates = tuple(
             Candidate(docid=p.docid, score=0.0, doc={"title": p.title, "text": p.text}) for p in passages
         )
         request = Request(query=Query(qid=record.qid, text=record.query), candidates=candidates)
-        prompts = next(rerank_pointwise(request, PointwisePlan(card=data.card), writer))
+        prompts = next(method.flow(request))
         served = {prompt.token_ids for prompt in prompts}
         assert set(data.dataset[index].rows) <= served
         assert data.dataset[index].rows[0] == prompts[0].token_ids
@@ -151,7 +150,9 @@ def test_a_listwise_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokenize
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_a_generation_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokenizer, tmp_path, lora):
     """At every token of the answer; learnt by heart, the answer is what rerank reads."""
+    from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.transformers.loading import load_model as load_served
+    from rankllm_infer.engines.transformers.settings import TransformersSettings
 
     record = listwise_record(0)
     path = write_records(tmp_path / "d.jsonl", [record])
@@ -162,7 +163,7 @@ def test_a_generation_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokeni
     out = train(recipe, callbacks=[trained]).output_dir
     data = prepare(recipe, smollm2_tokenizer)
     batch = data.collator([data.dataset[0]])
-    served = load_served(str(out), "causal", dtype="float32", device="cpu").model
+    served = load_served(find_model(str(out)), "causal", TransformersSettings(dtype="float32", device="cpu")).model
     with torch.no_grad():
         logits = served(input_ids=batch["input_ids"]).logits[batch["labels"] != -100]
     torch.testing.assert_close(logits, read(trained.model, batch)["token_logits"], atol=1e-3, rtol=1e-4)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from ranking_fakes import answer_by, docids, make_plan, make_request, number, rerank, shown
+from ranking_fakes import answer_by, docids, make_method, make_request, number, rerank, shown
 from shared_files import golden
 
 from rankllm_core.types import Request
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.windows import WindowSchedule
+from rankllm_infer.ranking.strategies import WindowSchedule
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_rerankings_end_in_the_recorded_order(cases, recorded, answer):
         first, last = bounds(case)
         whole = make_request("q", case["n"])
         slice_ = Request(query=whole.query, candidates=whole.candidates[first:last])
-        plan = make_plan(size=case["window"], stride=case["stride"])
+        plan = make_method(size=case["window"], stride=case["stride"])
         (result,) = rerank(ScriptedEngine(answer), [slice_], plan)
         order = [number(c.docid) for c in whole.candidates[:first]]
         order += [number(docid) for docid in docids(result)]

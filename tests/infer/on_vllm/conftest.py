@@ -27,19 +27,19 @@ def requests():
 @pytest.fixture
 def start(smollm2_tokenizer):
     """Start vLLM on a checkpoint in float32. The engine is closed when the test is over."""
-    from rankllm_infer.engines.vllm.loading import load_vllm
-    from rankllm_infer.engines.vllm.options import VllmOptions
+    from rankllm_infer.checkpoints.model_files import find_model
+    from rankllm_infer.engines.vllm.loading import start_vllm
+    from rankllm_infer.engines.vllm.settings import VllmSettings
 
     engines = []
 
-    def start(folder, kind, *, max_tokens=256, **options):
-        engine, _ = load_vllm(
-            str(folder),
+    def start(folder, kind, *, max_tokens=256, base_model=None):
+        engine, _ = start_vllm(
+            find_model(str(folder), base_model),
             kind,
             tokenizer=smollm2_tokenizer,
             max_tokens=max_tokens,
-            options=VllmOptions(dtype="float32", more=("kv_cache_memory_bytes=134217728",)),
-            **options,
+            settings=VllmSettings(dtype="float32", more=("kv_cache_memory_bytes=134217728",)),
         )
         engines.append(engine)
         return engine

@@ -27,12 +27,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def on_vllm(smollm2_path, smollm2_tokenizer):
     """SmolLM2 in vLLM, in float32."""
-    from rankllm_infer.engines.vllm.loading import load_vllm
-    from rankllm_infer.engines.vllm.options import VllmOptions
+    from rankllm_infer.checkpoints.model_files import find_model
+    from rankllm_infer.engines.vllm.loading import start_vllm
+    from rankllm_infer.engines.vllm.settings import VllmSettings
 
-    options = VllmOptions(dtype="float32", more=("kv_cache_memory_bytes=1073741824",))
-    engine, place = load_vllm(
-        str(smollm2_path), "causal", tokenizer=smollm2_tokenizer, max_tokens=MAX_TOKENS, options=options
+    settings = VllmSettings(dtype="float32", more=("kv_cache_memory_bytes=1073741824",))
+    engine, place = start_vllm(
+        find_model(str(smollm2_path)), "causal", tokenizer=smollm2_tokenizer, max_tokens=MAX_TOKENS, settings=settings
     )
     assert place == "vLLM (cpu) in float32"
     yield engine

@@ -99,10 +99,10 @@ def reranker(server, monkeypatch):
 @pytest.fixture
 def engine(server, monkeypatch):
     """The engine `openai` on the server."""
-    from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAIOptions
+    from rankllm_infer.engines.openai.engine import OpenAIEngine, OpenAISettings
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    engine = OpenAIEngine(OpenAIOptions(base_url=server, model=NAME, concurrency=4))
+    engine = OpenAIEngine(OpenAISettings(base_url=server, model=NAME, concurrency=4))
     yield engine
     engine.close()
 

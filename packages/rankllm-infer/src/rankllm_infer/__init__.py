@@ -1,3 +1,53 @@
 """Rerank with large language models: listwise (RankZephyr, FIRST) and pointwise (RankLLaMA, yes/no)."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rankllm_core.errors import RankLLMError
+    from rankllm_core.types import Candidate, Query, Request, Result
+    from rankllm_infer.api import Reranker, load_reranker, start
+    from rankllm_infer.options import RerankOptions
+    from rankllm_infer.plan import RerankPlan, plan_reranking
+    from rankllm_infer.ranking.requests import make_request
+
+__all__ = [
+    "Candidate",
+    "Query",
+    "RankLLMError",
+    "Request",
+    "RerankOptions",
+    "RerankPlan",
+    "Reranker",
+    "Result",
+    "load_reranker",
+    "make_request",
+    "plan_reranking",
+    "start",
+]
+
 __version__ = "0.1.0"
+
+_MODULE_OF = {
+    **dict.fromkeys(("Candidate", "Query", "Request", "Result"), "rankllm_core.types"),
+    "RankLLMError": "rankllm_core.errors",
+    "RerankOptions": "rankllm_infer.options",
+    **dict.fromkeys(("RerankPlan", "plan_reranking"), "rankllm_infer.plan"),
+    **dict.fromkeys(("Reranker", "load_reranker", "start"), "rankllm_infer.api"),
+    "make_request": "rankllm_infer.ranking.requests",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that `--help` and other programs wait for nothing."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

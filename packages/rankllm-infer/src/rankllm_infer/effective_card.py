@@ -8,31 +8,31 @@ from pathlib import Path
 
 from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load_card, published_card
 from rankllm_core.errors import ConfigError
-from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate, load_template
+from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate, Template, load_template
 from rankllm_infer.checkpoints.hub import split_revision
-from rankllm_infer.options import RerankOptions, option_of, refuse
+from rankllm_infer.option_table import LISTWISE
+from rankllm_infer.options import RerankOptions, card_option, inapplicable, option_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedCard:
+class EffectiveCard:
     """The card in force, where it came from, and what in it the options have changed."""
 
     card: Card
     origin: str
     warnings: tuple[str, ...]
+    is_context_asked: bool = False
+    """Whether the number of context tokens was asked for: where it does not fit the model, that is an error."""
 
 
-def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, score_head: bool) -> ResolvedCard:
+def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, score_head: bool) -> EffectiveCard:
     """Find the model's card, or the default one, and put the options over it.
 
     model: as the user names it. folder: where its files are; None for a server's model. score_head: whether the
     checkpoint has one; decides the default card. A contradiction to a card that the model brings is honoured, with a
     warning that names both values. Raises ConfigError.
     """
-    found = load_card(folder) if folder is not None else None
-    origin = f"{model}/{CARD_NAME}"
-    if found is None:
-        found, origin = published_card(split_revision(model)[0]), f"the card that ships for {model}"
+    found, origin = _own_card(model, folder)
     warnings: list[str] = []
     if found is not None and options.method not in ("auto", found.kind):
         warnings.append(f"--method {options.method}: {origin} says {found.kind}; its settings are not used")
@@ -40,8 +40,29 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
     own = found is not None
     if found is None:
         found, origin = _default_card(options, score_head=score_head), "no card; defaults"
-    if options.fuse_weight is not None and not 0 <= options.fuse_weight <= 1:
-        raise ConfigError(f"--fuse-weight: expected a number from 0 to 1, found {options.fuse_weight}")
+    _check_prior(found, options)
+    changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
+    if own:
+        warnings += _contradictions(found, options, changed, origin)
+    card: Card = replace(found, **changed)  # type: ignore[arg-type]
+    if isinstance(card, ListwiseCard):
+        _refuse_for(card, options)
+        warnings += _doubts_about(card)
+    return EffectiveCard(
+        card=card, origin=origin, warnings=tuple(warnings), is_context_asked=options.context_size is not None
+    )
+
+
+def _own_card(model: str, folder: Path | None) -> tuple[Card | None, str]:
+    """The card that a model brings, or that ships for it, and where it is."""
+    found = load_card(folder) if folder is not None else None
+    if found is not None:
+        return found, f"{model}/{CARD_NAME}"
+    return published_card(split_revision(model)[0]), f"the card that ships for {model}"
+
+
+def _check_prior(found: Card, options: RerankOptions) -> None:
+    """Raise ConfigError on a prior of other windows."""
     if isinstance(found, ListwiseCard) and options.identifier_prior:
         n_identifiers = options.window_size or found.window_size
         if len(options.identifier_prior) != n_identifiers:
@@ -49,26 +70,52 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
                 f"--identifier-prior: {len(options.identifier_prior)} numbers, but a window has {n_identifiers} "
                 "identifiers; measure it with these windows (rankllm-infer calibrate)"
             )
-    changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
-    if own:
-        # A template that was not asked for goes with the identifiers that were, a stride with the window.
-        # A card that speaks of no fusing is not contradicted by it.
-        follows = {"template": options.template is None, "stride": options.stride is None}
-        follows["fuse_weight"] = not found.fuse_weight
-        follows["identifier_prior"] = options.identifier_prior is None or not found.identifier_prior  # type: ignore[union-attr]
-        if "identifier_prior" in changed and options.identifier_prior is None:
-            warnings.append(f"identifier_prior of {origin} is of other windows than these are, and is not used")
-        asked = {name: value for name, value in changed.items() if not follows.get(name)}
-        warnings += [_contradiction(found, name, value, origin) for name, value in asked.items()]
-    card: Card = replace(found, **changed)  # type: ignore[arg-type]
-    if isinstance(card, ListwiseCard):
-        if card.answer == "first-token":
-            refuse(options, ("free_decoding", "decode_top_k"), why="with FIRST, which generates nothing")
-        else:
-            refuse(options, ("compile",), why="with generation, only where scores are read (pointwise, FIRST)")
-            refuse(options, ("identifier_prior",), why="with generation, only with FIRST")
-        warnings += _doubts_about(card)
-    return ResolvedCard(card=card, origin=origin, warnings=tuple(warnings))
+
+
+def _contradictions(found: Card, options: RerankOptions, changed: Mapping[str, object], origin: str) -> list[str]:
+    """What the options say against the model's own card. changed: field -> value, where it is another one."""
+    # A template that was not asked for goes with the identifiers that were, a stride with the window.
+    # A card that speaks of no fusing is not contradicted by it.
+    follows = {"template": options.template is None, "stride": options.stride is None}
+    follows["fuse_weight"] = not found.fuse_weight
+    has_prior = isinstance(found, ListwiseCard) and bool(found.identifier_prior)
+    follows["identifier_prior"] = options.identifier_prior is None or not has_prior
+    warnings = []
+    if "identifier_prior" in changed and options.identifier_prior is None:
+        warnings.append(f"identifier_prior of {origin} is of other windows than these are, and is not used")
+    asked = {name: value for name, value in changed.items() if not follows.get(name)}
+    return [*warnings, *(_contradiction(found, name, value, origin) for name, value in asked.items())]
+
+
+def _refuse_for(card: ListwiseCard, options: RerankOptions) -> None:
+    """Raise ConfigError on options without effect on this way of answering."""
+    if card.answer == "first-token":
+        options.refuse(inapplicable("FIRST"), why="with FIRST, which generates nothing")
+    else:
+        options.refuse(inapplicable("generation", "pointwise"), why="with generation, only with FIRST")
+        why = "with generation, only where scores are read (pointwise, FIRST)"
+        options.refuse(inapplicable("generation"), why=why)
+
+
+def fit_card(effective: EffectiveCard, positions: int | None) -> tuple[Card, tuple[str, ...]]:
+    """The card with a context that the model has positions for, and what there is to say about it.
+
+    positions: None where the model has no limit. Raises ConfigError where what was asked for, or a pair, does not fit.
+    """
+    card = effective.card
+    if isinstance(card, PointwiseCard):
+        if positions is not None and card.query_tokens + card.passage_tokens > positions:
+            raise ConfigError(
+                f"pairs of {card.query_tokens} + {card.passage_tokens} tokens: the model has {positions} positions; "
+                "use a smaller --q-max-len or --p-max-len"
+            )
+        return card, ()
+    if positions is None or card.context_tokens <= positions:
+        return card, ()
+    if effective.is_context_asked:
+        raise ConfigError(f"--context-size {card.context_tokens}: the model has {positions} positions")
+    note = f"the context is {positions} tokens: the model has no more positions (asked for: {card.context_tokens})"
+    return replace(card, context_tokens=positions), (note,)
 
 
 def _doubts_about(card: ListwiseCard) -> list[str]:
@@ -107,40 +154,39 @@ def _default_card(options: RerankOptions, *, score_head: bool) -> Card:
 
 
 def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
-    values: dict[str, object]
+    """Fields of the card that the options ask for, by name."""
     template = load_template(options.template) if options.template else None
     if template is not None and _is_pointwise(template) != isinstance(card, PointwiseCard):
         raise ConfigError(
             f"--prompt-template-path {options.template}: is a {template.method} template, but the method is {card.kind}"
         )
     if isinstance(card, PointwiseCard):
-        _refuse_half_a_limit(template if isinstance(template, PointwiseTemplate) else card.template, options)
-        values = {"template": template, "query_tokens": options.q_max_len, "passage_tokens": options.p_max_len}
-        refuse(options, _LISTWISE_ONLY, why=f"on a {card.kind} reranker")
+        values = _pointwise_values(card, options, template)
     else:
-        refuse(options, ("q_max_len", "p_max_len"), why=f"on a {card.kind} reranker")
-        values = {
-            "template": template,
-            "identifiers": _chosen(options.use_alpha, "alpha", "numeric"),
-            "answer": _chosen(options.use_logits, "first-token", "permutation"),
-            "context_tokens": options.context_size,
-            "max_passage_words": options.max_passage_words,
-            "window_size": options.window_size,
-            "stride": options.stride,
-            "identifier_prior": options.identifier_prior,
-        }
-        if options.strategy != "sliding" and options.window_size is not None:
-            # Only the sliding window has a stride; the card's need not fit another window.
-            values["stride"] = min(card.stride, options.window_size)
-        if template is None and values["identifiers"] not in (None, card.identifiers):
-            values["template"] = _twin(card.template, str(values["identifiers"]))
-        if isinstance(template, ListwiseTemplate) and values["identifiers"] is None:
-            values["identifiers"] = template.identifiers
-        is_other = any(values[name] not in (None, getattr(card, name)) for name in _PRIOR_IS_OF)
-        if is_other and options.identifier_prior is None:
-            values["identifier_prior"] = ()
-    values["fuse_weight"] = options.fuse_weight
+        values = _listwise_values(card, options, template)
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _pointwise_values(card: PointwiseCard, options: RerankOptions, template: Template | None) -> dict[str, object]:
+    _refuse_half_a_limit(template if isinstance(template, PointwiseTemplate) else card.template, options)
+    options.refuse(inapplicable("pointwise"), why=f"on a {card.kind} reranker")
+    return {"template": template, **options.card_overrides("pointwise")}
+
+
+def _listwise_values(card: ListwiseCard, options: RerankOptions, template: Template | None) -> dict[str, object]:
+    options.refuse(inapplicable(*LISTWISE), why=f"on a {card.kind} reranker")
+    values: dict[str, object] = {"template": template, **options.card_overrides(*LISTWISE)}
+    if options.strategy != "sliding" and options.window_size is not None:
+        # Only the sliding window has a stride; the card's need not fit another window.
+        values["stride"] = min(card.stride, options.window_size)
+    if template is None and values["identifiers"] not in (None, card.identifiers):
+        values["template"] = _twin(card.template, str(values["identifiers"]))
+    if isinstance(template, ListwiseTemplate) and values["identifiers"] is None:
+        values["identifiers"] = template.identifiers
+    is_other = any(values[name] not in (None, getattr(card, name)) for name in _PRIOR_IS_OF)
+    if is_other and options.identifier_prior is None:
+        values["identifier_prior"] = ()
+    return values
 
 
 def _refuse_half_a_limit(template: PointwiseTemplate, options: RerankOptions) -> None:
@@ -156,26 +202,6 @@ def _refuse_half_a_limit(template: PointwiseTemplate, options: RerankOptions) ->
 _PRIOR_IS_OF = ("template", "identifiers", "window_size")
 """What an identifier prior was measured with: with others it is another one."""
 
-_LISTWISE_ONLY = (
-    "use_logits",
-    "use_alpha",
-    "free_decoding",
-    "decode_top_k",
-    "window_size",
-    "stride",
-    "context_size",
-    "max_passage_words",
-    "strategy",
-    "rank_top_k",
-    "permutations",
-    "num_passes",
-    "shuffle_candidates",
-    "variable_passages",
-    "system_message",
-    "few_shot_file",
-    "identifier_prior",
-)
-
 
 def _twin(template: ListwiseTemplate, kind: str) -> ListwiseTemplate | None:
     """RankZephyr's prompt speaks of numerical or alphabetical identifiers: the one that goes with the identifiers."""
@@ -183,29 +209,11 @@ def _twin(template: ListwiseTemplate, kind: str) -> ListwiseTemplate | None:
     return _listwise(twins[kind]) if template.name in twins.values() else None
 
 
-def _chosen(switch: bool | None, yes: str, no: str) -> str | None:
-    return None if switch is None else yes if switch else no
-
-
-_OPTION_OF = {
-    "template": "--prompt-template-path",
-    "alpha": "--use-alpha",
-    "numeric": "--no-use-alpha",
-    "first-token": "--use-logits",
-    "permutation": "--no-use-logits",
-    "context_tokens": "--context-size",
-    "query_tokens": "--q-max-len",
-    "passage_tokens": "--p-max-len",
-}
-"""The option behind a field of the card, or, of a switch, behind its value."""
-
-
 def _contradiction(card: Card, name: str, value: object, origin: str) -> str:
     if name == "identifier_prior":
         return f"--identifier-prior: {'another' if value else 'none'} is used, {origin} has one of its own"
-    option = _OPTION_OF.get(name) or _OPTION_OF.get(str(value)) or "--" + name.replace("_", "-")
     said, wanted = (getattr(v, "name", v) for v in (getattr(card, name), value))
-    return f"{option}: {name} {wanted} is used, {origin} says {said}"
+    return f"{card_option(name, value)}: {name} {wanted} is used, {origin} says {said}"
 
 
 def _is_pointwise(template: object) -> bool:

@@ -2,171 +2,262 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
-from rankllm_infer.engines.vllm.options import engine_arguments
-from rankllm_infer.option_types import check_field_types
-from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES
-from rankllm_infer.ranking.windows import check_pass_depth
+from rankllm_infer.engines.vllm.settings import engine_arguments
+from rankllm_infer.option_checks import check_bounds, check_field_types
+from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, Group, option, rows_of
+from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES, check_pass_depth
 
 METHODS = ("auto", "listwise", "pointwise")
-ENGINES = ("transformers", "vllm", "openai")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 
-
-_AT_LEAST_1 = (
-    "concurrency",
-    "num_gpus",
-    "batch_size",
-    "decode_top_k",
-    "context_size",
-    "max_passage_words",
-    "window_size",
-    "stride",
-    "rank_top_k",
-    "permutations",
-    "num_passes",
-    "q_max_len",
-    "p_max_len",
-    "top_k_candidates",
-)
+_TRANSFORMERS, _VLLM, _SERVER = (("transformers",), ("vllm",), ("openai",))
+_OPENAI: Group = "Engine (OpenAI-compatible server)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankOptions:
-    """Everything that can be asked of a reranker. None: what the model's card says."""
+    """Options of a reranker. None means the value in the model's card, or the default that the field names.
 
-    method: str = "auto"
-    engine: str = "transformers"
-    base_url: str | None = field(default=None, repr=False)
-    """The server of the engine `openai`, ending in /v1."""
-    api_key: str | None = field(default=None, repr=False)
-    timeout_s: float = 300.0
-    """How long the engine `openai` waits for one answer."""
-    concurrency: int = 16
-    """Prompts that the engine `openai` has under way at once."""
-    dtype: str = "auto"
-    device: str = "auto"
-    num_gpus: int = 1
-    batch_size: int | None = None
-    """Prompts that go through the model at once, at the most; None: 32, or what vLLM chooses. Where the engine
-    `transformers` reads scores in float32 on a CPU, it is always one."""
-    batch_tokens: int = 0
-    """Tokens, padding included, that go through the model at once, at the most; 0: what suits the device."""
-    compile: bool = False
-    """Compile the model's layers, where scores are read: a minute at the start, faster from then on. Compiled layers
-    round less often, so scores in bfloat16 differ a little: a run is resumed as it was begun."""
-    attn_implementation: str = "auto"
-    """One of ATTENTIONS. auto: flash-attention on a GPU where it is installed, else torch's, or on a CPU our own."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model, a local folder or a revision pinned as OWNER/MODEL@COMMIT."""
-    vllm_args: tuple[str, ...] = ()
-    """KEY=VALUE of further arguments of the engine `vllm`."""
-    base_model: str | None = None
-    """For an adapter: its base, in place of the one it names."""
-    template: str | Path | None = None
-    """A shipped template's name, or a YAML file in the originals' layout."""
-    use_logits: bool | None = None
-    use_alpha: bool | None = None
-    free_decoding: bool = False
-    """Generate without holding the answer to a permutation, which the engine `transformers` does by default."""
-    decode_top_k: int | None = None
-    """Decode the first so many of a window; the others keep their order."""
-    context_size: int | None = None
-    max_passage_words: int | None = None
-    window_size: int | None = None
-    stride: int | None = None
-    strategy: str = "sliding"
-    """Which windows a listwise model is asked: one of STRATEGIES."""
-    rank_top_k: int | None = None
-    """How many of the best `top-down` and `tournament` look for; None: half a window."""
-    permutations: int = 1
-    """How often each window is asked, in shuffled orders after the first; their consensus counts."""
-    num_passes: int = 1
-    pass_depth: int | None = None
-    """How many of the first the passes after the first one go over; None: all."""
-    shuffle_candidates: bool = False
-    seed: int = 0
-    variable_passages: bool = True
-    system_message: str | None = None
-    few_shot_file: str | Path | None = None
-    num_few_shot_examples: int = 0
-    q_max_len: int | None = None
-    p_max_len: int | None = None
-    top_k_candidates: int | None = None
-    fuse_weight: float | None = None
-    """The first stage's share in the final order, from 0 (the model alone) to 1."""
-    identifier_prior: tuple[float, ...] | None = None
-    """What FIRST takes off the logits of a window's identifiers; (): nothing."""
-    with_trace: bool = False
+    Each field is a row of the option table (`rankllm_infer.option_table`); docs/rerank-options.md lists them all.
+    """
+
+    method: str = option("auto", "--method", group="Model", choices=METHODS, card="kind")
+    """Ranking method. auto takes the card's; without a card, pointwise for a model with a score head, else listwise."""
+    engine: str = option("transformers", "--engine", group="Engine", choices=ENGINES)
+    """Inference engine: transformers or vLLM in this process, or an OpenAI-compatible server (openai)."""
+    base_url: str | None = option(
+        None, "--base-url", group=_OPENAI, effect="content", engines=_SERVER, metavar="URL", is_secret=True
+    )
+    """Base URL of the server's API, ending in /v1. The API key is read from OPENAI_API_KEY."""
+    api_key: str | None = option(
+        None, group=_OPENAI, effect="none", engines=_SERVER, set_by="OPENAI_API_KEY", is_secret=True
+    )
+    """API key, sent as a bearer token. Most local servers need none."""
+    timeout_s: float = option(
+        300.0, "--timeout", group=_OPENAI, effect="none", engines=_SERVER, above=0, unit="seconds", metavar="SECONDS"
+    )
+    """Seconds to wait for an answer before the request is retried."""
+    concurrency: int = option(16, "--concurrency", group=_OPENAI, effect="none", engines=_SERVER, least=1)
+    """Number of requests in flight at once."""
+    dtype: str = option("auto", "--dtype", group="Engine", effect="loaded", engines=LOCAL, choices=DTYPES)
+    """Dtype of weights and activations. auto is bfloat16 where the hardware is fast at it, else float16 on a GPU and
+    float32 on a CPU."""
+    device: str = option(
+        "auto", "--device", group="Engine (transformers)", effect="loaded", engines=_TRANSFORMERS, metavar="DEVICE"
+    )
+    """Device to run on: auto, cpu, cuda, cuda:N or mps."""
+    num_gpus: int = option(1, "--num-gpus", group="Engine", engines=LOCAL, least=1)
+    """Number of GPUs to shard the model across: by layers (transformers) or by tensor parallelism (vLLM)."""
+    batch_size: int | None = option(
+        None,
+        "--batch-size",
+        "--per-device-eval-batch-size",
+        group="Engine",
+        engines=LOCAL,
+        least=1,
+        default_text="32, or vLLM's own choice",
+    )
+    """Maximum number of prompts per batch. Scores read in float32 on a CPU are always computed one prompt at a time."""
+    batch_tokens: int = option(0, "--batch-tokens", group="Engine", engines=LOCAL, least=0)
+    """Maximum number of tokens per batch, padding included; 0 chooses a limit that suits the device."""
+    compile: bool = option(
+        False, "--compile", group="Engine (transformers)", engines=_TRANSFORMERS, methods=("FIRST", "pointwise")
+    )
+    """Compile the model's layers. Startup takes about a minute longer, scoring is faster from then on. Scores in
+    bfloat16 change slightly, because compiled layers round less often."""
+    attn_implementation: str = option(
+        "auto",
+        "--attn-implementation",
+        group="Engine (transformers)",
+        engines=_TRANSFORMERS,
+        choices=ATTENTIONS,
+    )
+    """Attention kernel. auto is flash-attention 2 on a GPU where it is installed, rankllm's own kernel on a CPU for the
+    architectures it supports, else sdpa."""
+    trust_remote_code: bool = option(False, "--trust-remote-code", group="Model", engines=LOCAL)
+    """Run Python code that comes with the model. Allowed for a local folder or a revision pinned as OWNER/MODEL@COMMIT.
+    The code of an adapter is that of its base, which --base-model must name."""
+    vllm_args: tuple[str, ...] = option((), "--vllm-arg", group="Engine (vLLM)", engines=_VLLM, metavar="KEY=VALUE")
+    """Further argument of vLLM's engine, such as gpu_memory_utilization=0.8. Repeat the option for several."""
+    base_model: str | None = option(
+        None, "--base-model", group="Model", effect="content", engines=LOCAL, metavar="FOLDER|NAME"
+    )
+    """Base model of an adapter, when it is not the one that adapter_config.json names."""
+    template: str | Path | None = option(
+        None, "--prompt-template-path", group="Prompt", card="template", metavar="NAME|FILE"
+    )
+    """Prompt template: the name of a bundled one (`rankllm-infer prompts list`) or a YAML file."""
+    use_alpha: bool | None = option(
+        None, "--use-alpha", group="Prompt", card="identifiers", card_values=("alpha", "numeric"), methods=LISTWISE
+    )
+    """Label passages A, B, C instead of 1, 2, 3. A window then holds at most 26 passages."""
+    use_logits: bool | None = option(
+        None,
+        "--use-logits",
+        group="Ranking",
+        card="answer",
+        card_values=("first-token", "permutation"),
+        methods=LISTWISE,
+    )
+    """FIRST: rank by the logits of the first identifier instead of generating a permutation."""
+    free_decoding: bool = option(
+        False, "--free-decoding", group="Ranking", methods=("generation",), engines=_TRANSFORMERS
+    )
+    """Generate answers freely. By default decoding is constrained to permutations of the window's identifiers."""
+    decode_top_k: int | None = option(
+        None, "--decode-top-k", group="Ranking", methods=("generation",), engines=_TRANSFORMERS, least=1
+    )
+    """Generate only the first K identifiers of each window, which is faster; the other passages keep their order."""
+    context_size: int | None = option(
+        None, "--context-size", group="Prompt", card="context_tokens", methods=LISTWISE, least=1
+    )
+    """Maximum number of tokens of prompt and answer together; passages are truncated to fit."""
+    max_passage_words: int | None = option(
+        None, "--max-passage-words", group="Prompt", card="max_passage_words", methods=LISTWISE, least=1
+    )
+    """Maximum number of words shown per passage."""
+    window_size: int | None = option(
+        None, "--window-size", group="Ranking", card="window_size", methods=LISTWISE, least=1
+    )
+    """Number of passages per prompt."""
+    stride: int | None = option(None, "--stride", group="Ranking", card="stride", methods=LISTWISE, least=1)
+    """Number of ranks the sliding window moves per step, at most the window size."""
+    strategy: str = option("sliding", "--strategy", group="Ranking", methods=LISTWISE, choices=STRATEGIES)
+    """Windowing strategy: sliding (bottom to top), full (all candidates in one window), top-down (partition around a
+    pivot) or tournament (rounds of window winners)."""
+    rank_top_k: int | None = option(
+        None, "--rank-top-k", group="Ranking", methods=LISTWISE, least=1, default_text="half a window"
+    )
+    """Number of top passages that --strategy top-down and tournament look for."""
+    permutations: int = option(1, "--permutations", group="Ranking", methods=LISTWISE, least=1)
+    """Permutation self-consistency: query each window N times, with shuffled passages after the first, and aggregate
+    the rankings."""
+    num_passes: int = option(1, "--num-passes", group="Ranking", methods=LISTWISE, least=1)
+    """Number of passes over the list. One pass settles the first (window size - stride) ranks; further passes
+    settle more."""
+    pass_depth: int | None = option(
+        None, "--pass-depth", group="Ranking", methods=LISTWISE, least=2, default_text="the whole list"
+    )
+    """Number of top ranks that passes after the first cover; the others keep their order."""
+    shuffle_candidates: bool = option(False, "--shuffle-candidates", group="Ranking", methods=LISTWISE)
+    """Shuffle the candidates of each query before reranking, to measure the influence of the first-stage order."""
+    seed: int = option(0, "--seed", group="Ranking", methods=LISTWISE)
+    """Random seed for --shuffle-candidates and --permutations."""
+    variable_passages: bool = option(True, "--variable-passages", group="Ranking", methods=LISTWISE)
+    """Allow windows with fewer passages than the window size. With --no-variable-passages such a window is an error."""
+    system_message: str | None = option(
+        None, "--system-message", group="Prompt", methods=LISTWISE, default_text="the template's"
+    )
+    """System message that replaces the template's."""
+    few_shot_file: str | Path | None = option(
+        None, "--few-shot-file", group="Prompt", effect="content", methods=LISTWISE, metavar="FILE"
+    )
+    """Few-shot examples: a JSON array of {"conversations": [{"role", "value"}, ...]}."""
+    num_few_shot_examples: int = option(0, "--num-few-shot-examples", group="Prompt", methods=LISTWISE, least=0)
+    """Number of examples taken from the start of --few-shot-file."""
+    q_max_len: int | None = option(
+        None, "--q-max-len", group="Prompt", card="query_tokens", methods=("pointwise",), least=1
+    )
+    """Maximum number of query tokens."""
+    p_max_len: int | None = option(
+        None, "--p-max-len", group="Prompt", card="passage_tokens", methods=("pointwise",), least=1
+    )
+    """Maximum number of passage tokens."""
+    top_k_candidates: int | None = option(
+        None, "--top-k-candidates", group="Input", least=1, default_text="all, or 100 with --dataset"
+    )
+    """Number of candidates per query to rerank. The others follow in first-stage order; with --run and --dataset they
+    are dropped."""
+    identifier_prior: tuple[float, ...] | None = option(
+        None,
+        "--identifier-prior",
+        group="Ranking",
+        card="identifier_prior",
+        methods=("FIRST",),
+        metavar="FILE|none",
+        is_text=True,
+    )
+    """Positional bias to subtract from the identifiers' logits, as `rankllm-infer calibrate` measured it. none (in
+    Python: an empty tuple) subtracts nothing."""
+    fuse_weight: float | None = option(
+        None, "--fuse-weight", group="Ranking", card="fuse_weight", least=0, most=1, metavar="WEIGHT"
+    )
+    """Weight of the first-stage score in the final order, from 0 (the model alone) to 1 (the first stage alone)."""
+    with_trace: bool = option(False, "--trace", group="Output", set_by="--trace")
+    """Keep every prompt and answer with the results."""
 
     def __post_init__(self) -> None:
         check_field_types(self)
-        one_of(self.method, METHODS, where="method")
-        one_of(self.engine, ENGINES, where="engine")
-        one_of(self.dtype, DTYPES, where="dtype")
-        one_of(self.attn_implementation, ATTENTIONS, where="attn_implementation")
-        one_of(self.strategy, STRATEGIES, where="strategy")
-        for name in _AT_LEAST_1:
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {value}")
-        for name in ("batch_tokens", "num_few_shot_examples"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}: expected at least 0, found {getattr(self, name)}")
-        if self.timeout_s <= 0:
-            raise ConfigError(f"timeout_s: expected more than 0 seconds, found {self.timeout_s}")
+        check_bounds(self)
         if (self.engine == "openai") != (self.base_url is not None):
             raise ConfigError("engine openai and base_url go together: --engine openai --base-url http://HOST:PORT/v1")
-        names = tuple(name for name, engines in _ENGINES_OF.items() if self.engine not in engines)
-        refuse(self, names, why=f"with --engine {self.engine}")
+        rows = rows_of(RerankOptions).values()
+        elsewhere = tuple(row.name for row in rows if self.engine not in row.option.engines)
+        self.refuse(elsewhere, why=f"with --engine {self.engine}")
         engine_arguments(self.vllm_args)
         if self.free_decoding:
-            refuse(self, ("decode_top_k",), why="with --free-decoding")
+            self.refuse(("decode_top_k",), why="with --free-decoding")
         if self.strategy != "sliding":
-            refuse(self, ("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
+            self.refuse(("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
         if self.strategy not in TOP_K_STRATEGIES:
-            refuse(self, ("rank_top_k",), why=f"with --strategy {self.strategy}")
+            self.refuse(("rank_top_k",), why=f"with --strategy {self.strategy}")
         check_pass_depth(self.pass_depth, num_passes=self.num_passes, top_k_candidates=self.top_k_candidates)
         if not self.shuffle_candidates and self.permutations == 1:
-            refuse(self, ("seed",), why="without --shuffle-candidates or --permutations")
+            self.refuse(("seed",), why="without --shuffle-candidates or --permutations")
         if bool(self.few_shot_file) != bool(self.num_few_shot_examples):
             raise ConfigError("few_shot_file and num_few_shot_examples go together; one was given without the other")
 
+    def refuse(self, names: tuple[str, ...], *, why: str) -> None:
+        """Raise ConfigError where one of the named options is set: without effect it is an error, not a silence."""
+        rows = rows_of(RerankOptions)
+        for name in names:
+            if (value := getattr(self, name)) != rows[name].default:
+                spelled = rows[name].off if value is False else rows[name].spelled
+                raise ConfigError(f"{spelled} has no effect {why}; leave it out")
 
-_LOCAL = ("transformers", "vllm")
-_ENGINES_OF = {
-    "api_key": ("openai",),
-    "timeout_s": ("openai",),
-    "concurrency": ("openai",),
-    "device": ("transformers",),
-    "compile": ("transformers",),
-    "attn_implementation": ("transformers",),
-    "free_decoding": ("transformers",),
-    "decode_top_k": ("transformers",),
-    "vllm_args": ("vllm",),
-    **dict.fromkeys(("dtype", "num_gpus", "batch_size", "batch_tokens", "base_model", "trust_remote_code"), _LOCAL),
-}
-"""Options that only some engines know, and which those are."""
+    def card_overrides(self, *methods: str) -> Mapping[str, object]:
+        """The card's fields that options of these methods speak of, with the values asked for; None: as in the card.
 
+        The template, which is a name here, and the kind are left to the caller.
+        """
+        return {
+            str(row.option.card): row.card_value(getattr(self, row.name))
+            for row in rows_of(RerankOptions).values()
+            if row.option.card not in (None, "template", "kind") and set(methods) & set(row.option.methods)
+        }
 
-_SPELLED = {"timeout_s": "timeout", "vllm_args": "vllm_arg"}
-"""Options whose name on the command line is not that of their field."""
+    def settings(self) -> dict[str, object]:
+        """The options that affect results by their own values, for a run's fingerprint.
+
+        The others count through the card, the model or a file's contents, once the model is loaded, or not at all: see
+        `Option.effect`.
+        """
+        return {
+            row.spelled: list(value) if isinstance(value, tuple) else value
+            for row in rows_of(RerankOptions).values()
+            if row.option.effect == "option"
+            for value in [getattr(self, row.name)]
+        }
 
 
 def option_of(name: str) -> str:
     """What a field of `RerankOptions` is called on the command line."""
-    return "--" + _SPELLED.get(name, name).replace("_", "-")
+    return rows_of(RerankOptions)[name].spelled
 
 
-def refuse(options: RerankOptions, names: tuple[str, ...], *, why: str) -> None:
-    """An option without effect is an error, not a silence."""
-    defaults = {f.name: f.default for f in fields(RerankOptions)}
-    for name in names:
-        if (value := getattr(options, name)) != defaults[name]:
-            option = option_of(name)
-            option = option.replace("--", "--no-") if value is False else option
-            raise ConfigError(f"{option} has no effect {why}; leave it out")
+def card_option(name: str, value: object) -> str:
+    """The option that gives a field of the card this value."""
+    row = next(row for row in rows_of(RerankOptions).values() if row.option.card == name)
+    return row.off if row.option.card_values and value == row.option.card_values[1] else row.spelled
+
+
+def inapplicable(*methods: str) -> tuple[str, ...]:
+    """The options that none of these methods knows."""
+    rows = rows_of(RerankOptions).values()
+    return tuple(row.name for row in rows if not set(methods) & set(row.option.methods))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from rankllm_infer.checkpoints.hub import locate_model
+from rankllm_infer.checkpoints.model_files import ModelFolder
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SMALL_FILES = (".json", ".model", ".jinja", ".tiktoken", ".spm", ".py", "vocab.txt", "merges.txt")
@@ -25,15 +25,14 @@ _LONGEST_HEADER = 100_000_000
 """What safetensors itself allows."""
 
 
-def model_identity(model: str) -> str:
+def model_identity(model: ModelFolder) -> str:
     """A model's name and what tells its files from those of another one.
 
     Of a model of the hub, the revision. Of a folder, a hash of the bytes: of small files and adapters all, of weights
     a part of every tensor. Unlike dates, that survives a copy, and it notices a model that was trained on in the same
     folder, its head alone included; unlike a hash of all weights, it takes no minute.
     """
-    folder = locate_model(model, weights=False)
-    return f"{Path(model).expanduser().absolute().name} {folder_identity(folder)}"
+    return f"{Path(model.name).expanduser().absolute().name} {folder_identity(model.path)}"
 
 
 def folder_identity(folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +12,17 @@ import click
 import yaml
 
 from rankllm_core.card import ListwiseCard
-from rankllm_core.command_line import NAME, PATH
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files import check_output, refuse_same_file, write_text
 from rankllm_core.identifiers import identifiers
-from rankllm_infer.api import card_in_force, load_reranker
+from rankllm_infer.api import load_reranker, plan_reranking
 from rankllm_infer.cli import SETTINGS, say
+from rankllm_infer.cli.options import GroupedCommand, row_options, select
 from rankllm_infer.cli.progress import counter
-from rankllm_infer.cli.rerank import given_options
-from rankllm_infer.cli.rerank_input import StoredRequests
-from rankllm_infer.cli.rerank_options import model_options
+from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments, RerankInput, RerankOutput, given_options
+from rankllm_infer.jobs.inputs import StoredRequests
+from rankllm_infer.option_table import ENGINE_GROUPS, changed, rows_of
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.identifier_prior import FEWEST_WINDOWS, measure_prior, prior_to_dict, shuffled_windows
 from rankllm_infer.wording import count
 
@@ -29,23 +30,23 @@ if TYPE_CHECKING:
     from rankllm_core.types import Request, Result
     from rankllm_infer.ranking.identifier_prior import IdentifierPrior
 
+_ROWS, _INPUT, _OUTPUT = (rows_of(owner) for owner in (RerankOptions, RerankInput, RerankOutput))
 
-@click.command("calibrate", context_settings=SETTINGS)
-@model_options
-@click.option("--requests", "--requests-file", type=PATH, required=True, help="Requests JSONL; no judgements needed.")
-@click.option("--top-k-candidates", type=click.IntRange(2), help="Of each query, so many; by default all.")
-@click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries.")
-@click.option(
-    "--prompt-template-path", "template", type=NAME, help="A template's name or YAML file, in place of the card's."
+
+@click.command("calibrate", cls=GroupedCommand, context_settings=SETTINGS)
+@row_options(
+    changed(_INPUT["requests"], default=MISSING, text="Requests to measure with, JSONL. No judgments are needed."),
+    changed(_ROWS["top_k_candidates"], least=2, default_text="all", text="Number of candidates per query to show."),
+    _INPUT["max_queries"],
+    *select(ModelArguments),
+    *(row for row in select(RerankOptions) if row.option.group in ("Model", *ENGINE_GROUPS)),
+    *select(DtypeSwitches),
+    *select(RerankOptions, "template", "use_alpha", "context_size", "max_passage_words", "use_logits"),
+    changed(_ROWS["window_size"], least=2),
+    changed(_ROWS["seed"], text="Random seed for the windows."),
+    changed(_OUTPUT["output"], flags=("--output",), text="Measured prior, for `rerank --identifier-prior`."),
+    changed(_OUTPUT["overwrite"], text="Replace an existing output."),
 )
-@click.option("--use-logits/--no-use-logits", default=None, help="FIRST, where the card does not say so.")
-@click.option("--use-alpha/--no-use-alpha", default=None, help="Call the passages A, B, C, in place of the card's.")
-@click.option("--context-size", type=click.IntRange(1), help="Tokens of the prompt, in place of the card's.")
-@click.option("--max-passage-words", type=click.IntRange(1), help="Words of a passage shown, in place of the card's.")
-@click.option("--window-size", type=click.IntRange(2), help="Passages in a window, in place of the card's.")
-@click.option("--seed", type=int, default=0, help="Of the windows.")
-@click.option("--output", type=PATH, help="What was found, for `rerank --identifier-prior`.")
-@click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")
 def command(**given: Any) -> None:
     """Measure the place bias of a FIRST model: what it adds to [A], [B], ... whatever passage stands there.
 
@@ -55,7 +56,7 @@ def command(**given: Any) -> None:
     """
     output: Path | None = given["output"]
     if output is not None:
-        check_output(output, overwrite=given["overwrite"])
+        check_output(output, overwrite=bool(given["overwrite"]))
         refuse_same_file(given["requests"], output)
     card, prior = _measure(given)
     for line in _table(prior, identifiers(card.identifiers, card.window_size)):
@@ -74,7 +75,7 @@ def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
     # The seed is that of the windows: what is shown here is shuffled before it is a request.
     asked = {name: value for name, value in given.items() if name != "seed"}
     options = replace(given_options(asked), stride=given["window_size"], with_trace=True)
-    card = card_in_force(model, options).card
+    card = plan_reranking(model, options).card.card
     if not isinstance(card, ListwiseCard) or card.answer != "first-token":
         raise ConfigError(
             f"{model}: is not read by its identifiers' logits, as FIRST is; there is nothing to measure "
@@ -98,7 +99,8 @@ def _windows(given: Mapping[str, Any], *, size: int) -> list[Request]:
     requests = StoredRequests(
         given["requests"], is_pairs=False, max_queries=given["max_queries"], depth=given["top_k_candidates"]
     )
-    windows = [window for request in requests for window in shuffled_windows(request, size=size, seed=given["seed"])]
+    seed = _ROWS["seed"].default if given["seed"] is None else given["seed"]
+    windows = [window for request in requests for window in shuffled_windows(request, size=size, seed=seed)]
     if len(windows) < FEWEST_WINDOWS:
         raise RankLLMError(
             f"{given['requests']}: {count(len(windows), 'window')} of {size} candidates of a query, "

@@ -7,38 +7,43 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rankllm_core.command_line import NAME, NonEmptyPath
+from rankllm_core.command_line import NonEmptyPath
 from rankllm_core.files import check_output
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.progress import ShownProgress, prompt_counter
-from rankllm_infer.options import DTYPES, RerankOptions
+from rankllm_infer.cli.options import from_given, row_options, select
+from rankllm_infer.cli.progress import prompt_counter
+from rankllm_infer.cli.rerank_options import ModelArguments
+from rankllm_infer.jobs.watching import ShownProgress
+from rankllm_infer.option_table import ENGINES, changed, rows_of
+from rankllm_infer.options import RerankOptions
 
 if TYPE_CHECKING:
     from rankllm_infer.demo.run import DemoFiles, DemoReport
 
 
 @click.command("demo", context_settings=SETTINGS)
-@click.option(
-    "--method",
-    type=click.Choice(["listwise", "pointwise"]),
-    help="Which of the two rerankers [default: pointwise; with --model-path: what its card says, else listwise].",
+@row_options(
+    changed(
+        rows_of(RerankOptions)["method"],
+        choices=("listwise", "pointwise"),
+        default_text="pointwise; with --model-path, from its card, else listwise",
+        text="Ranking method. Without --model-path it selects the bundled reranker.",
+    ),
+    changed(
+        rows_of(ModelArguments)["model_path"],
+        default=None,
+        metavar="FOLDER|NAME",
+        text="Model folder or Hugging Face model name, instead of a bundled reranker.",
+    ),
+    *(changed(row, engines=ENGINES) for row in select(RerankOptions, "dtype", "device")),
 )
-@click.option(
-    "--model-path",
-    "--model-name-or-path",
-    "model_path",
-    type=NAME,
-    help="Any model, in place of those that come along.",
-)
-@click.option("--dtype", type=click.Choice(DTYPES), default="auto")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--output-dir",
     type=NonEmptyPath(path_type=Path, file_okay=False),
     default=Path("rankllm-demo"),
     help="Where the runs and results go; an earlier demo's are replaced.",
 )
-def command(method: str | None, model_path: str | None, dtype: str, device: str, output_dir: Path) -> int:
+def command(method: str | None, model_path: str | None, dtype: str | None, device: str | None, output_dir: Path) -> int:
     """Rerank an embedded collection with a reranker that comes along.
 
     Retrieves with BM25, reranks with one of two small rerankers (or --model-path), prints what it measured and writes
@@ -78,7 +83,7 @@ def command(method: str | None, model_path: str | None, dtype: str, device: str,
     return EXIT_SOME_FAILED if report.summary.failures else 0
 
 
-def _options(method: str | None, model_path: str, *, dtype: str, device: str) -> RerankOptions:
+def _options(method: str | None, model_path: str, *, dtype: str | None, device: str | None) -> RerankOptions:
     """What the model's card says; FIRST for a listwise model without one."""
     from rankllm_core.card import load_card, published_card
     from rankllm_infer.checkpoints.hub import locate_model
@@ -86,7 +91,8 @@ def _options(method: str | None, model_path: str, *, dtype: str, device: str) ->
     card = load_card(locate_model(model_path, weights=False)) or published_card(model_path)
     method = method or (card.kind if card else "listwise")
     first = True if method == "listwise" and card is None else None
-    return RerankOptions(method=method, dtype=dtype, device=device, use_logits=first, use_alpha=first)
+    given = {"dtype": dtype, "device": device}
+    return from_given(RerankOptions, given, method=method, use_logits=first, use_alpha=first)
 
 
 def _print(report: DemoReport, files: DemoFiles) -> None:

@@ -92,8 +92,7 @@ def _engine(name: str, packages: dict[str, str | None], torch: Any, problem: str
 
 def _devices(torch: Any) -> list[dict[str, Any]]:
     """The devices that --device takes, best first."""
-    from rankllm_infer.engines.transformers.engine import cap_threads
-    from rankllm_infer.engines.transformers.loading import cpu_is_fast_at_bf16
+    from rankllm_infer.engines.transformers.devices import cap_threads, cpu_is_fast_at_bf16
 
     devices = [_cuda_device(torch, index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -118,7 +117,7 @@ def _cuda_device(torch: Any, index: int) -> dict[str, Any]:
 
 def _auto() -> dict[str, str]:
     """What --device auto and --dtype auto come to."""
-    from rankllm_infer.engines.transformers.loading import pick_device, pick_dtype
+    from rankllm_infer.engines.transformers.devices import pick_device, pick_dtype
 
     device = pick_device("auto")
     return {"device": device.type, "dtype": str(pick_dtype("auto", device)).removeprefix("torch.")}

@@ -1,18 +1,115 @@
-"""What the subcommands share: the format of runs that are read, and options that are accepted and ignored."""
+"""Click options from the rows of the option table, help in groups, and options that are accepted and ignored."""
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 import click
+from click.decorators import FC
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.command_line import ignored as ignored
 from rankllm_core.trec import RunFormat
+from rankllm_infer.option_table import ENGINE_GROUPS, GROUPS, Row, option, rows_of
+
+Owner = TypeVar("Owner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadsRuns:
+    """What every command takes that reads runs."""
+
+    run_format: str = option("auto", "--run-format", group="Input", effect="content", choices=get_args(RunFormat))
+    """Format of a run. Needed when it has three columns that may be scores (tsv) or ranks (msmarco)."""
+
+
+class RowOption(click.Option):
+    """The option of a row. A value that is not given is None: the default belongs to the row's owner."""
+
+    def __init__(self, param_decls: list[str], *, row: Row, default: Any = None) -> None:
+        self.row = row
+        super().__init__(
+            param_decls,
+            type=None if row.is_switch else _click_type(row),
+            multiple=row.is_repeatable,
+            # A default, be it None, would fill in for a value that is required.
+            **({"required": True} if row.default is MISSING else {"default": default}),
+        )
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """How it is written, and its help text with what it applies to and its default behind it."""
+        row = self.row
+        # A group of one engine need not say it of each of its options.
+        scope = row.methods_text if row.option.group in ENGINE_GROUPS[1:] else row.scope
+        default = f"default: {row.default_text}" if row.default_text else ""
+        notes = "; ".join(note for note in (scope, default, "required" if self.required else "") if note)
+        return row.spelling, f"{row.help}  [{notes}]" if notes else row.help
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists options under the headings of the table."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section per group, in the order of GROUPS; options without a row come last."""
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in (*GROUPS, "Other")}
+        for parameter in self.get_params(ctx):
+            record = None if isinstance(parameter, click.Argument) else parameter.get_help_record(ctx)
+            if record is not None:
+                group = parameter.row.option.group if isinstance(parameter, RowOption) else "Other"
+                sections[group].append(record)
+        for name, records in sections.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
+
+def select(owner: type, *names: str) -> tuple[Row, ...]:
+    """Rows of an owner by the names of their fields; by default all that have an option of their own."""
+    rows = rows_of(owner)
+    return tuple(rows[name] for name in names or [row.name for row in rows.values() if row.is_on_the_command_line])
+
+
+def row_options(*rows: Row) -> Callable[[FC], FC]:
+    """Decorate a command with the options of these rows, in their order."""
+
+    def decorate(command: FC) -> FC:
+        for row in reversed(rows):
+            flags = [f"{flag}/--no-{flag.removeprefix('--')}" if row.is_switch else flag for flag in row.option.flags]
+            command = click.option(*flags, row.name, cls=RowOption, row=row)(command)
+        return command
+
+    return decorate
+
+
+def from_given(owner: type[Owner], given: Mapping[str, Any], **more: Any) -> Owner:
+    """An owner with the values of the command line, and its own defaults for what is not given.
+
+    more: values of fields that the command line does not give as they are.
+    """
+    names = [name for name in rows_of(owner) if name not in more and given.get(name) not in (None, ())]
+    return owner(**{name: given[name] for name in names}, **more)
+
+
+def _click_type(row: Row) -> click.ParamType[Any] | type:
+    rule = row.option
+    if rule.choices:
+        return click.Choice(rule.choices)
+    if rule.is_text or str in row.kinds:
+        # An empty name, as of an unset shell variable, would mean the current folder, or nothing at all.
+        return NAME if any(word in row.metavar for word in ("FILE", "FOLDER", "NAME")) else str
+    (kind,) = row.kinds
+    if kind is Path:
+        return PATH
+    if kind is float:
+        lowest = rule.least if rule.above is None else rule.above
+        return click.FloatRange(min=lowest, max=rule.most, min_open=rule.above is not None)
+    return int if rule.least is None else click.IntRange(min=int(rule.least))
+
 
 run_format_option = click.option(
-    "--run-format",
-    type=click.Choice(get_args(RunFormat)),
-    default="auto",
-    help="Layout of the runs. Needed where three columns may hold scores (tsv) or ranks (msmarco).",
+    "--run-format", "run_format", cls=RowOption, row=rows_of(ReadsRuns)["run_format"], default="auto"
 )
-"""--run-format, for every command that reads a run. Of several runs, it is said of those with three columns."""
+"""--run-format for a command that takes its options one by one."""

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from rankllm_infer.cli import say
+from rankllm_infer.jobs.watching import Watcher
+
 if TYPE_CHECKING:
     from rankllm_infer.ranking.progress import PromptProgress
 
@@ -52,27 +55,13 @@ def prompt_counter(what: str, progress: PromptProgress) -> Iterator[Callable[[],
         bar.refresh()
 
 
-class ShownProgress:
-    """Progress that is shown as it is counted."""
-
-    def __init__(self, progress: PromptProgress, show: Callable[[], None]) -> None:
-        self._progress = progress
-        self._show = show
-
-    def answer(self, qid: str) -> None:
-        """Count a prompt's answer."""
-        self._progress.answer(qid)
-        self._show()
-
-    def finish(self, qid: str) -> None:
-        """Count a query."""
-        self._progress.finish(qid)
-        self._show()
-
-
 def counted(items: Iterable[T], what: str, *, unit: str) -> Iterator[T]:
     """The same items; how many have come is shown where it takes longer than a moment."""
     with counter(what, unit=unit, delay_s=_BRIEF_S) as show:
         for number, item in enumerate(items, start=1):
             yield item
             show(number)
+
+
+SCREEN = Watcher(say=say, counted=counted, prompts=prompt_counter)
+"""Shows lines and bars on standard error."""

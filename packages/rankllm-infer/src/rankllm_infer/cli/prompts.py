@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rankllm_core.command_line import NAME, PATH
+from rankllm_core.command_line import NAME
 from rankllm_core.errors import RankLLMError
 from rankllm_core.terminal import for_terminal
 from rankllm_infer.cli import say
+from rankllm_infer.cli.options import row_options, select
+from rankllm_infer.cli.rerank_options import ModelArguments, RerankInput
+from rankllm_infer.option_table import ENGINES, changed, rows_of
+from rankllm_infer.options import RerankOptions
 from rankllm_infer.wording import examples
 
 if TYPE_CHECKING:
+    from rankllm_core.card import Card
     from rankllm_core.prompts.template import PointwiseTemplate
     from rankllm_core.types import Request
-    from rankllm_infer.effective_card import ResolvedCard
+    from rankllm_infer.checkpoints.model_files import ModelFolder
+    from rankllm_infer.effective_card import EffectiveCard
     from rankllm_infer.engines.base import Prompt
-    from rankllm_infer.options import RerankOptions
+    from rankllm_infer.ranking.flow import RankingMethod, RankingSettings
     from rankllm_infer.ranking.pointwise import PairWriter
 
 _DEFAULT_STRIDE = 10
+_ROWS, _INPUT = rows_of(RerankOptions), rows_of(RerankInput)
 
 
 @click.group("prompts")
@@ -64,39 +71,30 @@ def show_template(*, template: str) -> None:
 
 
 @command.command("render")
-@click.option(
-    "--requests",
-    "--requests-file",
-    "--rerank-input",
-    "--encode-in-path",
-    "requests",
-    type=PATH,
-    required=True,
-    help="Requests, results or rerank-input; told apart by their first line.",
+@row_options(
+    changed(
+        _INPUT["requests"],
+        flags=(*_INPUT["requests"].option.flags, *_INPUT["rerank_input"].option.flags),
+        default=MISSING,
+        text="Requests, results or query-passage pairs, JSONL; the first line tells which.",
+    )
 )
 @click.option("--qid", help="The query to show; by default the first one.")
-@click.option(
-    "--prompt-template-path", "template", type=NAME, help="A template's name or YAML file.  [default: rank_zephyr]"
-)
-@click.option("--window-size", type=click.IntRange(1), help="Passages in a prompt.  [default: 20]")
-@click.option("--use-alpha/--no-use-alpha", default=None, help="Call the passages A, B, C.")
-@click.option("--use-logits/--no-use-logits", default=None, help="FIRST: the answer is opened with `[`.")
-@click.option("--max-passage-words", type=click.IntRange(1), help="Words of a passage shown.  [default: 300]")
-@click.option("--context-size", type=click.IntRange(1), help="Tokens of prompt and answer.  [default: 4096]")
-@click.option("--top-k-candidates", type=click.IntRange(1), help="As if so many were to be reranked.")
-@click.option("--system-message", help="In place of the template's own.")
-@click.option(
-    "--model-path",
-    "--model-name-or-path",
-    "model",
-    type=NAME,
-    help="Read this model's card and tokenizer, not its weights, and print the exact text.",
-)
-@click.option(
-    "--trust-remote-code/--no-trust-remote-code",
-    "trust_remote_code",
-    default=False,
-    help="Run Python code that comes with the tokenizer: a local folder, or a revision pinned as OWNER/MODEL@COMMIT.",
+@row_options(
+    *select(RerankOptions, "template", "window_size", "use_alpha", "use_logits", "max_passage_words", "context_size"),
+    changed(_ROWS["top_k_candidates"], default_text="all", text="Render as if this many candidates were reranked."),
+    _ROWS["system_message"],
+    changed(
+        rows_of(ModelArguments)["model_path"],
+        default=None,
+        text="Use this model's card and tokenizer to print the exact text. Its weights are not read.",
+    ),
+    changed(
+        _ROWS["trust_remote_code"],
+        engines=ENGINES,
+        text="Run Python code that comes with the tokenizer. Allowed for a local folder or a revision pinned as "
+        "OWNER/MODEL@COMMIT.",
+    ),
 )
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object.")
 def render(
@@ -111,8 +109,8 @@ def render(
     context_size: int | None,
     top_k_candidates: int | None,
     system_message: str | None,
-    model: str | None,
-    trust_remote_code: bool,
+    model_path: str | None,
+    trust_remote_code: bool | None,
     as_json: bool,
 ) -> None:
     """Print what the model will see for a query.
@@ -121,7 +119,6 @@ def render(
     --model-path the chat messages are printed, and their tokens estimated.
     """
     from rankllm_core.files import dumps
-    from rankllm_infer.options import RerankOptions
 
     request = _find_request(requests, qid)
     options = RerankOptions(
@@ -135,11 +132,11 @@ def render(
         context_size=context_size,
         top_k_candidates=top_k_candidates,
         system_message=system_message,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=bool(trust_remote_code),
     )
-    if trust_remote_code and model is None:
+    if trust_remote_code and model_path is None:
         raise click.UsageError("--trust-remote-code has no effect without --model-path")
-    rendered = _render(request, options, model)
+    rendered = _render(request, options, model_path)
     for warning in rendered.resolved.warnings:
         if not warning.startswith("--stride:"):
             say(f"Warning: {warning}")
@@ -155,7 +152,7 @@ class _Rendered:
     """The first prompt of a query."""
 
     request: Request
-    resolved: ResolvedCard
+    resolved: EffectiveCard
     prompt: Prompt
     start: int
     """0-based rank of the first passage shown."""
@@ -183,32 +180,18 @@ def _find_request(path: Path, qid: str | None) -> Request:
 
 def _render(request: Request, options: RerankOptions, model: str | None) -> _Rendered:
     """The first prompt of the flow that `rerank` runs, and what it shows."""
-    from rankllm_core.card import PointwiseCard
-    from rankllm_infer.ranking.decoding import check_decoding, decodes_freely
-    from rankllm_infer.ranking.listwise import ListwisePlan, rerank_listwise
-    from rankllm_infer.ranking.pointwise import PointwisePlan, rerank_pointwise
-    from rankllm_infer.ranking.windows import WindowSchedule
+    from rankllm_core.card import ListwiseCard
+    from rankllm_infer.ranking.strategies import WindowSchedule
 
-    resolved, writer = _without_model(options) if model is None else _with_model(model, options)
+    resolved, method = _without_model(options) if model is None else _with_model(model, options)
     card = resolved.card
-    if isinstance(card, PointwiseCard):
-        flow = rerank_pointwise(request, PointwisePlan(card=card, top_k_candidates=1), writer)
-        start, end = 0, 1
-    else:
-        plan = ListwisePlan(
-            card=card,
-            top_k_candidates=options.top_k_candidates,
-            system_message=options.system_message,
-            free_decoding=model is None or decodes_freely(card, options),
-        )
-        if model is not None:
-            plan, _ = check_decoding(plan, writer)
-        flow = rerank_listwise(request, plan, writer)
+    start, end = 0, 1
+    if isinstance(card, ListwiseCard):
         n = len(request.candidates[: options.top_k_candidates])
         schedule = WindowSchedule(size=card.window_size, stride=card.stride)
         start, end = next(schedule.windows(n), (0, 0))
     try:
-        prompt = next(flow)[0]
+        prompt = next(method.flow(request))[0]
     except StopIteration:
         found = f"{len(request.candidates)} candidates" if end != 1 else "one candidate to rerank"
         raise RankLLMError(f"query {request.query.qid!r}: has {found}, so no model is asked") from None
@@ -223,49 +206,61 @@ def _render(request: Request, options: RerankOptions, model: str | None) -> _Ren
     )
 
 
-def _without_model(options: RerankOptions) -> tuple[ResolvedCard, Any]:
+def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
+    """The default card with the options over it, prompted as for a server whose tokenizer is not known."""
     from rankllm_core.card import PointwiseCard
-    from rankllm_infer.api import message_writer
     from rankllm_infer.effective_card import resolve_card
+    from rankllm_infer.ranking.method import make_method
+    from rankllm_infer.ranking.pointwise import PointwiseMethod
 
     resolved = resolve_card("", options, folder=None, score_head=False)
     card = resolved.card
     if isinstance(card, PointwiseCard) and card.head != "yes-no":
-        return resolved, _PairTextWriter(card.template)
-    return resolved, message_writer(card)
+        return resolved, PointwiseMethod(card, _settings(card, options), _PairTextWriter(card.template))
+    return resolved, make_method(card, _settings(card, options), None)
 
 
-def _with_model(model: str, options: RerankOptions) -> tuple[ResolvedCard, Any]:
+def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
     """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
-    from rankllm_core.card import PointwiseCard
-    from rankllm_infer.api import token_writer
-    from rankllm_infer.checkpoints.hub import has_score_head, load_tokenizer, locate_model
-    from rankllm_infer.checkpoints.remote_code import check_remote_code
-    from rankllm_infer.effective_card import resolve_card
-    from rankllm_infer.local_models import fit_card
+    from rankllm_infer.checkpoints.loading import load_tokenizer
+    from rankllm_infer.checkpoints.model_files import check_remote_code, find_base, find_folder
+    from rankllm_infer.effective_card import fit_card, resolve_card
+    from rankllm_infer.engines.transformers.permutation_ids import check_permutations
+    from rankllm_infer.ranking.method import make_method
+    from rankllm_infer.ranking.pointwise import PointwiseMethod
 
-    resolved = resolve_card(model, options, folder=locate_model(model, weights=False), score_head=has_score_head(model))
+    own = find_folder(model)
+    resolved = resolve_card(model, options, folder=own.path, score_head=own.has_score_head)
     trusted = options.trust_remote_code
-    warnings = check_remote_code(model, allowed=True) if trusted else ()
-    tokenizer = load_tokenizer(model, trust_remote_code=trusted)
-    resolved = replace(resolved, warnings=(*resolved.warnings, *warnings))
-    writer: Any = token_writer(resolved.card, tokenizer)
-    if isinstance(resolved.card, PointwiseCard):
-        return resolved, _ExactPairWriter(writer, tokenizer)
-    card, _ = fit_card(resolved.card, _positions(model), asked=options.context_size)
-    return replace(resolved, card=card), writer
+    warnings = check_remote_code(own) if trusted else ()
+    folder = own.path if own.has_tokenizer else find_base(own).path
+    tokenizer = load_tokenizer(folder, trust_remote_code=trusted)
+    card, _ = fit_card(resolved, _positions(own))
+    resolved = replace(resolved, card=card, warnings=(*resolved.warnings, *warnings))
+    method = make_method(card, _settings(card, options, free_decoding=False), tokenizer)
+    if isinstance(method, PointwiseMethod):
+        return resolved, PointwiseMethod(method.card, method.settings, _ExactPairWriter(method.writer, tokenizer))
+    if method.sample is not None:
+        check_permutations(tokenizer, method.sample)
+    return resolved, method
 
 
-def _positions(model: str) -> int | None:
+def _settings(card: Card, options: RerankOptions, *, free_decoding: bool = True) -> RankingSettings:
+    """What of the options decides the first prompt."""
+    from rankllm_infer.ranking.flow import RankingSettings
+
+    n_shown = 1 if card.kind == "pointwise" else options.top_k_candidates
+    return RankingSettings(top_k_candidates=n_shown, system_message=options.system_message, free_decoding=free_decoding)
+
+
+def _positions(own: ModelFolder) -> int | None:
     """How many tokens the model has positions for, where that can be told without fetching an adapter's base."""
-    from rankllm_infer.checkpoints.hub import adapter_config, model_config
+    from rankllm_infer.checkpoints.model_files import find_folder
 
-    adapter = adapter_config(model)
-    base = model if adapter is None else str(adapter.get("base_model_name_or_path", ""))
-    if adapter is not None and not Path(base).is_dir():
-        return None
-    positions = model_config(base).get("max_position_embeddings")
-    return positions if isinstance(positions, int) else None
+    if own.adapter is None:
+        return own.positions
+    base = str(own.adapter.get("base_model_name_or_path", ""))
+    return find_folder(base).positions if Path(base).is_dir() else None
 
 
 class _PairTextWriter:
@@ -296,7 +291,7 @@ class _ExactPairWriter:
 
 
 def _estimated_tokens(prompt: Prompt) -> int:
-    from rankllm_infer.engines.openai.budget import estimate_text_tokens, estimate_tokens
+    from rankllm_infer.ranking.prompts import estimate_text_tokens, estimate_tokens
 
     return estimate_tokens(prompt.messages) if prompt.messages else estimate_text_tokens(prompt.text)
 

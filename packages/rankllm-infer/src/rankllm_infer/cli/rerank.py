@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,146 +10,159 @@ import click
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.rerank_input import (
-    check_requests,
-    dataset_qrels,
-    input_files,
-    input_kind,
-    load_qrels,
-    load_requests,
+from rankllm_infer.cli.options import GroupedCommand, from_given, row_options, select
+from rankllm_infer.cli.progress import SCREEN
+from rankllm_infer.cli.rerank_input import dataset_qrels, input_files, input_kind, load_requests
+from rankllm_infer.cli.rerank_options import (
+    OWNERS,
+    RerankCommand,
+    RerankInput,
+    RerankOutput,
+    given_options,
+    ignored_options,
 )
-from rankllm_infer.cli.rerank_many import load_model, open_run, rerank_many
-from rankllm_infer.cli.rerank_options import input_options, model_options, output_options, ranking_options
-from rankllm_infer.options import RerankOptions
 
 if TYPE_CHECKING:
+    from rankllm_infer.evaluation.evaluate import RunningEvaluation
     from rankllm_infer.jobs.outputs import OutputFiles
+    from rankllm_infer.jobs.rerank import RunReport
 
 
-@click.command("rerank", context_settings=SETTINGS)
-@model_options
-@input_options
-@ranking_options
-@output_options
+@click.command("rerank", cls=GroupedCommand, context_settings=SETTINGS)
+@row_options(*(row for owner in OWNERS for row in select(owner)))
+@ignored_options
 def command(**given: Any) -> int:
     """Rerank candidates with a language model.
 
     Candidates come from --requests, --rerank-input, --run with --queries and --corpus, --dataset with
-    --retrieval-method, or --query with --passages.
-    Repeat the same command to resume an interrupted run.
-    Exit status: 0 done, 1 an error, 2 wrong usage, 3 done but some queries failed, 130 or 143 stopped by a signal.
+    --retrieval-method, or --query with --passages. Repeating the same command resumes an interrupted run.
+
+    Exit status: 0 done, 1 error, 2 wrong usage, 3 done but some queries failed, 130 or 143 stopped by a signal.
     """
-    kind = input_kind(given)
-    options = given_options(given)
-    files = _output_files(given)
-    if kind == "query":
-        return _one_query(given, options, files)
-    if not files.paths() and not given["qrels"]:
+    asked = read_command(given)
+    files = _output_files(asked.outputs)
+    if asked.kind == "query":
+        return _one_query(asked, files)
+    outputs = asked.outputs
+    if not files.paths() and not outputs.qrels:
         raise click.UsageError("nothing to write: give --output, --output-jsonl, --trace or --qrels")
-    if given["resume"] and given["overwrite"]:
+    if outputs.resume and outputs.overwrite:
         raise click.UsageError("--resume resumes a run, --overwrite starts over; give one of them")
-    if given["resume"] and not files.paths():
+    if outputs.resume and not files.paths():
         raise click.UsageError("--resume has no effect without an output")
-    with open_run(files, overwrite=given["overwrite"], resume=given["resume"], sources=input_files(given)) as run:
-        requests = load_requests(kind, given)
-        run.qids = check_requests(requests, files, strict=given["strict"], digest=run.digest, sizes=run.sizes)
-        if given["qrels"]:
-            run.qrels = load_qrels(given["qrels"], run.qids)
-        elif kind == "dataset":
-            run.qrels = dataset_qrels(given, run.qids)
-        say(_loading(given))
-        return rerank_many(run, requests, given["model_path"], options)
+    return _many_queries(asked, files)
 
 
-def _loading(given: Mapping[str, Any]) -> str:
+def _many_queries(asked: RerankCommand, files: OutputFiles) -> int:
+    from rankllm_infer.jobs.inputs import load_qrels
+    from rankllm_infer.jobs.rerank import open_run
+    from rankllm_infer.plan import plan_reranking
+
+    outputs, sources = asked.outputs, input_files(asked)
+    with open_run(files, overwrite=outputs.overwrite, resume=outputs.resume, sources=sources, watcher=SCREEN) as run:
+        run.read(load_requests(asked), strict=asked.inputs.strict)
+        if outputs.qrels:
+            run.qrels = load_qrels(outputs.qrels, run.qids)
+        elif asked.kind == "dataset":
+            run.qrels = dataset_qrels(asked.inputs, run.qids)
+        say(_loading(asked))
+        report = run.rerank(plan_reranking(asked.model, asked.options))
+        show(report)
+    return EXIT_SOME_FAILED if report.summary.failures else 0
+
+
+def show(report: RunReport) -> None:
+    """Say what a run came to; its figures go to standard output."""
+    from rankllm_infer.screen import summary_lines
+
+    for line in summary_lines(report.summary, seconds=report.seconds, files=report.written):
+        say(line)
+    if not report.n_ranked:
+        say("Error: no query could be ranked; nothing was written")
+        return
+    if report.can_retry:
+        say("To try the failed ones again, and compute nothing else: the same command with --resume")
+    if report.figures is not None:
+        _show_figures(report.figures, n_ranked=report.n_ranked)
+
+
+def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
+    from rankllm_infer.evaluation.evaluate import evaluation_lines
+
+    if (evaluation := figures.result()) is None:
+        say("No figures: none of the queries that were ranked is judged")
+        return
+    if not figures.has_judged_candidates:
+        say("No figures: none of the candidates is judged for its query; are the judgements of the same collection?")
+        return
+    say(
+        f"Scores of the {evaluation.n_queries} judged queries among the {n_ranked} ranked by this run "
+        "(for all judged queries: rankllm-infer evaluate):"
+    )
+    for line in evaluation_lines("reranked", evaluation):
+        click.echo(line)
+
+
+def read_command(given: Mapping[str, Any]) -> RerankCommand:
+    """The command line as one value. Raises UsageError where it does not go together."""
+    inputs, outputs = from_given(RerankInput, given), from_given(RerankOutput, given)
+    kind = input_kind(inputs, outputs)
+    return RerankCommand(
+        kind=kind,
+        model=given["model_path"],
+        inputs=inputs,
+        outputs=outputs,
+        options=given_options(given),
+        prior_file=None if given["identifier_prior"] == "none" else given["identifier_prior"],
+    )
+
+
+def _loading(asked: RerankCommand) -> str:
     """What is about to be done, with a word on what takes longer than one expects."""
-    more = " and compiling it, which may take a minute" if given["compile"] else ""
-    return f"Loading {given['model_path']}{more} ..."
+    more = " and compiling it, which may take a minute" if asked.options.compile else ""
+    return f"Loading {asked.model}{more} ..."
 
 
-def given_options(given: Mapping[str, Any]) -> RerankOptions:
-    """What the command line asks of a reranker. Raises UsageError where that does not go together."""
-    dtypes = {given["dtype"], "bfloat16" if given["bf16"] else None, "float16" if given["fp16"] else None} - {None}
-    if len(dtypes) > 1:
-        raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
-    # Outside of what follows: a file that cannot be read is no wrong usage.
-    prior = _prior(given.get("identifier_prior"), model=given["model_path"])
-    read_here = ("dtype", "template", "identifier_prior")
-    names = [name for name in RerankOptions.__dataclass_fields__ if name in given and name not in read_here]
-    try:
-        return RerankOptions(
-            **{name: given[name] for name in names},
-            template=_template(given["template"]),
-            identifier_prior=prior,
-            dtype=next(iter(dtypes), "auto"),
-            api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
-            with_trace=given.get("trace") is not None,
-        )
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
-    """What a file of `calibrate` says; nothing to take off for `none`."""
-    if asked is None:
-        return None
-    from rankllm_infer.ranking.identifier_prior import read_prior
-
-    if asked == "none":
-        return ()
-    stored = read_prior(Path(asked))
-    if stored.model and Path(stored.model).name != Path(model).name:
-        say(f"Warning: {asked} was measured with {stored.model}, not with {model}; each model has a prior of its own")
-    return stored.numbers
-
-
-_ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
-
-
-def _template(asked: str | None) -> str | None:
-    """The template asked for; of the originals' own files, which are in their repository, the one that ships."""
-    if asked is None or Path(asked).exists():
-        return asked
-    return asked.removeprefix(_ORIGINALS_FOLDER)
-
-
-def _output_files(given: Mapping[str, Any]) -> OutputFiles:
+def _output_files(outputs: RerankOutput) -> OutputFiles:
     from rankllm_infer.jobs.outputs import OutputFiles, run_format_of
 
-    asked, output = given["output_format"], given["output"]
-    if given["encoded_save_path"] is not None:
+    asked, output = outputs.output_format, outputs.output
+    if outputs.encoded_save_path is not None:
         if output is not None:
             raise click.UsageError("--output and --encoded-save-path are the same; give one of them")
-        output, asked = given["encoded_save_path"], asked or "tsv"
+        output, asked = outputs.encoded_save_path, asked or "tsv"
     run_format = run_format_of(output, asked) if output else "trec"
     if output is None and asked:
         raise click.UsageError("--output-format has no effect without --output")
-    if given["tag"] and (output is None or run_format != "trec"):
+    if outputs.tag and (output is None or run_format != "trec"):
         raise click.UsageError("--tag has no effect without an --output in the TREC format")
     try:
         return OutputFiles(
             run=output,
             run_format=run_format,
-            tag=given["tag"] or "rankllm",
-            results=given["output_jsonl"],
-            trace=given["trace"],
+            tag=outputs.tag or "rankllm",
+            results=outputs.output_jsonl,
+            trace=outputs.trace,
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
 
 
-def _one_query(given: Mapping[str, Any], options: RerankOptions, files: OutputFiles) -> int:
+def _one_query(asked: RerankCommand, files: OutputFiles) -> int:
+    from rankllm_infer.jobs.inputs import check_requests
     from rankllm_infer.jobs.outputs import open_outputs
+    from rankllm_infer.jobs.rerank import load_model
+    from rankllm_infer.plan import plan_reranking
     from rankllm_infer.screen import result_json, result_table
 
     for path in files.paths():
-        check_output(path, overwrite=given["overwrite"])
-        for source in input_files(given):
+        check_output(path, overwrite=asked.outputs.overwrite)
+        for source in input_files(asked):
             refuse_same_file(source, path)
-    (request,) = load_requests("query", given)
+    (request,) = load_requests(asked)
     check_requests([request], files, strict=False)
-    say(_loading(given))
-    with load_model(given["model_path"], options) as reranker:
+    say(_loading(asked))
+    with load_model(plan_reranking(asked.model, asked.options), SCREEN) as reranker:
         (result,) = reranker.rerank([request])
     if result.status == "failed":
         say(f"Error: {result.error}")
@@ -159,5 +170,5 @@ def _one_query(given: Mapping[str, Any], options: RerankOptions, files: OutputFi
     if files.paths():
         with open_outputs(files) as writer:
             writer.write(result)
-    click.echo(result_json(result) if given["as_json"] else result_table(result, request))
+    click.echo(result_json(result) if asked.outputs.as_json else result_table(result, request))
     return 0

@@ -1,26 +1,24 @@
-"""What `rerank` is asked to rank. It is read through and checked before a model is loaded."""
+"""What the command line of `rerank` asks to rank."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_infer.cli import say
-from rankllm_infer.cli.progress import counted, counter
-from rankllm_infer.wording import examples
+from rankllm_infer.cli.progress import counter
+from rankllm_infer.cli.rerank_options import RerankCommand, RerankInput, RerankOutput
+from rankllm_infer.jobs.inputs import StoredRequests, check_judged
+from rankllm_infer.option_table import rows_of
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels
     from rankllm_core.types import Request
-    from rankllm_infer.jobs.fingerprint import InputDigest
-    from rankllm_infer.jobs.outputs import OutputFiles
 
 _SOURCES = ("requests", "rerank_input", "run", "dataset", "query")
 _NEEDS = {"run": ("queries", "corpus"), "dataset": ("retrieval_method",), "query": ("passages",)}
@@ -30,162 +28,71 @@ DATASET_DEPTH = 100
 """Candidates of each query of a data set, as in the original."""
 
 
-def input_kind(given: Mapping[str, Any]) -> str:
+def input_kind(inputs: RerankInput, outputs: RerankOutput) -> str:
     """Which of the five inputs is given. Raises UsageError where it is not one, or what goes with it is missing."""
-    kinds = [name for name in _SOURCES if given[name] is not None]
+    kinds = [name for name in _SOURCES if getattr(inputs, name) is not None]
     if len(kinds) != 1:
         raise click.UsageError("give one of --requests, --rerank-input, --run, --dataset and --query")
-    needs = _NEEDS.get(kinds[0], ())
+    (kind,) = kinds
+    needs = _NEEDS.get(kind, ())
     for name in ("queries", "corpus", "retrieval_method", "passages"):
-        if (name in needs) != (given[name] is not None):
+        if (name in needs) != (getattr(inputs, name) is not None):
             verb = "needs" if name in needs else "does not go with"
-            raise click.UsageError(f"{_option(kinds[0])} {verb} {_option(name)}")
-    if given["run_format"] != "auto" and kinds[0] != "run":
-        raise click.UsageError(f"{_option(kinds[0])} does not go with --run-format")
-    if given["retrieval_results_dir"] is not None and kinds[0] != "dataset":
-        raise click.UsageError(f"{_option(kinds[0])} does not go with --retrieval-results-dir")
-    if kinds[0] == "query":
-        for name in _FOR_MANY:
-            if given[name]:
-                raise click.UsageError(f"{_option(name)} does not go with --query")
-    elif given["as_json"]:
-        raise click.UsageError("--json goes with --query; for a file of results give --output-jsonl")
-    return kinds[0]
-
-
-def input_files(given: Mapping[str, Any]) -> tuple[str | Path, ...]:
-    """The files that are read, which must not be written."""
-    names = ("requests", "rerank_input", "run", "queries", "corpus", "passages", "qrels", "few_shot_file")
-    names += ("identifier_prior",) if given["identifier_prior"] != "none" else ()
-    return tuple(given[name] for name in names if given[name] not in (None, _STANDARD_INPUT))
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRequests:
-    """The requests of a file, read anew each time, so that only the one at hand is in memory."""
-
-    path: Path
-    is_pairs: bool
-    """Whether it holds one pair a line, as `prepare` writes them."""
-    max_queries: int | None
-    depth: int | None = None
-    """Candidates of each query that count; the others are left out."""
-
-    def __iter__(self) -> Iterator[Request]:
-        from rankllm_core.data.records import read_requests, read_rerank_input
-
-        read = read_rerank_input if self.is_pairs else read_requests
-        for request in islice(read(self.path), self.max_queries):
-            is_cut = self.depth is not None and len(request.candidates) > self.depth
-            yield replace(request, candidates=request.candidates[: self.depth]) if is_cut else request
-
-
-def load_requests(kind: str, given: Mapping[str, Any]) -> Iterable[Request]:
-    """The requests, as often as they are asked for. Texts of a run are joined here."""
+            raise click.UsageError(f"{_spelled(kind)} {verb} {_spelled(name)}")
+    if inputs.run_format != "auto" and kind != "run":
+        raise click.UsageError(f"{_spelled(kind)} does not go with --run-format")
+    if inputs.retrieval_results_dir is not None and kind != "dataset":
+        raise click.UsageError(f"{_spelled(kind)} does not go with --retrieval-results-dir")
     if kind == "query":
-        return [_request_of_query(given["query"], given["passages"])]
+        for name in _FOR_MANY:
+            if getattr(inputs, name, None) or getattr(outputs, name, None):
+                raise click.UsageError(f"{_spelled(name)} does not go with --query")
+    elif outputs.as_json:
+        raise click.UsageError("--json goes with --query; for a file of results give --output-jsonl")
+    return kind
+
+
+def input_files(command: RerankCommand) -> tuple[str | Path, ...]:
+    """The files that are read, which must not be written."""
+    inputs = command.inputs
+    sources = (inputs.requests, inputs.rerank_input, inputs.run, inputs.queries, inputs.corpus, inputs.passages)
+    beside = (command.outputs.qrels, command.options.few_shot_file, command.prior_file)
+    return tuple(file for file in (*sources, *beside) if file not in (None, _STANDARD_INPUT))
+
+
+def load_requests(command: RerankCommand) -> Iterable[Request]:
+    """The requests, as often as they are asked for. Texts of a run are joined here."""
+    kind, inputs, depth = command.kind, command.inputs, command.options.top_k_candidates
+    if kind == "query":
+        return [_request_of_query(inputs.query or "", inputs.passages or "")]
     if kind == "run":
-        return _joined(given)
+        return _joined(inputs, depth=depth or sys.maxsize)
     if kind == "dataset":
-        return _of_dataset(given)
-    path: Path = given[kind]
+        return _of_dataset(inputs, depth=depth or DATASET_DEPTH)
+    path: Path = getattr(inputs, kind)
     if not path.exists():
         raise RankLLMError(f"{path}: no such file")
-    stored = StoredRequests(path, is_pairs=kind == "rerank_input", max_queries=given["max_queries"])
+    stored = StoredRequests(path, is_pairs=kind == "rerank_input", max_queries=inputs.max_queries)
     # A pipe can be read once only.
     return stored if path.is_file() else list(stored)
 
 
-def check_requests(
-    requests: Iterable[Request],
-    files: OutputFiles,
-    *,
-    strict: bool,
-    digest: InputDigest | None = None,
-    sizes: dict[str, int] | None = None,
-) -> list[str]:
-    """Read all requests once; give their qids. digest: is given all of them. sizes: is given qid -> candidates.
-
-    Raises RankLLMError for what would come to light only after hours: a line that cannot be read, an id that the run's
-    format cannot carry, and, if strict, a query without candidates or a passage without text.
-    """
-    qids = []
-    for request in counted(requests, "check the input", unit=" queries"):
-        if files.run is not None:
-            _check_ids(request, files)
-        if strict:
-            _check_complete(request)
-        if digest is not None:
-            digest.add(request)
-        if sizes is not None:
-            sizes[request.query.qid] = len(request.candidates)
-        qids.append(request.query.qid)
-    if not qids:
-        raise RankLLMError("the input holds no query; nothing to rerank")
-    return qids
+def _spelled(name: str) -> str:
+    return {**rows_of(RerankInput), **rows_of(RerankOutput)}[name].spelled
 
 
-def load_qrels(path: Path, qids: Iterable[str]) -> Qrels:
-    """The judgements. Raises RankLLMError where they are of another set than the queries."""
-    from rankllm_core.trec import read_qrels
-
-    qrels = read_qrels(path)
-    check_judged(qrels, qids, source=path)
-    return qrels
-
-
-def check_judged(qrels: Qrels, qids: Iterable[str], *, source: str | Path) -> None:
-    """Raise RankLLMError where none of the queries is judged."""
-    asked = list(qids)
-    if not any(qrels.get(qid) for qid in asked):
-        raise RankLLMError(
-            f"{source}: judges none of the {len(asked)} queries (they are {examples(asked)}; "
-            f"it judges {examples(qrels) or 'none'}); use the judgements that belong to the queries"
-        )
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _check_ids(request: Request, files: OutputFiles) -> None:
-    """Write the candidates as they came, to see whether the format can carry their ids."""
-    from rankllm_core.trec import run_lines
-
-    n = len(request.candidates)
-    ranking = [(candidate.docid, float(n - rank)) for rank, candidate in enumerate(request.candidates)]
-    try:
-        run_lines(request.query.qid, ranking, format=files.run_format, tag=files.tag)
-    except RankLLMError as error:
-        hint = " (--output-format tsv)" if files.run_format == "trec" else ""
-        raise RankLLMError(f"{files.run} cannot be written: {error}{hint}") from None
-
-
-def _check_complete(request: Request) -> None:
-    from rankllm_core.text import title_and_text
-
-    where = f"query {request.query.qid!r}"
-    if not request.candidates:
-        raise RankLLMError(f"{where}: no candidates (--strict)")
-    for candidate in request.candidates:
-        try:
-            title_and_text(candidate.doc)
-        except RankLLMError as error:
-            raise RankLLMError(f"{where}, docid {candidate.docid!r}: {error} (--strict)") from None
-
-
-def _joined(given: Mapping[str, Any]) -> list[Request]:
+def _joined(inputs: RerankInput, *, depth: int) -> list[Request]:
     from rankllm_infer.formats.prepare import build_requests
 
     with counter("corpus", unit=" passages", delay_s=2.0) as show:
         requests, report = build_requests(
-            given["run"],
-            queries=given["queries"],
-            corpus=given["corpus"],
-            depth=given["top_k_candidates"] or sys.maxsize,
-            max_queries=given["max_queries"],
-            strict=given["strict"],
-            run_format=given["run_format"],
+            inputs.run,
+            queries=inputs.queries,
+            corpus=inputs.corpus,
+            depth=depth,
+            max_queries=inputs.max_queries,
+            strict=inputs.strict,
+            run_format=inputs.run_format,
             progress=show,
         )
     for line in report.lines():
@@ -193,34 +100,33 @@ def _joined(given: Mapping[str, Any]) -> list[Request]:
     return requests
 
 
-def _of_dataset(given: Mapping[str, Any]) -> StoredRequests:
+def _of_dataset(inputs: RerankInput, *, depth: int) -> StoredRequests:
     from rankllm_infer.cli.retrieve_sources import start_pyserini
     from rankllm_infer.retrieval.dataset_retrieval import dataset_requests_file, default_folder
     from rankllm_infer.retrieval.retrieval_data import find_dataset, find_method
 
-    depth = given["top_k_candidates"] or DATASET_DEPTH
     with counter("retrieve", unit=" queries", delay_s=2.0) as show:
         path = dataset_requests_file(
-            find_dataset(given["dataset"]),
-            find_method(given["retrieval_method"]),
+            find_dataset(inputs.dataset or ""),
+            find_method(inputs.retrieval_method or ""),
             depth=depth,
-            folder=given["retrieval_results_dir"] or default_folder(),
+            folder=inputs.retrieval_results_dir or default_folder(),
             library=start_pyserini,
             tell=say,
             progress=show,
         )
-    return StoredRequests(path, is_pairs=False, max_queries=given["max_queries"], depth=depth)
+    return StoredRequests(path, is_pairs=False, max_queries=inputs.max_queries, depth=depth)
 
 
-def dataset_qrels(given: Mapping[str, Any], qids: Iterable[str]) -> Qrels | None:
+def dataset_qrels(inputs: RerankInput, qids: Iterable[str]) -> Qrels | None:
     """The judgements of --dataset: those stored beside its results, else Pyserini's; a line where there are none."""
     from rankllm_infer.cli.retrieve_sources import start_pyserini
     from rankllm_infer.retrieval.dataset_retrieval import default_folder, stored_qrels
     from rankllm_infer.retrieval.retrieval_data import find_dataset
 
-    dataset = find_dataset(given["dataset"])
+    dataset = find_dataset(inputs.dataset or "")
     try:
-        qrels = stored_qrels(dataset, given["retrieval_results_dir"] or default_folder())
+        qrels = stored_qrels(dataset, inputs.retrieval_results_dir or default_folder())
         if qrels is None:
             qrels = start_pyserini().qrels(dataset.qrels)
         check_judged(qrels, qids, source=dataset.qrels)

@@ -1,283 +1,186 @@
-"""The options of `rerank`, by what they are about."""
+"""What `rerank` is told: the inputs, the outputs and the model of a run, and the options of its reranker."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any
+
 import click
 
-from rankllm_core.command_line import NAME, PATH
-from rankllm_infer.cli.options import ignored, run_format_option
-from rankllm_infer.options import ATTENTIONS, DTYPES, ENGINES, METHODS
-from rankllm_infer.ranking.strategies import STRATEGIES
+from rankllm_core.errors import ConfigError
+from rankllm_infer.cli import say
+from rankllm_infer.cli.options import ReadsRuns, from_given, ignored
+from rankllm_infer.option_table import LOCAL, option
+from rankllm_infer.options import RerankOptions
+
+OUTPUT_FORMATS = ("trec", "tsv", "msmarco")
 
 
-def input_options(command: click.decorators.FC) -> click.decorators.FC:
-    """What to rerank."""
-    for decorate in reversed(
-        [
-            click.option(
-                "--requests",
-                "--requests-file",
-                "requests",
-                type=PATH,
-                help="Requests JSONL, or results of an earlier run.",
-            ),
-            click.option(
-                "--rerank-input", "--encode-in-path", "rerank_input", type=PATH, help="Pairs as `prepare` writes them."
-            ),
-            click.option(
-                "--run", type=PATH, help="A first-stage run (TREC, TSV, MS MARCO); needs --queries and --corpus."
-            ),
-            run_format_option,
-            click.option("--queries", type=NAME, help="Queries TSV or JSONL (gz), or a Hugging Face data set."),
-            click.option("--corpus", type=NAME, help="Passages JSONL or TSV (gz), or a Hugging Face data set."),
-            click.option(
-                "--dataset", type=NAME, help="A data set by name (dl19, beir-nfcorpus, ...); needs --retrieval-method."
-            ),
-            click.option(
-                "--retrieval-method", help="Its first stage: bm25, bm25_rm3, SPLADE++_EnsembleDistil_ONNX, splade_v3."
-            ),
-            click.option(
-                "--retrieval-results-dir",
-                type=PATH,
-                help="Where its stored first-stage results are.  [default: retrieve_results]",
-            ),
-            click.option("--query", help="One query; needs --passages."),
-            click.option(
-                "--passages",
-                type=NAME,
-                help="Its passages: a file with one a line or JSONL, or `-` for standard input.",
-            ),
-            click.option(
-                "--top-k-candidates",
-                type=click.IntRange(1),
-                help="Candidates of each query to rerank; the others follow (of --run and --dataset: are left out).",
-            ),
-            click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries."),
-            click.option(
-                "--strict/--no-strict", default=False, help="Missing texts and queries without candidates are errors."
-            ),
-        ]
-    ):
-        command = decorate(command)
-    return command
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelArguments:
+    """The model to load or to ask."""
+
+    model_path: str = option(
+        MISSING, "--model-path", "--model-name-or-path", group="Model", effect="content", metavar="FOLDER|NAME"
+    )
+    """Model folder, Hugging Face model name, bundled reranker (smollm2-pointwise, smollm2-first), or, with --engine
+    openai, the server's name for the model."""
 
 
-def model_options(command: click.decorators.FC) -> click.decorators.FC:
-    """Which model, and what runs it."""
-    for decorate in reversed(
-        [
-            click.option(
-                "--model-path",
-                "--model-name-or-path",
-                "model_path",
-                type=NAME,
-                required=True,
-                help="A checkpoint's folder, a hub name, smollm2-pointwise, smollm2-first, or a server's model name.",
-            ),
-            click.option("--base-model", type=NAME, help="For an adapter: its base, in place of the one it names."),
-            click.option(
-                "--trust-remote-code/--no-trust-remote-code",
-                "trust_remote_code",
-                default=False,
-                help="Run Python code that comes with the model: a local folder, or a revision pinned as "
-                "OWNER/MODEL@COMMIT. Of an adapter: with --base-model, its base's code.",
-            ),
-            click.option("--method", type=click.Choice(METHODS), default="auto"),
-            click.option("--engine", type=click.Choice(ENGINES), default="transformers"),
-            click.option(
-                "--base-url", help="Server of --engine openai, ending in /v1. The key is read from OPENAI_API_KEY."
-            ),
-            click.option(
-                "--timeout",
-                "timeout_s",
-                type=click.FloatRange(min=0, min_open=True),
-                default=300.0,
-                help="Seconds to wait for an answer of a server.",
-            ),
-            click.option(
-                "--concurrency", type=click.IntRange(1), default=16, help="Prompts under way at a server at once."
-            ),
-            click.option(
-                "--dtype",
-                type=click.Choice(DTYPES),
-                default=None,
-                help="auto: bfloat16 where the hardware is fast at it.  [default: auto]",
-            ),
-            click.option("--bf16/--no-bf16", default=None, help="The same as --dtype bfloat16."),
-            click.option("--fp16/--no-fp16", default=None, help="The same as --dtype float16."),
-            click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps."),
-            click.option("--num-gpus", type=click.IntRange(1), default=1, help="Spread the model over so many."),
-            click.option(
-                "--batch-size",
-                "--per-device-eval-batch-size",
-                "batch_size",
-                type=click.IntRange(1),
-                help="Prompts at once, at the most; scores in float32 on a CPU: always 1.  "
-                "[default: 32; vllm: its own choice]",
-            ),
-            click.option(
-                "--batch-tokens",
-                type=click.IntRange(0),
-                default=0,
-                help="Padded tokens at once, at the most; 0: what suits the device.",
-            ),
-            click.option(
-                "--compile/--no-compile",
-                "compile",
-                default=False,
-                help="Compile the model's layers: a minute at the start, then scores are read faster.",
-            ),
-            click.option(
-                "--attn-implementation",
-                type=click.Choice(ATTENTIONS),
-                default="auto",
-                help="auto: flash-attention 2 on a GPU where it is installed, on a CPU one made for it, else sdpa.",
-            ),
-            click.option(
-                "--vllm-arg",
-                "vllm_args",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="An argument of vLLM's engine, such as gpu_memory_utilization=0.8. Can be given several times.",
-            ),
-        ]
-    ):
-        command = decorate(command)
-    return command
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DtypeSwitches:
+    """The originals' spellings of --dtype."""
+
+    bf16: bool | None = option(None, "--bf16", group="Engine", effect="loaded", engines=LOCAL)
+    """Same as --dtype bfloat16."""
+    fp16: bool | None = option(None, "--fp16", group="Engine", effect="loaded", engines=LOCAL)
+    """Same as --dtype float16."""
 
 
-def ranking_options(command: click.decorators.FC) -> click.decorators.FC:
-    """How the model is asked."""
-    said = " By default what the model's card says."
-    for decorate in reversed(
-        [
-            click.option(
-                "--prompt-template-path",
-                "template",
-                type=NAME,
-                help="A template's name (see `prompts list`) or YAML file." + said,
-            ),
-            click.option("--context-size", type=click.IntRange(1), help="Tokens of prompt and answer." + said),
-            click.option("--window-size", type=click.IntRange(1), help="Passages in a prompt." + said),
-            click.option("--stride", type=click.IntRange(1), help="Ranks the sliding window moves." + said),
-            click.option(
-                "--strategy",
-                type=click.Choice(STRATEGIES),
-                default="sliding",
-                help="Which windows are asked: bottom to top, all in one, from a pivot down, or rounds of winners.",
-            ),
-            click.option(
-                "--rank-top-k",
-                type=click.IntRange(1),
-                help="top-down, tournament: find so many of the best.  [default: half a window]",
-            ),
-            click.option(
-                "--permutations",
-                type=click.IntRange(1),
-                default=1,
-                help="Ask each window so often, in shuffled orders after the first, and take the consensus.",
-            ),
-            click.option(
-                "--num-passes", type=click.IntRange(1), default=1, help="How often the windows go over the list."
-            ),
-            click.option(
-                "--pass-depth",
-                type=click.IntRange(2),
-                help="Passes after the first go over the first so many alone; the others keep their order.",
-            ),
-            click.option(
-                "--use-logits/--no-use-logits",
-                default=None,
-                help="FIRST: read the order off the first token's logits." + said,
-            ),
-            click.option("--use-alpha/--no-use-alpha", default=None, help="Call the passages A, B, C." + said),
-            click.option(
-                "--shuffle-candidates/--no-shuffle-candidates",
-                default=False,
-                help="Shuffle each query's candidates first.",
-            ),
-            click.option("--seed", type=int, default=0, help="Of --shuffle-candidates and --permutations."),
-            click.option("--num-few-shot-examples", type=click.IntRange(0), default=0),
-            click.option("--few-shot-file", type=NAME, help='JSON array of {"conversations": [{"role", "value"}]}.'),
-            click.option("--system-message", help="In place of the template's own."),
-            click.option("--max-passage-words", type=click.IntRange(1), help="Words of a passage shown." + said),
-            click.option(
-                "--variable-passages/--no-variable-passages",
-                default=True,
-                help="Whether a window may hold fewer passages than its size.",
-            ),
-            click.option("--q-max-len", type=click.IntRange(1), help="Pointwise: tokens of the query." + said),
-            click.option("--p-max-len", type=click.IntRange(1), help="Pointwise: tokens of the passage." + said),
-            click.option(
-                "--fuse-weight",
-                type=click.FloatRange(0, 1),
-                help="The first stage's share in the order: 0 the model alone, 1 the first stage alone." + said,
-            ),
-            click.option(
-                "--identifier-prior",
-                type=NAME,
-                metavar="FILE|none",
-                help="FIRST: take this off the identifiers' logits, as `calibrate` has measured it." + said,
-            ),
-            click.option(
-                "--free-decoding",
-                is_flag=True,
-                help="Let the model write what it likes; by default --engine transformers allows only permutations.",
-            ),
-            click.option(
-                "--decode-top-k",
-                type=click.IntRange(1),
-                help="Generate only the first so many of each window; the others keep their order.",
-            ),
-            ignored("--dataset-name", takes_value=True),
-            ignored("--dataset-proc-num", takes_value=True),
-            ignored("--tokenizer-name", takes_value=True),
-            ignored("--cache-dir", takes_value=True),
-            ignored("--output-dir", takes_value=True),
-            ignored("--overwrite-cache", takes_value=False),
-            ignored("--print-prompts-responses", takes_value=False),
-            ignored("--populate-invocations-history", takes_value=False),
-        ]
-    ):
-        command = decorate(command)
-    return command
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankInput(ReadsRuns):
+    """What to rerank: one of five inputs, and what goes with it."""
+
+    requests: Path | None = option(None, "--requests", "--requests-file", group="Input", effect="content")
+    """Requests to rerank, JSONL: one query per line with its candidates. Results of an earlier run (--output-jsonl) are
+    accepted, too."""
+    rerank_input: Path | None = option(None, "--rerank-input", "--encode-in-path", group="Input", effect="content")
+    """Query-passage pairs, JSONL, as `rankllm-infer prepare` and Tevatron write them."""
+    run: Path | None = option(None, "--run", group="Input", effect="content")
+    """First-stage run (TREC, TSV or MS MARCO). Needs --queries and --corpus."""
+    queries: str | None = option(None, "--queries", group="Input", effect="content", metavar="FILE|NAME")
+    """Queries of --run: TSV or JSONL, optionally gzipped, or a Hugging Face data set."""
+    corpus: str | None = option(None, "--corpus", group="Input", effect="content", metavar="FILE|NAME")
+    """Passages of --run: JSONL or TSV, optionally gzipped, or a Hugging Face data set."""
+    dataset: str | None = option(None, "--dataset", group="Input", effect="content", metavar="NAME")
+    """Test collection by name (dl19, beir-nfcorpus, ...). Needs --retrieval-method."""
+    retrieval_method: str | None = option(None, "--retrieval-method", group="Input", effect="content", metavar="NAME")
+    """First stage of --dataset: bm25, bm25_rm3, SPLADE++_EnsembleDistil_ONNX or splade_v3."""
+    retrieval_results_dir: Path | None = option(
+        None,
+        "--retrieval-results-dir",
+        group="Input",
+        effect="content",
+        metavar="FOLDER",
+        default_text="retrieve_results",
+    )
+    """Folder with stored first-stage results of --dataset."""
+    query: str | None = option(None, "--query", group="Input", effect="content")
+    """A single query. Needs --passages; prints the ranking."""
+    passages: str | None = option(None, "--passages", group="Input", effect="content", metavar="FILE|-")
+    """Passages of --query: one per line or JSONL; - reads standard input."""
+    max_queries: int | None = option(None, "--max-queries", group="Input", effect="content", least=1)
+    """Maximum number of queries to rerank, from the start of the input."""
+    strict: bool = option(False, "--strict", group="Input", effect="none")
+    """Treat missing texts and queries without candidates as errors."""
 
 
-def output_options(command: click.decorators.FC) -> click.decorators.FC:
-    """What to write."""
-    for decorate in reversed(
-        [
-            click.option("--output", "--output-trec-file", "output", type=PATH, help="The run."),
-            click.option("--encoded-save-path", type=PATH, help="The same as --output, in TSV by default."),
-            click.option(
-                "--output-format",
-                type=click.Choice(["trec", "tsv", "msmarco"]),
-                help="By default TREC, or TSV for a name that ends in .tsv.",
-            ),
-            click.option("--tag", help="The run's name in the TREC format.  [default: rankllm]"),
-            click.option(
-                "--output-jsonl",
-                "--output-jsonl-file",
-                "output_jsonl",
-                type=PATH,
-                help="Results with texts, scores and statuses; reads back as --requests.",
-            ),
-            click.option("--trace", "--invocations-history-file", "trace", type=PATH, help="Every prompt and answer."),
-            click.option(
-                "--qrels", "--qrels-file", "qrels", type=PATH, help="Score the queries of this run when done."
-            ),
-            click.option(
-                "--resume/--no-resume",
-                default=False,
-                help="Also retry failed queries. Repeating the same command already resumes an interrupted run.",
-            ),
-            click.option(
-                "--overwrite/--no-overwrite", default=False, help="Start over, and replace outputs that exist."
-            ),
-            click.option(
-                "--json/--no-json", "as_json", default=False, help="With --query: print JSON instead of a table."
-            ),
-        ]
-    ):
-        command = decorate(command)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankOutput:
+    """What to write, and what becomes of an interrupted or a finished run."""
+
+    output: Path | None = option(None, "--output", "--output-trec-file", group="Output", effect="none")
+    """Reranked run. Scores decrease strictly, so that trec_eval keeps the order."""
+    encoded_save_path: Path | None = option(None, "--encoded-save-path", group="Output", effect="none")
+    """Same as --output, in TSV by default."""
+    output_format: str | None = option(
+        None,
+        "--output-format",
+        group="Output",
+        effect="none",
+        choices=OUTPUT_FORMATS,
+        default_text="tsv for a name that ends in .tsv, else trec",
+    )
+    """Format of --output."""
+    tag: str | None = option(None, "--tag", group="Output", effect="none", default_text="rankllm")
+    """Name of the run in the TREC format."""
+    output_jsonl: Path | None = option(None, "--output-jsonl", "--output-jsonl-file", group="Output", effect="none")
+    """Results with texts, scores and statuses, JSONL. Can be read back with --requests."""
+    trace: Path | None = option(None, "--trace", "--invocations-history-file", group="Output", effect="option")
+    """Every prompt and answer, JSONL."""
+    qrels: Path | None = option(None, "--qrels", "--qrels-file", group="Output", effect="none")
+    """Relevance judgments. Prints nDCG@10, MRR@10 and Recall@100 of this run's queries when it is done."""
+    resume: bool = option(False, "--resume", group="Output", effect="none")
+    """Also retry failed queries. Repeating the same command already resumes an interrupted run."""
+    overwrite: bool = option(False, "--overwrite", group="Output", effect="none")
+    """Start over and replace existing outputs."""
+    as_json: bool = option(False, "--json", group="Output", effect="none")
+    """Print JSON instead of a table. Only with --query."""
+
+
+OWNERS = (RerankInput, ModelArguments, RerankOptions, DtypeSwitches, RerankOutput)
+"""Whose rows are the options of `rerank`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankCommand:
+    """One command line of `rerank`, checked."""
+
+    kind: str
+    """Which of the five inputs is given: the name of a field of `RerankInput`."""
+    model: str
+    inputs: RerankInput
+    outputs: RerankOutput
+    options: RerankOptions
+    prior_file: str | None
+    """The file that --identifier-prior was read from."""
+
+
+def given_options(given: Mapping[str, Any]) -> RerankOptions:
+    """What the command line asks of a reranker. Raises UsageError where that does not go together."""
+    switches = from_given(DtypeSwitches, given)
+    dtypes = {given["dtype"], "bfloat16" if switches.bf16 else None, "float16" if switches.fp16 else None} - {None}
+    if len(dtypes) > 1:
+        raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
+    # Outside of what follows: a file that cannot be read is no wrong usage.
+    prior = _prior(given.get("identifier_prior"), model=given["model_path"])
+    try:
+        return from_given(
+            RerankOptions,
+            given,
+            template=_template(given["template"]),
+            identifier_prior=prior,
+            dtype=next(iter(dtypes), "auto"),
+            api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
+            with_trace=given.get("trace") is not None,
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
+    """What a file of `calibrate` says; nothing to take off for `none`."""
+    if asked is None:
+        return None
+    from rankllm_infer.ranking.identifier_prior import read_prior
+
+    if asked == "none":
+        return ()
+    stored = read_prior(Path(asked))
+    if stored.model and Path(stored.model).name != Path(model).name:
+        say(f"Warning: {asked} was measured with {stored.model}, not with {model}; each model has a prior of its own")
+    return stored.numbers
+
+
+_ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
+
+
+def _template(asked: str | None) -> str | None:
+    """The template asked for; of the originals' own files, which are in their repository, the one that ships."""
+    if asked is None or Path(asked).exists():
+        return asked
+    return asked.removeprefix(_ORIGINALS_FOLDER)
+
+
+def ignored_options(command: click.decorators.FC) -> click.decorators.FC:
+    """The originals' options that have no effect here."""
+    with_value = ("--dataset-name", "--dataset-proc-num", "--tokenizer-name", "--cache-dir", "--output-dir")
+    switches = ("--overwrite-cache", "--print-prompts-responses", "--populate-invocations-history")
+    for name in with_value:
+        command = ignored(name, takes_value=True)(command)
+    for name in switches:
+        command = ignored(name, takes_value=False)(command)
     return command

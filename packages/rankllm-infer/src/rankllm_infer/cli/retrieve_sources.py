@@ -13,7 +13,7 @@ import click
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.cli import say
 from rankllm_infer.cli.progress import counter
-from rankllm_infer.cli.rerank_input import check_judged
+from rankllm_infer.jobs.inputs import check_judged
 from rankllm_infer.retrieval.bm25 import K1, B
 
 if TYPE_CHECKING:

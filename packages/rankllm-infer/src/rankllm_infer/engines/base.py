@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.identifiers import CHAIN, AnswerForm
@@ -18,6 +18,14 @@ from rankllm_core.types import Usage
 Read = Literal["text", "permutation", "first-token", "head"]
 """What is read: generated text, the permutation of `identifiers` that greedy decoding finds in the answer's `form`, the
 logits of `identifiers` at the last position, or a score head there."""
+
+ModelKind = Literal["causal", "sequence-classification"]
+"""Which head a checkpoint is loaded with: a language model's, or a `score` layer."""
+
+
+def kind_of(read: Read) -> ModelKind:
+    """The head that is read."""
+    return "sequence-classification" if read == "head" else "causal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +91,34 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back threads, connections and memory. Queued prompts are dropped."""
+
+
+class Checkpoint(Protocol):
+    """A model that has been opened, and is started as an engine once it is known how it will be prompted."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own; None where a server keeps it."""
+
+    @property
+    def positions(self) -> int | None:
+        """How many tokens the model has positions for; None where it has no limit, or nobody tells."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Settings without effect on this model, and the like."""
+
+    @property
+    def place(self) -> str:
+        """Device and dtype; empty for a server's model, of which nobody tells."""
+
+    @property
+    def where(self) -> str:
+        """Where the model runs, to follow its name."""
+
+    def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> Engine:
+        """The engine. Raises RankLLMError where the model cannot be read this way.
+
+        longest: tokens of the longest prompt with its answer. sample: with `permutation`, a prompt such as will come,
+        whose answers the tokenizer must be able to write.
+        """

@@ -11,39 +11,19 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 
-from rankllm_core.card import Card, ListwiseCard
+from rankllm_core.card import ListwiseCard
 from rankllm_core.data.records import request_to_dict
 from rankllm_core.files import dumps
 from rankllm_core.types import Request
 from rankllm_infer import __version__
-from rankllm_infer.checkpoints.hub import adapter_config, base_folder
 from rankllm_infer.checkpoints.identity import folder_identity, model_identity
 from rankllm_infer.engines.base import Engine
-from rankllm_infer.options import RerankOptions, option_of
+from rankllm_infer.engines.openai.settings import OpenAISettings
+from rankllm_infer.plan import RerankPlan
 
-_NOT_RESULTS = ("api_key", "timeout_s", "concurrency")
-_IN_THE_CARD = (
-    "method",
-    "template",
-    "use_logits",
-    "use_alpha",
-    "context_size",
-    "max_passage_words",
-    "window_size",
-    "stride",
-    "q_max_len",
-    "p_max_len",
-    "fuse_weight",
-    "identifier_prior",
-)
-"""The card is compared by itself, with these options over it."""
-_FOUND_WHEN_LOADED = ("dtype", "device")
-_OF_THE_MODEL = ("base_url", "base_model", "few_shot_file")
-"""Compared as the server's address, and by their contents, not their names."""
 SHOWN_DIFFERENCES = 3
 """Differences that are shown with their values; the others are counted."""
 _SHOWN_CHARACTERS = 60
@@ -92,40 +72,30 @@ class InputDigest:
 
 
 def run_settings(
-    model: str,
-    options: RerankOptions,
-    *,
-    card: Card,
-    requests: str,
-    environment: Mapping[str, str] = MappingProxyType({}),
+    plan: RerankPlan, *, requests: str, environment: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, object]:
     """Everything that decides results and is known before the model is loaded, by the names a user knows it by.
 
-    model: as the user names it. card: the one in force. requests: an `InputDigest`, as text.
-    environment: the process's variables, of which those count that change a local engine's kernels.
-    Raises RankLLMError where the model's files cannot be found.
+    requests: an `InputDigest`, as text. environment: the process's variables, of which those count that change a local
+    engine's kernels.
     """
+    files, card = plan.files, plan.card.card
     settings: dict[str, object] = {"rankllm-infer": __version__, "input": requests}
-    settings |= _versions(model, options)
-    if options.engine != "openai":
+    settings |= _versions(plan)
+    if files is None:
+        settings["model"] = f"{plan.model} at {_server(plan)}"
+    else:
         settings |= {name: environment[name] for name in _NUMERIC_ENVIRONMENT if name in environment}
-    settings["model"] = f"{model} at {_server(options)}" if options.engine == "openai" else model_identity(model)
-    if options.engine != "openai" and adapter_config(model) is not None:
-        settings["base model"] = folder_identity(base_folder(model, options.base_model, weights=False))
+        settings["model"] = model_identity(files.own)
+        if files.own.adapter is not None:
+            settings["base model"] = folder_identity(files.base.path)
     settings |= {f"card {name}": value for name, value in _flat(card.to_dict(), prefix="")}
     # What is not there is said too: a run that was begun with it must not go on without.
     settings["card fuse_weight"] = card.fuse_weight
     settings["card identifier_prior"] = list(card.identifier_prior) if isinstance(card, ListwiseCard) else []
-    file = options.few_shot_file
-    settings["--few-shot-file"] = None if file is None else _file_hash(Path(file))
-    elsewhere = {*_NOT_RESULTS, *_IN_THE_CARD, *_FOUND_WHEN_LOADED, *_OF_THE_MODEL}
-    for field in fields(RerankOptions):
-        if field.name not in elsewhere:
-            value = getattr(options, field.name)
-            settings["--trace" if field.name == "with_trace" else option_of(field.name)] = (
-                list(value) if isinstance(value, tuple) else value
-            )
-    return settings
+    file = plan.few_shot_file
+    settings["--few-shot-file"] = None if file is None else _file_hash(file)
+    return settings | dict(plan.asked)
 
 
 def loaded_settings(engine: Engine, placement: str) -> dict[str, object]:
@@ -161,10 +131,10 @@ def _cpu_kernels() -> str:
     return " ".join([torch.backends.cpu.get_cpu_capability(), *found])
 
 
-def _versions(model: str, options: RerankOptions) -> dict[str, object]:
+def _versions(plan: RerankPlan) -> dict[str, object]:
     """Versions of the packages whose code decides the numbers."""
-    names = (*_PACKAGES, *_PACKAGES_OF.get(options.engine, ()))
-    if options.engine != "openai" and adapter_config(model) is not None:
+    names = (*_PACKAGES, *_PACKAGES_OF.get(str(plan.asked["--engine"]), ()))
+    if plan.files is not None and plan.files.own.adapter is not None:
         names += ("peft",)
     return {f"version of {name}": _version(name) for name in names}
 
@@ -202,10 +172,8 @@ def _file_hash(path: Path) -> str:
     return f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:32]}" if path.is_file() else str(path)
 
 
-def _server(options: RerankOptions) -> str:
-    from rankllm_infer.engines.openai.options import OpenAIOptions
-
-    return OpenAIOptions(base_url=options.base_url or "", model="any").shown_url
+def _server(plan: RerankPlan) -> str:
+    return plan.engine.shown_url if isinstance(plan.engine, OpenAISettings) else ""
 
 
 def _flat(values: Mapping[str, object], *, prefix: str) -> Iterator[tuple[str, object]]:

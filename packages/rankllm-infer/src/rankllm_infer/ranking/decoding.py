@@ -1,52 +1,133 @@
-"""Whether answers are held to permutations: what is asked for, and whether prompt and tokenizer allow it."""
+"""How a listwise model's answers are read: held to permutations, free, or by the first token; and those that were cut.
+
+Words of a thought are no ranking: an answer is told from reasoning that never came to one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
 
+from rankllm_core.answers.reader import ReadAnswer, read_answer
 from rankllm_core.card import ListwiseCard
-from rankllm_core.errors import ConfigError
+from rankllm_core.errors import ConfigError, ContractError
 from rankllm_core.identifiers import identifiers
-from rankllm_core.prompts.template import Message, Span
-from rankllm_infer.engines.transformers.permutation_ids import permutation_ids
-from rankllm_infer.options import RerankOptions
-from rankllm_infer.ranking.listwise import ListwisePlan
-from rankllm_infer.ranking.prompts import TokenPromptWriter
-from rankllm_infer.ranking.reasoning import reasons_first
+from rankllm_core.prompts.guesses import guess_reasoning
+from rankllm_core.prompts.template import ListwiseTemplate, Message, Span
+from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
+from rankllm_infer.engines.base import Answer, Prompt, Read
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.prompts import PromptWriter
 
+OPENING = "["
+"""What FIRST puts before the identifier that is read."""
 _THINKING = ("<think>", "<thinking>")
+_NAMES = "think|thinking|thought|reasoning"
+_OPEN = re.compile(rf"<(?:{_NAMES})>|\[think\]", re.IGNORECASE)
+_CLOSE = re.compile(rf"</(?:{_NAMES})>|\[/think\]", re.IGNORECASE)
+_OPENED_BY_PROMPT = re.compile(rf"(?:{_OPEN.pattern})\s*\Z", re.IGNORECASE)
+_LONGEST_OPENING = 100
+"""Characters at a prompt's end in which an opened thought is looked for."""
+_ANSWER = re.compile(r"<answer>", re.IGNORECASE)
+_ANSWERED = re.compile(r"</answer>", re.IGNORECASE)
 
 
-def decodes_freely(card: ListwiseCard, options: RerankOptions) -> bool:
-    """Whether the model writes its answers freely: asked for, by the engine, or because it has to reason first.
+def planned_read(card: ListwiseCard, settings: RankingSettings) -> Read:
+    """How answers are read, as far as card and settings say; the chat template may still speak against it.
 
     Raises ConfigError where only the top of a window is to be decoded, which free decoding cannot do.
     """
-    has_thoughts = reasons_first(card.template, options.system_message)
-    if has_thoughts and options.decode_top_k is not None:
+    if card.answer == "first-token":
+        return "first-token"
+    has_thoughts = reasons_first(card.template, settings.system_message)
+    if has_thoughts and settings.decode_top_k is not None:
         raise ConfigError(
             f"--decode-top-k has no effect with template {card.template.name}, whose answers begin with reasoning; "
             "leave it out"
         )
-    return options.free_decoding or options.engine != "transformers" or has_thoughts
+    return "text" if settings.free_decoding or has_thoughts else "permutation"
 
 
-def check_decoding(plan: ListwisePlan, writer: TokenPromptWriter) -> tuple[ListwisePlan, tuple[str, ...]]:
-    """The plan, and a warning where the chat template makes it one with free decoding after all.
+def permutation_sample(card: ListwiseCard, writer: PromptWriter) -> Prompt:
+    """A short prompt that is answered by a permutation of a full window, to be checked when the engine is started."""
+    written = writer.write((Message("user", (Span("x"),)),))
+    return Prompt(
+        text=written.text,
+        read="permutation",
+        identifiers=window_labels(card, card.window_size),
+        form=card.template.answer_form,
+    )
 
-    Raises ContractError where the tokenizer writes no answers that can be held to permutations.
+
+def opens_thinking(sample: Prompt, settings: RankingSettings) -> bool:
+    """Whether the chat template has the model reason first, so that its answers are decoded freely after all.
+
+    Raises ConfigError where only the top of a window is to be decoded.
     """
-    card = plan.card
-    if plan.free_decoding or card.answer != "permutation":
-        return plan, ()
-    prompt = writer.write((Message("user", (Span("x"),)),)).text
-    if prompt.rstrip().endswith(_THINKING):
-        if plan.decode_top_k is not None:
-            raise ConfigError(
-                "--decode-top-k has no effect: the chat template has the model reason first; leave it out"
-            )
-        note = "the chat template has the model reason first: its answers are decoded freely, and may be cut off"
-        return replace(plan, free_decoding=True), (note,)
-    labels = identifiers("alpha" if card.identifiers == "alpha" else "numeric", card.window_size)
-    permutation_ids(writer.safe, labels, card.template.answer_form, prompt=prompt)
-    return plan, ()
+    if not sample.text.rstrip().endswith(_THINKING):
+        return False
+    if settings.decode_top_k is not None:
+        raise ConfigError("--decode-top-k has no effect: the chat template has the model reason first; leave it out")
+    return True
+
+
+def check_identifiers(safe: SafeTokenizer, card: ListwiseCard) -> None:
+    """FIRST reads one token an identifier: raise ContractError where an identifier of a full window is more."""
+    fits = 0
+    try:
+        for label in window_labels(card, card.window_size):
+            single_ids(safe, [label], after=OPENING)
+            fits += 1
+    except ContractError as error:
+        way_out = (
+            f"--window-size {fits} or less (with a --stride no larger)" if fits else "generation (--no-use-logits)"
+        )
+        other = "--use-alpha, or " if card.identifiers == "numeric" else ""
+        raise ContractError(f"FIRST reads one token an identifier: {error}; use {other}{way_out}") from None
+
+
+def window_labels(card: ListwiseCard, n: int) -> tuple[str, ...]:
+    """What the card calls the passages of a window of n."""
+    return identifiers("alpha" if card.identifiers == "alpha" else "numeric", n)
+
+
+def reasons_first(template: ListwiseTemplate, system_message: str | None) -> bool:
+    """Whether a prompt has the model reason in words before it ranks inside `<answer>`.
+
+    system_message: what is used in place of the template's own; None for that.
+    """
+    if system_message is None:
+        return bool(template.reasoning)
+    return guess_reasoning(system_message, template.suffix)
+
+
+def read_truncated(answer: Answer, prompt: Prompt, *, reasons_first: bool) -> ReadAnswer:
+    """Read an answer that ended where its tokens did: as any other, unless the model had not begun to answer."""
+    labels = prompt.identifiers
+    if is_cut_in_reasoning(answer, prompt, reasons_first=reasons_first):
+        defects = (f"reasoning was cut at {_n_tokens(answer, prompt)}",)
+        return ReadAnswer(order=tuple(range(len(labels))), status="fallback", defects=defects)
+    read = read_answer(answer.text, labels)
+    if not read.defects or not _ANSWER.search(answer.text) or _ANSWERED.search(answer.text):
+        return read
+    defects = (*read.defects, f"the answer was cut at {_n_tokens(answer, prompt)}")
+    return ReadAnswer(order=read.order, status=read.status, defects=defects, n_ranked=read.n_ranked)
+
+
+def is_cut_in_reasoning(answer: Answer, prompt: Prompt, *, reasons_first: bool) -> bool:
+    """Whether the model ran out of tokens before it began to answer.
+
+    That is: generation was cut, and a thought is not closed (in the answer, or opened by the prompt), nothing was
+    written but what a server keeps to itself, or `<answer>` was asked for and not reached.
+    """
+    if prompt.read != "text" or not answer.is_truncated:
+        return False
+    *thoughts, rest = _CLOSE.split(answer.text)
+    if _ANSWERED.search(rest):
+        return False
+    is_open = _OPEN.search(rest) or (not thoughts and _OPENED_BY_PROMPT.search(prompt.text[-_LONGEST_OPENING:]))
+    return bool(is_open) or not rest.strip() or (reasons_first and not _ANSWER.search(rest))
+
+
+def _n_tokens(answer: Answer, prompt: Prompt) -> str:
+    """Not all servers count what they generated."""
+    return f"{answer.usage.completion_tokens or prompt.max_new_tokens} tokens"

@@ -1,76 +1,135 @@
-"""Listwise reranking of one request as a flow: it yields prompts and is sent their answers. No I/O inside."""
+"""Listwise reranking: windows of a request's candidates are shown to the model, and its answers reorder them."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from rankllm_core.answers.reader import ReadAnswer, read_answer
-from rankllm_core.errors import RankLLMError
-from rankllm_core.identifiers import identifiers
+from rankllm_core.card import ListwiseCard
+from rankllm_core.prompts.chat import ChatEncoder
 from rankllm_core.prompts.content import PromptFindings
-from rankllm_core.text import first_words, passage_text, safe_query, words_in
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
-from rankllm_infer.engines.base import Answer, EngineError, Prompt
-from rankllm_infer.ranking.fit import ContextTooSmallError, fit_window
+from rankllm_infer.engines.base import Answer, EngineError, Prompt, Read
+from rankllm_infer.ranking.decoding import (
+    check_identifiers,
+    opens_thinking,
+    permutation_sample,
+    planned_read,
+    read_truncated,
+    reasons_first,
+)
+from rankllm_infer.ranking.flow import Asking, Flow, RankingSettings
+from rankllm_infer.ranking.fuse import fuse
 from rankllm_infer.ranking.identifier_prior import without_prior
-from rankllm_infer.ranking.listwise_plan import ListwisePlan
-from rankllm_infer.ranking.prompts import PromptWriter, WrittenPrompt
-from rankllm_infer.ranking.reasoning import read_truncated, reasons_first
+from rankllm_infer.ranking.prompts import MessagePromptWriter, PromptWriter, TokenPromptWriter
 from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES, Window, consensus
-from rankllm_infer.ranking.window_content import ShownWindow, find_in_window
-
-Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
-"""Yields prompts that may run together, is sent their answers in the same order, returns the result."""
-
-T = TypeVar("T")
-Asking = Generator[tuple[Prompt, ...], tuple[Answer, ...], T]
-"""A part of a flow, with a value of its own at the end."""
-
-__all__ = ["OPENING", "Flow", "ListwisePlan", "order_by_score", "rerank_listwise"]
-
-OPENING = "["
-"""What FIRST puts before the identifier that is read."""
+from rankllm_infer.ranking.window_prompts import WindowPrompts
+from rankllm_infer.ranking.windows import check_full_windows, check_windows, count_prompts, n_asked, strategy_of
 
 
-def rerank_listwise(request: Request, plan: ListwisePlan, writer: PromptWriter) -> Flow:
-    """Show one request's candidates to the model in the strategy's windows and rank them by its answers."""
-    plan.check_full_windows(len(request.candidates))
-    flow = _ListwiseFlow(request, plan, writer)
-    head = len(request.candidates) if plan.top_k_candidates is None else plan.top_k_candidates
-    order, rest = list(request.candidates[:head]), request.candidates[head:]
-    for number in range(plan.num_passes):
-        depth = plan.pass_depth if number else None
-        asked = order[:depth]
-        settled = order[len(asked) :]
-        if plan.shuffle_seed is not None:
-            # A generator of its own for each query and pass: the order does not depend on what else is reranked.
-            random.Random(f"{plan.shuffle_seed}/{request.query.qid}/{number}").shuffle(asked)
-        order = [*(yield from flow.rank(asked)), *settled]
-    return flow.result([*order, *rest])
+class ListwiseMethod:
+    """Shows a request's candidates in the strategy's windows and ranks them by the model's answers."""
+
+    max_active = 64
+
+    def __init__(
+        self,
+        card: ListwiseCard,
+        settings: RankingSettings,
+        writer: PromptWriter,
+        *,
+        sample: Prompt | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self.card = card
+        self.settings = settings
+        self.writer = writer
+        self.read = self.check(card, settings)
+        self.sample = sample
+        self.warnings = warnings
+
+    @classmethod
+    def with_tokenizer(cls, card: ListwiseCard, settings: RankingSettings, tokenizer: Any) -> ListwiseMethod:
+        """The method of a card. tokenizer: the model's own; None for a chat server's.
+
+        Raises ContractError where FIRST reads an identifier that is more than a token.
+        """
+        if tokenizer is None:
+            return cls(card, settings, MessagePromptWriter())
+        chat = ChatEncoder(tokenizer, layout=card.template.chat_layout, bos=card.bos)
+        writer = TokenPromptWriter(chat)
+        read = planned_read(card, settings)
+        if read == "first-token":
+            check_identifiers(chat.safe, card)
+        if read != "permutation":
+            return cls(card, settings, writer)
+        sample = permutation_sample(card, writer)
+        if not opens_thinking(sample, settings):
+            return cls(card, settings, writer, sample=sample)
+        note = "the chat template has the model reason first: its answers are decoded freely, and may be cut off"
+        return cls(card, replace(settings, free_decoding=True), writer, warnings=(note,))
+
+    @staticmethod
+    def check(card: ListwiseCard, settings: RankingSettings) -> Read:
+        """How windows will be read, as far as is known without the model. Raises ConfigError."""
+        read = planned_read(card, settings)
+        check_windows(card, settings)
+        return read
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with its answer: the context is filled."""
+        return self.card.context_tokens
+
+    def n_prompts(self, n_candidates: int) -> int:
+        """Prompts of a query of so many candidates; see `count_prompts`."""
+        return count_prompts(self.card, self.settings, n_candidates)
+
+    def flow(self, request: Request) -> Flow:
+        """Rank one request pass by pass."""
+        settings = self.settings
+        check_full_windows(self.card, settings, len(request.candidates))
+        ranking = _Ranking(request, self)
+        head = len(request.candidates) if settings.top_k_candidates is None else settings.top_k_candidates
+        order, rest = list(request.candidates[:head]), request.candidates[head:]
+        for number in range(settings.num_passes):
+            depth = settings.pass_depth if number else None
+            asked = order[:depth]
+            settled = order[len(asked) :]
+            if settings.shuffle_seed is not None:
+                # A generator of its own for each query and pass: the order does not depend on what else is reranked.
+                random.Random(f"{settings.shuffle_seed}/{request.query.qid}/{number}").shuffle(asked)
+            order = [*(yield from ranking.rank(asked)), *settled]
+        result = ranking.result([*order, *rest])
+        return fuse(result, request, self.card.fuse_weight, n_ranked=settings.top_k_candidates, by_rank=True)
 
 
-@dataclass(slots=True)
-class _ListwiseFlow:
-    request: Request
-    plan: ListwisePlan
-    writer: PromptWriter
-    usage: Usage = field(default_factory=Usage)
-    statuses: list[Status] = field(default_factory=list)
-    defects: list[str] = field(default_factory=list)
-    trace: list[WindowTrace] = field(default_factory=list)
-    scores: dict[str, float] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    named: set[str] = field(default_factory=set)
-    """Docids that an answer has ranked, in whatever window."""
-    n_shuffled: int = 0
+class _Ranking:
+    """One request being ranked: what the answers so far have said and cost."""
+
+    def __init__(self, request: Request, method: ListwiseMethod) -> None:
+        self.request = request
+        self.card = method.card
+        self.settings = method.settings
+        self.prompts = WindowPrompts(
+            request=request, card=method.card, settings=method.settings, writer=method.writer, read=method.read
+        )
+        self.usage = Usage()
+        self.statuses: list[Status] = []
+        self.defects: list[str] = []
+        self.trace: list[WindowTrace] = []
+        self.scores: dict[str, float] = {}
+        self.named: set[str] = set()
+        """Docids that an answer has ranked, in whatever window."""
+        self.n_shuffled = 0
 
     def rank(self, candidates: Sequence[Candidate]) -> Asking[list[Candidate]]:
         """One pass of the strategy over the candidates."""
-        steps = self.plan.choose_strategy()(len(candidates))
+        steps = strategy_of(self.card, self.settings)(len(candidates))
         orders = None
         while True:
             try:
@@ -82,7 +141,7 @@ class _ListwiseFlow:
     def _ask(self, windows: Sequence[Window], candidates: Sequence[Candidate]) -> Asking[tuple[tuple[int, ...], ...]]:
         """One round: every window is asked, as often as the plan says; the order of each, in positions."""
         views = [(window, view) for window in windows for view in self._views(window)]
-        asked = [self._prompt([candidates[position] for position in view]) for _, view in views]
+        asked = [self.prompts.prompt([candidates[position] for position in view]) for _, view in views]
         answers = yield tuple(prompt for prompt, _ in asked)
         self.usage += Usage(rounds=1)
         votes: dict[Window, list[tuple[int, ...]]] = {window: [] for window in windows}
@@ -100,9 +159,10 @@ class _ListwiseFlow:
     def _views(self, window: Window) -> list[tuple[int, ...]]:
         """The orders in which a window is shown: its own, and shuffled ones where more are asked for."""
         views = [window.shown]
-        for _ in range(1, self.plan.permutations):
+        for _ in range(1, self.settings.permutations):
             # Reproducible, whatever else is reranked, and another one for every prompt of the query.
-            draw = random.Random(f"permutation/{self.plan.permutation_seed}/{self.request.query.qid}/{self.n_shuffled}")
+            seed = f"{self.settings.permutation_seed}/{self.request.query.qid}/{self.n_shuffled}"
+            draw = random.Random(f"permutation/{seed}")
             self.n_shuffled += 1
             views.append(tuple(draw.sample(window.shown, len(window.shown))))
         return views
@@ -116,7 +176,7 @@ class _ListwiseFlow:
         self.statuses.append(status)
         where = f"call {len(self.statuses)}" if start is None else f"ranks {start + 1}-{start + len(candidates)}"
         self.defects += [f"{where}: {defect}" for defect in defects]
-        if self.plan.with_trace:
+        if self.settings.with_trace:
             self.trace.append(
                 WindowTrace(
                     start=start,
@@ -130,82 +190,8 @@ class _ListwiseFlow:
                     usage=answer.usage,
                 )
             )
-        return order, read.n_ranked if self.plan.decode_top_k is None else min(read.n_ranked, self.plan.decode_top_k)
-
-    def _prompt(self, candidates: Sequence[Candidate]) -> tuple[Prompt, PromptFindings]:
-        """The prompt of a window, and what it does not show of its passages."""
-        card = self.plan.card
-        alpha = card.identifiers == "alpha"
-        labels = identifiers("alpha" if alpha else "numeric", len(candidates))
-        query = safe_query(self.request.query.text, alpha=alpha)
-        texts = [self._text(candidate) for candidate in candidates]
-        is_first = card.answer == "first-token"
-
-        def show(passages: Sequence[str]) -> ShownWindow:
-            messages = card.template.render(
-                query,
-                passages,
-                labels=labels,
-                scores=[candidate.score for candidate in candidates],
-                system_message=self.plan.system_message,
-                few_shot=self.plan.few_shot,
-            )
-            written = self.writer.write(messages, opening=OPENING if is_first else "")
-            return ShownWindow(written, messages)
-
-        def write(words: int, characters: int | None) -> WrittenPrompt:
-            shown[:] = [show([first_words(text, words)[:characters] for text in texts])]
-            return shown[0].written
-
-        shown: list[ShownWindow] = []  # the last one written
-        answer_tokens = self.writer.count(card.template.write_answer(labels))
-        written, words = fit_window(
-            write,
-            n_passages=len(candidates),
-            longest_words=max(map(words_in, texts)),
-            max_words=card.max_passage_words,
-            # The original budgets the prompt without the opening bracket; leave the room it needs to us.
-            prompt_tokens=card.context_tokens - answer_tokens + (1 if is_first else 0),
-            qid=self.request.query.qid,
-        )
-        (fitted,) = shown
-        if self.plan.strategy == "full" and written.n_tokens < write(card.max_passage_words, None).n_tokens:
-            raise self._does_not_fit(len(candidates), words)
-        prompt = Prompt(
-            text=written.text,
-            read="first-token" if is_first else "text" if self.plan.free_decoding else "permutation",
-            identifiers=labels,
-            messages=written.messages,
-            token_ids=written.token_ids,
-            max_new_tokens=1 if is_first else answer_tokens,
-            form=card.template.answer_form,
-            top_k=self.plan.decode_top_k,
-        )
-        findings = find_in_window(
-            fitted,
-            write=lambda passages: show(passages).key,
-            text_of=lambda position: passage_text(candidates[position].doc),
-        )
-        return prompt, findings
-
-    def _does_not_fit(self, n_candidates: int, words: int) -> ContextTooSmallError:
-        """All at once is a wish for whole passages: how far to shorten them is the user's choice."""
-        shorten = f"--max-passage-words {words}, " if words > 1 else ""
-        return ContextTooSmallError(
-            f"query {self.request.query.qid!r}: its {n_candidates} candidates do not fit the context of "
-            f"{self.plan.card.context_tokens} tokens at once; use {shorten}a larger --context-size, "
-            "a smaller --top-k-candidates, or another --strategy"
-        )
-
-    def _text(self, candidate: Candidate) -> str:
-        """The candidate's text, repaired once however many windows it is in, and kept no longer than it can be used."""
-        if candidate.docid not in self.texts:
-            try:
-                text = passage_text(candidate.doc)
-            except RankLLMError as error:
-                raise RankLLMError(f"docid {candidate.docid!r}: {error}") from None
-            self.texts[candidate.docid] = first_words(text, self.plan.card.max_passage_words)
-        return self.texts[candidate.docid]
+        top_k = self.settings.decode_top_k
+        return order, read.n_ranked if top_k is None else min(read.n_ranked, top_k)
 
     def _read(
         self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], findings: PromptFindings
@@ -221,13 +207,13 @@ class _ListwiseFlow:
         return ReadAnswer(order=read.order, status=status, defects=(*found, *read.defects), n_ranked=read.n_ranked)
 
     def _read_answer(self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate]) -> ReadAnswer:
-        labels, template = prompt.identifiers, self.plan.card.template
-        if self.plan.card.answer == "permutation":
+        labels, template = prompt.identifiers, self.card.template
+        if self.card.answer == "permutation":
             if answer.is_truncated:
-                has_thoughts = reasons_first(template, self.plan.system_message)
+                has_thoughts = reasons_first(template, self.settings.system_message)
                 return read_truncated(answer, prompt, reasons_first=has_thoughts)
             return read_answer(answer.text, labels)
-        scores = without_prior(answer.scores, self.plan.card.identifier_prior)
+        scores = without_prior(answer.scores, self.card.identifier_prior)
         order, defects = order_by_score(scores, labels, [candidate.docid for candidate in candidates])
         for candidate, score in zip(candidates, scores, strict=True):
             if score != -math.inf:
@@ -255,12 +241,12 @@ class _ListwiseFlow:
 
         Of a strategy that finds the best k, k at the most: the others are in first-stage order.
         """
-        size, wanted = self.plan.card.window_size, self.plan.rank_top_k
-        n_asked = len(order) if self.plan.top_k_candidates is None else min(len(order), self.plan.top_k_candidates)
-        if n_asked == 1:
+        size, wanted = self.card.window_size, self.settings.rank_top_k
+        n_reranked = n_asked(self.settings, len(order))
+        if n_reranked == 1:
             return 1  # It is never asked about, and first in any order.
         n = next((rank for rank, candidate in enumerate(order) if candidate.docid not in self.named), len(order))
-        if self.plan.strategy in TOP_K_STRATEGIES and n_asked > size:
+        if self.settings.strategy in TOP_K_STRATEGIES and n_reranked > size:
             return min(n, max(1, size // 2) if wanted is None else wanted)
         return n
 

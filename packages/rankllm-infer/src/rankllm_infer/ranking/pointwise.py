@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 from rankllm_core.card import PointwiseCard
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.prompts.content import Passage, PromptFindings, find_in_prompts
-from rankllm_core.prompts.pairs import PairEncoder
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits
 from rankllm_core.prompts.template import Message, Span
 from rankllm_core.text import first_words, title_and_text
 from rankllm_core.trec.scores import decreasing_scores, to_float32
 from rankllm_core.types import Candidate, Request, Result, Usage, WindowTrace
-from rankllm_infer.engines.base import Answer, EngineError, Prompt
-from rankllm_infer.ranking.listwise import Flow
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PointwisePlan:
-    """Everything that decides a pointwise ranking beside the model."""
-
-    card: PointwiseCard
-    top_k_candidates: int | None = None
-    """Score this many of the candidates; the others keep their order behind them."""
-    with_trace: bool = False
-
-    def __post_init__(self) -> None:
-        if self.top_k_candidates is not None and self.top_k_candidates < 1:
-            raise ConfigError(f"top_k_candidates: expected at least 1, found {self.top_k_candidates}")
-
-    def n_prompts(self, n_candidates: int) -> int:
-        """Prompts of a query of so many candidates."""
-        return n_candidates if self.top_k_candidates is None else min(n_candidates, self.top_k_candidates)
-
+from rankllm_infer.engines.base import Answer, EngineError, Prompt, Read
+from rankllm_infer.ranking.flow import Flow, RankingSettings
+from rankllm_infer.ranking.fuse import fuse
 
 _UNTOLD = -20.0
 """Log-probability of an answer that a server did not report. Source: texttron/tevatron rerank_vllm (reference 1.6)."""
+_RETOKENIZED = 64
+"""A passage that was cut to so many tokens may be a few more once it stands in its question."""
 
 
 class PairWriter(Protocol):
@@ -93,41 +77,90 @@ class MessagePairWriter:
         )
 
 
-def rerank_pointwise(request: Request, plan: PointwisePlan, writer: PairWriter) -> Flow:
-    """Score every pair of one request and sort by score, ties in first-stage order."""
-    n_scored = len(request.candidates) if plan.top_k_candidates is None else plan.top_k_candidates
-    head, rest = request.candidates[:n_scored], request.candidates[n_scored:]
-    if not head:
-        return Result(query=request.query, candidates=(), n_ranked=0)
-    passages = [_passage(candidate) for candidate in head]
-    built = [writer.write(request.query.text, title=title, text=text) for title, text in passages]
-    findings = _find(built, passages, request, writer)
-    prompts = _sharing(built)
-    answers = yield prompts
-    scores = [_score(answer, candidate.docid) for answer, candidate in zip(answers, head, strict=True)]
+class PointwiseMethod:
+    """Scores every pair of a request on its own and sorts by score, ties in first-stage order."""
+
+    max_active = 16
+    warnings: tuple[str, ...] = ()
+    sample = None
+
+    def __init__(self, card: PointwiseCard, settings: RankingSettings, writer: PairWriter) -> None:
+        self.card = card
+        self.settings = settings
+        self.writer = writer
+        self.read: Read = self.check(card, settings)
+
+    @classmethod
+    def with_tokenizer(cls, card: PointwiseCard, settings: RankingSettings, tokenizer: Any) -> PointwiseMethod:
+        """The method of a card. tokenizer: the model's own; None for a chat server's."""
+        if tokenizer is None:
+            return cls(card, settings, MessagePairWriter(card))
+        limits = PairLimits(query_tokens=card.query_tokens, passage_tokens=card.passage_tokens)
+        pairs = PairEncoder(tokenizer, card.template, limits=limits, bos=card.bos, append_eos=card.append_eos)
+        return cls(card, settings, TokenPairWriter(pairs, card))
+
+    @staticmethod
+    def check(card: PointwiseCard, settings: RankingSettings) -> Read:
+        """How pairs will be read."""
+        return "head" if card.head == "sequence-classification" else "first-token"
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt: query and passage at their limits, and what stands around them."""
+        around = len(self.writer.write("", title="", text="").token_ids)
+        return around + self.card.query_tokens + self.card.passage_tokens + _RETOKENIZED
+
+    def n_prompts(self, n_candidates: int) -> int:
+        """Prompts of a query of so many candidates."""
+        top_k = self.settings.top_k_candidates
+        return n_candidates if top_k is None else min(n_candidates, top_k)
+
+    def flow(self, request: Request) -> Flow:
+        """Score the pairs of one request and sort."""
+        n_scored = self.n_prompts(len(request.candidates))
+        head, rest = request.candidates[:n_scored], request.candidates[n_scored:]
+        if not head:
+            return Result(query=request.query, candidates=(), n_ranked=0)
+        passages = [_passage(candidate) for candidate in head]
+        built = [self.writer.write(request.query.text, title=title, text=text) for title, text in passages]
+        findings = _find(built, passages, request, self.writer)
+        prompts = _sharing(built)
+        answers = yield prompts
+        scores = [_score(answer, candidate.docid) for answer, candidate in zip(answers, head, strict=True)]
+        found = (*findings.defects([candidate.docid for candidate in head]), *_untold(head, prompts, answers))
+        result = Result(
+            query=request.query,
+            # Where no prompt held its passage, the model has ranked nothing; scores that tie keep first-stage order.
+            status="fallback" if findings.all_show_nothing else "repaired" if found else "ok",
+            defects=found,
+            candidates=_by_score(head, scores, rest),
+            usage=sum((answer.usage for answer in answers), Usage(rounds=1)),
+            trace=_trace(prompts, answers, head) if self.settings.with_trace else (),
+            n_ranked=len(head),
+        )
+        n_ranked = self.settings.top_k_candidates
+        return fuse(result, request, self.card.fuse_weight, n_ranked=n_ranked, by_rank=False)
+
+
+def _by_score(head: Sequence[Candidate], scores: Sequence[float], rest: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The scored candidates, best first, and the others behind them; scores strictly fall."""
     order = sorted(range(len(head)), key=lambda position: -scores[position])
     written = decreasing_scores([scores[position] for position in order])
-    ranked = [
+    ranked = (
         replace(head[position], score=score, model_score=scores[position])
         for position, score in zip(order, written, strict=True)
-    ]
+    )
     tail = decreasing_scores([written[-1]] * (len(rest) + 1))[1:]
-    untold = tuple(
+    return (*ranked, *(replace(c, score=s) for c, s in zip(rest, tail, strict=True)))
+
+
+def _untold(head: Sequence[Candidate], prompts: Sequence[Prompt], answers: Sequence[Answer]) -> tuple[str, ...]:
+    """Defects: the words whose probabilities a server did not report."""
+    return tuple(
         f"docid {candidate.docid!r}: missing [{label}]"
         for candidate, prompt, answer in zip(head, prompts, answers, strict=True)
         for label, value in zip(prompt.identifiers, answer.scores, strict=False)
         if value == -math.inf
-    )
-    found = findings.defects([candidate.docid for candidate in head])
-    return Result(
-        query=request.query,
-        # Where no prompt held its passage, the model has ranked nothing; scores that tie keep the first-stage order.
-        status="fallback" if findings.all_show_nothing else "repaired" if found or untold else "ok",
-        defects=(*found, *untold),
-        candidates=(*ranked, *(replace(c, score=s) for c, s in zip(rest, tail, strict=True))),
-        usage=sum((answer.usage for answer in answers), Usage(rounds=1)),
-        trace=_trace(prompts, answers, head) if plan.with_trace else (),
-        n_ranked=len(ranked),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Answer, Engine, EngineError, Prompt
-from rankllm_infer.ranking.listwise import Flow
+from rankllm_infer.ranking.flow import Flow
 from rankllm_infer.ranking.requests import checked_requests
 
 _POOLS = itertools.count()

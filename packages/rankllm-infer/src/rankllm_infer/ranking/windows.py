@@ -1,52 +1,88 @@
-"""Which slices of a ranking a listwise reranker reads, and in what order."""
+"""The windows of a listwise ranking: whether a card and what was asked for go together, and how many there will be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
+from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES, Strategy, WindowSchedule, choose_strategy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowSchedule:
-    """Slide a window up the ranking, bottom to top, until it covers rank 0.
+def strategy_of(card: ListwiseCard, settings: RankingSettings) -> Strategy:
+    """The strategy for the card's windows. Raises ConfigError where the numbers do not go together."""
+    return choose_strategy(settings.strategy, size=card.window_size, stride=card.stride, top_k=settings.rank_top_k)
 
-    Source: RankGPT, arXiv:2304.09542, section 3.2; the bounds are those of castorini/rank_llm (reference section 3.4).
+
+def check_windows(card: ListwiseCard, settings: RankingSettings) -> None:
+    """Raise ConfigError where what was asked for cannot be had with the card's windows."""
+    if settings.decode_top_k is not None and settings.strategy in TOP_K_STRATEGIES:
+        wanted = settings.rank_top_k or max(1, card.window_size // 2)
+        if settings.decode_top_k < wanted:
+            raise ConfigError(
+                f"--decode-top-k {settings.decode_top_k}: --strategy {settings.strategy} needs the first {wanted} of a "
+                "window; use a larger --decode-top-k or a smaller --rank-top-k"
+            )
+    if not settings.short_windows and settings.pass_depth is not None:
+        windows = WindowSchedule(size=card.window_size, stride=card.stride).windows(settings.pass_depth)
+        if any(end - start < card.window_size for start, end in windows):
+            raise ConfigError(
+                f"--pass-depth {settings.pass_depth}: leaves a window of {card.window_size} that is not full, and "
+                "--no-variable-passages asks for full windows; use a depth of a window and whole strides"
+            )
+    strategy_of(card, settings)
+
+
+def check_full_windows(card: ListwiseCard, settings: RankingSettings, n_candidates: int) -> None:
+    """Raise ConfigError where full windows are asked for and a query of so many candidates leaves one that is not.
+
+    n_candidates: all of the query's; those beyond `top_k_candidates` do not count.
     """
-
-    size: int = 20
-    """Passages shown to the model at once."""
-    stride: int = 10
-    """Ranks the window moves per step; smaller overlaps more and costs more calls."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.stride <= self.size:
-            raise ConfigError(f"window: need 0 < stride <= size, got stride={self.stride}, size={self.size}")
-
-    def windows(self, n: int) -> Iterator[tuple[int, int]]:
-        """(start, end) of each window over n ranks, end excluded. None for n = 0; the last one starts at 0."""
-        if n <= 0:
-            return
-        end, start = n, max(n - self.size, 0)
-        while True:
-            yield start, end
-            if start == 0:
-                return
-            end -= self.stride
-            start = max(start - self.stride, 0)
-
-
-def check_pass_depth(depth: int | None, *, num_passes: int, top_k_candidates: int | None) -> None:
-    """Raise ConfigError where a depth of later passes changes nothing, or leaves nothing to order."""
-    if depth is None:
+    if settings.short_windows:
         return
-    if depth < 2:
-        raise ConfigError(f"pass_depth: expected at least 2, found {depth}")
-    if num_passes == 1:
-        raise ConfigError("--pass-depth has no effect without --num-passes 2 or more; leave it out")
-    if top_k_candidates is not None and depth >= top_k_candidates:
-        raise ConfigError(
-            f"--pass-depth {depth} has no effect with --top-k-candidates {top_k_candidates}, "
-            "which every pass goes over; leave it out"
-        )
+    size, stride = card.window_size, card.stride
+    n = n_asked(settings, n_candidates)
+    lengths = [end - start for start, end in WindowSchedule(size=size, stride=stride).windows(n)]
+    shortest = min((length for length in lengths if length > 1), default=size)  # a window of one is not asked
+    if shortest == size:
+        return
+    if n < size:
+        found, way_out = f"{n} candidates for a window of {size}", "retrieve more or use a smaller --window-size"
+    else:
+        full = size + (n - size) // stride * stride
+        found = f"its {n} candidates leave a window of {shortest} (--window-size {size} --stride {stride})"
+        way_out = f"use --top-k-candidates {full}, or other windows"
+    raise ConfigError(f"{found}, and --no-variable-passages asks for full windows; {way_out}")
+
+
+def count_prompts(card: ListwiseCard, settings: RankingSettings, n_candidates: int) -> int:
+    """Prompts of a query of so many candidates; 0 where it cannot be asked.
+
+    Exact but for `top-down`, where it depends on the answers: there it is what a first stage that is never wrong would
+    lead to, which is the least.
+    """
+    n = n_asked(settings, n_candidates)
+    later = n if settings.pass_depth is None else min(n, settings.pass_depth)
+    strategy = strategy_of(card, settings)
+    try:
+        check_full_windows(card, settings, n_candidates)
+        n_windows = _n_windows(strategy, n) + (settings.num_passes - 1) * _n_windows(strategy, later)
+        return settings.permutations * n_windows
+    except ConfigError:
+        return 0
+
+
+def n_asked(settings: RankingSettings, n_candidates: int) -> int:
+    """How many of a query's candidates are reranked."""
+    return n_candidates if settings.top_k_candidates is None else min(n_candidates, settings.top_k_candidates)
+
+
+def _n_windows(strategy: Strategy, n: int) -> int:
+    steps = strategy(n)
+    found, orders = 0, None
+    while True:
+        try:
+            windows = steps.send(orders)  # type: ignore[arg-type]  # a generator is begun by sending it None
+        except StopIteration:
+            return found
+        found += len(windows)
+        orders = tuple(window.shown for window in windows)

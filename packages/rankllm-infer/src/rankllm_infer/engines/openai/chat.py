@@ -11,10 +11,10 @@ from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.openai.control_tokens import safe_content
 from rankllm_infer.engines.openai.logprobs import first_token_scores, opening_of, way_out
-from rankllm_infer.engines.openai.options import OpenAIOptions
 from rankllm_infer.engines.openai.problems import ServerProblem, error_text, incomplete, one_line
 from rankllm_infer.engines.openai.reply import MAX_ANSWER_CHARACTERS, count_of
 from rankllm_infer.engines.openai.secrets import without_secrets
+from rankllm_infer.engines.openai.settings import OpenAISettings
 
 _CONTINUE: Mapping[str, object] = {"add_generation_prompt": False, "continue_final_message": True}
 """Extra parameters of vLLM and SGLang: the last turn is left open, and the model goes on with it."""
@@ -34,7 +34,7 @@ class Dialect:
     """OpenAI and Mistral refuse `chat_template_kwargs`."""
 
 
-def request_body(prompt: Prompt, options: OpenAIOptions, dialect: Dialect) -> dict[str, object]:
+def request_body(prompt: Prompt, options: OpenAISettings, dialect: Dialect) -> dict[str, object]:
     """The JSON body of the request. A last turn of the assistant is an opening that the model continues."""
     body: dict[str, object] = {
         "model": options.model,
@@ -84,7 +84,7 @@ def explained(problem: ServerProblem, prompt: Prompt) -> ServerProblem:
     return ServerProblem(f"{said}; {reason}{way_out(prompt)}", is_retryable=False)
 
 
-def read_answer(prompt: Prompt, reply: Mapping[str, object], options: OpenAIOptions) -> Answer:
+def read_answer(prompt: Prompt, reply: Mapping[str, object], options: OpenAISettings) -> Answer:
     """The answer in a reply. Raises ServerProblem where the reply is not whole, or cannot be read as asked."""
     choice = _choice(reply, options)
     if prompt.read == "text":
@@ -93,7 +93,7 @@ def read_answer(prompt: Prompt, reply: Mapping[str, object], options: OpenAIOpti
     return Answer(scores=first_token_scores(prompt, choice), usage=_usage(reply))
 
 
-def _choice(reply: Mapping[str, object], options: OpenAIOptions) -> Mapping[str, object]:
+def _choice(reply: Mapping[str, object], options: OpenAISettings) -> Mapping[str, object]:
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         # Some gateways put an upstream's error into a reply with status 200.
@@ -107,7 +107,7 @@ def _choice(reply: Mapping[str, object], options: OpenAIOptions) -> Mapping[str,
     return choices[0]
 
 
-def _text(choice: Mapping[str, object], options: OpenAIOptions) -> str:
+def _text(choice: Mapping[str, object], settings: OpenAISettings) -> str:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise incomplete("`message`")
@@ -116,7 +116,7 @@ def _text(choice: Mapping[str, object], options: OpenAIOptions) -> str:
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
         # The reply was redacted part by part; a key may be split over several.
-        content = without_secrets("".join(part for part in parts if isinstance(part, str)), options)
+        content = without_secrets("".join(part for part in parts if isinstance(part, str)), settings)
     if not isinstance(content, str):
         raise incomplete("`content` as text")
     if len(content) > MAX_ANSWER_CHARACTERS:

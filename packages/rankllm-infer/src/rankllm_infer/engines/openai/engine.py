@@ -18,14 +18,21 @@ from random import Random
 from threading import Lock, Thread
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.engines.base import Answer, EngineError, Prompt, Read
 from rankllm_infer.engines.openai.breaker import Breaker, ServerGoneError
 from rankllm_infer.engines.openai.chat import Dialect, explained, read_answer, request_body, without_refused
-from rankllm_infer.engines.openai.http import Sleep, Transport, check_server, server_models, with_retries
-from rankllm_infer.engines.openai.options import OpenAIOptions
+from rankllm_infer.engines.openai.http import (
+    NoServerError,
+    Sleep,
+    Transport,
+    check_server,
+    server_models,
+    with_retries,
+)
 from rankllm_infer.engines.openai.problems import ServerProblem
+from rankllm_infer.engines.openai.settings import OpenAISettings
 
-__all__ = ["OpenAIEngine", "OpenAIOptions", "check_server", "server_models"]
+__all__ = ["OpenAIEngine", "OpenAISettings", "ServedModel", "check_server", "server_models"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +52,7 @@ class OpenAIEngine:
 
     def __init__(
         self,
-        options: OpenAIOptions,
+        options: OpenAISettings,
         *,
         sleep: Sleep = asyncio.sleep,
         random: Random | None = None,
@@ -194,3 +201,33 @@ class OpenAIEngine:
         before, self._dialect = self._dialect, without_refused(self._dialect, problem)
         if before.takes_temperature and not self._dialect.takes_temperature:
             logger.warning("the server takes no temperature for this model: its answers may differ from run to run")
+
+
+class ServedModel:
+    """A model whose tokenizer, limits and device its server keeps to itself."""
+
+    tokenizer = None
+    positions = None
+    place = ""
+
+    def __init__(self, settings: OpenAISettings) -> None:
+        """Ask the server for its models. Raises NoServerError at once where nobody is there."""
+        self._settings = settings
+        self.where = f"at {settings.shown_url}"
+        self.warnings = _doubts_about(settings)
+
+    def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> OpenAIEngine:
+        """The engine; the server finds out by itself how long prompts are. `read` is checked prompt by prompt."""
+        return OpenAIEngine(self._settings)
+
+
+def _doubts_about(settings: OpenAISettings) -> tuple[str, ...]:
+    """What its list of models says against a server."""
+    try:
+        check_server(settings)
+    except NoServerError:
+        raise
+    except EngineError as error:
+        # Not all servers list what they serve, or to every key: the first prompts will tell.
+        return (str(error),)
+    return ()

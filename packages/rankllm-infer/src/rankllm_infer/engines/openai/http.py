@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rankllm_core.errors import ConfigError, MissingPackageError
 from rankllm_infer.engines.base import EngineError
-from rankllm_infer.engines.openai.options import OpenAIOptions
 from rankllm_infer.engines.openai.problems import ServerProblem, advice, connection_reason, one_line, refusal
 from rankllm_infer.engines.openai.reply import parse_reply, read_bounded
+from rankllm_infer.engines.openai.settings import OpenAISettings
 
 if TYPE_CHECKING:
     import httpx2
@@ -55,7 +55,7 @@ def import_http_client() -> ModuleType:
 class Transport:
     """Connections to one server, for one event loop. Raises ConfigError, MissingPackageError."""
 
-    def __init__(self, options: OpenAIOptions) -> None:
+    def __init__(self, options: OpenAISettings) -> None:
         self._http = import_http_client()
         self._options = options
         try:
@@ -121,7 +121,7 @@ class Transport:
 async def with_retries(
     attempt: Callable[[], Awaitable[T]],
     *,
-    options: OpenAIOptions,
+    options: OpenAISettings,
     sleep: Sleep,
     random: Random,
     is_wanted: Callable[[], bool] = lambda: True,
@@ -145,7 +145,7 @@ async def with_retries(
         await sleep(delay_s)
 
 
-def _final_message(problem: ServerProblem, tries: int, options: OpenAIOptions) -> str:
+def _final_message(problem: ServerProblem, tries: int, options: OpenAISettings) -> str:
     count = "1 try" if tries == 1 else f"{tries} tries"
     gave_up = f"gave up after {count}, the last problem: " if problem.is_retryable else ""
     return f"{options.shown_url}: {gave_up}{problem.message}{advice(problem, options)}"
@@ -162,7 +162,7 @@ def retry_delay_s(tries: int, retry_after_s: float | None, *, random: Random) ->
     return min(FIRST_DELAY_S * 2.0 ** min(tries - 1, 32), LONGEST_DELAY_S) * random.uniform(0.5, 1.0)
 
 
-def server_models(options: OpenAIOptions) -> tuple[str, ...] | None:
+def server_models(options: OpenAISettings) -> tuple[str, ...] | None:
     """The names of the models that the server offers; None where it keeps no list.
 
     Asks once, without retries: a server that is not there should be noticed at once. Raises NoServerError then, and
@@ -188,7 +188,7 @@ def server_models(options: OpenAIOptions) -> tuple[str, ...] | None:
     return tuple(str(model["id"]) for model in models if isinstance(model, dict) and "id" in model)
 
 
-async def _list_models(options: OpenAIOptions, timeout_s: float) -> Mapping[str, object] | None:
+async def _list_models(options: OpenAISettings, timeout_s: float) -> Mapping[str, object] | None:
     transport = Transport(options)
     try:
         return await transport.list_models(timeout_s)
@@ -196,7 +196,7 @@ async def _list_models(options: OpenAIOptions, timeout_s: float) -> Mapping[str,
         await transport.aclose()
 
 
-def check_server(options: OpenAIOptions) -> None:
+def check_server(options: OpenAISettings) -> None:
     """Make sure that the server is there, takes our key and offers the model. Raises EngineError.
 
     A server that keeps no list of its models passes.
@@ -209,7 +209,7 @@ def check_server(options: OpenAIOptions) -> None:
     raise EngineError(f"{options.shown_url}: offers no model {options.model!r}; it offers {offered}")
 
 
-def _headers(options: OpenAIOptions) -> dict[str, str]:
+def _headers(options: OpenAISettings) -> dict[str, str]:
     key = {"Authorization": f"Bearer {options.key}"} if options.key else {}
     # Packed replies are not asked for: they are short, and their size is known.
     plain = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-from rankllm_infer.engines.openai.options import OpenAIOptions
 from rankllm_infer.engines.openai.secrets import without_secrets
+from rankllm_infer.engines.openai.settings import OpenAISettings
 
 RETRIED_STATUS = frozenset({408, 409, 425, 429})
 """Besides all of 5xx: timeout, conflict, too early, too many requests."""
@@ -50,7 +50,7 @@ def incomplete(expected: str) -> ServerProblem:
     return ServerProblem(f"the reply is not whole: expected {expected}", is_retryable=True)
 
 
-def refusal(status: int, headers: Mapping[str, str], reply: object, *, options: OpenAIOptions) -> ServerProblem:
+def refusal(status: int, headers: Mapping[str, str], reply: object, *, options: OpenAISettings) -> ServerProblem:
     """The problem that an HTTP status other than 2xx stands for.
 
     headers: with lower-case names. reply: the body as JSON, or as text where it is none.
@@ -106,14 +106,14 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
         return None
 
 
-def one_line(text: str, options: OpenAIOptions) -> str:
+def one_line(text: str, options: OpenAISettings) -> str:
     """At most MESSAGE_LENGTH printable characters of foreign text, without our key."""
     text = str(without_secrets(text, options))
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * MESSAGE_LENGTH]).split())
     return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 3] + "..."
 
 
-def advice(problem: ServerProblem, options: OpenAIOptions) -> str:
+def advice(problem: ServerProblem, options: OpenAISettings) -> str:
     """What to do about a problem, as the end of a message; empty where we do not know."""
     if problem.status == 401:
         return "; " + ("" if options.key else "no key was sent, ") + "set OPENAI_API_KEY to a key that it takes"
@@ -126,7 +126,7 @@ def advice(problem: ServerProblem, options: OpenAIOptions) -> str:
     return ""
 
 
-def connection_reason(error: BaseException, options: OpenAIOptions) -> str:
+def connection_reason(error: BaseException, options: OpenAISettings) -> str:
     """Why a connection failed, in a few words."""
     for cause in _causes(error):
         if isinstance(cause, ConnectionError) and cause.errno:

@@ -6,9 +6,9 @@ import json
 import zlib
 from collections.abc import AsyncIterator
 
-from rankllm_infer.engines.openai.options import OpenAIOptions
 from rankllm_infer.engines.openai.problems import ServerProblem
 from rankllm_infer.engines.openai.secrets import without_secrets
+from rankllm_infer.engines.openai.settings import OpenAISettings
 
 MAX_REPLY_BYTES = 8 << 20
 """Of a reply, as sent and once unpacked. The longest answer of today's models (128k tokens) has about 1 MB as JSON."""
@@ -48,7 +48,7 @@ async def read_bounded(chunks: AsyncIterator[bytes], *, encoding: str | None, le
     return bytes(body)
 
 
-def parse_reply(body: bytes, options: OpenAIOptions) -> object:
+def parse_reply(body: bytes, options: OpenAISettings) -> object:
     """The JSON value in a body, or its text where it is none, without our key and password in any string."""
     text = body.decode("utf-8", "replace").removeprefix("\ufeff")
     try:

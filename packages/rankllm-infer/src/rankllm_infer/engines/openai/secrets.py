@@ -9,7 +9,7 @@ from base64 import b64encode
 from typing import cast
 from urllib.parse import quote
 
-from rankllm_infer.engines.openai.options import OpenAIOptions
+from rankllm_infer.engines.openai.settings import OpenAISettings
 
 _SHORTEST_SECRET = 8
 """A shorter key (EMPTY, none) is a dummy for a local server; redacting it would only garble the text."""
@@ -17,21 +17,21 @@ _URL_SAFE = str.maketrans("+/", "-_")
 _PERCENT = re.compile("%[0-9A-F]{2}")
 
 
-def without_secrets(value: object, options: OpenAIOptions) -> object:
+def without_secrets(value: object, settings: OpenAISettings) -> object:
     """Return the same JSON value, or text, with *** in place of the key and the address's password.
 
     A server that echoes the key would put it into answers, and so into traces, results and journals.
     """
-    secrets = secrets_of(options)
+    secrets = secrets_of(settings)
     return _replaced(value, secrets) if secrets else value
 
 
-def secrets_of(options: OpenAIOptions) -> tuple[str, ...]:
+def secrets_of(settings: OpenAISettings) -> tuple[str, ...]:
     """Return every spelling of the key and of the address's password, the longest first.
 
     As they are, escaped in JSON, percent-encoded, and in base64: alone or after `user:`, as in a Basic header.
     """
-    found = [secret for secret in (options.key, options.password) if secret and len(secret) >= _SHORTEST_SECRET]
+    found = [secret for secret in (settings.key, settings.password) if secret and len(secret) >= _SHORTEST_SECRET]
     return tuple(sorted({spelling for secret in found for spelling in _spellings(secret)}, key=len, reverse=True))
 
 

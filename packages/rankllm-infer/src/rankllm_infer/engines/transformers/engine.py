@@ -8,10 +8,8 @@ so no attention mask is needed. Either way scores differ from batch to batch by 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +21,8 @@ from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.token_ids import IdentifierIds, end_ids, text_answer
 from rankllm_infer.engines.transformers.batches import Batch, BatchLimits, BatchQueue, positions
-from rankllm_infer.engines.transformers.compiling import compile_layers
 from rankllm_infer.engines.transformers.heads import can_share_prefix, narrow_head, rotation_limit
+from rankllm_infer.engines.transformers.layers import compile_layers
 from rankllm_infer.engines.transformers.loading import LoadedModel
 from rankllm_infer.engines.transformers.packing import Packing, packing_of
 from rankllm_infer.engines.transformers.permutation_decoding import decode_permutations
@@ -268,17 +266,3 @@ def _permutation(prompt: Prompt, walk: AnswerWalk) -> Answer:
         text=prompt.form.write([prompt.identifiers[position] for position in order]),
         usage=Usage(calls=1, prompt_tokens=len(prompt.token_ids), completion_tokens=walk.n_tokens),
     )
-
-
-def cap_threads() -> None:
-    """Let torch use as many threads as this process may really run at once, not as many as the machine has."""
-    try:
-        allowed = len(os.sched_getaffinity(0))
-    except AttributeError:
-        allowed = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        allowed = min(allowed, max(1, int(quota) // int(period))) if quota != "max" else allowed
-    except (OSError, ValueError):
-        pass  # no cgroup limit to read: not Linux, or cgroup v1
-    torch.set_num_threads(min(torch.get_num_threads(), allowed))

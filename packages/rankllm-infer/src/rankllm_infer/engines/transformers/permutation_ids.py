@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
+from typing import Any
 
 from rankllm_core.errors import ContractError
 from rankllm_core.identifiers import AnswerForm
 from rankllm_core.prompts.tokens import SafeTokenizer
+from rankllm_infer.engines.base import Prompt
 
 _LEADS = ("", " ", "\n")
 """What may stand between the prompt and the answer: models differ in whether they begin with a blank."""
@@ -62,6 +64,11 @@ def permutation_ids(safe: SafeTokenizer, labels: Sequence[str], form: AnswerForm
         opening=_common(next(pieces for pieces in ways if pieces)),
         choices=tuple(sorted(_branches(first) | _branches(tuple(enumerate(later))))),
     )
+
+
+def check_permutations(tokenizer: Any, sample: Prompt) -> None:
+    """Raise ContractError where a tokenizer writes no answers to such a prompt that can be held to permutations."""
+    permutation_ids(SafeTokenizer(tokenizer), sample.identifiers, sample.form, prompt=sample.text)
 
 
 def _pieces(safe: SafeTokenizer, labels: Sequence[str], form: AnswerForm) -> tuple[list[Ids], list[Ids]]:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rankllm_core.checkpoints.load_failures import readable_load
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
-from rankllm_infer.checkpoints.hub import adapter_config, has_score_head
+from rankllm_infer.checkpoints.model_files import ModelFiles
+from rankllm_infer.engines.base import ModelKind
 
 _HEAD = "score.weight"
 
 
-def check_kind(name: str, base: Path, kind: str, *, trust_remote_code: bool = False) -> None:
+def check_kind(files: ModelFiles, kind: ModelKind, *, trust_remote_code: bool = False) -> None:
     """The checkpoint has the head that is to be read, and its adapter belongs to the base. Raises ContractError."""
-    adapter = adapter_config(name)
-    if kind == "causal" and has_score_head(name):
-        what = "the adapter was trained with a score head" if adapter else "has a score head and no language model"
-        raise ContractError(f"{name}: {what}; use --method pointwise")
-    if kind == "causal" and has_score_head(str(base)):
-        raise ContractError(f"{base}: has a score head and no language model; the adapter needs its own base")
-    if kind == "sequence-classification" and adapter is None:
-        _check_full_head(base)
-    if adapter is not None:
-        _check_adapter(Path(name), base, adapter, kind, trust_remote_code=trust_remote_code)
+    own, base = files.own, files.base
+    if kind == "causal" and own.has_score_head:
+        what = "the adapter was trained with a score head" if own.adapter else "has a score head and no language model"
+        raise ContractError(f"{own.path}: {what}; use --method pointwise")
+    if kind == "causal" and base.has_score_head:
+        raise ContractError(f"{base.path}: has a score head and no language model; the adapter needs its own base")
+    if kind == "sequence-classification" and own.adapter is None:
+        _check_full_head(base.path)
+    if own.adapter is not None:
+        _check_adapter(own.path, base.path, own.adapter, kind, trust_remote_code=trust_remote_code)
 
 
 def _check_full_head(folder: Path) -> None:
@@ -53,7 +55,7 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_adapter(
-    adapter: Path, base: Path, settings: dict[str, object], kind: str, *, trust_remote_code: bool
+    adapter: Path, base: Path, settings: Mapping[str, object], kind: str, *, trust_remote_code: bool
 ) -> None:
     from peft.utils import load_peft_weights
 
@@ -102,7 +104,7 @@ def _places(adapter: Path, base: Path, kind: str, *, trust_remote_code: bool) ->
     return {(name, tuple(tensor.shape)) for name, tensor in state.items() if ".lora_" in name}
 
 
-def lora_rank(settings: dict[str, object]) -> int:
+def lora_rank(settings: Mapping[str, object]) -> int:
     """The largest rank in an adapter's `adapter_config.json`."""
     pattern = settings.get("rank_pattern")
     ranks = [settings.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]

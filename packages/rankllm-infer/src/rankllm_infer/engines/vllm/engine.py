@@ -20,7 +20,7 @@ _FINISHED_WELL = ("stop", "length")
 
 
 class VllmEngine:
-    """One model of vLLM behind the Engine protocol. `vllm_loading.load_vllm` makes it.
+    """One model of vLLM behind the Engine protocol. `loading.start_vllm` makes it.
 
     core: vLLM's LLMEngine, or what has its `add_request`, `step`, `abort_request` and `has_unfinished_requests`.
     ends: the tokens that end an answer. max_tokens: positions for a prompt and its answer.

@@ -1,4 +1,4 @@
-"""Starts vLLM on a checkpoint: full, merged or LoRA adapter, with a language-model head or a score head."""
+"""Opens and starts a checkpoint in vLLM: full, merged or LoRA adapter, with a language-model head or a score head."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rankllm_core.checkpoints.load_failures import first_line
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError
 from rankllm_core.files.manifest import check_intact
-from rankllm_infer.checkpoints.hub import adapter_config, base_folder, locate_model
+from rankllm_infer.checkpoints.loading import load_tokenizer
+from rankllm_infer.checkpoints.model_files import ModelFiles
+from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.token_ids import end_ids
 from rankllm_infer.engines.vllm.checks import check_kind, declared_end, lora_rank
 from rankllm_infer.engines.vllm.engine import VllmEngine
-from rankllm_infer.engines.vllm.options import VllmOptions, engine_arguments
+from rankllm_infer.engines.vllm.settings import VllmSettings, engine_arguments
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for `max_lora_rank`."""
@@ -31,59 +33,80 @@ _OPEN: list[str] = []
 """The model that vLLM runs in this process. Its process groups belong to the process: one's end is the other's."""
 
 
-def load_vllm(
-    name_or_path: str,
-    kind: Literal["causal", "sequence-classification"],
-    *,
-    tokenizer: Any,
-    max_tokens: int,
-    base_model: str | None = None,
-    options: VllmOptions | None = None,
+class VllmCheckpoint:
+    """A model whose weights vLLM loads when it knows how long prompts can be."""
+
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, files: ModelFiles, settings: VllmSettings) -> None:
+        self._files, self._settings = files, settings
+        self.positions = files.base.positions
+        self.tokenizer: Any = load_tokenizer(files.tokenizer_folder, trust_remote_code=settings.trust_remote_code)
+        self.place = ""
+        """Known once vLLM has been started."""
+
+    @property
+    def where(self) -> str:
+        """Where the model runs, to follow its name."""
+        return f"on {self.place}" + (", running its own code" if self._settings.trust_remote_code else "")
+
+    def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> VllmEngine:
+        """Load the weights. vLLM sets memory aside for a prompt of the longest length; it holds no answer to a form."""
+        max_tokens = longest if self.positions is None else min(longest, self.positions)
+        engine, self.place = start_vllm(
+            self._files, kind_of(read), tokenizer=self.tokenizer, max_tokens=max_tokens, settings=self._settings
+        )
+        return engine
+
+
+def start_vllm(
+    files: ModelFiles, kind: ModelKind, *, tokenizer: Any, max_tokens: int, settings: VllmSettings | None = None
 ) -> tuple[VllmEngine, str]:
-    """Start vLLM on a checkpoint, from a folder or the hub. Gives the engine and, for people, device and dtype.
+    """Start vLLM on a checkpoint. Gives the engine and, for people, device and dtype.
 
     kind: with a language-model head or a `score` head. tokenizer: the checkpoint's. max_tokens: positions for a prompt
-    and its answer. base_model: for an adapter, in place of the one it names.
+    and its answer.
     Raises MissingPackageError without vLLM, ContractError where the checkpoint lacks what is to be read, RankLLMError
     where vLLM cannot start.
     """
-    options = options or VllmOptions()
-    more = engine_arguments(options.more)
-    folder, base = locate_model(name_or_path), base_folder(name_or_path, base_model)
-    trusted = options.trust_remote_code
-    check_kind(str(folder), base, kind, trust_remote_code=trusted)
-    for path in dict.fromkeys((base, folder)):
+    settings = settings or VllmSettings()
+    files, name = files.with_weights(), files.own.name
+    check_kind(files, kind, trust_remote_code=settings.trust_remote_code)
+    for path in dict.fromkeys((files.base.path, files.own.path)):
         read_weight_headers(path)
         check_intact(path)
-    settings = adapter_config(str(folder))
     _set_environment()
     if _OPEN:
         raise RankLLMError(
             f"vLLM already runs {_OPEN[0]} in this process, and runs one model at a time; close it first"
         )
-    with _readable_failures(name_or_path):
-        platform = _platform(options.num_gpus)
-        dtype = _dtype(options.dtype, platform)
-        values = _values(kind, options) | _lora_values(name_or_path, settings) | _cpu_values(platform, more) | more
-        values |= {"model": str(base), "dtype": dtype, "max_model_len": max_tokens}
-        core = _start(values, more)
-    _OPEN.append(name_or_path)
+    with _readable_failures(name):
+        platform = _platform(settings.num_gpus)
+        dtype = _dtype(settings.dtype, platform)
+        values = _values(files, kind, settings, platform) | {"dtype": dtype, "max_model_len": max_tokens}
+        core = _start(values, settings)
+    _OPEN.append(name)
     try:
-        with _readable_failures(name_or_path):
-            lora = _attach(core, folder) if settings is not None else None
-        engine = VllmEngine(
-            core,
-            tokenizer=tokenizer,
-            ends=end_ids(declared_end(base, trust_remote_code=trusted), tokenizer) if kind == "causal" else (),
-            max_tokens=max_tokens,
-            lora=lora,
-            shut_down=lambda: _shut_down(core),
-        )
+        engine = _engine(core, files, kind, tokenizer=tokenizer, max_tokens=max_tokens, settings=settings)
     except BaseException:
         _shut_down(core)
         raise
-    gpus = f"{options.num_gpus} GPUs" if options.num_gpus > 1 else platform.device_type
+    gpus = f"{settings.num_gpus} GPUs" if settings.num_gpus > 1 else platform.device_type
     return engine, f"vLLM ({gpus}) in {dtype}"
+
+
+def _engine(
+    core: Any, files: ModelFiles, kind: ModelKind, *, tokenizer: Any, max_tokens: int, settings: VllmSettings
+) -> VllmEngine:
+    """Our engine over vLLM's, with the adapter if the checkpoint is one."""
+    with _readable_failures(files.own.name):
+        lora = _attach(core, files.own.path) if files.own.adapter is not None else None
+    ends: Sequence[int] = ()
+    if kind == "causal":
+        ends = end_ids(declared_end(files.base.path, trust_remote_code=settings.trust_remote_code), tokenizer)
+    return VllmEngine(
+        core, tokenizer=tokenizer, ends=ends, max_tokens=max_tokens, lora=lora, shut_down=lambda: _shut_down(core)
+    )
 
 
 def _set_environment() -> None:
@@ -122,7 +145,7 @@ def _platform(num_gpus: int) -> Any:
 
 def _dtype(asked: str, platform: Any) -> str:
     """As the engine `transformers` chooses it, without waking the GPU in this process."""
-    from rankllm_infer.engines.transformers.loading import pick_dtype
+    from rankllm_infer.engines.transformers.devices import pick_dtype
 
     if asked != "auto":
         return asked
@@ -134,27 +157,32 @@ def _dtype(asked: str, platform: Any) -> str:
     return str(platform.supported_dtypes[0]).removeprefix("torch.")
 
 
-def _values(kind: str, options: VllmOptions) -> dict[str, object]:
-    """Arguments of vLLM's engine that follow from how the model is read and from the options."""
+def _values(files: ModelFiles, kind: ModelKind, settings: VllmSettings, platform: Any) -> dict[str, object]:
+    """Arguments of vLLM's engine that follow from the model, how it is read, the machine and the settings."""
     if kind == "causal":
         # Logits as the model gives them: reported logprobs would be limited to the likeliest tokens of a whole softmax.
         reading: dict[str, object] = {"runner": "generate", "logprobs_mode": "raw_logits"}
     else:
         reading = {"runner": "pooling", "convert": "classify"}
+    more = engine_arguments(settings.more)
     return {
         **reading,
         "skip_tokenizer_init": True,
-        "trust_remote_code": options.trust_remote_code,
+        "trust_remote_code": settings.trust_remote_code,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
         "seed": 0,
-        "tensor_parallel_size": options.num_gpus,
-        "max_num_seqs": options.batch_size,
-        "max_num_batched_tokens": options.batch_tokens or None,
+        "tensor_parallel_size": settings.num_gpus,
+        "max_num_seqs": settings.batch_size,
+        "max_num_batched_tokens": settings.batch_tokens or None,
+        **_lora_values(files.own.name, files.own.adapter),
+        **_cpu_values(platform, more),
+        **more,
+        "model": str(files.base.path),
     }
 
 
-def _lora_values(name: str, settings: dict[str, object] | None) -> dict[str, object]:
+def _lora_values(name: str, settings: Mapping[str, object] | None) -> dict[str, object]:
     if settings is None:
         return {}
     rank = lora_rank(settings)
@@ -178,28 +206,31 @@ def _cpu_values(platform: Any, more: dict[str, object]) -> dict[str, object]:
     return values
 
 
-def _start(values: dict[str, object], more: dict[str, object]) -> Any:
-    """vLLM's engine. more: those of the values that the user gave."""
+def _start(values: dict[str, object], settings: VllmSettings) -> Any:
+    """vLLM's engine. Raises RankLLMError, ConfigError."""
     with _quiet_warnings():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        known = [field.name for field in dataclasses.fields(EngineArgs)]
-        for name in values:
-            if name in known:
-                continue
-            if name not in more:
-                raise RankLLMError(
-                    f"engine 'vllm': this vLLM has no argument {name}, so it is too old; use 0.32 or newer"
-                )
-            near = did_you_mean(name, known)
-            near = near if near.startswith("; did") else "; `vllm serve --help=all` lists them"
-            raise ConfigError(f"--vllm-arg {name}: vLLM has no such argument{near}")
+        _check_arguments(values, settings, known=[field.name for field in dataclasses.fields(EngineArgs)])
         try:
             return LLMEngine.from_engine_args(EngineArgs(**values))  # type: ignore[arg-type]
         except (KeyError, TypeError, AttributeError, AssertionError, ImportError) as error:
             # What a damaged or unknown checkpoint leads to; `_readable_failures` has the rest.
             raise RankLLMError(f"vLLM cannot start with {values['model']}: {first_line(error)}") from error
+
+
+def _check_arguments(values: Iterable[str], settings: VllmSettings, *, known: Sequence[str]) -> None:
+    """Raise ConfigError where vLLM has no argument that the user gave, RankLLMError where it has none that we need."""
+    given = engine_arguments(settings.more)
+    for name in values:
+        if name in known:
+            continue
+        if name not in given:
+            raise RankLLMError(f"engine 'vllm': this vLLM has no argument {name}, so it is too old; use 0.32 or newer")
+        near = did_you_mean(name, known)
+        near = near if near.startswith("; did") else "; `vllm serve --help=all` lists them"
+        raise ConfigError(f"--vllm-arg {name}: vLLM has no such argument{near}")
 
 
 def _attach(core: Any, adapter: Path) -> Any:

@@ -12,13 +12,22 @@ from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
 from rankllm_infer.ranking.strategies.consensus import consensus
 from rankllm_infer.ranking.strategies.full import ask_once
-from rankllm_infer.ranking.strategies.sliding import slide
+from rankllm_infer.ranking.strategies.sliding import WindowSchedule, slide
 from rankllm_infer.ranking.strategies.steps import Steps, Window
 from rankllm_infer.ranking.strategies.top_down import partition
 from rankllm_infer.ranking.strategies.tournament import play
-from rankllm_infer.ranking.windows import WindowSchedule
 
-__all__ = ["STRATEGIES", "TOP_K_STRATEGIES", "Steps", "Strategy", "Window", "choose_strategy", "consensus"]
+__all__ = [
+    "STRATEGIES",
+    "TOP_K_STRATEGIES",
+    "Steps",
+    "Strategy",
+    "Window",
+    "WindowSchedule",
+    "check_pass_depth",
+    "choose_strategy",
+    "consensus",
+]
 
 STRATEGIES = ("sliding", "full", "top-down", "tournament")
 TOP_K_STRATEGIES = ("top-down", "tournament")
@@ -47,3 +56,18 @@ def choose_strategy(name: str, *, size: int, stride: int, top_k: int | None = No
             "use a smaller --rank-top-k, or a larger --window-size"
         )
     return partial(partition if name == "top-down" else play, size=size, top_k=wanted)
+
+
+def check_pass_depth(depth: int | None, *, num_passes: int, top_k_candidates: int | None) -> None:
+    """Raise ConfigError where a depth of later passes changes nothing, or leaves nothing to order."""
+    if depth is None:
+        return
+    if depth < 2:
+        raise ConfigError(f"pass_depth: expected at least 2, found {depth}")
+    if num_passes == 1:
+        raise ConfigError("--pass-depth has no effect without --num-passes 2 or more; leave it out")
+    if top_k_candidates is not None and depth >= top_k_candidates:
+        raise ConfigError(
+            f"--pass-depth {depth} has no effect with --top-k-candidates {top_k_candidates}, "
+            "which every pass goes over; leave it out"
+        )

@@ -1,4 +1,4 @@
-"""Checks the values of an options record against the types that its fields declare."""
+"""Checks the values of an options record against what its fields declare: types, choices and bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
+from rankllm_infer.option_table import rows_of
 
 
 def check_field_types(options: Any) -> None:
@@ -59,3 +61,19 @@ def _in_words(declared: Any) -> str:
     if typing.get_origin(declared) is tuple:
         return f"a tuple of {declared.__args__[0].__name__}"
     return _WORDS.get(declared, getattr(declared, "__name__", str(declared)))
+
+
+def check_bounds(options: Any) -> None:
+    """Raise ConfigError naming the first option whose value is not among its choices or not within its bounds."""
+    for row in rows_of(type(options)).values():
+        value, rule = getattr(options, row.name), row.option
+        if value is None:
+            continue
+        if rule.choices:
+            one_of(value, rule.choices, where=row.name)
+        if (rule.least is not None and value < rule.least) or (rule.most is not None and value > rule.most):
+            # A share is spoken of by its option, a count by its field.
+            name, kind = (row.name, "") if rule.most is None else (row.spelled, "a number ")
+            raise ConfigError(f"{name}: expected {kind}{row.bounds}, found {value}")
+        if rule.above is not None and value <= rule.above:
+            raise ConfigError(f"{row.name}: expected {row.bounds} {rule.unit}, found {value}")

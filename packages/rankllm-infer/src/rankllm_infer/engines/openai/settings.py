@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from rankllm_core.errors import ConfigError
+from rankllm_infer.engines.base import Read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenAIOptions:
+class OpenAISettings:
     """A server, its model, and how hard to press it. Raises ConfigError."""
 
     base_url: str = field(repr=False)
@@ -45,6 +46,11 @@ class OpenAIOptions:
             raise ConfigError(f"timeout_s: expected more than 0 seconds, found {self.timeout_s}")
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
             raise ConfigError("api_key: holds characters that cannot be sent in a header; check OPENAI_API_KEY")
+
+    def check_read(self, read: Read) -> None:
+        """Raise ConfigError where a chat server cannot be read this way."""
+        if read == "head":
+            raise ConfigError("a chat server has no score head; use a yes/no template (--prompt-template-path yes_no)")
 
     @property
     def key(self) -> str | None:

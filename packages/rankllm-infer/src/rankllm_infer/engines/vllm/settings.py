@@ -34,7 +34,7 @@ _FIXED = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VllmOptions:
+class VllmSettings:
     """How vLLM runs a model. None and 0: vLLM's own choice."""
 
     dtype: str = "auto"

@@ -1,0 +1,117 @@
+"""Puts a LoRA adapter on its base and merges the two: the layers, and the score head that the adapter brings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from rankllm_core.checkpoints.load_failures import readable_load
+from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_infer.checkpoints.model_files import ModelFolder
+
+HEAD_NAMES = ("score.weight", "classifier.weight")
+
+
+def merge_adapter(model: Any, own: ModelFolder, *, has_head: bool) -> Any:
+    """The base with the adapter merged into it, score head included.
+
+    own: the adapter's folder. has_head: whether it is to bring a score head. Raises ContractError where the adapter
+    lacks that head, or was trained on another base.
+    """
+    from peft import PeftModel
+
+    adapter = str(own.path)
+    weights = _adapter_weights(adapter)
+    head = _head_of(weights, adapter) if has_head else None
+    if not (own.adapter or {}).get("ensure_weight_tying"):
+        _untie(model, weights)
+    elif _is_tied_and_changed(model, weights):
+        raise ContractError(
+            f"{adapter}: adapts tied embeddings and head with ensure_weight_tying, which cannot be merged; train it "
+            "without ensure_weight_tying"
+        )
+    with (
+        readable_load(adapter, problem="the adapter cannot be loaded"),
+        readable_misfits(f"{adapter}: the adapter was trained on another base model"),
+    ):
+        attached = PeftModel.from_pretrained(model, adapter)
+    _check_layers(attached, weights, adapter)
+    with readable_load(adapter, problem="the adapter cannot be loaded"):
+        merged = attached.merge_and_unload()
+    if head is not None:
+        if head.shape != merged.score.weight.shape:
+            raise ContractError(f"{adapter}: its head gives {len(head)} scores a passage, expected one")
+        # Adapters of old PEFT versions hold the head without naming it in modules_to_save.
+        with torch.no_grad():
+            merged.score.weight.copy_(head)
+    return merged
+
+
+def _head_of(weights: Mapping[str, torch.Tensor], adapter: str) -> torch.Tensor:
+    names = [name for name in weights if name.endswith(HEAD_NAMES)]
+    if not names:
+        raise ContractError(
+            f"{adapter}: the adapter holds no score head (score.weight); its scores would be random. "
+            "Save it with modules_to_save=['score']"
+        )
+    return weights[names[0]]
+
+
+def _is_tied_and_changed(model: Any, weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether head and embeddings are one matrix, and the adapter changes one of them.
+
+    Trainable tokens do not count: on tied weights PEFT changes head and embeddings alike.
+    """
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    changed = {part for name in weights if "trainable_tokens" not in name for part in name.split(".")}
+    return head is not None and head.weight is embeddings.weight and bool(changed & {"lm_head", "embed_tokens"})
+
+
+def _untie(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give the head weights of its own where the adapter changes the head or the embeddings, and they are one matrix.
+
+    Merged into it, the adapter would change both, and the model would compute another function than was trained.
+    """
+    if not _is_tied_and_changed(model, weights):
+        return
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False
+    model.config.get_text_config().tie_word_embeddings = False
+
+
+def _adapter_weights(adapter: str) -> Mapping[str, torch.Tensor]:
+    """An adapter's tensors by name. Raises RankLLMError where its file holds anything else."""
+    from peft.utils import load_peft_weights
+
+    with readable_load(adapter, problem="the adapter cannot be loaded"):
+        weights = load_peft_weights(adapter, device="cpu")
+    if not isinstance(weights, Mapping) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
+        raise RankLLMError(f"{adapter}: the adapter cannot be loaded (its file holds something other than tensors)")
+    return weights
+
+
+def _check_layers(attached: Any, weights: Mapping[str, torch.Tensor], adapter: str) -> None:
+    """PEFT leaves out what the base has no place for, and leaves places empty: both mean another base."""
+    from peft import get_peft_model_state_dict
+
+    places = {name for name in get_peft_model_state_dict(attached, save_embedding_layers=False) if ".lora_" in name}
+    found = {name for name in weights if ".lora_" in name}
+    if odd := sorted(places ^ found):
+        side = "the adapter" if odd[0] in found else "the base model"
+        raise ContractError(f"{adapter}: the adapter was trained on another base model: only {side} has {odd[0]}")
+
+
+@contextlib.contextmanager
+def readable_misfits(message: str) -> Iterator[None]:
+    """Turn a report on weights of other shapes than the model's into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        shapes = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), "")
+        raise ContractError(f"{message} ({shapes})" if shapes else message) from None

@@ -1,0 +1,268 @@
+"""A resumable run over many queries: answers are kept in a journal, and outputs appear when all of them are there.
+
+    with open_run(OutputFiles(run=Path("out.trec"))) as run:
+        run.read(requests)
+        report = run.rerank(plan_reranking("castorini/first_mistral"))
+
+The same lines resume the run where it was interrupted, and write the same bytes as a run that was not.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankllm_core.errors import RankLLMError
+from rankllm_infer.api import Reranker, start
+from rankllm_infer.jobs.fingerprint import LOADED_SETTINGS, InputDigest, loaded_settings, run_settings
+from rankllm_infer.jobs.inputs import check_requests
+from rankllm_infer.jobs.journal import Journal
+from rankllm_infer.jobs.last_steps import LastSteps, last_steps
+from rankllm_infer.jobs.output_guard import check_outputs, open_journal
+from rankllm_infer.jobs.outputs import NothingWrittenError, OutputFiles, Summary, open_outputs
+from rankllm_infer.jobs.watching import SILENT, ShownProgress, Watcher
+from rankllm_infer.options import RerankOptions
+from rankllm_infer.plan import RerankPlan, plan_reranking
+from rankllm_infer.ranking.progress import PromptProgress
+from rankllm_infer.wording import count
+
+if TYPE_CHECKING:
+    from rankllm_core.trec import Qrels
+    from rankllm_core.types import Request, Result
+    from rankllm_infer.evaluation.evaluate import RunningEvaluation
+
+MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
+"""Measures of a run that is given judgements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What a run came to."""
+
+    summary: Summary
+    seconds: float
+    written: tuple[Path, ...]
+    """Output files; none where no query could be ranked."""
+    figures: RunningEvaluation | None
+    """Measures over the ranked queries; None where the run had no judgements."""
+    can_retry: bool
+    """Whether `resume=True` would retry failed queries and compute nothing else."""
+
+    @property
+    def n_ranked(self) -> int:
+        """Queries with a ranking."""
+        return self.summary.n_queries - len(self.summary.failures)
+
+
+@contextmanager
+def open_run(
+    files: OutputFiles,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    sources: Sequence[str | Path] = (),
+    watcher: Watcher = SILENT,
+) -> Iterator[RerankRun]:
+    """Lock a run's outputs and find out how far it is.
+
+    overwrite: start over, and replace outputs. resume: also retry queries that failed. sources: files that are read,
+    which must not be written. Tells the watcher how to resume where the block is left before the run is done.
+    Raises RankLLMError where an output cannot be written, or exists and is not this run's to replace.
+    """
+    with last_steps(watcher.say) as last:
+        if not files.paths():
+            yield RerankRun(files=files, overwrite=overwrite, journal=None, last=last, watcher=watcher)
+            return
+        with open_journal(files, overwrite=overwrite, sources=sources) as journal:
+            for warning in journal.warnings:
+                watcher.say(f"Warning: {warning}")
+            run = RerankRun(files=files, overwrite=overwrite, journal=journal, last=last, watcher=watcher)
+            if not overwrite:
+                check_outputs(files, journal, resume=resume)
+            if resume:
+                journal.forget_failed()
+            try:
+                yield run
+            except BaseException:
+                if run.is_under_way and not journal.is_bare:
+                    watcher.say(run.how_to_resume())
+                raise
+
+
+@dataclass(slots=True, kw_only=True)
+class RerankRun:
+    """A run with its outputs locked; made by `open_run`. First `read`, then `rerank`."""
+
+    files: OutputFiles
+    overwrite: bool
+    journal: Journal | None
+    """None where nothing but figures is asked for: there is no output that a journal would be beside."""
+    last: LastSteps
+    watcher: Watcher
+    requests: Iterable[Request] = ()
+    qids: Sequence[str] = ()
+    sizes: dict[str, int] = field(default_factory=dict)
+    """qid -> number of candidates."""
+    digest: InputDigest = field(default_factory=InputDigest)
+    qrels: Qrels | None = None
+    began: float = field(default_factory=time.monotonic)
+    is_under_way: bool = False
+    """Whether there is something that a stop must not lose."""
+
+    def read(self, requests: Iterable[Request], *, strict: bool = False) -> None:
+        """Read all requests once, before a model is loaded. requests: are read again later, so no iterator.
+
+        Raises RankLLMError for what would come to light only after hours; see `check_requests`.
+        """
+        shown = self.watcher.counted(requests, "check the input", unit=" queries")
+        digest = None if self.journal is None else self.digest
+        self.qids = check_requests(shown, self.files, strict=strict, digest=digest, sizes=self.sizes)
+        self.requests = requests
+
+    def rerank(self, plan: RerankPlan) -> RunReport:
+        """Compute what is not known yet and write the outputs. Raises RankLLMError, and leaves the journal."""
+        from rankllm_infer.evaluation.evaluate import RunningEvaluation
+
+        summary = Summary()
+        figures = None if self.qrels is None else RunningEvaluation(self.qrels, MEASURES)
+        written = self.files.paths()
+        try:
+            if self.journal is None:
+                with load_model(plan, self.watcher) as reranker:
+                    self._write(self._computed(reranker), summary, figures)
+            else:
+                self._compute(self.journal, plan)
+                self._write(map(self.journal.result, self.requests), summary, figures)
+        except NothingWrittenError:
+            written = ()
+        self._close(summary)
+        return RunReport(
+            summary=summary,
+            seconds=time.monotonic() - self.began,
+            written=written,
+            figures=figures,
+            can_retry=bool(summary.failures) and self.journal is not None,
+        )
+
+    def how_to_resume(self) -> str:
+        """How far an interrupted run is, and what resumes it."""
+        if self.journal is None:
+            return ""
+        command = "the same command without --overwrite" if self.overwrite else "the same command"
+        done = f"{self.journal.n_finished} of {count(len(self.qids), 'query')}"
+        return f"{done} done and kept in {self.journal.path}; {command} resumes the run"
+
+    def _compute(self, journal: Journal, plan: RerankPlan) -> None:
+        """Put into the journal what it lacks."""
+        settings = run_settings(plan, requests=str(self.digest), environment=os.environ)
+        # What is refused should be refused before the model is loaded.
+        journal.check(settings, unknown=LOADED_SETTINGS)
+        if journal.settings:
+            self.watcher.say(
+                f"Going on with {journal.path}: {journal.n_finished} of {count(len(self.qids), 'query')} done"
+            )
+            if journal.n_failed:
+                self.watcher.say(f"{count(journal.n_failed, 'query')} failed; --resume tries again")
+        if journal.settings and journal.n_finished == len(self.qids):
+            journal.begin(settings, unknown=LOADED_SETTINGS)
+            self.is_under_way = True
+            return
+        with load_model(plan, self.watcher) as reranker:
+            in_the_way = [path for path in self.files.paths() if path.exists()] if self.overwrite else []
+            journal.begin(settings | loaded_settings(reranker.engine, reranker.placement), outputs=in_the_way)
+            self.is_under_way = True
+            self._keep_results(journal, reranker)
+
+    def _keep_results(self, journal: Journal, reranker: Reranker) -> None:
+        with self._watched(reranker) as progress:
+
+            def keep(result: Result) -> None:
+                journal.add(result)
+                progress.finish(result.query.qid)
+
+            for _ in reranker.stream(self.requests, on_finished=keep, on_answered=progress.answer, log=journal):
+                pass  # All of it is in the journal, and nothing else is kept.
+
+    def _computed(self, reranker: Reranker) -> Iterator[Result]:
+        """Results of a run without a journal."""
+        with self._watched(reranker) as progress:
+            yield from reranker.stream(
+                self.requests, on_finished=lambda result: progress.finish(result.query.qid), on_answered=progress.answer
+            )
+
+    @contextmanager
+    def _watched(self, reranker: Reranker) -> Iterator[ShownProgress]:
+        """The run's prompts as they are answered; those of queries in the journal are done."""
+        progress = PromptProgress(reranker.n_prompts, self.sizes)
+        for qid in self.sizes if self.journal else ():
+            if self.journal is not None and self.journal.is_finished(qid):
+                progress.skip(qid)
+        with self.watcher.prompts("rerank", progress) as show:
+            yield ShownProgress(progress, show)
+
+    def _write(self, results: Iterable[Result], summary: Summary, figures: RunningEvaluation | None) -> None:
+        """Write results into the outputs, which appear when all are there; count and score them."""
+        if self.journal is not None:
+            if not self.overwrite:
+                check_outputs(self.files, self.journal, resume=True)
+            self.journal.note_outputs(self.files.paths(), are_complete=False)
+        try:
+            with open_outputs(self.files) as writer:
+                for result in results:
+                    summary.add(result)
+                    writer.write(result)
+                    if figures is not None and result.status != "failed":
+                        figures.add(result.query.qid, [(c.docid, c.score) for c in result.candidates])
+                # From here on files appear under their names, and the journal goes: to stop would help nobody.
+                self.last.begin()
+        except OSError as error:
+            where = error.filename or self.files.paths()[0]
+            raise RankLLMError(f"{where}: cannot be written ({error.strerror})") from None
+
+    def _close(self, summary: Summary) -> None:
+        """Remove the journal, or keep it for those who retry failed queries."""
+        self.is_under_way = False
+        if self.journal is None:
+            return
+        if 0 < len(summary.failures) < summary.n_queries:
+            self.journal.note_outputs(self.files.paths(), are_complete=True)
+        else:
+            self.journal.remove()
+
+
+def rerank_to_files(
+    requests: Iterable[Request],
+    model: str,
+    options: RerankOptions | None = None,
+    *,
+    files: OutputFiles,
+    qrels: Qrels | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    watcher: Watcher = SILENT,
+) -> RunReport:
+    """Rerank requests into files, as `rankllm-infer rerank` does. Called again, it resumes where it was interrupted.
+
+    requests: read twice, so a list or another collection. qrels: judgements, for `RunReport.figures`. For the other
+    arguments see `open_run` and `RerankRun.read`. Raises RankLLMError.
+    """
+    with open_run(files, overwrite=overwrite, resume=resume, watcher=watcher) as run:
+        run.read(requests, strict=strict)
+        run.qrels = qrels
+        return run.rerank(plan_reranking(model, options))
+
+
+@contextmanager
+def load_model(plan: RerankPlan, watcher: Watcher = SILENT) -> Iterator[Reranker]:
+    """Load a plan's model, and tell the watcher what a user should know of it."""
+    with start(plan) as reranker:
+        for warning in reranker.warnings:
+            watcher.say(f"Warning: {warning}")
+        watcher.say(f"Reranking: {reranker.description}")
+        yield reranker

@@ -1,0 +1,182 @@
+"""A reranking, planned: what model, card and options come to, before weights are read or torch is imported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rankllm_core.card import Card
+from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.files import read_text
+from rankllm_core.prompts.template import Message, Span
+from rankllm_infer.checkpoints.model_files import (
+    ModelFiles,
+    ModelFolder,
+    check_remote_code,
+    find_base,
+    find_folder,
+    unused_code,
+)
+from rankllm_infer.effective_card import EffectiveCard, resolve_card
+from rankllm_infer.engines.base import Read
+from rankllm_infer.engines.openai.settings import OpenAISettings
+from rankllm_infer.engines.transformers.settings import TransformersSettings
+from rankllm_infer.engines.vllm.settings import VllmSettings
+from rankllm_infer.options import RerankOptions
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.method import check_settings
+
+EngineSettings = TransformersSettings | VllmSettings | OpenAISettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankPlan:
+    """Everything that a reranker is made of, checked as far as that can be done without loading the model."""
+
+    model: str
+    """As the user names it."""
+    files: ModelFiles | None
+    """None for a server's model."""
+    card: EffectiveCard
+    ranking: RankingSettings
+    read: Read
+    """How the model is going to be read; a chat template may turn `permutation` into `text`."""
+    engine: EngineSettings
+    warnings: tuple[str, ...]
+    """What a user should know before trusting the numbers: options that contradict the card, and the like."""
+    asked: Mapping[str, object]
+    """The options that decide results, by their names on the command line, for a run's fingerprint."""
+    few_shot_file: Path | None = None
+    """Where `ranking.few_shot` was read from."""
+
+
+def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> RerankPlan:
+    """Find a model's files and its card, and check that what is asked for goes together.
+
+    model: a folder, a hub name, or, for a server, the name it knows the model by.
+    Raises RankLLMError when the model cannot be found, or is not what the options take it for.
+    """
+    options, model = _checked_options(options), _checked_name(model)
+    ranking, engine = _ranking_settings(options), _engine_settings(model, options)
+    own = None if options.engine == "openai" else find_folder(model)
+    folder, has_score_head = (None, False) if own is None else (own.path, own.has_score_head)
+    card = resolve_card(model, options, folder=folder, score_head=has_score_head)
+    # A file that the card has no use for is refused for that, whether or not it can be read.
+    ranking = replace(ranking, few_shot=_few_shot(options.few_shot_file, options.num_few_shot_examples))
+    read = check_settings(card.card, ranking)
+    if isinstance(engine, OpenAISettings):
+        engine.check_read(read)
+    files: ModelFiles | None = None
+    on_code: tuple[str, ...] = ()
+    if own is not None:
+        _check_base(card.card, own, options.base_model)
+        trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
+        files = ModelFiles(own=own, base=find_base(own, options.base_model))
+        on_code = trusted or unused_code(files)
+    return RerankPlan(
+        model=model,
+        files=files,
+        card=card,
+        ranking=ranking,
+        read=read,
+        engine=engine,
+        warnings=(*card.warnings, *on_code),
+        asked=options.settings(),
+        few_shot_file=None if options.few_shot_file is None else Path(options.few_shot_file),
+    )
+
+
+def _checked_options(options: RerankOptions | None) -> RerankOptions:
+    if options is None:
+        return RerankOptions()
+    if not isinstance(options, RerankOptions):
+        raise ConfigError(f"options: expected RerankOptions, found {type(options).__name__}")
+    return options
+
+
+def _checked_name(model: str | Path) -> str:
+    if not isinstance(model, str | Path) or not str(model).strip():
+        found = "an empty one" if isinstance(model, str) else type(model).__name__
+        raise ConfigError(f"model: expected a folder or a name, found {found}")
+    return str(model)
+
+
+def _check_base(card: Card, own: ModelFolder, base_model: str | None) -> None:
+    """An adapter belongs to the model it was trained on; another model has no base."""
+    if own.adapter is None and base_model is not None:
+        raise ConfigError("--base-model has no effect: the model is no adapter; leave it out")
+    if own.adapter is None or card.base_model is None or base_model is not None:
+        return
+    named = str(own.adapter.get("base_model_name_or_path", ""))
+    if Path(named).name != Path(card.base_model).name:
+        raise ContractError(
+            f"the card names the base model {card.base_model!r}, adapter_config.json {named!r}; "
+            "mend one of the two, or say which with --base-model"
+        )
+
+
+def _ranking_settings(options: RerankOptions) -> RankingSettings:
+    return RankingSettings(
+        strategy=options.strategy,
+        rank_top_k=options.rank_top_k,
+        permutations=options.permutations,
+        permutation_seed=options.seed,
+        num_passes=options.num_passes,
+        pass_depth=options.pass_depth,
+        top_k_candidates=options.top_k_candidates,
+        shuffle_seed=options.seed if options.shuffle_candidates else None,
+        system_message=options.system_message,
+        short_windows=options.variable_passages,
+        # Only the engine `transformers` can hold an answer to permutations.
+        free_decoding=options.free_decoding or options.engine != "transformers",
+        decode_top_k=options.decode_top_k,
+        with_trace=options.with_trace,
+    )
+
+
+def _engine_settings(model: str, options: RerankOptions) -> EngineSettings:
+    if options.engine == "openai":
+        return OpenAISettings(
+            base_url=options.base_url or "",
+            model=model,
+            api_key=options.api_key,
+            timeout_s=options.timeout_s,
+            concurrency=options.concurrency,
+        )
+    if options.engine == "vllm":
+        return VllmSettings(
+            dtype=options.dtype,
+            num_gpus=options.num_gpus,
+            batch_size=options.batch_size,
+            batch_tokens=options.batch_tokens,
+            trust_remote_code=options.trust_remote_code,
+            more=options.vllm_args,
+        )
+    return TransformersSettings(
+        dtype=options.dtype,
+        device=options.device,
+        num_gpus=options.num_gpus,
+        batch_size=options.batch_size,
+        batch_tokens=options.batch_tokens,
+        compile=options.compile,
+        attn_implementation=options.attn_implementation,
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
+def _few_shot(path: str | Path | None, n_examples: int) -> tuple[Message, ...]:
+    """The turns of the first examples of a file: a JSON array of {"conversations": [{"role", "value"}, ...]}."""
+    if path is None:
+        return ()
+    try:
+        examples = json.loads(read_text(path))
+        chosen = examples[:n_examples]
+        turns = [(str(t["role"]), str(t["value"])) for example in chosen for t in example["conversations"]]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        expected = 'a JSON array of {"conversations": [{"role", "value"}, ...]}'
+        raise RankLLMError(f"{path}: expected {expected} ({type(error).__name__}: {error})") from None
+    if len(examples) < n_examples:
+        raise RankLLMError(f"{path}: {n_examples} examples asked for, found {len(examples)}")
+    return tuple(Message(role, (Span(value),)) for role, value in turns)

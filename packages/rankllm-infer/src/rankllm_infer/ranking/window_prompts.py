@@ -1,0 +1,163 @@
+"""The prompts of one request's windows, with passages shortened until a window fits the context.
+
+Source: castorini/rank_llm 1b3cabb, RankListwiseOSLLM.create_prompt (reference section 3.3), with a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rankllm_core.card import ListwiseCard
+from rankllm_core.errors import RankLLMError
+from rankllm_core.prompts.content import PromptFindings
+from rankllm_core.text import first_words, passage_text, safe_query, words_in
+from rankllm_core.types import Candidate, Request
+from rankllm_infer.engines.base import Prompt, Read
+from rankllm_infer.ranking.decoding import OPENING, window_labels
+from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.prompts import PromptWriter, WrittenPrompt
+from rankllm_infer.ranking.window_content import ShownWindow, find_in_window
+
+_HOPELESS = 4
+"""A first prompt so many times too long is tried at its least at once: cutting step by step could take a minute."""
+_MOST_CHARACTERS = 256
+"""Where cutting by characters begins; halved until it fits."""
+
+
+@dataclass(slots=True, kw_only=True)
+class WindowPrompts:
+    """Writes the prompts of the windows of one request."""
+
+    request: Request
+    card: ListwiseCard
+    settings: RankingSettings
+    writer: PromptWriter
+    read: Read
+    texts: dict[str, str] = field(default_factory=dict)
+    """docid -> its text, as far as it can be used."""
+
+    def prompt(self, candidates: Sequence[Candidate]) -> tuple[Prompt, PromptFindings]:
+        """The prompt of a window, and what it does not show of its passages."""
+        labels = window_labels(self.card, len(candidates))
+        texts = [self._text(candidate) for candidate in candidates]
+        answer_tokens = self.writer.count(self.card.template.write_answer(labels))
+        window = self._fitted(candidates, labels, texts, answer_tokens=answer_tokens)
+        prompt = Prompt(
+            text=window.written.text,
+            read=self.read,
+            identifiers=labels,
+            messages=window.written.messages,
+            token_ids=window.written.token_ids,
+            max_new_tokens=1 if self.read == "first-token" else answer_tokens,
+            form=self.card.template.answer_form,
+            top_k=self.settings.decode_top_k,
+        )
+        findings = find_in_window(
+            window,
+            write=lambda passages: self._show(candidates, labels, passages).key,
+            text_of=lambda position: passage_text(candidates[position].doc),
+        )
+        return prompt, findings
+
+    def _fitted(
+        self, candidates: Sequence[Candidate], labels: Sequence[str], texts: Sequence[str], *, answer_tokens: int
+    ) -> ShownWindow:
+        """The window with passages short enough for the context."""
+        shown: list[ShownWindow] = []  # the last one written
+
+        def write(words: int, characters: int | None) -> WrittenPrompt:
+            shown[:] = [self._show(candidates, labels, [first_words(text, words)[:characters] for text in texts])]
+            return shown[0].written
+
+        written, words = fit_window(
+            write,
+            n_passages=len(candidates),
+            longest_words=max(map(words_in, texts)),
+            max_words=self.card.max_passage_words,
+            # The original budgets the prompt without the opening bracket; leave the room it needs to us.
+            prompt_tokens=self.card.context_tokens - answer_tokens + (1 if self.read == "first-token" else 0),
+            qid=self.request.query.qid,
+        )
+        (fitted,) = shown
+        if self.settings.strategy == "full" and written.n_tokens < write(self.card.max_passage_words, None).n_tokens:
+            raise self._does_not_fit(len(candidates), words)
+        return fitted
+
+    def _show(self, candidates: Sequence[Candidate], labels: Sequence[str], passages: Sequence[str]) -> ShownWindow:
+        """The window with these passages in it."""
+        messages = self.card.template.render(
+            safe_query(self.request.query.text, alpha=self.card.identifiers == "alpha"),
+            passages,
+            labels=labels,
+            scores=[candidate.score for candidate in candidates],
+            system_message=self.settings.system_message,
+            few_shot=self.settings.few_shot,
+        )
+        written = self.writer.write(messages, opening=OPENING if self.read == "first-token" else "")
+        return ShownWindow(written, messages)
+
+    def _does_not_fit(self, n_candidates: int, words: int) -> ContextTooSmallError:
+        """All at once is a wish for whole passages: how far to shorten them is the user's choice."""
+        shorten = f"--max-passage-words {words}, " if words > 1 else ""
+        return ContextTooSmallError(
+            f"query {self.request.query.qid!r}: its {n_candidates} candidates do not fit the context of "
+            f"{self.card.context_tokens} tokens at once; use {shorten}a larger --context-size, "
+            "a smaller --top-k-candidates, or another --strategy"
+        )
+
+    def _text(self, candidate: Candidate) -> str:
+        """The candidate's text, repaired once however many windows it is in, and kept no longer than it can be used."""
+        if candidate.docid not in self.texts:
+            try:
+                text = passage_text(candidate.doc)
+            except RankLLMError as error:
+                raise RankLLMError(f"docid {candidate.docid!r}: {error}") from None
+            self.texts[candidate.docid] = first_words(text, self.card.max_passage_words)
+        return self.texts[candidate.docid]
+
+
+class ContextTooSmallError(RankLLMError):
+    """Not even one character a passage fits beside the query."""
+
+
+def fit_window(
+    write: Callable[[int, int | None], WrittenPrompt],
+    *,
+    n_passages: int,
+    longest_words: int,
+    max_words: int,
+    prompt_tokens: int,
+    qid: str,
+) -> tuple[WrittenPrompt, int]:
+    """The window's prompt with the most words a passage that the original's rule finds, and that number of words.
+
+    write: the prompt with so many words a passage, and of those so many characters (None: all). longest_words: of the
+    longest passage; with as many words or more the prompt is the same. prompt_tokens: tokens the prompt may have
+    (context less answer).
+    Raises ContextTooSmallError naming the query when one character a passage is still too much.
+    """
+    words, characters = max_words, None
+    prompt = write(words, characters)
+    if prompt.n_tokens > _HOPELESS * prompt_tokens and (least := write(1, 1)).n_tokens > prompt_tokens:
+        raise _too_small(qid, least.n_tokens, prompt_tokens)
+    while (over := prompt.n_tokens - prompt_tokens) > 0:
+        if words > 1:
+            words = max(1, words - max(1, over // (4 * n_passages)))
+            if words >= longest_words:
+                continue
+        elif characters != 1:
+            # Text without blanks: one "word" can be a whole page.
+            characters = _MOST_CHARACTERS if characters is None else characters // 2
+        else:
+            raise _too_small(qid, prompt.n_tokens, prompt_tokens)
+        prompt = write(words, characters)
+    return prompt, words
+
+
+def _too_small(qid: str, n_tokens: int, prompt_tokens: int) -> ContextTooSmallError:
+    return ContextTooSmallError(
+        f"query {qid!r}: the prompt takes {n_tokens} tokens with one character a passage, and {prompt_tokens} are left "
+        "for it; shorten the query, or use a smaller --window-size (--strategy full: --top-k-candidates) or a larger "
+        "--context-size"
+    )

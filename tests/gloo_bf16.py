@@ -16,12 +16,12 @@ from pathlib import Path
 from transformers import training_args
 
 from rankllm_train.cli import cli
-from rankllm_train.training import trainer
+from rankllm_train.training import trainer_arguments
 
 # bf16 without a GPU is refused by transformers, which does not know that DeepSpeed has a CPU accelerator of its own,
 # and therefore by our check too. Both ask for a device and nothing else; all that follows is what a GPU would run.
 training_args.is_torch_bf16_gpu_available = lambda: True
-trainer.check_launch = lambda **launch: None
+trainer_arguments.check_launch = lambda **launch: None
 
 
 def main(path):

@@ -34,7 +34,7 @@ from bench_machine import describe_machine, pin_threads
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rankllm_train.data.listwise import ListwiseExample
+    from rankllm_train.encoding.listwise_encoder import ListwiseExample
 
 OBJECTIVES = ("generation", "ranking", "combined")
 WAYS = ("dense", "lean")
@@ -123,9 +123,11 @@ class Subject:
 
 def _batches(case: Case, section: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
     """The record nearest in length as a batch of one, the same with a short prompt, and how many positions are read."""
-    from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, ListwiseItem, encode_listwise
     from rankllm_train.data.rankings import with_identifiers
     from rankllm_train.data.sources import listwise_source
+    from rankllm_train.encoding.batches import ListwiseCollator
+    from rankllm_train.encoding.listwise import ListwiseItem, encode_listwise
+    from rankllm_train.encoding.listwise_encoder import ListwiseEncoder
     from rankllm_train.models.loading import load_tokenizer
 
     data = encode_listwise(

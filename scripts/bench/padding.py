@@ -21,10 +21,10 @@ SHAPES = ((1, 2, 4), (1, 4, 4), (4, 4, 16), (4, 8, 4))
 @click.option("--context-size", default=4096, show_default=True, help="The constant length to compare with.")
 def main(model_path: str, data: Path, context_size: int) -> None:
     """Print, for some shapes of a step, the share of positions that hold no token over one epoch."""
-    from rankllm_train.api import prepare
+    from rankllm_train.encoding.batches import by_length_sampler
+    from rankllm_train.methods.registry import prepare
     from rankllm_train.models.loading import load_tokenizer
     from rankllm_train.recipe.recipe import Recipe
-    from rankllm_train.training.length_batches import by_length_sampler
 
     recipe = Recipe().changed(
         {

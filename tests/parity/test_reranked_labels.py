@@ -12,8 +12,7 @@ from rankllm_core.data.records import result_to_dict
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_train.data.rankings import ranking_of
 from rankllm_train.preparation.label import RecordRule, label_results
-from rankllm_train.preparation.prompts import record_writer
-from rankllm_train.preparation.windows import WindowRule
+from rankllm_train.preparation.windows import WindowRule, record_writer
 
 
 def learnt(files, results):

@@ -7,7 +7,7 @@ import json
 import pytest
 from shared_files import golden
 
-from rankllm_train.data.sampling import sample_group
+from rankllm_train.encoding.sampling import sample_group
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,10 @@ torch = pytest.importorskip("torch")
 
 from shared_files import golden  # noqa: E402
 
-from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
 from rankllm_train.data.records import parse_listwise  # noqa: E402
+from rankllm_train.encoding.batches import ListwiseCollator  # noqa: E402
+from rankllm_train.encoding.listwise import encode_listwise  # noqa: E402
+from rankllm_train.encoding.listwise_encoder import ListwiseEncoder  # noqa: E402
 from rankllm_train.models.loading import load_model  # noqa: E402
 from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
 from rankllm_train.training.losses import (  # noqa: E402
@@ -185,7 +187,7 @@ def test_group_losses_and_gradients_are_the_references(scored, smollm2_path):
 
 
 def padded_batch(rows):
-    from rankllm_train.data.listwise import padded
+    from rankllm_train.encoding.batches import padded
 
     lengths = torch.tensor([len(row) for row in rows])
     return {"input_ids": padded(rows, pad=2), "lengths": lengths, "read_positions": lengths - 1}
@@ -196,8 +198,8 @@ def test_groups_are_trained_on_the_recorded_ids(limits, llama2_tokenizer):
     """Each recorded pair as the positive of a group of two, in RankLLaMA's published layout."""
     from rankllm_core.prompts.pairs import PairEncoder, PairLimits
     from rankllm_core.prompts.template import load_template
-    from rankllm_train.data.pointwise import GroupRule, pointwise_dataset
     from rankllm_train.data.records import parse_pointwise
+    from rankllm_train.encoding.pointwise import GroupRule, pointwise_dataset
 
     rows = [row for row in rows_of("rankllama_ids.jsonl.gz") if row["kind"] == "pair"]
     # The one left out holds `<s>` as text, which the original reads as a control token.

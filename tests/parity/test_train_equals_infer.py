@@ -18,8 +18,9 @@ from rankllm_infer.api import load_reranker  # noqa: E402
 from rankllm_infer.options import RerankOptions  # noqa: E402
 from rankllm_infer.ranking.flow import RankingSettings  # noqa: E402
 from rankllm_infer.ranking.method import make_method  # noqa: E402
-from rankllm_train.api import prepare, train  # noqa: E402
-from rankllm_train.data.pointwise import PointwiseItem  # noqa: E402
+from rankllm_train.api import train  # noqa: E402
+from rankllm_train.encoding.pointwise import PointwiseItem  # noqa: E402
+from rankllm_train.methods.registry import prepare  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402
 
 SHOWN = re.compile(r"^\[\w+\] (.*)$", re.MULTILINE)

@@ -13,8 +13,8 @@ from tiny_models import change_json, save_causal, save_classifier  # noqa: E402
 from rankllm_core.card import ListwiseCard  # noqa: E402
 from rankllm_core.errors import RankLLMError  # noqa: E402
 from rankllm_core.prompts.template import load_template  # noqa: E402
-from rankllm_train.api import _base_model  # noqa: E402
 from rankllm_train.artifacts.model_page import model_page  # noqa: E402
+from rankllm_train.methods.training_data import base_of_adapters  # noqa: E402
 from rankllm_train.models.base_names import base_name, findable_base, split_revision  # noqa: E402
 from rankllm_train.models.loading import load_model, load_tokenizer  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402
@@ -53,8 +53,8 @@ def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
     """The page says how to give the base elsewhere; adapter_config.json keeps the path for this machine."""
     changes = {"model.name_or_path": str(tiny), "lora.enabled": True, "data.train": "/data/me/lists.jsonl"}
     recipe = Recipe().changed(changes)
-    assert _base_model(recipe) == "tiny"
-    assert _base_model(recipe.changed({"lora.enabled": False})) is None
+    assert base_of_adapters(recipe) == "tiny"
+    assert base_of_adapters(recipe.changed({"lora.enabled": False})) is None
     card = ListwiseCard(template=load_template("rank_zephyr_alpha"), base_model="tiny")
     page = model_page(recipe, card)
     assert "The base model, tiny, is not in this folder." in page

@@ -16,9 +16,9 @@ from transformers import TrainerCallback  # noqa: E402
 from rankllm_core.card import load_card, save_card  # noqa: E402
 from rankllm_core.errors import ConfigError, RankLLMError  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
+from rankllm_train.artifacts.best import Best, evaluations_since, load_best, save_best, settle_best  # noqa: E402
 from rankllm_train.artifacts.checkpoints import checkpoints, link_model, sweep  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe, save_recipe  # noqa: E402
-from rankllm_train.training.best import Best, evaluations_since, load_best, save_best, settle_best  # noqa: E402
 
 STEPS = 6
 
@@ -92,7 +92,7 @@ def dev_loss(recipe, folder):
     """The dev loss of a saved model."""
     from transformers import AutoTokenizer
 
-    from rankllm_train.api import prepare
+    from rankllm_train.methods.registry import prepare
     from rankllm_train.models.loading import load_model
 
     data = prepare(recipe.changed({"data.train": recipe.data.eval}), AutoTokenizer.from_pretrained(folder))

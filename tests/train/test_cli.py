@@ -23,17 +23,15 @@ def run(*arguments):
 @pytest.fixture
 def resolved(monkeypatch):
     """The recipe that a command line comes to, without training it."""
-    import rankllm_train.cli.listwise
-    import rankllm_train.cli.pointwise
+    import rankllm_train.cli.training
 
     def resolve(*arguments):
         seen = {}
 
-        def keep(method, given):
-            seen["recipe"] = resolve_recipe(method, given)
+        def keep(method, options):
+            seen["recipe"] = resolve_recipe(method, options.recipe)
 
-        for module in (rankllm_train.cli.listwise, rankllm_train.cli.pointwise):
-            monkeypatch.setattr(module, "run", keep)
+        monkeypatch.setattr(rankllm_train.cli.training, "run", keep)
         seen["output"] = run(*arguments).output
         return seen
 

@@ -169,7 +169,7 @@ def test_a_damaged_best_model_is_named(recipe, whole, stopped, name):
 
 def test_a_best_model_that_is_its_checkpoint_survives_a_kill_in_between(recipe, whole, stopped):
     """The checkpoint had its name, the best model not yet: it is taken from there."""
-    from rankllm_train.training.best import load_best
+    from rankllm_train.artifacts.best import load_best
 
     step = load_best(whole).step
     assert step == STEPS, "the data of this test should make each model better than the one before"
@@ -180,7 +180,7 @@ def test_a_best_model_that_is_its_checkpoint_survives_a_kill_in_between(recipe, 
 
 def test_dev_data_that_moved_is_the_same_dev_data(recipe, whole, stopped, tmp_path):
     """The best model so far was judged on these bytes, whatever they are called now."""
-    from rankllm_train.training.best import load_best
+    from rankllm_train.artifacts.best import load_best
 
     shutil.copytree(whole / "best", stopped / "best")
     moved = shutil.copy(recipe.data.eval, tmp_path / "moved.jsonl")

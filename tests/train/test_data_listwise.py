@@ -13,10 +13,12 @@ from training_fakes import SYSTEM, listwise_record  # noqa: E402
 from rankllm_core.errors import ConfigError, ContractError, DataError, RankLLMError  # noqa: E402
 from rankllm_core.prompts.chat import ChatEncoder  # noqa: E402
 from rankllm_core.prompts.template import load_template  # noqa: E402
-from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, ListwiseItem, encode_listwise  # noqa: E402
-from rankllm_train.data.prompt_match import how_it_differs, mismatch_notes, template_for  # noqa: E402
 from rankllm_train.data.records import parse_listwise  # noqa: E402
-from rankllm_train.preparation.prompts import RecordWriter  # noqa: E402
+from rankllm_train.encoding.batches import ListwiseCollator  # noqa: E402
+from rankllm_train.encoding.listwise import ListwiseItem, encode_listwise  # noqa: E402
+from rankllm_train.encoding.listwise_encoder import ListwiseEncoder  # noqa: E402
+from rankllm_train.encoding.prompt_match import how_it_differs, mismatch_notes, template_for  # noqa: E402
+from rankllm_train.preparation.windows import RecordWriter  # noqa: E402
 
 
 def record(number=0, **options):

@@ -11,8 +11,9 @@ from training_fakes import pointwise_record  # noqa: E402
 from rankllm_core.errors import DataError, RankLLMError  # noqa: E402
 from rankllm_core.prompts.pairs import PairEncoder, PairLimits  # noqa: E402
 from rankllm_core.prompts.template import load_template  # noqa: E402
-from rankllm_train.data.pointwise import GroupRule, PointwiseCollator, pointwise_dataset  # noqa: E402
 from rankllm_train.data.records import parse_pointwise  # noqa: E402
+from rankllm_train.encoding.batches import PointwiseCollator  # noqa: E402
+from rankllm_train.encoding.pointwise import GroupRule, pointwise_dataset  # noqa: E402
 
 
 def records(n, **options):

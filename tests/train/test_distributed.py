@@ -28,7 +28,7 @@ from shared_files import REPOSITORY  # noqa: E402
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError  # noqa: E402
 from rankllm_core.files.manifest import find_damage  # noqa: E402
 from rankllm_train.cli import cli  # noqa: E402
-from rankllm_train.cli.options import resolve_recipe  # noqa: E402
+from rankllm_train.cli.options import RecipeOptions, resolve_recipe  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe, load_recipe  # noqa: E402
 from rankllm_train.training.distributed import check_launch, check_resumable_here, deepspeed_names, load_deepspeed  # noqa: E402
 
@@ -266,7 +266,7 @@ def _resolved(arguments):
     """The recipe in force for a command line."""
     method, *rest = arguments
     context = cli.get_command(None, method).make_context(method, rest)
-    return resolve_recipe(method, context.params)
+    return resolve_recipe(method, RecipeOptions.of(context.params))
 
 
 def test_what_deepspeeds_launcher_adds_is_no_hindrance():

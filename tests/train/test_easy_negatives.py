@@ -8,14 +8,13 @@ import pytest
 from collections_on_disk import Collection, counts
 
 from rankllm_train.data.rankings import ranking_of
-from rankllm_train.preparation.easy_negatives import EasyNegatives, RankedDocids
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.label import RecordRule, label_judged
 from rankllm_train.preparation.labelled import JudgedRule
 from rankllm_train.preparation.mine import MineRule, mine
 from rankllm_train.preparation.negatives import Margin, PoolRule
-from rankllm_train.preparation.prompts import record_writer
-from rankllm_train.preparation.windows import WindowRule
+from rankllm_train.preparation.selection import EasyNegatives, RankedDocids
+from rankllm_train.preparation.windows import WindowRule, record_writer
 
 RUN = {"q1": {"d1": 9, "d2": 8, "d3": 1}, "q2": {"d2": 9, "d4": 1}}
 QRELS = {"q1": {"d1": 1}, "q2": {"d2": 1}}

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 
 from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
 
-from rankllm_train.api import prepare, train  # noqa: E402
+from rankllm_train.api import train  # noqa: E402
+from rankllm_train.methods.registry import prepare  # noqa: E402
 from rankllm_train.models.loading import load_model  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402
 from rankllm_train.training.evaluation import ndcg, reciprocal_rank  # noqa: E402

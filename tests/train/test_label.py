@@ -18,8 +18,7 @@ from rankllm_train.data.rankings import ranking_of
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.label import RecordRule, label_judged, label_results
 from rankllm_train.preparation.labelled import JudgedRule
-from rankllm_train.preparation.prompts import record_writer
-from rankllm_train.preparation.windows import WindowRule, draw_windows
+from rankllm_train.preparation.windows import WindowRule, draw_windows, record_writer
 
 # By grade: b 3, d 1, e 0; a and c are not judged. z is relevant and not in the run.
 RUN = {"q1": {"a": 9, "b": 8, "c": 7, "d": 6, "e": 5}}

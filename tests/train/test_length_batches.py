@@ -14,8 +14,8 @@ from training_fakes import listwise_record, save_tiny, write_records  # noqa: E4
 from rankllm_core.errors import ConfigError  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
 from rankllm_train.artifacts.preflight import check_by_length  # noqa: E402
+from rankllm_train.encoding.batches import by_length_sampler  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402
-from rankllm_train.training.length_batches import by_length_sampler  # noqa: E402
 from rankllm_train.training.progress import Progress  # noqa: E402
 
 LENGTHS = [10, 90, 20, 80, 30, 70, 40, 60]

@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 from training_fakes import listwise_record, save_tiny  # noqa: E402
 
-from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
 from rankllm_train.data.records import parse_listwise  # noqa: E402
+from rankllm_train.encoding.batches import ListwiseCollator  # noqa: E402
+from rankllm_train.encoding.listwise import encode_listwise  # noqa: E402
+from rankllm_train.encoding.listwise_encoder import ListwiseEncoder  # noqa: E402
 from rankllm_train.models.loading import load_model  # noqa: E402
 from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
 from rankllm_train.training.objectives import ListwiseObjective  # noqa: E402

@@ -11,10 +11,13 @@ from training_fakes import listwise_record, pointwise_record, save_tiny, write_r
 from rankllm_core.errors import ContractError  # noqa: E402
 from rankllm_core.prompts.pairs import PairEncoder, PairLimits  # noqa: E402
 from rankllm_core.prompts.template import load_template  # noqa: E402
-from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
-from rankllm_train.data.pointwise import GroupRule, PointwiseCollator, pointwise_dataset  # noqa: E402
 from rankllm_train.data.records import parse_listwise, parse_pointwise  # noqa: E402
-from rankllm_train.models.loading import check_lean, load_model, make_lean  # noqa: E402
+from rankllm_train.encoding.batches import ListwiseCollator, PointwiseCollator  # noqa: E402
+from rankllm_train.encoding.listwise import encode_listwise  # noqa: E402
+from rankllm_train.encoding.listwise_encoder import ListwiseEncoder  # noqa: E402
+from rankllm_train.encoding.pointwise import GroupRule, pointwise_dataset  # noqa: E402
+from rankllm_train.models.lean_forward import check_lean, make_lean  # noqa: E402
+from rankllm_train.models.loading import load_model  # noqa: E402
 from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
 from rankllm_train.training.objectives import ListwiseObjective, PointwiseObjective, StepCounts  # noqa: E402
 
@@ -124,7 +127,7 @@ def test_the_label_has_its_say_beside_a_teacher(tiny, smollm2_tokenizer):
 @pytest.mark.parametrize("name", ["kl", "margin"])
 def test_a_recipes_objective_is_the_one_that_is_used(tiny, smollm2_tokenizer, tmp_path, name):
     """Every value of the section reaches it."""
-    from rankllm_train.api import prepare
+    from rankllm_train.methods.registry import prepare
     from rankllm_train.recipe.recipe import Recipe
 
     write_records(tmp_path / "data.jsonl", [pointwise_record(i, teacher=True) for i in range(2)])

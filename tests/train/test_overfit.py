@@ -14,9 +14,11 @@ from training_fakes import listwise_record, pointwise_record, save_tiny  # noqa:
 
 from rankllm_core.prompts.pairs import PairEncoder, PairLimits  # noqa: E402
 from rankllm_core.prompts.template import load_template  # noqa: E402
-from rankllm_train.data.listwise import ListwiseCollator, ListwiseEncoder, encode_listwise  # noqa: E402
-from rankllm_train.data.pointwise import GroupRule, PointwiseCollator, pointwise_dataset  # noqa: E402
 from rankllm_train.data.records import parse_listwise, parse_pointwise  # noqa: E402
+from rankllm_train.encoding.batches import ListwiseCollator, PointwiseCollator  # noqa: E402
+from rankllm_train.encoding.listwise import encode_listwise  # noqa: E402
+from rankllm_train.encoding.listwise_encoder import ListwiseEncoder  # noqa: E402
+from rankllm_train.encoding.pointwise import GroupRule, pointwise_dataset  # noqa: E402
 from rankllm_train.models.loading import load_model  # noqa: E402
 from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
 from rankllm_train.training.objectives import ListwiseObjective, PointwiseObjective  # noqa: E402

@@ -13,9 +13,9 @@ from permutation_fakes import letter_tokenizer
 from rankllm_core.errors import ContractError, DataError, RankLLMError
 from rankllm_core.prompts.pairs import PairEncoder, PairLimits
 from rankllm_core.prompts.template import load_template
-from rankllm_train.data.pair_check import check_pairs
-from rankllm_train.data.pointwise import GroupRule, pointwise_dataset
 from rankllm_train.data.records import PointwiseRecord, TrainingPassage
+from rankllm_train.encoding.pointwise import GroupRule, pointwise_dataset
+from rankllm_train.encoding.prompt_checks import check_pairs
 
 LONG = "argumentN is that cats sleep " * 40
 CATS = ("dogs bark", "cats sleep all day", "planes fly")

@@ -258,7 +258,7 @@ def test_padding_and_speed_are_counted_by_hand(tiny, tmp_path):
     """Two records a batch, of lengths a and b: 1 - (a + b) / (2 max(a, b)) of what is computed is padding."""
     from transformers import AutoTokenizer
 
-    from rankllm_train.api import prepare
+    from rankllm_train.methods.registry import prepare
 
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0), listwise_record(2)])
     recipe = recipe_for(tiny, path, tmp_path / "out", **{"batch.per_device": 2, "schedule.max_steps": 1})
@@ -271,7 +271,7 @@ def test_padding_and_speed_are_counted_by_hand(tiny, tmp_path):
 
 def test_throughput_counts_real_tokens_over_the_time_of_training():
     """1,200 of them in half a second: 0.75 since the last reading, without 0.25 that went into measuring."""
-    from rankllm_train.training.throughput import Throughput
+    from rankllm_train.training.step_sums import Throughput
 
     seconds = iter((100.0, 100.75))
     throughput = Throughput(lambda: next(seconds))

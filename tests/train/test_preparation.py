@@ -8,9 +8,9 @@ import pytest
 from collections_on_disk import Collection
 
 from rankllm_core.errors import RankLLMError
+from rankllm_train.data.sameness import digest, normalised
 from rankllm_train.preparation.passages import PassageStore, collect_passages
 from rankllm_train.preparation.ranked_queries import read_ranked_queries
-from rankllm_train.preparation.sameness import digest, normalised
 from rankllm_train.preparation.tally import Tally
 
 

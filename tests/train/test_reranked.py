@@ -8,8 +8,7 @@ from collections_on_disk import Collection, counts
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_train.data.rankings import ranking_of
 from rankllm_train.preparation.label import RecordRule, label_results
-from rankllm_train.preparation.prompts import record_writer
-from rankllm_train.preparation.windows import WindowRule
+from rankllm_train.preparation.windows import WindowRule, record_writer
 
 UNRANKED = ("candidates", "not ranked by the reranker")
 

@@ -7,9 +7,9 @@ import unicodedata
 import pytest
 from collections_on_disk import Collection
 
+from rankllm_train.data.sameness import exact_form, normalised
 from rankllm_train.preparation.judgements import JudgedSources, read_judgements
 from rankllm_train.preparation.mine import MineRule, mine
-from rankllm_train.preparation.sameness import exact_form, normalised
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_train.data.sampling import sample_group
+from rankllm_train.encoding.sampling import sample_group
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_draws_with_replacement_are_seeded(item):
 def test_draws_are_alike_in_every_process():
     """String hashing is randomised in each process; a draw must not rest on it."""
     program = (
-        "from rankllm_train.data.sampling import sample_group\n"
+        "from rankllm_train.encoding.sampling import sample_group\n"
         "print([sample_group(9, e, seed=5, n_positives=1, n_negatives=3, group_size=8) for e in range(3)])"
     )
     outputs = {

@@ -13,9 +13,8 @@ from rankllm_train.preparation.label import RecordRule, label_judged
 from rankllm_train.preparation.labelled import JudgedRule
 from rankllm_train.preparation.mine import MineRule, mine
 from rankllm_train.preparation.positive_texts import LEAST_WORDS, record_keys
-from rankllm_train.preparation.prompts import record_writer
 from rankllm_train.preparation.split import SplitRule, split_records
-from rankllm_train.preparation.windows import WindowRule
+from rankllm_train.preparation.windows import WindowRule, record_writer
 
 N = 14
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "islet", "jetty", "knoll", "ledge")

@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 from training_fakes import pointwise_record, save_tiny, write_records  # noqa: E402
 
 from rankllm_train.api import train  # noqa: E402
+from rankllm_train.artifacts.best import Best, load_best  # noqa: E402
 from rankllm_train.artifacts.checkpoints import checkpoints  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402
-from rankllm_train.training import trainer  # noqa: E402
-from rankllm_train.training.best import Best, load_best  # noqa: E402
+from rankllm_train.training import saved_trainer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -161,13 +161,13 @@ def test_the_last_steps_are_logged_as_they_are_by_themselves(recipe, tmp_path):
 def test_writing_checkpoints_and_models_is_no_training_time(recipe, tmp_path, monkeypatch):
     """Each takes 1.5 s here, between steps of milliseconds; tokens / (tokens/s) is what was counted."""
     slow_s = 1.5
-    write = trainer.save_card
+    write = saved_trainer.save_card
 
     def slowly(card, folder):
         time.sleep(slow_s)
         write(card, folder)
 
-    monkeypatch.setattr(trainer, "save_card", slowly)
+    monkeypatch.setattr(saved_trainer, "save_card", slowly)
     changes = {"schedule.max_steps": 3, "checkpoint.every": "2", "checkpoint.output_dir": str(tmp_path)}
     train(recipe.changed(changes))
     tokens, speed = metrics(tmp_path, "tokens"), metrics(tmp_path, "tokens_per_s")

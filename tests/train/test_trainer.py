@@ -94,7 +94,7 @@ def test_a_resumed_run_repeats_the_rest_bit_by_bit(recipes, whole, tmp_path, met
 CHILD = """
 import sys, time
 from transformers import TrainerCallback
-from rankllm_train import trainer
+from rankllm_train.training import saved_trainer
 from rankllm_train.api import train
 from rankllm_train.recipe.recipe import load_recipe
 
@@ -119,7 +119,7 @@ def save_card_slowly(card, folder):
 
 recipe, place = load_recipe(sys.argv[1]), sys.argv[2]
 if place == "inside a checkpoint":
-    save_card, trainer.save_card = trainer.save_card, save_card_slowly
+    save_card, saved_trainer.save_card = saved_trainer.save_card, save_card_slowly
 train(recipe, callbacks=[Slow()])
 """
 

@@ -11,8 +11,9 @@ from training_fakes import listwise_record
 
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.prompts.template import load_template
-from rankllm_train.data.listwise import ListwiseEncoder, encode_listwise
 from rankllm_train.data.records import parse_listwise
+from rankllm_train.encoding.listwise import encode_listwise
+from rankllm_train.encoding.listwise_encoder import ListwiseEncoder
 
 SHOWING = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
 DROPPING = "{% for m in messages %}{{ m.role }}\n{% endfor %}"

@@ -1,4 +1,4 @@
-"""What both command lines are made of: a lazy group, options that are ignored, and how a program ends.
+"""What both command lines are made of: a lazy group, types and options, and how a program ends.
 
 Needs click, which both programs install and rankllm-core alone does not: nothing else in the core imports this module.
 """
@@ -10,6 +10,7 @@ import io
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -34,12 +35,21 @@ class LazyGroup(click.Group):
     """A group that imports a command's module only to run it, so that `--help` is quick.
 
     package: holds a module for each command, with the command as `command`. summaries: name -> what the command does.
+    modules: command -> a module in the package that holds several, each by its own name.
     """
 
-    def __init__(self, *arguments: Any, package: str, summaries: Mapping[str, str], **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        package: str,
+        summaries: Mapping[str, str],
+        modules: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self.package = package
         self.summaries = summaries
+        self.modules = modules or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands, in the order of a first use."""
@@ -50,16 +60,43 @@ class LazyGroup(click.Group):
         name = cmd_name.replace("_", "-")
         if name not in self.summaries:
             return None
-        module = f"{self.package}.{name.replace('-', '_')}"
-        command = importlib.import_module(module).command
+        own = name.replace("-", "_")
+        module, attribute = (self.modules[name], own) if name in self.modules else (own, "command")
+        command = getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{module}.command is not a click command")
+            raise TypeError(f"{self.package}.{module}.{attribute} is not a click command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self.summaries.items()))
+
+
+class NonEmptyPath(click.Path):
+    """A path that is not empty. An empty name is most often an unset shell variable, not the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or fail with an error that names the option."""
+        if not str(value):
+            self.fail("expected a path, found an empty one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class NonEmptyName(click.types.StringParamType):
+    """A name or a path that is not empty."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text, or fail with an error that names the option."""
+        if not str(value):
+            self.fail("expected a name or a path, found an empty one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = NonEmptyPath(path_type=Path)
+"""A file or a folder, as a `Path`."""
+NAME = NonEmptyName()
+"""A file, a folder, or a name known elsewhere (of a model, a data set, a template), as text."""
 
 
 def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:

@@ -81,6 +81,13 @@ def numbers(value: object, *, where: str) -> tuple[float, ...]:
     return tuple(float(_of_type(number, (int, float), where=where)) for number in value)  # type: ignore[arg-type]
 
 
+def at_least(least: float, *, data: object, names: tuple[str, ...], section: str) -> None:
+    """Raise ConfigError where one of these values of a section is below the least, infinite or not a number."""
+    for name in names:
+        if not least <= getattr(data, name) < math.inf:
+            raise ConfigError(f"{section}.{name}: expected {least} or more, found {getattr(data, name)}")
+
+
 def one_of(value: object, choices: Iterable[str], *, where: str) -> str:
     """The value when it is one of the choices, or a ConfigError."""
     choices = list(choices)

@@ -6,6 +6,7 @@ import unicodedata
 from pathlib import Path
 
 _LONGEST_MESSAGE = 2_000
+_LONGEST_REASON = 240
 
 
 class RankLLMError(Exception):
@@ -36,6 +37,20 @@ class ContractError(RankLLMError):
 
 class MissingPackageError(RankLLMError):
     """An optional package is needed and not installed."""
+
+
+def first_line(error: BaseException, *, with_kind: bool = True) -> str:
+    """Return what a library's error says in its first line, or in two where the first ends in a colon.
+
+    It is printable, has at most 240 characters, and is the name of the error's kind where the error says nothing.
+    with_kind: whether the name stands before it in any case.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()][:2]
+    line = " ".join(lines) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    shown = " ".join("".join(c if c.isprintable() else " " for c in line[: 4 * _LONGEST_REASON]).split())
+    shown = shown if len(shown) <= _LONGEST_REASON else shown[: _LONGEST_REASON - 3] + "..."
+    kind = type(error).__name__
+    return f"{kind}: {shown}" if shown and with_kind else shown or kind
 
 
 def one_line(text: str) -> str:

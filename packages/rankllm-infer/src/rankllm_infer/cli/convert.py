@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import click
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import DEFAULT_TAG
 from rankllm_infer.cli import say
-from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.formats.convert import Source, Target, convert
 
 

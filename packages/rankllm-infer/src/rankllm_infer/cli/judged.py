@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rankllm_infer.cli.path_types import PATH
+from rankllm_core.command_line import PATH
 
 if TYPE_CHECKING:
     from rankllm_core.trec import RunFormat

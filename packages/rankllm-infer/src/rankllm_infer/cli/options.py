@@ -10,9 +10,9 @@ from typing import Any, TypeVar, get_args
 import click
 from click.decorators import FC
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.command_line import ignored as ignored
 from rankllm_core.trec import RunFormat
-from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.option_table import ENGINE_GROUPS, GROUPS, Row, option, rows_of
 
 Owner = TypeVar("Owner")

@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import click
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import RunFormat
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import ignored, run_format_option
-from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.formats.prepare import PreparedFormat, build_requests, write_prepared
 

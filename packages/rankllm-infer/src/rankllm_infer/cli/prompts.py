@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rankllm_core.command_line import NAME
 from rankllm_core.terminal import for_terminal
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import from_given, row_options, select
-from rankllm_infer.cli.path_types import NAME
 from rankllm_infer.cli.rerank_options import ModelArguments, RerankInput
 from rankllm_infer.option_table import ENGINES, changed, rows_of
 from rankllm_infer.options import RerankOptions

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
-from rankllm_infer.cli.path_types import NAME, PATH
 from rankllm_infer.cli.progress import counter
 from rankllm_infer.retrieval.bm25 import K1, B
 

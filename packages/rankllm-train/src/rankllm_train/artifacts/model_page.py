@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import resources
 from pathlib import Path
+from string import Template
 
 import yaml
 
 from rankllm_core.card import Card
 from rankllm_core.files import write_text
 from rankllm_train.models.base_names import base_name
-from rankllm_train.recipe.recipe import RECIPE_NAME, Recipe
+from rankllm_train.recipe.recipe import Recipe
 
 PAGE_NAME = "README.md"
+TEMPLATE_NAME = "model_page.md"
+"""The page's words, in parts: each begins with a line `%% NAME`."""
 _TAG = "rankllm"
+_PART, _END = "%% ", "\n"
 
 
 def write_model_page(folder: str | Path, *, recipe: Recipe, card: Card) -> None:
@@ -41,68 +47,45 @@ def model_page(recipe: Recipe | None, card: Card, *, merged_into: str = "") -> s
     base = merged_into or (recipe.model.name_or_path if recipe else "")
     name = base_name(base)
     is_adapter = bool(recipe and recipe.lora.enabled and not merged_into)
-    what = "LoRA adapters" if is_adapter else "weights"
-    merged = " with LoRA adapters merged in" if merged_into else ""
+    parts = ["page"]
+    if is_adapter:
+        parts.append("base on a hub" if "/" in name else "base in a folder")
+    if recipe and recipe.model.trust_remote_code and not merged_into:
+        # Whoever downloads the model should read what it will run, and knows then which options allow it.
+        parts.append("code of the base" if is_adapter else "code of the model")
+    if recipe:
+        parts.append("training")
+    values = {
+        "header": _header(base, card, is_adapter=is_adapter),
+        "kind": card.kind,
+        "what": "LoRA adapters" if is_adapter else "weights",
+        "name": name,
+        "merged": " with LoRA adapters merged in" if merged_into else "",
+        "method": recipe.method if recipe else "",
+        "facts": "\n".join(f"| {fact} | {value} |" for fact, value in _facts(recipe, card)) if recipe else "",
+    }
+    texts = _parts()
+    return "".join(texts[part].substitute(values) for part in parts)
+
+
+@cache
+def _parts() -> dict[str, Template]:
+    """The template's parts, each with the line breaks before and behind it."""
+    text = (resources.files("rankllm_train") / "artifacts" / TEMPLATE_NAME).read_text(encoding="utf-8")
+    parts = (part.split("\n", 1) for part in text.removeprefix(_PART).split(f"\n{_PART}"))
+    return {name: Template(f"{body.removesuffix(_END)}{_END}") for name, body in parts}
+
+
+def _header(base: str, card: Card, *, is_adapter: bool) -> str:
+    """What model hubs read, as YAML."""
+    name = base_name(base)
     header = {
         **({} if Path(base).is_dir() and "/" not in name else {"base_model": name}),  # a hub would not know a folder
         "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": "text-ranking",
         "tags": [_TAG, "reranker", card.kind],
     }
-    lines = [
-        "---",
-        yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=120) + "---",
-        "",
-        f"# A {card.kind} reranker",
-        "",
-        f"The {what} of {name}{merged}, fine-tuned with rankllm to reorder search results. `rankllm.yaml` says how it "
-        "is prompted and read, so that inference needs no flags:",
-        "",
-        "```bash",
-        "rankllm-infer rerank --model-path THIS_FOLDER --run first_stage.trec --queries queries.tsv \\",
-        "  --corpus corpus.jsonl --output reranked.trec",
-        "```",
-        *(_about_base(name) if is_adapter else ()),
-        *(_about_code(is_adapter=is_adapter) if recipe and recipe.model.trust_remote_code and not merged_into else ()),
-        *(_about_training(recipe, card) if recipe else ()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _about_base(name: str) -> list[str]:
-    """Where the base comes from: adapters are nothing without it."""
-    if "/" in name:
-        found = "It is fetched from the hub; `--base-model FOLDER` names a copy of it."
-    else:
-        found = (
-            "It is looked for in the folder where it was when the adapters were trained; on another machine, add "
-            "`--base-model FOLDER_OR_NAME`."
-        )
-    return ["", f"The base model, {name}, is not in this folder. {found}"]
-
-
-def _about_code(*, is_adapter: bool) -> list[str]:
-    """Whoever downloads the model should read what it will run, and knows then which options allow it."""
-    whose, where, more = (
-        ("Its base model", "the base's folder", " --base-model FOLDER") if is_adapter else ("It", "this folder", "")
-    )
-    return [
-        "",
-        f"{whose} was trained with code of its own (`--trust-remote-code`), which runs with the permissions of whoever "
-        f"uses it: read the `.py` files in {where}, then add `--trust-remote-code{more}`.",
-    ]
-
-
-def _about_training(recipe: Recipe, card: Card) -> list[str]:
-    return [
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in _facts(recipe, card)),
-        "",
-        f"Every choice of the training is in `{RECIPE_NAME}`; "
-        f"`train {recipe.method} --recipe {RECIPE_NAME} --output-dir NEW_FOLDER` repeats it.",
-    ]
+    return yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _facts(recipe: Recipe, card: Card) -> list[tuple[str, str]]:

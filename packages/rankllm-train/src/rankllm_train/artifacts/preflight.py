@@ -10,13 +10,13 @@ from rankllm_core.card import CARD_NAME
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_core.files.manifest import MANIFEST_NAME
+from rankllm_train.artifacts.best import BEST_FOLDER
 from rankllm_train.artifacts.checkpoints import ASIDE, CHECKPOINT_NAMES, REPLACED, checkpoints, global_step
 from rankllm_train.artifacts.curves import CURVES_NAME
 from rankllm_train.artifacts.metrics_log import METRICS_NAME
 from rankllm_train.artifacts.model_page import PAGE_NAME
 from rankllm_train.artifacts.run_record import RECORD_NAME
 from rankllm_train.recipe.recipe import RECIPE_NAME, Recipe
-from rankllm_train.training.best import BEST_FOLDER
 
 Say = Callable[[str], None]
 _FILES = frozenset(

@@ -21,6 +21,8 @@ COMMANDS = {
     "check-data": "Check a listwise training file record by record.",
     "merge": "Merge a LoRA adapter into its base model.",
 }
+MODULES = {"listwise": "training", "pointwise": "training", "merge": "training"}
+"""Commands that share a module."""
 DEFAULT_COMMAND = "listwise"
 _OWN_OPTIONS = ("-h", "--help", "--version")
 
@@ -38,7 +40,9 @@ class TrainGroup(LazyGroup):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=TrainGroup, package="rankllm_train.cli", summaries=COMMANDS, context_settings=SETTINGS)
+@click.group(
+    cls=TrainGroup, package="rankllm_train.cli", summaries=COMMANDS, modules=MODULES, context_settings=SETTINGS
+)
 @click.version_option(__version__, prog_name="rankllm-train")
 def cli() -> None:
     """Fine-tune large language models as rerankers.

@@ -1,8 +1,9 @@
-"""What the commands that make data share: options, among them their outputs, their seed and their report."""
+"""What the commands that make data share: options, how far they are, and what they say at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,14 +11,15 @@ import click
 from click.core import ParameterSource
 from click.decorators import FC
 
+from rankllm_core.command_line import PATH
 from rankllm_core.errors import ConfigError
-from rankllm_core.files import check_output, refuse_same_file, write_text
 from rankllm_core.trec.run_layout import RunFormat
 from rankllm_train.cli import say
-from rankllm_train.cli.path_types import PATH
 from rankllm_train.preparation.ranked_queries import RunFile
-from rankllm_train.preparation.tally import Tally, settings_of
+from rankllm_train.preparation.tally import Tally, write_report
 
+_BRIEF_S = 2.0
+"""What takes no longer than this is not announced."""
 _SHARED = {
     "seed": click.option("--seed", type=int, default=42, show_default=True, help="Of everything random."),
     "run_format": click.option(
@@ -59,21 +61,18 @@ def shared(*names: str) -> Callable[[FC], FC]:
     return decorate
 
 
-def run_file(given: Mapping[str, Any], name: str) -> RunFile | None:
+def run_file(path: Path | None, run_format: RunFormat) -> RunFile | None:
     """The run that an option names, read as --run-format says."""
-    return None if given[name] is None else RunFile(given[name], given["run_format"])
+    return None if path is None else RunFile(path, run_format)
 
 
-def check_outputs(outputs: Sequence[Path | None], sources: Sequence[Path | str | None], *, overwrite: bool) -> None:
-    """Raise RankLLMError where an output exists, cannot be written, is an input, or is named twice."""
-    named = [path for path in outputs if path is not None]
-    for path in named:
-        check_output(path, overwrite=overwrite)
-        for source in sources:
-            if source is not None:
-                refuse_same_file(source, path)
-    if len({path.resolve() for path in named}) < len(named):
-        raise ConfigError(f"{named[-1]}: is to hold two outputs; give each a file of its own")
+def counted(items: Iterable[Any], what: str) -> Iterator[Any]:
+    """The same items; how many have come is shown on standard error. what: what they are, in the plural."""
+    from tqdm import tqdm
+
+    # A log file wants a line now and then, a terminal one that moves.
+    quiet_s = 0.5 if sys.stderr.isatty() else 30.0
+    yield from tqdm(items, unit=f" {what}", delay=_BRIEF_S, mininterval=quiet_s, file=sys.stderr)
 
 
 def refuse_given(names: Sequence[str], where: str) -> None:
@@ -84,14 +83,11 @@ def refuse_given(names: Sequence[str], where: str) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: has no effect {where}; leave it out")
 
 
-def tell(tally: Tally, *, outputs: Sequence[Path], report: Path | None, given: Mapping[str, Any]) -> None:
+def tell(tally: Tally, *, outputs: Sequence[Path], report: Path | None, given: Mapping[str, object]) -> None:
     """Say what was made and what was left out; write it as a report too, where one is asked for."""
     for line in tally.lines():
         say(line)
     if report is not None:
-        import json
-
-        with write_text(report) as stream:
-            stream.write(json.dumps(tally.to_dict() | {"options": settings_of(given)}, indent=2) + "\n")
+        write_report(report, tally, options=given)
     for path in outputs:
         click.echo(path)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+from rankllm_core.command_line import NAME, PATH
 from rankllm_core.errors import ConfigError
+from rankllm_core.files import check_outputs
 from rankllm_core.identifiers import IdentifierKind
+from rankllm_core.trec.run_layout import RunFormat
+from rankllm_core.types import Status
 from rankllm_train.cli import SETTINGS
-from rankllm_train.cli.data_options import check_outputs, refuse_given, run_file, shared, tell
-from rankllm_train.cli.path_types import NAME, PATH
-from rankllm_train.cli.progress import counted
+from rankllm_train.cli.data_options import counted, refuse_given, run_file, shared, tell
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.label import RecordRule, label_judged, label_results
 from rankllm_train.preparation.labelled import JudgedRule
-from rankllm_train.preparation.prompts import record_writer
+from rankllm_train.preparation.ranked_queries import RunFile
 from rankllm_train.preparation.tally import Tally
-from rankllm_train.preparation.windows import WindowRule, WindowSample
+from rankllm_train.preparation.windows import WindowRule, WindowSample, record_writer
 
 _FOR_QRELS = (
     "queries",
@@ -32,6 +35,93 @@ _FOR_QRELS = (
     "strict",
 )
 _FOR_RESULTS = ("worst_status",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelOptions:
+    """What a command line of `train label` says."""
+
+    qrels: Path | None
+    results: Path | None
+    run: Path | None
+    queries: Path | None
+    corpus: Path | None
+    teacher_run: Path | None
+    run_format: RunFormat
+    output_path: Path
+    identifiers: IdentifierKind | None
+    prompt_template_path: str | None
+    max_passage_words: int
+    depth: int
+    min_relevance: int
+    add_relevant: bool
+    random_negatives: int
+    windows_per_query: int
+    min_window: int
+    max_window: int
+    shuffle: bool
+    sample: WindowSample
+    require_relevant: bool
+    worst_status: Status
+    skip_queries: int
+    max_queries: int | None
+    seed: int
+    strict: bool
+    report: Path | None
+    overwrite: bool
+
+    @property
+    def inputs(self) -> list[Path | None]:
+        """The files that are read."""
+        return [self.qrels, self.results, self.run, self.queries, self.corpus, self.teacher_run]
+
+    @property
+    def record_rule(self) -> RecordRule:
+        """Which windows become records, and how they are written. Raises ConfigError."""
+        is_judged = self.qrels is not None
+        writer = record_writer(
+            self.prompt_template_path,
+            self.identifiers,
+            max_passage_words=self.max_passage_words,
+            max_size=self.max_window,
+        )
+        windows = WindowRule(
+            per_query=self.windows_per_query,
+            min_size=self.min_window,
+            max_size=self.max_window,
+            shuffle=self.shuffle,
+            sample=self.sample if is_judged else "uniform",
+            require_relevant=self.require_relevant and is_judged,
+            seed=self.seed,
+        )
+        return RecordRule(writer=writer, windows=windows, skip_queries=self.skip_queries, max_queries=self.max_queries)
+
+    @property
+    def judged_rule(self) -> JudgedRule:
+        """Which candidates of a judged query are labelled."""
+        return JudgedRule(
+            depth=self.depth,
+            add_relevant=self.add_relevant,
+            random_negatives=self.random_negatives,
+            require_relevant=self.require_relevant,
+            seed=self.seed,
+        )
+
+    @property
+    def judged_sources(self) -> JudgedSources:
+        """The files of a judged collection. Raises ConfigError where one is missing."""
+        run, queries, corpus = self.run, self.queries, self.corpus
+        if self.qrels is None or run is None or queries is None or corpus is None:
+            files = {"run": run, "queries": queries, "corpus": corpus}
+            missing = [f"--{name}" for name, path in files.items() if path is None]
+            raise ConfigError(f"--qrels: needs {', '.join(missing)} as well")
+        return JudgedSources(
+            run=RunFile(run, self.run_format),
+            qrels=self.qrels,
+            queries=queries,
+            corpus=corpus,
+            teacher_run=run_file(self.teacher_run, self.run_format),
+        )
 
 
 @click.command("label", context_settings=SETTINGS)
@@ -88,88 +178,52 @@ def command(**given: Any) -> None:
     With --qrels the best grade comes first, candidates of one grade are in the order of the run (or of --teacher-run),
     and unjudged ones come last. With --results the order is that of the results.
     """
-    _check_sources(given)
-    rule = _record_rule(given)
-    output: Path = given["output_path"]
-    inputs = [given[name] for name in ("qrels", "results", "run", "queries", "corpus", "teacher_run")]
-    check_outputs([output, given["report"]], inputs, overwrite=given["overwrite"])
-    tally = _by_qrels(given, rule) if given["qrels"] is not None else _by_results(given, rule)
-    tell(tally, outputs=[output], report=given["report"], given=given)
+    options = LabelOptions(**given)
+    _check_sources(options)
+    rule, output = options.record_rule, options.output_path
+    check_outputs([output, options.report], options.inputs, overwrite=options.overwrite)
+    tally = _by_results(options, rule) if options.qrels is None else _by_qrels(options, rule)
+    tell(tally, outputs=[output], report=options.report, given=given)
 
 
-def _check_sources(given: dict[str, Any]) -> None:
+def _check_sources(options: LabelOptions) -> None:
     """Raise ConfigError where files are missing, or options have no effect."""
-    if (given["qrels"] is None) == (given["results"] is None):
+    if (options.qrels is None) == (options.results is None):
         raise ConfigError("give --qrels or --results, which says how good the passages are; not both")
-    if given["qrels"] is not None:
-        if missing := [f"--{name}" for name in ("run", "queries", "corpus") if given[name] is None]:
-            raise ConfigError(f"--qrels: needs {', '.join(missing)} as well")
+    if options.qrels is not None:
+        _ = options.judged_sources
         refuse_given(_FOR_RESULTS, "with --qrels")
         return
     refuse_given(_FOR_QRELS, "with --results")
-    if given["run"] is None:
+    if options.run is None:
         refuse_given(("run_format",), "without --run")
-    if given["shuffle"] and given["run"] is not None:
+    if options.shuffle and options.run is not None:
         raise ConfigError("--run: has no effect on shuffled windows of --results; add --no-shuffle, or leave it out")
-    if not given["shuffle"] and given["run"] is None:
+    if not options.shuffle and options.run is None:
         raise ConfigError("--no-shuffle: needs --run with --results, which do not say the first-stage order")
 
 
-def _record_rule(given: dict[str, Any]) -> RecordRule:
-    is_judged = given["qrels"] is not None
-    writer = record_writer(
-        given["prompt_template_path"],
-        given["identifiers"],
-        max_passage_words=given["max_passage_words"],
-        max_size=given["max_window"],
-    )
-    windows = WindowRule(
-        per_query=given["windows_per_query"],
-        min_size=given["min_window"],
-        max_size=given["max_window"],
-        shuffle=given["shuffle"],
-        sample=given["sample"] if is_judged else "uniform",
-        require_relevant=given["require_relevant"] and is_judged,
-        seed=given["seed"],
-    )
-    return RecordRule(
-        writer=writer, windows=windows, skip_queries=given["skip_queries"], max_queries=given["max_queries"]
-    )
-
-
-def _by_qrels(given: dict[str, Any], rule: RecordRule) -> Tally:
-    sources = JudgedSources(
-        run=run_file(given, "run"),
-        qrels=given["qrels"],
-        queries=given["queries"],
-        corpus=given["corpus"],
-        teacher_run=run_file(given, "teacher_run"),
-    )
-    lists = JudgedRule(
-        depth=given["depth"],
-        add_relevant=given["add_relevant"],
-        random_negatives=given["random_negatives"],
-        require_relevant=given["require_relevant"],
-        seed=given["seed"],
-    )
+def _by_qrels(options: LabelOptions, rule: RecordRule) -> Tally:
     return label_judged(
-        sources,
-        lists,
+        options.judged_sources,
+        options.judged_rule,
         rule,
-        min_relevance=given["min_relevance"],
-        output=given["output_path"],
-        strict=given["strict"],
+        min_relevance=options.min_relevance,
+        output=options.output_path,
+        strict=options.strict,
         track=counted,
     )
 
 
-def _by_results(given: dict[str, Any], rule: RecordRule) -> Tally:
+def _by_results(options: LabelOptions, rule: RecordRule) -> Tally:
+    if options.results is None:
+        raise ValueError("no results; _check_sources refuses that")
     return label_results(
-        given["results"],
+        options.results,
         rule,
-        output=given["output_path"],
-        depth=given["depth"],
-        worst_status=given["worst_status"],
-        run=run_file(given, "run"),
+        output=options.output_path,
+        depth=options.depth,
+        worst_status=options.worst_status,
+        run=run_file(options.run, options.run_format),
         track=counted,
     )

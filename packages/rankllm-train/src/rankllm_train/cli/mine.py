@@ -2,19 +2,92 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+from rankllm_core.command_line import PATH
 from rankllm_core.errors import ConfigError
+from rankllm_core.files import check_outputs
+from rankllm_core.trec.run_layout import RunFormat
 from rankllm_train.cli import SETTINGS
-from rankllm_train.cli.data_options import check_outputs, run_file, shared, tell
-from rankllm_train.cli.path_types import PATH
-from rankllm_train.cli.progress import counted
+from rankllm_train.cli.data_options import counted, run_file, shared, tell
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.mine import MineRule, Sample, mine
 from rankllm_train.preparation.negatives import Margin, PoolRule
+from rankllm_train.preparation.ranked_queries import RunFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MineOptions:
+    """What a command line of `train mine` says."""
+
+    run: Path
+    qrels: Path
+    queries: Path
+    corpus: Path
+    run_format: RunFormat
+    output_path: Path
+    min_relevance: int
+    negatives_per_query: int
+    random_negatives: int
+    min_negatives: int
+    min_rank: int
+    max_rank: int
+    sample: Sample
+    margin: float | None
+    relative_margin: float | None
+    teacher_run: Path | None
+    teacher_margin: float | None
+    teacher_relative_margin: float | None
+    with_teacher_scores: bool
+    skip_queries: int
+    max_queries: int | None
+    seed: int
+    strict: bool
+    report: Path | None
+    overwrite: bool
+
+    @property
+    def sources(self) -> JudgedSources:
+        """The files of the collection."""
+        return JudgedSources(
+            run=RunFile(self.run, self.run_format),
+            qrels=self.qrels,
+            queries=self.queries,
+            corpus=self.corpus,
+            teacher_run=run_file(self.teacher_run, self.run_format),
+        )
+
+    @property
+    def rule(self) -> MineRule:
+        """Which passages become positives and negatives. Raises ConfigError where options contradict each other."""
+        teacher_margin = _margin("--teacher-", self.teacher_margin, self.teacher_relative_margin)
+        return MineRule(
+            pool=PoolRule(
+                min_rank=self.min_rank,
+                max_rank=self.max_rank,
+                margin=_margin("--", self.margin, self.relative_margin),
+            ),
+            min_relevance=self.min_relevance,
+            teacher_margin=teacher_margin or Margin(),
+            with_teacher_scores=self.with_teacher_scores,
+            negatives_per_query=self.negatives_per_query,
+            random_negatives=self.random_negatives,
+            min_negatives=self.min_negatives,
+            sample=self.sample,
+            skip_queries=self.skip_queries,
+            max_queries=self.max_queries,
+            seed=self.seed,
+        )
+
+    def check_teacher(self) -> None:
+        """Raise ConfigError for a margin of a teacher that is not there."""
+        for name in ("teacher_margin", "teacher_relative_margin"):
+            if self.teacher_run is None and getattr(self, name) is not None:
+                raise ConfigError(f"--{name.replace('_', '-')}: has no effect without --teacher-run")
 
 
 @click.command("mine", context_settings=SETTINGS)
@@ -47,51 +120,20 @@ def command(**given: Any) -> None:
     A candidate of the run is a negative unless it is judged relevant, or unjudged and too near the best positive. The
     positives are those of the judgements, also where the run lacks them.
     """
-    sources = JudgedSources(
-        run=run_file(given, "run"),
-        qrels=given["qrels"],
-        queries=given["queries"],
-        corpus=given["corpus"],
-        teacher_run=run_file(given, "teacher_run"),
-    )
-    rule = _rule(given)
-    output: Path = given["output_path"]
-    inputs = [given[name] for name in ("run", "qrels", "queries", "corpus", "teacher_run")]
-    check_outputs([output, given["report"]], inputs, overwrite=given["overwrite"])
-    tally = mine(sources, rule, output=output, strict=given["strict"], track=counted)
-    tell(tally, outputs=[output], report=given["report"], given=given)
+    options = MineOptions(**given)
+    options.check_teacher()
+    rule, output = options.rule, options.output_path
+    inputs = [options.run, options.qrels, options.queries, options.corpus, options.teacher_run]
+    check_outputs([output, options.report], inputs, overwrite=options.overwrite)
+    tally = mine(options.sources, rule, output=output, strict=options.strict, track=counted)
+    tell(tally, outputs=[output], report=options.report, given=given)
 
 
-def _rule(given: dict[str, Any]) -> MineRule:
-    if given["teacher_run"] is None:
-        for name in ("teacher_margin", "teacher_relative_margin"):
-            if given[name] is not None:
-                raise ConfigError(f"--{name.replace('_', '-')}: has no effect without --teacher-run")
-    return MineRule(
-        pool=PoolRule(
-            min_rank=given["min_rank"],
-            max_rank=given["max_rank"],
-            margin=_margin(given, ""),
-        ),
-        min_relevance=given["min_relevance"],
-        teacher_margin=_margin(given, "teacher_") or Margin(),
-        with_teacher_scores=given["with_teacher_scores"],
-        negatives_per_query=given["negatives_per_query"],
-        random_negatives=given["random_negatives"],
-        min_negatives=given["min_negatives"],
-        sample=given["sample"],
-        skip_queries=given["skip_queries"],
-        max_queries=given["max_queries"],
-        seed=given["seed"],
-    )
-
-
-def _margin(given: dict[str, Any], prefix: str) -> Margin | None:
+def _margin(prefix: str, absolute: float | None, relative: float | None) -> Margin | None:
     """None where neither is given. prefix: of the options' names."""
-    absolute, relative = given[f"{prefix}margin"], given[f"{prefix}relative_margin"]
     if absolute is None and relative is None:
         return None
     try:
         return Margin(absolute=absolute or 0.0, relative=relative or 0.0)
     except ConfigError as error:
-        raise ConfigError(f"--{prefix.replace('_', '-')}{error}") from None
+        raise ConfigError(f"{prefix}{error}") from None

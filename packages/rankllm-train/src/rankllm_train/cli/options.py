@@ -9,11 +9,11 @@ from typing import Any
 import click
 from click.decorators import FC
 
-from rankllm_core.command_line import ignored
+from rankllm_core.command_line import NAME, ignored
 from rankllm_core.errors import ConfigError
-from rankllm_train.cli.path_types import NAME
+from rankllm_train.recipe.loop_sections import METRICS
 from rankllm_train.recipe.recipe import Recipe, load_recipe, parse_setting
-from rankllm_train.recipe.sections import METRICS, OBJECTIVES, RANKING_LOSSES
+from rankllm_train.recipe.sections import OBJECTIVES, RANKING_LOSSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +116,12 @@ IGNORED_VALUES = (
 IGNORED_SWITCHES = ("--overwrite-cache", "--low-cpu-mem-usage", "--do-train")
 
 
+_PREFIX = "recipe__"
+
+
 def key_of(path: str) -> str:
     """What a recipe option is called among the parameters of a command."""
-    return "recipe__" + path.replace(".", "__")
+    return _PREFIX + path.replace(".", "__")
 
 
 def recipe_options(options: Sequence[RecipeOption]) -> Callable[[FC], FC]:
@@ -149,37 +152,65 @@ def shared_options(command: FC) -> FC:
     return command
 
 
-def resolve_recipe(method: str, given: Mapping[str, Any]) -> Recipe:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeOptions:
+    """What a command line says of a recipe; None where it says nothing."""
+
+    recipe: str | None = None
+    """A recipe's name or file."""
+    values: Mapping[str, Any]
+    """`section.key` -> value, of the table's options that were given."""
+    settings: tuple[str, ...] = ()
+    """Texts of `--set`."""
+    bf16: bool | None = None
+    fp16: bool | None = None
+    input_format: str | None = None
+    with_tracking: bool | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> RecipeOptions:
+        """Sort the parameters of a command into the table's options and the others."""
+        values = {
+            key.removeprefix(_PREFIX).replace("__", "."): value
+            for key, value in given.items()
+            if key.startswith(_PREFIX) and value is not None
+        }
+        names = ("recipe", "settings", "bf16", "fp16", "input_format", "with_tracking")
+        return cls(values=values, **{name: given[name] for name in names if name in given})
+
+    @property
+    def changes_something(self) -> bool:
+        """Whether any option was given, beside the recipe's name."""
+        switches = (self.bf16, self.fp16, self.input_format, self.with_tracking)
+        return bool(self.values or self.settings) or any(value is not None for value in switches)
+
+
+def resolve_recipe(method: str, options: RecipeOptions) -> Recipe:
     """The recipe in force: the named one, then the options, then `--set`. Raises ConfigError."""
-    name = given.get("recipe")
-    base = load_recipe(name) if name else Recipe(method=method)
+    base = load_recipe(options.recipe) if options.recipe else Recipe(method=method)
     if base.method != method:
-        raise ConfigError(f"--recipe {name}: is for `train {base.method}`, not `train {method}`")
-    recipe = base.changed(_overrides(given), where="")
-    recipe = recipe.changed(dict(parse_setting(text) for text in given.get("settings", ())), where="--set ")
-    _refuse_idle(recipe, given)
+        raise ConfigError(f"--recipe {options.recipe}: is for `train {base.method}`, not `train {method}`")
+    recipe = base.changed(_overrides(options), where="")
+    recipe = recipe.changed(dict(parse_setting(text) for text in options.settings), where="--set ")
+    _refuse_idle(recipe, options.values)
     return recipe
 
 
-def _overrides(given: Mapping[str, Any]) -> dict[str, object]:
+def _overrides(options: RecipeOptions) -> dict[str, object]:
     """`section.key` -> value, of the options that were given."""
-    changes = {
-        key.removeprefix("recipe__").replace("__", "."): value
-        for key, value in given.items()
-        if key.startswith("recipe__") and value is not None
-    }
-    for flag, precision in (("bf16", "bf16"), ("fp16", "fp16")):
-        if given.get(flag) is not None:
-            changes.setdefault("model.precision", precision if given[flag] else "fp32")
-    if given.get("bf16") and given.get("fp16"):
+    changes: dict[str, object] = dict(options.values)
+    for flag, precision in ((options.bf16, "bf16"), (options.fp16, "fp16")):
+        if flag is not None:
+            changes.setdefault("model.precision", precision if flag else "fp32")
+    if options.bf16 and options.fp16:
         raise ConfigError("--bf16 and --fp16: give one of them")
-    if given.get("fp16"):
+    if options.fp16:
         changes["model.precision"] = "fp16"
-    if given.get("input_format"):
-        changes["prompt.template"] = FORMATS[given["input_format"]]
-    if given.get("with_tracking") is not None:
+    if options.input_format:
+        changes["prompt.template"] = FORMATS[options.input_format]
+    if options.with_tracking is not None:
         tracked = changes.get("logging.report_to", "all")
-        changes["logging.report_to"] = tracked if given["with_tracking"] else ()
+        changes["logging.report_to"] = tracked if options.with_tracking else ()
     # The recipe's way of saying it gives way to the command line's.
     if "schedule.warmup_steps" in changes:
         changes.setdefault("schedule.warmup_ratio", 0.0)
@@ -188,10 +219,10 @@ def _overrides(given: Mapping[str, Any]) -> dict[str, object]:
     return changes
 
 
-def _refuse_idle(recipe: Recipe, given: Mapping[str, Any]) -> None:
+def _refuse_idle(recipe: Recipe, values: Mapping[str, Any]) -> None:
     """Raise ConfigError for options that would change nothing."""
     for option in (*COMMON, *LISTWISE):
-        if given.get(key_of(option.path)) in (None, False):
+        if values.get(option.path) in (None, False):
             continue
         section = option.path.partition(".")[0]
         if section == "lora" and not recipe.lora.enabled:

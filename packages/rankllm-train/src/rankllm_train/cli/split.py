@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+from rankllm_core.command_line import PATH
 from rankllm_core.errors import ConfigError
+from rankllm_core.files import check_outputs
 from rankllm_train.cli import SETTINGS
-from rankllm_train.cli.data_options import check_outputs, shared, tell
-from rankllm_train.cli.path_types import PATH
-from rankllm_train.cli.progress import counted
+from rankllm_train.cli.data_options import counted, shared, tell
 from rankllm_train.preparation.split import BadRecords, SplitRule, split_records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitOptions:
+    """What a command line of `train split` says."""
+
+    file: Path
+    dev_fraction: float
+    output_dir: Path | None
+    train_output: Path | None
+    dev_output: Path | None
+    link_positives: bool
+    bad_records: BadRecords
+    seed: int
+    report: Path | None
+    overwrite: bool
+
+    @property
+    def rule(self) -> SplitRule:
+        """Which records go to dev."""
+        return SplitRule(
+            dev_fraction=self.dev_fraction,
+            link_positives=self.link_positives,
+            bad_records=self.bad_records,
+            seed=self.seed,
+        )
+
+    @property
+    def outputs(self) -> tuple[Path, Path]:
+        """The two files to write. Raises ConfigError unless they are named in one way."""
+        folder, train, dev = self.output_dir, self.train_output, self.dev_output
+        if folder is not None and train is None and dev is None:
+            return folder / "train.jsonl", folder / "dev.jsonl"
+        if folder is None and train is not None and dev is not None:
+            return train, dev
+        raise ConfigError("give --output-dir, or both --train-output and --dev-output")
 
 
 @click.command("split", context_settings=SETTINGS)
@@ -42,23 +79,9 @@ def command(**given: Any) -> None:
     (of a listwise record: the one ranked first, and its positive_docids), directly or by way of others, are on the same
     side.
     """
-    train, dev = _outputs(given)
-    rule = SplitRule(
-        dev_fraction=given["dev_fraction"],
-        link_positives=given["link_positives"],
-        bad_records=given["bad_records"],
-        seed=given["seed"],
-    )
-    check_outputs([train, dev, given["report"]], [given["file"]], overwrite=given["overwrite"])
-    tally = split_records(given["file"], rule, train=train, dev=dev, track=counted)
-    tell(tally, outputs=[train, dev], report=given["report"], given=given)
-
-
-def _outputs(given: dict[str, Any]) -> tuple[Path, Path]:
-    """The two files to write. Raises ConfigError unless they are named in one way."""
-    folder, train, dev = given["output_dir"], given["train_output"], given["dev_output"]
-    if folder is not None and train is None and dev is None:
-        return folder / "train.jsonl", folder / "dev.jsonl"
-    if folder is None and train is not None and dev is not None:
-        return train, dev
-    raise ConfigError("give --output-dir, or both --train-output and --dev-output")
+    options = SplitOptions(**given)
+    train, dev = options.outputs
+    rule = options.rule
+    check_outputs([train, dev, options.report], [options.file], overwrite=options.overwrite)
+    tally = split_records(options.file, rule, train=train, dev=dev, track=counted)
+    tell(tally, outputs=[train, dev], report=options.report, given=given)

@@ -39,6 +39,17 @@ class _Report:
         """Whether the file was read to its end, holds records, and all of them are good."""
         return self.stopped is None and not self.problems and self.n_records > 0
 
+    def verdict(self) -> str:
+        """Say what keeps the file from being trained on as it is; empty: nothing does."""
+        if self.stopped or self.is_clean:
+            return self.stopped or ""
+        if not self.n_records:
+            return f"{self.path}: no record in it"
+        return (
+            f"{self.path}: {len(self.problems)} of {self.n_records} records are bad; correct them, or train with "
+            "--bad-records skip"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseReport(_Report):
@@ -51,6 +62,24 @@ class ListwiseReport(_Report):
     n_by_length: Mapping[int, int]
     """Good records by their number of passages, rising."""
 
+    def verdict(self) -> str:
+        """The same; good records may also name their passages in two ways."""
+        # super() without arguments does not find the class that slots=True has made anew.
+        found = _Report.verdict(self)
+        if not found and len(self.n_by_kind) > 1:
+            return f"{self.path}: numeric and alpha identifiers in one file; train with --identifiers alpha or numeric"
+        return found
+
+    def summary(self) -> list[str]:
+        """What the file holds, in lines for a person."""
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.n_by_kind.items()) or "none"
+        lines = [f"{self.n_records} records, {self.n_good} good ({kinds}); with a system turn: {self.n_with_system}"]
+        if self.n_by_length:
+            lines.append(", ".join(f"{n} of {length} passages" for length, n in self.n_by_length.items()))
+        if n_single := self.n_by_length.get(1, 0):
+            lines.append(f"{n_single} of one passage have no order: bad records for --objective ranking and combined")
+        return lines
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseReport(_Report):
@@ -62,6 +91,19 @@ class PointwiseReport(_Report):
     """Positive passages of the good records."""
     n_by_negatives: Mapping[int, int]
     """Good records by their number of negatives, rising."""
+
+    def summary(self) -> list[str]:
+        """What the file holds, in lines for a person."""
+        n_without = self.n_good - self.n_with_teacher
+        lines = [
+            f"{self.n_records} records, {self.n_good} good (pointwise); positives: {self.n_positives}; "
+            f"with teacher scores: {self.n_with_teacher}"
+        ]
+        if self.n_by_negatives:
+            lines.append(", ".join(f"{n} with {length} negatives" for length, n in self.n_by_negatives.items()))
+        if 0 < self.n_with_teacher < self.n_good:
+            lines.append(f"{n_without} have no teacher scores: bad records for --objective kl and margin")
+        return lines
 
 
 def check_data(path: str | Path, *, kind: RecordKind | None = None) -> ListwiseReport | PointwiseReport:

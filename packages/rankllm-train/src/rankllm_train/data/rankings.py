@@ -118,7 +118,7 @@ def with_identifiers(record: ListwiseRecord, kind: IdentifierKind) -> ListwiseRe
 
     Changed are the identifiers at the start of the passages, the words "a numerical identifier" (or "an alphabetical
     identifier") before them, the last example after `e.g., ` behind them, and the target. The rest, the query and the
-    passages above all, is foreign text: what could pose there as an identifier is put in round brackets, as inference
+    passages above all, is untrusted text: what could pose there as an identifier is put in round brackets, as inference
     does (`defuse_identifiers`), and nothing else is touched.
     Raises DataError naming file, line and record where the record is malformed (`target_ranks`), where it has more
     passages than letters, and where another ranking than the example stands outside the passages.

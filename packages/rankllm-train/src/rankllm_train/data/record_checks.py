@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from rankllm_train.data.rankings import target_ranks
 from rankllm_train.data.records import ListwiseRecord, PointwiseRecord, TrainingPassage
+from rankllm_train.data.sameness import exact_form
 from rankllm_train.data.shortening import passage_spans
-from rankllm_train.preparation.sameness import exact_form
 
 _INVISIBLE = ("Cc", "Cf")
 """Unicode categories of characters that show nothing, such as zero-width spaces."""

@@ -1,6 +1,7 @@
 """Training records: listwise conversations (RankZephyr, FIRST) and pointwise groups (RankLLaMA), read one at a time.
 
-Layouts: castorini/rank_llm 1b3cabb (reference section 2.1), texttron/tevatron dd06310 (reference section 1.1).
+Layouts: castorini/rank_llm@1b3cabb training/utils/data_utils.py and texttron/tevatron@dd06310
+src/tevatron/reranker/dataset.py.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ListwiseRecord:
     system: str | None
     """The system turn; None where there is none, as in listwise_dl20."""
     prompt: str
-    """The human turn: the passages and what to do with them. The passages in it are foreign text."""
+    """The human turn: the passages and what to do with them. The passages in it are untrusted text."""
     target: str
     """The answer to learn, such as `[2] > [1] > [3]`."""
     query: str | None = None

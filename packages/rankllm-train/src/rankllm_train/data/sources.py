@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from rankllm_core.checkpoints.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
 from rankllm_core.data.hub_repository import HubRepository
-from rankllm_core.errors import DataError, MissingPackageError, RankLLMError
+from rankllm_core.errors import DataError, MissingPackageError, RankLLMError, first_line
 from rankllm_train.data.bad_records import BadRecords
 from rankllm_train.data.json_records import JsonRecord, read_json_records
 from rankllm_train.data.records import ListwiseRecord, PointwiseRecord, parse_listwise, parse_pointwise
@@ -98,9 +98,9 @@ def _rows_of_files(name: str, error: Exception) -> Iterable[Any]:
         with suppress(RankLLMError):  # nothing in the hub's cache either: the first error says more
             files = fetch_split(repository, split="train")
     if not files:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error, with_kind=False)
         raise RankLLMError(
-            f"{name}: neither a file nor a data set that can be had from the hub ({reason[:200]}); "
+            f"{name}: neither a file nor a data set that can be had from the hub ({reason}); "
             "give another --train-dataset-path"
         )
     if files[0].suffix == ".parquet":

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.card import load_card
-from rankllm_core.checkpoints.load_failures import first_line, readable_load
-from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.checkpoints.load_failures import readable_load
+from rankllm_core.errors import ConfigError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
 
 ADAPTER_NAME = "adapter_config.json"
@@ -48,7 +48,8 @@ def start_from_adapter(model: Any, folder: str) -> None:
     try:
         report = set_peft_model_state_dict(model, weights)
     except RuntimeError as error:
-        shape = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error)[:200])
+        reason = first_line(error, with_kind=False)
+        shape = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), reason)
         raise ConfigError(f"{where}: was trained on another base ({shape})") from None
     if report.unexpected_keys:
         name = report.unexpected_keys[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rankllm_core.errors import ConfigError
+from rankllm_core.errors import ConfigError, first_line
 from rankllm_train.recipe.sections import ModelSection
 
 FLASH = "flash_attention_2"
@@ -50,7 +50,7 @@ def use_attention(model: Any, section: ModelSection) -> None:
         model.set_attn_implementation(FLASH)
         reason = "" if model.config._attn_implementation == FLASH else "the model does not take it"
     except (ImportError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = first_line(error, with_kind=False)
     if reason:
         raise ConfigError(f"model.attn_implementation: {FLASH}: {reason}; use sdpa")
 

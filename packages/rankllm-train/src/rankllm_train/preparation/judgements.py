@@ -10,8 +10,8 @@ from pathlib import Path
 from rankllm_core.data.collections import read_queries
 from rankllm_core.errors import RankLLMError
 from rankllm_core.trec.qrels import Qrels, read_qrels
+from rankllm_train.data.sameness import digest, exact_form
 from rankllm_train.preparation.ranked_queries import RunFile
-from rankllm_train.preparation.sameness import digest, exact_form
 from rankllm_train.preparation.tally import Tally
 
 

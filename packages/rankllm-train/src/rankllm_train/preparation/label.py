@@ -11,11 +11,11 @@ from rankllm_core.types import Status
 from rankllm_train.preparation.judgements import JudgedSources, read_judgements
 from rankllm_train.preparation.labelled import JudgedLists, JudgedRule, LabelledList
 from rankllm_train.preparation.passages import PassageStore, collect_passages
-from rankllm_train.preparation.prompts import RecordWriter
+from rankllm_train.preparation.ranked_queries import RunFile
 from rankllm_train.preparation.reranked import result_lists
 from rankllm_train.preparation.selection import outside
 from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
-from rankllm_train.preparation.windows import WindowRule, draw_windows
+from rankllm_train.preparation.windows import RecordWriter, WindowRule, draw_windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def label_results(
     output: str | Path,
     depth: int = 100,
     worst_status: Status = "repaired",
-    run: str | Path | None = None,
+    run: str | Path | RunFile | None = None,
     track: Track = untracked,
 ) -> Tally:
     """Write windows whose order is that of a reranker's results, in their order; count what was left out and why.

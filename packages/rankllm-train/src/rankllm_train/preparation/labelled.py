@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_train.preparation.easy_negatives import RankedDocids
 from rankllm_train.preparation.judgements import Judgements
 from rankllm_train.preparation.passages import PassageStore
 from rankllm_train.preparation.ranked_queries import RankedQuery, read_ranked_queries
-from rankllm_train.preparation.selection import EasyDraw, Selection
+from rankllm_train.preparation.selection import EasyDraw, RankedDocids, Selection
 from rankllm_train.preparation.tally import Tally, Track
 
 

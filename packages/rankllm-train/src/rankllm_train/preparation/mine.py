@@ -11,12 +11,11 @@ from typing import Literal, NamedTuple
 
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import dumps, write_text
-from rankllm_train.preparation.easy_negatives import RankedDocids
 from rankllm_train.preparation.judgements import JudgedSources, read_judgements
 from rankllm_train.preparation.negatives import Margin, Pool, PoolRule
 from rankllm_train.preparation.passages import PassageStore, collect_passages
 from rankllm_train.preparation.ranked_queries import RunFile
-from rankllm_train.preparation.selection import EasyDraw, Selection, outside
+from rankllm_train.preparation.selection import EasyDraw, RankedDocids, Selection, outside
 from rankllm_train.preparation.tally import Tally, Track, nothing_made, untracked
 
 Sample = Literal["top", "random"]

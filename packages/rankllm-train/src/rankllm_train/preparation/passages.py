@@ -13,7 +13,7 @@ from typing import IO
 from rankllm_core.data.collections import read_corpus, two_contents
 from rankllm_core.errors import RankLLMError
 from rankllm_core.text import title_and_text
-from rankllm_train.preparation.sameness import digest, exact_form
+from rankllm_train.data.sameness import digest, exact_form
 from rankllm_train.preparation.tally import Track, untracked
 
 _IN_MEMORY_BYTES = 64 << 20

@@ -21,8 +21,8 @@ from rankllm_core.files.json_fields import located
 from rankllm_core.text import fix_text, passage_text
 from rankllm_train.data.rankings import target_ranks
 from rankllm_train.data.records import ListwiseRecord, PointwiseRecord, parse_listwise, parse_pointwise
+from rankllm_train.data.sameness import digest, normalised
 from rankllm_train.data.shortening import passage_spans
-from rankllm_train.preparation.sameness import digest, normalised
 
 LEAST_WORDS = 8
 """A text that may be cut is the beginning of another one where it has so many words; a shorter one must equal it."""

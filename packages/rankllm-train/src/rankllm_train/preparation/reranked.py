@@ -14,7 +14,7 @@ from rankllm_core.text import title_and_text
 from rankllm_core.types import SEVERITY, Request, Status
 from rankllm_train.data.json_records import read_json_records
 from rankllm_train.preparation.labelled import LabelledList
-from rankllm_train.preparation.ranked_queries import read_ranked_queries
+from rankllm_train.preparation.ranked_queries import RunFile, read_ranked_queries
 from rankllm_train.preparation.tally import Tally, Track
 
 
@@ -30,7 +30,13 @@ class _Ranked(NamedTuple):
 
 
 def result_lists(
-    results: str | Path, tally: Tally, *, depth: int, worst_status: Status, run: str | Path | None, track: Track
+    results: str | Path,
+    tally: Tally,
+    *,
+    depth: int,
+    worst_status: Status,
+    run: str | Path | RunFile | None,
+    track: Track,
 ) -> Iterator[LabelledList]:
     """Yield the lists of a reranker's results, one query in memory: the order of its candidates is the order to learn.
 
@@ -40,19 +46,9 @@ def result_lists(
     Raises DataError naming the line of a record that cannot be read.
     """
     first_stage = None if run is None else _places(run, track)
-    lines: dict[str, int] = {}
     n_untold = 0
-    for line, value in read_json_records(results):
-        if isinstance(value, DataError):
-            raise value
-        with located(results, line):
-            request, status, n_ranked, is_told = _ranked(value)
-            n_kept = min(depth, n_ranked)
-            _check_texts(request, n_kept)
-            qid = request.query.qid
-            if qid in lines:
-                raise RankLLMError(f"query {qid!r} was already given in line {lines[qid]}; list each query once")
-        lines[qid] = line
+    for request, status, n_ranked, is_told in _results(results, depth):
+        qid, n_kept = request.query.qid, min(depth, n_ranked)
         tally.see("queries")
         if SEVERITY[status] > SEVERITY[worst_status]:
             tally.leave_out("queries", f"results of status {status}", qid)
@@ -70,6 +66,22 @@ def result_lists(
             f"Warning: {n_untold:,} results do not say how many candidates were reranked (n_ranked, which an earlier "
             "version did not write); all were taken to be. Where --top-k-candidates was used, give it as --depth"
         )
+
+
+def _results(results: str | Path, depth: int) -> Iterator[_Ranked]:
+    """The lines of a results file. Raises DataError for one that cannot be read, and for a query given twice."""
+    lines: dict[str, int] = {}
+    for line, value in read_json_records(results):
+        if isinstance(value, DataError):
+            raise value
+        with located(results, line):
+            ranked = _ranked(value)
+            _check_texts(ranked.request, min(depth, ranked.n_ranked))
+            qid = ranked.request.query.qid
+            if qid in lines:
+                raise RankLLMError(f"query {qid!r} was already given in line {lines[qid]}; list each query once")
+        lines[qid] = line
+        yield ranked
 
 
 def _ranked(record: Mapping[str, object]) -> _Ranked:
@@ -105,7 +117,7 @@ def _check_texts(request: Request, depth: int) -> None:
             raise RankLLMError(f"query {request.query.qid!r}, docid {candidate.docid!r}: {error}") from None
 
 
-def _places(run: str | Path, track: Track) -> dict[str, dict[str, int]]:
+def _places(run: str | Path | RunFile, track: Track) -> dict[str, dict[str, int]]:
     """qid -> docid -> place in a run."""
     return {
         ranked.qid: {sys.intern(docid): place for place, (docid, _) in enumerate(ranked.candidates)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import RankLLMError
+from rankllm_core.files import write_text
 
 N_EXAMPLES = 3
 """How many names a reason keeps."""
@@ -107,10 +110,13 @@ def _named(losses: Losses) -> str:
     return f" ({', '.join(losses.examples)}{more})"
 
 
-def settings_of(given: Mapping[str, Any]) -> dict[str, object]:
-    """Options as JSON can hold them: numbers, switches and texts as they are, all else (paths, infinity) as text."""
-    return {name: value if _is_json(value) else str(value) for name, value in given.items()}
+def write_report(path: Path, tally: Tally, *, options: Mapping[str, object]) -> None:
+    """Write the counts and the options they came of, as JSON. options: a value that JSON cannot hold becomes text."""
+    shown = {name: value if _is_json(value) else str(value) for name, value in options.items()}
+    with write_text(path) as stream:
+        stream.write(json.dumps(tally.to_dict() | {"options": shown}, indent=2) + "\n")
 
 
 def _is_json(value: object) -> bool:
+    """Numbers, switches and texts are; paths and infinity are not."""
     return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int | None)

@@ -14,20 +14,22 @@ import yaml
 from rankllm_core.config import did_you_mean, load_yaml, mapping, one_of, parse_yaml, typed
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import write_text
+from rankllm_train.recipe.loop_sections import (
+    BatchSection,
+    CheckpointSection,
+    EvaluationSection,
+    LoggingSection,
+    OptimSection,
+    ScheduleSection,
+)
 from rankllm_train.recipe.sections import (
     METHODS,
     OBJECTIVES,
-    BatchSection,
-    CheckpointSection,
     DataSection,
-    EvaluationSection,
-    LoggingSection,
     LoraSection,
     ModelSection,
     ObjectiveSection,
-    OptimSection,
     PromptSection,
-    ScheduleSection,
 )
 
 RECIPE_NAME = "recipe.yaml"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 from rankllm_core.config import did_you_mean, load_yaml, mapping, parse_yaml
-from rankllm_core.errors import ConfigError, DataError, MissingPackageError
+from rankllm_core.errors import ConfigError, DataError, MissingPackageError, RankLLMError
 from rankllm_core.files import read_json
 
 _SUFFIX = ".yaml"
+
+Decision = TypeVar("Decision")
 
 
 def deepspeed_names() -> tuple[str, ...]:
@@ -139,3 +142,26 @@ def check_resumable_here(checkpoint: Path, *, deepspeed: bool, processes: int) -
         )
     name = checkpoint.name
     return (f"Warning: {writers} processes wrote {name}, {processes} go on: other batches, other random numbers",)
+
+
+def first_decides(decide: Callable[[], Decision]) -> Decision:
+    """Have process 0 decide what depends on files, so that all processes act on the same decision.
+
+    Every process returns its value, or raises its RankLLMError. The value is pickled.
+    """
+    import torch.distributed as processes
+
+    if not (processes.is_available() and processes.is_initialized()) or processes.get_world_size() == 1:
+        return decide()
+    from accelerate.utils import broadcast_object_list
+
+    outcome: list[Any] = [None, None]
+    if processes.get_rank() == 0:
+        try:
+            outcome = [decide(), None]
+        except RankLLMError as error:
+            outcome = [None, str(error)]
+    value, fault = broadcast_object_list(outcome)
+    if fault is not None:
+        raise RankLLMError(fault)
+    return value  # type: ignore[no-any-return]

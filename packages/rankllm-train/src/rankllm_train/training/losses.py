@@ -18,7 +18,7 @@ IGNORED_LABEL = -100
 
 _LISTNET_EPSILON = 1e-10
 _LAMBDA_EPSILON = 1e-10
-"""Lower bounds of the originals' logarithms and divisions (rank_llm 1b3cabb, reference section 2.7)."""
+"""Lower bounds of the originals' logarithms and divisions (castorini/rank_llm@1b3cabb training/utils/loss.py)."""
 
 
 class ListLosses(NamedTuple):
@@ -149,7 +149,7 @@ def as_groups(scores_M: Tensor, *, group_size: int) -> Tensor:
     """Scores of whole groups, one after the other, as a row a group. Raises ValueError where a group is not whole.
 
     The number of groups follows from the scores: a last batch that is smaller does not mix groups, as the originals'
-    does (tevatron dd06310, reference section 2.4).
+    does (texttron/tevatron@dd06310 src/tevatron/reranker).
     """
     if scores_M.dim() != 1 or group_size < 1 or scores_M.shape[0] % group_size:
         raise ValueError(f"expected whole groups of {group_size} scores in one dimension, got {tuple(scores_M.shape)}")

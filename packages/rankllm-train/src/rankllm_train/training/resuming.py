@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import DataError
+from rankllm_train.artifacts.best import BEST_FOLDER, Best, best_at, settle_best, stopped_early
 from rankllm_train.artifacts.checkpoints import (
     STATE_NAME,
     aside,
@@ -23,9 +24,7 @@ from rankllm_train.artifacts.run_record import RunRecord
 from rankllm_train.artifacts.source_identity import source_identities
 from rankllm_train.recipe.recipe import Recipe
 from rankllm_train.recipe.resume_rules import check_batch, check_changes, check_sources
-from rankllm_train.training.agreement import first_decides
-from rankllm_train.training.best import BEST_FOLDER, Best, best_at, settle_best, stopped_early
-from rankllm_train.training.distributed import check_resumable_here
+from rankllm_train.training.distributed import check_resumable_here, first_decides
 
 Say = Callable[[str], None]
 

@@ -1,44 +1,33 @@
-"""The loop: transformers' Trainer, with our losses, our counts, our checkpoints and our log.
+"""The loop: transformers' Trainer, with our losses and our counts; `saved_trainer` and `logged_trainer` do the rest.
 
-Checked against transformers 5.23: `_get_num_items_in_batch`, `_save_checkpoint`, `_get_output_dir`,
-`_init_training_state`, `_load_optimizer_and_scheduler`, `_maybe_log_save_evaluate` and `_finalize_training` are its own
-methods, overridden here because it offers no other place for what they do.
+Checked against transformers 5.23: `_get_num_items_in_batch`, `_init_training_state` and `_load_optimizer_and_scheduler`
+are its own methods, overridden here because it offers no other place for what they do.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
-from rankllm_core.card import Card, save_card
+from rankllm_core.card import Card
 from rankllm_core.errors import RankLLMError
-from rankllm_core.nn.model_parts import quiet_transformers
-from rankllm_train.artifacts.checkpoints import aside, copy_model, link_model, reveal, reveal_files, rotate, seal
-from rankllm_train.artifacts.metrics_log import append_metrics
-from rankllm_train.artifacts.model_page import write_model_page
-from rankllm_train.artifacts.run_record import RunRecord, save_record
-from rankllm_train.recipe.recipe import Recipe, save_recipe
-from rankllm_train.training.best import BEST_FOLDER, Best, load_best, save_best, stopped_early
+from rankllm_train.artifacts.best import Best, load_best, stopped_early
+from rankllm_train.artifacts.run_record import RunRecord
+from rankllm_train.encoding.batches import by_length_sampler
+from rankllm_train.recipe.recipe import Recipe
 from rankllm_train.training.evaluation import batch_names, evaluate
-from rankllm_train.training.length_batches import by_length_sampler
-from rankllm_train.training.loop_callbacks import Epochs, FirstStep, LastStep
+from rankllm_train.training.loop_callbacks import Epochs, LastStep
 from rankllm_train.training.objectives import Batch, LossSums, Objective, StepCounts
 from rankllm_train.training.optimizer_settings import GroupSettings, settings_of, use_settings
-from rankllm_train.training.step_sums import StepSums, Unlogged
-from rankllm_train.training.throughput import Throughput
-
-_SUMS = tuple(field.name for field in fields(StepSums))
+from rankllm_train.training.saved_trainer import SavedTrainer
 
 
-class RerankerTrainer(Trainer):
+class RerankerTrainer(SavedTrainer):
     """Trains one objective and keeps what it trained with its card."""
 
     # compute_loss divides by the counts of the whole optimizer step; the Trainer is not to divide again.
@@ -59,33 +48,20 @@ class RerankerTrainer(Trainer):
         eval_dataset: Any = None,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self.recipe = recipe
-        self.card = card
         self.objective = objective
-        self.output_dir = Path(recipe.checkpoint.output_dir)
-        self.best: Best | None = None
-        """The best model so far, where the recipe has it kept."""
-        self._best_is_in_checkpoint = False
-        """Whether the next checkpoint holds it."""
-        self._saving_in: Path | None = None
-        self._throughput = Throughput()
-        self._logged_step = 0
-        self._record = record
-        self._steps_per_epoch = 0
         self._settings: list[GroupSettings] = []
-        self._last: dict[str, Any] = {}
-        """Gradient norm and learning rate of the step before."""
         super().__init__(
-            model=model,
-            args=arguments,
+            model,
+            arguments=arguments,
+            recipe=recipe,
+            card=card,
+            record=record,
             train_dataset=dataset,
             eval_dataset=eval_dataset,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[Epochs(dataset), LastStep(), FirstStep(self._continue_sums), *callbacks],
+            callbacks=[Epochs(dataset), LastStep(), *callbacks],
         )
-        self.remove_callback(PrinterCallback)
-        self._parts = torch.zeros(2, dtype=torch.float64)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The order of the records, drawn from the recipe's seed."""
@@ -175,129 +151,6 @@ class RerankerTrainer(Trainer):
             # With this checkpoint, a resumed run knows that it had stopped. At an epoch's end there is one anyway.
             self.control.should_save = self.control.should_save or self.args.save_strategy == "steps"
 
-    def _keep_best(self, checkpoint: Path | None) -> None:
-        """Put the present model into OUTPUT_DIR/best. checkpoint: one that holds it, if any."""
-        folder = aside(self.output_dir, BEST_FOLDER)
-        if checkpoint is None:
-            self._write_model(folder)
-        if self.args.should_save and self.best is not None:
-            if checkpoint is not None:
-                link_model(checkpoint, folder)
-            save_best(self.best, self.output_dir, written=folder, source=checkpoint)
-        self.accelerator.wait_for_everyone()
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, tokens/s and padding, and write the metrics file."""
-        if "loss" in logs:
-            steps = max(1, self.state.global_step - self._logged_step)
-            token_loss, list_loss, real, computed = self._summed([*self._parts, *self._throughput.tokens]).tolist()
-            if self.recipe.objective_name == "combined":
-                logs |= {"token_loss": token_loss / steps, "list_loss": list_loss / steps}
-            logs |= self._throughput.read(real, computed)
-            self._parts = torch.zeros(2, dtype=torch.float64)
-            self._logged_step = self.state.global_step
-        if self.is_world_process_zero():
-            epoch = {} if self.state.epoch is None else {"epoch": self.state.epoch}
-            append_metrics(self.output_dir, {"step": self.state.global_step, **epoch, **logs})
-        super().log(logs, start_time)
-
-    def _continue_sums(self) -> None:
-        """Start the clock, and put back what the checkpoint had summed since its last log entry."""
-        known = self._record.unlogged
-        unlogged = Unlogged.from_record(known) if known else Unlogged(after_step=self.state.global_step)
-        own = unlogged.of_process(self.args.process_index, processes=self.args.world_size)
-        self._parts += torch.tensor([own.token_loss, own.list_loss], dtype=torch.float64)
-        self._throughput.restart(tokens=(int(own.tokens), int(own.positions)), elapsed_s=unlogged.elapsed_s)
-        self._tr_loss += own.loss
-        self._total_loss_scalar -= unlogged.mean_loss  # of this run's steps alone
-        self._logged_step = self._globalstep_last_logged = unlogged.after_step
-
-    def _unlogged(self) -> Unlogged:
-        """The same, to be kept in a checkpoint."""
-        elapsed_s, own = self._throughput.elapsed_s, [self._tr_loss, *self._parts, *self._throughput.tokens]
-        rows = (StepSums(**dict(zip(_SUMS, row, strict=True))) for row in self._gathered(own).tolist())
-        return Unlogged(after_step=self._logged_step, elapsed_s=elapsed_s, by_process=tuple(rows))
-
-    def _gathered(self, values: Sequence[Any]) -> Tensor:
-        """A row of the values for each process."""
-        rows = torch.tensor([[float(value) for value in values]], dtype=torch.float64)
-        return rows if self.args.world_size == 1 else self.accelerator.gather(rows.to(self.args.device)).cpu()
-
-    def _summed(self, values: Sequence[Any]) -> Tensor:
-        """The values summed over all processes."""
-        return self._gathered(values).sum(dim=0)
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._saving_in or self.output_dir)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint aside, complete it with card, recipe and manifest, and only then give it its name."""
-        started, name = time.perf_counter(), self._checkpoint_name()
-        self._saving_in, unlogged = aside(self.output_dir, name), self._unlogged()
-        try:
-            with quiet_transformers():
-                super()._save_checkpoint(model, trial)
-        finally:
-            folder, self._saving_in = self._saving_in, None
-        self.accelerator.wait_for_everyone()  # other processes write files of their own
-        if self.args.should_save:
-            written = folder / f"checkpoint-{self.state.global_step}"
-            self._complete(written, unlogged=asdict(unlogged))
-            seal(written, step=self.state.global_step)
-            reveal(written, self.output_dir / name)
-            folder.rmdir()
-        if self._best_is_in_checkpoint:
-            self._best_is_in_checkpoint = False
-            self._keep_best(self.output_dir / name)
-        if self.args.should_save:
-            rotate(self.output_dir, keep=self.recipe.checkpoint.keep, newest=self.output_dir / name)
-        self.accelerator.wait_for_everyone()
-        self._throughput.pause(time.perf_counter() - started)
-
-    def _complete(self, folder: Path, *, unlogged: Mapping[str, Any] | None = None) -> None:
-        # The Trainer's pickle of its arguments; the recipe says the same as text.
-        (folder / "training_args.bin").unlink(missing_ok=True)
-        save_recipe(self.recipe, folder)
-        save_card(self.card, folder)
-        write_model_page(folder, recipe=self.recipe, card=self.card)
-        batch = self.recipe.batch
-        record = replace(
-            self._record,
-            step=self.state.global_step,
-            steps_per_epoch=self._steps_per_epoch,
-            records_per_step=batch.per_device * batch.accumulation * self.args.world_size,
-            best=asdict(self.best) if self.best else None,
-            unlogged=unlogged,
-        )
-        save_record(record, folder)
-
-    def _checkpoint_name(self) -> str:
-        if self.recipe.checkpoint.every == "epoch":
-            # An epoch that --max-train-steps cut short has a number of its own.
-            return f"epoch_{max(0, math.ceil(self.state.epoch or 0) - 1)}"
-        return f"step_{self.state.global_step}"
-
-    def save_final(self) -> None:
-        """Put the trained model, the best where that is kept, with its card and recipe into the output folder."""
-        folder, best = aside(self.output_dir, "final"), self.output_dir / BEST_FOLDER
-        if self.best is None:
-            self._write_model(folder)
-        elif self.args.should_save:
-            copy_model(best, folder)
-        if self.args.should_save:
-            step = self.best.step if self.best else self.state.global_step
-            seal(folder, step=step, source=best if self.best else None)
-            reveal_files(folder, self.output_dir)
-        self.accelerator.wait_for_everyone()
-
-    def _write_model(self, folder: Path) -> None:
-        """Model, tokenizer, card and recipe, in a new folder."""
-        with quiet_transformers():
-            self.save_model(str(folder), _internal_call=True)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            self._complete(folder)
-
     def create_optimizer(self, model: Any = None) -> Any:
         """Create it, and remember its settings: loading a checkpoint replaces them by those that were saved."""
         optimizer = super().create_optimizer(model)
@@ -316,25 +169,6 @@ class RerankerTrainer(Trainer):
         self.state.compute_steps(self.args, max_steps)
         self._steps_per_epoch = num_update_steps_per_epoch
         return progress
-
-    def _maybe_log_save_evaluate(
-        self, tr_loss: Any, grad_norm: Any, *arguments: Any, learning_rate: float | None = None
-    ) -> None:
-        if self.state.global_step > self._globalstep_last_logged:
-            self._last = {"grad_norm": grad_norm, "learning_rate": learning_rate}
-        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, learning_rate=learning_rate)
-
-    def _finalize_training(self, *arguments: Any) -> Any:
-        """Log what came after the last entry: a run may stop early, between two of them."""
-        steps = self.state.global_step - self._globalstep_last_logged
-        if steps > 0:
-            loss = self._summed([self._tr_loss]).item() / self.args.world_size
-            self._total_loss_scalar += loss
-            self._tr_loss -= self._tr_loss
-            self._globalstep_last_logged = self.state.global_step
-            last = {key: float(value) for key, value in self._last.items() if value is not None}
-            self.log({"loss": loss / steps, **last})
-        return super()._finalize_training(*arguments)
 
     def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
         """Train, from a checkpoint's step where one is given."""

@@ -22,8 +22,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     import torch
     from transformers import TrainingArguments
 
-    schedule, optim, batch, log = recipe.schedule, recipe.optim, recipe.batch, recipe.logging
-    every = recipe.checkpoint.every
+    batch = recipe.batch
     deepspeed = load_deepspeed(batch.deepspeed) if batch.deepspeed else None
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     check_launch(deepspeed=bool(deepspeed), precision=recipe.model.precision, has_accelerator=has_gpu)
@@ -33,36 +32,8 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     # `accelerate launch` exports the precision of its own configuration: the recipe's is what counts.
     os.environ["ACCELERATE_MIXED_PRECISION"] = {"fp32": "no"}.get(recipe.model.precision, recipe.model.precision)
     arguments = TrainingArguments(
-        output_dir=recipe.checkpoint.output_dir,
-        per_device_train_batch_size=batch.per_device,
-        gradient_accumulation_steps=batch.accumulation,
-        **(_checkpointing_of_activations() if batch.gradient_checkpointing else {}),
-        num_train_epochs=schedule.num_epochs,
-        max_steps=schedule.max_steps or -1,
-        lr_scheduler_type=schedule.lr_scheduler,
-        # Below 1 it is a share of all steps.
-        warmup_steps=schedule.warmup_ratio or schedule.warmup_steps,
-        seed=schedule.seed,
-        learning_rate=optim.learning_rate,
-        weight_decay=optim.weight_decay,
-        adam_beta1=optim.adam_beta1,
-        adam_beta2=optim.adam_beta2,
-        adam_epsilon=optim.adam_epsilon,
-        max_grad_norm=optim.max_grad_norm,
-        neftune_noise_alpha=optim.noisy_embedding_alpha or None,
-        bf16=recipe.model.precision == "bf16",
-        fp16=recipe.model.precision == "fp16",
-        save_strategy={"epoch": "epoch", "none": "no"}.get(every, "steps"),
-        save_steps=recipe.checkpoint.every_steps or 500,
-        save_only_model=not recipe.checkpoint.resumable,
-        eval_strategy="no" if not recipe.data.eval else "epoch" if recipe.evaluation.every == "epoch" else "steps",
-        eval_steps=int(recipe.evaluation.every) if recipe.evaluation.every.isdecimal() else None,
-        logging_steps=log.every_steps,
-        logging_first_step=True,
-        # A loss that is not a number stops the run; it is not to be averaged away.
-        logging_nan_inf_filter=False,
-        report_to=list(log.report_to) or "none",
-        run_name=log.run_name or None,
+        **_optimization(recipe),
+        **_saving_and_logging(recipe),
         deepspeed=deepspeed,
         accelerator_config={"use_configured_state": is_deepspeed_on_cpu},
         ddp_find_unused_parameters=False,
@@ -78,6 +49,50 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     # Else one process with several GPUs splits batches by rows (torch.nn.DataParallel), and groups with them.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def _optimization(recipe: Recipe) -> dict[str, Any]:
+    """Batches, schedule, AdamW and precision."""
+    schedule, optim, batch = recipe.schedule, recipe.optim, recipe.batch
+    return {
+        "per_device_train_batch_size": batch.per_device,
+        "gradient_accumulation_steps": batch.accumulation,
+        **(_checkpointing_of_activations() if batch.gradient_checkpointing else {}),
+        "num_train_epochs": schedule.num_epochs,
+        "max_steps": schedule.max_steps or -1,
+        "lr_scheduler_type": schedule.lr_scheduler,
+        # Below 1 it is a share of all steps.
+        "warmup_steps": schedule.warmup_ratio or schedule.warmup_steps,
+        "seed": schedule.seed,
+        "learning_rate": optim.learning_rate,
+        "weight_decay": optim.weight_decay,
+        "adam_beta1": optim.adam_beta1,
+        "adam_beta2": optim.adam_beta2,
+        "adam_epsilon": optim.adam_epsilon,
+        "max_grad_norm": optim.max_grad_norm,
+        "neftune_noise_alpha": optim.noisy_embedding_alpha or None,
+        "bf16": recipe.model.precision == "bf16",
+        "fp16": recipe.model.precision == "fp16",
+    }
+
+
+def _saving_and_logging(recipe: Recipe) -> dict[str, Any]:
+    """When checkpoints are written, the model measured and entries logged."""
+    checkpoint, evaluation, log = recipe.checkpoint, recipe.evaluation, recipe.logging
+    return {
+        "output_dir": checkpoint.output_dir,
+        "save_strategy": {"epoch": "epoch", "none": "no"}.get(checkpoint.every, "steps"),
+        "save_steps": checkpoint.every_steps or 500,
+        "save_only_model": not checkpoint.resumable,
+        "eval_strategy": "no" if not recipe.data.eval else "epoch" if evaluation.every == "epoch" else "steps",
+        "eval_steps": int(evaluation.every) if evaluation.every.isdecimal() else None,
+        "logging_steps": log.every_steps,
+        "logging_first_step": True,
+        # A loss that is not a number stops the run; it is not to be averaged away.
+        "logging_nan_inf_filter": False,
+        "report_to": list(log.report_to) or "none",
+        "run_name": log.run_name or None,
+    }
 
 
 def _checkpointing_of_activations() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.errors import ContractError, RankLLMError, first_line
 
 _LENGTH = 240
 
@@ -56,12 +56,3 @@ def _explained(source: object, error: BaseException, problem: str) -> RankLLMErr
     if isinstance(error, MemoryError):
         return RankLLMError(f"{source}: {problem}: not enough memory")
     return RankLLMError(f"{source}: {problem} ({first_line(error)})")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the error's kind and its first line, or two where the first ends in a colon: printable, at most 240."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()][:2]
-    line = " ".join(lines) if lines and lines[0].endswith(":") else "".join(lines[:1])
-    shown = " ".join("".join(c if c.isprintable() else " " for c in line[: 4 * _LENGTH]).split())
-    shown = shown if len(shown) <= _LENGTH else shown[: _LENGTH - 3] + "..."
-    return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import RankLLMError, first_line
 
 
 class HubRepository:
@@ -33,9 +33,9 @@ class HubRepository:
         try:
             return Path(hf_hub_download(self.name, file, repo_type="dataset", revision=revision))
         except Exception as error:  # whatever the network does
+            reason = first_line(error, with_kind=False)
             raise RankLLMError(
-                f"{self.name}: the download of {file} was interrupted ({_first_line(error)}); repeat the command to "
-                "resume it"
+                f"{self.name}: the download of {file} was interrupted ({reason}); repeat the command to resume it"
             ) from None
 
     def _cached_files(self, revision: str, error: Exception) -> Sequence[str]:
@@ -45,11 +45,8 @@ class HubRepository:
         try:
             folder = Path(snapshot_download(self.name, repo_type="dataset", revision=revision, local_files_only=True))
         except LocalEntryNotFoundError:
+            reason = first_line(error, with_kind=False)
             raise RankLLMError(
-                f"{self.name}: its files cannot be listed on the hub ({_first_line(error)}), and none are in its cache"
+                f"{self.name}: its files cannot be listed on the hub ({reason}), and none are in its cache"
             ) from None
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]

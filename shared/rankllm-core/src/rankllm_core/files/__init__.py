@@ -12,6 +12,7 @@ from rankllm_core.files.reading import read_text as read_text
 from rankllm_core.files.reading import refuse_pipe as refuse_pipe
 from rankllm_core.files.reading import unpacked_name as unpacked_name
 from rankllm_core.files.writing import check_output as check_output
+from rankllm_core.files.writing import check_outputs as check_outputs
 from rankllm_core.files.writing import refuse_same_file as refuse_same_file
 from rankllm_core.files.writing import sync_folder as sync_folder
 from rankllm_core.files.writing import write_text as write_text

@@ -7,12 +7,12 @@ import gzip
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files.permissions import umask
 
 _LONGEST_NAME_BYTES = 255
@@ -121,6 +121,18 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
         _check_place(path, overwrite=overwrite)
     except OSError as error:  # a path that is too long as a whole, a loop of links
         raise RankLLMError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def check_outputs(outputs: Sequence[Path | None], sources: Sequence[Path | str | None], *, overwrite: bool) -> None:
+    """Raise RankLLMError where an output exists, cannot be written, is an input, or is named twice."""
+    named = [path for path in outputs if path is not None]
+    for path in named:
+        check_output(path, overwrite=overwrite)
+        for source in sources:
+            if source is not None:
+                refuse_same_file(source, path)
+    if len({path.resolve() for path in named}) < len(named):
+        raise ConfigError(f"{named[-1]}: is to hold two outputs; give each a file of its own")
 
 
 def _check_place(path: Path, *, overwrite: bool) -> None:

@@ -1,25 +1,20 @@
 """Pointwise records as groups of ids: one positive and its negatives, drawn anew each epoch by a seeded rule.
 
 The ids of a pair come from rankllm_core's PairEncoder, which inference uses too.
-Shapes: B groups, G passages per group, M = B G rows, T tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
 
 from rankllm_core.errors import ContractError, DataError
 from rankllm_core.prompts.pairs import PairEncoder
 from rankllm_train.data.bad_records import BadRecords
-from rankllm_train.data.listwise import padded
-from rankllm_train.data.pair_check import check_pairs, drops_passages
 from rankllm_train.data.record_checks import check_group
 from rankllm_train.data.records import PointwiseRecord
-from rankllm_train.data.sampling import sample_group
+from rankllm_train.encoding.prompt_checks import check_pairs, drops_passages
+from rankllm_train.encoding.sampling import sample_group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,30 +123,3 @@ def pointwise_dataset(
     return PointwiseDataset(
         records=tuple(kept), encoder=encoder, rule=rule, skipped=bad.reasons, n_short=n_short, alike=tuple(alike)
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PointwiseCollator:
-    """Puts whole groups in a batch, one row a pair, padded on the right to the longest pair.
-
-    answer_ids: the ids of the yes and the no, for a yes/no head; empty for a score layer.
-    """
-
-    pad_id: int
-    answer_ids: tuple[int, ...] = ()
-
-    def __call__(self, items: Sequence[PointwiseItem]) -> dict[str, Tensor]:
-        """The batch of some groups."""
-        rows = [row for item in items for row in item.rows]
-        lengths = torch.tensor([len(row) for row in rows])
-        batch = {
-            "input_ids": padded(rows, pad=self.pad_id),
-            "lengths": lengths,
-            "read_positions": lengths - 1,
-            "indices": torch.tensor([item.index for item in items]),
-        }
-        if self.answer_ids:
-            batch["read_ids"] = torch.tensor([self.answer_ids] * len(rows))
-        if items[0].teacher_scores is not None:
-            batch["teacher_scores"] = torch.tensor([item.teacher_scores for item in items])
-        return batch

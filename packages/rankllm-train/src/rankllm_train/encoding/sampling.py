@@ -1,7 +1,7 @@
 """Which positive and which negatives of a training record make up its group in an epoch.
 
-Source: texttron/tevatron dd06310, `RerankerTrainDataset` (reference section 2.4, "v2 rule"), draw for draw; its
-unseeded draws with replacement are seeded here.
+Source: texttron/tevatron@dd06310 src/tevatron/reranker/dataset.py, `RerankerTrainDataset`, draw for draw; its unseeded
+draws with replacement are seeded here.
 """
 
 from __future__ import annotations

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rankllm_core.errors import ConfigError, DataError
-from rankllm_core.prompts.template import ListwiseTemplate, load_template
+from rankllm_core.errors import DataError
+from rankllm_core.identifiers import IdentifierKind
+from rankllm_core.prompts.defaults import default_listwise_template, listwise_template
+from rankllm_core.prompts.template import ListwiseTemplate
 from rankllm_train.data.passage_ends import as_pattern
 from rankllm_train.data.rankings import identifier_kind
 from rankllm_train.data.record_checks import check_texts, checked_ranks
 from rankllm_train.data.records import ListwiseRecord
-
-_DEFAULTS = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
 
 
 def template_for(records: Sequence[ListwiseRecord], *, given: str) -> ListwiseTemplate:
@@ -21,10 +21,9 @@ def template_for(records: Sequence[ListwiseRecord], *, given: str) -> ListwiseTe
     Raises ConfigError for a pointwise template. Where no record can be learnt from, which encoding them says in full,
     it is the one for numbers.
     """
-    template = load_template(given or _DEFAULTS[_kind(records)])
-    if not isinstance(template, ListwiseTemplate):
-        raise ConfigError(f"prompt.template: {template.name} is a pointwise template; expected a listwise one")
-    return template
+    if given:
+        return listwise_template(given, where="prompt.template: ")
+    return default_listwise_template(_kind(records))
 
 
 def mismatch_notes(records: Sequence[ListwiseRecord], template: ListwiseTemplate) -> tuple[str, ...]:
@@ -39,7 +38,7 @@ def mismatch_notes(records: Sequence[ListwiseRecord], template: ListwiseTemplate
     return ()
 
 
-def _kind(records: Sequence[ListwiseRecord]) -> str:
+def _kind(records: Sequence[ListwiseRecord]) -> IdentifierKind:
     for record in records:
         try:
             checked_ranks(record)

@@ -1,0 +1,114 @@
+"""Trainer with our log: parts of the loss, tokens a second, padding; a resumed run logs what no stop had changed.
+
+Checked against transformers 5.23: `_maybe_log_save_evaluate` and `_finalize_training` are its own methods, overridden
+here because it offers no other place for what they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from rankllm_train.artifacts.metrics_log import append_metrics
+from rankllm_train.artifacts.run_record import RunRecord
+from rankllm_train.recipe.recipe import Recipe
+from rankllm_train.training.loop_callbacks import FirstStep
+from rankllm_train.training.step_sums import StepSums, Throughput, Unlogged
+
+_SUMS = tuple(field.name for field in fields(StepSums))
+
+
+class LoggedTrainer(Trainer):
+    """Sums what is logged, over steps and processes, and writes it to OUTPUT_DIR/metrics.jsonl and the trackers.
+
+    record: of the checkpoint that is resumed; it has the sums that were not logged when it was written.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        arguments: TrainingArguments,
+        recipe: Recipe,
+        record: RunRecord,
+        callbacks: Sequence[TrainerCallback],
+        **parts: Any,
+    ) -> None:
+        self.recipe = recipe
+        self.output_dir = Path(recipe.checkpoint.output_dir)
+        self._record = record
+        self._throughput = Throughput()
+        self._parts = torch.zeros(2, dtype=torch.float64)
+        """The two parts of the loss, summed since the last entry."""
+        self._logged_step = 0
+        self._last: dict[str, Any] = {}
+        """Gradient norm and learning rate of the step before."""
+        callbacks = [FirstStep(self._continue_sums), *callbacks]
+        super().__init__(model=model, args=arguments, callbacks=callbacks, **parts)
+        self.remove_callback(PrinterCallback)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss, tokens/s and padding, and write the metrics file."""
+        if "loss" in logs:
+            steps = max(1, self.state.global_step - self._logged_step)
+            token_loss, list_loss, real, computed = self._summed([*self._parts, *self._throughput.tokens]).tolist()
+            if self.recipe.objective_name == "combined":
+                logs |= {"token_loss": token_loss / steps, "list_loss": list_loss / steps}
+            logs |= self._throughput.read(real, computed)
+            self._parts = torch.zeros(2, dtype=torch.float64)
+            self._logged_step = self.state.global_step
+        if self.is_world_process_zero():
+            epoch = {} if self.state.epoch is None else {"epoch": self.state.epoch}
+            append_metrics(self.output_dir, {"step": self.state.global_step, **epoch, **logs})
+        super().log(logs, start_time)
+
+    def _continue_sums(self) -> None:
+        """Start the clock, and put back what the checkpoint had summed since its last log entry."""
+        known = self._record.unlogged
+        unlogged = Unlogged.from_record(known) if known else Unlogged(after_step=self.state.global_step)
+        own = unlogged.of_process(self.args.process_index, processes=self.args.world_size)
+        self._parts += torch.tensor([own.token_loss, own.list_loss], dtype=torch.float64)
+        self._throughput.restart(tokens=(int(own.tokens), int(own.positions)), elapsed_s=unlogged.elapsed_s)
+        self._tr_loss += own.loss
+        self._total_loss_scalar -= unlogged.mean_loss  # of this run's steps alone
+        self._logged_step = self._globalstep_last_logged = unlogged.after_step
+
+    def _unlogged(self) -> Unlogged:
+        """The same, to be kept in a checkpoint."""
+        elapsed_s, own = self._throughput.elapsed_s, [self._tr_loss, *self._parts, *self._throughput.tokens]
+        rows = (StepSums(**dict(zip(_SUMS, row, strict=True))) for row in self._gathered(own).tolist())
+        return Unlogged(after_step=self._logged_step, elapsed_s=elapsed_s, by_process=tuple(rows))
+
+    def _gathered(self, values: Sequence[Any]) -> Tensor:
+        """A row of the values for each process."""
+        rows = torch.tensor([[float(value) for value in values]], dtype=torch.float64)
+        return rows if self.args.world_size == 1 else self.accelerator.gather(rows.to(self.args.device)).cpu()
+
+    def _summed(self, values: Sequence[Any]) -> Tensor:
+        """The values summed over all processes."""
+        return self._gathered(values).sum(dim=0)
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, *arguments: Any, learning_rate: float | None = None
+    ) -> None:
+        if self.state.global_step > self._globalstep_last_logged:
+            self._last = {"grad_norm": grad_norm, "learning_rate": learning_rate}
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, learning_rate=learning_rate)
+
+    def _finalize_training(self, *arguments: Any) -> Any:
+        """Log what came after the last entry: a run may stop early, between two of them."""
+        steps = self.state.global_step - self._globalstep_last_logged
+        if steps > 0:
+            loss = self._summed([self._tr_loss]).item() / self.args.world_size
+            self._total_loss_scalar += loss
+            self._tr_loss -= self._tr_loss
+            self._globalstep_last_logged = self.state.global_step
+            last = {key: float(value) for key, value in self._last.items() if value is not None}
+            self.log({"loss": loss / steps, **last})
+        return super()._finalize_training(*arguments)

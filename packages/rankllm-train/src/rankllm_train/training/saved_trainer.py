@@ -1,0 +1,119 @@
+"""Trainer with our checkpoints: whole or not there, each with its card, recipe and page; the best model kept apart.
+
+Checked against transformers 5.23: `_save_checkpoint` and `_get_output_dir` are its own methods, overridden here because
+it offers no other place for what they do.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rankllm_core.card import Card, save_card
+from rankllm_core.nn.model_parts import quiet_transformers
+from rankllm_train.artifacts.best import BEST_FOLDER, Best, save_best
+from rankllm_train.artifacts.checkpoints import aside, copy_model, link_model, reveal, reveal_files, rotate, seal
+from rankllm_train.artifacts.model_page import write_model_page
+from rankllm_train.artifacts.run_record import save_record
+from rankllm_train.recipe.recipe import save_recipe
+from rankllm_train.training.logged_trainer import LoggedTrainer
+
+
+class SavedTrainer(LoggedTrainer):
+    """Writes checkpoints, the best model and the final one with what it takes to use them. card: of the model."""
+
+    def __init__(self, model: Any, *, card: Card, **parts: Any) -> None:
+        self.card = card
+        self.best: Best | None = None
+        """The best model so far, where the recipe has it kept."""
+        self._best_is_in_checkpoint = False
+        """Whether the next checkpoint holds it."""
+        self._saving_in: Path | None = None
+        self._steps_per_epoch = 0
+        super().__init__(model, **parts)
+
+    def _keep_best(self, checkpoint: Path | None) -> None:
+        """Put the present model into OUTPUT_DIR/best. checkpoint: one that holds it, if any."""
+        folder = aside(self.output_dir, BEST_FOLDER)
+        if checkpoint is None:
+            self._write_model(folder)
+        if self.args.should_save and self.best is not None:
+            if checkpoint is not None:
+                link_model(checkpoint, folder)
+            save_best(self.best, self.output_dir, written=folder, source=checkpoint)
+        self.accelerator.wait_for_everyone()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._saving_in or self.output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint aside, complete it with card, recipe and manifest, and only then give it its name."""
+        started, name = time.perf_counter(), self._checkpoint_name()
+        self._saving_in, unlogged = aside(self.output_dir, name), self._unlogged()
+        try:
+            with quiet_transformers():
+                super()._save_checkpoint(model, trial)
+        finally:
+            folder, self._saving_in = self._saving_in, None
+        self.accelerator.wait_for_everyone()  # other processes write files of their own
+        if self.args.should_save:
+            written = folder / f"checkpoint-{self.state.global_step}"
+            self._complete(written, unlogged=asdict(unlogged))
+            seal(written, step=self.state.global_step)
+            reveal(written, self.output_dir / name)
+            folder.rmdir()
+        if self._best_is_in_checkpoint:
+            self._best_is_in_checkpoint = False
+            self._keep_best(self.output_dir / name)
+        if self.args.should_save:
+            rotate(self.output_dir, keep=self.recipe.checkpoint.keep, newest=self.output_dir / name)
+        self.accelerator.wait_for_everyone()
+        self._throughput.pause(time.perf_counter() - started)
+
+    def _complete(self, folder: Path, *, unlogged: Mapping[str, Any] | None = None) -> None:
+        # The Trainer's pickle of its arguments; the recipe says the same as text.
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        save_recipe(self.recipe, folder)
+        save_card(self.card, folder)
+        write_model_page(folder, recipe=self.recipe, card=self.card)
+        batch = self.recipe.batch
+        record = replace(
+            self._record,
+            step=self.state.global_step,
+            steps_per_epoch=self._steps_per_epoch,
+            records_per_step=batch.per_device * batch.accumulation * self.args.world_size,
+            best=asdict(self.best) if self.best else None,
+            unlogged=unlogged,
+        )
+        save_record(record, folder)
+
+    def _checkpoint_name(self) -> str:
+        if self.recipe.checkpoint.every == "epoch":
+            # An epoch that --max-train-steps cut short has a number of its own.
+            return f"epoch_{max(0, math.ceil(self.state.epoch or 0) - 1)}"
+        return f"step_{self.state.global_step}"
+
+    def save_final(self) -> None:
+        """Put the trained model, the best where that is kept, with its card and recipe into the output folder."""
+        folder, best = aside(self.output_dir, "final"), self.output_dir / BEST_FOLDER
+        if self.best is None:
+            self._write_model(folder)
+        elif self.args.should_save:
+            copy_model(best, folder)
+        if self.args.should_save:
+            step = self.best.step if self.best else self.state.global_step
+            seal(folder, step=step, source=best if self.best else None)
+            reveal_files(folder, self.output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _write_model(self, folder: Path) -> None:
+        """Model, tokenizer, card and recipe, in a new folder."""
+        with quiet_transformers():
+            self.save_model(str(folder), _internal_call=True)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self._complete(folder)

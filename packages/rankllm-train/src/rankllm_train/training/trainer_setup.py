@@ -1,0 +1,90 @@
+"""From a recipe to a trainer: the data is read, the model loaded, and the two are checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rankllm_core.card import Card, PointwiseCard
+from rankllm_train.artifacts.preflight import check_positions, check_yardstick
+from rankllm_train.artifacts.run_record import RunRecord
+from rankllm_train.artifacts.source_identity import source_identities
+from rankllm_train.methods.registry import prepare, prepare_dev
+from rankllm_train.methods.training_data import Track, TrainingData, collator_of_both
+from rankllm_train.recipe.recipe import Recipe
+from rankllm_train.recipe.resume_rules import check_card
+from rankllm_train.training.distributed import first_decides
+from rankllm_train.training.resuming import Resumed
+
+if TYPE_CHECKING:
+    from rankllm_train.training.trainer import RerankerTrainer
+
+Say = Callable[[str], None]
+
+
+def make_trainer(
+    recipe: Recipe,
+    arguments: Any,
+    *,
+    resumed: Resumed | None,
+    say: Say,
+    track: Track,
+    callbacks: Sequence[Any],
+) -> RerankerTrainer:
+    """Read the data, load the model, and check that they go together. Raises RankLLMError where they do not."""
+    from rankllm_train.models.loading import code_notes, load_tokenizer
+    from rankllm_train.training.loop_callbacks import WarmUp
+    from rankllm_train.training.trainer import RerankerTrainer
+
+    for note in code_notes(recipe.model):
+        say(note)
+    # Before the data is read: a file that is rewritten while it is read is then not what its hash says.
+    record = resumed.record if resumed else RunRecord(sources=first_decides(lambda: source_identities(recipe)))
+    tokenizer = load_tokenizer(recipe.model)
+    data, dev = _data(recipe, tokenizer, resumed=resumed, track=track, say=say)
+    model = _model(recipe, data.card, is_resumed=resumed is not None)
+    for part in (data, dev) if dev else (data,):
+        check_positions(model, part.dataset, recipe=recipe)
+    return RerankerTrainer(
+        model,
+        arguments=arguments,
+        recipe=recipe,
+        card=data.card,
+        record=record,
+        objective=data.objective,
+        dataset=data.dataset,
+        collator=collator_of_both(data, dev),
+        eval_dataset=dev.dataset if dev else None,
+        tokenizer=tokenizer,
+        callbacks=[WarmUp(say), *callbacks],
+    )
+
+
+def _data(
+    recipe: Recipe, tokenizer: Any, *, resumed: Resumed | None, track: Track, say: Say
+) -> tuple[TrainingData, TrainingData | None]:
+    """Training and dev data; what is to be said about them is said."""
+    data = prepare(recipe, tokenizer, track=track)
+    if resumed:
+        check_card(data.card, resumed=resumed.folder)
+    dev = prepare_dev(recipe, tokenizer, data, track=track) if recipe.data.eval else None
+    if dev:
+        check_yardstick(recipe, [data.dataset, dev.dataset])
+    for note in (*data.notes, *(dev.notes if dev else ())):
+        say(note)
+    return data, dev
+
+
+def _model(recipe: Recipe, card: Card, *, is_resumed: bool) -> Any:
+    from rankllm_train.models.loading import load_model
+
+    is_classifier = isinstance(card, PointwiseCard) and card.head == "sequence-classification"
+    return load_model(
+        recipe.model,
+        kind="sequence-classification" if is_classifier else "causal",
+        # A checkpoint's weights come later; what they began with may be gone by then.
+        lora=replace(recipe.lora, start_from="") if is_resumed else recipe.lora,
+        seed=recipe.schedule.seed,
+        deepspeed=bool(recipe.batch.deepspeed),
+    )

@@ -138,7 +138,7 @@ def test_what_was_finished_before_is_done_from_the_start():
 
 def test_the_bar_shows_prompts_and_queries(capsys):
     """And ends at its total."""
-    from rankllm_infer.cli.progress import prompt_counter
+    from rankllm_infer.console.progress import prompt_counter
     from rankllm_infer.jobs.watching import ShownProgress
 
     progress = PromptProgress(lambda n: n, {"a": 2, "b": 3})

@@ -13,7 +13,6 @@ from shared_files import REPOSITORY
 MAX_BYTES = 5_000_000
 SHIPPED_MODELS = "packages/rankllm-infer/src/rankllm_infer/models/"
 MAX_ADAPTER_BYTES = 20_000_000
-MAX_LINES = 400
 # Written so that this file does not hold what it looks for.
 MACHINE_PATH = re.compile(r"(?<![\w./:-])/(?:" + "|".join(["root", "work", "Users", "home/[a-z]+"]) + ")/")
 INDEX_HOST = re.compile(r"\.".join(["pypi", "org"]) + "|" + r"\.".join(["pythonhosted", "org"]))
@@ -74,14 +73,6 @@ def test_no_file_is_large(tracked):
         is_adapter = name(path).startswith(SHIPPED_MODELS) and path.suffix == ".safetensors"
         limit = MAX_ADAPTER_BYTES if is_adapter else MAX_BYTES
         assert path.stat().st_size <= limit, f"{name(path)}: {path.stat().st_size:,} bytes"
-
-
-def test_no_source_file_is_long(tracked):
-    """A file over 400 lines is more than one thing."""
-    sources = [path for path in tracked if path.suffix == ".py" and "/src/" in name(path)]
-    assert sources
-    lengths = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
-    assert not {path: length for path, length in lengths.items() if length > MAX_LINES}
 
 
 def test_scripts_can_be_run(tracked):

@@ -334,3 +334,63 @@ def test_shipped_yaml_holds_prose_and_numbers_only():
     for path in paths:
         events = yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         assert not {tag for event in events if (tag := getattr(event, "tag", None)) is not None}, path
+
+
+LONGEST_FILE, LONGEST_FUNCTION, MOST_MODULES, SHORTEST_MODULE = 300, 40, 15, 40
+SHORT_MODULES = {
+    "rankllm_core.answers.directions": "asked by the reader and by its forms",
+    "rankllm_core.nn.attention": "both programs register attention functions; nothing else of nn concerns it",
+    "rankllm_core.prompts.messages": "below templates, placeholders and chat, which share it",
+    "rankllm_core.terminal": "whatever prints needs it, and nothing else of the core",
+    "rankllm_infer.checkpoints.bundled": "which rerankers are in the package; where their base is, is another question",
+    "rankllm_infer.checkpoints.cache_folder": "models and indexes are cached, in rooms that know nothing of each other",
+    "rankllm_infer.checkpoints.loading": "both local engines load tokenizers; the rest of loading is their own",
+    "rankllm_infer.cli.doctor": "a command is a module",
+    "rankllm_infer.console.wording": "whatever reports counts things",
+    "rankllm_infer.engines.transformers.settings": "read before torch is imported",
+    "rankllm_infer.ranking.strategies.full": "a strategy is a module",
+    "rankllm_infer.ranking.strategies.steps": "what strategies share",
+    "rankllm_infer.ranking.strategies.tournament": "a strategy is a module",
+    "rankllm_train.methods.registry": "methods and training data would import each other",
+}
+"""Modules under 40 lines, and why each of them stands alone."""
+
+
+def sources_of_all() -> dict[str, Path]:
+    """Module -> its file, of the three packages; `__init__` and `__main__` under their own names."""
+    return {
+        ".".join([package, *path.relative_to(folder).with_suffix("").parts]): path
+        for package, folder in SOURCES.items()
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def test_files_and_functions_are_short():
+    """A file is one subject, a function one thought."""
+    long: dict[str, int] = {}
+    for module, path in sources_of_all().items():
+        text = path.read_text(encoding="utf-8")
+        long |= {module: len(text.splitlines())} if len(text.splitlines()) > LONGEST_FILE else {}
+        functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        lengths = {f"{module}:{n.name}": (n.end_lineno or 0) - n.lineno + 1 for n in functions}
+        long |= {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
+    assert not long
+
+
+def test_no_room_is_crowded():
+    """Whoever opens a folder sees at a glance what is in it."""
+    by_folder: dict[Path, int] = {}
+    for path in sources_of_all().values():
+        by_folder[path.parent] = by_folder.get(path.parent, 0) + 1
+    assert not {str(folder): n for folder, n in by_folder.items() if n > MOST_MODULES}
+
+
+def test_a_short_module_has_a_reason():
+    """A module of a few lines is one more door: each that stays is named, with its reason."""
+    lengths = {
+        module: len(path.read_text(encoding="utf-8").splitlines())
+        for module, path in sources_of_all().items()
+        if not path.stem.startswith("__")
+    }
+    short = {module for module, length in lengths.items() if length < SHORTEST_MODULE}
+    assert short == SHORT_MODULES.keys()

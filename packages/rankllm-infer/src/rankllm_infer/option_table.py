@@ -57,6 +57,7 @@ class Option:
     """On the command line: the option's name, then its aliases. Empty: for Python alone."""
     group: Group
     effect: Effect
+    """By default through the card where it overrides a field of the card, else by its own value."""
     card: str | None
     """The field of the card that it overrides."""
     card_values: tuple[str, str] | None
@@ -99,10 +100,7 @@ def option(
     set_by: str = "",
     is_secret: bool = False,
 ) -> Any:
-    """Return the dataclass field of an option; MISSING as its default makes it required.
-
-    effect: by default through the card where it overrides a field of it, else by its own value.
-    """
+    """Return the dataclass field of an option, required with MISSING. For the arguments see `Option`."""
     row = Option(
         flags=flags,
         group=group,

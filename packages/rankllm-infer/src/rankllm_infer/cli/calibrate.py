@@ -18,8 +18,8 @@ from rankllm_core.identifiers import identifiers
 from rankllm_infer.api import load_reranker, plan_reranking
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
-from rankllm_infer.cli.progress import counter
 from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments, RerankInput, RerankOutput, given_options
+from rankllm_infer.console.progress import counter
 from rankllm_infer.console.wording import count
 from rankllm_infer.jobs.inputs import StoredRequests
 from rankllm_infer.option_table import ENGINE_GROUPS, changed, rows_of

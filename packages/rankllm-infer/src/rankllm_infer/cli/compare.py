@@ -10,8 +10,7 @@ import click
 
 from rankllm_core.command_line import PATH
 from rankllm_infer.cli import say
-from rankllm_infer.cli.judged import JudgedCommand, judgement_options
-from rankllm_infer.cli.options import run_format_option
+from rankllm_infer.cli.options import JudgedCommand, judgement_options, run_format_option
 
 _SHOWN_QUERIES = 5
 

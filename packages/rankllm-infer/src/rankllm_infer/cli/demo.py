@@ -11,8 +11,8 @@ from rankllm_core.command_line import NonEmptyPath
 from rankllm_core.files import check_output
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
 from rankllm_infer.cli.options import from_given, row_options, select
-from rankllm_infer.cli.progress import prompt_counter
 from rankllm_infer.cli.rerank_options import ModelArguments
+from rankllm_infer.console.progress import prompt_counter
 from rankllm_infer.jobs.watching import ShownProgress
 from rankllm_infer.option_table import ENGINES, changed, rows_of
 from rankllm_infer.options import RerankOptions

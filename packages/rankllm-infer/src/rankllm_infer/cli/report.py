@@ -12,8 +12,7 @@ from rankllm_core.command_line import PATH
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
-from rankllm_infer.cli.judged import JudgedCommand, judgement_options
-from rankllm_infer.cli.options import run_format_option
+from rankllm_infer.cli.options import JudgedCommand, judgement_options, run_format_option
 from rankllm_infer.console.wording import count
 
 if TYPE_CHECKING:

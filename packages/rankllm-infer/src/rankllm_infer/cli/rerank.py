@@ -11,7 +11,6 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, from_given, row_options, select
-from rankllm_infer.cli.progress import SCREEN
 from rankllm_infer.cli.rerank_input import dataset_qrels, input_files, input_kind, load_requests
 from rankllm_infer.cli.rerank_options import (
     OWNERS,
@@ -21,6 +20,7 @@ from rankllm_infer.cli.rerank_options import (
     given_options,
     ignored_options,
 )
+from rankllm_infer.console.progress import SCREEN
 
 if TYPE_CHECKING:
     from rankllm_infer.evaluation.evaluate import RunningEvaluation

@@ -11,8 +11,8 @@ import click
 
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_infer.cli import say
-from rankllm_infer.cli.progress import counter
 from rankllm_infer.cli.rerank_options import RerankCommand, RerankInput, RerankOutput
+from rankllm_infer.console.progress import counter
 from rankllm_infer.evaluation.judgements import check_judged
 from rankllm_infer.jobs.inputs import StoredRequests
 from rankllm_infer.option_table import rows_of

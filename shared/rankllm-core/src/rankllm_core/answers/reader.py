@@ -85,13 +85,10 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
 
     Status:
     - `ok`: every identifier once and nothing else between the first and the last; text around them does not count.
-    - `repaired`: a ranking, but an identifier is missing, repeated, unknown, tied (`=`) or in lower case, words stand
-      inside it, it runs backwards, its items are numbered out of sequence, another ranking in the text contradicts it,
-      or the text is too long to be read to its end.
-    - `fallback`: no identifier of the prompt was ranked, or the order cannot be told (`<` and `>` mixed, pairs such as
-      `1 > 3, 2 > 1, 3 > 2`, scores that do not fall, a number beside each identifier that may be its rank or its
-      score); the order is the prompt's.
-
+    - `repaired`: a ranking, but with a defect: an identifier missing, repeated, unknown, tied (`=`) or in lower case,
+      words inside it, items numbered out of sequence, another ranking that contradicts it, a text too long to read.
+    - `fallback`: no identifier of the prompt was ranked, or the order cannot be told (`<` and `>` mixed, pairs in a
+      circle, scores that do not fall, a number beside each identifier that may be rank or score); the prompt's order.
     Raises ValueError when labels are neither distinct numbers nor distinct letters.
     """
     kind = _kind_of(labels)

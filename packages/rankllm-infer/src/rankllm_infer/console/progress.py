@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from rankllm_infer.cli import say
+from rankllm_core.command_line import say
 from rankllm_infer.jobs.watching import Watcher
 
 if TYPE_CHECKING:

@@ -9,12 +9,16 @@ if TYPE_CHECKING:
     from rankllm_core.errors import RankLLMError
     from rankllm_core.types import Candidate, Query, Request, Result
     from rankllm_infer.api import Reranker, load_reranker, start
+    from rankllm_infer.jobs.outputs import OutputFiles
+    from rankllm_infer.jobs.rerank import RunReport, open_run, rerank_to_files
+    from rankllm_infer.jobs.watching import Watcher
     from rankllm_infer.options import RerankOptions
     from rankllm_infer.plan import RerankPlan, plan_reranking
     from rankllm_infer.ranking.requests import make_request
 
 __all__ = [
     "Candidate",
+    "OutputFiles",
     "Query",
     "RankLLMError",
     "Request",
@@ -22,9 +26,13 @@ __all__ = [
     "RerankPlan",
     "Reranker",
     "Result",
+    "RunReport",
+    "Watcher",
     "load_reranker",
     "make_request",
+    "open_run",
     "plan_reranking",
+    "rerank_to_files",
     "start",
 ]
 
@@ -36,6 +44,9 @@ _MODULE_OF = {
     "RerankOptions": "rankllm_infer.options",
     **dict.fromkeys(("RerankPlan", "plan_reranking"), "rankllm_infer.plan"),
     **dict.fromkeys(("Reranker", "load_reranker", "start"), "rankllm_infer.api"),
+    "OutputFiles": "rankllm_infer.jobs.outputs",
+    **dict.fromkeys(("RunReport", "open_run", "rerank_to_files"), "rankllm_infer.jobs.rerank"),
+    "Watcher": "rankllm_infer.jobs.watching",
     "make_request": "rankllm_infer.ranking.requests",
 }
 

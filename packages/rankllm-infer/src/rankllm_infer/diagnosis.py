@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rankllm_infer.console.wording import reason
+from rankllm_core.errors import first_line
 from rankllm_infer.option_table import ENGINES
 
 # Distribution -> what brings it along where it is missing; None for what comes with rankllm-infer itself.
@@ -148,7 +148,7 @@ def _import_torch() -> tuple[Any, str | None]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return None, f"torch cannot be imported ({reason(error)}); install it anew: {_REPAIR}"
+        return None, f"torch cannot be imported ({first_line(error, with_kind=False)}); install it anew: {_REPAIR}"
     return torch, None
 
 

@@ -1,6 +1,6 @@
 """How a stored passage becomes the text a prompt holds.
 
-Source: castorini/rank_llm 1b3cabb, ListwiseInferenceHandler (reference section 3.3).
+Source: castorini/rank_llm@1b3cabb, ListwiseInferenceHandler.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rankllm_core.checkpoints.model_folder import check_settings_files
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import RankLLMError, first_line
 from rankllm_infer.checkpoints.bundled import SHIPPED, shipped_folder
 
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")
@@ -83,7 +83,7 @@ def _from_hub(name_and_revision: str, *, weights: bool) -> Path:
         raise RankLLMError(f"{name}: {_GATED}") from None
     except Exception as error:  # whatever the network does
         raise RankLLMError(
-            f"{name}: the download broke off ({_first_line(error)}); the same command goes on with it"
+            f"{name}: the download broke off ({first_line(error, with_kind=False)}); the same command goes on with it"
         ) from None
 
 
@@ -115,7 +115,7 @@ def _files_on_hub(name: str, revision: str | None) -> Sequence[str] | None:
         except LocalEntryNotFoundError:
             raise RankLLMError(
                 f"{name}: no such model folder, not in the hub's cache, and the hub cannot be reached "
-                f"({_first_line(error)})"
+                f"({first_line(error, with_kind=False)})"
             ) from None
     return None
 
@@ -124,7 +124,3 @@ def _not_needed(files: Sequence[str]) -> list[str]:
     """Patterns of the weights that are not loaded, of the files that a repository has."""
     has_safetensors = any(file.endswith(".safetensors") and not file.startswith("consolidated") for file in files)
     return [*_OTHER_FORMATS, *_COPIES] if has_safetensors else list(_OTHER_FORMATS[3:])
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from rankllm_core.checkpoints.load_failures import first_line
-
 N_EXAMPLES = 5
 """How many ids a line shows."""
 
@@ -21,11 +19,6 @@ def examples(ids: Iterable[str]) -> str:
     """The first few ids, quoted."""
     first = [repr(name) for name in islice(ids, N_EXAMPLES + 1)]
     return ", ".join([*first[:N_EXAMPLES], "..."] if len(first) > N_EXAMPLES else first)
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what a library raised, without its kind unless there is nothing else."""
-    return first_line(error).removeprefix(f"{type(error).__name__}: ")
 
 
 def printable(text: str) -> str:

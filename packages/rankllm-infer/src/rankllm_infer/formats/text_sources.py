@@ -9,9 +9,8 @@ from pathlib import Path
 from rankllm_core.checkpoints.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
 from rankllm_core.data.collections import collect_queries, parse_corpus_record, read_corpus, read_queries
 from rankllm_core.data.hub_repository import HubRepository
-from rankllm_core.errors import MissingPackageError, RankLLMError
+from rankllm_core.errors import MissingPackageError, RankLLMError, first_line
 from rankllm_core.files.json_fields import located
-from rankllm_infer.console.wording import reason
 
 _FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz", ".bz2", ".zst", ".zip")
 
@@ -81,7 +80,7 @@ def _data_set_rows(name: str, split: str) -> Iterable[dict[str, object]] | tuple
             return rows
         # Where a data set cannot be built, the error itself says no more than that.
         told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
-        why = reason(error if told is None else told)
+        why = first_line(error if told is None else told, with_kind=False)
         raise RankLLMError(f"{what} and not loadable as a data set, split {split!r}: {why}") from None
     return rows
 

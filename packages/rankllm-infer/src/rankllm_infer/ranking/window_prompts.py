@@ -1,6 +1,6 @@
 """The prompts of one request's windows, with passages shortened until a window fits the context.
 
-Source: castorini/rank_llm 1b3cabb, RankListwiseOSLLM.create_prompt (reference section 3.3), with a lower bound.
+Source: castorini/rank_llm@1b3cabb, RankListwiseOSLLM.create_prompt, with a lower bound.
 """
 
 from __future__ import annotations

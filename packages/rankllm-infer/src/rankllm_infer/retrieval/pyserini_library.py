@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rankllm_core.errors import MissingPackageError, RankLLMError
+from rankllm_core.errors import MissingPackageError, RankLLMError, first_line
 from rankllm_core.files.json_fields import shown
 from rankllm_core.trec import Qrels, read_qrels
-from rankllm_infer.console.wording import reason
 from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.retrieval.retrieval_data import Method
 
@@ -243,4 +242,4 @@ def fetching(what: str, name: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    return reason(error).removeprefix("JVM exception occurred: ")
+    return first_line(error, with_kind=False).removeprefix("JVM exception occurred: ")

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rankllm_core.errors import RankLLMError
-from rankllm_infer.console.wording import reason
+from rankllm_core.errors import RankLLMError, first_line
 from rankllm_infer.retrieval.retrieval_data import Dataset, Method
 
 HUB_REPOSITORY = "castorini/rank_llm_data"
@@ -47,4 +46,6 @@ def fetch_stored(dataset: Dataset, method: Method, depth: int) -> Path:
     try:
         return Path(hf_hub_download(HUB_REPOSITORY, name, repo_type="dataset"))
     except Exception as error:  # whatever the network does; and what is not there is an error of the network's kind
-        raise RankLLMError(f"{HUB_REPOSITORY}: {name} could not be fetched ({reason(error)})") from None
+        raise RankLLMError(
+            f"{HUB_REPOSITORY}: {name} could not be fetched ({first_line(error, with_kind=False)})"
+        ) from None

@@ -19,7 +19,7 @@ from rankllm_core.text import fix_text
 
 BOS_RULES = ("single", "double")
 """`single`: one BOS, from the chat template or the tokenizer. `double`: the chat template's and the tokenizer's, as the
-published castorini checkpoints were trained and served (reference section 2.2)."""
+published castorini checkpoints were trained and served."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +242,7 @@ def _break_markup(text: str) -> str:
 def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
     """Put the system turn before the first user turn, for chat templates without one.
 
-    Source: castorini/rank_llm training (reference section 2.2): `system + "\\n " + user`.
+    Source: castorini/rank_llm@1b3cabb, training: `system + "\\n " + user`.
     """
     if len(messages) < 2 or messages[0].role != "system":
         return messages
@@ -251,7 +251,7 @@ def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 def _vicuna(messages: Sequence[Message]) -> str:
-    """Vicuna v1.1 as rank_llm writes it for RankVicuna (reference section 3.1)."""
+    """Vicuna v1.1 as castorini/rank_llm@1b3cabb writes it for RankVicuna."""
     forms = {"system": "{} ", "user": "USER: {} ", "assistant": "ASSISTANT: {}</s>"}
     return "".join(forms[m.role].replace("{}", m.content) for m in messages) + "ASSISTANT:"
 

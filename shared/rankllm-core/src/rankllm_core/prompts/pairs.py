@@ -1,6 +1,6 @@
 """The ids of one (query, passage) pair for a pointwise model, in training and in inference alike.
 
-Source: texttron/tevatron, RankLLaMA v1 (examples/rankllama at 0545746) and v2 (dd06310); reference section 2.1.
+Source: texttron/tevatron, RankLLaMA v1 (examples/rankllama at 0545746) and v2 (dd06310).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Templates that show one passage and ask how relevant it is.
 
-Source: texttron/tevatron (reference section 2.1).
+Source: texttron/tevatron@0545746, examples/rankllama.
 """
 
 from __future__ import annotations

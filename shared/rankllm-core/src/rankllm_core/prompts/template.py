@@ -1,6 +1,6 @@
 """Prompt templates: YAML in the originals' layout, rendered to chat messages whose foreign text is marked.
 
-Layouts and placeholders: castorini/rank_llm 1b3cabb (reference section 3.2), texttron/tevatron (reference section 2.1).
+Layouts and placeholders: castorini/rank_llm@1b3cabb, texttron/tevatron@0545746.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def clean(text: str) -> str:
 def single_ids(safe: SafeTokenizer, words: Sequence[str], *, after: str) -> list[int]:
     """The id that each word has where it follows `after` without a blank, one token each.
 
-    Source: the originals train and read the token of the bare letter (reference section 2.7).
+    Source: the originals train and read the token of the bare letter (castorini/rank_llm@1b3cabb).
     Raises ContractError naming the first word that is more than one token there.
     """
     tokenizer = safe.tokenizer

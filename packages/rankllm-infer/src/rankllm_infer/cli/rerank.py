@@ -43,17 +43,7 @@ def command(**given: Any) -> int:
     files = _output_files(asked.outputs)
     if asked.kind == "query":
         return _one_query(asked, files)
-    outputs = asked.outputs
-    if not files.paths() and not outputs.qrels:
-        raise click.UsageError("nothing to write: give --output, --output-jsonl, --trace or --qrels")
-    if outputs.resume and outputs.overwrite:
-        raise click.UsageError("--resume resumes a run, --overwrite starts over; give one of them")
-    if outputs.resume and not files.paths():
-        raise click.UsageError("--resume has no effect without an output")
-    return _many_queries(asked, files)
-
-
-def _many_queries(asked: RerankCommand, files: OutputFiles) -> int:
+    _check_outputs(asked.outputs, files)
     from rankllm_infer.jobs.inputs import load_qrels
     from rankllm_infer.jobs.rerank import open_run
     from rankllm_infer.plan import plan_reranking
@@ -69,6 +59,16 @@ def _many_queries(asked: RerankCommand, files: OutputFiles) -> int:
         report = run.rerank(plan_reranking(asked.model, asked.options))
         show(report)
     return EXIT_SOME_FAILED if report.summary.failures else 0
+
+
+def _check_outputs(outputs: RerankOutput, files: OutputFiles) -> None:
+    """Raise UsageError where a run of many queries would leave nothing, or is asked for two things at once."""
+    if not files.paths() and not outputs.qrels:
+        raise click.UsageError("nothing to write: give --output, --output-jsonl, --trace or --qrels")
+    if outputs.resume and outputs.overwrite:
+        raise click.UsageError("--resume resumes a run, --overwrite starts over; give one of them")
+    if outputs.resume and not files.paths():
+        raise click.UsageError("--resume has no effect without an output")
 
 
 def show(report: RunReport) -> None:

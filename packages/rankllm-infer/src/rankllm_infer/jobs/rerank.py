@@ -176,17 +176,14 @@ class RerankRun:
             in_the_way = [path for path in self.files.paths() if path.exists()] if self.overwrite else []
             journal.begin(settings | loaded_settings(reranker.engine, reranker.placement), outputs=in_the_way)
             self.is_under_way = True
-            self._keep_results(journal, reranker)
+            with self._watched(reranker) as progress:
 
-    def _keep_results(self, journal: Journal, reranker: Reranker) -> None:
-        with self._watched(reranker) as progress:
+                def keep(result: Result) -> None:
+                    journal.add(result)
+                    progress.finish(result.query.qid)
 
-            def keep(result: Result) -> None:
-                journal.add(result)
-                progress.finish(result.query.qid)
-
-            for _ in reranker.stream(self.requests, on_finished=keep, on_answered=progress.answer, log=journal):
-                pass  # All of it is in the journal, and nothing else is kept.
+                for _ in reranker.stream(self.requests, on_finished=keep, on_answered=progress.answer, log=journal):
+                    pass  # All of it is in the journal, and nothing else is kept.
 
     def _computed(self, reranker: Reranker) -> Iterator[Result]:
         """Results of a run without a journal."""

@@ -54,9 +54,9 @@ class Reranker:
         return self.method.card
 
     def rerank(self, requests: Iterable[Request]) -> list[Result]:
-        """The result of each request, in their order. A failed one has status `failed` and says why in `error`.
+        """Return the result of each request, in input order. A failed one has status `failed` and a reason in `error`.
 
-        Raises RankLLMError where an item is no Request, and while the reranker is in the middle of another run.
+        Raises the errors that `stream` raises; the results obtained before are then lost.
         """
         return list(self.stream(requests))
 
@@ -68,13 +68,19 @@ class Reranker:
         on_answered: Callable[[str], None] = lambda qid: None,
         log: AnswerLog | None = None,
     ) -> Iterator[Result]:
-        """The same one by one, in the order of the requests; memory does not grow with their number.
+        """Yield the same results one by one, in input order; memory does not grow with their number.
 
-        on_finished: is called with each result when it is there, which may be before its turn. on_answered: is called
-        with the qid at each answer to a prompt; progress is best counted here, against `n_prompts`. log: a `Journal`,
-        for a run that can be gone on with; what it has finished is not given again.
-        A reranker runs one stream at a time, from its first result until it is exhausted or closed: a second one raises
-        RankLLMError at once, in whatever thread, and the first goes on. So does an item that is no Request.
+        on_finished: called with each result as soon as it is available, which may be before its turn. on_answered:
+        called with the qid on every answer to a prompt; count progress here, against `n_prompts`. log: a `Journal`,
+        which makes the run resumable; queries that it has recorded as finished are not yielded again.
+        A reranker runs one stream at a time, from the request for its first result until it is exhausted or closed.
+
+        Raises ServerGoneError (a RankLLMError, in `rankllm_infer.engines.openai.breaker`) where the server of engine
+        `openai` has stopped answering. Raises RankLLMError where the reranker is closed; where another stream is
+        running, in whatever thread, and leaves that one unaffected; where `requests` is no iterable of Request; and,
+        with `log`, where the journal cannot be read or written or two requests in flight share a qid. A query that
+        cannot be prompted or answered raises nothing: it yields a failed result. Errors of `requests`, of the callbacks
+        and of the device (such as CUDA's) are passed through.
         """
         if self._is_closed:
             raise RankLLMError(_CLOSED)
@@ -86,7 +92,7 @@ class Reranker:
         return self.method.n_prompts(n_candidates)
 
     def close(self) -> None:
-        """Give back what the engine holds. Raises RankLLMError in the middle of a run, which goes on unharmed."""
+        """Release the engine's resources. Raises RankLLMError while a run is in progress, which is unaffected."""
         if is_at_work(self.engine):
             raise RankLLMError(f"cannot be closed now: {IN_USE}")
         self._close()
@@ -101,7 +107,7 @@ class Reranker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The block is over, whatever ended it: a stream that was left half read says so when it is gone on with.
+        # The block is over, whatever ended it: resuming a stream that was left half read raises an error that says so.
         stop_run(self.engine, _CLOSED)
         self._close()
 

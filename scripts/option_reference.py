@@ -21,11 +21,10 @@ HEAD = """\
 rankllm-infer rerank --model-path smollm2-first --requests requests.jsonl --output ranked.trec --window-size 10
 ```
 
-In Python, fields of `RerankOptions` take the place of options:
+In Python, pass options as fields of `RerankOptions`:
 
 ```python
-from rankllm_infer.api import load_reranker
-from rankllm_infer.options import RerankOptions
+from rankllm_infer import RerankOptions, load_reranker
 
 reranker = load_reranker("smollm2-first", RerankOptions(window_size=10))
 ```
@@ -33,11 +32,11 @@ reranker = load_reranker("smollm2-first", RerankOptions(window_size=10))
 Every option may also be spelled with underscores (`--window_size`). A switch is turned off by its `--no-` form. An
 option that has no effect, because of the model, the engine or another option, is an error.
 
-- **default**: "from the card" is the value in the model's `rankllm.yaml`, or in the card that ships for a published
+- **default**: "from the card" is the value in the model's `rankllm.yaml`, or in the bundled card of a published
   model ([reranking.md](reranking.md)).
-- **applies to**: generation and FIRST are the two listwise methods. Empty: always.
-- **resume**: whether the option must stay the same for an interrupted run to resume. The journal belongs to the first
-  output (`--output`, `--output-jsonl`, `--trace`), which keeps its name.
+- **applies to**: generation and FIRST are the two listwise methods. Blank: it always applies.
+- **resume**: whether the option must stay the same for an interrupted run to resume. The journal is stored next to the
+  first output (`--output`, `--output-jsonl`, `--trace`), so that path must stay the same.
   - same value (card): the card is compared, with all options applied to it.
   - same value (as loaded): the device and dtype that were chosen are compared, not the option.
   - same contents: files, models and servers are compared by what they hold, not by their names.

@@ -122,7 +122,8 @@ def test_what_a_card_leaves_out_has_the_papers_values():
         ({"query_tokens": 32}, "c: query_tokens: unknown key"),
         (
             {"format": 3},
-            "c: format 3: written by a newer rankllm-train; this version reads formats up to 2; upgrade rankllm-infer",
+            "c: format 3: written by a newer rankllm-train; rankllm-core here reads formats up to 2; upgrade "
+            "rankllm-core",
         ),
         ({"format": None}, "c: format: expected a number from 1 to 2, found None"),
         ({"format": True}, "c: format: expected a number from 1 to 2, found True"),

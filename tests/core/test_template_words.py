@@ -77,6 +77,13 @@ def test_a_declaration_overrules_the_words():
     assert ListwiseCard(template=guessed).to_dict()["format"] == 1
 
 
+def test_a_form_that_the_system_message_asks_for_is_seen():
+    """`[rankstart]` anywhere means that no answer begins with an identifier, so FIRST cannot read it."""
+    words = LISTWISE | {"system_message": "Answer as [rankstart] [2] > [1] [rankend]."}
+    template = template_from_dict(words, name="mine")
+    assert (template.answer, template.is_chain) == ("rankstart", False)
+
+
 @pytest.mark.parametrize(
     ("declared", "message"),
     [

@@ -99,3 +99,9 @@ def test_what_cannot_be_compared_is_named(runs, options, message):
     """One line."""
     with pytest.raises(RankLLMError, match=message):
         compare(QRELS, runs, ["RR"], **options)
+
+
+def test_without_a_measure_there_is_nothing_to_compare_by():
+    """One line."""
+    with pytest.raises(RankLLMError, match="expected at least one measure"):
+        compare(QRELS, RUNS, [])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from chat_server import serving
 from ranking_server import request, respond, write_jsonl
 
 from rankllm_core.data.records import read_requests
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_infer import OutputFiles, RerankOptions, Watcher, rerank_to_files
 
 
@@ -111,3 +113,36 @@ def test_outputs_that_exist_are_refused(tmp_path, records):
     with serving(respond) as server, pytest.raises(RankLLMError, match=r"out\.trec: exists"):
         rerank_to_files(requests, "oracle", options_for(server), files=files)
     assert files.run.read_text(encoding="utf-8") == "mine"
+
+
+def test_requests_that_can_be_read_once_only_are_refused(tmp_path, records):
+    """A generator would be empty when the model is there, and the run would end as if all were done."""
+    source = write_jsonl(tmp_path / "requests.jsonl", *records)
+    files = files_in(tmp_path / "out")
+    with serving(respond) as server, pytest.raises(RankLLMError, match="found an iterator; use a list"):
+        rerank_to_files(read_requests(source), "oracle", options_for(server), files=files)
+    assert not list(files.run.parent.glob("*.trec"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resume": True, "overwrite": True}, "resume and overwrite contradict each other"),
+        ({"files": OutputFiles()}, "nothing would be left of the run"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_read(tmp_path, changes, message):
+    """As on the command line."""
+    arguments = {"files": files_in(tmp_path / "out")} | changes
+    with pytest.raises(ConfigError, match=message):
+        rerank_to_files([], "oracle", options_for(SimpleNamespace(base_url="http://h/v1")), **arguments)
+
+
+def test_warnings_of_the_model_are_in_the_report(tmp_path, records):
+    """Nobody watches a run from Python: what contradicts the card must not get lost."""
+    source = write_jsonl(tmp_path / "requests.jsonl", *records)
+    files = files_in(tmp_path / "out")
+    with serving(respond) as server:
+        options = replace(options_for(server), use_alpha=False)
+        report = rerank_to_files(list(read_requests(source)), "castorini/first_mistral", options, files=files)
+    assert any(warning.startswith("--no-use-alpha: identifiers numeric is used") for warning in report.warnings)

@@ -38,7 +38,7 @@ def classifier(recorded, smollm2_path, smollm2_tokenizer):
 
     from rankllm_core.nn.model_parts import quiet_transformers
 
-    with quiet_transformers():
+    with quiet_transformers(hide_warnings=True):
         model = LlamaForSequenceClassification.from_pretrained(smollm2_path, num_labels=1, dtype=torch.float32)
     with torch.no_grad():
         model.score.weight.copy_(torch.tensor([recorded[0]["weight"]]))

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from rankllm_core.errors import RankLLMError
     from rankllm_core.types import Candidate, Query, Request, Result
     from rankllm_infer.api import Reranker, load_reranker, start
-    from rankllm_infer.jobs.outputs import OutputFiles
-    from rankllm_infer.jobs.rerank import RunReport, open_run, rerank_to_files
+    from rankllm_infer.jobs.outputs import OutputFiles, Summary
+    from rankllm_infer.jobs.rerank import RerankRun, RunReport, open_run, rerank_to_files
     from rankllm_infer.jobs.watching import Watcher
     from rankllm_infer.options import RerankOptions
     from rankllm_infer.plan import RerankPlan, plan_reranking
@@ -24,9 +24,11 @@ __all__ = [
     "Request",
     "RerankOptions",
     "RerankPlan",
+    "RerankRun",
     "Reranker",
     "Result",
     "RunReport",
+    "Summary",
     "Watcher",
     "load_reranker",
     "make_request",
@@ -44,8 +46,8 @@ _MODULE_OF = {
     "RerankOptions": "rankllm_infer.options",
     **dict.fromkeys(("RerankPlan", "plan_reranking"), "rankllm_infer.plan"),
     **dict.fromkeys(("Reranker", "load_reranker", "start"), "rankllm_infer.api"),
-    "OutputFiles": "rankllm_infer.jobs.outputs",
-    **dict.fromkeys(("RunReport", "open_run", "rerank_to_files"), "rankllm_infer.jobs.rerank"),
+    **dict.fromkeys(("OutputFiles", "Summary"), "rankllm_infer.jobs.outputs"),
+    **dict.fromkeys(("RerankRun", "RunReport", "open_run", "rerank_to_files"), "rankllm_infer.jobs.rerank"),
     "Watcher": "rankllm_infer.jobs.watching",
     "make_request": "rankllm_infer.ranking.requests",
 }

@@ -1,4 +1,4 @@
-"""The Python interface: load a reranker, rerank requests. The command line calls nothing else."""
+"""The Python interface: plan and load a reranker, rerank requests. Runs into files are in `jobs`."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load_card, published_card
 from rankllm_core.errors import ConfigError
+from rankllm_core.prompts.defaults import LISTWISE_DEFAULTS, default_listwise_template, default_pointwise_template
 from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate, Template, load_template
 from rankllm_infer.checkpoints.hub import split_revision
 from rankllm_infer.option_table import LISTWISE
@@ -144,13 +145,13 @@ def _default_card(options: RerankOptions, *, score_head: bool) -> Card:
     asked = load_template(options.template) if options.template else None
     pointwise = options.method == "pointwise" or (options.method == "auto" and (score_head or _is_pointwise(asked)))
     if not pointwise:
-        return ListwiseCard(template=_listwise("rank_zephyr"))
+        return ListwiseCard(template=default_listwise_template())
     if isinstance(asked, PointwiseTemplate):
         head = "yes-no" if asked.layout == "yes-no" else "sequence-classification"
         return PointwiseCard(template=asked, head=head)
     if score_head:
-        return PointwiseCard(template=_pointwise("rankllama"))
-    return PointwiseCard(template=_pointwise("yes_no"), head="yes-no")
+        return PointwiseCard(template=default_pointwise_template("sequence-classification"))
+    return PointwiseCard(template=default_pointwise_template("yes-no"), head="yes-no")
 
 
 def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
@@ -205,8 +206,9 @@ _PRIOR_IS_OF = ("template", "identifiers", "window_size")
 
 def _twin(template: ListwiseTemplate, kind: str) -> ListwiseTemplate | None:
     """RankZephyr's prompt speaks of numerical or alphabetical identifiers: the one that goes with the identifiers."""
-    twins = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
-    return _listwise(twins[kind]) if template.name in twins.values() else None
+    if template.name not in LISTWISE_DEFAULTS.values():
+        return None
+    return default_listwise_template("alpha" if kind == "alpha" else "numeric")
 
 
 def _contradiction(card: Card, name: str, value: object, origin: str) -> str:
@@ -218,17 +220,3 @@ def _contradiction(card: Card, name: str, value: object, origin: str) -> str:
 
 def _is_pointwise(template: object) -> bool:
     return isinstance(template, PointwiseTemplate)
-
-
-def _listwise(name: str) -> ListwiseTemplate:
-    template = load_template(name)
-    if not isinstance(template, ListwiseTemplate):
-        raise ConfigError(f"{name}: expected a listwise template, found a {template.method} one")
-    return template
-
-
-def _pointwise(name: str) -> PointwiseTemplate:
-    template = load_template(name)
-    if not isinstance(template, PointwiseTemplate):
-        raise ConfigError(f"{name}: expected a pointwise template, found a {template.method} one")
-    return template

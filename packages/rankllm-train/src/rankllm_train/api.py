@@ -1,4 +1,4 @@
-"""One training run from a recipe: data, model, card, loop. The command line calls nothing else."""
+"""One training run from a recipe: data, model, card, loop."""
 
 from __future__ import annotations
 

@@ -186,8 +186,8 @@ def _card(values: dict[str, object], where: str) -> Card:
     version = values.pop("format", None)
     if isinstance(version, int) and not isinstance(version, bool) and version > CARD_FORMAT:
         raise ConfigError(
-            f"{where}: format {version}: written by a newer rankllm-train; this version reads formats up to "
-            f"{CARD_FORMAT}; upgrade rankllm-infer"
+            f"{where}: format {version}: written by a newer rankllm-train; rankllm-core here reads formats up to "
+            f"{CARD_FORMAT}; upgrade rankllm-core"
         )
     if isinstance(version, bool) or version not in range(1, CARD_FORMAT + 1):
         raise ConfigError(f"{where}: format: expected a number from 1 to {CARD_FORMAT}, found {version!r}")

@@ -27,7 +27,7 @@ def load_yaml(path: str | Path) -> dict[str, object]:
 def parse_yaml(text: str, *, where: str, is_one_line: bool = False) -> Any:
     """The value of a YAML text: plain data, no tags that make objects, no dates, keys that are strings and occur once.
 
-    where: the file, or the option of a text `is_one_line`, whose line is not named. Limits: see rankllm_core.yaml_text.
+    where: the file, or the option of a text `is_one_line`, whose line is not named. Limits: see `files.yaml_text`.
     Raises ConfigError in one line.
     """
     try:

@@ -105,7 +105,7 @@ def _unpack(gguf: Path, target: Path) -> None:
         raise RankLLMError(f"{target.parent}: cannot be written ({error.strerror}); set RANKLLM_CACHE") from None
     whole = aside / "whole"
     try:
-        with quiet_transformers():
+        with quiet_transformers(hide_warnings=True):
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
             # Without `dequantize` the weights stay packed and cannot be saved.
             model = AutoModelForCausalLM.from_pretrained(

@@ -49,6 +49,12 @@ class ModelFolder:
         return found if isinstance(found, int) else None
 
 
+_NO_BASE = (
+    "{name}: is an adapter, and its base model cannot be loaded ({error}); say where the base is, or its name on the "
+    "hub, with --base-model"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
     """A model with all that it is loaded from."""
@@ -65,8 +71,13 @@ class ModelFiles:
     def with_weights(self) -> ModelFiles:
         """The same model with its weights at hand. Raises RankLLMError where they cannot be fetched from the hub."""
         own = replace(self.own, path=locate_model(self.own.name))
-        base = own if self.base is self.own else replace(self.base, path=locate_model(self.base.name))
-        return ModelFiles(own=own, base=base)
+        if self.base is self.own:
+            return ModelFiles(own=own, base=own)
+        try:
+            path = locate_model(self.base.name)
+        except RankLLMError as error:
+            raise RankLLMError(_NO_BASE.format(name=self.own.name, error=error)) from None
+        return ModelFiles(own=own, base=replace(self.base, path=path))
 
 
 def find_folder(name_or_path: str) -> ModelFolder:
@@ -103,10 +114,7 @@ def find_base(own: ModelFolder, base_model: str | None = None) -> ModelFolder:
     except RankLLMError as error:
         if base_model is not None:
             raise
-        raise RankLLMError(
-            f"{own.name}: is an adapter, and its base model cannot be loaded ({error}); say where the base is, or "
-            "its name on the hub, with --base-model"
-        ) from None
+        raise RankLLMError(_NO_BASE.format(name=own.name, error=error)) from None
     # transformers would go on to the base of the base by itself, wherever that is.
     if base.adapter is not None:
         raise ContractError(

@@ -35,9 +35,9 @@ _ROWS, _INPUT, _OUTPUT = (rows_of(owner) for owner in (RerankOptions, RerankInpu
 
 @click.command("calibrate", cls=GroupedCommand, context_settings=SETTINGS)
 @row_options(
-    changed(_INPUT["requests"], default=MISSING, text="Requests to measure with, JSONL. No judgments are needed."),
+    changed(_INPUT["requests"], default=MISSING, text="Requests to measure with, JSONL. No judgements are needed."),
     changed(_ROWS["top_k_candidates"], least=2, default_text="all", text="Number of candidates per query to show."),
-    _INPUT["max_queries"],
+    changed(_INPUT["max_queries"], text="Maximum number of queries to measure with."),
     *select(ModelArguments),
     *(row for row in select(RerankOptions) if row.option.group in ("Model", *ENGINE_GROUPS)),
     *select(DtypeSwitches),

@@ -102,7 +102,7 @@ class RerankOutput:
     trace: Path | None = option(None, "--trace", "--invocations-history-file", group="Output", effect="option")
     """Every prompt and answer, JSONL."""
     qrels: Path | None = option(None, "--qrels", "--qrels-file", group="Output", effect="none")
-    """Relevance judgments. Prints nDCG@10, MRR@10 and Recall@100 of this run's queries when it is done."""
+    """Relevance judgements. Prints nDCG@10, MRR@10 and Recall@100 of this run's queries when it is done."""
     resume: bool = option(False, "--resume", group="Output", effect="none")
     """Also retry failed queries. Repeating the same command already resumes an interrupted run."""
     overwrite: bool = option(False, "--overwrite", group="Output", effect="none")

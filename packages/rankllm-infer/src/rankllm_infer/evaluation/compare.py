@@ -171,6 +171,8 @@ def _figures(
     qrels: Qrels, runs: Mapping[str, Run], measures: Sequence[str], relevance_level: int
 ) -> dict[str, dict[str, Mapping[str, float]]]:
     """Measure -> name of the run -> qid -> value."""
+    if not measures:
+        raise RankLLMError("expected at least one measure to compare by, got none")
     figures: dict[str, dict[str, Mapping[str, float]]] = {}
     for name, run in runs.items():
         with naming(name):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_infer.api import Reranker, start
 from rankllm_infer.console.wording import count
 from rankllm_infer.jobs.fingerprint import LOADED_SETTINGS, InputDigest, loaded_settings, run_settings
@@ -52,6 +52,8 @@ class RunReport:
     """Measures over the ranked queries; None where the run had no judgements."""
     can_retry: bool
     """Whether `resume=True` would retry failed queries and compute nothing else."""
+    warnings: tuple[str, ...]
+    """Warnings about the model, its card and the options; none where all results were in the journal already."""
 
     @property
     def n_ranked(self) -> int:
@@ -72,8 +74,11 @@ def open_run(
 
     overwrite: start over, and replace outputs. resume: also retry queries that failed. sources: files that are read,
     which must not be written. Tells the watcher how to resume where the block is left before the run is done.
-    Raises RankLLMError where an output cannot be written, or exists and is not this run's to replace.
+    Raises RankLLMError where an output cannot be written, or exists and is not this run's to replace, and ConfigError
+    for `resume` with `overwrite`.
     """
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite contradict each other: one resumes a run, the other starts over")
     with last_steps(watcher.say) as last:
         if not files.paths():
             yield RerankRun(files=files, overwrite=overwrite, journal=None, last=last, watcher=watcher)
@@ -113,12 +118,16 @@ class RerankRun:
     began: float = field(default_factory=time.monotonic)
     is_under_way: bool = False
     """Whether there is something that a stop must not lose."""
+    warnings: tuple[str, ...] = ()
+    """Warnings of the model once it is loaded."""
 
     def read(self, requests: Iterable[Request], *, strict: bool = False) -> None:
-        """Read all requests once, before a model is loaded. requests: are read again later, so no iterator.
+        """Read all requests once, before a model is loaded. requests: are read again later, so not an iterator.
 
-        Raises RankLLMError for what would come to light only after hours; see `check_requests`.
+        Raises RankLLMError for an iterator, and for what would come to light only after hours; see `check_requests`.
         """
+        if isinstance(requests, Iterator):
+            raise RankLLMError("requests: expected a collection that can be read twice, found an iterator; use a list")
         shown = self.watcher.counted(requests, "check the input", unit=" queries")
         digest = None if self.journal is None else self.digest
         self.qids = check_requests(shown, self.files, strict=strict, digest=digest, sizes=self.sizes)
@@ -134,6 +143,7 @@ class RerankRun:
         try:
             if self.journal is None:
                 with load_model(plan, self.watcher) as reranker:
+                    self.warnings = reranker.warnings
                     self._write(self._computed(reranker), summary, figures)
             else:
                 self._compute(self.journal, plan)
@@ -147,6 +157,7 @@ class RerankRun:
             written=written,
             figures=figures,
             can_retry=bool(summary.failures) and self.journal is not None,
+            warnings=self.warnings,
         )
 
     def how_to_resume(self) -> str:
@@ -173,6 +184,7 @@ class RerankRun:
             self.is_under_way = True
             return
         with load_model(plan, self.watcher) as reranker:
+            self.warnings = reranker.warnings
             in_the_way = [path for path in self.files.paths() if path.exists()] if self.overwrite else []
             journal.begin(settings | loaded_settings(reranker.engine, reranker.placement), outputs=in_the_way)
             self.is_under_way = True
@@ -234,7 +246,7 @@ class RerankRun:
 
 def rerank_to_files(
     requests: Iterable[Request],
-    model: str,
+    model: str | Path,
     options: RerankOptions | None = None,
     *,
     files: OutputFiles,
@@ -242,14 +254,17 @@ def rerank_to_files(
     strict: bool = False,
     overwrite: bool = False,
     resume: bool = False,
+    sources: Sequence[str | Path] = (),
     watcher: Watcher = SILENT,
 ) -> RunReport:
     """Rerank requests into files, as `rankllm-infer rerank` does. Called again, it resumes where it was interrupted.
 
     requests: read twice, so a list or another collection. qrels: judgements, for `RunReport.figures`. For the other
-    arguments see `open_run` and `RerankRun.read`. Raises RankLLMError.
+    arguments see `open_run` and `RerankRun.read`. Raises RankLLMError, and ConfigError where there is nothing to write.
     """
-    with open_run(files, overwrite=overwrite, resume=resume, watcher=watcher) as run:
+    if not files.paths() and qrels is None:
+        raise ConfigError("files: name no output, and there are no judgements; nothing would be left of the run")
+    with open_run(files, overwrite=overwrite, resume=resume, sources=sources, watcher=watcher) as run:
         run.read(requests, strict=strict)
         run.qrels = qrels
         return run.rerank(plan_reranking(model, options))

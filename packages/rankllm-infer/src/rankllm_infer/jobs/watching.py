@@ -1,4 +1,4 @@
-"""What a run tells those who wait for it: lines, and how far it is. Jobs print nothing themselves."""
+"""Messages and progress of a run, for whoever shows them. Jobs print nothing themselves."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Training records: read, checked, sampled, tokenized."""
+"""Training records: read and checked. How they become batches is in `encoding`."""

@@ -1,1 +1,1 @@
-"""What a model's folder holds, checked before anything is loaded."""
+"""Checks of a model folder before anything is loaded."""

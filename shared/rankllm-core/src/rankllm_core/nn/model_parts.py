@@ -15,8 +15,11 @@ from rankllm_core.errors import ContractError
 
 
 @contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' notes about loading off the user's screen; errors stay."""
+def quiet_transformers(*, hide_warnings: bool = False) -> Iterator[None]:
+    """Keep transformers' notes about loading off the user's screen; errors stay.
+
+    hide_warnings: also those of torch, PEFT and transformers, where what is wrong with a checkpoint is checked here.
+    """
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()
@@ -26,8 +29,8 @@ def quiet_transformers() -> Iterator[None]:
         with warnings.catch_warnings():
             # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            # What is wrong with a checkpoint is said in one line of our own.
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|peft|transformers)\.")
+            if hide_warnings:
+                warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|peft|transformers)\.")
             yield
     finally:
         transformers_logging.set_verbosity(level)
@@ -52,4 +55,6 @@ def backbone_of(model: Any) -> Any:
     for name in (model.base_model_prefix, "model", "transformer", "backbone"):
         if name and isinstance(backbone := getattr(model, name, None), torch.nn.Module):
             return backbone
+    if isinstance(decoder := getattr(model, "get_decoder", lambda: None)(), torch.nn.Module) and decoder is not model:
+        return decoder
     raise ContractError(f"{type(model).__name__} has no backbone apart from its head, so it cannot be run here")

@@ -25,11 +25,11 @@ def guess_identifiers(*parts: str | None) -> IdentifierKind | None:
     return "numeric" if any(name in words for name in _NUMERIC) else None
 
 
-def guess_answer(body: str, suffix: str | None) -> str:
+def guess_answer(body: str, *parts: str | None) -> str:
     """Return the name in `ANSWER_FORMS` of the answer that a prompt asks for."""
     if "PASSAGE{rank}" in body:
         return "passages"
-    return "rankstart" if "[rankstart]" in (suffix or "") else "chain"
+    return "rankstart" if "[rankstart]" in _words(*parts) else "chain"
 
 
 def guess_reasoning(*parts: str | None) -> bool:

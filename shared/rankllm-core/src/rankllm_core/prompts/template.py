@@ -27,7 +27,7 @@ CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
 """Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""
 
 _IGNORED_KEYS = ("output_validation_regex", "output_extraction_regex", "output_patterns")
-"""Keys of the originals' files that describe the answer. Answers are read by a grammar (`answers.py`) instead."""
+"""Keys of the originals' files that describe the answer. A grammar reads answers (`rankllm_core.answers`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class ListwiseTemplate:
     def _guesses(self) -> dict[str, object]:
         return {
             "identifiers": guess_identifiers(self.prefix, self.suffix),
-            "answer": guess_answer(self.body, self.suffix),
+            "answer": guess_answer(self.body, self.system_message, self.suffix),
             "reasoning": guess_reasoning(self.system_message, self.suffix),
         }
 

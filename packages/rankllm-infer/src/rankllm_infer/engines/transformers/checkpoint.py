@@ -38,7 +38,6 @@ class TransformersCheckpoint:
         attention = loaded.model.config._attn_implementation
         dtype = str(loaded.dtype).removeprefix("torch.")
         with_flash = f" with {attention}" if attention in FLASH_ATTENTIONS else ""
-        with_flash = f" with {attention}" if attention in FLASH_ATTENTIONS else ""
         self.place = f"{loaded.device.type} in {dtype}{with_flash}"
         self.where = f"on {self.place}" + (", running its own code" if settings.trust_remote_code else "")
 

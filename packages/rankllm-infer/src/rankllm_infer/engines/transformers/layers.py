@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import RankLLMError, first_line
 from rankllm_core.nn.model_parts import quiet_transformers
 from rankllm_infer.engines.transformers.cpu_attention import hide_from_compiler, use_block_attention
 
@@ -28,11 +28,11 @@ def choose_attention(model: Any, asked: str = "auto") -> None:
             return
         asked = "flash_attention_2"
     try:
-        with quiet_transformers():
+        with quiet_transformers(hide_warnings=True):
             model.set_attn_implementation(asked)
         reason = "" if model.config._attn_implementation == asked else f"{type(model).__name__} does not take it"
     except (ImportError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error, with_kind=False)
     if reason:
         raise RankLLMError(f"--attn-implementation {asked}: {reason}; use sdpa")
 

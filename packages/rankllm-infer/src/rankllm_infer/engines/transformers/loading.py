@@ -52,7 +52,7 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
     placement = spread_over_gpus(device, settings.num_gpus)
     trusted = settings.trust_remote_code
     options = {"dtype": dtype, "trust_remote_code": trusted, **placement}
-    with quiet_transformers():
+    with quiet_transformers(hide_warnings=True):
         model = _load_base(source, kind, options, is_adapter=files.own.adapter is not None)
         if files.own.adapter is not None:
             has_head = kind == "sequence-classification"

@@ -47,7 +47,7 @@ def try_model(model: Any, read: Read, *, source: str) -> None:
     if read == "permutation":
         _check_continues(model, ids_1T, source)
         return
-    with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers():
+    with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers(hide_warnings=True):
         if read == "text":
             _generate(model, ids_1T)
         elif read == "first-token":
@@ -68,14 +68,14 @@ def _check_continues(model: Any, ids_1T: torch.Tensor, source: str) -> None:
 
     Attention does, and is not asked. Others may keep no such cache, and would forget the prompt.
     """
-    with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers():
+    with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers(hide_warnings=True):
         whole_V = model(input_ids=ids_1T, use_cache=False).logits[0, -1].float()
     takes_cache = "past_key_values" in inspect.signature(model.forward).parameters
     if takes_cache and attends_alone(model.config):
         return
     problem: str = ""
     try:
-        with quiet_transformers():
+        with quiet_transformers(hide_warnings=True):
             behind_V = _logits_behind_cache(model, ids_1T)
             alone_V = model(input_ids=ids_1T[:, _N_FIRST:], use_cache=False).logits[0, -1].float()
         rounding = _OF_SPREAD * (whole_V.max() - whole_V.min())

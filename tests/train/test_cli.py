@@ -107,7 +107,7 @@ def test_options_mean_what_they_say(resolved, arguments, path, value):
         (["--start-from-adapter", "a"], "lora.start_from: has no effect without lora.enabled (--lora)"),
         (["--ranking-loss", "lambda"], "--ranking-loss: has no effect with --objective generation"),
         (["--bf16", "--fp16"], "give one of them"),
-        (["--recipe", "rank-zephyr", "--output-dir", ""], "--output-dir: missing"),
+        (["--recipe", "rank-zephyr", "--set", "checkpoint.output_dir=''"], "--output-dir: missing"),
     ],
 )
 def test_a_wrong_command_is_one_line(arguments, message):

@@ -201,6 +201,9 @@ LISTWISE = ListwiseTemplate(
     body_assistant="Got {rank}.",
     system_message="Be fair.",
     chat_layout="vicuna",
+    identifiers="numeric",
+    answer="passages",
+    reasoning=True,
 )
 POINTWISE = PointwiseTemplate(
     name="p",

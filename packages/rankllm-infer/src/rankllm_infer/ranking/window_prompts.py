@@ -36,6 +36,11 @@ class WindowPrompts:
     read: Read
     texts: dict[str, str] = field(default_factory=dict)
     """docid -> its text, as far as it can be used."""
+    query: str = field(init=False)
+    """The query, made safe once for all windows."""
+
+    def __post_init__(self) -> None:
+        self.query = safe_query(self.request.query.text, alpha=self.card.identifiers == "alpha")
 
     def prompt(self, candidates: Sequence[Candidate]) -> tuple[Prompt, PromptFindings]:
         """The prompt of a window, and what it does not show of its passages."""
@@ -87,7 +92,7 @@ class WindowPrompts:
     def _show(self, candidates: Sequence[Candidate], labels: Sequence[str], passages: Sequence[str]) -> ShownWindow:
         """The window with these passages in it."""
         messages = self.card.template.render(
-            safe_query(self.request.query.text, alpha=self.card.identifiers == "alpha"),
+            self.query,
             passages,
             labels=labels,
             scores=[candidate.score for candidate in candidates],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from rankllm_core.identifiers import CHAIN
+from rankllm_core.types import CHAIN
 
 CHARACTERS = "\n []>ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefghijklmnopqrstuvwxyz"
 

@@ -42,8 +42,8 @@ def save_tiny(folder, tokenizer, *, layers=2, hidden=48, classifier=False, tied=
 
 def listwise_record(number, *, n=3, seed=0, kind="alpha", system=SYSTEM):
     """A record of n passages in the words of rank_zephyr(_alpha), of a length that depends on its number."""
-    from rankllm_core.identifiers import identifiers
     from rankllm_core.prompts.template import load_template
+    from rankllm_core.types import identifiers
 
     draw = random.Random(f"{seed}/{number}")
     labels = identifiers(kind, n)

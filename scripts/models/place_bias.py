@@ -21,9 +21,8 @@ from dev_scores import SETS, identity, prepare
 
 from rankllm_core.data.records import read_requests
 from rankllm_core.files import write_text
-from rankllm_core.identifiers import identifiers
 from rankllm_core.trec.qrels import read_qrels
-from rankllm_core.types import Request
+from rankllm_core.types import Request, identifiers
 from rankllm_infer.api import Reranker, load_reranker
 from rankllm_infer.checkpoints.bundled import shipped_folder
 from rankllm_infer.options import RerankOptions

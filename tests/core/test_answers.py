@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rankllm_core.answers.reader import ReadAnswer, parse_permutation, read_answer
-from rankllm_core.identifiers import identifiers
+from rankllm_core.types import identifiers
 
 
 def ranked(order: str) -> tuple[int, ...]:

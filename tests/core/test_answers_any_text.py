@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rankllm_core.answers.reader import parse_permutation, read_answer
-from rankllm_core.identifiers import identifiers
+from rankllm_core.types import identifiers
 
 PIECES = (
     *("[", "]", " > ", ">", "=", ", ", " ", "\n", "\n\n", "(", ")", "<", "-", ".", ":", '"', "&gt;", "*", "|"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rankllm_core.answers.reader import read_answer
 from rankllm_core.answers.tokens import normalise, tokenize
-from rankllm_core.identifiers import identifiers
+from rankllm_core.types import identifiers
 
 
 def in_letters(text):

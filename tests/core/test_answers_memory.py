@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from rankllm_core.answers.reader import read_answer
-from rankllm_core.identifiers import identifiers
+from rankllm_core.types import identifiers
 
 CHARACTERS = 5_000_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rankllm_core.answers.reader import read_answer
-from rankllm_core.identifiers import identifiers
+from rankllm_core.types import identifiers
 
 
 def positions(order):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rankllm_core.errors import RankLLMError
-from rankllm_core.files.json_fields import check_id
+from rankllm_core.files.json_text import check_id
 from rankllm_core.trec import read_run
 
 

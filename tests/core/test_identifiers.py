@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rankllm_core.errors import ConfigError
-from rankllm_core.identifiers import MAX_ALPHA, identifiers
+from rankllm_core.types import MAX_ALPHA, identifiers
 
 
 @pytest.mark.parametrize(

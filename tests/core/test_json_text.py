@@ -9,8 +9,7 @@ import pytest
 from rankllm_core.data.records import read_requests, read_rerank_input
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files import read_json, read_jsonl
-from rankllm_core.files.json_fields import as_id, check_id
-from rankllm_core.files.json_text import parse_json
+from rankllm_core.files.json_text import as_id, check_id, parse_json
 
 HALF = "\\ud800"
 

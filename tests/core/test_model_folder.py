@@ -8,10 +8,15 @@ import struct
 import pytest
 
 from rankllm_core.checkpoints.load_failures import first_line, readable_load
-from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code
-from rankllm_core.checkpoints.model_json import MAX_DEPTH, depth_exceeds, read_model_json
-from rankllm_core.checkpoints.safetensors_header import TensorInfo, read_safetensors_header
-from rankllm_core.checkpoints.weights import read_weight_headers
+from rankllm_core.checkpoints.model_folder import (
+    MAX_DEPTH,
+    check_settings_files,
+    check_trusted_source,
+    depth_exceeds,
+    own_code,
+    read_model_json,
+)
+from rankllm_core.checkpoints.weights import TensorInfo, read_safetensors_header, read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 
 CONFIG = {"model_type": "llama", "vocab_size": 4, "hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rankllm_core.files.permissions import follow_umask, umask
+from rankllm_core.files.writing import follow_umask, umask
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
 

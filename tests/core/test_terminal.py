@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rankllm_core.terminal import for_terminal
+from rankllm_core.errors import for_terminal
 
 
 @pytest.mark.parametrize(

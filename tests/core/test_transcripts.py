@@ -10,7 +10,7 @@ import pytest
 from shared_files import data
 
 from rankllm_core.answers.reader import read_answer
-from rankllm_core.identifiers import identifiers
+from rankllm_core.types import identifiers
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,8 @@ import torch
 from permutation_fakes import CHARACTERS, every_answer, letter_tokenizer, letter_tokenizer_that_glues
 
 from rankllm_core.answers.reader import read_answer
-from rankllm_core.identifiers import CHAIN, identifiers
 from rankllm_core.prompts.tokens import SafeTokenizer
-from rankllm_core.types import Usage
+from rankllm_core.types import CHAIN, Usage, identifiers
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
 from rankllm_infer.engines.transformers.loading import LoadedModel

@@ -12,8 +12,8 @@ pytest.importorskip("transformers")
 from permutation_fakes import every_answer, letter_tokenizer, letter_tokenizer_that_glues
 
 from rankllm_core.errors import ContractError
-from rankllm_core.identifiers import CHAIN, AnswerForm, identifiers
 from rankllm_core.prompts.tokens import SafeTokenizer
+from rankllm_core.types import CHAIN, AnswerForm, identifiers
 from rankllm_infer.engines.transformers.permutation_ids import AnswerWalk, permutation_ids
 
 FORMS = {

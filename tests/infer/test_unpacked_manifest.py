@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rankllm_core.files.permissions import umask
+from rankllm_core.files.writing import umask
 from rankllm_infer.checkpoints.unpacked_manifest import MANIFEST, damage, write_manifest
 
 

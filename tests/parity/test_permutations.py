@@ -8,7 +8,7 @@ import pytest
 from shared_files import golden
 
 from rankllm_core.answers.reader import read_answer
-from rankllm_core.identifiers import identifiers
+from rankllm_core.types import identifiers
 
 # Where we differ on purpose: a grammar tells identifiers from list numbers, superscripts and lower-case letters.
 DIFFERENT = {

@@ -11,8 +11,8 @@ pytest.importorskip("torch")
 from training_fakes import listwise_record, pointwise_record, write_records
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.identifiers import identifiers
 from rankllm_core.prompts.template import load_template
+from rankllm_core.types import identifiers
 from rankllm_train.data.bad_records import BadRecords
 from rankllm_train.methods.registry import prepare, prepare_dev
 from rankllm_train.recipe.recipe import Recipe

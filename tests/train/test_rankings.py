@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.identifiers import identifiers
 from rankllm_core.prompts.template import load_template
 from rankllm_core.text import defuse_identifiers
+from rankllm_core.types import identifiers
 from rankllm_train.data.rankings import identifier_kind, passage_identifiers, ranking_of, target_ranks, with_identifiers
 from rankllm_train.data.records import ListwiseRecord, parse_listwise
 

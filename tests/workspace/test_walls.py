@@ -339,9 +339,9 @@ def test_shipped_yaml_holds_prose_and_numbers_only():
 LONGEST_FILE, LONGEST_FUNCTION, MOST_MODULES, SHORTEST_MODULE = 300, 40, 15, 40
 SHORT_MODULES = {
     "rankllm_core.answers.directions": "asked by the reader and by its forms",
-    "rankllm_core.nn.attention": "both programs register attention functions; nothing else of nn concerns it",
-    "rankllm_core.prompts.messages": "below templates, placeholders and chat, which share it",
-    "rankllm_core.terminal": "whatever prints needs it, and nothing else of the core",
+    "rankllm_core.nn.model_parts": "both programs register attention functions; nothing else of nn concerns it",
+    "rankllm_core.prompts.placeholders": "below templates, placeholders and chat, which share it",
+    "rankllm_core.errors": "whatever prints needs it, and nothing else of the core",
     "rankllm_infer.checkpoints.bundled": "which rerankers are in the package; where their base is, is another question",
     "rankllm_infer.checkpoints.cache_folder": "models and indexes are cached, in rooms that know nothing of each other",
     "rankllm_infer.checkpoints.loading": "both local engines load tokenizers; the rest of loading is their own",

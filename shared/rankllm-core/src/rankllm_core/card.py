@@ -17,7 +17,6 @@ import yaml
 from rankllm_core.config import check_keys, load_yaml, mapping, numbers, one_of, typed
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import write_text
-from rankllm_core.identifiers import MAX_ALPHA
 from rankllm_core.prompts.chat import BOS_RULES
 from rankllm_core.prompts.template import (
     ListwiseTemplate,
@@ -26,6 +25,7 @@ from rankllm_core.prompts.template import (
     load_template,
     template_from_dict,
 )
+from rankllm_core.types import MAX_ALPHA
 
 CARD_NAME = "rankllm.yaml"
 CARD_FORMAT = 2

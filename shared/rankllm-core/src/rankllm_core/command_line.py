@@ -17,8 +17,7 @@ from typing import Any, NoReturn
 import click
 from click.decorators import FC
 
-from rankllm_core.errors import RankLLMError, one_line
-from rankllm_core.terminal import for_terminal
+from rankllm_core.errors import RankLLMError, for_terminal, one_line
 
 EXIT_USER_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 143
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from numbers import Real
-from typing import Literal
+from string import ascii_uppercase
+from typing import Literal, get_args
 
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError, RankLLMError
 
 Status = Literal["ok", "repaired", "fallback", "failed"]
 """How a model's answers were read, worst of all its windows; `failed` means that the engine gave no answer."""
@@ -197,3 +198,47 @@ def _shown(value: object) -> str:
         return f"{kind} of {value.bit_length()} bits"
     text = repr(value)
     return f"{kind} {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '...'}"
+
+
+IdentifierKind = Literal["numeric", "alpha"]
+"""`numeric` counts from 1; `alpha` runs from A to Z and names at most 26 passages."""
+
+
+MAX_ALPHA = len(ascii_uppercase)
+"""Passages that a window with alpha identifiers can hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerForm:
+    """How an answer names identifiers in order: what stands before the first, between two and behind the last."""
+
+    opening: str
+    link: str
+    closing: str
+
+    def write(self, labels: Sequence[str]) -> str:
+        """The answer that names these identifiers."""
+        return self.opening + self.link.join(labels) + self.closing
+
+
+CHAIN = AnswerForm(opening="[", link="] > [", closing="]")
+"""The form that most templates ask for: `[2] > [1]`."""
+
+
+def identifiers(kind: IdentifierKind, n: int) -> tuple[str, ...]:
+    """The identifiers of `n` passages, in prompt order.
+
+    Raises ConfigError for an unknown kind, and where the alphabet is too short: past `Z` the originals go on with `[`.
+    """
+    if kind not in get_args(IdentifierKind):
+        raise ConfigError(f"identifiers: {kind!r} is unknown, expected 'numeric' or 'alpha'; use one of these")
+    if n < 0:
+        raise ConfigError(f"identifiers: cannot name {n} passages, expected 0 or more; check the window size")
+    if kind == "numeric":
+        return tuple(str(number) for number in range(1, n + 1))
+    if n > MAX_ALPHA:
+        raise ConfigError(
+            f"identifiers: {n} passages in one window, but alpha identifiers end at Z; "
+            f"use a window of at most {MAX_ALPHA}, or numeric identifiers"
+        )
+    return tuple(ascii_uppercase[:n])

@@ -19,7 +19,7 @@ from pathlib import Path
 from rankllm_core.checkpoints.model_folder import check_settings_files
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import MissingPackageError, RankLLMError
-from rankllm_core.files.permissions import follow_umask
+from rankllm_core.files.writing import follow_umask
 from rankllm_infer.checkpoints.cache_folder import cache_folder
 from rankllm_infer.checkpoints.unpacked_manifest import MANIFEST, damage, write_manifest
 

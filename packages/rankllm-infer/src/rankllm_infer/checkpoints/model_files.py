@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rankllm_core.checkpoints.model_folder import check_trusted_source, own_code
-from rankllm_core.checkpoints.model_json import read_model_json
+from rankllm_core.checkpoints.model_folder import check_trusted_source, own_code, read_model_json
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_infer.checkpoints.bundled import is_shipped, shipped_base
 from rankllm_infer.checkpoints.hub import locate_model

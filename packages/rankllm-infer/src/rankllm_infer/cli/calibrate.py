@@ -14,7 +14,7 @@ import yaml
 from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files import check_output, refuse_same_file, write_text
-from rankllm_core.identifiers import identifiers
+from rankllm_core.types import identifiers
 from rankllm_infer.api import load_reranker, plan_reranking
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select

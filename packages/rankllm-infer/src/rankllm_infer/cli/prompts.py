@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankllm_core.command_line import NAME
-from rankllm_core.terminal import for_terminal
+from rankllm_core.errors import for_terminal
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import from_given, row_options, select
 from rankllm_infer.cli.rerank_options import ModelArguments, RerankInput

@@ -154,8 +154,7 @@ def _request_of_query(query: str, passages: str) -> Request:
 def _passage(source: str, number: int, line: str) -> Mapping[str, object]:
     import json
 
-    from rankllm_core.files.json_fields import as_id, located
-    from rankllm_core.files.json_text import check_value, json_problem
+    from rankllm_core.files.json_text import as_id, check_value, json_problem, located
 
     try:
         doc: dict[str, object] = json.loads(line)

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from rankllm_core.errors import RankLLMError
-from rankllm_core.identifiers import CHAIN, AnswerForm
 from rankllm_core.prompts.template import Message
-from rankllm_core.types import Usage
+from rankllm_core.types import CHAIN, AnswerForm, Usage
 
 Read = Literal["text", "permutation", "first-token", "head"]
 """What is read: generated text, the permutation of `identifiers` that greedy decoding finds in the answer's `form`, the

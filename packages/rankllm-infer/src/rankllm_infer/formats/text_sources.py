@@ -10,7 +10,7 @@ from rankllm_core.checkpoints.hub_files import FolderRepository, Repository, fet
 from rankllm_core.data.collections import collect_queries, parse_corpus_record, read_corpus, read_queries
 from rankllm_core.data.hub_repository import HubRepository
 from rankllm_core.errors import MissingPackageError, RankLLMError, first_line
-from rankllm_core.files.json_fields import located
+from rankllm_core.files.json_text import located
 
 _FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz", ".bz2", ".zst", ".zip")
 

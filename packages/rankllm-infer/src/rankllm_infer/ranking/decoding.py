@@ -10,10 +10,10 @@ import re
 from rankllm_core.answers.reader import ReadAnswer, read_answer
 from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, ContractError
-from rankllm_core.identifiers import identifiers
 from rankllm_core.prompts.guesses import guess_reasoning
 from rankllm_core.prompts.template import ListwiseTemplate, Message, Span
 from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
+from rankllm_core.types import identifiers
 from rankllm_infer.engines.base import Answer, Prompt, Read
 from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.prompts import PromptWriter

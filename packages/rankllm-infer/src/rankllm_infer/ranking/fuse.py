@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rankllm_core.trec.scores import decreasing_scores
+from rankllm_core.trec.runs import decreasing_scores
 from rankllm_core.types import Candidate, Request, Result
 
 

@@ -13,7 +13,7 @@ from rankllm_core.prompts.content import Passage, PromptFindings, find_in_prompt
 from rankllm_core.prompts.pairs import PairEncoder, PairLimits
 from rankllm_core.prompts.template import Message, Span
 from rankllm_core.text import first_words, title_and_text
-from rankllm_core.trec.scores import decreasing_scores, to_float32
+from rankllm_core.trec.runs import decreasing_scores, to_float32
 from rankllm_core.types import Candidate, Request, Result, Usage, WindowTrace
 from rankllm_infer.engines.base import Answer, EngineError, Prompt, Read
 from rankllm_infer.ranking.flow import Flow, RankingSettings

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 
 from rankllm_core.data.collections import DOCID_KEYS
 from rankllm_core.errors import RankLLMError
-from rankllm_core.files.json_fields import as_id
+from rankllm_core.files.json_text import as_id
 from rankllm_core.text import title_and_text
 from rankllm_core.types import Candidate, Query, Request
 

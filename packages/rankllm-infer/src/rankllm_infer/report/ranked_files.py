@@ -11,7 +11,7 @@ from typing import cast, get_args
 from rankllm_core.data.records import parse_request, read_requests, read_rerank_input
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import read_jsonl, read_lines
-from rankllm_core.files.json_fields import as_array, as_object, as_score, as_string, found, located
+from rankllm_core.files.json_text import as_array, as_object, as_score, as_string, found, located
 from rankllm_core.trec import Run, RunFormat, format_beside_others, holds_ranks, read_run, trec_order
 from rankllm_core.types import Request, Status, Usage
 from rankllm_infer.formats.convert import detect_format

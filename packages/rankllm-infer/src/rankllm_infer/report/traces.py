@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import read_jsonl
-from rankllm_core.files.json_fields import as_array, as_id, as_object, as_score, as_string, found, located, required
+from rankllm_core.files.json_text import as_array, as_id, as_object, as_score, as_string, found, located, required
 from rankllm_core.types import Status, Usage
 from rankllm_infer.report.ranked_files import as_count
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from rankllm_core.data.records import write_requests
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_core.files import read_json, write_text
-from rankllm_core.files.json_fields import as_object, check_id, found
+from rankllm_core.files.json_text import as_object, check_id, found
 from rankllm_core.trec import Qrels, Run
 from rankllm_core.trec.qrels import MAX_GRADE
 from rankllm_core.types import Candidate, Query, Request

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import MissingPackageError, RankLLMError, first_line
-from rankllm_core.files.json_fields import shown
+from rankllm_core.files.json_text import shown
 from rankllm_core.trec import Qrels, read_qrels
 from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.retrieval.retrieval_data import Method

@@ -12,8 +12,7 @@ from pathlib import Path
 from rankllm_core.card import CARD_NAME
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files.manifest import MANIFEST_NAME, find_damage, read_manifest, write_manifest
-from rankllm_core.files.permissions import follow_umask
-from rankllm_core.files.writing import sync_folder
+from rankllm_core.files.writing import follow_umask, sync_folder
 from rankllm_train.artifacts.model_page import PAGE_NAME, is_own_page
 from rankllm_train.artifacts.run_record import RECORD_NAME
 

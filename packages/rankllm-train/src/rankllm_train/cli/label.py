@@ -11,9 +11,8 @@ import click
 from rankllm_core.command_line import NAME, PATH
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_outputs
-from rankllm_core.identifiers import IdentifierKind
 from rankllm_core.trec.run_layout import RunFormat
-from rankllm_core.types import Status
+from rankllm_core.types import IdentifierKind, Status
 from rankllm_train.cli import SETTINGS
 from rankllm_train.cli.data_options import counted, refuse_given, run_file, shared, tell
 from rankllm_train.preparation.judgements import JudgedSources

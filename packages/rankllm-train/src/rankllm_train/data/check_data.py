@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.identifiers import IdentifierKind
+from rankllm_core.types import IdentifierKind
 from rankllm_train.data.bad_records import BadRecords
 from rankllm_train.data.rankings import identifier_kind
 from rankllm_train.data.record_checks import check_group, check_texts, checked_ranks

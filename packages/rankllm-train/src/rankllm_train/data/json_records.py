@@ -9,8 +9,7 @@ from typing import NamedTuple
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files import read_sound_lines, refuse_pipe
 from rankllm_core.files.json_array import holds_array, read_array
-from rankllm_core.files.json_fields import as_object, shown
-from rankllm_core.files.json_text import parse_json
+from rankllm_core.files.json_text import as_object, parse_json, shown
 
 _CHUNK_CHARACTERS = 1 << 20
 

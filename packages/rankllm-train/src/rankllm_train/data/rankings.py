@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from rankllm_core.errors import RankLLMError
-from rankllm_core.files.json_fields import shown
-from rankllm_core.identifiers import MAX_ALPHA, IdentifierKind, identifiers
+from rankllm_core.files.json_text import shown
 from rankllm_core.text import defuse_identifiers
+from rankllm_core.types import MAX_ALPHA, IdentifierKind, identifiers
 from rankllm_train.data.passage_ends import last_passage_end
 from rankllm_train.data.records import ListwiseRecord
 

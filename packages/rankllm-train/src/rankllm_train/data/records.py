@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.files.json_fields import as_array, as_id, as_object, as_score, as_string, found, located, required
+from rankllm_core.files.json_text import as_array, as_id, as_object, as_score, as_string, found, located, required
 from rankllm_core.text import as_text
 from rankllm_train.data.json_records import read_json_records
 

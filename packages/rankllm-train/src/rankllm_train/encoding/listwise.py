@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rankllm_core.errors import ConfigError, ContractError, DataError
-from rankllm_core.identifiers import IdentifierKind, identifiers
 from rankllm_core.prompts.template import ListwiseTemplate
 from rankllm_core.prompts.tokens import single_ids
+from rankllm_core.types import IdentifierKind, identifiers
 from rankllm_train.data.bad_records import BadRecords
 from rankllm_train.data.rankings import identifier_kind
 from rankllm_train.data.record_checks import check_texts

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 
 from rankllm_core.errors import DataError
-from rankllm_core.identifiers import IdentifierKind
-from rankllm_core.prompts.defaults import default_listwise_template, listwise_template
-from rankllm_core.prompts.template import ListwiseTemplate
+from rankllm_core.prompts.template import ListwiseTemplate, default_listwise_template, listwise_template
+from rankllm_core.types import IdentifierKind
 from rankllm_train.data.passage_ends import as_pattern
 from rankllm_train.data.rankings import identifier_kind
 from rankllm_train.data.record_checks import check_texts, checked_ranks

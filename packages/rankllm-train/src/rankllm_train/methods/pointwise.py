@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rankllm_core.card import PointwiseCard
-from rankllm_core.prompts.defaults import default_pointwise_template, pointwise_template
 from rankllm_core.prompts.pairs import PairEncoder, PairLimits
-from rankllm_core.prompts.template import PointwiseTemplate
+from rankllm_core.prompts.template import PointwiseTemplate, default_pointwise_template, pointwise_template
 from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
 from rankllm_train.data.bad_records import BadRecords
 from rankllm_train.data.sources import pointwise_source

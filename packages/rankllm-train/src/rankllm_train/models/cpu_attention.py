@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankllm_core.nn.attention import changes_attention, use_attention_function
+from rankllm_core.nn.model_parts import changes_attention, use_attention_function
 
 CPU_ATTENTION = "rankllm_train_blocks"
 """What it is called among the attention implementations of transformers."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankllm_core.errors import RankLLMError
-from rankllm_core.files.json_fields import located
+from rankllm_core.files.json_text import located
 from rankllm_core.text import fix_text, passage_text
 from rankllm_train.data.rankings import target_ranks
 from rankllm_train.data.records import ListwiseRecord, PointwiseRecord, parse_listwise, parse_pointwise

@@ -9,7 +9,7 @@ from typing import NamedTuple, get_args
 
 from rankllm_core.data.records import parse_request
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.files.json_fields import found, located
+from rankllm_core.files.json_text import found, located
 from rankllm_core.text import title_and_text
 from rankllm_core.types import SEVERITY, Request, Status
 from rankllm_train.data.json_records import read_json_records

@@ -13,10 +13,9 @@ from functools import lru_cache
 from typing import Literal
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_core.identifiers import MAX_ALPHA, IdentifierKind, identifiers
-from rankllm_core.prompts.defaults import default_listwise_template
-from rankllm_core.prompts.template import ListwiseTemplate, Message, load_template
+from rankllm_core.prompts.template import ListwiseTemplate, Message, default_listwise_template, load_template
 from rankllm_core.text import first_words, passage_text, safe_query, title_and_text
+from rankllm_core.types import MAX_ALPHA, IdentifierKind, identifiers
 from rankllm_train.data.rankings import target_ranks
 from rankllm_train.data.records import parse_listwise
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rankllm_core.answers.tokens import NOUN
-from rankllm_core.identifiers import IdentifierKind
+from rankllm_core.types import IdentifierKind
 
 Sort = Literal["rank", "number", "score"]
 """What stands beside the identifiers: a rank that says so, the number of a list item, or a score."""

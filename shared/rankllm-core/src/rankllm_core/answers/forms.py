@@ -16,7 +16,7 @@ from rankllm_core.answers.claims import Claim, find_claims
 from rankllm_core.answers.records import Records, find_records
 from rankllm_core.answers.rows import AMBIGUOUS, Rows, read_rows
 from rankllm_core.answers.tokens import NOUN, tokenize
-from rankllm_core.identifiers import IdentifierKind
+from rankllm_core.types import IdentifierKind
 
 _MAX_CHARACTERS = 200_000
 """How much of an answer is searched for these forms."""

@@ -14,8 +14,8 @@ from html.entities import html5
 from rankllm_core.answers.posing import posing
 from rankllm_core.answers.seen_text import COMBINING_MARK, Seen, in_round, repaired, see, without_brackets
 from rankllm_core.answers.tokens import GLUE, IDENTIFIER, NOUN, SHORT_NOUN, holds_prose, normalise, opens_list
-from rankllm_core.identifiers import IdentifierKind
 from rankllm_core.spellings import SPELLINGS
+from rankllm_core.types import IdentifierKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from rankllm_core.answers.tokens import NOUN, Token, normalise, tokenize
-from rankllm_core.identifiers import IdentifierKind
 from rankllm_core.spellings import SPELLINGS
+from rankllm_core.types import IdentifierKind
 
 
 def posing(text: str, kind: IdentifierKind) -> list[Token]:

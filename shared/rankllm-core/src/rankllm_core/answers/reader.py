@@ -14,8 +14,7 @@ from rankllm_core.answers.forms import read_forms, read_plain
 from rankllm_core.answers.pairs import goes_in_circles, has_unread_numbers, is_paired
 from rankllm_core.answers.rows import AMBIGUOUS, Rows
 from rankllm_core.answers.tokens import Token, normalise, tokenize
-from rankllm_core.identifiers import IdentifierKind
-from rankllm_core.types import Status
+from rankllm_core.types import IdentifierKind, Status
 
 _THINK_OPEN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _THINK_CLOSE = re.compile(r"</think(?:ing)?>", re.IGNORECASE)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from rankllm_core.answers.claims import ORDINAL_WORDS, read_rank, read_score
 from rankllm_core.answers.headers import RULE, Column, column_of
 from rankllm_core.answers.tokens import NOUN
-from rankllm_core.identifiers import IdentifierKind
+from rankllm_core.types import IdentifierKind
 
 _MAX_CHARACTERS = 200_000
 """How much of an answer is searched for records."""

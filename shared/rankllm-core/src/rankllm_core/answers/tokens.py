@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from rankllm_core.identifiers import IdentifierKind
 from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND, SPELLINGS, TERMINAL_ESCAPE
+from rankllm_core.types import IdentifierKind
 
 TokenKind = Literal["name", "unknown", "join", "less", "tie", "words", "line", "unread"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files import read_jsonl, read_lines, unpacked_name
-from rankllm_core.files.json_fields import as_id, as_string, located, required, shown
+from rankllm_core.files.json_text import as_id, as_string, located, required, shown
 from rankllm_core.text import TEXT_FIELDS, title_and_text
 
 # MS MARCO v2 passages hold both: `pid` names the passage, `docid` the document that it was cut from.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files import dumps, read_jsonl, refuse_pipe, unpacked_name, write_text
 from rankllm_core.files.json_array import holds_array, read_array
-from rankllm_core.files.json_fields import as_array, as_id, as_object, as_score, as_string, located, required
+from rankllm_core.files.json_text import as_array, as_id, as_object, as_score, as_string, located, required
 from rankllm_core.text import TEXT_FIELDS, title_and_text
 from rankllm_core.types import Candidate, Query, Request, Result
 

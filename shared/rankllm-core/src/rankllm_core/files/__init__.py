@@ -1,11 +1,11 @@
 """Text files: bounded reading by line, plain or compressed, and writing that leaves a whole file or none."""
 
+from rankllm_core.files.json_text import dumps as dumps
+from rankllm_core.files.json_text import read_json as read_json
+from rankllm_core.files.json_text import read_jsonl as read_jsonl
 from rankllm_core.files.reading import MAX_LINE_CHARACTERS as MAX_LINE_CHARACTERS
-from rankllm_core.files.reading import dumps as dumps
 from rankllm_core.files.reading import open_bytes as open_bytes
 from rankllm_core.files.reading import open_text as open_text
-from rankllm_core.files.reading import read_json as read_json
-from rankllm_core.files.reading import read_jsonl as read_jsonl
 from rankllm_core.files.reading import read_lines as read_lines
 from rankllm_core.files.reading import read_sound_lines as read_sound_lines
 from rankllm_core.files.reading import read_text as read_text

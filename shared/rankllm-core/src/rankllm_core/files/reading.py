@@ -12,7 +12,6 @@ from typing import IO, Any
 
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files.file_kinds import HEAD_BYTES, packing_of, unreadable_kind
-from rankllm_core.files.json_text import parse_json
 from rankllm_core.files.unpacking import UnpackedFile
 
 MAX_LINE_CHARACTERS = 64 << 20
@@ -114,11 +113,6 @@ def read_text(path: str | Path, *, limit: int = MAX_TEXT_CHARACTERS) -> str:
     if "\x00" in text:
         raise DataError(_NUL, path=path, line=text.count("\n", 0, text.index("\x00")) + 1)
     return text
-
-
-def read_json(path: str | Path) -> Any:
-    """The JSON value that a whole file holds. Raises DataError, with the line where it is known."""
-    return parse_json(read_text(path), path=path)
 
 
 def read_lines(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator[tuple[int, str]]:
@@ -243,23 +237,4 @@ def refuse_pipe(path: str | Path) -> None:
         raise RankLLMError(f"{path}: is a {kind}, and is read twice; give a file")
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (1-based line number, object) of a JSON Lines file. Raises DataError naming the line."""
-    for number, line in read_lines(path):
-        record = parse_json(line, path=path, line=number)
-        if not isinstance(record, dict):
-            raise DataError(f"expected a JSON object, found {type(record).__name__}", path=path, line=number)
-        yield number, record
-
-
 _READABLE = json.JSONEncoder(ensure_ascii=False)
-
-
-def dumps(record: object) -> str:
-    """One line of JSON, readable (no ASCII escapes) unless the text holds lone surrogates, which UTF-8 cannot carry."""
-    text = _READABLE.encode(record)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(record, ensure_ascii=True)
-    return text

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -58,3 +58,28 @@ def backbone_of(model: Any) -> Any:
     if isinstance(decoder := getattr(model, "get_decoder", lambda: None)(), torch.nn.Module) and decoder is not model:
         return decoder
     raise ContractError(f"{type(model).__name__} has no backbone apart from its head, so it cannot be run here")
+
+
+_CHANGES = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
+"""What some models have attention do beside the usual; torch's way is left to them."""
+
+
+def use_attention_function(model: Any, name: str, attend: Callable[..., Any], *, keep_registered: bool = False) -> None:
+    """Let a model that uses torch's attention (`sdpa`) use this function, under this name.
+
+    keep_registered: leave a function that the name already has, such as one that is hidden from a compiler.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    if model.config._attn_implementation != "sdpa":
+        return
+    if not keep_registered or name not in AttentionInterface().valid_keys():
+        AttentionInterface.register(name, attend)
+        AttentionMaskInterface.register(name, sdpa_mask)
+    model.set_attn_implementation(name)
+
+
+def changes_attention(options: Mapping[str, Any]) -> bool:
+    """Whether a layer asks its attention for more than the usual (softcapping, sinks, position biases)."""
+    return any(options.get(name) is not None for name in _CHANGES)

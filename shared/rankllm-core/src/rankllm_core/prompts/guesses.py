@@ -5,7 +5,7 @@ Templates that ship with rankllm declare it, and a test holds each declaration a
 
 from __future__ import annotations
 
-from rankllm_core.identifiers import CHAIN, AnswerForm, IdentifierKind
+from rankllm_core.types import CHAIN, AnswerForm, IdentifierKind
 
 ANSWER_FORMS = {
     "chain": CHAIN,

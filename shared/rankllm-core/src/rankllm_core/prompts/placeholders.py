@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+from rankllm_core.answers.lookalikes import Names
 from rankllm_core.errors import ConfigError
-from rankllm_core.prompts.messages import Span
 
 
 def placeholders(text: str) -> set[str]:
@@ -96,3 +98,33 @@ def fill(text: str | None, values: Mapping[str, str | float | Span]) -> tuple[Sp
                     f"template: the placeholder {{{name}:{spec}}} cannot write {value!r}: {error}"
                 ) from None
     return tuple(spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of prompt text. Untrusted text comes from queries and passages: it must stay text for the tokenizer."""
+
+    text: str
+    untrusted: bool = False
+    names: Names | None = field(default=None, compare=False)
+    """Of untrusted text that may not hold them: what the prompt calls its passages."""
+    position: int | None = field(default=None, compare=False)
+    """Of a passage: its 0-based position in the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat turn."""
+
+    role: str
+    spans: tuple[Span, ...]
+
+    @property
+    def content(self) -> str:
+        """The text of the turn."""
+        return "".join(span.text for span in self.spans)
+
+
+def given_fields(template: Any) -> dict[str, object]:
+    """Return the fields of a template that differ from their defaults."""
+    return {f.name: getattr(template, f.name) for f in fields(template) if getattr(template, f.name) != f.default}

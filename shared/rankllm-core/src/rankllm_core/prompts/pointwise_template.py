@@ -5,13 +5,12 @@ Source: texttron/tevatron@0545746, examples/rankllama.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
-from rankllm_core.prompts.messages import Message, Span
-from rankllm_core.prompts.placeholders import check_placeholders, fill
+from rankllm_core.prompts.placeholders import Message, Span, check_placeholders, fill, given_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +72,3 @@ class PointwiseTemplate:
     def to_dict(self) -> dict[str, object]:
         """The template as it is written to a card or a file."""
         return {"method": self.method} | {k: v for k, v in given_fields(self).items() if k != "name"}
-
-
-def given_fields(template: Any) -> dict[str, object]:
-    """Return the fields of a template that differ from their defaults."""
-    return {f.name: getattr(template, f.name) for f in fields(template) if getattr(template, f.name) != f.default}

@@ -15,13 +15,12 @@ from typing import Any, ClassVar, get_args
 from rankllm_core.answers.lookalikes import Names, defuse
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
-from rankllm_core.identifiers import AnswerForm, IdentifierKind
 from rankllm_core.prompts.guesses import ANSWER_FORMS, guess_answer, guess_identifiers, guess_reasoning
-from rankllm_core.prompts.messages import Message as Message
-from rankllm_core.prompts.messages import Span as Span
-from rankllm_core.prompts.placeholders import check_placeholders, fill, placeholders
+from rankllm_core.prompts.placeholders import Message as Message
+from rankllm_core.prompts.placeholders import Span as Span
+from rankllm_core.prompts.placeholders import check_placeholders, fill, given_fields, placeholders
 from rankllm_core.prompts.pointwise_template import PointwiseTemplate as PointwiseTemplate
-from rankllm_core.prompts.pointwise_template import given_fields
+from rankllm_core.types import AnswerForm, IdentifierKind
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
 """Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""
@@ -251,3 +250,37 @@ def _untrusted(text: str, names: Names, position: int | None = None) -> Span:
 
 def _passage_ids(labels: Sequence[str]) -> str:
     return ANSWER_FORMS["passages"].write(labels)
+
+
+LISTWISE_DEFAULTS: Mapping[IdentifierKind, str] = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
+"""Identifiers -> name of RankZephyr's prompt that speaks of them."""
+
+
+POINTWISE_DEFAULTS: Mapping[str, str] = {"sequence-classification": "rankllama", "yes-no": "yes_no"}
+"""Head -> name of the prompt whose score it gives."""
+
+
+def default_listwise_template(identifiers: IdentifierKind = "numeric") -> ListwiseTemplate:
+    """Return the template for a listwise card with these identifiers."""
+    return listwise_template(LISTWISE_DEFAULTS[identifiers])
+
+
+def default_pointwise_template(head: str) -> PointwiseTemplate:
+    """Return the template for a pointwise card with this head."""
+    return pointwise_template(POINTWISE_DEFAULTS[head])
+
+
+def listwise_template(name_or_path: str, *, where: str = "") -> ListwiseTemplate:
+    """Load a listwise template. where: what the message of another kind begins with. Raises ConfigError."""
+    template = load_template(name_or_path)
+    if not isinstance(template, ListwiseTemplate):
+        raise ConfigError(f"{where}{template.name} is a pointwise template; expected a listwise one")
+    return template
+
+
+def pointwise_template(name_or_path: str, *, where: str = "") -> PointwiseTemplate:
+    """Load a pointwise template. where: what the message of another kind begins with. Raises ConfigError."""
+    template = load_template(name_or_path)
+    if not isinstance(template, PointwiseTemplate):
+        raise ConfigError(f"{where}{template.name} is a listwise template; expected a pointwise one")
+    return template

@@ -10,19 +10,23 @@ from rankllm_core.trec.runs import (
     Run,
     RunLine,
     RunOutput,
+    ScoreError,
+    decreasing_scores,
+    format_score,
     holds_ranks,
     iter_run,
     msmarco_lines,
     read_run,
     run_lines,
+    to_float32,
     trec_lines,
+    trec_order,
     tsv_lines,
     write_msmarco,
     write_results,
     write_run,
     write_tsv,
 )
-from rankllm_core.trec.scores import ScoreError, decreasing_scores, format_score, to_float32, trec_order
 
 __all__ = [
     "DEFAULT_TAG",

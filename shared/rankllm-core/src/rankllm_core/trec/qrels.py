@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from rankllm_core.errors import DataError
 from rankllm_core.files import read_lines
-from rankllm_core.files.json_fields import check_id, located, shown
+from rankllm_core.files.json_text import check_id, located, shown
 from rankllm_core.trec.run_layout import split_blanks
 
 Qrels: TypeAlias = dict[str, dict[str, int]]

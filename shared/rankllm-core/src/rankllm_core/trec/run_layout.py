@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.files import read_lines, refuse_pipe
-from rankllm_core.files.json_fields import check_id, located, shown
+from rankllm_core.files.json_text import check_id, located, shown
 
 RunFormat = Literal["auto", "trec", "tsv", "msmarco"]
 

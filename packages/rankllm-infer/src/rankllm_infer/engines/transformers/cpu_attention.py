@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rankllm_core.nn.attention import changes_attention, use_attention_function
+from rankllm_core.nn.model_parts import changes_attention, use_attention_function
 
 CPU_ATTENTION = "rankllm_blocks"
 """What it is called among the attention implementations of transformers."""

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from rankllm_core.identifiers import AnswerForm
 from rankllm_core.nn.model_parts import backbone_of
 from rankllm_core.prompts.tokens import SafeTokenizer
-from rankllm_core.types import Usage
+from rankllm_core.types import AnswerForm, Usage
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.token_ids import IdentifierIds, end_ids, text_answer
 from rankllm_infer.engines.transformers.batches import Batch, BatchLimits, BatchQueue, positions

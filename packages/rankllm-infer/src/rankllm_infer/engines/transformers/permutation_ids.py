@@ -13,8 +13,8 @@ from itertools import pairwise, product
 from typing import Any
 
 from rankllm_core.errors import ContractError
-from rankllm_core.identifiers import AnswerForm
 from rankllm_core.prompts.tokens import SafeTokenizer
+from rankllm_core.types import AnswerForm
 from rankllm_infer.engines.base import Prompt
 
 _LEADS = ("", " ", "\n")

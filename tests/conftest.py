@@ -46,7 +46,7 @@ def llama2_tokenizer():
 def smollm2_fp32(smollm2_path):
     """SmolLM2 in float32, in which the reference numbers were recorded."""
     from rankllm_infer.checkpoints.model_files import find_model
+    from rankllm_infer.engines.transformers.batches import TransformersSettings
     from rankllm_infer.engines.transformers.loading import load_model
-    from rankllm_infer.engines.transformers.settings import TransformersSettings
 
     return load_model(find_model(str(smollm2_path)), "causal", TransformersSettings(dtype="float32", device="cpu"))

@@ -56,8 +56,8 @@ def text_prompts(requests, tokenizer=None, *, max_new_tokens):
 
 
 def _prompts(requests, tokenizer, card):
+    from rankllm_infer.plan import make_method
     from rankllm_infer.ranking.flow import RankingSettings
-    from rankllm_infer.ranking.method import make_method
 
     method = make_method(card, RankingSettings(), tokenizer)
     return [next(method.flow(request))[0] for request in requests]

@@ -8,7 +8,7 @@ from ranking_fakes import make_method, make_request, noisy
 
 from rankllm_infer.api import Reranker
 from rankllm_infer.cli.rerank import show
-from rankllm_infer.console.progress import SCREEN
+from rankllm_infer.console import SCREEN
 from rankllm_infer.engines.base import EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.jobs import rerank as rerank_job

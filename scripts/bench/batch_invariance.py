@@ -25,9 +25,9 @@ def main(data: Path, run: Path, n_queries: int, depth: int, threads: int) -> Non
     from rankllm_infer.api import Reranker, load_reranker
     from rankllm_infer.checkpoints.demo_model import demo_model_path
     from rankllm_infer.checkpoints.model_files import find_model
+    from rankllm_infer.engines.transformers.batches import TransformersSettings
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
     from rankllm_infer.engines.transformers.loading import load_model
-    from rankllm_infer.engines.transformers.settings import TransformersSettings
     from rankllm_infer.formats.prepare import build_requests
     from rankllm_infer.options import RerankOptions
 

@@ -79,8 +79,8 @@ def main(
     """Print one markdown row for each way."""
     from rankllm_infer.checkpoints.demo_model import demo_model_path
     from rankllm_infer.checkpoints.model_files import find_model
+    from rankllm_infer.engines.transformers.batches import TransformersSettings
     from rankllm_infer.engines.transformers.loading import load_model
-    from rankllm_infer.engines.transformers.settings import TransformersSettings
     from rankllm_infer.formats.prepare import build_requests
 
     requests, _ = build_requests(
@@ -106,8 +106,8 @@ def make_ways(loaded: LoadedModel, requests: list[Request], kind: str) -> list[W
     from rankllm_core.card import ListwiseCard
     from rankllm_core.prompts.template import load_template
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
+    from rankllm_infer.plan import make_method
     from rankllm_infer.ranking.flow import RankingSettings
-    from rankllm_infer.ranking.method import make_method
 
     engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=1))
     template = load_template("rank_zephyr_alpha" if kind == "alpha" else "rank_zephyr")

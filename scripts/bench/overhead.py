@@ -44,8 +44,7 @@ def scripted_run(n_queries: int) -> float:
     from rankllm_infer.engines.base import Answer, Prompt
     from rankllm_infer.engines.scripted import ScriptedEngine
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
-    from rankllm_infer.jobs.fingerprint import InputDigest
-    from rankllm_infer.jobs.inputs import StoredRequests, check_requests
+    from rankllm_infer.jobs.fingerprint import InputDigest, StoredRequests, check_requests
     from rankllm_infer.jobs.journal import Journal
     from rankllm_infer.jobs.outputs import OutputFiles, open_outputs
     from rankllm_infer.ranking.pool import FlowPool
@@ -89,8 +88,8 @@ def prompt_writing(what: str) -> Callable[[], float]:
     from rankllm_infer.checkpoints.demo_model import demo_model_path
     from rankllm_infer.demo.collection import load_demo_collection
     from rankllm_infer.demo.run import demo_requests
+    from rankllm_infer.plan import make_method
     from rankllm_infer.ranking.flow import RankingSettings
-    from rankllm_infer.ranking.method import make_method
 
     requests = demo_requests(load_demo_collection(), depth=N_CANDIDATES)
     tokenizer = AutoTokenizer.from_pretrained(demo_model_path(), trust_remote_code=False)

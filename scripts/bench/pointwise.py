@@ -151,8 +151,8 @@ def make_pairs(model: str, data: Path, run: Path, *, n_queries: int, depth: int,
     from rankllm_core.prompts.template import load_template
     from rankllm_core.text import title_and_text
     from rankllm_infer.formats.prepare import build_requests
+    from rankllm_infer.plan import make_method
     from rankllm_infer.ranking.flow import RankingSettings
-    from rankllm_infer.ranking.method import make_method
 
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries
@@ -293,9 +293,9 @@ def padded_loop(model: str, dtype: str, order: str) -> Scoring:
 def rankllm(model: str, dtype: str, options: str, *, size: int = 0) -> Scoring:
     """rankllm's engine, as `rerank` sets it up. size: a batch size without a budget of tokens."""
     from rankllm_infer.checkpoints.model_files import find_model
+    from rankllm_infer.engines.transformers.batches import TransformersSettings
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
     from rankllm_infer.engines.transformers.loading import load_model
-    from rankllm_infer.engines.transformers.settings import TransformersSettings
 
     settings = TransformersSettings(dtype=dtype, device="cpu")
     loaded = load_model(find_model(model), "sequence-classification", settings)

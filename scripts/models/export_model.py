@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from rankllm_core.card import load_card, save_card
 from rankllm_core.files import write_text
-from rankllm_infer.checkpoints.bundled import BASE_MODEL, SHIPPED
+from rankllm_infer.checkpoints.hub import BASE_MODEL, SHIPPED
 
 MODELS = Path(__file__).parents[2] / "packages/rankllm-infer/src/rankllm_infer/models"
 KEPT = (

@@ -24,7 +24,7 @@ from rankllm_core.files import write_text
 from rankllm_core.trec.qrels import read_qrels
 from rankllm_core.types import Request, identifiers
 from rankllm_infer.api import Reranker, load_reranker
-from rankllm_infer.checkpoints.bundled import shipped_folder
+from rankllm_infer.checkpoints.hub import shipped_folder
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.identifier_prior import measure_prior, shuffled_windows, without_prior
 

@@ -25,7 +25,7 @@ import click
 from result_sets import SETS, SYSTEMS, System, TestSet
 from results_store import measure, read_store, write_store
 
-from rankllm_infer.checkpoints.bundled import shipped_base, shipped_folder
+from rankllm_infer.checkpoints.hub import shipped_base, shipped_folder
 from rankllm_infer.ranking.identifier_prior import read_prior
 
 HERE = Path(__file__).parent

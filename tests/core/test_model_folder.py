@@ -7,7 +7,6 @@ import struct
 
 import pytest
 
-from rankllm_core.checkpoints.load_failures import first_line, readable_load
 from rankllm_core.checkpoints.model_folder import (
     MAX_DEPTH,
     check_settings_files,
@@ -18,6 +17,7 @@ from rankllm_core.checkpoints.model_folder import (
 )
 from rankllm_core.checkpoints.weights import TensorInfo, read_safetensors_header, read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.nn.model_parts import first_line, readable_load
 
 CONFIG = {"model_type": "llama", "vocab_size": 4, "hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1}
 

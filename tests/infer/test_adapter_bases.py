@@ -13,10 +13,9 @@ from tiny_models import change_json, save_causal  # noqa: E402
 from rankllm_core.errors import RankLLMError  # noqa: E402
 from rankllm_infer.checkpoints import hub  # noqa: E402
 from rankllm_infer.checkpoints.hub import _not_needed  # noqa: E402
-from rankllm_infer.checkpoints.loading import load_tokenizer  # noqa: E402
-from rankllm_infer.checkpoints.model_files import find_model  # noqa: E402
+from rankllm_infer.checkpoints.model_files import find_model, load_tokenizer  # noqa: E402
+from rankllm_infer.engines.transformers.batches import TransformersSettings  # noqa: E402
 from rankllm_infer.engines.transformers.loading import load_model  # noqa: E402
-from rankllm_infer.engines.transformers.settings import TransformersSettings  # noqa: E402
 
 IDS = torch.tensor([[1, 500, 600, 700, 800]])
 

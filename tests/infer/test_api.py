@@ -280,7 +280,7 @@ def test_a_server_has_no_score_head():
 def test_identifiers_of_first_are_single_tokens(smollm2_tokenizer, kind, size, message):
     """SmolLM2 writes digits one by one, so numbers end at 9; letters are one token each."""
     from rankllm_core.prompts.tokens import SafeTokenizer
-    from rankllm_infer.ranking.decoding import check_identifiers
+    from rankllm_infer.ranking.prompts import check_identifiers
 
     safe = SafeTokenizer(smollm2_tokenizer)
     card = make_method(size=size, stride=1, card={"identifiers": kind, "answer": "first-token"}).card

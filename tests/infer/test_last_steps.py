@@ -13,7 +13,7 @@ from ranking_server import request, respond, write_jsonl
 from scripted_runs import contents, journal_of
 
 from rankllm_infer.jobs.journal import Journal
-from rankllm_infer.jobs.last_steps import LastSteps, last_steps
+from rankllm_infer.jobs.outputs import LastSteps, last_steps
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 

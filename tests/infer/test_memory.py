@@ -15,8 +15,7 @@ from rankllm_core.types import Result, Usage
 from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.evaluation.evaluate import RunningEvaluation
-from rankllm_infer.jobs.fingerprint import InputDigest
-from rankllm_infer.jobs.inputs import StoredRequests, check_requests
+from rankllm_infer.jobs.fingerprint import InputDigest, StoredRequests, check_requests
 from rankllm_infer.jobs.journal import Journal
 from rankllm_infer.jobs.outputs import OutputFiles, open_outputs
 from rankllm_infer.ranking.pool import FlowPool

@@ -12,7 +12,7 @@ from rankllm_core.errors import ConfigError
 from rankllm_infer.checkpoints.model_files import find_model
 from rankllm_infer.effective_card import resolve_card
 from rankllm_infer.engines.openai.settings import OpenAISettings
-from rankllm_infer.engines.transformers.settings import TransformersSettings
+from rankllm_infer.engines.transformers.batches import TransformersSettings
 from rankllm_infer.jobs.fingerprint import changed_names, run_settings
 from rankllm_infer.option_table import ALL_METHODS, ENGINES
 from rankllm_infer.options import RerankOptions

@@ -12,7 +12,7 @@ import pytest
 from rankllm_core.data.records import read_requests
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Candidate, Query, Request, Result, Usage, WindowTrace
-from rankllm_infer.console.screen import result_json, result_table, summary_lines
+from rankllm_infer.console import result_json, result_table, summary_lines
 from rankllm_infer.jobs.outputs import NothingWrittenError, OutputFiles, Summary, open_outputs, run_format_of
 
 CALL = WindowTrace(

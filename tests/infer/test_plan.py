@@ -14,7 +14,7 @@ from rankllm_core.prompts.template import load_template
 from rankllm_infer.checkpoints import model_files
 from rankllm_infer.effective_card import EffectiveCard, fit_card
 from rankllm_infer.engines.openai.settings import OpenAISettings
-from rankllm_infer.engines.transformers.settings import TransformersSettings
+from rankllm_infer.engines.transformers.batches import TransformersSettings
 from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import plan_reranking

@@ -14,7 +14,7 @@ from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.pointwise import PointwiseMethod
-from rankllm_infer.ranking.progress import PromptProgress
+from rankllm_infer.watching import PromptProgress
 
 SIZES = (35, 0, 100, 1, 7, 20, 64, 3, 2)
 
@@ -138,8 +138,8 @@ def test_what_was_finished_before_is_done_from_the_start():
 
 def test_the_bar_shows_prompts_and_queries(capsys):
     """And ends at its total."""
-    from rankllm_infer.console.progress import prompt_counter
-    from rankllm_infer.jobs.watching import ShownProgress
+    from rankllm_infer.console import prompt_counter
+    from rankllm_infer.watching import ShownProgress
 
     progress = PromptProgress(lambda n: n, {"a": 2, "b": 3})
     progress.skip("a")

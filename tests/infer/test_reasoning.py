@@ -13,7 +13,7 @@ from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.openai.chat import read_answer as read_reply
 from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.decoding import is_cut_in_reasoning
+from rankllm_infer.ranking.prompts import is_cut_in_reasoning
 
 CUT = "ranks 1-3: reasoning was cut at 9 tokens"
 
@@ -128,7 +128,7 @@ def test_a_server_says_why_it_ended(reason, is_truncated):
 )
 def test_generated_ids_without_an_end_were_cut(ids, is_truncated):
     """At three tokens; what a longer prompt of the same batch made the model write on is not the answer's."""
-    from rankllm_infer.engines.token_ids import text_answer
+    from rankllm_infer.engines.base import text_answer
 
     prompt = Prompt(text="x", read="text", max_new_tokens=3)
     tokenizer = SimpleNamespace(decode=lambda ids, **options: str(ids))

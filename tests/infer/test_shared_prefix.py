@@ -11,10 +11,9 @@ pytest.importorskip("torch")
 from rankllm_infer.api import load_reranker, make_request
 from rankllm_infer.checkpoints.model_files import find_model
 from rankllm_infer.engines.base import Prompt
-from rankllm_infer.engines.transformers.batches import BatchLimits
+from rankllm_infer.engines.transformers.batches import BatchLimits, TransformersSettings
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.loading import load_model
-from rankllm_infer.engines.transformers.settings import TransformersSettings
 from rankllm_infer.options import RerankOptions
 
 PREFIX = tuple(range(100, 112))

@@ -16,8 +16,8 @@ from rankllm_core.prompts.template import load_template  # noqa: E402
 from rankllm_core.types import Candidate, Query, Request  # noqa: E402
 from rankllm_infer.api import load_reranker  # noqa: E402
 from rankllm_infer.options import RerankOptions  # noqa: E402
+from rankllm_infer.plan import make_method  # noqa: E402
 from rankllm_infer.ranking.flow import RankingSettings  # noqa: E402
-from rankllm_infer.ranking.method import make_method  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
 from rankllm_train.encoding.pointwise import PointwiseItem  # noqa: E402
 from rankllm_train.methods.registry import prepare  # noqa: E402
@@ -151,8 +151,8 @@ def test_a_listwise_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokenize
 def test_a_generation_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokenizer, tmp_path, lora):
     """At every token of the answer; learnt by heart, the answer is what rerank reads."""
     from rankllm_infer.checkpoints.model_files import find_model
+    from rankllm_infer.engines.transformers.batches import TransformersSettings
     from rankllm_infer.engines.transformers.loading import load_model as load_served
-    from rankllm_infer.engines.transformers.settings import TransformersSettings
 
     record = listwise_record(0)
     path = write_records(tmp_path / "d.jsonl", [record])

@@ -18,19 +18,14 @@ SOURCES = {
     "rankllm_train": REPOSITORY / "packages/rankllm-train/src/rankllm_train",
 }
 HEAVY_ROOMS = {
-    "rankllm_core.nn.model_parts",
     "rankllm_infer.engines.transformers.engine",
+    "rankllm_infer.engines.transformers.checkpoint",
     "rankllm_infer.evaluation.significance",
-    "rankllm_infer.engines.transformers.cpu_attention",
-    "rankllm_infer.engines.transformers.packing",
+    "rankllm_infer.engines.transformers.layers",
     "rankllm_infer.engines.transformers.heads",
     "rankllm_infer.engines.transformers.adapters",
-    "rankllm_infer.engines.transformers.checkpoint",
-    "rankllm_infer.engines.transformers.devices",
-    "rankllm_infer.engines.transformers.layers",
     "rankllm_infer.engines.transformers.loading",
     "rankllm_infer.engines.transformers.permutation_decoding",
-    "rankllm_infer.engines.transformers.trial",
     "rankllm_train.models.cpu_attention",
     "rankllm_train.encoding.batches",
     "rankllm_train.methods.listwise",
@@ -339,18 +334,8 @@ def test_shipped_yaml_holds_prose_and_numbers_only():
 LONGEST_FILE, LONGEST_FUNCTION, MOST_MODULES, SHORTEST_MODULE = 300, 40, 15, 40
 SHORT_MODULES = {
     "rankllm_core.answers.directions": "asked by the reader and by its forms",
-    "rankllm_core.nn.model_parts": "both programs register attention functions; nothing else of nn concerns it",
-    "rankllm_core.prompts.placeholders": "below templates, placeholders and chat, which share it",
-    "rankllm_core.errors": "whatever prints needs it, and nothing else of the core",
-    "rankllm_infer.checkpoints.bundled": "which rerankers are in the package; where their base is, is another question",
     "rankllm_infer.checkpoints.cache_folder": "models and indexes are cached, in rooms that know nothing of each other",
-    "rankllm_infer.checkpoints.loading": "both local engines load tokenizers; the rest of loading is their own",
     "rankllm_infer.cli.doctor": "a command is a module",
-    "rankllm_infer.console.wording": "whatever reports counts things",
-    "rankllm_infer.engines.transformers.settings": "read before torch is imported",
-    "rankllm_infer.ranking.strategies.full": "a strategy is a module",
-    "rankllm_infer.ranking.strategies.steps": "what strategies share",
-    "rankllm_infer.ranking.strategies.tournament": "a strategy is a module",
     "rankllm_train.methods.registry": "methods and training data would import each other",
 }
 """Modules under 40 lines, and why each of them stands alone."""

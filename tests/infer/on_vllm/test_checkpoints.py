@@ -36,9 +36,9 @@ def zoo(tmp_path_factory, smollm2_tokenizer):
 def by_transformers(folder, kind, prompts):
     """The scores of the engine transformers."""
     from rankllm_infer.checkpoints.model_files import find_model
+    from rankllm_infer.engines.transformers.batches import TransformersSettings
     from rankllm_infer.engines.transformers.engine import TransformersEngine
     from rankllm_infer.engines.transformers.loading import load_model
-    from rankllm_infer.engines.transformers.settings import TransformersSettings
 
     engine = TransformersEngine(
         load_model(find_model(str(folder)), kind, TransformersSettings(dtype="float32", device="cpu"))

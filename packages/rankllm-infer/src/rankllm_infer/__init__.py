@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from rankllm_infer.api import Reranker, load_reranker, start
     from rankllm_infer.jobs.outputs import OutputFiles, Summary
     from rankllm_infer.jobs.rerank import RerankRun, RunReport, open_run, rerank_to_files
-    from rankllm_infer.jobs.watching import Watcher
     from rankllm_infer.options import RerankOptions
     from rankllm_infer.plan import RerankPlan, plan_reranking
-    from rankllm_infer.ranking.requests import make_request
+    from rankllm_infer.ranking.flow import make_request
+    from rankllm_infer.watching import Watcher
 
 __all__ = [
     "Candidate",
@@ -48,8 +48,8 @@ _MODULE_OF = {
     **dict.fromkeys(("Reranker", "load_reranker", "start"), "rankllm_infer.api"),
     **dict.fromkeys(("OutputFiles", "Summary"), "rankllm_infer.jobs.outputs"),
     **dict.fromkeys(("RerankRun", "RunReport", "open_run", "rerank_to_files"), "rankllm_infer.jobs.rerank"),
-    "Watcher": "rankllm_infer.jobs.watching",
-    "make_request": "rankllm_infer.ranking.requests",
+    "Watcher": "rankllm_infer.watching",
+    "make_request": "rankllm_infer.ranking.flow",
 }
 
 

@@ -13,14 +13,12 @@ from rankllm_infer.checkpoints.model_files import ModelFiles
 from rankllm_infer.effective_card import fit_card
 from rankllm_infer.engines.base import Checkpoint, Engine
 from rankllm_infer.engines.openai.settings import OpenAISettings
-from rankllm_infer.engines.transformers.settings import TransformersSettings
+from rankllm_infer.engines.transformers.batches import TransformersSettings
 from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.plan import RerankPlan, plan_reranking
-from rankllm_infer.ranking.flow import RankingMethod
-from rankllm_infer.ranking.method import make_method
+from rankllm_infer.plan import RerankPlan, make_method, plan_reranking
+from rankllm_infer.ranking.flow import RankingMethod, make_request
 from rankllm_infer.ranking.pool import IN_USE, AnswerLog, FlowPool, is_at_work, stop_run
-from rankllm_infer.ranking.requests import make_request
 
 __all__ = ["Reranker", "load_reranker", "make_request", "plan_reranking", "start"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rankllm_core.errors import ConfigError
 from rankllm_infer.engines.vllm.settings import engine_arguments
-from rankllm_infer.option_checks import check_bounds, check_field_types
 from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, Group, option, rows_of
+from rankllm_infer.option_values import check_bounds, check_field_types
 from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES, check_pass_depth
 
 METHODS = ("auto", "listwise", "pointwise")

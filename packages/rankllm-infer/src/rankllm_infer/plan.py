@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from rankllm_core.card import Card
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
@@ -22,11 +23,12 @@ from rankllm_infer.checkpoints.model_files import (
 from rankllm_infer.effective_card import EffectiveCard, resolve_card
 from rankllm_infer.engines.base import Read
 from rankllm_infer.engines.openai.settings import OpenAISettings
-from rankllm_infer.engines.transformers.settings import TransformersSettings
+from rankllm_infer.engines.transformers.batches import TransformersSettings
 from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.ranking.flow import RankingSettings
-from rankllm_infer.ranking.method import check_settings
+from rankllm_infer.ranking.flow import RankingMethod, RankingSettings
+from rankllm_infer.ranking.listwise import ListwiseMethod
+from rankllm_infer.ranking.pointwise import PointwiseMethod
 
 EngineSettings = TransformersSettings | VllmSettings | OpenAISettings
 
@@ -180,3 +182,36 @@ def _few_shot(path: str | Path | None, n_examples: int) -> tuple[Message, ...]:
     if len(examples) < n_examples:
         raise RankLLMError(f"{path}: {n_examples} examples asked for, found {len(examples)}")
     return tuple(Message(role, (Span(value),)) for role, value in turns)
+
+
+class MethodKind(Protocol):
+    """What makes methods of one kind: a class with these two."""
+
+    def check(self, card: Any, settings: RankingSettings) -> Read:
+        """How prompts will be read, as far as is known without the model. Raises ConfigError."""
+
+    def with_tokenizer(self, card: Any, settings: RankingSettings, tokenizer: Any) -> RankingMethod:
+        """The method of a card of this kind. tokenizer: the model's own; None for a server's model."""
+
+
+METHODS: Mapping[str, MethodKind] = {
+    "listwise": ListwiseMethod,
+    "pointwise": PointwiseMethod,
+}
+"""Kind of card -> what makes its method."""
+
+
+def make_method(card: Card, settings: RankingSettings, tokenizer: Any) -> RankingMethod:
+    """The method of a card. tokenizer: the model's own; None for a server's model.
+
+    Raises ContractError where the tokenizer does not keep what the card promises.
+    """
+    return METHODS[card.kind].with_tokenizer(card, settings, tokenizer)
+
+
+def check_settings(card: Card, settings: RankingSettings) -> Read:
+    """How a card's prompts will be read, as far as is known without the model. Raises ConfigError.
+
+    What does not go together is said here, before a model is loaded in vain.
+    """
+    return METHODS[card.kind].check(card, settings)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.console.wording import examples
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.watching import examples
 
 if TYPE_CHECKING:
     from rankllm_core.card import Card
@@ -89,7 +89,7 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
     """The default card with the options over it, prompted as for a server whose tokenizer is not known."""
     from rankllm_core.card import PointwiseCard
     from rankllm_infer.effective_card import resolve_card
-    from rankllm_infer.ranking.method import make_method
+    from rankllm_infer.plan import make_method
     from rankllm_infer.ranking.pointwise import PointwiseMethod
 
     resolved = resolve_card("", options, folder=None, score_head=False)
@@ -101,11 +101,10 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
 
 def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
     """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
-    from rankllm_infer.checkpoints.loading import load_tokenizer
-    from rankllm_infer.checkpoints.model_files import check_remote_code, find_base, find_folder
+    from rankllm_infer.checkpoints.model_files import check_remote_code, find_base, find_folder, load_tokenizer
     from rankllm_infer.effective_card import fit_card, resolve_card
     from rankllm_infer.engines.transformers.permutation_ids import check_permutations
-    from rankllm_infer.ranking.method import make_method
+    from rankllm_infer.plan import make_method
     from rankllm_infer.ranking.pointwise import PointwiseMethod
 
     own = find_folder(model)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.files.reading import read_text
-from rankllm_core.files.yaml_text import YamlError, plain_yaml
 
 _SHOWN_CHARACTERS = 200
 
@@ -99,3 +103,167 @@ def one_of(value: object, choices: Iterable[str], *, where: str) -> str:
 def _brief(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+MAX_CHARACTERS = 256 << 10
+"""The largest card that a training run writes has a twentieth of it."""
+
+
+MAX_DEPTH = 50
+
+
+MAX_NODES = 4_000
+"""Keys and values in a file, those that aliases repeat counted each time."""
+
+
+_LONGEST_NUMBER = 64
+
+
+_TOO_MANY = f"more than {MAX_NODES:,} keys and values, counting those repeated by aliases"
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+_PREFIX = "tag:yaml.org,2002:"
+
+
+_PLAIN_TAGS = frozenset(_PREFIX + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge"))
+
+
+_NAMES = {"timestamp": "a date", "binary": "binary data", "set": "a set", "omap": "an ordered map", "pairs": "pairs"}
+
+
+class YamlError(Exception):
+    """Text that is not read as YAML. line: 1-based, or None where it is not known."""
+
+    def __init__(self, problem: str, *, line: int | None = None) -> None:
+        self.line = line
+        super().__init__(problem)
+
+
+def plain_yaml(text: str) -> Any:
+    """The value of a YAML text, of dict, list, str, int, float, bool and None. Raises YamlError for anything else."""
+    if len(text) > MAX_CHARACTERS:
+        raise YamlError(f"more than {MAX_CHARACTERS:,} characters, which is too long for a file of settings")
+    try:
+        loader = _PlainLoader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(f"not YAML: {error.reason} (character {error.character!r})", line=line) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "context", None) or str(error)
+        raise YamlError(f"not YAML: {problem[:_SHOWN_CHARACTERS]}", line=mark.line + 1 if mark else None) from None
+    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" is no character
+        raise YamlError(f"not YAML: {error}") from None
+    except RecursionError:
+        raise YamlError(f"nested more than {MAX_DEPTH} levels deep") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader in pure Python, so that messages and limits are the same on every machine."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._size: dict[int, tuple[int, int]] = {}
+        """id of a finished node -> (nodes in it, depth of it)."""
+        self._nodes = 0
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        """As PyYAML, counting."""
+        self._depth += 1
+        self._nodes += 1
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        if self._depth > MAX_DEPTH:
+            raise _refused(f"nested more than {MAX_DEPTH} levels deep", mark)
+        if self._nodes > MAX_NODES:
+            raise _refused(_TOO_MANY, mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None:
+            return None
+        if isinstance(event, yaml.AliasEvent) and id(node) not in self._size:
+            raise _refused(f"the alias *{event.anchor} refers to a node that contains it", mark)
+        size, depth = self._measure(node)
+        if self._depth + depth > MAX_DEPTH:
+            raise _refused(f"nested more than {MAX_DEPTH} levels deep", mark)
+        if size > MAX_NODES:
+            raise _refused(_TOO_MANY, mark)
+        return node
+
+    def _measure(self, node: Node) -> tuple[int, int]:
+        if (known := self._size.get(id(node))) is not None:
+            return known
+        children: list[Node] = []
+        if isinstance(node, MappingNode):
+            children = [child for pair in node.value for child in pair]
+        elif isinstance(node, SequenceNode):
+            children = list(node.value)
+        sizes = [self._size[id(child)] for child in children]
+        measured = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+        self._size[id(node)] = measured
+        return measured
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """As PyYAML, but what cannot be such a value is an error with its line."""
+        if isinstance(node, ScalarNode):
+            _check_scalar(node)
+        if node.tag not in _PLAIN_TAGS and node.tag.removeprefix(_PREFIX) in _NAMES:
+            raise _refused(_not_plain(node), node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
+            raise _refused(
+                f"{_shown_node(node)} is not a valid {node.tag.removeprefix(_PREFIX)}", node.start_mark
+            ) from None
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As PyYAML, but a key is a string and stands once."""
+        if isinstance(node, MappingNode):
+            self._check_keys(node)
+        return super().construct_mapping(node, deep)
+
+    def _check_keys(self, node: MappingNode) -> None:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == _PREFIX + "merge":
+                continue
+            if key.tag != _PREFIX + "str" or not isinstance(key, ScalarNode):
+                problem = f"expected the key to be a string, found {_shown_node(key)}; put it in quotes"
+                raise _refused(problem, key.start_mark)
+            if key.value in seen:
+                raise _refused(f"the key {_shown_node(key)} is given twice; remove one", key.start_mark)
+            seen.add(key.value)
+
+
+def _check_scalar(node: ScalarNode) -> None:
+    if node.tag in (_PREFIX + "int", _PREFIX + "float") and len(node.value) > _LONGEST_NUMBER:
+        raise _refused(
+            f"a number of {len(node.value):,} characters, expected at most {_LONGEST_NUMBER}", node.start_mark
+        )
+    if _SURROGATE.search(node.value):
+        raise _refused(f"{_shown_node(node)} holds a lone surrogate, which is not a character", node.start_mark)
+
+
+def _not_plain(node: Node) -> str:
+    name = _NAMES[node.tag.removeprefix(_PREFIX)]
+    return (
+        f"{_shown_node(node)} is read as {name}; put it in quotes" if name == "a date" else f"{name} is not supported"
+    )
+
+
+def _shown_node(node: Node) -> str:
+    if not isinstance(node, ScalarNode):
+        return "a mapping" if isinstance(node, MappingNode) else "a list"
+    return repr(node.value if len(node.value) <= 60 else node.value[:60] + "...")
+
+
+def _refused(problem: str, mark: Any) -> ConstructorError:
+    return ConstructorError(None, None, problem, mark)

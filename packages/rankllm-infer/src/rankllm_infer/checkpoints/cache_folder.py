@@ -1,4 +1,4 @@
-"""Where what is made once and used again is kept: unpacked models, indexes."""
+"""Where models and indexes are cached."""
 
 from __future__ import annotations
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from rankllm_core.checkpoints.model_folder import check_settings_files
 from rankllm_core.errors import RankLLMError, first_line
-from rankllm_infer.checkpoints.bundled import SHIPPED, shipped_folder
 
+SHIPPED = {"pointwise": "smollm2-pointwise", "listwise": "smollm2-first"}
+"""Method -> the name of its reranker."""
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")
 """Weights in formats that are not needed where the repository has safetensors."""
 _COPIES = ("consolidated*.safetensors",)
@@ -124,3 +126,28 @@ def _not_needed(files: Sequence[str]) -> list[str]:
     """Patterns of the weights that are not loaded, of the files that a repository has."""
     has_safetensors = any(file.endswith(".safetensors") and not file.startswith("consolidated") for file in files)
     return [*_OTHER_FORMATS, *_COPIES] if has_safetensors else list(_OTHER_FORMATS[3:])
+
+
+BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def shipped_folder(name: str) -> Path | None:
+    """The folder of a reranker that ships with the package, or None where none has this name."""
+    folder = _models() / name
+    return folder if name in SHIPPED.values() and folder.is_dir() else None
+
+
+def is_shipped(folder: Path) -> bool:
+    """Whether a model's folder is one of the package's."""
+    return folder.resolve().parent == _models().resolve()
+
+
+def _models() -> Path:
+    return Path(str(files("rankllm_infer"))) / "models"
+
+
+def shipped_base() -> str:
+    """Where the base of the shipped rerankers is: a folder, unpacked on the first call, or a name on the hub."""
+    from rankllm_infer.checkpoints.demo_model import demo_model_path, has_demo_model
+
+    return str(demo_model_path()) if has_demo_model() else BASE_MODEL

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO, Any
 
 from rankllm_core.checkpoints.model_folder import check_trusted_source, own_code, read_model_json
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
-from rankllm_infer.checkpoints.bundled import is_shipped, shipped_base
-from rankllm_infer.checkpoints.hub import locate_model
+from rankllm_core.nn.model_parts import readable_load
+from rankllm_infer.checkpoints.hub import is_shipped, locate_model, shipped_base
 
 _TRUST = "--trust-remote-code"
 
@@ -147,3 +152,104 @@ def unused_code(files: ModelFiles) -> tuple[str, ...]:
         for path in dict.fromkeys((files.own.path, files.base.path))
         if (found := own_code(path))
     )
+
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+
+
+_SMALL_FILES = (".json", ".model", ".jinja", ".tiktoken", ".spm", ".py", "vocab.txt", "merges.txt")
+
+
+_ADAPTER = "adapter_model"
+"""Adapters are small: all of their bytes count."""
+
+
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+
+
+_TENSOR_BYTES = 1 << 14
+"""Tensors up to this size are read whole (norms, biases, the score head), of others so much in three spots."""
+
+
+_MANY_TENSORS = 2_000
+"""Of files with more tensors (mixtures of experts), one spot each is read."""
+
+
+_LONGEST_HEADER = 100_000_000
+"""What safetensors itself allows."""
+
+
+def model_identity(model: ModelFolder) -> str:
+    """A model's name and what tells its files from those of another one.
+
+    Of a model of the hub, the revision. Of a folder, a hash of the bytes: of small files and adapters all, of weights
+    a part of every tensor. Unlike dates, that survives a copy, and it notices a model that was trained on in the same
+    folder, its head alone included; unlike a hash of all weights, it takes no minute.
+    """
+    return f"{Path(model.name).expanduser().absolute().name} {folder_identity(model.path)}"
+
+
+def folder_identity(folder: Path) -> str:
+    """What tells a model's files from others: a revision of the hub, or a hash."""
+    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
+        return f"revision {folder.name}"
+    digest = hashlib.sha256()
+    for path in sorted(item for item in folder.iterdir() if item.name.endswith((*_WEIGHTS, *_SMALL_FILES))):
+        if not path.is_file():
+            continue
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        is_sampled = path.suffix in _WEIGHTS and not path.name.startswith(_ADAPTER)
+        with path.open("rb") as stream:
+            for block in _samples(stream, path) if is_sampled else iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+    return f"sha256 {digest.hexdigest()[:32]}"
+
+
+def _samples(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+    spots = _tensor_spots(stream, path.stat().st_size) if path.suffix == ".safetensors" else []
+    for place, n_bytes in spots or _even_spots(path.stat().st_size):
+        stream.seek(place)
+        yield stream.read(n_bytes)
+
+
+def _even_spots(size: int) -> list[tuple[int, int]]:
+    step = max(_SAMPLE_BYTES, size // _SAMPLES)
+    return [(place, _SAMPLE_BYTES) for place in range(0, size, step)]
+
+
+def _tensor_spots(stream: IO[bytes], size: int) -> list[tuple[int, int]]:
+    """Where to read a file of safetensors: its header and a part of every tensor; [] where it has none that is usable.
+
+    Layout: eight bytes for the length of a JSON header, name -> {"data_offsets": [begin, end]}, then the data.
+    """
+    try:
+        (n_header,) = struct.unpack("<Q", stream.read(8))
+        if n_header > min(size, _LONGEST_HEADER):
+            return []
+        header = json.loads(stream.read(n_header))
+        bounds = [map(int, header[name]["data_offsets"]) for name in header if name != "__metadata__"]
+        data = 8 + n_header
+        spots = [(data + begin, end - begin) for begin, end in bounds if 0 <= begin <= end <= size - data]
+    except (struct.error, ValueError, RecursionError, LookupError, TypeError, OverflowError):
+        # No safetensors: that is for the loader to say.
+        return []
+    small = [spot for spot in spots if spot[1] <= _TENSOR_BYTES]
+    large = [spot for spot in spots if spot[1] > _TENSOR_BYTES]
+    parts = (0.0, 0.5, 1.0) if len(large) <= _MANY_TENSORS else (0.5,)
+    sampled = [(place + int(part * (n - _TENSOR_BYTES)), _TENSOR_BYTES) for place, n in large for part in parts]
+    return sorted([(0, data), *small, *sampled])
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer in a folder; see `ModelFiles.tokenizer_folder`.
+
+    trust_remote_code: run code that comes with it, unless the folder is an adapter's; see `check_remote_code`.
+    Raises RankLLMError in one line where none can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    from rankllm_core.nn.model_parts import fast_tokenizer_options
+
+    trusted = trust_remote_code and not (folder / "adapter_config.json").exists()
+    with readable_load(folder, problem="no tokenizer can be loaded from it"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted, **fast_tokenizer_options())

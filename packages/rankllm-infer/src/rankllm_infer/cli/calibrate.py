@@ -18,13 +18,14 @@ from rankllm_core.types import identifiers
 from rankllm_infer.api import load_reranker, plan_reranking
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
-from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments, RerankInput, RerankOutput, given_options
-from rankllm_infer.console.progress import counter
-from rankllm_infer.console.wording import count
-from rankllm_infer.jobs.inputs import StoredRequests
+from rankllm_infer.cli.rerank_input import given_options
+from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments, RerankInput, RerankOutput
+from rankllm_infer.console import counter
+from rankllm_infer.jobs.fingerprint import StoredRequests
 from rankllm_infer.option_table import ENGINE_GROUPS, changed, rows_of
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.identifier_prior import FEWEST_WINDOWS, measure_prior, prior_to_dict, shuffled_windows
+from rankllm_infer.watching import count
 
 if TYPE_CHECKING:
     from rankllm_core.types import Request, Result

@@ -10,12 +10,13 @@ import click
 from rankllm_core.command_line import NonEmptyPath
 from rankllm_core.files import check_output
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.options import from_given, row_options, select
+from rankllm_infer.cli.options import row_options, select
 from rankllm_infer.cli.rerank_options import ModelArguments
-from rankllm_infer.console.progress import prompt_counter
-from rankllm_infer.jobs.watching import ShownProgress
+from rankllm_infer.console import prompt_counter
 from rankllm_infer.option_table import ENGINES, changed, rows_of
+from rankllm_infer.option_values import from_given
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.watching import ShownProgress
 
 if TYPE_CHECKING:
     from rankllm_infer.demo.run import DemoFiles, DemoReport
@@ -53,13 +54,13 @@ def command(method: str | None, model_path: str | None, dtype: str | None, devic
     from rankllm_infer.api import load_reranker
     from rankllm_infer.demo.collection import load_demo_collection
     from rankllm_infer.demo.run import DemoFiles, demo_requests, run_demo
-    from rankllm_infer.ranking.progress import PromptProgress
+    from rankllm_infer.watching import PromptProgress
 
     files = DemoFiles(folder=output_dir)
     check_output(files.reranked, overwrite=True)
     if model_path is None:
-        from rankllm_infer.checkpoints.bundled import SHIPPED, shipped_folder
         from rankllm_infer.checkpoints.demo_model import MODEL_NAME, demo_model_path
+        from rankllm_infer.checkpoints.hub import SHIPPED, shipped_folder
 
         say(f"Preparing {MODEL_NAME} (unpacked once, about half a minute) ...")
         demo_model_path()
@@ -96,7 +97,7 @@ def _options(method: str | None, model_path: str, *, dtype: str | None, device: 
 
 
 def _print(report: DemoReport, files: DemoFiles) -> None:
-    from rankllm_infer.console.screen import summary_lines
+    from rankllm_infer.console import summary_lines
 
     for line in summary_lines(report.summary, seconds=report.rerank_s, files=()):
         click.echo(line)

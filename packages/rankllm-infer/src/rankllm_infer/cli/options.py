@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 from click.decorators import FC
@@ -14,8 +14,6 @@ from rankllm_core.command_line import NAME, PATH
 from rankllm_core.command_line import ignored as ignored
 from rankllm_core.trec import RunFormat
 from rankllm_infer.option_table import ENGINE_GROUPS, GROUPS, Row, option, rows_of
-
-Owner = TypeVar("Owner")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +80,6 @@ def row_options(*rows: Row) -> Callable[[FC], FC]:
         return command
 
     return decorate
-
-
-def from_given(owner: type[Owner], given: Mapping[str, Any], **more: Any) -> Owner:
-    """An owner with the values of the command line, and its own defaults for what is not given.
-
-    more: values of fields that the command line does not give as they are.
-    """
-    names = [name for name in rows_of(owner) if name not in more and given.get(name) not in (None, ())]
-    return owner(**{name: given[name] for name in names}, **more)
 
 
 def _click_type(row: Row) -> click.ParamType[Any] | type:

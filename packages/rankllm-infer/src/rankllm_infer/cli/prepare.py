@@ -14,7 +14,7 @@ from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import RunFormat
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import ignored, run_format_option
-from rankllm_infer.console.progress import counter
+from rankllm_infer.console import counter
 from rankllm_infer.formats.prepare import PreparedFormat, build_requests, write_prepared
 
 _DEPTH = 200

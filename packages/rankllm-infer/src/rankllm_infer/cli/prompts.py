@@ -14,9 +14,10 @@ import click
 from rankllm_core.command_line import NAME
 from rankllm_core.errors import for_terminal
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import from_given, row_options, select
+from rankllm_infer.cli.options import row_options, select
 from rankllm_infer.cli.rerank_options import ModelArguments, RerankInput
 from rankllm_infer.option_table import ENGINES, changed, rows_of
+from rankllm_infer.option_values import from_given
 from rankllm_infer.options import RerankOptions
 
 if TYPE_CHECKING:

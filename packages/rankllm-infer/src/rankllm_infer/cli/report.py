@@ -13,7 +13,7 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import JudgedCommand, judgement_options, run_format_option
-from rankllm_infer.console.wording import count
+from rankllm_infer.watching import count
 
 if TYPE_CHECKING:
     from rankllm_infer.report.build import ReportFiles, ReportSettings

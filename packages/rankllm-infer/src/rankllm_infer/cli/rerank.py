@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,17 +9,15 @@ import click
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
-from rankllm_infer.cli.options import GroupedCommand, from_given, row_options, select
-from rankllm_infer.cli.rerank_input import dataset_qrels, input_files, input_kind, load_requests
-from rankllm_infer.cli.rerank_options import (
-    OWNERS,
-    RerankCommand,
-    RerankInput,
-    RerankOutput,
-    given_options,
-    ignored_options,
+from rankllm_infer.cli.options import GroupedCommand, row_options, select
+from rankllm_infer.cli.rerank_input import (
+    dataset_qrels,
+    input_files,
+    load_requests,
+    read_command,
 )
-from rankllm_infer.console.progress import SCREEN
+from rankllm_infer.cli.rerank_options import OWNERS, RerankCommand, RerankOutput, ignored_options
+from rankllm_infer.console import SCREEN
 
 if TYPE_CHECKING:
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
@@ -44,7 +41,7 @@ def command(**given: Any) -> int:
     if asked.kind == "query":
         return _one_query(asked, files)
     _check_outputs(asked.outputs, files)
-    from rankllm_infer.jobs.inputs import load_qrels
+    from rankllm_infer.jobs.fingerprint import load_qrels
     from rankllm_infer.jobs.rerank import open_run
     from rankllm_infer.plan import plan_reranking
 
@@ -73,7 +70,7 @@ def _check_outputs(outputs: RerankOutput, files: OutputFiles) -> None:
 
 def show(report: RunReport) -> None:
     """Say what a run came to; its figures go to standard output."""
-    from rankllm_infer.console.screen import summary_lines
+    from rankllm_infer.console import summary_lines
 
     for line in summary_lines(report.summary, seconds=report.seconds, files=report.written):
         say(line)
@@ -101,20 +98,6 @@ def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
     )
     for line in evaluation_lines("reranked", evaluation):
         click.echo(line)
-
-
-def read_command(given: Mapping[str, Any]) -> RerankCommand:
-    """The command line as one value. Raises UsageError where it does not go together."""
-    inputs, outputs = from_given(RerankInput, given), from_given(RerankOutput, given)
-    kind = input_kind(inputs, outputs)
-    return RerankCommand(
-        kind=kind,
-        model=given["model_path"],
-        inputs=inputs,
-        outputs=outputs,
-        options=given_options(given),
-        prior_file=None if given["identifier_prior"] == "none" else given["identifier_prior"],
-    )
 
 
 def _loading(asked: RerankCommand) -> str:
@@ -149,8 +132,8 @@ def _output_files(outputs: RerankOutput) -> OutputFiles:
 
 
 def _one_query(asked: RerankCommand, files: OutputFiles) -> int:
-    from rankllm_infer.console.screen import result_json, result_table
-    from rankllm_infer.jobs.inputs import check_requests
+    from rankllm_infer.console import result_json, result_table
+    from rankllm_infer.jobs.fingerprint import check_requests
     from rankllm_infer.jobs.outputs import open_outputs
     from rankllm_infer.jobs.rerank import load_model
     from rankllm_infer.plan import plan_reranking

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_infer.cli import say
-from rankllm_infer.cli.rerank_options import RerankCommand, RerankInput, RerankOutput
-from rankllm_infer.console.progress import counter
+from rankllm_infer.cli.rerank_options import DtypeSwitches, RerankCommand, RerankInput, RerankOutput
+from rankllm_infer.console import counter
 from rankllm_infer.evaluation.judgements import check_judged
-from rankllm_infer.jobs.inputs import StoredRequests
+from rankllm_infer.jobs.fingerprint import StoredRequests
 from rankllm_infer.option_table import rows_of
+from rankllm_infer.option_values import from_given
+from rankllm_infer.options import RerankOptions
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels
@@ -164,3 +167,63 @@ def _passage(source: str, number: int, line: str) -> Mapping[str, object]:
         raise DataError(f"not JSON: {problem}", path=source, line=number) from None
     with located(source, number):
         return doc | ({"docid": as_id(doc["docid"], what="docid")} if "docid" in doc else {})
+
+
+def given_options(given: Mapping[str, Any]) -> RerankOptions:
+    """What the command line asks of a reranker. Raises UsageError where that does not go together."""
+    switches = from_given(DtypeSwitches, given)
+    dtypes = {given["dtype"], "bfloat16" if switches.bf16 else None, "float16" if switches.fp16 else None} - {None}
+    if len(dtypes) > 1:
+        raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
+    # Outside of what follows: a file that cannot be read is no wrong usage.
+    prior = _prior(given.get("identifier_prior"), model=given["model_path"])
+    try:
+        return from_given(
+            RerankOptions,
+            given,
+            template=_template(given["template"]),
+            identifier_prior=prior,
+            dtype=next(iter(dtypes), "auto"),
+            api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
+            with_trace=given.get("trace") is not None,
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
+    """What a file of `calibrate` says; nothing to take off for `none`."""
+    if asked is None:
+        return None
+    from rankllm_infer.ranking.identifier_prior import read_prior
+
+    if asked == "none":
+        return ()
+    stored = read_prior(Path(asked))
+    if stored.model and Path(stored.model).name != Path(model).name:
+        say(f"Warning: {asked} was measured with {stored.model}, not with {model}; each model has a prior of its own")
+    return stored.numbers
+
+
+_ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
+
+
+def _template(asked: str | None) -> str | None:
+    """The template asked for; of the originals' own files, which are in their repository, the one that ships."""
+    if asked is None or Path(asked).exists():
+        return asked
+    return asked.removeprefix(_ORIGINALS_FOLDER)
+
+
+def read_command(given: Mapping[str, Any]) -> RerankCommand:
+    """The command line as one value. Raises UsageError where it does not go together."""
+    inputs, outputs = from_given(RerankInput, given), from_given(RerankOutput, given)
+    kind = input_kind(inputs, outputs)
+    return RerankCommand(
+        kind=kind,
+        model=given["model_path"],
+        inputs=inputs,
+        outputs=outputs,
+        options=given_options(given),
+        prior_file=None if given["identifier_prior"] == "none" else given["identifier_prior"],
+    )

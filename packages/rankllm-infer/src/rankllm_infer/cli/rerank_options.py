@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
-from rankllm_core.errors import ConfigError
-from rankllm_infer.cli import say
-from rankllm_infer.cli.options import ReadsRuns, from_given, ignored
+from rankllm_infer.cli.options import ReadsRuns, ignored
 from rankllm_infer.option_table import LOCAL, option
 from rankllm_infer.options import RerankOptions
 
@@ -127,52 +122,6 @@ class RerankCommand:
     options: RerankOptions
     prior_file: str | None
     """The file that --identifier-prior was read from."""
-
-
-def given_options(given: Mapping[str, Any]) -> RerankOptions:
-    """What the command line asks of a reranker. Raises UsageError where that does not go together."""
-    switches = from_given(DtypeSwitches, given)
-    dtypes = {given["dtype"], "bfloat16" if switches.bf16 else None, "float16" if switches.fp16 else None} - {None}
-    if len(dtypes) > 1:
-        raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
-    # Outside of what follows: a file that cannot be read is no wrong usage.
-    prior = _prior(given.get("identifier_prior"), model=given["model_path"])
-    try:
-        return from_given(
-            RerankOptions,
-            given,
-            template=_template(given["template"]),
-            identifier_prior=prior,
-            dtype=next(iter(dtypes), "auto"),
-            api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
-            with_trace=given.get("trace") is not None,
-        )
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
-    """What a file of `calibrate` says; nothing to take off for `none`."""
-    if asked is None:
-        return None
-    from rankllm_infer.ranking.identifier_prior import read_prior
-
-    if asked == "none":
-        return ()
-    stored = read_prior(Path(asked))
-    if stored.model and Path(stored.model).name != Path(model).name:
-        say(f"Warning: {asked} was measured with {stored.model}, not with {model}; each model has a prior of its own")
-    return stored.numbers
-
-
-_ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
-
-
-def _template(asked: str | None) -> str | None:
-    """The template asked for; of the originals' own files, which are in their repository, the one that ships."""
-    if asked is None or Path(asked).exists():
-        return asked
-    return asked.removeprefix(_ORIGINALS_FOLDER)
 
 
 def ignored_options(command: click.decorators.FC) -> click.decorators.FC:

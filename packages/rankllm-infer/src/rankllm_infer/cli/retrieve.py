@@ -12,7 +12,7 @@ import click
 from rankllm_core.command_line import NAME, PATH
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
-from rankllm_infer.console.progress import counter
+from rankllm_infer.console import counter
 from rankllm_infer.retrieval.bm25 import K1, B
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rankllm_infer.console.wording import aligned
+from collections.abc import Sequence
+
 from rankllm_infer.evaluation.compare import TIE, ComparedRun, Comparison
 
 
@@ -75,3 +76,9 @@ def _run_to_dict(run: ComparedRun, *, per_query: bool) -> dict[str, object]:
         if difference is not None:
             record["gains"] = dict(difference.gains)
     return record
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table, one line each; every column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.trec import Qrels, Ranking, Run, RunFormat, format_beside_others, read_run, to_float32
-from rankllm_infer.console.wording import examples
 from rankllm_infer.evaluation.id_mismatch import check_docids_judged, spelling_difference
 from rankllm_infer.evaluation.judgements import missing_line, read_judgements
 from rankllm_infer.evaluation.measures import RECIPROCAL_RANK, Measure, parse_measures
+from rankllm_infer.watching import examples
 
 QueryValues = Mapping[str, Mapping[str, float]]
 """qid -> pytrec_eval's name of a measure -> value."""

@@ -10,7 +10,7 @@ from itertools import islice
 from rankllm_core.errors import RankLLMError
 from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND
 from rankllm_core.trec import Ranking
-from rankllm_infer.console.wording import examples
+from rankllm_infer.watching import examples
 
 _SAMPLE = 10_000
 """Ids of each side that are looked at: enough to see a difference of spelling, whatever the size of the files."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.trec import Qrels, read_qrels
-from rankllm_infer.console.wording import count, examples
+from rankllm_infer.watching import count, examples
 
 _PILOT = "; for a pilot, --run-queries-only averages over the queries of the run"
 

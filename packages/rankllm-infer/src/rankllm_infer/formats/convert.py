@@ -15,8 +15,8 @@ from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.files import read_lines
 from rankllm_core.trec import DEFAULT_TAG, Ranking, RunFormat, RunOutput, read_run, write_results
 from rankllm_core.types import Request
-from rankllm_infer.console.wording import count, examples
 from rankllm_infer.formats.prepare import PreparedFormat, PrepareReport, build_requests, write_prepared
+from rankllm_infer.watching import count, examples
 
 Source = Literal["auto", "requests", "rerank-input", "tsv", "trec", "msmarco"]
 Target = Literal["requests", "rerank-input", "tsv", "trec", "msmarco"]

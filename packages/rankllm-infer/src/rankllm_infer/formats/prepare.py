@@ -12,8 +12,8 @@ from rankllm_core.data.records import write_requests, write_rerank_input
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.trec import Run, RunFormat, read_run
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.console.wording import N_EXAMPLES, count, examples
 from rankllm_infer.formats.text_sources import is_file, load_corpus, load_queries
+from rankllm_infer.watching import N_EXAMPLES, count, examples
 
 PreparedFormat = Literal["rerank-input", "requests"]
 

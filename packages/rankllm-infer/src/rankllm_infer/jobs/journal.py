@@ -21,10 +21,19 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.files.manifest import sha256_file
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Answer
-from rankllm_infer.jobs.file_locks import delete_locked, open_locked
 from rankllm_infer.jobs.fingerprint import SHOWN_DIFFERENCES, changed_names, difference
-from rankllm_infer.jobs.journal_lines import FORMAT, key_of, read_line, read_lines, seal
-from rankllm_infer.jobs.journal_records import answer_from_record, result_from_record, result_to_record
+from rankllm_infer.jobs.journal_lines import (
+    FORMAT,
+    answer_from_record,
+    delete_locked,
+    key_of,
+    open_locked,
+    read_line,
+    read_lines,
+    result_from_record,
+    result_to_record,
+    seal,
+)
 
 JOURNAL_SUFFIX = ".journal.jsonl"
 _LONGEST_NAME_BYTES = 255

@@ -7,16 +7,21 @@ intact follows it.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import stat
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files import dumps
+from rankllm_core.types import Request, Result, Usage, WindowTrace
+from rankllm_infer.engines.base import Answer
 
 FORMAT = 2
 _OPENING = b'{"rankllm_journal": '
@@ -122,3 +127,110 @@ def _record(line: bytes, *, path: Path, number: int | None) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(f"expected a JSON object, found {type(record).__name__}", path=path, line=number)
     return record
+
+
+def result_to_record(result: Result) -> dict[str, object]:
+    """Return what a journal keeps of a finished query: its candidates by docid, without their texts."""
+    is_failed = result.status == "failed"
+    return {
+        "qid": result.query.qid,
+        "status": result.status,
+        "ranking": [] if is_failed else [[c.docid, c.score, c.model_score] for c in result.candidates],
+        "defects": result.defects,
+        "usage": asdict(result.usage),
+        "n_ranked": result.n_ranked,
+        "trace": [asdict(call) for call in result.trace],
+        "error": result.error,
+    }
+
+
+def result_from_record(record: Mapping[str, Any], request: Request) -> Result:
+    """Return a finished query's result as it was kept. request: what was asked, with the passages."""
+    given = {candidate.docid: candidate for candidate in request.candidates}
+    ranking = (replace(given[docid], score=score, model_score=told) for docid, score, told in record["ranking"])
+    return Result(
+        query=request.query,
+        candidates=request.candidates if record["status"] == "failed" else tuple(ranking),
+        status=record["status"],
+        defects=tuple(record["defects"]),
+        usage=Usage(**record["usage"]),
+        trace=tuple(_call(call) for call in record["trace"]),
+        error=record["error"],
+        n_ranked=record.get("n_ranked"),
+    )
+
+
+def answer_from_record(record: Mapping[str, Any]) -> Answer:
+    """Return an answer as it was kept."""
+    return Answer(**(record | {"scores": tuple(record["scores"]), "usage": Usage(**record["usage"])}))
+
+
+def _call(record: Mapping[str, Any]) -> WindowTrace:
+    tuples = {name: tuple(record[name]) for name in ("docids", "order", "defects")}
+    scores = None if record["scores"] is None else tuple(record["scores"])
+    return WindowTrace(**(record | tuples | {"scores": scores, "usage": Usage(**record["usage"])}))
+
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def open_locked(path: Path) -> tuple[int, bool]:
+    """Open a file to read and write, created where it is missing, and lock it until the descriptor is closed.
+
+    Returns the descriptor and whether it is locked: some file systems have no locks. A symbolic link is never followed,
+    since it could lead to somebody else's file. Raises RankLLMError for a link or anything but a file, and where
+    another process has the lock; OSError where the file cannot be opened.
+    """
+    while True:
+        # O_NOFOLLOW is not on every platform; where it is, it also stops a link that is made right now.
+        if path.is_symlink():
+            raise RankLLMError(f"{path}: is a symbolic link, which is not written through; remove it")
+        handle = os.open(path, _FLAGS, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise RankLLMError(f"{path}: is not a file; remove it")
+            is_locked = _lock(handle, path)
+            # A process that had it locked until now may have deleted it in the meantime.
+            if _is_at(handle, path):
+                return handle, is_locked
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def delete_locked(handle: int, path: Path) -> None:
+    """Delete a file that `open_locked` opened. Raises OSError where it cannot be deleted; closes it either way."""
+    if os.name == "nt":
+        # An open file cannot be deleted there; one that another process has opened meanwhile is left to that one.
+        os.close(handle)
+        path.unlink(missing_ok=True)
+        return
+    try:
+        # Under the lock: no other process can be at work on a file of this name.
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, path: Path) -> bool:
+    from filelock import lock_descriptor
+
+    try:
+        if lock_descriptor(handle, blocking=False):
+            return True
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    raise RankLLMError(f"{path}: another process is at work on this output; wait for it, or write to another name")
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False

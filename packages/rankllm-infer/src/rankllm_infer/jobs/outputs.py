@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from types import FrameType
+from typing import IO, Any, Literal
 
 from rankllm_core.data.records import result_to_dict
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_core.files import dumps, write_text
+from rankllm_core.files import check_output, dumps, refuse_same_file, write_text
 from rankllm_core.prompts.content import count_findings
 from rankllm_core.trec import run_lines
 from rankllm_core.types import Result, Usage, WindowTrace
+from rankllm_infer.jobs.journal import Journal, journal_path
+from rankllm_infer.watching import count
 
 RunFormat = Literal["trec", "tsv", "msmarco"]
 
@@ -145,3 +151,96 @@ def _call_to_dict(call: WindowTrace) -> dict[str, object]:
         "status": call.status,
         "defects": list(call.defects),
     }
+
+
+def open_journal(files: OutputFiles, *, overwrite: bool, sources: Sequence[str | Path]) -> Journal:
+    """Open the journal beside a run's first output. sources: files that are read.
+
+    Raises RankLLMError where an output or the journal cannot be written, or would replace what is read.
+    """
+    for output in files.paths():
+        check_output(output, overwrite=True)
+        for source in sources:
+            refuse_same_file(source, output)
+    path, *others = (journal_path(output) for output in files.paths())
+    check_output(path, overwrite=True)
+    for source in sources:
+        refuse_same_file(source, path)
+    if path in files.paths():
+        raise RankLLMError(f"{path}: is to hold an output and the journal of {files.paths()[0]}; use another name")
+    if not overwrite and (beside := [other for other in others if other.exists()]):
+        raise RankLLMError(
+            f"{beside[0]}: an unfinished run that does not write {files.paths()[0]}; "
+            "give the outputs that it was begun with, or delete it"
+        )
+    return Journal(path, is_new=overwrite)
+
+
+def check_outputs(files: OutputFiles, journal: Journal, *, resume: bool) -> None:
+    """Raise RankLLMError where an output exists that the journal's run may not replace.
+
+    resume: whether failed queries are to be retried, or the outputs of this run written.
+    """
+    for path in files.paths():
+        is_ours = str(path.absolute()) in journal.outputs
+        if path.exists() and is_ours and journal.is_complete and not resume:
+            raise RankLLMError(
+                f"{path}: exists; {count(journal.n_failed, 'query')} of its run failed: --resume tries again, "
+                "--overwrite begins anew"
+            )
+        if is_ours and journal.was_edited(path):
+            raise RankLLMError(
+                f"{path}: has changed since this run wrote it; move it away to have it written anew, or use --overwrite"
+            )
+        check_output(path, overwrite=is_ours)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class LastSteps:
+    """Record signals instead of being stopped by them, from `begin` to `end`.
+
+    A second Ctrl-C still interrupts, since a disk may hang. No effect outside the main thread, the only one signalled.
+    """
+
+    def __init__(self) -> None:
+        self.was_signalled = False
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def begin(self) -> None:
+        """Defer signals from here on; only a second Ctrl-C stops the process."""
+        if self._handlers or threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            self._handlers[number] = signal.signal(number, self._note)
+        atexit.unregister(_ignore_signals)
+        atexit.register(_ignore_signals)
+
+    def end(self) -> None:
+        """Restore the usual effect of signals."""
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.was_signalled and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.was_signalled = True
+
+
+@contextmanager
+def last_steps(say: Callable[[str], None]) -> Iterator[LastSteps]:
+    """Context of a run, which calls `begin` before it publishes outputs. say: receives a line if a signal came then."""
+    last = LastSteps()
+    try:
+        yield last
+        if last.was_signalled:
+            say("The signal to stop was ignored: the run had already finished")
+    finally:
+        last.end()
+
+
+def _ignore_signals() -> None:
+    """Ignore the first signal while Python shuts down: it would print a traceback and change nothing else."""
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))

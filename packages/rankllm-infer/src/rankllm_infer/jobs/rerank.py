@@ -19,17 +19,21 @@ from typing import TYPE_CHECKING
 
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_infer.api import Reranker, start
-from rankllm_infer.console.wording import count
-from rankllm_infer.jobs.fingerprint import LOADED_SETTINGS, InputDigest, loaded_settings, run_settings
-from rankllm_infer.jobs.inputs import check_requests
+from rankllm_infer.jobs.fingerprint import LOADED_SETTINGS, InputDigest, check_requests, loaded_settings, run_settings
 from rankllm_infer.jobs.journal import Journal
-from rankllm_infer.jobs.last_steps import LastSteps, last_steps
-from rankllm_infer.jobs.output_guard import check_outputs, open_journal
-from rankllm_infer.jobs.outputs import NothingWrittenError, OutputFiles, Summary, open_outputs
-from rankllm_infer.jobs.watching import SILENT, ShownProgress, Watcher
+from rankllm_infer.jobs.outputs import (
+    LastSteps,
+    NothingWrittenError,
+    OutputFiles,
+    Summary,
+    check_outputs,
+    last_steps,
+    open_journal,
+    open_outputs,
+)
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import RerankPlan, plan_reranking
-from rankllm_infer.ranking.progress import PromptProgress
+from rankllm_infer.watching import SILENT, PromptProgress, ShownProgress, Watcher, count
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels

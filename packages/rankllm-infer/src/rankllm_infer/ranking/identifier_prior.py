@@ -18,7 +18,7 @@ from statistics import fmean, stdev
 from rankllm_core.config import check_keys, load_yaml, numbers
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request
-from rankllm_infer.console.wording import count
+from rankllm_infer.watching import count
 
 FEWEST_WINDOWS = 2
 """There is no standard error of fewer."""

@@ -14,7 +14,13 @@ from rankllm_core.prompts.chat import ChatEncoder
 from rankllm_core.prompts.content import PromptFindings
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines.base import Answer, EngineError, Prompt, Read
-from rankllm_infer.ranking.decoding import (
+from rankllm_infer.ranking.flow import Asking, Flow, RankingSettings
+from rankllm_infer.ranking.fuse import fuse
+from rankllm_infer.ranking.identifier_prior import without_prior
+from rankllm_infer.ranking.prompts import (
+    MessagePromptWriter,
+    PromptWriter,
+    TokenPromptWriter,
     check_identifiers,
     opens_thinking,
     permutation_sample,
@@ -22,10 +28,6 @@ from rankllm_infer.ranking.decoding import (
     read_truncated,
     reasons_first,
 )
-from rankllm_infer.ranking.flow import Asking, Flow, RankingSettings
-from rankllm_infer.ranking.fuse import fuse
-from rankllm_infer.ranking.identifier_prior import without_prior
-from rankllm_infer.ranking.prompts import MessagePromptWriter, PromptWriter, TokenPromptWriter
 from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES, Window, consensus
 from rankllm_infer.ranking.window_prompts import WindowPrompts
 from rankllm_infer.ranking.windows import check_full_windows, check_windows, count_prompts, n_asked, strategy_of

@@ -10,8 +10,7 @@ from typing import Protocol
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Answer, Engine, EngineError, Prompt
-from rankllm_infer.ranking.flow import Flow
-from rankllm_infer.ranking.requests import checked_requests
+from rankllm_infer.ranking.flow import Flow, checked_requests
 
 _POOLS = itertools.count()
 _REQUESTS_OF_A_POOL = 1 << 40

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rankllm_core.answers.reader import ReadAnswer, read_answer
+from rankllm_core.card import ListwiseCard
+from rankllm_core.errors import ConfigError, ContractError
 from rankllm_core.prompts.chat import ChatEncoder
-from rankllm_core.prompts.template import Message, Span
+from rankllm_core.prompts.guesses import guess_reasoning
+from rankllm_core.prompts.template import ListwiseTemplate, Message, Span
+from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
+from rankllm_core.types import identifiers
+from rankllm_infer.engines.base import Answer, Prompt, Read
+from rankllm_infer.ranking.flow import RankingSettings
 
 TOKENS_PER_MESSAGE = 6
 """What a chat template puts around a turn, e.g. `<|start_header_id|>user<|end_header_id|>` and blank lines."""
@@ -104,3 +112,134 @@ def _piece_cost(piece: str) -> int:
     if piece[0].isascii():
         return max(_PER_TOKEN, _PER_LETTER * len(piece))
     return _PER_TOKEN * _TOKENS_OF_BYTES[len(piece.encode("utf-8", "surrogatepass"))]
+
+
+OPENING = "["
+"""What FIRST puts before the identifier that is read."""
+
+
+_THINKING = ("<think>", "<thinking>")
+
+
+_NAMES = "think|thinking|thought|reasoning"
+
+
+_OPEN = re.compile(rf"<(?:{_NAMES})>|\[think\]", re.IGNORECASE)
+
+
+_CLOSE = re.compile(rf"</(?:{_NAMES})>|\[/think\]", re.IGNORECASE)
+
+
+_OPENED_BY_PROMPT = re.compile(rf"(?:{_OPEN.pattern})\s*\Z", re.IGNORECASE)
+
+
+_LONGEST_OPENING = 100
+"""Characters at a prompt's end in which an opened thought is looked for."""
+
+
+_ANSWER = re.compile(r"<answer>", re.IGNORECASE)
+
+
+_ANSWERED = re.compile(r"</answer>", re.IGNORECASE)
+
+
+def planned_read(card: ListwiseCard, settings: RankingSettings) -> Read:
+    """How answers are read, as far as card and settings say; the chat template may still speak against it.
+
+    Raises ConfigError where only the top of a window is to be decoded, which free decoding cannot do.
+    """
+    if card.answer == "first-token":
+        return "first-token"
+    has_thoughts = reasons_first(card.template, settings.system_message)
+    if has_thoughts and settings.decode_top_k is not None:
+        raise ConfigError(
+            f"--decode-top-k has no effect with template {card.template.name}, whose answers begin with reasoning; "
+            "leave it out"
+        )
+    return "text" if settings.free_decoding or has_thoughts else "permutation"
+
+
+def permutation_sample(card: ListwiseCard, writer: PromptWriter) -> Prompt:
+    """A short prompt that is answered by a permutation of a full window, to be checked when the engine is started."""
+    written = writer.write((Message("user", (Span("x"),)),))
+    return Prompt(
+        text=written.text,
+        read="permutation",
+        identifiers=window_labels(card, card.window_size),
+        form=card.template.answer_form,
+    )
+
+
+def opens_thinking(sample: Prompt, settings: RankingSettings) -> bool:
+    """Whether the chat template has the model reason first, so that its answers are decoded freely after all.
+
+    Raises ConfigError where only the top of a window is to be decoded.
+    """
+    if not sample.text.rstrip().endswith(_THINKING):
+        return False
+    if settings.decode_top_k is not None:
+        raise ConfigError("--decode-top-k has no effect: the chat template has the model reason first; leave it out")
+    return True
+
+
+def check_identifiers(safe: SafeTokenizer, card: ListwiseCard) -> None:
+    """FIRST reads one token an identifier: raise ContractError where an identifier of a full window is more."""
+    fits = 0
+    try:
+        for label in window_labels(card, card.window_size):
+            single_ids(safe, [label], after=OPENING)
+            fits += 1
+    except ContractError as error:
+        way_out = (
+            f"--window-size {fits} or less (with a --stride no larger)" if fits else "generation (--no-use-logits)"
+        )
+        other = "--use-alpha, or " if card.identifiers == "numeric" else ""
+        raise ContractError(f"FIRST reads one token an identifier: {error}; use {other}{way_out}") from None
+
+
+def window_labels(card: ListwiseCard, n: int) -> tuple[str, ...]:
+    """What the card calls the passages of a window of n."""
+    return identifiers("alpha" if card.identifiers == "alpha" else "numeric", n)
+
+
+def reasons_first(template: ListwiseTemplate, system_message: str | None) -> bool:
+    """Whether a prompt has the model reason in words before it ranks inside `<answer>`.
+
+    system_message: what is used in place of the template's own; None for that.
+    """
+    if system_message is None:
+        return bool(template.reasoning)
+    return guess_reasoning(system_message, template.suffix)
+
+
+def read_truncated(answer: Answer, prompt: Prompt, *, reasons_first: bool) -> ReadAnswer:
+    """Read an answer that ended where its tokens did: as any other, unless the model had not begun to answer."""
+    labels = prompt.identifiers
+    if is_cut_in_reasoning(answer, prompt, reasons_first=reasons_first):
+        defects = (f"reasoning was cut at {_n_tokens(answer, prompt)}",)
+        return ReadAnswer(order=tuple(range(len(labels))), status="fallback", defects=defects)
+    read = read_answer(answer.text, labels)
+    if not read.defects or not _ANSWER.search(answer.text) or _ANSWERED.search(answer.text):
+        return read
+    defects = (*read.defects, f"the answer was cut at {_n_tokens(answer, prompt)}")
+    return ReadAnswer(order=read.order, status=read.status, defects=defects, n_ranked=read.n_ranked)
+
+
+def is_cut_in_reasoning(answer: Answer, prompt: Prompt, *, reasons_first: bool) -> bool:
+    """Whether the model ran out of tokens before it began to answer.
+
+    That is: generation was cut, and a thought is not closed (in the answer, or opened by the prompt), nothing was
+    written but what a server keeps to itself, or `<answer>` was asked for and not reached.
+    """
+    if prompt.read != "text" or not answer.is_truncated:
+        return False
+    *thoughts, rest = _CLOSE.split(answer.text)
+    if _ANSWERED.search(rest):
+        return False
+    is_open = _OPEN.search(rest) or (not thoughts and _OPENED_BY_PROMPT.search(prompt.text[-_LONGEST_OPENING:]))
+    return bool(is_open) or not rest.strip() or (reasons_first and not _ANSWER.search(rest))
+
+
+def _n_tokens(answer: Answer, prompt: Prompt) -> str:
+    """Not all servers count what they generated."""
+    return f"{answer.usage.completion_tokens or prompt.max_new_tokens} tokens"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.trec import RunFormat
-from rankllm_infer.console.wording import count, examples
 from rankllm_infer.evaluation.judgements import read_judgements
 from rankllm_infer.report.content import Outline, Sources, outline
 from rankllm_infer.report.page import write_page
 from rankllm_infer.report.passages import Texts, texts_of_collection, texts_of_requests
 from rankllm_infer.report.ranked_files import read_ranked
 from rankllm_infer.report.traces import Call, read_traces
+from rankllm_infer.watching import count, examples
 
 _PASSAGE_CHARACTERS = 2_000
 

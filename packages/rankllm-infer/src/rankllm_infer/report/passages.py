@@ -10,8 +10,8 @@ from rankllm_core.data.collections import read_corpus, read_queries
 from rankllm_core.data.records import read_requests, read_rerank_input
 from rankllm_core.errors import RankLLMError
 from rankllm_core.text import title_and_text
-from rankllm_infer.console.wording import examples
 from rankllm_infer.formats.convert import detect_format
+from rankllm_infer.watching import examples
 
 Needed = Mapping[str, Sequence[str]]
 """qid -> docids."""

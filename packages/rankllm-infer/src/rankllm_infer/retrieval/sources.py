@@ -14,7 +14,6 @@ from rankllm_core.data.records import write_requests
 from rankllm_core.errors import RankLLMError
 from rankllm_core.trec import Qrels, Run, RunOutput, write_results
 from rankllm_core.types import Request
-from rankllm_infer.console.wording import count, examples
 from rankllm_infer.formats.prepare import requests_of_run
 from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.retrieval.bm25_cache import open_index
@@ -22,6 +21,7 @@ from rankllm_infer.retrieval.dataset_retrieval import requests_from_index, searc
 from rankllm_infer.retrieval.first_stage import Searcher, retrieve
 from rankllm_infer.retrieval.pyserini_library import start_pyserini
 from rankllm_infer.retrieval.retrieval_data import Method, find_dataset, index_of
+from rankllm_infer.watching import count, examples
 
 Check = Callable[[Mapping[str, str]], None]
 """Receives the queries, qid -> text, before they are asked; raises where they must not be."""

@@ -1,4 +1,4 @@
-"""Is a model's folder complete and sane? Judged from file headers and JSON, before anything heavy is imported.
+"""Is a model's folder complete and sane? Judged from its JSON files, before anything heavy is imported.
 
 What passes can still be refused by the libraries that load it; what fails here would make them raise something long,
 allocate without bound, or run code. Weights are judged in `weights`.
@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rankllm_core.checkpoints.weights import _LFS_POINTER
 from rankllm_core.errors import ConfigError, RankLLMError
 
 _JSON_FILES = (
@@ -27,7 +26,12 @@ _JSON_FILES = (
 )
 _MAX_TOKENIZER_BYTES = 256 << 20
 """The largest published tokenizer.json has about 35 MB."""
+MAX_JSON_BYTES = 64 << 20
+"""Larger than any published configuration or index (the index of a model of 671B weights has 9 MB)."""
+MAX_DEPTH = 64
+"""Libraries walk a configuration recursively; published ones are under ten levels deep."""
 _MAX_TEMPLATE_BYTES = 1 << 20
+_LFS_POINTER = b"version https://git-lfs.github.com/"
 
 _SIZES = {
     "vocab_size": 1 << 26,
@@ -206,14 +210,6 @@ def _check_start(path: Path) -> None:
         refuse_lfs_pointer(path, content[:64])
         if not content:
             raise RankLLMError(f"{path}: is empty; copy or download the model again")
-
-
-MAX_JSON_BYTES = 64 << 20
-"""Larger than any published configuration or index (the index of a model of 671B weights has 9 MB)."""
-
-
-MAX_DEPTH = 64
-"""Libraries walk a configuration recursively; published ones are under ten levels deep."""
 
 
 def read_model_json(path: str | Path) -> dict[str, object] | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankllm_core.checkpoints.model_folder import read_model_json, refuse_lfs_pointer, unexpected
+from rankllm_core.checkpoints.model_folder import _LFS_POINTER, read_model_json, refuse_lfs_pointer, unexpected
 from rankllm_core.errors import ContractError, RankLLMError
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
@@ -147,9 +147,6 @@ _BITS = {
 
 
 _MAX_RANK = 16
-
-
-_LFS_POINTER = b"version https://git-lfs.github.com/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from rankllm_core.checkpoints.load_failures import readable_load
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.model_files import ModelFolder
 
 HEAD_NAMES = ("score.weight", "classifier.weight")

@@ -17,13 +17,11 @@ import torch
 from rankllm_core.nn.model_parts import backbone_of
 from rankllm_core.prompts.tokens import SafeTokenizer
 from rankllm_core.types import AnswerForm, Usage
-from rankllm_infer.engines.base import Answer, EngineError, Prompt
-from rankllm_infer.engines.token_ids import IdentifierIds, end_ids, text_answer
+from rankllm_infer.engines.base import Answer, EngineError, IdentifierIds, Prompt, end_ids, text_answer
 from rankllm_infer.engines.transformers.batches import Batch, BatchLimits, BatchQueue, positions
-from rankllm_infer.engines.transformers.heads import can_share_prefix, narrow_head, rotation_limit
+from rankllm_infer.engines.transformers.heads import Packing, can_share_prefix, narrow_head, packing_of, rotation_limit
 from rankllm_infer.engines.transformers.layers import compile_layers
 from rankllm_infer.engines.transformers.loading import LoadedModel
-from rankllm_infer.engines.transformers.packing import Packing, packing_of
 from rankllm_infer.engines.transformers.permutation_decoding import decode_permutations
 from rankllm_infer.engines.transformers.permutation_ids import AnswerWalk, PermutationIds, permutation_ids
 

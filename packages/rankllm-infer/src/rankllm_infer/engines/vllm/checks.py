@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rankllm_core.checkpoints.load_failures import readable_load
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
+from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.model_files import ModelFiles
 from rankllm_infer.engines.base import ModelKind
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from rankllm_core.prompts.tokens import SafeTokenizer
 from rankllm_core.types import Usage
-from rankllm_infer.engines.base import Answer, EngineError, Prompt
-from rankllm_infer.engines.token_ids import IdentifierIds, text_answer
+from rankllm_infer.engines.base import Answer, EngineError, IdentifierIds, Prompt, text_answer
 
 _FINISHED_WELL = ("stop", "length")
 

@@ -14,10 +14,8 @@ from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
-from rankllm_infer.checkpoints.loading import load_tokenizer
-from rankllm_infer.checkpoints.model_files import ModelFiles
-from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
-from rankllm_infer.engines.token_ids import end_ids
+from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
+from rankllm_infer.engines.base import ModelKind, Prompt, Read, end_ids, kind_of
 from rankllm_infer.engines.vllm.checks import check_kind, declared_end, lora_rank
 from rankllm_infer.engines.vllm.engine import VllmEngine
 from rankllm_infer.engines.vllm.settings import VllmSettings, engine_arguments
@@ -144,7 +142,7 @@ def _platform(num_gpus: int) -> Any:
 
 def _dtype(asked: str, platform: Any) -> str:
     """As the engine `transformers` chooses it, without waking the GPU in this process."""
-    from rankllm_infer.engines.transformers.devices import pick_dtype
+    from rankllm_infer.engines.transformers.loading import pick_dtype
 
     if asked != "auto":
         return asked

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
@@ -77,3 +77,15 @@ def check_bounds(options: Any) -> None:
             raise ConfigError(f"{name}: expected {kind}{row.bounds}, found {value}")
         if rule.above is not None and value <= rule.above:
             raise ConfigError(f"{row.name}: expected {row.bounds} {rule.unit}, found {value}")
+
+
+Owner = TypeVar("Owner")
+
+
+def from_given(owner: type[Owner], given: Mapping[str, Any], **more: Any) -> Owner:
+    """An owner with the values of the command line, and its own defaults for what is not given.
+
+    more: values of fields that the command line does not give as they are.
+    """
+    names = [name for name in rows_of(owner) if name not in more and given.get(name) not in (None, ())]
+    return owner(**{name: given[name] for name in names}, **more)

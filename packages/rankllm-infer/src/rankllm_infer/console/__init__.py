@@ -1,1 +1,0 @@
-"""What people read: messages, tables and the summary of a run."""

@@ -22,7 +22,7 @@ from bench_machine import describe_machine, pin_threads
 if TYPE_CHECKING:
     from rankllm_core.types import Request
     from rankllm_infer.engines.base import Answer, Prompt
-    from rankllm_infer.engines.transformers.loading import LoadedModel
+    from rankllm_infer.engines.transformers.model import LoadedModel
 
 FULL_LENGTH = "generation, a whole answer's tokens"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankllm_infer.ranking.strategies import consensus
+from rankllm_infer.ranking.fuse import consensus
 
 
 def distance(one, other):

@@ -10,7 +10,7 @@ import tiny_models
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from rankllm_infer.engines.transformers.layers import causal_blocks, shared_rows, use_block_attention
+from rankllm_infer.engines.transformers.packing import causal_blocks, shared_rows, use_block_attention
 
 
 def states(*shape):

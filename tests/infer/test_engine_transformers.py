@@ -15,8 +15,7 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import EngineError, Prompt
 from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
-from rankllm_infer.engines.transformers.heads import narrow_head
-from rankllm_infer.engines.transformers.loading import LoadedModel
+from rankllm_infer.engines.transformers.model import LoadedModel, narrow_head
 
 LETTERS = tuple("ABCD")
 LETTER_IDS = [49, 50, 51, 52]  # recorded of SmolLM2

@@ -14,8 +14,7 @@ from chat_server import Reply, serving
 
 from rankllm_core.errors import ContractError, RankLLMError
 from rankllm_infer.checkpoints import hub
-from rankllm_infer.checkpoints.hub import locate_model
-from rankllm_infer.checkpoints.model_files import find_folder, find_model, load_tokenizer
+from rankllm_infer.checkpoints.model_files import find_folder, find_model, load_tokenizer, locate_model
 
 
 @pytest.fixture(autouse=True)

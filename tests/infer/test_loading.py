@@ -18,7 +18,8 @@ from rankllm_infer.checkpoints.model_files import find_model
 from rankllm_infer.engines.base import Prompt
 from rankllm_infer.engines.transformers.batches import TransformersSettings
 from rankllm_infer.engines.transformers.engine import TransformersEngine
-from rankllm_infer.engines.transformers.loading import load_model, pick_device, pick_dtype
+from rankllm_infer.engines.transformers.loading import load_model
+from rankllm_infer.engines.transformers.model import pick_device, pick_dtype
 from rankllm_infer.options import RerankOptions
 
 IDS = ((1, 500, 600, 700), (1, 9, 8, 7, 6, 5, 4000), (30000,))

@@ -15,9 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
-from rankllm_infer.engines.transformers.heads import Packing, packing_of
-from rankllm_infer.engines.transformers.layers import CPU_ATTENTION, use_block_attention
-from rankllm_infer.engines.transformers.loading import LoadedModel
+from rankllm_infer.engines.transformers.model import LoadedModel
+from rankllm_infer.engines.transformers.packing import CPU_ATTENTION, Packing, packing_of, use_block_attention
 
 LENGTHS = (40, 40, 33, 17, 5, 4)
 STAND_IN = "varlen_stand_in"

@@ -17,7 +17,7 @@ from rankllm_core.prompts.tokens import SafeTokenizer
 from rankllm_core.types import CHAIN, Usage, identifiers
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
-from rankllm_infer.engines.transformers.loading import LoadedModel
+from rankllm_infer.engines.transformers.model import LoadedModel
 
 N_TOKENS = len(CHARACTERS) + 16
 

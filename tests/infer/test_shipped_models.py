@@ -15,8 +15,8 @@ from rankllm_core.card import load_card
 from rankllm_core.errors import RankLLMError
 from rankllm_core.trec.qrels import read_qrels
 from rankllm_core.trec.runs import read_run
-from rankllm_infer.checkpoints.hub import BASE_MODEL, SHIPPED, locate_model, shipped_base
-from rankllm_infer.checkpoints.model_files import find_folder, find_model
+from rankllm_infer.checkpoints.hub import BASE_MODEL, SHIPPED, shipped_base
+from rankllm_infer.checkpoints.model_files import find_folder, find_model, locate_model
 from rankllm_infer.evaluation.evaluate import evaluate
 
 NAMES = tuple(SHIPPED.values())

@@ -16,7 +16,7 @@ from rankllm_core.prompts.pairs import PairEncoder, PairLimits
 from rankllm_core.prompts.template import load_template
 from rankllm_infer.engines.base import Prompt
 from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
-from rankllm_infer.engines.transformers.loading import LoadedModel
+from rankllm_infer.engines.transformers.model import LoadedModel
 
 TOLERANCE = 1e-4
 """Of a score; the recorded ones differ by 2e-6 between padded and single passes."""

@@ -19,12 +19,11 @@ SOURCES = {
 }
 HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers.engine",
-    "rankllm_infer.engines.transformers.checkpoint",
-    "rankllm_infer.evaluation.significance",
-    "rankllm_infer.engines.transformers.layers",
-    "rankllm_infer.engines.transformers.heads",
-    "rankllm_infer.engines.transformers.adapters",
     "rankllm_infer.engines.transformers.loading",
+    "rankllm_infer.evaluation.significance",
+    "rankllm_infer.engines.transformers.packing",
+    "rankllm_infer.engines.transformers.model",
+    "rankllm_infer.engines.transformers.adapters",
     "rankllm_infer.engines.transformers.permutation_decoding",
     "rankllm_train.models.cpu_attention",
     "rankllm_train.encoding.batches",

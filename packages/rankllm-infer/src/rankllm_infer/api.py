@@ -146,7 +146,7 @@ def _open_checkpoint(plan: RerankPlan) -> Checkpoint:
 
             return VllmCheckpoint(files, settings)
         case TransformersSettings() as settings, ModelFiles() as files:
-            from rankllm_infer.engines.transformers.checkpoint import open_checkpoint
+            from rankllm_infer.engines.transformers.loading import open_checkpoint
 
             return open_checkpoint(files, settings, read=plan.read)
     raise TypeError(f"no engine for {type(plan.engine).__name__} and {type(plan.files).__name__}")

@@ -166,7 +166,7 @@ def _engine(name: str, packages: Mapping[str, str | None], torch: Any, problem: 
 
 def _devices(torch: Any) -> tuple[Device, ...]:
     """The devices that --device takes, best first."""
-    from rankllm_infer.engines.transformers.loading import cap_threads, cpu_is_fast_at_bf16
+    from rankllm_infer.engines.transformers.model import cap_threads, cpu_is_fast_at_bf16
 
     devices = [_cuda_device(torch, index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -196,7 +196,7 @@ def _cuda_device(torch: Any, index: int) -> Device:
 
 def _auto() -> AutoChoice:
     """What --device auto and --dtype auto come to."""
-    from rankllm_infer.engines.transformers.loading import pick_device, pick_dtype
+    from rankllm_infer.engines.transformers.model import pick_device, pick_dtype
 
     device = pick_device("auto")
     return AutoChoice(device=device.type, dtype=str(pick_dtype("auto", device)).removeprefix("torch."))

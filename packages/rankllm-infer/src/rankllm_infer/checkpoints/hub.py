@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from rankllm_core.checkpoints.model_folder import check_settings_files
 from rankllm_core.errors import RankLLMError, first_line
 
 SHIPPED = {"pointwise": "smollm2-pointwise", "listwise": "smollm2-first"}
@@ -22,31 +21,6 @@ _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "*.py")
 _PROBE_S = 10.0
 _HUB_NAME = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} come with the package)"
 _GATED = "gated; accept its terms on its hub page, then log in: hf auth login"
-
-
-def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
-    """The folder with a model's files; a hub name is fetched, or found in the cache when the hub cannot be reached.
-
-    A hub name may be pinned to a revision: OWNER/MODEL@COMMIT, with all 40 digits of the commit hash.
-    weights: whether a hub model's weights are wanted, or its small files alone (configuration, tokenizer, card).
-    Raises RankLLMError in one line when it is nowhere, or when one of its small files is damaged.
-    """
-    folder = _located(name_or_path, weights=weights)
-    _check_once(folder, _stamp(folder))
-    return folder
-
-
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """What tells whether a small file has changed: names, times and sizes. A folder may be written again meanwhile."""
-    found = (
-        (path.name, path.stat()) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".model")
-    )
-    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
-
-
-@functools.cache
-def _check_once(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> None:
-    check_settings_files(folder)
 
 
 def split_revision(name: str) -> tuple[str, str | None]:

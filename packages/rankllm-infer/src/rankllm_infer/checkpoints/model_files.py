@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -11,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from rankllm_core.checkpoints.model_folder import check_trusted_source, own_code, read_model_json
+from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code, read_model_json
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.nn.model_parts import readable_load
-from rankllm_infer.checkpoints.hub import is_shipped, locate_model, shipped_base
+from rankllm_infer.checkpoints.hub import _located, is_shipped, shipped_base
 
 _TRUST = "--trust-remote-code"
 
@@ -253,3 +254,28 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     trusted = trust_remote_code and not (folder / "adapter_config.json").exists()
     with readable_load(folder, problem="no tokenizer can be loaded from it"):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted, **fast_tokenizer_options())
+
+
+def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
+    """The folder with a model's files; a hub name is fetched, or found in the cache when the hub cannot be reached.
+
+    A hub name may be pinned to a revision: OWNER/MODEL@COMMIT, with all 40 digits of the commit hash.
+    weights: whether a hub model's weights are wanted, or its small files alone (configuration, tokenizer, card).
+    Raises RankLLMError in one line when it is nowhere, or when one of its small files is damaged.
+    """
+    folder = _located(name_or_path, weights=weights)
+    _check_once(folder, _stamp(folder))
+    return folder
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What tells whether a small file has changed: names, times and sizes. A folder may be written again meanwhile."""
+    found = (
+        (path.name, path.stat()) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".model")
+    )
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
+
+
+@functools.cache
+def _check_once(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> None:
+    check_settings_files(folder)

@@ -87,7 +87,7 @@ def command(method: str | None, model_path: str | None, dtype: str | None, devic
 def _options(method: str | None, model_path: str, *, dtype: str | None, device: str | None) -> RerankOptions:
     """What the model's card says; FIRST for a listwise model without one."""
     from rankllm_core.card import load_card, published_card
-    from rankllm_infer.checkpoints.hub import locate_model
+    from rankllm_infer.checkpoints.model_files import locate_model
 
     card = load_card(locate_model(model_path, weights=False)) or published_card(model_path)
     method = method or (card.kind if card else "listwise")

@@ -11,7 +11,7 @@ from rankllm_core.answers.reader import ReadAnswer, read_answer
 from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, ContractError
 from rankllm_core.prompts.chat import ChatEncoder
-from rankllm_core.prompts.guesses import guess_reasoning
+from rankllm_core.prompts.placeholders import guess_reasoning
 from rankllm_core.prompts.template import ListwiseTemplate, Message, Span
 from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
 from rankllm_core.types import identifiers

@@ -13,6 +13,7 @@ from typing import Any
 
 from rankllm_core.answers.lookalikes import Names
 from rankllm_core.errors import ConfigError
+from rankllm_core.types import CHAIN, AnswerForm, IdentifierKind
 
 
 def placeholders(text: str) -> set[str]:
@@ -128,3 +129,41 @@ class Message:
 def given_fields(template: Any) -> dict[str, object]:
     """Return the fields of a template that differ from their defaults."""
     return {f.name: getattr(template, f.name) for f in fields(template) if getattr(template, f.name) != f.default}
+
+
+ANSWER_FORMS = {
+    "chain": CHAIN,
+    "rankstart": AnswerForm(opening="[rankstart] [", link="] > [", closing="] [rankend]"),
+    "passages": AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]"),
+}
+"""Name -> what stands around the identifiers of an answer: `[2] > [1]`, APEER's form, LRL's form."""
+
+
+_NUMERIC = ("numerical identifier", "number identifier", "[2] > [1]", "[1] > [2]", "PASSAGE2")
+
+
+_ALPHA = ("alphabetical identifier", "[B] > [A]")
+
+
+def guess_identifiers(*parts: str | None) -> IdentifierKind | None:
+    """Return the kind of identifiers that the parts of a prompt speak of; None where they name none."""
+    words = _words(*parts)
+    if any(name in words for name in _ALPHA):
+        return "alpha"
+    return "numeric" if any(name in words for name in _NUMERIC) else None
+
+
+def guess_answer(body: str, *parts: str | None) -> str:
+    """Return the name in `ANSWER_FORMS` of the answer that a prompt asks for."""
+    if "PASSAGE{rank}" in body:
+        return "passages"
+    return "rankstart" if "[rankstart]" in _words(*parts) else "chain"
+
+
+def guess_reasoning(*parts: str | None) -> bool:
+    """Whether a prompt has the model reason in words before it gives the ranking inside `<answer>`."""
+    return "<answer>" in _words(*parts)
+
+
+def _words(*parts: str | None) -> str:
+    return " ".join(part for part in parts if part)

@@ -15,10 +15,18 @@ from typing import Any, ClassVar, get_args
 from rankllm_core.answers.lookalikes import Names, defuse
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
-from rankllm_core.prompts.guesses import ANSWER_FORMS, guess_answer, guess_identifiers, guess_reasoning
+from rankllm_core.prompts.placeholders import (
+    ANSWER_FORMS,
+    check_placeholders,
+    fill,
+    given_fields,
+    guess_answer,
+    guess_identifiers,
+    guess_reasoning,
+    placeholders,
+)
 from rankllm_core.prompts.placeholders import Message as Message
 from rankllm_core.prompts.placeholders import Span as Span
-from rankllm_core.prompts.placeholders import check_placeholders, fill, given_fields, placeholders
 from rankllm_core.prompts.pointwise_template import PointwiseTemplate as PointwiseTemplate
 from rankllm_core.types import AnswerForm, IdentifierKind
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rankllm_core.errors import ConfigError
 from rankllm_infer.engines.base import Prompt
@@ -168,3 +169,17 @@ class TransformersSettings:
     """See `layers.choose_attention`."""
     trust_remote_code: bool = False
     """Run code that comes with a full model, or with an adapter's base; see `check_remote_code`."""
+
+
+def rotation_limit(config: Any) -> int | None:
+    """The length beyond which the model turns every token of a pass differently; None where length changes nothing.
+
+    LongRoPE (arXiv:2402.13753) has factors for short and for long texts, and transformers chooses by the longest row of
+    a pass: such a model's rows cannot share one with others, nor a cache across the limit.
+    """
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if part.get("rope_type", part.get("type")) == "longrope":
+            limit = part.get("original_max_position_embeddings")
+            return limit or getattr(config, "original_max_position_embeddings", config.max_position_embeddings)
+    return None

@@ -18,10 +18,9 @@ from rankllm_core.nn.model_parts import backbone_of
 from rankllm_core.prompts.tokens import SafeTokenizer
 from rankllm_core.types import AnswerForm, Usage
 from rankllm_infer.engines.base import Answer, EngineError, IdentifierIds, Prompt, end_ids, text_answer
-from rankllm_infer.engines.transformers.batches import Batch, BatchLimits, BatchQueue, positions
-from rankllm_infer.engines.transformers.heads import Packing, can_share_prefix, narrow_head, packing_of, rotation_limit
-from rankllm_infer.engines.transformers.layers import compile_layers
-from rankllm_infer.engines.transformers.loading import LoadedModel
+from rankllm_infer.engines.transformers.batches import Batch, BatchLimits, BatchQueue, positions, rotation_limit
+from rankllm_infer.engines.transformers.model import LoadedModel, can_share_prefix, compile_layers, narrow_head
+from rankllm_infer.engines.transformers.packing import Packing, packing_of
 from rankllm_infer.engines.transformers.permutation_decoding import decode_permutations
 from rankllm_infer.engines.transformers.permutation_ids import AnswerWalk, PermutationIds, permutation_ids
 

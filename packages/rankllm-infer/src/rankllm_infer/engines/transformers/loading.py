@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import os
+import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rankllm_core.checkpoints.weights import read_weight_headers
-from rankllm_core.config import one_of
-from rankllm_core.errors import ContractError, RankLLMError
-from rankllm_core.files.manifest import check_intact
-from rankllm_core.nn.model_parts import quiet_transformers, readable_load
+from rankllm_core.checkpoints.weights import check_intact, read_weight_headers
+from rankllm_core.errors import ContractError
+from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
-from rankllm_infer.engines.base import ModelKind
+from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.transformers.adapters import HEAD_NAMES, merge_adapter, readable_misfits
-from rankllm_infer.engines.transformers.batches import TransformersSettings
-from rankllm_infer.engines.transformers.layers import check_flash, choose_attention
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedModel:
-    """A model ready to run, with its tokenizer."""
-
-    model: Any
-    tokenizer: Any
-    dtype: torch.dtype
-    device: torch.device
+from rankllm_infer.engines.transformers.batches import BatchLimits, TransformersSettings, rotation_limit
+from rankllm_infer.engines.transformers.engine import TransformersEngine
+from rankllm_infer.engines.transformers.model import (
+    LoadedModel,
+    cache_argument,
+    cap_threads,
+    check_flash,
+    choose_attention,
+    pick_device,
+    pick_dtype,
+    spread_over_gpus,
+)
+from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
+from rankllm_infer.engines.transformers.permutation_decoding import attends_alone
+from rankllm_infer.engines.transformers.permutation_ids import check_permutations
 
 
 def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSettings | None = None) -> LoadedModel:
@@ -116,64 +116,155 @@ def _check_complete(missing: Iterable[str], source: Path) -> None:
         )
 
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+def open_checkpoint(files: ModelFiles, settings: TransformersSettings, *, read: Read) -> TransformersCheckpoint:
+    """Load a model's weights. read: how it is going to be read. Raises RankLLMError; see `load_model`."""
+    cap_threads()
+    loaded = load_model(files, kind_of(read), settings)
+    return TransformersCheckpoint(loaded, settings, name=files.own.name, read=read)
 
 
-def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:
-    """The device asked for, or the best one here. Raises RankLLMError when it is not there."""
-    if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
-        raise RankLLMError(f"--num-gpus {num_gpus}: found {torch.cuda.device_count()} CUDA devices")
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+class TransformersCheckpoint:
+    """A loaded model that is not running yet."""
+
+    def __init__(self, loaded: LoadedModel, settings: TransformersSettings, *, name: str, read: Read) -> None:
+        self._loaded, self._settings, self._name = loaded, settings, name
+        alone = _why_alone(loaded, read)
+        self._batch_size = 1 if alone else settings.batch_size or 32
+        self.warnings = _without_effect(settings, alone) if alone else ()
+        self.tokenizer: Any = loaded.tokenizer
+        self.positions: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
+        # Whether flash-attention is found decides the last bits of scores, as the device does.
+        attention = loaded.model.config._attn_implementation
+        dtype = str(loaded.dtype).removeprefix("torch.")
+        with_flash = f" with {attention}" if attention in FLASH_ATTENTIONS else ""
+        self.place = f"{loaded.device.type} in {dtype}{with_flash}"
+        self.where = f"on {self.place}" + (", running its own code" if settings.trust_remote_code else "")
+
+    def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> TransformersEngine:
+        """The engine, once the model has been tried on a few tokens; `longest` is found out by itself.
+
+        Raises ContractError where the model, or with `permutation` its tokenizer, cannot be read this way.
+        """
+        if sample is not None:
+            check_permutations(self.tokenizer, sample)
+        check_is_decoder(self._loaded.model, self._name)
+        try_model(self._loaded.model, read, source=self._name)
+        limits = BatchLimits(max_prompts=self._batch_size, max_tokens=self._settings.batch_tokens)
+        return TransformersEngine(self._loaded, limits=limits, compiles=self._settings.compile)
+
+
+def _without_effect(settings: TransformersSettings, alone: str) -> tuple[str, ...]:
+    """What a user who asked for larger batches should know. alone: why prompts run one at a time."""
+    asked = {"--batch-size": (settings.batch_size or 1) > 1, "--batch-tokens": settings.batch_tokens > 0}
+    return tuple(f"{option} has no effect: {alone}" for option, is_asked in asked.items() if is_asked)
+
+
+def _why_alone(loaded: LoadedModel, read: Read) -> str:
+    """Why prompts of this model run one at a time here; empty where they do not.
+
+    A CPU's matrix kernels round by the shape of the batch: float32 logits of size 30 move by 3e-5 (docs/measured.md).
+    float32 is for those who want the same number every time, and batches gain little there (at most a sixth): where
+    scores are read, one at a time. LongRoPE: see `rotation_limit`.
+    """
+    reads_scores = read in ("first-token", "head")
+    if reads_scores and loaded.device.type == "cpu" and str(loaded.dtype) == "torch.float32":
+        return "float32 on a CPU runs one prompt at a time, so that no score depends on what runs beside it"
+    if rotation_limit(loaded.model.config) is not None:
+        return "this model (LongRoPE) reads a prompt by the longest one beside it, so each runs alone"
+    return ""
+
+
+_N_TOKENS = 8
+
+
+_N_FIRST = 5
+
+
+_OF_FORGOTTEN, _OF_SPREAD = 0.2, 0.005
+"""How far logits behind a cache may be from those without: a part of what a forgotten prefix changes, and rounding."""
+
+
+def check_is_decoder(model: Any, source: str) -> None:
+    """Raise ContractError where a model's tokens see those behind them: padding would change its scores.
+
+    Families of encoders have language models too, and transformers loads them as if they were decoders.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    config = model.config
+    is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    sees_behind = getattr(config, "use_bidirectional_attention", None) is True
+    if is_encoder or sees_behind or getattr(config, "is_causal", True) is False or config.is_encoder_decoder:
+        raise ContractError(
+            f"{source}: {type(model).__name__} is no decoder (its tokens see those behind them); rankllm reranks with "
+            "decoder language models"
+        )
+
+
+@torch.inference_mode()
+def try_model(model: Any, read: Read, *, source: str) -> None:
+    """Raise ContractError, or RankLLMError, in one line where a model cannot be read this way.
+
+    read: as in `Prompt`. source: the model, for messages.
+    """
+    ids_1T = torch.arange(1, _N_TOKENS + 1, device=model.device)[None] % _n_embeddings(model)
+    if read == "permutation":
+        _check_continues(model, ids_1T, source)
+        return
+    with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers(hide_warnings=True):
+        if read == "text":
+            _generate(model, ids_1T)
+        elif read == "first-token":
+            model(input_ids=ids_1T, use_cache=False)
+        else:
+            backbone_of(model)(input_ids=ids_1T, use_cache=False)
+
+
+def _generate(model: Any, ids_1T: torch.Tensor) -> None:
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(do_sample=False, max_new_tokens=2, pad_token_id=0)
+    model.generate(ids_1T, attention_mask=torch.ones_like(ids_1T), generation_config=config)
+
+
+def _check_continues(model: Any, ids_1T: torch.Tensor, source: str) -> None:
+    """Decoding permutations reads tokens behind a cache: whether the model then gives what it gives without one.
+
+    Attention does, and is not asked. Others may keep no such cache, and would forget the prompt.
+    """
+    with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers(hide_warnings=True):
+        whole_V = model(input_ids=ids_1T, use_cache=False).logits[0, -1].float()
+    takes_cache = "past_key_values" in inspect.signature(model.forward).parameters
+    if takes_cache and attends_alone(model.config):
+        return
+    problem: str = ""
     try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise RankLLMError(f"--device {device}: expected auto, cpu, cuda, cuda:N or mps") from None
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise RankLLMError(f"--device {device}: found {torch.cuda.device_count()} CUDA devices; use --device cpu")
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise RankLLMError("--device mps: not available on this machine; use --device cpu")
-    return chosen
+        with quiet_transformers(hide_warnings=True):
+            behind_V = _logits_behind_cache(model, ids_1T)
+            alone_V = model(input_ids=ids_1T[:, _N_FIRST:], use_cache=False).logits[0, -1].float()
+        rounding = _OF_SPREAD * (whole_V.max() - whole_V.min())
+        # Written so that NaN is refused.
+        if not (whole_V - behind_V).abs().max() <= _OF_FORGOTTEN * (whole_V - alone_V).abs().max() + rounding:
+            problem = "gives other logits behind a cache than without one"
+    except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, IndexError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    if problem:
+        raise ContractError(
+            f"{source}: {type(model).__name__} cannot decode permutations, which takes a cache of keys and values "
+            f"({problem}); use --free-decoding, or --use-logits for a model trained for FIRST"
+        )
 
 
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The dtype asked for; `auto` is bfloat16 where the hardware is fast at it, else float16 on a GPU, else float32."""
-    if dtype != "auto":
-        return _DTYPES[one_of(dtype, _DTYPES, where="dtype")]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "mps":
-        return torch.float16
-    return torch.bfloat16 if cpu_is_fast_at_bf16() else torch.float32
+def _logits_behind_cache(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
+    from transformers import DynamicCache
+
+    cached = {cache_argument(model): DynamicCache(config=model.config), "use_cache": True}
+    model(input_ids=ids_1T[:, :_N_FIRST], **cached)
+    for place in range(_N_FIRST, ids_1T.shape[1]):
+        logits = model(input_ids=ids_1T[:, place : place + 1], **cached).logits
+    last_V: torch.Tensor = logits[0, -1].float()
+    return last_V
 
 
-def cpu_is_fast_at_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 on x86, BF16 on Arm)."""
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_bf16_supported")
-    found = [getattr(torch.cpu, name, None) for name in checks]
-    return any(check() for check in found if check is not None) or capabilities == "SVE256"
-
-
-def spread_over_gpus(device: torch.device, num_gpus: int) -> dict[str, object]:
-    """Arguments that let accelerate spread the layers over the first `num_gpus` devices."""
-    if device.type != "cuda" or num_gpus <= 1:
-        return {}
-    free = {index: torch.cuda.mem_get_info(index)[0] * 9 // 10 for index in range(num_gpus)}
-    return {"device_map": "auto", "max_memory": free}
-
-
-def cap_threads() -> None:
-    """Let torch use as many threads as this process may really run at once, not as many as the machine has."""
-    try:
-        allowed = len(os.sched_getaffinity(0))
-    except AttributeError:
-        allowed = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        allowed = min(allowed, max(1, int(quota) // int(period))) if quota != "max" else allowed
-    except (OSError, ValueError):
-        pass  # no cgroup limit to read: not Linux, or cgroup v1
-    torch.set_num_threads(min(torch.get_num_threads(), allowed))
+def _n_embeddings(model: Any) -> int:
+    return int(model.get_input_embeddings().weight.shape[0])

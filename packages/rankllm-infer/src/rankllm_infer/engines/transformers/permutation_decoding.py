@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from rankllm_infer.engines.transformers.heads import NarrowHead, cache_argument, narrow_head
+from rankllm_infer.engines.transformers.model import NarrowHead, cache_argument, narrow_head
 from rankllm_infer.engines.transformers.permutation_ids import AnswerWalk
 
 

@@ -1,100 +1,19 @@
-"""How a loaded model's layers run: with which attention, and compiled or not."""
+"""TODO."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rankllm_core.errors import RankLLMError, first_line
-from rankllm_core.nn.model_parts import changes_attention, quiet_transformers, use_attention_function
-
-_HALF = (torch.bfloat16, torch.float16)
-_FLASH_CAPABILITY = 8
-"""Flash-attention 2 runs on NVIDIA's Ampere GPUs and later ones."""
-
-
-def choose_attention(model: Any, asked: str = "auto") -> None:
-    """Let a model use one of transformers' attention implementations.
-
-    asked: auto is flash-attention on a CUDA device of compute capability 8 or more where it is installed and the model
-    takes it, `cpu_attention` on a CPU, and else what transformers chooses. Raises RankLLMError where what is asked for
-    is not to be had.
-    """
-    if asked == "auto":
-        use_block_attention(model)
-        if not _takes_flash(model):
-            return
-        asked = "flash_attention_2"
-    try:
-        with quiet_transformers(hide_warnings=True):
-            model.set_attn_implementation(asked)
-        reason = "" if model.config._attn_implementation == asked else f"{type(model).__name__} does not take it"
-    except (ImportError, ValueError) as error:
-        reason = first_line(error, with_kind=False)
-    if reason:
-        raise RankLLMError(f"--attn-implementation {asked}: {reason}; use sdpa")
-
-
-def _takes_flash(model: Any) -> bool:
-    """Whether flash-attention 2 itself, and no kernel of the hub in its place, runs this model here."""
-    from transformers.utils import is_flash_attn_2_available
-
-    if model.device.type != "cuda" or model.dtype not in _HALF or not is_flash_attn_2_available():
-        return False
-    if torch.cuda.get_device_capability(model.device)[0] < _FLASH_CAPABILITY:
-        return False
-    supports = getattr(model, "_supports_flash_attn", False)
-    return supports and not getattr(model, "_compatible_flash_implementations", None)
-
-
-def check_flash(device: torch.device, dtype: torch.dtype) -> None:
-    """Raise RankLLMError where flash-attention 2 was asked for and cannot run."""
-    from transformers.utils import is_flash_attn_2_available
-
-    problem = ""
-    if device.type != "cuda" or dtype not in _HALF:
-        found = f"{device.type} and {str(dtype).removeprefix('torch.')}"
-        problem = f"needs a CUDA device and bfloat16 or float16, found {found}"
-    elif (capability := torch.cuda.get_device_capability(device)[0]) < _FLASH_CAPABILITY:
-        problem = f"needs a GPU of compute capability {_FLASH_CAPABILITY} or more, found {capability}"
-    elif not is_flash_attn_2_available():
-        problem = "the package flash-attn is not installed (uv add flash-attn)"
-    if problem:
-        raise RankLLMError(f"--attn-implementation flash_attention_2: {problem}; use auto")
-
-
-def compile_layers(model: Any) -> None:
-    """Let a model's layers be compiled when they are first run, for any number of tokens.
-
-    Raises RankLLMError where there is no C++ compiler to do it on a CPU, or the model has no layers of a known kind.
-    """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    if model.device.type == "cpu":
-        _check_compiler()
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if not layers:
-        raise RankLLMError(
-            f"--compile: {type(model).__name__} has no layers that transformers marks as such; leave it out"
-        )
-    hide_from_compiler(model)
-    for layer in layers:
-        layer.compile(dynamic=True)
-
-
-def _check_compiler() -> None:
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        raise RankLLMError("--compile: needs a C++ compiler on a CPU; install g++, or leave it out") from None
-
+from rankllm_core.nn.model_parts import changes_attention, use_attention_function
+from rankllm_infer.engines.transformers.batches import rotation_limit
 
 CPU_ATTENTION = "rankllm_blocks"
 """What it is called among the attention implementations of transformers."""
@@ -244,3 +163,115 @@ def causal_blocks(query_BHTD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor) -> T
         scores.view(B * G, H // G, n, -1)[..., before + start :].masked_fill_(is_later[:n, :n], float("-inf"))
         mixed[:, :, start:end] = (scores.softmax(-1) @ value[:, : before + end]).view(B * G, H // G, n, -1)
     return mixed.view(B, H, T, -1)
+
+
+_ROTARY = ("llama", "mistral", "qwen2", "qwen3")
+"""Architectures whose layers learn a token's place from `position_ids` and the other tokens from attention alone, and
+which hand its arguments through to attention."""
+
+
+FLASH_ATTENTIONS = ("flash_attention_2",)
+"""Those of transformers' attention implementations that take cumulative lengths."""
+
+
+_SCORES_AT_ONCE = 1 << 19
+"""Attention scores of the rows that attend together: a megabyte in bfloat16, which a core's own cache holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """How a model takes packed rows."""
+
+    kind: Literal["cpu", "flash"]
+    heads: int
+    key_heads: int
+    longest: float
+    """Longest row: where the model does not look back further, else infinite."""
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether a prefix that stands in the pack once can be seen by all rows."""
+        return self.kind == "cpu"
+
+    def pack(
+        self, rows: Sequence[Sequence[int]], *, n_shared: int, device: torch.device
+    ) -> tuple[dict[str, Any], Tensor]:
+        """What the model is given, and last_B: where in the pack the last token of each row stands.
+
+        rows: ids, none empty. n_shared: leading ids that all rows begin with, to be computed once; less than any row.
+        """
+        lengths = [len(row) - n_shared for row in rows]
+        ids = [*rows[0][:n_shared], *(token for row in rows for token in row[n_shared:])]
+        places = [*range(n_shared), *(place for n in lengths for place in range(n_shared, n_shared + n))]
+        ends = list(accumulate(lengths, initial=n_shared))
+        inputs: dict[str, Any] = {
+            "input_ids": torch.tensor([ids], device=device),
+            "position_ids": torch.tensor([places], device=device),
+            "use_cache": False,
+        }
+        if self.kind == "cpu":
+            inputs["packed_rows"] = self._rows(lengths, n_shared)
+            # Not read, but there: transformers would make one of all tokens by all, from the jumps of the positions.
+            inputs["attention_mask"] = torch.zeros(1, 1, 1, 1, device=device)
+        else:
+            bounds = torch.tensor(ends, dtype=torch.int32, device=device)
+            inputs |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
+            inputs |= {"max_length_q": max(lengths), "max_length_k": max(lengths)}
+        return inputs, torch.tensor(ends[1:], device=device) - 1
+
+    def _rows(self, lengths: Sequence[int], n_shared: int) -> PackedRows:
+        groups, results = [], []
+        start = n_results = 0
+        parts = [([n_shared], 0)] if n_shared else []
+        parts += [(part, n_shared) for part in self._parts(lengths, n_shared)]
+        for part, before in parts:
+            length_B1, place_L = torch.tensor(part)[:, None], torch.arange(max(part))
+            start_B1 = length_B1.cumsum(0) - length_B1 + start
+            # Padding reads the row's last token again, which no real token sees, and is left out of the results.
+            token_BL = start_B1 + torch.minimum(place_L, length_B1 - 1)
+            key_BK = torch.cat([torch.arange(before).expand(len(part), -1), token_BL], dim=1)
+            queries, keys = _of_heads(token_BL, self.heads), _of_heads(key_BK, self.key_heads)
+            groups.append(RowGroup(n_rows=len(part), queries=queries.flatten(), keys=keys.flatten()))
+            result_BLH = (torch.arange(queries.numel()) + n_results).view_as(queries).transpose(1, 2)
+            results.append(result_BLH[place_L < length_B1].flatten())
+            start += sum(part)
+            n_results += queries.numel()
+        return PackedRows(groups=tuple(groups), results=torch.cat(results))
+
+    def _parts(self, lengths: Sequence[int], n_shared: int) -> Iterator[list[int]]:
+        """Lengths of rows that attend together: neighbours, as many as are fast."""
+        part: list[int] = []
+        for length in lengths:
+            longest = max([*part, length])
+            if part and (len(part) + 1) * longest * (n_shared + longest) * self.heads > _SCORES_AT_ONCE:
+                yield part
+                part = []
+            part.append(length)
+        yield part
+
+
+def _of_heads(token_BL: Tensor, n_heads: int) -> Tensor:
+    """Where the states of some tokens stand for each head, in the order B, head, L, where states are TH."""
+    return token_BL[:, None] * n_heads + torch.arange(n_heads)[:, None]
+
+
+def packing_of(model: Any) -> Packing | None:
+    """How a model takes packed rows; None where it does not, and rows are padded.
+
+    It must be of a known architecture, on one device, with attention that keeps rows apart.
+    """
+    config = model.config
+    implementation = str(config._attn_implementation)
+    is_flash = implementation in FLASH_ATTENTIONS
+    if config.model_type not in _ROTARY or not (is_flash or implementation == CPU_ATTENTION):
+        return None
+    if rotation_limit(config) is not None:
+        return None
+    if hasattr(model, "hf_device_map") and len(set(model.hf_device_map.values())) > 1:
+        return None
+    return Packing(
+        kind="flash" if is_flash else "cpu",
+        heads=config.num_attention_heads,
+        key_heads=config.num_key_value_heads,
+        longest=getattr(config, "sliding_window", None) or math.inf,
+    )

@@ -15,7 +15,7 @@ import itertools
 import sys
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,11 +134,11 @@ class Row:
     option: Option
     text: str = ""
     """Help text of a command to which the docstring below the field does not apply."""
+    spelled: str = field(init=False)
+    """The option as a user writes it; a field without a flag by its own name."""
 
-    @property
-    def spelled(self) -> str:
-        """The option as a user writes it; a field without a flag by its own name."""
-        return self.option.flags[0] if self.option.flags else self.name
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spelled", self.option.flags[0] if self.option.flags else self.name)
 
     @property
     def off(self) -> str:
@@ -233,28 +233,22 @@ class Row:
         """Whether an option of its own sets it."""
         return not self.option.set_by
 
-    def card_value(self, value: Any) -> Any:
-        """What the card's field becomes by this value; None where it stays as it is."""
-        if value is None or self.option.card_values is None:
-            return value
-        return self.option.card_values[0 if value else 1]
-
 
 @functools.cache
 def rows_of(owner: type) -> Mapping[str, Row]:
     """The rows that a dataclass declares, by the names of their fields; inherited ones come last."""
     types = typing.get_type_hints(owner)
-    own_first = sorted(dataclasses.fields(owner), key=lambda field: field.name not in inspect.get_annotations(owner))
+    own_first = sorted(dataclasses.fields(owner), key=lambda own: own.name not in inspect.get_annotations(owner))
     return {
-        field.name: Row(
+        declared.name: Row(
             owner=owner,
-            name=field.name,
-            type=types[field.name],
-            default=field.default,
-            option=field.metadata["option"],
+            name=declared.name,
+            type=types[declared.name],
+            default=declared.default,
+            option=declared.metadata["option"],
         )
-        for field in own_first
-        if "option" in field.metadata
+        for declared in own_first
+        if "option" in declared.metadata
     }
 
 
@@ -281,11 +275,11 @@ def _docstrings(module: str) -> Mapping[tuple[str, str], str]:
             f"{module}: the source file that holds the help texts is missing; reinstall rankllm-infer"
         ) from None
     return {
-        (owner.name, str(field.target.id)): " ".join(text.split())
+        (owner.name, str(declared.target.id)): " ".join(text.split())
         for owner in tree.body
         if isinstance(owner, ast.ClassDef)
-        for field, below in itertools.pairwise(owner.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        for declared, below in itertools.pairwise(owner.body)
+        if isinstance(declared, ast.AnnAssign) and isinstance(declared.target, ast.Name)
         if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
         for text in [str(below.value.value)]
     }

@@ -1,4 +1,4 @@
-"""Checks the values of an options record against what its fields declare: types, choices and bounds."""
+"""From given values to an options record, and its check against what the fields declare: types, choices, bounds."""
 
 from __future__ import annotations
 

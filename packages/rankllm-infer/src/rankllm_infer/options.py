@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rankllm_core.errors import ConfigError
 from rankllm_infer.engines.vllm.settings import engine_arguments
-from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, Group, option, rows_of
+from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, Group, Option, option, rows_of
 from rankllm_infer.option_values import check_bounds, check_field_types
 from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES, check_pass_depth
 
@@ -200,7 +200,8 @@ class RerankOptions:
         rows = rows_of(RerankOptions).values()
         elsewhere = tuple(row.name for row in rows if self.engine not in row.option.engines)
         self.refuse(elsewhere, why=f"with --engine {self.engine}")
-        engine_arguments(self.vllm_args)
+        if self.vllm_args:
+            engine_arguments(self.vllm_args)
         if self.free_decoding:
             self.refuse(("decode_top_k",), why="with --free-decoding")
         if self.strategy != "sliding":
@@ -227,7 +228,7 @@ class RerankOptions:
         The template, which is a name here, and the kind are left to the caller.
         """
         return {
-            str(row.option.card): row.card_value(getattr(self, row.name))
+            str(row.option.card): _card_value(row.option, getattr(self, row.name))
             for row in rows_of(RerankOptions).values()
             if row.option.card not in (None, "template", "kind") and set(methods) & set(row.option.methods)
         }
@@ -244,6 +245,11 @@ class RerankOptions:
             if row.option.effect == "option"
             for value in [getattr(self, row.name)]
         }
+
+
+def _card_value(rule: Option, value: object) -> object:
+    """What a field of the card becomes by this value of its option; None where it stays as it is."""
+    return value if value is None or rule.card_values is None else rule.card_values[0 if value else 1]
 
 
 def option_of(name: str) -> str:

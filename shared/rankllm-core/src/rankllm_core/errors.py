@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: shown as one line, without a traceback."""
+"""Errors that are the user's to mend: shown as one line, without a traceback. Untrusted text, fit for a terminal."""
 
 from __future__ import annotations
 

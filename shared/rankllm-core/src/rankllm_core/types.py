@@ -1,4 +1,4 @@
-"""The records that flow through rankllm: queries, candidates, requests and results."""
+"""The records that flow through rankllm: queries, candidates, requests and results; and what prompts call passages."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a run's results depend on, as plain values: two runs with the same values give the same results.
+"""What a run is asked to do: its requests, read through and checked before a model is loaded, and what decides results.
 
-Compared are the input, the model's files, the card in force, every option, the packages that turn texts into numbers,
-and, once the model is loaded, where and with which kernels it runs. What only changes how fast or how patiently a run
-is done is left out: API key, timeout, concurrency, threads, output files.
+Two runs with the same values give the same results. Compared are the input, the model's files, the card in force, every
+option, the packages that turn texts into numbers, and, once the model is loaded, where and with which kernels it runs.
+What only changes how fast or how patiently a run is done is left out: API key, timeout, concurrency, threads, outputs.
 """
 
 from __future__ import annotations

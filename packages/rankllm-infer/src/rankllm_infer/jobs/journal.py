@@ -22,7 +22,7 @@ from rankllm_core.files.manifest import sha256_file
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.jobs.fingerprint import SHOWN_DIFFERENCES, changed_names, difference
-from rankllm_infer.jobs.journal_lines import (
+from rankllm_infer.jobs.journal_file import (
     FORMAT,
     answer_from_record,
     delete_locked,

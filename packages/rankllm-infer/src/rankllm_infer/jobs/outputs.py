@@ -85,7 +85,7 @@ class Summary:
             self.failures[result.query.qid] = result.error or f"query {result.query.qid!r}: failed"
         elif not result.candidates:
             self.empty_qids.append(result.query.qid)
-        nothing, alike = count_findings(result.defects)
+        nothing, alike = count_findings(result.defects) if result.defects else (0, 0)
         if nothing or alike:
             self.n_showing_nothing += nothing
             self.n_shown_alike += alike

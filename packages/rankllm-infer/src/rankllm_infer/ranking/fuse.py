@@ -1,7 +1,8 @@
-"""Let the first stage have a say: a convex combination of its scores and the model's (arXiv:2210.11934, section 3).
+"""Several orders made into one: votes on a window into a consensus, the first stage's scores and the model's into one.
 
-A first stage that is right where a small model is not keeps what it knows. Only candidates that were to be reranked
-change places; those behind them stay where they are.
+Fusion is a convex combination of scores (arXiv:2210.11934, section 3): a first stage that is right where a small model
+is not keeps what it knows. Only candidates that were to be reranked change places; those behind them stay where they
+are.
 """
 
 from __future__ import annotations

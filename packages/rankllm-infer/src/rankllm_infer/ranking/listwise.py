@@ -114,7 +114,8 @@ class ListwiseMethod:
                 random.Random(f"{settings.shuffle_seed}/{request.query.qid}/{number}").shuffle(asked)
             order = [*(yield from ranking.rank(asked)), *settled]
         result = ranking.result([*order, *rest])
-        return fuse(result, request, self.card.fuse_weight, n_ranked=settings.top_k_candidates, by_rank=True)
+        weight = self.card.fuse_weight
+        return fuse(result, request, weight, n_ranked=settings.top_k_candidates, by_rank=True) if weight else result
 
 
 class _Ranking:
@@ -163,7 +164,7 @@ class _Ranking:
             self.named.update(candidates[position].docid for position in ranked[:n_told])
             if n_told:
                 votes[window].append((*ranked[:n_told], *sorted(ranked[n_told:], key=window.shown.index)))
-        return tuple(consensus(votes[window]) if votes[window] else window.shown for window in windows)
+        return tuple(_agreed(votes[window]) or window.shown for window in windows)
 
     def _views(self, window: Window) -> list[tuple[int, ...]]:
         """The orders in which a window is shown: its own, and shuffled ones where more are asked for."""
@@ -206,14 +207,14 @@ class _Ranking:
         self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], findings: PromptFindings
     ) -> ReadAnswer:
         """What the answer says of the passages; nothing where its prompt showed none of them."""
+        if not (findings.nothing or findings.same):
+            return self._read_answer(answer, prompt, candidates)
         docids = [candidate.docid for candidate in candidates]
         if findings.all_show_nothing:
             return ReadAnswer(order=tuple(range(len(docids))), status="fallback", defects=findings.defects(docids))
         read = self._read_answer(answer, prompt, candidates)
-        if not (found := findings.defects(docids)):
-            return read
-        status = worst([read.status, "repaired"])
-        return ReadAnswer(order=read.order, status=status, defects=(*found, *read.defects), n_ranked=read.n_ranked)
+        defects = (*findings.defects(docids), *read.defects)
+        return replace(read, status=worst([read.status, "repaired"]), defects=defects)
 
     def _read_answer(self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate]) -> ReadAnswer:
         labels, template = prompt.identifiers, self.card.template
@@ -258,6 +259,11 @@ class _Ranking:
         if self.settings.strategy in TOP_K_STRATEGIES and n_reranked > size:
             return min(n, max(1, size // 2) if wanted is None else wanted)
         return n
+
+
+def _agreed(votes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The order that votes on one window come to; empty where there are none."""
+    return consensus(votes) if len(votes) > 1 else tuple(*votes)
 
 
 def order_by_score(

@@ -1,4 +1,7 @@
-"""From messages to what an engine is given, and how many tokens that is: counted, or estimated for a server."""
+"""How prompts are written and read: what an engine is given, how many tokens that is, what an answer will be.
+
+Tokens are counted, or estimated for a server.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from rankllm_core.answers.reader import ReadAnswer, read_answer
 from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, ContractError
 from rankllm_core.prompts.chat import ChatEncoder
-from rankllm_core.prompts.placeholders import guess_reasoning
 from rankllm_core.prompts.template import ListwiseTemplate, Message, Span
+from rankllm_core.prompts.template_text import guess_reasoning
 from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
 from rankllm_core.types import identifiers
 from rankllm_infer.engines.base import Answer, Prompt, Read

@@ -1,6 +1,7 @@
 """Strategies: which candidates are shown together, in which rounds, and what is made of the orders that come back.
 
 A strategy knows positions only: no texts, no prompts, no model. `rankllm_infer.ranking.listwise` queries its windows.
+Whether a card's windows and what was asked for go together, and how many prompts that takes, is said here as well.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from typing import Any
 
 from rankllm_core.card import CARD_NAME, Card, load_card, save_card
 from rankllm_core.checkpoints.model_folder import check_settings_files, read_model_json
-from rankllm_core.checkpoints.weights import check_intact, read_weight_headers
+from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError, RankLLMError
+from rankllm_core.files.manifest import check_intact
 from rankllm_core.files.writing import follow_umask
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_train.artifacts.checkpoints import aside

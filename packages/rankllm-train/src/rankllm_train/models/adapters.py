@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.card import load_card
-from rankllm_core.checkpoints.weights import check_intact
 from rankllm_core.errors import ConfigError, RankLLMError, first_line
+from rankllm_core.files.manifest import check_intact
 from rankllm_core.nn.model_parts import readable_load
 
 ADAPTER_NAME = "adapter_config.json"

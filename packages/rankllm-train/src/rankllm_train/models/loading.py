@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code
-from rankllm_core.checkpoints.weights import check_intact, read_weight_headers
+from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError, first_line
+from rankllm_core.files.manifest import check_intact
 from rankllm_core.nn.model_parts import fast_tokenizer_options, quiet_transformers, readable_load
 from rankllm_train.models.adapters import ADAPTER_NAME, start_from_adapter
 from rankllm_train.models.attention import loading_attention, use_attention

@@ -31,7 +31,7 @@ MAX_JSON_BYTES = 64 << 20
 MAX_DEPTH = 64
 """Libraries walk a configuration recursively; published ones are under ten levels deep."""
 _MAX_TEMPLATE_BYTES = 1 << 20
-_LFS_POINTER = b"version https://git-lfs.github.com/"
+LFS_POINTER = b"version https://git-lfs.github.com/"
 
 _SIZES = {
     "vocab_size": 1 << 26,
@@ -292,5 +292,5 @@ def unexpected(path: Path, key: str, expected: str, found: object) -> RankLLMErr
 
 def refuse_lfs_pointer(path: str | Path, start: bytes) -> None:
     """Raise RankLLMError for the placeholder that Git leaves where Git LFS has not fetched the file itself."""
-    if start.startswith(_LFS_POINTER):
+    if start.startswith(LFS_POINTER):
         raise RankLLMError(f"{path}: is a Git LFS pointer, not the file itself; fetch it with: git lfs pull")

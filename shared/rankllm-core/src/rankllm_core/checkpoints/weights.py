@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankllm_core.checkpoints.model_folder import _LFS_POINTER, read_model_json, refuse_lfs_pointer, unexpected
+from rankllm_core.checkpoints.model_folder import LFS_POINTER, read_model_json, refuse_lfs_pointer, unexpected
 from rankllm_core.errors import ContractError, RankLLMError
-from rankllm_core.files.manifest import _KEYS, _LOADED, _MAX_BYTES, MANIFEST_NAME, find_damage
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
@@ -170,7 +169,7 @@ def read_safetensors_header(path: str | Path) -> dict[str, TensorInfo]:
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(8)
-        refuse_lfs_pointer(path, start + stream.read(len(_LFS_POINTER) - 8))
+        refuse_lfs_pointer(path, start + stream.read(len(LFS_POINTER) - 8))
         if len(start) < 8:
             raise _damaged(path, f"{size} bytes, too short for a header")
         (length,) = struct.unpack("<Q", start)
@@ -242,30 +241,3 @@ def _check_layout(path: Path, tensors: Mapping[str, tuple[TensorInfo, int, int]]
 
 def _damaged(path: Path, found: str) -> RankLLMError:
     return RankLLMError(f"{path}: damaged or incomplete weights: found {found}; copy or download the model again")
-
-
-def check_intact(folder: str | Path) -> None:
-    """Raise RankLLMError, in one line that names the file, where the weights or the tokenizer of a model are damaged.
-
-    A folder without a manifest passes, and so does one whose manifest.json is of something else. Settings and card,
-    which their owner may edit, are not compared: whoever reads them checks what they say.
-    """
-    if not _has_manifest(Path(folder)):
-        return
-    if damage := find_damage(folder, is_read=lambda name: _LOADED.fullmatch(name) is not None):
-        raise RankLLMError(
-            f"{folder}: {damage}; restore it from where it was copied, or, if it was changed on purpose, delete "
-            f"{MANIFEST_NAME}"
-        )
-
-
-def _has_manifest(folder: Path) -> bool:
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as stream:
-            found = json.loads(stream.read(_MAX_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return True  # damaged, which reading it says
-    return isinstance(found, dict) and len(_KEYS & found.keys()) > 1

@@ -1,4 +1,7 @@
-"""JSON out of untrusted text: bounded in depth and size, errors in one line."""
+"""JSON out of untrusted files: bounded, one record a line or one value a file, and its fields checked.
+
+An error says what was found and expected; `located` adds where.
+"""
 
 from __future__ import annotations
 

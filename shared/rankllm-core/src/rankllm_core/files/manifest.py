@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankllm_core.errors import DataError
+from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files.writing import sync_folder
 
 MANIFEST_NAME = "manifest.json"
@@ -189,3 +189,30 @@ def _sync(path: Path) -> None:
     # Windows syncs only what is open for writing.
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
+
+
+def check_intact(folder: str | Path) -> None:
+    """Raise RankLLMError, in one line that names the file, where the weights or the tokenizer of a model are damaged.
+
+    A folder without a manifest passes, and so does one whose manifest.json is of something else. Settings and card,
+    which their owner may edit, are not compared: whoever reads them checks what they say.
+    """
+    if not _has_manifest(Path(folder)):
+        return
+    if damage := find_damage(folder, is_read=lambda name: _LOADED.fullmatch(name) is not None):
+        raise RankLLMError(
+            f"{folder}: {damage}; restore it from where it was copied, or, if it was changed on purpose, delete "
+            f"{MANIFEST_NAME}"
+        )
+
+
+def _has_manifest(folder: Path) -> bool:
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            found = json.loads(stream.read(_MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return True  # damaged, which reading it says
+    return isinstance(found, dict) and len(_KEYS & found.keys()) > 1

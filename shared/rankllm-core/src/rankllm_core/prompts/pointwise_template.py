@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
-from rankllm_core.prompts.placeholders import Message, Span, check_placeholders, fill, given_fields
+from rankllm_core.prompts.template_text import Message, Span, check_placeholders, fill, given_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

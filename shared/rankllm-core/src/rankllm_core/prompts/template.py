@@ -15,7 +15,8 @@ from typing import Any, ClassVar, get_args
 from rankllm_core.answers.lookalikes import Names, defuse
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
-from rankllm_core.prompts.placeholders import (
+from rankllm_core.prompts.pointwise_template import PointwiseTemplate as PointwiseTemplate
+from rankllm_core.prompts.template_text import (
     ANSWER_FORMS,
     check_placeholders,
     fill,
@@ -25,9 +26,8 @@ from rankllm_core.prompts.placeholders import (
     guess_reasoning,
     placeholders,
 )
-from rankllm_core.prompts.placeholders import Message as Message
-from rankllm_core.prompts.placeholders import Span as Span
-from rankllm_core.prompts.pointwise_template import PointwiseTemplate as PointwiseTemplate
+from rankllm_core.prompts.template_text import Message as Message
+from rankllm_core.prompts.template_text import Span as Span
 from rankllm_core.types import AnswerForm, IdentifierKind
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")

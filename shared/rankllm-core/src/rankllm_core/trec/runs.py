@@ -1,4 +1,7 @@
-"""Runs: reading every layout in use, writing ones that no tie rule can reorder."""
+"""Runs: reading every layout in use, writing ones that no tie rule can reorder.
+
+Scores are compared as trec_eval compares them: in single precision, ties by docid descending.
+"""
 
 from __future__ import annotations
 

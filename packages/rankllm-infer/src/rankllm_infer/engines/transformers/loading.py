@@ -1,4 +1,7 @@
-"""Load a model the way its checkpoint is made: full, merged or LoRA adapter; and never with a head nobody trained."""
+"""A checkpoint opened: loaded the way it is made, tried on a few tokens, and started as an engine.
+
+Full, merged or LoRA adapter; never with a head nobody trained.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from typing import Any
 
 import torch
 
-from rankllm_core.checkpoints.weights import check_intact, read_weight_headers
+from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
+from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
@@ -47,7 +51,8 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
     source = files.base.path
     for folder in dict.fromkeys((source, files.own.path)):
         read_weight_headers(folder)
-        check_intact(folder)
+        if (folder / MANIFEST_NAME).exists():
+            check_intact(folder)
     placement = spread_over_gpus(device, settings.num_gpus)
     trusted = settings.trust_remote_code
     options = {"dtype": dtype, "trust_remote_code": trusted, **placement}

@@ -1,4 +1,7 @@
-"""TODO."""
+"""What runs a model: its device and dtype, its attention, and a head that gives the logits of few tokens.
+
+Shapes: B rows, T new tokens, U places that are read, R tokens whose logits are wanted.
+"""
 
 from __future__ import annotations
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rankllm_core.checkpoints.weights import check_intact, read_weight_headers
+from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError, first_line
+from rankllm_core.files.manifest import check_intact
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, end_ids, kind_of
 from rankllm_infer.engines.vllm.checks import check_kind, declared_end, lora_rank

@@ -1,6 +1,8 @@
-"""The placeholders of a template: `{query}`, `{rank}`, `{score:.1f}`.
+"""The texts of a template: messages and spans, placeholders, and what is guessed from the words.
 
-They are checked when a template is read and filled in when a prompt is written.
+Placeholders (`{query}`, `{rank}`, `{score:.1f}`) are checked when a template is read and filled in when a prompt is
+written. Guesses are for files of other projects, which do not declare what they ask for: templates that ship with
+rankllm declare it, and a test holds each declaration against the guess.
 """
 
 from __future__ import annotations

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from ranking_fakes import make_method, make_request, noisy
 
 from rankllm_infer.api import Reranker
-from rankllm_infer.cli.rerank import show
-from rankllm_infer.console import SCREEN
+from rankllm_infer.console import SCREEN, show_report
 from rankllm_infer.engines.base import EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.jobs import rerank as rerank_job
@@ -67,7 +66,7 @@ def rerank(monkeypatch, folder, *, answer=noisy, resume=False, overwrite=False, 
     with rerank_job.open_run(files, overwrite=overwrite, resume=resume, watcher=SCREEN) as run:
         run.read(requests)
         report = run.rerank(plan_reranking("m", options))
-        show(report)
+        show_report(report)
     return 3 if report.summary.failures else 0
 
 

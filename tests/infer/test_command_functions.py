@@ -11,12 +11,12 @@ from rankllm_infer.evaluation.evaluate import evaluate_asked, evaluate_files
 from rankllm_infer.report.build import NoTextsError, ReportFiles, ReportSettings, build_report
 from rankllm_infer.retrieval.sources import (
     CorpusSource,
-    Notices,
     RetrievedFiles,
     SearchSettings,
     search,
     write_retrieved,
 )
+from rankllm_infer.watching import Watcher
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_search_is_silent_unless_it_is_told_otherwise(pets, capsys):
     assert found.lines() == ["retrieved 2 candidates for 2 queries", "found nothing for 1 query ('q3')"]
     assert capsys.readouterr() == ("", "")
     told: list[str] = []
-    search(pets, notices=Notices(tell=told.append))
+    search(pets, watcher=Watcher(say=told.append))
     assert len(told) == 1
     assert told[0].startswith(f"Index of {pets.corpus}: the one in ")
 

@@ -11,8 +11,7 @@ from click.testing import CliRunner
 from option_values import ALIASES, FOR_PYTHON, OPTIONS, ROWS, SET, WORDS_BESIDE, options, write_files
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.cli.rerank import command
-from rankllm_infer.cli.rerank_input import read_command
+from rankllm_infer.cli.rerank import command, read_command
 from rankllm_infer.cli.rerank_options import OWNERS, ModelArguments
 from rankllm_infer.option_table import GROUPS, option, rows_of
 from rankllm_infer.option_values import from_given

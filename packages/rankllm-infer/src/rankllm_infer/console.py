@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
+
+import click
 
 from rankllm_core.command_line import say
 from rankllm_core.data.records import result_to_dict
@@ -15,7 +17,11 @@ from rankllm_core.files import dumps
 from rankllm_core.text import passage_text
 from rankllm_core.types import Request, Result
 from rankllm_infer.jobs.outputs import Summary
-from rankllm_infer.watching import PromptProgress, Watcher, count, examples
+from rankllm_infer.watching import BRIEF_S, PromptProgress, Watcher, count, examples
+
+if TYPE_CHECKING:
+    from rankllm_infer.evaluation.evaluate import RunningEvaluation
+    from rankllm_infer.jobs.rerank import RunReport
 
 _SHOWN_FAILURES = 5
 _ORDER = ("ok", "repaired", "fallback", "failed")
@@ -71,6 +77,36 @@ def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) ->
     return lines + [f"Wrote {path}" for path in files]
 
 
+def show_report(report: RunReport) -> None:
+    """Say what a run came to; its figures go to standard output."""
+    for line in summary_lines(report.summary, seconds=report.seconds, files=report.written):
+        say(line)
+    if not report.n_ranked:
+        say("Error: no query could be ranked; nothing was written")
+        return
+    if report.can_retry:
+        say("To try the failed ones again, and compute nothing else: the same command with --resume")
+    if report.figures is not None:
+        _show_figures(report.figures, n_ranked=report.n_ranked)
+
+
+def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
+    from rankllm_infer.evaluation.evaluate import evaluation_lines
+
+    if (evaluation := figures.result()) is None:
+        say("No figures: none of the queries that were ranked is judged")
+        return
+    if not figures.has_judged_candidates:
+        say("No figures: none of the candidates is judged for its query; are the judgements of the same collection?")
+        return
+    say(
+        f"Scores of the {evaluation.n_queries} judged queries among the {n_ranked} ranked by this run "
+        "(for all judged queries: rankllm-infer evaluate):"
+    )
+    for line in evaluation_lines("reranked", evaluation):
+        click.echo(line)
+
+
 def _not_shown(summary: Summary) -> str:
     found = []
     if n := summary.n_showing_nothing:
@@ -85,19 +121,14 @@ def printable(text: str) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
-T = TypeVar("T")
-
-
-_BRIEF_S = 2.0
-"""What takes no longer than this is not announced."""
-
-
 _QUIET_TERMINAL_S, _QUIET_FILE_S = 0.5, 30.0
 """The least time between two looks: a log file wants a line now and then, a terminal one that moves."""
 
 
 @contextmanager
-def counter(what: str, *, unit: str, total: int | None = None, delay_s: float = 0.0) -> Iterator[Callable[[int], None]]:
+def counter(
+    what: str, *, unit: str, total: int | None = None, delay_s: float = BRIEF_S
+) -> Iterator[Callable[[int], None]]:
     """A bar on standard error; it is given how many are done, all in all."""
     from tqdm import tqdm
 
@@ -130,13 +161,5 @@ def prompt_counter(what: str, progress: PromptProgress) -> Iterator[Callable[[],
         bar.refresh()
 
 
-def counted(items: Iterable[T], what: str, *, unit: str) -> Iterator[T]:
-    """The same items; how many have come is shown where it takes longer than a moment."""
-    with counter(what, unit=unit, delay_s=_BRIEF_S) as show:
-        for number, item in enumerate(items, start=1):
-            yield item
-            show(number)
-
-
-SCREEN = Watcher(say=say, counted=counted, prompts=prompt_counter)
+SCREEN = Watcher(say=say, counter=counter, prompts=prompt_counter)
 """Shows lines and bars on standard error."""

@@ -6,15 +6,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+BRIEF_S = 2.0
+"""What takes no longer than this is not announced."""
 
 
-def _nothing_said(line: str) -> None:
+class Counter(Protocol):
+    """Opens a counter for one piece of work; what it yields is called with the number done so far."""
+
+    def __call__(
+        self, what: str, *, unit: str, total: int | None = None, delay_s: float = BRIEF_S
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """Count `what` in `unit`; total: how many there are, where that is known; delay_s: show nothing before."""
+
+
+def _unsaid(line: str) -> None:
     pass
 
 
-def _uncounted(items: Iterable[Any], what: str, *, unit: str) -> Iterator[Any]:
-    yield from items
+@contextmanager
+def _uncounted(
+    what: str, *, unit: str, total: int | None = None, delay_s: float = BRIEF_S
+) -> Iterator[Callable[[int], None]]:
+    yield lambda done: None
 
 
 @contextmanager
@@ -24,14 +41,21 @@ def _unshown(what: str, progress: PromptProgress) -> Iterator[Callable[[], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Whoever watches a run. The command line shows lines and bars on standard error; by default nobody watches."""
+    """Whoever watches long work. The command line shows lines and bars on standard error; by default nobody watches."""
 
-    say: Callable[[str], None] = _nothing_said
+    say: Callable[[str], None] = _unsaid
     """Receives what a user should know, a line at a time."""
-    counted: Callable[..., Iterator[Any]] = _uncounted
-    """counted(items, what, unit=...): the same items, counted as they come."""
+    counter: Counter = _uncounted
+    """Counts what is read, indexed or searched."""
     prompts: Callable[[str, PromptProgress], AbstractContextManager[Callable[[], None]]] = _unshown
     """Context of a run's prompts; what it gives is called after each change of the progress."""
+
+    def counted(self, items: Iterable[T], what: str, *, unit: str) -> Iterator[T]:
+        """The same items, counted as they come."""
+        with self.counter(what, unit=unit) as show:
+            for number, item in enumerate(items, start=1):
+                yield item
+                show(number)
 
 
 SILENT = Watcher()

@@ -18,7 +18,7 @@ from rankllm_core.types import identifiers
 from rankllm_infer.api import load_reranker, plan_reranking
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
-from rankllm_infer.cli.rerank_input import given_options
+from rankllm_infer.cli.rerank import given_options
 from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments, RerankInput, RerankOutput
 from rankllm_infer.console import counter
 from rankllm_infer.jobs.fingerprint import StoredRequests

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rankllm_core.errors import ConfigError
+from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
-from rankllm_infer.cli.rerank_input import (
-    dataset_qrels,
-    input_files,
-    load_requests,
-    read_command,
+from rankllm_infer.cli.rerank_options import (
+    OWNERS,
+    DtypeSwitches,
+    RerankCommand,
+    RerankInput,
+    RerankOutput,
+    ignored_options,
 )
-from rankllm_infer.cli.rerank_options import OWNERS, RerankCommand, RerankOutput, ignored_options
-from rankllm_infer.console import SCREEN
+from rankllm_infer.console import SCREEN, show_report
+from rankllm_infer.jobs.fingerprint import StoredRequests
+from rankllm_infer.option_table import rows_of
+from rankllm_infer.option_values import from_given
+from rankllm_infer.options import RerankOptions
 
 if TYPE_CHECKING:
-    from rankllm_infer.evaluation.evaluate import RunningEvaluation
+    from rankllm_core.trec import Qrels
+    from rankllm_core.types import Request
     from rankllm_infer.jobs.outputs import OutputFiles
-    from rankllm_infer.jobs.rerank import RunReport
 
 
 @click.command("rerank", cls=GroupedCommand, context_settings=SETTINGS)
@@ -51,11 +60,17 @@ def command(**given: Any) -> int:
         if outputs.qrels:
             run.qrels = load_qrels(outputs.qrels, run.qids)
         elif asked.kind == "dataset":
-            run.qrels = dataset_qrels(asked.inputs, run.qids)
+            run.qrels = _dataset_qrels(asked.inputs, run.qids)
         say(_loading(asked))
         report = run.rerank(plan_reranking(asked.model, asked.options))
-        show(report)
+        show_report(report)
     return EXIT_SOME_FAILED if report.summary.failures else 0
+
+
+def _dataset_qrels(inputs: RerankInput, qids: Iterable[str]) -> Qrels | None:
+    from rankllm_infer.jobs.dataset_inputs import dataset_qrels
+
+    return dataset_qrels(inputs.dataset or "", qids, folder=inputs.retrieval_results_dir, watcher=SCREEN)
 
 
 def _check_outputs(outputs: RerankOutput, files: OutputFiles) -> None:
@@ -66,38 +81,6 @@ def _check_outputs(outputs: RerankOutput, files: OutputFiles) -> None:
         raise click.UsageError("--resume resumes a run, --overwrite starts over; give one of them")
     if outputs.resume and not files.paths():
         raise click.UsageError("--resume has no effect without an output")
-
-
-def show(report: RunReport) -> None:
-    """Say what a run came to; its figures go to standard output."""
-    from rankllm_infer.console import summary_lines
-
-    for line in summary_lines(report.summary, seconds=report.seconds, files=report.written):
-        say(line)
-    if not report.n_ranked:
-        say("Error: no query could be ranked; nothing was written")
-        return
-    if report.can_retry:
-        say("To try the failed ones again, and compute nothing else: the same command with --resume")
-    if report.figures is not None:
-        _show_figures(report.figures, n_ranked=report.n_ranked)
-
-
-def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
-    from rankllm_infer.evaluation.evaluate import evaluation_lines
-
-    if (evaluation := figures.result()) is None:
-        say("No figures: none of the queries that were ranked is judged")
-        return
-    if not figures.has_judged_candidates:
-        say("No figures: none of the candidates is judged for its query; are the judgements of the same collection?")
-        return
-    say(
-        f"Scores of the {evaluation.n_queries} judged queries among the {n_ranked} ranked by this run "
-        "(for all judged queries: rankllm-infer evaluate):"
-    )
-    for line in evaluation_lines("reranked", evaluation):
-        click.echo(line)
 
 
 def _loading(asked: RerankCommand) -> str:
@@ -155,3 +138,168 @@ def _one_query(asked: RerankCommand, files: OutputFiles) -> int:
             writer.write(result)
     click.echo(result_json(result) if asked.outputs.as_json else result_table(result, request))
     return 0
+
+
+_SOURCES = ("requests", "rerank_input", "run", "dataset", "query")
+
+
+_NEEDS = {"run": ("queries", "corpus"), "dataset": ("retrieval_method",), "query": ("passages",)}
+
+
+_FOR_MANY = ("max_queries", "strict", "qrels", "resume")
+
+
+_STANDARD_INPUT = "-"
+
+
+DATASET_DEPTH = 100
+"""Candidates of each query of a data set, as in the original."""
+
+
+def input_kind(inputs: RerankInput, outputs: RerankOutput) -> str:
+    """Which of the five inputs is given. Raises UsageError where it is not one, or what goes with it is missing."""
+    kinds = [name for name in _SOURCES if getattr(inputs, name) is not None]
+    if len(kinds) != 1:
+        raise click.UsageError("give one of --requests, --rerank-input, --run, --dataset and --query")
+    (kind,) = kinds
+    needs = _NEEDS.get(kind, ())
+    for name in ("queries", "corpus", "retrieval_method", "passages"):
+        if (name in needs) != (getattr(inputs, name) is not None):
+            verb = "needs" if name in needs else "does not go with"
+            raise click.UsageError(f"{_spelled(kind)} {verb} {_spelled(name)}")
+    if inputs.run_format != "auto" and kind != "run":
+        raise click.UsageError(f"{_spelled(kind)} does not go with --run-format")
+    if inputs.retrieval_results_dir is not None and kind != "dataset":
+        raise click.UsageError(f"{_spelled(kind)} does not go with --retrieval-results-dir")
+    if kind == "query":
+        for name in _FOR_MANY:
+            if getattr(inputs, name, None) or getattr(outputs, name, None):
+                raise click.UsageError(f"{_spelled(name)} does not go with --query")
+    elif outputs.as_json:
+        raise click.UsageError("--json goes with --query; for a file of results give --output-jsonl")
+    return kind
+
+
+def input_files(command: RerankCommand) -> tuple[str | Path, ...]:
+    """The files that are read, which must not be written."""
+    inputs = command.inputs
+    sources = (inputs.requests, inputs.rerank_input, inputs.run, inputs.queries, inputs.corpus, inputs.passages)
+    beside = (command.outputs.qrels, command.options.few_shot_file, command.prior_file)
+    return tuple(file for file in (*sources, *beside) if file not in (None, _STANDARD_INPUT))
+
+
+def load_requests(command: RerankCommand) -> Iterable[Request]:
+    """The requests, as often as they are asked for. Texts of a run are joined here."""
+    kind, inputs, depth = command.kind, command.inputs, command.options.top_k_candidates
+    if kind == "query":
+        from rankllm_infer.formats.passages import read_passages
+        from rankllm_infer.ranking.flow import make_request
+
+        source = sys.stdin.buffer if inputs.passages == _STANDARD_INPUT else None
+        return [make_request(inputs.query or "", read_passages(inputs.passages or "", source=source))]
+    if kind == "run":
+        return _joined(inputs, depth=depth or sys.maxsize)
+    if kind == "dataset":
+        return _of_dataset(inputs, depth=depth or DATASET_DEPTH)
+    path: Path = getattr(inputs, kind)
+    if not path.exists():
+        raise RankLLMError(f"{path}: no such file")
+    stored = StoredRequests(path, is_pairs=kind == "rerank_input", max_queries=inputs.max_queries)
+    # A pipe can be read once only.
+    return stored if path.is_file() else list(stored)
+
+
+def _spelled(name: str) -> str:
+    return {**rows_of(RerankInput), **rows_of(RerankOutput)}[name].spelled
+
+
+def _joined(inputs: RerankInput, *, depth: int) -> list[Request]:
+    from rankllm_infer.formats.prepare import build_requests
+
+    with SCREEN.counter("corpus", unit=" passages") as show:
+        requests, report = build_requests(
+            inputs.run,
+            queries=inputs.queries,
+            corpus=inputs.corpus,
+            depth=depth,
+            max_queries=inputs.max_queries,
+            strict=inputs.strict,
+            run_format=inputs.run_format,
+            progress=show,
+        )
+    for line in report.lines():
+        say(line)
+    return requests
+
+
+def _of_dataset(inputs: RerankInput, *, depth: int) -> StoredRequests:
+    from rankllm_infer.jobs.dataset_inputs import dataset_requests
+
+    return dataset_requests(
+        inputs.dataset or "",
+        inputs.retrieval_method or "",
+        depth=depth,
+        max_queries=inputs.max_queries,
+        folder=inputs.retrieval_results_dir,
+        watcher=SCREEN,
+    )
+
+
+def given_options(given: Mapping[str, Any]) -> RerankOptions:
+    """What the command line asks of a reranker. Raises UsageError where that does not go together."""
+    switches = from_given(DtypeSwitches, given)
+    dtypes = {given["dtype"], "bfloat16" if switches.bf16 else None, "float16" if switches.fp16 else None} - {None}
+    if len(dtypes) > 1:
+        raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
+    # Outside of what follows: a file that cannot be read is no wrong usage.
+    prior = _prior(given.get("identifier_prior"), model=given["model_path"])
+    try:
+        return from_given(
+            RerankOptions,
+            given,
+            template=_template(given["template"]),
+            identifier_prior=prior,
+            dtype=next(iter(dtypes), "auto"),
+            api_key=os.environ.get("OPENAI_API_KEY") if given["engine"] == "openai" else None,
+            with_trace=given.get("trace") is not None,
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
+    """What a file of `calibrate` says; nothing to take off for `none`."""
+    if asked is None:
+        return None
+    from rankllm_infer.ranking.identifier_prior import read_prior
+
+    if asked == "none":
+        return ()
+    stored = read_prior(Path(asked))
+    if stored.model and Path(stored.model).name != Path(model).name:
+        say(f"Warning: {asked} was measured with {stored.model}, not with {model}; each model has a prior of its own")
+    return stored.numbers
+
+
+_ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
+
+
+def _template(asked: str | None) -> str | None:
+    """The template asked for; of the originals' own files, which are in their repository, the one that ships."""
+    if asked is None or Path(asked).exists():
+        return asked
+    return asked.removeprefix(_ORIGINALS_FOLDER)
+
+
+def read_command(given: Mapping[str, Any]) -> RerankCommand:
+    """The command line as one value. Raises UsageError where it does not go together."""
+    inputs, outputs = from_given(RerankInput, given), from_given(RerankOutput, given)
+    kind = input_kind(inputs, outputs)
+    return RerankCommand(
+        kind=kind,
+        model=given["model_path"],
+        inputs=inputs,
+        outputs=outputs,
+        options=given_options(given),
+        prior_file=None if given["identifier_prior"] == "none" else given["identifier_prior"],
+    )

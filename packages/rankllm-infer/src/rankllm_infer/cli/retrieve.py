@@ -12,12 +12,11 @@ import click
 from rankllm_core.command_line import NAME, PATH
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
-from rankllm_infer.console import counter
+from rankllm_infer.console import SCREEN
 from rankllm_infer.retrieval.bm25 import K1, B
 
 if TYPE_CHECKING:
     from rankllm_core.trec import Qrels, Run, RunOutput
-    from rankllm_infer.retrieval.pyserini_library import PyseriniLibrary
     from rankllm_infer.retrieval.retrieval_data import Method
     from rankllm_infer.retrieval.sources import Source
 
@@ -161,7 +160,7 @@ def command(**given: Any) -> None:
     """
     from rankllm_core.trec import read_qrels
     from rankllm_infer.evaluation.judgements import check_judged
-    from rankllm_infer.retrieval.sources import Notices, RetrievedFiles, SearchSettings, search, write_retrieved
+    from rankllm_infer.retrieval.sources import RetrievedFiles, SearchSettings, search, write_retrieved
 
     asked = RetrieveCommand(**given)
     _check_files(asked)
@@ -175,21 +174,14 @@ def command(**given: Any) -> None:
         asked.source(),
         SearchSettings(depth=asked.depth, max_queries=asked.max_queries, remove_query=asked.remove_query),
         check=check,
-        notices=Notices(tell=say, counter=counter),
+        watcher=SCREEN,
     )
     for line in found.lines():
         say(line)
     files = RetrievedFiles(run=asked.output, run_format=asked.run_format, tag=asked.tag, requests=asked.output_requests)
-    write_retrieved(found, files, tell=say)
+    write_retrieved(found, files, watcher=SCREEN)
     if (judged := qrels or found.qrels) is not None:
         _print_figures(found.run, judged)
-
-
-def start_pyserini() -> PyseriniLibrary:
-    """Start Pyserini, with a line that says so."""
-    from rankllm_infer.retrieval import pyserini_library
-
-    return pyserini_library.start_pyserini(tell=say)
 
 
 def _check_files(asked: RetrieveCommand) -> None:

@@ -10,11 +10,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from rankllm_core.card import ListwiseCard
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
-from rankllm_infer.ranking.flow import RankingSettings
+
+if TYPE_CHECKING:
+    from rankllm_infer.ranking.flow import RankingSettings
 
 STRATEGIES = ("sliding", "full", "top-down", "tournament")
 TOP_K_STRATEGIES = ("top-down", "tournament")

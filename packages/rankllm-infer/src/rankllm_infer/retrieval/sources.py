@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 from rankllm_core.data.collections import read_queries
 from rankllm_core.data.records import write_requests
@@ -21,42 +19,10 @@ from rankllm_infer.retrieval.dataset_retrieval import requests_from_index, searc
 from rankllm_infer.retrieval.first_stage import Searcher, retrieve
 from rankllm_infer.retrieval.pyserini_library import start_pyserini
 from rankllm_infer.retrieval.retrieval_data import Method, find_dataset, index_of
-from rankllm_infer.watching import count, examples
+from rankllm_infer.watching import SILENT, Watcher, count, examples
 
 Check = Callable[[Mapping[str, str]], None]
 """Receives the queries, qid -> text, before they are asked; raises where they must not be."""
-_DELAY_S = 2.0
-"""What takes no longer than this needs no counter."""
-
-
-class Counter(Protocol):
-    """Opens a counter for one piece of work; what it yields is called with the number done so far."""
-
-    def __call__(
-        self, what: str, *, unit: str, total: int | None = None, delay_s: float = 0.0
-    ) -> AbstractContextManager[Callable[[int], None]]:
-        """Count `what` in `unit`; total: how many there are, where that is known; delay_s: show nothing before."""
-
-
-@contextmanager
-def uncounted(
-    what: str, *, unit: str, total: int | None = None, delay_s: float = 0.0
-) -> Iterator[Callable[[int], None]]:
-    """A `Counter` that shows nothing."""
-    yield lambda done: None
-
-
-def _unsaid(line: str) -> None:
-    """Drop a message."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notices:
-    """Where messages and progress go; by default nowhere."""
-
-    tell: Callable[[str], None] = _unsaid
-    """Receives one line on what is done and why."""
-    counter: Counter = uncounted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,76 +122,76 @@ def search(
     settings: SearchSettings | None = None,
     *,
     check: Check = lambda queries: None,
-    notices: Notices | None = None,
+    watcher: Watcher = SILENT,
 ) -> Retrieved:
     """Search a source for all its queries.
 
     check: is given the queries before they are asked, and may raise. Raises RankLLMError for what cannot be read, found
     or fetched, and where no query finds a passage.
     """
-    settings, notices = settings or SearchSettings(), notices or Notices()
+    settings = settings or SearchSettings()
     match source:
         case CorpusSource():
-            found = _search_corpus(source, settings, check, notices)
+            found = _search_corpus(source, settings, check, watcher)
         case IndexSource():
-            found = _search_index(source, settings, check, notices)
+            found = _search_index(source, settings, check, watcher)
         case DatasetSource():
-            found = _search_dataset(source, settings, check, notices)
+            found = _search_dataset(source, settings, check, watcher)
     if not any(found.run.values()):
         raise RankLLMError(f"{source.name}: none of the {count(len(found.run), 'query')} finds a passage")
     return found
 
 
-def write_retrieved(found: Retrieved, files: RetrievedFiles, *, tell: Callable[[str], None] = _unsaid) -> None:
-    """Write the run, and the requests with their texts. tell: is given a line on each file."""
+def write_retrieved(found: Retrieved, files: RetrievedFiles, *, watcher: Watcher = SILENT) -> None:
+    """Write the run, and the requests with their texts. The watcher is told of each file."""
     # What may still fail comes first, so that no half of the outputs is left behind.
     requests = found.requests() if files.requests is not None else []
     if files.run is not None:
         tag = files.tag or found.tag
         write_results(files.run, found.run.items(), format=files.run_format, tag=tag)
-        tell(f"Wrote {files.run}")
+        watcher.say(f"Wrote {files.run}")
     if files.requests is not None:
         write_requests(files.requests, requests)
-        tell(f"Wrote {files.requests} (requests)")
+        watcher.say(f"Wrote {files.requests} (requests)")
 
 
-def _search_corpus(source: CorpusSource, settings: SearchSettings, check: Check, notices: Notices) -> Retrieved:
+def _search_corpus(source: CorpusSource, settings: SearchSettings, check: Check, watcher: Watcher) -> Retrieved:
     queries = _read_queries(source.queries, settings.max_queries)
     check(queries)
-    with notices.counter("index", unit=" passages", delay_s=_DELAY_S) as show:
+    with watcher.counter("index", unit=" passages") as show:
         index = open_index(
-            source.corpus, folder=source.index_dir, k1=source.k1, b=source.b, tell=notices.tell, progress=show
+            source.corpus, folder=source.index_dir, k1=source.k1, b=source.b, tell=watcher.say, progress=show
         )
 
     def join() -> list[Request]:
-        with notices.counter("corpus", unit=" passages", delay_s=_DELAY_S) as show:
+        with watcher.counter("corpus", unit=" passages") as show:
             return requests_of_run(run, queries=queries, corpus=source.corpus, progress=show)
 
-    run = _retrieve(index, queries, settings, notices)
+    run = _retrieve(index, queries, settings, watcher)
     return Retrieved(queries=queries, run=run, requests=join, tag="bm25")
 
 
-def _search_index(source: IndexSource, settings: SearchSettings, check: Check, notices: Notices) -> Retrieved:
+def _search_index(source: IndexSource, settings: SearchSettings, check: Check, watcher: Watcher) -> Retrieved:
     is_file = Path(source.queries).exists()
     queries = _read_queries(source.queries, settings.max_queries) if is_file else {}
     if is_file:
         check(queries)
-    library = start_pyserini(tell=notices.tell)
+    library = start_pyserini(tell=watcher.say)
     if not is_file:
         queries = dict(islice(library.topics(source.queries).items(), settings.max_queries))
         check(queries)
     index = library.open_index(source.name, source.method, k1=source.k1, b=source.b)
-    run = _retrieve(index, queries, settings, notices)
+    run = _retrieve(index, queries, settings, watcher)
     return Retrieved(
         queries=queries, run=run, requests=lambda: requests_from_index(index, queries, run), tag=source.method.name
     )
 
 
-def _search_dataset(source: DatasetSource, settings: SearchSettings, check: Check, notices: Notices) -> Retrieved:
+def _search_dataset(source: DatasetSource, settings: SearchSettings, check: Check, watcher: Watcher) -> Retrieved:
     dataset = find_dataset(source.name)
     index_of(dataset, source.method)  # what cannot be searched is refused before Pyserini is started
-    library = start_pyserini(tell=notices.tell)
-    with notices.counter("retrieve", unit=" queries", delay_s=_DELAY_S) as show:
+    library = start_pyserini(tell=watcher.say)
+    with watcher.counter("retrieve", unit=" queries") as show:
         found = search_dataset(
             library,
             dataset,
@@ -254,6 +220,6 @@ def _read_queries(path: str | Path, most: int | None) -> dict[str, str]:
     return queries
 
 
-def _retrieve(index: Searcher, queries: Mapping[str, str], settings: SearchSettings, notices: Notices) -> Run:
-    with notices.counter("retrieve", unit=" queries", total=len(queries), delay_s=_DELAY_S) as show:
+def _retrieve(index: Searcher, queries: Mapping[str, str], settings: SearchSettings, watcher: Watcher) -> Run:
+    with watcher.counter("retrieve", unit=" queries", total=len(queries)) as show:
         return retrieve(index, queries, depth=settings.depth, remove_query=settings.remove_query, progress=show)

@@ -1,0 +1,61 @@
+"""What `rerank --dataset` reads: a test collection's candidates with their texts, and its judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rankllm_core.errors import RankLLMError
+from rankllm_core.trec import Qrels
+from rankllm_infer.evaluation.judgements import check_judged
+from rankllm_infer.jobs.fingerprint import StoredRequests
+from rankllm_infer.retrieval import pyserini_library
+from rankllm_infer.retrieval.dataset_retrieval import dataset_requests_file, default_folder, stored_qrels
+from rankllm_infer.retrieval.retrieval_data import find_dataset, find_method
+from rankllm_infer.watching import SILENT, Watcher
+
+
+def dataset_requests(
+    name: str,
+    method: str,
+    *,
+    depth: int,
+    max_queries: int | None = None,
+    folder: Path | None = None,
+    watcher: Watcher = SILENT,
+) -> StoredRequests:
+    """The requests of a data set with the first `depth` candidates of each query; see `dataset_requests_file`.
+
+    name, method: as Pyserini calls them. folder: where stored results are looked for; None: `default_folder`. The
+    watcher is told where they come from. Raises RankLLMError where there is no way to get them.
+    """
+    with watcher.counter("retrieve", unit=" queries") as show:
+        path = dataset_requests_file(
+            find_dataset(name),
+            find_method(method),
+            depth=depth,
+            folder=folder or default_folder(),
+            library=lambda: pyserini_library.start_pyserini(tell=watcher.say),
+            tell=watcher.say,
+            progress=show,
+        )
+    return StoredRequests(path, is_pairs=False, max_queries=max_queries, depth=depth)
+
+
+def dataset_qrels(
+    name: str, qids: Iterable[str], *, folder: Path | None = None, watcher: Watcher = SILENT
+) -> Qrels | None:
+    """The judgements of a data set: those stored beside its results, else Pyserini's.
+
+    None where there are none for these queries, and the watcher is told why: a ranking needs no judgements.
+    """
+    dataset = find_dataset(name)
+    try:
+        qrels = stored_qrels(dataset, folder or default_folder())
+        if qrels is None:
+            qrels = pyserini_library.start_pyserini(tell=watcher.say).qrels(dataset.qrels)
+        check_judged(qrels, qids, source=dataset.qrels)
+    except RankLLMError as error:
+        watcher.say(f"No figures: {error}; or give --qrels")
+        return None
+    return qrels

@@ -57,7 +57,7 @@ def text_prompts(requests, tokenizer=None, *, max_new_tokens):
 
 def _prompts(requests, tokenizer, card):
     from rankllm_infer.plan import make_method
-    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.settings import RankingSettings
 
     method = make_method(card, RankingSettings(), tokenizer)
     return [next(method.flow(request))[0] for request in requests]
@@ -68,8 +68,8 @@ def yes_no_prompts(requests, tokenizer):
     from rankllm_core.card import PointwiseCard
     from rankllm_core.prompts.template import load_template
     from rankllm_core.text import title_and_text
-    from rankllm_infer.ranking.flow import RankingSettings
     from rankllm_infer.ranking.pointwise import PointwiseMethod
+    from rankllm_infer.ranking.settings import RankingSettings
 
     card = PointwiseCard(template=load_template("yes_no"), head="yes-no")
     writer = PointwiseMethod.with_tokenizer(card, RankingSettings(), tokenizer).writer

@@ -107,7 +107,7 @@ def make_ways(loaded: LoadedModel, requests: list[Request], kind: str) -> list[W
     from rankllm_core.prompts.template import load_template
     from rankllm_infer.engines.transformers.engine import BatchLimits, TransformersEngine
     from rankllm_infer.plan import make_method
-    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.settings import RankingSettings
 
     engine = TransformersEngine(loaded, limits=BatchLimits(max_prompts=1))
     template = load_template("rank_zephyr_alpha" if kind == "alpha" else "rank_zephyr")

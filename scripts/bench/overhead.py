@@ -89,7 +89,7 @@ def prompt_writing(what: str) -> Callable[[], float]:
     from rankllm_infer.demo.collection import load_demo_collection
     from rankllm_infer.demo.run import demo_requests
     from rankllm_infer.plan import make_method
-    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.settings import RankingSettings
 
     requests = demo_requests(load_demo_collection(), depth=N_CANDIDATES)
     tokenizer = AutoTokenizer.from_pretrained(demo_model_path(), trust_remote_code=False)

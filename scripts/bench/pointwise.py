@@ -152,7 +152,7 @@ def make_pairs(model: str, data: Path, run: Path, *, n_queries: int, depth: int,
     from rankllm_core.text import title_and_text
     from rankllm_infer.formats.prepare import build_requests
     from rankllm_infer.plan import make_method
-    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.settings import RankingSettings
 
     requests, _ = build_requests(
         run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=depth, max_queries=n_queries

@@ -28,9 +28,9 @@ from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.evaluation.evaluate import evaluate
 from rankllm_infer.formats.prepare import build_requests
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.prompts import MessagePromptWriter
+from rankllm_infer.ranking.settings import RankingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,8 +23,8 @@ from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.openai.http import NoServerError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.pointwise import PointwiseMethod
+from rankllm_infer.ranking.settings import RankingSettings
 
 
 class PlainPairWriter:

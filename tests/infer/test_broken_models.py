@@ -15,7 +15,7 @@ from broken_models import ADAPTERS, MODELS, damaged
 from ranking_server import request, write_jsonl
 from tiny_models import save_adapter, save_causal
 
-from rankllm_infer.checkpoints import hub
+from rankllm_infer.checkpoints import model_files
 
 HARMLESS = {"a quantization that is unknown"}  # transformers leaves it out, and takes the weights as they are
 NO_MATTER_OF_PROMPTS = re.compile(r"weights|header|tensor of|tensor behind|index|rank|modules|layers|width")
@@ -40,7 +40,7 @@ def check(rankllm, tmp_path):
         output = tmp_path / "out.trec"
         rerank = ("rerank", "--model-path", folder, "--output", output, "--overwrite", "--dtype", "float32")
         for command in (rerank, ("prompts", "render", "--model-path", folder))[: 1 + renders]:
-            hub._check_once.cache_clear()
+            model_files._check_once.cache_clear()
             began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             done = rankllm(*command, "--requests", requests)
             assert time.monotonic() - began < 10, what

@@ -72,7 +72,7 @@ def test_what_was_found_is_written_to_the_files_that_are_asked_for(pets, tmp_pat
     write_retrieved(found, RetrievedFiles(run=tmp_path / "run.trec"))
     assert [line.split()[-1] for line in (tmp_path / "run.trec").read_text().splitlines()] == ["bm25", "bm25"]
     told: list[str] = []
-    write_retrieved(found, RetrievedFiles(requests=tmp_path / "requests.jsonl"), tell=told.append)
+    write_retrieved(found, RetrievedFiles(requests=tmp_path / "requests.jsonl"), watcher=Watcher(say=told.append))
     assert told == [f"Wrote {tmp_path / 'requests.jsonl'} (requests)"]
     assert [request.query.qid for request in found.requests()] == ["q1", "q2"]
 

@@ -14,7 +14,7 @@ from rankllm_core.prompts.template import load_template
 from rankllm_infer.engines.transformers.permutation_ids import check_permutations
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import make_method, plan_reranking
-from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.settings import RankingSettings
 
 SERVER = {"engine": "openai", "base_url": "http://127.0.0.1:1/v1"}
 

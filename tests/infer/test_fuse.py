@@ -14,9 +14,9 @@ from rankllm_core.types import Candidate, Query, Request, Result
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.fuse import fuse, unit_scaled
 from rankllm_infer.ranking.pointwise import PointwiseMethod
+from rankllm_infer.ranking.settings import RankingSettings
 
 QUERY = Query(qid="q", text="q")
 

@@ -27,7 +27,7 @@ def _nothing_remembered():
 LOOK_FOR = """
 import sys
 from rankllm_core.errors import RankLLMError
-from rankllm_infer.checkpoints.hub import locate_model
+from rankllm_infer.checkpoints.model_files import locate_model
 for name in sys.argv[1:]:
     try:
         print(locate_model(name))

@@ -8,9 +8,9 @@ from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.prompts import MessagePromptWriter
+from rankllm_infer.ranking.settings import RankingSettings
 
 
 def request(qid: str) -> Request:

@@ -12,8 +12,8 @@ from rankllm_core.prompts.template import Message, Span
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.listwise import order_by_score
+from rankllm_infer.ranking.settings import RankingSettings
 
 FIRST = {"identifiers": "alpha", "answer": "first-token"}
 

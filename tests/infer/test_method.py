@@ -15,7 +15,7 @@ from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.plan import METHODS, check_settings, make_method
-from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.settings import RankingSettings
 
 LISTWISE = ListwiseCard(template=load_template("rank_zephyr"))
 POINTWISE = PointwiseCard(template=load_template("yes_no"), head="yes-no")

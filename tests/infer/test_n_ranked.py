@@ -14,10 +14,10 @@ from rankllm_core.types import Result
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.jobs.journal import Journal
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.fuse import fuse
 from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.ranking.settings import RankingSettings
 
 
 def backwards(prompt):

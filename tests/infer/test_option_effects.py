@@ -17,7 +17,7 @@ from rankllm_infer.jobs.fingerprint import changed_names, run_settings
 from rankllm_infer.option_table import ALL_METHODS, ENGINES
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import RerankPlan
-from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.settings import RankingSettings
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwiseMethod, TokenPairWriter
 from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.ranking.settings import RankingSettings
 
 HEAD = PointwiseCard(template=load_template("rankllama"))
 YES_NO = PointwiseCard(template=load_template("yes_no"), head="yes-no", query_tokens=8, passage_tokens=16)

@@ -12,8 +12,8 @@ from rankllm_core.prompts.template import load_template
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.pointwise import PointwiseMethod
+from rankllm_infer.ranking.settings import RankingSettings
 from rankllm_infer.watching import PromptProgress
 
 SIZES = (35, 0, 100, 1, 7, 20, 64, 3, 2)

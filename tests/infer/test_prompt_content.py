@@ -15,9 +15,9 @@ from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwiseMethod, TokenPairWriter
 from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.ranking.settings import RankingSettings
 
 NOTHING = "docid {!r}: prompt holds nothing of the passage"
 LONG = " ".join(["argumentN is that cats sleep"] * 40)

@@ -13,7 +13,7 @@ from remote_code import with_known_model, with_own_model, with_own_tokenizer
 from tiny_models import change_json, save_adapter
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.checkpoints import hub
+from rankllm_infer.checkpoints import model_files
 from rankllm_infer.checkpoints.hub import split_revision
 from rankllm_infer.checkpoints.model_files import check_remote_code, find_folder
 from rankllm_infer.engines.vllm.settings import engine_arguments
@@ -26,7 +26,7 @@ YES = "y\n" * 99
 def _own_modules(tmp_path, monkeypatch):
     """transformers copies such code into a cache and keeps it imported."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    hub._check_once.cache_clear()
+    model_files._check_once.cache_clear()
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_the_option_is_for_a_folder_or_a_pinned_revision(tmp_path, monkeypatch, 
     monkeypatch.setattr("rankllm_infer.checkpoints.hub._from_hub", lambda name, *, weights: folder)
     with pytest.raises(ConfigError, match=said):
         check_remote_code(find_folder(name))
-    hub._check_once.cache_clear()
+    model_files._check_once.cache_clear()
     assert check_remote_code(find_folder("owner/model@" + "0" * 40))
 
 

@@ -15,8 +15,8 @@ from rankllm_core.answers.reader import read_answer
 from rankllm_infer.engines.base import Prompt
 from rankllm_infer.engines.openai.logprobs import identifier_scores
 from rankllm_infer.engines.transformers.engine import TransformersEngine
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.listwise import order_by_score
+from rankllm_infer.ranking.settings import RankingSettings
 
 TOLERANCE = 1e-3
 """Of a logit; attention kernels differ by 3e-5. The smallest gap between neighbours in a recorded order is 6e-3."""

@@ -11,9 +11,9 @@ from rankllm_core.card import ListwiseCard
 from rankllm_core.data.collections import read_corpus
 from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.prompts import MessagePromptWriter
+from rankllm_infer.ranking.settings import RankingSettings
 from rankllm_train.data.records import parse_listwise
 from rankllm_train.preparation.windows import record_writer
 

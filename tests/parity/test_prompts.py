@@ -114,9 +114,9 @@ def words_shown(text, template):
 def test_windows_are_fitted_to_the_context_as_recorded(windows, encoder, template, context):
     """The same words a passage, the same prompt, the same room for the answer."""
     from rankllm_core.card import ListwiseCard
-    from rankllm_infer.ranking.flow import RankingSettings
     from rankllm_infer.ranking.listwise import ListwiseMethod
     from rankllm_infer.ranking.prompts import TokenPromptWriter
+    from rankllm_infer.ranking.settings import RankingSettings
 
     identifiers = "alpha" if template == "rank_zephyr_alpha" else "numeric"
     card = ListwiseCard(template=load_template(template), identifiers=identifiers, context_tokens=int(context))

@@ -17,7 +17,7 @@ from rankllm_core.types import Candidate, Query, Request  # noqa: E402
 from rankllm_infer.api import load_reranker  # noqa: E402
 from rankllm_infer.options import RerankOptions  # noqa: E402
 from rankllm_infer.plan import make_method  # noqa: E402
-from rankllm_infer.ranking.flow import RankingSettings  # noqa: E402
+from rankllm_infer.ranking.settings import RankingSettings  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
 from rankllm_train.encoding.pointwise import PointwiseItem  # noqa: E402
 from rankllm_train.methods.registry import prepare  # noqa: E402

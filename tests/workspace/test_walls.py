@@ -291,7 +291,7 @@ def test_one_module_knows_pyserini_and_java(imports):
                 "engines",
                 "api",
                 "cli",
-                *(f"ranking.{name}" for name in ("flow", "prompts", "windows", "listwise", "pointwise", "pool")),
+                *(f"ranking.{name}" for name in ("flow", "settings", "prompts", "listwise", "pointwise", "pool")),
             ),
         ),
         ("rankllm_infer.evaluation", ("retrieval", "formats", "report", "ranking", "engines", "jobs", "api", "cli")),

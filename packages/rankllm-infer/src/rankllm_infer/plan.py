@@ -26,9 +26,10 @@ from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.engines.transformers.batches import TransformersSettings
 from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.ranking.flow import RankingMethod, RankingSettings
+from rankllm_infer.ranking.flow import RankingMethod
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
+from rankllm_infer.ranking.settings import RankingSettings
 
 EngineSettings = TransformersSettings | VllmSettings | OpenAISettings
 

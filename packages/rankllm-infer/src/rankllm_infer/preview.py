@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from rankllm_infer.checkpoints.model_files import ModelFolder
     from rankllm_infer.effective_card import EffectiveCard
     from rankllm_infer.engines.base import Prompt
-    from rankllm_infer.ranking.flow import RankingMethod, RankingSettings
+    from rankllm_infer.ranking.flow import RankingMethod
     from rankllm_infer.ranking.pointwise import PairWriter
+    from rankllm_infer.ranking.settings import RankingSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, Rank
 
 def _settings(card: Card, options: RerankOptions, *, free_decoding: bool = True) -> RankingSettings:
     """What of the options decides the first prompt."""
-    from rankllm_infer.ranking.flow import RankingSettings
+    from rankllm_infer.ranking.settings import RankingSettings
 
     n_shown = 1 if card.kind == "pointwise" else options.top_k_candidates
     return RankingSettings(top_k_candidates=n_shown, system_message=options.system_message, free_decoding=free_decoding)

@@ -1,4 +1,4 @@
-"""Find a model: a folder here, or a name on the hub, fetched once. Says at once when there is neither."""
+"""Models that are no folder here: those that ship with the package, and those of the hub, fetched once."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return (found["name"], found["revision"]) if found else (name, None)
 
 
-def _located(name_or_path: str, *, weights: bool) -> Path:
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
+def find_elsewhere(name: str, *, weights: bool) -> Path:
+    """The folder of a model that is no folder here: one that ships with the package, or one of the hub's, fetched.
+
+    For the arguments and errors see `model_files.locate_model`.
+    """
+    path = Path(name).expanduser()
     if path.exists():
-        raise RankLLMError(f"{name_or_path}: is a file, expected a model's folder")
-    if (shipped := shipped_folder(name_or_path)) is not None:
+        raise RankLLMError(f"{name}: is a file, expected a model's folder")
+    if (shipped := shipped_folder(name)) is not None:
         return shipped
-    if path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") != 1:
-        raise RankLLMError(f"{name_or_path}: no such model folder{_HUB_NAME}")
-    return _from_hub(name_or_path, weights=weights)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise RankLLMError(f"{name}: no such model folder{_HUB_NAME}")
+    return _from_hub(name, weights=weights)
 
 
 @functools.cache

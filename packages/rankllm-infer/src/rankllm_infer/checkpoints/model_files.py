@@ -15,7 +15,7 @@ from typing import IO, Any
 from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code, read_model_json
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.nn.model_parts import readable_load
-from rankllm_infer.checkpoints.hub import _located, is_shipped, shipped_base
+from rankllm_infer.checkpoints.hub import find_elsewhere, is_shipped, shipped_base
 
 _TRUST = "--trust-remote-code"
 
@@ -263,7 +263,9 @@ def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
     weights: whether a hub model's weights are wanted, or its small files alone (configuration, tokenizer, card).
     Raises RankLLMError in one line when it is nowhere, or when one of its small files is damaged.
     """
-    folder = _located(name_or_path, weights=weights)
+    folder = Path(name_or_path).expanduser()
+    if not folder.is_dir():
+        folder = find_elsewhere(name_or_path, weights=weights)
     _check_once(folder, _stamp(folder))
     return folder
 

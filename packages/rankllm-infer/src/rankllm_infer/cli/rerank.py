@@ -29,7 +29,6 @@ from rankllm_infer.option_values import from_given
 from rankllm_infer.options import RerankOptions
 
 if TYPE_CHECKING:
-    from rankllm_core.trec import Qrels
     from rankllm_core.types import Request
     from rankllm_infer.jobs.outputs import OutputFiles
 
@@ -60,17 +59,14 @@ def command(**given: Any) -> int:
         if outputs.qrels:
             run.qrels = load_qrels(outputs.qrels, run.qids)
         elif asked.kind == "dataset":
-            run.qrels = _dataset_qrels(asked.inputs, run.qids)
+            from rankllm_infer.jobs.dataset_inputs import dataset_qrels
+
+            name, folder = asked.inputs.dataset or "", asked.inputs.retrieval_results_dir
+            run.qrels = dataset_qrels(name, run.qids, folder=folder, watcher=SCREEN)
         say(_loading(asked))
         report = run.rerank(plan_reranking(asked.model, asked.options))
         show_report(report)
     return EXIT_SOME_FAILED if report.summary.failures else 0
-
-
-def _dataset_qrels(inputs: RerankInput, qids: Iterable[str]) -> Qrels | None:
-    from rankllm_infer.jobs.dataset_inputs import dataset_qrels
-
-    return dataset_qrels(inputs.dataset or "", qids, folder=inputs.retrieval_results_dir, watcher=SCREEN)
 
 
 def _check_outputs(outputs: RerankOutput, files: OutputFiles) -> None:
@@ -84,7 +80,6 @@ def _check_outputs(outputs: RerankOutput, files: OutputFiles) -> None:
 
 
 def _loading(asked: RerankCommand) -> str:
-    """What is about to be done, with a word on what takes longer than one expects."""
     more = " and compiling it, which may take a minute" if asked.options.compile else ""
     return f"Loading {asked.model}{more} ..."
 
@@ -192,7 +187,7 @@ def load_requests(command: RerankCommand) -> Iterable[Request]:
     """The requests, as often as they are asked for. Texts of a run are joined here."""
     kind, inputs, depth = command.kind, command.inputs, command.options.top_k_candidates
     if kind == "query":
-        from rankllm_infer.formats.passages import read_passages
+        from rankllm_infer.formats.text_sources import read_passages
         from rankllm_infer.ranking.flow import make_request
 
         source = sys.stdin.buffer if inputs.passages == _STANDARD_INPUT else None

@@ -1,16 +1,19 @@
-"""Texts of queries and passages from a file, or from a Hugging Face data set by name or folder."""
+"""Texts of queries and passages: from a file, from a Hugging Face data set by name or folder, or from a stream."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from rankllm_core.checkpoints.hub_files import FolderRepository, Repository, fetch_split, is_refused_script
 from rankllm_core.data.collections import collect_queries, parse_corpus_record, read_corpus, read_queries
 from rankllm_core.data.hub_repository import HubRepository
-from rankllm_core.errors import MissingPackageError, RankLLMError, first_line
-from rankllm_core.files.json_text import located
+from rankllm_core.errors import DataError, MissingPackageError, RankLLMError, first_line
+from rankllm_core.files import read_lines
+from rankllm_core.files.json_text import as_id, check_value, json_problem, located
 
 _FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".gz", ".xz", ".bz2", ".zst", ".zip")
 
@@ -95,3 +98,28 @@ def _files_of_split(name: str, error: Exception, *, split: str, config: str) -> 
         with suppress(RankLLMError):  # nothing in the hub's cache either: the first error says more
             return fetch_split(repository, split=split, config=config)
     return ()
+
+
+def read_passages(path: str | Path, *, source: IO[bytes] | None = None) -> list[str | Mapping[str, object]]:
+    """Passages in their order, for `make_request`: texts, or objects with `text` and perhaps `docid`.
+
+    source: is read in place of the path, which then only names it. Raises RankLLMError where there is none, DataError
+    naming the line of one that cannot be read.
+    """
+    lines = list(read_lines(path, source=source))
+    if not lines:
+        raise RankLLMError(f"{path}: no passages, expected one a line")
+    if not all(line.lstrip().startswith("{") for _, line in lines):
+        return [line for _, line in lines]
+    return [_passage(path, number, line) for number, line in lines]
+
+
+def _passage(path: str | Path, number: int, line: str) -> Mapping[str, object]:
+    try:
+        doc: dict[str, object] = json.loads(line)
+        check_value(doc, line)
+    except (ValueError, RecursionError) as error:
+        problem = error.msg if isinstance(error, json.JSONDecodeError) else json_problem(error)
+        raise DataError(f"not JSON: {problem}", path=path, line=number) from None
+    with located(path, number):
+        return doc | ({"docid": as_id(doc["docid"], what="docid")} if "docid" in doc else {})

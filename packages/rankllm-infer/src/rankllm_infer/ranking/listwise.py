@@ -14,7 +14,7 @@ from rankllm_core.prompts.chat import ChatEncoder
 from rankllm_core.prompts.content import PromptFindings
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
 from rankllm_infer.engines.base import Answer, EngineError, Prompt, Read
-from rankllm_infer.ranking.flow import Asking, Flow, RankingSettings
+from rankllm_infer.ranking.flow import Asking, Flow
 from rankllm_infer.ranking.fuse import consensus, fuse
 from rankllm_infer.ranking.identifier_prior import without_prior
 from rankllm_infer.ranking.prompts import (
@@ -28,15 +28,15 @@ from rankllm_infer.ranking.prompts import (
     read_truncated,
     reasons_first,
 )
-from rankllm_infer.ranking.strategies import (
-    TOP_K_STRATEGIES,
-    Window,
+from rankllm_infer.ranking.settings import (
+    RankingSettings,
     check_full_windows,
     check_windows,
     count_prompts,
     n_asked,
     strategy_of,
 )
+from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES, Window
 from rankllm_infer.ranking.window_prompts import WindowPrompts
 
 

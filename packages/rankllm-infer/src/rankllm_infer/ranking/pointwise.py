@@ -16,8 +16,9 @@ from rankllm_core.text import first_words, title_and_text
 from rankllm_core.trec.runs import decreasing_scores, to_float32
 from rankllm_core.types import Candidate, Request, Result, Usage, WindowTrace
 from rankllm_infer.engines.base import Answer, EngineError, Prompt, Read
-from rankllm_infer.ranking.flow import Flow, RankingSettings
+from rankllm_infer.ranking.flow import Flow
 from rankllm_infer.ranking.fuse import fuse
+from rankllm_infer.ranking.settings import RankingSettings
 
 _UNTOLD = -20.0
 """Log-probability of an answer that a server did not report. Source: texttron/tevatron, rerank_vllm."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Answer, Engine, EngineError, Prompt
-from rankllm_infer.ranking.flow import Flow, checked_requests
+from rankllm_infer.ranking.flow import Flow
 
 _POOLS = itertools.count()
 _REQUESTS_OF_A_POOL = 1 << 40
@@ -255,3 +255,18 @@ def stop_run(engine: Engine, reason: str) -> None:
     """Have the run on this engine, if there is one, raise RankLLMError with this reason when it is resumed."""
     for pool in _AT_WORK.get(id(engine), ()):
         pool._stopped = reason
+
+
+def checked_requests(requests: Iterable[Request]) -> Iterator[Request]:
+    """The requests as they come. Raises RankLLMError naming the 1-based place of what is no Request."""
+    if isinstance(requests, Request | Mapping | str | bytes) or not isinstance(requests, Iterable):
+        hint = "; put it into a list" if isinstance(requests, Request) else ""
+        raise RankLLMError(f"requests: expected an iterable of Request, found {type(requests).__name__}{hint}")
+    return _each_checked(requests)
+
+
+def _each_checked(requests: Iterable[Request]) -> Iterator[Request]:
+    for number, request in enumerate(requests, start=1):
+        if not isinstance(request, Request):
+            raise RankLLMError(f"request {number}: expected a Request, found {type(request).__name__}")
+        yield request

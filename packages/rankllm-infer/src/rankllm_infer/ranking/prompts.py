@@ -19,7 +19,7 @@ from rankllm_core.prompts.template_text import guess_reasoning
 from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
 from rankllm_core.types import identifiers
 from rankllm_infer.engines.base import Answer, Prompt, Read
-from rankllm_infer.ranking.flow import RankingSettings
+from rankllm_infer.ranking.settings import RankingSettings
 
 TOKENS_PER_MESSAGE = 6
 """What a chat template puts around a turn, e.g. `<|start_header_id|>user<|end_header_id|>` and blank lines."""

@@ -15,8 +15,8 @@ from rankllm_core.prompts.template import Message
 from rankllm_core.text import first_words, fix_text, passage_text, safe_query, words_in
 from rankllm_core.types import Candidate, Request
 from rankllm_infer.engines.base import Prompt, Read
-from rankllm_infer.ranking.flow import RankingSettings
 from rankllm_infer.ranking.prompts import OPENING, PromptWriter, WrittenPrompt, window_labels
+from rankllm_infer.ranking.settings import RankingSettings
 
 _HOPELESS = 4
 """A first prompt so many times too long is tried at its least at once: cutting step by step could take a minute."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, replace
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,34 @@ if TYPE_CHECKING:
 _ROWS, _INPUT, _OUTPUT = (rows_of(owner) for owner in (RerankOptions, RerankInput, RerankOutput))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateCommand:
+    """One command line of `calibrate`."""
+
+    model: str
+    requests: StoredRequests
+    seed: int
+    """Of the windows: what is shown is shuffled before it is a request."""
+    output: Path | None
+    overwrite: bool
+    options: RerankOptions
+
+
+def read_command(given: Mapping[str, Any]) -> CalibrateCommand:
+    """The command line as one value. Raises UsageError where it does not go together."""
+    options = given_options({name: value for name, value in given.items() if name != "seed"})
+    return CalibrateCommand(
+        model=given["model_path"],
+        requests=StoredRequests(
+            given["requests"], is_pairs=False, max_queries=given["max_queries"], depth=given["top_k_candidates"]
+        ),
+        seed=_ROWS["seed"].default if given["seed"] is None else given["seed"],
+        output=given["output"],
+        overwrite=bool(given["overwrite"]),
+        options=replace(options, stride=given["window_size"], with_trace=True),
+    )
+
+
 @click.command("calibrate", cls=GroupedCommand, context_settings=SETTINGS)
 @row_options(
     changed(_INPUT["requests"], default=MISSING, text="Requests to measure with, JSONL. No judgements are needed."),
@@ -55,37 +83,36 @@ def command(**given: Any) -> None:
     average. `rerank --identifier-prior FILE` takes off what is found; in a model's rankllm.yaml the line
     `identifier_prior` does so always.
     """
-    output: Path | None = given["output"]
+    asked = read_command(given)
+    output = asked.output
     if output is not None:
-        check_output(output, overwrite=bool(given["overwrite"]))
-        refuse_same_file(given["requests"], output)
-    card, prior = _measure(given)
+        check_output(output, overwrite=asked.overwrite)
+        refuse_same_file(asked.requests.path, output)
+    card, prior = _measure(asked)
     for line in _table(prior, identifiers(card.identifiers, card.window_size)):
         click.echo(line)
     if prior.is_vague:
         say("Warning: the standard errors are large beside the spread of the logits; give more queries")
     if output is not None:
         with write_text(output) as stream:
-            yaml.safe_dump(prior_to_dict(prior, model=given["model_path"]), stream, sort_keys=False, width=120)
+            yaml.safe_dump(prior_to_dict(prior, model=asked.model), stream, sort_keys=False, width=120)
         say(f"Wrote {output}: rerank --identifier-prior {output} takes it off")
 
 
-def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
+def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
     """Ask the windows. Raises ConfigError where the model is no FIRST one."""
-    model = given["model_path"]
-    # The seed is that of the windows: what is shown here is shuffled before it is a request.
-    asked = {name: value for name, value in given.items() if name != "seed"}
-    options = replace(given_options(asked), stride=given["window_size"], with_trace=True)
+    model, options = asked.model, asked.options
     card = plan_reranking(model, options).card.card
     if not isinstance(card, ListwiseCard) or card.answer != "first-token":
         raise ConfigError(
             f"{model}: is not read by its identifiers' logits, as FIRST is; there is nothing to measure "
             "(--use-logits reads a listwise model so)"
         )
-    windows = _windows(given, size=card.window_size)
+    windows = _windows(asked, size=card.window_size)
     say(f"Loading {model} ...")
     raw = replace(options, identifier_prior=())
-    with load_reranker(model, raw) as reranker, counter("calibrate", unit="window", total=len(windows)) as show:
+    bar = counter("calibrate", unit="window", total=len(windows), delay_s=0.0)
+    with load_reranker(model, raw) as reranker, bar as show:
         for warning in reranker.warnings:
             # The stride is ours: windows drawn by lot do not overlap. The card's prior is what is measured anew.
             if not warning.startswith(("--stride:", "--identifier-prior:")):
@@ -95,16 +122,12 @@ def _measure(given: Mapping[str, Any]) -> tuple[ListwiseCard, IdentifierPrior]:
     return card, measure_prior(list(_scores(results)))
 
 
-def _windows(given: Mapping[str, Any], *, size: int) -> list[Request]:
+def _windows(asked: CalibrateCommand, *, size: int) -> list[Request]:
     """Each query's candidates in windows drawn by lot. Raises RankLLMError where they are too few."""
-    requests = StoredRequests(
-        given["requests"], is_pairs=False, max_queries=given["max_queries"], depth=given["top_k_candidates"]
-    )
-    seed = _ROWS["seed"].default if given["seed"] is None else given["seed"]
-    windows = [window for request in requests for window in shuffled_windows(request, size=size, seed=seed)]
+    windows = [window for request in asked.requests for window in shuffled_windows(request, size=size, seed=asked.seed)]
     if len(windows) < FEWEST_WINDOWS:
         raise RankLLMError(
-            f"{given['requests']}: {count(len(windows), 'window')} of {size} candidates of a query, "
+            f"{asked.requests.path}: {count(len(windows), 'window')} of {size} candidates of a query, "
             f"expected {FEWEST_WINDOWS} at least; give more queries, or more candidates of each"
         )
     return windows

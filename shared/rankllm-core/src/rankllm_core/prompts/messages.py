@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rankllm_core.answers.lookalikes import Names
+from rankllm_core.identifiers import Names
 
 
 @dataclass(frozen=True, slots=True)

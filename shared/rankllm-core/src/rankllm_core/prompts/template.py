@@ -12,16 +12,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from rankllm_core.answers.lookalikes import Names, defuse
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
-from rankllm_core.identifiers import AnswerForm, IdentifierKind
+from rankllm_core.identifiers import AnswerForm, IdentifierKind, Names
 from rankllm_core.prompts.guesses import ANSWER_FORMS, guess_answer, guess_identifiers, guess_reasoning
 from rankllm_core.prompts.messages import Message as Message
 from rankllm_core.prompts.messages import Span as Span
 from rankllm_core.prompts.placeholders import check_placeholders, fill, placeholders
 from rankllm_core.prompts.pointwise_template import PointwiseTemplate as PointwiseTemplate
 from rankllm_core.prompts.pointwise_template import given_fields
+from rankllm_core.text import defuse
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
 """Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""

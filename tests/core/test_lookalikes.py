@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lookalike_texts import marked, texts
 
-from rankllm_core.answers.lookalikes import Names, defuse, identifiers_in
+from rankllm_core.answers.lookalikes import defuse, identifiers_in
 from rankllm_core.prompts.template import load_template
 from rankllm_core.text import defuse_identifiers, fix_text
+from rankllm_core.types import Names
 
 NUMERIC, ALPHA = Names("numeric"), Names("alpha")
 

@@ -5,6 +5,9 @@ Both use these tables, so that whatever the reader takes for an identifier is al
 
 from __future__ import annotations
 
+import re
+from html.entities import html5
+
 INVISIBLE = (
     "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160\u17b4\u17b5"
     "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20e3\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
@@ -47,3 +50,25 @@ def _spellings() -> dict[int, str]:
 
 SPELLINGS = _spellings()
 """Code point -> what it stands for in ASCII."""
+
+_OTHER_BRACKETS = frozenset(chr(code) for code, spelled in SPELLINGS.items() if not {"[", "]", ">"}.isdisjoint(spelled))
+_NAMED_BRACKETS = sorted(
+    name for name, decoded in html5.items() if name[-1] == ";" and decoded in {*"[]>", *_OTHER_BRACKETS}
+)
+_HINT = re.compile(rf"&(?:#|amp;|AMP;|{'|'.join(_NAMED_BRACKETS)})")
+"""The beginning of an entity that can stand for a bracket, or for the `>` of `<answer>`."""
+
+
+def may_pose(text: str, *, word: str = "") -> bool:
+    """A quick look: False where nothing in the text can pose as an identifier of the prompt, as in most texts.
+
+    That takes a bracket in some spelling, `<answer>`, or the word that a prompt puts before its identifiers.
+    """
+    return (
+        "[" in text
+        or "]" in text
+        or ("&" in text and _HINT.search(text) is not None)
+        or (">" in text and "answer>" in text.lower())
+        or (bool(word) and word.lower() in text.lower())
+        or (not text.isascii() and not _OTHER_BRACKETS.isdisjoint(text))
+    )

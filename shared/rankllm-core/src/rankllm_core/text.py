@@ -9,8 +9,10 @@ from collections.abc import Mapping
 
 import ftfy
 
-from rankllm_core.answers.lookalikes import Names, defuse
+from rankllm_core.answers import lookalikes
 from rankllm_core.errors import RankLLMError
+from rankllm_core.spellings import may_pose
+from rankllm_core.types import Names
 
 TEXT_FIELDS = ("text", "segment", "contents", "content", "body", "passage")
 """Where the text of a passage may be stored; the first one present counts."""
@@ -70,11 +72,19 @@ _CHARACTERS_A_WORD = 32
 _SPARE_CHARACTERS = 256
 
 
+def defuse(text: str, names: Names) -> str:
+    """The text with everything that could pose as an identifier of the prompt in round brackets (`lookalikes.defuse`).
+
+    Most texts hold nothing of the kind and are returned as they are after a quick look.
+    """
+    return lookalikes.defuse(text, names) if may_pose(text, word=names.word) else text
+
+
 def defuse_identifiers(text: str, *, alpha: bool = False) -> str:
     """Write `[3]` as `(3)`, and with alpha `[B]` as `(B)`, so that a passage or query cannot pose as an identifier.
 
-    So is everything that the answer reader would take for one, such as `[ 3 ]`, `［３］`, `①` and `&#91;3&#93;`
-    (`lookalikes.defuse`); nothing else is changed.
+    So is everything that the answer reader would take for one, such as `[ 3 ]`, `［３］`, `①` and `&#91;3&#93;`;
+    nothing else is changed.
     """
     return defuse(text, Names("alpha" if alpha else "numeric"))
 

@@ -208,6 +208,15 @@ MAX_ALPHA = len(ascii_uppercase)
 """Passages that a window with alpha identifiers can hold."""
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a prompt calls its passages."""
+
+    kind: IdentifierKind
+    word: str = ""
+    """What stands before each identifier without a blank, such as `PASSAGE`; empty for most prompts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerForm:
     """How an answer names identifiers in order: what stands before the first, between two and behind the last."""

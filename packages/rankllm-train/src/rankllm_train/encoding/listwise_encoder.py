@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankllm_core.answers.lookalikes import Names, defuse
 from rankllm_core.errors import ContractError
 from rankllm_core.prompts.chat import ChatEncoder
 from rankllm_core.prompts.template import Message, Span
+from rankllm_core.text import defuse
+from rankllm_core.types import Names
 from rankllm_train.data.rankings import identifier_kind
 from rankllm_train.data.record_checks import checked_ranks
 from rankllm_train.data.records import ListwiseRecord

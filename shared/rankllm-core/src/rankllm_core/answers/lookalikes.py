@@ -9,22 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from html.entities import html5
 
 from rankllm_core.answers.posing import posing
 from rankllm_core.answers.seen_text import COMBINING_MARK, Seen, in_round, repaired, see, without_brackets
 from rankllm_core.answers.tokens import GLUE, IDENTIFIER, NOUN, SHORT_NOUN, holds_prose, normalise, opens_list
-from rankllm_core.spellings import SPELLINGS
-from rankllm_core.types import IdentifierKind
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What a prompt calls its passages."""
-
-    kind: IdentifierKind
-    word: str = ""
-    """What stands before each identifier without a blank, such as `PASSAGE`; empty for most prompts."""
+from rankllm_core.spellings import may_pose
+from rankllm_core.types import IdentifierKind, Names
 
 
 def defuse(text: str, names: Names) -> str:
@@ -37,7 +27,7 @@ def defuse(text: str, names: Names) -> str:
     (`posing`), or no square bracket is left that could mark one.
     """
     for _ in range(_ROUNDS):
-        if not _may_pose(text, names):
+        if not may_pose(text, word=names.word):
             return text
         written = _without_lookalikes(text, names)
         if written == text:
@@ -50,7 +40,7 @@ def defuse(text: str, names: Names) -> str:
 
 def identifiers_in(text: str, names: Names) -> list[str]:
     """What looks like an identifier in a text that may hold the prompt's own, in order, in its plainest spelling."""
-    if not _may_pose(text, names):
+    if not may_pose(text, word=names.word):
         return []
     return [found.shown for decode in _views(text) for found in _find(see(text, decode=decode), names)]
 
@@ -191,28 +181,10 @@ def _is_touched(text: str, bracket: int, *, after: int, kind: IdentifierKind) ->
     return _CLOSED[kind].search(before) is not None or (len(before) == _LOOKED_BACK and not before.strip())
 
 
-def _may_pose(text: str, names: Names) -> bool:
-    """A quick look: False where nothing in the text can be a look-alike, as in most texts."""
-    return (
-        "[" in text
-        or "]" in text
-        or ("&" in text and _HINT.search(text) is not None)
-        or (">" in text and "answer>" in text.lower())
-        or (bool(names.word) and names.word.lower() in text.lower())
-        or (not text.isascii() and not _OTHER_BRACKETS.isdisjoint(text))
-    )
-
-
 _ROUNDS = 4
 """How often a text is rewritten before all its square brackets become round. Replacing one bracket can change how the
 reader takes another; ordinary texts need one round, hostile ones seldom more than two."""
 _LOOKED_BACK = 80
-_OTHER_BRACKETS = frozenset(chr(code) for code, spelled in SPELLINGS.items() if not {"[", "]", ">"}.isdisjoint(spelled))
-_NAMED_BRACKETS = sorted(
-    name for name, decoded in html5.items() if name[-1] == ";" and decoded in {*"[]>", *_OTHER_BRACKETS}
-)
-_HINT = re.compile(rf"&(?:#|amp;|AMP;|{'|'.join(_NAMED_BRACKETS)})")
-"""The beginning of an entity that can stand for a bracket, or for the `>` of `<answer>`."""
 _BRACKET = re.compile(r"[\[\]]")
 _MARKS = re.compile(r"</?answer>|\[rank(?:start|end)\]", re.IGNORECASE)
 

@@ -13,7 +13,7 @@ from rankllm_core.answers.directions import ASCENDING, says_ascending
 from rankllm_core.answers.forms import read_forms, read_plain
 from rankllm_core.answers.pairs import goes_in_circles, has_unread_numbers, is_paired
 from rankllm_core.answers.rows import AMBIGUOUS, Rows
-from rankllm_core.answers.tokens import Token, normalise, tokenize
+from rankllm_core.answers.tokens import MAX_PIECES, Token, normalise, tokenize
 from rankllm_core.types import IdentifierKind, Status
 
 _THINK_OPEN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
@@ -93,6 +93,27 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     kind = _kind_of(labels)
     if not labels:
         return ReadAnswer(order=(), status="ok", defects=())
+    return read_trained_form(text, labels) or read_any_form(text, labels, kind)
+
+
+def read_trained_form(text: str, labels: Sequence[str]) -> ReadAnswer | None:
+    """Read the form that listwise rerankers are trained to write, `[2] > [1] > [3]`, at once; None for any other text.
+
+    Each identifier once, in square brackets and joined by `>`, and nothing else but blanks: what `read_any_form` makes
+    of it needs no search.
+    """
+    if len(text) >= MAX_PIECES:  # there may be more than is read, and that is a defect
+        return None
+    names = [name.strip(" ") for name in text.strip().split(">")]
+    position_of = {f"[{label}]": position for position, label in enumerate(labels)}
+    if len(names) != len(labels) or position_of.keys() != set(names):
+        return None
+    order = tuple(position_of[name] for name in names)
+    return ReadAnswer(order=order, status="ok", defects=(), n_ranked=len(order))
+
+
+def read_any_form(text: str, labels: Sequence[str], kind: IdentifierKind) -> ReadAnswer:
+    """Read an answer in whatever form it is, as `read_answer` says; there is at least one label."""
     region, is_cut_off = _answer_region(normalise(text))
     read = _read_ranking(region, labels, kind)
     if read.status == "fallback" and not read.defects[0].startswith("no ranking"):

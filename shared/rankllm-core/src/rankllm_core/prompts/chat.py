@@ -8,14 +8,15 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rankllm_core.answers.lookalikes import Names, defuse, identifiers_in
+from rankllm_core.answers.lookalikes import identifiers_in
 from rankllm_core.answers.posing import adds_bracketed
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError
 from rankllm_core.prompts.chat_limits import ChatTemplateLimitError, check_power, limited_memory, rendered
 from rankllm_core.prompts.template import CHAT_LAYOUTS, Message, Span
 from rankllm_core.prompts.tokens import MASK, SafeTokenizer, clean
-from rankllm_core.text import fix_text
+from rankllm_core.text import defuse, fix_text
+from rankllm_core.types import Names
 
 BOS_RULES = ("single", "double")
 """`single`: one BOS, from the chat template or the tokenizer. `double`: the chat template's and the tokenizer's, as the

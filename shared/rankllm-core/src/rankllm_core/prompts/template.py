@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from rankllm_core.answers.lookalikes import Names, defuse
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.pointwise_template import PointwiseTemplate as PointwiseTemplate
@@ -28,7 +27,8 @@ from rankllm_core.prompts.template_text import (
 )
 from rankllm_core.prompts.template_text import Message as Message
 from rankllm_core.prompts.template_text import Span as Span
-from rankllm_core.types import AnswerForm, IdentifierKind
+from rankllm_core.text import defuse
+from rankllm_core.types import AnswerForm, IdentifierKind, Names
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
 """Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from rankllm_core.answers.lookalikes import Names
 from rankllm_core.errors import ConfigError
-from rankllm_core.types import CHAIN, AnswerForm, IdentifierKind
+from rankllm_core.types import CHAIN, AnswerForm, IdentifierKind, Names
 
 
 def placeholders(text: str) -> set[str]:

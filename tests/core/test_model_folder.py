@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from rankllm_core.checkpoints.load_failures import first_line, readable_load
-from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code
+from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code, split_revision
 from rankllm_core.checkpoints.model_json import MAX_DEPTH, depth_exceeds, read_model_json
 from rankllm_core.checkpoints.safetensors_header import TensorInfo, read_safetensors_header
 from rankllm_core.checkpoints.weights import read_weight_headers
@@ -167,6 +167,14 @@ def test_a_byte_order_mark_before_json_is_skipped(tmp_path):
     """Some editors write one."""
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert read_model_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_a_name_may_be_pinned_to_a_commit():
+    """All forty digits; anything else is part of the name."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    assert split_revision(f"owner/model@{commit}") == ("owner/model", commit)
+    assert split_revision("owner/model@main") == ("owner/model@main", None)
+    assert split_revision(f"owner/model@{commit[:39]}") == (f"owner/model@{commit[:39]}", None)
 
 
 def test_code_of_a_folder_is_found_and_bound_to_it(tmp_path):

@@ -351,6 +351,7 @@ SHORT_MODULES = {
     "rankllm_infer.ranking.strategies.full": "a strategy is a module",
     "rankllm_infer.ranking.strategies.steps": "what strategies share",
     "rankllm_infer.ranking.strategies.tournament": "a strategy is a module",
+    "rankllm_train.models.base_names": "cards, pages, loading and merging call a base by its name",
     "rankllm_train.methods.registry": "methods and training data would import each other",
 }
 """Modules under 40 lines, and why each of them stands alone."""

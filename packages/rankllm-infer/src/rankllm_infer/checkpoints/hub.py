@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankllm_core.checkpoints.model_folder import check_settings_files
+from rankllm_core.checkpoints.model_folder import check_settings_files, split_revision
 from rankllm_core.errors import RankLLMError, first_line
 from rankllm_infer.checkpoints.bundled import SHIPPED, shipped_folder
 
@@ -45,12 +44,6 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 @functools.cache
 def _check_once(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> None:
     check_settings_files(folder)
-
-
-def split_revision(name: str) -> tuple[str, str | None]:
-    """A hub name and the commit that it is pinned to, or None where it is not pinned."""
-    found = re.fullmatch(r"(?P<name>[^@]+)@(?P<revision>[0-9a-f]{40})", name)
-    return (found["name"], found["revision"]) if found else (name, None)
 
 
 def _located(name_or_path: str, *, weights: bool) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rankllm_core.card import CARD_NAME, Card, load_card, save_card
 from rankllm_core.checkpoints.load_failures import readable_load
-from rankllm_core.checkpoints.model_folder import check_settings_files
+from rankllm_core.checkpoints.model_folder import check_settings_files, split_revision
 from rankllm_core.checkpoints.model_json import read_model_json
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError, RankLLMError
@@ -19,7 +19,7 @@ from rankllm_core.files.permissions import follow_umask
 from rankllm_train.artifacts.checkpoints import aside
 from rankllm_train.artifacts.model_page import write_merged_page
 from rankllm_train.models.adapters import ADAPTER_NAME
-from rankllm_train.models.base_names import base_name, split_revision
+from rankllm_train.models.base_names import base_name
 from rankllm_train.recipe.recipe import RECIPE_NAME, load_recipe
 
 _ENDS = ("lm_head", "embed_tokens")

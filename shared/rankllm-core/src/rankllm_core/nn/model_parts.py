@@ -1,4 +1,4 @@
-"""Loading with transformers: quietly, with tokenizers of one interface, and where a model's backbone is."""
+"""Loading with transformers: quietly, with tokenizers of one interface; a model's backbone, and its tied weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import contextlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from rankllm_core.errors import ContractError
+
+_TIED = {"lm_head", "embed_tokens"}
+"""Layers whose weights are one matrix in many models."""
 
 
 @contextlib.contextmanager
@@ -58,3 +62,25 @@ def backbone_of(model: Any) -> Any:
     if isinstance(decoder := getattr(model, "get_decoder", lambda: None)(), torch.nn.Module) and decoder is not model:
         return decoder
     raise ContractError(f"{type(model).__name__} has no backbone apart from its head, so it cannot be run here")
+
+
+def untie_changed(model: Any, changed: Iterable[str], *, adapter: str | Path, is_kept_tied: bool) -> None:
+    """Give the head weights of its own where an adapter changes the head or the embeddings, and they are one matrix.
+
+    Merged into it, the adapter would change both, and the model would compute another function than was trained.
+    changed: names of the adapter's tensors or layers. Trainable tokens do not count: on tied weights PEFT changes head
+    and embeddings alike. adapter: its folder, for messages.
+    is_kept_tied: whether it was trained with `ensure_weight_tying`. Raises ContractError then: no merging keeps that.
+    """
+    head = model.get_output_embeddings()
+    parts = {part for name in changed if "trainable_tokens" not in name for part in name.split(".")}
+    if head is None or head.weight is not model.get_input_embeddings().weight or not parts & _TIED:
+        return
+    if is_kept_tied:
+        raise ContractError(
+            f"{adapter}: adapts tied embeddings and head with ensure_weight_tying, which cannot be merged; train it "
+            "without ensure_weight_tying"
+        )
+    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False
+    model.config.get_text_config().tie_word_embeddings = False

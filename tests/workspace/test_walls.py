@@ -341,6 +341,7 @@ SHORT_MODULES = {
     "rankllm_core.answers.directions": "asked by the reader and by its forms",
     "rankllm_core.nn.attention": "both programs register attention functions; nothing else of nn concerns it",
     "rankllm_core.prompts.messages": "below templates, placeholders and chat, which share it",
+    "rankllm_core.public_names": "both packages import it before anything else",
     "rankllm_core.terminal": "whatever prints needs it, and nothing else of the core",
     "rankllm_infer.checkpoints.bundled": "which rerankers are in the package; where their base is, is another question",
     "rankllm_infer.checkpoints.cache_folder": "models and indexes are cached, in rooms that know nothing of each other",

@@ -18,6 +18,7 @@ SOURCES = {
     "rankllm_train": REPOSITORY / "packages/rankllm-train/src/rankllm_train",
 }
 HEAVY_ROOMS = {
+    "rankllm_core.nn.attention",
     "rankllm_core.nn.model_parts",
     "rankllm_infer.engines.transformers.engine",
     "rankllm_infer.evaluation.significance",
@@ -339,7 +340,6 @@ def test_shipped_yaml_holds_prose_and_numbers_only():
 LONGEST_FILE, LONGEST_FUNCTION, MOST_MODULES, SHORTEST_MODULE = 300, 40, 15, 40
 SHORT_MODULES = {
     "rankllm_core.answers.directions": "asked by the reader and by its forms",
-    "rankllm_core.nn.attention": "both programs register attention functions; nothing else of nn concerns it",
     "rankllm_core.prompts.messages": "below templates, placeholders and chat, which share it",
     "rankllm_core.public_names": "both packages import it before anything else",
     "rankllm_core.terminal": "whatever prints needs it, and nothing else of the core",

@@ -1,9 +1,12 @@
-"""Attention functions of our own among those of transformers, and where each gives way to torch's."""
+"""Attention functions of our own among those of transformers: where they give way to torch's, and what they share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import torch
+from torch import Tensor
 
 _CHANGES = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
 """What some models have attention do beside the usual; torch's way is left to them."""
@@ -28,3 +31,14 @@ def use_attention_function(model: Any, name: str, attend: Callable[..., Any], *,
 def changes_attention(options: Mapping[str, Any]) -> bool:
     """Whether a layer asks its attention for more than the usual (softcapping, sinks, position biases)."""
     return any(options.get(name) is not None for name in _CHANGES)
+
+
+def causal_shares(rows_NQD: Tensor, key_NKD: Tensor, *, n_queries: int, scale: float) -> Tensor:
+    """How each of the last n_queries tokens divides its attention among the K tokens up to it (NQK, sums of 1).
+
+    N: batch and shared keys. Q: the heads that share keys, one under the other, n_queries rows each.
+    """
+    Q, K = rows_NQD.shape[1], key_NKD.shape[1]
+    is_later = torch.ones(n_queries, K, dtype=torch.bool).triu_(K - n_queries + 1)
+    hidden = rows_NQD.new_zeros(n_queries, K).masked_fill_(is_later, float("-inf")).repeat(Q // n_queries, 1)
+    return torch.baddbmm(hidden, rows_NQD, key_NKD.transpose(1, 2), alpha=scale).softmax(-1)

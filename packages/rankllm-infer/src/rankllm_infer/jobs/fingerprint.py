@@ -11,12 +11,12 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from rankllm_core.card import ListwiseCard
 from rankllm_core.data.records import request_to_dict
 from rankllm_core.files import dumps
+from rankllm_core.files.manifest import sha256_file
 from rankllm_core.types import Request
 from rankllm_infer import __version__
 from rankllm_infer.checkpoints.identity import folder_identity, model_identity
@@ -94,7 +94,7 @@ def run_settings(
     settings["card fuse_weight"] = card.fuse_weight
     settings["card identifier_prior"] = list(card.identifier_prior) if isinstance(card, ListwiseCard) else []
     file = plan.few_shot_file
-    settings["--few-shot-file"] = None if file is None else _file_hash(file)
+    settings["--few-shot-file"] = None if file is None else f"sha256 {sha256_file(file)[:32]}"
     return settings | dict(plan.asked)
 
 
@@ -165,11 +165,6 @@ def changed_names(old: Mapping[str, object], new: Mapping[str, object]) -> list[
     """
     new = json.loads(dumps(new))
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def _file_hash(path: Path) -> str:
-    # A file that is missing is the loader's to complain of.
-    return f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:32]}" if path.is_file() else str(path)
 
 
 def _server(plan: RerankPlan) -> str:

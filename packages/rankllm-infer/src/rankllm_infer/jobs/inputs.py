@@ -83,9 +83,9 @@ def _check_ids(request: Request, files: OutputFiles) -> None:
     n = len(request.candidates)
     ranking = [(candidate.docid, float(n - rank)) for rank, candidate in enumerate(request.candidates)]
     try:
-        run_lines(request.query.qid, ranking, format=files.run_format, tag=files.tag)
+        run_lines(request.query.qid, ranking, format=files.run_layout, tag=files.tag)
     except RankLLMError as error:
-        hint = " (--output-format tsv)" if files.run_format == "trec" else ""
+        hint = " (--output-format tsv)" if files.run_layout == "trec" else ""
         raise RankLLMError(f"{files.run} cannot be written: {error}{hint}") from None
 
 

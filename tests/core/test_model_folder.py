@@ -14,6 +14,7 @@ from rankllm_core.checkpoints.model_folder import (
     depth_exceeds,
     own_code,
     read_model_json,
+    split_revision,
 )
 from rankllm_core.checkpoints.weights import TensorInfo, read_safetensors_header, read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
@@ -172,6 +173,14 @@ def test_a_byte_order_mark_before_json_is_skipped(tmp_path):
     """Some editors write one."""
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert read_model_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_a_name_may_be_pinned_to_a_commit():
+    """All forty digits; anything else is part of the name."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    assert split_revision(f"owner/model@{commit}") == ("owner/model", commit)
+    assert split_revision("owner/model@main") == ("owner/model@main", None)
+    assert split_revision(f"owner/model@{commit[:39]}") == (f"owner/model@{commit[:39]}", None)
 
 
 def test_code_of_a_folder_is_found_and_bound_to_it(tmp_path):

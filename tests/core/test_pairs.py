@@ -19,7 +19,8 @@ LLAMA_IDS = [365, 29880, 3304, 450, 11148, 3304, 338, 263, 21849, 630, 4275, 308
 WHAT = [2346, 29901, 825, 338, 11148, 3304, 29973]
 CAMELID = [450, 11148, 3304, 338, 263, 3949, 295, 333, 29889]
 
-# Recorded by running texttron/tevatron: (query, title, text, ids in the v1 layout, ids in the v2 layout).
+# Recorded by running texttron/tevatron@0545746 examples/rankllama/data.py (v1) and @dd06310
+# src/tevatron/reranker/dataset.py (v2): query, title, text, ids in the v1 layout, ids in the v2 layout.
 RECORDED = (
     ("what is llama?", *LLAMA, [1, *WHAT, 1, 1842, 29901, *LLAMA_IDS],
      [1, 2346, 29901, 29871, *WHAT[2:], 1842, 29901, 29871, *LLAMA_IDS]),

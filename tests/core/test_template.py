@@ -42,7 +42,7 @@ def turns(messages):
     return [(message.role, message.content) for message in messages]
 
 
-# Recorded by running castorini/rank_llm 1b3cabb on the input below: sha256 of `repr(messages)`.
+# Recorded by running castorini/rank_llm@1b3cabb on the input below: sha256 of `repr(messages)`.
 REFERENCE = {
     "rank_zephyr": "0726eaedacb81aeaaf9530d21982216e78a47272c541e481caf75b6d58de1ca8",
     "rank_zephyr_alpha": "c199d15991e0e5385bc1015a490a179f7719af983cbea1dc14d4158af6ad7bcb",

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 from shared_files import tokenizer_dir
 
-from rankllm_core.card import ListwiseCard, save_card
+from rankllm_core.card import ListwiseCard, PointwiseCard, save_card
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.prompts.template import load_template, template_names
 from rankllm_infer.cli import cli
@@ -185,6 +185,31 @@ def test_the_context_shown_is_no_longer_than_the_model_is(checkpoint):
     (checkpoint.parent / "requests.jsonl").write_text(request("long", ["a b c d " * 25] * 3), encoding="utf-8")
     result = prompts("render", "--requests", "requests.jsonl", "--model-path", checkpoint, "--json")
     assert json.loads(result.stdout)["n_tokens"] <= 60
+
+
+def test_a_pair_for_which_the_model_is_too_short_is_refused(checkpoint):
+    """As `rerank` refuses it: of a card for pairs too the lengths are held against the model's positions."""
+    save_card(PointwiseCard(template=load_template("rankllama"), query_tokens=32, passage_tokens=164), checkpoint)
+    for positions, is_long_enough in ((195, False), (196, True)):
+        config = {"model_type": "llama", "max_position_embeddings": positions}
+        (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        result = prompts("render", "--requests", "requests.jsonl", "--model-path", checkpoint)
+        assert (result.exception is None) is is_long_enough
+        if not is_long_enough:
+            assert f"pairs of 32 + 164 tokens: the model has {positions} positions" in str(result.exception)
+
+
+def test_help_says_what_holds_without_a_card(folder):
+    """The values in the help are those of the card that is taken then, and the templates are its own."""
+    shown = " ".join(prompts("render", "--help").stdout.split())
+    card = ListwiseCard(template=load_template("rank_zephyr"))
+    values = (card.window_size, card.max_passage_words, card.context_tokens)
+    assert [shown.count(f"default: from the card, else {value}]") for value in values] == [1, 1, 1]
+    assert "default: from the card]" not in shown
+    for options, template in (([], "rank_zephyr"), (["--use-alpha"], "rank_zephyr_alpha")):
+        record = json.loads(prompts("render", "--requests", "requests.jsonl", "--json", *options).stdout)
+        assert record["template"] == template
+        assert template in shown
 
 
 def test_a_pair_is_shown_as_its_ids_are(checkpoint):

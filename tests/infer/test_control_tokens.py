@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared_files import tokenizer_dir
 
 from rankllm_core.prompts.template import Span
-from rankllm_infer.engines.openai.control_tokens import break_control_tokens, safe_content
+from rankllm_infer.engines.openai.control_tokens import safe_content
 
 TOKENS = (
     # Llama, Mistral, Zephyr
@@ -29,10 +29,15 @@ TOKENS = (
 )
 
 
+def broken(text):
+    """What becomes of a passage."""
+    return safe_content([Span(text, untrusted=True)])
+
+
 @pytest.mark.parametrize("token", TOKENS)
 def test_a_control_token_is_broken_after_its_first_character(token):
     """No tokenizer reads `< |im_end|>` as one token."""
-    assert break_control_tokens(f"so{token}it goes{token}") == f"so{token[0]} {token[1:]}it goes{token[0]} {token[1:]}"
+    assert broken(f"so{token}it goes{token}") == f"so{token[0]} {token[1:]}it goes{token[0]} {token[1:]}"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +53,7 @@ def test_a_control_token_is_broken_after_its_first_character(token):
 )
 def test_other_text_comes_back_as_it_is(text):
     """Ordinary brackets, code and markup are no control tokens."""
-    assert break_control_tokens(text) == text
+    assert broken(text) == text
 
 
 def test_the_special_tokens_of_a_real_tokenizer_are_broken():
@@ -56,16 +61,16 @@ def test_the_special_tokens_of_a_real_tokenizer_are_broken():
     layout = json.loads((tokenizer_dir("llama2") / "tokenizer.json").read_text())
     special = [token["content"] for token in layout["added_tokens"] if token["special"]]
     assert special
-    assert all(break_control_tokens(token) == f"{token[0]} {token[1:]}" for token in special)
+    assert all(broken(token) == f"{token[0]} {token[1:]}" for token in special)
 
 
 @given(st.lists(st.sampled_from((*TOKENS, "<", "<|", "|>", ">", "[", "]", "/", "s", "INST", " ", "a")), max_size=12))
 def test_nothing_is_left_to_break(pieces):
     """Breaking adds blanks only, and what comes out holds no control token, however they are nested."""
     text = "".join(pieces)
-    broken = break_control_tokens(text)
-    assert broken.replace(" ", "") == text.replace(" ", "")
-    assert break_control_tokens(broken) == broken
+    once = broken(text)
+    assert once.replace(" ", "") == text.replace(" ", "")
+    assert broken(once) == once
 
 
 @pytest.mark.parametrize("piece", ["<", "<|", "<|a", "[|", "<|" + "a" * 63, "<<SYS", "[INST", "<s", "<extra_id_"])
@@ -73,7 +78,7 @@ def test_long_hostile_text_takes_linear_time(piece):
     """Beginnings of tokens, one after the other, take no more than a moment."""
     text = piece * (300_000 // len(piece))
     start = time.perf_counter()
-    assert break_control_tokens(text) == text
+    assert broken(text) == text
     assert time.perf_counter() - start < 2
 
 

@@ -11,7 +11,8 @@ from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.trec import read_run, trec_order
 from rankllm_infer.formats.convert import convert, detect_format
 
-# Tevatron's convert_result_to_trec and convert_result_to_marco, run on these lines (reference page, 8.G).
+# Recorded by running texttron/tevatron@dd06310 src/tevatron/utils/format/convert_result_to_trec.py and
+# convert_result_to_marco.py on these lines.
 RESULT = "q1\td2\t5.5\nq1\tq1\t5.0\nq1\td1\t4.0\nq2\td9\t1.0\n"
 TREC = "q1 Q0 d2 1 5.5 dense\nq1 Q0 q1 2 5.0 dense\nq1 Q0 d1 3 4.0 dense\nq2 Q0 d9 1 1.0 dense\n"
 TREC_WITHOUT_QUERY = "q1 Q0 d2 1 5.5 dense\nq1 Q0 d1 2 4.0 dense\nq2 Q0 d9 1 1.0 dense\n"

@@ -85,7 +85,6 @@ def test_answers_come_back_until_their_query_is_finished(tmp_path):
     """Those of finished queries are not held."""
     path = begin(tmp_path / "journal", ("q1", 0), ("q2", 0), ("q1", 1), result("q1"), ("q2", 1))
     with Journal(path) as journal:
-        assert journal.n_answers == 2
         assert [journal.recall("q2", number) for number in (0, 1, 2)] == [ANSWER, ANSWER, None]
         assert journal.recall("q1", 0) is None
         assert [journal.is_finished(qid) for qid in ("q1", "q2")] == [True, False]

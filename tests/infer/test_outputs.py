@@ -176,6 +176,14 @@ def test_the_layout_follows_the_name_unless_asked_for(name, asked, expected):
     assert run_format_of(Path(name), asked) == expected
 
 
+def test_a_run_is_written_as_its_name_says(tmp_path):
+    """From Python as from the command line; a layout that is asked for goes before the name."""
+    for asked, text in ((None, "q1\td1\t2.0\nq1\td2\t1.0\n"), ("trec", "q1 Q0 d1 1 2.0 mine\nq1 Q0 d2 2 1.0 mine\n")):
+        run = tmp_path / "out.tsv"
+        write(OutputFiles(run=run, run_format=asked, tag="mine"), result())
+        assert run.read_text() == text
+
+
 def test_a_summary_counts_everything_and_lists_every_failed_query():
     """Five with their reasons, of the others the qids: a failed query is in no output, so it must be here."""
     summary = Summary()

@@ -14,7 +14,6 @@ from tiny_models import change_json, save_adapter
 
 from rankllm_core.errors import ConfigError
 from rankllm_infer.checkpoints import model_files
-from rankllm_infer.checkpoints.hub import split_revision
 from rankllm_infer.checkpoints.model_files import check_remote_code, find_folder
 from rankllm_infer.engines.vllm.settings import engine_arguments
 from rankllm_infer.options import RerankOptions
@@ -168,11 +167,3 @@ def test_a_run_is_known_by_the_option_and_the_code(tiny_causal, tmp_path, marker
     assert before["--trust-remote-code"] is True
     (folder / "modeling_own.py").write_text("other code")
     assert run_settings(plan_reranking(folder, options), requests="r")["model"] != before["model"]
-
-
-def test_a_name_may_be_pinned_to_a_commit():
-    """All forty digits; anything else is part of the name."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    assert split_revision(f"owner/model@{commit}") == ("owner/model", commit)
-    assert split_revision("owner/model@main") == ("owner/model@main", None)
-    assert split_revision(f"owner/model@{commit[:39]}") == (f"owner/model@{commit[:39]}", None)

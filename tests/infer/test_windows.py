@@ -10,7 +10,7 @@ from rankllm_core.errors import ConfigError
 from rankllm_infer.ranking.strategies import WindowSchedule
 
 
-# Recorded by running castorini/rank_llm (window 20).
+# Recorded by running castorini/rank_llm@1b3cabb src/rank_llm/rerank/listwise/listwise_rankllm.py (window 20).
 @pytest.mark.parametrize(
     ("n", "stride", "expected"),
     [

@@ -1,4 +1,4 @@
-"""FIRST readings and greedy generations against those recorded from castorini/rank_llm with SmolLM2 in float32."""
+"""FIRST readings and greedy generations against castorini/rank_llm@99f70f1, recorded with SmolLM2 in float32."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Our losses against those that castorini/rank_llm computed (golden/losses.json, golden/train_batches.jsonl.gz).
+"""Our losses against those of castorini/rank_llm@1b3cabb (golden/losses.json, golden/train_batches.jsonl.gz).
 
-Not compared, as the reference page on deviations says: gradients of listnet and lambda under `reference`, where they
-flow through the target. Where scores hold -1, the reference's padding value in listnet, ours is given the same padding
-as a mask. Where the reference's loss is NaN for want of a pair, ours is not counted.
+Not compared, because ours differ on purpose: gradients of listnet and lambda under `reference`, where they flow
+through the target (castorini/rank_llm@1b3cabb training/utils/train_utils.py, `compute_ranking_loss`). Where scores hold
+-1, the reference's padding value in listnet, ours is given the same padding as a mask. Where the reference's loss is
+NaN for want of a pair, ours is not counted.
 """
 
 from __future__ import annotations

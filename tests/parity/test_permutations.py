@@ -1,4 +1,4 @@
-"""Permutations as castorini/rank_llm reads them."""
+"""Permutations as castorini/rank_llm@1b3cabb reads them."""
 
 from __future__ import annotations
 

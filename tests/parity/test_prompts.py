@@ -1,4 +1,4 @@
-"""Listwise prompts against those of castorini/rank_llm: messages, chat texts, ids and the fit to a context."""
+"""Listwise prompts against those of castorini/rank_llm@1b3cabb: messages, chat texts, ids and the fit to a context."""
 
 from __future__ import annotations
 

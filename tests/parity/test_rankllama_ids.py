@@ -1,4 +1,4 @@
-"""The ids of RankLLaMA pairs against those recorded from texttron/tevatron, in both of its layouts."""
+"""The ids of RankLLaMA pairs against those recorded from texttron/tevatron@0545746 (v1) and @dd06310 (v2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of a RankLLaMA-style model against those recorded from texttron/tevatron, in float32."""
+"""Scores of a RankLLaMA-style model against those recorded from texttron/tevatron@dd06310, in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our groups against those that texttron/tevatron drew (golden/sampling.json)."""
+"""Our groups against those that texttron/tevatron@dd06310 drew (golden/sampling.json)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ranks we read from targets against the labels of castorini/rank_llm (golden/train_batches.jsonl.gz)."""
+"""The ranks we read from targets against the labels of castorini/rank_llm@1b3cabb (golden/train_batches.jsonl.gz)."""
 
 from __future__ import annotations
 

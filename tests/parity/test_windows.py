@@ -1,4 +1,4 @@
-"""Sliding windows against those recorded from castorini/rank_llm."""
+"""Sliding windows against those recorded from castorini/rank_llm@1b3cabb."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from rankllm_core.errors import RankLLMError  # noqa: E402
 from rankllm_core.prompts.template import load_template  # noqa: E402
 from rankllm_train.artifacts.model_page import model_page  # noqa: E402
 from rankllm_train.methods.training_data import base_of_adapters  # noqa: E402
-from rankllm_train.models.base_names import base_name, findable_base, split_revision  # noqa: E402
+from rankllm_train.models.base_names import base_name, findable_base  # noqa: E402
 from rankllm_train.models.loading import load_model, load_tokenizer  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402
 from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
@@ -45,8 +45,6 @@ def test_a_base_is_called_by_its_name_and_found_by_its_path(tmp_path, monkeypatc
     assert (base_name("mine"), findable_base("mine")) == ("mine", str(tmp_path / "models" / "mine"))
     assert (base_name("./mine/"), base_name("mine/.")) == ("mine", "mine")
     assert base_name(f"owner/base-7b@{commit}") == "owner/base-7b"
-    assert split_revision(f"owner/base-7b@{commit}") == ("owner/base-7b", commit)
-    assert split_revision("owner/base@main") == ("owner/base@main", None)
 
 
 def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):

@@ -38,7 +38,8 @@ def resolved(monkeypatch):
     return resolve
 
 
-# The commands of the original READMEs, launcher left out (reference sections 2.10, 2.11; tevatron 2.4).
+# The commands of the original projects, launcher left out: castorini/rank_llm@1b3cabb
+# training/scripts/train_first_mistral.sh and texttron/tevatron@0545746 examples/rankllama/README.md.
 FIRST_MISTRAL = """--model_name_or_path mistralai/Mistral-7B-Instruct-v0.3
  --train_dataset_path rryisthebest/rank_zephyr_training_data_alpha --num_train_epochs 3 --seed 42
  --per_device_train_batch_size 8 --gradient_accumulation_steps 4 --num_warmup_steps 50 --lr_scheduler_type cosine

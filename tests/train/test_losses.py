@@ -150,7 +150,11 @@ def test_a_step_against_the_gradient_moves_a_list_towards_its_target(name):
     ],
 )
 def test_losses_have_the_values_computed_by_hand(scores, discounted, undiscounted, listnet_value, lambda_value):
-    """Target [B] > [D] > [A] > [C]; the lambda values are for the list's own scores as gold (reference 8.3)."""
+    """Target [B] > [D] > [A] > [C]; the lambda values are for the list's own scores as gold.
+
+    Computed in plain Python from the formulas of castorini/rank_llm@1b3cabb training/utils/loss.py and
+    train_utils.py.
+    """
     given, ranks = tensors(scores, [3, 1, 4, 2])
     assert ranknet(given, ranks, discount=True).item() == pytest.approx(discounted, rel=1e-12)
     if undiscounted is not None:
@@ -307,7 +311,7 @@ def test_equal_gold_scores_are_ranked_in_prompt_order():
 
 
 def test_cross_entropy_takes_each_group_alone():
-    """Values of reference 8.E."""
+    """Values recorded from the loss of texttron/tevatron@dd06310 src/tevatron/reranker/modeling.py."""
     scores = torch.tensor([[2.0, 1, 0, -1], [0.5, 0.5, 0.5, 0.5]])
     assert pointwise_cross_entropy(scores).item() == pytest.approx(0.9132420298, rel=1e-6)
     assert pointwise_cross_entropy(scores[:1]).item() == pytest.approx(0.4401896986, rel=1e-6)
@@ -342,7 +346,7 @@ def test_a_group_that_is_not_whole_is_refused(shape, group_size):
     ("teacher_temperature", "student_temperature", "expected"), [(2.0, 1.0, 0.5222949316), (1.0, 2.0, 3.9049703108)]
 )
 def test_distillation_has_the_recorded_values(teacher_temperature, student_temperature, expected):
-    """Values of reference 8.E, and the same with loops."""
+    """Values recorded from the loss of texttron/tevatron@dd06310 src/tevatron/megatron, and the same with loops."""
     student, teacher = [[2.0, 1, 0, -1], [0.5, 0.5, 0.5, 0.5]], [[4.0, 1, -2, -3], [6.0, 0, 0, -6]]
     temperatures = {"teacher_temperature": teacher_temperature, "student_temperature": student_temperature}
     loss = distillation_kl(torch.tensor(student), torch.tensor(teacher), **temperatures)

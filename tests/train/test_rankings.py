@@ -82,7 +82,7 @@ def test_a_target_with_anything_else_in_it_is_refused(target, shown):
     [("[2] > [4] > [1] > [3]", (3, 1, 4, 2)), ("[1] > [2] > [3] > [4]", (1, 2, 3, 4))],
 )
 def test_ranks_are_given_in_prompt_order(target, ranks):
-    """The first passage of the prompt first; 1 is best (reference 8.3: [B] > [D] > [A] > [C])."""
+    """The first passage of the prompt first; 1 is best ([B] > [D] > [A] > [C]: A is third)."""
     prompt = listed("[1] a", "[2] b", "[3] c", "[4] d")
     assert target_ranks(record(prompt, target)) == ranks
     letters = listed("[A] a", "[B] b", "[C] c", "[D] d")

@@ -22,7 +22,8 @@ from rankllm_train.recipe.recipe import (
     save_recipe,
 )
 
-# Reference section 2.11 (rank_llm 1b3cabb) and tevatron 2.3, 2.4.
+# Read from castorini/rank_llm@1b3cabb training/scripts and training/utils, and from
+# texttron/tevatron@0545746 examples/rankllama.
 ORIGINALS = {
     "rank-zephyr": {
         "method": "listwise",

@@ -30,7 +30,7 @@ from rankllm_train.encoding.sampling import sample_group
     ],
 )
 def test_groups_are_those_of_the_original(item, epoch, seed, n_positives, n_negatives, group_size, positive, negatives):
-    """The recorded draws of reference 8.D."""
+    """Draws recorded by running texttron/tevatron@dd06310 src/tevatron/reranker/dataset.py."""
     group = sample_group(
         item, epoch, seed=seed, n_positives=n_positives, n_negatives=n_negatives, group_size=group_size
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from rankllm_core.public_names import lazy_names
 
 if TYPE_CHECKING:
     from rankllm_core.errors import RankLLMError
@@ -52,15 +53,4 @@ _MODULE_OF = {
     "make_request": "rankllm_infer.ranking.flow",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used, so that `--help` and other programs wait for nothing."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

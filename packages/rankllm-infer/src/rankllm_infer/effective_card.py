@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load_card, published_card
+from rankllm_core.checkpoints.model_folder import split_revision
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import (
     LISTWISE_DEFAULTS,
@@ -17,7 +18,6 @@ from rankllm_core.prompts.template import (
     default_pointwise_template,
     load_template,
 )
-from rankllm_infer.checkpoints.hub import split_revision
 from rankllm_infer.option_table import LISTWISE
 from rankllm_infer.options import RerankOptions, card_option, inapplicable, option_of
 

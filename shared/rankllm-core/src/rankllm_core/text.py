@@ -1,6 +1,6 @@
 """How a stored passage becomes the text a prompt holds.
 
-Source: castorini/rank_llm@1b3cabb, ListwiseInferenceHandler.
+Source: castorini/rank_llm@1b3cabb src/rank_llm/rerank/listwise/listwise_inference_handler.py.
 """
 
 from __future__ import annotations

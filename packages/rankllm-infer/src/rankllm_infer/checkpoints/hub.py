@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from rankllm_core.checkpoints.model_folder import split_revision
 from rankllm_core.errors import RankLLMError, first_line
 
 SHIPPED = {"pointwise": "smollm2-pointwise", "listwise": "smollm2-first"}
@@ -21,12 +21,6 @@ _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "*.py")
 _PROBE_S = 10.0
 _HUB_NAME = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} come with the package)"
 _GATED = "gated; accept its terms on its hub page, then log in: hf auth login"
-
-
-def split_revision(name: str) -> tuple[str, str | None]:
-    """A hub name and the commit that it is pinned to, or None where it is not pinned."""
-    found = re.fullmatch(r"(?P<name>[^@]+)@(?P<revision>[0-9a-f]{40})", name)
-    return (found["name"], found["revision"]) if found else (name, None)
 
 
 def find_elsewhere(name: str, *, weights: bool) -> Path:

@@ -14,7 +14,7 @@ import click
 from rankllm_core.command_line import NAME
 from rankllm_core.errors import for_terminal
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import row_options, select
+from rankllm_infer.cli.options import row_options
 from rankllm_infer.cli.rerank_options import ModelArguments, RerankInput
 from rankllm_infer.option_table import ENGINES, changed, rows_of
 from rankllm_infer.option_values import from_given
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 _DEFAULT_STRIDE = 10
 _ROWS, _INPUT = rows_of(RerankOptions), rows_of(RerankInput)
+_WITHOUT_CARD = {
+    "template": "rank_zephyr (rank_zephyr_alpha with --use-alpha; rankllama for a score head)",
+    "window_size": "20",
+    "use_alpha": "no-use-alpha",
+    "use_logits": "no-use-logits",
+    "max_passage_words": "300",
+    "context_size": "4096",
+}
+"""The defaults where no model is named, or one without a card."""
 
 
 @click.group("prompts")
@@ -75,7 +84,7 @@ def show_template(*, template: str) -> None:
 )
 @click.option("--qid", help="The query to show; by default the first one.")
 @row_options(
-    *select(RerankOptions, "template", "window_size", "use_alpha", "use_logits", "max_passage_words", "context_size"),
+    *(changed(_ROWS[name], default_text=f"from the card, else {value}") for name, value in _WITHOUT_CARD.items()),
     changed(_ROWS["top_k_candidates"], default_text="all", text="Render as if this many candidates were reranked."),
     _ROWS["system_message"],
     changed(

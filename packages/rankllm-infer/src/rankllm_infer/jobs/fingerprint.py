@@ -21,6 +21,7 @@ from rankllm_core.card import ListwiseCard
 from rankllm_core.data.records import read_requests, read_rerank_input, request_to_dict
 from rankllm_core.errors import RankLLMError
 from rankllm_core.files import dumps
+from rankllm_core.files.manifest import sha256_file
 from rankllm_core.text import title_and_text
 from rankllm_core.trec import Qrels, read_qrels, run_lines
 from rankllm_core.types import Request
@@ -104,7 +105,7 @@ def run_settings(
     settings["card fuse_weight"] = card.fuse_weight
     settings["card identifier_prior"] = list(card.identifier_prior) if isinstance(card, ListwiseCard) else []
     file = plan.few_shot_file
-    settings["--few-shot-file"] = None if file is None else _file_hash(file)
+    settings["--few-shot-file"] = None if file is None else f"sha256 {sha256_file(file)[:32]}"
     return settings | dict(plan.asked)
 
 
@@ -175,11 +176,6 @@ def changed_names(old: Mapping[str, object], new: Mapping[str, object]) -> list[
     """
     new = json.loads(dumps(new))
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def _file_hash(path: Path) -> str:
-    # A file that is missing is the loader's to complain of.
-    return f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:32]}" if path.is_file() else str(path)
 
 
 def _server(plan: RerankPlan) -> str:
@@ -264,9 +260,9 @@ def _check_ids(request: Request, files: OutputFiles) -> None:
     n = len(request.candidates)
     ranking = [(candidate.docid, float(n - rank)) for rank, candidate in enumerate(request.candidates)]
     try:
-        run_lines(request.query.qid, ranking, format=files.run_format, tag=files.tag)
+        run_lines(request.query.qid, ranking, format=files.run_layout, tag=files.tag)
     except RankLLMError as error:
-        hint = " (--output-format tsv)" if files.run_format == "trec" else ""
+        hint = " (--output-format tsv)" if files.run_layout == "trec" else ""
         raise RankLLMError(f"{files.run} cannot be written: {error}{hint}") from None
 
 

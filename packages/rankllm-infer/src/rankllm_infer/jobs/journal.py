@@ -135,11 +135,6 @@ class Journal:
         return len(self._failed)
 
     @property
-    def n_answers(self) -> int:
-        """Answers known to prompts of queries without a result, when the journal was opened."""
-        return sum(map(len, self._answers.values()))
-
-    @property
     def is_bare(self) -> bool:
         """Whether there is nothing in it to go on with."""
         return self._is_bare

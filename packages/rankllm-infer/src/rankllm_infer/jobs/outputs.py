@@ -31,7 +31,8 @@ class OutputFiles:
     """Where to write what; None: not at all."""
 
     run: Path | None = None
-    run_format: RunFormat = "trec"
+    run_format: RunFormat | None = None
+    """None: TSV for a name that ends in .tsv, else TREC."""
     tag: str = "rankllm"
     results: Path | None = None
     """Results JSONL, one query a line; it reads back as a requests file."""
@@ -46,6 +47,11 @@ class OutputFiles:
     def paths(self) -> tuple[Path, ...]:
         """The files that will be written."""
         return tuple(path for path in (self.run, self.results, self.trace) if path is not None)
+
+    @property
+    def run_layout(self) -> RunFormat:
+        """How the run is written."""
+        return "trec" if self.run is None else run_format_of(self.run, self.run_format)
 
 
 def run_format_of(path: Path, asked: str | None) -> RunFormat:
@@ -107,7 +113,7 @@ class ResultWriter:
         self.n_written += 1
         if stream := self._streams.get("run"):
             ranking = [(candidate.docid, candidate.score) for candidate in result.candidates]
-            stream.writelines(run_lines(result.query.qid, ranking, format=self._files.run_format, tag=self._files.tag))
+            stream.writelines(run_lines(result.query.qid, ranking, format=self._files.run_layout, tag=self._files.tag))
         if stream := self._streams.get("results"):
             stream.write(dumps(result_to_dict(result)) + "\n")
         if stream := self._streams.get("trace"):

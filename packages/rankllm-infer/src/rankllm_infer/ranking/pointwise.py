@@ -21,7 +21,10 @@ from rankllm_infer.ranking.fuse import fuse
 from rankllm_infer.ranking.settings import RankingSettings
 
 _UNTOLD = -20.0
-"""Log-probability of an answer that a server did not report. Source: texttron/tevatron, rerank_vllm."""
+"""Log-probability of an answer that a server did not report.
+
+Source: texttron/tevatron@dd06310 src/tevatron/eval/rerank_vllm.py.
+"""
 _RETOKENIZED = 64
 """A passage that was cut to so many tokens may be a few more once it stands in its question."""
 

@@ -78,7 +78,8 @@ def check_pass_depth(depth: int | None, *, num_passes: int, top_k_candidates: in
 class WindowSchedule:
     """Slide a window up the ranking, bottom to top, until it covers rank 0.
 
-    Source: RankGPT, arXiv:2304.09542, section 3.2; the bounds are those of castorini/rank_llm@1b3cabb.
+    Source: RankGPT, arXiv:2304.09542, section 3.2; the bounds are those of castorini/rank_llm@1b3cabb
+    src/rank_llm/rerank/listwise/listwise_rankllm.py.
     """
 
     size: int = 20

@@ -1,6 +1,7 @@
 """The prompts of one request's windows, with passages shortened until a window fits the context.
 
-Source: castorini/rank_llm@1b3cabb, RankListwiseOSLLM.create_prompt, with a lower bound.
+Source: castorini/rank_llm@1b3cabb src/rank_llm/rerank/listwise/rank_listwise_os_llm.py, `create_prompt`, with a lower
+bound.
 """
 
 from __future__ import annotations

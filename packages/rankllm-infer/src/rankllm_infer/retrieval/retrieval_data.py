@@ -1,7 +1,7 @@
 """The data sets and first stages known by name: which index, topics and judgements of Pyserini's they mean.
 
-Source: castorini/rank_llm 1b3cabb for its names of data sets, methods and folders; the tables of Pyserini 1.6.0
-(prebuilt_index_info, topics_mapping, qrels_mapping) for what they stand for there.
+Source: castorini/rank_llm@1b3cabb src/rank_llm/retrieve for its names of data sets, methods and folders; the tables of
+Pyserini 1.6.0 (prebuilt_index_info, topics_mapping, qrels_mapping) for what they stand for there.
 """
 
 from __future__ import annotations

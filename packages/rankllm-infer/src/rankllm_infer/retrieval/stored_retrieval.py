@@ -1,6 +1,7 @@
 """First-stage results that are stored as rank_llm stores them: found here, fetched from the hub, written.
 
-Layout: `FOLDER/METHOD/retrieve_results_DATASET_topK.jsonl`, a requests file. Source: castorini/rank_llm 1b3cabb.
+Layout: `FOLDER/METHOD/retrieve_results_DATASET_topK.jsonl`, a requests file. Source: castorini/rank_llm@1b3cabb
+src/rank_llm/retrieve/retriever.py.
 Its earlier releases wrote `.json`, the first ones `retrieve_results_DATASET.json` with 100 candidates a query.
 """
 

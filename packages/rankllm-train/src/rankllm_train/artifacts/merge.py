@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rankllm_core.card import CARD_NAME, Card, load_card, save_card
-from rankllm_core.checkpoints.model_folder import check_settings_files, read_model_json
+from rankllm_core.checkpoints.model_folder import check_settings_files, read_model_json, split_revision
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError, RankLLMError
 from rankllm_core.files.manifest import check_intact
@@ -18,11 +17,8 @@ from rankllm_core.nn.model_parts import readable_load
 from rankllm_train.artifacts.checkpoints import aside
 from rankllm_train.artifacts.model_page import write_merged_page
 from rankllm_train.models.adapters import ADAPTER_NAME
-from rankllm_train.models.base_names import base_name, split_revision
+from rankllm_train.models.base_names import base_name
 from rankllm_train.recipe.recipe import RECIPE_NAME, load_recipe
-
-_ENDS = ("lm_head", "embed_tokens")
-"""Layers whose weights many models share."""
 
 
 def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None, dtype: str = "auto") -> Path:
@@ -82,13 +78,14 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from rankllm_core.nn.model_parts import fast_tokenizer_options, quiet_transformers
+    from rankllm_core.nn.model_parts import fast_tokenizer_options, quiet_transformers, untie_changed
     from rankllm_train.models.loading import readable_failures
 
     with quiet_transformers():
         with readable_failures(base):
             model, own = _load_base(base, is_classifier=settings.get("task_type") == "SEQ_CLS")
-        _untie(model, _changed_layers(adapter, settings), adapter=adapter, settings=settings)
+        is_kept_tied = bool(settings.get("ensure_weight_tying"))
+        untie_changed(model, _changed(adapter, settings), adapter=adapter, is_kept_tied=is_kept_tied)
         try:
             with readable_load(adapter, problem="the adapter cannot be loaded"):
                 merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
@@ -133,34 +130,10 @@ def _torch_dtype(name: str) -> Any:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(name)
 
 
-def _changed_layers(adapter: Path, settings: dict[str, Any]) -> set[str]:
-    """Parts of the names of what an adapter holds weights for, and of the layers that its settings name.
-
-    Trainable tokens do not count: on tied weights PEFT changes head and embeddings alike.
-    """
-    named = [name for name in read_weight_headers(adapter) if "trainable_tokens" not in name]
+def _changed(adapter: Path, settings: dict[str, Any]) -> list[str]:
+    """Names of an adapter's tensors, and of the layers that its settings name: pickled tensors are not looked into."""
+    named = list(read_weight_headers(adapter))
     for key in ("target_modules", "modules_to_save"):
         value = settings.get(key) or []
         named += [value] if isinstance(value, str) else map(str, value)
-    return {part for name in named for part in name.split(".")}
-
-
-def _untie(model: Any, changed: Iterable[str], *, adapter: Path, settings: dict[str, Any]) -> None:
-    """Give the head weights of its own where an adapter changes the head or the embeddings: one of the two.
-
-    Tied, both would be changed, and the merged model would compute another function than the one that was trained.
-    Raises ContractError where the adapter was trained to keep the two tied.
-    """
-    from torch import nn
-
-    head = model.get_output_embeddings()
-    if head is None or head.weight is not model.get_input_embeddings().weight or not set(changed) & set(_ENDS):
-        return
-    if settings.get("ensure_weight_tying"):
-        raise ContractError(
-            f"{adapter}: adapts tied embeddings and head with ensure_weight_tying, which cannot be merged; train it "
-            "without ensure_weight_tying"
-        )
-    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    model.config.tie_word_embeddings = False
-    model.config.get_text_config().tie_word_embeddings = False
+    return named

@@ -19,7 +19,7 @@ from rankllm_train.encoding.sampling import sample_group
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRule:
-    """How a group is drawn from a record (tevatron dd06310; sampling.py)."""
+    """How a group is drawn from a record (sampling.py)."""
 
     group_size: int = 16
     seed: int = 42

@@ -1,12 +1,12 @@
-"""Names of models: what a trained adapter calls its base, so that this machine and others find it; pinned revisions."""
+"""Names of models: what a trained adapter calls its base, so that this machine and others find it."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from rankllm_core.checkpoints.model_folder import split_revision
+
 _CACHE = "models--"
-_PINNED = re.compile(r"(?P<name>[^@]+)@(?P<revision>[0-9a-f]{40})")
 
 
 def base_name(name_or_path: str) -> str:
@@ -26,12 +26,6 @@ def findable_base(name_or_path: str) -> str:
     """
     path = Path(name_or_path)
     return _hub_name(path) or str(path.resolve()) if path.is_dir() else name_or_path
-
-
-def split_revision(name: str) -> tuple[str, str | None]:
-    """Return a hub name and the commit that it is pinned to (OWNER/MODEL@COMMIT), or None where it is not pinned."""
-    found = _PINNED.fullmatch(name)
-    return (found["name"], found["revision"]) if found else (name, None)
 
 
 def _hub_name(folder: Path) -> str:

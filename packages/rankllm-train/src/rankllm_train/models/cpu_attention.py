@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankllm_core.nn.model_parts import changes_attention, use_attention_function
+from rankllm_core.nn.model_parts import causal_shares, changes_attention, use_attention_function
 
 CPU_ATTENTION = "rankllm_train_blocks"
 """What it is called among the attention implementations of transformers."""
@@ -71,7 +71,7 @@ class CausalAttention(torch.autograd.Function):
         mixed = torch.empty_like(query)
         kept = []
         for start, end in _blocks(T):
-            shares = _shares(_rows(query, start, end), key[:, :end], n_queries=end - start, scale=scale)
+            shares = causal_shares(_rows(query, start, end), key[:, :end], n_queries=end - start, scale=scale)
             mixed[:, :, start:end] = (shares @ value[:, :end]).view(B * G, H // G, end - start, D)
             kept = [shares] if T <= _BLOCK else []
         ctx.save_for_backward(query, key, value, mixed, *kept)
@@ -91,7 +91,7 @@ class CausalAttention(torch.autograd.Function):
         d_key, d_value = (torch.zeros(N, T, D, dtype=torch.float32) for _ in range(2))
         for start, end in _blocks(T):
             rows, d_rows = _rows(query, start, end), _rows(d_mixed, start, end)
-            shares = kept[0] if kept else _shares(rows, key[:, :end], n_queries=end - start, scale=ctx.scale)
+            shares = kept[0] if kept else causal_shares(rows, key[:, :end], n_queries=end - start, scale=ctx.scale)
             d_value[:, :end] += shares.transpose(1, 2) @ d_rows
             d_scores = (d_rows @ value[:, :end].transpose(1, 2)).sub_(_rows(mean, start, end)).mul_(shares)
             d_query[:, :, start:end] = (d_scores @ key[:, :end]).view(N, R, end - start, D)
@@ -111,11 +111,3 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 def _rows(states_NRTD: Tensor, start: int, end: int) -> Tensor:
     """The block's rows of all heads that share keys, one under the other."""
     return states_NRTD[:, :, start:end].flatten(1, 2)
-
-
-def _shares(rows_NQD: Tensor, key_NKD: Tensor, *, n_queries: int, scale: float) -> Tensor:
-    """How each of the last n_queries tokens divides its attention among the K tokens up to it, head under head."""
-    Q, K = rows_NQD.shape[1], key_NKD.shape[1]
-    is_later = torch.ones(n_queries, K, dtype=torch.bool).triu_(K - n_queries + 1)
-    hidden = rows_NQD.new_zeros(n_queries, K).masked_fill_(is_later, float("-inf")).repeat(Q // n_queries, 1)
-    return torch.baddbmm(hidden, rows_NQD, key_NKD.transpose(1, 2), alpha=scale).softmax(-1)

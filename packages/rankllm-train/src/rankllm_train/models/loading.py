@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code
+from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code, split_revision
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
 from rankllm_core.nn.model_parts import fast_tokenizer_options, quiet_transformers, readable_load
 from rankllm_train.models.adapters import ADAPTER_NAME, start_from_adapter
 from rankllm_train.models.attention import loading_attention, use_attention
-from rankllm_train.models.base_names import findable_base, split_revision
+from rankllm_train.models.base_names import findable_base
 from rankllm_train.models.lean_forward import check_lean, head_alone, is_zero3_sharded, make_lean
 from rankllm_train.models.lora_targets import ALL_LINEAR, check_targets
 from rankllm_train.recipe.sections import LoraSection, ModelSection

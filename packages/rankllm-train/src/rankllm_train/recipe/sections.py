@@ -117,7 +117,7 @@ class ObjectiveSection:
     """RankNet: weigh pair (i, j) by 1 / (rank_i + rank_j) (FIRST, arXiv:2406.15657)."""
     ranking_weight: float | None = None
     """Combined: what the ranking loss is multiplied by. Null: the originals' 10 for weighted ranknet, 0.1 for listnet,
-    1 for the others (rank_llm 1b3cabb)."""
+    1 for the others (castorini/rank_llm@1b3cabb training/utils/train_utils.py)."""
     teacher_temperature: float = 1.0
     """KL: what the teacher's scores are divided by."""
     student_temperature: float = 1.0
@@ -158,7 +158,8 @@ class LoraSection:
     dropout: float = 0.1
     """Dropout on what goes into the adapters."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "down_proj", "up_proj", "gate_proj")
-    """Names of the layers that get adapters; `all-linear` alone for every one (RankLLaMA's six, tevatron v1)."""
+    """Names of the layers that get adapters; `all-linear` alone for every one. RankLLaMA's six:
+    texttron/tevatron@0545746 examples/rankllama/modeling.py."""
     start_from: str = ""
     """Folder of a trained adapter of the same base and rank to go on from; empty: new ones. Its optimizer is
     not kept, nor its prompt: a pointwise adapter may begin a listwise one."""

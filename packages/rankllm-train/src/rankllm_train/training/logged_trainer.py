@@ -6,8 +6,8 @@ here because it offers no other place for what they do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +15,59 @@ import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from rankllm_core.card import Card
 from rankllm_train.artifacts.metrics_log import append_metrics
 from rankllm_train.artifacts.run_record import RunRecord
 from rankllm_train.recipe.recipe import Recipe
 from rankllm_train.training.loop_callbacks import FirstStep
+from rankllm_train.training.objectives import Objective
 from rankllm_train.training.step_sums import StepSums, Throughput, Unlogged
 
 _SUMS = tuple(field.name for field in fields(StepSums))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerParts:
+    """What a trainer is made of; each class of trainer takes what it needs."""
+
+    model: Any
+    tokenizer: Any
+    card: Card
+    """Of the model."""
+    recipe: Recipe
+    arguments: TrainingArguments
+    """The recipe's settings, as transformers takes them."""
+    record: RunRecord
+    """Of the checkpoint that is resumed, with the sums that were not logged when it was written; else a new one."""
+    objective: Objective
+    dataset: Any
+    eval_dataset: Any = None
+    collator: Callable[[Sequence[Any]], dict[str, Tensor]]
+    callbacks: Sequence[TrainerCallback] = ()
+
+
 class LoggedTrainer(Trainer):
-    """Sums what is logged, over steps and processes, and writes it to OUTPUT_DIR/metrics.jsonl and the trackers.
+    """Sums what is logged, over steps and processes, and writes it to OUTPUT_DIR/metrics.jsonl and the trackers."""
 
-    record: of the checkpoint that is resumed; it has the sums that were not logged when it was written.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        *,
-        arguments: TrainingArguments,
-        recipe: Recipe,
-        record: RunRecord,
-        callbacks: Sequence[TrainerCallback],
-        **parts: Any,
-    ) -> None:
-        self.recipe = recipe
-        self.output_dir = Path(recipe.checkpoint.output_dir)
-        self._record = record
+    def __init__(self, parts: TrainerParts) -> None:
+        self.recipe = parts.recipe
+        self.output_dir = Path(parts.recipe.checkpoint.output_dir)
+        self._record = parts.record
         self._throughput = Throughput()
         self._parts = torch.zeros(2, dtype=torch.float64)
         """The two parts of the loss, summed since the last entry."""
         self._logged_step = 0
         self._last: dict[str, Any] = {}
         """Gradient norm and learning rate of the step before."""
-        callbacks = [FirstStep(self._continue_sums), *callbacks]
-        super().__init__(model=model, args=arguments, callbacks=callbacks, **parts)
+        super().__init__(
+            model=parts.model,
+            args=parts.arguments,
+            data_collator=parts.collator,
+            train_dataset=parts.dataset,
+            eval_dataset=parts.eval_dataset,
+            processing_class=parts.tokenizer,
+            callbacks=[FirstStep(self._continue_sums), *parts.callbacks],
+        )
         self.remove_callback(PrinterCallback)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

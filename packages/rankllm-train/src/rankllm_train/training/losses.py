@@ -40,7 +40,7 @@ def ranknet(scores_BN: Tensor, ranks_BN: Tensor, *, mask_BN: Tensor | None = Non
 
     scores_BN: logits, higher is better. ranks_BN: 1-based target ranks, 1 is best. mask_BN: True for passages, False
     for padding. discount: weigh pair (i, j) by 1 / (rank_i + rank_j), as FIRST does (arXiv:2406.15657); the mean is
-    over pairs, not over weights (rank_llm 1b3cabb).
+    over pairs, not over weights (castorini/rank_llm@1b3cabb training/utils/loss.py).
     Returns a scalar in nats. Raises ValueError when shapes differ.
     """
     weight_ranks_BN = ranks_BN if discount else None
@@ -51,7 +51,8 @@ def listnet(scores_BN: Tensor, ranks_BN: Tensor, *, mask_BN: Tensor | None = Non
     """Cross-entropy of the scores' softmax with that of the same scores put in target order, mean over lists.
 
     Arguments as for `ranknet`. The target is a constant: no gradient flows through it (in the originals it does).
-    Source: ListNet (Cao et al., ICML 2007), with the originals' target (rank_llm 1b3cabb).
+    Source: ListNet (Cao et al., ICML 2007), with the originals' target (castorini/rank_llm@1b3cabb
+    training/utils/train_utils.py).
     Returns a scalar in nats. Raises ValueError when shapes differ.
     """
     gold_BN = own_scores_as_gold(scores_BN.detach(), ranks_BN, mask_BN=mask_BN)
@@ -149,7 +150,7 @@ def as_groups(scores_M: Tensor, *, group_size: int) -> Tensor:
     """Scores of whole groups, one after the other, as a row a group. Raises ValueError where a group is not whole.
 
     The number of groups follows from the scores: a last batch that is smaller does not mix groups, as the originals'
-    does (texttron/tevatron@dd06310 src/tevatron/reranker).
+    does (texttron/tevatron@dd06310 src/tevatron/reranker/modeling.py).
     """
     if scores_M.dim() != 1 or group_size < 1 or scores_M.shape[0] % group_size:
         raise ValueError(f"expected whole groups of {group_size} scores in one dimension, got {tuple(scores_M.shape)}")
@@ -170,7 +171,8 @@ def distillation_kl(
 ) -> Tensor:
     """KL divergence from the teacher's softmax to the student's, mean over groups, times student_temperature squared.
 
-    The teacher's scores are constants. Source: Hinton et al. (arXiv:1503.02531), as tevatron dd06310 scales it.
+    The teacher's scores are constants. Source: Hinton et al. (arXiv:1503.02531), scaled as in
+    texttron/tevatron@dd06310 src/tevatron/megatron/engine.py.
     Returns a scalar in nats. Raises ValueError when shapes differ and when a temperature is not positive.
     """
     if not (teacher_temperature > 0 and student_temperature > 0):

@@ -13,28 +13,28 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rankllm_core.card import Card, save_card
+from rankllm_core.card import save_card
 from rankllm_core.nn.model_parts import quiet_transformers
 from rankllm_train.artifacts.best import BEST_FOLDER, Best, save_best
 from rankllm_train.artifacts.checkpoints import aside, copy_model, link_model, reveal, reveal_files, rotate, seal
 from rankllm_train.artifacts.model_page import write_model_page
 from rankllm_train.artifacts.run_record import save_record
 from rankllm_train.recipe.recipe import save_recipe
-from rankllm_train.training.logged_trainer import LoggedTrainer
+from rankllm_train.training.logged_trainer import LoggedTrainer, TrainerParts
 
 
 class SavedTrainer(LoggedTrainer):
-    """Writes checkpoints, the best model and the final one with what it takes to use them. card: of the model."""
+    """Writes checkpoints, the best model and the final one with what it takes to use them."""
 
-    def __init__(self, model: Any, *, card: Card, **parts: Any) -> None:
-        self.card = card
+    def __init__(self, parts: TrainerParts) -> None:
+        self.card = parts.card
         self.best: Best | None = None
         """The best model so far, where the recipe has it kept."""
         self._best_is_in_checkpoint = False
         """Whether the next checkpoint holds it."""
         self._saving_in: Path | None = None
         self._steps_per_epoch = 0
-        super().__init__(model, **parts)
+        super().__init__(parts)
 
     def _keep_best(self, checkpoint: Path | None) -> None:
         """Put the present model into OUTPUT_DIR/best. checkpoint: one that holds it, if any."""

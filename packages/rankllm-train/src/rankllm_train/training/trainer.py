@@ -7,22 +7,19 @@ are its own methods, overridden here because it offers no other place for what t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import TrainerCallback, TrainingArguments
 
-from rankllm_core.card import Card
 from rankllm_core.errors import RankLLMError
 from rankllm_train.artifacts.best import Best, load_best, stopped_early
-from rankllm_train.artifacts.run_record import RunRecord
 from rankllm_train.encoding.batches import by_length_sampler
-from rankllm_train.recipe.recipe import Recipe
 from rankllm_train.training.evaluation import batch_names, evaluate
+from rankllm_train.training.logged_trainer import TrainerParts
 from rankllm_train.training.loop_callbacks import Epochs, LastStep
-from rankllm_train.training.objectives import Batch, LossSums, Objective, StepCounts
+from rankllm_train.training.objectives import Batch, LossSums, StepCounts
 from rankllm_train.training.optimizer_settings import GroupSettings, settings_of, use_settings
 from rankllm_train.training.saved_trainer import SavedTrainer
 
@@ -33,35 +30,10 @@ class RerankerTrainer(SavedTrainer):
     # compute_loss divides by the counts of the whole optimizer step; the Trainer is not to divide again.
     loss_is_scaled_for_ga = True
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        arguments: TrainingArguments,
-        recipe: Recipe,
-        card: Card,
-        objective: Objective,
-        dataset: Any,
-        collator: Callable[[Sequence[Any]], dict[str, Tensor]],
-        tokenizer: Any,
-        record: RunRecord = RunRecord(),  # noqa: B008  # frozen
-        eval_dataset: Any = None,
-        callbacks: Sequence[TrainerCallback] = (),
-    ) -> None:
-        self.objective = objective
+    def __init__(self, parts: TrainerParts) -> None:
+        self.objective = parts.objective
         self._settings: list[GroupSettings] = []
-        super().__init__(
-            model,
-            arguments=arguments,
-            recipe=recipe,
-            card=card,
-            record=record,
-            train_dataset=dataset,
-            eval_dataset=eval_dataset,
-            data_collator=collator,
-            processing_class=tokenizer,
-            callbacks=[Epochs(dataset), LastStep(), *callbacks],
-        )
+        super().__init__(replace(parts, callbacks=[Epochs(parts.dataset), LastStep(), *parts.callbacks]))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The order of the records, drawn from the recipe's seed."""
@@ -170,7 +142,7 @@ class RerankerTrainer(SavedTrainer):
         self._steps_per_epoch = num_update_steps_per_epoch
         return progress
 
-    def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **options: Any) -> Any:
+    def train(self, resume_from_checkpoint: Any = None, trial: Any = None, ignore_keys_for_eval: Any = None) -> Any:
         """Train, from a checkpoint's step where one is given."""
         self.best = load_best(self.output_dir) if resume_from_checkpoint and self.recipe.keeps_best else None
-        return super().train(resume_from_checkpoint, *arguments, **options)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)

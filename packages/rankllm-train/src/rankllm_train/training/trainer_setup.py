@@ -34,6 +34,7 @@ def make_trainer(
 ) -> RerankerTrainer:
     """Read the data, load the model, and check that they go together. Raises RankLLMError where they do not."""
     from rankllm_train.models.loading import code_notes, load_tokenizer
+    from rankllm_train.training.logged_trainer import TrainerParts
     from rankllm_train.training.loop_callbacks import WarmUp
     from rankllm_train.training.trainer import RerankerTrainer
 
@@ -46,19 +47,20 @@ def make_trainer(
     model = _model(recipe, data.card, is_resumed=resumed is not None)
     for part in (data, dev) if dev else (data,):
         check_positions(model, part.dataset, recipe=recipe)
-    return RerankerTrainer(
-        model,
-        arguments=arguments,
-        recipe=recipe,
+    parts = TrainerParts(
+        model=model,
+        tokenizer=tokenizer,
         card=data.card,
+        recipe=recipe,
+        arguments=arguments,
         record=record,
         objective=data.objective,
         dataset=data.dataset,
-        collator=collator_of_both(data, dev),
         eval_dataset=dev.dataset if dev else None,
-        tokenizer=tokenizer,
+        collator=collator_of_both(data, dev),
         callbacks=[WarmUp(say), *callbacks],
     )
+    return RerankerTrainer(parts)
 
 
 def _data(

@@ -60,7 +60,7 @@ _MAX_PATTERN = 4000
 _NESTED_REPETITION = re.compile(r"[+*}]\??[^()]*\)[+*{]")
 """Such as `(a+)+`: matching it against a name may take longer than a lifetime."""
 _KERNEL_KEYS = re.compile(r"(attn|experts)_implementation(_internal)?$")
-_PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
+_PINNED = re.compile(r"(?P<name>[^@]+)@(?P<revision>[0-9a-f]{40})")
 
 
 def check_settings_files(folder: str | Path) -> None:
@@ -96,6 +96,12 @@ def own_code(folder: str | Path) -> tuple[str, ...]:
     return (*named, *(("custom_generate/generate.py",) if script.exists() else ()))
 
 
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Return a hub name and the commit that it is pinned to (OWNER/MODEL@COMMIT), or None where it is not pinned."""
+    found = _PINNED.fullmatch(name)
+    return (found["name"], found["revision"]) if found else (name, None)
+
+
 def check_trusted_source(name: str, *, folder: str | Path, option: str) -> None:
     """Code is run from one local folder or one revision of the hub, and from nowhere else.
 
@@ -103,7 +109,7 @@ def check_trusted_source(name: str, *, folder: str | Path, option: str) -> None:
     Raises ConfigError where the name is one of the hub without a commit hash, and where the folder's settings refer to
     code in another repository.
     """
-    if not Path(name).expanduser().is_dir() and not _PINNED.fullmatch(name):
+    if not Path(name).expanduser().is_dir() and split_revision(name)[1] is None:
         raise ConfigError(
             f"{option}: allowed for a local folder or a pinned revision only, found {name!r}; "
             "download it and read its code, or name it as OWNER/MODEL@COMMIT (40 hexadecimal digits)"
@@ -181,17 +187,13 @@ def _check_adapter_config(path: Path, settings: Mapping[str, object]) -> None:
         if rank is not None and (type(rank) is not int or not 1 <= rank <= _MAX_RANK):
             raise unexpected(path, key, f"a rank from 1 to {_MAX_RANK}", rank)
     patterns = [settings.get(key) for key in ("target_modules", "exclude_modules")]
-    patterns += [key for name in ("rank_pattern", "alpha_pattern") for key in _keys(settings.get(name))]
+    patterns += [key for name in ("rank_pattern", "alpha_pattern") for key, _ in walk_json(settings.get(name))]
     for pattern in patterns:
         if isinstance(pattern, str) and (len(pattern) > _MAX_PATTERN or _NESTED_REPETITION.search(pattern)):
             raise unexpected(path, "target_modules", "a pattern without repeated repetitions", pattern)
     alpha = settings.get("lora_alpha")
     if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
         raise unexpected(path, "lora_alpha", "a number", alpha)
-
-
-def _keys(value: object) -> list[str]:
-    return list(value) if isinstance(value, Mapping) else []
 
 
 def _check_tokenizer_json(path: Path) -> None:

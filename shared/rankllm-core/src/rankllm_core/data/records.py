@@ -1,6 +1,7 @@
 """Requests and results as JSON: rank_llm's layouts, old and new, and Tevatron's rerank-input rows.
 
-Sources: castorini/rank_llm 1b3cabb and texttron/tevatron, as their data files and readers show.
+Sources: castorini/rank_llm@1b3cabb src/rank_llm/data.py; texttron/tevatron@0545746
+examples/rankllama/prepare_rerank_file.py; and the data files that both projects published.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Models of transformers: loaded quietly and with readable errors, their backbone, their attention.
+"""Models of transformers: loaded quietly and with readable errors, their backbone, tied weights and attention.
 
 Needs torch and transformers where it is used, not where it is imported.
 """
@@ -10,10 +10,17 @@ import importlib.util
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rankllm_core.errors import ContractError, RankLLMError, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TIED = {"lm_head", "embed_tokens"}
+"""Layers whose weights are one matrix in many models."""
 
 
 @contextlib.contextmanager
@@ -64,6 +71,30 @@ def backbone_of(model: Any) -> Any:
     raise ContractError(f"{type(model).__name__} has no backbone apart from its head, so it cannot be run here")
 
 
+def untie_changed(model: Any, changed: Iterable[str], *, adapter: str | Path, is_kept_tied: bool) -> None:
+    """Give the head weights of its own where an adapter changes the head or the embeddings, and they are one matrix.
+
+    Merged into it, the adapter would change both, and the model would compute another function than was trained.
+    changed: names of the adapter's tensors or layers. Trainable tokens do not count: on tied weights PEFT changes head
+    and embeddings alike. adapter: its folder, for messages.
+    is_kept_tied: whether it was trained with `ensure_weight_tying`. Raises ContractError then: no merging keeps that.
+    """
+    head = model.get_output_embeddings()
+    parts = {part for name in changed if "trainable_tokens" not in name for part in name.split(".")}
+    if head is None or head.weight is not model.get_input_embeddings().weight or not parts & _TIED:
+        return
+    if is_kept_tied:
+        raise ContractError(
+            f"{adapter}: adapts tied embeddings and head with ensure_weight_tying, which cannot be merged; train it "
+            "without ensure_weight_tying"
+        )
+    import torch
+
+    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False
+    model.config.get_text_config().tie_word_embeddings = False
+
+
 _CHANGES = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
 """What some models have attention do beside the usual; torch's way is left to them."""
 
@@ -87,6 +118,19 @@ def use_attention_function(model: Any, name: str, attend: Callable[..., Any], *,
 def changes_attention(options: Mapping[str, Any]) -> bool:
     """Whether a layer asks its attention for more than the usual (softcapping, sinks, position biases)."""
     return any(options.get(name) is not None for name in _CHANGES)
+
+
+def causal_shares(rows_NQD: Tensor, key_NKD: Tensor, *, n_queries: int, scale: float) -> Tensor:
+    """How each of the last n_queries tokens divides its attention among the K tokens up to it (NQK, sums of 1).
+
+    N: batch and shared keys. Q: the heads that share keys, one under the other, n_queries rows each.
+    """
+    import torch
+
+    Q, K = rows_NQD.shape[1], key_NKD.shape[1]
+    is_later = torch.ones(n_queries, K, dtype=torch.bool).triu_(K - n_queries + 1)
+    hidden = rows_NQD.new_zeros(n_queries, K).masked_fill_(is_later, float("-inf")).repeat(Q // n_queries, 1)
+    return torch.baddbmm(hidden, rows_NQD, key_NKD.transpose(1, 2), alpha=scale).softmax(-1)
 
 
 _LENGTH = 240

@@ -243,7 +243,7 @@ def _break_markup(text: str) -> str:
 def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
     """Put the system turn before the first user turn, for chat templates without one.
 
-    Source: castorini/rank_llm@1b3cabb, training: `system + "\\n " + user`.
+    Source: castorini/rank_llm@1b3cabb training/utils/data_utils.py: `system + "\\n " + user`.
     """
     if len(messages) < 2 or messages[0].role != "system":
         return messages
@@ -252,7 +252,10 @@ def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 def _vicuna(messages: Sequence[Message]) -> str:
-    """Vicuna v1.1 as castorini/rank_llm@1b3cabb writes it for RankVicuna."""
+    """Vicuna v1.1 as RankVicuna is served.
+
+    Source: castorini/rank_llm@1b3cabb src/rank_llm/rerank/listwise/rank_listwise_os_llm.py.
+    """
     forms = {"system": "{} ", "user": "USER: {} ", "assistant": "ASSISTANT: {}</s>"}
     return "".join(forms[m.role].replace("{}", m.content) for m in messages) + "ASSISTANT:"
 

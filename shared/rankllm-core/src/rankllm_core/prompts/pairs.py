@@ -1,6 +1,7 @@
 """The ids of one (query, passage) pair for a pointwise model, in training and in inference alike.
 
-Source: texttron/tevatron, RankLLaMA v1 (examples/rankllama at 0545746) and v2 (dd06310).
+Sources: RankLLaMA v1, texttron/tevatron@0545746 examples/rankllama/data.py; v2, texttron/tevatron@dd06310
+src/tevatron/reranker/dataset.py.
 """
 
 from __future__ import annotations

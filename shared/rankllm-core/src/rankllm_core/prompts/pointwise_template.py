@@ -1,6 +1,6 @@
 """Templates that show one passage and ask how relevant it is.
 
-Source: texttron/tevatron@0545746, examples/rankllama.
+Source: texttron/tevatron@0545746 examples/rankllama/data.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Prompt templates: YAML in the originals' layout, rendered to chat messages whose foreign text is marked.
 
-Layouts and placeholders: castorini/rank_llm@1b3cabb, texttron/tevatron@0545746.
+Layouts and placeholders: castorini/rank_llm@1b3cabb src/rank_llm/rerank/prompt_templates,
+texttron/tevatron@0545746 examples/rankllama/data.py.
 """
 
 from __future__ import annotations

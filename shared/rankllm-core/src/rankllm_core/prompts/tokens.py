@@ -156,7 +156,8 @@ def clean(text: str) -> str:
 def single_ids(safe: SafeTokenizer, words: Sequence[str], *, after: str) -> list[int]:
     """The id that each word has where it follows `after` without a blank, one token each.
 
-    Source: the originals train and read the token of the bare letter (castorini/rank_llm@1b3cabb).
+    Source: the originals train and read the token of the bare letter (castorini/rank_llm@1b3cabb
+    training/utils/train_utils.py).
     Raises ContractError naming the first word that is more than one token there.
     """
     tokenizer = safe.tokenizer

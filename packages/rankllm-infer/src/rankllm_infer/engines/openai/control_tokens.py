@@ -43,18 +43,11 @@ _CONTROL_TOKEN = re.compile(
 )
 
 
-def break_control_tokens(text: str) -> str:
-    """The text with a blank after the first character of everything that looks like a control token.
-
-    Takes time linear in the length of the text. Text that holds none comes back as it is.
-    """
-    return _CONTROL_TOKEN.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-
-
 def safe_content(spans: Sequence[Span]) -> str:
     """The text of a turn, with each control token broken that foreign text makes up, wholly or in part.
 
-    A token that ends in another span is found too: `<|im_` in a title and `end|>` in the text after it.
+    Each gets a blank after its first character. A token that ends in another span is found too: `<|im_` in a title and
+    `end|>` in the text after it. Takes time linear in the length of the text.
     """
     text = "".join(span.text for span in spans)
     pieces, done = [], 0

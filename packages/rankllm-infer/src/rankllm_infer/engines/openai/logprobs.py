@@ -39,7 +39,9 @@ def identifier_scores(identifiers: Sequence[str], reported: Sequence[tuple[str, 
 
     reported: text and log-probability of each token. Words (yes, no) are the sum of all their spellings: any case,
     blanks around. Other identifiers (A, 12) are spelt as they are, with at most one blank before, and the likeliest of
-    several tokens of the same text counts. Source: castorini/rank_llm@94d8c51.
+    several tokens of the same text counts.
+
+    Source: castorini/rank_llm@99f70f1 src/rank_llm/rerank/listwise/rank_listwise_os_llm.py, `_evaluate_logits`.
     """
     if _are_words(identifiers):
         sums = {identifier.lower(): 0.0 for identifier in identifiers}

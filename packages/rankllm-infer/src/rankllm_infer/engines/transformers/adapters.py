@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rankllm_core.errors import ContractError, RankLLMError
-from rankllm_core.nn.model_parts import readable_load
+from rankllm_core.nn.model_parts import readable_load, untie_changed
 from rankllm_infer.checkpoints.model_files import ModelFolder
 
 HEAD_NAMES = ("score.weight", "classifier.weight")
@@ -19,20 +19,15 @@ def merge_adapter(model: Any, own: ModelFolder, *, has_head: bool) -> Any:
     """The base with the adapter merged into it, score head included.
 
     own: the adapter's folder. has_head: whether it is to bring a score head. Raises ContractError where the adapter
-    lacks that head, or was trained on another base.
+    lacks that head, was trained on another base, or keeps tied weights tied that it changes.
     """
     from peft import PeftModel
 
     adapter = str(own.path)
     weights = _adapter_weights(adapter)
     head = _head_of(weights, adapter) if has_head else None
-    if not (own.adapter or {}).get("ensure_weight_tying"):
-        _untie(model, weights)
-    elif _is_tied_and_changed(model, weights):
-        raise ContractError(
-            f"{adapter}: adapts tied embeddings and head with ensure_weight_tying, which cannot be merged; train it "
-            "without ensure_weight_tying"
-        )
+    is_kept_tied = bool((own.adapter or {}).get("ensure_weight_tying"))
+    untie_changed(model, weights, adapter=adapter, is_kept_tied=is_kept_tied)
     with (
         readable_load(adapter, problem="the adapter cannot be loaded"),
         readable_misfits(f"{adapter}: the adapter was trained on another base model"),
@@ -58,29 +53,6 @@ def _head_of(weights: Mapping[str, torch.Tensor], adapter: str) -> torch.Tensor:
             "Save it with modules_to_save=['score']"
         )
     return weights[names[0]]
-
-
-def _is_tied_and_changed(model: Any, weights: Mapping[str, torch.Tensor]) -> bool:
-    """Whether head and embeddings are one matrix, and the adapter changes one of them.
-
-    Trainable tokens do not count: on tied weights PEFT changes head and embeddings alike.
-    """
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    changed = {part for name in weights if "trainable_tokens" not in name for part in name.split(".")}
-    return head is not None and head.weight is embeddings.weight and bool(changed & {"lm_head", "embed_tokens"})
-
-
-def _untie(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
-    """Give the head weights of its own where the adapter changes the head or the embeddings, and they are one matrix.
-
-    Merged into it, the adapter would change both, and the model would compute another function than was trained.
-    """
-    if not _is_tied_and_changed(model, weights):
-        return
-    head = model.get_output_embeddings()
-    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    model.config.tie_word_embeddings = False
-    model.config.get_text_config().tie_word_embeddings = False
 
 
 def _adapter_weights(adapter: str) -> Mapping[str, torch.Tensor]:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rankllm_core.nn.model_parts import changes_attention, use_attention_function
+from rankllm_core.nn.model_parts import causal_shares, changes_attention, use_attention_function
 from rankllm_infer.engines.transformers.batches import rotation_limit
 
 CPU_ATTENTION = "rankllm_blocks"
@@ -147,11 +147,9 @@ def causal_block(query_BHTD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor, *, sc
     """Causal attention BHTD to the T last of K keys and to all before them, in one piece: for short rows."""
     B, H, T, D = query_BHTD.shape
     G, K = key_BGKD.shape[1:3]
-    is_later = torch.ones(T, K, dtype=torch.bool).triu_(K - T + 1)
-    hidden = query_BHTD.new_zeros(T, K).masked_fill_(is_later, float("-inf")).repeat(H // G, 1)
-    keys = key_BGKD.view(B * G, K, D).transpose(1, 2)
-    scores = torch.baddbmm(hidden, query_BHTD.reshape(B * G, H // G * T, D), keys, alpha=scale)
-    return (scores.softmax(-1) @ value_BGKD.view(B * G, K, -1)).view(B, H, T, -1)
+    rows = query_BHTD.reshape(B * G, H // G * T, D)
+    shares = causal_shares(rows, key_BGKD.view(B * G, K, D), n_queries=T, scale=scale)
+    return (shares @ value_BGKD.view(B * G, K, -1)).view(B, H, T, -1)
 
 
 def causal_blocks(query_BHTD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor) -> Tensor:

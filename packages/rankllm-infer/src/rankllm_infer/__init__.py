@@ -9,7 +9,7 @@ from rankllm_core.public_names import lazy_names
 if TYPE_CHECKING:
     from rankllm_core.errors import RankLLMError
     from rankllm_core.types import Candidate, Query, Request, Result
-    from rankllm_infer.api import Reranker, load_reranker, start
+    from rankllm_infer.api import Reranker, load_reranker, start_reranker
     from rankllm_infer.jobs.outputs import OutputFiles, Summary
     from rankllm_infer.jobs.rerank import RerankRun, RunReport, open_run, rerank_to_files
     from rankllm_infer.options import RerankOptions
@@ -36,7 +36,7 @@ __all__ = [
     "open_run",
     "plan_reranking",
     "rerank_to_files",
-    "start",
+    "start_reranker",
 ]
 
 __version__ = "0.1.0"
@@ -46,7 +46,7 @@ _MODULE_OF = {
     "RankLLMError": "rankllm_core.errors",
     "RerankOptions": "rankllm_infer.options",
     **dict.fromkeys(("RerankPlan", "plan_reranking"), "rankllm_infer.plan"),
-    **dict.fromkeys(("Reranker", "load_reranker", "start"), "rankllm_infer.api"),
+    **dict.fromkeys(("Reranker", "load_reranker", "start_reranker"), "rankllm_infer.api"),
     **dict.fromkeys(("OutputFiles", "Summary"), "rankllm_infer.jobs.outputs"),
     **dict.fromkeys(("RerankRun", "RunReport", "open_run", "rerank_to_files"), "rankllm_infer.jobs.rerank"),
     "Watcher": "rankllm_infer.watching",

@@ -20,7 +20,7 @@ from rankllm_infer.plan import RerankPlan, make_method, plan_reranking
 from rankllm_infer.ranking.flow import RankingMethod, make_request
 from rankllm_infer.ranking.pool import IN_USE, AnswerLog, FlowPool, is_at_work, stop_run
 
-__all__ = ["Reranker", "load_reranker", "make_request", "plan_reranking", "start"]
+__all__ = ["Reranker", "load_reranker", "make_request", "plan_reranking", "start_reranker"]
 
 _CLOSED = "the reranker is closed; load it again"
 
@@ -116,10 +116,10 @@ def load_reranker(model: str | Path, options: RerankOptions | None = None) -> Re
     model: a folder, a hub name, or, for a server, the name it knows the model by.
     Raises RankLLMError when the model cannot be found, or does not keep what its card promises.
     """
-    return start(plan_reranking(model, options))
+    return start_reranker(plan_reranking(model, options))
 
 
-def start(plan: RerankPlan) -> Reranker:
+def start_reranker(plan: RerankPlan) -> Reranker:
     """Load the model of a plan. Raises RankLLMError when it does not keep what its card promises."""
     checkpoint = _open_checkpoint(plan)
     card, notes = fit_card(plan.card, checkpoint.positions)

@@ -56,15 +56,14 @@ def command(**given: Any) -> int:
     outputs, sources = asked.outputs, input_files(asked)
     with open_run(files, overwrite=outputs.overwrite, resume=outputs.resume, sources=sources, watcher=SCREEN) as run:
         run.read(load_requests(asked), strict=asked.inputs.strict)
-        if outputs.qrels:
-            run.qrels = load_qrels(outputs.qrels, run.qids)
-        elif asked.kind == "dataset":
+        qrels = load_qrels(outputs.qrels, run.qids) if outputs.qrels else None
+        if asked.kind == "dataset" and qrels is None:
             from rankllm_infer.jobs.dataset_inputs import dataset_qrels
 
             name, folder = asked.inputs.dataset or "", asked.inputs.retrieval_results_dir
-            run.qrels = dataset_qrels(name, run.qids, folder=folder, watcher=SCREEN)
+            qrels = dataset_qrels(name, run.qids, folder=folder, watcher=SCREEN)
         say(_loading(asked))
-        report = run.rerank(plan_reranking(asked.model, asked.options))
+        report = run.rerank(plan_reranking(asked.model, asked.options), qrels=qrels)
         show_report(report)
     return EXIT_SOME_FAILED if report.summary.failures else 0
 

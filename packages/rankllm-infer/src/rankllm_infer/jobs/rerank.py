@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_infer.api import Reranker, start
+from rankllm_infer.api import Reranker, start_reranker
 from rankllm_infer.jobs.fingerprint import LOADED_SETTINGS, InputDigest, check_requests, loaded_settings, run_settings
 from rankllm_infer.jobs.journal import Journal
 from rankllm_infer.jobs.outputs import (
@@ -118,7 +118,6 @@ class RerankRun:
     sizes: dict[str, int] = field(default_factory=dict)
     """qid -> number of candidates."""
     digest: InputDigest = field(default_factory=InputDigest)
-    qrels: Qrels | None = None
     began: float = field(default_factory=time.monotonic)
     is_under_way: bool = False
     """Whether there is something that a stop must not lose."""
@@ -137,12 +136,15 @@ class RerankRun:
         self.qids = check_requests(shown, self.files, strict=strict, digest=digest, sizes=self.sizes)
         self.requests = requests
 
-    def rerank(self, plan: RerankPlan) -> RunReport:
-        """Compute what is not known yet and write the outputs. Raises RankLLMError, and leaves the journal."""
+    def rerank(self, plan: RerankPlan, *, qrels: Qrels | None = None) -> RunReport:
+        """Compute what is not known yet and write the outputs. Raises RankLLMError, and leaves the journal.
+
+        qrels: judgements, for `RunReport.figures`.
+        """
         from rankllm_infer.evaluation.evaluate import RunningEvaluation
 
         summary = Summary()
-        figures = None if self.qrels is None else RunningEvaluation(self.qrels, MEASURES)
+        figures = None if qrels is None else RunningEvaluation(qrels, MEASURES)
         written = self.files.paths()
         try:
             if self.journal is None:
@@ -270,14 +272,13 @@ def rerank_to_files(
         raise ConfigError("files: name no output, and there are no judgements; nothing would be left of the run")
     with open_run(files, overwrite=overwrite, resume=resume, sources=sources, watcher=watcher) as run:
         run.read(requests, strict=strict)
-        run.qrels = qrels
-        return run.rerank(plan_reranking(model, options))
+        return run.rerank(plan_reranking(model, options), qrels=qrels)
 
 
 @contextmanager
 def load_model(plan: RerankPlan, watcher: Watcher = SILENT) -> Iterator[Reranker]:
     """Load a plan's model, and tell the watcher what a user should know of it."""
-    with start(plan) as reranker:
+    with start_reranker(plan) as reranker:
         for warning in reranker.warnings:
             watcher.say(f"Warning: {warning}")
         watcher.say(f"Reranking: {reranker.description}")

@@ -11,7 +11,7 @@ import pytest
 from rankllm_core.errors import ContractError
 from rankllm_core.prompts import chat_limits
 from rankllm_core.prompts.chat import ChatEncoder
-from rankllm_core.prompts.chat_limits import ChatTemplateLimitError, check_power, rendered
+from rankllm_core.prompts.chat_limits import ChatTemplateLimitError, check_power, ends_by_itself, rendered
 from rankllm_core.prompts.template import Message, Span
 
 pytest.importorskip("transformers")
@@ -134,3 +134,75 @@ def test_a_power_is_refused_before_it_is_tried(template):
 def test_stars_in_texts_are_no_power(template):
     """Markdown around expressions, strings in them, and keyword arguments."""
     check_power(template)
+
+
+ZEPHYR = (
+    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n"
+    "{{ '<|user|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'system' %}\n"
+    "{{ '<|system|>\n' + message['content'] + eos_token }}\n{% endif %}\n"
+    "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
+)
+FOR = "{% for m in messages %}"
+END = "{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        ZEPHYR,
+        TURNS,
+        "a {text} without steps",
+        "{{- \"a 'quoted' }} %} {{ text\" -}}{%- if not bos_token -%}{{ messages[0]['content'] ~ '' }}{%+ endif +%}",
+        f"{FOR}{{{{ m.content }}}}{END}{FOR}{{{{ m.role }}}}{{% else %}}{END}",
+    ],
+)
+def test_a_template_that_goes_once_through_the_messages_ends_by_itself(template):
+    """Each of its lines runs at most once for each message."""
+    assert ends_by_itself(template)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        ENDLESS,
+        FORKED,
+        f"{FOR}{FOR}{END}{END}",
+        f"{FOR}{{% if m %}}{FOR}{END}{{% endif %}}{END}",
+        f"{{% set messages = messages + messages %}}{FOR}{END}",
+        "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}",
+        "{% for m in messages if f(m) %}{% endfor %}",
+        "{% for m in messages[0] %}{% endfor %}",
+        "{% for m in messages_and_more %}{% endfor %}",
+        "{{ range(99999)|list }}",
+        "{{ messages|map('upper')|list }}",
+        "{{ 'x' * 99999 }}",
+        "{{ 9 ** 9 }}",
+        "{{ raise_exception('no') }}",
+        "{{{ 'a': f }}",
+        "{#" + FOR + "#}",
+        "{% raw %}" + FOR + "{% endraw %}",
+        "{{ '" + FOR + "{{ f() }}",
+        "{% include 'other' %}",
+        "{% generation %}{% endgeneration %}",
+        TURNS + " " * 5000,
+    ],
+)
+def test_a_template_that_may_do_more_is_watched(template):
+    """Whatever is not known to be harmless."""
+    assert not ends_by_itself(template)
+
+
+def test_a_template_that_ends_by_itself_runs_without_a_watch(smollm2_tokenizer):
+    """The watch, which takes longer than such a template, would take the place of this trace function."""
+    traced = []
+
+    def trace(frame, event, argument):
+        traced.append(frame.f_code.co_filename)
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        encode(smollm2_tokenizer, TURNS)
+    finally:
+        sys.settrace(before)
+    assert "<template>" in traced

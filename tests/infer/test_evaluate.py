@@ -241,3 +241,17 @@ def test_rankings_that_come_one_by_one_have_the_same_means():
     assert evaluation.means == pytest.approx({"RR": 1 / 2, "P@4": (2 / 4 + 1 / 4) / 2})
     assert evaluation.unjudged_qids == ("q9", "q3")
     assert evaluation_lines("run", evaluation) == ["run\tRR\t0.5000", "run\tP@4\t0.3750"]
+
+
+def test_many_rankings_one_by_one_keep_each_query_its_own_value():
+    """More queries than are evaluated at a time: those with an odd number have their relevant passage at rank 2."""
+    qids = [f"q{number}" for number in range(150)]
+    running = RunningEvaluation({qid: {"good": 1} for qid in qids}, ["RR"])
+    for number, qid in enumerate(qids):
+        running.add(qid, [("good", 1.0), ("bad", 2.0 if number % 2 else 0.0)])
+    evaluation = running.result()
+    assert evaluation.n_queries == 150
+    assert list(evaluation.per_query["RR"]) == qids
+    assert evaluation.per_query["RR"] == {qid: 0.5 if number % 2 else 1.0 for number, qid in enumerate(qids)}
+    assert evaluation.means == {"RR": 0.75}
+    assert running.result() == evaluation

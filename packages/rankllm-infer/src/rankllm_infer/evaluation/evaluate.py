@@ -136,12 +136,19 @@ def evaluate_asked(qrels: Qrels, run: Run, measures: Sequence[str]) -> Evaluatio
     return evaluate(asked, run, measures) if any(run[qid] for qid in asked) else None
 
 
+_MOST_WAITING = 64
+"""Queries of a running evaluation that are evaluated at a time."""
+
+
 class RunningEvaluation:
-    """The means over the judged queries of a run whose rankings come one by one; none of them is kept."""
+    """The means over the judged queries of a run whose rankings come one by one; only the last few are kept."""
 
     def __init__(self, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str]) -> None:
         self._qrels = qrels
-        self._per_query: dict[str, dict[str, float]] = {measure: {} for measure in measures}
+        self._measures = parse_measures(measures)
+        self._per_query: dict[str, dict[str, float]] = {measure.label: {} for measure in self._measures}
+        self._waiting: dict[str, dict[str, float]] = {}
+        """qid -> docid -> score of queries that are evaluated together, which costs a fraction of one by one."""
         self._unjudged: list[str] = []
         self.has_judged_candidates = False
         """Whether a candidate of any query is judged for it; where none is, every measure is 0 whatever the ranking."""
@@ -153,12 +160,21 @@ class RunningEvaluation:
             return
         grades = self._qrels[qid]
         self.has_judged_candidates = self.has_judged_candidates or any(docid in grades for docid, _ in ranking)
-        found = _evaluate({qid: grades}, {qid: ranking}, list(self._per_query), run_queries_only=True)
-        for measure, value in found.means.items():
-            self._per_query[measure][qid] = value
+        self._waiting[qid] = _scores(qid, ranking)
+        if len(self._waiting) >= _MOST_WAITING:
+            self._evaluate_waiting()
+
+    def _evaluate_waiting(self) -> None:
+        found = _trec_eval(self._qrels, self._waiting, self._measures)
+        for measure in self._measures:
+            values = found[measure.relevance_level]
+            self._per_query[measure.label].update({qid: _value(measure, values.get(qid)) for qid in self._waiting})
+        self._waiting = {}
 
     def result(self) -> Evaluation | None:
         """The means so far; None where no query counts."""
+        if self._waiting:
+            self._evaluate_waiting()
         n_queries = len(next(iter(self._per_query.values())))
         if not n_queries:
             return None

@@ -12,7 +12,13 @@ from rankllm_core.answers.lookalikes import identifiers_in
 from rankllm_core.answers.posing import adds_bracketed
 from rankllm_core.config import one_of
 from rankllm_core.errors import ContractError
-from rankllm_core.prompts.chat_limits import ChatTemplateLimitError, check_power, limited_memory, rendered
+from rankllm_core.prompts.chat_limits import (
+    ChatTemplateLimitError,
+    check_power,
+    ends_by_itself,
+    limited_memory,
+    rendered,
+)
 from rankllm_core.prompts.template import CHAT_LAYOUTS, Message, Span
 from rankllm_core.prompts.tokens import MASK, SafeTokenizer, clean
 from rankllm_core.text import defuse, fix_text
@@ -190,11 +196,13 @@ class ChatEncoder:
 
     def _apply(self, messages: Sequence[Message]) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
+        template = self._tokenizer.chat_template
         return rendered(
             lambda: self._tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
             ),
             n_characters=sum(len(turn["content"]) for turn in turns),
+            is_short=isinstance(template, str) and ends_by_itself(template),
         )
 
     def _try_out(self) -> None:

@@ -8,6 +8,7 @@ The tokenizer is any fast one of transformers; this module does not import trans
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -60,11 +61,11 @@ class SafeTokenizer:
     def clip(self, text: str, max_tokens: int) -> str:
         """The longest beginning of the text that the tokenizer cuts into at most `max_tokens` tokens."""
         text = clean(text)
-        offsets = self._first.encode(text, add_special_tokens=False).offsets
-        if len(offsets) <= max_tokens:
+        encoding = self._first.encode(text, add_special_tokens=False)
+        if len(encoding) <= max_tokens:
             return text
         # Where the first token too many begins: a character that is several tokens is kept whole or not at all.
-        return text[: offsets[max_tokens][0]] if max_tokens > 0 else ""
+        return text[: encoding.offsets[max_tokens][0]] if max_tokens > 0 else ""
 
     def encode_prompt(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Ids of a prompt in which each MASK breaks a control token that must stay text, all others being meant."""
@@ -132,12 +133,17 @@ class SafeTokenizer:
 
     def leading_ids(self) -> list[int]:
         """What the tokenizer puts before every text (BOS)."""
+        return list(self._leading_ids)
+
+    @functools.cached_property
+    def _leading_ids(self) -> tuple[int, ...]:
+        # Asked for with every pair, and two calls of the tokenizer.
         plain = self.tokenizer.encode("a", add_special_tokens=False)
         full = self.tokenizer.encode("a", add_special_tokens=True)
         for start in range(len(full) - len(plain) + 1):
             if full[start : start + len(plain)] == plain:
-                return list(full[:start])
-        return []
+                return tuple(full[:start])
+        return ()
 
 
 MASK = "\uf8e3"

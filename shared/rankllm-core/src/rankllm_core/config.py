@@ -1,4 +1,8 @@
-"""Read YAML into checked values: an unknown key is an error that names its likely spelling."""
+"""Read YAML into checked values: an unknown key is an error that names its likely spelling.
+
+A file of settings is plain data: its size and depth are bounded, and tags that make objects, dates and repeated keys
+are refused.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,26 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.files.reading import read_text
 
+MAX_CHARACTERS = 256 << 10
+"""The largest card that a training run writes has a twentieth of it."""
+MAX_DEPTH = 50
+"""Levels of nested lists and mappings."""
+MAX_NODES = 4_000
+"""Keys and values in a file, those that aliases repeat counted each time."""
+
+_LONGEST_NUMBER = 64
 _SHOWN_CHARACTERS = 200
+_TOO_MANY_NODES = f"more than {MAX_NODES:,} keys and values, counting those repeated by aliases"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TAG_PREFIX = "tag:yaml.org,2002:"
+_PLAIN_TAGS = frozenset(_TAG_PREFIX + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge"))
+_TAG_NAMES = {
+    "timestamp": "a date",
+    "binary": "binary data",
+    "set": "a set",
+    "omap": "an ordered map",
+    "pairs": "pairs",
+}
 
 
 def load_yaml(path: str | Path) -> dict[str, object]:
@@ -31,8 +54,8 @@ def load_yaml(path: str | Path) -> dict[str, object]:
 def parse_yaml(text: str, *, where: str, is_one_line: bool = False) -> Any:
     """The value of a YAML text: plain data, no tags that make objects, no dates, keys that are strings and occur once.
 
-    where: the file, or the option of a text `is_one_line`, whose line is not named. Limits: see `files.yaml_text`.
-    Raises ConfigError in one line.
+    where: the file, or the option of a text `is_one_line`, whose line is not named. Raises ConfigError in one line, so
+    beyond MAX_CHARACTERS, MAX_DEPTH or MAX_NODES.
     """
     try:
         return plain_yaml(text)
@@ -71,18 +94,18 @@ def typed(value: object, kind: type | tuple[type, ...], *, where: str) -> object
     return value
 
 
-def _of_type(value: object, kinds: tuple[type, ...], *, where: str) -> object:
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        names = " or ".join(k.__name__ for k in kinds)
-        raise ConfigError(f"{where}: expected {names}, found {type(value).__name__} {_brief(value)}")
-    return value
-
-
 def numbers(value: object, *, where: str) -> tuple[float, ...]:
     """The value as numbers, which may be infinite or NaN; a ConfigError when it is no list of them."""
     if not isinstance(value, list):
         raise ConfigError(f"{where}: expected a list of numbers, found {type(value).__name__} {_brief(value)}")
     return tuple(float(_of_type(number, (int, float), where=where)) for number in value)  # type: ignore[arg-type]
+
+
+def _of_type(value: object, kinds: tuple[type, ...], *, where: str) -> object:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join(k.__name__ for k in kinds)
+        raise ConfigError(f"{where}: expected {names}, found {type(value).__name__} {_brief(value)}")
+    return value
 
 
 def at_least(least: float, *, data: object, names: tuple[str, ...], section: str) -> None:
@@ -103,35 +126,6 @@ def one_of(value: object, choices: Iterable[str], *, where: str) -> str:
 def _brief(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-
-
-MAX_CHARACTERS = 256 << 10
-"""The largest card that a training run writes has a twentieth of it."""
-
-
-MAX_DEPTH = 50
-
-
-MAX_NODES = 4_000
-"""Keys and values in a file, those that aliases repeat counted each time."""
-
-
-_LONGEST_NUMBER = 64
-
-
-_TOO_MANY = f"more than {MAX_NODES:,} keys and values, counting those repeated by aliases"
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-_PREFIX = "tag:yaml.org,2002:"
-
-
-_PLAIN_TAGS = frozenset(_PREFIX + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge"))
-
-
-_NAMES = {"timestamp": "a date", "binary": "binary data", "set": "a set", "omap": "an ordered map", "pairs": "pairs"}
 
 
 class YamlError(Exception):
@@ -184,7 +178,7 @@ class _PlainLoader(yaml.SafeLoader):
         if self._depth > MAX_DEPTH:
             raise _refused(f"nested more than {MAX_DEPTH} levels deep", mark)
         if self._nodes > MAX_NODES:
-            raise _refused(_TOO_MANY, mark)
+            raise _refused(_TOO_MANY_NODES, mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         if node is None:
@@ -195,7 +189,7 @@ class _PlainLoader(yaml.SafeLoader):
         if self._depth + depth > MAX_DEPTH:
             raise _refused(f"nested more than {MAX_DEPTH} levels deep", mark)
         if size > MAX_NODES:
-            raise _refused(_TOO_MANY, mark)
+            raise _refused(_TOO_MANY_NODES, mark)
         return node
 
     def _measure(self, node: Node) -> tuple[int, int]:
@@ -215,13 +209,13 @@ class _PlainLoader(yaml.SafeLoader):
         """As PyYAML, but what cannot be such a value is an error with its line."""
         if isinstance(node, ScalarNode):
             _check_scalar(node)
-        if node.tag not in _PLAIN_TAGS and node.tag.removeprefix(_PREFIX) in _NAMES:
+        if node.tag not in _PLAIN_TAGS and node.tag.removeprefix(_TAG_PREFIX) in _TAG_NAMES:
             raise _refused(_not_plain(node), node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
             raise _refused(
-                f"{_shown_node(node)} is not a valid {node.tag.removeprefix(_PREFIX)}", node.start_mark
+                f"{_shown_node(node)} is not a valid {node.tag.removeprefix(_TAG_PREFIX)}", node.start_mark
             ) from None
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -233,9 +227,9 @@ class _PlainLoader(yaml.SafeLoader):
     def _check_keys(self, node: MappingNode) -> None:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.tag == _PREFIX + "merge":
+            if key.tag == _TAG_PREFIX + "merge":
                 continue
-            if key.tag != _PREFIX + "str" or not isinstance(key, ScalarNode):
+            if key.tag != _TAG_PREFIX + "str" or not isinstance(key, ScalarNode):
                 problem = f"expected the key to be a string, found {_shown_node(key)}; put it in quotes"
                 raise _refused(problem, key.start_mark)
             if key.value in seen:
@@ -244,7 +238,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _check_scalar(node: ScalarNode) -> None:
-    if node.tag in (_PREFIX + "int", _PREFIX + "float") and len(node.value) > _LONGEST_NUMBER:
+    if node.tag in (_TAG_PREFIX + "int", _TAG_PREFIX + "float") and len(node.value) > _LONGEST_NUMBER:
         raise _refused(
             f"a number of {len(node.value):,} characters, expected at most {_LONGEST_NUMBER}", node.start_mark
         )
@@ -253,7 +247,7 @@ def _check_scalar(node: ScalarNode) -> None:
 
 
 def _not_plain(node: Node) -> str:
-    name = _NAMES[node.tag.removeprefix(_PREFIX)]
+    name = _TAG_NAMES[node.tag.removeprefix(_TAG_PREFIX)]
     return (
         f"{_shown_node(node)} is read as {name}; put it in quotes" if name == "a date" else f"{name} is not supported"
     )

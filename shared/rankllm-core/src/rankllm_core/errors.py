@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: shown as one line, without a traceback. Untrusted text, fit for a terminal."""
+"""Errors that a user can mend, shown as one line without a traceback; and untrusted text made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 
 _LONGEST_MESSAGE = 2_000
 _LONGEST_REASON = 240
+_TERMINAL_COMMANDS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters other than tab and newline, marks that turn the direction of writing, lone surrogates."""
 
 
 class RankLLMError(Exception):
@@ -71,16 +75,16 @@ def _is_harmless(letter: str) -> bool:
     return letter.isprintable() or unicodedata.category(letter) == "Zs"
 
 
-_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters other than tab and newline, marks that turn the direction of writing, lone surrogates."""
-
-
 def for_terminal(text: str, *, one_line: bool = False) -> str:
     """The text with every character that a terminal would obey written as in Python: an escape becomes `\\x1b`.
 
     one_line: newlines and tabs, too.
     """
-    safe = text if text.isascii() and text.isprintable() else _COMMANDS.sub(lambda match: _escaped(match[0]), text)
+    safe = (
+        text
+        if text.isascii() and text.isprintable()
+        else _TERMINAL_COMMANDS.sub(lambda match: _escaped(match[0]), text)
+    )
     return safe.replace("\n", "\\n").replace("\t", "\\t") if one_line else safe
 
 

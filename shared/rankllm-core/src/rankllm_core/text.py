@@ -1,4 +1,4 @@
-"""How a stored passage becomes the text a prompt holds.
+"""How a stored passage becomes the text a prompt holds: its fields, repaired, shortened and freed of identifiers.
 
 Source: castorini/rank_llm@1b3cabb src/rank_llm/rerank/listwise/listwise_inference_handler.py.
 """
@@ -16,6 +16,8 @@ from rankllm_core.types import Names
 
 TEXT_FIELDS = ("text", "segment", "contents", "content", "body", "passage")
 """Where the text of a passage may be stored; the first one present counts."""
+_CHARACTERS_A_WORD = 32
+_SPARE_CHARACTERS = 256
 
 
 def title_and_text(doc: Mapping[str, object]) -> tuple[str, str]:
@@ -66,10 +68,6 @@ def words_in(text: str) -> int:
     words = text.split()
     n_characters = sum(map(len, words)) + max(0, len(words) - 1)
     return max(len(words), -(-(n_characters - _SPARE_CHARACTERS) // _CHARACTERS_A_WORD))
-
-
-_CHARACTERS_A_WORD = 32
-_SPARE_CHARACTERS = 256
 
 
 def defuse(text: str, names: Names) -> str:

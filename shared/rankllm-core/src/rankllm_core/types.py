@@ -1,4 +1,4 @@
-"""The records that flow through rankllm: queries, candidates, requests and results; and what prompts call passages."""
+"""The records that flow through rankllm (queries, candidates, requests, results), and the identifiers of passages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from rankllm_core.errors import ConfigError, RankLLMError
 
 Status = Literal["ok", "repaired", "fallback", "failed"]
 """How a model's answers were read, worst of all its windows; `failed` means that the engine gave no answer."""
-
 SEVERITY: Mapping[str, int] = {"ok": 0, "repaired": 1, "fallback": 2, "failed": 3}
+
+IdentifierKind = Literal["numeric", "alpha"]
+"""`numeric` counts from 1; `alpha` runs from A to Z and names at most 26 passages."""
+MAX_ALPHA = len(ascii_uppercase)
+"""Passages that a window with alpha identifiers can hold."""
+
+_SHOWN_CHARACTERS = 60
+_set = object.__setattr__
+"""How a frozen record is given the plain value of one that is accepted, while it is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,11 +162,6 @@ def worst(statuses: list[Status]) -> Status:
     return max(statuses, key=lambda status: SEVERITY[status], default="ok")
 
 
-_set = object.__setattr__
-"""How a frozen record is given the plain value of one that is accepted, while it is made."""
-_SHOWN_CHARACTERS = 60
-
-
 def _plain_id(value: object, name: str) -> str:
     if not isinstance(value, str):
         hint = f"; write {str(value)!r}" if isinstance(value, int) and not isinstance(value, bool) else ""
@@ -198,14 +201,6 @@ def _shown(value: object) -> str:
         return f"{kind} of {value.bit_length()} bits"
     text = repr(value)
     return f"{kind} {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '...'}"
-
-
-IdentifierKind = Literal["numeric", "alpha"]
-"""`numeric` counts from 1; `alpha` runs from A to Z and names at most 26 passages."""
-
-
-MAX_ALPHA = len(ascii_uppercase)
-"""Passages that a window with alpha identifiers can hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def read_qrels(path: str | Path) -> Qrels:
     Columns are separated by tabs or runs of blanks; the iteration column may hold anything and is ignored.
     A judgement that is repeated with the same grade is read once. Raises DataError, with the line, for one that is
     repeated with another grade (trec_eval refuses every repetition), another number of columns (TREC prels have 5),
-    a grade that is not a whole number, and an id that `json_fields.check_id` refuses.
+    a grade that is not a whole number, and an id that `json_text.check_id` refuses.
     """
     qrels: Qrels = {}
     lines: dict[tuple[str, str], int] = {}

@@ -1,4 +1,4 @@
-"""Runs: reading every layout in use, writing ones that no tie rule can reorder.
+"""Runs: reading every layout in use, writing scores that no tie rule can reorder.
 
 Scores are compared as trec_eval compares them: in single precision, ties by docid descending.
 """
@@ -21,8 +21,13 @@ DEFAULT_TAG = "rankllm"
 Ranking: TypeAlias = Sequence[tuple[str, float]]
 """(docid, score) of one query's candidates."""
 Run: TypeAlias = dict[str, list[tuple[str, float]]]
-"""qid -> (docid, score) in the order of the file; `scores.trec_order` gives trec_eval's order."""
+"""qid -> (docid, score) in the order of the file; `trec_order` gives trec_eval's order."""
 RunOutput = Literal["trec", "tsv", "msmarco"]
+
+_DIGITS_OF_FLOAT32 = 9
+"""Significant decimal digits that tell any two float32 values apart (IEEE 754, binary32)."""
+_PLAIN_INTEGERS = 1_000_000
+"""Integers below it have six digits, which every float32 value keeps."""
 
 
 class RunLine(NamedTuple):
@@ -88,46 +93,6 @@ def _check_docids(run: Run, lines: dict[str, array[int]], path: str | Path) -> N
                 raise DataError(problem, path=path, line=line)
 
 
-def trec_lines(qid: str, ranking: Ranking, *, tag: str = DEFAULT_TAG) -> list[str]:
-    """The lines `qid Q0 docid rank score tag` of one query, each with its line end; ranks from 1.
-
-    ranking: (docid, score), best first. Tied scores are lowered until all strictly decrease as float32.
-    Raises RankLLMError for a blank in an id or the tag, a repeated docid, scores that are not finite or increase.
-    """
-    if tag.split() != [tag]:
-        raise ConfigError(f"tag {tag!r}: expected a word without blanks")
-    _check_ids(qid, ranking, blanks=False)
-    scores = _decreasing(qid, ranking)
-    return [
-        f"{qid} Q0 {docid} {rank} {format_score(score)} {tag}\n"
-        for rank, ((docid, _), score) in enumerate(zip(ranking, scores, strict=True), start=1)
-    ]
-
-
-def tsv_lines(qid: str, ranking: Ranking) -> list[str]:
-    """The lines `qid TAB docid TAB score` of one query; scores as in `trec_lines`, ids may hold blanks but no tabs."""
-    _check_ids(qid, ranking, blanks=True)
-    scores = _decreasing(qid, ranking)
-    return [f"{qid}\t{docid}\t{format_score(score)}\n" for (docid, _), score in zip(ranking, scores, strict=True)]
-
-
-def msmarco_lines(qid: str, ranking: Ranking) -> list[str]:
-    """The lines `qid TAB docid TAB rank` of one query in the order given; ranks from 1, ids as in `tsv_lines`."""
-    _check_ids(qid, ranking, blanks=True)
-    return [f"{qid}\t{docid}\t{rank}\n" for rank, (docid, _) in enumerate(ranking, start=1)]
-
-
-def run_lines(qid: str, ranking: Ranking, *, format: RunOutput = "trec", tag: str = DEFAULT_TAG) -> list[str]:
-    """The lines of one query in any of the three layouts; `tag` stands only in `trec`."""
-    if format == "trec":
-        return trec_lines(qid, ranking, tag=tag)
-    if format == "tsv":
-        return tsv_lines(qid, ranking)
-    if format == "msmarco":
-        return msmarco_lines(qid, ranking)
-    raise ConfigError(f"run format {format!r}: expected one of {', '.join(get_args(RunOutput))}")
-
-
 def write_results(
     path: str | Path,
     results: Iterable[tuple[str, Ranking]],
@@ -163,6 +128,46 @@ def write_msmarco(path: str | Path, results: Iterable[tuple[str, Ranking]]) -> N
     write_results(path, results, format="msmarco")
 
 
+def run_lines(qid: str, ranking: Ranking, *, format: RunOutput = "trec", tag: str = DEFAULT_TAG) -> list[str]:
+    """The lines of one query in any of the three layouts; `tag` stands only in `trec`."""
+    if format == "trec":
+        return trec_lines(qid, ranking, tag=tag)
+    if format == "tsv":
+        return tsv_lines(qid, ranking)
+    if format == "msmarco":
+        return msmarco_lines(qid, ranking)
+    raise ConfigError(f"run format {format!r}: expected one of {', '.join(get_args(RunOutput))}")
+
+
+def trec_lines(qid: str, ranking: Ranking, *, tag: str = DEFAULT_TAG) -> list[str]:
+    """The lines `qid Q0 docid rank score tag` of one query, each with its line end; ranks from 1.
+
+    ranking: (docid, score), best first. Tied scores are lowered until all strictly decrease as float32.
+    Raises RankLLMError for a blank in an id or the tag, a repeated docid, scores that are not finite or increase.
+    """
+    if tag.split() != [tag]:
+        raise ConfigError(f"tag {tag!r}: expected a word without blanks")
+    _check_ids(qid, ranking, blanks=False)
+    scores = _decreasing(qid, ranking)
+    return [
+        f"{qid} Q0 {docid} {rank} {format_score(score)} {tag}\n"
+        for rank, ((docid, _), score) in enumerate(zip(ranking, scores, strict=True), start=1)
+    ]
+
+
+def tsv_lines(qid: str, ranking: Ranking) -> list[str]:
+    """The lines `qid TAB docid TAB score` of one query; scores as in `trec_lines`, ids may hold blanks but no tabs."""
+    _check_ids(qid, ranking, blanks=True)
+    scores = _decreasing(qid, ranking)
+    return [f"{qid}\t{docid}\t{format_score(score)}\n" for (docid, _), score in zip(ranking, scores, strict=True)]
+
+
+def msmarco_lines(qid: str, ranking: Ranking) -> list[str]:
+    """The lines `qid TAB docid TAB rank` of one query in the order given; ranks from 1, ids as in `tsv_lines`."""
+    _check_ids(qid, ranking, blanks=True)
+    return [f"{qid}\t{docid}\t{rank}\n" for rank, (docid, _) in enumerate(ranking, start=1)]
+
+
 def _decreasing(qid: str, ranking: Ranking) -> list[float]:
     try:
         return decreasing_scores([score for _, score in ranking])
@@ -192,32 +197,6 @@ def _check_id(name: str, text: str, *, blanks: bool) -> None:
         raise RankLLMError(f"{name}: holds a tab, a line end or an outer blank, which a TSV file cannot carry")
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise RankLLMError(f"{name}: holds half of a surrogate pair, which UTF-8 cannot carry")
-
-
-_DIGITS_OF_FLOAT32 = 9
-"""Significant decimal digits that tell any two float32 values apart (IEEE 754, binary32)."""
-
-
-_PLAIN_INTEGERS = 1_000_000
-"""Integers below it have six digits, which every float32 value keeps."""
-
-
-class ScoreError(RankLLMError):
-    """A score cannot stand in a run.
-
-    position: 0-based place in the list of scores. problem: what is wrong with it, without saying where.
-    """
-
-    def __init__(self, problem: str, *, position: int) -> None:
-        """Keep the place for callers that know which query and docid stand there."""
-        self.position = position
-        self.problem = problem
-        super().__init__(f"score at rank {position + 1}: {problem}")
-
-
-def to_float32(scores: Iterable[float]) -> list[float]:
-    """Each score rounded to the nearest float32, as C's cast does; beyond the float32 range it becomes +-inf."""
-    return array("f", scores).tolist()
 
 
 def trec_order(candidates: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -256,6 +235,19 @@ def decreasing_scores(scores: Sequence[float]) -> list[float]:
     return lowered
 
 
+class ScoreError(RankLLMError):
+    """A score cannot stand in a run.
+
+    position: 0-based place in the list of scores. problem: what is wrong with it, without saying where.
+    """
+
+    def __init__(self, problem: str, *, position: int) -> None:
+        """Keep the place for callers that know which query and docid stand there."""
+        self.position = position
+        self.problem = problem
+        super().__init__(f"score at rank {position + 1}: {problem}")
+
+
 def _not_finite(score: float) -> str:
     if math.isfinite(score):
         return f"{score!r} is beyond the float32 range, in which trec_eval compares scores"
@@ -271,6 +263,11 @@ def next_below(value: float) -> float:
         bits += 1 if value < 0 else -1
     (below,) = struct.unpack("<f", struct.pack("<I", bits))
     return float(below)
+
+
+def to_float32(scores: Iterable[float]) -> list[float]:
+    """Each score rounded to the nearest float32, as C's cast does; beyond the float32 range it becomes +-inf."""
+    return array("f", scores).tolist()
 
 
 def format_score(value: float) -> str:

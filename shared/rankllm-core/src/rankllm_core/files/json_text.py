@@ -1,4 +1,4 @@
-"""JSON out of untrusted files: bounded, one record a line or one value a file, and its fields checked.
+"""JSON of untrusted files: records and values read within bounds, their fields checked, and lines written.
 
 An error says what was found and expected; `located` adds where.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_core.files.reading import _READABLE, read_lines, read_text
+from rankllm_core.files.reading import read_lines, read_text
 from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND
 
 MAX_DEPTH = 100
@@ -24,11 +24,33 @@ MAX_VALUES = 2_000_000
 """How many values one record may hold: 3 bytes of JSON can become 70 bytes of memory."""
 ID_KEYS = frozenset({"qid", "docid", "pid", "query_id", "_id", "id"})
 """Keys whose values name queries and documents."""
+
 _DECODER = json.JSONDecoder()
+_READABLE_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _CONTAINERS = (dict, list)
-_FEW_CHARACTERS = 1 << 20
+_UNCOUNTED_CHARACTERS = 1 << 20
+_TOO_DEEP = "JSON is nested too deeply"
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_SHOWN_CHARACTERS = 60
+_LONGEST_ID_BITS = 128
+_NO_VALUE = object()
+_WITHOUT_WIDTH = re.compile(f"[{INVISIBLE}{INVISIBLE_BEYOND}\u2028\u2029\ufffe\uffff]")
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON value that a whole file holds. Raises DataError, with the line where it is known."""
+    return parse_json(read_text(path), path=path)
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (1-based line number, object) of a JSON Lines file. Raises DataError naming the line."""
+    for number, line in read_lines(path):
+        record = parse_json(line, path=path, line=number)
+        if not isinstance(record, dict):
+            raise DataError(f"expected a JSON object, found {type(record).__name__}", path=path, line=number)
+        yield number, record
 
 
 def parse_json(text: str, *, path: str | Path, line: int | None = None) -> Any:
@@ -52,9 +74,6 @@ def parse_json(text: str, *, path: str | Path, line: int | None = None) -> Any:
         raise DataError(f"not usable: {json_problem(error)}", path=path, line=line) from None
 
 
-_TOO_DEEP = "JSON is nested too deeply"
-
-
 def json_problem(error: ValueError | RecursionError) -> str:
     """What the parser refused, other than the syntax, in our words."""
     if isinstance(error, RecursionError):
@@ -65,7 +84,7 @@ def json_problem(error: ValueError | RecursionError) -> str:
 
 def check_size(text: str) -> None:
     """Raise ValueError where a text would become too many values."""
-    if len(text) > _FEW_CHARACTERS and sum(map(text.count, ",[{")) > MAX_VALUES:
+    if len(text) > _UNCOUNTED_CHARACTERS and sum(map(text.count, ",[{")) > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES:,} values in one record")
 
 
@@ -114,16 +133,14 @@ def _check_ids(value: Any, *, key: str | None) -> None:
             _check_ids(field, key=name)
 
 
-_SHOWN_CHARACTERS = 60
-
-
-_LONGEST_ID_BITS = 128
-
-
-_NO_VALUE = object()
-
-
-_WITHOUT_WIDTH = re.compile(f"[{INVISIBLE}{INVISIBLE_BEYOND}\u2028\u2029\ufffe\uffff]")
+def dumps(record: object) -> str:
+    """One line of JSON, readable (no ASCII escapes) unless the text holds lone surrogates, which UTF-8 cannot carry."""
+    text = _READABLE_ENCODER.encode(record)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(record, ensure_ascii=True)
+    return text
 
 
 @contextmanager
@@ -135,28 +152,6 @@ def located(path: str | Path, line: int) -> Iterator[None]:
         raise
     except RankLLMError as error:
         raise DataError(str(error), path=path, line=line) from None
-
-
-def shown(text: str) -> str:
-    """A string as an error shows it: quoted, on one line, not too long."""
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")
-
-
-def found(value: object) -> str:
-    """What a JSON value is, in JSON's words."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "an infinite number"
-    if isinstance(value, int) and value.bit_length() >= _LONGEST_ID_BITS:
-        return "a number of more than 38 digits"  # Python refuses to print one of many thousand
-    if isinstance(value, int | float):
-        return f"the number {value}"
-    if isinstance(value, str):
-        return f"the string {shown(value)}"
-    return "an object" if isinstance(value, Mapping) else "an array"
 
 
 def required(record: Mapping[str, object], keys: Iterable[str], *, what: str) -> tuple[str, object]:
@@ -234,25 +229,23 @@ def as_score(value: object) -> float:
     raise RankLLMError(f"score: expected a finite number, found {found(value)}")
 
 
-def read_json(path: str | Path) -> Any:
-    """The JSON value that a whole file holds. Raises DataError, with the line where it is known."""
-    return parse_json(read_text(path), path=path)
+def found(value: object) -> str:
+    """What a JSON value is, in JSON's words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "an infinite number"
+    if isinstance(value, int) and value.bit_length() >= _LONGEST_ID_BITS:
+        return "a number of more than 38 digits"  # Python refuses to print one of many thousand
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the string {shown(value)}"
+    return "an object" if isinstance(value, Mapping) else "an array"
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (1-based line number, object) of a JSON Lines file. Raises DataError naming the line."""
-    for number, line in read_lines(path):
-        record = parse_json(line, path=path, line=number)
-        if not isinstance(record, dict):
-            raise DataError(f"expected a JSON object, found {type(record).__name__}", path=path, line=number)
-        yield number, record
-
-
-def dumps(record: object) -> str:
-    """One line of JSON, readable (no ASCII escapes) unless the text holds lone surrogates, which UTF-8 cannot carry."""
-    text = _READABLE.encode(record)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(record, ensure_ascii=True)
-    return text
+def shown(text: str) -> str:
+    """A string as an error shows it: quoted, on one line, not too long."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -235,6 +234,3 @@ def refuse_pipe(path: str | Path) -> None:
     if is_once:
         kind = "pipe" if path.is_fifo() else "device"
         raise RankLLMError(f"{path}: is a {kind}, and is read twice; give a file")
-
-
-_READABLE = json.JSONEncoder(ensure_ascii=False)

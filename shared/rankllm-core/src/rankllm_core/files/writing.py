@@ -1,4 +1,4 @@
-"""Writing files that appear whole or not at all, and stay after a power cut."""
+"""Files that appear whole or not at all, and stay after a power cut: checks beforehand, writing, permissions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rankllm_core.errors import ConfigError, RankLLMError
 
 _LONGEST_NAME_BYTES = 255
 """Of one name in a path, on every common file system."""
+_READ_WRITE_MODE = 0o666
+_EXECUTE_MODE = 0o111
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES})
 
@@ -86,28 +88,16 @@ def sync_folder(path: str | Path) -> None:
             os.close(handle)
 
 
-def _target(path: str | Path) -> Path:
-    """The file that a path names, links followed. Raises RankLLMError where they lead in a circle."""
-    target = Path(os.path.realpath(path))
-    if os.path.islink(target):
-        raise RankLLMError(f"{path}: is a symbolic link that points back to itself; remove it")
-    return target
-
-
-def _check_name(path: str | Path) -> None:
-    """Raise RankLLMError for what cannot be the name of a file to write."""
-    text = os.fspath(path)
-    if not text:
-        raise RankLLMError("the name of an output file is empty; give a file name")
-    if "\x00" in text:
-        raise RankLLMError(f"{path}: holds a null character, which no file name can")
-    long = next((part for part in Path(text).parts if len(os.fsencode(part)) > _LONGEST_NAME_BYTES), None)
-    if long is not None:
-        size = len(os.fsencode(long))
-        raise RankLLMError(f"{long[:40]}...: name of {size} bytes, expected at most {_LONGEST_NAME_BYTES}")
-    suffix = Path(text).suffix
-    if suffix in (".xz", ".bz2", ".zst"):
-        raise RankLLMError(f"{path}: writing {suffix} is not supported; give it a .gz name, or none of a packed file")
+def check_outputs(outputs: Sequence[Path | None], sources: Sequence[Path | str | None], *, overwrite: bool) -> None:
+    """Raise RankLLMError where an output exists, cannot be written, is an input, or is named twice."""
+    named = [path for path in outputs if path is not None]
+    for path in named:
+        check_output(path, overwrite=overwrite)
+        for source in sources:
+            if source is not None:
+                refuse_same_file(source, path)
+    if len({path.resolve() for path in named}) < len(named):
+        raise ConfigError(f"{named[-1]}: is to hold two outputs; give each a file of its own")
 
 
 def check_output(path: str | Path, *, overwrite: bool) -> None:
@@ -121,18 +111,6 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
         _check_place(path, overwrite=overwrite)
     except OSError as error:  # a path that is too long as a whole, a loop of links
         raise RankLLMError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def check_outputs(outputs: Sequence[Path | None], sources: Sequence[Path | str | None], *, overwrite: bool) -> None:
-    """Raise RankLLMError where an output exists, cannot be written, is an input, or is named twice."""
-    named = [path for path in outputs if path is not None]
-    for path in named:
-        check_output(path, overwrite=overwrite)
-        for source in sources:
-            if source is not None:
-                refuse_same_file(source, path)
-    if len({path.resolve() for path in named}) < len(named):
-        raise ConfigError(f"{named[-1]}: is to hold two outputs; give each a file of its own")
 
 
 def _check_place(path: Path, *, overwrite: bool) -> None:
@@ -162,17 +140,28 @@ def refuse_same_file(source: str | Path, target: str | Path) -> None:
         raise RankLLMError(f"{target}: is the input as well as the output; write to another name")
 
 
-_READ_WRITE = 0o666
+def _check_name(path: str | Path) -> None:
+    """Raise RankLLMError for what cannot be the name of a file to write."""
+    text = os.fspath(path)
+    if not text:
+        raise RankLLMError("the name of an output file is empty; give a file name")
+    if "\x00" in text:
+        raise RankLLMError(f"{path}: holds a null character, which no file name can")
+    long = next((part for part in Path(text).parts if len(os.fsencode(part)) > _LONGEST_NAME_BYTES), None)
+    if long is not None:
+        size = len(os.fsencode(long))
+        raise RankLLMError(f"{long[:40]}...: name of {size} bytes, expected at most {_LONGEST_NAME_BYTES}")
+    suffix = Path(text).suffix
+    if suffix in (".xz", ".bz2", ".zst"):
+        raise RankLLMError(f"{path}: writing {suffix} is not supported; give it a .gz name, or none of a packed file")
 
 
-_EXECUTE = 0o111
-
-
-def umask() -> int:
-    """Return the process's umask. The mask is set and restored, as POSIX has no call that only reads it."""
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _target(path: str | Path) -> Path:
+    """The file that a path names, links followed. Raises RankLLMError where they lead in a circle."""
+    target = Path(os.path.realpath(path))
+    if os.path.islink(target):
+        raise RankLLMError(f"{path}: is a symbolic link that points back to itself; remove it")
+    return target
 
 
 def follow_umask(path: str | Path) -> None:
@@ -195,12 +184,19 @@ def follow_umask(path: str | Path) -> None:
 def _follow(path: Path, mask: int) -> None:
     mode = path.lstat().st_mode
     if stat.S_ISDIR(mode):
-        wanted = (_READ_WRITE | _EXECUTE) & ~mask
+        wanted = (_READ_WRITE_MODE | _EXECUTE_MODE) & ~mask
     elif stat.S_ISREG(mode):
-        wanted = (_READ_WRITE | (_EXECUTE if mode & stat.S_IXUSR else 0)) & ~mask
+        wanted = (_READ_WRITE_MODE | (_EXECUTE_MODE if mode & stat.S_IXUSR else 0)) & ~mask
     else:
         return
     # Set-user-ID, set-group-ID (inherited by shared folders) and sticky bits stay as they are.
-    wanted |= stat.S_IMODE(mode) & ~(_READ_WRITE | _EXECUTE)
+    wanted |= stat.S_IMODE(mode) & ~(_READ_WRITE_MODE | _EXECUTE_MODE)
     if wanted != stat.S_IMODE(mode):
         path.chmod(wanted)
+
+
+def umask() -> int:
+    """Return the process's umask. The mask is set and restored, as POSIX has no call that only reads it."""
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,7 +1,7 @@
-"""Is a model's folder complete and sane? Judged from its JSON files, before anything heavy is imported.
+"""A model's folder, judged before anything heavy is imported: its small files, its JSON, and code that comes with it.
 
 What passes can still be refused by the libraries that load it; what fails here would make them raise something long,
-allocate without bound, or run code. Weights are judged in `weights`.
+allocate without bound, or run code. The weights are judged in `checkpoints.weights`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rankllm_core.errors import ConfigError, RankLLMError
+
+MAX_JSON_BYTES = 64 << 20
+"""Larger than any published configuration or index (the index of a model of 671B weights has 9 MB)."""
+MAX_DEPTH = 64
+"""Libraries walk a configuration recursively; published ones are under ten levels deep."""
+LFS_POINTER = b"version https://git-lfs.github.com/"
 
 _JSON_FILES = (
     "config.json",
@@ -26,13 +32,7 @@ _JSON_FILES = (
 )
 _MAX_TOKENIZER_BYTES = 256 << 20
 """The largest published tokenizer.json has about 35 MB."""
-MAX_JSON_BYTES = 64 << 20
-"""Larger than any published configuration or index (the index of a model of 671B weights has 9 MB)."""
-MAX_DEPTH = 64
-"""Libraries walk a configuration recursively; published ones are under ten levels deep."""
 _MAX_TEMPLATE_BYTES = 1 << 20
-LFS_POINTER = b"version https://git-lfs.github.com/"
-
 _SIZES = {
     "vocab_size": 1 << 26,
     "hidden_size": 1 << 20,
@@ -55,12 +55,12 @@ _OPTIONAL_SIZES = {
     "state_size": 1 << 16,
 }
 """The same for sizes that may be null: the library then takes its own."""
-_MAX_RANK = 1 << 14
-_MAX_PATTERN = 4000
+_MAX_LORA_RANK = 1 << 14
+_MAX_PATTERN_CHARACTERS = 4000
 _NESTED_REPETITION = re.compile(r"[+*}]\??[^()]*\)[+*{]")
 """Such as `(a+)+`: matching it against a name may take longer than a lifetime."""
 _KERNEL_KEYS = re.compile(r"(attn|experts)_implementation(_internal)?$")
-_PINNED = re.compile(r"(?P<name>[^@]+)@(?P<revision>[0-9a-f]{40})")
+_PINNED_NAME = re.compile(r"(?P<name>[^@]+)@(?P<revision>[0-9a-f]{40})")
 
 
 def check_settings_files(folder: str | Path) -> None:
@@ -73,13 +73,13 @@ def check_settings_files(folder: str | Path) -> None:
     for name, values in found.items():
         _refuse_hub_kernels(folder / name, values)
     _check_longest(folder / "tokenizer_config.json", found.get("tokenizer_config.json", {}))
-    _check_ids(folder / "generation_config.json", found.get("generation_config.json", {}))
+    _check_token_ids(folder / "generation_config.json", found.get("generation_config.json", {}))
     if (config := found.get("config.json")) is not None:
         _check_config(folder / "config.json", config)
     if (adapter := found.get("adapter_config.json")) is not None:
         _check_adapter_config(folder / "adapter_config.json", adapter)
     _check_tokenizer_json(folder / "tokenizer.json")
-    _check_start(folder / "tokenizer.model")
+    _check_tokenizer_model(folder / "tokenizer.model")
     template = read_bounded(folder / "chat_template.jinja", limit=_MAX_TEMPLATE_BYTES)
     if template is not None:
         try:
@@ -88,18 +88,101 @@ def check_settings_files(folder: str | Path) -> None:
             raise RankLLMError(f"{folder / 'chat_template.jinja'}: not UTF-8 text") from None
 
 
+def _refuse_hub_kernels(path: Path, values: Mapping[str, object]) -> None:
+    """An attention named OWNER/KERNEL is downloaded from the hub and run as it is loaded."""
+    for key, value in walk_json(values):
+        if not _KERNEL_KEYS.search(key):
+            continue
+        for text in value.values() if isinstance(value, Mapping) else [value]:
+            if isinstance(text, str) and "/" in text:
+                raise RankLLMError(
+                    f"{path}: {key}: {text[:80]!r} names a kernel on the hub, whose code is not run; delete the line"
+                )
+
+
+def _check_config(path: Path, config: Mapping[str, object]) -> None:
+    model_type, architectures = config.get("model_type"), config.get("architectures")
+    if model_type is not None and not isinstance(model_type, str):
+        raise unexpected(path, "model_type", "a name", model_type)
+    if architectures is not None and not (
+        isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
+    ):
+        raise unexpected(path, "architectures", "a list of names", architectures)
+    _check_token_ids(path, config)
+    parts = [("", config), *((f"{key}.", part) for key, part in config.items() if isinstance(part, Mapping))]
+    for prefix, part in parts:
+        for key, limit in _SIZES.items():
+            if key in part:
+                _check_size(path, prefix + key, part[key], limit)
+        for key, limit in _OPTIONAL_SIZES.items():
+            if part.get(key) is not None:
+                _check_size(path, prefix + key, part[key], limit)
+
+
+def _check_longest(path: Path, values: Mapping[str, object]) -> None:
+    value = values.get("model_max_length")
+    if value is not None and type(value) not in (int, float):
+        raise unexpected(path, "model_max_length", "a number", value)
+
+
+def _check_token_ids(path: Path, values: Mapping[str, object]) -> None:
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = values.get(key)
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and type(number) is not int:
+                raise unexpected(path, key, "a token id", number)
+
+
+def _check_size(path: Path, key: str, value: object, limit: int) -> None:
+    # Some families give one number for each layer.
+    for number in value if isinstance(value, list) and value else [value]:
+        if type(number) is not int or not 1 <= number <= limit:
+            raise unexpected(path, key, f"an integer from 1 to {limit}", number)
+
+
+def _check_adapter_config(path: Path, settings: Mapping[str, object]) -> None:
+    for key in ("peft_type", "task_type", "base_model_name_or_path"):
+        if settings.get(key) is not None and not isinstance(settings[key], str):
+            raise unexpected(path, key, "a text", settings[key])
+    ranks = settings.get("rank_pattern")
+    numbers = {"r": settings.get("r"), **(ranks if isinstance(ranks, Mapping) else {})}
+    for key, rank in numbers.items():
+        if rank is not None and (type(rank) is not int or not 1 <= rank <= _MAX_LORA_RANK):
+            raise unexpected(path, key, f"a rank from 1 to {_MAX_LORA_RANK}", rank)
+    patterns = [settings.get(key) for key in ("target_modules", "exclude_modules")]
+    patterns += [key for name in ("rank_pattern", "alpha_pattern") for key, _ in walk_json(settings.get(name))]
+    for pattern in patterns:
+        if isinstance(pattern, str) and (len(pattern) > _MAX_PATTERN_CHARACTERS or _NESTED_REPETITION.search(pattern)):
+            raise unexpected(path, "target_modules", "a pattern without repeated repetitions", pattern)
+    alpha = settings.get("lora_alpha")
+    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
+        raise unexpected(path, "lora_alpha", "a number", alpha)
+
+
+def _check_tokenizer_json(path: Path) -> None:
+    """Not parsed: that takes up to half a second, and the tokenizer's own library does it again."""
+    content = read_bounded(path, limit=_MAX_TOKENIZER_BYTES)
+    if content is None:
+        return
+    refuse_lfs_pointer(path, content[:64])
+    if not content[:3].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") or not content[-64:].rstrip().endswith(b"}"):
+        raise RankLLMError(f"{path}: not a whole JSON object ({len(content)} bytes); copy or download the model again")
+
+
+def _check_tokenizer_model(path: Path) -> None:
+    content = read_bounded(path, limit=_MAX_TOKENIZER_BYTES)
+    if content is not None:
+        refuse_lfs_pointer(path, content[:64])
+        if not content:
+            raise RankLLMError(f"{path}: is empty; copy or download the model again")
+
+
 def own_code(folder: str | Path) -> tuple[str, ...]:
     """Name the files of a folder that ask for code of its own to be run (`auto_map`, `custom_generate`)."""
     folder = Path(folder)
     named = [name for name in _JSON_FILES if "auto_map" in (read_model_json(folder / name) or {})]
     script = folder / "custom_generate" / "generate.py"
     return (*named, *(("custom_generate/generate.py",) if script.exists() else ()))
-
-
-def split_revision(name: str) -> tuple[str, str | None]:
-    """Return a hub name and the commit that it is pinned to (OWNER/MODEL@COMMIT), or None where it is not pinned."""
-    found = _PINNED.fullmatch(name)
-    return (found["name"], found["revision"]) if found else (name, None)
 
 
 def check_trusted_source(name: str, *, folder: str | Path, option: str) -> None:
@@ -125,93 +208,10 @@ def check_trusted_source(name: str, *, folder: str | Path, option: str) -> None:
                     )
 
 
-def _refuse_hub_kernels(path: Path, values: Mapping[str, object]) -> None:
-    """An attention named OWNER/KERNEL is downloaded from the hub and run as it is loaded."""
-    for key, value in walk_json(values):
-        if not _KERNEL_KEYS.search(key):
-            continue
-        for text in value.values() if isinstance(value, Mapping) else [value]:
-            if isinstance(text, str) and "/" in text:
-                raise RankLLMError(
-                    f"{path}: {key}: {text[:80]!r} names a kernel on the hub, whose code is not run; delete the line"
-                )
-
-
-def _check_config(path: Path, config: Mapping[str, object]) -> None:
-    model_type, architectures = config.get("model_type"), config.get("architectures")
-    if model_type is not None and not isinstance(model_type, str):
-        raise unexpected(path, "model_type", "a name", model_type)
-    if architectures is not None and not (
-        isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
-    ):
-        raise unexpected(path, "architectures", "a list of names", architectures)
-    _check_ids(path, config)
-    parts = [("", config), *((f"{key}.", part) for key, part in config.items() if isinstance(part, Mapping))]
-    for prefix, part in parts:
-        for key, limit in _SIZES.items():
-            if key in part:
-                _check_size(path, prefix + key, part[key], limit)
-        for key, limit in _OPTIONAL_SIZES.items():
-            if part.get(key) is not None:
-                _check_size(path, prefix + key, part[key], limit)
-
-
-def _check_longest(path: Path, values: Mapping[str, object]) -> None:
-    value = values.get("model_max_length")
-    if value is not None and type(value) not in (int, float):
-        raise unexpected(path, "model_max_length", "a number", value)
-
-
-def _check_ids(path: Path, values: Mapping[str, object]) -> None:
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = values.get(key)
-        for number in value if isinstance(value, list) else [value]:
-            if number is not None and type(number) is not int:
-                raise unexpected(path, key, "a token id", number)
-
-
-def _check_size(path: Path, key: str, value: object, limit: int) -> None:
-    # Some families give one number for each layer.
-    for number in value if isinstance(value, list) and value else [value]:
-        if type(number) is not int or not 1 <= number <= limit:
-            raise unexpected(path, key, f"an integer from 1 to {limit}", number)
-
-
-def _check_adapter_config(path: Path, settings: Mapping[str, object]) -> None:
-    for key in ("peft_type", "task_type", "base_model_name_or_path"):
-        if settings.get(key) is not None and not isinstance(settings[key], str):
-            raise unexpected(path, key, "a text", settings[key])
-    ranks = settings.get("rank_pattern")
-    numbers = {"r": settings.get("r"), **(ranks if isinstance(ranks, Mapping) else {})}
-    for key, rank in numbers.items():
-        if rank is not None and (type(rank) is not int or not 1 <= rank <= _MAX_RANK):
-            raise unexpected(path, key, f"a rank from 1 to {_MAX_RANK}", rank)
-    patterns = [settings.get(key) for key in ("target_modules", "exclude_modules")]
-    patterns += [key for name in ("rank_pattern", "alpha_pattern") for key, _ in walk_json(settings.get(name))]
-    for pattern in patterns:
-        if isinstance(pattern, str) and (len(pattern) > _MAX_PATTERN or _NESTED_REPETITION.search(pattern)):
-            raise unexpected(path, "target_modules", "a pattern without repeated repetitions", pattern)
-    alpha = settings.get("lora_alpha")
-    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float)):
-        raise unexpected(path, "lora_alpha", "a number", alpha)
-
-
-def _check_tokenizer_json(path: Path) -> None:
-    """Not parsed: that takes up to half a second, and the tokenizer's own library does it again."""
-    content = read_bounded(path, limit=_MAX_TOKENIZER_BYTES)
-    if content is None:
-        return
-    refuse_lfs_pointer(path, content[:64])
-    if not content[:3].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") or not content[-64:].rstrip().endswith(b"}"):
-        raise RankLLMError(f"{path}: not a whole JSON object ({len(content)} bytes); copy or download the model again")
-
-
-def _check_start(path: Path) -> None:
-    content = read_bounded(path, limit=_MAX_TOKENIZER_BYTES)
-    if content is not None:
-        refuse_lfs_pointer(path, content[:64])
-        if not content:
-            raise RankLLMError(f"{path}: is empty; copy or download the model again")
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Return a hub name and the commit that it is pinned to (OWNER/MODEL@COMMIT), or None where it is not pinned."""
+    found = _PINNED_NAME.fullmatch(name)
+    return (found["name"], found["revision"]) if found else (name, None)
 
 
 def read_model_json(path: str | Path) -> dict[str, object] | None:

@@ -13,10 +13,39 @@ from pathlib import Path
 from rankllm_core.checkpoints.model_folder import LFS_POINTER, read_model_json, refuse_lfs_pointer, unexpected
 from rankllm_core.errors import ContractError, RankLLMError
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library itself."""
+
+_LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
-_LAYERS_EXPLAINED = 4
+_MAX_LAYERS_A_COUNT = 4
 """Some families hold several of what they count as one layer; more than this factor is a damaged configuration."""
+_MAX_DIMENSIONS = 16
+_ELEMENT_BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "I64": 64,
+    "U64": 64,
+    "F64": 64,
+    "C64": 64,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F4": 4,
+}
+"""Bits of one element by the name of its type."""
 
 
 def read_weight_headers(folder: str | Path) -> dict[str, TensorInfo]:
@@ -38,7 +67,7 @@ def read_weight_headers(folder: str | Path) -> dict[str, TensorInfo]:
         _check_pickled(folder, "adapter_model.bin" if is_adapter else "pytorch_model.bin")
         return {}
     if is_adapter:
-        _check_ranks(folder, tensors)
+        _check_lora_ranks(folder, tensors)
     else:
         _check_sizes_held(folder, tensors)
     return tensors
@@ -95,15 +124,15 @@ def _check_sizes_held(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
             raise ContractError(
                 f"{folder}: config.json says vocab_size {rows}, the weights have {info.shape[0]} ({name})"
             )
-    held = max((int(match[1]) + 1 for name in tensors if (match := _LAYER.search(name))), default=0)
+    held = max((int(match[1]) + 1 for name in tensors if (match := _LAYER_NUMBER.search(name))), default=0)
     said = config.get("num_hidden_layers")
-    if held and isinstance(said, int) and said > _LAYERS_EXPLAINED * held:
+    if held and isinstance(said, int) and said > _MAX_LAYERS_A_COUNT * held:
         raise ContractError(
             f"{folder}: the checkpoint lacks weights: config.json says {said} layers, the weights have {held}"
         )
 
 
-def _check_ranks(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
+def _check_lora_ranks(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
     """The matrices are allocated from the settings: those must be of the weights' size."""
     settings = read_model_json(folder / "adapter_config.json") or {}
     held = {info.shape[0] for name, info in tensors.items() if ".lora_A." in name and info.shape}
@@ -113,40 +142,6 @@ def _check_ranks(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
             raise ContractError(
                 f"{folder}: adapter_config.json says rank {rank}, the weights have rank {max(held)} at most"
             )
-
-
-MAX_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors library itself."""
-
-
-_BITS = {
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "I16": 16,
-    "U16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "I32": 32,
-    "U32": 32,
-    "F32": 32,
-    "I64": 64,
-    "U64": 64,
-    "F64": 64,
-    "C64": 64,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "F4": 4,
-}
-"""Bits of one element by the name of its type."""
-
-
-_MAX_RANK = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,13 +173,13 @@ def read_safetensors_header(path: str | Path) -> dict[str, TensorInfo]:
         if 8 + length > size:
             raise _damaged(path, f"a header of {length} bytes in a file of {size}")
         stream.seek(8)
-        header = _parsed(path, stream.read(length))
+        header = _parsed_header(path, stream.read(length))
     tensors = {name: _tensor(path, name, entry) for name, entry in header.items() if name != "__metadata__"}
     _check_layout(path, tensors, data_bytes=size - 8 - length)
     return {name: info for name, (info, _, _) in tensors.items()}
 
 
-def _parsed(path: Path, text: bytes) -> Mapping[str, object]:
+def _parsed_header(path: Path, text: bytes) -> Mapping[str, object]:
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
@@ -211,14 +206,14 @@ def _tensor(path: Path, name: str, entry: object) -> tuple[TensorInfo, int, int]
     if not isinstance(entry, dict):
         raise _damaged(path, f"no description of tensor {name[:80]!r}")
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if not isinstance(dtype, str) or dtype not in _BITS:
+    if not isinstance(dtype, str) or dtype not in _ELEMENT_BITS:
         raise _damaged(path, f"tensor {name[:80]!r} of the unknown type {str(dtype)[:40]!r}")
-    if not _is_sizes(shape) or len(shape) > _MAX_RANK:  # type: ignore[arg-type]
+    if not _is_sizes(shape) or len(shape) > _MAX_DIMENSIONS:  # type: ignore[arg-type]
         raise _damaged(path, f"tensor {name[:80]!r} of the impossible shape {str(shape)[:60]}")
     if not _is_sizes(offsets) or len(offsets) != 2:  # type: ignore[arg-type]
         raise _damaged(path, f"tensor {name[:80]!r} at the impossible offsets {str(offsets)[:60]}")
     begin, end = offsets  # type: ignore[misc]
-    bits = math.prod(shape) * _BITS[dtype]  # type: ignore[arg-type]
+    bits = math.prod(shape) * _ELEMENT_BITS[dtype]  # type: ignore[arg-type]
     if bits % 8 or end - begin != bits // 8:
         raise _damaged(path, f"tensor {name[:80]!r}: {end - begin} bytes for {dtype} of shape {str(shape)[:60]}")
     return TensorInfo(dtype=dtype, shape=tuple(shape)), begin, end  # type: ignore[arg-type]

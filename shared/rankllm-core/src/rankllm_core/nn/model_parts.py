@@ -1,4 +1,4 @@
-"""Models of transformers: loaded quietly and with readable errors, their backbone, tied weights and attention.
+"""Models of transformers: loaded quietly and with readable errors; their backbone, tied weights and attention.
 
 Needs torch and transformers where it is used, not where it is imported.
 """
@@ -19,8 +19,11 @@ from rankllm_core.errors import ContractError, RankLLMError, first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TIED = {"lm_head", "embed_tokens"}
+_TIED_LAYERS = {"lm_head", "embed_tokens"}
 """Layers whose weights are one matrix in many models."""
+_ATTENTION_EXTRAS = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
+"""What some models have attention do beside the usual; torch's way is left to them."""
+_SHOWN_CHARACTERS = 240
 
 
 @contextlib.contextmanager
@@ -44,6 +47,55 @@ def quiet_transformers(*, hide_warnings: bool = False) -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def readable_load(source: object, *, problem: str = "the model cannot be loaded") -> Iterator[None]:
+    """Turn any error of the libraries that load a model into a RankLLMError that names the folder and the cause.
+
+    Only calls into such libraries belong inside: damaged files make them raise KeyError, TypeError, RuntimeError,
+    errors of their own and, from Rust, panics. Errors that are already one line pass. The cause stays attached.
+    source: the folder. problem: what cannot be done, for the message.
+    """
+    try:
+        yield
+    except RankLLMError:
+        raise
+    except Exception as error:
+        raise _load_error(source, error, problem) from error
+    except BaseException as error:
+        # A panic in Rust derives from BaseException, so that nobody catches it by accident.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _load_error(source, error, problem) from error
+
+
+def _load_error(source: object, error: BaseException, problem: str) -> RankLLMError:
+    text = str(error)
+    if "size mismatch" in text or "ignore_mismatched_sizes" in text:
+        shapes = next(
+            (f" ({line.strip()[:_SHOWN_CHARACTERS]})" for line in text.splitlines() if "size mismatch" in line), ""
+        )
+        return ContractError(f"{source}: {problem}: the weights are of other sizes than its settings say{shapes}")
+    if "Weights only load failed" in text:
+        return RankLLMError(
+            f"{source}: {problem}: its pickled weights hold more than tensors, or are damaged, and are not unpickled; "
+            "get or save them as safetensors"
+        )
+    if "trust_remote_code" in text:
+        return RankLLMError(
+            f"{source}: {problem} without code of its own (auto_map), which is not run; --trust-remote-code allows it, "
+            "for a local folder or a pinned revision"
+        )
+    if "Unrecognized configuration class" in text:
+        kind = re.search(r"\.(\w+)Config'", text)
+        what = "score head over a decoder" if "SequenceClassification" in text else "causal language model"
+        return ContractError(f"{source}: {problem}: transformers has no {what} for {kind[1] if kind else 'its kind'}")
+    if isinstance(error, ImportError):
+        return RankLLMError(f"{source}: {problem}: it needs a package that is not installed ({first_line(error)})")
+    if isinstance(error, MemoryError):
+        return RankLLMError(f"{source}: {problem}: not enough memory")
+    return RankLLMError(f"{source}: {problem} ({first_line(error)})")
 
 
 def fast_tokenizer_options() -> dict[str, Any]:
@@ -81,7 +133,7 @@ def untie_changed(model: Any, changed: Iterable[str], *, adapter: str | Path, is
     """
     head = model.get_output_embeddings()
     parts = {part for name in changed if "trainable_tokens" not in name for part in name.split(".")}
-    if head is None or head.weight is not model.get_input_embeddings().weight or not parts & _TIED:
+    if head is None or head.weight is not model.get_input_embeddings().weight or not parts & _TIED_LAYERS:
         return
     if is_kept_tied:
         raise ContractError(
@@ -93,10 +145,6 @@ def untie_changed(model: Any, changed: Iterable[str], *, adapter: str | Path, is
     head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = False
     model.config.get_text_config().tie_word_embeddings = False
-
-
-_CHANGES = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
-"""What some models have attention do beside the usual; torch's way is left to them."""
 
 
 def use_attention_function(model: Any, name: str, attend: Callable[..., Any], *, keep_registered: bool = False) -> None:
@@ -117,7 +165,7 @@ def use_attention_function(model: Any, name: str, attend: Callable[..., Any], *,
 
 def changes_attention(options: Mapping[str, Any]) -> bool:
     """Whether a layer asks its attention for more than the usual (softcapping, sinks, position biases)."""
-    return any(options.get(name) is not None for name in _CHANGES)
+    return any(options.get(name) is not None for name in _ATTENTION_EXTRAS)
 
 
 def causal_shares(rows_NQD: Tensor, key_NKD: Tensor, *, n_queries: int, scale: float) -> Tensor:
@@ -131,53 +179,3 @@ def causal_shares(rows_NQD: Tensor, key_NKD: Tensor, *, n_queries: int, scale: f
     is_later = torch.ones(n_queries, K, dtype=torch.bool).triu_(K - n_queries + 1)
     hidden = rows_NQD.new_zeros(n_queries, K).masked_fill_(is_later, float("-inf")).repeat(Q // n_queries, 1)
     return torch.baddbmm(hidden, rows_NQD, key_NKD.transpose(1, 2), alpha=scale).softmax(-1)
-
-
-_LENGTH = 240
-
-
-@contextlib.contextmanager
-def readable_load(source: object, *, problem: str = "the model cannot be loaded") -> Iterator[None]:
-    """Turn any error of the libraries that load a model into a RankLLMError that names the folder and the cause.
-
-    Only calls into such libraries belong inside: damaged files make them raise KeyError, TypeError, RuntimeError,
-    errors of their own and, from Rust, panics. Errors that are already one line pass. The cause stays attached.
-    source: the folder. problem: what cannot be done, for the message.
-    """
-    try:
-        yield
-    except RankLLMError:
-        raise
-    except Exception as error:
-        raise _explained(source, error, problem) from error
-    except BaseException as error:
-        # A panic in Rust derives from BaseException, so that nobody catches it by accident.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise _explained(source, error, problem) from error
-
-
-def _explained(source: object, error: BaseException, problem: str) -> RankLLMError:
-    text = str(error)
-    if "size mismatch" in text or "ignore_mismatched_sizes" in text:
-        shapes = next((f" ({line.strip()[:_LENGTH]})" for line in text.splitlines() if "size mismatch" in line), "")
-        return ContractError(f"{source}: {problem}: the weights are of other sizes than its settings say{shapes}")
-    if "Weights only load failed" in text:
-        return RankLLMError(
-            f"{source}: {problem}: its pickled weights hold more than tensors, or are damaged, and are not unpickled; "
-            "get or save them as safetensors"
-        )
-    if "trust_remote_code" in text:
-        return RankLLMError(
-            f"{source}: {problem} without code of its own (auto_map), which is not run; --trust-remote-code allows it, "
-            "for a local folder or a pinned revision"
-        )
-    if "Unrecognized configuration class" in text:
-        kind = re.search(r"\.(\w+)Config'", text)
-        what = "score head over a decoder" if "SequenceClassification" in text else "causal language model"
-        return ContractError(f"{source}: {problem}: transformers has no {what} for {kind[1] if kind else 'its kind'}")
-    if isinstance(error, ImportError):
-        return RankLLMError(f"{source}: {problem}: it needs a package that is not installed ({first_line(error)})")
-    if isinstance(error, MemoryError):
-        return RankLLMError(f"{source}: {problem}: not enough memory")
-    return RankLLMError(f"{source}: {problem} ({first_line(error)})")

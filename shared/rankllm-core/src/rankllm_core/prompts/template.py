@@ -1,4 +1,4 @@
-"""Prompt templates: YAML in the originals' layout, rendered to chat messages whose foreign text is marked.
+"""Prompt templates: YAML in the originals' layout, rendered to chat messages whose untrusted text is marked.
 
 Layouts and placeholders: castorini/rank_llm@1b3cabb src/rank_llm/rerank/prompt_templates,
 texttron/tevatron@0545746 examples/rankllama/data.py.
@@ -32,8 +32,13 @@ from rankllm_core.text import defuse
 from rankllm_core.types import AnswerForm, IdentifierKind, Names
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
-"""Chat layouts that a template may bring along; without one the tokenizer's own chat template is used."""
+"""Chat layouts that a template may name; without one the tokenizer's own chat template is used."""
+LISTWISE_DEFAULTS: Mapping[IdentifierKind, str] = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
+"""Identifiers -> name of RankZephyr's prompt that speaks of them."""
+POINTWISE_DEFAULTS: Mapping[str, str] = {"sequence-classification": "rankllama", "yes-no": "yes_no"}
+"""Head -> name of the prompt whose score it gives."""
 
+_MULTITURN_NAMES = {"prefix": "prefix_user", "body": "body_user", "suffix": "suffix_user"}
 _IGNORED_KEYS = ("output_validation_regex", "output_extraction_regex", "output_patterns")
 """Keys of the originals' files that describe the answer. A grammar reads answers (`rankllm_core.answers`)."""
 
@@ -192,9 +197,15 @@ class ListwiseTemplate:
         return any(getattr(self, name) != guess for name, guess in self._guesses().items())
 
 
-Template = ListwiseTemplate | PointwiseTemplate
+def _untrusted(text: str, names: Names, position: int | None = None) -> Span:
+    return Span(defuse(text, names), untrusted=True, names=names, position=position)
 
-_MULTITURN_NAMES = {"prefix": "prefix_user", "body": "body_user", "suffix": "suffix_user"}
+
+def _passage_ids(labels: Sequence[str]) -> str:
+    return ANSWER_FORMS["passages"].write(labels)
+
+
+Template = ListwiseTemplate | PointwiseTemplate
 
 
 def template_names() -> tuple[str, ...]:
@@ -228,7 +239,7 @@ def template_from_dict(values: Mapping[str, object], *, name: str) -> Template:
     if "chat_layout" in values:
         one_of(values["chat_layout"], CHAT_LAYOUTS, where=f"{where}: chat_layout")
     if method == PointwiseTemplate.method:
-        return _pointwise(values, name=name, where=where)
+        return _pointwise_from_dict(values, name=name, where=where)
     renamed = {v: k for k, v in _MULTITURN_NAMES.items()} if method == "multiturn_listwise" else {}
     allowed = {f.name for f in fields(ListwiseTemplate)} - {"name"} - set(renamed.values()) | set(renamed)
     if method == "singleturn_listwise":
@@ -243,7 +254,7 @@ def template_from_dict(values: Mapping[str, object], *, name: str) -> Template:
     return ListwiseTemplate(name=name, **checked)
 
 
-def _pointwise(values: Mapping[str, object], *, name: str, where: str) -> PointwiseTemplate:
+def _pointwise_from_dict(values: Mapping[str, object], *, name: str, where: str) -> PointwiseTemplate:
     check_keys(values, {f.name for f in fields(PointwiseTemplate)} - {"name"} | {"method"}, where=where)
     strings = {k: str(typed(v, str, where=f"{where}: {k}")) for k, v in values.items() if k != "method"}
     # The originals' pointwise files have no layout key and call the passage {doc_content}.
@@ -251,22 +262,6 @@ def _pointwise(values: Mapping[str, object], *, name: str, where: str) -> Pointw
     if "body" in strings:
         strings["body"] = strings["body"].replace("{doc_content}", "{document}")
     return PointwiseTemplate(name=name, **strings)
-
-
-def _untrusted(text: str, names: Names, position: int | None = None) -> Span:
-    return Span(defuse(text, names), untrusted=True, names=names, position=position)
-
-
-def _passage_ids(labels: Sequence[str]) -> str:
-    return ANSWER_FORMS["passages"].write(labels)
-
-
-LISTWISE_DEFAULTS: Mapping[IdentifierKind, str] = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
-"""Identifiers -> name of RankZephyr's prompt that speaks of them."""
-
-
-POINTWISE_DEFAULTS: Mapping[str, str] = {"sequence-classification": "rankllama", "yes-no": "yes_no"}
-"""Head -> name of the prompt whose score it gives."""
 
 
 def default_listwise_template(identifiers: IdentifierKind = "numeric") -> ListwiseTemplate:

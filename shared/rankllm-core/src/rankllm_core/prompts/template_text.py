@@ -1,4 +1,4 @@
-"""The texts of a template: messages and spans, placeholders, and what is guessed from the words.
+"""The texts of a template: messages and their spans, placeholders, and what is guessed from the words.
 
 Placeholders (`{query}`, `{rank}`, `{score:.1f}`) are checked when a template is read and filled in when a prompt is
 written. Guesses are for files of other projects, which do not declare what they ask for: templates that ship with
@@ -16,90 +16,18 @@ from typing import Any
 from rankllm_core.errors import ConfigError
 from rankllm_core.types import CHAIN, AnswerForm, IdentifierKind, Names
 
+ANSWER_FORMS = {
+    "chain": CHAIN,
+    "rankstart": AnswerForm(opening="[rankstart] [", link="] > [", closing="] [rankend]"),
+    "passages": AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]"),
+}
+"""Name -> what stands around the identifiers of an answer: `[2] > [1]`, APEER's form, LRL's form."""
 
-def placeholders(text: str) -> set[str]:
-    """The names in braces. Raises ConfigError for an open brace."""
-    return {name for _, name, _, _ in _parsed(text) if name is not None}
-
-
-def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
-    """Literal text, placeholder, format and conversion, in order. Raises ConfigError for an open brace."""
-    try:
-        return list(string.Formatter().parse(text))
-    except ValueError as error:
-        raise ConfigError(f"template text {text[:60]!r}: {error}; write a literal brace twice") from None
-
-
-def check_placeholders(text: str | None, required: set[str], *, optional: set[str], where: str) -> None:
-    """Raise ConfigError unless a template's text holds the required placeholders, and otherwise optional ones alone.
-
-    A score, an identifier and a count may have a format; nothing takes a conversion, an attribute or an index.
-    """
-    if text is None:
-        return
-    found = placeholders(text)
-    if unknown := found - required - optional:
-        allowed = ", ".join(f"{{{name}}}" for name in sorted(required | optional))
-        raise ConfigError(f"{where}: unknown placeholder {{{sorted(unknown)[0]}}}; expected {allowed}")
-    if missing := required - found:
-        raise ConfigError(f"{where}: expected the placeholder {{{sorted(missing)[0]}}}, found {text[:60]!r}")
-
-    for _, name, spec, conversion in _parsed(text):
-        if name is not None and (spec or conversion):
-            _check_format(name, spec or "", conversion, where=where)
-
-
-def _check_format(name: str, spec: str, conversion: str | None, *, where: str) -> None:
-    """Raise ConfigError unless the placeholder stands for a number or an identifier, and the format fits it."""
-    shown = f"{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
-    if conversion:
-        raise ConfigError(f"{where}: the placeholder {shown}: expected no conversion; write {{{name}}}")
-    if name not in _FORMATTED:
-        raise ConfigError(f"{where}: the placeholder {shown}: only score, rank and num take a format; write {{{name}}}")
-    try:
-        if not _FORMAT.fullmatch(spec):
-            raise ValueError
-        _formatted(1.5 if name == "score" else "1", spec)
-    except ValueError:
-        expected = "one such as .1f" if name == "score" else "one such as >4 or 02d"
-        raise ConfigError(f"{where}: the placeholder {shown}: unknown format {spec!r}, expected {expected}") from None
-
-
-def _formatted(value: str | float, spec: str) -> str:
-    """A score, a count or an identifier in a format. Raises ValueError where the two do not go together."""
-    if not spec or value == "":
-        return value if isinstance(value, str) else f"{value:.3f}"
-    try:
-        return format(value, spec)
-    except ValueError:
-        if isinstance(value, str) and value.isdecimal():
-            return format(int(value), spec)
-        raise
-
-
-_FORMATTED = ("score", "rank", "num")
-_FORMAT = re.compile(r"(?:[^{}]?[<>^])?[-+ ]?0?[0-9]{0,3}[,_]?(?:\.[0-9]{1,2})?[a-zA-Z%]?")
+_FORMATTED_NAMES = ("score", "rank", "num")
+_FORMAT_SPEC = re.compile(r"(?:[^{}]?[<>^])?[-+ ]?0?[0-9]{0,3}[,_]?(?:\.[0-9]{1,2})?[a-zA-Z%]?")
 """Python's format specification, with widths that keep a prompt a prompt."""
-
-
-def fill(text: str | None, values: Mapping[str, str | float | Span]) -> tuple[Span, ...]:
-    """`str.format` that keeps untrusted text apart from the template's own."""
-    spans: list[Span] = []
-    for literal, name, spec, _ in string.Formatter().parse(text or ""):
-        if literal:
-            spans.append(Span(literal))
-        if name is not None:
-            value = values[name]
-            if isinstance(value, Span):
-                spans.append(value)
-                continue
-            try:
-                spans.append(Span(_formatted(value, spec or "")))
-            except ValueError as error:
-                raise ConfigError(
-                    f"template: the placeholder {{{name}:{spec}}} cannot write {value!r}: {error}"
-                ) from None
-    return tuple(spans)
+_NUMERIC_PHRASES = ("numerical identifier", "number identifier", "[2] > [1]", "[1] > [2]", "PASSAGE2")
+_ALPHA_PHRASES = ("alphabetical identifier", "[B] > [A]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,44 +55,110 @@ class Message:
         return "".join(span.text for span in self.spans)
 
 
+def fill(text: str | None, values: Mapping[str, str | float | Span]) -> tuple[Span, ...]:
+    """`str.format` that keeps untrusted text apart from the template's own."""
+    spans: list[Span] = []
+    for literal, name, spec, _ in string.Formatter().parse(text or ""):
+        if literal:
+            spans.append(Span(literal))
+        if name is not None:
+            value = values[name]
+            if isinstance(value, Span):
+                spans.append(value)
+                continue
+            try:
+                spans.append(Span(_formatted(value, spec or "")))
+            except ValueError as error:
+                raise ConfigError(
+                    f"template: the placeholder {{{name}:{spec}}} cannot write {value!r}: {error}"
+                ) from None
+    return tuple(spans)
+
+
+def placeholders(text: str) -> set[str]:
+    """The names in braces. Raises ConfigError for an open brace."""
+    return {name for _, name, _, _ in _parsed(text) if name is not None}
+
+
+def check_placeholders(text: str | None, required: set[str], *, optional: set[str], where: str) -> None:
+    """Raise ConfigError unless a template's text holds the required placeholders, and otherwise optional ones alone.
+
+    A score, an identifier and a count may have a format; nothing takes a conversion, an attribute or an index.
+    """
+    if text is None:
+        return
+    found = placeholders(text)
+    if unknown := found - required - optional:
+        allowed = ", ".join(f"{{{name}}}" for name in sorted(required | optional))
+        raise ConfigError(f"{where}: unknown placeholder {{{sorted(unknown)[0]}}}; expected {allowed}")
+    if missing := required - found:
+        raise ConfigError(f"{where}: expected the placeholder {{{sorted(missing)[0]}}}, found {text[:60]!r}")
+
+    for _, name, spec, conversion in _parsed(text):
+        if name is not None and (spec or conversion):
+            _check_format(name, spec or "", conversion, where=where)
+
+
+def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Literal text, placeholder, format and conversion, in order. Raises ConfigError for an open brace."""
+    try:
+        return list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise ConfigError(f"template text {text[:60]!r}: {error}; write a literal brace twice") from None
+
+
+def _check_format(name: str, spec: str, conversion: str | None, *, where: str) -> None:
+    """Raise ConfigError unless the placeholder stands for a number or an identifier, and the format fits it."""
+    shown = f"{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
+    if conversion:
+        raise ConfigError(f"{where}: the placeholder {shown}: expected no conversion; write {{{name}}}")
+    if name not in _FORMATTED_NAMES:
+        raise ConfigError(f"{where}: the placeholder {shown}: only score, rank and num take a format; write {{{name}}}")
+    try:
+        if not _FORMAT_SPEC.fullmatch(spec):
+            raise ValueError
+        _formatted(1.5 if name == "score" else "1", spec)
+    except ValueError:
+        expected = "one such as .1f" if name == "score" else "one such as >4 or 02d"
+        raise ConfigError(f"{where}: the placeholder {shown}: unknown format {spec!r}, expected {expected}") from None
+
+
+def _formatted(value: str | float, spec: str) -> str:
+    """A score, a count or an identifier in a format. Raises ValueError where the two do not go together."""
+    if not spec or value == "":
+        return value if isinstance(value, str) else f"{value:.3f}"
+    try:
+        return format(value, spec)
+    except ValueError:
+        if isinstance(value, str) and value.isdecimal():
+            return format(int(value), spec)
+        raise
+
+
 def given_fields(template: Any) -> dict[str, object]:
     """Return the fields of a template that differ from their defaults."""
     return {f.name: getattr(template, f.name) for f in fields(template) if getattr(template, f.name) != f.default}
 
 
-ANSWER_FORMS = {
-    "chain": CHAIN,
-    "rankstart": AnswerForm(opening="[rankstart] [", link="] > [", closing="] [rankend]"),
-    "passages": AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]"),
-}
-"""Name -> what stands around the identifiers of an answer: `[2] > [1]`, APEER's form, LRL's form."""
-
-
-_NUMERIC = ("numerical identifier", "number identifier", "[2] > [1]", "[1] > [2]", "PASSAGE2")
-
-
-_ALPHA = ("alphabetical identifier", "[B] > [A]")
-
-
 def guess_identifiers(*parts: str | None) -> IdentifierKind | None:
     """Return the kind of identifiers that the parts of a prompt speak of; None where they name none."""
-    words = _words(*parts)
-    if any(name in words for name in _ALPHA):
+    words = _joined(*parts)
+    if any(name in words for name in _ALPHA_PHRASES):
         return "alpha"
-    return "numeric" if any(name in words for name in _NUMERIC) else None
+    return "numeric" if any(name in words for name in _NUMERIC_PHRASES) else None
 
 
 def guess_answer(body: str, *parts: str | None) -> str:
     """Return the name in `ANSWER_FORMS` of the answer that a prompt asks for."""
     if "PASSAGE{rank}" in body:
         return "passages"
-    return "rankstart" if "[rankstart]" in _words(*parts) else "chain"
+    return "rankstart" if "[rankstart]" in _joined(*parts) else "chain"
 
 
 def guess_reasoning(*parts: str | None) -> bool:
     """Whether a prompt has the model reason in words before it gives the ranking inside `<answer>`."""
-    return "<answer>" in _words(*parts)
+    return "<answer>" in _joined(*parts)
 
 
-def _words(*parts: str | None) -> str:
+def _joined(*parts: str | None) -> str:
     return " ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""What every engine takes and gives. An engine runs a model; it knows no ranking.
+"""What every engine takes and gives, and how ids become answers. An engine runs a model; it knows no ranking.
 
 An engine is fed prompts one by one (`submit`) and gives answers in whatever order they finish (`collect`), so it is
 free to sort, batch and overlap the work, and a slow prompt holds up nobody else's.
@@ -18,7 +18,6 @@ from rankllm_core.types import CHAIN, AnswerForm, Usage
 Read = Literal["text", "permutation", "first-token", "head"]
 """What is read: generated text, the permutation of `identifiers` that greedy decoding finds in the answer's `form`, the
 logits of `identifiers` at the last position, or a score head there."""
-
 ModelKind = Literal["causal", "sequence-classification"]
 """Which head a checkpoint is loaded with: a language model's, or a `score` layer."""
 

@@ -1,4 +1,4 @@
-"""Which of the waiting prompts go through a model together."""
+"""How a model with transformers is run: its settings, and which of the waiting prompts go through it together."""
 
 from __future__ import annotations
 
@@ -13,6 +13,28 @@ _WORTH_SHARING = 1 / 20
 """A prefix of less than this share of the longest prompt saves less than what its own forward pass costs."""
 _WELL_FILLED = 1 / 4
 """A batch of one prefix that is less full than this is too small for what it saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformersSettings:
+    """Device, precision, batches and attention of a model that runs with transformers."""
+
+    dtype: str = "auto"
+    """auto, float32, bfloat16 or float16."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    num_gpus: int = 1
+    """Number of GPUs to spread the layers over."""
+    batch_size: int | None = None
+    """Most prompts in a batch; None: 32. Always one where `TransformersCheckpoint` says why."""
+    batch_tokens: int = 0
+    """Most tokens in a batch, padding included; 0: what suits the device."""
+    compile: bool = False
+    """Compile the model's layers, where scores are read."""
+    attn_implementation: str = "auto"
+    """See `model.choose_attention`."""
+    trust_remote_code: bool = False
+    """Run code that comes with a full model, or with an adapter's base; see `check_remote_code`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,28 +169,6 @@ def _n_shared(prompts: Sequence[Prompt]) -> int:
 def positions(prompt: Prompt) -> int:
     """Positions that a prompt and its answer take."""
     return len(prompt.token_ids) + prompt.max_new_tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransformersSettings:
-    """Device, precision, batches and attention of a model that runs with transformers."""
-
-    dtype: str = "auto"
-    """auto, float32, bfloat16 or float16."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    num_gpus: int = 1
-    """Number of GPUs to spread the layers over."""
-    batch_size: int | None = None
-    """Most prompts in a batch; None: 32. Always one where `TransformersCheckpoint` says why."""
-    batch_tokens: int = 0
-    """Most tokens in a batch, padding included; 0: what suits the device."""
-    compile: bool = False
-    """Compile the model's layers, where scores are read."""
-    attn_implementation: str = "auto"
-    """See `layers.choose_attention`."""
-    trust_remote_code: bool = False
-    """Run code that comes with a full model, or with an adapter's base; see `check_remote_code`."""
 
 
 def rotation_limit(config: Any) -> int | None:

@@ -35,6 +35,69 @@ from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
 from rankllm_infer.engines.transformers.permutation_decoding import attends_alone
 from rankllm_infer.engines.transformers.permutation_ids import check_permutations
 
+_N_TRIED_TOKENS = 8
+_N_CACHED_TOKENS = 5
+_MOST_OF_FORGOTTEN, _MOST_OF_SPREAD = 0.2, 0.005
+"""How far logits behind a cache may be from those without: a part of what a forgotten prefix changes, and rounding."""
+
+
+def open_checkpoint(files: ModelFiles, settings: TransformersSettings, *, read: Read) -> TransformersCheckpoint:
+    """Load a model's weights. read: how it is going to be read. Raises RankLLMError; see `load_model`."""
+    cap_threads()
+    loaded = load_model(files, kind_of(read), settings)
+    return TransformersCheckpoint(loaded, settings, name=files.own.name, read=read)
+
+
+class TransformersCheckpoint:
+    """A loaded model that is not running yet."""
+
+    def __init__(self, loaded: LoadedModel, settings: TransformersSettings, *, name: str, read: Read) -> None:
+        self._loaded, self._settings, self._name = loaded, settings, name
+        alone = _why_alone(loaded, read)
+        self._batch_size = 1 if alone else settings.batch_size or 32
+        self.warnings = _without_effect(settings, alone) if alone else ()
+        self.tokenizer: Any = loaded.tokenizer
+        self.positions: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
+        # Whether flash-attention is found decides the last bits of scores, as the device does.
+        attention = loaded.model.config._attn_implementation
+        dtype = str(loaded.dtype).removeprefix("torch.")
+        with_flash = f" with {attention}" if attention in FLASH_ATTENTIONS else ""
+        self.place = f"{loaded.device.type} in {dtype}{with_flash}"
+        self.where = f"on {self.place}" + (", running its own code" if settings.trust_remote_code else "")
+
+    def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> TransformersEngine:
+        """The engine, once the model has been tried on a few tokens; `longest` is found out by itself.
+
+        Raises ContractError where the model, or with `permutation` its tokenizer, cannot be read this way.
+        """
+        if sample is not None:
+            check_permutations(self.tokenizer, sample)
+        check_is_decoder(self._loaded.model, self._name)
+        try_model(self._loaded.model, read, source=self._name)
+        limits = BatchLimits(max_prompts=self._batch_size, max_tokens=self._settings.batch_tokens)
+        return TransformersEngine(self._loaded, limits=limits, compiles=self._settings.compile)
+
+
+def _without_effect(settings: TransformersSettings, alone: str) -> tuple[str, ...]:
+    """What a user who asked for larger batches should know. alone: why prompts run one at a time."""
+    asked = {"--batch-size": (settings.batch_size or 1) > 1, "--batch-tokens": settings.batch_tokens > 0}
+    return tuple(f"{option} has no effect: {alone}" for option, is_asked in asked.items() if is_asked)
+
+
+def _why_alone(loaded: LoadedModel, read: Read) -> str:
+    """Why prompts of this model run one at a time here; empty where they do not.
+
+    A CPU's matrix kernels round by the shape of the batch: float32 logits of size 30 move by 3e-5 (docs/measured.md).
+    float32 is for those who want the same number every time, and batches gain little there (at most a sixth): where
+    scores are read, one at a time. LongRoPE: see `rotation_limit`.
+    """
+    reads_scores = read in ("first-token", "head")
+    if reads_scores and loaded.device.type == "cpu" and str(loaded.dtype) == "torch.float32":
+        return "float32 on a CPU runs one prompt at a time, so that no score depends on what runs beside it"
+    if rotation_limit(loaded.model.config) is not None:
+        return "this model (LongRoPE) reads a prompt by the longest one beside it, so each runs alone"
+    return ""
+
 
 def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSettings | None = None) -> LoadedModel:
     """Load a checkpoint. kind: with a language-model head or a `score` head.
@@ -121,74 +184,6 @@ def _check_complete(missing: Iterable[str], source: Path) -> None:
         )
 
 
-def open_checkpoint(files: ModelFiles, settings: TransformersSettings, *, read: Read) -> TransformersCheckpoint:
-    """Load a model's weights. read: how it is going to be read. Raises RankLLMError; see `load_model`."""
-    cap_threads()
-    loaded = load_model(files, kind_of(read), settings)
-    return TransformersCheckpoint(loaded, settings, name=files.own.name, read=read)
-
-
-class TransformersCheckpoint:
-    """A loaded model that is not running yet."""
-
-    def __init__(self, loaded: LoadedModel, settings: TransformersSettings, *, name: str, read: Read) -> None:
-        self._loaded, self._settings, self._name = loaded, settings, name
-        alone = _why_alone(loaded, read)
-        self._batch_size = 1 if alone else settings.batch_size or 32
-        self.warnings = _without_effect(settings, alone) if alone else ()
-        self.tokenizer: Any = loaded.tokenizer
-        self.positions: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
-        # Whether flash-attention is found decides the last bits of scores, as the device does.
-        attention = loaded.model.config._attn_implementation
-        dtype = str(loaded.dtype).removeprefix("torch.")
-        with_flash = f" with {attention}" if attention in FLASH_ATTENTIONS else ""
-        self.place = f"{loaded.device.type} in {dtype}{with_flash}"
-        self.where = f"on {self.place}" + (", running its own code" if settings.trust_remote_code else "")
-
-    def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> TransformersEngine:
-        """The engine, once the model has been tried on a few tokens; `longest` is found out by itself.
-
-        Raises ContractError where the model, or with `permutation` its tokenizer, cannot be read this way.
-        """
-        if sample is not None:
-            check_permutations(self.tokenizer, sample)
-        check_is_decoder(self._loaded.model, self._name)
-        try_model(self._loaded.model, read, source=self._name)
-        limits = BatchLimits(max_prompts=self._batch_size, max_tokens=self._settings.batch_tokens)
-        return TransformersEngine(self._loaded, limits=limits, compiles=self._settings.compile)
-
-
-def _without_effect(settings: TransformersSettings, alone: str) -> tuple[str, ...]:
-    """What a user who asked for larger batches should know. alone: why prompts run one at a time."""
-    asked = {"--batch-size": (settings.batch_size or 1) > 1, "--batch-tokens": settings.batch_tokens > 0}
-    return tuple(f"{option} has no effect: {alone}" for option, is_asked in asked.items() if is_asked)
-
-
-def _why_alone(loaded: LoadedModel, read: Read) -> str:
-    """Why prompts of this model run one at a time here; empty where they do not.
-
-    A CPU's matrix kernels round by the shape of the batch: float32 logits of size 30 move by 3e-5 (docs/measured.md).
-    float32 is for those who want the same number every time, and batches gain little there (at most a sixth): where
-    scores are read, one at a time. LongRoPE: see `rotation_limit`.
-    """
-    reads_scores = read in ("first-token", "head")
-    if reads_scores and loaded.device.type == "cpu" and str(loaded.dtype) == "torch.float32":
-        return "float32 on a CPU runs one prompt at a time, so that no score depends on what runs beside it"
-    if rotation_limit(loaded.model.config) is not None:
-        return "this model (LongRoPE) reads a prompt by the longest one beside it, so each runs alone"
-    return ""
-
-
-_N_TOKENS = 8
-
-
-_N_FIRST = 5
-
-
-_OF_FORGOTTEN, _OF_SPREAD = 0.2, 0.005
-"""How far logits behind a cache may be from those without: a part of what a forgotten prefix changes, and rounding."""
-
-
 def check_is_decoder(model: Any, source: str) -> None:
     """Raise ContractError where a model's tokens see those behind them: padding would change its scores.
 
@@ -212,7 +207,7 @@ def try_model(model: Any, read: Read, *, source: str) -> None:
 
     read: as in `Prompt`. source: the model, for messages.
     """
-    ids_1T = torch.arange(1, _N_TOKENS + 1, device=model.device)[None] % _n_embeddings(model)
+    ids_1T = torch.arange(1, _N_TRIED_TOKENS + 1, device=model.device)[None] % _n_embeddings(model)
     if read == "permutation":
         _check_continues(model, ids_1T, source)
         return
@@ -246,10 +241,10 @@ def _check_continues(model: Any, ids_1T: torch.Tensor, source: str) -> None:
     try:
         with quiet_transformers(hide_warnings=True):
             behind_V = _logits_behind_cache(model, ids_1T)
-            alone_V = model(input_ids=ids_1T[:, _N_FIRST:], use_cache=False).logits[0, -1].float()
-        rounding = _OF_SPREAD * (whole_V.max() - whole_V.min())
+            alone_V = model(input_ids=ids_1T[:, _N_CACHED_TOKENS:], use_cache=False).logits[0, -1].float()
+        rounding = _MOST_OF_SPREAD * (whole_V.max() - whole_V.min())
         # Written so that NaN is refused.
-        if not (whole_V - behind_V).abs().max() <= _OF_FORGOTTEN * (whole_V - alone_V).abs().max() + rounding:
+        if not (whole_V - behind_V).abs().max() <= _MOST_OF_FORGOTTEN * (whole_V - alone_V).abs().max() + rounding:
             problem = "gives other logits behind a cache than without one"
     except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, IndexError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0][:120]
@@ -264,8 +259,8 @@ def _logits_behind_cache(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
     from transformers import DynamicCache
 
     cached = {cache_argument(model): DynamicCache(config=model.config), "use_cache": True}
-    model(input_ids=ids_1T[:, :_N_FIRST], **cached)
-    for place in range(_N_FIRST, ids_1T.shape[1]):
+    model(input_ids=ids_1T[:, :_N_CACHED_TOKENS], **cached)
+    for place in range(_N_CACHED_TOKENS, ids_1T.shape[1]):
         logits = model(input_ids=ids_1T[:, place : place + 1], **cached).logits
     last_V: torch.Tensor = logits[0, -1].float()
     return last_V

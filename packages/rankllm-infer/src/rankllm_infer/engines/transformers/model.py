@@ -1,6 +1,6 @@
 """What runs a model: its device and dtype, its attention, and a head that gives the logits of few tokens.
 
-Shapes: B rows, T new tokens, U places that are read, R tokens whose logits are wanted.
+Shapes: B rows, T new tokens, U positions that are read, R tokens whose logits are wanted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ from rankllm_core.nn.model_parts import quiet_transformers
 from rankllm_infer.engines.transformers.batches import rotation_limit
 from rankllm_infer.engines.transformers.packing import hide_from_compiler, use_block_attention
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HALF_DTYPES = (torch.bfloat16, torch.float16)
+_FLASH_CAPABILITY = 8
+"""Flash-attention 2 runs on NVIDIA's Ampere GPUs and later ones."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
@@ -31,9 +36,6 @@ class LoadedModel:
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device
-
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:
@@ -96,19 +98,12 @@ def cap_threads() -> None:
     torch.set_num_threads(min(torch.get_num_threads(), allowed))
 
 
-_HALF = (torch.bfloat16, torch.float16)
-
-
-_FLASH_CAPABILITY = 8
-"""Flash-attention 2 runs on NVIDIA's Ampere GPUs and later ones."""
-
-
 def choose_attention(model: Any, asked: str = "auto") -> None:
     """Let a model use one of transformers' attention implementations.
 
     asked: auto is flash-attention on a CUDA device of compute capability 8 or more where it is installed and the model
-    takes it, `cpu_attention` on a CPU, and else what transformers chooses. Raises RankLLMError where what is asked for
-    is not to be had.
+    takes it, that of `packing` on a CPU, and else what transformers chooses. Raises RankLLMError where what is asked
+    for is not to be had.
     """
     if asked == "auto":
         use_block_attention(model)
@@ -129,7 +124,7 @@ def _takes_flash(model: Any) -> bool:
     """Whether flash-attention 2 itself, and no kernel of the hub in its place, runs this model here."""
     from transformers.utils import is_flash_attn_2_available
 
-    if model.device.type != "cuda" or model.dtype not in _HALF or not is_flash_attn_2_available():
+    if model.device.type != "cuda" or model.dtype not in _HALF_DTYPES or not is_flash_attn_2_available():
         return False
     if torch.cuda.get_device_capability(model.device)[0] < _FLASH_CAPABILITY:
         return False
@@ -142,7 +137,7 @@ def check_flash(device: torch.device, dtype: torch.dtype) -> None:
     from transformers.utils import is_flash_attn_2_available
 
     problem = ""
-    if device.type != "cuda" or dtype not in _HALF:
+    if device.type != "cuda" or dtype not in _HALF_DTYPES:
         found = f"{device.type} and {str(dtype).removeprefix('torch.')}"
         problem = f"needs a CUDA device and bfloat16 or float16, found {found}"
     elif (capability := torch.cuda.get_device_capability(device)[0]) < _FLASH_CAPABILITY:
@@ -182,12 +177,27 @@ def _check_compiler() -> None:
         raise RankLLMError("--compile: needs a C++ compiler on a CPU; install g++, or leave it out") from None
 
 
-class _ExactRows(torch.nn.Linear):
-    """Some rows of a head, in float32. In bf16 close logits tie: from 16 to 32, where many are, its step is 1/8."""
+@contextlib.contextmanager
+def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
+    """Let the model's head give only the logits of some tokens, in float32; its own way from states to logits stays.
 
-    def forward(self, states: Tensor) -> Tensor:
-        """logits of the rows. states: in the model's type."""
-        return torch.nn.functional.linear(states.float(), self.weight, self.bias)
+    A head that is no plain product, or whose device is chosen as it runs, stays as it is, in the model's type.
+    """
+    narrowed = NarrowHead(model, tokens)
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or hasattr(head, "_hf_hook"):  # spread over devices: the hook moves states
+        yield narrowed
+        return
+    rows = torch.tensor(narrowed.tokens, device=head.weight.device)
+    narrow = _ExactRows(head.in_features, len(rows), bias=head.bias is not None, device="meta")
+    narrow.weight = torch.nn.Parameter(head.weight[rows].float(), requires_grad=False)
+    if head.bias is not None:
+        narrow.bias = torch.nn.Parameter(head.bias[rows].float(), requires_grad=False)
+    model.set_output_embeddings(narrow)
+    try:
+        yield narrowed
+    finally:
+        model.set_output_embeddings(head)
 
 
 class NarrowHead:
@@ -214,27 +224,12 @@ class NarrowHead:
         return logits
 
 
-@contextlib.contextmanager
-def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
-    """Let the model's head give only the logits of some tokens, in float32; its own way from states to logits stays.
+class _ExactRows(torch.nn.Linear):
+    """Some rows of a head, in float32. In bf16 close logits tie: from 16 to 32, where many are, its step is 1/8."""
 
-    A head that is no plain product, or whose device is chosen as it runs, stays as it is, in the model's type.
-    """
-    narrowed = NarrowHead(model, tokens)
-    head = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or hasattr(head, "_hf_hook"):  # spread over devices: the hook moves states
-        yield narrowed
-        return
-    rows = torch.tensor(narrowed.tokens, device=head.weight.device)
-    narrow = _ExactRows(head.in_features, len(rows), bias=head.bias is not None, device="meta")
-    narrow.weight = torch.nn.Parameter(head.weight[rows].float(), requires_grad=False)
-    if head.bias is not None:
-        narrow.bias = torch.nn.Parameter(head.bias[rows].float(), requires_grad=False)
-    model.set_output_embeddings(narrow)
-    try:
-        yield narrowed
-    finally:
-        model.set_output_embeddings(head)
+    def forward(self, states: Tensor) -> Tensor:
+        """logits of the rows. states: in the model's type."""
+        return torch.nn.functional.linear(states.float(), self.weight, self.bias)
 
 
 def cache_argument(model: Any) -> str:

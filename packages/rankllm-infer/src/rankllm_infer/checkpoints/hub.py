@@ -1,4 +1,4 @@
-"""Models that are no folder here: those that ship with the package, and those of the hub, fetched once."""
+"""Models that are no local folder: those that ship with the package, and those of the hub, fetched once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rankllm_core.errors import RankLLMError, first_line
 
 SHIPPED = {"pointwise": "smollm2-pointwise", "listwise": "smollm2-first"}
 """Method -> the name of its reranker."""
+BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")
 """Weights in formats that are not needed where the repository has safetensors."""
 _COPIES = ("consolidated*.safetensors",)
@@ -19,8 +21,8 @@ _COPIES = ("consolidated*.safetensors",)
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "*.py")
 """Code is downloaded so that --trust-remote-code finds it; nothing runs without that option."""
 _PROBE_S = 10.0
-_HUB_NAME = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} come with the package)"
-_GATED = "gated; accept its terms on its hub page, then log in: hf auth login"
+_NAME_HINT = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} come with the package)"
+_GATED_HINT = "gated; accept its terms on its hub page, then log in: hf auth login"
 
 
 def find_elsewhere(name: str, *, weights: bool) -> Path:
@@ -34,7 +36,7 @@ def find_elsewhere(name: str, *, weights: bool) -> Path:
     if (shipped := shipped_folder(name)) is not None:
         return shipped
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise RankLLMError(f"{name}: no such model folder{_HUB_NAME}")
+        raise RankLLMError(f"{name}: no such model folder{_NAME_HINT}")
     return _from_hub(name, weights=weights)
 
 
@@ -52,7 +54,7 @@ def _from_hub(name_and_revision: str, *, weights: bool) -> Path:
             return Path(snapshot_download(name, revision=revision, allow_patterns=list(_SMALL_FILES)))
         return Path(snapshot_download(name, revision=revision, ignore_patterns=_not_needed(files)))
     except GatedRepoError:
-        raise RankLLMError(f"{name}: {_GATED}") from None
+        raise RankLLMError(f"{name}: {_GATED_HINT}") from None
     except Exception as error:  # whatever the network does
         raise RankLLMError(
             f"{name}: the download broke off ({first_line(error, with_kind=False)}); the same command goes on with it"
@@ -74,9 +76,9 @@ def _files_on_hub(name: str, revision: str | None) -> Sequence[str] | None:
         info = HfApi().model_info(name, revision=revision, timeout=_PROBE_S)
         return [sibling.rfilename for sibling in info.siblings or []]
     except HFValidationError:
-        raise RankLLMError(f"{name}: no such model folder{_HUB_NAME}") from None
+        raise RankLLMError(f"{name}: no such model folder{_NAME_HINT}") from None
     except GatedRepoError:
-        raise RankLLMError(f"{name}: {_GATED}") from None
+        raise RankLLMError(f"{name}: {_GATED_HINT}") from None
     except RepositoryNotFoundError:
         raise RankLLMError(f"{name}: no such model folder, and no such model on the hub") from None
     except RevisionNotFoundError:
@@ -98,21 +100,18 @@ def _not_needed(files: Sequence[str]) -> list[str]:
     return [*_OTHER_FORMATS, *_COPIES] if has_safetensors else list(_OTHER_FORMATS[3:])
 
 
-BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
 def shipped_folder(name: str) -> Path | None:
     """The folder of a reranker that ships with the package, or None where none has this name."""
-    folder = _models() / name
+    folder = _shipped_models() / name
     return folder if name in SHIPPED.values() and folder.is_dir() else None
 
 
 def is_shipped(folder: Path) -> bool:
     """Whether a model's folder is one of the package's."""
-    return folder.resolve().parent == _models().resolve()
+    return folder.resolve().parent == _shipped_models().resolve()
 
 
-def _models() -> Path:
+def _shipped_models() -> Path:
     return Path(str(files("rankllm_infer"))) / "models"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rankllm_core.files import write_text
 
 MANIFEST = "MANIFEST"
-"""The file's name: not one of JSON's, which belong to a model's identity (`run_settings`)."""
+"""The file's name: not one of JSON's, which belong to a model's identity (`model_files`)."""
 _CHUNK_BYTES = 1 << 20
 
 

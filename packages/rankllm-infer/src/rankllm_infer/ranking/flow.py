@@ -1,4 +1,7 @@
-"""What ranks: a method turns a request into a flow of prompts, by its card and by what was asked for."""
+"""What ranks: a method turns a request into a flow of prompts, by its card and by what was asked for.
+
+`make_request` makes a request of plain texts.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,18 @@ from rankllm_core.text import title_and_text
 from rankllm_core.types import Candidate, Query, Request, Result
 from rankllm_infer.engines.base import Answer, Prompt, Read
 
+T = TypeVar("T")
 Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
 """Yields prompts that may run together, is sent their answers in the same order, returns the result. No I/O inside."""
-
-T = TypeVar("T")
 Asking = Generator[tuple[Prompt, ...], tuple[Answer, ...], T]
 """A part of a flow, with a value of its own at the end."""
 
 
 class RankingMethod(Protocol):
-    """A card with everything that decides a ranking beside the model. A new method is a file and a line in `method`."""
+    """A card with everything that decides a ranking beside the model.
+
+    A new method is a file in `ranking/` and a line in `rankllm_infer.plan.METHODS`.
+    """
 
     @property
     def card(self) -> Card:

@@ -1,8 +1,7 @@
 """Several orders made into one: votes on a window into a consensus, the first stage's scores and the model's into one.
 
 Fusion is a convex combination of scores (arXiv:2210.11934, section 3): a first stage that is right where a small model
-is not keeps what it knows. Only candidates that were to be reranked change places; those behind them stay where they
-are.
+is not keeps what it knows. Only candidates that were to be reranked change ranks; those behind them keep theirs.
 """
 
 from __future__ import annotations

@@ -12,59 +12,19 @@ from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Answer, Engine, EngineError, Prompt
 from rankllm_infer.ranking.flow import Flow
 
+IN_USE = (
+    "this reranker is in the middle of another run: finish or close that one first (`close()` of what `stream` gave), "
+    "or load a second reranker"
+)
+
 _POOLS = itertools.count()
 _REQUESTS_OF_A_POOL = 1 << 40
 _PROMPTS_OF_A_REQUEST = 1 << 24
-_MOST_EMPTY = 100_000
+_MOST_EMPTY_COLLECTS = 100_000
 """An engine may have nothing to give a few times, as when all it answered was cancelled; one that is closed, always."""
 _AT_WORK: dict[int, tuple[FlowPool]] = {}
 """By `id` of each engine that is running a pool's prompts: a mark of that run, which holds the pool. An engine hands
 its answers to whoever collects them, so a second run would take the first one's, and both would wait for ever."""
-
-
-class AnswerLog(Protocol):
-    """What is known of the requests from a run that was broken off, and where this run's answers are kept.
-
-    An answer is known by its query and by the number of its prompt among those of the query's flow, from 0: a flow that
-    is sent the same answers yields the same prompts.
-    """
-
-    def is_finished(self, qid: str) -> bool:
-        """Whether the query's result is known: it is not computed and not handed on again."""
-
-    def recall(self, qid: str, number: int) -> Answer | None:
-        """The answer to a query's prompt, where it is known."""
-
-    def keep(self, answers: Sequence[tuple[str, int, Answer]]) -> None:
-        """Answers that the engine gave together, each with qid and number of the prompt."""
-
-
-class _NoLog:
-    """A run without a past, of which nothing is kept."""
-
-    def is_finished(self, qid: str) -> bool:
-        return False
-
-    def recall(self, qid: str, number: int) -> Answer | None:
-        return None
-
-    def keep(self, answers: Sequence[tuple[str, int, Answer]]) -> None:
-        pass
-
-
-@dataclass(slots=True)
-class _Running:
-    """One request on its way."""
-
-    request: Request
-    flow: Flow
-    first_ticket: int
-    n_asked: int = 0
-    """Prompts that the flow has yielded."""
-    answers: list[Answer | None] = field(default_factory=list)
-    missing: int = 0
-    is_over: bool = False
-    result: Result | None = None
 
 
 class FlowPool:
@@ -202,7 +162,7 @@ class FlowPool:
     def _ask_engine(self) -> list[tuple[tuple[_Running, int], Answer | EngineError]]:
         collected = self._engine.collect()
         self._n_empty = 0 if collected else self._n_empty + 1
-        if self._n_empty > _MOST_EMPTY:
+        if self._n_empty > _MOST_EMPTY_COLLECTS:
             raise RankLLMError(
                 f"engine {self._engine.name!r} gives no answer to the {len(self._tickets)} prompts that it was given; "
                 "was it closed?"
@@ -240,10 +200,49 @@ class FlowPool:
         self._on_finished(result)
 
 
-IN_USE = (
-    "this reranker is in the middle of another run: finish or close that one first (`close()` of what `stream` gave), "
-    "or load a second reranker"
-)
+class AnswerLog(Protocol):
+    """What is known of the requests from a run that was broken off, and where this run's answers are kept.
+
+    An answer is known by its query and by the number of its prompt among those of the query's flow, from 0: a flow that
+    is sent the same answers yields the same prompts.
+    """
+
+    def is_finished(self, qid: str) -> bool:
+        """Whether the query's result is known: it is not computed and not handed on again."""
+
+    def recall(self, qid: str, number: int) -> Answer | None:
+        """The answer to a query's prompt, where it is known."""
+
+    def keep(self, answers: Sequence[tuple[str, int, Answer]]) -> None:
+        """Answers that the engine gave together, each with qid and number of the prompt."""
+
+
+class _NoLog:
+    """A run without a past, of which nothing is kept."""
+
+    def is_finished(self, qid: str) -> bool:
+        return False
+
+    def recall(self, qid: str, number: int) -> Answer | None:
+        return None
+
+    def keep(self, answers: Sequence[tuple[str, int, Answer]]) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class _Running:
+    """One request on its way."""
+
+    request: Request
+    flow: Flow
+    first_ticket: int
+    n_asked: int = 0
+    """Prompts that the flow has yielded."""
+    answers: list[Answer | None] = field(default_factory=list)
+    missing: int = 0
+    is_over: bool = False
+    result: Result | None = None
 
 
 def is_at_work(engine: Engine) -> bool:

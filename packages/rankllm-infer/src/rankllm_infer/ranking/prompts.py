@@ -21,19 +21,29 @@ from rankllm_core.types import identifiers
 from rankllm_infer.engines.base import Answer, Prompt, Read
 from rankllm_infer.ranking.settings import RankingSettings
 
+OPENING = "["
+"""What FIRST puts before the identifier that is read."""
 TOKENS_PER_MESSAGE = 6
 """What a chat template puts around a turn, e.g. `<|start_header_id|>user<|end_header_id|>` and blank lines."""
-
 TOKENS_PER_PROMPT = 32
 """BOS, the opening of the model's turn, and the system text that some chat templates add by themselves."""
 
 # A word, or one character other than a blank; blanks join the word that follows them.
 _PIECE = re.compile(r"[A-Za-z]+|[^A-Za-z ]")
-
 # Counted in thirteenths of a token: a word costs a token per 3.25 letters, and never less than one.
-_PER_TOKEN = 13
-_PER_LETTER = 4
+_UNITS_PER_TOKEN = 13
+_UNITS_PER_LETTER = 4
 _TOKENS_OF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4}
+
+_OPENED_BY_TEMPLATE = ("<think>", "<thinking>")
+_THOUGHT_NAMES = "think|thinking|thought|reasoning"
+_THOUGHT_BEGINS = re.compile(rf"<(?:{_THOUGHT_NAMES})>|\[think\]", re.IGNORECASE)
+_THOUGHT_ENDS = re.compile(rf"</(?:{_THOUGHT_NAMES})>|\[/think\]", re.IGNORECASE)
+_OPENED_BY_PROMPT = re.compile(rf"(?:{_THOUGHT_BEGINS.pattern})\s*\Z", re.IGNORECASE)
+_LONGEST_OPENING = 100
+"""Characters at a prompt's end in which an opened thought is looked for."""
+_ANSWER_BEGINS = re.compile(r"<answer>", re.IGNORECASE)
+_ANSWER_ENDS = re.compile(r"</answer>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,43 +117,14 @@ def estimate_tokens(messages: Sequence[Message]) -> int:
 def estimate_text_tokens(text: str) -> int:
     """The same for a text on its own, without the frame of a turn."""
     total = sum(_piece_cost(match[0]) for match in _PIECE.finditer(text))
-    return -(-total // _PER_TOKEN)
+    return -(-total // _UNITS_PER_TOKEN)
 
 
 def _piece_cost(piece: str) -> int:
     """In thirteenths of a token. piece: a word of ASCII letters, or one character."""
     if piece[0].isascii():
-        return max(_PER_TOKEN, _PER_LETTER * len(piece))
-    return _PER_TOKEN * _TOKENS_OF_BYTES[len(piece.encode("utf-8", "surrogatepass"))]
-
-
-OPENING = "["
-"""What FIRST puts before the identifier that is read."""
-
-
-_THINKING = ("<think>", "<thinking>")
-
-
-_NAMES = "think|thinking|thought|reasoning"
-
-
-_OPEN = re.compile(rf"<(?:{_NAMES})>|\[think\]", re.IGNORECASE)
-
-
-_CLOSE = re.compile(rf"</(?:{_NAMES})>|\[/think\]", re.IGNORECASE)
-
-
-_OPENED_BY_PROMPT = re.compile(rf"(?:{_OPEN.pattern})\s*\Z", re.IGNORECASE)
-
-
-_LONGEST_OPENING = 100
-"""Characters at a prompt's end in which an opened thought is looked for."""
-
-
-_ANSWER = re.compile(r"<answer>", re.IGNORECASE)
-
-
-_ANSWERED = re.compile(r"</answer>", re.IGNORECASE)
+        return max(_UNITS_PER_TOKEN, _UNITS_PER_LETTER * len(piece))
+    return _UNITS_PER_TOKEN * _TOKENS_OF_BYTES[len(piece.encode("utf-8", "surrogatepass"))]
 
 
 def planned_read(card: ListwiseCard, settings: RankingSettings) -> Read:
@@ -162,6 +143,16 @@ def planned_read(card: ListwiseCard, settings: RankingSettings) -> Read:
     return "text" if settings.free_decoding or has_thoughts else "permutation"
 
 
+def reasons_first(template: ListwiseTemplate, system_message: str | None) -> bool:
+    """Whether a prompt has the model reason in words before it ranks inside `<answer>`.
+
+    system_message: what is used in place of the template's own; None for that.
+    """
+    if system_message is None:
+        return bool(template.reasoning)
+    return guess_reasoning(system_message, template.suffix)
+
+
 def permutation_sample(card: ListwiseCard, writer: PromptWriter) -> Prompt:
     """A short prompt that is answered by a permutation of a full window, to be checked when the engine is started."""
     written = writer.write((Message("user", (Span("x"),)),))
@@ -178,7 +169,7 @@ def opens_thinking(sample: Prompt, settings: RankingSettings) -> bool:
 
     Raises ConfigError where only the top of a window is to be decoded.
     """
-    if not sample.text.rstrip().endswith(_THINKING):
+    if not sample.text.rstrip().endswith(_OPENED_BY_TEMPLATE):
         return False
     if settings.decode_top_k is not None:
         raise ConfigError("--decode-top-k has no effect: the chat template has the model reason first; leave it out")
@@ -205,16 +196,6 @@ def window_labels(card: ListwiseCard, n: int) -> tuple[str, ...]:
     return identifiers("alpha" if card.identifiers == "alpha" else "numeric", n)
 
 
-def reasons_first(template: ListwiseTemplate, system_message: str | None) -> bool:
-    """Whether a prompt has the model reason in words before it ranks inside `<answer>`.
-
-    system_message: what is used in place of the template's own; None for that.
-    """
-    if system_message is None:
-        return bool(template.reasoning)
-    return guess_reasoning(system_message, template.suffix)
-
-
 def read_truncated(answer: Answer, prompt: Prompt, *, reasons_first: bool) -> ReadAnswer:
     """Read an answer that ended where its tokens did: as any other, unless the model had not begun to answer."""
     labels = prompt.identifiers
@@ -222,7 +203,7 @@ def read_truncated(answer: Answer, prompt: Prompt, *, reasons_first: bool) -> Re
         defects = (f"reasoning was cut at {_n_tokens(answer, prompt)}",)
         return ReadAnswer(order=tuple(range(len(labels))), status="fallback", defects=defects)
     read = read_answer(answer.text, labels)
-    if not read.defects or not _ANSWER.search(answer.text) or _ANSWERED.search(answer.text):
+    if not read.defects or not _ANSWER_BEGINS.search(answer.text) or _ANSWER_ENDS.search(answer.text):
         return read
     defects = (*read.defects, f"the answer was cut at {_n_tokens(answer, prompt)}")
     return ReadAnswer(order=read.order, status=read.status, defects=defects, n_ranked=read.n_ranked)
@@ -236,11 +217,13 @@ def is_cut_in_reasoning(answer: Answer, prompt: Prompt, *, reasons_first: bool) 
     """
     if prompt.read != "text" or not answer.is_truncated:
         return False
-    *thoughts, rest = _CLOSE.split(answer.text)
-    if _ANSWERED.search(rest):
+    *thoughts, rest = _THOUGHT_ENDS.split(answer.text)
+    if _ANSWER_ENDS.search(rest):
         return False
-    is_open = _OPEN.search(rest) or (not thoughts and _OPENED_BY_PROMPT.search(prompt.text[-_LONGEST_OPENING:]))
-    return bool(is_open) or not rest.strip() or (reasons_first and not _ANSWER.search(rest))
+    is_open = _THOUGHT_BEGINS.search(rest) or (
+        not thoughts and _OPENED_BY_PROMPT.search(prompt.text[-_LONGEST_OPENING:])
+    )
+    return bool(is_open) or not rest.strip() or (reasons_first and not _ANSWER_BEGINS.search(rest))
 
 
 def _n_tokens(answer: Answer, prompt: Prompt) -> str:

@@ -1,4 +1,4 @@
-"""What is asked of a ranking beside the model and its card; and of its windows, whether the two go together."""
+"""What is asked of a ranking beside the model and its card, and whether it goes together with the card's windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompts of one request's windows, with passages shortened until a window fits the context.
+"""The prompts of one request's windows: passages shortened until a window fits the context, and then looked for in it.
 
 Source: castorini/rank_llm@1b3cabb src/rank_llm/rerank/listwise/rank_listwise_os_llm.py, `create_prompt`, with a lower
 bound.
@@ -19,10 +19,14 @@ from rankllm_infer.engines.base import Prompt, Read
 from rankllm_infer.ranking.prompts import OPENING, PromptWriter, WrittenPrompt, window_labels
 from rankllm_infer.ranking.settings import RankingSettings
 
-_HOPELESS = 4
+_HOPELESS_RATIO = 4
 """A first prompt so many times too long is tried at its least at once: cutting step by step could take a minute."""
-_MOST_CHARACTERS = 256
+_FIRST_CUT_CHARACTERS = 256
 """Where cutting by characters begins; halved until it fits."""
+_LEAD_CHARACTERS = 12
+"""Characters in front of a passage that are looked for with it: `[7] a` is in no prompt by chance, `a` is in each."""
+_PART_CHARACTERS = 24
+"""Characters of a part of a long passage; a template that changes its ends may leave the middle."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,7 +148,7 @@ def fit_window(
     """
     words, characters = max_words, None
     prompt = write(words, characters)
-    if prompt.n_tokens > _HOPELESS * prompt_tokens and (least := write(1, 1)).n_tokens > prompt_tokens:
+    if prompt.n_tokens > _HOPELESS_RATIO * prompt_tokens and (least := write(1, 1)).n_tokens > prompt_tokens:
         raise _too_small(qid, least.n_tokens, prompt_tokens)
     while (over := prompt.n_tokens - prompt_tokens) > 0:
         if words > 1:
@@ -153,7 +157,7 @@ def fit_window(
                 continue
         elif characters != 1:
             # Text without blanks: one "word" can be a whole page.
-            characters = _MOST_CHARACTERS if characters is None else characters // 2
+            characters = _FIRST_CUT_CHARACTERS if characters is None else characters // 2
         else:
             raise _too_small(qid, prompt.n_tokens, prompt_tokens)
         prompt = write(words, characters)
@@ -166,14 +170,6 @@ def _too_small(qid: str, n_tokens: int, prompt_tokens: int) -> ContextTooSmallEr
         "for it; shorten the query, or use a smaller --window-size (--strategy full: --top-k-candidates) or a larger "
         "--context-size"
     )
-
-
-_BEFORE = 12
-"""Characters in front of a passage that are looked for with it: `[7] a` is in no prompt by chance, `a` is in each."""
-
-
-_PART = 24
-"""Characters of a part of a long passage; a template that changes its ends may leave the middle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +235,7 @@ def _needles(window: ShownWindow) -> dict[int, str]:
         before = ""
         for span in message.spans:
             if span.position is not None:
-                needles.setdefault(span.position, before[-_BEFORE:].lstrip() + span.text)
+                needles.setdefault(span.position, before[-_LEAD_CHARACTERS:].lstrip() + span.text)
                 before = ""
             else:
                 before += span.text
@@ -249,9 +245,9 @@ def _needles(window: ShownWindow) -> dict[int, str]:
 def _is_partly_in(passage: str, text: str) -> bool:
     """Whether a long passage is there but for what a chat template, or repairing the whole prompt, has changed."""
     repaired = fix_text(passage)
-    middle = max(0, (len(repaired) - _PART) // 2)
-    parts = (repaired[:_PART], repaired[middle : middle + _PART], repaired[-_PART:])
-    return len(repaired) >= _PART and any(part in text for part in parts)
+    middle = max(0, (len(repaired) - _PART_CHARACTERS) // 2)
+    parts = (repaired[:_PART_CHARACTERS], repaired[middle : middle + _PART_CHARACTERS], repaired[-_PART_CHARACTERS:])
+    return len(repaired) >= _PART_CHARACTERS and any(part in text for part in parts)
 
 
 def _without_effect(

@@ -1,4 +1,4 @@
-"""What a run is asked to do: its requests, read through and checked before a model is loaded, and what decides results.
+"""What a run is asked to do, known before a model is loaded: what decides its results, its requests, its judgements.
 
 Two runs with the same values give the same results. Compared are the input, the model's files, the card in force, every
 option, the packages that turn texts into numbers, and, once the model is loaded, where and with which kernels it runs.
@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 
 SHOWN_DIFFERENCES = 3
 """Differences that are shown with their values; the others are counted."""
+LOADED_SETTINGS = ("--device and --dtype", "attention", "torch build", "device name", "CPU kernels", "float32 products")
+"""Names of what `loaded_settings` tells."""
+
 _SHOWN_CHARACTERS = 60
-_PACKAGES = ("rankllm-core", "ftfy")
+_COMMON_PACKAGES = ("rankllm-core", "ftfy")
 """Packages that every engine's prompts and answers go through, beside this one."""
 _PACKAGES_OF = {
     "transformers": ("torch", "transformers", "tokenizers", "jinja2"),
@@ -59,27 +62,6 @@ _NUMERIC_ENVIRONMENT = (
     "VLLM_FLASH_ATTN_VERSION",
 )
 """Variables that change which kernels run, or how these round."""
-LOADED_SETTINGS = ("--device and --dtype", "attention", "torch build", "device name", "CPU kernels", "float32 products")
-"""Names of what `loaded_settings` tells."""
-
-
-class InputDigest:
-    """A hash of requests as they are read: queries and candidates, texts, scores and order, whatever file they are in.
-
-    One request at a time is held.
-    """
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._n_queries = 0
-
-    def add(self, request: Request) -> None:
-        """The next request."""
-        self._n_queries += 1
-        self._hash.update(dumps(request_to_dict(request)).encode("utf-8") + b"\n")
-
-    def __str__(self) -> str:
-        return f"{self._n_queries} queries, sha256 {self._hash.hexdigest()[:32]}"
 
 
 def run_settings(
@@ -107,6 +89,33 @@ def run_settings(
     file = plan.few_shot_file
     settings["--few-shot-file"] = None if file is None else f"sha256 {sha256_file(file)[:32]}"
     return settings | dict(plan.asked)
+
+
+def _versions(plan: RerankPlan) -> dict[str, object]:
+    """Versions of the packages whose code decides the numbers."""
+    names = (*_COMMON_PACKAGES, *_PACKAGES_OF.get(str(plan.asked["--engine"]), ()))
+    if plan.files is not None and plan.files.own.adapter is not None:
+        names += ("peft",)
+    return {f"version of {name}": _version(name) for name in names}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # That the engine lacks it is for its loader to say.
+
+
+def _server(plan: RerankPlan) -> str:
+    return plan.engine.shown_url if isinstance(plan.engine, OpenAISettings) else ""
+
+
+def _flat(values: Mapping[str, object], *, prefix: str) -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, prefix=f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def loaded_settings(engine: Engine, placement: str) -> dict[str, object]:
@@ -142,21 +151,6 @@ def _cpu_kernels() -> str:
     return " ".join([torch.backends.cpu.get_cpu_capability(), *found])
 
 
-def _versions(plan: RerankPlan) -> dict[str, object]:
-    """Versions of the packages whose code decides the numbers."""
-    names = (*_PACKAGES, *_PACKAGES_OF.get(str(plan.asked["--engine"]), ()))
-    if plan.files is not None and plan.files.own.adapter is not None:
-        names += ("peft",)
-    return {f"version of {name}": _version(name) for name in names}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None  # That the engine lacks it is for its loader to say.
-
-
 def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
     """What differs, in one line with the old and the new values; empty where nothing does."""
     changed = changed_names(old, new)
@@ -176,18 +170,6 @@ def changed_names(old: Mapping[str, object], new: Mapping[str, object]) -> list[
     """
     new = json.loads(dumps(new))
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def _server(plan: RerankPlan) -> str:
-    return plan.engine.shown_url if isinstance(plan.engine, OpenAISettings) else ""
-
-
-def _flat(values: Mapping[str, object], *, prefix: str) -> Iterator[tuple[str, object]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, prefix=f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _shown(old: object, new: object) -> tuple[str, str]:
@@ -248,13 +230,6 @@ def check_requests(
     return qids
 
 
-def load_qrels(path: Path, qids: Iterable[str]) -> Qrels:
-    """The judgements. Raises RankLLMError where they are of another set than the queries."""
-    qrels = read_qrels(path)
-    check_judged(qrels, qids, source=path)
-    return qrels
-
-
 def _check_ids(request: Request, files: OutputFiles) -> None:
     """Write the candidates as they came, to see whether the format can carry their ids."""
     n = len(request.candidates)
@@ -275,3 +250,29 @@ def _check_complete(request: Request) -> None:
             title_and_text(candidate.doc)
         except RankLLMError as error:
             raise RankLLMError(f"{where}, docid {candidate.docid!r}: {error} (--strict)") from None
+
+
+class InputDigest:
+    """A hash of requests as they are read: queries and candidates, texts, scores and order, whatever file they are in.
+
+    One request at a time is held.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._n_queries = 0
+
+    def add(self, request: Request) -> None:
+        """The next request."""
+        self._n_queries += 1
+        self._hash.update(dumps(request_to_dict(request)).encode("utf-8") + b"\n")
+
+    def __str__(self) -> str:
+        return f"{self._n_queries} queries, sha256 {self._hash.hexdigest()[:32]}"
+
+
+def load_qrels(path: Path, qids: Iterable[str]) -> Qrels:
+    """The judgements. Raises RankLLMError where they are of another set than the queries."""
+    qrels = read_qrels(path)
+    check_judged(qrels, qids, source=path)
+    return qrels

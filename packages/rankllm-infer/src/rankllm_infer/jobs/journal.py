@@ -3,7 +3,7 @@
 One JSON object a line, each handed to the operating system whole before the run goes on: first what the run is, then
 the answers of each batch, each query as it finishes, and where the outputs are. Outputs are written from the journal
 alone, so a run that was broken off gives the bytes of one that was not. Passages are in the input, and not in it again.
-Every line carries a checksum (`journal_lines`), so that no damaged answer becomes a result.
+Every line carries a checksum (`journal_file`), so that no damaged answer becomes a result.
 """
 
 from __future__ import annotations

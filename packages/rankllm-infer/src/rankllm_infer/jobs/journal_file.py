@@ -1,8 +1,8 @@
-"""The lines of a journal: one JSON object each, sealed with a checksum that also covers every line before it.
+"""A journal on the disk: its sealed lines, results and answers as records, and the file, locked while a run is at work.
 
-A checksum that continues the one of the line before notices flipped bits, and lines that were removed, repeated,
-reordered or copied from another journal. What a kill or a power failure leaves at the end is told from damage: nothing
-intact follows it.
+A line is one JSON object with a checksum that also covers every line before it. A checksum that continues the one of
+the line before notices flipped bits, and lines that were removed, repeated, reordered or copied from another journal.
+What a kill or a power failure leaves at the end is told from damage: nothing intact follows it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rankllm_core.types import Request, Result, Usage, WindowTrace
 from rankllm_infer.engines.base import Answer
 
 FORMAT = 2
+
 _OPENING = b'{"rankllm_journal": '
 _HEAD = b"%s%d, " % (_OPENING, FORMAT)
 """How a journal of this format begins."""
@@ -32,6 +33,9 @@ _SEAL = b', "crc32": "%08x"}\n'
 _SEAL_BYTES = len(_SEAL % 0)
 _SEALED = re.compile(rb', "crc32": "[0-9a-f]{8}"\}\n\Z')
 _CRC_BITS = 32
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,7 @@ def read_line(stream: IO[bytes], key: int, *, path: Path) -> dict[str, Any]:
     line = stream.readline()
     if _checksum_of(line, checksum) is None:
         raise RankLLMError(f"{path}: damaged at byte {place} since it was opened; repeat the command")
-    return _record(line, path=path, number=None)
+    return _parsed_record(line, path=path, number=None)
 
 
 def read_lines(stream: IO[bytes], *, path: Path) -> Iterator[JournalLine]:
@@ -89,7 +93,7 @@ def read_lines(stream: IO[bytes], *, path: Path) -> Iterator[JournalLine]:
                 )
             return
         end = place + len(line)
-        record = _record(line, path=path, number=number)
+        record = _parsed_record(line, path=path, number=number)
         yield JournalLine(record=record, key=key_of(place, checksum), end=end, checksum=found)
         place, checksum = end, found
 
@@ -122,7 +126,7 @@ def _checksum_of(line: bytes, before: int) -> int | None:
     return checksum if body.startswith(b"{") and sealed == _SEAL % checksum else None
 
 
-def _record(line: bytes, *, path: Path, number: int | None) -> dict[str, Any]:
+def _parsed_record(line: bytes, *, path: Path, number: int | None) -> dict[str, Any]:
     record = json.loads(line)
     if not isinstance(record, dict):
         raise DataError(f"expected a JSON object, found {type(record).__name__}", path=path, line=number)
@@ -154,27 +158,21 @@ def result_from_record(record: Mapping[str, Any], request: Request) -> Result:
         status=record["status"],
         defects=tuple(record["defects"]),
         usage=Usage(**record["usage"]),
-        trace=tuple(_call(call) for call in record["trace"]),
+        trace=tuple(_call_from_record(call) for call in record["trace"]),
         error=record["error"],
         n_ranked=record.get("n_ranked"),
     )
 
 
-def answer_from_record(record: Mapping[str, Any]) -> Answer:
-    """Return an answer as it was kept."""
-    return Answer(**(record | {"scores": tuple(record["scores"]), "usage": Usage(**record["usage"])}))
-
-
-def _call(record: Mapping[str, Any]) -> WindowTrace:
+def _call_from_record(record: Mapping[str, Any]) -> WindowTrace:
     tuples = {name: tuple(record[name]) for name in ("docids", "order", "defects")}
     scores = None if record["scores"] is None else tuple(record["scores"])
     return WindowTrace(**(record | tuples | {"scores": scores, "usage": Usage(**record["usage"])}))
 
 
-_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-
-
-_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+def answer_from_record(record: Mapping[str, Any]) -> Answer:
+    """Return an answer as it was kept."""
+    return Answer(**(record | {"scores": tuple(record["scores"]), "usage": Usage(**record["usage"])}))
 
 
 def open_locked(path: Path) -> tuple[int, bool]:
@@ -188,7 +186,7 @@ def open_locked(path: Path) -> tuple[int, bool]:
         # O_NOFOLLOW is not on every platform; where it is, it also stops a link that is made right now.
         if path.is_symlink():
             raise RankLLMError(f"{path}: is a symbolic link, which is not written through; remove it")
-        handle = os.open(path, _FLAGS, 0o666)
+        handle = os.open(path, _OPEN_FLAGS, 0o666)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise RankLLMError(f"{path}: is not a file; remove it")
@@ -199,20 +197,6 @@ def open_locked(path: Path) -> tuple[int, bool]:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)
-
-
-def delete_locked(handle: int, path: Path) -> None:
-    """Delete a file that `open_locked` opened. Raises OSError where it cannot be deleted; closes it either way."""
-    if os.name == "nt":
-        # An open file cannot be deleted there; one that another process has opened meanwhile is left to that one.
-        os.close(handle)
-        path.unlink(missing_ok=True)
-        return
-    try:
-        # Under the lock: no other process can be at work on a file of this name.
-        path.unlink(missing_ok=True)
-    finally:
         os.close(handle)
 
 
@@ -234,3 +218,17 @@ def _is_at(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.lstat())
     except FileNotFoundError:
         return False
+
+
+def delete_locked(handle: int, path: Path) -> None:
+    """Delete a file that `open_locked` opened. Raises OSError where it cannot be deleted; closes it either way."""
+    if os.name == "nt":
+        # An open file cannot be deleted there; one that another process has opened meanwhile is left to that one.
+        os.close(handle)
+        path.unlink(missing_ok=True)
+        return
+    try:
+        # Under the lock: no other process can be at work on a file of this name.
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)

@@ -1,4 +1,7 @@
-"""Writes what a reranking run leaves behind: run, results, trace. Each file appears whole or not at all."""
+"""What a reranking run leaves behind: run, results and trace, checked beforehand, written as a whole or not at all.
+
+A signal that comes while they are published is recorded, and does not stop it.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ from rankllm_infer.jobs.journal import Journal, journal_path
 from rankllm_infer.watching import count
 
 RunFormat = Literal["trec", "tsv", "msmarco"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,104 +64,6 @@ def run_format_of(path: Path, asked: str | None) -> RunFormat:
     if asked in ("trec", "tsv", "msmarco"):
         return asked  # type: ignore[return-value]
     return "tsv" if path.name.removesuffix(".gz").endswith(".tsv") else "trec"
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a run came to."""
-
-    statuses: dict[str, int] = field(default_factory=dict)
-    usage: Usage = field(default_factory=Usage)
-    failures: dict[str, str] = field(default_factory=dict)
-    """qid -> why it has no ranking, in one line."""
-    empty_qids: list[str] = field(default_factory=list)
-    """Queries without candidates."""
-    n_showing_nothing: int = 0
-    """Prompts' passages of which they hold nothing."""
-    n_shown_alike: int = 0
-    """Passages that a prompt showed exactly as another, different one."""
-    misshown_qids: list[str] = field(default_factory=list)
-    """Queries with one of the two."""
-
-    @property
-    def n_queries(self) -> int:
-        """Queries seen, failed ones included."""
-        return sum(self.statuses.values())
-
-    def add(self, result: Result) -> None:
-        """Count one result."""
-        self.statuses[result.status] = self.statuses.get(result.status, 0) + 1
-        self.usage += result.usage
-        if result.status == "failed":
-            self.failures[result.query.qid] = result.error or f"query {result.query.qid!r}: failed"
-        elif not result.candidates:
-            self.empty_qids.append(result.query.qid)
-        nothing, alike = count_findings(result.defects) if result.defects else (0, 0)
-        if nothing or alike:
-            self.n_showing_nothing += nothing
-            self.n_shown_alike += alike
-            self.misshown_qids.append(result.query.qid)
-
-
-class ResultWriter:
-    """Writes results one by one; a failed one is left out of every file."""
-
-    def __init__(self, files: OutputFiles, streams: dict[str, IO[str]]) -> None:
-        self._files = files
-        self._streams = streams
-        self.n_written = 0
-
-    def write(self, result: Result) -> None:
-        """Write one result to each of the files."""
-        if result.status == "failed":
-            return
-        self.n_written += 1
-        if stream := self._streams.get("run"):
-            ranking = [(candidate.docid, candidate.score) for candidate in result.candidates]
-            stream.writelines(run_lines(result.query.qid, ranking, format=self._files.run_layout, tag=self._files.tag))
-        if stream := self._streams.get("results"):
-            stream.write(dumps(result_to_dict(result)) + "\n")
-        if stream := self._streams.get("trace"):
-            stream.write(dumps(trace_to_dict(result)) + "\n")
-
-
-@contextmanager
-def open_outputs(files: OutputFiles) -> Iterator[ResultWriter]:
-    """A writer whose files appear under their names at the end of the block, unless no result was written."""
-    with ExitStack() as stack:
-        named = {"run": files.run, "results": files.results, "trace": files.trace}
-        streams = {name: stack.enter_context(write_text(path)) for name, path in named.items() if path is not None}
-        writer = ResultWriter(files, streams)
-        yield writer
-        if not writer.n_written:
-            raise NothingWrittenError("no query could be ranked; nothing was written")
-
-
-class NothingWrittenError(RankLLMError):
-    """Not one result: no output file is made."""
-
-
-def trace_to_dict(result: Result) -> dict[str, object]:
-    """The invocations of one query, in the originals' layout with what we know beside it."""
-    return {
-        "query": {"text": result.query.text, "qid": result.query.qid},
-        "invocations_history": [_call_to_dict(call) for call in result.trace],
-    }
-
-
-def _call_to_dict(call: WindowTrace) -> dict[str, object]:
-    return {
-        "prompt": call.prompt,
-        "response": call.response,
-        "input_token_count": call.usage.prompt_tokens,
-        "output_token_count": call.usage.completion_tokens,
-        "start": call.start,
-        "docids": list(call.docids),
-        "order": list(call.order),
-        "scores": [score if math.isfinite(score) else None for score in call.scores] if call.scores else None,
-        "status": call.status,
-        "defects": list(call.defects),
-    }
 
 
 def open_journal(files: OutputFiles, *, overwrite: bool, sources: Sequence[str | Path]) -> Journal:
@@ -201,7 +108,114 @@ def check_outputs(files: OutputFiles, journal: Journal, *, resume: bool) -> None
         check_output(path, overwrite=is_ours)
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+@contextmanager
+def open_outputs(files: OutputFiles) -> Iterator[ResultWriter]:
+    """A writer whose files appear under their names at the end of the block, unless no result was written."""
+    with ExitStack() as stack:
+        named = {"run": files.run, "results": files.results, "trace": files.trace}
+        streams = {name: stack.enter_context(write_text(path)) for name, path in named.items() if path is not None}
+        writer = ResultWriter(files, streams)
+        yield writer
+        if not writer.n_written:
+            raise NothingWrittenError("no query could be ranked; nothing was written")
+
+
+class ResultWriter:
+    """Writes results one by one; a failed one is left out of every file."""
+
+    def __init__(self, files: OutputFiles, streams: dict[str, IO[str]]) -> None:
+        self._files = files
+        self._streams = streams
+        self.n_written = 0
+
+    def write(self, result: Result) -> None:
+        """Write one result to each of the files."""
+        if result.status == "failed":
+            return
+        self.n_written += 1
+        if stream := self._streams.get("run"):
+            ranking = [(candidate.docid, candidate.score) for candidate in result.candidates]
+            stream.writelines(run_lines(result.query.qid, ranking, format=self._files.run_layout, tag=self._files.tag))
+        if stream := self._streams.get("results"):
+            stream.write(dumps(result_to_dict(result)) + "\n")
+        if stream := self._streams.get("trace"):
+            stream.write(dumps(trace_to_dict(result)) + "\n")
+
+
+class NothingWrittenError(RankLLMError):
+    """Not one result: no output file is made."""
+
+
+def trace_to_dict(result: Result) -> dict[str, object]:
+    """The invocations of one query, in the originals' layout with what we know beside it."""
+    return {
+        "query": {"text": result.query.text, "qid": result.query.qid},
+        "invocations_history": [_call_to_dict(call) for call in result.trace],
+    }
+
+
+def _call_to_dict(call: WindowTrace) -> dict[str, object]:
+    return {
+        "prompt": call.prompt,
+        "response": call.response,
+        "input_token_count": call.usage.prompt_tokens,
+        "output_token_count": call.usage.completion_tokens,
+        "start": call.start,
+        "docids": list(call.docids),
+        "order": list(call.order),
+        "scores": [score if math.isfinite(score) else None for score in call.scores] if call.scores else None,
+        "status": call.status,
+        "defects": list(call.defects),
+    }
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run came to."""
+
+    statuses: dict[str, int] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    failures: dict[str, str] = field(default_factory=dict)
+    """qid -> why it has no ranking, in one line."""
+    empty_qids: list[str] = field(default_factory=list)
+    """Queries without candidates."""
+    n_showing_nothing: int = 0
+    """Prompts' passages of which they hold nothing."""
+    n_shown_alike: int = 0
+    """Passages that a prompt showed exactly as another, different one."""
+    misshown_qids: list[str] = field(default_factory=list)
+    """Queries with one of the two."""
+
+    @property
+    def n_queries(self) -> int:
+        """Queries seen, failed ones included."""
+        return sum(self.statuses.values())
+
+    def add(self, result: Result) -> None:
+        """Count one result."""
+        self.statuses[result.status] = self.statuses.get(result.status, 0) + 1
+        self.usage += result.usage
+        if result.status == "failed":
+            self.failures[result.query.qid] = result.error or f"query {result.query.qid!r}: failed"
+        elif not result.candidates:
+            self.empty_qids.append(result.query.qid)
+        nothing, alike = count_findings(result.defects) if result.defects else (0, 0)
+        if nothing or alike:
+            self.n_showing_nothing += nothing
+            self.n_shown_alike += alike
+            self.misshown_qids.append(result.query.qid)
+
+
+@contextmanager
+def last_steps(say: Callable[[str], None]) -> Iterator[LastSteps]:
+    """Context of a run, which calls `begin` before it publishes outputs. say: receives a line if a signal came then."""
+    last = LastSteps()
+    try:
+        yield last
+        if last.was_signalled:
+            say("The signal to stop was ignored: the run had already finished")
+    finally:
+        last.end()
 
 
 class LastSteps:
@@ -232,18 +246,6 @@ class LastSteps:
         if self.was_signalled and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.was_signalled = True
-
-
-@contextmanager
-def last_steps(say: Callable[[str], None]) -> Iterator[LastSteps]:
-    """Context of a run, which calls `begin` before it publishes outputs. say: receives a line if a signal came then."""
-    last = LastSteps()
-    try:
-        yield last
-        if last.was_signalled:
-            say("The signal to stop was ignored: the run had already finished")
-    finally:
-        last.end()
 
 
 def _ignore_signals() -> None:

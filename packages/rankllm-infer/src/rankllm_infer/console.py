@@ -1,4 +1,4 @@
-"""What a person reads on the screen: one ranking as a table, a run as a few lines."""
+"""What a person reads on the screen: one ranking as a table, a run as a few lines, work in progress as a bar."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
     from rankllm_infer.jobs.rerank import RunReport
 
+_STATUS_ORDER = ("ok", "repaired", "fallback", "failed")
 _SHOWN_FAILURES = 5
-_ORDER = ("ok", "repaired", "fallback", "failed")
+_QUIET_TERMINAL_S, _QUIET_FILE_S = 0.5, 30.0
+"""The least time between two looks: a log file wants a line now and then, a terminal one that moves."""
 
 
 def result_json(result: Result) -> str:
@@ -52,10 +54,28 @@ def result_table(result: Result, request: Request) -> str:
     return "\n".join(lines)
 
 
+def printable(text: str) -> str:
+    """A text on one line, without what a terminal would take for a command."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def show_report(report: RunReport) -> None:
+    """Say what a run came to; its figures go to standard output."""
+    for line in summary_lines(report.summary, seconds=report.seconds, files=report.written):
+        say(line)
+    if not report.n_ranked:
+        say("Error: no query could be ranked; nothing was written")
+        return
+    if report.can_retry:
+        say("To try the failed ones again, and compute nothing else: the same command with --resume")
+    if report.figures is not None:
+        _show_figures(report.figures, n_ranked=report.n_ranked)
+
+
 def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) -> list[str]:
     """What a run came to: queries, statuses, calls, tokens, rounds of calls, seconds, failures, files."""
     usage = summary.usage
-    statuses = ", ".join(f"{name} {summary.statuses[name]}" for name in _ORDER if name in summary.statuses)
+    statuses = ", ".join(f"{name} {summary.statuses[name]}" for name in _STATUS_ORDER if name in summary.statuses)
     lines = [
         f"{count(summary.n_queries, 'query')} in {seconds:.1f} s: {statuses or 'none'}; {usage.calls:,} model calls, "
         f"{usage.prompt_tokens:,} prompt tokens, {usage.completion_tokens:,} generated; "
@@ -77,17 +97,13 @@ def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) ->
     return lines + [f"Wrote {path}" for path in files]
 
 
-def show_report(report: RunReport) -> None:
-    """Say what a run came to; its figures go to standard output."""
-    for line in summary_lines(report.summary, seconds=report.seconds, files=report.written):
-        say(line)
-    if not report.n_ranked:
-        say("Error: no query could be ranked; nothing was written")
-        return
-    if report.can_retry:
-        say("To try the failed ones again, and compute nothing else: the same command with --resume")
-    if report.figures is not None:
-        _show_figures(report.figures, n_ranked=report.n_ranked)
+def _not_shown(summary: Summary) -> str:
+    found = []
+    if n := summary.n_showing_nothing:
+        found.append(f"{count(n, 'passage')} of which the prompt holds nothing")
+    if n := summary.n_shown_alike:
+        found.append(f"{count(n, 'passage')} shown exactly as a different one")
+    return ", ".join(found)
 
 
 def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
@@ -105,24 +121,6 @@ def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
     )
     for line in evaluation_lines("reranked", evaluation):
         click.echo(line)
-
-
-def _not_shown(summary: Summary) -> str:
-    found = []
-    if n := summary.n_showing_nothing:
-        found.append(f"{count(n, 'passage')} of which the prompt holds nothing")
-    if n := summary.n_shown_alike:
-        found.append(f"{count(n, 'passage')} shown exactly as a different one")
-    return ", ".join(found)
-
-
-def printable(text: str) -> str:
-    """A text on one line, without what a terminal would take for a command."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
-
-_QUIET_TERMINAL_S, _QUIET_FILE_S = 0.5, 30.0
-"""The least time between two looks: a log file wants a line now and then, a terminal one that moves."""
 
 
 @contextmanager

@@ -14,6 +14,26 @@ from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
 from rankllm_infer.option_table import rows_of
 
+Owner = TypeVar("Owner")
+
+_TYPE_NAMES: Mapping[Any, str] = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a finite number",
+    str: "a string",
+    Path: "a Path",
+    types.NoneType: "None",
+}
+
+
+def from_given(owner: type[Owner], given: Mapping[str, Any], **more: Any) -> Owner:
+    """An owner with the values of the command line, and its own defaults for what is not given.
+
+    more: values of fields that the command line does not give as they are.
+    """
+    names = [name for name in rows_of(owner) if name not in more and given.get(name) not in (None, ())]
+    return owner(**{name: given[name] for name in names}, **more)
+
 
 def check_field_types(options: Any) -> None:
     """Raise ConfigError naming the first field whose value is not of its declared type.
@@ -45,22 +65,12 @@ def _fits(value: object, declared: Any) -> bool:
     return isinstance(value, declared)
 
 
-_WORDS: Mapping[Any, str] = {
-    bool: "True or False",
-    int: "an integer",
-    float: "a finite number",
-    str: "a string",
-    Path: "a Path",
-    types.NoneType: "None",
-}
-
-
 def _in_words(declared: Any) -> str:
     if isinstance(declared, types.UnionType):
         return " or ".join(map(_in_words, declared.__args__))
     if typing.get_origin(declared) is tuple:
         return f"a tuple of {declared.__args__[0].__name__}"
-    return _WORDS.get(declared, getattr(declared, "__name__", str(declared)))
+    return _TYPE_NAMES.get(declared, getattr(declared, "__name__", str(declared)))
 
 
 def check_bounds(options: Any) -> None:
@@ -77,15 +87,3 @@ def check_bounds(options: Any) -> None:
             raise ConfigError(f"{name}: expected {kind}{row.bounds}, found {value}")
         if rule.above is not None and value <= rule.above:
             raise ConfigError(f"{row.name}: expected {row.bounds} {rule.unit}, found {value}")
-
-
-Owner = TypeVar("Owner")
-
-
-def from_given(owner: type[Owner], given: Mapping[str, Any], **more: Any) -> Owner:
-    """An owner with the values of the command line, and its own defaults for what is not given.
-
-    more: values of fields that the command line does not give as they are.
-    """
-    names = [name for name in rows_of(owner) if name not in more and given.get(name) not in (None, ())]
-    return owner(**{name: given[name] for name in names}, **more)

@@ -1,4 +1,7 @@
-"""A reranking, planned: what model, card and options come to, before weights are read or torch is imported."""
+"""A reranking, planned: what model, card and options come to, before weights are read or torch is imported.
+
+The card's kind decides the ranking method (`METHODS`), the options decide the engine.
+"""
 
 from __future__ import annotations
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
 
-T = TypeVar("T")
-
 BRIEF_S = 2.0
 """What takes no longer than this is not announced."""
+N_EXAMPLES = 5
+"""How many ids a line shows."""
+
+T = TypeVar("T")
 
 
 class Counter(Protocol):
@@ -61,24 +63,6 @@ class Watcher:
 SILENT = Watcher()
 
 
-class ShownProgress:
-    """Progress that is shown as it is counted."""
-
-    def __init__(self, progress: PromptProgress, show: Callable[[], None]) -> None:
-        self._progress = progress
-        self._show = show
-
-    def answer(self, qid: str) -> None:
-        """Count a prompt's answer."""
-        self._progress.answer(qid)
-        self._show()
-
-    def finish(self, qid: str) -> None:
-        """Count a query."""
-        self._progress.finish(qid)
-        self._show()
-
-
 class PromptProgress:
     """Answered prompts, against as many as there will be.
 
@@ -116,8 +100,22 @@ class PromptProgress:
         self.n_finished += 1
 
 
-N_EXAMPLES = 5
-"""How many ids a line shows."""
+class ShownProgress:
+    """Progress that is shown as it is counted."""
+
+    def __init__(self, progress: PromptProgress, show: Callable[[], None]) -> None:
+        self._progress = progress
+        self._show = show
+
+    def answer(self, qid: str) -> None:
+        """Count a prompt's answer."""
+        self._progress.answer(qid)
+        self._show()
+
+    def finish(self, qid: str) -> None:
+        """Count a query."""
+        self._progress.finish(qid)
+        self._show()
 
 
 def count(number: int, noun: str) -> str:

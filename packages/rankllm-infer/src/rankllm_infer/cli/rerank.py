@@ -1,4 +1,7 @@
-"""`rankllm-infer rerank`: candidates in, a better order out."""
+"""`rankllm-infer rerank`: candidates in, a better order out.
+
+The command, then what its options say as one checked value, then the requests from whichever input was given.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,15 @@ from rankllm_infer.options import RerankOptions
 if TYPE_CHECKING:
     from rankllm_core.types import Request
     from rankllm_infer.jobs.outputs import OutputFiles
+
+DATASET_DEPTH = 100
+"""Candidates of each query of a data set, as in the original."""
+
+_SOURCES = ("requests", "rerank_input", "run", "dataset", "query")
+_COMPANIONS = {"run": ("queries", "corpus"), "dataset": ("retrieval_method",), "query": ("passages",)}
+_FOR_MANY_QUERIES = ("max_queries", "strict", "qrels", "resume")
+_STANDARD_INPUT = "-"
+_ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
 
 
 @click.command("rerank", cls=GroupedCommand, context_settings=SETTINGS)
@@ -134,20 +146,18 @@ def _one_query(asked: RerankCommand, files: OutputFiles) -> int:
     return 0
 
 
-_SOURCES = ("requests", "rerank_input", "run", "dataset", "query")
-
-
-_NEEDS = {"run": ("queries", "corpus"), "dataset": ("retrieval_method",), "query": ("passages",)}
-
-
-_FOR_MANY = ("max_queries", "strict", "qrels", "resume")
-
-
-_STANDARD_INPUT = "-"
-
-
-DATASET_DEPTH = 100
-"""Candidates of each query of a data set, as in the original."""
+def read_command(given: Mapping[str, Any]) -> RerankCommand:
+    """The command line as one value. Raises UsageError where it does not go together."""
+    inputs, outputs = from_given(RerankInput, given), from_given(RerankOutput, given)
+    kind = input_kind(inputs, outputs)
+    return RerankCommand(
+        kind=kind,
+        model=given["model_path"],
+        inputs=inputs,
+        outputs=outputs,
+        options=given_options(given),
+        prior_file=None if given["identifier_prior"] == "none" else given["identifier_prior"],
+    )
 
 
 def input_kind(inputs: RerankInput, outputs: RerankOutput) -> str:
@@ -156,7 +166,7 @@ def input_kind(inputs: RerankInput, outputs: RerankOutput) -> str:
     if len(kinds) != 1:
         raise click.UsageError("give one of --requests, --rerank-input, --run, --dataset and --query")
     (kind,) = kinds
-    needs = _NEEDS.get(kind, ())
+    needs = _COMPANIONS.get(kind, ())
     for name in ("queries", "corpus", "retrieval_method", "passages"):
         if (name in needs) != (getattr(inputs, name) is not None):
             verb = "needs" if name in needs else "does not go with"
@@ -166,7 +176,7 @@ def input_kind(inputs: RerankInput, outputs: RerankOutput) -> str:
     if inputs.retrieval_results_dir is not None and kind != "dataset":
         raise click.UsageError(f"{_spelled(kind)} does not go with --retrieval-results-dir")
     if kind == "query":
-        for name in _FOR_MANY:
+        for name in _FOR_MANY_QUERIES:
             if getattr(inputs, name, None) or getattr(outputs, name, None):
                 raise click.UsageError(f"{_spelled(name)} does not go with --query")
     elif outputs.as_json:
@@ -174,69 +184,8 @@ def input_kind(inputs: RerankInput, outputs: RerankOutput) -> str:
     return kind
 
 
-def input_files(command: RerankCommand) -> tuple[str | Path, ...]:
-    """The files that are read, which must not be written."""
-    inputs = command.inputs
-    sources = (inputs.requests, inputs.rerank_input, inputs.run, inputs.queries, inputs.corpus, inputs.passages)
-    beside = (command.outputs.qrels, command.options.few_shot_file, command.prior_file)
-    return tuple(file for file in (*sources, *beside) if file not in (None, _STANDARD_INPUT))
-
-
-def load_requests(command: RerankCommand) -> Iterable[Request]:
-    """The requests, as often as they are asked for. Texts of a run are joined here."""
-    kind, inputs, depth = command.kind, command.inputs, command.options.top_k_candidates
-    if kind == "query":
-        from rankllm_infer.formats.text_sources import read_passages
-        from rankllm_infer.ranking.flow import make_request
-
-        source = sys.stdin.buffer if inputs.passages == _STANDARD_INPUT else None
-        return [make_request(inputs.query or "", read_passages(inputs.passages or "", source=source))]
-    if kind == "run":
-        return _joined(inputs, depth=depth or sys.maxsize)
-    if kind == "dataset":
-        return _of_dataset(inputs, depth=depth or DATASET_DEPTH)
-    path: Path = getattr(inputs, kind)
-    if not path.exists():
-        raise RankLLMError(f"{path}: no such file")
-    stored = StoredRequests(path, is_pairs=kind == "rerank_input", max_queries=inputs.max_queries)
-    # A pipe can be read once only.
-    return stored if path.is_file() else list(stored)
-
-
 def _spelled(name: str) -> str:
     return {**rows_of(RerankInput), **rows_of(RerankOutput)}[name].spelled
-
-
-def _joined(inputs: RerankInput, *, depth: int) -> list[Request]:
-    from rankllm_infer.formats.prepare import build_requests
-
-    with SCREEN.counter("corpus", unit=" passages") as show:
-        requests, report = build_requests(
-            inputs.run,
-            queries=inputs.queries,
-            corpus=inputs.corpus,
-            depth=depth,
-            max_queries=inputs.max_queries,
-            strict=inputs.strict,
-            run_format=inputs.run_format,
-            progress=show,
-        )
-    for line in report.lines():
-        say(line)
-    return requests
-
-
-def _of_dataset(inputs: RerankInput, *, depth: int) -> StoredRequests:
-    from rankllm_infer.jobs.dataset_inputs import dataset_requests
-
-    return dataset_requests(
-        inputs.dataset or "",
-        inputs.retrieval_method or "",
-        depth=depth,
-        max_queries=inputs.max_queries,
-        folder=inputs.retrieval_results_dir,
-        watcher=SCREEN,
-    )
 
 
 def given_options(given: Mapping[str, Any]) -> RerankOptions:
@@ -275,9 +224,6 @@ def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
     return stored.numbers
 
 
-_ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
-
-
 def _template(asked: str | None) -> str | None:
     """The template asked for; of the originals' own files, which are in their repository, the one that ships."""
     if asked is None or Path(asked).exists():
@@ -285,15 +231,62 @@ def _template(asked: str | None) -> str | None:
     return asked.removeprefix(_ORIGINALS_FOLDER)
 
 
-def read_command(given: Mapping[str, Any]) -> RerankCommand:
-    """The command line as one value. Raises UsageError where it does not go together."""
-    inputs, outputs = from_given(RerankInput, given), from_given(RerankOutput, given)
-    kind = input_kind(inputs, outputs)
-    return RerankCommand(
-        kind=kind,
-        model=given["model_path"],
-        inputs=inputs,
-        outputs=outputs,
-        options=given_options(given),
-        prior_file=None if given["identifier_prior"] == "none" else given["identifier_prior"],
+def input_files(command: RerankCommand) -> tuple[str | Path, ...]:
+    """The files that are read, which must not be written."""
+    inputs = command.inputs
+    sources = (inputs.requests, inputs.rerank_input, inputs.run, inputs.queries, inputs.corpus, inputs.passages)
+    beside = (command.outputs.qrels, command.options.few_shot_file, command.prior_file)
+    return tuple(file for file in (*sources, *beside) if file not in (None, _STANDARD_INPUT))
+
+
+def load_requests(command: RerankCommand) -> Iterable[Request]:
+    """The requests, as often as they are asked for. Texts of a run are joined here."""
+    kind, inputs, depth = command.kind, command.inputs, command.options.top_k_candidates
+    if kind == "query":
+        from rankllm_infer.formats.text_sources import read_passages
+        from rankllm_infer.ranking.flow import make_request
+
+        source = sys.stdin.buffer if inputs.passages == _STANDARD_INPUT else None
+        return [make_request(inputs.query or "", read_passages(inputs.passages or "", source=source))]
+    if kind == "run":
+        return _joined(inputs, depth=depth or sys.maxsize)
+    if kind == "dataset":
+        return _of_dataset(inputs, depth=depth or DATASET_DEPTH)
+    path: Path = getattr(inputs, kind)
+    if not path.exists():
+        raise RankLLMError(f"{path}: no such file")
+    stored = StoredRequests(path, is_pairs=kind == "rerank_input", max_queries=inputs.max_queries)
+    # A pipe can be read once only.
+    return stored if path.is_file() else list(stored)
+
+
+def _joined(inputs: RerankInput, *, depth: int) -> list[Request]:
+    from rankllm_infer.formats.prepare import build_requests
+
+    with SCREEN.counter("corpus", unit=" passages") as show:
+        requests, report = build_requests(
+            inputs.run,
+            queries=inputs.queries,
+            corpus=inputs.corpus,
+            depth=depth,
+            max_queries=inputs.max_queries,
+            strict=inputs.strict,
+            run_format=inputs.run_format,
+            progress=show,
+        )
+    for line in report.lines():
+        say(line)
+    return requests
+
+
+def _of_dataset(inputs: RerankInput, *, depth: int) -> StoredRequests:
+    from rankllm_infer.jobs.dataset_inputs import dataset_requests
+
+    return dataset_requests(
+        inputs.dataset or "",
+        inputs.retrieval_method or "",
+        depth=depth,
+        max_queries=inputs.max_queries,
+        folder=inputs.retrieval_results_dir,
+        watcher=SCREEN,
     )

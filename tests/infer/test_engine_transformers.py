@@ -109,7 +109,8 @@ def test_logits_are_not_rounded_to_the_models_type(causal):
             (logits_UR,) = head.logits(torch.tensor([11]), {"input_ids": ids})
         exact_R = hidden_D @ model.lm_head.weight[LETTER_IDS].float().T
     assert logits_UR[0].tolist() == pytest.approx(exact_R.tolist(), abs=1e-5)
-    assert (exact_R.bfloat16().float() - exact_R).abs().max() > 1e-3
+    # Ten times what is allowed above; how much rounding changes differs from CPU to CPU, as the hidden states do.
+    assert (exact_R.bfloat16().float() - exact_R).abs().max() > 1e-4
     assert model.lm_head.weight.dtype == torch.bfloat16
 
 

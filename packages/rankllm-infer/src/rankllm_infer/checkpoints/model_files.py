@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code, read_model_json
+from rankllm_core.checkpoints.weights import MAX_HEADER_BYTES
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.hub import find_elsewhere, is_shipped, shipped_base
@@ -33,8 +34,6 @@ _TENSOR_BYTES = 1 << 14
 """Tensors up to this size are read whole (norms, biases, the score head), of others so much in three spots."""
 _MANY_TENSORS = 2_000
 """Of files with more tensors (mixtures of experts), one spot each is read."""
-_MAX_HEADER_BYTES = 100_000_000
-"""What safetensors itself allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +256,7 @@ def _tensor_spots(stream: IO[bytes], size: int) -> list[tuple[int, int]]:
     """
     try:
         (n_header,) = struct.unpack("<Q", stream.read(8))
-        if n_header > min(size, _MAX_HEADER_BYTES):
+        if n_header > min(size, MAX_HEADER_BYTES):
             return []
         header = json.loads(stream.read(n_header))
         bounds = [map(int, header[name]["data_offsets"]) for name in header if name != "__metadata__"]

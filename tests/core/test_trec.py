@@ -31,6 +31,7 @@ from rankllm_core.trec import (
     write_run,
     write_tsv,
 )
+from rankllm_core.trec.runs import ScoreError
 
 LEAST = 2.0**-149  # the least positive float32
 GREATEST = (2 - 2**-23) * 2.0**127  # the greatest
@@ -321,7 +322,7 @@ def test_thousands_of_equal_scores_move_by_as_many_steps():
 def test_scores_strictly_decrease_as_float32_and_hardly_move(scores):
     """Every score ends at most as many float32 steps down as there are scores before it, and never up."""
     ranked = sorted(scores, reverse=True)
-    if len(ranked) > 1 and ranked[0] < -GREATEST / 2:
+    if ranked and ranked[-1] < -GREATEST / 2:
         ranked = [score / 2 for score in ranked]  # ties at the very end cannot be lowered
     ranked = to_float32(ranked)
     lowered = decreasing_scores(ranked)
@@ -329,6 +330,13 @@ def test_scores_strictly_decrease_as_float32_and_hardly_move(scores):
     assert all(high > low for high, low in pairwise(lowered))
     for position, (before, after) in enumerate(zip(ranked, lowered, strict=True)):
         assert 0 <= float32_bits_apart(before, after) <= position
+
+
+def test_a_tie_at_the_end_of_the_range_is_an_error():
+    """There is no float32 below the least one."""
+    with pytest.raises(ScoreError, match="cannot be lowered: it is tied at the end of the float32 range") as error:
+        decreasing_scores([0.0, -GREATEST, -GREATEST])
+    assert error.value.position == 2
 
 
 @given(st.lists(st.floats(min_value=-3e38, max_value=3e38), max_size=40, unique=True))

@@ -217,7 +217,8 @@ def decreasing_scores(scores: Sequence[float]) -> list[float]:
     scores: best first, not increasing. Each is rounded to float32; one that is not below the one before it is set to
     the next float32 below that one. So a run of n equal scores loses at most n - 1 float32 steps.
     Returns float32 values (as Python floats); zero is never negative.
-    Raises ScoreError for NaN, an infinity, a score beyond the float32 range, or one that is above the one before it.
+    Raises ScoreError for NaN, an infinity, a score beyond the float32 range, one that is above the one before it, or
+    one that is tied at the end of the range.
     """
     rounded = to_float32(scores)
     lowered: list[float] = []

@@ -56,6 +56,7 @@ def test_any_characters_are_read(text, labels):
     check(text, labels)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["numeric", "alpha"]), n=st.integers(1, 26))
 def test_every_well_formed_answer_is_read_exactly(data, kind, n):

@@ -224,6 +224,7 @@ def written(form, rows, labels, separator):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
 @given(
     form=st.sampled_from(FORMS),

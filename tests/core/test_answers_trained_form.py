@@ -123,6 +123,7 @@ def test_an_answer_that_may_be_too_long_to_read_is_left_to_the_whole_reader():
     assert read_answer(text, labels).status == "repaired"
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), labels=any_labels)
 def test_every_permutation_in_the_trained_form_is_read_at_once(data, labels):
@@ -136,6 +137,7 @@ def test_every_permutation_in_the_trained_form_is_read_at_once(data, labels):
     check_as_whole_reader(read, text, labels)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(data=st.data(), labels=any_labels)
 def test_a_damaged_answer_is_read_at_once_only_where_it_keeps_the_form(data, labels):

@@ -162,6 +162,7 @@ def test_a_text_is_safe_wherever_it_stands(text, kind, before, behind):
     assert not Counter(held) - Counter(marked(before, kind)) - Counter(marked(behind, kind))
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(text=texts, kind=st.sampled_from(["numeric", "alpha"]))
 def test_the_reader_finds_no_identifier_in_defused_text(text, kind):
@@ -172,6 +173,7 @@ def test_the_reader_finds_no_identifier_in_defused_text(text, kind):
     assert defuse(safe, Names(kind)) == safe
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(text=texts, kind=st.sampled_from(["numeric", "alpha"]))
 def test_defused_text_without_markup_stays_defused_when_it_is_repaired(text, kind):

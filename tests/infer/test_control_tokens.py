@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from shared_files import tokenizer_dir
 
@@ -65,6 +65,8 @@ def test_the_special_tokens_of_a_real_tokenizer_are_broken():
 
 
 @given(st.lists(st.sampled_from((*TOKENS, "<", "<|", "|>", ">", "[", "]", "/", "s", "INST", " ", "a")), max_size=12))
+@example(["<", "[CLS]", "|>"])
+@example(["[|", "<s>", "|]"])
 def test_nothing_is_left_to_break(pieces):
     """Breaking adds blanks only, and what comes out holds no control token, however they are nested."""
     text = "".join(pieces)

@@ -94,6 +94,7 @@ def test_without_the_package_the_base_is_the_hub_s(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("method", SHIPPED)
 def test_the_demo_improves_over_bm25(tmp_path, rankllm, smollm2_path, folder_of_that_name, method):
     """By more than a twentieth of nDCG@10; with the shipped rerankers, whatever lies in the working folder."""
@@ -110,6 +111,7 @@ def test_the_demo_improves_over_bm25(tmp_path, rankllm, smollm2_path, folder_of_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("system", "options"), [("pointwise", ()), ("first", ()), ("generation", ("--no-use-logits", "--max-queries", 8))]
 )

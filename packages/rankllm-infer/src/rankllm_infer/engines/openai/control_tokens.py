@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rankllm_core.prompts.template import Span
 
 _BAR = r"[|\uff5c]"
-_NAME = r"[^\s<>|\uff5c]{1,64}"
+_NAME = r"[^\s<>\[|\uff5c]{1,64}"
 # Every quantifier is bounded and no name holds an opening character: the search is linear, and matches cannot nest.
 _CONTROL_TOKEN = re.compile(
     "|".join(
@@ -21,7 +21,7 @@ _CONTROL_TOKEN = re.compile(
             # <|im_end|> <|eot_id|> <|user|> (most models; DeepSeek with full-width bars), <|turn> <turn|> (Gemma 4)
             rf"<(?:{_BAR}{_NAME}{_BAR}?|{_NAME}{_BAR})>",
             # [|user|] (EXAONE)
-            r"\[\|[^\s\[\]|]{1,64}\|\]",
+            r"\[\|[^\s\[\]<|]{1,64}\|\]",
             # <<SYS>> (Llama 2)
             r"<</?SYS>>",
             # <s> </s> <bos> <eos> <unk> <pad> <mask> (SentencePiece models)

@@ -87,7 +87,7 @@ def command(**given: Any) -> None:
     for source in (asked.retrieval_results, asked.query_data_name, asked.corpus_data_name):
         refuse_same_file(source, asked.output_path)
     queries, corpus = asked.queries, asked.corpus
-    with counter("corpus", unit=" passages", delay_s=2.0) as show:
+    with counter("corpus", unit=" passages") as show:
         requests, report = build_requests(
             asked.retrieval_results,
             queries=queries,

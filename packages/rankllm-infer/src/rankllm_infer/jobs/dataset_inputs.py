@@ -26,8 +26,8 @@ def dataset_requests(
 ) -> StoredRequests:
     """The requests of a data set with the first `depth` candidates of each query; see `dataset_requests_file`.
 
-    name, method: as Pyserini calls them. folder: where stored results are looked for; None: `default_folder`. The
-    watcher is told where they come from. Raises RankLLMError where there is no way to get them.
+    name, method: Pyserini's names. folder: the folder with stored results; None: `default_folder`. The watcher receives
+    a line that names the source. Raises RankLLMError if the requests cannot be obtained.
     """
     with watcher.counter("retrieve", unit=" queries") as show:
         path = dataset_requests_file(
@@ -47,7 +47,7 @@ def dataset_qrels(
 ) -> Qrels | None:
     """The judgements of a data set: those stored beside its results, else Pyserini's.
 
-    None where there are none for these queries, and the watcher is told why: a ranking needs no judgements.
+    Returns None, with the reason to the watcher, if there are none for these queries: reranking needs no judgements.
     """
     dataset = find_dataset(name)
     try:

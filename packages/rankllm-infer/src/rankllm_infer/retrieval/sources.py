@@ -143,7 +143,7 @@ def search(
 
 
 def write_retrieved(found: Retrieved, files: RetrievedFiles, *, watcher: Watcher = SILENT) -> None:
-    """Write the run, and the requests with their texts. The watcher is told of each file."""
+    """Write the run, and the requests with their texts. The watcher receives a line for each file."""
     # What may still fail comes first, so that no half of the outputs is left behind.
     requests = found.requests() if files.requests is not None else []
     if files.run is not None:

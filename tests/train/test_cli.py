@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import click
 import pytest
 from click.testing import CliRunner
 from training_fakes import listwise_record, save_tiny, write_records
@@ -171,3 +175,27 @@ def test_a_run_from_the_command_line_ends_in_a_model(tmp_path, smollm2_tokenizer
     assert not (tmp_path / "out" / "step_1").exists()
     run("merge", out, str(tmp_path / "merged"))
     assert (tmp_path / "merged" / "model.safetensors").exists()
+
+
+def every_command(group=cli, *above):
+    """Words of each command and each group of commands."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        yield (*above, name)
+        if isinstance(command, click.Group):
+            yield from every_command(command, *above, name)
+
+
+@pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
+def test_help_is_quick(command):
+    """--help of a command imports none of what a run needs, and says what the command is for."""
+    slow = "{'torch', 'transformers', 'numpy', 'datasets', 'ftfy', 'rankllm_core.answers.reader', 'rankllm_train.api'}"
+    code = (
+        "import sys; from rankllm_train.cli import cli; cli.main([*sys.argv[1:], '--help'], standalone_mode=False); "
+        f"print('SLOW', sorted({slow} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "SLOW []"
+    assert done.stdout.startswith("Usage: ")

@@ -16,11 +16,11 @@ from rankllm_core.data.records import result_to_dict
 from rankllm_core.files import dumps
 from rankllm_core.text import passage_text
 from rankllm_core.types import Request, Result
-from rankllm_infer.jobs.outputs import Summary
 from rankllm_infer.watching import BRIEF_S, PromptProgress, Watcher, count, examples
 
 if TYPE_CHECKING:
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
+    from rankllm_infer.jobs.outputs import Summary
     from rankllm_infer.jobs.rerank import RunReport
 
 _STATUS_ORDER = ("ok", "repaired", "fallback", "failed")

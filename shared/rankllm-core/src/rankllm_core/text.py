@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import ftfy
-
 from rankllm_core.answers import lookalikes
 from rankllm_core.errors import RankLLMError
 from rankllm_core.spellings import may_pose
@@ -51,6 +49,8 @@ def as_text(value: object, *, what: str = "text") -> str:
 
 def fix_text(text: str) -> str:
     """Repair mojibake, character widths and HTML entities as the originals do (`ftfy.fix_text`)."""
+    import ftfy  # slow to import, and `--help` does without
+
     return ftfy.fix_text(text)
 
 

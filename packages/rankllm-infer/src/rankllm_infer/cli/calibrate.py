@@ -9,26 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
-from rankllm_core.card import ListwiseCard
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files import check_output, refuse_same_file, write_text
-from rankllm_core.types import identifiers
-from rankllm_infer.api import load_reranker, plan_reranking
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
 from rankllm_infer.cli.rerank import given_options
 from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments, RerankInput, RerankOutput
 from rankllm_infer.console import counter
-from rankllm_infer.jobs.fingerprint import StoredRequests
 from rankllm_infer.option_table import ENGINE_GROUPS, changed, rows_of
 from rankllm_infer.options import RerankOptions
-from rankllm_infer.ranking.identifier_prior import FEWEST_WINDOWS, measure_prior, prior_to_dict, shuffled_windows
 from rankllm_infer.watching import count
 
 if TYPE_CHECKING:
+    from rankllm_core.card import ListwiseCard
     from rankllm_core.types import Request, Result
+    from rankllm_infer.jobs.fingerprint import StoredRequests
     from rankllm_infer.ranking.identifier_prior import IdentifierPrior
 
 _ROWS, _INPUT, _OUTPUT = (rows_of(owner) for owner in (RerankOptions, RerankInput, RerankOutput))
@@ -49,6 +45,8 @@ class CalibrateCommand:
 
 def read_command(given: Mapping[str, Any]) -> CalibrateCommand:
     """The command line as one value. Raises UsageError where it does not go together."""
+    from rankllm_infer.jobs.fingerprint import StoredRequests
+
     options = given_options({name: value for name, value in given.items() if name != "seed"})
     return CalibrateCommand(
         model=given["model_path"],
@@ -83,6 +81,9 @@ def command(**given: Any) -> None:
     average. `rerank --identifier-prior FILE` takes off what is found; in a model's rankllm.yaml the line
     `identifier_prior` does so always.
     """
+    from rankllm_core.types import identifiers
+    from rankllm_infer.ranking.identifier_prior import prior_to_dict
+
     asked = read_command(given)
     output = asked.output
     if output is not None:
@@ -94,6 +95,8 @@ def command(**given: Any) -> None:
     if prior.is_vague:
         say("Warning: the standard errors are large beside the spread of the logits; give more queries")
     if output is not None:
+        import yaml
+
         with write_text(output) as stream:
             yaml.safe_dump(prior_to_dict(prior, model=asked.model), stream, sort_keys=False, width=120)
         say(f"Wrote {output}: rerank --identifier-prior {output} takes it off")
@@ -101,6 +104,11 @@ def command(**given: Any) -> None:
 
 def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
     """Ask the windows. Raises ConfigError where the model is no FIRST one."""
+    from rankllm_core.card import ListwiseCard
+    from rankllm_infer.api import load_reranker
+    from rankllm_infer.plan import plan_reranking
+    from rankllm_infer.ranking.identifier_prior import measure_prior
+
     model, options = asked.model, asked.options
     card = plan_reranking(model, options).card.card
     if not isinstance(card, ListwiseCard) or card.answer != "first-token":
@@ -124,6 +132,8 @@ def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
 
 def _windows(asked: CalibrateCommand, *, size: int) -> list[Request]:
     """Each query's candidates in windows drawn by lot. Raises RankLLMError where they are too few."""
+    from rankllm_infer.ranking.identifier_prior import FEWEST_WINDOWS, shuffled_windows
+
     windows = [window for request in asked.requests for window in shuffled_windows(request, size=size, seed=asked.seed)]
     if len(windows) < FEWEST_WINDOWS:
         raise RankLLMError(

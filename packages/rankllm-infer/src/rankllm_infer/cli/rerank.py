@@ -26,13 +26,13 @@ from rankllm_infer.cli.rerank_options import (
     ignored_options,
 )
 from rankllm_infer.console import SCREEN, show_report
-from rankllm_infer.jobs.fingerprint import StoredRequests
 from rankllm_infer.option_table import rows_of
 from rankllm_infer.option_values import from_given
 from rankllm_infer.options import RerankOptions
 
 if TYPE_CHECKING:
     from rankllm_core.types import Request
+    from rankllm_infer.jobs.fingerprint import StoredRequests
     from rankllm_infer.jobs.outputs import OutputFiles
 
 DATASET_DEPTH = 100
@@ -255,6 +255,8 @@ def load_requests(command: RerankCommand) -> Iterable[Request]:
     path: Path = getattr(inputs, kind)
     if not path.exists():
         raise RankLLMError(f"{path}: no such file")
+    from rankllm_infer.jobs.fingerprint import StoredRequests
+
     stored = StoredRequests(path, is_pairs=kind == "rerank_input", max_queries=inputs.max_queries)
     # A pipe can be read once only.
     return stored if path.is_file() else list(stored)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.decorators import FC
 
 from rankllm_core.command_line import NAME
-from rankllm_train.api import TrainingResult, train
-from rankllm_train.artifacts.preflight import check_complete
 from rankllm_train.cli import SETTINGS, say
 from rankllm_train.cli.options import (
     COMMON,
@@ -24,6 +22,9 @@ from rankllm_train.cli.options import (
     resolve_recipe,
     shared_options,
 )
+
+if TYPE_CHECKING:
+    from rankllm_train.api import TrainingResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,9 @@ def pointwise(resume_from: str | None, overwrite: bool, **given: Any) -> None:
 
 def run(method: str, options: RunOptions) -> None:
     """Train, and say where the model is."""
+    from rankllm_train.api import train
+    from rankllm_train.artifacts.preflight import check_complete
+
     recipe = resolve_recipe(method, options.recipe)
     check_complete(recipe)
     is_first = os.environ.get("RANK", "0") == "0"

@@ -6,6 +6,7 @@ more. What the tokens of an answer are does not depend on these forms.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ class Claim:
     end: int
 
 
-_SORTS: tuple[Sort, ...] = ("rank", "number", "score")
 _LAST_RANK = 10_000
 """The rank of what an answer calls the worst."""
 _ORDINALS = (
@@ -157,10 +157,10 @@ _HINTS: Mapping[Sort, re.Pattern[str]] = {
 """What every form of a sort has, quick to look for: most answers have none of it."""
 
 
-_KINDS: tuple[IdentifierKind, ...] = ("numeric", "alpha")
-_PATTERNS = {
-    (sort, kind): (_compile(_BEHIND[sort], kind), _compile(_BEFORE[sort], kind)) for sort in _SORTS for kind in _KINDS
-}
+@functools.cache
+def _patterns(sort: Sort, kind: IdentifierKind) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Compiled when an answer first hints at them: that takes longer than to print `--help`."""
+    return _compile(_BEHIND[sort], kind), _compile(_BEFORE[sort], kind)
 
 
 def find_claims(text: str, kind: IdentifierKind, sort: Sort) -> tuple[tuple[Claim, ...], bool]:
@@ -170,7 +170,7 @@ def find_claims(text: str, kind: IdentifierKind, sort: Sort) -> tuple[tuple[Clai
     """
     if not _HINTS[sort].search(text):
         return (), False
-    behind, before = (_find(pattern, text, kind) for pattern in _PATTERNS[sort, kind])
+    behind, before = (_find(pattern, text, kind) for pattern in _patterns(sort, kind))
     is_unclear = len(behind) == len(before) > 1 and _values(behind) != _values(before)
     return (behind if len(behind) > len(before) else before), is_unclear
 

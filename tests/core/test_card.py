@@ -121,12 +121,12 @@ def test_what_a_card_leaves_out_has_the_papers_values():
         ({"window": 20}, "c: window: expected a mapping of names to values, found int"),
         ({"query_tokens": 32}, "c: query_tokens: unknown key"),
         (
-            {"format": 3},
-            "c: format 3: written by a newer rankllm-train; rankllm-core here reads formats up to 2; upgrade "
+            {"format": 4},
+            "c: format 4: written by a newer rankllm-train; rankllm-core here reads formats up to 3; upgrade "
             "rankllm-core",
         ),
-        ({"format": None}, "c: format: expected a number from 1 to 2, found None"),
-        ({"format": True}, "c: format: expected a number from 1 to 2, found True"),
+        ({"format": None}, "c: format: expected a number from 1 to 3, found None"),
+        ({"format": True}, "c: format: expected a number from 1 to 3, found True"),
         ({"kind": "pairwise"}, "c: kind: expected one of listwise, pointwise; found 'pairwise'"),
         ({"kind": "pointwise"}, "c: a pointwise card cannot hold the singleturn_listwise template 'rank_zephyr'"),
         ({"template": "rankllama"}, "c: a listwise card cannot hold the pointwise template 'rankllama'"),
@@ -165,11 +165,9 @@ def test_a_card_that_cannot_be_kept_is_refused(changes, message):
 
 
 def test_a_head_goes_with_a_layout():
-    """A yes/no question has no score head, and a score head is asked no question."""
+    """The logits of tokens are read behind one text; query and passage tokenised apart are none."""
     with pytest.raises(ConfigError, match="head 'yes-no' does not go with template 'rankllama'"):
         PointwiseCard(template=load_template("rankllama"), head="yes-no")
-    with pytest.raises(ConfigError, match="head 'sequence-classification' does not go with template 'yes_no'"):
-        PointwiseCard(template=load_template("yes_no"))
     with pytest.raises(ConfigError, match="query_tokens: expected a positive number"):
         PointwiseCard(template=load_template("rankllama"), query_tokens=0)
 

@@ -210,6 +210,7 @@ POINTWISE = PointwiseTemplate(
     layout="yes-no",
     body="{query} {document} {instruction}",
     query="q: {query}",
+    instructed_query="q: {query} {instruction}",
     passage="p: {title} {text}",
     system_message="Be fair.",
     instruction="Judge.",
@@ -221,14 +222,16 @@ POINTWISE = PointwiseTemplate(
 )
 CARDS = {
     "listwise": ListwiseCard(template=LISTWISE, base_model="b", identifier_prior=(0.5,) * 20, fuse_weight=0.4),
-    "pointwise": PointwiseCard(template=POINTWISE, head="yes-no", base_model="b", fuse_weight=0.4),
+    "pointwise": PointwiseCard(
+        template=POINTWISE, head="yes-no", base_model="b", probability_scale=2.0, fuse_weight=0.4
+    ),
 }
 CHANGES = {
     "listwise": {"identifiers": "alpha", "answer": "first-token", "bos": "double", "context_tokens": 9},
     "pointwise": {"head": "sequence-classification", "bos": "double", "append_eos": True, "query_tokens": 9},
 }
 CHANGES["listwise"] |= {"max_passage_words": 9, "window_size": 19, "stride": 9, "identifier_prior": (0.25,) * 20}
-CHANGES["pointwise"] |= {"passage_tokens": 9}
+CHANGES["pointwise"] |= {"passage_tokens": 9, "probability_scale": None}
 
 
 @pytest.mark.parametrize("kind", ["listwise", "pointwise"])

@@ -154,11 +154,17 @@ def _default_card(options: RerankOptions, *, score_head: bool) -> Card:
     if not pointwise:
         return ListwiseCard(template=default_listwise_template())
     if isinstance(asked, PointwiseTemplate):
-        head = "yes-no" if asked.layout == "yes-no" else "sequence-classification"
-        return PointwiseCard(template=asked, head=head)
+        return PointwiseCard(template=asked, head=_head_behind(asked, score_head=score_head))
     if score_head:
         return PointwiseCard(template=default_pointwise_template("sequence-classification"))
     return PointwiseCard(template=default_pointwise_template("yes-no"), head="yes-no")
+
+
+def _head_behind(template: PointwiseTemplate, *, score_head: bool) -> str:
+    """What is read behind a template. score_head: whether the checkpoint has one."""
+    if score_head or not template.is_text:
+        return "sequence-classification"
+    return "yes-no" if template.negative else "single-token"
 
 
 def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:

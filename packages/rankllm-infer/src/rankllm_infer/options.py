@@ -93,6 +93,11 @@ class RerankOptions:
         None, "--prompt-template-path", group="Prompt", card="template", metavar="NAME|FILE"
     )
     """Prompt template: the name of a bundled one (`rankllm-infer prompts list`) or a YAML file."""
+    instruction: str | None = option(
+        None, "--instruction", group="Prompt", methods=("pointwise",), default_text="the template's"
+    )
+    """What counts as relevant, for models that take an instruction, such as Qwen3-Reranker. A request's own
+    "instruction" takes precedence."""
     use_alpha: bool | None = option(
         None, "--use-alpha", group="Prompt", card="identifiers", card_values=("alpha", "numeric"), methods=LISTWISE
     )

@@ -74,6 +74,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     read = check_settings(card.card, ranking)
     if isinstance(engine, OpenAISettings):
         engine.check_read(read)
+        make_method(card.card, ranking, None)  # what a server cannot be asked is said before it is looked for
     files: ModelFiles | None = None
     on_code: tuple[str, ...] = ()
     if own is not None:
@@ -134,6 +135,7 @@ def _ranking_settings(options: RerankOptions) -> RankingSettings:
         top_k_candidates=options.top_k_candidates,
         shuffle_seed=options.seed if options.shuffle_candidates else None,
         system_message=options.system_message,
+        instruction=options.instruction,
         short_windows=options.variable_passages,
         # Only the engine `transformers` can hold an answer to permutations.
         free_decoding=options.free_decoding or options.engine != "transformers",

@@ -95,7 +95,7 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
 
     resolved = resolve_card("", options, folder=None, score_head=False)
     card = resolved.card
-    if isinstance(card, PointwiseCard) and card.head != "yes-no":
+    if isinstance(card, PointwiseCard) and not card.template.is_chat:
         return resolved, PointwiseMethod(card, _settings(card, options), _PairTextWriter(card.template))
     return resolved, make_method(card, _settings(card, options), None)
 
@@ -129,7 +129,12 @@ def _settings(card: Card, options: RerankOptions, *, free_decoding: bool = True)
     from rankllm_infer.ranking.settings import RankingSettings
 
     n_shown = 1 if card.kind == "pointwise" else options.top_k_candidates
-    return RankingSettings(top_k_candidates=n_shown, system_message=options.system_message, free_decoding=free_decoding)
+    return RankingSettings(
+        top_k_candidates=n_shown,
+        system_message=options.system_message,
+        instruction=options.instruction,
+        free_decoding=free_decoding,
+    )
 
 
 def _positions(own: ModelFolder) -> int | None:
@@ -143,14 +148,17 @@ def _positions(own: ModelFolder) -> int | None:
 
 
 class _PairTextWriter:
-    """Writes a pair for a score head without its tokenizer: nothing is cut, and no BOS is shown."""
+    """Writes a pair without the model's tokenizer: nothing is cut, and no BOS is shown."""
 
     def __init__(self, template: PointwiseTemplate) -> None:
         self._template = template
 
-    def write(self, query: str, *, title: str, text: str) -> Prompt:
+    def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
         from rankllm_infer.engines.base import Prompt
 
+        if self._template.layout == "raw":
+            (turn,) = self._template.render(query, f"{title} {text}" if title else text, instruction)
+            return Prompt(text=turn.content, read="head")
         passage = self._template.passage.format(title=title, text=text)
         return Prompt(text=self._template.query.format(query=query) + "\n" + passage, read="head")
 
@@ -162,8 +170,8 @@ class _ExactPairWriter:
         self._writer = writer
         self._tokenizer = tokenizer
 
-    def write(self, query: str, *, title: str, text: str) -> Prompt:
-        prompt = self._writer.write(query, title=title, text=text)
+    def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
+        prompt = self._writer.write(query, title=title, text=text, instruction=instruction)
         if prompt.read != "head":
             return prompt
         return replace(prompt, text=self._tokenizer.decode(list(prompt.token_ids)))

@@ -28,9 +28,11 @@ from rankllm_core.prompts.template import (
 from rankllm_core.types import MAX_ALPHA
 
 CARD_NAME = "rankllm.yaml"
-CARD_FORMAT = 2
-"""The newest format. 2: a template may declare identifiers, answer and reasoning. A card is written in the oldest
-format that can hold it, so that older releases read it."""
+CARD_FORMAT = 3
+"""The newest format. 2: a template may declare identifiers, answer and reasoning. 3: heads of a single token, layouts
+`chat`, `raw` and `pair`, probabilities. A card is written in the oldest format that can hold it, so that older
+releases read it."""
+HEADS = ("sequence-classification", "yes-no", "single-token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,32 +107,65 @@ class PointwiseCard:
     template: PointwiseTemplate
     base_model: str | None = None
     head: str = "sequence-classification"
-    """`sequence-classification`: the `score` layer; `yes-no`: logit(positive) - logit(negative) of the template."""
+    """`sequence-classification`: the `score` layer; of the template's tokens, `yes-no`: logit(positive) -
+    logit(negative), `single-token`: logit(positive)."""
     bos: str = "single"
     append_eos: bool = False
     query_tokens: int = 32
     passage_tokens: int = 164
+    probability_scale: float | None = None
+    """The model gives a probability, sigmoid(score / scale); None: its score is none and stands for none."""
     fuse_weight: float = 0.0
     """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
 
     def __post_init__(self) -> None:
-        one_of(self.head, ("sequence-classification", "yes-no"), where="card: head")
+        one_of(self.head, HEADS, where="card: head")
         one_of(self.bos, BOS_RULES, where="card: bos")
         _positive(self, "query_tokens", "passage_tokens")
         _share(self.fuse_weight)
-        if (self.head == "yes-no") != (self.template.layout == "yes-no"):
+        self._check_head()
+        scale = self.probability_scale
+        if scale is not None and not (math.isfinite(scale) and scale > 0):
+            raise ConfigError(f"card: probability_scale: expected a finite number above 0, found {scale}")
+
+    def _check_head(self) -> None:
+        template = self.template
+        if self.head != "sequence-classification" and not template.is_text:
             raise ConfigError(
-                f"card: head {self.head!r} does not go with template {self.template.name!r} "
-                f"(layout {self.template.layout!r}); a yes-no head needs the layout yes-no, "
-                "a score head one of the others"
+                f"card: head {self.head!r} does not go with template {template.name!r} (layout {template.layout!r}); "
+                "the logits of tokens are read behind the layouts chat, yes-no and raw, a score head behind any"
             )
+        read = {"yes-no": ("positive", "negative"), "single-token": ("positive",)}.get(self.head, ())
+        for name in read:
+            if not getattr(template, name):
+                raise ConfigError(
+                    f"card: head {self.head!r} reads the logit of a token that template {template.name!r} does not "
+                    f"name ({name})"
+                )
 
     kind = "pointwise"
+
+    def probability(self, score: float) -> float | None:
+        """The probability of relevance that a score stands for; None where the card defines none."""
+        if self.probability_scale is None:
+            return None
+        odds = math.exp(-abs(score / self.probability_scale))
+        return 1 / (1 + odds) if score >= 0 else odds / (1 + odds)
+
+    @property
+    def _format(self) -> int:
+        is_new = (
+            self.head == "single-token"
+            or self.template.layout in ("chat", "raw", "pair")
+            or (self.head == "sequence-classification" and self.template.is_text)
+            or self.probability_scale is not None
+        )
+        return 3 if is_new else 1
 
     def to_dict(self) -> dict[str, object]:
         """The card as it is written."""
         return {
-            "format": 1,
+            "format": self._format,
             "kind": self.kind,
             **({"base_model": self.base_model} if self.base_model else {}),
             "template": {"name": self.template.name} | self.template.to_dict(),
@@ -139,6 +174,7 @@ class PointwiseCard:
             "append_eos": self.append_eos,
             "query_tokens": self.query_tokens,
             "passage_tokens": self.passage_tokens,
+            **({"probability_scale": self.probability_scale} if self.probability_scale is not None else {}),
             **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
         }
 
@@ -216,6 +252,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "str | None": str,
     "int": int,
     "float": (int, float),
+    "float | None": (int, float),
     "bool": bool,
     "tuple[float, ...]": tuple,
 }

@@ -27,15 +27,19 @@ _set = object.__setattr__
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What is asked. Raises RankLLMError where the qid or the text is no string, or the qid is empty."""
+    """What is asked. Raises RankLLMError where a text or the qid is no string, or the qid is empty."""
 
     qid: str
     text: str
+    instruction: str | None = None
+    """What counts as relevant, for models that take an instruction; None: what the run or the model's card says."""
 
     def __post_init__(self) -> None:
         _set(self, "qid", _plain_id(self.qid, "qid"))
         if type(self.text) is not str:
             _set(self, "text", _plain_string(self.text, f"query {self.qid!r}: text"))
+        if self.instruction is not None and type(self.instruction) is not str:
+            _set(self, "instruction", _plain_string(self.instruction, f"query {self.qid!r}: instruction"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,8 @@ class Candidate:
     """Text fields as stored: `title` and one of `text`, `segment`, `contents`, `content`, `body`, `passage`."""
     model_score: float | None = None
     """What the model said, where it says a number: a logit, a log-probability, a relevance score."""
+    probability: float | None = None
+    """The probability of relevance that `model_score` stands for, where the model's card defines one."""
 
     def __post_init__(self) -> None:
         # Made by the million: what is as it should be, is seen at a glance.

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from rankllm_core.errors import DataError, RankLLMError
 from rankllm_core.files import dumps
-from rankllm_core.types import Request, Result, Usage, WindowTrace
+from rankllm_core.types import Candidate, Request, Result, Usage, WindowTrace
 from rankllm_infer.engines.base import Answer
 
 FORMAT = 2
@@ -139,7 +139,7 @@ def result_to_record(result: Result) -> dict[str, object]:
     return {
         "qid": result.query.qid,
         "status": result.status,
-        "ranking": [] if is_failed else [[c.docid, c.score, c.model_score] for c in result.candidates],
+        "ranking": [] if is_failed else [_ranked(candidate) for candidate in result.candidates],
         "defects": result.defects,
         "usage": asdict(result.usage),
         "n_ranked": result.n_ranked,
@@ -148,10 +148,18 @@ def result_to_record(result: Result) -> dict[str, object]:
     }
 
 
+def _ranked(candidate: Candidate) -> list[object]:
+    told: list[object] = [candidate.docid, candidate.score, candidate.model_score]
+    return told if candidate.probability is None else [*told, candidate.probability]
+
+
 def result_from_record(record: Mapping[str, Any], request: Request) -> Result:
     """Return a finished query's result as it was kept. request: what was asked, with the passages."""
     given = {candidate.docid: candidate for candidate in request.candidates}
-    ranking = (replace(given[docid], score=score, model_score=told) for docid, score, told in record["ranking"])
+    ranking = (
+        replace(given[docid], score=score, model_score=told, probability=likely[0] if likely else None)
+        for docid, score, told, *likely in record["ranking"]
+    )
     return Result(
         query=request.query,
         candidates=request.candidates if record["status"] == "failed" else tuple(ranking),

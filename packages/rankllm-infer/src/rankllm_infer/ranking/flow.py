@@ -60,13 +60,15 @@ class RankingMethod(Protocol):
         """Rank one request. Raises RankLLMError where it cannot be prompted."""
 
 
-def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, qid: str = "1") -> Request:
+def make_request(
+    query: str, passages: Iterable[str | Mapping[str, object]], *, qid: str = "1", instruction: str | None = None
+) -> Request:
     """A request from a query and passages in first-stage order.
 
     passages: texts, or mappings with the text under one of `rankllm_core.text.TEXT_FIELDS`, perhaps a `title`, and
     perhaps the docid under `pid`, `docid`, `_id` or `id`, the first of them that is there, as in a corpus file. A
     passage without one is called by its 1-based position. Ids may be integers. Scores fall from the number of passages
-    to 1.
+    to 1. instruction: what counts as relevant, for models that take an instruction.
     Raises RankLLMError naming the passage, for anything else, and for a docid that occurs twice.
     """
     if isinstance(passages, str | bytes | Mapping | Set) or not isinstance(passages, Iterable):
@@ -79,7 +81,7 @@ def make_request(query: str, passages: Iterable[str | Mapping[str, object]], *, 
     stored = [_stored(passage, number) for number, passage in enumerate(passages, start=1)]
     n = len(stored)
     return Request(
-        query=Query(qid=as_id(qid, what="qid"), text=query),
+        query=Query(qid=as_id(qid, what="qid"), text=query, instruction=instruction),
         candidates=tuple(
             Candidate(docid=docid, score=float(n - rank), doc=doc) for rank, (docid, doc) in enumerate(stored)
         ),

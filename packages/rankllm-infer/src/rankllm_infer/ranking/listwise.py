@@ -10,6 +10,7 @@ from typing import Any
 
 from rankllm_core.answers.reader import ReadAnswer, read_answer
 from rankllm_core.card import ListwiseCard
+from rankllm_core.errors import RankLLMError
 from rankllm_core.prompts.chat import ChatEncoder
 from rankllm_core.prompts.content import PromptFindings
 from rankllm_core.types import Candidate, Request, Result, Status, Usage, WindowTrace, worst
@@ -101,6 +102,8 @@ class ListwiseMethod:
     def flow(self, request: Request) -> Flow:
         """Rank one request pass by pass."""
         settings = self.settings
+        if request.query.instruction is not None:
+            raise RankLLMError("its instruction has no effect: a listwise prompt has no place for one; leave it out")
         check_full_windows(self.card, settings, len(request.candidates))
         ranking = _Ranking(request, self)
         head = len(request.candidates) if settings.top_k_candidates is None else settings.top_k_candidates

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -32,8 +32,8 @@ _RETOKENIZED = 64
 class PairWriter(Protocol):
     """Writes one pair in the form an engine takes."""
 
-    def write(self, query: str, *, title: str, text: str) -> Prompt:
-        """The prompt of one pair."""
+    def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
+        """The prompt of one pair. instruction: None for the template's own."""
 
 
 class TokenPairWriter:
@@ -43,41 +43,62 @@ class TokenPairWriter:
         self._encoder = encoder
         self._card = card
 
-    def write(self, query: str, *, title: str, text: str) -> Prompt:
+    def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
         """The prompt of one pair, with its ids."""
         template = self._card.template
-        if self._card.head == "yes-no":
-            prompt, ids = self._encoder.encode_question(query, title=title, text=text)
-            return Prompt(
-                text=prompt, read="first-token", identifiers=(template.positive, template.negative), token_ids=ids
-            )
+        if template.is_text:
+            prompt, ids = self._encoder.encode_question(query, title=title, text=text, instruction=instruction)
+            tokens = _tokens_read(self._card)
+            return Prompt(text=prompt, read="first-token" if tokens else "head", identifiers=tokens, token_ids=ids)
         shown = template.query.format(query=query) + " " + template.passage.format(title=title, text=text)
         return Prompt(text=shown, read="head", token_ids=self._encoder.encode(query, title=title, text=text))
+
+
+def _tokens_read(card: PointwiseCard) -> tuple[str, ...]:
+    """The tokens whose logits are the score; none where a score head is read."""
+    template = card.template
+    tokens = {"yes-no": (template.positive, template.negative), "single-token": (template.positive,)}
+    return tokens.get(card.head, ())
 
 
 class MessagePairWriter:
     """Writes yes/no questions for a chat server, whose tokenizer is not known: lengths are counted in words."""
 
     def __init__(self, card: PointwiseCard) -> None:
-        if card.head != "yes-no":
-            raise ConfigError("a chat server has no score head; use a yes/no template (--prompt-template-path yes_no)")
+        _check_served(card)
         self._card = card
 
-    def write(self, query: str, *, title: str, text: str) -> Prompt:
+    def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
         """The prompt of one pair, as messages."""
         template = self._card.template
         # A word is taken for 4/3 tokens, the usual ratio of English text.
         query = first_words(query, max(1, self._card.query_tokens * 3 // 4))
         document = first_words(f"{title} {text}" if title else text, max(1, self._card.passage_tokens * 3 // 4))
-        messages = template.render(query, document)
+        messages = template.render(query, document, instruction)
         if template.answer_prefix:
             messages = (*messages, Message("assistant", (Span(template.answer_prefix),)))
         return Prompt(
             text="\n".join(f"{message.role}: {message.content}" for message in messages),
             read="first-token",
-            identifiers=(template.positive, template.negative),
+            identifiers=_tokens_read(self._card),
             messages=messages,
             max_new_tokens=1,
+        )
+
+
+def _check_served(card: PointwiseCard) -> None:
+    """Raise ConfigError where a chat server cannot give this head's score."""
+    if card.head == "sequence-classification":
+        raise ConfigError("a chat server has no score head; use a yes/no template (--prompt-template-path yes_no)")
+    if card.head == "single-token":
+        raise ConfigError(
+            f"template {card.template.name}: is read by the logit of one token, and a server tells log-probabilities; "
+            "use --engine transformers or vllm, or a yes/no template (--prompt-template-path yes_no)"
+        )
+    if not card.template.is_chat:
+        raise ConfigError(
+            f"template {card.template.name}: is written without chat turns, and a chat server writes its own; "
+            "use --engine transformers or vllm"
         )
 
 
@@ -105,7 +126,9 @@ class PointwiseMethod:
 
     @staticmethod
     def check(card: PointwiseCard, settings: RankingSettings) -> Read:
-        """How pairs will be read."""
+        """How pairs will be read. Raises ConfigError for an instruction that the prompt has no place for."""
+        if settings.instruction is not None and not card.template.takes_instruction:
+            raise ConfigError(f"--instruction has no effect: {_no_place(card)}")
         return "head" if card.head == "sequence-classification" else "first-token"
 
     @property
@@ -126,8 +149,9 @@ class PointwiseMethod:
         if not head:
             return Result(query=request.query, candidates=(), n_ranked=0)
         passages = [_passage(candidate) for candidate in head]
-        built = [self.writer.write(request.query.text, title=title, text=text) for title, text in passages]
-        findings = _find(built, passages, request, self.writer)
+        write = self._writer_of(request)
+        built = [write(title, text) for title, text in passages]
+        findings = _find(built, passages, write)
         prompts = _sharing(built)
         answers = yield prompts
         scores = [_score(answer, candidate.docid) for answer, candidate in zip(answers, head, strict=True)]
@@ -137,7 +161,7 @@ class PointwiseMethod:
             # Where no prompt held its passage, the model has ranked nothing; scores that tie keep first-stage order.
             status="fallback" if findings.all_show_nothing else "repaired" if found else "ok",
             defects=found,
-            candidates=_by_score(head, scores, rest),
+            candidates=_by_score(head, scores, rest, self.card),
             usage=sum((answer.usage for answer in answers), Usage(rounds=1)),
             trace=_trace(prompts, answers, head) if self.settings.with_trace else (),
             n_ranked=len(head),
@@ -145,13 +169,33 @@ class PointwiseMethod:
         n_ranked = self.settings.top_k_candidates
         return fuse(result, request, self.card.fuse_weight, n_ranked=n_ranked, by_rank=False)
 
+    def _writer_of(self, request: Request) -> Callable[[str, str], Prompt]:
+        """What writes a passage, title and text, behind a request's query and instruction."""
+        query = request.query
+        if query.instruction is not None and not self.card.template.takes_instruction:
+            raise RankLLMError(f"its instruction has no effect: {_no_place(self.card)}")
+        instruction = self.settings.instruction if query.instruction is None else query.instruction
+        more = {} if instruction is None else {"instruction": instruction}
+        return lambda title, text: self.writer.write(query.text, title=title, text=text, **more)
 
-def _by_score(head: Sequence[Candidate], scores: Sequence[float], rest: Sequence[Candidate]) -> tuple[Candidate, ...]:
+
+def _no_place(card: PointwiseCard) -> str:
+    return f"template {card.template.name} has no place for one; leave it out, or use a template with {{instruction}}"
+
+
+def _by_score(
+    head: Sequence[Candidate], scores: Sequence[float], rest: Sequence[Candidate], card: PointwiseCard
+) -> tuple[Candidate, ...]:
     """The scored candidates, best first, and the others behind them; scores strictly fall."""
     order = sorted(range(len(head)), key=lambda position: -scores[position])
     written = decreasing_scores([scores[position] for position in order])
     ranked = (
-        replace(head[position], score=score, model_score=scores[position])
+        replace(
+            head[position],
+            score=score,
+            model_score=scores[position],
+            probability=card.probability(scores[position]),
+        )
         for position, score in zip(order, written, strict=True)
     )
     tail = decreasing_scores([written[-1]] * (len(rest) + 1))[1:]
@@ -187,21 +231,18 @@ def _passage(candidate: Candidate) -> Passage:
 
 
 def _find(
-    prompts: Sequence[Prompt], passages: Sequence[Passage], request: Request, writer: PairWriter
+    prompts: Sequence[Prompt], passages: Sequence[Passage], write: Callable[[str, str], Prompt]
 ) -> PromptFindings:
     """What the prompts do not show of their passages."""
 
     def key(prompt: Prompt) -> Hashable:
         return prompt.token_ids or prompt.text
 
-    def write(title: str, text: str) -> Hashable:
-        return key(writer.write(request.query.text, title=title, text=text))
-
-    return find_in_prompts([key(prompt) for prompt in prompts], passages, write)
+    return find_in_prompts([key(prompt) for prompt in prompts], passages, lambda title, text: key(write(title, text)))
 
 
 def _score(answer: Answer, docid: str) -> float:
-    """One number a pair: the head's score, or logit(yes) - logit(no)."""
+    """One number a pair: the score of a head or a token, or logit(yes) - logit(no)."""
     if len(answer.scores) == 1:
         (score,) = answer.scores
     elif len(answer.scores) == 2:

@@ -36,6 +36,8 @@ class RankingSettings:
     permutation_seed: int = 0
     """Of the shuffling inside windows."""
     system_message: str | None = None
+    instruction: str | None = None
+    """What counts as relevant, where a request does not say; None: the template's own."""
     few_shot: tuple[Message, ...] = ()
     short_windows: bool = True
     """Whether a window may hold fewer passages than its size."""

@@ -26,10 +26,11 @@ _ROW_KEYS = frozenset({"docid", "score", "query_id", "query"})
 def read_requests(path: str | Path) -> Iterator[Request]:
     """Yield the requests of a file: JSON Lines, or one array where the name ends in `.json`; packed files too.
 
-    A record is `{"query": {"text", "qid"}, "candidates": [{"docid", "score", "doc"}]}`, a line of our own results, or
-    rank_llm's old `{"query", "hits": [{"content", "qid", "docid", "score"}]}`. Candidates keep the file's order; ids
-    may be integers; a missing score is 0.0; a doc that is a string becomes `{"contents": string}`; other keys are
-    ignored, `model_score` among them: it belongs to the reranker that wrote it, not to the one that reads it.
+    A record is `{"query": {"text", "qid"}, "candidates": [{"docid", "score", "doc"}]}`, perhaps with an `instruction`;
+    a line of our own results; or rank_llm's old `{"query", "hits": [{"content", "qid", "docid", "score"}]}`. Candidates
+    keep the file's order; ids may be integers; a missing score is 0.0; a doc that is a string becomes
+    `{"contents": string}`; other keys are ignored, `model_score` among them: it belongs to the reranker that wrote it,
+    not to the one that reads it.
     Raises DataError naming the line (of an array: where the record begins).
     """
     first_line: dict[str, int] = {}
@@ -60,7 +61,12 @@ def parse_request(record: Mapping[str, object]) -> Request:
             except RankLLMError as error:
                 raise RankLLMError(f"query {qid!r}, candidate {number}: {error}") from None
         candidates.append(candidate)
-    return Request(query=Query(qid=qid, text=text), candidates=tuple(candidates))
+    return Request(query=Query(qid=qid, text=text, instruction=_instruction(record, qid)), candidates=tuple(candidates))
+
+
+def _instruction(record: Mapping[str, object], qid: str) -> str | None:
+    value = record.get("instruction")
+    return None if value is None else as_string(value, what=f"query {qid!r}: instruction")
 
 
 def _parse_candidate(entry: Mapping[str, object], *, doc: object = None) -> Candidate:
@@ -151,6 +157,7 @@ def request_to_dict(request: Request) -> dict[str, object]:
     """A request as a record of a requests file, keys in rank_llm's order."""
     return {
         "query": {"text": request.query.text, "qid": request.query.qid},
+        **_with_instruction(request.query),
         "candidates": [
             {"docid": candidate.docid, "score": candidate.score, "doc": dict(candidate.doc)}
             for candidate in request.candidates
@@ -162,12 +169,14 @@ def result_to_dict(result: Result) -> dict[str, object]:
     """A result as a record of a results file; `error` is there only when it is set, the trace is not."""
     record: dict[str, object] = {
         "query": {"text": result.query.text, "qid": result.query.qid},
+        **_with_instruction(result.query),
         "candidates": [
             {
                 "docid": candidate.docid,
                 "score": candidate.score,
                 "doc": dict(candidate.doc),
                 "model_score": candidate.model_score,
+                **({} if candidate.probability is None else {"probability": candidate.probability}),
             }
             for candidate in result.candidates
         ],
@@ -185,6 +194,10 @@ def result_to_dict(result: Result) -> dict[str, object]:
     if result.error is not None:
         record["error"] = result.error
     return record
+
+
+def _with_instruction(query: Query) -> dict[str, object]:
+    return {} if query.instruction is None else {"instruction": query.instruction}
 
 
 def write_requests(path: str | Path, requests: Iterable[Request]) -> None:

@@ -52,7 +52,8 @@ class _Meant:
 class ChatEncoder:
     """Writes messages in a chat layout and tokenises them with foreign text kept text.
 
-    layout: one of CHAT_LAYOUTS, or None for the tokenizer's own chat template. bos: one of BOS_RULES.
+    layout: one of CHAT_LAYOUTS, or None for the tokenizer's own chat template; `bare`: the text alone. bos: one of
+    BOS_RULES.
     repair_text: run ftfy over the whole prompt, as the listwise originals do in training and inference. Raises
     ContractError for a tokenizer without a chat template, or with one that exceeds `chat_limits`.
     """
@@ -62,7 +63,7 @@ class ChatEncoder:
     ) -> None:
         one_of(bos, BOS_RULES, where="bos")
         if layout is not None:
-            one_of(layout, CHAT_LAYOUTS, where="chat_layout")
+            one_of(layout, _LAYOUTS, where="chat_layout")
         elif not getattr(tokenizer, "chat_template", None):
             raise ContractError(
                 "the tokenizer has no chat template; give the prompt template a chat_layout "
@@ -277,4 +278,8 @@ def _plain_text(messages: Sequence[Message]) -> str:
     return "\n".join(m.content for m in messages) + "\n"
 
 
-_LAYOUTS = {"vicuna": _vicuna, "chatml": _chatml, "plain": _plain_text}
+def _bare_text(messages: Sequence[Message]) -> str:
+    return "".join(m.content for m in messages)
+
+
+_LAYOUTS = {"vicuna": _vicuna, "chatml": _chatml, "plain": _plain_text, "bare": _bare_text}

@@ -63,28 +63,35 @@ class PairEncoder:
         # A query stands in the pairs of all its passages.
         self._clipped_query = functools.lru_cache(maxsize=16)(lambda query: self._safe.clip(query, limits.query_tokens))
         self._chat = None
-        if template.layout == "yes-no":
-            self._chat = ChatEncoder(tokenizer, layout=template.chat_layout, bos=bos, repair_text=False)
+        if template.is_text:
+            layout = "bare" if template.layout == "raw" else template.chat_layout
+            self._chat = ChatEncoder(tokenizer, layout=layout, bos=bos, repair_text=False)
         elif template.layout == "segments" and tokenizer.bos_token_id is None:
             raise ContractError(f"template {template.name} puts BOS before each segment, but the tokenizer has none")
         if append_eos and (template.layout != "joined" or tokenizer.eos_token_id is None):
             raise ConfigError("append_eos: only the layout 'joined' takes it, and the tokenizer must have an EOS token")
 
-    def encode(self, query: str, *, title: str, text: str) -> tuple[int, ...]:
-        """The ids of one pair, without padding. An empty title is written as the template says."""
+    def encode(self, query: str, *, title: str, text: str, instruction: str | None = None) -> tuple[int, ...]:
+        """The ids of one pair, without padding. An empty title is written as the template says.
+
+        instruction: for templates that have a place for one; None for their own.
+        """
         if self._template.layout == "segments":
             return self._segments(query, title, text)
         if self._template.layout == "joined":
             return self._joined(query, title, text)
-        return self.encode_question(query, title=title, text=text)[1]
+        return self.encode_question(query, title=title, text=text, instruction=instruction)[1]
 
-    def encode_question(self, query: str, *, title: str, text: str) -> tuple[str, tuple[int, ...]]:
-        """Text and ids of a yes/no question. Query and passage are cut before they are put in, so the end survives."""
+    def encode_question(
+        self, query: str, *, title: str, text: str, instruction: str | None = None
+    ) -> tuple[str, tuple[int, ...]]:
+        """Text and ids of a pair in one text (`chat`, `raw`), whose end survives: its parts are cut before."""
         if self._chat is None:
             raise ConfigError(f"template {self._template.name}: layout {self._template.layout!r} asks no question")
         query = self._clipped_query(query)
         document = self._safe.clip(f"{title} {text}" if title else text, self._limits.passage_tokens)
-        prompt = self._chat.encode(self._template.render(query, document), opening=self._template.answer_prefix)
+        messages = self._template.render(query, document, instruction)
+        prompt = self._chat.encode(messages, opening=self._template.answer_prefix)
         return prompt.text, prompt.token_ids
 
     def passage_room(self, query: str) -> int:
@@ -92,7 +99,7 @@ class PairEncoder:
 
         Only the layout `joined` lets a long query take a passage's room.
         """
-        if self._template.layout == "yes-no":
+        if self._template.is_text:
             return self._limits.passage_tokens
         prefix = len(self._template.passage.encode())
         if self._template.layout == "segments":

@@ -1,16 +1,20 @@
 """Templates that show one passage and ask how relevant it is.
 
-Source: texttron/tevatron@0545746 examples/rankllama/data.py.
+Sources: texttron/tevatron@0545746 examples/rankllama/data.py; of the further layouts, each template's own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
-from rankllm_core.prompts.template_text import Message, Span, check_placeholders, fill, given_fields
+from rankllm_core.prompts.template_text import Message, Span, check_placeholders, fill, given_fields, placeholder_list
+
+_IN_TURNS = ("query", "document", "instruction")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,55 +23,115 @@ class PointwiseTemplate:
 
     name: str
     layout: str
-    """`segments`: query and passage tokenised apart; `joined`: one string; `yes-no`: a chat question."""
+    """`segments`: query and passage tokenised apart; `joined`: one string; `chat`: turns of a chat; `raw`: one string
+    without any turns; `pair`: the tokenizer's own format of two texts. `yes-no` is the older name of `chat`."""
     query: str = ""
-    """How the query is written (`segments`, `joined`); holds {query}."""
+    """How the query is written; holds {query}. Of `chat` and `raw`: what stands for {query} in their texts."""
+    instructed_query: str = ""
+    """How the query is written where there is an instruction; holds {query} and {instruction} (`chat`, `raw`)."""
     passage: str = ""
     """How the passage is written (`segments`, `joined`); holds {title} and {text}."""
     body: str = ""
-    """The user's turn (`yes-no`); holds {query} and {document}."""
+    """The user's turn (`chat`) or the whole text (`raw`); holds {query}, {document} and, if wanted, {instruction}."""
     system_message: str | None = None
+    """The system's turn. With `chat` it may hold the placeholders of `body`."""
     instruction: str | None = None
+    """The instruction where none is given."""
     chat_layout: str | None = None
     answer_prefix: str = ""
-    """Text that opens the answer, before the position where it is read (`yes-no`)."""
+    """Text that opens the answer, before the position where it is read (`chat`)."""
     positive: str = "yes"
     negative: str = "no"
+    """The token whose logit is taken off that of `positive`; empty: none is."""
     message_roles: str | None = None
     """`reranker`: instruction, query and document are turns of their own roles, as some servers expect."""
 
     method: ClassVar[str] = "pointwise"
-    LAYOUTS: ClassVar[tuple[str, ...]] = ("segments", "joined", "yes-no")
+    LAYOUTS: ClassVar[tuple[str, ...]] = ("segments", "joined", "chat", "yes-no", "raw", "pair")
 
     def __post_init__(self) -> None:
         where = f"template {self.name}"
         one_of(self.layout, self.LAYOUTS, where=f"{where}: layout")
-        if self.layout != "yes-no":
+        if self.layout in ("segments", "joined"):
             check_placeholders(self.query, {"query"}, optional=set(), where=f"{where}: query")
             check_placeholders(self.passage, {"text"}, optional={"title"}, where=f"{where}: passage")
         elif self.message_roles is not None:
             one_of(self.message_roles, ("reranker",), where=f"{where}: message_roles")
             if not self.instruction:
                 raise ConfigError(f"{where}: message_roles: reranker needs an instruction")
-        else:
+        elif self.layout == "yes-no":
             check_placeholders(self.body, {"query", "document"}, optional={"instruction"}, where=f"{where}: body")
+        elif self.layout != "pair":
+            self._check_turns(where)
+        if self.layout in ("chat", "raw", "pair"):
+            self._check_unused(where)
 
-    def render(self, query: str, document: str) -> tuple[Message, ...]:
-        """The chat messages of one pair (`yes-no` only)."""
+    def _check_turns(self, where: str) -> None:
+        """Query and document stand once each, whichever turn they are in."""
+        found: Counter[str] = Counter()
+        for name, text in self._turns().items():
+            check_placeholders(text, set(), optional=set(_IN_TURNS), where=f"{where}: {name}")
+            found.update(placeholder_list(text))
+        for name in ("query", "document"):
+            if found[name] != 1:
+                raise ConfigError(f"{where}: expected the placeholder {{{name}}} once, found it {found[name]} times")
+        if self.query:
+            check_placeholders(self.query, {"query"}, optional=set(), where=f"{where}: query")
+        if self.instructed_query:
+            names = {"query", "instruction"}
+            check_placeholders(self.instructed_query, names, optional=set(), where=f"{where}: instructed_query")
+
+    def _check_unused(self, where: str) -> None:
+        """Raise ConfigError on a text that this layout has no place for; files of the older layouts may hold some."""
+        unused = ["passage"]
+        if not self.takes_instruction:
+            unused.append("instruction")
+        if not self.is_chat:
+            unused += ["system_message", "chat_layout", "answer_prefix", "message_roles"]
+        if self.layout == "pair":
+            unused += ["body", "query", "instructed_query"]
+        for name in unused:
+            if getattr(self, name):
+                raise ConfigError(f"{where}: {name}: has no effect with the layout {self.layout}; leave it out")
+
+    def _turns(self) -> Mapping[str, str]:
+        """The texts that hold the placeholders, by their fields."""
+        if self.layout == "chat" and self.system_message:
+            return {"system_message": self.system_message, "body": self.body}
+        return {"body": self.body}
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether it is written as the turns of a chat."""
+        return self.layout in ("chat", "yes-no")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is written as one text, turns or not, behind which a language model goes on."""
+        return self.is_chat or self.layout == "raw"
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether it has a place for an instruction."""
+        if self.message_roles or self.instructed_query:
+            return True
+        return self.is_text and any("instruction" in placeholder_list(text) for text in self._turns().values())
+
+    def render(self, query: str, document: str, instruction: str | None = None) -> tuple[Message, ...]:
+        """The turns of one pair (`chat`; of `raw` one, of the user). instruction: None for the template's own."""
         asked, shown = Span(query, untrusted=True), Span(document, untrusted=True)
+        # What a template says is its author's word, what a request says is not.
+        told = Span(self.instruction or "") if instruction is None else Span(instruction, untrusted=True)
         if self.message_roles:
-            return (
-                Message("system", (Span(self.instruction or ""),)),
-                Message("query", (asked,)),
-                Message("document", (shown,)),
-            )
-        values: dict[str, str | float | Span] = {
-            "query": asked,
-            "document": shown,
-            "instruction": self.instruction or "",
-        }
+            return (Message("system", (told,)), Message("query", (asked,)), Message("document", (shown,)))
+        form = self.instructed_query if self.instructed_query and told.text else self.query
+        values: dict[str, str | float | Span | tuple[Span, ...]] = {"document": shown, "instruction": told}
+        values["query"] = fill(form, {"query": asked, "instruction": told}) if form else asked
         turn = Message("user", fill(self.body, values))
-        return (Message("system", (Span(self.system_message),)), turn) if self.system_message else (turn,)
+        if not self.system_message:
+            return (turn,)
+        said = fill(self.system_message, values) if self.layout == "chat" else (Span(self.system_message),)
+        return (Message("system", said), turn)
 
     def to_dict(self) -> dict[str, object]:
         """The template as it is written to a card or a file."""

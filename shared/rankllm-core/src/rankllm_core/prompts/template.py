@@ -35,7 +35,11 @@ CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
 """Chat layouts that a template may name; without one the tokenizer's own chat template is used."""
 LISTWISE_DEFAULTS: Mapping[IdentifierKind, str] = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
 """Identifiers -> name of RankZephyr's prompt that speaks of them."""
-POINTWISE_DEFAULTS: Mapping[str, str] = {"sequence-classification": "rankllama", "yes-no": "yes_no"}
+POINTWISE_DEFAULTS: Mapping[str, str] = {
+    "sequence-classification": "rankllama",
+    "yes-no": "yes_no",
+    "single-token": "yes_no",
+}
 """Head -> name of the prompt whose score it gives."""
 
 _MULTITURN_NAMES = {"prefix": "prefix_user", "body": "body_user", "suffix": "suffix_user"}
@@ -259,8 +263,9 @@ def _pointwise_from_dict(values: Mapping[str, object], *, name: str, where: str)
     strings = {k: str(typed(v, str, where=f"{where}: {k}")) for k, v in values.items() if k != "method"}
     # The originals' pointwise files have no layout key and call the passage {doc_content}.
     strings.setdefault("layout", "yes-no")
-    if "body" in strings:
-        strings["body"] = strings["body"].replace("{doc_content}", "{document}")
+    for turn in ("system_message", "body") if strings["layout"] in ("chat", "raw") else ("body",):
+        if turn in strings:
+            strings[turn] = strings[turn].replace("{doc_content}", "{document}").replace("{passage}", "{document}")
     return PointwiseTemplate(name=name, **strings)
 
 

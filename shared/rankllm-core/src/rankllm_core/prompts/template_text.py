@@ -55,8 +55,8 @@ class Message:
         return "".join(span.text for span in self.spans)
 
 
-def fill(text: str | None, values: Mapping[str, str | float | Span]) -> tuple[Span, ...]:
-    """`str.format` that keeps untrusted text apart from the template's own."""
+def fill(text: str | None, values: Mapping[str, str | float | Span | tuple[Span, ...]]) -> tuple[Span, ...]:
+    """`str.format` that keeps untrusted text apart from the template's own. values: some may be filled texts."""
     spans: list[Span] = []
     for literal, name, spec, _ in string.Formatter().parse(text or ""):
         if literal:
@@ -65,6 +65,9 @@ def fill(text: str | None, values: Mapping[str, str | float | Span]) -> tuple[Sp
             value = values[name]
             if isinstance(value, Span):
                 spans.append(value)
+                continue
+            if isinstance(value, tuple):
+                spans.extend(value)
                 continue
             try:
                 spans.append(Span(_formatted(value, spec or "")))
@@ -77,7 +80,12 @@ def fill(text: str | None, values: Mapping[str, str | float | Span]) -> tuple[Sp
 
 def placeholders(text: str) -> set[str]:
     """The names in braces. Raises ConfigError for an open brace."""
-    return {name for _, name, _, _ in _parsed(text) if name is not None}
+    return set(placeholder_list(text))
+
+
+def placeholder_list(text: str) -> list[str]:
+    """The names in braces, in their order. Raises ConfigError for an open brace."""
+    return [name for _, name, _, _ in _parsed(text) if name is not None]
 
 
 def check_placeholders(text: str | None, required: set[str], *, optional: set[str], where: str) -> None:

@@ -105,6 +105,47 @@ def test_pointwise_ids_in_training_are_those_at_inference(tiny, smollm2_tokenize
         assert data.dataset[index].rows[0] == prompts[0].token_ids
 
 
+ZERANK = """
+method: pointwise
+layout: chat
+chat_layout: chatml
+system_message: "{query}"
+instructed_query: "{query} ({instruction})"
+body: "{document}"
+positive: "Yes"
+negative: ""
+"""
+RAW = """
+method: pointwise
+layout: raw
+body: "A: {query} B: {passage} {instruction} Relevant?"
+instruction: "Of cats?"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "head"),
+    [(ZERANK, "single-token"), (ZERANK, "sequence-classification"), (RAW, "yes-no"), (RAW, "single-token")],
+)
+def test_any_layout_and_head_is_prompted_as_it_was_trained(tiny, smollm2_tokenizer, tmp_path, text, head):
+    """With the instruction of the recipe, which the card keeps; the ids that are read are those of inference."""
+    template = tmp_path / "mine.yaml"
+    template.write_text(text, encoding="utf-8")
+    path = write_records(tmp_path / "p.jsonl", [pointwise_record(i) for i in range(2)])
+    changes = {"method": "pointwise", "data.group_size": 4, "prompt.template": str(template), "prompt.head": head}
+    data = prepare(
+        recipe_for(tiny, path, tmp_path / "o", **changes, **{"prompt.instruction": "be strict"}), smollm2_tokenizer
+    )
+    method = make_method(data.card, RankingSettings(), smollm2_tokenizer)
+    record = data.dataset.records[0]
+    candidates = [Candidate(docid=p.docid, score=0.0, doc={"text": p.text}) for p in record.positives]
+    (prompt,) = next(method.flow(Request(query=Query(qid="q", text=record.query), candidates=tuple(candidates[:1]))))
+    assert "be strict" in prompt.text
+    assert prompt.token_ids == data.dataset[0].rows[0]
+    assert list(data.collator.answer_ids) == [smollm2_tokenizer.encode(token)[0] for token in prompt.identifiers]
+    assert len(prompt.identifiers) == {"single-token": 1, "yes-no": 2}.get(head, 0)
+
+
 def options(**changes):
     return RerankOptions(dtype="float32", device="cpu", with_trace=True, **changes)
 
@@ -177,9 +218,9 @@ def test_a_generation_checkpoint_gives_the_trainer_s_logits(tiny, smollm2_tokeni
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("head", ["sequence-classification", "yes-no"])
+@pytest.mark.parametrize("head", ["sequence-classification", "yes-no", "single-token"])
 def test_a_pointwise_checkpoint_gives_the_trainer_s_scores(tiny, smollm2_tokenizer, tmp_path, head, lora):
-    """Score layer and yes/no, full and adapter; the trained positive ends on top after enough steps."""
+    """Score layer, yes/no and one token, full and adapter; the trained positive ends on top after enough steps."""
     records = [pointwise_record(i) for i in range(2)]
     path = write_records(tmp_path / "p.jsonl", records)
     changes = {
@@ -206,6 +247,8 @@ def test_a_pointwise_checkpoint_gives_the_trainer_s_scores(tiny, smollm2_tokeniz
     data = prepare(recipe, smollm2_tokenizer)
     rows = tuple(data.dataset.encoder.encode(record["query"], title="", text=p["text"]) for p in passages)
     said = read(trained.model, data.collator([PointwiseItem(0, rows, None)]))
-    expected = said["scores"] if "scores" in said else said["read_logits"][:, 0] - said["read_logits"][:, 1]
+    expected = said["scores"] if "scores" in said else said["read_logits"][:, 0]
+    if head == "yes-no":
+        expected = expected - said["read_logits"][:, 1]
     found = {candidate.docid: candidate.model_score for candidate in result.candidates}
     assert [found[p["docid"]] for p in passages] == pytest.approx(expected.tolist(), abs=1e-3)

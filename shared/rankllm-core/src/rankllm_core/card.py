@@ -135,15 +135,20 @@ class PointwiseCard:
                 f"card: head {self.head!r} does not go with template {template.name!r} (layout {template.layout!r}); "
                 "the logits of tokens are read behind the layouts chat, yes-no and raw, a score head behind any"
             )
-        read = {"yes-no": ("positive", "negative"), "single-token": ("positive",)}.get(self.head, ())
-        for name in read:
-            if not getattr(template, name):
+        for name, token in zip(("positive", "negative"), self.tokens_read, strict=False):
+            if not token:
                 raise ConfigError(
                     f"card: head {self.head!r} reads the logit of a token that template {template.name!r} does not "
                     f"name ({name})"
                 )
 
     kind = "pointwise"
+
+    @property
+    def tokens_read(self) -> tuple[str, ...]:
+        """The tokens whose logits are the score, the second one's taken off the first one's; none for a score head."""
+        tokens = {"yes-no": (self.template.positive, self.template.negative), "single-token": (self.template.positive,)}
+        return tokens.get(self.head, ())
 
     def probability(self, score: float) -> float | None:
         """The probability of relevance that a score stands for; None where the card defines none."""

@@ -48,17 +48,10 @@ class TokenPairWriter:
         template = self._card.template
         if template.is_text:
             prompt, ids = self._encoder.encode_question(query, title=title, text=text, instruction=instruction)
-            tokens = _tokens_read(self._card)
+            tokens = self._card.tokens_read
             return Prompt(text=prompt, read="first-token" if tokens else "head", identifiers=tokens, token_ids=ids)
         shown = template.query.format(query=query) + " " + template.passage.format(title=title, text=text)
         return Prompt(text=shown, read="head", token_ids=self._encoder.encode(query, title=title, text=text))
-
-
-def _tokens_read(card: PointwiseCard) -> tuple[str, ...]:
-    """The tokens whose logits are the score; none where a score head is read."""
-    template = card.template
-    tokens = {"yes-no": (template.positive, template.negative), "single-token": (template.positive,)}
-    return tokens.get(card.head, ())
 
 
 class MessagePairWriter:
@@ -80,7 +73,7 @@ class MessagePairWriter:
         return Prompt(
             text="\n".join(f"{message.role}: {message.content}" for message in messages),
             read="first-token",
-            identifiers=_tokens_read(self._card),
+            identifiers=self._card.tokens_read,
             messages=messages,
             max_new_tokens=1,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.decorators import FC
 
+from rankllm_core.card import HEADS
 from rankllm_core.command_line import NAME, ignored
 from rankllm_core.errors import ConfigError
 from rankllm_train.recipe.loop_sections import METRICS
@@ -100,7 +101,8 @@ POINTWISE = (
     _option("--q-max-len", "prompt.query_tokens", int, "Tokens of the query part."),
     _option("--p-max-len", "prompt.passage_tokens", int, "Tokens of the passage part."),
     _option("--append-eos", "prompt.append_eos", bool, "EOS behind the pair (--input-format v2)."),
-    _option("--head", "prompt.head", click.Choice(["sequence-classification", "yes-no"]), "Where the score is read."),
+    _option("--head", "prompt.head", click.Choice(HEADS), "Where the score is read."),
+    _option("--instruction", "prompt.instruction", str, "What counts as relevant, in place of the template's."),
     _option("--positive-passage-no-shuffle", "data.positive_no_shuffle", bool, "Always the first positive."),
     _option("--negative-passage-no-shuffle", "data.negative_no_shuffle", bool, "Always the first negatives."),
 )

@@ -65,7 +65,7 @@ class ListwiseCollator:
 class PointwiseCollator:
     """Puts whole groups in a batch, one row a pair, padded on the right to the longest pair.
 
-    answer_ids: the ids of the yes and the no, for a yes/no head; empty for a score layer.
+    answer_ids: the id of the token that is read, or of a yes and a no; empty for a score layer.
     """
 
     pad_id: int

@@ -1,11 +1,13 @@
-"""The pointwise method: one passage, one score (RankLLaMA; or a yes and a no of the language model)."""
+"""The pointwise method: one passage, one score, of a score layer (RankLLaMA) or of the language model's own tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rankllm_core.card import PointwiseCard
+from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.pairs import PairEncoder, PairLimits
 from rankllm_core.prompts.template import PointwiseTemplate, default_pointwise_template, pointwise_template
 from rankllm_core.prompts.tokens import SafeTokenizer, single_ids
@@ -28,10 +30,10 @@ def training_data(recipe: Recipe, tokenizer: Any, *, track: Track = iter) -> Tra
     card = _card(recipe, template)
     dataset = _dataset(recipe, tokenizer, template, bad=bad)
     answer_ids: Sequence[int] = ()
-    if recipe.prompt.head == "yes-no":
-        answer_ids = single_ids(
-            SafeTokenizer(tokenizer), (template.positive, template.negative), after=template.answer_prefix[-1:]
-        )
+    if card.tokens_read:
+        # Where a prompt ends decides which ids the words have; inference looks there, too.
+        end = dataset.encoder.encode_question("q", title="", text="p")[0][-1:]
+        answer_ids = single_ids(SafeTokenizer(tokenizer), card.tokens_read, after=end)
     return TrainingData(
         dataset=dataset,
         collator=PointwiseCollator(pad_id=pad_id(tokenizer), answer_ids=tuple(answer_ids)),
@@ -42,9 +44,18 @@ def training_data(recipe: Recipe, tokenizer: Any, *, track: Track = iter) -> Tra
 
 
 def _template(recipe: Recipe) -> PointwiseTemplate:
-    if recipe.prompt.template:
-        return pointwise_template(recipe.prompt.template, where="prompt.template: ")
-    return default_pointwise_template(recipe.prompt.head)
+    prompt = recipe.prompt
+    template = default_pointwise_template(prompt.head)
+    if prompt.template:
+        template = pointwise_template(prompt.template, where="prompt.template: ")
+    if not prompt.instruction:
+        return template
+    if not template.takes_instruction:
+        raise ConfigError(
+            f"prompt.instruction has no effect: template {template.name} has no place for one; leave it out, or use a "
+            "template with {instruction}"
+        )
+    return replace(template, instruction=prompt.instruction)
 
 
 def _card(recipe: Recipe, template: PointwiseTemplate) -> PointwiseCard:

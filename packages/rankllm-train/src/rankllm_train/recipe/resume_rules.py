@@ -39,6 +39,7 @@ REFUSED = {
     "prompt.window_size": _PROMPT,
     "prompt.stride": _PROMPT,
     "prompt.head": _PROMPT,
+    "prompt.instruction": _PROMPT,
     "prompt.query_tokens": _PROMPT,
     "prompt.passage_tokens": _PROMPT,
     "prompt.append_eos": _PROMPT,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rankllm_core.card import HEADS
 from rankllm_core.config import at_least, one_of
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.chat import BOS_RULES
@@ -90,7 +91,10 @@ class PromptSection:
     stride: int = 10
     """Listwise: ranks the window moves at inference."""
     head: str = "sequence-classification"
-    """Pointwise: `sequence-classification` (a new score layer) or `yes-no` (the language model's own words)."""
+    """Pointwise: `sequence-classification` (a new score layer), or the language model's own logits: `yes-no` (the
+    template's positive token minus its negative one) or `single-token` (the positive one's)."""
+    instruction: str = ""
+    """Pointwise: what counts as relevant, in place of the template's own; the card keeps it."""
     query_tokens: int = 32
     """Pointwise: tokens of the query part."""
     passage_tokens: int = 164
@@ -100,7 +104,7 @@ class PromptSection:
 
     def __post_init__(self) -> None:
         one_of(self.bos, BOS_RULES, where="prompt.bos")
-        one_of(self.head, ("sequence-classification", "yes-no"), where="prompt.head")
+        one_of(self.head, HEADS, where="prompt.head")
         counts = ("context_tokens", "max_passage_words", "window_size", "stride", "query_tokens", "passage_tokens")
         at_least(1, data=self, names=counts, section="prompt")
 

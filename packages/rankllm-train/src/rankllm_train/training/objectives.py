@@ -147,7 +147,7 @@ class PointwiseObjective:
     def sums(self, model: Any, batch: Batch) -> LossSums:
         """The scores of all pairs, at each one's last token, and the loss of their groups."""
         out = model(**{k: batch[k] for k in ("input_ids", "read_positions", "read_ids") if k in batch})
-        scores_M = out["scores"] if "scores" in out else out["read_logits"][:, 0] - out["read_logits"][:, 1]
+        scores_M = out["scores"] if "scores" in out else _score_of_tokens(out["read_logits"])
         scores_BG = as_groups(scores_M, group_size=self.group_size)
         return LossSums(torch.zeros((), device=scores_M.device), self._mean(scores_BG, batch) * scores_BG.shape[0])
 
@@ -171,3 +171,8 @@ class PointwiseObjective:
         """The mean over groups."""
         list_loss = sums.lists / counts.lists.clamp(min=1)
         return LossParts(list_loss, torch.zeros_like(list_loss), list_loss)
+
+
+def _score_of_tokens(logits_MK: Tensor) -> Tensor:
+    """scores_M of the logits of one token, or of a positive and a negative one."""
+    return logits_MK[:, 0] - logits_MK[:, 1] if logits_MK.shape[1] == 2 else logits_MK[:, 0]

@@ -13,8 +13,10 @@ from transformers import TrainerCallback  # noqa: E402
 
 from rankllm_core.card import ListwiseCard, PointwiseCard, load_card  # noqa: E402
 from rankllm_core.prompts.template import load_template  # noqa: E402
+from rankllm_core.prompts.tokens import SafeTokenizer  # noqa: E402
 from rankllm_core.types import Candidate, Query, Request  # noqa: E402
 from rankllm_infer.api import load_reranker  # noqa: E402
+from rankllm_infer.engines.base import IdentifierIds  # noqa: E402
 from rankllm_infer.options import RerankOptions  # noqa: E402
 from rankllm_infer.plan import make_method  # noqa: E402
 from rankllm_infer.ranking.settings import RankingSettings  # noqa: E402
@@ -144,6 +146,22 @@ def test_any_layout_and_head_is_prompted_as_it_was_trained(tiny, smollm2_tokeniz
     assert prompt.token_ids == data.dataset[0].rows[0]
     assert list(data.collator.answer_ids) == [smollm2_tokenizer.encode(token)[0] for token in prompt.identifiers]
     assert len(prompt.identifiers) == {"single-token": 1, "yes-no": 2}.get(head, 0)
+
+
+def test_tokens_are_those_that_follow_the_end_of_the_prompt(tiny, llama2_tokenizer, tmp_path):
+    """Llama 2's tokenizer has two tokens `yes`; behind a question mark it is the one without a blank."""
+    template = tmp_path / "mine.yaml"
+    template.write_text(RAW, encoding="utf-8")
+    path = write_records(tmp_path / "p.jsonl", [pointwise_record(i) for i in range(2)])
+    changes = {"method": "pointwise", "data.group_size": 4, "prompt.template": str(template), "prompt.head": "yes-no"}
+    data = prepare(recipe_for(tiny, path, tmp_path / "o", **changes), llama2_tokenizer)
+    expected = [llama2_tokenizer.encode(f"?{word}", add_special_tokens=False)[-1] for word in ("yes", "no")]
+    assert expected != [llama2_tokenizer.encode(word, add_special_tokens=False)[-1] for word in ("yes", "no")]
+    assert list(data.collator.answer_ids) == expected
+    method = make_method(data.card, RankingSettings(), llama2_tokenizer)
+    candidate = Candidate(docid="d", score=0.0, doc={"text": "a passage"})
+    (prompt,) = next(method.flow(Request(query=Query(qid="q", text="what"), candidates=(candidate,))))
+    assert IdentifierIds(SafeTokenizer(llama2_tokenizer)).of(prompt) == expected
 
 
 def options(**changes):

@@ -219,7 +219,7 @@ def test_passages_and_labels_must_be_as_many():
         (MULTI, {"prefix_assistant": None}, "body_assistant with prefix_user needs prefix_assistant"),
         (POINTWISE, {"body": "{query}"}, r"body: expected the placeholder \{document\}"),
         (POINTWISE, {"body": None}, r"body: expected the placeholder"),
-        (POINTWISE, {"layout": "segment"}, "layout: expected one of segments, joined, yes-no; found 'segment'"),
+        (POINTWISE, {"layout": "segment"}, "layout: expected one of segments, joined, yes-no, pair; found 'segment'"),
         (POINTWISE, {"layout": "segments", "query": "q", "passage": "{text}"}, r"query: expected the placeholder"),
         (POINTWISE, {"message_roles": "reranker", "body": None}, "reranker needs an instruction"),
         (SINGLE, {"method": "rankfid"}, "method: 'rankfid' is not one that rankllm runs"),

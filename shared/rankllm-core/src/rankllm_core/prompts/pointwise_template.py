@@ -19,7 +19,8 @@ class PointwiseTemplate:
 
     name: str
     layout: str
-    """`segments`: query and passage tokenised apart; `joined`: one string; `yes-no`: a chat question."""
+    """`segments`: query and passage tokenised apart; `joined`: one string; `yes-no`: a chat question; `pair`: the
+    tokenizer's own format of two texts, for encoders."""
     query: str = ""
     """How the query is written (`segments`, `joined`); holds {query}."""
     passage: str = ""
@@ -37,12 +38,15 @@ class PointwiseTemplate:
     """`reranker`: instruction, query and document are turns of their own roles, as some servers expect."""
 
     method: ClassVar[str] = "pointwise"
-    LAYOUTS: ClassVar[tuple[str, ...]] = ("segments", "joined", "yes-no")
+    LAYOUTS: ClassVar[tuple[str, ...]] = ("segments", "joined", "yes-no", "pair")
 
     def __post_init__(self) -> None:
         where = f"template {self.name}"
         one_of(self.layout, self.LAYOUTS, where=f"{where}: layout")
-        if self.layout != "yes-no":
+        if self.layout == "pair":
+            if texts := sorted(given_fields(self).keys() - {"name", "layout"}):
+                raise ConfigError(f"{where}: {texts[0]} has no effect with the layout 'pair'; leave it out")
+        elif self.layout != "yes-no":
             check_placeholders(self.query, {"query"}, optional=set(), where=f"{where}: query")
             check_placeholders(self.passage, {"text"}, optional={"title"}, where=f"{where}: passage")
         elif self.message_roles is not None:

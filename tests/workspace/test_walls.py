@@ -18,6 +18,8 @@ SOURCES = {
     "rankllm_train": REPOSITORY / "packages/rankllm-train/src/rankllm_train",
 }
 HEAVY_ROOMS = {
+    "rankllm_infer.engines.transformers.encoder_attention",
+    "rankllm_infer.engines.transformers.encoders",
     "rankllm_infer.engines.transformers.engine",
     "rankllm_infer.engines.transformers.loading",
     "rankllm_infer.evaluation.significance",

@@ -17,6 +17,7 @@ from rankllm_core.prompts.template import (
     default_listwise_template,
     default_pointwise_template,
     load_template,
+    pointwise_template,
 )
 from rankllm_infer.option_table import LISTWISE
 from rankllm_infer.options import RerankOptions, card_option, inapplicable, option_of
@@ -33,11 +34,14 @@ class EffectiveCard:
     """Whether the number of context tokens was asked for: where it does not fit the model, that is an error."""
 
 
-def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, score_head: bool) -> EffectiveCard:
+def resolve_card(
+    model: str, options: RerankOptions, *, folder: Path | None, score_head: bool, pair_tokens: int | None = None
+) -> EffectiveCard:
     """Find the model's card, or the default one, and put the options over it.
 
     model: as the user names it. folder: where its files are; None for a server's model. score_head: whether the
-    checkpoint has one; decides the default card. A contradiction to a card that the model brings is honoured, with a
+    checkpoint has one; decides the default card. pair_tokens: the most tokens of a pair that an encoder takes; None for
+    other models. A contradiction to a card that the model brings is honoured, with a
     warning that names both values. Raises ConfigError.
     """
     found, origin = _own_card(model, folder)
@@ -47,7 +51,7 @@ def resolve_card(model: str, options: RerankOptions, *, folder: Path | None, sco
         found = None
     own = found is not None
     if found is None:
-        found, origin = _default_card(options, score_head=score_head), "no card; defaults"
+        found, origin = _default_card(options, score_head=score_head, pair_tokens=pair_tokens), "no card; defaults"
     _check_prior(found, options)
     changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
     if own:
@@ -112,7 +116,10 @@ def fit_card(effective: EffectiveCard, positions: int | None) -> tuple[Card, tup
     """
     card = effective.card
     if isinstance(card, PointwiseCard):
-        if positions is not None and card.query_tokens + card.passage_tokens > positions:
+        # In the tokenizer's own format a passage gives way to its query.
+        is_pair = card.template.layout == "pair"
+        least = max(card.query_tokens + 1, card.passage_tokens) if is_pair else card.query_tokens + card.passage_tokens
+        if positions is not None and least > positions:
             raise ConfigError(
                 f"pairs of {card.query_tokens} + {card.passage_tokens} tokens: the model has {positions} positions; "
                 "use a smaller --q-max-len or --p-max-len"
@@ -148,13 +155,17 @@ def _doubts_about(card: ListwiseCard) -> list[str]:
     return doubts
 
 
-def _default_card(options: RerankOptions, *, score_head: bool) -> Card:
+def _default_card(options: RerankOptions, *, score_head: bool, pair_tokens: int | None) -> Card:
     asked = load_template(options.template) if options.template else None
     pointwise = options.method == "pointwise" or (options.method == "auto" and (score_head or _is_pointwise(asked)))
     if not pointwise:
         return ListwiseCard(template=default_listwise_template())
-    if isinstance(asked, PointwiseTemplate):
+    if isinstance(asked, PointwiseTemplate) and (pair_tokens is None or asked.layout != "pair"):
         return PointwiseCard(template=asked, head=_head_behind(asked, score_head=score_head))
+    if pair_tokens is not None:
+        # sentence-transformers' CrossEncoder cuts the longer text first: the same, unless a query takes over half.
+        template = pointwise_template("pair")
+        return PointwiseCard(template=template, query_tokens=pair_tokens // 2, passage_tokens=pair_tokens)
     if score_head:
         return PointwiseCard(template=default_pointwise_template("sequence-classification"))
     return PointwiseCard(template=default_pointwise_template("yes-no"), head="yes-no")

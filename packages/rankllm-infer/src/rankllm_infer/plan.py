@@ -15,6 +15,7 @@ from rankllm_core.card import Card
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files import read_text
 from rankllm_core.prompts.template import Message, Span
+from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_base, check_encoder_card, pair_tokens
 from rankllm_infer.checkpoints.model_files import (
     ModelFiles,
     ModelFolder,
@@ -67,8 +68,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     options, model = _checked_options(options), _checked_name(model)
     ranking, engine = _ranking_settings(options), _engine_settings(model, options)
     own = None if options.engine == "openai" else find_folder(model)
-    folder, has_score_head = (None, False) if own is None else (own.path, own.has_score_head)
-    card = resolve_card(model, options, folder=folder, score_head=has_score_head)
+    card = _resolved_card(model, options, own)
     # A file that the card has no use for is refused for that, whether or not it can be read.
     ranking = replace(ranking, few_shot=_few_shot(options.few_shot_file, options.num_few_shot_examples))
     read = check_settings(card.card, ranking)
@@ -81,6 +81,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
         _check_base(card.card, own, options.base_model)
         trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
         files = ModelFiles(own=own, base=find_base(own, options.base_model))
+        check_encoder_base(files)
         on_code = trusted or unused_code(files)
     return RerankPlan(
         model=model,
@@ -93,6 +94,17 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
         asked=options.settings(),
         few_shot_file=None if options.few_shot_file is None else Path(options.few_shot_file),
     )
+
+
+def _resolved_card(model: str, options: RerankOptions, own: ModelFolder | None) -> EffectiveCard:
+    """The card in force. own: the checkpoint; None for a server's model. Raises RankLLMError."""
+    if own is None:
+        return resolve_card(model, options, folder=None, score_head=False)
+    check_encoder(own, engine=options.engine, method=options.method, compiles=options.compile)
+    n_tokens = pair_tokens(own)
+    card = resolve_card(model, options, folder=own.path, score_head=own.has_score_head, pair_tokens=n_tokens)
+    check_encoder_card(own, card.card)
+    return card
 
 
 def _checked_options(options: RerankOptions | None) -> RerankOptions:

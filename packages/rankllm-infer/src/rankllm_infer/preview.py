@@ -102,6 +102,7 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
 
 def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
     """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
+    from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, pair_tokens
     from rankllm_infer.checkpoints.model_files import check_remote_code, find_base, find_folder, load_tokenizer
     from rankllm_infer.effective_card import fit_card, resolve_card
     from rankllm_infer.engines.transformers.permutation_ids import check_permutations
@@ -109,7 +110,10 @@ def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, Rank
     from rankllm_infer.ranking.pointwise import PointwiseMethod
 
     own = find_folder(model)
-    resolved = resolve_card(model, options, folder=own.path, score_head=own.has_score_head)
+    check_encoder(own, engine=options.engine, method=options.method, compiles=options.compile)
+    n_tokens = pair_tokens(own)
+    resolved = resolve_card(model, options, folder=own.path, score_head=own.has_score_head, pair_tokens=n_tokens)
+    check_encoder_card(own, resolved.card)
     trusted = options.trust_remote_code
     warnings = check_remote_code(own) if trusted else ()
     folder = own.path if own.has_tokenizer else find_base(own).path
@@ -139,10 +143,11 @@ def _settings(card: Card, options: RerankOptions, *, free_decoding: bool = True)
 
 def _positions(own: ModelFolder) -> int | None:
     """How many tokens the model has positions for, where that can be told without fetching an adapter's base."""
+    from rankllm_infer.checkpoints.encoders import pair_tokens
     from rankllm_infer.checkpoints.model_files import find_folder
 
     if own.adapter is None:
-        return own.positions
+        return own.positions if (n_tokens := pair_tokens(own)) is None else n_tokens
     base = str(own.adapter.get("base_model_name_or_path", ""))
     return find_folder(base).positions if Path(base).is_dir() else None
 
@@ -159,6 +164,8 @@ class _PairTextWriter:
         if self._template.layout == "raw":
             (turn,) = self._template.render(query, f"{title} {text}" if title else text, instruction)
             return Prompt(text=turn.content, read="head")
+        if self._template.layout == "pair":
+            return Prompt(text=f"{query}\n{title} {text}" if title else f"{query}\n{text}", read="head")
         passage = self._template.passage.format(title=title, text=text)
         return Prompt(text=self._template.query.format(query=query) + "\n" + passage, read="head")
 

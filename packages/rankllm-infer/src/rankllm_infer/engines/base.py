@@ -19,7 +19,7 @@ Read = Literal["text", "permutation", "first-token", "head"]
 """What is read: generated text, the permutation of `identifiers` that greedy decoding finds in the answer's `form`, the
 logits of `identifiers` at the last position, or a score head there."""
 ModelKind = Literal["causal", "sequence-classification"]
-"""Which head a checkpoint is loaded with: a language model's, or a `score` layer."""
+"""Which head a checkpoint is loaded with: a language model's, or one that gives a score."""
 
 
 def kind_of(read: Read) -> ModelKind:
@@ -42,6 +42,8 @@ class Prompt:
     """The prompt's ids, for engines that take ids; empty for servers."""
     n_shared: int = 0
     """Leading ids that the prompts yielded with this one begin with too; an engine may compute them once."""
+    n_first: int = 0
+    """Leading ids of the first token type, the others being of the second; 0 where the tokenizer has no types."""
     max_new_tokens: int = 0
     """With `text`: how many tokens may be generated. With `permutation`: room for the answer."""
     form: AnswerForm = CHAIN

@@ -50,6 +50,9 @@ class TokenPairWriter:
             prompt, ids = self._encoder.encode_question(query, title=title, text=text, instruction=instruction)
             tokens = self._card.tokens_read
             return Prompt(text=prompt, read="first-token" if tokens else "head", identifiers=tokens, token_ids=ids)
+        if template.layout == "pair":
+            shown, ids, n_first = self._encoder.encode_texts(query, title=title, text=text)
+            return Prompt(text=shown, read="head", token_ids=ids, n_first=n_first)
         shown = template.query.format(query=query) + " " + template.passage.format(title=title, text=text)
         return Prompt(text=shown, read="head", token_ids=self._encoder.encode(query, title=title, text=text))
 

@@ -13,6 +13,7 @@ from typing import Any
 from rankllm_core.errors import ConfigError, ContractError
 from rankllm_core.prompts.chat import ChatEncoder
 from rankllm_core.prompts.template import PointwiseTemplate
+from rankllm_core.prompts.text_pairs import PairFormat
 from rankllm_core.prompts.tokens import SafeTokenizer
 
 _PASSAGE_MARGIN = 3
@@ -63,6 +64,7 @@ class PairEncoder:
         # A query stands in the pairs of all its passages.
         self._clipped_query = functools.lru_cache(maxsize=16)(lambda query: self._safe.clip(query, limits.query_tokens))
         self._chat = None
+        self._pair = PairFormat(self._safe) if template.layout == "pair" else None
         if template.is_text:
             layout = "bare" if template.layout == "raw" else template.chat_layout
             self._chat = ChatEncoder(tokenizer, layout=layout, bos=bos, repair_text=False)
@@ -80,6 +82,8 @@ class PairEncoder:
             return self._segments(query, title, text)
         if self._template.layout == "joined":
             return self._joined(query, title, text)
+        if self._template.layout == "pair":
+            return self.encode_texts(query, title=title, text=text)[1]
         return self.encode_question(query, title=title, text=text, instruction=instruction)[1]
 
     def encode_question(
@@ -94,6 +98,16 @@ class PairEncoder:
         prompt = self._chat.encode(messages, opening=self._template.answer_prefix)
         return prompt.text, prompt.token_ids
 
+    def encode_texts(self, query: str, *, title: str, text: str) -> tuple[str, tuple[int, ...], int]:
+        """Text and ids of a pair (`pair` only), and how many leading ids are of the first token type; 0: no types."""
+        if self._pair is None:
+            raise ConfigError(f"template {self._template.name}: layout {self._template.layout!r} is no pair of texts")
+        passage, limits = f"{title} {text}" if title else text, self._limits
+        ids, n_first = self._pair.encode(
+            query, passage, query_tokens=limits.query_tokens, passage_tokens=limits.passage_tokens
+        )
+        return self._pair.show(query, passage), ids, n_first
+
     def passage_room(self, query: str) -> int:
         """Tokens for title and text that a pair with this query has at the least; 0 where it can show nothing of them.
 
@@ -101,6 +115,9 @@ class PairEncoder:
         """
         if self._template.is_text:
             return self._limits.passage_tokens
+        if self._pair is not None:
+            limits = self._limits
+            return self._pair.passage_room(query_tokens=limits.query_tokens, passage_tokens=limits.passage_tokens)
         prefix = len(self._template.passage.encode())
         if self._template.layout == "segments":
             least = self._limits.passage_tokens - _PASSAGE_MARGIN - prefix

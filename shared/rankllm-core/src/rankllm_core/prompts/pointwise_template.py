@@ -24,7 +24,8 @@ class PointwiseTemplate:
     name: str
     layout: str
     """`segments`: query and passage tokenised apart; `joined`: one string; `chat`: turns of a chat; `raw`: one string
-    without any turns; `pair`: the tokenizer's own format of two texts. `yes-no` is the older name of `chat`."""
+    without any turns; `pair`: the tokenizer's own format of two texts, for encoders. `yes-no` is the older name of
+    `chat`."""
     query: str = ""
     """How the query is written; holds {query}. Of `chat` and `raw`: what stands for {query} in their texts."""
     instructed_query: str = ""

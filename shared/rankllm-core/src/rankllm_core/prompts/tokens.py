@@ -200,7 +200,26 @@ def _plain(kind: Any, layout: dict[str, Any]) -> Any:
     """The tokenizer without control tokens."""
     kept = [t for t in layout["added_tokens"] if not (t["special"] or _MARKUP.match(t["content"]))]
     plain = layout | {"added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
+    left_out = {t["content"] for t in layout["added_tokens"] if t not in kept}
+    plain["model"] = _without_pieces(layout["model"], left_out)
     return kind.from_str(json.dumps(plain))
+
+
+def _without_pieces(model: dict[str, Any], contents: set[str]) -> dict[str, Any]:
+    """The model of a tokenizer that finds whole pieces in its vocabulary, without these: `</s>` is one of XLM-R's.
+
+    Ids stay as they are: the pieces are renamed to what no text is split into, since blanks separate words.
+    """
+    if model.get("type") not in ("Unigram", "WordPiece", "WordLevel"):
+        return model
+    spared = {model.get("unk_token")}  # asked for by name; text that writes it is as unknown as any other
+
+    def rename(piece: str) -> str:
+        return f"{piece} {piece}" if piece in contents - spared else piece
+
+    if model["type"] == "Unigram":
+        return model | {"vocab": [[rename(piece), score] for piece, score in model["vocab"]]}
+    return model | {"vocab": {rename(piece): identity for piece, identity in model["vocab"].items()}}
 
 
 def _moved_ids(plain: Any, layout: dict[str, Any]) -> dict[int, int]:

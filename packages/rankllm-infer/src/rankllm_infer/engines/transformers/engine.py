@@ -19,6 +19,7 @@ from rankllm_core.prompts.tokens import SafeTokenizer
 from rankllm_core.types import AnswerForm, Usage
 from rankllm_infer.engines.base import Answer, EngineError, IdentifierIds, Prompt, end_ids, text_answer
 from rankllm_infer.engines.transformers.batches import Batch, BatchLimits, BatchQueue, positions, rotation_limit
+from rankllm_infer.engines.transformers.encoders import encoder_of
 from rankllm_infer.engines.transformers.model import LoadedModel, can_share_prefix, compile_layers, narrow_head
 from rankllm_infer.engines.transformers.packing import Packing, packing_of
 from rankllm_infer.engines.transformers.permutation_decoding import decode_permutations
@@ -52,8 +53,10 @@ class TransformersEngine:
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._backbone = backbone_of(loaded.model)
+        self._encoder = encoder_of(loaded.model)
         self._packing = packing or packing_of(loaded.model)
         self._can_share = self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
+        self._can_share = self._can_share and self._encoder is None
         # A compiled layer that reads behind a cache would be compiled once more for each layer.
         self._can_share = self._can_share and (self._packing is not None or not compiles)
         self._compiles = compiles
@@ -64,6 +67,8 @@ class TransformersEngine:
         self._declared_end = getattr(getattr(loaded.model, "generation_config", None), "eos_token_id", None)
         self._vocabulary = _embedding_rows(loaded.model)
         self._max_positions = getattr(loaded.model.config, "max_position_embeddings", None)
+        if self._encoder is not None:
+            self._max_positions = self._encoder.positions
 
     def submit(self, ticket: int, prompt: Prompt) -> None:
         """Queue a prompt."""
@@ -160,15 +165,15 @@ class TransformersEngine:
         ]
 
     def _read_head(self, batch: Batch) -> list[Answer]:
+        if self._encoder is not None:
+            rows, n_first = zip(*((prompt.token_ids, prompt.n_first) for prompt in batch.prompts), strict=True)
+            return _score_answers(batch.prompts, self._encoder.scores(rows, n_first))
         inputs, rows_B, places_B = self._inputs([prompt.token_ids for prompt in batch.prompts], n_shared=batch.n_shared)
         hidden_BTD = self._backbone(**inputs).last_hidden_state
         pooled_BD = hidden_BTD[rows_B.to(hidden_BTD.device), places_B.to(hidden_BTD.device)]
         # Accumulated in fp32: bf16 scores would tie (a step of 1/32 for scores from 4 to 8).
         scores_B = pooled_BD.float() @ self._model.score.weight[0].float().to(pooled_BD.device)
-        return [
-            Answer(scores=(score,), usage=_read_once(prompt))
-            for prompt, score in zip(batch.prompts, scores_B.tolist(), strict=True)
-        ]
+        return _score_answers(batch.prompts, scores_B)
 
     def _decode_permutations(self, prompts: Sequence[Prompt]) -> list[Answer | EngineError]:
         walks = [self._walk_of(prompt) for prompt in prompts]
@@ -246,6 +251,13 @@ def _embedding_rows(model: Any) -> int | None:
     """How many tokens a model has an embedding for; None where that cannot be told."""
     rows = getattr(model.get_input_embeddings(), "weight", None)
     return len(rows) if isinstance(rows, torch.Tensor) and rows.dim() == 2 else None
+
+
+def _score_answers(prompts: Sequence[Prompt], scores_B: torch.Tensor) -> list[Answer]:
+    return [
+        Answer(scores=(score,), usage=_read_once(prompt))
+        for prompt, score in zip(prompts, scores_B.tolist(), strict=True)
+    ]
 
 
 def _read_once(prompt: Prompt) -> Usage:

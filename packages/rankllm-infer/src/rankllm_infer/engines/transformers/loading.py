@@ -16,10 +16,12 @@ from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
 from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
+from rankllm_infer.checkpoints.encoders import is_encoder
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.transformers.adapters import HEAD_NAMES, merge_adapter, readable_misfits
 from rankllm_infer.engines.transformers.batches import BatchLimits, TransformersSettings, rotation_limit
+from rankllm_infer.engines.transformers.encoders import choose_encoder_attention, encoder_of, load_encoder
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.model import (
     LoadedModel,
@@ -58,6 +60,11 @@ class TransformersCheckpoint:
         self.warnings = _without_effect(settings, alone) if alone else ()
         self.tokenizer: Any = loaded.tokenizer
         self.positions: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
+        self._encoder = encoder_of(loaded.model)
+        if self._encoder is not None:
+            self.positions = self._encoder.positions
+            # A pair is cut at the tokenizer's length, and published tokenizers need not say what fits the model.
+            self.tokenizer.model_max_length = min(self.tokenizer.model_max_length, self.positions)
         # Whether flash-attention is found decides the last bits of scores, as the device does.
         attention = loaded.model.config._attn_implementation
         dtype = str(loaded.dtype).removeprefix("torch.")
@@ -72,8 +79,11 @@ class TransformersCheckpoint:
         """
         if sample is not None:
             check_permutations(self.tokenizer, sample)
-        check_is_decoder(self._loaded.model, self._name)
-        try_model(self._loaded.model, read, source=self._name)
+        if self._encoder is not None:
+            self._encoder.try_it(self._name)
+        else:
+            check_is_decoder(self._loaded.model, self._name)
+            try_model(self._loaded.model, read, source=self._name)
         limits = BatchLimits(max_prompts=self._batch_size, max_tokens=self._settings.batch_tokens)
         return TransformersEngine(self._loaded, limits=limits, compiles=self._settings.compile)
 
@@ -120,7 +130,11 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
     trusted = settings.trust_remote_code
     options = {"dtype": dtype, "trust_remote_code": trusted, **placement}
     with quiet_transformers(hide_warnings=True):
-        model = _load_base(source, kind, options, is_adapter=files.own.adapter is not None)
+        reads_both_ways = kind == "sequence-classification" and is_encoder(files.base.config)
+        if reads_both_ways:
+            model = load_encoder(source, options)
+        else:
+            model = _load_base(source, kind, options, is_adapter=files.own.adapter is not None)
         if files.own.adapter is not None:
             has_head = kind == "sequence-classification"
             model = merge_adapter(model, files.own, has_head=has_head)
@@ -130,7 +144,8 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
             model.to(device)
     model.eval()
     model.requires_grad_(False)
-    choose_attention(model, settings.attn_implementation)
+    choose = choose_encoder_attention if reads_both_ways else choose_attention
+    choose(model, settings.attn_implementation)
     return LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device)
 
 

@@ -189,7 +189,7 @@ def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
         yield narrowed
         return
     rows = torch.tensor(narrowed.tokens, device=head.weight.device)
-    narrow = _ExactRows(head.in_features, len(rows), bias=head.bias is not None, device="meta")
+    narrow = ExactRows(head.in_features, len(rows), bias=head.bias is not None, device="meta")
     narrow.weight = torch.nn.Parameter(head.weight[rows].float(), requires_grad=False)
     if head.bias is not None:
         narrow.bias = torch.nn.Parameter(head.bias[rows].float(), requires_grad=False)
@@ -224,7 +224,7 @@ class NarrowHead:
         return logits
 
 
-class _ExactRows(torch.nn.Linear):
+class ExactRows(torch.nn.Linear):
     """Some rows of a head, in float32. In bf16 close logits tie: from 16 to 32, where many are, its step is 1/8."""
 
     def forward(self, states: Tensor) -> Tensor:

@@ -1,0 +1,110 @@
+"""Encoders with a sequence-classification head (cross-encoders), recognised by their configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rankllm_core.card import Card
+from rankllm_core.errors import ConfigError, ContractError
+from rankllm_infer.checkpoints.model_files import ModelFiles, ModelFolder
+
+ENCODERS = (
+    "albert",
+    "bert",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "mpnet",
+    "roberta",
+    "xlm-roberta",
+)
+"""Architectures of transformers whose tokens see each other both ways, and which it gives a classification head."""
+_OFFSET_POSITIONS = ("camembert", "mpnet", "roberta", "xlm-roberta")
+"""Encoders that number positions from behind the padding token's id, as fairseq does: 514 positions hold 512 tokens."""
+_USUAL_POSITIONS = 512
+"""Where a configuration does not say."""
+
+
+def is_encoder(config: Mapping[str, object]) -> bool:
+    """Whether a `config.json` describes an encoder. BERT with `is_decoder` is none."""
+    return config.get("model_type") in ENCODERS and not config.get("is_decoder")
+
+
+def first_position(config: Mapping[str, object]) -> int:
+    """The position of an encoder's first token."""
+    if config.get("model_type") not in _OFFSET_POSITIONS:
+        return 0
+    pad = config.get("pad_token_id", 1)
+    return pad + 1 if isinstance(pad, int) else 2
+
+
+def encoder_positions(config: Mapping[str, object]) -> int:
+    """How many tokens an encoder has positions for."""
+    found = config.get("max_position_embeddings")
+    return (found if isinstance(found, int) else _USUAL_POSITIONS) - first_position(config)
+
+
+def pair_tokens(folder: ModelFolder) -> int | None:
+    """The most tokens of a pair that a checkpoint takes; None where it is no encoder with a score head."""
+    if folder.adapter is not None or not is_encoder(folder.config) or not folder.has_score_head:
+        return None
+    return encoder_positions(folder.config)
+
+
+def check_encoder(own: ModelFolder, *, engine: str, method: str, compiles: bool) -> None:
+    """Raise ConfigError or ContractError, before weights are read, where an encoder cannot do what it is asked for.
+
+    Any other model passes.
+    """
+    if own.adapter is not None or not is_encoder(own.config):
+        return
+    architectures = own.config.get("architectures")
+    kind = str(architectures[0] if isinstance(architectures, list) and architectures else own.config["model_type"])
+    if not own.has_score_head:
+        raise ContractError(
+            f"{own.name}: {kind} is no decoder and has no sequence-classification head; rankllm reranks with decoder "
+            "language models, and with encoders that have such a head"
+        )
+    what = f"{own.name} is an encoder ({kind})"
+    if engine == "vllm":
+        raise ConfigError(f"--engine vllm: {what}, which only the engine transformers runs; leave it out")
+    if method == "listwise":
+        raise ConfigError(f"--method listwise: {what}, which scores one passage at a time; leave it out")
+    if compiles:
+        raise ConfigError(f"--compile: {what}, whose layers are not compiled here; leave it out")
+    if (n_labels := _n_labels(own.config)) != 1:
+        raise ContractError(f"{own.name}: its head gives {n_labels} labels a passage, expected one score")
+
+
+def check_encoder_base(files: ModelFiles) -> None:
+    """Raise ContractError where an adapter's base is an encoder."""
+    if files.own.adapter is not None and is_encoder(files.base.config):
+        raise ContractError(
+            f"{files.own.name}: is an adapter over an encoder ({files.base.name}), which is not merged here; merge it "
+            "with PEFT's merge_and_unload and load the result"
+        )
+
+
+def check_encoder_card(own: ModelFolder, card: Card) -> None:
+    """Raise ConfigError where a card prompts an encoder otherwise than in its tokenizer's format of two texts."""
+    if pair_tokens(own) is None:
+        return
+    if card.kind != "pointwise":
+        raise ConfigError(f"{own.name}: is an encoder, which scores one passage at a time, but its card is {card.kind}")
+    if card.template.layout != "pair":
+        raise ConfigError(
+            f"template {card.template.name}: {own.name} is an encoder, which reads pairs in its tokenizer's own "
+            "format; use --prompt-template-path pair"
+        )
+
+
+def _n_labels(config: Mapping[str, object]) -> int:
+    """Labels of the head, as transformers counts them: two where the configuration does not say."""
+    names = config.get("id2label")
+    if isinstance(names, Mapping):
+        return len(names)
+    found = config.get("num_labels", 2)
+    return found if isinstance(found, int) else 2

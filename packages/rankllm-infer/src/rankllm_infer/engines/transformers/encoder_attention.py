@@ -1,0 +1,79 @@
+"""Attention of packed rows that see both ways: rows of different lengths as one row of tokens, without padding.
+
+Each row attends to itself alone, as a slice of the pack; nothing is copied. Layers that look only a few tokens around
+(ModernBERT's sliding ones) go over long rows in blocks of queries, each against the keys that it can see.
+
+Shapes: T tokens of the pack, L tokens of a row, H heads, D numbers a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from rankllm_core.nn.model_parts import use_attention_function
+
+ROWS_ATTENTION = "rankllm_rows"
+"""What it is called among the attention implementations of transformers."""
+_BLOCK_QUERIES = 128
+
+
+def use_rows_attention(model: Any) -> None:
+    """Let a model that uses torch's attention use this one."""
+    use_attention_function(model, ROWS_ATTENTION, _attend)
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    row_ends: Sequence[int] | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls for each layer: states 1HTD.
+
+    row_ends: where each row of the pack ends; None for any other input, which torch's own attention is given.
+    sliding_window: how far the layer looks, itself included; None for all of a row.
+    """
+    if row_ends is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+    mixed_1THD = query.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])
+    start = 0
+    for end in row_ends:
+        row = (states[:, :, start:end] for states in (query, key, value))
+        mixed_1THD[:, start:end] = attend_within(*row, window=sliding_window, scale=scaling).transpose(1, 2)
+        start = end
+    return mixed_1THD, None
+
+
+def attend_within(
+    query_1HLD: Tensor, key_1HLD: Tensor, value_1HLD: Tensor, *, window: int | None, scale: float | None
+) -> Tensor:
+    """Attention 1HLD of one row to itself: to the tokens less than `window` away, or to all."""
+    n = query_1HLD.shape[2]
+    if window is None or n <= window:
+        return scaled_dot_product_attention(query_1HLD, key_1HLD, value_1HLD, scale=scale)
+    blocks = []
+    for start in range(0, n, _BLOCK_QUERIES):
+        end = min(n, start + _BLOCK_QUERIES)
+        first, last = max(0, start - window + 1), min(n, end + window - 1)
+        distance_QK = torch.arange(start, end)[:, None] - torch.arange(first, last)
+        is_seen_QK = (distance_QK.abs() < window).to(query_1HLD.device)
+        keys, values = key_1HLD[:, :, first:last], value_1HLD[:, :, first:last]
+        blocks.append(
+            scaled_dot_product_attention(query_1HLD[:, :, start:end], keys, values, attn_mask=is_seen_QK, scale=scale)
+        )
+    return torch.cat(blocks, dim=2)

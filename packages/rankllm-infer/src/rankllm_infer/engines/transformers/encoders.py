@@ -1,0 +1,197 @@
+"""Encoders with a sequence-classification head: loaded with all their weights, and run without padding where possible.
+
+BERT, RoBERTa and ModernBERT take packed rows on a CPU (`encoder_attention`), and with flash-attention 2 on a GPU. Other
+encoders, and other attention, are given padded rows with an attention mask. Either way the head's last layer runs in
+float32: in bfloat16 the scores of close passages would tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankllm_core.errors import ContractError
+from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
+from rankllm_infer.checkpoints.encoders import encoder_positions, first_position, is_encoder
+from rankllm_infer.engines.transformers.adapters import readable_misfits
+from rankllm_infer.engines.transformers.encoder_attention import ROWS_ATTENTION, use_rows_attention
+from rankllm_infer.engines.transformers.model import ExactRows, choose_attention
+from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
+
+_N_TRIED_TOKENS = 8
+
+
+def load_encoder(source: Path, options: dict[str, Any]) -> Any:
+    """Load an encoder with its classification head. options: for `from_pretrained`.
+
+    Raises ContractError where the head is missing or gives more than one score, or any weight is missing.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    with (
+        readable_load(source),
+        readable_misfits(f"{source}: the weights do not fit an encoder that gives one score a passage"),
+    ):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            str(source), output_loading_info=True, **options
+        )
+    if model.config.num_labels != 1:
+        raise ContractError(f"{source}: its head gives {model.config.num_labels} labels a passage, expected one score")
+    if missing := sorted(report["missing_keys"]):
+        heads = [name for name in missing if not name.startswith(f"{model.base_model_prefix}.")]
+        what = f"sequence-classification head ({heads[0]})" if heads else f"weights of its layers ({missing[0]})"
+        raise ContractError(
+            f"{source}: no {what} in the checkpoint; its scores would be random. Use a trained cross-encoder, or "
+            "convert it again"
+        )
+    _read_in_float32(model)
+    return model
+
+
+def _read_in_float32(model: Any) -> None:
+    """Let the layer that gives the score multiply and add in float32."""
+    (name,) = (
+        name
+        for name, module in model.named_modules()
+        if type(module) is torch.nn.Linear and module.out_features == 1 and not _is_in_backbone(model, name)
+    )
+    last = model.get_submodule(name)
+    exact = ExactRows(last.in_features, 1, bias=last.bias is not None, device="meta")
+    exact.weight = torch.nn.Parameter(last.weight.float(), requires_grad=False)
+    if last.bias is not None:
+        exact.bias = torch.nn.Parameter(last.bias.float(), requires_grad=False)
+    model.set_submodule(name, exact)
+
+
+def _is_in_backbone(model: Any, name: str) -> bool:
+    return name.startswith(f"{model.base_model_prefix}.")
+
+
+def choose_encoder_attention(model: Any, asked: str) -> None:
+    """Let an encoder use one of transformers' attention implementations.
+
+    asked: as in `choose_attention`, but auto on a CPU is that of packed rows, or what transformers chooses.
+    """
+    if asked != "auto" or model.device.type != "cpu":
+        choose_attention(model, asked)
+    elif model.config.model_type in _POOLS:
+        use_rows_attention(model)
+
+
+def encoder_of(model: Any) -> Encoder | None:
+    """How a loaded encoder with a classification head is run; None for any other model."""
+    if not is_encoder(model.config.to_dict()) or not type(model).__name__.endswith("ForSequenceClassification"):
+        return None
+    return Encoder(model)
+
+
+class Encoder:
+    """Scores rows of ids by an encoder with a classification head."""
+
+    def __init__(self, model: Any) -> None:
+        config = model.config.to_dict()
+        self._model = model
+        self._backbone = backbone_of(model)
+        self.positions = encoder_positions(config)
+        """How many tokens a row may have."""
+        self._first_position = first_position(config)
+        self._has_types = (config.get("type_vocab_size") or 0) > 1
+        self._attention = str(model.config._attn_implementation)
+        self._pad = config.get("pad_token_id") or 0
+
+    @property
+    def packs(self) -> bool:
+        """Whether rows stand one behind the other, without padding."""
+        is_packing = self._attention in (ROWS_ATTENTION, *FLASH_ATTENTIONS)
+        return is_packing and self._model.config.model_type in _POOLS and not hasattr(self._model, "hf_device_map")
+
+    def scores(self, rows: Sequence[Sequence[int]], n_first: Sequence[int]) -> Tensor:
+        """scores_B in float32. rows: ids, none empty. n_first: leading ids of each row that are of the first type."""
+        types = [[0] * n + [1] * (len(row) - n) if n else [0] * len(row) for row, n in zip(rows, n_first, strict=True)]
+        return self._packed(rows, types) if self.packs else self._padded(rows, types)
+
+    def try_it(self, source: str) -> None:
+        """Raise RankLLMError in one line where the model cannot be run. source: the model, for messages."""
+        n_embeddings = int(self._model.get_input_embeddings().weight.shape[0])
+        row = [token % n_embeddings for token in range(1, _N_TRIED_TOKENS + 1)]
+        # transformers computes a part of DeBERTa (the first one) in float32 alone.
+        dtype = str(self._model.dtype).removeprefix("torch.")
+        hint = "" if dtype == "float32" else f" in {dtype}; try --dtype float32"
+        problem = f"{type(self._model).__name__} cannot be run{hint}"
+        with readable_load(source, problem=problem), quiet_transformers(hide_warnings=True), torch.inference_mode():
+            self.scores([row], [0])
+
+    def _packed(self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Tensor:
+        lengths = [len(row) for row in rows]
+        ends = list(accumulate(lengths))
+        device = self._model.device
+        inputs: dict[str, Any] = {
+            "input_ids": torch.tensor([[token for row in rows for token in row]], device=device),
+            "position_ids": torch.cat([torch.arange(n) for n in lengths])[None].to(device) + self._first_position,
+        }
+        if self._has_types:
+            inputs["token_type_ids"] = torch.tensor([[kind for row in types for kind in row]], device=device)
+        if self._attention == ROWS_ATTENTION:
+            # The mask is not read, but there: transformers would make one of all tokens by all.
+            inputs |= {"row_ends": ends, "attention_mask": torch.zeros(1, 1, 1, 1, device=device)}
+        else:
+            bounds = torch.tensor([0, *ends], dtype=torch.int32, device=device)
+            inputs |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
+            inputs |= {"max_length_q": max(lengths), "max_length_k": max(lengths)}
+        hidden_TD = self._backbone(**inputs).last_hidden_state[0]
+        return _POOLS[self._model.config.model_type](self._model, hidden_TD, ends)[:, 0].float()
+
+    def _padded(self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Tensor:
+        longest = max(map(len, rows))
+        device = self._model.device
+        padded = [[*row, *[self._pad] * (longest - len(row))] for row in rows]
+        inputs = {
+            "input_ids": torch.tensor(padded, device=device),
+            "attention_mask": torch.tensor(
+                [[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device
+            ),
+        }
+        if self._has_types:
+            padded = [[*row, *[0] * (longest - len(row))] for row in types]
+            inputs["token_type_ids"] = torch.tensor(padded, device=device)
+        scores_B: Tensor = self._model(**inputs).logits[:, 0].float()
+        return scores_B
+
+
+def _first_tokens(hidden_TD: Tensor, ends: Sequence[int]) -> Tensor:
+    """States B1D of the first token of each row of a pack."""
+    return hidden_TD[[0, *ends[:-1]], None]
+
+
+def _bert_logits(model: Any, hidden_TD: Tensor, ends: Sequence[int]) -> Tensor:
+    pooled_BD = model.bert.pooler(_first_tokens(hidden_TD, ends))
+    return model.classifier(pooled_BD)
+
+
+def _roberta_logits(model: Any, hidden_TD: Tensor, ends: Sequence[int]) -> Tensor:
+    return model.classifier(_first_tokens(hidden_TD, ends))
+
+
+def _modernbert_logits(model: Any, hidden_TD: Tensor, ends: Sequence[int]) -> Tensor:
+    if model.config.classifier_pooling == "mean":
+        lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+        pooled_BD = torch.stack([row_LD.sum(0) / len(row_LD) for row_LD in hidden_TD.split(lengths)])
+    else:
+        pooled_BD = _first_tokens(hidden_TD, ends)[:, 0]
+    return model.classifier(model.head(pooled_BD))
+
+
+_POOLS: dict[str, Callable[[Any, Tensor, Sequence[int]], Tensor]] = {
+    "bert": _bert_logits,
+    "camembert": _roberta_logits,
+    "modernbert": _modernbert_logits,
+    "roberta": _roberta_logits,
+    "xlm-roberta": _roberta_logits,
+}
+"""Architectures that take packed rows: their layers learn a token's position from `position_ids` and the other tokens
+from attention alone, and hand attention its arguments. From the states TD of a pack and its rows' ends to logits B1."""

@@ -171,7 +171,7 @@ def _by_file(name: str) -> KnownModel | None:
 
 
 def _nearest(name: str) -> str:
-    """`; did you mean 'x'?`, by whole names, their last parts and the files of their cards; empty where none is near."""
+    """`; did you mean 'x'?`, by whole names, their last parts and their cards' files; empty where none is near."""
     known = (*_bundled(), *published_models())
     names = {model.name: model.patterns[0] for model in known}
     for pattern in (pattern for model in known for pattern in model.patterns):

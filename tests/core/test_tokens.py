@@ -175,6 +175,14 @@ def test_an_identifier_of_two_tokens_is_refused(safe):
         single_ids(safe, ("9", "10"), after="[")
 
 
+def test_the_unknown_token_is_read_where_it_is_asked_for_by_name(llama2_tokenizer):
+    """ctxl-rerank-v2 of 6B is read at token 0, which is `<unk>` of its vocabulary, as of Llama 2's."""
+    safe = SafeTokenizer(llama2_tokenizer)
+    assert single_ids(safe, ("<unk>",), after=" ??") == [0]
+    with pytest.raises(ContractError, match="expected one"):
+        single_ids(safe, ("<nothing>",), after=" ??")
+
+
 def test_an_identifier_glued_to_the_bracket_is_read_as_its_own_token():
     """Where `[A` is one token, the letter's own token is taken, as in training."""
     tokenizer = tiny_tokenizer(prepend_scheme="never")

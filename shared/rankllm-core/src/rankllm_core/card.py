@@ -5,18 +5,17 @@ A checkpoint carries it as `rankllm.yaml`. Cards of well-known published models 
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib import resources
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import yaml
 
 from rankllm_core.config import check_keys, load_yaml, mapping, numbers, one_of, typed
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import write_text
+from rankllm_core.known_models import known_model
 from rankllm_core.prompts.chat import BOS_RULES
 from rankllm_core.prompts.template import (
     ListwiseTemplate,
@@ -201,16 +200,8 @@ def save_card(card: Card, folder: str | Path) -> None:
 
 def published_card(model: str) -> Card | None:
     """The shipped card of a well-known published model, by its hub name or a folder of that name; else None."""
-    for item in sorted((resources.files("rankllm_core") / "cards").iterdir(), key=lambda item: item.name):
-        if item.name.endswith(".yaml"):
-            with resources.as_file(item) as path:
-                values = load_yaml(path)
-            patterns = typed(values.pop("models", None), list, where=f"{item.name}: models")
-            # The last part of the name counts: a copy in a folder is the same model.
-            names = [str(pattern).rsplit("/", 1)[-1].lower() for pattern in patterns]  # type: ignore[attr-defined]
-            if any(fnmatch.fnmatchcase(PurePath(model).name.lower(), name) for name in names):
-                return card_from_dict(values, where=item.name)
-    return None
+    known = known_model(model)
+    return card_from_dict(known.card, where=f"{known.name}.yaml") if known else None
 
 
 def card_from_dict(values: Mapping[str, object], *, where: str) -> Card:

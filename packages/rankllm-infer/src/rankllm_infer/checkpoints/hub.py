@@ -102,16 +102,17 @@ def _not_needed(files: Sequence[str]) -> list[str]:
 
 def shipped_folder(name: str) -> Path | None:
     """The folder of a reranker that ships with the package, or None where none has this name."""
-    folder = _shipped_models() / name
+    folder = shipped_models_folder() / name
     return folder if name in SHIPPED.values() and folder.is_dir() else None
 
 
 def is_shipped(folder: Path) -> bool:
     """Whether a model's folder is one of the package's."""
-    return folder.resolve().parent == _shipped_models().resolve()
+    return folder.resolve().parent == shipped_models_folder().resolve()
 
 
-def _shipped_models() -> Path:
+def shipped_models_folder() -> Path:
+    """Where the rerankers are that ship with the package, a folder each."""
     return Path(str(files("rankllm_infer"))) / "models"
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "Score runs against judgements, as trec_eval does.",
     "compare": "Set runs side by side: intervals, significance, queries won and lost.",
     "report": "Explain a ranking: one HTML page, query by query.",
+    "models": "List the models that need no flags, or print everything about one.",
     "prompts": "List prompt templates, or show what a model will see.",
     "doctor": "Say which engines and devices work here.",
     "demo": "Rerank an embedded collection with an embedded model.",

@@ -1,0 +1,181 @@
+"""Every model that is known by name, published or bundled: how it is prompted and read, and how that was checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rankllm_core.card import CARD_NAME, Card, PointwiseCard, card_from_dict
+from rankllm_core.config import load_yaml
+from rankllm_core.errors import RankLLMError
+from rankllm_core.known_models import KnownModel, known_model, known_model_from_dict
+from rankllm_core.known_models import known_models as published_models
+from rankllm_infer.checkpoints.hub import SHIPPED, shipped_models_folder
+
+COLUMNS = ("model", "kind", "head", "prompt template", "engines", "licence", "verified")
+"""Headings of the table of models."""
+_PROMPT_PARTS = (
+    *("system_message", "prefix", "prefix_user", "prefix_assistant", "body", "body_user", "body_assistant"),
+    *("query", "instructed_query", "passage", "suffix", "suffix_user", "answer_prefix", "instruction"),
+)
+"""Parts of a template that are words of the prompt, in the order in which they are shown."""
+_DESCRIBED = {
+    "permutation": "the generated permutation",
+    "first-token": "the logits of the identifiers after the first bracket",
+    "sequence-classification": "the score head",
+    "yes-no": "logit({positive!r}) - logit({negative!r})",
+    "single-token": "logit({positive!r})",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """A known model with its card."""
+
+    known: KnownModel
+    card: Card
+
+    @property
+    def head(self) -> str:
+        """What of its answer is read: a pointwise card's head, a listwise card's answer."""
+        return self.card.head if isinstance(self.card, PointwiseCard) else self.card.answer
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What bounds its prompts, by the name in the card."""
+        names = ("query_tokens", "passage_tokens", "context_tokens", "max_passage_words", "window_size", "stride")
+        return {name: getattr(self.card, name) for name in names if hasattr(self.card, name)}
+
+    @property
+    def probability_scale(self) -> float | None:
+        """X of sigmoid(score / X), where the model defines a probability."""
+        scale = getattr(self.card, "probability_scale", None)
+        return None if scale is None else float(scale)
+
+    @property
+    def prompt(self) -> dict[str, str]:
+        """The words of its prompt template, by part."""
+        parts = self.card.template.to_dict()
+        return {name: str(parts[name]) for name in _PROMPT_PARTS if parts.get(name)}
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """A row of the table for each of its names."""
+        template = self.card.template.name
+        for pattern in self.known.patterns:
+            engines = " ".join(self.known.engines)
+            yield (pattern, self.card.kind, self.head, template, engines, self.known.licence, self.known.verified)
+
+    def to_dict(self) -> dict[str, object]:
+        """A record for JSON."""
+        known, card = self.known, self.card
+        return {
+            "name": known.name,
+            "models": list(known.patterns),
+            "kind": card.kind,
+            "head": self.head,
+            "probability_scale": self.probability_scale,
+            "template": {"name": card.template.name} | card.template.to_dict(),
+            "limits": self.limits,
+            "bos": card.bos,
+            "base": card.base_model or known.base,
+            "is_adapter": card.base_model is not None,
+            "engines": list(known.engines),
+            "licence": known.licence,
+            "parameters": known.parameters,
+            "paper": known.paper,
+            "source": known.source,
+            "verified": known.verified,
+            "how": known.how,
+            "notes": list(known.notes),
+            "unconfirmed": list(known.unconfirmed),
+        }
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Everything but the prompt's words, as names and texts."""
+        known, card, scale = self.known, self.card, self.probability_scale
+        layout = f", layout {card.template.layout}" if isinstance(card, PointwiseCard) else ""
+        yield "kind", card.kind
+        yield "read", _DESCRIBED[self.head].format_map(_Tokens(card))
+        if scale is not None:
+            yield "probability", "sigmoid(score)" if scale == 1 else f"sigmoid(score / {scale:g})"
+        yield "template", f"{card.template.name}{layout}"
+        yield "limits", ", ".join(f"{name} {value:,}" for name, value in self.limits.items())
+        if base := card.base_model or known.base:
+            yield "base", f"{base}{' (this is an adapter)' if card.base_model else ''}"
+        yield "parameters", known.parameters
+        yield "licence", known.licence
+        yield "engines", ", ".join(known.engines)
+        yield from ((name, text) for name in ("paper", "source") if (text := getattr(known, name)))
+        yield "verified", f"{known.verified}. {known.how}"
+        yield from (("note", note) for note in known.notes)
+        yield from (("unconfirmed", text) for text in known.unconfirmed)
+
+    def lines(self) -> list[str]:
+        """Everything, for people."""
+        width = max(len(name) for name, _ in self.facts())
+        lines = [*self.known.patterns, *(f"  {name:<{width}}  {text}" for name, text in self.facts()), "", "Prompt"]
+        for name, text in self.prompt.items():
+            lines.append(f"  {name}:")
+            lines += [f"    {line}".rstrip() for line in text.splitlines()]
+        return lines
+
+
+class _Tokens(dict[str, object]):
+    """The tokens that a pointwise card reads, by their names in its template."""
+
+    def __init__(self, card: Card) -> None:
+        if isinstance(card, PointwiseCard):
+            super().__init__(positive=card.template.positive, negative=card.template.negative)
+
+
+def known_models() -> tuple[ModelFacts, ...]:
+    """Every known model: the bundled rerankers, then the published ones by name."""
+    return tuple(_with_card(known) for known in (*_bundled(), *published_models()))
+
+
+def find_known_model(name: str) -> ModelFacts:
+    """The known model of a name: on the hub, its last part, or as its card's file is called. Raises RankLLMError."""
+    bundled = {known.name: known for known in _bundled()}
+    known = bundled.get(name.lower()) or known_model(name) or _by_file(name)
+    if known is None:
+        raise RankLLMError(f"{name}: not a known model{_nearest(name)}; `rankllm-infer models` lists them")
+    return _with_card(known)
+
+
+def model_table(models: Iterable[ModelFacts]) -> list[str]:
+    """The table of the models, aligned, with a line of headings."""
+    rows = [COLUMNS, *(row for model in models for row in model.rows())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    return [_aligned(row, widths) for row in rows]
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _with_card(known: KnownModel) -> ModelFacts:
+    return ModelFacts(known=known, card=card_from_dict(known.card, where=known.name))
+
+
+def _bundled() -> Iterator[KnownModel]:
+    folder = shipped_models_folder()
+    about = load_yaml(folder / "about.yaml")
+    for name in SHIPPED.values():
+        card = load_yaml(folder / name / CARD_NAME)
+        yield known_model_from_dict({**card, "models": [name], "about": about.get(name)}, name=name)
+
+
+def _by_file(name: str) -> KnownModel | None:
+    return next((known for known in published_models() if known.name == name.lower()), None)
+
+
+def _nearest(name: str) -> str:
+    """`; did you mean 'x'?`, by whole names, their last parts and their cards' files; empty where none is near."""
+    known = (*_bundled(), *published_models())
+    names = {model.name: model.patterns[0] for model in known}
+    for pattern in (pattern for model in known for pattern in model.patterns):
+        names |= {pattern.lower(): pattern, pattern.rsplit("/", 1)[-1].lower(): pattern}
+    whole, last = name.lower(), name.lower().rsplit("/", 1)[-1]
+    near = [found for asked in (whole, last) for found in difflib.get_close_matches(asked, names, n=1)]
+    return f"; did you mean {names[near[0]]!r}?" if near else ""

@@ -1,0 +1,166 @@
+"""Prompts of published rerankers: what a shipped card writes is the published string, character by character.
+
+The expected strings are written here from the sources that each template names, not from the templates.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from rankllm_core.card import PointwiseCard, published_card
+from rankllm_core.known_models import known_models
+from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+
+QWEN3 = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. "
+    'Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}<|im_end|>\n"
+    "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
+WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
+MXBAI = (
+    "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\n{asked}\ndocument: {document}\n"
+    "You are a search relevance expert who evaluates how well documents match search queries. For each query-document "
+    "pair, carefully analyze the semantic relationship between them, then provide your binary relevance judgment "
+    "(0 for not relevant, 1 for relevant).\nRelevance:<|im_end|>\n<|im_start|>assistant\n"
+)
+ZERANK = "<|im_start|>system\n{asked}<|im_end|>\n<|im_start|>user\n{document}<|im_end|>\n<|im_start|>assistant\n"
+CTXL = (
+    "Check whether a given document contains information helpful to answer the query.\n"
+    "<Document> {document}\n<Query> {asked} ??"
+)
+GEMMA = (
+    "A: {query}\nB: {document}\nGiven a query A and a passage B, determine whether the passage contains an answer to the "
+    "query by providing a prediction of either 'Yes' or 'No'."
+)
+CTXL_MODELS = tuple(f"ContextualAI/ctxl-rerank-v2-instruct-multilingual-{size}" for size in ("1b", "2b", "6b"))
+ZERANK_1 = tuple(f"zeroentropy/zerank-1{name}" for name in ("", "-reranker", "-small", "-small-reranker"))
+ENCODERS = (
+    "BAAI/bge-reranker-v2-m3",
+    "BAAI/bge-reranker-base",
+    "BAAI/bge-reranker-large",
+    "cross-encoder/ms-marco-MiniLM-L6-v2",
+    "cross-encoder/ms-marco-MiniLM-L-12-v2",
+    "cross-encoder/ms-marco-TinyBERT-L2-v2",
+    "Alibaba-NLP/gte-reranker-modernbert-base",
+)
+
+
+def written(name, tokenizer, instruction=None):
+    """The text of a pair as the model's card writes it: the query `why`, the document `The reason.`"""
+    card = published_card(name)
+    assert isinstance(card, PointwiseCard)
+    limits = PairLimits(query_tokens=card.query_tokens, passage_tokens=card.passage_tokens)
+    encoder = PairEncoder(tokenizer, card.template, limits=limits, bos=card.bos)
+    return encoder.encode_question("why", title="", text="The reason.", instruction=instruction)[0]
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-Reranker-0.6B", "tomaarsen/Qwen3-Reranker-0.6B-seq-cls"])
+def test_qwen3_reranker_is_asked_as_on_its_model_card(name, smollm2_tokenizer):
+    """Source: the model card of Qwen/Qwen3-Reranker-0.6B; vllm-project/vllm@5d6a1c2 qwen3_reranker.jinja."""
+    plain = QWEN3.format(instruction=WEB_SEARCH, query="why", document="The reason.")
+    assert written(name, smollm2_tokenizer) == plain
+    told = QWEN3.format(instruction="Find code.", query="why", document="The reason.")
+    assert written(name, smollm2_tokenizer, "Find code.") == told
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_mxbai_rerank_is_asked_as_by_its_code(size, smollm2_tokenizer):
+    """Source: mixedbread-ai/mxbai-rerank@03324ea mxbai_rerank/mxbai_rerank_v2.py."""
+    name = f"mixedbread-ai/mxbai-rerank-{size}-v2"
+    assert written(name, smollm2_tokenizer) == MXBAI.format(asked="query: why", document="The reason.")
+    told = MXBAI.format(asked="instruction: Find code.\nquery: why", document="The reason.")
+    assert written(name, smollm2_tokenizer, "Find code.") == told
+
+
+@pytest.mark.parametrize("name", ["zeroentropy/zerank-2", "zeroentropy/zerank-2-reranker"])
+def test_zerank_2_has_the_query_in_the_systems_turn(name, smollm2_tokenizer):
+    """Source: vllm-project/vllm@33f1263 examples/pooling/score/template/zerank2.jinja."""
+    assert written(name, smollm2_tokenizer) == ZERANK.format(asked="why", document="The reason.")
+    asked = "<query>why</query>\n<instruction>Find code.</instruction>"
+    assert written(name, smollm2_tokenizer, "Find code.") == ZERANK.format(asked=asked, document="The reason.")
+
+
+@pytest.mark.parametrize("name", ZERANK_1)
+def test_zerank_1_has_no_place_for_an_instruction(name, smollm2_tokenizer):
+    """Source: cohere-ai/rcp-ndcg@28dc100 experiments/paper/rerankers/reference/zerank.py."""
+    assert written(name, smollm2_tokenizer) == ZERANK.format(asked="why", document="The reason.")
+    assert not published_card(name).template.takes_instruction
+
+
+@pytest.mark.parametrize("name", CTXL_MODELS)
+def test_contextual_ais_reranker_has_the_instruction_behind_the_query(name, smollm2_tokenizer):
+    """Source: the model card of ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b."""
+    assert written(name, smollm2_tokenizer) == CTXL.format(asked="why", document="The reason.")
+    assert written(name, smollm2_tokenizer, "Find code.") == CTXL.format(asked="why Find code.", document="The reason.")
+
+
+def test_bge_reranker_gemma_is_asked_without_turns(smollm2_tokenizer):
+    """Source: FlagOpen/FlagEmbedding@0dff36c FlagEmbedding/inference/reranker/decoder_only/base.py."""
+    name = "BAAI/bge-reranker-v2-gemma"
+    assert written(name, smollm2_tokenizer) == GEMMA.format(query="why", document="The reason.")
+    assert not published_card(name).template.takes_instruction
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "positive", "negative"),
+    [
+        ("Qwen/Qwen3-Reranker-4B", "yes-no", "yes", "no"),
+        ("mixedbread-ai/mxbai-rerank-large-v2", "yes-no", "1", "0"),
+        ("zeroentropy/zerank-2", "single-token", "Yes", ""),
+        ("zeroentropy/zerank-1-small", "single-token", "Yes", ""),
+        ("BAAI/bge-reranker-v2-gemma", "single-token", "Yes", ""),
+        (CTXL_MODELS[0], "single-token", "!", ""),
+        (CTXL_MODELS[1], "single-token", "!", ""),
+        (CTXL_MODELS[2], "single-token", "<unk>", ""),
+    ],
+)
+def test_the_tokens_that_are_read_are_the_published_ones(name, head, positive, negative):
+    """Letter by letter: "Yes" and "yes" are two tokens."""
+    card = published_card(name)
+    assert (card.head, card.template.positive, card.template.negative) == (head, positive, negative)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Qwen/Qwen3-Reranker-8B", 1 / (1 + math.exp(-2))),  # the softmax over "no" and "yes", 2 apart
+        ("tomaarsen/Qwen3-Reranker-8B-seq-cls", 1 / (1 + math.exp(-2))),
+        ("mixedbread-ai/mxbai-rerank-base-v2", 1 / (1 + math.exp(-2))),
+        ("zeroentropy/zerank-2", 1 / (1 + math.exp(-2 / 5))),
+        ("zeroentropy/zerank-1", 1 / (1 + math.exp(-2 / 5))),
+        ("BAAI/bge-reranker-v2-gemma", 1 / (1 + math.exp(-2))),
+        ("BAAI/bge-reranker-v2-m3", 1 / (1 + math.exp(-2))),
+        (CTXL_MODELS[0], None),
+        ("cross-encoder/ms-marco-MiniLM-L6-v2", None),
+        ("castorini/rankllama-v1-7b-lora-passage", None),
+    ],
+)
+def test_a_score_of_two_has_the_probability_that_its_authors_give_it(name, expected):
+    """None where they give none."""
+    found = published_card(name).probability(2.0)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_reads_its_tokenizers_own_format(name):
+    """One card for all of a family, in the older and the newer spelling of a name."""
+    card = published_card(name)
+    assert (card.head, card.template.name, card.template.layout) == ("sequence-classification", "pair", "pair")
+
+
+def test_a_conversion_is_not_taken_for_the_model_that_it_was_made_of():
+    """`Qwen3-Reranker-*` fits both; the longer pattern counts."""
+    made, original = (published_card(f"x/Qwen3-Reranker-4B{end}") for end in ("-seq-cls", ""))
+    assert (made.head, original.head) == ("sequence-classification", "yes-no")
+    assert made.template == original.template
+
+
+def test_a_file_states_the_format_that_its_card_needs():
+    """As a written card does: an older release says that it cannot read it."""
+    for known in known_models():
+        card = published_card(known.patterns[0].replace("*", "x"))
+        assert known.card["format"] == card.to_dict()["format"], known.name

@@ -33,14 +33,6 @@ def command(tmp_path):
         yield arguments
 
 
-@pytest.fixture
-def interruptible():
-    """Ctrl-C raises KeyboardInterrupt, as in a terminal, whatever runs the tests."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def signal_at(monkeypatch, owner, name, number, *, call, before):
     """Let the process be signalled when a function is called for the n-th time, before it runs or after it."""
     original, calls = getattr(owner, name), iter(range(10**6))

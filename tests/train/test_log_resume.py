@@ -116,6 +116,7 @@ class Interrupted(TrainerCallback):
             time.sleep(5)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_loses_nothing_of_the_log(recipes, whole, tmp_path):
     """Two steps behind a checkpoint, and one behind an entry; the tokens of the closing line are the whole run's."""
     recipe = recipes["listwise"].changed({"checkpoint.output_dir": str(tmp_path), "checkpoint.every": "2"})

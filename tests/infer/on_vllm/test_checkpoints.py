@@ -89,15 +89,23 @@ def test_the_command_line_ranks_as_with_transformers(zoo, tmp_path, rankllm):
     passages = tmp_path / "passages.txt"
     passages.write_text("cars drive on roads\na cat is a small animal\nrain falls\nfour words of text\n")
     query = ["--query", "what is a cat", "--passages", passages, "--json", "--dtype", "float32"]
+    chat, raw = tmp_path / "chat.yaml", tmp_path / "raw.yaml"
+    chat.write_text('method: pointwise\nlayout: chat\nsystem_message: "{query}"\nbody: "{passage}"\n')
+    raw.write_text(
+        'method: pointwise\nlayout: raw\nbody: "{query}? {passage} Relevant?"\npositive: "Yes"\nnegative: ""\n'
+    )
     ways = [
         ["--model-path", zoo / "causal", "--use-logits", "--use-alpha"],
         ["--model-path", zoo / "classifier"],
+        ["--model-path", zoo / "classifier", "--prompt-template-path", chat],
+        ["--model-path", zoo / "causal", "--method", "pointwise", "--prompt-template-path", raw],
     ]
     for way in ways:
         on_vllm = rankllm("rerank", *query, *way, "--engine", "vllm", "--vllm-arg", "kv_cache_memory_bytes=134217728")
         on_transformers = rankllm("rerank", *query, *way)
         assert (on_vllm.code, on_transformers.code) == (0, 0), on_vllm.err
         assert docids(on_vllm.out) == docids(on_transformers.out)
+        assert model_scores(on_vllm.out) == pytest.approx(model_scores(on_transformers.out), abs=1e-4)
         assert "on vLLM (cpu) in float32" in on_vllm.err
 
 
@@ -111,3 +119,8 @@ def test_doctor_finds_it(rankllm):
 def docids(out):
     """Of the one JSON object that a command printed."""
     return [candidate["docid"] for candidate in json.loads(out)["candidates"]]
+
+
+def model_scores(out):
+    """What the model said of each, in the order of their rank."""
+    return [candidate["model_score"] for candidate in json.loads(out)["candidates"]]

@@ -1,7 +1,7 @@
 """Linear layers on a CPU whose weights are kept in the order in which oneDNN multiplies them.
 
-A passage is a few dozen tokens: reordering the weights for each of its products is a tenth of their time in bfloat16. In
-float32, where torch hands products to another library, these take up to a fifth less time.
+A passage is a few dozen tokens: reordering the weights for each of its products is a tenth of their time in bfloat16.
+In float32, where torch hands products to another library, these take up to a fifth less time.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from rankllm_train.cli import cli as train
 
 PLAIN_TEXTS = {
     *("--attn-implementation", "--base-url", "--checkpointing-steps", "--corpus-data-config", "--device"),
-    *("--eval-steps", "--lora-target-modules", "--measure", "--qid", "--query", "--query-data-config"),
+    *("--eval-steps", "--instruction", "--lora-target-modules", "--measure", "--qid", "--query", "--query-data-config"),
     *("--query-data-split", "--report-to", "--retrieval-method", "--set", "--system-message", "--tag", "--title"),
     "--vllm-arg",
 }

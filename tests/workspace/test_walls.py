@@ -23,6 +23,7 @@ HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers.engine",
     "rankllm_infer.engines.transformers.loading",
     "rankllm_infer.evaluation.significance",
+    "rankllm_infer.engines.transformers.packed_weights",
     "rankllm_infer.engines.transformers.packing",
     "rankllm_infer.engines.transformers.model",
     "rankllm_infer.engines.transformers.adapters",

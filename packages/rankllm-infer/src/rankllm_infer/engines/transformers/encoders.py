@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,11 @@ from rankllm_infer.checkpoints.encoders import encoder_positions, first_position
 from rankllm_infer.engines.transformers.adapters import readable_misfits
 from rankllm_infer.engines.transformers.encoder_attention import ROWS_ATTENTION, use_rows_attention
 from rankllm_infer.engines.transformers.model import ExactRows, choose_attention
+from rankllm_infer.engines.transformers.packed_weights import pack_weights
 from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
+
+Packing = Literal["rows", "flash"]
+"""`rows`: by `encoder_attention`; `flash`: by the cumulative lengths that flash-attention takes."""
 
 _N_TRIED_TOKENS = 8
 
@@ -72,8 +76,8 @@ def _is_in_backbone(model: Any, name: str) -> bool:
     return name.startswith(f"{model.base_model_prefix}.")
 
 
-def choose_encoder_attention(model: Any, asked: str) -> None:
-    """Let an encoder use one of transformers' attention implementations.
+def ready_encoder(model: Any, asked: str) -> None:
+    """Let a loaded encoder use one of transformers' attention implementations, and reorder its weights for its device.
 
     asked: as in `choose_attention`, but auto on a CPU is that of packed rows, or what transformers chooses.
     """
@@ -81,6 +85,7 @@ def choose_encoder_attention(model: Any, asked: str) -> None:
         choose_attention(model, asked)
     elif model.config.model_type in _POOLS:
         use_rows_attention(model)
+    pack_weights(model)
 
 
 def encoder_of(model: Any) -> Encoder | None:
@@ -91,9 +96,12 @@ def encoder_of(model: Any) -> Encoder | None:
 
 
 class Encoder:
-    """Scores rows of ids by an encoder with a classification head."""
+    """Scores rows of ids by an encoder with a classification head.
 
-    def __init__(self, model: Any) -> None:
+    packing: how rows stand one behind the other, without padding; None for the way of the model's attention, if any.
+    """
+
+    def __init__(self, model: Any, *, packing: Packing | None = None) -> None:
         config = model.config.to_dict()
         self._model = model
         self._backbone = backbone_of(model)
@@ -101,19 +109,14 @@ class Encoder:
         """How many tokens a row may have."""
         self._first_position = first_position(config)
         self._has_types = (config.get("type_vocab_size") or 0) > 1
-        self._attention = str(model.config._attn_implementation)
+        self.packing = packing or _packing_of(model)
+        """None where rows are padded."""
         self._pad = config.get("pad_token_id") or 0
-
-    @property
-    def packs(self) -> bool:
-        """Whether rows stand one behind the other, without padding."""
-        is_packing = self._attention in (ROWS_ATTENTION, *FLASH_ATTENTIONS)
-        return is_packing and self._model.config.model_type in _POOLS and not hasattr(self._model, "hf_device_map")
 
     def scores(self, rows: Sequence[Sequence[int]], n_first: Sequence[int]) -> Tensor:
         """scores_B in float32. rows: ids, none empty. n_first: leading ids of each row that are of the first type."""
         types = [[0] * n + [1] * (len(row) - n) if n else [0] * len(row) for row, n in zip(rows, n_first, strict=True)]
-        return self._packed(rows, types) if self.packs else self._padded(rows, types)
+        return self._packed(rows, types) if self.packing else self._padded(rows, types)
 
     def try_it(self, source: str) -> None:
         """Raise RankLLMError in one line where the model cannot be run. source: the model, for messages."""
@@ -136,7 +139,7 @@ class Encoder:
         }
         if self._has_types:
             inputs["token_type_ids"] = torch.tensor([[kind for row in types for kind in row]], device=device)
-        if self._attention == ROWS_ATTENTION:
+        if self.packing == "rows":
             # The mask is not read, but there: transformers would make one of all tokens by all.
             inputs |= {"row_ends": ends, "attention_mask": torch.zeros(1, 1, 1, 1, device=device)}
         else:
@@ -161,6 +164,13 @@ class Encoder:
             inputs["token_type_ids"] = torch.tensor(padded, device=device)
         scores_B: Tensor = self._model(**inputs).logits[:, 0].float()
         return scores_B
+
+
+def _packing_of(model: Any) -> Packing | None:
+    if model.config.model_type not in _POOLS or hasattr(model, "hf_device_map"):
+        return None
+    attention = str(model.config._attn_implementation)
+    return "rows" if attention == ROWS_ATTENTION else "flash" if attention in FLASH_ATTENTIONS else None
 
 
 def _first_tokens(hidden_TD: Tensor, ends: Sequence[int]) -> Tensor:

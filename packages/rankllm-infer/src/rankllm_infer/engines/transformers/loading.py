@@ -21,7 +21,7 @@ from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.transformers.adapters import HEAD_NAMES, merge_adapter, readable_misfits
 from rankllm_infer.engines.transformers.batches import BatchLimits, TransformersSettings, rotation_limit
-from rankllm_infer.engines.transformers.encoders import choose_encoder_attention, encoder_of, load_encoder
+from rankllm_infer.engines.transformers.encoders import encoder_of, load_encoder, ready_encoder
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.model import (
     LoadedModel,
@@ -144,8 +144,8 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
             model.to(device)
     model.eval()
     model.requires_grad_(False)
-    choose = choose_encoder_attention if reads_both_ways else choose_attention
-    choose(model, settings.attn_implementation)
+    make_ready = ready_encoder if reads_both_ways else choose_attention
+    make_ready(model, settings.attn_implementation)
     return LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device)
 
 

@@ -38,6 +38,17 @@ pointwise one.
 
 This page is generated from the cards by `scripts/model_reference.py`.
 """
+TAIL = """
+## What a card cannot say
+
+These rerankers are read in ways that rankllm does not have:
+
+- `cross-encoder/ettin-reranker-*`: the score head is not among the model's weights, but in modules of
+  sentence-transformers beside them.
+- `nvidia/llama-nemotron-rerank-1b-v2`: a Llama whose tokens see each other both ways.
+- `castorini/monot5-*`, `castorini/duot5-*`, `castorini/LiT5-*`: encoder-decoders.
+- `jinaai/jina-reranker-v3`: the score is a cosine of hidden states, for up to 64 passages at once.
+"""
 SHOWN = ("read", "probability", "limits", "base", "parameters", "paper", "source")
 """Facts that a model's section lists; the table has the others."""
 
@@ -45,7 +56,8 @@ SHOWN = ("read", "probability", "limits", "base", "parameters", "paper", "source
 def reference() -> str:
     """The whole page."""
     models = known_models()
-    return "\n".join([HEAD, *_table(models), *(line for facts in models for line in _section(facts))]) + "\n"
+    sections = (line for facts in models for line in _section(facts))
+    return "\n".join([HEAD, *_table(models), *sections, TAIL])
 
 
 def _table(models: tuple[ModelFacts, ...]) -> Iterator[str]:

@@ -40,7 +40,7 @@ def test_every_file_is_a_known_model():
 
 @pytest.mark.parametrize("file", FILES)
 def test_the_names_that_are_looked_up_are_those_of_the_file(file):
-    """Of a file, the line `models:` alone is read when a name is looked up; each of its names finds it."""
+    """Of a file, the line `models:` alone is read for that, and not as YAML; it is the same list."""
     patterns = load_yaml(FOLDER / f"{file}.yaml")["models"]
     for pattern in patterns:
         found = known_model(pattern.replace("*", "x"))

@@ -1,6 +1,6 @@
 """Prompts of published rerankers: what a shipped card writes is the published string, character by character.
 
-The expected strings are written here from the sources that each template names, not from the templates.
+The expected strings are those of `published_prompts`.
 """
 
 from __future__ import annotations
@@ -8,34 +8,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from published_prompts import CTXL, GEMMA, MXBAI, QWEN3, WEB_SEARCH, ZERANK
 
 from rankllm_core.card import PointwiseCard, published_card
 from rankllm_core.known_models import known_models
 from rankllm_core.prompts.pairs import PairEncoder, PairLimits
 
-QWEN3 = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. "
-    'Note that the answer can only be "yes" or "no".<|im_end|>\n'
-    "<|im_start|>user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}<|im_end|>\n"
-    "<|im_start|>assistant\n<think>\n\n</think>\n\n"
-)
-WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
-MXBAI = (
-    "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-    "<|im_start|>user\n{asked}\ndocument: {document}\n"
-    "You are a search relevance expert who evaluates how well documents match search queries. For each query-document "
-    "pair, carefully analyze the semantic relationship between them, then provide your binary relevance judgment "
-    "(0 for not relevant, 1 for relevant).\nRelevance:<|im_end|>\n<|im_start|>assistant\n"
-)
-ZERANK = "<|im_start|>system\n{asked}<|im_end|>\n<|im_start|>user\n{document}<|im_end|>\n<|im_start|>assistant\n"
-CTXL = (
-    "Check whether a given document contains information helpful to answer the query.\n"
-    "<Document> {document}\n<Query> {asked} ??"
-)
-GEMMA = (
-    "A: {query}\nB: {document}\nGiven a query A and a passage B, determine whether the passage contains an answer to the "
-    "query by providing a prediction of either 'Yes' or 'No'."
-)
 CTXL_MODELS = tuple(f"ContextualAI/ctxl-rerank-v2-instruct-multilingual-{size}" for size in ("1b", "2b", "6b"))
 ZERANK_1 = tuple(f"zeroentropy/zerank-1{name}" for name in ("", "-reranker", "-small", "-small-reranker"))
 ENCODERS = (

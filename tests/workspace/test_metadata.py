@@ -44,6 +44,7 @@ DATA = {
         "demo_data/corpus.jsonl",
         "demo_data/queries.tsv",
         "demo_data/qrels.txt",
+        "models/about.yaml",
         *(
             f"models/{name}/{file}"
             for name in ("smollm2-first", "smollm2-pointwise")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePath
 
-from rankllm_core.config import check_keys, load_yaml, mapping, one_of, parse_yaml, typed
+from rankllm_core.config import check_keys, load_yaml, mapping, one_of, typed
 from rankllm_core.errors import ConfigError
 
 VERIFIED = ("against published weights", "on random weights of this architecture", "from its documentation")
@@ -95,15 +95,18 @@ def known_model_from_dict(values: Mapping[str, object], *, name: str) -> KnownMo
 
 @functools.cache
 def _patterns() -> dict[str, tuple[str, ...]]:
-    """File in `cards/` -> the names that its card goes with. A file's line `models:` alone is parsed."""
-    found = {}
-    for item in sorted(_folder().iterdir(), key=lambda item: item.name):
-        if item.suffix == ".yaml":
-            lines = item.read_text(encoding="utf-8").splitlines()
-            line = next((line for line in lines if line.startswith("models:")), "")
-            values = mapping(parse_yaml(line, where=item.name, is_one_line=True) or {}, where=item.name)
-            found[item.stem] = _strings(values.get("models"), where=f"{item.name}: models")
-    return found
+    """File in `cards/` -> the names that its card goes with.
+
+    Every run asks, so no file is parsed: `models` is one line, a list in brackets.
+    """
+    files = sorted(item for item in _folder().iterdir() if item.suffix == ".yaml")
+    return {file.stem: _listed(file.read_text(encoding="utf-8")) for file in files}
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    line = next((line for line in text.splitlines() if line.startswith("models:")), "models:")
+    names = line.removeprefix("models:").strip(" []").split(",")
+    return tuple(name.strip(" \"'") for name in names)
 
 
 def _load(name: str) -> KnownModel:

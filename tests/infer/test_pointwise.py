@@ -221,4 +221,4 @@ def test_questions_for_a_server_are_messages():
 def test_a_server_has_no_score_head():
     """The error says which template to use."""
     with pytest.raises(ConfigError, match=r"no score head; use a yes/no template \(--prompt-template-path yes_no\)"):
-        MessagePairWriter(HEAD)
+        PointwiseMethod.with_tokenizer(HEAD, RankingSettings(), None)

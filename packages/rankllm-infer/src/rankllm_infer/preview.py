@@ -11,8 +11,7 @@ from rankllm_infer.options import RerankOptions
 from rankllm_infer.watching import examples
 
 if TYPE_CHECKING:
-    from rankllm_core.card import Card
-    from rankllm_core.prompts.template import PointwiseTemplate
+    from rankllm_core.card import Card, PointwiseCard
     from rankllm_core.types import Request
     from rankllm_infer.checkpoints.model_files import ModelFolder
     from rankllm_infer.effective_card import EffectiveCard
@@ -91,12 +90,13 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
     from rankllm_core.card import PointwiseCard
     from rankllm_infer.effective_card import resolve_card
     from rankllm_infer.plan import make_method
-    from rankllm_infer.ranking.pointwise import PointwiseMethod
+    from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwiseMethod
 
     resolved = resolve_card("", options, folder=None, score_head=False)
     card = resolved.card
-    if isinstance(card, PointwiseCard) and not card.template.is_chat:
-        return resolved, PointwiseMethod(card, _settings(card, options), _PairTextWriter(card.template))
+    if isinstance(card, PointwiseCard):
+        writer = MessagePairWriter(card) if card.template.is_chat else _PairTextWriter(card)
+        return resolved, PointwiseMethod(card, _settings(card, options), writer)
     return resolved, make_method(card, _settings(card, options), None)
 
 
@@ -155,19 +155,20 @@ def _positions(own: ModelFolder) -> int | None:
 class _PairTextWriter:
     """Writes a pair without the model's tokenizer: nothing is cut, and no BOS is shown."""
 
-    def __init__(self, template: PointwiseTemplate) -> None:
-        self._template = template
+    def __init__(self, card: PointwiseCard) -> None:
+        self._card = card
 
     def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
         from rankllm_infer.engines.base import Prompt
 
-        if self._template.layout == "raw":
-            (turn,) = self._template.render(query, f"{title} {text}" if title else text, instruction)
-            return Prompt(text=turn.content, read="head")
-        if self._template.layout == "pair":
+        template, tokens = self._card.template, self._card.tokens_read
+        if template.layout == "raw":
+            (turn,) = template.render(query, f"{title} {text}" if title else text, instruction)
+            return Prompt(text=turn.content, read="first-token" if tokens else "head", identifiers=tokens)
+        if template.layout == "pair":
             return Prompt(text=f"{query}\n{title} {text}" if title else f"{query}\n{text}", read="head")
-        passage = self._template.passage.format(title=title, text=text)
-        return Prompt(text=self._template.query.format(query=query) + "\n" + passage, read="head")
+        passage = template.passage.format(title=title, text=text)
+        return Prompt(text=template.query.format(query=query) + "\n" + passage, read="head")
 
 
 class _ExactPairWriter:

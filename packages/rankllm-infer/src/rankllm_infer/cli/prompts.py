@@ -87,6 +87,7 @@ def show_template(*, template: str) -> None:
     *(changed(_ROWS[name], default_text=f"from the card, else {value}") for name, value in _WITHOUT_CARD.items()),
     changed(_ROWS["top_k_candidates"], default_text="all", text="Render as if this many candidates were reranked."),
     _ROWS["system_message"],
+    _ROWS["instruction"],
     changed(
         rows_of(ModelArguments)["model_path"],
         default=None,

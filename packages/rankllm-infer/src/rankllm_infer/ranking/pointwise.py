@@ -48,8 +48,8 @@ class TokenPairWriter:
         template = self._card.template
         if template.is_text:
             prompt, ids = self._encoder.encode_question(query, title=title, text=text, instruction=instruction)
-            tokens = self._card.tokens_read
-            return Prompt(text=prompt, read="first-token" if tokens else "head", identifiers=tokens, token_ids=ids)
+            card = self._card
+            return Prompt(text=prompt, read=_read_of(card), identifiers=card.tokens_read, token_ids=ids)
         if template.layout == "pair":
             shown, ids, n_first = self._encoder.encode_texts(query, title=title, text=text)
             return Prompt(text=shown, read="head", token_ids=ids, n_first=n_first)
@@ -58,10 +58,9 @@ class TokenPairWriter:
 
 
 class MessagePairWriter:
-    """Writes yes/no questions for a chat server, whose tokenizer is not known: lengths are counted in words."""
+    """Writes the turns of a chat where the tokenizer is not known: lengths are counted in words."""
 
     def __init__(self, card: PointwiseCard) -> None:
-        _check_served(card)
         self._card = card
 
     def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
@@ -75,11 +74,15 @@ class MessagePairWriter:
             messages = (*messages, Message("assistant", (Span(template.answer_prefix),)))
         return Prompt(
             text="\n".join(f"{message.role}: {message.content}" for message in messages),
-            read="first-token",
+            read=_read_of(self._card),
             identifiers=self._card.tokens_read,
             messages=messages,
             max_new_tokens=1,
         )
+
+
+def _read_of(card: PointwiseCard) -> Read:
+    return "first-token" if card.tokens_read else "head"
 
 
 def _check_served(card: PointwiseCard) -> None:
@@ -115,6 +118,7 @@ class PointwiseMethod:
     def with_tokenizer(cls, card: PointwiseCard, settings: RankingSettings, tokenizer: Any) -> PointwiseMethod:
         """The method of a card. tokenizer: the model's own; None for a chat server's."""
         if tokenizer is None:
+            _check_served(card)
             return cls(card, settings, MessagePairWriter(card))
         limits = PairLimits(query_tokens=card.query_tokens, passage_tokens=card.passage_tokens)
         pairs = PairEncoder(tokenizer, card.template, limits=limits, bos=card.bos, append_eos=card.append_eos)
@@ -125,7 +129,7 @@ class PointwiseMethod:
         """How pairs will be read. Raises ConfigError for an instruction that the prompt has no place for."""
         if settings.instruction is not None and not card.template.takes_instruction:
             raise ConfigError(f"--instruction has no effect: {_no_place(card)}")
-        return "head" if card.head == "sequence-classification" else "first-token"
+        return _read_of(card)
 
     @property
     def longest(self) -> int:

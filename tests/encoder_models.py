@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from transformers.utils import logging
 
 logging.set_verbosity_error()
@@ -103,8 +105,6 @@ def make_tokenizer(kind):
 
 
 def _byte_level(kind):
-    import json
-
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
@@ -162,3 +162,65 @@ def save_encoder(folder, name, **options):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model
+
+
+def save_modular(folder, *, pooling="cls", **last):
+    """A ModernBERT whose head is a list of modules, as Ettin rerankers are published. Returns backbone and head.
+
+    last: settings of the last module, in place of its own.
+    """
+    import torch
+    from torch import nn
+
+    tokenizer = make_tokenizer("modern")
+    backbone = make_model("ModernBert", tokenizer).model
+    hidden = backbone.config.hidden_size
+    torch.manual_seed(8)
+    head = nn.Sequential(nn.Linear(hidden, hidden, bias=False), nn.GELU(), nn.LayerNorm(hidden), nn.Linear(hidden, 1))
+    for weight in head[2].parameters():
+        nn.init.normal_(weight)
+    backbone.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    gelu, identity = (f"torch.nn.modules.{name}" for name in ("activation.GELU", "linear.Identity"))
+    entries = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+    ]
+    for name, settings, layer in (
+        ("1_Pooling", {"pooling_mode": pooling, "embedding_dimension": hidden}, None),
+        (
+            "2_Dense",
+            {"in_features": hidden, "out_features": hidden, "bias": False, "activation_function": gelu},
+            head[0],
+        ),
+        ("3_LayerNorm", {"dimension": hidden}, head[2]),
+        (
+            "4_Dense",
+            {"in_features": hidden, "out_features": 1, "activation_function": identity, "module_output_name": "scores"}
+            | last,
+            head[3],
+        ),
+    ):
+        _save_module(folder / name, settings, layer)
+        number, _, kind = name.partition("_")
+        entries.append({"idx": int(number), "name": number, "path": name, "type": _MODULE_TYPES[kind]})
+    (folder / "modules.json").write_text(json.dumps(entries), encoding="utf-8")
+    about = {"__version__": {"sentence_transformers": "6.2.0"}, "model_type": "CrossEncoder"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(about), encoding="utf-8")
+    return backbone, head.eval()
+
+
+_MODULE_TYPES = {
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+    "Dense": "sentence_transformers.base.modules.dense.Dense",
+    "LayerNorm": "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm",
+}
+
+
+def _save_module(folder, settings, layer):
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    if layer is not None:
+        name = "norm" if folder.name.endswith("LayerNorm") else "linear"
+        save_file({f"{name}.{key}": value for key, value in layer.state_dict().items()}, folder / "model.safetensors")

@@ -7,13 +7,14 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from encoder_models import MODELS, PACKED, POSITIONS, TEXTS, make_model, make_tokenizer, save_encoder
+from encoder_models import MODELS, PACKED, POSITIONS, TEXTS, make_model, make_tokenizer, save_encoder, save_modular
 from ranking_server import write_jsonl
 from safetensors.torch import load_file, save_file
 from tiny_models import change_json
 
 from rankllm_core.errors import ContractError, RankLLMError
 from rankllm_infer import RerankOptions, load_reranker, make_request, plan_reranking
+from rankllm_infer.checkpoints.model_files import folder_identity
 from rankllm_infer.engines.transformers.encoder_attention import attend_within
 from rankllm_infer.engines.transformers.encoders import Encoder, ready_encoder
 
@@ -235,6 +236,60 @@ def test_weights_that_would_be_random_are_refused(tmp_path, lost, message):
     save_file({name: w for name, w in weights.items() if not name.startswith(lost)}, file, metadata={"format": "pt"})
     with pytest.raises(ContractError, match=message):
         load_reranker(tmp_path, RerankOptions(device="cpu"))
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_head_of_modules_is_read_as_ettin_rerankers_keep_it(tmp_path, pooling):
+    """Beside a plain encoder: pooling, a dense layer, a norm and a dense layer, each in a folder of its own."""
+    backbone, head = save_modular(tmp_path, pooling=pooling)
+    rows, _ = prompts("ModernBert")
+    with torch.inference_mode():
+        states = [backbone(input_ids=torch.tensor([row])).last_hidden_state[0] for row in rows]
+        expected = [head(row_LD.mean(0) if pooling == "mean" else row_LD[0]).item() for row_LD in states]
+    assert scores(tmp_path, dtype="float32") == pytest.approx(expected, abs=1e-5)
+    assert scores(tmp_path, dtype="bfloat16") == pytest.approx(expected, abs=0.3)
+
+
+def test_a_head_of_modules_is_part_of_a_models_identity(tmp_path):
+    """A run is not resumed with another head."""
+    save_modular(tmp_path)
+    before = folder_identity(tmp_path)
+    file = tmp_path / "4_Dense" / "model.safetensors"
+    save_file({name: weight + 1 for name, weight in load_file(file).items()}, file)
+    assert folder_identity(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pooling": "max"}, "1_Pooling/config.json: pooling_mode: expected one of cls, mean; found 'max'"),
+        ({"activation_function": "torch.nn.modules.activation.Tanh"}, "4_Dense/config.json: expected the activation"),
+        ({"out_features": 2}, "ModernBertModel is no decoder and has no sequence-classification head"),
+    ],
+)
+def test_modules_that_give_no_score_or_another_one_are_refused(tmp_path, changes, message):
+    """By their settings, before weights are read."""
+    save_modular(tmp_path, **changes)
+    with pytest.raises(ContractError, match=message):
+        plan_reranking(tmp_path)
+
+
+def test_damaged_modules_are_one_line(tmp_path):
+    """A list that is none, a path that leads away, and weights of another size."""
+    save_modular(tmp_path)
+    listed = (tmp_path / "modules.json").read_text(encoding="utf-8")
+    for text, message in (
+        ("{", "modules.json: not JSON"),
+        ("{}", "modules.json: expected a list of modules"),
+        (
+            listed.replace("4_Dense", "../4_Dense"),
+            "modules.json: path: expected a folder beside it, found '../4_Dense'",
+        ),
+        (listed.replace("3_LayerNorm", "2_Dense"), "3_LayerNorm|2_Dense: the head's weights"),
+    ):
+        (tmp_path / "modules.json").write_text(text, encoding="utf-8")
+        with pytest.raises(RankLLMError, match=message):
+            load_reranker(tmp_path, RerankOptions(device="cpu"))
 
 
 def test_an_adapter_over_an_encoder_is_refused(tmp_path, checkpoints):

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from encoder_models import MODELS, POSITIONS, TEXTS, save_encoder
+from encoder_models import MODELS, POSITIONS, TEXTS, save_encoder, save_modular
 
 from rankllm_infer import RerankOptions, load_reranker, make_request
 
@@ -15,14 +15,17 @@ PASSAGES = (*TEXTS, "", "a", "They live long. " * 4, " ".join(TEXTS), "\u6570 ll
 """One is empty, one is longer than the models' positions."""
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[*MODELS, "modules"])
 def pair(request, tmp_path_factory):
-    """A CrossEncoder and a reranker of the same checkpoint, in float32 on a CPU."""
+    """A CrossEncoder and a reranker of the same checkpoint, in float32 on a CPU. `modules`: as Ettin rerankers are."""
     import torch
     from sentence_transformers import CrossEncoder
 
     folder = tmp_path_factory.mktemp("encoders") / request.param
-    save_encoder(folder, request.param)
+    if request.param == "modules":
+        save_modular(folder)
+    else:
+        save_encoder(folder, request.param)
     # RoBERTa's families have two positions more than tokens, of which CrossEncoder knows nothing.
     theirs = CrossEncoder(
         str(folder), device="cpu", max_length=POSITIONS, model_kwargs={"dtype": torch.float32}, local_files_only=True

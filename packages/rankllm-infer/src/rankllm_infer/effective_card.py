@@ -157,7 +157,8 @@ def _doubts_about(card: ListwiseCard) -> list[str]:
 
 def _default_card(options: RerankOptions, *, score_head: bool, pair_tokens: int | None) -> Card:
     asked = load_template(options.template) if options.template else None
-    pointwise = options.method == "pointwise" or (options.method == "auto" and (score_head or _is_pointwise(asked)))
+    has_head = score_head or pair_tokens is not None
+    pointwise = options.method == "pointwise" or (options.method == "auto" and (has_head or _is_pointwise(asked)))
     if not pointwise:
         return ListwiseCard(template=default_listwise_template())
     if isinstance(asked, PointwiseTemplate) and (pair_tokens is None or asked.layout != "pair"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rankllm_core.card import Card
 from rankllm_core.errors import ConfigError, ContractError
+from rankllm_infer.checkpoints.head_modules import module_head
 from rankllm_infer.checkpoints.model_files import ModelFiles, ModelFolder
 
 ENCODERS = (
@@ -49,7 +50,9 @@ def encoder_positions(config: Mapping[str, object]) -> int:
 
 def pair_tokens(folder: ModelFolder) -> int | None:
     """The most tokens of a pair that a checkpoint takes; None where it is no encoder with a score head."""
-    if folder.adapter is not None or not is_encoder(folder.config) or not folder.has_score_head:
+    if folder.adapter is not None or not is_encoder(folder.config):
+        return None
+    if not folder.has_score_head and not _has_module_head(folder):
         return None
     return encoder_positions(folder.config)
 
@@ -63,7 +66,8 @@ def check_encoder(own: ModelFolder, *, engine: str, method: str, compiles: bool)
         return
     architectures = own.config.get("architectures")
     kind = str(architectures[0] if isinstance(architectures, list) and architectures else own.config["model_type"])
-    if not own.has_score_head:
+    has_modules = _has_module_head(own)
+    if not own.has_score_head and not has_modules:
         raise ContractError(
             f"{own.name}: {kind} is no decoder and has no sequence-classification head; rankllm reranks with decoder "
             "language models, and with encoders that have such a head"
@@ -75,7 +79,7 @@ def check_encoder(own: ModelFolder, *, engine: str, method: str, compiles: bool)
         raise ConfigError(f"--method listwise: {what}, which scores one passage at a time; leave it out")
     if compiles:
         raise ConfigError(f"--compile: {what}, whose layers are not compiled here; leave it out")
-    if (n_labels := _n_labels(own.config)) != 1:
+    if not has_modules and (n_labels := _n_labels(own.config)) != 1:
         raise ContractError(f"{own.name}: its head gives {n_labels} labels a passage, expected one score")
 
 
@@ -99,6 +103,18 @@ def check_encoder_card(own: ModelFolder, card: Card) -> None:
             f"template {card.template.name}: {own.name} is an encoder, which reads pairs in its tokenizer's own "
             "format; use --prompt-template-path pair"
         )
+
+
+def _has_module_head(folder: ModelFolder) -> bool:
+    """Whether an encoder without a head of its own keeps one as modules. Raises ContractError where it is not known."""
+    if folder.has_score_head or module_head(folder.path) is None:
+        return False
+    if folder.config.get("model_type") != "modernbert":
+        raise ContractError(
+            f"{folder.name}: its score head is a list of modules, which is read over ModernBERT alone, and this is "
+            f"{folder.config.get('model_type')}"
+        )
+    return True
 
 
 def _n_labels(config: Mapping[str, object]) -> int:

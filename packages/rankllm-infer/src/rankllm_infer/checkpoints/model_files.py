@@ -16,6 +16,7 @@ from rankllm_core.checkpoints.model_folder import check_settings_files, check_tr
 from rankllm_core.checkpoints.weights import MAX_HEADER_BYTES
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.nn.model_parts import readable_load
+from rankllm_infer.checkpoints.head_modules import module_folders
 from rankllm_infer.checkpoints.hub import find_elsewhere, is_shipped, shipped_base
 
 _TRUST_OPTION = "--trust-remote-code"
@@ -224,17 +225,20 @@ def folder_identity(folder: Path) -> str:
     if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
         return f"revision {folder.name}"
     digest = hashlib.sha256()
-    for path in sorted(
-        item for item in folder.iterdir() if item.name.endswith((*_WEIGHT_ENDINGS, *_SMALL_FILE_ENDINGS))
-    ):
-        if not path.is_file():
-            continue
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+    for path in _identity_files(folder):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
         is_sampled = path.suffix in _WEIGHT_ENDINGS and not path.name.startswith(_ADAPTER_STEM)
         with path.open("rb") as stream:
             for block in _samples(stream, path) if is_sampled else iter(lambda: stream.read(1 << 20), b""):
                 digest.update(block)
     return f"sha256 {digest.hexdigest()[:32]}"
+
+
+def _identity_files(folder: Path) -> Iterator[Path]:
+    """The files that make a model what it is: its own, then those of a head that it keeps as modules."""
+    for place in (folder, *(path for path in module_folders(folder) if path != folder and path.is_dir())):
+        names = (item for item in place.iterdir() if item.name.endswith((*_WEIGHT_ENDINGS, *_SMALL_FILE_ENDINGS)))
+        yield from (path for path in sorted(names) if path.is_file())
 
 
 def _samples(stream: IO[bytes], path: Path) -> Iterator[bytes]:

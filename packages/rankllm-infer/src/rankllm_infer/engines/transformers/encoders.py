@@ -15,9 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
 from rankllm_infer.checkpoints.encoders import encoder_positions, first_position, is_encoder
+from rankllm_infer.checkpoints.head_modules import ModuleHead, module_head
 from rankllm_infer.engines.transformers.adapters import readable_misfits
 from rankllm_infer.engines.transformers.encoder_attention import ROWS_ATTENTION, use_rows_attention
 from rankllm_infer.engines.transformers.model import ExactRows, choose_attention
@@ -44,6 +46,10 @@ def load_encoder(source: Path, options: dict[str, Any]) -> Any:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             str(source), output_loading_info=True, **options
         )
+    head = None if "classifier.weight" not in report["missing_keys"] else module_head(source)
+    if head is not None:
+        _load_module_head(model, head)
+        report["missing_keys"] -= {name for name in report["missing_keys"] if name.startswith(("head.", "classifier."))}
     if model.config.num_labels != 1:
         raise ContractError(f"{source}: its head gives {model.config.num_labels} labels a passage, expected one score")
     if missing := sorted(report["missing_keys"]):
@@ -55,6 +61,32 @@ def load_encoder(source: Path, options: dict[str, Any]) -> Any:
         )
     _read_in_float32(model)
     return model
+
+
+def _load_module_head(model: Any, head: ModuleHead) -> None:
+    """Put a head that is kept as modules in the place of ModernBERT's own. Raises RankLLMError where it misfits."""
+    hidden = model.config.hidden_size
+    dense, norm, score = (_head_weights(folder) for folder in (head.dense, head.norm, head.score))
+    model.head.dense = torch.nn.Linear(hidden, hidden, bias="bias" in dense)
+    model.head.act = torch.nn.GELU()
+    model.head.norm = torch.nn.LayerNorm(hidden)
+    model.classifier = torch.nn.Linear(hidden, 1, bias="bias" in score)
+    layers = ((model.head.dense, dense, head.dense), (model.head.norm, norm, head.norm))
+    for layer, weights, folder in (*layers, (model.classifier, score, head.score)):
+        with readable_load(folder, problem="the head's weights do not fit"):
+            layer.load_state_dict(weights)
+        embeddings = model.get_input_embeddings().weight
+        layer.to(embeddings.device, embeddings.dtype)
+    model.config.classifier_pooling, model.config.num_labels = head.pooling, 1
+
+
+def _head_weights(folder: Path) -> dict[str, Tensor]:
+    """A module's weights by name, without the name of the layer that holds them."""
+    from safetensors.torch import load_file
+
+    read_weight_headers(folder)
+    with readable_load(folder, problem="the head's weights cannot be loaded"):
+        return {name.rpartition(".")[2]: weight for name, weight in load_file(folder / "model.safetensors").items()}
 
 
 def _read_in_float32(model: Any) -> None:

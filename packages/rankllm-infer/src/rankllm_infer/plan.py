@@ -66,7 +66,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     """
     options, model = _checked_options(options), _checked_name(model)
     ranking, engine = _ranking_settings(options), _engine_settings(model, options)
-    own = None if options.engine == "openai" else find_folder(model)
+    own = None if options.engine == "openai" else find_folder(model, options.revision)
     folder, has_score_head = (None, False) if own is None else (own.path, own.has_score_head)
     card = resolve_card(model, options, folder=folder, score_head=has_score_head)
     # A file that the card has no use for is refused for that, whether or not it can be read.

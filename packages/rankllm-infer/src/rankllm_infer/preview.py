@@ -108,7 +108,7 @@ def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, Rank
     from rankllm_infer.plan import make_method
     from rankllm_infer.ranking.pointwise import PointwiseMethod
 
-    own = find_folder(model)
+    own = find_folder(model, options.revision)
     resolved = resolve_card(model, options, folder=own.path, score_head=own.has_score_head)
     trusted = options.trust_remote_code
     warnings = check_remote_code(own) if trusted else ()

@@ -26,7 +26,7 @@ from rankllm_core.text import title_and_text
 from rankllm_core.trec import Qrels, read_qrels, run_lines
 from rankllm_core.types import Request
 from rankllm_infer import __version__
-from rankllm_infer.checkpoints.model_files import folder_identity, model_identity
+from rankllm_infer.checkpoints.model_identity import folder_identity, model_identity
 from rankllm_infer.engines.base import Engine
 from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.evaluation.judgements import check_judged

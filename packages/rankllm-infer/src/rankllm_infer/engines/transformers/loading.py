@@ -6,17 +6,18 @@ Full, merged or LoRA adapter; never with a head nobody trained.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rankllm_core.checkpoints.weights import read_weight_headers
+from rankllm_core.checkpoints.weights import TensorInfo, read_weight_headers
 from rankllm_core.errors import ContractError
 from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
+from rankllm_infer.checkpoints.quantization import Quantization
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.transformers.adapters import HEAD_NAMES, merge_adapter, readable_misfits
 from rankllm_infer.engines.transformers.batches import BatchLimits, TransformersSettings, rotation_limit
@@ -34,6 +35,12 @@ from rankllm_infer.engines.transformers.model import (
 from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
 from rankllm_infer.engines.transformers.permutation_decoding import attends_alone
 from rankllm_infer.engines.transformers.permutation_ids import check_permutations
+from rankllm_infer.engines.transformers.quantized import (
+    check_quantization,
+    quantization_notes,
+    quantized_options,
+    settle_quantized,
+)
 
 _N_TRIED_TOKENS = 8
 _N_CACHED_TOKENS = 5
@@ -55,7 +62,7 @@ class TransformersCheckpoint:
         self._loaded, self._settings, self._name = loaded, settings, name
         alone = _why_alone(loaded, read)
         self._batch_size = 1 if alone else settings.batch_size or 32
-        self.warnings = _without_effect(settings, alone) if alone else ()
+        self.warnings = (*loaded.notes, *(_without_effect(settings, alone) if alone else ()))
         self.tokenizer: Any = loaded.tokenizer
         self.positions: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
         # Whether flash-attention is found decides the last bits of scores, as the device does.
@@ -109,29 +116,47 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
     dtype = pick_dtype(settings.dtype, device)
     if settings.attn_implementation == "flash_attention_2":
         check_flash(device, dtype)
+    quantization = check_quantization(files, device)
     files = files.with_weights()
     _check_kind(files, kind)
-    source = files.base.path
-    for folder in dict.fromkeys((source, files.own.path)):
-        read_weight_headers(folder)
-        if (folder / MANIFEST_NAME).exists():
-            check_intact(folder)
-    placement = spread_over_gpus(device, settings.num_gpus)
+    source, held = files.base.path, _check_weights(files)
     trusted = settings.trust_remote_code
-    options = {"dtype": dtype, "trust_remote_code": trusted, **placement}
+    options = {"dtype": dtype, "trust_remote_code": trusted, **spread_over_gpus(device, settings.num_gpus)}
+    notes: tuple[str, ...] = ()
+    if quantization is not None:
+        options = quantized_options(quantization, files, kind, options=options, device=device, held=held)
+        dtype = options["dtype"]
+        notes = quantization_notes(quantization, files, asked=settings.dtype, dtype=dtype)
     with quiet_transformers(hide_warnings=True):
-        model = _load_base(source, kind, options, is_adapter=files.own.adapter is not None)
-        if files.own.adapter is not None:
-            has_head = kind == "sequence-classification"
-            model = merge_adapter(model, files.own, has_head=has_head)
+        model = _load_weights(files, kind, options, quantization)
         tokenizer = load_tokenizer(files.tokenizer_folder, trust_remote_code=trusted)
-    if not placement:
+    if "device_map" not in options:
         with readable_load(source):
             model.to(device)
     model.eval()
     model.requires_grad_(False)
     choose_attention(model, settings.attn_implementation)
-    return LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device)
+    return LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device, notes=notes)
+
+
+def _load_weights(
+    files: ModelFiles, kind: ModelKind, options: dict[str, Any], quantization: Quantization | None
+) -> Any:
+    """The model with its adapter merged into it. options: for `from_pretrained`."""
+    is_adapter = files.own.adapter is not None
+    model = _load_base(files.base.path, kind, options, is_adapter=is_adapter)
+    if quantization is not None:
+        model = settle_quantized(model, quantization, dtype=options["dtype"], files=files)
+    return merge_adapter(model, files.own, has_head=kind == "sequence-classification") if is_adapter else model
+
+
+def _check_weights(files: ModelFiles) -> Mapping[str, TensorInfo]:
+    """Check the files with the weights, an adapter's included. Returns the tensors of the base."""
+    headers = {folder: read_weight_headers(folder) for folder in dict.fromkeys((files.base.path, files.own.path))}
+    for folder in headers:
+        if (folder / MANIFEST_NAME).exists():
+            check_intact(folder)
+    return headers[files.base.path]
 
 
 def _check_kind(files: ModelFiles, kind: ModelKind) -> None:
@@ -157,8 +182,9 @@ def _load_base(source: Path, kind: ModelKind, options: dict[str, Any], *, is_ada
         readable_load(source),
         readable_misfits(f"{source}: the weights do not fit a model that gives one score a passage"),
     ):
+        labels = {} if "config" in options else {"num_labels": 1}
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            str(source), num_labels=1, output_loading_info=True, **options
+            str(source), **labels, output_loading_info=True, **options
         )
     if not hasattr(model, "score"):
         raise ContractError(

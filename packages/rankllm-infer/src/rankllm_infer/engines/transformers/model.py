@@ -36,6 +36,8 @@ class LoadedModel:
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the weights were loaded."""
 
 
 def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:

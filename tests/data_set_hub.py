@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on this machine, which serves data sets out of memory: listings and files, as plain HTTP."""
+"""A small Hugging Face hub on this machine, which serves data sets or models out of memory, as plain HTTP."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 
-@contextmanager
 def serving_data_sets(repositories):
     """Serve `{"OWNER/NAME": {"REVISION": {"FILE": bytes}}}`; gives the address and the list of paths asked for."""
+    return _serving(repositories, ("/api/datasets/", "/datasets/"))
+
+
+def serving_models(repositories, *, gated=()):
+    """The same of models. gated: names whose files nobody may have."""
+    return _serving(repositories, ("/api/models/", "/"), gated)
+
+
+@contextmanager
+def _serving(repositories, prefixes, gated=()):
     asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repositories, asked))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repositories, asked, prefixes, gated))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -30,7 +39,7 @@ def serving_data_sets(repositories):
         thread.join()
 
 
-def _handler(repositories, asked):
+def _handler(repositories, asked, prefixes, gated):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -44,7 +53,8 @@ def _handler(repositories, asked):
             path = unquote(urlsplit(self.path).path)
             asked.append(path)
             for name, revisions in repositories.items():
-                for prefix, answer in ((f"/api/datasets/{name}", self._about), (f"/datasets/{name}", self._file)):
+                for start, answer in zip(prefixes, (self._about, self._file), strict=True):
+                    prefix = start + name
                     if path == prefix or path.startswith(f"{prefix}/"):
                         return answer(name, revisions, path.removeprefix(prefix).strip("/"), with_body=with_body)
             return self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, with_body=with_body)
@@ -53,7 +63,7 @@ def _handler(repositories, asked):
             """The description of a revision, or its tree."""
             is_tree = rest.startswith("tree/")
             revision = rest.partition("/")[2] if rest.startswith(("tree/", "revision/")) else "main"
-            known = {name: (_commit(r), f) for r, f in revisions.items() for name in (r, _commit(r))}
+            known = {name: (commit_of(r), f) for r, f in revisions.items() for name in (r, commit_of(r))}
             base = next((r for r in known if revision == r or revision.startswith(f"{r}/")), None)
             if base is None:
                 return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, with_body=with_body)
@@ -71,13 +81,15 @@ def _handler(repositories, asked):
 
         def _file(self, name, revisions, rest, *, with_body):
             """`resolve/REVISION/FILE`; the revision may have a slash in it."""
+            if name in gated:
+                return self._send(403, b"", {"X-Error-Code": "GatedRepo"}, with_body=with_body)
             rest = rest.removeprefix("resolve/")
-            known = {**revisions, **{_commit(r): f for r, f in revisions.items()}}
+            known = {**revisions, **{commit_of(r): f for r, f in revisions.items()}}
             for revision in sorted(known, key=len, reverse=True):
                 file = rest.removeprefix(f"{revision}/")
                 if file != rest and file in known[revision]:
                     body = known[revision][file]
-                    commit = revision if revision not in revisions else _commit(revision)
+                    commit = revision if revision not in revisions else commit_of(revision)
                     headers = {"ETag": f'"{_sha(body)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
                     return self._send(200, body, headers, with_body=with_body)
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, with_body=with_body)
@@ -97,7 +109,8 @@ def _handler(repositories, asked):
     return Handler
 
 
-def _commit(revision):
+def commit_of(revision):
+    """The commit that a revision of a repository stands for."""
     return hashlib.sha1(revision.encode()).hexdigest()
 
 

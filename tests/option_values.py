@@ -38,6 +38,7 @@ SET = {
     "batch_tokens": Given("--batch-tokens 9", 9),
     "compile": Given("--compile", True, ("use_logits",)),
     "attn_implementation": Given("--attn-implementation flash_attention_2", "flash_attention_2"),
+    "revision": Given("--revision v1.0", "v1.0"),
     "trust_remote_code": Given("--trust-remote-code", True),
     "vllm_args": Given("--vllm-arg a=1", ("a=1",), engine="vllm"),
     "base_model": Given("--base-model b", "b"),

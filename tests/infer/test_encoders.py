@@ -14,7 +14,7 @@ from tiny_models import change_json
 
 from rankllm_core.errors import ContractError, RankLLMError
 from rankllm_infer import RerankOptions, load_reranker, make_request, plan_reranking
-from rankllm_infer.checkpoints.model_files import folder_identity
+from rankllm_infer.checkpoints.model_identity import folder_identity
 from rankllm_infer.engines.transformers.encoder_attention import attend_within
 from rankllm_infer.engines.transformers.encoders import Encoder, ready_encoder
 

@@ -113,7 +113,8 @@ def test_what_the_hub_says_is_one_line(tmp_path):
         endpoint = server.base_url.removesuffix("/v1")
         lines = look_for("o/missing", "o/gated", "o/broken", endpoint=endpoint, cache=tmp_path)
     assert lines[0] == "o/missing: no such model folder, and no such model on the hub"
-    assert lines[1] == "o/gated: gated; accept its terms on its hub page, then log in: hf auth login"
+    terms = f"accept its terms at {endpoint}/o/gated with your account, then log in with: hf auth login"
+    assert lines[1] == f"o/gated: is gated; {terms}"
     assert lines[2].startswith("o/broken: the download broke off (")
     assert lines[2].endswith("; the same command goes on with it")
     assert len(lines) == 3

@@ -128,7 +128,7 @@ def test_the_option_runs_the_code_of_one_folder_and_says_so(rankllm, tiny_causal
 def test_the_option_is_for_a_folder_or_a_pinned_revision(tmp_path, monkeypatch, name, said, marker, tiny_causal):
     """What stands behind another name on the hub may change overnight."""
     folder = with_own_model(tiny_causal, tmp_path / "snapshot", marker)
-    monkeypatch.setattr("rankllm_infer.checkpoints.hub._from_hub", lambda name, *, weights: folder)
+    monkeypatch.setattr("rankllm_infer.checkpoints.hub._from_hub", lambda name, revision, *, weights: folder)
     with pytest.raises(ConfigError, match=said):
         check_remote_code(find_folder(name))
     model_files._check_once.cache_clear()

@@ -15,15 +15,14 @@ from ranking_fakes import make_request
 from rankllm_core.card import ListwiseCard, PointwiseCard
 from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate, load_template
 from rankllm_infer.checkpoints.model_files import find_folder
+from rankllm_infer.checkpoints.model_identity import folder_identity, model_identity
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.jobs.fingerprint import (
     LOADED_SETTINGS,
     InputDigest,
     changed_names,
     difference,
-    folder_identity,
     loaded_settings,
-    model_identity,
     run_settings,
 )
 from rankllm_infer.options import RerankOptions
@@ -97,7 +96,7 @@ def test_every_option_counts_unless_it_cannot_change_a_result(model):
         assert difference(known, changed) == f"{option} was {was}, is {json.dumps(value)}"
     in_the_card = {"method", "template", "use_logits", "use_alpha", "context_size", "max_passage_words"}
     in_the_card |= {"window_size", "stride", "q_max_len", "p_max_len", "fuse_weight", "identifier_prior"}
-    by_content = {"base_model", "base_url", "few_shot_file"}
+    by_content = {"base_model", "base_url", "few_shot_file", "revision"}
     no_result = {"api_key", "timeout_s", "concurrency"}
     when_loaded = {"dtype", "device"}
     counted = {name.removeprefix("--").replace("-", "_") for name in known if name.startswith("--")} - {"trace"}

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from rankllm_core.errors import ContractError
 from rankllm_infer.checkpoints.model_files import ModelFiles, find_folder
+from rankllm_infer.checkpoints.quantization import Quantization
 from rankllm_infer.engines.vllm.checks import check_kind, declared_end
+from rankllm_infer.engines.vllm.loading import _dtype
 
 CLASSIFIER = "sequence-classification"
 
@@ -111,3 +113,31 @@ def test_the_end_of_an_answer_is_the_generation_settings_own(zoo, tmp_path):
     (folder / "generation_config.json").unlink()
     tiny_models.change_json(folder / "config.json", eos_token_id=9)
     assert declared_end(folder) == 9
+
+
+class Platform:
+    """A GPU, as vLLM describes it."""
+
+    device_type = "cuda"
+    supported_dtypes = (torch.bfloat16, torch.float16, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"), [(None, "bfloat16"), ("fp8", "bfloat16"), ("awq", "float16"), ("gptq", "float16")]
+)
+def test_a_dtype_that_is_not_asked_for_suits_the_kernels(method, expected):
+    """Some of AWQ's and GPTQ's take float16 alone. What is asked for is left as it is."""
+    found = None if method is None else Quantization(method=method, settings={})
+    assert _dtype("auto", Platform, quantization=found) == expected
+    assert _dtype("bfloat16", Platform, quantization=found) == "bfloat16"
+
+
+def test_an_adapters_layers_are_compared_over_quantized_weights(zoo, tmp_path):
+    """The base is laid out by its settings; no library of quantization is needed for that."""
+    base = tmp_path / "awq"
+    shutil.copytree(zoo / "causal", base)
+    settings = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
+    tiny_models.change_json(base / "config.json", quantization_config=settings)
+    check(zoo / "lm_adapter", base, "causal")
+    with pytest.raises(ContractError, match="trained on another base model"):
+        check(zoo / "lm_adapter", zoo / "wider", "causal")

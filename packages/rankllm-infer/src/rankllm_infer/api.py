@@ -125,11 +125,13 @@ def start_reranker(plan: RerankPlan) -> Reranker:
     card, notes = fit_card(plan.card, checkpoint.positions)
     method = make_method(card, plan.ranking, checkpoint.tokenizer)
     engine = checkpoint.start(method.read, longest=method.longest, sample=method.sample)
+    revision = plan.files.own.revision if plan.files is not None else None
+    name = plan.model if revision is None else f"{plan.model}@{revision}"
     return Reranker(
         method,
         engine,
         warnings=(*plan.warnings, *notes, *checkpoint.warnings, *method.warnings),
-        description=f"{card.kind}, {plan.model} {checkpoint.where} ({plan.card.origin})",
+        description=f"{card.kind}, {name} {checkpoint.where} ({plan.card.origin})",
         placement=checkpoint.place,
     )
 

@@ -80,9 +80,21 @@ class RerankOptions:
     )
     """Attention kernel. auto is flash-attention 2 on a GPU where it is installed, rankllm's own kernel on a CPU for the
     architectures it supports, else sdpa."""
+    revision: str | None = option(
+        None,
+        "--revision",
+        group="Model",
+        effect="content",
+        engines=LOCAL,
+        metavar="BRANCH|TAG|COMMIT",
+        default_text="main",
+    )
+    """Revision of a model on the Hugging Face Hub: a branch, a tag or a commit. Of an adapter, its own; pin its base as
+    --base-model OWNER/MODEL@COMMIT."""
     trust_remote_code: bool = option(False, "--trust-remote-code", group="Model", engines=LOCAL)
-    """Run Python code that comes with the model. Allowed for a local folder or a revision pinned as OWNER/MODEL@COMMIT.
-    The code of an adapter is that of its base, which --base-model must name."""
+    """Run Python code that comes with the model. Allowed for a local folder or a model pinned to a commit, all 40
+    digits of it: --revision COMMIT or OWNER/MODEL@COMMIT. The code of an adapter is that of its base, which
+    --base-model must name."""
     vllm_args: tuple[str, ...] = option((), "--vllm-arg", group="Engine (vLLM)", engines=_VLLM, metavar="KEY=VALUE")
     """Further argument of vLLM's engine, such as gpu_memory_utilization=0.8. Repeat the option for several."""
     base_model: str | None = option(

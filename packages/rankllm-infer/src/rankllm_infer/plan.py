@@ -15,7 +15,7 @@ from rankllm_core.card import Card
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files import read_text
 from rankllm_core.prompts.template import Message, Span
-from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_base, check_encoder_card, pair_tokens
+from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, encoder_adapter_error, pair_tokens
 from rankllm_infer.checkpoints.model_files import (
     ModelFiles,
     ModelFolder,
@@ -67,8 +67,8 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     """
     options, model = _checked_options(options), _checked_name(model)
     ranking, engine = _ranking_settings(options), _engine_settings(model, options)
-    own = None if options.engine == "openai" else find_folder(model)
-    card = _resolved_card(model, options, own)
+    own = None if options.engine == "openai" else find_folder(model, options.revision)
+    card = card_in_force(model, options, own)
     # A file that the card has no use for is refused for that, whether or not it can be read.
     ranking = replace(ranking, few_shot=_few_shot(options.few_shot_file, options.num_few_shot_examples))
     read = check_settings(card.card, ranking)
@@ -81,7 +81,8 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
         _check_base(card.card, own, options.base_model)
         trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
         files = ModelFiles(own=own, base=find_base(own, options.base_model))
-        check_encoder_base(files)
+        if own.adapter is not None and files.base.is_encoder:
+            raise encoder_adapter_error(files)
         on_code = trusted or unused_code(files)
     return RerankPlan(
         model=model,
@@ -96,10 +97,12 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     )
 
 
-def _resolved_card(model: str, options: RerankOptions, own: ModelFolder | None) -> EffectiveCard:
-    """The card in force. own: the checkpoint; None for a server's model. Raises RankLLMError."""
+def card_in_force(model: str, options: RerankOptions, own: ModelFolder | None) -> EffectiveCard:
+    """The card of a checkpoint, with the options over it. own: None for a server's model. Raises RankLLMError."""
     if own is None:
         return resolve_card(model, options, folder=None, score_head=False)
+    if not own.is_encoder:
+        return resolve_card(model, options, folder=own.path, score_head=own.has_score_head)
     check_encoder(own, engine=options.engine, method=options.method, compiles=options.compile)
     n_tokens = pair_tokens(own)
     card = resolve_card(model, options, folder=own.path, score_head=own.has_score_head, pair_tokens=n_tokens)

@@ -102,18 +102,14 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
 
 def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
     """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
-    from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, pair_tokens
     from rankllm_infer.checkpoints.model_files import check_remote_code, find_base, find_folder, load_tokenizer
-    from rankllm_infer.effective_card import fit_card, resolve_card
+    from rankllm_infer.effective_card import fit_card
     from rankllm_infer.engines.transformers.permutation_ids import check_permutations
-    from rankllm_infer.plan import make_method
+    from rankllm_infer.plan import card_in_force, make_method
     from rankllm_infer.ranking.pointwise import PointwiseMethod
 
-    own = find_folder(model)
-    check_encoder(own, engine=options.engine, method=options.method, compiles=options.compile)
-    n_tokens = pair_tokens(own)
-    resolved = resolve_card(model, options, folder=own.path, score_head=own.has_score_head, pair_tokens=n_tokens)
-    check_encoder_card(own, resolved.card)
+    own = find_folder(model, options.revision)
+    resolved = card_in_force(model, options, own)
     trusted = options.trust_remote_code
     warnings = check_remote_code(own) if trusted else ()
     folder = own.path if own.has_tokenizer else find_base(own).path

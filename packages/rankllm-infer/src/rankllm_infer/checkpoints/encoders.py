@@ -9,29 +9,10 @@ from rankllm_core.errors import ConfigError, ContractError
 from rankllm_infer.checkpoints.head_modules import module_head
 from rankllm_infer.checkpoints.model_files import ModelFiles, ModelFolder
 
-ENCODERS = (
-    "albert",
-    "bert",
-    "camembert",
-    "deberta",
-    "deberta-v2",
-    "distilbert",
-    "electra",
-    "modernbert",
-    "mpnet",
-    "roberta",
-    "xlm-roberta",
-)
-"""Architectures of transformers whose tokens see each other both ways, and which it gives a classification head."""
 _OFFSET_POSITIONS = ("camembert", "mpnet", "roberta", "xlm-roberta")
 """Encoders that number positions from behind the padding token's id, as fairseq does: 514 positions hold 512 tokens."""
 _USUAL_POSITIONS = 512
 """Where a configuration does not say."""
-
-
-def is_encoder(config: Mapping[str, object]) -> bool:
-    """Whether a `config.json` describes an encoder. BERT with `is_decoder` is none."""
-    return config.get("model_type") in ENCODERS and not config.get("is_decoder")
 
 
 def first_position(config: Mapping[str, object]) -> int:
@@ -50,7 +31,7 @@ def encoder_positions(config: Mapping[str, object]) -> int:
 
 def pair_tokens(folder: ModelFolder) -> int | None:
     """The most tokens of a pair that a checkpoint takes; None where it is no encoder with a score head."""
-    if folder.adapter is not None or not is_encoder(folder.config):
+    if not folder.is_encoder:
         return None
     if not folder.has_score_head and not _has_module_head(folder):
         return None
@@ -60,10 +41,8 @@ def pair_tokens(folder: ModelFolder) -> int | None:
 def check_encoder(own: ModelFolder, *, engine: str, method: str, compiles: bool) -> None:
     """Raise ConfigError or ContractError, before weights are read, where an encoder cannot do what it is asked for.
 
-    Any other model passes.
+    own: the encoder.
     """
-    if own.adapter is not None or not is_encoder(own.config):
-        return
     architectures = own.config.get("architectures")
     kind = str(architectures[0] if isinstance(architectures, list) and architectures else own.config["model_type"])
     has_modules = _has_module_head(own)
@@ -83,13 +62,12 @@ def check_encoder(own: ModelFolder, *, engine: str, method: str, compiles: bool)
         raise ContractError(f"{own.name}: its head gives {n_labels} labels a passage, expected one score")
 
 
-def check_encoder_base(files: ModelFiles) -> None:
-    """Raise ContractError where an adapter's base is an encoder."""
-    if files.own.adapter is not None and is_encoder(files.base.config):
-        raise ContractError(
-            f"{files.own.name}: is an adapter over an encoder ({files.base.name}), which is not merged here; merge it "
-            "with PEFT's merge_and_unload and load the result"
-        )
+def encoder_adapter_error(files: ModelFiles) -> ContractError:
+    """The error of an adapter whose base is an encoder."""
+    return ContractError(
+        f"{files.own.name}: is an adapter over an encoder ({files.base.name}), which is not merged here; merge it "
+        "with PEFT's merge_and_unload and load the result"
+    )
 
 
 def check_encoder_card(own: ModelFolder, card: Card) -> None:

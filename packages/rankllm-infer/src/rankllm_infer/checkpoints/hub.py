@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from rankllm_core.checkpoints.model_folder import split_revision
-from rankllm_core.errors import RankLLMError, first_line
+from rankllm_core.errors import ConfigError, RankLLMError, first_line
 
 SHIPPED = {"pointwise": "smollm2-pointwise", "listwise": "smollm2-first"}
 """Method -> the name of its reranker."""
@@ -22,10 +23,26 @@ _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "*.py")
 """Code is downloaded so that --trust-remote-code finds it; nothing runs without that option."""
 _PROBE_S = 10.0
 _NAME_HINT = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} come with the package)"
-_GATED_HINT = "gated; accept its terms on its hub page, then log in: hf auth login"
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w./+@-]*")
+"""Names of branches and tags (`v1.0`, `refs/pr/3`) and commits. The name becomes a path in the hub's cache."""
 
 
-def find_elsewhere(name: str, *, weights: bool) -> Path:
+def check_revision(name: str, revision: str) -> None:
+    """Check that a model can be asked for at this revision. Raises ConfigError where that would have no effect.
+
+    name: the model as the user named it. revision: a branch, a tag or a commit.
+    """
+    if not _REVISION.fullmatch(revision):
+        raise ConfigError(f"--revision {revision!r}: expected the name of a branch or a tag, or a commit")
+    if Path(name).expanduser().is_dir():
+        raise ConfigError(f"--revision has no effect on a local folder ({name}); leave it out")
+    if shipped_folder(name) is not None:
+        raise ConfigError(f"--revision has no effect: {name} comes with the package; leave it out")
+    if split_revision(name)[1] is not None:
+        raise ConfigError(f"--revision {revision}: {name} is pinned to a commit already; give one of the two")
+
+
+def find_elsewhere(name: str, *, revision: str | None = None, weights: bool) -> Path:
     """The folder of a model that is no folder here: one that ships with the package, or one of the hub's, fetched.
 
     For the arguments and errors see `model_files.locate_model`.
@@ -37,15 +54,15 @@ def find_elsewhere(name: str, *, weights: bool) -> Path:
         return shipped
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise RankLLMError(f"{name}: no such model folder{_NAME_HINT}")
-    return _from_hub(name, weights=weights)
+    pinned_name, commit = split_revision(name)
+    return _from_hub(pinned_name, revision or commit, weights=weights)
 
 
 @functools.cache
-def _from_hub(name_and_revision: str, *, weights: bool) -> Path:
+def _from_hub(name: str, revision: str | None, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
-    name, revision = split_revision(name_and_revision)
     files = _files_on_hub(name, revision)
     if files is None:
         return Path(snapshot_download(name, revision=revision, local_files_only=True))
@@ -54,7 +71,7 @@ def _from_hub(name_and_revision: str, *, weights: bool) -> Path:
             return Path(snapshot_download(name, revision=revision, allow_patterns=list(_SMALL_FILES)))
         return Path(snapshot_download(name, revision=revision, ignore_patterns=_not_needed(files)))
     except GatedRepoError:
-        raise RankLLMError(f"{name}: {_GATED_HINT}") from None
+        raise _gated(name) from None
     except Exception as error:  # whatever the network does
         raise RankLLMError(
             f"{name}: the download broke off ({first_line(error, with_kind=False)}); the same command goes on with it"
@@ -78,11 +95,14 @@ def _files_on_hub(name: str, revision: str | None) -> Sequence[str] | None:
     except HFValidationError:
         raise RankLLMError(f"{name}: no such model folder{_NAME_HINT}") from None
     except GatedRepoError:
-        raise RankLLMError(f"{name}: {_GATED_HINT}") from None
+        raise _gated(name) from None
     except RepositoryNotFoundError:
         raise RankLLMError(f"{name}: no such model folder, and no such model on the hub") from None
     except RevisionNotFoundError:
-        raise RankLLMError(f"{name}: the hub has no revision {revision} of it") from None
+        raise RankLLMError(
+            f"{name}: the hub has no revision {revision} of it, expected a branch, a tag or a commit of "
+            f"{_page(name)}/commits"
+        ) from None
     except Exception as error:  # whatever the network does: the cache may still have it
         try:
             snapshot_download(name, revision=revision, local_files_only=True)
@@ -94,10 +114,30 @@ def _files_on_hub(name: str, revision: str | None) -> Sequence[str] | None:
     return None
 
 
+def _gated(name: str) -> RankLLMError:
+    """The error of a repository whose files are for those alone who have accepted its terms."""
+    return RankLLMError(
+        f"{name}: is gated; accept its terms at {_page(name)} with your account, then log in with: hf auth login"
+    )
+
+
+def _page(name: str) -> str:
+    """The address of a model's page on the hub that is asked."""
+    from huggingface_hub.constants import ENDPOINT
+
+    return f"{ENDPOINT}/{name}"
+
+
 def _not_needed(files: Sequence[str]) -> list[str]:
     """Patterns of the weights that are not loaded, of the files that a repository has."""
     has_safetensors = any(file.endswith(".safetensors") and not file.startswith("consolidated") for file in files)
     return [*_OTHER_FORMATS, *_COPIES] if has_safetensors else list(_OTHER_FORMATS[3:])
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit of a model in the hub's cache, whose folders are called by it; None for another folder."""
+    is_snapshot = folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name)
+    return folder.name if is_snapshot else None
 
 
 def shipped_folder(name: str) -> Path | None:

@@ -1,40 +1,46 @@
-"""A model's files, found and read once: settings, tokenizer, an adapter's base, its own code, and its identity."""
+"""A model's files, found and read once: settings, tokenizer, an adapter's base, and its own code."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import re
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code, read_model_json
-from rankllm_core.checkpoints.weights import MAX_HEADER_BYTES
+from rankllm_core.checkpoints.model_folder import (
+    check_settings_files,
+    check_trusted_source,
+    own_code,
+    read_model_json,
+    split_revision,
+)
+from rankllm_core.checkpoints.weights import TensorInfo, read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
+from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import readable_load
-from rankllm_infer.checkpoints.head_modules import module_folders
-from rankllm_infer.checkpoints.hub import find_elsewhere, is_shipped, shipped_base
+from rankllm_infer.checkpoints.hub import check_revision, commit_of, find_elsewhere, is_shipped, shipped_base
+
+ENCODERS = (
+    "albert",
+    "bert",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "mpnet",
+    "roberta",
+    "xlm-roberta",
+)
+"""Architectures of transformers whose tokens see each other both ways, and which it gives a classification head."""
 
 _TRUST_OPTION = "--trust-remote-code"
 _NO_BASE = (
     "{name}: is an adapter, and its base model cannot be loaded ({error}); say where the base is, or its name on the "
     "hub, with --base-model"
 )
-
-_WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-_SMALL_FILE_ENDINGS = (".json", ".model", ".jinja", ".tiktoken", ".spm", ".py", "vocab.txt", "merges.txt")
-_ADAPTER_STEM = "adapter_model"
-"""Adapters are small: all of their bytes count."""
-
-_N_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
-_TENSOR_BYTES = 1 << 14
-"""Tensors up to this size are read whole (norms, biases, the score head), of others so much in three spots."""
-_MANY_TENSORS = 2_000
-"""Of files with more tensors (mixtures of experts), one spot each is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +50,22 @@ class ModelFolder:
     name: str
     """As it was named: a folder or a name on the hub."""
     path: Path
+    revision: str | None = None
+    """The branch, tag or commit of the hub that was asked for beside the name."""
     config: Mapping[str, object] = field(default_factory=dict, repr=False)
     """`config.json`; empty where there is none, as in an adapter's folder."""
     adapter: Mapping[str, object] | None = field(default=None, repr=False)
     """`adapter_config.json`; None for a full model."""
+
+    def fetched(self) -> ModelFolder:
+        """The same model with its weights at hand, of the commit whose small files were read.
+
+        Raises RankLLMError where they cannot be fetched from the hub.
+        """
+        commit = commit_of(self.path)
+        if commit is None or Path(self.name).expanduser().is_dir():
+            return replace(self, path=locate_model(self.name))
+        return replace(self, path=locate_model(split_revision(self.name)[0], revision=commit))
 
     @property
     def has_score_head(self) -> bool:
@@ -58,6 +76,18 @@ class ModelFolder:
         return isinstance(architectures, list) and any(
             str(name).endswith("ForSequenceClassification") for name in architectures
         )
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether its tokens see each other both ways, and it is no adapter. BERT with `is_decoder` is no encoder."""
+        return self.adapter is None and self.config.get("model_type") in ENCODERS and not self.config.get("is_decoder")
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its configuration says that its weights are quantized; see `checkpoints.quantization`."""
+        text = self.config.get("text_config")
+        parts = (self.config, text if isinstance(text, Mapping) else {})
+        return any(part.get("quantization_config") is not None for part in parts)
 
     @property
     def has_tokenizer(self) -> bool:
@@ -84,16 +114,33 @@ class ModelFiles:
         """The checkpoint's own folder, or, of an adapter without a tokenizer, its base's."""
         return self.own.path if self.own.has_tokenizer else self.base.path
 
+    def check_language_model(self) -> None:
+        """Raise ContractError where the model has a score head in place of a language model's."""
+        if self.own.adapter is not None and self.own.has_score_head:
+            raise ContractError(f"{self.own.path}: the adapter was trained with a score head; use --method pointwise")
+        if self.base.has_score_head:
+            raise ContractError(f"{self.base.path}: has a score head and no language model; use --method pointwise")
+
+    def check_weights(self) -> Mapping[str, TensorInfo]:
+        """Check the files with the weights, an adapter's included. Returns the tensors of the base by name.
+
+        Raises RankLLMError where one is damaged.
+        """
+        headers = {folder: read_weight_headers(folder) for folder in dict.fromkeys((self.base.path, self.own.path))}
+        for folder in headers:
+            if (folder / MANIFEST_NAME).exists():
+                check_intact(folder)
+        return headers[self.base.path]
+
     def with_weights(self) -> ModelFiles:
         """The same model with its weights at hand. Raises RankLLMError where they cannot be fetched from the hub."""
-        own = replace(self.own, path=locate_model(self.own.name))
+        own = self.own.fetched()
         if self.base is self.own:
             return ModelFiles(own=own, base=own)
         try:
-            path = locate_model(self.base.name)
+            return ModelFiles(own=own, base=self.base.fetched())
         except RankLLMError as error:
             raise RankLLMError(_NO_BASE.format(name=self.own.name, error=error)) from None
-        return ModelFiles(own=own, base=replace(self.base, path=path))
 
 
 def find_model(name_or_path: str, base_model: str | None = None) -> ModelFiles:
@@ -102,12 +149,13 @@ def find_model(name_or_path: str, base_model: str | None = None) -> ModelFiles:
     return ModelFiles(own=own, base=find_base(own, base_model))
 
 
-def find_folder(name_or_path: str) -> ModelFolder:
+def find_folder(name_or_path: str, revision: str | None = None) -> ModelFolder:
     """Find a checkpoint and read its small files. Raises RankLLMError in one line; see `locate_model`."""
-    path = locate_model(name_or_path, weights=False)
+    path = locate_model(name_or_path, revision=revision, weights=False)
     return ModelFolder(
         name=name_or_path,
         path=path,
+        revision=revision,
         config=read_model_json(path / "config.json") or {},
         adapter=read_model_json(path / "adapter_config.json"),
     )
@@ -140,16 +188,20 @@ def find_base(own: ModelFolder, base_model: str | None = None) -> ModelFolder:
     return base
 
 
-def locate_model(name_or_path: str, *, weights: bool = True) -> Path:
+def locate_model(name_or_path: str, *, revision: str | None = None, weights: bool = True) -> Path:
     """The folder with a model's files; a hub name is fetched, or found in the cache when the hub cannot be reached.
 
     A hub name may be pinned to a revision: OWNER/MODEL@COMMIT, with all 40 digits of the commit hash.
+    revision: a branch, a tag or a commit of a hub model that is not pinned; None for its main branch.
     weights: whether a hub model's weights are wanted, or its small files alone (configuration, tokenizer, card).
-    Raises RankLLMError in one line when it is nowhere, or when one of its small files is damaged.
+    Raises RankLLMError in one line when it is nowhere, or when one of its small files is damaged, and ConfigError where
+    `revision` does not apply.
     """
     folder = Path(name_or_path).expanduser()
+    if revision is not None:
+        check_revision(name_or_path, revision)
     if not folder.is_dir():
-        folder = find_elsewhere(name_or_path, weights=weights)
+        folder = find_elsewhere(name_or_path, revision=revision, weights=weights)
     _check_once(folder, _stamp(folder))
     return folder
 
@@ -194,7 +246,7 @@ def check_remote_code(own: ModelFolder, base_model: str | None = None) -> tuple[
             f"{_TRUST_OPTION}: {own.name} is an adapter; name the base whose code may run with --base-model"
         )
     trusted = own if own.adapter is None else find_folder(str(base_model))
-    check_trusted_source(trusted.name, folder=trusted.path, option=_TRUST_OPTION)
+    check_trusted_source(trusted.name, folder=trusted.path, option=_TRUST_OPTION, revision=trusted.revision)
     files = own_code(trusted.path)
     if not files:
         raise ConfigError(f"{_TRUST_OPTION} has no effect: {trusted.path} has no code of its own; leave it out")
@@ -208,69 +260,3 @@ def unused_code(files: ModelFiles) -> tuple[str, ...]:
         for path in dict.fromkeys((files.own.path, files.base.path))
         if (found := own_code(path))
     )
-
-
-def model_identity(model: ModelFolder) -> str:
-    """A model's name and what tells its files from those of another one.
-
-    Of a model of the hub, the revision. Of a folder, a hash of the bytes: of small files and adapters all, of weights
-    a part of every tensor. Unlike dates, that survives a copy, and it notices a model that was trained on in the same
-    folder, its head alone included; unlike a hash of all weights, it takes no minute.
-    """
-    return f"{Path(model.name).expanduser().absolute().name} {folder_identity(model.path)}"
-
-
-def folder_identity(folder: Path) -> str:
-    """What tells a model's files from others: a revision of the hub, or a hash."""
-    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
-        return f"revision {folder.name}"
-    digest = hashlib.sha256()
-    for path in _identity_files(folder):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-        is_sampled = path.suffix in _WEIGHT_ENDINGS and not path.name.startswith(_ADAPTER_STEM)
-        with path.open("rb") as stream:
-            for block in _samples(stream, path) if is_sampled else iter(lambda: stream.read(1 << 20), b""):
-                digest.update(block)
-    return f"sha256 {digest.hexdigest()[:32]}"
-
-
-def _identity_files(folder: Path) -> Iterator[Path]:
-    """The files that make a model what it is: its own, then those of a head that it keeps as modules."""
-    for place in (folder, *(path for path in module_folders(folder) if path != folder and path.is_dir())):
-        names = (item for item in place.iterdir() if item.name.endswith((*_WEIGHT_ENDINGS, *_SMALL_FILE_ENDINGS)))
-        yield from (path for path in sorted(names) if path.is_file())
-
-
-def _samples(stream: IO[bytes], path: Path) -> Iterator[bytes]:
-    spots = _tensor_spots(stream, path.stat().st_size) if path.suffix == ".safetensors" else []
-    for place, n_bytes in spots or _even_spots(path.stat().st_size):
-        stream.seek(place)
-        yield stream.read(n_bytes)
-
-
-def _even_spots(size: int) -> list[tuple[int, int]]:
-    step = max(_SAMPLE_BYTES, size // _N_SAMPLES)
-    return [(place, _SAMPLE_BYTES) for place in range(0, size, step)]
-
-
-def _tensor_spots(stream: IO[bytes], size: int) -> list[tuple[int, int]]:
-    """Where to read a file of safetensors: its header and a part of every tensor; [] where it has none that is usable.
-
-    Layout: eight bytes for the length of a JSON header, name -> {"data_offsets": [begin, end]}, then the data.
-    """
-    try:
-        (n_header,) = struct.unpack("<Q", stream.read(8))
-        if n_header > min(size, MAX_HEADER_BYTES):
-            return []
-        header = json.loads(stream.read(n_header))
-        bounds = [map(int, header[name]["data_offsets"]) for name in header if name != "__metadata__"]
-        data = 8 + n_header
-        spots = [(data + begin, end - begin) for begin, end in bounds if 0 <= begin <= end <= size - data]
-    except (struct.error, ValueError, RecursionError, LookupError, TypeError, OverflowError):
-        # No safetensors: that is for the loader to say.
-        return []
-    small = [spot for spot in spots if spot[1] <= _TENSOR_BYTES]
-    large = [spot for spot in spots if spot[1] > _TENSOR_BYTES]
-    parts = (0.0, 0.5, 1.0) if len(large) <= _MANY_TENSORS else (0.5,)
-    sampled = [(place + int(part * (n - _TENSOR_BYTES)), _TENSOR_BYTES) for place, n in large for part in parts]
-    return sorted([(0, data), *small, *sampled])

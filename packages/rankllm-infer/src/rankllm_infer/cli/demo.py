@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         metavar="FOLDER|NAME",
         text="Model folder or Hugging Face model name, instead of a bundled reranker.",
     ),
+    changed(rows_of(RerankOptions)["revision"], engines=ENGINES),
     *(changed(row, engines=ENGINES) for row in select(RerankOptions, "dtype", "device")),
 )
 @click.option(
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     default=Path("rankllm-demo"),
     help="Where the runs and results go; an earlier demo's are replaced.",
 )
-def command(method: str | None, model_path: str | None, dtype: str | None, device: str | None, output_dir: Path) -> int:
+def command(model_path: str | None, output_dir: Path, **given: str | None) -> int:
     """Rerank an embedded collection with a reranker that comes along.
 
     Retrieves with BM25, reranks with one of two small rerankers (or --model-path), prints what it measured and writes
@@ -56,6 +58,8 @@ def command(method: str | None, model_path: str | None, dtype: str | None, devic
     from rankllm_infer.demo.run import DemoFiles, demo_requests, run_demo
     from rankllm_infer.watching import PromptProgress
 
+    if given["revision"] is not None and model_path is None:
+        raise click.UsageError("--revision has no effect without --model-path")
     files = DemoFiles(folder=output_dir)
     check_output(files.reranked, overwrite=True)
     if model_path is None:
@@ -64,11 +68,11 @@ def command(method: str | None, model_path: str | None, dtype: str | None, devic
 
         say(f"Preparing {MODEL_NAME} (unpacked once, about half a minute) ...")
         demo_model_path()
-        method = method or "pointwise"
-        model_path = SHIPPED[method]
+        given["method"] = given["method"] or "pointwise"
+        model_path = SHIPPED[given["method"]]
         if Path(model_path).exists():  # a folder of the user's, which is not what the demo shows
             model_path = str(shipped_folder(model_path))
-    options = _options(method, model_path, dtype=dtype, device=device)
+    options = _options(model_path, given)
     with load_reranker(model_path, options) as reranker:
         for warning in reranker.warnings:
             say(f"Warning: {warning}")
@@ -84,15 +88,15 @@ def command(method: str | None, model_path: str | None, dtype: str | None, devic
     return EXIT_SOME_FAILED if report.summary.failures else 0
 
 
-def _options(method: str | None, model_path: str, *, dtype: str | None, device: str | None) -> RerankOptions:
+def _options(model_path: str, given: Mapping[str, str | None]) -> RerankOptions:
     """What the model's card says; FIRST for a listwise model without one."""
     from rankllm_core.card import load_card, published_card
     from rankllm_infer.checkpoints.model_files import locate_model
 
-    card = load_card(locate_model(model_path, weights=False)) or published_card(model_path)
-    method = method or (card.kind if card else "listwise")
+    folder = locate_model(model_path, revision=given["revision"], weights=False)
+    card = load_card(folder) or published_card(model_path)
+    method = given["method"] or (card.kind if card else "listwise")
     first = True if method == "listwise" and card is None else None
-    given = {"dtype": dtype, "device": device}
     return from_given(RerankOptions, given, method=method, use_logits=first, use_alpha=first)
 
 

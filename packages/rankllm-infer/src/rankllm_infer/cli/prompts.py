@@ -93,11 +93,12 @@ def show_template(*, template: str) -> None:
         default=None,
         text="Use this model's card and tokenizer to print the exact text. Its weights are not read.",
     ),
+    changed(_ROWS["revision"], engines=ENGINES),
     changed(
         _ROWS["trust_remote_code"],
         engines=ENGINES,
-        text="Run Python code that comes with the tokenizer. Allowed for a local folder or a revision pinned as "
-        "OWNER/MODEL@COMMIT.",
+        text="Run Python code that comes with the tokenizer. Allowed for a local folder or a model pinned to a commit, "
+        "all 40 digits of it: --revision COMMIT or OWNER/MODEL@COMMIT.",
     ),
 )
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object.")
@@ -112,8 +113,9 @@ def render(**given: Any) -> None:
 
     asked = RenderCommand(**{name: given.pop(name) for name in RenderCommand.__dataclass_fields__})
     request = find_request(asked.requests, asked.qid)
-    if given["trust_remote_code"] and asked.model_path is None:
-        raise click.UsageError("--trust-remote-code has no effect without --model-path")
+    for name in ("trust_remote_code", "revision"):
+        if given[name] and asked.model_path is None:
+            raise click.UsageError(f"{_ROWS[name].spelled} has no effect without --model-path")
     rendered = render_prompt(request, _options(given), asked.model_path)
     for warning in rendered.resolved.warnings:
         if not warning.startswith("--stride:"):

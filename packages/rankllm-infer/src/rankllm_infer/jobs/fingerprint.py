@@ -26,7 +26,8 @@ from rankllm_core.text import title_and_text
 from rankllm_core.trec import Qrels, read_qrels, run_lines
 from rankllm_core.types import Request
 from rankllm_infer import __version__
-from rankllm_infer.checkpoints.model_files import folder_identity, model_identity
+from rankllm_infer.checkpoints.model_identity import folder_identity, model_identity
+from rankllm_infer.checkpoints.quantization import quantization_of
 from rankllm_infer.engines.base import Engine
 from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.evaluation.judgements import check_judged
@@ -96,6 +97,9 @@ def _versions(plan: RerankPlan) -> dict[str, object]:
     names = (*_COMMON_PACKAGES, *_PACKAGES_OF.get(str(plan.asked["--engine"]), ()))
     if plan.files is not None and plan.files.own.adapter is not None:
         names += ("peft",)
+    if plan.files is not None and plan.files.base.is_quantized:
+        quantization = quantization_of(plan.files.base)
+        names += quantization.packages if quantization is not None else ()
     return {f"version of {name}": _version(name) for name in names}
 
 

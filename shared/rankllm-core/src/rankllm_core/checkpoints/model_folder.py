@@ -185,16 +185,18 @@ def own_code(folder: str | Path) -> tuple[str, ...]:
     return (*named, *(("custom_generate/generate.py",) if script.exists() else ()))
 
 
-def check_trusted_source(name: str, *, folder: str | Path, option: str) -> None:
+def check_trusted_source(name: str, *, folder: str | Path, option: str, revision: str | None = None) -> None:
     """Code is run from one local folder or one revision of the hub, and from nowhere else.
 
     name: the model as the user named it. folder: where its files are. option: what allowed it, for messages.
-    Raises ConfigError where the name is one of the hub without a commit hash, and where the folder's settings refer to
-    code in another repository.
+    revision: the branch, tag or commit that was given beside a hub name. Only a commit's whole hash pins: a branch or
+    a tag can be moved. Raises ConfigError on any other name, and on settings that refer to another repository's code.
     """
-    if not Path(name).expanduser().is_dir() and split_revision(name)[1] is None:
+    shown = name if revision is None else f"{name}@{revision}"
+    is_folder = revision is None and Path(name).expanduser().is_dir()
+    if not is_folder and split_revision(shown)[1] is None:
         raise ConfigError(
-            f"{option}: allowed for a local folder or a pinned revision only, found {name!r}; "
+            f"{option}: allowed for a local folder or a pinned revision only, found {shown!r}; "
             "download it and read its code, or name it as OWNER/MODEL@COMMIT (40 hexadecimal digits)"
         )
     for file in _JSON_FILES:

@@ -18,7 +18,7 @@ from torch import Tensor
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
-from rankllm_infer.checkpoints.encoders import encoder_positions, first_position, is_encoder
+from rankllm_infer.checkpoints.encoders import encoder_positions, first_position
 from rankllm_infer.checkpoints.head_modules import ModuleHead, module_head
 from rankllm_infer.engines.transformers.adapters import readable_misfits
 from rankllm_infer.engines.transformers.encoder_attention import ROWS_ATTENTION, use_rows_attention
@@ -118,13 +118,6 @@ def ready_encoder(model: Any, asked: str) -> None:
     elif model.config.model_type in _POOLS:
         use_rows_attention(model)
     pack_weights(model)
-
-
-def encoder_of(model: Any) -> Encoder | None:
-    """How a loaded encoder with a classification head is run; None for any other model."""
-    if not is_encoder(model.config.to_dict()) or not type(model).__name__.endswith("ForSequenceClassification"):
-        return None
-    return Encoder(model)
 
 
 class Encoder:

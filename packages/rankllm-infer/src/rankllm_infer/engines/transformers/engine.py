@@ -19,7 +19,6 @@ from rankllm_core.prompts.tokens import SafeTokenizer
 from rankllm_core.types import AnswerForm, Usage
 from rankllm_infer.engines.base import Answer, EngineError, IdentifierIds, Prompt, end_ids, text_answer
 from rankllm_infer.engines.transformers.batches import Batch, BatchLimits, BatchQueue, positions, rotation_limit
-from rankllm_infer.engines.transformers.encoders import encoder_of
 from rankllm_infer.engines.transformers.model import LoadedModel, can_share_prefix, compile_layers, narrow_head
 from rankllm_infer.engines.transformers.packing import Packing, packing_of
 from rankllm_infer.engines.transformers.permutation_decoding import decode_permutations
@@ -53,7 +52,7 @@ class TransformersEngine:
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._backbone = backbone_of(loaded.model)
-        self._encoder = encoder_of(loaded.model)
+        self._encoder = loaded.encoder
         self._packing = packing or packing_of(loaded.model)
         self._can_share = self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
         self._can_share = self._can_share and self._encoder is None

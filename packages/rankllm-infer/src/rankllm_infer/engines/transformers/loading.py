@@ -12,16 +12,14 @@ from typing import Any
 
 import torch
 
-from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
-from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
-from rankllm_infer.checkpoints.encoders import is_encoder
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
+from rankllm_infer.checkpoints.quantization import Quantization
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.transformers.adapters import HEAD_NAMES, merge_adapter, readable_misfits
 from rankllm_infer.engines.transformers.batches import BatchLimits, TransformersSettings, rotation_limit
-from rankllm_infer.engines.transformers.encoders import encoder_of, load_encoder, ready_encoder
+from rankllm_infer.engines.transformers.encoders import Encoder, load_encoder, ready_encoder
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.model import (
     LoadedModel,
@@ -36,6 +34,12 @@ from rankllm_infer.engines.transformers.model import (
 from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
 from rankllm_infer.engines.transformers.permutation_decoding import attends_alone
 from rankllm_infer.engines.transformers.permutation_ids import check_permutations
+from rankllm_infer.engines.transformers.quantized import (
+    check_quantization,
+    quantization_notes,
+    quantized_options,
+    settle_quantized,
+)
 
 _N_TRIED_TOKENS = 8
 _N_CACHED_TOKENS = 5
@@ -57,10 +61,10 @@ class TransformersCheckpoint:
         self._loaded, self._settings, self._name = loaded, settings, name
         alone = _why_alone(loaded, read)
         self._batch_size = 1 if alone else settings.batch_size or 32
-        self.warnings = _without_effect(settings, alone) if alone else ()
+        self.warnings = (*loaded.notes, *(_without_effect(settings, alone) if alone else ()))
         self.tokenizer: Any = loaded.tokenizer
         self.positions: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
-        self._encoder = encoder_of(loaded.model)
+        self._encoder: Encoder | None = loaded.encoder
         if self._encoder is not None:
             self.positions = self._encoder.positions
             # A pair is cut at the tokenizer's length, and published tokenizers need not say what fits the model.
@@ -119,44 +123,48 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
     dtype = pick_dtype(settings.dtype, device)
     if settings.attn_implementation == "flash_attention_2":
         check_flash(device, dtype)
+    quantization = check_quantization(files, device) if files.base.is_quantized else None
     files = files.with_weights()
-    _check_kind(files, kind)
-    source = files.base.path
-    for folder in dict.fromkeys((source, files.own.path)):
-        read_weight_headers(folder)
-        if (folder / MANIFEST_NAME).exists():
-            check_intact(folder)
-    placement = spread_over_gpus(device, settings.num_gpus)
+    if kind == "causal":
+        files.check_language_model()
+    source, held = files.base.path, files.check_weights()
     trusted = settings.trust_remote_code
-    options = {"dtype": dtype, "trust_remote_code": trusted, **placement}
+    options = {"dtype": dtype, "trust_remote_code": trusted, **spread_over_gpus(device, settings.num_gpus)}
+    notes: tuple[str, ...] = ()
+    if quantization is not None:
+        options = quantized_options(quantization, files, kind, options=options, device=device, held=held)
+        dtype = options["dtype"]
+        notes = quantization_notes(quantization, files, asked=settings.dtype, dtype=dtype)
     with quiet_transformers(hide_warnings=True):
-        reads_both_ways = kind == "sequence-classification" and is_encoder(files.base.config)
-        if reads_both_ways:
-            model = load_encoder(source, options)
-        else:
-            model = _load_base(source, kind, options, is_adapter=files.own.adapter is not None)
-        if files.own.adapter is not None:
-            has_head = kind == "sequence-classification"
-            model = merge_adapter(model, files.own, has_head=has_head)
+        model = _load_weights(files, kind, options, quantization)
         tokenizer = load_tokenizer(files.tokenizer_folder, trust_remote_code=trusted)
-    if not placement:
+    if "device_map" not in options:
         with readable_load(source):
             model.to(device)
     model.eval()
     model.requires_grad_(False)
-    make_ready = ready_encoder if reads_both_ways else choose_attention
-    make_ready(model, settings.attn_implementation)
-    return LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device)
+    encoder = None
+    if files.base.is_encoder:
+        ready_encoder(model, settings.attn_implementation)
+        encoder = Encoder(model)
+    else:
+        choose_attention(model, settings.attn_implementation)
+    return LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device, notes=notes, encoder=encoder)
 
 
-def _check_kind(files: ModelFiles, kind: ModelKind) -> None:
-    """Raise ContractError where a score head is to be read as a language model."""
-    if kind != "causal":
-        return
-    if files.own.adapter is not None and files.own.has_score_head:
-        raise ContractError(f"{files.own.path}: the adapter was trained with a score head; use --method pointwise")
-    if files.base.has_score_head:
-        raise ContractError(f"{files.base.path}: has a score head and no language model; use --method pointwise")
+def _load_weights(
+    files: ModelFiles, kind: ModelKind, options: dict[str, Any], quantization: Quantization | None
+) -> Any:
+    """The model with its adapter merged into it. options: for `from_pretrained`."""
+    is_adapter = files.own.adapter is not None
+    if files.base.is_encoder:
+        if quantization is not None:
+            raise ContractError(f"{files.base.name}: its weights are quantized; encoders are loaded with full weights")
+        return load_encoder(files.base.path, options)
+    model = _load_base(files.base.path, kind, options, is_adapter=is_adapter)
+    if quantization is not None:
+        model = settle_quantized(model, quantization, dtype=options["dtype"], files=files)
+    return merge_adapter(model, files.own, has_head=kind == "sequence-classification") if is_adapter else model
 
 
 def _load_base(source: Path, kind: ModelKind, options: dict[str, Any], *, is_adapter: bool) -> Any:
@@ -172,8 +180,9 @@ def _load_base(source: Path, kind: ModelKind, options: dict[str, Any], *, is_ada
         readable_load(source),
         readable_misfits(f"{source}: the weights do not fit a model that gives one score a passage"),
     ):
+        labels = {} if "config" in options else {"num_labels": 1}
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            str(source), num_labels=1, output_loading_info=True, **options
+            str(source), **labels, output_loading_info=True, **options
         )
     if not hasattr(model, "score"):
         raise ContractError(

@@ -36,6 +36,10 @@ class LoadedModel:
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the weights were loaded."""
+    encoder: Any = None
+    """How an encoder is run (`encoders.Encoder`); None for a decoder."""
 
 
 def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:

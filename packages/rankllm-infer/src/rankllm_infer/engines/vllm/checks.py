@@ -10,6 +10,7 @@ from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.model_files import ModelFiles
+from rankllm_infer.checkpoints.quantization import check_packages, quantization_of
 from rankllm_infer.engines.base import ModelKind
 
 _HEAD = "score.weight"
@@ -27,6 +28,13 @@ def check_kind(files: ModelFiles, kind: ModelKind, *, trust_remote_code: bool = 
         _check_full_head(base.path)
     if own.adapter is not None:
         _check_adapter(own.path, base.path, own.adapter, kind, trust_remote_code=trust_remote_code)
+
+
+def check_quantization(files: ModelFiles) -> None:
+    """Raise MissingPackageError where vLLM lacks a package for the weights; it brings what other methods need."""
+    found = quantization_of(files.base)
+    if found is not None and found.method == "bitsandbytes":
+        check_packages(files.base.name, found.method, found.packages)
 
 
 def _check_full_head(folder: Path) -> None:

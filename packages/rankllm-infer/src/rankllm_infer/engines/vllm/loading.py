@@ -15,8 +15,9 @@ from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
+from rankllm_infer.checkpoints.quantization import Quantization, quantization_of
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, end_ids, kind_of
-from rankllm_infer.engines.vllm.checks import check_kind, declared_end, lora_rank
+from rankllm_infer.engines.vllm.checks import check_kind, check_quantization, declared_end, lora_rank
 from rankllm_infer.engines.vllm.engine import VllmEngine
 from rankllm_infer.engines.vllm.settings import VllmSettings, engine_arguments
 
@@ -67,6 +68,7 @@ def start_vllm(
     where vLLM cannot start.
     """
     settings = settings or VllmSettings()
+    check_quantization(files)
     files, name = files.with_weights(), files.own.name
     check_kind(files, kind, trust_remote_code=settings.trust_remote_code)
     for path in dict.fromkeys((files.base.path, files.own.path)):
@@ -79,7 +81,7 @@ def start_vllm(
         )
     with _readable_failures(name):
         platform = _platform(settings.num_gpus)
-        dtype = _dtype(settings.dtype, platform)
+        dtype = _dtype(settings.dtype, platform, quantization=quantization_of(files.base))
         values = _values(files, kind, settings, platform) | {"dtype": dtype, "max_model_len": max_tokens}
         core = _start(values, settings)
     _OPEN.append(name)
@@ -140,7 +142,7 @@ def _platform(num_gpus: int) -> Any:
     return current_platform
 
 
-def _dtype(asked: str, platform: Any) -> str:
+def _dtype(asked: str, platform: Any, *, quantization: Quantization | None) -> str:
     """As the engine `transformers` chooses it, without waking the GPU in this process."""
     from rankllm_infer.engines.transformers.model import pick_dtype
 
@@ -150,6 +152,8 @@ def _dtype(asked: str, platform: Any) -> str:
         import torch
 
         return str(pick_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+    if quantization is not None and quantization.method in ("awq", "gptq"):
+        return "float16"  # some of their kernels take nothing else
     # Best first: bfloat16 where the GPU has it, then float16.
     return str(platform.supported_dtypes[0]).removeprefix("torch.")
 

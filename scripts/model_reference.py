@@ -43,8 +43,6 @@ TAIL = """
 
 These rerankers are read in ways that rankllm does not have:
 
-- `cross-encoder/ettin-reranker-*`: the score head is not among the model's weights, but in modules of
-  sentence-transformers beside them.
 - `nvidia/llama-nemotron-rerank-1b-v2`: a Llama whose tokens see each other both ways.
 - `castorini/monot5-*`, `castorini/duot5-*`, `castorini/LiT5-*`: encoder-decoders.
 - `jinaai/jina-reranker-v3`: the score is a cosine of hidden states, for up to 64 passages at once.

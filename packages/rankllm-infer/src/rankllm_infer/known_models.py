@@ -139,7 +139,7 @@ def find_known_model(name: str) -> ModelFacts:
     bundled = {known.name: known for known in _bundled()}
     known = bundled.get(name.lower()) or known_model(name) or _by_file(name)
     if known is None:
-        raise RankLLMError(f"{name}: not a known model{_nearest(name)}; `rankllm-infer models` lists them")
+        raise RankLLMError(f"{name}: none of the models that `rankllm-infer models` lists{_nearest(name)}")
     return _with_card(known)
 
 

@@ -118,6 +118,8 @@ def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, Rank
     warnings = check_remote_code(own) if trusted else ()
     folder = own.path if own.has_tokenizer else find_base(own).path
     tokenizer = load_tokenizer(folder, trust_remote_code=trusted)
+    if n_tokens is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, n_tokens)
     card, _ = fit_card(resolved, _positions(own))
     resolved = replace(resolved, card=card, warnings=(*resolved.warnings, *warnings))
     method = make_method(card, _settings(card, options, free_decoding=False), tokenizer)

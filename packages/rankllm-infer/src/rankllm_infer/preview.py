@@ -102,6 +102,7 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
 
 def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
     """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
+    from rankllm_infer.checkpoints.encoders import pair_tokens
     from rankllm_infer.checkpoints.model_files import check_remote_code, find_base, find_folder, load_tokenizer
     from rankllm_infer.effective_card import fit_card
     from rankllm_infer.engines.transformers.permutation_ids import check_permutations
@@ -114,6 +115,8 @@ def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, Rank
     warnings = check_remote_code(own) if trusted else ()
     folder = own.path if own.has_tokenizer else find_base(own).path
     tokenizer = load_tokenizer(folder, trust_remote_code=trusted)
+    if own.is_encoder and (n_tokens := pair_tokens(own)) is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, n_tokens)
     card, _ = fit_card(resolved, _positions(own))
     resolved = replace(resolved, card=card, warnings=(*resolved.warnings, *warnings))
     method = make_method(card, _settings(card, options, free_decoding=False), tokenizer)

@@ -59,7 +59,7 @@ def load_encoder(source: Path, options: dict[str, Any]) -> Any:
             f"{source}: no {what} in the checkpoint; its scores would be random. Use a trained cross-encoder, or "
             "convert it again"
         )
-    _read_in_float32(model)
+    _read_in_float32(model, source)
     return model
 
 
@@ -89,19 +89,23 @@ def _head_weights(folder: Path) -> dict[str, Tensor]:
         return {name.rpartition(".")[2]: weight for name, weight in load_file(folder / "model.safetensors").items()}
 
 
-def _read_in_float32(model: Any) -> None:
-    """Let the layer that gives the score multiply and add in float32."""
-    (name,) = (
+def _read_in_float32(model: Any, source: Path) -> None:
+    """Let the layer that gives the score multiply and add in float32. Raises ContractError where it cannot be told."""
+    names = [
         name
         for name, module in model.named_modules()
         if type(module) is torch.nn.Linear and module.out_features == 1 and not _is_in_backbone(model, name)
-    )
-    last = model.get_submodule(name)
+    ]
+    if len(names) != 1:
+        raise ContractError(
+            f"{source}: the head of {type(model).__name__} has {len(names)} linear layers of one output, expected one"
+        )
+    last = model.get_submodule(names[0])
     exact = ExactRows(last.in_features, 1, bias=last.bias is not None, device="meta")
     exact.weight = torch.nn.Parameter(last.weight.float(), requires_grad=False)
     if last.bias is not None:
         exact.bias = torch.nn.Parameter(last.bias.float(), requires_grad=False)
-    model.set_submodule(name, exact)
+    model.set_submodule(names[0], exact)
 
 
 def _is_in_backbone(model: Any, name: str) -> bool:
@@ -192,7 +196,8 @@ class Encoder:
 
 
 def _packing_of(model: Any) -> Packing | None:
-    if model.config.model_type not in _POOLS or hasattr(model, "hf_device_map"):
+    is_known = model.config.model_type in _POOLS and type(model).__module__.startswith("transformers.")
+    if not is_known or hasattr(model, "hf_device_map"):
         return None
     attention = str(model.config._attn_implementation)
     return "rows" if attention == ROWS_ATTENTION else "flash" if attention in FLASH_ATTENTIONS else None

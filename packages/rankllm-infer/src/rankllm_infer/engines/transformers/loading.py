@@ -14,7 +14,7 @@ import torch
 
 from rankllm_core.errors import ContractError
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
-from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
+from rankllm_infer.checkpoints.model_files import ENCODERS, ModelFiles, load_tokenizer
 from rankllm_infer.checkpoints.quantization import Quantization
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.transformers.adapters import HEAD_NAMES, merge_adapter, readable_misfits
@@ -187,7 +187,7 @@ def _load_base(source: Path, kind: ModelKind, options: dict[str, Any], *, is_ada
     if not hasattr(model, "score"):
         raise ContractError(
             f"{source}: its head is not a `score` layer over a causal model ({type(model).__name__}); "
-            "rankllm scores with decoder models such as RankLLaMA"
+            f"rankllm scores with decoder models such as RankLLaMA, and with encoders ({', '.join(ENCODERS)})"
         )
     fresh = [key for key in report["missing_keys"] if key.endswith(HEAD_NAMES)]
     if fresh and not is_adapter:

@@ -88,7 +88,7 @@ def _click_type(row: Row) -> click.ParamType[Any] | type:
         return click.Choice(rule.choices)
     if rule.is_text or str in row.kinds:
         # An empty name, as of an unset shell variable, would mean the current folder, or nothing at all.
-        return NAME if any(word in row.metavar for word in ("FILE", "FOLDER", "NAME")) else str
+        return NAME if any(word in row.metavar for word in ("FILE", "FOLDER", "NAME", "COMMIT")) else str
     (kind,) = row.kinds
     if kind is Path:
         return PATH

@@ -63,7 +63,7 @@ class ChatEncoder:
     ) -> None:
         one_of(bos, BOS_RULES, where="bos")
         if layout is not None:
-            one_of(layout, _LAYOUTS, where="chat_layout")
+            one_of(layout, CHAT_LAYOUTS if layout != "bare" else _LAYOUTS, where="chat_layout")
         elif not getattr(tokenizer, "chat_template", None):
             raise ContractError(
                 "the tokenizer has no chat template; give the prompt template a chat_layout "

@@ -81,6 +81,14 @@ def logged(folder):
     return {x["step"]: (x["loss"], x["grad_norm"], x["learning_rate"]) for x in lines if "loss" in x}
 
 
+def all_logged(folder):
+    """Step -> everything that was logged of training there, but for the speed."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert len({line["step"] for line in steps}) == len(steps), "a step was logged twice"
+    return {line["step"]: {key: line[key] for key in line if key != "tokens_per_s"} for line in steps}
+
+
 def measured(folder):
     """(step, dev loss, nDCG@10) of each evaluation."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

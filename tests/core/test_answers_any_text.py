@@ -24,7 +24,7 @@ pieced_text = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 label_lists = st.sampled_from(
     [identifiers(kind, n) for kind in ("numeric", "alpha") for n in (1, 2, 3, 5, 20)] + [identifiers("numeric", 100)]
 )
-many = settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=3_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 def check(text, labels):
@@ -44,7 +44,7 @@ def check(text, labels):
 @many
 @given(text=pieced_text, labels=label_lists)
 def test_pieces_of_answers_in_any_order_are_read(text, labels):
-    """Always a permutation, never an exception, and the status agrees with the defects: 10,000 jumbled answers."""
+    """Always a permutation, never an exception, and the status agrees with the defects: 3,000 jumbled answers."""
     check(text, labels)
 
 
@@ -52,7 +52,7 @@ def test_pieces_of_answers_in_any_order_are_read(text, labels):
 @many
 @given(text=any_text, labels=label_lists)
 def test_any_characters_are_read(text, labels):
-    """Always a permutation, never an exception, and the status agrees with the defects: 10,000 arbitrary texts."""
+    """Always a permutation, never an exception, and the status agrees with the defects: 3,000 arbitrary texts."""
     check(text, labels)
 
 

@@ -225,7 +225,7 @@ def written(form, rows, labels, separator):
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     form=st.sampled_from(FORMS),
     kind=st.sampled_from(["numeric", "alpha"]),

@@ -190,6 +190,10 @@ def test_code_of_a_folder_is_found_and_bound_to_it(tmp_path):
     assert own_code(folder) == ("config.json", "tokenizer_config.json")
     check_trusted_source(str(folder), folder=folder, option="--x")
     check_trusted_source("o/m@" + "a" * 40, folder=folder, option="--x")
+    check_trusted_source("o/m", folder=folder, option="--x", revision="a" * 40)
+    for revision in ("main", "v1.0", "a" * 39):
+        with pytest.raises(ConfigError, match=f"found 'o/m@{revision}'"):
+            check_trusted_source("o/m", folder=folder, option="--x", revision=revision)
     for name in ("o/m", "o/m@main", "o/m@" + "a" * 39, "o/m@" + "A" * 40):
         with pytest.raises(ConfigError, match="for a local folder or a pinned revision only"):
             check_trusted_source(name, folder=folder, option="--x")

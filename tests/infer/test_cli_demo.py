@@ -15,6 +15,7 @@ from ranking_fakes import make_method, shown
 from rankllm_core.data.records import read_requests
 from rankllm_core.text import passage_text
 from rankllm_infer.api import Reranker
+from rankllm_infer.checkpoints.hub import SHIPPED
 from rankllm_infer.demo.collection import load_demo_collection
 from rankllm_infer.demo.run import DemoFiles, demo_requests, run_demo
 from rankllm_infer.engines.base import Answer, EngineError
@@ -199,7 +200,12 @@ def check_report(out, folder):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # ten minutes on a CPU without bfloat16 that has other work
 def test_the_demo_runs_from_start_to_end(tmp_path, smollm2_path):
-    """`rankllm-infer demo` as a user types it, with the embedded model: exit status 0 and both figures."""
+    """`rankllm-infer demo` as a user types it, in a folder that holds one of the shipped reranker's name.
+
+    Exit status 0, both figures, and the reranked one better by more than a twentieth. That is the pointwise reranker;
+    for the listwise one see test_shipped_models.py.
+    """
+    (tmp_path / SHIPPED["pointwise"]).mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "rankllm_infer", "demo"],
         capture_output=True,
@@ -211,9 +217,12 @@ def test_the_demo_runs_from_start_to_end(tmp_path, smollm2_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    folder = next(tmp_path.iterdir())
-    assert folder.name == "rankllm-demo"
+    folder = tmp_path / "rankllm-demo"
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, SHIPPED["pointwise"]}
+    assert "Reranking: pointwise, " in done.stderr
+    assert f"{SHIPPED['pointwise']} on " in done.stderr
     check_report(done.stdout.replace("rankllm-demo/", f"{folder}/"), folder)
     assert "27 of 27 queries" in done.stderr
     statuses = [json.loads(line)["status"] for line in (folder / "results.jsonl").read_text("utf-8").splitlines()]
     assert statuses == ["ok"] * 27
+    assert ndcg(lines(folder / "reranked.trec")) > ndcg(lines(folder / "bm25.trec")) + 0.05

@@ -95,13 +95,12 @@ def test_without_the_package_the_base_is_the_hub_s(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("method", SHIPPED)
-def test_the_demo_improves_over_bm25(tmp_path, rankllm, smollm2_path, folder_of_that_name, method):
-    """By more than a twentieth of nDCG@10; with the shipped rerankers, whatever lies in the working folder."""
-    done = rankllm("demo", "--method", method, "--output-dir", tmp_path)
+def test_the_listwise_demo_improves_over_bm25(tmp_path, rankllm, smollm2_path):
+    """By more than a twentieth of nDCG@10. The pointwise one, which is the default, is run in test_cli_demo.py."""
+    done = rankllm("demo", "--method", "listwise", "--output-dir", tmp_path)
     assert done.code == 0, done.err
-    assert f"Reranking: {method}, " in done.err
-    assert f"{SHIPPED[method]} on " in done.err
+    assert "Reranking: listwise, " in done.err
+    assert f"{SHIPPED['listwise']} on " in done.err
     qrels = read_qrels(tmp_path / "qrels.txt")
     first, reranked = (
         evaluate(qrels, read_run(tmp_path / file), ["nDCG@10"]).means["nDCG@10"]
@@ -113,13 +112,24 @@ def test_the_demo_improves_over_bm25(tmp_path, rankllm, smollm2_path, folder_of_
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("system", "options"), [("pointwise", ()), ("first", ()), ("generation", ("--no-use-logits", "--max-queries", 8))]
+    ("system", "options", "n_queries", "tolerance"),
+    [
+        ("pointwise", (), 12, 0.0125),
+        ("first", (), 12, 0.0125),
+        ("generation", ("--no-use-logits",), 6, 0.067),
+    ],
 )
-def test_a_part_of_the_results_page_comes_out_again(tmp_path, rankllm, smollm2_path, system, options):
-    """Thirty WikiQA queries by logits within .005; eight by generation, where a token may differ from CPU to CPU."""
+def test_a_part_of_the_results_page_comes_out_again(
+    tmp_path, rankllm, smollm2_path, system, options, n_queries, tolerance
+):
+    """The first WikiQA queries, compared with their own figures there.
+
+    By logits, close passages may change places from CPU to CPU: .15 in the sum over all queries. By generation, where a
+    token may differ, .4.
+    """
     data = shared_data("wikiqa")
     files = ("--run", data / "runs/bm25.run.gz", "--queries", data / "queries.tsv", "--corpus", data / "corpus.jsonl")
-    limits = ("--top-k-candidates", 20, "--max-queries", 30, *options)
+    limits = ("--top-k-candidates", 20, "--max-queries", n_queries, *options)
     model = SHIPPED["pointwise" if system == "pointwise" else "listwise"]
     done = rankllm("rerank", "--model-path", model, *files, *limits, "--output", tmp_path / "out.trec")
     assert done.code == 0, done.err
@@ -128,6 +138,7 @@ def test_a_part_of_the_results_page_comes_out_again(tmp_path, rankllm, smollm2_p
     ).per_query["nDCG@10"]
     recorded = json.loads(FIGURES.read_text(encoding="utf-8"))["wikiqa"][system]["per_query"]
     assert set(found) <= set(recorded)
+    assert len(found) == n_queries
     assert statistics.fmean(found.values()) == pytest.approx(
-        statistics.fmean(recorded[qid] for qid in found), abs=0.005 if system != "generation" else 0.05
+        statistics.fmean(recorded[qid] for qid in found), abs=tolerance
     )

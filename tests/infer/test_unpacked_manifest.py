@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import stat
 import sys
 
@@ -65,21 +66,21 @@ def test_the_demo_model_follows_the_umask_and_is_mended(tmp_path, monkeypatch, s
     from rankllm_infer.checkpoints import demo_model
 
     monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path))
-    demo_model._verified.cache_clear()
-    folder = demo_model.demo_model_path()
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
-    assert modes.pop(folder.name) == 0o777 & ~umask()
-    assert set(modes.values()) == {0o666 & ~umask()}
-    assert list(tmp_path.iterdir()) == [folder]
+    folder = tmp_path / smollm2_path.name
+    shutil.copytree(smollm2_path, folder)
     weights = folder / "model.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:1_000_000] + bytes([good[1_000_000] ^ 1]) + good[1_000_001:])
+    weights.chmod(0o600)
     demo_model._verified.cache_clear()
     try:
         assert demo_model.demo_model_path() == folder
     finally:
         demo_model._verified.cache_clear()
     assert weights.read_bytes() == good
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+    assert modes.pop(folder.name) == 0o777 & ~umask()
+    assert set(modes.values()) == {0o666 & ~umask()}
     assert list(tmp_path.iterdir()) == [folder]
     assert [record.getMessage() for record in caplog.records if record.name.endswith("demo_model")] == [
         f"{folder}: damaged (model.safetensors is not as it was written); unpacking it again"
@@ -89,8 +90,6 @@ def test_the_demo_model_follows_the_umask_and_is_mended(tmp_path, monkeypatch, s
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
 def test_a_folder_of_an_earlier_version_is_taken_over(tmp_path, monkeypatch, smollm2_path):
     """It had no checksums, and weights for its owner alone."""
-    import shutil
-
     from rankllm_infer.checkpoints import demo_model
 
     folder = tmp_path / smollm2_path.name

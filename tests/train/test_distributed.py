@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from distributed_runs import (  # noqa: E402
     STEPS,
+    all_logged,
     assert_same_course,
     in_one_process,
     in_two_processes,
@@ -27,6 +28,7 @@ from shared_files import REPOSITORY  # noqa: E402
 
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError  # noqa: E402
 from rankllm_core.files.manifest import find_damage  # noqa: E402
+from rankllm_train.artifacts.run_record import load_record  # noqa: E402
 from rankllm_train.cli import cli  # noqa: E402
 from rankllm_train.cli.options import RecipeOptions, resolve_recipe  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe, load_recipe  # noqa: E402
@@ -67,18 +69,25 @@ def test_torchrun_trains_as_one_process_does(inputs, tmp_path, method, schedule,
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
 def test_two_processes_resume_from_the_same_intact_checkpoint(inputs, tmp_path):
-    """The first one verifies and decides; where none can be resumed from, all end, and one line says why."""
-    values = inputs["pointwise"] | {"lora.enabled": True, "evaluation.keep_best": False}
-    out = in_two_processes((*TORCHRUN, "pointwise"), values, tmp_path / "two")
-    expected = (out / "adapter_model.safetensors").read_bytes()
+    """The first one verifies and decides; where none can be resumed from, all end, and one line says why.
+
+    Each continues its own sums: a resumed run logs what an undisturbed one does, also where an entry covers steps from
+    before the checkpoint.
+    """
+    values = inputs["listwise"] | {"lora.enabled": True, "objective.name": "combined", "logging.every_steps": 3}
+    out = in_two_processes((*TORCHRUN, "listwise"), values, tmp_path / "two")
+    expected, log = (out / "adapter_model.safetensors").read_bytes(), all_logged(out)
+    assert sorted(log) == [1, 3, 6, 8]
+    assert load_record(out / "step_4").unlogged["after_step"] == 3
     damaged = out / "step_8" / "rng_state_1.pth"  # written by the second process
     damaged.write_bytes(damaged.read_bytes()[:-1])
     resume = ("--resume-from-checkpoint", "latest")
-    assert in_two_processes((*TORCHRUN, "pointwise"), values, out, *resume) == out
+    assert in_two_processes((*TORCHRUN, "listwise"), values, out, *resume) == out
     assert (out / "adapter_model.safetensors").read_bytes() == expected
+    assert all_logged(out) == log
     assert find_damage(out / "step_8") is None
     with pytest.raises(RuntimeError, match=r"Error: --resume-from-checkpoint step_8: lora\.r was 4 and is 2 now"):
-        in_two_processes((*TORCHRUN, "pointwise"), values | {"lora.r": 2}, out, *resume)
+        in_two_processes((*TORCHRUN, "listwise"), values | {"lora.r": 2}, out, *resume)
 
 
 @pytest.mark.parametrize("name", deepspeed_names())

@@ -29,9 +29,9 @@ FILES = {
 }
 N_QUERIES = {"train": 56, "dev": 12}
 WINDOWS = ("label", "--depth=16", "--min-window=6", "--max-window=6", "--no-shuffle", "--max-passage-words=12")
-GROUPS = ("mine", "--negatives-per-query=0", "--random-negatives=3")
+GROUPS = ("mine", "--negatives-per-query=0", "--random-negatives=2")
 COMMON = {"batch.per_device": 8, "batch.accumulation": 1, "evaluation.per_device": 8, "checkpoint.every": "none"}
-GROUPS_OF_4 = {"data.group_size": 4, "prompt.query_tokens": 16, "prompt.passage_tokens": 40, "schedule.max_steps": 7}
+GROUPS_OF_3 = {"data.group_size": 3, "prompt.query_tokens": 16, "prompt.passage_tokens": 24, "schedule.max_steps": 7}
 
 
 class MeasureUntrained(TrainerCallback):
@@ -61,7 +61,7 @@ def windows(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory):
-    """An answer and three answers to other questions."""
+    """An answer and two answers to other questions."""
     return make_records(tmp_path_factory.mktemp("groups"), GROUPS)
 
 
@@ -82,10 +82,10 @@ def learn(name, records, *, model, out, changes):
 
 
 def test_cross_entropy_teaches_an_adapter_to_find_the_answer(groups, smollm2_path, tmp_path):
-    """Seen: loss 1.27 to 0.26, nDCG@10 0.74 to 0.97 (by chance 1.39 and 0.64)."""
-    first, last = learn("smollm2-yes-no", groups, model=smollm2_path, out=tmp_path, changes=GROUPS_OF_4)
-    assert last["eval_loss"] < first["eval_loss"] - 0.5
-    assert last["eval_ndcg@10"] > first["eval_ndcg@10"] + 0.1
+    """Seen: loss 0.98 to 0.15, nDCG@10 0.866 to 0.969 (by chance 1.10 and 0.71)."""
+    first, last = learn("smollm2-yes-no", groups, model=smollm2_path, out=tmp_path, changes=GROUPS_OF_3)
+    assert last["eval_loss"] < first["eval_loss"] - 0.4
+    assert last["eval_ndcg@10"] > first["eval_ndcg@10"] + 0.05
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from distributed_runs import in_two_processes, write_inputs  # noqa: E402
+from distributed_runs import all_logged as entries  # noqa: E402
 from training_fakes import listwise_record, pointwise_record, save_tiny, write_records  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
@@ -23,8 +23,6 @@ from rankllm_train.artifacts.run_record import load_record, save_record  # noqa:
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402
 from rankllm_train.training.progress import Progress  # noqa: E402
 from rankllm_train.training.step_sums import StepSums, Unlogged  # noqa: E402
-
-TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", "rankllm_train")
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +56,6 @@ def whole(recipes, tmp_path_factory):
     for method, out in done.items():
         train(recipes[method].changed({"checkpoint.output_dir": str(out)}))
     return done
-
-
-def entries(folder):
-    """Step -> everything that was logged of training there, but for the speed."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    logged = [line for line in lines if "loss" in line]
-    assert len({line["step"] for line in logged}) == len(logged), "a step was logged twice"
-    return {line["step"]: {key: line[key] for key in line if key != "tokens_per_s"} for line in logged}
 
 
 def without_steps(whole, out, *, above):
@@ -202,18 +192,3 @@ def test_sums_are_kept_as_totals_by_another_number_of_processes():
     alone = StepSums(loss=1.5, token_loss=0.75, list_loss=1.25, tokens=30, positions=36)
     assert unlogged.of_process(0, processes=1) == alone
     assert [unlogged.of_process(i, processes=3) for i in range(3)] == [alone, StepSums(loss=1.5), StepSums(loss=1.5)]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1000)
-def test_two_processes_log_the_same_after_a_resume(tmp_path, smollm2_tokenizer):
-    """torchrun; each process continues its own sums."""
-    values = write_inputs(tmp_path, smollm2_tokenizer)["listwise"]
-    values |= {"objective.name": "combined", "logging.every_steps": 3}
-    out = in_two_processes((*TORCHRUN, "listwise"), values, tmp_path / "two")
-    expected = entries(out)
-    assert sorted(expected) == [1, 3, 6, 8]
-    shutil.rmtree(out / "step_8")
-    assert load_record(out / "step_4").unlogged["after_step"] == 3
-    in_two_processes((*TORCHRUN, "listwise"), values, out, "--resume-from-checkpoint", "latest")
-    assert entries(out) == expected

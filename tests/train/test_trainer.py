@@ -129,7 +129,6 @@ train(recipe, callbacks=[Slow()])
     ("method", "place"),
     [
         ("listwise", "inside accumulation"),
-        ("pointwise", "inside accumulation"),
         ("listwise", "inside a checkpoint"),
         ("pointwise", "between steps"),
     ],

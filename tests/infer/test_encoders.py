@@ -304,3 +304,21 @@ def test_an_adapter_over_an_encoder_is_refused(tmp_path, checkpoints):
     change_json(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=str(folder))
     with pytest.raises(ContractError, match="is an adapter over an encoder"):
         plan_reranking(tmp_path / "adapter")
+
+
+def test_relative_positions_are_projected_once():
+    """Of DeBERTa-v2: later passes give the same bits and leave the projections alone."""
+    model = make_model("DebertaV2", make_tokenizer("deberta"))
+    rows, n_first = prompts("DebertaV2")
+    ready_encoder(model, "auto")
+    encoder = Encoder(model)
+    linears = [layer.attention.self.key_proj._linear for layer in model.deberta.encoder.layer]
+    calls = []
+    for linear in linears:
+        linear.register_forward_hook(lambda layer, inputs, output: calls.append(inputs[0].shape[1]))
+    with torch.inference_mode():
+        first = encoder.scores(rows[:1], n_first[:1]).tolist()
+        n_first_calls = len(calls)
+        assert encoder.scores(rows[:1], n_first[:1]).tolist() == first
+    # Each layer multiplies positions and tokens in the first pass, tokens alone in the second.
+    assert (n_first_calls, len(calls)) == (2 * len(linears), 3 * len(linears))

@@ -29,6 +29,7 @@ HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers.adapters",
     "rankllm_infer.engines.transformers.permutation_decoding",
     "rankllm_infer.engines.transformers.quantized",
+    "rankllm_infer.engines.transformers.relative_positions",
     "rankllm_train.models.cpu_attention",
     "rankllm_train.encoding.batches",
     "rankllm_train.methods.listwise",

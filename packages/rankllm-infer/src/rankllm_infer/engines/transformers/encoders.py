@@ -25,6 +25,7 @@ from rankllm_infer.engines.transformers.encoder_attention import ROWS_ATTENTION,
 from rankllm_infer.engines.transformers.model import ExactRows, choose_attention
 from rankllm_infer.engines.transformers.packed_weights import pack_weights
 from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
+from rankllm_infer.engines.transformers.relative_positions import project_positions_once
 
 Packing = Literal["rows", "flash"]
 """`rows`: by `encoder_attention`; `flash`: by the cumulative lengths that flash-attention takes."""
@@ -122,6 +123,7 @@ def ready_encoder(model: Any, asked: str) -> None:
     elif model.config.model_type in _POOLS:
         use_rows_attention(model)
     pack_weights(model)
+    project_positions_once(model)
 
 
 class Encoder:

@@ -43,6 +43,7 @@ SET = {
     "vllm_args": Given("--vllm-arg a=1", ("a=1",), engine="vllm"),
     "base_model": Given("--base-model b", "b"),
     "template": Given("--prompt-template-path rank_vicuna", "rank_vicuna"),
+    "instruction": Given("--instruction strict", "strict", ("pointwise",)),
     "use_alpha": Given("--use-alpha", True),
     "use_logits": Given("--use-logits", True),
     "free_decoding": Given("--free-decoding", True),

@@ -81,7 +81,7 @@ def test_an_option_of_another_method_is_refused_by_its_flag(name, method):
 def test_what_applies_is_written_down():
     """By hand, of the options that not every engine and method knows."""
     restricted = {"FIRST": ["identifier_prior"], "generation": ["decode_top_k", "free_decoding"]}
-    restricted |= {"FIRST and pointwise": ["compile"], "pointwise": ["p_max_len", "q_max_len"]}
+    restricted |= {"FIRST and pointwise": ["compile"], "pointwise": ["instruction", "p_max_len", "q_max_len"]}
     restricted["listwise"] = [
         *("context_size", "few_shot_file", "max_passage_words", "num_few_shot_examples", "num_passes", "pass_depth"),
         *("permutations", "rank_top_k", "seed", "shuffle_candidates", "strategy", "stride", "system_message"),

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from rankllm_core.command_line import say
-from rankllm_core.data.records import result_to_dict
 from rankllm_core.files import dumps
-from rankllm_core.text import passage_text
-from rankllm_core.types import Request, Result
 from rankllm_infer.watching import BRIEF_S, PromptProgress, Watcher, count, examples
 
 if TYPE_CHECKING:
+    from rankllm_core.types import Request, Result
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
     from rankllm_infer.jobs.outputs import Summary
     from rankllm_infer.jobs.rerank import RunReport
@@ -31,11 +29,15 @@ _QUIET_TERMINAL_S, _QUIET_FILE_S = 0.5, 30.0
 
 def result_json(result: Result) -> str:
     """One result as a line of JSON, as in the results file."""
+    from rankllm_core.data.records import result_to_dict
+
     return dumps(result_to_dict(result))
 
 
 def result_table(result: Result, request: Request) -> str:
     """Rank, docid, where it came from, the model's score and the beginning of the text."""
+    from rankllm_core.text import passage_text
+
     before = {candidate.docid: rank for rank, candidate in enumerate(request.candidates, start=1)}
     docid_width = max([5, *(len(candidate.docid) for candidate in result.candidates)])
     width = max(40, shutil.get_terminal_size().columns - docid_width - 24)

@@ -18,10 +18,10 @@ def _vllm_is_here():
 
 @pytest.fixture(scope="session")
 def requests():
-    """The first stage's best 20 passages of 40 queries of TREC DL 2021."""
+    """The first stage's best 20 passages of 16 queries of TREC DL 2021."""
     from real_windows import real_requests
 
-    return real_requests(40)
+    return real_requests(16)
 
 
 @pytest.fixture

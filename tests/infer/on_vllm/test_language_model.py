@@ -55,8 +55,8 @@ def first_prompts(requests, smollm2_tokenizer):
 
 
 def test_first_is_exact_for_every_identifier(on_vllm, on_transformers, first_prompts):
-    """40 windows of 20: every identifier's logit, and the same permutation wherever no two logits are nearly tied."""
-    assert len(first_prompts) == 40
+    """16 windows of 20: every identifier's logit, and the same permutation wherever no two logits are nearly tied."""
+    assert len(first_prompts) == 16
     here, there = (answers_of(engine, first_prompts) for engine in (on_vllm, on_transformers))
     n_clear = 0
     for prompt, ours, theirs in zip(first_prompts, here, there, strict=True):
@@ -66,7 +66,7 @@ def test_first_is_exact_for_every_identifier(on_vllm, on_transformers, first_pro
         if smallest_gap(theirs.scores) > CLEAR_GAP:
             n_clear += 1
             assert order_of(ours.scores) == order_of(theirs.scores)
-    assert n_clear >= 20, "too few windows without near ties to prove anything"
+    assert n_clear >= 8, "too few windows without near ties to prove anything"
 
 
 def test_generated_text_is_that_of_transformers(on_vllm, on_transformers, requests, smollm2_tokenizer):

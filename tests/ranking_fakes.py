@@ -96,6 +96,6 @@ def docids(result):
 class PlainPairWriter:
     """Writes a pair as `query|title|text`."""
 
-    def write(self, query, *, title, text):
+    def write(self, query, *, title, text, instruction=None):
         """The pair in words."""
         return Prompt(text=f"{query}|{title}|{text}", read="head")

@@ -95,6 +95,21 @@ def test_what_a_request_says_stays_text(values, smollm2_tokenizer):
     assert [i for i in ids if i in control] == [i for i in harmless if i in control]
 
 
+def test_the_older_layout_reads_what_it_always_did():
+    """A file of the layout `yes-no` may hold a `query`, without effect; an instructed query is new, and has one."""
+    old = {"method": "pointwise", "layout": "yes-no", "body": "{query} {document}"}
+    (turn,) = template(old, query="asked: {query}").render("q", "d")
+    assert turn.content == "q d"
+    new = template(old, instructed_query="{query} ({instruction})")
+    assert [turn.content for turn in (*new.render("q", "d"), *new.render("q", "d", "strict"))] == [
+        "q d",
+        "q (strict) d",
+    ]
+    assert new.takes_instruction
+    with pytest.raises(ConfigError, match=r"instructed_query: expected the placeholder \{instruction\}"):
+        template(old, instructed_query="{query}")
+
+
 def test_a_long_passage_is_cut_and_the_end_stays(smollm2_tokenizer):
     """The question behind the passage is what the model is read at."""
     pairs = encoder(GEMMA, smollm2_tokenizer, query_tokens=4, passage_tokens=8)
@@ -137,7 +152,7 @@ def test_a_layout_that_cannot_work_is_refused(values, changes, message):
     ],
 )
 def test_a_card_comes_back_in_the_oldest_format_that_holds_it(tmp_path, card, written):
-    """What older releases cannot do is told them by the format."""
+    """The format tells an older release that it cannot read the card."""
     first = card_from_dict({"format": 3, "kind": "pointwise", **card}, where="c")
     save_card(first, tmp_path)
     values = load_yaml(tmp_path / "rankllm.yaml")

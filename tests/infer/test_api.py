@@ -30,7 +30,7 @@ from rankllm_infer.ranking.settings import RankingSettings
 class PlainPairWriter:
     """Writes a pair as query and text."""
 
-    def write(self, query, *, title, text):
+    def write(self, query, *, title, text, instruction=None):
         """One prompt for the score head."""
         return Prompt(text=f"{query} | {text}", read="head")
 

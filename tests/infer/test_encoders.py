@@ -69,7 +69,7 @@ def test_scores_are_those_of_transformers(checkpoints, name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_batch_gives_what_each_pair_gives_alone(name):
-    """Rows of other lengths beside it: packed where the architecture allows it, else padded under a mask."""
+    """In a batch with rows of other lengths: packed where the architecture allows it, else padded under a mask."""
     model = make_model(name, make_tokenizer(MODELS[name][0]))
     expected = oracle(name, model)
     rows, n_first = prompts(name)
@@ -161,7 +161,7 @@ def test_transformers_own_attention_can_be_asked_for(checkpoints, attention):
 
 
 def test_long_texts_are_cut_and_long_queries_leave_room(checkpoints):
-    """A query takes half of the positions at the most, a passage what is left."""
+    """A query takes at most half of the positions, a passage the rest."""
     folder, _ = checkpoints("Roberta")
     with load_reranker(folder, RerankOptions(device="cpu", dtype="float32")) as reranker:
         assert (reranker.card.query_tokens, reranker.card.passage_tokens) == (POSITIONS // 2, POSITIONS)
@@ -283,7 +283,7 @@ def test_damaged_modules_are_one_line(tmp_path):
         ("{}", "modules.json: expected a list of modules"),
         (
             listed.replace("4_Dense", "../4_Dense"),
-            "modules.json: path: expected a folder beside it, found '../4_Dense'",
+            "modules.json: path: expected a folder inside the model's, found '../4_Dense'",
         ),
         (listed.replace("3_LayerNorm", "2_Dense"), "3_LayerNorm|2_Dense: the head's weights"),
     ):

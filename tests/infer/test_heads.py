@@ -130,7 +130,7 @@ def test_a_server_cannot_tell_one_tokens_logit(tiny_causal, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(ZERANK), encoding="utf-8")
     options = RerankOptions(engine="openai", base_url="http://127.0.0.1:9/v1", method="pointwise", template=path)
-    with pytest.raises(RankLLMError, match="is read by the logit of one token, and a server tells log-probabilities"):
+    with pytest.raises(RankLLMError, match="is read by the logit of one token, and a server reports log-probabilities"):
         load_reranker("m", options)
 
 

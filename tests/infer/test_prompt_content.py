@@ -115,7 +115,7 @@ def test_a_chat_template_that_drops_the_users_text_is_reported(smollm2_tokenizer
 class DroppingWriter:
     """Leaves out what barks."""
 
-    def write(self, query, *, title, text):
+    def write(self, query, *, title, text, instruction=None):
         """The pair in words."""
         return Prompt(text=f"{query}|{'' if 'bark' in text else text}", read="head")
 
@@ -167,7 +167,7 @@ class CountingWriter:
     def __init__(self):
         self.n = 0
 
-    def write(self, query, *, title, text):
+    def write(self, query, *, title, text, instruction=None):
         """The pair."""
         self.n += 1
         return Prompt(text=f"{query}|{title}|{text}", read="head")

@@ -251,7 +251,7 @@ def test_a_head_that_is_stored_in_full_is_never_quantized(tmp_path, stored, expe
 
 
 def test_awq_on_a_gpu_computes_in_float16(tmp_path, smollm2_tokenizer):
-    """Whatever is asked for; who asked is told."""
+    """Whatever --dtype asks for, with a warning to whoever asked."""
     tiny_models.save_causal(tmp_path, smollm2_tokenizer)
     files = find_model(str(with_settings(tmp_path, quant_method="awq", bits=4)))
     found = quantization.quantization_of(files.base)

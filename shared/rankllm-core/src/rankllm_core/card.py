@@ -161,6 +161,7 @@ class PointwiseCard:
         is_new = (
             self.head == "single-token"
             or self.template.layout in ("chat", "raw", "pair")
+            or bool(self.template.instructed_query)
             or (self.head == "sequence-classification" and self.template.is_text)
             or self.probability_scale is not None
         )

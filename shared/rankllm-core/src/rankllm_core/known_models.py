@@ -1,7 +1,7 @@
 """Published models that are known by name: the card that ships for each, and what is known about it.
 
-A file of `cards/` holds a card as a checkpoint's `rankllm.yaml` does, and beside it `models`, the names that it goes
-with, and `about`, where its facts come from and how far they were checked.
+A file of `cards/` holds a card as a checkpoint's `rankllm.yaml` does, the names of its `models`, and `about`: where its
+facts come from and how far they were checked.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def _modules(folder: Path) -> Sequence[tuple[str, Path]]:
     for module in listed:
         kind, name = str(module.get("type", "")).rpartition(".")[2], str(module.get("path", ""))
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ContractError(f"{path}: path: expected a folder beside it, found {name!r}")
+            raise ContractError(f"{path}: path: expected a folder inside the model's, found {name!r}")
         found.append((kind, folder / name))
     return found
 

@@ -34,7 +34,7 @@ def model_identity(model: ModelFolder) -> str:
     a part of every tensor. Unlike dates, that survives a copy, and it notices a model that was trained on in the same
     folder, its head alone included; unlike a hash of all weights, it takes no minute.
     """
-    # A commit is told by the revision, however it was asked for.
+    # The revision identifies a commit, however it was requested.
     name = model.name if commit_of(model.path) is None else split_revision(model.name)[0]
     return f"{Path(name).expanduser().absolute().name} {folder_identity(model.path)}"
 

@@ -91,8 +91,8 @@ def _check_served(card: PointwiseCard) -> None:
         raise ConfigError("a chat server has no score head; use a yes/no template (--prompt-template-path yes_no)")
     if card.head == "single-token":
         raise ConfigError(
-            f"template {card.template.name}: is read by the logit of one token, and a server tells log-probabilities; "
-            "use --engine transformers or vllm, or a yes/no template (--prompt-template-path yes_no)"
+            f"template {card.template.name}: is read by the logit of one token, and a server reports "
+            "log-probabilities; use --engine transformers or vllm, or a yes/no template (--prompt-template-path yes_no)"
         )
     if not card.template.is_chat:
         raise ConfigError(
@@ -175,8 +175,7 @@ class PointwiseMethod:
         if query.instruction is not None and not self.card.template.takes_instruction:
             raise RankLLMError(f"its instruction has no effect: {_no_place(self.card)}")
         instruction = self.settings.instruction if query.instruction is None else query.instruction
-        more = {} if instruction is None else {"instruction": instruction}
-        return lambda title, text: self.writer.write(query.text, title=title, text=text, **more)
+        return lambda title, text: self.writer.write(query.text, title=title, text=text, instruction=instruction)
 
 
 def _no_place(card: PointwiseCard) -> str:

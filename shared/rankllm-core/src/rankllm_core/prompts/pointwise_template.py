@@ -29,7 +29,7 @@ class PointwiseTemplate:
     query: str = ""
     """How the query is written; holds {query}. Of `chat` and `raw`: what stands for {query} in their texts."""
     instructed_query: str = ""
-    """How the query is written where there is an instruction; holds {query} and {instruction} (`chat`, `raw`)."""
+    """How the query is written where there is an instruction; holds {query} and {instruction} (chats and `raw`)."""
     passage: str = ""
     """How the passage is written (`segments`, `joined`); holds {title} and {text}."""
     body: str = ""
@@ -64,6 +64,9 @@ class PointwiseTemplate:
             check_placeholders(self.body, {"query", "document"}, optional={"instruction"}, where=f"{where}: body")
         elif self.layout != "pair":
             self._check_turns(where)
+        if self.instructed_query:
+            names = {"query", "instruction"}
+            check_placeholders(self.instructed_query, names, optional=set(), where=f"{where}: instructed_query")
         if self.layout in ("chat", "raw", "pair"):
             self._check_unused(where)
 
@@ -78,9 +81,6 @@ class PointwiseTemplate:
                 raise ConfigError(f"{where}: expected the placeholder {{{name}}} once, found it {found[name]} times")
         if self.query:
             check_placeholders(self.query, {"query"}, optional=set(), where=f"{where}: query")
-        if self.instructed_query:
-            names = {"query", "instruction"}
-            check_placeholders(self.instructed_query, names, optional=set(), where=f"{where}: instructed_query")
 
     def _check_unused(self, where: str) -> None:
         """Raise ConfigError on a text that this layout has no place for; files of the older layouts may hold some."""
@@ -114,7 +114,9 @@ class PointwiseTemplate:
     @property
     def takes_instruction(self) -> bool:
         """Whether it has a place for an instruction."""
-        if self.message_roles or self.instructed_query:
+        if self.message_roles:
+            return True
+        if self.is_text and self.instructed_query:
             return True
         return self.is_text and any("instruction" in placeholder_list(text) for text in self._turns().values())
 
@@ -125,7 +127,9 @@ class PointwiseTemplate:
         told = Span(self.instruction or "") if instruction is None else Span(instruction, untrusted=True)
         if self.message_roles:
             return (Message("system", (told,)), Message("query", (asked,)), Message("document", (shown,)))
-        form = self.instructed_query if self.instructed_query and told.text else self.query
+        # Files of the layout yes-no may hold a `query`, which was never read.
+        plain = "" if self.layout == "yes-no" else self.query
+        form = self.instructed_query if self.instructed_query and told.text else plain
         values: dict[str, str | float | Span | tuple[Span, ...]] = {"document": shown, "instruction": told}
         values["query"] = fill(form, {"query": asked, "instruction": told}) if form else asked
         turn = Message("user", fill(self.body, values))

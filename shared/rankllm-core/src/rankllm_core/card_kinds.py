@@ -1,0 +1,175 @@
+"""What a card holds, by the kind of reranker: how it is prompted, how it is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rankllm_core.config import one_of
+from rankllm_core.errors import ConfigError
+from rankllm_core.prompts.chat import BOS_RULES
+from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate
+from rankllm_core.types import MAX_ALPHA
+
+HEADS = ("sequence-classification", "yes-no", "single-token")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListwiseCard:
+    """How a listwise reranker is prompted and read. Defaults are RankZephyr's (arXiv:2312.02724)."""
+
+    template: ListwiseTemplate
+    base_model: str | None = None
+    """The model that an adapter was trained on."""
+    identifiers: str = "numeric"
+    answer: str = "permutation"
+    """`permutation`: the generated text; `first-token`: the logits after `[` (FIRST, arXiv:2406.15657)."""
+    bos: str = "single"
+    context_tokens: int = 4096
+    max_passage_words: int = 300
+    window_size: int = 20
+    stride: int = 10
+    identifier_prior: tuple[float, ...] = ()
+    """What the model adds to the logit of a full window's first, second, ... identifier, whatever passage it calls.
+    FIRST takes it off again. Empty: nothing was measured. Source: PriDe, arXiv:2309.03882."""
+    fuse_weight: float = 0.0
+    """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+
+    def __post_init__(self) -> None:
+        one_of(self.identifiers, ("numeric", "alpha"), where="card: identifiers")
+        one_of(self.answer, ("permutation", "first-token"), where="card: answer")
+        one_of(self.bos, BOS_RULES, where="card: bos")
+        _positive(self, "context_tokens", "max_passage_words")
+        _share(self.fuse_weight)
+        if not 0 < self.stride <= self.window_size:
+            raise ConfigError(
+                f"window: need 0 < stride <= size, got stride={self.stride}, size={self.window_size}; "
+                "set --stride and --window-size"
+            )
+        if self.identifier_prior and len(self.identifier_prior) != self.window_size:
+            raise ConfigError(
+                f"card: identifier_prior: {len(self.identifier_prior)} numbers, but a window has {self.window_size} "
+                "identifiers; measure it with these windows (rankllm-infer calibrate)"
+            )
+        if not all(map(math.isfinite, self.identifier_prior)):
+            raise ConfigError(f"card: identifier_prior: expected finite numbers, found {list(self.identifier_prior)}")
+        if self.identifiers == "alpha" and self.window_size > MAX_ALPHA:
+            raise ConfigError(
+                f"window: {self.window_size} passages a window, but there are {MAX_ALPHA} alphabetic identifiers; "
+                f"use --window-size {MAX_ALPHA} or less, or numeric identifiers (--no-use-alpha)"
+            )
+
+    kind = "listwise"
+
+    def to_dict(self) -> dict[str, object]:
+        """The card as it is written."""
+        return {
+            "format": 2 if self.template.has_declarations else 1,
+            "kind": self.kind,
+            **({"base_model": self.base_model} if self.base_model else {}),
+            "template": {"name": self.template.name} | self.template.to_dict(),
+            "identifiers": self.identifiers,
+            "answer": self.answer,
+            "bos": self.bos,
+            "context_tokens": self.context_tokens,
+            "max_passage_words": self.max_passage_words,
+            "window": {"size": self.window_size, "stride": self.stride},
+            **({"identifier_prior": list(self.identifier_prior)} if self.identifier_prior else {}),
+            **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointwiseCard:
+    """How a pointwise reranker is prompted and read. Defaults are RankLLaMA's (arXiv:2310.08319)."""
+
+    template: PointwiseTemplate
+    base_model: str | None = None
+    head: str = "sequence-classification"
+    """`sequence-classification`: the `score` layer; of the template's tokens, `yes-no`: logit(positive) -
+    logit(negative), `single-token`: logit(positive)."""
+    bos: str = "single"
+    append_eos: bool = False
+    query_tokens: int = 32
+    passage_tokens: int = 164
+    probability_scale: float | None = None
+    """The model gives a probability, sigmoid(score / scale); None: its score is none and stands for none."""
+    fuse_weight: float = 0.0
+    """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+
+    def __post_init__(self) -> None:
+        one_of(self.head, HEADS, where="card: head")
+        one_of(self.bos, BOS_RULES, where="card: bos")
+        _positive(self, "query_tokens", "passage_tokens")
+        _share(self.fuse_weight)
+        self._check_head()
+        scale = self.probability_scale
+        if scale is not None and not (math.isfinite(scale) and scale > 0):
+            raise ConfigError(f"card: probability_scale: expected a finite number above 0, found {scale}")
+
+    def _check_head(self) -> None:
+        template = self.template
+        if self.head != "sequence-classification" and not template.is_text:
+            raise ConfigError(
+                f"card: head {self.head!r} does not go with template {template.name!r} (layout {template.layout!r}); "
+                "the logits of tokens are read behind the layouts chat, yes-no and raw, a score head behind any"
+            )
+        for name, token in zip(("positive", "negative"), self.tokens_read, strict=False):
+            if not token:
+                raise ConfigError(
+                    f"card: head {self.head!r} reads the logit of a token that template {template.name!r} does not "
+                    f"name ({name})"
+                )
+
+    kind = "pointwise"
+
+    @property
+    def tokens_read(self) -> tuple[str, ...]:
+        """The tokens whose logits are the score, the second one's taken off the first one's; none for a score head."""
+        tokens = {"yes-no": (self.template.positive, self.template.negative), "single-token": (self.template.positive,)}
+        return tokens.get(self.head, ())
+
+    def probability(self, score: float) -> float | None:
+        """The probability of relevance that a score stands for; None where the card defines none."""
+        if self.probability_scale is None:
+            return None
+        odds = math.exp(-abs(score / self.probability_scale))
+        return 1 / (1 + odds) if score >= 0 else odds / (1 + odds)
+
+    @property
+    def _format(self) -> int:
+        is_new = (
+            self.head == "single-token"
+            or self.template.layout in ("chat", "raw", "pair")
+            or bool(self.template.instructed_query)
+            or (self.head == "sequence-classification" and self.template.is_text)
+            or self.probability_scale is not None
+        )
+        return 3 if is_new else 1
+
+    def to_dict(self) -> dict[str, object]:
+        """The card as it is written."""
+        return {
+            "format": self._format,
+            "kind": self.kind,
+            **({"base_model": self.base_model} if self.base_model else {}),
+            "template": {"name": self.template.name} | self.template.to_dict(),
+            "head": self.head,
+            "bos": self.bos,
+            "append_eos": self.append_eos,
+            "query_tokens": self.query_tokens,
+            "passage_tokens": self.passage_tokens,
+            **({"probability_scale": self.probability_scale} if self.probability_scale is not None else {}),
+            **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
+        }
+
+
+def _positive(card: object, *names: str) -> None:
+    for name in names:
+        if getattr(card, name) < 1:
+            raise ConfigError(f"card: {name}: expected a positive number, found {getattr(card, name)}")
+
+
+def _share(value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"card: fuse_weight: expected a number from 0 to 1, found {value}")

@@ -25,3 +25,4 @@ GEMMA = (
     "A: {query}\nB: {document}\nGiven a query A and a passage B, determine whether the passage contains an answer to "
     "the query by providing a prediction of either 'Yes' or 'No'."
 )
+NEMOTRON = "question:{query} \n \n passage:{document}"

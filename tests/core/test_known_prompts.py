@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from published_prompts import CTXL, GEMMA, MXBAI, QWEN3, WEB_SEARCH, ZERANK
+from published_prompts import CTXL, GEMMA, MXBAI, NEMOTRON, QWEN3, WEB_SEARCH, ZERANK
 
 from rankllm_core.card import PointwiseCard, published_card
 from rankllm_core.known_models import known_models
@@ -81,6 +81,14 @@ def test_bge_reranker_gemma_is_asked_without_turns(smollm2_tokenizer):
     name = "BAAI/bge-reranker-v2-gemma"
     assert written(name, smollm2_tokenizer) == GEMMA.format(query="why", document="The reason.")
     assert not published_card(name).template.takes_instruction
+
+
+def test_nemotron_rerank_reads_one_line_of_text_with_blanks_around_its_breaks(smollm2_tokenizer):
+    """Source: vllm-project/vllm@42fa4c0 examples/pooling/score/template/nemotron-rerank.jinja."""
+    name = "nvidia/llama-nemotron-rerank-1b-v2"
+    assert written(name, smollm2_tokenizer) == NEMOTRON.format(query="why", document="The reason.")
+    card = published_card(name)
+    assert (card.attention, card.pooling, card.head) == ("bidirectional", "mean", "sequence-classification")
 
 
 @pytest.mark.parametrize(

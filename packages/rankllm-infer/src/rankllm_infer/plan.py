@@ -15,11 +15,13 @@ from rankllm_core.card import Card
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files import read_text
 from rankllm_core.prompts.template import Message, Span
+from rankllm_infer.checkpoints.bidirectional import check_bidirectional
 from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, encoder_adapter_error, pair_tokens
 from rankllm_infer.checkpoints.model_files import (
     ModelFiles,
     ModelFolder,
     check_remote_code,
+    files_of,
     find_base,
     find_folder,
     unused_code,
@@ -28,6 +30,7 @@ from rankllm_infer.effective_card import EffectiveCard, resolve_card
 from rankllm_infer.engines.base import Read
 from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.engines.transformers.batches import TransformersSettings
+from rankllm_infer.engines.vllm.checks import check_runs
 from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.flow import RankingMethod
@@ -80,9 +83,14 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     if own is not None:
         _check_base(card.card, own, options.base_model)
         trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
-        files = ModelFiles(own=own, base=find_base(own, options.base_model))
+        files = files_of(own, find_base(own, options.base_model), card=card.card)
+        if files.bidirectional is not None:
+            trusts = options.trust_remote_code
+            check_bidirectional(card.card, name=model, compiles=options.compile, trust_remote_code=trusts)
         if own.adapter is not None and files.base.is_encoder:
             raise encoder_adapter_error(files)
+        if isinstance(engine, VllmSettings):
+            check_runs(files)
         on_code = trusted or unused_code(files)
     return RerankPlan(
         model=model,
@@ -103,7 +111,7 @@ def card_in_force(model: str, options: RerankOptions, own: ModelFolder | None) -
         return resolve_card(model, options, folder=None, score_head=False)
     if not own.is_encoder:
         return resolve_card(model, options, folder=own.path, score_head=own.has_score_head)
-    check_encoder(own, engine=options.engine, method=options.method, compiles=options.compile)
+    check_encoder(own, method=options.method, compiles=options.compile)
     n_tokens = pair_tokens(own)
     card = resolve_card(model, options, folder=own.path, score_head=own.has_score_head, pair_tokens=n_tokens)
     check_encoder_card(own, card.card)

@@ -23,8 +23,8 @@ from rankllm_core.prompts.template import Template, load_template, template_from
 CARD_NAME = "rankllm.yaml"
 CARD_FORMAT = 3
 """The newest format. 2: a template may declare identifiers, answer and reasoning. 3: heads of a single token, layouts
-`chat`, `raw` and `pair`, probabilities. A card is written in the oldest format that can hold it, so that older
-releases read it."""
+`chat`, `raw` and `pair`, probabilities, bidirectional attention. A card is written in the oldest format that can hold
+it, so that older releases read it."""
 
 Card = ListwiseCard | PointwiseCard
 

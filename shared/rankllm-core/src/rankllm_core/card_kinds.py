@@ -12,6 +12,8 @@ from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate
 from rankllm_core.types import MAX_ALPHA
 
 HEADS = ("sequence-classification", "yes-no", "single-token")
+ATTENTIONS = ("causal", "bidirectional")
+POOLINGS = ("last", "mean", "first")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,12 @@ class PointwiseCard:
     append_eos: bool = False
     query_tokens: int = 32
     passage_tokens: int = 164
+    attention: str | None = None
+    """Of a decoder: `causal`, or `bidirectional`: its tokens see those behind them too. None: as its configuration
+    says."""
+    pooling: str | None = None
+    """Whose state a score head reads under bidirectional attention: that of the `last` or the `first` token, or the
+    `mean` over all. None: as the model's configuration says."""
     probability_scale: float | None = None
     """The model gives a probability, sigmoid(score / scale); None: its score is none and stands for none."""
     fuse_weight: float = 0.0
@@ -103,6 +111,7 @@ class PointwiseCard:
         _positive(self, "query_tokens", "passage_tokens")
         _share(self.fuse_weight)
         self._check_head()
+        self._check_attention()
         scale = self.probability_scale
         if scale is not None and not (math.isfinite(scale) and scale > 0):
             raise ConfigError(f"card: probability_scale: expected a finite number above 0, found {scale}")
@@ -120,6 +129,21 @@ class PointwiseCard:
                     f"card: head {self.head!r} reads the logit of a token that template {template.name!r} does not "
                     f"name ({name})"
                 )
+
+    def _check_attention(self) -> None:
+        for name, value, allowed in (("attention", self.attention, ATTENTIONS), ("pooling", self.pooling, POOLINGS)):
+            if value is not None:
+                one_of(value, allowed, where=f"card: {name}")
+        if self.pooling is not None and self.attention != "bidirectional":
+            raise ConfigError(
+                f"card: pooling {self.pooling!r} goes with bidirectional attention; add attention: "
+                "bidirectional, or leave it out"
+            )
+        if self.attention != "bidirectional":
+            return
+        if self.head != "sequence-classification" or self.template.layout == "pair":
+            found = f"head {self.head!r} behind layout {self.template.layout!r}"
+            raise ConfigError(f"card: attention 'bidirectional' needs the score head of a decoder, found {found}")
 
     kind = "pointwise"
 
@@ -144,6 +168,7 @@ class PointwiseCard:
             or bool(self.template.instructed_query)
             or (self.head == "sequence-classification" and self.template.is_text)
             or self.probability_scale is not None
+            or self.attention is not None
         )
         return 3 if is_new else 1
 
@@ -159,6 +184,8 @@ class PointwiseCard:
             "append_eos": self.append_eos,
             "query_tokens": self.query_tokens,
             "passage_tokens": self.passage_tokens,
+            **({"attention": self.attention} if self.attention else {}),
+            **({"pooling": self.pooling} if self.pooling else {}),
             **({"probability_scale": self.probability_scale} if self.probability_scale is not None else {}),
             **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
         }

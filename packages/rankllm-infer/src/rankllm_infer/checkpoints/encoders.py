@@ -38,7 +38,7 @@ def pair_tokens(folder: ModelFolder) -> int | None:
     return encoder_positions(folder.config)
 
 
-def check_encoder(own: ModelFolder, *, engine: str, method: str, compiles: bool) -> None:
+def check_encoder(own: ModelFolder, *, method: str, compiles: bool) -> None:
     """Raise ConfigError or ContractError, before weights are read, where an encoder cannot do what it is asked for.
 
     own: the encoder.
@@ -52,8 +52,6 @@ def check_encoder(own: ModelFolder, *, engine: str, method: str, compiles: bool)
             "language models, and with encoders that have such a head"
         )
     what = f"{own.name} is an encoder ({kind})"
-    if engine == "vllm":
-        raise ConfigError(f"--engine vllm: {what}, which only the engine transformers runs; leave it out")
     if method == "listwise":
         raise ConfigError(f"--method listwise: {what}, which scores one passage at a time; leave it out")
     if compiles:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rankllm_core.card import Card
 from rankllm_core.checkpoints.model_folder import (
     check_settings_files,
     check_trusted_source,
@@ -19,6 +20,7 @@ from rankllm_core.checkpoints.weights import TensorInfo, read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import readable_load
+from rankllm_infer.checkpoints.bidirectional import Bidirectional, bidirectional_of
 from rankllm_infer.checkpoints.hub import check_revision, commit_of, find_elsewhere, is_shipped, shipped_base
 
 ENCODERS = (
@@ -108,6 +110,8 @@ class ModelFiles:
     own: ModelFolder
     base: ModelFolder
     """Where the weights are: an adapter's base, else the model itself."""
+    bidirectional: Bidirectional | None = None
+    """How a decoder with bidirectional attention is read; None for every other model."""
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -136,9 +140,9 @@ class ModelFiles:
         """The same model with its weights at hand. Raises RankLLMError where they cannot be fetched from the hub."""
         own = self.own.fetched()
         if self.base is self.own:
-            return ModelFiles(own=own, base=own)
+            return replace(self, own=own, base=own)
         try:
-            return ModelFiles(own=own, base=self.base.fetched())
+            return replace(self, own=own, base=self.base.fetched())
         except RankLLMError as error:
             raise RankLLMError(_NO_BASE.format(name=self.own.name, error=error)) from None
 
@@ -146,7 +150,15 @@ class ModelFiles:
 def find_model(name_or_path: str, base_model: str | None = None) -> ModelFiles:
     """Find a model and, where it is an adapter, its base; see `find_base`."""
     own = find_folder(name_or_path)
-    return ModelFiles(own=own, base=find_base(own, base_model))
+    return files_of(own, find_base(own, base_model))
+
+
+def files_of(own: ModelFolder, base: ModelFolder, *, card: Card | None = None) -> ModelFiles:
+    """A model's files with how it attends. card: the card in force, which may say more than its configuration.
+
+    Raises ContractError where the two contradict each other.
+    """
+    return ModelFiles(own=own, base=base, bidirectional=bidirectional_of(base.config, name=base.name, card=card))
 
 
 def find_folder(name_or_path: str, revision: str | None = None) -> ModelFolder:

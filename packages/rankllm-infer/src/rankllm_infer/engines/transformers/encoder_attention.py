@@ -62,10 +62,14 @@ def _attend(
 def attend_within(
     query_1HLD: Tensor, key_1HLD: Tensor, value_1HLD: Tensor, *, window: int | None, scale: float | None
 ) -> Tensor:
-    """Attention 1HLD of one row to itself: to the tokens less than `window` away, or to all."""
+    """Attention 1HLD of one row to itself: to the tokens less than `window` away, or to all.
+
+    Neighbouring query heads may share keys and values.
+    """
     n = query_1HLD.shape[2]
+    shares = query_1HLD.shape[1] != key_1HLD.shape[1]
     if window is None or n <= window:
-        return scaled_dot_product_attention(query_1HLD, key_1HLD, value_1HLD, scale=scale)
+        return scaled_dot_product_attention(query_1HLD, key_1HLD, value_1HLD, scale=scale, enable_gqa=shares)
     blocks = []
     for start in range(0, n, _BLOCK_QUERIES):
         end = min(n, start + _BLOCK_QUERIES)
@@ -73,7 +77,8 @@ def attend_within(
         distance_QK = torch.arange(start, end)[:, None] - torch.arange(first, last)
         is_seen_QK = (distance_QK.abs() < window).to(query_1HLD.device)
         keys, values = key_1HLD[:, :, first:last], value_1HLD[:, :, first:last]
+        queries = query_1HLD[:, :, start:end]
         blocks.append(
-            scaled_dot_product_attention(query_1HLD[:, :, start:end], keys, values, attn_mask=is_seen_QK, scale=scale)
+            scaled_dot_product_attention(queries, keys, values, attn_mask=is_seen_QK, scale=scale, enable_gqa=shares)
         )
     return torch.cat(blocks, dim=2)

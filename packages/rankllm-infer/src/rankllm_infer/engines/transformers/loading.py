@@ -19,10 +19,16 @@ from rankllm_infer.checkpoints.quantization import Quantization
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.transformers.adapters import HEAD_NAMES, merge_adapter, readable_misfits
 from rankllm_infer.engines.transformers.batches import BatchLimits, TransformersSettings, rotation_limit
+from rankllm_infer.engines.transformers.bidirectional import (
+    BidirectionalDecoder,
+    bidirectional_config,
+    ready_bidirectional,
+)
 from rankllm_infer.engines.transformers.encoders import Encoder, load_encoder, ready_encoder
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.model import (
     LoadedModel,
+    ScoresRows,
     cache_argument,
     cap_threads,
     check_flash,
@@ -64,7 +70,7 @@ class TransformersCheckpoint:
         self.warnings = (*loaded.notes, *(_without_effect(settings, alone) if alone else ()))
         self.tokenizer: Any = loaded.tokenizer
         self.positions: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
-        self._encoder: Encoder | None = loaded.encoder
+        self._encoder: ScoresRows | None = loaded.encoder
         if self._encoder is not None:
             self.positions = self._encoder.positions
             # A pair is cut at the tokenizer's length, and published tokenizers need not say what fits the model.
@@ -131,6 +137,13 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
     trusted = settings.trust_remote_code
     options = {"dtype": dtype, "trust_remote_code": trusted, **spread_over_gpus(device, settings.num_gpus)}
     notes: tuple[str, ...] = ()
+    both_ways = files.bidirectional
+    if both_ways is not None:
+        if quantization is not None:
+            raise ContractError(
+                f"{files.base.name}: its weights are quantized; with bidirectional attention only full weights load"
+            )
+        options["config"] = bidirectional_config(source, both_ways)
     if quantization is not None:
         options = quantized_options(quantization, files, kind, options=options, device=device, held=held)
         dtype = options["dtype"]
@@ -143,10 +156,13 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
             model.to(device)
     model.eval()
     model.requires_grad_(False)
-    encoder = None
+    encoder: ScoresRows | None = None
     if files.base.is_encoder:
         ready_encoder(model, settings.attn_implementation)
         encoder = Encoder(model)
+    elif both_ways is not None:
+        ready_bidirectional(model, settings.attn_implementation)
+        encoder = BidirectionalDecoder(model, both_ways)
     else:
         choose_attention(model, settings.attn_implementation)
     return LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device, notes=notes, encoder=encoder)

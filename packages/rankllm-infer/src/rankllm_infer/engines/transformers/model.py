@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,19 @@ _FLASH_CAPABILITY = 8
 """Flash-attention 2 runs on NVIDIA's Ampere GPUs and later ones."""
 
 
+class ScoresRows(Protocol):
+    """Runs a model whose tokens see each other both ways, and whose head gives one score."""
+
+    positions: int
+    """How many tokens a row may have."""
+
+    def scores(self, rows: Sequence[Sequence[int]], n_first: Sequence[int]) -> Tensor:
+        """scores_B in float32. rows: ids, none empty. n_first: leading ids of each row that are of the first type."""
+
+    def try_it(self, source: str) -> None:
+        """Raise RankLLMError in one line where the model cannot be run. source: the model, for messages."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
     """A model ready to run, with its tokenizer."""
@@ -38,8 +51,8 @@ class LoadedModel:
     device: torch.device
     notes: tuple[str, ...] = ()
     """What a user should know of how the weights were loaded."""
-    encoder: Any = None
-    """How an encoder is run (`encoders.Encoder`); None for a decoder."""
+    encoder: ScoresRows | None = None
+    """How a model with bidirectional attention is run (`encoders`, `bidirectional`); None for a causal one."""
 
 
 def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:

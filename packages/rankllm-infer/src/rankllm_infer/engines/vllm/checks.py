@@ -7,18 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.checkpoints.weights import read_weight_headers
-from rankllm_core.errors import ContractError
+from rankllm_core.errors import ConfigError, ContractError
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.model_files import ModelFiles
 from rankllm_infer.checkpoints.quantization import check_packages, quantization_of
 from rankllm_infer.engines.base import ModelKind
 
 _HEAD = "score.weight"
+_ENCODER_HEADS = {
+    "bert": "classifier.weight",
+    "modernbert": "classifier.weight",
+    "roberta": "classifier.out_proj.weight",
+    "xlm-roberta": "classifier.out_proj.weight",
+}
+"""Encoders that vLLM has with a classification head -> that head's last weights."""
 
 
 def check_kind(files: ModelFiles, kind: ModelKind, *, trust_remote_code: bool = False) -> None:
     """The checkpoint has the head that is to be read, and its adapter belongs to the base. Raises ContractError."""
     own, base = files.own, files.base
+    if base.is_encoder or files.bidirectional is not None:
+        _check_both_ways(files)
+        return
     if kind == "causal" and own.has_score_head:
         what = "the adapter was trained with a score head" if own.adapter else "has a score head and no language model"
         raise ContractError(f"{own.path}: {what}; use --method pointwise")
@@ -37,16 +47,41 @@ def check_quantization(files: ModelFiles) -> None:
         check_packages(files.base.name, found.method, found.packages)
 
 
-def _check_full_head(folder: Path) -> None:
+def check_runs(files: ModelFiles) -> None:
+    """Raise ConfigError, before weights are read, where vLLM cannot run a model with bidirectional attention."""
+    own, base, both_ways = files.own, files.base, files.bidirectional
+    if not base.is_encoder and both_ways is None:
+        return
+    problem = ""
+    if own.adapter is not None:
+        problem = f"is an adapter; merge it first (train merge {own.name} MERGED)"
+    elif base.is_encoder and base.config.get("model_type") not in _ENCODER_HEADS:
+        problem = f"is an encoder that vLLM has no scores of ({base.config.get('model_type')})"
+    elif base.is_encoder and not base.has_score_head:
+        problem = "keeps its score head as modules, which vLLM does not read"
+    elif both_ways is not None and both_ways.architecture != "llama":
+        problem = f"has bidirectional attention, which vLLM runs over llama, not {both_ways.architecture}"
+    elif both_ways is not None and both_ways.temperature != 1:
+        problem = f"divides its scores by {both_ways.temperature}, which vLLM does not"
+    if problem:
+        raise ConfigError(f"--engine vllm: {own.name} {problem}; use --engine transformers")
+
+
+def _check_both_ways(files: ModelFiles) -> None:
+    check_runs(files)
+    _check_full_head(files.base.path, _ENCODER_HEADS.get(str(files.base.config.get("model_type")), _HEAD))
+
+
+def _check_full_head(folder: Path, head: str = _HEAD) -> None:
     """vLLM makes a head of whatever is in memory where a checkpoint brings none, and says nothing."""
-    shape = _shapes(folder).get(_HEAD)
+    shape = _shapes(folder).get(head)
     if shape is None:
         raise ContractError(
-            f"{folder}: no score head ({_HEAD}) in the checkpoint; its scores would be random. "
+            f"{folder}: no score head ({head}) in the checkpoint; its scores would be random. "
             "Use a trained reranker, or --method pointwise with --prompt-template-path yes_no for a chat model"
         )
     if shape[0] != 1:
-        raise ContractError(f"{folder}: its head gives {shape[0]} scores a passage ({_HEAD}), expected one")
+        raise ContractError(f"{folder}: its head gives {shape[0]} scores a passage ({head}), expected one")
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:

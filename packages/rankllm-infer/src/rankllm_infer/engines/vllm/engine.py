@@ -23,7 +23,7 @@ class VllmEngine:
 
     core: vLLM's LLMEngine, or what has its `add_request`, `step`, `abort_request` and `has_unfinished_requests`.
     ends: the tokens that end an answer. max_tokens: positions for a prompt and its answer.
-    shut_down: gives back what the core holds.
+    has_types: the model is told which tokens are of the first text. shut_down: gives back what the core holds.
     """
 
     name = "vllm"
@@ -36,6 +36,7 @@ class VllmEngine:
         ends: Sequence[int],
         max_tokens: int,
         lora: Any = None,
+        has_types: bool = False,
         shut_down: Callable[[], None] = lambda: None,
     ) -> None:
         self._core = core
@@ -43,6 +44,7 @@ class VllmEngine:
         self._ends = list(ends)
         self._max_tokens = max_tokens
         self._lora = lora
+        self._has_types = has_types
         self._shut_down: Callable[[], None] | None = shut_down
         self._identifier_ids = IdentifierIds(SafeTokenizer(tokenizer))
         self._running: dict[int, Prompt] = {}
@@ -109,7 +111,8 @@ class VllmEngine:
 
         if prompt.read == "head":
             # vLLM would put a sigmoid over a single score: the same order, but other numbers, and ties near 0 and 1.
-            return PoolingParams(task="classify", use_activation=False)
+            types = {"compressed_token_type_ids": prompt.n_first} if self._has_types and prompt.n_first else None
+            return PoolingParams(task="classify", use_activation=False, extra_kwargs=types)
         identifiers = self._identifier_ids.of(prompt) if prompt.read == "first-token" else None
         return SamplingParams(
             temperature=0.0,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
+from rankllm_infer.checkpoints.bidirectional import POOLINGS
+from rankllm_infer.checkpoints.encoders import encoder_positions
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
 from rankllm_infer.checkpoints.quantization import Quantization, quantization_of
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, end_ids, kind_of
@@ -27,6 +31,8 @@ _CPU_CACHE_BYTES = 4 * 1024**3
 """KV cache on a CPU where nothing else is asked for: vLLM itself would take nine tenths of the machine's memory."""
 
 
+_BIDIRECTIONAL = "LlamaBidirectionalForSequenceClassification"
+"""vLLM's name of Llama with bidirectional attention and a score head."""
 _OPEN: list[str] = []
 """The model that vLLM runs in this process. Its process groups belong to the process: one's end is the other's."""
 
@@ -38,7 +44,8 @@ class VllmCheckpoint:
 
     def __init__(self, files: ModelFiles, settings: VllmSettings) -> None:
         self._files, self._settings = files, settings
-        self.positions = files.base.positions
+        base = files.base
+        self.positions = encoder_positions(base.config) if base.is_encoder else base.positions
         self.tokenizer: Any = load_tokenizer(files.tokenizer_folder, trust_remote_code=settings.trust_remote_code)
         self.place = ""
         """Known once vLLM has been started."""
@@ -83,7 +90,8 @@ def start_vllm(
         platform = _platform(settings.num_gpus)
         dtype = _dtype(settings.dtype, platform, quantization=quantization_of(files.base))
         values = _values(files, kind, settings, platform) | {"dtype": dtype, "max_model_len": max_tokens}
-        core = _start(values, settings)
+        with _configuration(files) as configuration:
+            core = _start(values | configuration, settings)
     _OPEN.append(name)
     try:
         engine = _engine(core, files, kind, tokenizer=tokenizer, max_tokens=max_tokens, settings=settings)
@@ -103,9 +111,34 @@ def _engine(
     ends: Sequence[int] = ()
     if kind == "causal":
         ends = end_ids(declared_end(files.base.path, trust_remote_code=settings.trust_remote_code), tokenizer)
+    n_types = files.base.config.get("type_vocab_size", 0) if files.base.is_encoder else 0
     return VllmEngine(
-        core, tokenizer=tokenizer, ends=ends, max_tokens=max_tokens, lora=lora, shut_down=lambda: _shut_down(core)
+        core,
+        tokenizer=tokenizer,
+        ends=ends,
+        max_tokens=max_tokens,
+        lora=lora,
+        has_types=isinstance(n_types, int) and n_types > 1,
+        shut_down=lambda: _shut_down(core),
     )
+
+
+@contextlib.contextmanager
+def _configuration(files: ModelFiles) -> Iterator[dict[str, object]]:
+    """Arguments that let vLLM know a decoder with bidirectional attention, whose own model type it does not.
+
+    vLLM reads the file that they name while it starts.
+    """
+    both_ways = files.bidirectional
+    if both_ways is None:
+        yield {}
+        return
+    pooling = next(name for name, ours in POOLINGS.items() if ours == both_ways.pooling)
+    kept = {key: value for key, value in files.base.config.items() if key != "auto_map"}
+    known = {"model_type": both_ways.architecture, "architectures": [_BIDIRECTIONAL], "pooling": pooling}
+    with tempfile.TemporaryDirectory(prefix="rankllm-") as folder:
+        Path(folder, "config.json").write_text(json.dumps(kept | known | {"num_labels": 1}), encoding="utf-8")
+        yield {"hf_config_path": folder}
 
 
 def _set_environment() -> None:
@@ -170,7 +203,8 @@ def _values(files: ModelFiles, kind: ModelKind, settings: VllmSettings, platform
         **reading,
         "skip_tokenizer_init": True,
         "trust_remote_code": settings.trust_remote_code,
-        "enable_prefix_caching": True,
+        # A prefix has other states where its tokens see what follows.
+        "enable_prefix_caching": not (files.base.is_encoder or files.bidirectional is not None),
         "disable_log_stats": True,
         "seed": 0,
         "tensor_parallel_size": settings.num_gpus,

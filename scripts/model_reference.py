@@ -43,7 +43,6 @@ TAIL = """
 
 These rerankers are read in ways that rankllm does not have:
 
-- `nvidia/llama-nemotron-rerank-1b-v2`: a Llama whose tokens see each other both ways.
 - `castorini/monot5-*`, `castorini/duot5-*`, `castorini/LiT5-*`: encoder-decoders.
 - `jinaai/jina-reranker-v3`: the score is a cosine of hidden states, for up to 64 passages at once.
 """

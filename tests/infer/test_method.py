@@ -28,6 +28,7 @@ class BestOfAll:
     read = "text"
     warnings = ()
     max_active = 2
+    prompts_at_once = 1
     longest = 10
     sample = None
 

@@ -92,37 +92,58 @@ def test_the_query_is_named_even_where_a_docid_is_spelt_like_it():
 
 
 class Gauge:
-    """Counts the flows that were begun and whose results have not been taken yet."""
+    """Counts the flows that were begun and are not finished, and the requests that were not handed on yet."""
 
     def __init__(self):
-        self.open = 0
-        self.most = 0
+        self.unfinished = self.most_unfinished = self.held = self.most_held = 0
 
-    def requests(self, n):
-        """So many requests, counted as they are taken."""
-        for i in range(n):
-            self.open += 1
-            self.most = max(self.most, self.open)
-            yield make_request(f"q{i}", 25)
+    def requests(self, sizes):
+        """A request of each size, counted as they are taken."""
+        for i, size in enumerate(sizes):
+            self.unfinished += 1
+            self.held += 1
+            self.most_unfinished = max(self.most_unfinished, self.unfinished)
+            self.most_held = max(self.most_held, self.held)
+            yield make_request(f"q{i}", size)
+
+    def finish(self, result):
+        """One flow less."""
+        self.unfinished -= 1
 
     def drain(self, results):
         """The results, counted as they are handed on."""
         taken = []
         for result in results:
             taken.append(result)
-            self.open -= 1
+            self.held -= 1
         return taken
 
 
 @pytest.mark.parametrize("max_active", [1, 2, 7])
-def test_no_more_queries_are_open_than_asked_for(max_active):
-    """Requests are taken as results are handed on: a file of a million queries needs no memory for a million."""
+def test_no_more_queries_are_unfinished_than_asked_for(max_active):
+    """Requests are taken as others finish: a file of a million queries needs no memory for a million."""
     gauge = Gauge()
     pool = FlowPool(ScriptedEngine(noisy, batch_size=4, reverse=True), max_active=max_active)
     plan = make_method(size=8, stride=4)
-    results = gauge.drain(pool.run(gauge.requests(30), lambda r: plan.flow(r)))
-    assert len(results) == 30
-    assert gauge.most == max_active
+    run = pool.run(gauge.requests([25] * 30), lambda r: plan.flow(r), on_finished=gauge.finish)
+    assert len(gauge.drain(run)) == 30
+    assert gauge.most_unfinished == max_active
+
+
+@pytest.mark.parametrize(("n_windows", "n_full", "most_held"), [(15, 15, 8 + 14 * 7 + 8), (50, 18, 8 * 16)])
+def test_a_long_query_leaves_the_others_all_slots_but_one(n_windows, n_full, most_held):
+    """One query of many windows among 1,000 of one: seven finish at each step, and wait for their turn behind it.
+
+    They count for nothing until there are so many that memory would grow: 16 for each that may be unfinished.
+    """
+    engine, gauge = ScriptedEngine(noisy, batch_size=8), Gauge()
+    plan = make_method(size=2, stride=1)
+    pool = FlowPool(engine, max_active=8)
+    sizes = [n_windows + 1, *[2] * 1000]
+    results = pool.run(gauge.requests(sizes), lambda r: plan.flow(r), on_finished=gauge.finish)
+    assert [result.query.qid for result in gauge.drain(results)] == [f"q{i}" for i in range(1001)]
+    assert engine.batches[:n_full] == [8] * n_full
+    assert (gauge.most_unfinished, gauge.most_held) == (8, most_held)
 
 
 def test_results_are_handed_on_before_all_requests_are_read():

@@ -18,10 +18,12 @@ from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import RerankPlan, make_method, plan_reranking
 from rankllm_infer.ranking.flow import RankingMethod, make_request
-from rankllm_infer.ranking.pool import IN_USE, AnswerLog, FlowPool, is_at_work, stop_run
+from rankllm_infer.ranking.pool import AnswerLog, FlowPool
+from rankllm_infer.ranking.sharing import shared_engine
 
 __all__ = ["Reranker", "load_reranker", "make_request", "plan_reranking", "start_reranker"]
 
+_IN_USE = "cannot be closed now: a run is in progress; finish or close it first (`close()` of what `stream` gave)"
 _CLOSED = "the reranker is closed; load it again"
 
 
@@ -45,6 +47,7 @@ class Reranker:
         self.placement = placement
         """Device and dtype; empty for a server's model, of which nobody tells."""
         self._is_closed = False
+        self._shared = shared_engine(engine)
 
     @property
     def card(self) -> Card:
@@ -71,19 +74,24 @@ class Reranker:
         on_finished: called with each result as soon as it is available, which may be before its turn. on_answered:
         called with the qid on every answer to a prompt; count progress here, against `n_prompts`. log: a `Journal`,
         which makes the run resumable; queries that it has recorded as finished are not yielded again.
-        A reranker runs one stream at a time, from the request for its first result until it is exhausted or closed.
+        Streams may overlap, in one thread or in several: each is given its own results, and they share the engine's
+        batches. A run with a log resumes with identical bytes in any dtype where it has the engine to itself.
 
         Raises ServerGoneError (a RankLLMError, in `rankllm_infer.engines.openai.breaker`) where the server of engine
-        `openai` has stopped answering. Raises RankLLMError where the reranker is closed; where another stream is
-        running, in whatever thread, and leaves that one unaffected; where `requests` is no iterable of Request; and,
-        with `log`, where the journal cannot be read or written or two requests in flight share a qid. A query that
-        cannot be prompted or answered raises nothing: it yields a failed result. Errors of `requests`, of the callbacks
-        and of the device (such as CUDA's) are passed through.
+        `openai` has stopped answering. Raises RankLLMError where the reranker is closed, where `requests` is no
+        iterable of Request, and, with `log`, where the journal cannot be read or written or two requests in flight
+        share a qid. A query that cannot be prompted or answered raises nothing: it yields a failed result. Errors of
+        `requests`, of the callbacks and of the device (such as CUDA's) are passed through.
         """
         if self._is_closed:
             raise RankLLMError(_CLOSED)
-        pool = FlowPool(self.engine, max_active=self.method.max_active, log=log)
+        pool = FlowPool(self.engine, max_active=self.most_unfinished, log=log)
         yield from pool.run(requests, self.method.flow, on_finished=on_finished, on_answered=on_answered)
+
+    @property
+    def most_unfinished(self) -> int:
+        """Requests in flight at once: enough to keep the engine busy while finished prompts are replaced."""
+        return max(self.method.max_active, -(-2 * self.engine.n_slots // self.method.prompts_at_once))
 
     def n_prompts(self, n_candidates: int) -> int:
         """Prompts that a query of so many candidates takes; a lower bound with the strategy `top-down`."""
@@ -91,8 +99,8 @@ class Reranker:
 
     def close(self) -> None:
         """Release the engine's resources. Raises RankLLMError while a run is in progress, which is unaffected."""
-        if is_at_work(self.engine):
-            raise RankLLMError(f"cannot be closed now: {IN_USE}")
+        if self._shared.is_in_use:
+            raise RankLLMError(_IN_USE)
         self._close()
 
     def _close(self) -> None:
@@ -106,7 +114,7 @@ class Reranker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # The block is over, whatever ended it: resuming a stream that was left half read raises an error that says so.
-        stop_run(self.engine, _CLOSED)
+        self._shared.stop(_CLOSED)
         self._close()
 
 

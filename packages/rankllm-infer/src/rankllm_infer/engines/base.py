@@ -72,15 +72,24 @@ class EngineError(RankLLMError):
 
 
 class Engine(Protocol):
-    """Runs a model over prompts."""
+    """Runs a model over prompts.
+
+    One thread at a time calls its members, except for `wake` and, with `takes_prompts_at_work`, `submit` and `cancel`.
+    """
 
     name: str
+    n_slots: int
+    """How many prompts it works on at once; with fewer at hand it is not fully used."""
+    takes_prompts_at_work: bool
+    """Whether prompts may be submitted and cancelled while another thread collects."""
 
     def submit(self, ticket: int, prompt: Prompt) -> None:
         """Queue a prompt. `ticket` comes back with its answer."""
 
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
-        """Wait until at least one queued prompt is answered; give all answers at hand, each with its ticket.
+        """Work until a prompt is answered, or for one step; give all answers at hand, each with its ticket.
+
+        An empty list where none is queued, where the step answered none, or after `wake`.
 
         An engine that batches chooses a batch by the prompts that wait and by their tickets, not by the order in which
         they were submitted: a run that was broken off and goes on submits them in another order, and its batches, which
@@ -89,6 +98,9 @@ class Engine(Protocol):
 
     def cancel(self, tickets: Collection[int]) -> None:
         """Drop these prompts: the ones still queued are not run, and no answer need be given to any."""
+
+    def wake(self) -> None:
+        """Let a `collect` that waits in another thread return; without effect where one step is short."""
 
     def close(self) -> None:
         """Give back threads, connections and memory. Queued prompts are dropped."""

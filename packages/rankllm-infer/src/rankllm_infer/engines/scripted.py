@@ -15,6 +15,7 @@ class ScriptedEngine:
     """
 
     name = "scripted"
+    takes_prompts_at_work = False
 
     def __init__(
         self, answer: Callable[[Prompt], Answer | EngineError], *, batch_size: int = 8, reverse: bool = False
@@ -22,7 +23,7 @@ class ScriptedEngine:
         if batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
         self._answer = answer
-        self._batch_size = batch_size
+        self._batch_size = self.n_slots = batch_size
         self._reverse = reverse
         self._queue: list[tuple[int, Prompt]] = []
         self.asked: list[Prompt] = []
@@ -46,6 +47,9 @@ class ScriptedEngine:
         """Drop queued prompts."""
         dropped = set(tickets)
         self._queue = [item for item in self._queue if item[0] not in dropped]
+
+    def wake(self) -> None:
+        """Without effect: a step is short."""
 
     def close(self) -> None:
         """Drop what is queued."""

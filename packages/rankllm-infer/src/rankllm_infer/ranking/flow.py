@@ -43,7 +43,11 @@ class RankingMethod(Protocol):
 
     @property
     def max_active(self) -> int:
-        """Requests in flight at once: enough to fill batches, few enough that memory does not grow with the run."""
+        """Unfinished requests at the least: enough to fill the usual batches."""
+
+    @property
+    def prompts_at_once(self) -> int:
+        """Prompts that one request usually has waiting at the same time."""
 
     @property
     def longest(self) -> int:

@@ -45,6 +45,7 @@ class ListwiseMethod:
     """Shows a request's candidates in the strategy's windows and ranks them by the model's answers."""
 
     max_active = 64
+    prompts_at_once = 1
 
     def __init__(
         self,

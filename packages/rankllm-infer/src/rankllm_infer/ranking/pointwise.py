@@ -105,6 +105,7 @@ class PointwiseMethod:
     """Scores every pair of a request on its own and sorts by score, ties in first-stage order."""
 
     max_active = 16
+    prompts_at_once = 8
     warnings: tuple[str, ...] = ()
     sample = None
 

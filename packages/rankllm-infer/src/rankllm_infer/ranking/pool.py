@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,26 +12,22 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Answer, Engine, EngineError, Prompt
 from rankllm_infer.ranking.flow import Flow
-
-IN_USE = (
-    "this reranker is in the middle of another run: finish or close that one first (`close()` of what `stream` gave), "
-    "or load a second reranker"
-)
+from rankllm_infer.ranking.sharing import shared_engine
 
 _POOLS = itertools.count()
 _REQUESTS_OF_A_POOL = 1 << 40
 _PROMPTS_OF_A_REQUEST = 1 << 24
 _MOST_EMPTY_COLLECTS = 100_000
 """An engine may have nothing to give a few times, as when all it answered was cancelled; one that is closed, always."""
-_AT_WORK: dict[int, tuple[FlowPool]] = {}
-"""By `id` of each engine that is running a pool's prompts: a mark of that run, which holds the pool. An engine hands
-its answers to whoever collects them, so a second run would take the first one's, and both would wait for ever."""
+_MOST_HELD = 16
+"""Finished results that wait for their turn, and unfinished requests, for each request that may be unfinished: one slow
+query holds up nobody else, and memory does not grow with the run."""
 
 
 class FlowPool:
     """Feeds the ready prompts of all running flows to an engine and each answer back to its flow.
 
-    max_active: requests begun and not yet handed on; it bounds memory and how far the fast ones may run ahead.
+    max_active: requests begun and not finished. A finished one that waits for its turn does not count.
     log: what is known already, and where answers are kept. What the engine is asked at any time depends on the answers
     given so far and on nothing else, the tickets included, so a run that goes on asks what it would have asked.
     """
@@ -38,8 +35,11 @@ class FlowPool:
     def __init__(self, engine: Engine, *, max_active: int = 64, log: AnswerLog | None = None) -> None:
         if max_active < 1:
             raise ConfigError(f"max_active: expected at least 1, found {max_active}")
-        self._engine = engine
+        self._shared = shared_engine(engine)
+        self._is_running = False
         self._max_active = max_active
+        self._n_active = 0
+        """Requests that were begun and are not finished."""
         self._has_log = log is not None
         self._log = _NoLog() if log is None else log
         self._tickets: dict[int, tuple[_Running, int]] = {}
@@ -48,8 +48,6 @@ class FlowPool:
         self._on_answered: Callable[[str], None] = lambda qid: None
         self._n_empty = 0
         """Collections in a row that brought nothing."""
-        self._stopped = ""
-        """Why the run must not go on."""
 
     def run(
         self,
@@ -65,56 +63,67 @@ class FlowPool:
         with its candidates as they came; the others go on.
         on_finished: is called with each result when it is there, which may be long before its turn.
         on_answered: is called with the qid at each answer to one of the query's prompts.
-        Raises RankLLMError where the engine is in the middle of another run, which is unaffected, and where an item of
-        `requests` is no Request or, with a log, has the qid of another one in flight. Also raises what the engine and
-        the log raise: ServerGoneError, and RankLLMError where a journal cannot be read or written.
+        Other runs may use the engine meanwhile, in any thread. Raises RankLLMError where an item of `requests` is no
+        Request or, with a log, has the qid of another one in flight. Also raises what the engine and the log raise:
+        ServerGoneError, and RankLLMError where a journal cannot be read or written.
         """
-        # One step, which no other thread can come between; a lock could be held while a forgotten run is collected.
-        mark = (self,)
-        if _AT_WORK.setdefault(id(self._engine), mark) is not mark:
-            raise RankLLMError(IN_USE)
+        if self._is_running:
+            raise RankLLMError("this pool is in the middle of a run; make another one")
+        self._is_running = True
         self._on_finished, self._on_answered = on_finished, on_answered
+        self._engine = self._shared.view()
         try:
             yield from self._run(requests, start)
         finally:
-            # A caller that leaves early must not leave prompts behind for the next run on this engine.
-            try:
-                self._engine.cancel(self._tickets.keys())
-            finally:
-                self._tickets.clear()
-                self._recalled.clear()
-                del _AT_WORK[id(self._engine)]
+            # A caller that leaves early must not leave prompts behind for other runs on this engine.
+            self._tickets.clear()
+            self._recalled.clear()
+            self._engine.leave()
+            self._is_running = False
 
     def _run(self, requests: Iterable[Request], start: Callable[[Request], Flow]) -> Iterator[Result]:
+        self._n_active = 0
         # Each run has tickets of its own: an answer to a prompt of an earlier one is never taken for one of this one's.
         tickets = itertools.count(next(_POOLS) * _REQUESTS_OF_A_POOL * _PROMPTS_OF_A_REQUEST, _PROMPTS_OF_A_REQUEST)
         waiting = checked_requests(requests)
-        running: list[_Running] = []
+        running: deque[_Running] = deque()
+        qids: set[str] = set()
         exhausted = False
         while True:
-            if self._stopped:
-                raise RankLLMError(self._stopped)
-            while not exhausted and len(running) < self._max_active:
+            if self._engine.stopped:
+                raise RankLLMError(self._engine.stopped)
+            while not exhausted and self._has_room(running):
                 request = next(waiting, None)
                 if request is None:
                     exhausted = True
                     break
                 # A log knows answers by their query; without one, results are known by their order.
-                if self._has_log and any(entry.request.query.qid == request.query.qid for entry in running):
+                if self._has_log and request.query.qid in qids:
                     raise RankLLMError(f"query {request.query.qid!r} is given twice; give each request its own qid")
-                entry = _Running(request, start(request), first_ticket=next(tickets))
-                running.append(entry)
-                if self._log.is_finished(request.query.qid):
-                    entry.is_over = True
-                else:
-                    self._advance(entry, None)
+                qids.add(request.query.qid)
+                running.append(self._begin(request, start(request), next(tickets)))
             while running and running[0].is_over:
-                if (result := running.pop(0).result) is not None:
-                    yield result
+                entry = running.popleft()
+                qids.discard(entry.request.query.qid)
+                if entry.result is not None:
+                    yield entry.result
             if not running and exhausted:
                 return
-            if self._tickets and (exhausted or len(running) >= self._max_active):
+            if self._tickets and (exhausted or not self._has_room(running)):
                 self._collect()
+
+    def _has_room(self, running: Sized) -> bool:
+        """Whether another request may begin. It depends on which are finished, and not on when they were."""
+        return self._n_active < self._max_active and len(running) < _MOST_HELD * self._max_active
+
+    def _begin(self, request: Request, flow: Flow, first_ticket: int) -> _Running:
+        entry = _Running(request, flow, first_ticket=first_ticket)
+        if self._log.is_finished(request.query.qid):
+            entry.is_over = True
+        else:
+            self._n_active += 1
+            self._advance(entry, None)
+        return entry
 
     def _advance(self, entry: _Running, answers: tuple[Answer, ...] | None) -> None:
         try:
@@ -197,6 +206,7 @@ class FlowPool:
     def _finish(self, entry: _Running, result: Result) -> None:
         entry.is_over = True
         entry.result = result
+        self._n_active -= 1
         self._on_finished(result)
 
 
@@ -243,17 +253,6 @@ class _Running:
     missing: int = 0
     is_over: bool = False
     result: Result | None = None
-
-
-def is_at_work(engine: Engine) -> bool:
-    """Whether a run on this engine was begun and neither finished nor closed."""
-    return id(engine) in _AT_WORK
-
-
-def stop_run(engine: Engine, reason: str) -> None:
-    """Have the run on this engine, if there is one, raise RankLLMError with this reason when it is resumed."""
-    for pool in _AT_WORK.get(id(engine), ()):
-        pool._stopped = reason
 
 
 def checked_requests(requests: Iterable[Request]) -> Iterator[Request]:

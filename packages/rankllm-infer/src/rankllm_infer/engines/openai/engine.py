@@ -49,6 +49,7 @@ class OpenAIEngine:
     """
 
     name = "openai"
+    takes_prompts_at_work = True
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class OpenAIEngine:
         self._breaker = breaker or Breaker()
         self._gone: ServerGoneError | None = None
         self._options = options
+        self.n_slots = options.concurrency
         self._sleep = sleep
         self._random = random or Random()
         self._dialect = Dialect()
@@ -128,6 +130,10 @@ class OpenAIEngine:
         with self._lock:
             self._cancelled.update(tickets)
 
+    def wake(self) -> None:
+        """Let a `collect` that waits in another thread return."""
+        self._finished.put(None)
+
     def close(self) -> None:
         """Stop at once: requests under way are broken off, queued prompts are dropped."""
         with self._lock:
@@ -135,7 +141,7 @@ class OpenAIEngine:
                 return
             self._is_closed = True
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._finished.put(None)  # wakes up a `collect` in another thread
+        self.wake()
         self._thread.join(_JOIN_TIMEOUT_S)
 
     async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:

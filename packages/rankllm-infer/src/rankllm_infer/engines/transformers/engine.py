@@ -29,6 +29,7 @@ class TransformersEngine:
     """One model of transformers behind the Engine protocol."""
 
     name = "transformers"
+    takes_prompts_at_work = False
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class TransformersEngine:
         # Small batches win on a CPU: padding and cache misses cost more than larger matrices gain.
         max_tokens = limits.max_tokens or (2048 if self._device.type == "cpu" else 65536)
         self._rotation_limit = rotation_limit(loaded.model.config)
-        max_prompts = limits.max_prompts if self._rotation_limit is None else 1
+        self.n_slots = max_prompts = limits.max_prompts if self._rotation_limit is None else 1
         self._queue = BatchQueue(BatchLimits(max_prompts=max_prompts, max_tokens=max_tokens))
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
@@ -98,6 +99,9 @@ class TransformersEngine:
     def cancel(self, tickets: Collection[int]) -> None:
         """Drop queued prompts."""
         self._queue.remove(tickets)
+
+    def wake(self) -> None:
+        """Without effect: a batch cannot be interrupted."""
 
     def close(self) -> None:
         """Drop what is queued."""

@@ -23,10 +23,12 @@ class VllmEngine:
 
     core: vLLM's LLMEngine, or what has its `add_request`, `step`, `abort_request` and `has_unfinished_requests`.
     ends: the tokens that end an answer. max_tokens: positions for a prompt and its answer.
-    has_types: the model is told which tokens are of the first text. shut_down: gives back what the core holds.
+    has_types: the model is told which tokens are of the first text. n_slots: prompts under way at once.
+    shut_down: gives back what the core holds.
     """
 
     name = "vllm"
+    takes_prompts_at_work = False
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class VllmEngine:
         max_tokens: int,
         lora: Any = None,
         has_types: bool = False,
+        n_slots: int = 256,
         shut_down: Callable[[], None] = lambda: None,
     ) -> None:
         self._core = core
@@ -45,6 +48,7 @@ class VllmEngine:
         self._max_tokens = max_tokens
         self._lora = lora
         self._has_types = has_types
+        self.n_slots = n_slots
         self._shut_down: Callable[[], None] | None = shut_down
         self._identifier_ids = IdentifierIds(SafeTokenizer(tokenizer))
         self._running: dict[int, Prompt] = {}
@@ -69,9 +73,9 @@ class VllmEngine:
             self._running[ticket] = prompt
 
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
-        """Step until at least one prompt is answered. An empty list where none is under way."""
+        """One step, after which others may submit and cancel. An empty list where it answers no prompt."""
         answers, self._refused = self._refused, []
-        while self._running and not answers:
+        if self._running and not answers:
             if not self._core.has_unfinished_requests():
                 raise RuntimeError(f"vLLM lost {len(self._running)} prompts")
             for output in self._core.step():
@@ -88,6 +92,9 @@ class VllmEngine:
             self._core.abort_request([str(ticket) for ticket in here])
         for ticket in here:
             del self._running[ticket]
+
+    def wake(self) -> None:
+        """Without effect: a step is short."""
 
     def close(self) -> None:
         """Drop what is queued and give back the model's memory."""

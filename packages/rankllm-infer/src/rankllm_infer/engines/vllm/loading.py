@@ -119,6 +119,7 @@ def _engine(
         max_tokens=max_tokens,
         lora=lora,
         has_types=isinstance(n_types, int) and n_types > 1,
+        n_slots=core.vllm_config.scheduler_config.max_num_seqs,
         shut_down=lambda: _shut_down(core),
     )
 

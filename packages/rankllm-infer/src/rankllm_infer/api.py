@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rankllm_core.card import Card
 from rankllm_core.errors import RankLLMError
@@ -18,8 +20,13 @@ from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import RerankPlan, make_method, plan_reranking
 from rankllm_infer.ranking.flow import RankingMethod, make_request
-from rankllm_infer.ranking.pool import AnswerLog, FlowPool
+from rankllm_infer.ranking.pool import AnswerLog, FlowPool, checked_request, checked_requests
+from rankllm_infer.ranking.scheduler import Scheduler
 from rankllm_infer.ranking.sharing import shared_engine
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
 
 __all__ = ["Reranker", "load_reranker", "make_request", "plan_reranking", "start_reranker"]
 
@@ -48,6 +55,7 @@ class Reranker:
         """Device and dtype; empty for a server's model, of which nobody tells."""
         self._is_closed = False
         self._shared = shared_engine(engine)
+        self._scheduler = Scheduler(engine, method.flow, max_active=self.most_unfinished)
 
     @property
     def card(self) -> Card:
@@ -88,6 +96,45 @@ class Reranker:
         pool = FlowPool(self.engine, max_active=self.most_unfinished, log=log)
         yield from pool.run(requests, self.method.flow, on_finished=on_finished, on_answered=on_answered)
 
+    def submit(self, request: Request, *, timeout_s: float | None = None) -> Future[Result]:
+        """Rank one request beside whatever else is in flight; from any thread. The result is the future's.
+
+        timeout_s: the future raises DeadlineError where the request takes longer. The future can be cancelled.
+        Submitted requests share the engine fairly, and go before those of a `stream`. Raises RankLLMError where the
+        reranker is closed; the future raises what `stream` raises.
+        """
+        return self._scheduler.submit(checked_request(request), timeout_s=timeout_s)
+
+    async def arerank(self, requests: Iterable[Request], *, timeout_s: float | None = None) -> list[Result]:
+        """Rank requests without blocking the event loop; see `submit`. Cancelling the task cancels the requests.
+
+        timeout_s: for each request. Results are in input order.
+        """
+        return [result async for result in self.astream(requests, timeout_s=timeout_s)]
+
+    async def astream(
+        self, requests: Iterable[Request] | AsyncIterable[Request], *, timeout_s: float | None = None
+    ) -> AsyncIterator[Result]:
+        """Yield results in input order without blocking the event loop; see `submit`.
+
+        As many requests are in flight as the engine can use. Leaving the loop early cancels the unfinished ones.
+        """
+        import asyncio
+
+        pending: deque[asyncio.Future[Result]] = deque()
+        try:
+            async for request in _each(requests):
+                pending.append(asyncio.wrap_future(self.submit(request, timeout_s=timeout_s)))
+                while pending and (pending[0].done() or len(pending) >= self.most_unfinished):
+                    yield await pending[0]
+                    pending.popleft()
+            while pending:
+                yield await pending[0]
+                pending.popleft()
+        finally:
+            for future in pending:
+                future.cancel()
+
     @property
     def most_unfinished(self) -> int:
         """Requests in flight at once: enough to keep the engine busy while finished prompts are replaced."""
@@ -105,6 +152,7 @@ class Reranker:
 
     def _close(self) -> None:
         self._is_closed = True
+        self._scheduler.close(_CLOSED)
         self.engine.close()
 
     def __enter__(self) -> Reranker:
@@ -160,3 +208,12 @@ def _open_checkpoint(plan: RerankPlan) -> Checkpoint:
 
             return open_checkpoint(files, settings, read=plan.read)
     raise TypeError(f"no engine for {type(plan.engine).__name__} and {type(plan.files).__name__}")
+
+
+async def _each(requests: Iterable[Request] | AsyncIterable[Request]) -> AsyncIterator[Request]:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield checked_request(request)
+        return
+    for request in checked_requests(requests):
+        yield request

@@ -67,7 +67,8 @@ class OpenAIEngine:
         self._random = random or Random()
         self._dialect = Dialect()
         self._transport = Transport(options)
-        self._waiting: asyncio.Queue[tuple[int, Prompt]] = asyncio.Queue()
+        # Lower tickets first: those of a run in their order, before them those for which somebody waits.
+        self._waiting: asyncio.PriorityQueue[tuple[int, Prompt]] = asyncio.PriorityQueue()
         self._finished: queue.SimpleQueue[tuple[int, Answer | Exception] | None] = queue.SimpleQueue()
         self._pending = 0
         self._cancelled: set[int] = set()

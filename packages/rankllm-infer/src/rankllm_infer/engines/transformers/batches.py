@@ -65,33 +65,43 @@ class Batch:
 class BatchQueue:
     """Prompts that wait, the longest first: what does not fit is known at once, and short ones fill up the end.
 
-    Where each runs alone (`max_prompts` 1), they go in the order of their tickets.
+    Where each runs alone (`max_prompts` 1), they go in the order of their tickets. Negative tickets go before others,
+    and in their order: somebody waits for each of them.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
         self._waiting: list[tuple[int, Prompt]] = []
+        self._urgent: dict[int, Prompt] = {}
         self._is_sorted = True
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._urgent)
 
     def add(self, ticket: int, prompt: Prompt) -> None:
         """One more."""
+        if ticket < 0:
+            self._urgent[ticket] = prompt
+            return
         self._waiting.append((ticket, prompt))
         self._is_sorted = False
 
     def remove(self, tickets: Collection[int]) -> None:
         """Forget some."""
         dropped = set(tickets)
+        for ticket in dropped & self._urgent.keys():
+            del self._urgent[ticket]
         self._waiting = [item for item in self._waiting if item[0] not in dropped]
 
     def clear(self) -> None:
         """Forget all."""
         self._waiting.clear()
+        self._urgent.clear()
 
     def take(self) -> Batch:
         """The longest prompt and those nearest to it in length, of its own prefix where that pays."""
+        if self._urgent:
+            return self._take_urgent()
         if not self._is_sorted:
             # Of equal length, the first come is the last in the list, and so the first to go.
             self._waiting.sort(key=lambda item: (positions(item[1]), -item[0]))
@@ -108,6 +118,28 @@ class BatchQueue:
         taken = [self._waiting[place] for place in places]
         for place in places:  # from the end: what is left keeps its place
             del self._waiting[place]
+        return _batch(taken, shares=shares)
+
+    def _take_urgent(self) -> Batch:
+        """The prompt whose turn it is, with those of its prefix where that pays, else with those that come next."""
+        order = sorted(self._urgent)
+        first = self._urgent[order[0]]
+        alike = [ticket for ticket in order if self._urgent[ticket].read == first.read]
+        prefix = first.token_ids[: first.n_shared] if _is_worth_sharing(first) else ()
+        same = [ticket for ticket in alike if self._urgent[ticket].token_ids[: len(prefix)] == prefix]
+        shares = bool(prefix) and len(same) >= _WELL_FILLED * min(self._limits.max_prompts, len(alike))
+        taken: list[tuple[int, Prompt]] = []
+        longest = 0
+        for ticket in same if shares else alike:
+            prompt = self._urgent[ticket]
+            longest = max(longest, positions(prompt))
+            n_prompts = len(taken) + 1
+            if taken and (n_prompts > self._limits.max_prompts or n_prompts * longest > self._limits.max_tokens):
+                break
+            taken.append((ticket, prompt))
+        for ticket, _ in taken:
+            del self._urgent[ticket]
+        taken.sort(key=lambda item: (-positions(item[1]), item[0]))
         return _batch(taken, shares=shares)
 
     def _take_earliest(self) -> Batch:

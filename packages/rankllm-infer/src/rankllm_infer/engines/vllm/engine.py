@@ -16,6 +16,8 @@ from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError, IdentifierIds, Prompt, text_answer
 
 _FINISHED_WELL = ("stop", "length")
+_TURN_BITS = 32
+"""Negative tickets that differ in fewer bits are of one turn, and go in the order they came."""
 
 
 class VllmEngine:
@@ -64,6 +66,7 @@ class VllmEngine:
                 {"type": "token", "prompt_token_ids": list(prompt.token_ids)},
                 self._parameters(prompt),
                 lora_request=self._lora,
+                priority=min(0, ticket >> _TURN_BITS),
             )
         except EngineError as error:
             self._refused.append((ticket, error))

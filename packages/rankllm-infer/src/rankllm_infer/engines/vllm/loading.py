@@ -207,6 +207,8 @@ def _values(files: ModelFiles, kind: ModelKind, settings: VllmSettings, platform
         # A prefix has other states where its tokens see what follows.
         "enable_prefix_caching": not (files.base.is_encoder or files.bidirectional is not None),
         "disable_log_stats": True,
+        # Prompts for which somebody waits go before those of a run over files; equal ones in the order they came.
+        "scheduling_policy": "priority",
         "seed": 0,
         "tensor_parallel_size": settings.num_gpus,
         "max_num_seqs": settings.batch_size,

@@ -1,0 +1,215 @@
+"""Ranks requests that come at any time, from any thread: each is a future, with a deadline, that can be cancelled.
+
+A thread drives the flows of all of them over one view of the engine while there are any, and ends when there are none.
+Prompts are ordered by start-time fair queuing (Goyal, Vin and Cheng, SIGCOMM 1996): a request's prompts are numbered
+from where the engine is when they come, so that one with fifty windows leaves room for those that come later.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.types import Request, Result
+from rankllm_infer.engines.base import Engine
+from rankllm_infer.ranking.flow import Flow
+from rankllm_infer.ranking.flows import FlowSet, RunningFlow
+from rankllm_infer.ranking.sharing import EngineView, shared_engine
+
+FIRST_TICKET = -(1 << 80)
+"""Tickets of a scheduler are negative: engines take them before those of runs over files."""
+_TURN_BITS = 32
+_NUMBERS = itertools.count()
+"""Tickets of all schedulers differ, since two may share an engine."""
+
+
+class DeadlineError(RankLLMError):
+    """A request was not finished when its time was over."""
+
+
+class _Job(RunningFlow):
+    """A request on its way, and who waits for it."""
+
+    __slots__ = ("deadline", "future", "turn")
+
+    def __init__(self, request: Request, flow: Flow, *, deadline: float | None) -> None:
+        super().__init__(request, flow)
+        self.future: Future[Result] = Future()
+        self.deadline = deadline
+        """On the clock of `time.monotonic`; None: it may take as long as it takes."""
+        self.turn = 0
+        """Of its latest prompt, in the order in which prompts are taken."""
+
+
+class Scheduler:
+    """Ranks requests over an engine that others may share.
+
+    start: makes the flow of a request. max_active: requests in flight at once; others wait in the order they came.
+    """
+
+    def __init__(self, engine: Engine, start: Callable[[Request], Flow], *, max_active: int) -> None:
+        if max_active < 1:
+            raise ConfigError(f"max_active: expected at least 1, found {max_active}")
+        self._shared = shared_engine(engine)
+        self._start, self._max_active = start, max_active
+        self._change = threading.Condition()
+        self._waiting: deque[_Job] = deque()
+        self._active: list[_Job] = []
+        self._thread: threading.Thread | None = None
+        self._view: EngineView | None = None
+        self._turn = 0
+        """Of the latest prompt that was answered."""
+        self._closed = ""
+
+    @property
+    def n_unfinished(self) -> int:
+        """Requests without a result."""
+        with self._change:
+            return len(self._waiting) + len(self._active)
+
+    def submit(self, request: Request, *, timeout_s: float | None = None) -> Future[Result]:
+        """Take a request; its result is the future's, of status `failed` where it cannot be prompted or answered.
+
+        timeout_s: after so many seconds, noticed when the engine's step ends, the future raises DeadlineError.
+        The future can be cancelled until it is done: prompts that have not begun are then never run. It raises what the
+        engine raises, such as ServerGoneError. Raises RankLLMError where the scheduler is closed.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        job = _Job(request, self._start(request), deadline=deadline)
+        with self._change:
+            if self._closed:
+                raise RankLLMError(self._closed)
+            self._waiting.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="rankllm-scheduler", daemon=True)
+                self._thread.start()
+        job.future.add_done_callback(self._notice)
+        self._wake()
+        return job.future
+
+    def close(self, reason: str) -> None:
+        """Fail what is unfinished with RankLLMError, and refuse what comes; returns when the thread has ended."""
+        with self._change:
+            self._closed, thread = reason, self._thread
+            self._change.notify_all()
+        self._wake()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _notice(self, future: Future[Result]) -> None:
+        if future.cancelled():
+            self._wake()
+
+    def _wake(self) -> None:
+        view = self._view
+        if view is not None:
+            view.wake()
+
+    def _serve(self) -> None:
+        """The thread: until there is nothing to do."""
+        while True:
+            with self._change:
+                if not (self._waiting or self._active):
+                    self._thread = None
+                    return
+                self._view = self._shared.view()
+            try:
+                self._drive(self._view)
+            except Exception as error:
+                # What the engine was given is lost; those that wait have not been begun.
+                for job in self._take_active():
+                    _raise_in(job, error)
+            finally:
+                self._view.leave()
+                self._view = None
+
+    def _drive(self, view: EngineView) -> None:
+        """While any request is in flight."""
+        flows = FlowSet(
+            view, on_over=self._finish, ticket_of=self._ticket, on_answered=self._answered, on_bug=self._fail
+        )
+        while True:
+            self._end_what_is_over(flows)
+            self._admit(flows)
+            if self._closed or not (self._active or self._waiting):
+                return
+            if flows.is_waiting:
+                flows.collect()
+
+    def _admit(self, flows: FlowSet) -> None:
+        while True:
+            with self._change:
+                if self._closed or not self._waiting or len(self._active) >= self._max_active:
+                    return
+                job = self._waiting.popleft()
+                self._active.append(job)
+            if job.future.cancelled():
+                self._forget(job)
+            else:
+                flows.begin(job)
+
+    def _end_what_is_over(self, flows: FlowSet) -> None:
+        """Cancelled requests, those whose time is over, and, when the scheduler was closed, all."""
+        now = time.monotonic()
+        with self._change:
+            jobs = [*self._active, *self._waiting]
+        for job in jobs:
+            error: RankLLMError | None = None
+            if self._closed:
+                error = RankLLMError(self._closed)
+            elif job.deadline is not None and now >= job.deadline:
+                error = DeadlineError(f"query {job.request.query.qid!r}: was not finished in time")
+            if error is None and not job.future.cancelled():
+                continue
+            flows.drop(job)
+            self._forget(job)
+            if error is not None:
+                _raise_in(job, error)
+
+    def _finish(self, entry: RunningFlow) -> None:
+        job = _as_job(entry)
+        self._forget(job)
+        if job.result is not None and job.future.set_running_or_notify_cancel():
+            job.future.set_result(job.result)
+
+    def _fail(self, entry: RunningFlow, error: Exception) -> None:
+        """A bug in one flow is nothing to the others."""
+        job = _as_job(entry)
+        self._forget(job)
+        _raise_in(job, error)
+
+    def _forget(self, job: _Job) -> None:
+        with self._change:
+            if job in self._active:
+                self._active.remove(job)
+            elif job in self._waiting:
+                self._waiting.remove(job)
+
+    def _take_active(self) -> list[_Job]:
+        with self._change:
+            taken, self._active = self._active, []
+            return taken
+
+    def _ticket(self, entry: RunningFlow) -> int:
+        job = _as_job(entry)
+        job.turn = max(job.turn, self._turn) + 1
+        return FIRST_TICKET + (job.turn << _TURN_BITS) + next(_NUMBERS) % (1 << _TURN_BITS)
+
+    def _answered(self, entry: RunningFlow, ticket: int) -> None:
+        self._turn = max(self._turn, (ticket - FIRST_TICKET) >> _TURN_BITS)
+
+
+def _as_job(entry: RunningFlow) -> _Job:
+    if not isinstance(entry, _Job):
+        raise TypeError(f"expected a job, found {type(entry).__name__}")
+    return entry
+
+
+def _raise_in(job: _Job, error: Exception) -> None:
+    if job.future.set_running_or_notify_cancel():
+        job.future.set_exception(error)

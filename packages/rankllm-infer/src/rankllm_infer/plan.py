@@ -15,7 +15,7 @@ from rankllm_core.card import Card
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files import read_text
 from rankllm_core.prompts.template import Message, Span
-from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, encoder_adapter_error, pair_tokens
+from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, pair_tokens
 from rankllm_infer.checkpoints.model_files import (
     ModelFiles,
     ModelFolder,
@@ -82,7 +82,8 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
         trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
         files = ModelFiles(own=own, base=find_base(own, options.base_model))
         if own.adapter is not None and files.base.is_encoder:
-            raise encoder_adapter_error(files)
+            card = card_in_force(model, options, own, base=files.base)
+            read = check_settings(card.card, ranking)
         on_code = trusted or unused_code(files)
     return RerankPlan(
         model=model,
@@ -97,16 +98,23 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     )
 
 
-def card_in_force(model: str, options: RerankOptions, own: ModelFolder | None) -> EffectiveCard:
-    """The card of a checkpoint, with the options over it. own: None for a server's model. Raises RankLLMError."""
+def card_in_force(
+    model: str, options: RerankOptions, own: ModelFolder | None, *, base: ModelFolder | None = None
+) -> EffectiveCard:
+    """The card of a checkpoint, with the options over it. own: None for a server's model. Raises RankLLMError.
+
+    base: what an adapter goes on, where that is an encoder: it decides the card of an adapter that brings none.
+    """
     if own is None:
         return resolve_card(model, options, folder=None, score_head=False)
-    if not own.is_encoder:
+    encoder = base or own
+    if not encoder.is_encoder:
         return resolve_card(model, options, folder=own.path, score_head=own.has_score_head)
-    check_encoder(own, engine=options.engine, method=options.method, compiles=options.compile)
-    n_tokens = pair_tokens(own)
+    adapter = None if encoder is own else own
+    check_encoder(encoder, engine=options.engine, method=options.method, compiles=options.compile, adapter=adapter)
+    n_tokens = pair_tokens(encoder, has_adapter=adapter is not None)
     card = resolve_card(model, options, folder=own.path, score_head=own.has_score_head, pair_tokens=n_tokens)
-    check_encoder_card(own, card.card)
+    check_encoder_card(encoder, card.card)
     return card
 
 

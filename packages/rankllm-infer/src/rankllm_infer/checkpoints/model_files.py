@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rankllm_core.checkpoints.encoders import ENCODERS
 from rankllm_core.checkpoints.model_folder import (
     check_settings_files,
     check_trusted_source,
@@ -20,21 +21,6 @@ from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.hub import check_revision, commit_of, find_elsewhere, is_shipped, shipped_base
-
-ENCODERS = (
-    "albert",
-    "bert",
-    "camembert",
-    "deberta",
-    "deberta-v2",
-    "distilbert",
-    "electra",
-    "modernbert",
-    "mpnet",
-    "roberta",
-    "xlm-roberta",
-)
-"""Architectures of transformers whose tokens see each other both ways, and which it gives a classification head."""
 
 _TRUST_OPTION = "--trust-remote-code"
 _NO_BASE = (

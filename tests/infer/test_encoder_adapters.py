@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from encoder_models import MODELS, POSITIONS, TEXTS, make_tokenizer, save_encoder, save_modular  # noqa: E402
+from encoder_models import (  # noqa: E402
+    MODELS,
+    POSITIONS,
+    TEXTS,
+    drop_weights,
+    make_tokenizer,
+    save_encoder,
+    save_headless,
+    save_modular,
+)
 from ranking_server import write_jsonl  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 from tiny_models import change_json  # noqa: E402
 
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError  # noqa: E402
@@ -18,21 +25,6 @@ from rankllm_infer import RerankOptions, load_reranker, make_request, plan_reran
 
 QUERY = "How long do llamas live?"
 PASSAGES = (*TEXTS, "a", "They live long. " * 4)
-
-
-def save_base(folder, name, *, has_head=True, **options):
-    """An encoder without a head, as masked language models are published, or with one."""
-    save_encoder(folder, name, **options)
-    if not has_head:
-        drop(folder / "model.safetensors", "classifier", "pre_classifier")
-        change_json(folder / "config.json", architectures=[f"{name}Model"])
-    return folder
-
-
-def drop(file, *prefixes):
-    """Take tensors out of a file, by what their names begin with."""
-    kept = {name: weight for name, weight in load_file(file).items() if not name.startswith(prefixes)}
-    save_file(kept, file, metadata={"format": "pt"})
 
 
 def save_adapter(folder, base, *, labels=1, task="SEQ_CLS", whole=None):
@@ -77,7 +69,7 @@ def scores(folder, **options):
 @pytest.mark.parametrize("name", MODELS)
 def test_an_adapter_gives_the_scores_that_it_has_unmerged(tmp_path, name):
     """Over a base without a head, with no card and no option: prompt, head and limits follow from the two folders."""
-    base = save_base(tmp_path / "base", name, has_head=False)
+    base = save_headless(tmp_path / "base", name)
     adapted = save_adapter(tmp_path / "adapter", base)
     expected = oracle(name, adapted)
     with adapted.disable_adapter():
@@ -88,7 +80,7 @@ def test_an_adapter_gives_the_scores_that_it_has_unmerged(tmp_path, name):
 @pytest.mark.parametrize("task", ["SEQ_CLS", None])
 def test_an_adapter_over_a_cross_encoder_is_merged_too(tmp_path, task):
     """With a head of its own or, where PEFT was given no task, with its base's."""
-    base = save_base(tmp_path / "base", "Bert")
+    save_encoder(base := tmp_path / "base", "Bert")
     adapted = save_adapter(tmp_path / "adapter", base, task=task)
     held = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert ("base_model.model.classifier.weight" in held) == (task is not None)
@@ -97,7 +89,7 @@ def test_an_adapter_over_a_cross_encoder_is_merged_too(tmp_path, task):
 
 def test_a_head_that_the_settings_do_not_name_is_read(tmp_path):
     """Old versions of PEFT wrote the head's tensors and no modules_to_save."""
-    base = save_base(tmp_path / "base", "Roberta", has_head=False)
+    base = save_headless(tmp_path / "base", "Roberta")
     adapted = save_adapter(tmp_path / "adapter", base, whole=["classifier"])
     change_json(tmp_path / "adapter" / "adapter_config.json", modules_to_save=None)
     assert scores(tmp_path / "adapter") == pytest.approx(oracle("Roberta", adapted), abs=1e-5)
@@ -105,8 +97,8 @@ def test_a_head_that_the_settings_do_not_name_is_read(tmp_path):
 
 def test_a_pooler_is_brought_by_the_adapter_or_missed(tmp_path):
     """BERT as a masked language model has none: PEFT saves it where it is told to."""
-    base = save_base(tmp_path / "base", "Bert", has_head=False)
-    drop(base / "model.safetensors", "bert.pooler")
+    base = save_headless(tmp_path / "base", "Bert")
+    drop_weights(base / "model.safetensors", "bert.pooler")
     adapted = save_adapter(tmp_path / "adapter", base, whole=["classifier", "pooler"])
     assert scores(tmp_path / "adapter") == pytest.approx(oracle("Bert", adapted), abs=1e-5)
     save_adapter(tmp_path / "without", base)
@@ -116,7 +108,7 @@ def test_a_pooler_is_brought_by_the_adapter_or_missed(tmp_path):
 
 def test_the_command_and_the_preview_need_no_flags(tmp_path, rankllm):
     """The preview shows the pair that is scored, and fetches no weights."""
-    base = save_base(tmp_path / "base", "Bert", has_head=False)
+    base = save_headless(tmp_path / "base", "Bert")
     adapted = save_adapter(tmp_path / "adapter", base)
     candidates = [{"docid": f"d{number}", "doc": {"text": text}} for number, text in enumerate(PASSAGES)]
     requests = write_jsonl(tmp_path / "r.jsonl", {"query": {"qid": "q", "text": QUERY}, "candidates": candidates})
@@ -133,9 +125,9 @@ def test_the_command_and_the_preview_need_no_flags(tmp_path, rankllm):
 
 def test_an_adapter_without_a_head_over_a_base_without_one_is_refused(tmp_path):
     """Its scores would be random."""
-    base = save_base(tmp_path / "base", "Roberta", has_head=False)
+    base = save_headless(tmp_path / "base", "Roberta")
     save_adapter(tmp_path / "adapter", base)
-    drop(tmp_path / "adapter" / "adapter_model.safetensors", "base_model.model.classifier.out_proj")
+    drop_weights(tmp_path / "adapter" / "adapter_model.safetensors", "base_model.model.classifier.out_proj")
     with pytest.raises(ContractError, match=r"holds no classifier.out_proj.bias, .* random. .*'classifier'") as error:
         load_reranker(tmp_path / "adapter", RerankOptions(device="cpu"))
     assert "\n" not in str(error.value)
@@ -143,7 +135,7 @@ def test_an_adapter_without_a_head_over_a_base_without_one_is_refused(tmp_path):
 
 def test_an_adapter_of_two_labels_is_refused(tmp_path):
     """It has no score to sort by."""
-    base = save_base(tmp_path / "base", "Electra", has_head=False)
+    base = save_headless(tmp_path / "base", "Electra")
     save_adapter(tmp_path / "adapter", base, labels=2)
     with pytest.raises(ContractError, match="its head gives 2 labels a passage, expected one score"):
         load_reranker(tmp_path / "adapter", RerankOptions(device="cpu"))
@@ -159,8 +151,9 @@ def test_an_adapter_of_two_labels_is_refused(tmp_path):
 )
 def test_an_adapter_does_not_go_on_another_encoder(tmp_path, other, options, message):
     """Of another family, depth or width."""
-    save_adapter(tmp_path / "adapter", save_base(tmp_path / "base", "Bert"))
-    save_base(tmp_path / "other", other, **options)
+    save_encoder(tmp_path / "base", "Bert")
+    save_adapter(tmp_path / "adapter", tmp_path / "base")
+    save_encoder(tmp_path / "other", other, **options)
     with pytest.raises(ContractError, match=message) as error:
         load_reranker(tmp_path / "adapter", RerankOptions(device="cpu", base_model=str(tmp_path / "other")))
     assert "\n" not in str(error.value)
@@ -168,9 +161,9 @@ def test_an_adapter_does_not_go_on_another_encoder(tmp_path, other, options, mes
 
 def test_a_base_that_lacks_layers_is_refused(tmp_path):
     """The adapter brings a head, but no layers."""
-    base = save_base(tmp_path / "base", "Bert")
+    save_encoder(base := tmp_path / "base", "Bert")
     save_adapter(tmp_path / "adapter", base)
-    drop(base / "model.safetensors", "bert.encoder.layer.1.output.dense")
+    drop_weights(base / "model.safetensors", "bert.encoder.layer.1.output.dense")
     with pytest.raises(ContractError, match=r"base: no weights of its layers \(bert.encoder.layer.1.output.dense.bias"):
         load_reranker(tmp_path / "adapter", RerankOptions(device="cpu"))
 
@@ -178,7 +171,8 @@ def test_a_base_that_lacks_layers_is_refused(tmp_path):
 def test_a_head_of_modules_takes_no_adapter(tmp_path):
     """Ettin rerankers keep theirs outside the model that PEFT adapts."""
     save_modular(tmp_path / "base")
-    save_adapter(tmp_path / "adapter", save_base(tmp_path / "plain", "ModernBert"))
+    save_encoder(tmp_path / "plain", "ModernBert")
+    save_adapter(tmp_path / "adapter", tmp_path / "plain")
     options = RerankOptions(base_model=str(tmp_path / "base"))
     with pytest.raises(ContractError, match=r"keeps its score head as modules \(modules.json\); such a head takes no"):
         plan_reranking(tmp_path / "adapter", options)
@@ -194,9 +188,8 @@ def test_a_head_of_modules_takes_no_adapter(tmp_path):
 )
 def test_what_an_encoder_cannot_do_is_said_of_its_adapter_too(tmp_path, options, message):
     """Before weights are read."""
-    base = save_base(tmp_path / "base", "Bert", has_head=False)
+    base = save_headless(tmp_path / "base", "Bert")
     save_adapter(tmp_path / "adapter", base)
-    shutil.rmtree(tmp_path / "weights", ignore_errors=True)
     (base / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=message) as error:
         plan_reranking(tmp_path / "adapter", RerankOptions(**options))
@@ -205,7 +198,8 @@ def test_what_an_encoder_cannot_do_is_said_of_its_adapter_too(tmp_path, options,
 
 def test_a_damaged_adapter_is_one_line(tmp_path):
     """Torn weights."""
-    save_adapter(tmp_path / "adapter", save_base(tmp_path / "base", "Bert"))
+    save_encoder(tmp_path / "base", "Bert")
+    save_adapter(tmp_path / "adapter", tmp_path / "base")
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(RankLLMError) as error:

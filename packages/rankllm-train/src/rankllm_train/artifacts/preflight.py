@@ -98,8 +98,9 @@ def check_positions(model: Any, dataset: Any, *, recipe: Recipe) -> None:
     positions = getattr(model.config, "max_position_embeddings", None)
     if not positions:
         return
-    pair = recipe.prompt.query_tokens + recipe.prompt.passage_tokens
-    if recipe.method == "pointwise" and pair > positions:
+    pair = (recipe.prompt.query_tokens or 0) + (recipe.prompt.passage_tokens or 0)
+    # Pairs in a tokenizer's own format are cut at the encoder's positions, see `recipe.settled`.
+    if recipe.method == "pointwise" and recipe.prompt.template != "pair" and pair > positions:
         raise ConfigError(
             f"prompt.query_tokens + prompt.passage_tokens: {pair} tokens a pair, the model has {positions} positions; "
             "use a smaller --p-max-len"

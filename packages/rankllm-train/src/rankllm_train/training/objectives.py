@@ -31,6 +31,10 @@ from rankllm_train.training.losses import (
 Batch = Mapping[str, Tensor]
 
 
+_READ_OF_PAIRS = ("input_ids", "attention_mask", "token_type_ids", "read_positions", "read_ids")
+"""What a model is given of pairs, where the batch has it."""
+
+
 class StepCounts(NamedTuple):
     """What a loss is a mean over. Scalars."""
 
@@ -146,7 +150,7 @@ class PointwiseObjective:
 
     def sums(self, model: Any, batch: Batch) -> LossSums:
         """The scores of all pairs, at each one's last token, and the loss of their groups."""
-        out = model(**{k: batch[k] for k in ("input_ids", "read_positions", "read_ids") if k in batch})
+        out = model(**{name: batch[name] for name in _READ_OF_PAIRS if name in batch})
         scores_M = out["scores"] if "scores" in out else _score_of_tokens(out["read_logits"])
         scores_BG = as_groups(scores_M, group_size=self.group_size)
         return LossSums(torch.zeros((), device=scores_M.device), self._mean(scores_BG, batch) * scores_BG.shape[0])

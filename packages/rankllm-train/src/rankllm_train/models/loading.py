@@ -72,8 +72,10 @@ def _small_files(section: ModelSection) -> Path:
 def base_config(section: ModelSection) -> Mapping[str, object]:
     """The model's `config.json`; empty where there is none. Of a hub name it is fetched.
 
-    Raises RankLLMError where it cannot be had, ContractError where it is an encoder whose head would be left behind.
+    Raises RankLLMError where it cannot be had or its code may not be run, ContractError where it is an encoder whose
+    head would be left behind.
     """
+    _check_trust(section)
     name, revision = split_revision(section.name_or_path)
     folder = Path(name)
     if not folder.is_dir():

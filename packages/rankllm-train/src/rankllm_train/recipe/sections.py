@@ -15,7 +15,7 @@ from rankllm_core.prompts.chat import BOS_RULES
 
 OBJECTIVES = {
     "listwise": ("generation", "ranking", "combined"),
-    "pointwise": ("cross-entropy", "kl", "margin"),
+    "pointwise": ("cross-entropy", "binary-cross-entropy", "kl", "margin"),
 }
 """Method -> what can be minimised, the default first. `methods` holds a module for each."""
 METHODS = tuple(OBJECTIVES)
@@ -118,7 +118,8 @@ class ObjectiveSection:
     """What is minimised."""
 
     name: str = ""
-    """Listwise: generation, ranking, combined. Pointwise: cross-entropy, kl, margin. Empty: the first of them."""
+    """Listwise: generation, ranking, combined. Pointwise: cross-entropy (of the positive in its group),
+    binary-cross-entropy (of each pair), kl, margin. Empty: the first of them."""
     ranking_loss: str = "ranknet"
     """Listwise, ranking and combined: ranknet, listnet or lambda."""
     weighted: bool = False

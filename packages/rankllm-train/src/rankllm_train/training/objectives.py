@@ -22,6 +22,7 @@ from rankllm_train.training.losses import (
     listnet_per_list,
     margin_mse,
     own_scores_as_gold,
+    pair_cross_entropy,
     pointwise_cross_entropy,
     ranknet_per_list,
     ranks_as_gold,
@@ -132,10 +133,10 @@ class ListwiseObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseObjective:
-    """Softmax cross-entropy in groups (RankLLaMA, arXiv:2310.08319), or a teacher's scores."""
+    """Softmax cross-entropy in groups (RankLLaMA, arXiv:2310.08319), cross-entropy of pairs, or a teacher's scores."""
 
     name: str
-    """cross-entropy, kl or margin."""
+    """cross-entropy, binary-cross-entropy, kl or margin."""
     group_size: int
     teacher_temperature: float = 1.0
     student_temperature: float = 1.0
@@ -158,6 +159,8 @@ class PointwiseObjective:
     def _mean(self, scores_BG: Tensor, batch: Batch) -> Tensor:
         if self.name == "cross-entropy":
             return pointwise_cross_entropy(scores_BG)
+        if self.name == "binary-cross-entropy":
+            return pair_cross_entropy(scores_BG)
         taught = self._taught(scores_BG, batch)
         return taught + self.label_weight * pointwise_cross_entropy(scores_BG) if self.label_weight else taught
 

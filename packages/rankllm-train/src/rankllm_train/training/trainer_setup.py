@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, PointwiseCard
-from rankllm_train.artifacts.preflight import check_positions, check_yardstick
+from rankllm_train.artifacts.preflight import check_positions, check_recomputing, check_yardstick
 from rankllm_train.artifacts.run_record import RunRecord
 from rankllm_train.artifacts.source_identity import source_identities
 from rankllm_train.methods.registry import prepare, prepare_dev
@@ -46,6 +46,7 @@ def make_trainer(
     limit_pairs(tokenizer, base_config(recipe.model))
     data, dev = _data(recipe, tokenizer, resumed=resumed, track=track, say=say)
     model = _model(recipe, data.card, is_resumed=resumed is not None, say=say)
+    check_recomputing(model, recipe=recipe)
     for part in (data, dev) if dev else (data,):
         check_positions(model, part.dataset, recipe=recipe)
     parts = TrainerParts(

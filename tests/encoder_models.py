@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from tiny_models import change_json
 from transformers.utils import logging
 
 logging.set_verbosity_error()
@@ -162,6 +163,22 @@ def save_encoder(folder, name, **options):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model
+
+
+def save_headless(folder, name, **options):
+    """The same without its head, as encoders are published that cross-encoders are made from. Returns the folder."""
+    save_encoder(folder, name, **options)
+    drop_weights(folder / "model.safetensors", "classifier", "pre_classifier")
+    change_json(folder / "config.json", architectures=[f"{name}Model"])
+    return folder
+
+
+def drop_weights(file, *prefixes):
+    """Take tensors out of a file, by what their names begin with."""
+    from safetensors.torch import load_file, save_file
+
+    kept = {name: weight for name, weight in load_file(file).items() if not name.startswith(prefixes)}
+    save_file(kept, file, metadata={"format": "pt"})
 
 
 def save_modular(folder, *, pooling="cls", **last):

@@ -97,12 +97,14 @@ def test_other_text_is_split_as_if_no_piece_were_missing():
             assert safe.encode(text) == tokenizer.encode(text, add_special_tokens=False), (kind, text)
 
 
-def test_a_passages_room_is_what_the_longest_query_leaves(tokenizer):
-    """What training asks for."""
+def test_a_passages_room_is_what_its_query_leaves(tokenizer):
+    """What training asks for: a long query is cut at its limit, a short one leaves more."""
     tokenizer.model_max_length = 50
     made = encoder(tokenizer, query_tokens=20)
     n_around = len(made.encode("", title="", text=""))
-    assert made.passage_room("any") == 50 - 20 - n_around
+    assert made.passage_room("any " * 50) == 50 - 20 - n_around
+    n_short = len(tokenizer.encode("any", add_special_tokens=False))
+    assert made.passage_room("any") == 50 - n_short - n_around
     tokenizer.model_max_length = 512
     assert made.passage_room("any") == 400
 

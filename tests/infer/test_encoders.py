@@ -291,20 +291,6 @@ def test_damaged_modules_are_one_line(tmp_path):
             load_reranker(tmp_path, RerankOptions(device="cpu"))
 
 
-def test_an_adapter_over_an_encoder_is_refused(tmp_path, checkpoints):
-    """Merging one is not supported yet."""
-    from peft import LoraConfig, get_peft_model
-
-    folder, _ = checkpoints("Bert")
-    base = make_model("Bert", make_tokenizer("wordpiece"))
-    base.name_or_path = str(folder)
-    adapted = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"]))
-    adapted.save_pretrained(tmp_path / "adapter")
-    change_json(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=str(folder))
-    with pytest.raises(ContractError, match="is an adapter over an encoder"):
-        plan_reranking(tmp_path / "adapter")
-
-
 def test_relative_positions_are_projected_once():
     """Of DeBERTa-v2: later passes give the same bits and leave the projections alone."""
     model = make_model("DebertaV2", make_tokenizer("deberta"))

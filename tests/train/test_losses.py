@@ -20,6 +20,7 @@ from rankllm_train.training.losses import (  # noqa: E402
     margin_mse,
     mean_over_lists,
     own_scores_as_gold,
+    pair_cross_entropy,
     pointwise_cross_entropy,
     ranknet,
     ranknet_per_list,
@@ -329,6 +330,28 @@ def test_cross_entropy_pulls_the_positive_up_and_pushes_the_negatives_down():
     assert not scores.grad[1].any()
 
 
+def test_binary_cross_entropy_is_the_loop_over_its_pairs():
+    """Each pair by itself: -log of the sigmoid of a positive, -log of one less that of a negative."""
+    scores = [[2.0, -1.0, 0.5], [-3.0, 40.0, 0.0]]
+    expected = [
+        -math.log(1 / (1 + math.exp(-score))) if place == 0 else -math.log1p(-1 / (1 + math.exp(-score)))
+        for group in scores
+        for place, score in enumerate(group)
+        if score < 40
+    ]
+    found = pair_cross_entropy(torch.tensor(scores, dtype=torch.float64)).item()
+    assert found == pytest.approx((sum(expected) + 40.0) / 6, rel=1e-9)  # of a sure and wrong score: the score itself
+
+
+def test_binary_cross_entropy_pulls_each_pair_its_way():
+    """By sigmoid(s) - label, whatever stands beside it in the group."""
+    scores = torch.tensor([[0.5, -1.0, 2.0]], requires_grad=True)
+    pair_cross_entropy(scores).backward()
+    expected = (scores.detach().sigmoid() - torch.tensor([[1.0, 0.0, 0.0]])) / 3
+    torch.testing.assert_close(scores.grad, expected)
+    assert (scores.grad.sign() == torch.tensor([[-1.0, 1.0, 1.0]])).all()
+
+
 def test_a_smaller_last_batch_does_not_mix_groups():
     """Two queries of four passages where a batch was to hold four queries: still two groups of four."""
     scores = torch.arange(8.0)
@@ -405,6 +428,8 @@ def test_pointwise_losses_refuse_shapes_that_differ():
         distillation_kl(torch.zeros(2, 3), torch.zeros(2, 1), teacher_temperature=1, student_temperature=1)
     with pytest.raises(ValueError, match="scores_BG"):
         pointwise_cross_entropy(torch.zeros(3))
+    with pytest.raises(ValueError, match="expected the shape"):
+        pair_cross_entropy(torch.zeros(3))
 
 
 def test_token_loss_is_a_sum_and_a_number_over_target_tokens():

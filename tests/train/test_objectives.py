@@ -109,6 +109,18 @@ def test_groups_of_two_steps_weigh_alike(tiny, smollm2_tokenizer):
     assert split.item() == pytest.approx(whole.item(), rel=1e-6)
 
 
+def test_binary_cross_entropy_weighs_pairs_alike(tiny, smollm2_tokenizer):
+    """A step's loss is the mean over all its pairs, however it is cut; no teacher is needed."""
+    data, collate = groups(smollm2_tokenizer, 3)
+    objective = PointwiseObjective(name="binary-cross-entropy", group_size=4)
+    model = fresh(tiny, "sequence-classification").eval()
+    batches = [collate([data[0], data[1]]), collate([data[2]])]
+    scores = [model(input_ids=b["input_ids"], read_positions=b["read_positions"])["scores"] for b in batches]
+    labels = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(3)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(torch.cat(scores), labels)
+    assert step_loss(objective, model, batches).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_the_label_has_its_say_beside_a_teacher(tiny, smollm2_tokenizer):
     """KL + 0.3 x cross-entropy of the first of each group."""
     data, collate = groups(smollm2_tokenizer, 2, teacher=True)

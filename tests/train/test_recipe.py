@@ -23,7 +23,7 @@ from rankllm_train.recipe.recipe import (
 )
 
 # Read from castorini/rank_llm@1b3cabb training/scripts and training/utils, and from
-# texttron/tevatron@0545746 examples/rankllama.
+# texttron/tevatron@0545746 examples/rankllama; FlagOpen/FlagEmbedding@f3172a0 examples/finetune/reranker/encoder_only.
 ORIGINALS = {
     "rank-zephyr": {
         "method": "listwise",
@@ -71,6 +71,22 @@ ORIGINALS = {
         "schedule.warmup_ratio": 0.1,
         "checkpoint.every": "200",
         "logging.every_steps": 10,
+    },
+    "bge-reranker": {
+        "method": "pointwise",
+        "model.name_or_path": "BAAI/bge-reranker-base",
+        "data.group_size": 8,
+        "prompt.query_tokens": 256,
+        "prompt.passage_tokens": 256,
+        "lora.enabled": False,
+        "optim.learning_rate": 6e-5,
+        "optim.weight_decay": 0.01,
+        "schedule.num_epochs": 4.0,
+        "schedule.warmup_ratio": 0.1,
+        "batch.per_device": 2,
+        "batch.accumulation": 1,
+        "batch.gradient_checkpointing": True,
+        "checkpoint.every": "1000",
     },
 }
 

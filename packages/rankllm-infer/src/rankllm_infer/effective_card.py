@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load_card, published_card
+from rankllm_core.checkpoints.encoders import pair_limits
 from rankllm_core.checkpoints.model_folder import split_revision
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import (
@@ -164,9 +165,10 @@ def _default_card(options: RerankOptions, *, score_head: bool, pair_tokens: int 
     if isinstance(asked, PointwiseTemplate) and (pair_tokens is None or asked.layout != "pair"):
         return PointwiseCard(template=asked, head=_head_behind(asked, score_head=score_head))
     if pair_tokens is not None:
-        # sentence-transformers' CrossEncoder cuts the longer text first: the same, unless a query takes over half.
-        template = pointwise_template("pair")
-        return PointwiseCard(template=template, query_tokens=pair_tokens // 2, passage_tokens=pair_tokens)
+        query_tokens, passage_tokens = pair_limits(pair_tokens)
+        return PointwiseCard(
+            template=pointwise_template("pair"), query_tokens=query_tokens, passage_tokens=passage_tokens
+        )
     if score_head:
         return PointwiseCard(template=default_pointwise_template("sequence-classification"))
     return PointwiseCard(template=default_pointwise_template("yes-no"), head="yes-no")

@@ -16,7 +16,7 @@ from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files import read_text
 from rankllm_core.prompts.template import Message, Span
 from rankllm_infer.checkpoints.bidirectional import check_bidirectional
-from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, encoder_adapter_error, pair_tokens
+from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, pair_tokens
 from rankllm_infer.checkpoints.model_files import (
     ModelFiles,
     ModelFolder,
@@ -81,17 +81,10 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     files: ModelFiles | None = None
     on_code: tuple[str, ...] = ()
     if own is not None:
-        _check_base(card.card, own, options.base_model)
-        trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
-        files = files_of(own, find_base(own, options.base_model), card=card.card)
-        if files.bidirectional is not None:
-            trusts = options.trust_remote_code
-            check_bidirectional(card.card, name=model, compiles=options.compile, trust_remote_code=trusts)
+        files, on_code = _files(own, card.card, options)
         if own.adapter is not None and files.base.is_encoder:
-            raise encoder_adapter_error(files)
-        if isinstance(engine, VllmSettings):
-            check_runs(files)
-        on_code = trusted or unused_code(files)
+            card = card_in_force(model, options, own, base=files.base)
+            read = check_settings(card.card, ranking)
     return RerankPlan(
         model=model,
         files=files,
@@ -105,16 +98,36 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     )
 
 
-def card_in_force(model: str, options: RerankOptions, own: ModelFolder | None) -> EffectiveCard:
-    """The card of a checkpoint, with the options over it. own: None for a server's model. Raises RankLLMError."""
+def _files(own: ModelFolder, card: Card, options: RerankOptions) -> tuple[ModelFiles, tuple[str, ...]]:
+    """A checkpoint with its base, checked against its card and the engine; and what there is to say of its code."""
+    _check_base(card, own, options.base_model)
+    trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
+    files = files_of(own, find_base(own, options.base_model), card=card)
+    if files.bidirectional is not None:
+        trusts = options.trust_remote_code
+        check_bidirectional(card, name=own.name, compiles=options.compile, trust_remote_code=trusts)
+    if options.engine == "vllm":
+        check_runs(files)
+    return files, trusted or unused_code(files)
+
+
+def card_in_force(
+    model: str, options: RerankOptions, own: ModelFolder | None, *, base: ModelFolder | None = None
+) -> EffectiveCard:
+    """The card of a checkpoint, with the options over it. own: None for a server's model. Raises RankLLMError.
+
+    base: what an adapter goes on, where that is an encoder: it decides the card of an adapter that brings none.
+    """
     if own is None:
         return resolve_card(model, options, folder=None, score_head=False)
-    if not own.is_encoder:
+    encoder = base or own
+    if not encoder.is_encoder:
         return resolve_card(model, options, folder=own.path, score_head=own.has_score_head)
-    check_encoder(own, method=options.method, compiles=options.compile)
-    n_tokens = pair_tokens(own)
+    adapter = None if encoder is own else own
+    check_encoder(encoder, method=options.method, compiles=options.compile, adapter=adapter)
+    n_tokens = pair_tokens(encoder, has_adapter=adapter is not None)
     card = resolve_card(model, options, folder=own.path, score_head=own.has_score_head, pair_tokens=n_tokens)
-    check_encoder_card(own, card.card)
+    check_encoder_card(encoder, card.card)
     return card
 
 

@@ -102,7 +102,6 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
 
 def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
     """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
-    from rankllm_infer.checkpoints.encoders import pair_tokens
     from rankllm_infer.checkpoints.model_files import check_remote_code, find_base, find_folder, load_tokenizer
     from rankllm_infer.effective_card import fit_card
     from rankllm_infer.engines.transformers.permutation_ids import check_permutations
@@ -110,14 +109,16 @@ def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, Rank
     from rankllm_infer.ranking.pointwise import PointwiseMethod
 
     own = find_folder(model, options.revision)
-    resolved = card_in_force(model, options, own)
+    encoder = _encoder_of(own)
+    resolved = card_in_force(model, options, own, base=encoder)
     trusted = options.trust_remote_code
     warnings = check_remote_code(own) if trusted else ()
     folder = own.path if own.has_tokenizer else find_base(own).path
     tokenizer = load_tokenizer(folder, trust_remote_code=trusted)
-    if own.is_encoder and (n_tokens := pair_tokens(own)) is not None:
-        tokenizer.model_max_length = min(tokenizer.model_max_length, n_tokens)
-    card, _ = fit_card(resolved, _positions(own))
+    positions = _positions(own, encoder)
+    if encoder is not None and positions is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    card, _ = fit_card(resolved, positions)
     resolved = replace(resolved, card=card, warnings=(*resolved.warnings, *warnings))
     method = make_method(card, _settings(card, options, free_decoding=False), tokenizer)
     if isinstance(method, PointwiseMethod):
@@ -140,15 +141,28 @@ def _settings(card: Card, options: RerankOptions, *, free_decoding: bool = True)
     )
 
 
-def _positions(own: ModelFolder) -> int | None:
-    """How many tokens the model has positions for, where that can be told without fetching an adapter's base."""
-    from rankllm_infer.checkpoints.encoders import pair_tokens
+def _encoder_of(own: ModelFolder) -> ModelFolder | None:
+    """The checkpoint itself, or an adapter's base that need not be fetched, where that is an encoder."""
+    found = own if own.adapter is None else _base_here(own)
+    return found if found is not None and found.is_encoder else None
+
+
+def _base_here(own: ModelFolder) -> ModelFolder | None:
+    """An adapter's base, where it is in a folder; None where it would have to be fetched."""
     from rankllm_infer.checkpoints.model_files import find_folder
 
-    if own.adapter is None:
-        return own.positions if (n_tokens := pair_tokens(own)) is None else n_tokens
-    base = str(own.adapter.get("base_model_name_or_path", ""))
-    return find_folder(base).positions if Path(base).is_dir() else None
+    base = str((own.adapter or {}).get("base_model_name_or_path", ""))
+    return find_folder(base) if Path(base).is_dir() else None
+
+
+def _positions(own: ModelFolder, encoder: ModelFolder | None) -> int | None:
+    """How many tokens the model has positions for, where that can be told without fetching an adapter's base."""
+    from rankllm_infer.checkpoints.encoders import pair_tokens
+
+    if encoder is not None:
+        return pair_tokens(encoder, has_adapter=own.adapter is not None)
+    found = own if own.adapter is None else _base_here(own)
+    return None if found is None else found.positions
 
 
 class _PairTextWriter:

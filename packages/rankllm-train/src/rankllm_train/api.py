@@ -20,6 +20,7 @@ from rankllm_train.artifacts.preflight import (
 )
 from rankllm_train.methods.training_data import Track
 from rankllm_train.recipe.recipe import Recipe
+from rankllm_train.recipe.settled import settle
 from rankllm_train.training.distributed import first_decides
 from rankllm_train.training.resuming import Resumed, finish, resume
 
@@ -53,10 +54,12 @@ def train(
     may show how far their tokenizing is. callbacks: transformers' TrainerCallbacks.
     Raises RankLLMError before the first step on anything that cannot be trained, and where the loss becomes NaN.
     """
+    from rankllm_train.models.loading import base_config
     from rankllm_train.training.trainer_setup import make_trainer
 
     output_dir = Path(recipe.checkpoint.output_dir)
     arguments = _meet(recipe, say=say)
+    recipe = settle(recipe, base_config(recipe.model))
     resumed = resume(recipe, resume_from, processes=arguments.world_size, say=say) if resume_from else None
     if resumed and resumed.finished:
         return _finished(recipe, resumed, is_first=arguments.process_index == 0, say=say)

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rankllm_core.card import Card
+from rankllm_core.checkpoints.encoders import architecture, encoder_positions, n_labels
+from rankllm_core.checkpoints.head_modules import module_head
 from rankllm_core.errors import ConfigError, ContractError
-from rankllm_infer.checkpoints.head_modules import module_head
-from rankllm_infer.checkpoints.model_files import ModelFiles, ModelFolder
-
-_OFFSET_POSITIONS = ("camembert", "mpnet", "roberta", "xlm-roberta")
-"""Encoders that number positions from behind the padding token's id, as fairseq does: 514 positions hold 512 tokens."""
-_USUAL_POSITIONS = 512
-"""Where a configuration does not say."""
+from rankllm_infer.checkpoints.model_files import ModelFolder
 
 
-def first_position(config: Mapping[str, object]) -> int:
-    """The position of an encoder's first token."""
-    if config.get("model_type") not in _OFFSET_POSITIONS:
-        return 0
-    pad = config.get("pad_token_id", 1)
-    return pad + 1 if isinstance(pad, int) else 2
+def pair_tokens(folder: ModelFolder, *, has_adapter: bool = False) -> int | None:
+    """The most tokens of a pair that a checkpoint takes; None where it is no encoder with a score head.
 
-
-def encoder_positions(config: Mapping[str, object]) -> int:
-    """How many tokens an encoder has positions for."""
-    found = config.get("max_position_embeddings")
-    return (found if isinstance(found, int) else _USUAL_POSITIONS) - first_position(config)
-
-
-def pair_tokens(folder: ModelFolder) -> int | None:
-    """The most tokens of a pair that a checkpoint takes; None where it is no encoder with a score head."""
+    has_adapter: whether an adapter goes on it, which may bring the head.
+    """
     if not folder.is_encoder:
         return None
-    if not folder.has_score_head and not _has_module_head(folder):
+    if not has_adapter and not folder.has_score_head and not _has_module_head(folder):
         return None
     return encoder_positions(folder.config)
 
 
-def check_encoder(own: ModelFolder, *, method: str, compiles: bool) -> None:
+def check_encoder(own: ModelFolder, *, method: str, compiles: bool, adapter: ModelFolder | None = None) -> None:
     """Raise ConfigError or ContractError, before weights are read, where an encoder cannot do what it is asked for.
 
-    own: the encoder.
+    own: the encoder. adapter: what goes on it and may bring the score head, which its weights tell.
     """
-    architectures = own.config.get("architectures")
-    kind = str(architectures[0] if isinstance(architectures, list) and architectures else own.config["model_type"])
+    kind = architecture(own.config)
     has_modules = _has_module_head(own)
-    if not own.has_score_head and not has_modules:
+    if adapter is not None and has_modules:
+        raise ContractError(
+            f"{adapter.name}: is an adapter over {own.name}, which keeps its score head as modules (modules.json); "
+            "such a head takes no adapter here, so use a model that was trained in full"
+        )
+    if adapter is None and not own.has_score_head and not has_modules:
         raise ContractError(
             f"{own.name}: {kind} is no decoder and has no sequence-classification head; rankllm reranks with decoder "
             "language models, and with encoders that have such a head"
@@ -56,22 +43,12 @@ def check_encoder(own: ModelFolder, *, method: str, compiles: bool) -> None:
         raise ConfigError(f"--method listwise: {what}, which scores one passage at a time; leave it out")
     if compiles:
         raise ConfigError(f"--compile: {what}, whose layers are not compiled here; leave it out")
-    if not has_modules and (n_labels := _n_labels(own.config)) != 1:
-        raise ContractError(f"{own.name}: its head gives {n_labels} labels a passage, expected one score")
-
-
-def encoder_adapter_error(files: ModelFiles) -> ContractError:
-    """The error of an adapter whose base is an encoder."""
-    return ContractError(
-        f"{files.own.name}: is an adapter over an encoder ({files.base.name}), which is not merged here; merge it "
-        "with PEFT's merge_and_unload and load the result"
-    )
+    if adapter is None and not has_modules and (labels := n_labels(own.config)) != 1:
+        raise ContractError(f"{own.name}: its head gives {labels} labels a passage, expected one score")
 
 
 def check_encoder_card(own: ModelFolder, card: Card) -> None:
     """Raise ConfigError where a card prompts an encoder otherwise than in its tokenizer's format of two texts."""
-    if pair_tokens(own) is None:
-        return
     if card.kind != "pointwise":
         raise ConfigError(f"{own.name}: is an encoder, which scores one passage at a time, but its card is {card.kind}")
     if card.template.layout != "pair":
@@ -91,12 +68,3 @@ def _has_module_head(folder: ModelFolder) -> bool:
             f"{folder.config.get('model_type')}"
         )
     return True
-
-
-def _n_labels(config: Mapping[str, object]) -> int:
-    """Labels of the head, as transformers counts them: two where the configuration does not say."""
-    names = config.get("id2label")
-    if isinstance(names, Mapping):
-        return len(names)
-    found = config.get("num_labels", 2)
-    return found if isinstance(found, int) else 2

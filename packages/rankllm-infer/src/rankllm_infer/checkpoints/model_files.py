@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.card import Card
+from rankllm_core.checkpoints.encoders import ENCODERS
 from rankllm_core.checkpoints.model_folder import (
     check_settings_files,
     check_trusted_source,
@@ -22,21 +23,6 @@ from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.bidirectional import Bidirectional, bidirectional_of
 from rankllm_infer.checkpoints.hub import check_revision, commit_of, find_elsewhere, is_shipped, shipped_base
-
-ENCODERS = (
-    "albert",
-    "bert",
-    "camembert",
-    "deberta",
-    "deberta-v2",
-    "distilbert",
-    "electra",
-    "modernbert",
-    "mpnet",
-    "roberta",
-    "xlm-roberta",
-)
-"""Architectures of transformers whose tokens see each other both ways, and which it gives a classification head."""
 
 _TRUST_OPTION = "--trust-remote-code"
 _NO_BASE = (

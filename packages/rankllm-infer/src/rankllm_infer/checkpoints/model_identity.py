@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from rankllm_core.checkpoints.head_modules import MODULES_NAME, module_folders
 from rankllm_core.checkpoints.model_folder import split_revision
 from rankllm_core.checkpoints.weights import MAX_HEADER_BYTES
-from rankllm_infer.checkpoints.head_modules import MODULES_NAME, module_folders
 from rankllm_infer.checkpoints.hub import commit_of
 from rankllm_infer.checkpoints.model_files import ModelFolder
 

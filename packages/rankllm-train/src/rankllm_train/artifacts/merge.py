@@ -83,7 +83,8 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
 
     with quiet_transformers():
         with readable_failures(base):
-            model, own = _load_base(base, is_classifier=settings.get("task_type") == "SEQ_CLS")
+            model, own, missing = _load_base(base, is_classifier=settings.get("task_type") == "SEQ_CLS")
+        _check_brought(adapter, base, missing)
         is_kept_tied = bool(settings.get("ensure_weight_tying"))
         untie_changed(model, _changed(adapter, settings), adapter=adapter, is_kept_tied=is_kept_tied)
         try:
@@ -102,8 +103,8 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
     return merged.to(_torch_dtype(dtype) or own), tokenizer
 
 
-def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any]:
-    """The base in float32, and the type that its weights have."""
+def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any, set[str]]:
+    """The base in float32, the type that its weights have, and the weights that it lacks, which are random."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -114,13 +115,25 @@ def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any]:
         read_weight_headers(base)
         check_intact(base)
     name, revision = split_revision(base)
-    options = {"dtype": "auto", "revision": revision, "trust_remote_code": False}
+    options = {"dtype": "auto", "revision": revision, "trust_remote_code": False, "output_loading_info": True}
     if is_classifier:
-        model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **options)
+        model, report = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **options)
     else:
-        model = AutoModelForCausalLM.from_pretrained(name, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(name, **options)
     own = model.dtype
-    return model.to(torch.float32), own
+    return model.to(torch.float32), own, set(report["missing_keys"])
+
+
+def _check_brought(adapter: Path, base: str, missing: set[str]) -> None:
+    """Raise ContractError for weights that neither the base has nor the adapter brings, such as a head's."""
+    held = read_weight_headers(adapter)
+    absent = sorted(name for name in missing if f"base_model.model.{name}" not in held)
+    # The tensors of a pickle are not listed; PEFT reads them.
+    if held and absent:
+        raise ContractError(
+            f"{adapter}: holds no {absent[0]}, and neither does its base {base}; merged, it would be random. Train the "
+            "adapter again, or give its own base with --base-model"
+        )
 
 
 def _torch_dtype(name: str) -> Any:

@@ -93,13 +93,24 @@ def check_yardstick(recipe: Recipe, datasets: Sequence[Any]) -> None:
         )
 
 
+def check_recomputing(model: Any, *, recipe: Recipe) -> None:
+    """Raise ConfigError where activations are to be recomputed and the model cannot: ALBERT and MPNet, for two."""
+    if recipe.batch.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", True):
+        kind = type(getattr(model, "get_base_model", lambda: model)()).__name__
+        raise ConfigError(
+            f"batch.gradient_checkpointing: transformers' {kind} does not support it; leave it out, and use a smaller "
+            "batch.per_device where memory is short"
+        )
+
+
 def check_positions(model: Any, dataset: Any, *, recipe: Recipe) -> None:
     """Raise ConfigError where a record is longer than the model has positions."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if not positions:
         return
-    pair = recipe.prompt.query_tokens + recipe.prompt.passage_tokens
-    if recipe.method == "pointwise" and pair > positions:
+    pair = (recipe.prompt.query_tokens or 0) + (recipe.prompt.passage_tokens or 0)
+    # Pairs in a tokenizer's own format are cut at the encoder's positions, see `recipe.settled`.
+    if recipe.method == "pointwise" and recipe.prompt.template != "pair" and pair > positions:
         raise ConfigError(
             f"prompt.query_tokens + prompt.passage_tokens: {pair} tokens a pair, the model has {positions} positions; "
             "use a smaller --p-max-len"

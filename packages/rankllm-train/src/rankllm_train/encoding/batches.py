@@ -65,11 +65,13 @@ class ListwiseCollator:
 class PointwiseCollator:
     """Puts whole groups in a batch, one row a pair, padded on the right to the longest pair.
 
-    answer_ids: the id of the token that is read, or of a yes and a no; empty for a score layer.
+    answer_ids: the id of the token that is read, or of a yes and a no; empty for a score layer. has_mask: for models
+    whose tokens see those behind them, give a mask that leaves padding out, and token types where there are any.
     """
 
     pad_id: int
     answer_ids: tuple[int, ...] = ()
+    has_mask: bool = False
 
     def __call__(self, items: Sequence[PointwiseItem]) -> dict[str, Tensor]:
         """The batch of some groups."""
@@ -83,9 +85,19 @@ class PointwiseCollator:
         }
         if self.answer_ids:
             batch["read_ids"] = torch.tensor([self.answer_ids] * len(rows))
+        if self.has_mask:
+            batch |= self._pairs(rows, [n for item in items for n in item.n_first])
         if items[0].teacher_scores is not None:
             batch["teacher_scores"] = torch.tensor([item.teacher_scores for item in items])
         return batch
+
+    @staticmethod
+    def _pairs(rows: Sequence[Sequence[int]], n_first: Sequence[int]) -> dict[str, Tensor]:
+        pairs = {"attention_mask": padded([[1] * len(row) for row in rows], pad=0)}
+        if n_first:
+            types = [[0] * n + [1] * (len(row) - n) for row, n in zip(rows, n_first, strict=True)]
+            pairs["token_type_ids"] = padded(types, pad=0)
+        return pairs
 
 
 def padded(rows: Sequence[Sequence[int]], *, pad: int) -> Tensor:

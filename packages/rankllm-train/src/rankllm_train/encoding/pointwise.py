@@ -37,6 +37,8 @@ class PointwiseItem:
     rows: tuple[tuple[int, ...], ...]
     """The positive first."""
     teacher_scores: tuple[float, ...] | None
+    n_first: tuple[int, ...] = ()
+    """Leading ids of each row that are of the first token type; empty where the tokenizer has no types."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,9 +76,10 @@ class PointwiseDataset:
             negative_no_shuffle=rule.negative_no_shuffle,
         )
         passages = [record.positives[group.positive], *(record.negatives[i] for i in group.negatives)]
-        rows = tuple(self.encoder.encode(record.query, title=p.title, text=p.text) for p in passages)
+        pairs = [self.encoder.encode_typed(record.query, title=p.title, text=p.text) for p in passages]
+        rows, n_first = tuple(ids for ids, _ in pairs), tuple(n for _, n in pairs)
         scores = tuple(p.teacher_score for p in passages if p.teacher_score is not None)
-        return PointwiseItem(index, rows, scores if rule.needs_teacher else None)
+        return PointwiseItem(index, rows, scores if rule.needs_teacher else None, n_first if any(n_first) else ())
 
     def name(self, index: int) -> str:
         """File, line and query."""

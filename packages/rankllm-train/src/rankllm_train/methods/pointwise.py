@@ -1,4 +1,4 @@
-"""The pointwise method: one passage, one score, of a score layer (RankLLaMA) or of the language model's own tokens."""
+"""The pointwise method: one passage, one score, read off a score head or off a language model's own tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def training_data(recipe: Recipe, tokenizer: Any, *, track: Track = iter) -> Tra
         answer_ids = single_ids(SafeTokenizer(tokenizer), card.tokens_read, after=end)
     return TrainingData(
         dataset=dataset,
-        collator=PointwiseCollator(pad_id=pad_id(tokenizer), answer_ids=tuple(answer_ids)),
+        collator=PointwiseCollator(
+            pad_id=pad_id(tokenizer), answer_ids=tuple(answer_ids), has_mask=template.layout == "pair"
+        ),
         objective=_objective(recipe),
         card=card,
         notes=(*_notes(dataset), *bad.notes(n_kept=len(dataset))),
@@ -59,28 +61,33 @@ def _template(recipe: Recipe) -> PointwiseTemplate:
 
 
 def _card(recipe: Recipe, template: PointwiseTemplate) -> PointwiseCard:
-    prompt = recipe.prompt
+    prompt, limits = recipe.prompt, _limits(recipe)
     return PointwiseCard(
         template=template,
         base_model=base_of_adapters(recipe),
         head=prompt.head,
         bos=prompt.bos,
         append_eos=prompt.append_eos,
-        query_tokens=prompt.query_tokens,
-        passage_tokens=prompt.passage_tokens,
+        query_tokens=limits.query_tokens,
+        passage_tokens=limits.passage_tokens,
     )
+
+
+def _limits(recipe: Recipe) -> PairLimits:
+    prompt = recipe.prompt
+    given = {"query_tokens": prompt.query_tokens, "passage_tokens": prompt.passage_tokens}
+    return PairLimits(**{name: tokens for name, tokens in given.items() if tokens is not None})
 
 
 def _dataset(recipe: Recipe, tokenizer: Any, template: PointwiseTemplate, *, bad: BadRecords) -> PointwiseDataset:
     prompt, data = recipe.prompt, recipe.data
-    limits = PairLimits(query_tokens=prompt.query_tokens, passage_tokens=prompt.passage_tokens)
-    encoder = PairEncoder(tokenizer, template, limits=limits, bos=prompt.bos, append_eos=prompt.append_eos)
+    encoder = PairEncoder(tokenizer, template, limits=_limits(recipe), bos=prompt.bos, append_eos=prompt.append_eos)
     rule = GroupRule(
         group_size=data.group_size,
         seed=recipe.schedule.seed,
         positive_no_shuffle=data.positive_no_shuffle,
         negative_no_shuffle=data.negative_no_shuffle,
-        needs_teacher=recipe.objective_name != "cross-entropy",
+        needs_teacher=recipe.objective_name in ("kl", "margin"),
     )
     records = pointwise_source(data.train, limit=data.max_records, bad=bad)
     return pointwise_dataset(records, encoder, rule, bad_records=bad)

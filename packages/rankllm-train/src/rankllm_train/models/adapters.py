@@ -10,11 +10,10 @@ from rankllm_core.card import load_card
 from rankllm_core.errors import ConfigError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
 from rankllm_core.nn.model_parts import readable_load
+from rankllm_train.models.encoders import head_parts, is_in_head
 
 ADAPTER_NAME = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_HEAD = ".score."
-"""In the names of a score layer's weights."""
 _SAME = {"r": "lora.r", "lora_alpha": "lora.alpha"}
 """What decides the size of an adapter's change, by its key there and the recipe's."""
 _UNUSUAL = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
@@ -94,10 +93,11 @@ def _model_name(name_or_path: str) -> str:
 
 
 def _with_own_head(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
-    """The adapter's weights, with a score layer if and only if the model has one: peft wants exactly that."""
+    """The adapter's weights, with a head if and only if the model has one: peft wants exactly that."""
     from peft import get_peft_model_state_dict
 
-    own = {name: weight for name, weight in get_peft_model_state_dict(model).items() if _HEAD in name}
-    if not own:
-        return {name: weight for name, weight in weights.items() if _HEAD not in name}
+    parts = head_parts(model.get_base_model())
+    if not parts:
+        return {name: weight for name, weight in weights.items() if not is_in_head(name, ("score",))}
+    own = {name: weight for name, weight in get_peft_model_state_dict(model).items() if is_in_head(name, parts)}
     return own | weights

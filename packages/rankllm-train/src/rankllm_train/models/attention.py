@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from rankllm_core.errors import ConfigError, first_line
+from rankllm_train.models.encoders import is_encoder_model
 from rankllm_train.recipe.sections import ModelSection
 
 FLASH = "flash_attention_2"
@@ -36,7 +37,8 @@ def use_attention(model: Any, section: ModelSection) -> None:
 
     choice = section.attn_implementation
     if choice == "auto":
-        use_block_attention(model)
+        if not is_encoder_model(model):
+            use_block_attention(model)
         takes_flash = getattr(model, "_supports_flash_attn", False)
         # A model may name kernels of the hub, which transformers would fetch in place of the installed package.
         names_kernels = getattr(model, "_compatible_flash_implementations", None)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rankllm_core.checkpoints.model_folder import check_settings_files, check_trusted_source, own_code, split_revision
+from rankllm_core.checkpoints.encoders import encoder_positions, has_classification_head, is_encoder
+from rankllm_core.checkpoints.model_folder import (
+    check_settings_files,
+    check_trusted_source,
+    own_code,
+    read_model_json,
+    split_revision,
+)
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
@@ -17,9 +24,17 @@ from rankllm_core.nn.model_parts import fast_tokenizer_options, quiet_transforme
 from rankllm_train.models.adapters import ADAPTER_NAME, start_from_adapter
 from rankllm_train.models.attention import loading_attention, use_attention
 from rankllm_train.models.base_names import findable_base
+from rankllm_train.models.encoders import (
+    check_module_head,
+    check_scores,
+    head_parts,
+    is_encoder_model,
+    load_encoder,
+    score_pairs,
+)
 from rankllm_train.models.lean_forward import check_lean, head_alone, is_zero3_sharded, make_lean
-from rankllm_train.models.lora_targets import ALL_LINEAR, check_targets
-from rankllm_train.recipe.sections import LoraSection, ModelSection
+from rankllm_train.models.lora_targets import check_targets, encoder_layers
+from rankllm_train.recipe.sections import ALL_LINEAR, LoraSection, ModelSection
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -54,6 +69,33 @@ def _small_files(section: ModelSection) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.py"]))
 
 
+def base_config(section: ModelSection) -> Mapping[str, object]:
+    """The model's `config.json`; empty where there is none. Of a hub name it is fetched.
+
+    Raises RankLLMError where it cannot be had or its code may not be run, ContractError where it is an encoder whose
+    head would be left behind.
+    """
+    _check_trust(section)
+    name, revision = split_revision(section.name_or_path)
+    folder = Path(name)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        small = ["config.json", "modules.json", "*/config.json"]
+        with readable_failures(section.name_or_path):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=small))
+    config = read_model_json(folder / "config.json") or {}
+    if is_encoder(config) and not has_classification_head(config):
+        check_module_head(folder, section.name_or_path)
+    return config
+
+
+def limit_pairs(tokenizer: Any, config: Mapping[str, object]) -> None:
+    """Let the tokenizer of an encoder cut pairs at the model's positions: published ones need not say what fits."""
+    if is_encoder(config):
+        tokenizer.model_max_length = min(tokenizer.model_max_length, encoder_positions(config))
+
+
 def code_notes(section: ModelSection) -> tuple[str, ...]:
     """What there is to say about code that comes with the model, before any of it runs.
 
@@ -71,10 +113,19 @@ def code_notes(section: ModelSection) -> tuple[str, ...]:
     return (f"{option}: code from {folder} runs with your permissions ({files})",)
 
 
-def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int, deepspeed: bool = False) -> Any:
+def load_model(
+    section: ModelSection,
+    *,
+    kind: str,
+    lora: LoraSection,
+    seed: int,
+    deepspeed: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Any:
     """The model to train, adapters and lean forward in place.
 
-    kind: `causal`, or `sequence-classification` with one new score a row. seed: of new layers.
+    kind: `causal`, or `sequence-classification` with one score a row, of a decoder or an encoder. seed: of new layers.
+    say: is told which of an encoder's weights are new.
     Weights that are trained are float32 (DeepSpeed keeps its own copy); frozen ones have the recipe's precision.
     Raises RankLLMError where there is no such model, ContractError where its head cannot be read leanly.
     """
@@ -84,21 +135,34 @@ def load_model(section: ModelSection, *, kind: str, lora: LoraSection, seed: int
     dtype = half if lora.enabled or deepspeed else torch.float32
     set_seed(seed)
     with quiet_transformers(), readable_failures(section.name_or_path):
-        model = _load(section, kind, dtype)
-    model.config.use_cache = False
-    make_lean(model)
-    with head_alone(model) if is_zero3_sharded(model) else contextlib.nullcontext():
-        check_lean(model)
+        model = _load(section, kind, dtype, say=say)
+    _run_leanly(model, section)
     with quiet_transformers():
         use_attention(model, section)
     if kind != "causal" and not deepspeed:  # which wants all weights of one dtype
-        model.score.float()  # one row: its product is worth full precision, as in inference
+        parts = head_parts(model)
+        for path, module in model.named_modules():
+            if path.rpartition(".")[2] in parts:
+                module.float()  # trained, and its product is worth full precision, as in inference
     # Again: under ZeRO-3 the first process alone has drawn the new score layer, and adapters must be the same in all.
     set_seed(seed)
     return add_lora(model, lora, kind=kind, deepspeed=deepspeed) if lora.enabled else model
 
 
-def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
+def _run_leanly(model: Any, section: ModelSection) -> None:
+    """Bind a forward pass that computes what a loss reads, and try it. Raises ContractError; see `load_model`."""
+    if is_encoder_model(model):
+        score_pairs(model)
+        if not is_zero3_sharded(model):  # whose weights are not at hand before DeepSpeed wraps the model
+            check_scores(model, name=section.name_or_path)
+        return
+    model.config.use_cache = False
+    make_lean(model)
+    with head_alone(model) if is_zero3_sharded(model) else contextlib.nullcontext():
+        check_lean(model)
+
+
+def _load(section: ModelSection, kind: str, dtype: torch.dtype, *, say: Callable[[str], None]) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     name, revision = section.name_or_path, None
@@ -113,6 +177,8 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
         "trust_remote_code": section.trust_remote_code,
         "output_loading_info": True,
     }
+    if kind != "causal" and is_encoder(config := base_config(section)):
+        return load_encoder(name, config, _encoder_options(options, section), say=say)
     if kind == "causal":
         model, report = AutoModelForCausalLM.from_pretrained(name, **options)
     else:
@@ -121,6 +187,14 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype) -> Any:
     if missing:
         raise ContractError(f"{name}: the checkpoint lacks {len(missing)} of the model's weights, such as {missing[0]}")
     return model
+
+
+def _encoder_options(options: Mapping[str, Any], section: ModelSection) -> dict[str, Any]:
+    """options: of decoders. Which attention an encoder has by itself depends on its architecture."""
+    kept = dict(options)
+    if section.attn_implementation not in ("sdpa", "eager"):
+        del kept["attn_implementation"]
+    return kept
 
 
 def _check_folder(folder: Path, kind: str) -> None:
@@ -143,7 +217,7 @@ def _check_folder(folder: Path, kind: str) -> None:
 
 
 def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = False) -> Any:
-    """The model with LoRA adapters, the score layer trained in full.
+    """The model with LoRA adapters, what makes the score trained in full.
 
     Adapters are float32, like everything that is trained; under DeepSpeed they keep the model's precision, since it
     flattens all trainable weights into one buffer (ZeRO-3 asserts that they share a dtype) and updates a float32 copy.
@@ -159,8 +233,8 @@ def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = F
         r=section.r,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
-        target_modules=ALL_LINEAR if targets == (ALL_LINEAR,) else list(targets),
-        modules_to_save=["score"] if is_classifier else None,
+        target_modules=_targets(model, targets),
+        modules_to_save=list(head_parts(model)) if is_classifier else None,
         bias="none",
     )
     try:
@@ -172,6 +246,13 @@ def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = F
     if section.start_from:
         start_from_adapter(adapted, section.start_from)
     return adapted
+
+
+def _targets(model: Any, targets: Sequence[str]) -> str | list[str]:
+    """Which layers get adapters, as PEFT takes it. Of an encoder's head it would know the last layer alone."""
+    if tuple(targets) != (ALL_LINEAR,):
+        return list(targets)
+    return list(encoder_layers(model)) if is_encoder_model(model) else ALL_LINEAR
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError
+from rankllm_train.models.encoders import head_parts, is_in_head
+from rankllm_train.recipe.sections import ALL_LINEAR
 
-ALL_LINEAR = "all-linear"
-"""In place of names: every linear layer but the head."""
 _WHERE = "lora.target_modules"
 
 
@@ -24,23 +24,42 @@ def check_targets(model: Any, names: Sequence[str]) -> None:
     if ALL_LINEAR in names:
         raise ConfigError(f"{_WHERE}: {ALL_LINEAR} stands for every linear layer; give it alone, or names")
     modules = {path: module for path, module in model.named_modules() if path}
+    parts = head_parts(model)
     for name in names:
         matched = [path for path in modules if path == name or path.endswith(f".{name}")]
         if not matched:
             hint = did_you_mean(name, _linear_names(model))
             raise ConfigError(f"{_WHERE}: {name!r} is no layer of this model{hint}")
+        if inside := next((path for path in matched if is_in_head(path, parts)), None):
+            if all(is_in_head(path, parts) for path in matched):
+                raise ConfigError(f"{_WHERE}: {name!r} is trained in full beside the adapters; leave it out")
+            raise ConfigError(
+                f"{_WHERE}: {name!r} is also {inside}, which is trained in full beside the adapters; use "
+                f"{', '.join(end for end in encoder_layers(model) if f'.{end}'.endswith(f'.{name}'))}"
+            )
         if odd := next((path for path in matched if not _is_adaptable(modules[path])), None):
             kind = type(modules[odd]).__name__
             inner = _linear_names(modules[odd])
             hint = f"; use {', '.join(inner)}" if inner else did_you_mean(name, _linear_names(model))
             raise ConfigError(f"{_WHERE}: {name!r} is not a linear layer ({odd} is a {kind}){hint}")
-        if hasattr(model, "score") and "score" in matched:
-            raise ConfigError(f"{_WHERE}: {name!r} is trained in full beside the adapters; leave it out")
         if (other := _tied_to(model, matched)) is not None:
             raise ConfigError(
                 f"{_WHERE}: {name!r} shares its weights with {other!r} in this model (tie_word_embeddings): merged, "
                 "an adapter on one of them would change both; leave it out"
             )
+
+
+def encoder_layers(model: Any) -> tuple[str, ...]:
+    """Every linear layer of an encoder but those of its head: the end of its path behind the number of its block."""
+    from torch import nn
+
+    parts, ends = head_parts(model), []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not is_in_head(path, parts):
+            names = path.split(".")
+            numbers = [place for place, name in enumerate(names) if name.isdecimal()]
+            ends.append(".".join(names[numbers[-1] + 1 :] if numbers else names))
+    return tuple(dict.fromkeys(ends))
 
 
 def _is_adaptable(module: Any) -> bool:

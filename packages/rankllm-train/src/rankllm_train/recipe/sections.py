@@ -15,10 +15,12 @@ from rankllm_core.prompts.chat import BOS_RULES
 
 OBJECTIVES = {
     "listwise": ("generation", "ranking", "combined"),
-    "pointwise": ("cross-entropy", "kl", "margin"),
+    "pointwise": ("cross-entropy", "binary-cross-entropy", "kl", "margin"),
 }
 """Method -> what can be minimised, the default first. `methods` holds a module for each."""
 METHODS = tuple(OBJECTIVES)
+ALL_LINEAR = "all-linear"
+"""In place of the names of layers: every linear layer but the head."""
 RANKING_LOSSES = ("ranknet", "listnet", "lambda")
 
 
@@ -79,7 +81,8 @@ class PromptSection:
     """How the model is prompted, in training and, by the card, in inference."""
 
     template: str = ""
-    """Name or YAML file. Empty, listwise: the shipped template that the records were made with."""
+    """Name or YAML file. Empty, listwise: the shipped template that the records were made with; pointwise: `rankllama`
+    or, of a yes or a no, `yes_no`; of an encoder, `pair`."""
     bos: str = "single"
     """`single` or `double` (card key `bos`)."""
     context_tokens: int = 4096
@@ -95,10 +98,10 @@ class PromptSection:
     template's positive token minus its negative one) or `single-token` (the positive one's)."""
     instruction: str = ""
     """Pointwise: what counts as relevant, in place of the template's own; the card keeps it."""
-    query_tokens: int = 32
-    """Pointwise: tokens of the query part."""
-    passage_tokens: int = 164
-    """Pointwise: tokens of the passage part."""
+    query_tokens: int | None = None
+    """Pointwise: tokens of the query part. Null: 32; of an encoder, half of what it has positions for."""
+    passage_tokens: int | None = None
+    """Pointwise: tokens of the passage part. Null: 164; of an encoder, as many as the query leaves of its positions."""
     append_eos: bool = False
     """Pointwise, `rankllama-v2` only: put EOS behind the pair."""
 
@@ -106,7 +109,8 @@ class PromptSection:
         one_of(self.bos, BOS_RULES, where="prompt.bos")
         one_of(self.head, HEADS, where="prompt.head")
         counts = ("context_tokens", "max_passage_words", "window_size", "stride", "query_tokens", "passage_tokens")
-        at_least(1, data=self, names=counts, section="prompt")
+        given = [name for name in counts if getattr(self, name) is not None]
+        at_least(1, data=self, names=given, section="prompt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +118,8 @@ class ObjectiveSection:
     """What is minimised."""
 
     name: str = ""
-    """Listwise: generation, ranking, combined. Pointwise: cross-entropy, kl, margin. Empty: the first of them."""
+    """Listwise: generation, ranking, combined. Pointwise: cross-entropy (of the positive in its group),
+    binary-cross-entropy (of each pair), kl, margin. Empty: the first of them."""
     ranking_loss: str = "ranknet"
     """Listwise, ranking and combined: ranknet, listnet or lambda."""
     weighted: bool = False
@@ -163,7 +168,7 @@ class LoraSection:
     """Dropout on what goes into the adapters."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "down_proj", "up_proj", "gate_proj")
     """Names of the layers that get adapters; `all-linear` alone for every one. RankLLaMA's six:
-    texttron/tevatron@0545746 examples/rankllama/modeling.py."""
+    texttron/tevatron@0545746 examples/rankllama/modeling.py. An encoder has other names: these stand for all-linear."""
     start_from: str = ""
     """Folder of a trained adapter of the same base and rank to go on from; empty: new ones. Its optimizer is
     not kept, nor its prompt: a pointwise adapter may begin a listwise one."""

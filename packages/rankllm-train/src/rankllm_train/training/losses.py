@@ -166,6 +166,16 @@ def pointwise_cross_entropy(scores_BG: Tensor) -> Tensor:
     return -scores_BG.log_softmax(dim=1)[:, 0].mean()
 
 
+def pair_cross_entropy(scores_BG: Tensor) -> Tensor:
+    """Binary cross-entropy of each pair's score, a logit: the positive is at index 0 of its group; mean over pairs.
+
+    Source: Nogueira and Cho (arXiv:1901.04085), equation 1. Returns a scalar in nats. Raises ValueError unless 2-D.
+    """
+    scores_BG = _groups(scores_BG, "scores_BG")
+    # -log sigmoid(s) = softplus(-s) of the positive, -log(1 - sigmoid(s)) = softplus(s) of a negative.
+    return functional.softplus(torch.cat([-scores_BG[:, :1], scores_BG[:, 1:]], dim=1)).mean()
+
+
 def distillation_kl(
     student_BG: Tensor, teacher_BG: Tensor, *, teacher_temperature: float, student_temperature: float
 ) -> Tensor:

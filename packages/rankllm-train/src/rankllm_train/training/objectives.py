@@ -22,6 +22,7 @@ from rankllm_train.training.losses import (
     listnet_per_list,
     margin_mse,
     own_scores_as_gold,
+    pair_cross_entropy,
     pointwise_cross_entropy,
     ranknet_per_list,
     ranks_as_gold,
@@ -29,6 +30,10 @@ from rankllm_train.training.losses import (
 )
 
 Batch = Mapping[str, Tensor]
+
+
+_READ_OF_PAIRS = ("input_ids", "attention_mask", "token_type_ids", "read_positions", "read_ids")
+"""What a model is given of pairs, where the batch has it."""
 
 
 class StepCounts(NamedTuple):
@@ -128,10 +133,10 @@ class ListwiseObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseObjective:
-    """Softmax cross-entropy in groups (RankLLaMA, arXiv:2310.08319), or a teacher's scores."""
+    """Softmax cross-entropy in groups (RankLLaMA, arXiv:2310.08319), cross-entropy of pairs, or a teacher's scores."""
 
     name: str
-    """cross-entropy, kl or margin."""
+    """cross-entropy, binary-cross-entropy, kl or margin."""
     group_size: int
     teacher_temperature: float = 1.0
     student_temperature: float = 1.0
@@ -146,7 +151,7 @@ class PointwiseObjective:
 
     def sums(self, model: Any, batch: Batch) -> LossSums:
         """The scores of all pairs, at each one's last token, and the loss of their groups."""
-        out = model(**{k: batch[k] for k in ("input_ids", "read_positions", "read_ids") if k in batch})
+        out = model(**{name: batch[name] for name in _READ_OF_PAIRS if name in batch})
         scores_M = out["scores"] if "scores" in out else _score_of_tokens(out["read_logits"])
         scores_BG = as_groups(scores_M, group_size=self.group_size)
         return LossSums(torch.zeros((), device=scores_M.device), self._mean(scores_BG, batch) * scores_BG.shape[0])
@@ -154,6 +159,8 @@ class PointwiseObjective:
     def _mean(self, scores_BG: Tensor, batch: Batch) -> Tensor:
         if self.name == "cross-entropy":
             return pointwise_cross_entropy(scores_BG)
+        if self.name == "binary-cross-entropy":
+            return pair_cross_entropy(scores_BG)
         taught = self._taught(scores_BG, batch)
         return taught + self.label_weight * pointwise_cross_entropy(scores_BG) if self.label_weight else taught
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, PointwiseCard
-from rankllm_train.artifacts.preflight import check_positions, check_yardstick
+from rankllm_train.artifacts.preflight import check_positions, check_recomputing, check_yardstick
 from rankllm_train.artifacts.run_record import RunRecord
 from rankllm_train.artifacts.source_identity import source_identities
 from rankllm_train.methods.registry import prepare, prepare_dev
@@ -33,7 +33,7 @@ def make_trainer(
     callbacks: Sequence[Any],
 ) -> RerankerTrainer:
     """Read the data, load the model, and check that they go together. Raises RankLLMError where they do not."""
-    from rankllm_train.models.loading import code_notes, load_tokenizer
+    from rankllm_train.models.loading import base_config, code_notes, limit_pairs, load_tokenizer
     from rankllm_train.training.logged_trainer import TrainerParts
     from rankllm_train.training.loop_callbacks import WarmUp
     from rankllm_train.training.trainer import RerankerTrainer
@@ -43,8 +43,10 @@ def make_trainer(
     # Before the data is read: a file that is rewritten while it is read is then not what its hash says.
     record = resumed.record if resumed else RunRecord(sources=first_decides(lambda: source_identities(recipe)))
     tokenizer = load_tokenizer(recipe.model)
+    limit_pairs(tokenizer, base_config(recipe.model))
     data, dev = _data(recipe, tokenizer, resumed=resumed, track=track, say=say)
-    model = _model(recipe, data.card, is_resumed=resumed is not None)
+    model = _model(recipe, data.card, is_resumed=resumed is not None, say=say)
+    check_recomputing(model, recipe=recipe)
     for part in (data, dev) if dev else (data,):
         check_positions(model, part.dataset, recipe=recipe)
     parts = TrainerParts(
@@ -78,7 +80,7 @@ def _data(
     return data, dev
 
 
-def _model(recipe: Recipe, card: Card, *, is_resumed: bool) -> Any:
+def _model(recipe: Recipe, card: Card, *, is_resumed: bool, say: Say) -> Any:
     from rankllm_train.models.loading import load_model
 
     is_classifier = isinstance(card, PointwiseCard) and card.head == "sequence-classification"
@@ -89,4 +91,5 @@ def _model(recipe: Recipe, card: Card, *, is_resumed: bool) -> Any:
         lora=replace(recipe.lora, start_from="") if is_resumed else recipe.lora,
         seed=recipe.schedule.seed,
         deepspeed=bool(recipe.batch.deepspeed),
+        say=(lambda line: None) if is_resumed else say,
     )

@@ -83,7 +83,7 @@ class PairEncoder:
         if self._template.layout == "joined":
             return self._joined(query, title, text)
         if self._template.layout == "pair":
-            return self.encode_texts(query, title=title, text=text)[1]
+            return self.encode_typed(query, title=title, text=text)[0]
         return self.encode_question(query, title=title, text=text, instruction=instruction)[1]
 
     def encode_question(
@@ -102,11 +102,20 @@ class PairEncoder:
         """Text and ids of a pair (`pair` only), and how many leading ids are of the first token type; 0: no types."""
         if self._pair is None:
             raise ConfigError(f"template {self._template.name}: layout {self._template.layout!r} is no pair of texts")
-        passage, limits = f"{title} {text}" if title else text, self._limits
-        ids, n_first = self._pair.encode(
-            query, passage, query_tokens=limits.query_tokens, passage_tokens=limits.passage_tokens
+        ids, n_first = self.encode_typed(query, title=title, text=text)
+        return self._pair.show(query, f"{title} {text}" if title else text), ids, n_first
+
+    def encode_typed(self, query: str, *, title: str, text: str) -> tuple[tuple[int, ...], int]:
+        """The ids of one pair, and how many leading ones are of the first token type; 0 where there are no types."""
+        if self._pair is None:
+            return self.encode(query, title=title, text=text), 0
+        limits = self._limits
+        return self._pair.encode(
+            query,
+            f"{title} {text}" if title else text,
+            query_tokens=limits.query_tokens,
+            passage_tokens=limits.passage_tokens,
         )
-        return self._pair.show(query, passage), ids, n_first
 
     def passage_room(self, query: str) -> int:
         """Tokens for title and text that a pair with this query has at the least; 0 where it can show nothing of them.
@@ -117,7 +126,9 @@ class PairEncoder:
             return self._limits.passage_tokens
         if self._pair is not None:
             limits = self._limits
-            return self._pair.passage_room(query_tokens=limits.query_tokens, passage_tokens=limits.passage_tokens)
+            return self._pair.passage_room(
+                query, query_tokens=limits.query_tokens, passage_tokens=limits.passage_tokens
+            )
         prefix = len(self._template.passage.encode())
         if self._template.layout == "segments":
             least = self._limits.passage_tokens - _PASSAGE_MARGIN - prefix

@@ -66,9 +66,10 @@ class PairFormat:
             return ids, 0
         return ids, len(self._before) + len(query_ids) + self._n_typed_first
 
-    def passage_room(self, *, query_tokens: int, passage_tokens: int) -> int:
-        """Tokens that a passage has at the least, beside any query of at most `query_tokens`."""
-        return max(0, min(passage_tokens, self._most_tokens - self._n_around - query_tokens))
+    def passage_room(self, query: str, *, query_tokens: int, passage_tokens: int) -> int:
+        """Tokens that a passage has beside this query, which is cut at `query_tokens`; 0 where it has none."""
+        n_query = min(len(self._query_ids(query)), query_tokens)
+        return max(0, min(passage_tokens, self._most_tokens - self._n_around - n_query))
 
     def show(self, query: str, passage: str) -> str:
         """The pair as text, special tokens included; nothing is cut."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from rankllm_core.nn.model_parts import readable_load, untie_changed
 from rankllm_infer.checkpoints.model_files import ModelFolder
 
 HEAD_NAMES = ("score.weight", "classifier.weight")
+_PEFT_PREFIX = "base_model.model."
 
 
 def merge_adapter(model: Any, own: ModelFolder, *, has_head: bool) -> Any:
@@ -21,21 +22,12 @@ def merge_adapter(model: Any, own: ModelFolder, *, has_head: bool) -> Any:
     own: the adapter's folder. has_head: whether it is to bring a score head. Raises ContractError where the adapter
     lacks that head, was trained on another base, or keeps tied weights tied that it changes.
     """
-    from peft import PeftModel
-
     adapter = str(own.path)
     weights = _adapter_weights(adapter)
     head = _head_of(weights, adapter) if has_head else None
     is_kept_tied = bool((own.adapter or {}).get("ensure_weight_tying"))
     untie_changed(model, weights, adapter=adapter, is_kept_tied=is_kept_tied)
-    with (
-        readable_load(adapter, problem="the adapter cannot be loaded"),
-        readable_misfits(f"{adapter}: the adapter was trained on another base model"),
-    ):
-        attached = PeftModel.from_pretrained(model, adapter)
-    _check_layers(attached, weights, adapter)
-    with readable_load(adapter, problem="the adapter cannot be loaded"):
-        merged = attached.merge_and_unload()
+    merged = _merged(model, weights, adapter)
     if head is not None:
         if head.shape != merged.score.weight.shape:
             raise ContractError(f"{adapter}: its head gives {len(head)} scores a passage, expected one")
@@ -43,6 +35,56 @@ def merge_adapter(model: Any, own: ModelFolder, *, has_head: bool) -> Any:
         with torch.no_grad():
             merged.score.weight.copy_(head)
     return merged
+
+
+def merge_encoder_adapter(model: Any, own: ModelFolder, *, fresh: Collection[str]) -> Any:
+    """An encoder with the adapter merged into it, and with the layers that the adapter brings whole, such as its head.
+
+    own: the adapter's folder. fresh: the model's weights that its own checkpoint lacks. Raises ContractError where the
+    adapter does not bring them either, gives more than one score, or was trained on another base.
+    """
+    adapter = str(own.path)
+    weights = _adapter_weights(adapter)
+    whole = {
+        name.removeprefix(_PEFT_PREFIX): weight
+        for name, weight in weights.items()
+        if ".lora_" not in name and "trainable_tokens" not in name
+    }
+    places = dict(model.named_parameters())
+    if absent := sorted(set(fresh) - whole.keys()):
+        part = "pooler" if ".pooler." in absent[0] else absent[0].partition(".")[0]
+        raise ContractError(
+            f"{adapter}: the adapter holds no {absent[0]}, and neither does its base; scores would be random. Save it "
+            f"with modules_to_save=['{part}']"
+        )
+    for name, weight in whole.items():
+        place = places.get(name)
+        if place is not None and place.shape[0] == 1 != weight.shape[0]:
+            raise ContractError(f"{adapter}: its head gives {len(weight)} labels a passage, expected one score")
+        if place is None and not name.startswith(f"{model.base_model_prefix}."):
+            raise ContractError(
+                f"{adapter}: the adapter was trained on another base model: only the adapter has {name}"
+            )
+    merged = _merged(model, weights, adapter)
+    # PEFT loads what modules_to_save or the task name, and nothing else that the file may hold.
+    with torch.no_grad():
+        for name, weight in whole.items():
+            if name in places:
+                merged.get_parameter(name).copy_(weight)
+    return merged
+
+
+def _merged(model: Any, weights: Mapping[str, torch.Tensor], adapter: str) -> Any:
+    from peft import PeftModel
+
+    with (
+        readable_load(adapter, problem="the adapter cannot be loaded"),
+        readable_misfits(f"{adapter}: the adapter was trained on another base model"),
+    ):
+        attached = PeftModel.from_pretrained(model, adapter)
+    _check_layers(attached, weights, adapter)
+    with readable_load(adapter, problem="the adapter cannot be loaded"):
+        return attached.merge_and_unload()
 
 
 def _head_of(weights: Mapping[str, torch.Tensor], adapter: str) -> torch.Tensor:

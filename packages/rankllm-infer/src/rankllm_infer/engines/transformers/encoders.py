@@ -7,7 +7,7 @@ float32: in bfloat16 the scores of close passages would tie.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rankllm_core.checkpoints.encoders import encoder_positions, first_position
+from rankllm_core.checkpoints.head_modules import ModuleHead, module_head
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.errors import ContractError
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
-from rankllm_infer.checkpoints.encoders import encoder_positions, first_position
-from rankllm_infer.checkpoints.head_modules import ModuleHead, module_head
-from rankllm_infer.engines.transformers.adapters import readable_misfits
+from rankllm_infer.checkpoints.model_files import ModelFolder
+from rankllm_infer.engines.transformers.adapters import merge_encoder_adapter, readable_misfits
 from rankllm_infer.engines.transformers.encoder_attention import ROWS_ATTENTION, use_rows_attention
 from rankllm_infer.engines.transformers.model import ExactRows, choose_attention
 from rankllm_infer.engines.transformers.packed_weights import pack_weights
@@ -33,35 +34,48 @@ Packing = Literal["rows", "flash"]
 _N_TRIED_TOKENS = 8
 
 
-def load_encoder(source: Path, options: dict[str, Any]) -> Any:
+def load_encoder(source: Path, options: dict[str, Any], *, adapter: ModelFolder | None = None) -> Any:
     """Load an encoder with its classification head. options: for `from_pretrained`.
 
-    Raises ContractError where the head is missing or gives more than one score, or any weight is missing.
+    adapter: what is merged into it; the head may come from there. Raises ContractError where the head is missing or
+    gives more than one score, or any weight is missing.
     """
     from transformers import AutoModelForSequenceClassification
 
+    labels = {} if adapter is None else {"num_labels": 1}
     with (
         readable_load(source),
         readable_misfits(f"{source}: the weights do not fit an encoder that gives one score a passage"),
     ):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            str(source), output_loading_info=True, **options
+            str(source), **labels, output_loading_info=True, **options
         )
+    if adapter is not None:
+        layers = [name for name in report["missing_keys"] if _is_in_backbone(model, name) and ".pooler." not in name]
+        _check_complete(model, layers, source)
+        model = merge_encoder_adapter(model, adapter, fresh=report["missing_keys"])
+        _read_in_float32(model, source)
+        return model
     head = None if "classifier.weight" not in report["missing_keys"] else module_head(source)
     if head is not None:
         _load_module_head(model, head)
         report["missing_keys"] -= {name for name in report["missing_keys"] if name.startswith(("head.", "classifier."))}
     if model.config.num_labels != 1:
         raise ContractError(f"{source}: its head gives {model.config.num_labels} labels a passage, expected one score")
-    if missing := sorted(report["missing_keys"]):
+    _check_complete(model, report["missing_keys"], source)
+    _read_in_float32(model, source)
+    return model
+
+
+def _check_complete(model: Any, missing_keys: Iterable[str], source: Path) -> None:
+    """Raise ContractError where a checkpoint lacks weights, which transformers draws at random."""
+    if missing := sorted(missing_keys):
         heads = [name for name in missing if not name.startswith(f"{model.base_model_prefix}.")]
         what = f"sequence-classification head ({heads[0]})" if heads else f"weights of its layers ({missing[0]})"
         raise ContractError(
             f"{source}: no {what} in the checkpoint; its scores would be random. Use a trained cross-encoder, or "
             "convert it again"
         )
-    _read_in_float32(model, source)
-    return model
 
 
 def _load_module_head(model: Any, head: ModuleHead) -> None:

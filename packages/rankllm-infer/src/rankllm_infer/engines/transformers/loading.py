@@ -176,7 +176,7 @@ def _load_weights(
     if files.base.is_encoder:
         if quantization is not None:
             raise ContractError(f"{files.base.name}: its weights are quantized; encoders are loaded with full weights")
-        return load_encoder(files.base.path, options)
+        return load_encoder(files.base.path, options, adapter=files.own if is_adapter else None)
     model = _load_base(files.base.path, kind, options, is_adapter=is_adapter)
     if quantization is not None:
         model = settle_quantized(model, quantization, dtype=options["dtype"], files=files)

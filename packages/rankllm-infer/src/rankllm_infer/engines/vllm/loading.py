@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rankllm_core.checkpoints.encoders import encoder_positions
 from rankllm_core.checkpoints.weights import read_weight_headers
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, ContractError, MissingPackageError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
 from rankllm_infer.checkpoints.bidirectional import POOLINGS
-from rankllm_infer.checkpoints.encoders import encoder_positions
 from rankllm_infer.checkpoints.model_files import ModelFiles, load_tokenizer
 from rankllm_infer.checkpoints.quantization import Quantization, quantization_of
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, end_ids, kind_of

@@ -1,0 +1,151 @@
+"""Encoders with a classification head that gives one score: loaded, the head new or kept, and run on padded pairs.
+
+Shapes: B pairs, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rankllm_core.checkpoints.encoders import has_classification_head, is_encoder
+from rankllm_core.checkpoints.head_modules import module_head
+from rankllm_core.errors import ConfigError, ContractError, first_line
+from rankllm_core.nn.model_parts import backbone_of
+
+_PROBE_TOKENS = 5
+_POOLER = "pooler"
+_SCORE = "score"
+
+
+def is_encoder_model(model: Any) -> bool:
+    """Whether a loaded model sees both ways."""
+    return is_encoder(model.config.to_dict())
+
+
+def head_parts(model: Any) -> tuple[str, ...]:
+    """Names of the modules that make a score of a model's last states: they are trained in full beside adapters.
+
+    Of an encoder, all that stands behind its backbone, and the pooler, which some count to the backbone; of a decoder,
+    its score layer, if any.
+    """
+    if not is_encoder_model(model):
+        return (_SCORE,) if hasattr(model, _SCORE) else ()
+    backbone = backbone_of(model)
+    behind = [
+        name
+        for name, child in model.named_children()
+        if child is not backbone and next(child.parameters(), None) is not None
+    ]
+    return tuple(behind) if getattr(backbone, _POOLER, None) is None else (_POOLER, *behind)
+
+
+def is_in_head(path: str, parts: Iterable[str]) -> bool:
+    """Whether a module or a weight of this path belongs to the head. parts: see `head_parts`."""
+    return not set(parts).isdisjoint(path.split("."))
+
+
+def load_encoder(
+    name: str, config: Mapping[str, object], options: Mapping[str, Any], *, say: Callable[[str], None]
+) -> Any:
+    """An encoder with a head of one score. Weights that its checkpoint lacks are new, in the head alone.
+
+    name: a folder or a hub name. config: its `config.json`. options: for `from_pretrained`. say: is told what is new.
+    Raises ContractError where weights of its layers are missing, or those of a head that it says it has.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **options)
+    except (ValueError, ImportError) as error:
+        if "attn_implementation" in options and "attention" in str(error):
+            asked = options["attn_implementation"]
+            raise ConfigError(
+                f"model.attn_implementation: {asked}: {first_line(error, with_kind=False)}; use auto"
+            ) from None
+        raise
+    parts, missing = head_parts(model), sorted(report["missing_keys"])
+    lost = [key for key in missing if has_classification_head(config) or not is_in_head(key, parts)]
+    if lost:
+        raise ContractError(f"{name}: the checkpoint lacks {len(lost)} of the model's weights, such as {lost[0]}")
+    if missing:
+        new = dict.fromkeys(key.rpartition(".")[0] for key in missing)
+        say(f"{name}: has no score head; new weights, drawn at random: {', '.join(new)}")
+    return model
+
+
+def check_module_head(folder: Path, name: str) -> None:
+    """Raise ContractError for an encoder whose score head stands in modules beside it, where it would be left behind.
+
+    folder: with its small files. name: the model, for messages.
+    """
+    if module_head(folder) is not None:
+        raise ContractError(
+            f"{name}: keeps its score head as modules (modules.json), which cannot be trained further here; start from "
+            "the encoder that it was made from"
+        )
+
+
+def score_pairs(model: Any) -> None:
+    """Bind a forward pass that gives scores, the last product in float32, as in inference: in bf16 close ones tie.
+
+    The forward takes `input_ids`, `attention_mask` and, where the tokenizer has them, `token_type_ids` (B, T); it gives
+    `scores` (B,) in float32.
+    """
+    backbone = backbone_of(model)
+    inside = {module for module in backbone.modules()}
+    scoring = [
+        path
+        for path, module in model.named_modules()
+        if type(module) is nn.Linear and module.out_features == 1 and module not in inside
+    ]
+    if len(scoring) != 1:
+        raise ContractError(f"{type(model).__name__}: its head has {len(scoring)} layers of one output, expected one")
+    last = model.get_submodule(scoring[0])
+    exact = _Float32Linear(last.in_features, 1, bias=last.bias is not None, device="meta")
+    exact.weight, exact.bias = last.weight, last.bias  # the same tensors: ZeRO-3 may have sharded them
+    model.set_submodule(scoring[0], exact)
+    model.forward = MethodType(_scores, model)
+
+
+class _Float32Linear(nn.Linear):
+    """A linear layer that multiplies and adds in float32, whatever it is given and whatever is asked of the others."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The product with the weights, and the bias, in float32."""
+        with torch.autocast(states.device.type, enabled=False):
+            bias = None if self.bias is None else self.bias.float()
+            return functional.linear(states.float(), self.weight.float(), bias)
+
+
+def _scores(
+    self: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    token_type_ids: Tensor | None = None,
+    **ignored: object,  # what decoders are given, and what PEFT passes along
+) -> dict[str, Tensor]:
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    # Tokenizers may number the two texts for models that do not read it.
+    if token_type_ids is not None and (getattr(self.config, "type_vocab_size", 0) or 0) > 1:
+        inputs["token_type_ids"] = token_type_ids
+    scores_B: Tensor = type(self).forward(self, **inputs).logits[:, 0].float()
+    return {"scores": scores_B}
+
+
+@torch.no_grad()
+def check_scores(model: Any, *, name: str) -> None:
+    """Raise ContractError where a few tokens get no score that is a number. name: the model, for messages."""
+    ids_1T = torch.arange(1, _PROBE_TOKENS + 1, device=model.device)[None] % model.config.vocab_size
+    was_training = model.training
+    model.eval()
+    scores_B = model(input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T))["scores"]
+    model.train(was_training)
+    if not bool(scores_B.isfinite().all()):
+        raise ContractError(f"{name}: the weights give scores that are not numbers; copy them again")

@@ -1,0 +1,13 @@
+"""sentence-transformers beside rankllm: `scripts/test-oracles` has it; elsewhere these tests are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _oracle_is_here():
+    if importlib.util.find_spec("sentence_transformers") is None:
+        pytest.skip("needs sentence-transformers, which has an environment of its own: scripts/test-oracles runs these")

@@ -127,7 +127,11 @@ def test_what_a_card_leaves_out_has_the_papers_values():
         ),
         ({"format": None}, "c: format: expected a number from 1 to 3, found None"),
         ({"format": True}, "c: format: expected a number from 1 to 3, found True"),
-        ({"kind": "pairwise"}, "c: kind: expected one of listwise, pointwise; found 'pairwise'"),
+        ({"kind": "setwise"}, "c: kind: expected one of listwise, pointwise, pairwise; found 'setwise'"),
+        (
+            {"kind": "pairwise"},
+            "c: window_size: unknown key|c: a pairwise card cannot hold the singleturn_listwise template",
+        ),
         ({"kind": "pointwise"}, "c: a pointwise card cannot hold the singleturn_listwise template 'rank_zephyr'"),
         ({"template": "rankllama"}, "c: a listwise card cannot hold the pointwise template 'rankllama'"),
         ({"template": "rank_zefyr"}, "c: .*did you mean 'rank_zephyr'"),

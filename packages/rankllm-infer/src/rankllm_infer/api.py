@@ -86,7 +86,10 @@ class Reranker:
         yield from pool.run(requests, self.method.flow, on_finished=on_finished, on_answered=on_answered)
 
     def n_prompts(self, n_candidates: int) -> int:
-        """Prompts that a query of so many candidates takes; a lower bound with the strategy `top-down`."""
+        """Prompts that a query of so many candidates takes.
+
+        A lower bound with the strategy `top-down`, the most that it can take with `heapsort` and `bubble`.
+        """
         return self.method.n_prompts(n_candidates)
 
     def close(self) -> None:

@@ -15,6 +15,11 @@ from rankllm_core.card import Card
 from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files import read_text
 from rankllm_core.prompts.template import Message, Span
+from rankllm_infer.checkpoints.encoder_decoders import (
+    check_encoder_decoder,
+    check_encoder_decoder_card,
+    encoder_decoder_adapter_error,
+)
 from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, encoder_adapter_error, pair_tokens
 from rankllm_infer.checkpoints.model_files import (
     ModelFiles,
@@ -32,6 +37,7 @@ from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.flow import RankingMethod
 from rankllm_infer.ranking.listwise import ListwiseMethod
+from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.settings import RankingSettings
 
@@ -83,6 +89,8 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
         files = ModelFiles(own=own, base=find_base(own, options.base_model))
         if own.adapter is not None and files.base.is_encoder:
             raise encoder_adapter_error(files)
+        if own.adapter is not None and files.base.is_encoder_decoder:
+            raise encoder_decoder_adapter_error(files)
         on_code = trusted or unused_code(files)
     return RerankPlan(
         model=model,
@@ -101,12 +109,22 @@ def card_in_force(model: str, options: RerankOptions, own: ModelFolder | None) -
     """The card of a checkpoint, with the options over it. own: None for a server's model. Raises RankLLMError."""
     if own is None:
         return resolve_card(model, options, folder=None, score_head=False)
+    if own.is_encoder_decoder:
+        return _encoder_decoder_card(model, options, own)
     if not own.is_encoder:
         return resolve_card(model, options, folder=own.path, score_head=own.has_score_head)
     check_encoder(own, engine=options.engine, method=options.method, compiles=options.compile)
     n_tokens = pair_tokens(own)
     card = resolve_card(model, options, folder=own.path, score_head=own.has_score_head, pair_tokens=n_tokens)
     check_encoder_card(own, card.card)
+    return card
+
+
+def _encoder_decoder_card(model: str, options: RerankOptions, own: ModelFolder) -> EffectiveCard:
+    engine, method, dtype = options.engine, options.method, options.dtype
+    check_encoder_decoder(own, engine=engine, method=method, compiles=options.compile, dtype=dtype)
+    card = resolve_card(model, options, folder=own.path, score_head=False, is_encoder_decoder=True)
+    check_encoder_decoder_card(own, card.card)
     return card
 
 
@@ -218,6 +236,7 @@ class MethodKind(Protocol):
 METHODS: Mapping[str, MethodKind] = {
     "listwise": ListwiseMethod,
     "pointwise": PointwiseMethod,
+    "pairwise": PairwiseMethod,
 }
 """Kind of card -> what makes its method."""
 

@@ -54,8 +54,8 @@ def check_encoder(own: ModelFolder, *, engine: str, method: str, compiles: bool)
     what = f"{own.name} is an encoder ({kind})"
     if engine == "vllm":
         raise ConfigError(f"--engine vllm: {what}, which only the engine transformers runs; leave it out")
-    if method == "listwise":
-        raise ConfigError(f"--method listwise: {what}, which scores one passage at a time; leave it out")
+    if method in ("listwise", "pairwise"):
+        raise ConfigError(f"--method {method}: {what}, which scores one passage at a time; leave it out")
     if compiles:
         raise ConfigError(f"--compile: {what}, whose layers are not compiled here; leave it out")
     if not has_modules and (n_labels := _n_labels(own.config)) != 1:

@@ -35,6 +35,8 @@ ENCODERS = (
     "xlm-roberta",
 )
 """Architectures of transformers whose tokens see each other both ways, and which it gives a classification head."""
+ENCODER_DECODERS = ("mt5", "t5", "umt5")
+"""Architectures that read a prompt with an encoder and answer with a decoder."""
 
 _TRUST_OPTION = "--trust-remote-code"
 _NO_BASE = (
@@ -81,6 +83,11 @@ class ModelFolder:
     def is_encoder(self) -> bool:
         """Whether its tokens see each other both ways, and it is no adapter. BERT with `is_decoder` is no encoder."""
         return self.adapter is None and self.config.get("model_type") in ENCODERS and not self.config.get("is_decoder")
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether an encoder reads the prompt and a decoder answers (T5), and it is no adapter."""
+        return self.adapter is None and self.config.get("model_type") in ENCODER_DECODERS
 
     @property
     def is_quantized(self) -> bool:

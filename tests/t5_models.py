@@ -24,7 +24,7 @@ def make_tokenizer():
     return T5Tokenizer(vocab=vocab, extra_ids=4)
 
 
-def save_t5(folder, tokenizer, *, architecture="T5", **options):
+def save_t5(folder, tokenizer, *, architecture="T5", initializer_factor=3.0, **options):
     """A small model with random weights, and its tokenizer. Returns the model, for plain transformers."""
     import torch
     import transformers
@@ -40,7 +40,7 @@ def save_t5(folder, tokenizer, *, architecture="T5", **options):
         decoder_start_token_id=0,
         pad_token_id=0,
         eos_token_id=1,
-        initializer_factor=3.0,
+        initializer_factor=initializer_factor,
         **options,
     )
     model = getattr(transformers, f"{architecture}ForConditionalGeneration")(config).eval()

@@ -127,7 +127,7 @@ class TransformersEngine:
             return None
         return EngineError(
             f"the prompt and its answer take {needed} tokens, the model has {self._max_positions} positions; "
-            "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (pointwise)"
+            "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (otherwise)"
         )
 
     def _run_in_memory(self, batch: Batch) -> list[Answer | EngineError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import permutations
 
 import pytest
@@ -218,6 +219,20 @@ def test_a_listwise_card_and_an_adapter_over_it_are_refused(saved, tmp_path):
     (adapter / "adapter_config.json").write_text(json.dumps(values))
     with pytest.raises(RankLLMError, match=r"is an adapter over an encoder-decoder .* merge_and_unload"):
         plan_reranking(adapter)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_said(saved, tmp_path, monkeypatch):
+    """transformers would make up a vocabulary of a hundred tokens, or ask for tiktoken."""
+    folder, _ = saved
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(RankLLMError, match=r"holds no tokenizer \(neither tokenizer.json nor spiece.model\)"):
+        plan_reranking(tmp_path)
+    (tmp_path / "spiece.model").write_bytes(b"a SentencePiece model")
+    monkeypatch.setattr(sys, "path", [])
+    for name in ("sentencepiece", "google", "google.protobuf"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(RankLLMError, match=r"install with: uv add sentencepiece protobuf$"):
+        plan_reranking(tmp_path)
 
 
 def test_a_word_of_several_tokens_is_refused(saved, tmp_path):

@@ -18,6 +18,7 @@ from rankllm_core.prompts.template import Message, Span
 from rankllm_infer.checkpoints.encoder_decoders import (
     check_encoder_decoder,
     check_encoder_decoder_card,
+    check_encoder_decoder_tokenizer,
     encoder_decoder_adapter_error,
 )
 from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, encoder_adapter_error, pair_tokens
@@ -125,6 +126,7 @@ def _encoder_decoder_card(model: str, options: RerankOptions, own: ModelFolder) 
     check_encoder_decoder(own, engine=engine, method=method, compiles=options.compile, dtype=dtype)
     card = resolve_card(model, options, folder=own.path, score_head=False, is_encoder_decoder=True)
     check_encoder_decoder_card(own, card.card)
+    check_encoder_decoder_tokenizer(own)
     return card
 
 

@@ -25,3 +25,5 @@ GEMMA = (
     "A: {query}\nB: {document}\nGiven a query A and a passage B, determine whether the passage contains an answer to "
     "the query by providing a prediction of either 'Yes' or 'No'."
 )
+MONOT5 = "Query: {query} Document: {document} Relevant:"
+DUOT5 = "Query: {query} Document0: {document0} Document1: {document1} Relevant:"

@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 
 import torch
 from encoder_models import TEXTS
+from published_prompts import DUOT5, MONOT5
 from t5_models import make_tokenizer, save_t5
 
 from rankllm_core.card import published_card
@@ -22,9 +23,9 @@ from rankllm_infer import RerankOptions, load_reranker, make_request, plan_reran
 from rankllm_infer.engines.transformers.model import pick_dtype
 
 QUERY, PASSAGES = TEXTS[0], (*TEXTS[1:], "A llama", "café prices")
-MONO = "Query: {} Document: {} Relevant:"
+MONO = MONOT5.format(query="{}", document="{}")
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "initializer_factor": 1.0}
-DUO = "Query: {} Document0: {} Document1: {} Relevant:"
+DUO = DUOT5.format(query="{}", document0="{}", document1="{}")
 
 
 @pytest.fixture(scope="module")

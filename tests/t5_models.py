@@ -12,16 +12,20 @@ WORDS = ("Query", "Document", "Document0", "Document1", "Relevant", "true", "fal
 """Words of the prompts, each a token of its own where a text begins or a blank stands before it."""
 
 
-def make_tokenizer():
-    """T5's own: pieces with a mark for the blank before them, and `</s>` behind every text."""
-    from transformers import T5Tokenizer
-
+def vocabulary():
+    """Pieces with their scores, by id: pieces with a mark for the blank before them, and T5's three control tokens."""
     words = sorted({word.strip(".,;:?()") for text in TEXTS for word in text.split()} - {""} | set(WORDS))
     letters = sorted({letter for text in (*TEXTS, *WORDS) for letter in text if letter != " "})
     pieces = dict.fromkeys(["\u2581", *letters, *words, *(f"\u2581{word}" for word in words)])
     # The longer a piece, the likelier.
-    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -9 / len(piece)) for piece in pieces)]
-    return T5Tokenizer(vocab=vocab, extra_ids=4)
+    return [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -9 / len(piece)) for piece in pieces)]
+
+
+def make_tokenizer():
+    """T5's own, which puts `</s>` behind every text."""
+    from transformers import T5Tokenizer
+
+    return T5Tokenizer(vocab=vocabulary(), extra_ids=4)
 
 
 def save_t5(folder, tokenizer, *, architecture="T5", initializer_factor=3.0, **options):

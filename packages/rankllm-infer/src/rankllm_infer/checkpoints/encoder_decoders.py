@@ -5,12 +5,11 @@ They are read at the decoder's first step, as monoT5 is (arXiv:2003.06713): the 
 
 from __future__ import annotations
 
-import importlib.util
-
 from rankllm_core.card import Card
 from rankllm_core.checkpoints.model_folder import read_model_json
-from rankllm_core.errors import ConfigError, ContractError, MissingPackageError
+from rankllm_core.errors import ConfigError, ContractError
 from rankllm_infer.checkpoints.model_files import ModelFiles, ModelFolder
+from rankllm_infer.checkpoints.sentencepiece_model import SENTENCEPIECE_MODEL
 
 
 def check_encoder_decoder(own: ModelFolder, *, engine: str, method: str, compiles: bool, dtype: str) -> None:
@@ -33,32 +32,12 @@ def check_encoder_decoder(own: ModelFolder, *, engine: str, method: str, compile
 
 
 def check_encoder_decoder_tokenizer(own: ModelFolder) -> None:
-    """Raise RankLLMError where transformers would make up a vocabulary, or read SentencePiece's file as another one.
-
-    castorini's checkpoints hold `spiece.model` and no `tokenizer.json`, which transformers 5 reads by two packages.
-    """
-    if (own.path / "tokenizer.json").exists():
-        return
-    if not (own.path / _SENTENCEPIECE_MODEL).exists():
+    """Raise ContractError where there is no tokenizer: transformers would make up a vocabulary of a hundred tokens."""
+    if not any((own.path / name).exists() for name in ("tokenizer.json", SENTENCEPIECE_MODEL)):
         raise ContractError(
-            f"{own.name}: holds no tokenizer (neither tokenizer.json nor {_SENTENCEPIECE_MODEL}); save the model's own "
+            f"{own.name}: holds no tokenizer (neither tokenizer.json nor {SENTENCEPIECE_MODEL}); save the model's own "
             "beside it"
         )
-    # Looked up without importing; `google` is a namespace that may be absent as a whole.
-    packages = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
-    missing = [name for name, module in packages.items() if not _is_installed(module)]
-    if missing:
-        raise MissingPackageError(
-            f"{own.name}: its tokenizer is a SentencePiece model ({_SENTENCEPIECE_MODEL}), which transformers reads "
-            f"with {' and '.join(missing)}, not installed here; install with: uv add {' '.join(missing)}"
-        )
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def encoder_decoder_adapter_error(files: ModelFiles) -> ContractError:
@@ -93,6 +72,5 @@ def _has_chat_template(folder: ModelFolder) -> bool:
     return (folder.path / "chat_template.jinja").exists() or bool(settings.get("chat_template"))
 
 
-_SENTENCEPIECE_MODEL = "spiece.model"
 _PLAIN = {"pointwise": "monot5", "pairwise": "pairwise_raw"}
 """Kind -> the template without a chat's turns."""

@@ -20,6 +20,7 @@ from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.hub import check_revision, commit_of, find_elsewhere, is_shipped, shipped_base
+from rankllm_infer.checkpoints.sentencepiece_model import SENTENCEPIECE_MODEL, sentencepiece_tokenizer
 
 ENCODERS = (
     "albert",
@@ -238,7 +239,16 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     trusted = trust_remote_code and not (folder / "adapter_config.json").exists()
     with readable_load(folder, problem="no tokenizer can be loaded from it"):
+        if _has_sentencepiece_alone(folder):
+            return sentencepiece_tokenizer(folder)
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted, **fast_tokenizer_options())
+
+
+def _has_sentencepiece_alone(folder: Path) -> bool:
+    """Whether a T5's tokenizer is nothing but SentencePiece's file."""
+    if (folder / "tokenizer.json").exists() or not (folder / SENTENCEPIECE_MODEL).exists():
+        return False
+    return (read_model_json(folder / "config.json") or {}).get("model_type") in ENCODER_DECODERS
 
 
 def check_remote_code(own: ModelFolder, base_model: str | None = None) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ too; [reranking.md](reranking.md#the-card-which-prompt-which-identifiers) says w
 
 **head** is what is read of the model: `permutation` and `first-token` (FIRST) of a listwise model;
 `sequence-classification` (a score head), `yes-no` (the difference of two logits) or `single-token` (one logit) of a
-pointwise one.
+pointwise one; `two-tokens` (which of two passages is preferred) of a pairwise one.
 
 This page is generated from the cards by `scripts/model_reference.py`.
 """
@@ -43,7 +43,7 @@ TAIL = """
 
 These rerankers are read in ways that rankllm does not have:
 
-- `castorini/monot5-*`, `castorini/duot5-*`, `castorini/LiT5-*`: encoder-decoders.
+- `castorini/LiT5-*`: a T5 whose decoder reads all passages at once, each encoded by itself.
 - `jinaai/jina-reranker-v3`: the score is a cosine of hidden states, for up to 64 passages at once.
 """
 SHOWN = ("read", "probability", "limits", "base", "parameters", "paper", "source")

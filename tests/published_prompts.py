@@ -26,3 +26,5 @@ GEMMA = (
     "the query by providing a prediction of either 'Yes' or 'No'."
 )
 NEMOTRON = "question:{query} \n \n passage:{document}"
+MONOT5 = "Query: {query} Document: {document} Relevant:"
+DUOT5 = "Query: {query} Document0: {document0} Document1: {document1} Relevant:"

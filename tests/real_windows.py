@@ -77,6 +77,18 @@ def yes_no_prompts(requests, tokenizer):
     return [writer.write(query, title=title, text=text) for query, (title, text) in pairs]
 
 
+def comparison_prompts(request, tokenizer, *, n):
+    """Every pair of a request's first n candidates, in both orders."""
+    from rankllm_core.card import PairwiseCard
+    from rankllm_core.prompts.template import load_template
+    from rankllm_infer.ranking.pairwise import PairwiseMethod
+    from rankllm_infer.ranking.settings import RankingSettings
+
+    card = PairwiseCard(template=load_template("pairwise"), passage_tokens=64)
+    method = PairwiseMethod.with_tokenizer(card, RankingSettings(top_k_candidates=n), tokenizer)
+    return list(next(method.flow(request)))
+
+
 def answers_of(engine, prompts):
     """One answer a prompt, all submitted at once."""
     for ticket, prompt in enumerate(prompts):

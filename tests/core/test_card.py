@@ -127,7 +127,8 @@ def test_what_a_card_leaves_out_has_the_papers_values():
         ),
         ({"format": None}, "c: format: expected a number from 1 to 3, found None"),
         ({"format": True}, "c: format: expected a number from 1 to 3, found True"),
-        ({"kind": "pairwise"}, "c: kind: expected one of listwise, pointwise; found 'pairwise'"),
+        ({"kind": "setwise"}, "c: kind: expected one of listwise, pointwise, pairwise; found 'setwise'"),
+        ({"kind": "pairwise"}, "c: a pairwise card cannot hold the singleturn_listwise template 'rank_zephyr'"),
         ({"kind": "pointwise"}, "c: a pointwise card cannot hold the singleturn_listwise template 'rank_zephyr'"),
         ({"template": "rankllama"}, "c: a listwise card cannot hold the pointwise template 'rankllama'"),
         ({"template": "rank_zefyr"}, "c: .*did you mean 'rank_zephyr'"),
@@ -222,3 +223,40 @@ def test_a_copy_of_a_published_model_has_its_card(name):
     card = published_card(name)
     assert card is not None
     assert card.template.name == "rank_zephyr_alpha"
+
+
+def test_a_pairwise_card_keeps_what_it_holds():
+    """Written in format 3, and read back; each passage has the limit."""
+    values = {
+        "format": 3,
+        "kind": "pairwise",
+        "template": "duot5",
+        "query_tokens": 9,
+        "base_model": "b",
+        "fuse_weight": 0.5,
+    }
+    card = card_from_dict(values, where="c")
+    assert (card.kind, card.query_tokens, card.passage_tokens, card.tokens_read) == (
+        "pairwise",
+        9,
+        216,
+        ("true", "false"),
+    )
+    assert card.to_dict()["format"] == 3
+    assert card_from_dict(card.to_dict(), where="c") == card
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": "yes-no"}, "c: head: unknown key"),
+        ({"window": {"size": 3}}, "c: window: unknown key"),
+        ({"passage_tokens": 0}, "c: .*passage_tokens: expected a positive number, found 0"),
+        ({"template": "monot5"}, "c: a pairwise card cannot hold the pointwise template 'monot5'"),
+        ({"bos": "triple"}, "c: .*bos: expected one of single, double; found 'triple'"),
+    ],
+)
+def test_a_pairwise_card_that_cannot_be_kept_is_refused(changes, message):
+    """As any other."""
+    with pytest.raises(ConfigError, match=message):
+        card_from_dict({"format": 3, "kind": "pairwise", "template": "duot5"} | changes, where="c")

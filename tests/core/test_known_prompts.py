@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from published_prompts import CTXL, GEMMA, MXBAI, NEMOTRON, QWEN3, WEB_SEARCH, ZERANK
+from published_prompts import CTXL, DUOT5, GEMMA, MONOT5, MXBAI, NEMOTRON, QWEN3, WEB_SEARCH, ZERANK
 
 from rankllm_core.card import PointwiseCard, published_card
 from rankllm_core.known_models import known_models
-from rankllm_core.prompts.pairs import PairEncoder, PairLimits
+from rankllm_core.prompts.pairs import ComparisonEncoder, PairEncoder, PairLimits
 
 CTXL_MODELS = tuple(f"ContextualAI/ctxl-rerank-v2-instruct-multilingual-{size}" for size in ("1b", "2b", "6b"))
 ZERANK_1 = tuple(f"zeroentropy/zerank-1{name}" for name in ("", "-reranker", "-small", "-small-reranker"))
@@ -74,6 +74,27 @@ def test_contextual_ais_reranker_has_the_instruction_behind_the_query(name, smol
     """Source: the model card of ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b."""
     assert written(name, smollm2_tokenizer) == CTXL.format(asked="why", document="The reason.")
     assert written(name, smollm2_tokenizer, "Find code.") == CTXL.format(asked="why Find code.", document="The reason.")
+
+
+@pytest.mark.parametrize("size", ["base", "large", "3b"])
+@pytest.mark.parametrize("steps", ["", "-10k"])
+def test_monot5_is_asked_without_turns(size, steps, smollm2_tokenizer):
+    """Source: castorini/pygaggle@0f31480 pygaggle/model/tokenize.py; the tokens, pygaggle/rerank/transformer.py."""
+    name = f"castorini/monot5-{size}-msmarco{steps}"
+    assert written(name, smollm2_tokenizer) == MONOT5.format(query="why", document="The reason.")
+    card = published_card(name)
+    assert (card.head, card.tokens_read) == ("yes-no", ("true", "false"))
+    assert card.probability(0.0) == 0.5
+
+
+@pytest.mark.parametrize("size", ["base", "3b"])
+def test_duot5_is_shown_two_documents(size, smollm2_tokenizer):
+    """Source: castorini/pygaggle@0f31480 pygaggle/model/tokenize.py; the tokens, pygaggle/rerank/transformer.py."""
+    card = published_card(f"castorini/duot5-{size}-msmarco")
+    encoder = ComparisonEncoder(smollm2_tokenizer, card.template, query_tokens=64, passage_tokens=216)
+    expected = DUOT5.format(query="why", document0="The reason.", document1="Because.")
+    assert encoder.encode("why", "The reason.", "Because.")[0] == expected
+    assert card.tokens_read == ("true", "false")
 
 
 def test_bge_reranker_gemma_is_asked_without_turns(smollm2_tokenizer):

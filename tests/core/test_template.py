@@ -11,9 +11,12 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import (
     ListwiseTemplate,
     Message,
+    PairwiseTemplate,
     PointwiseTemplate,
     Span,
+    listwise_template,
     load_template,
+    pointwise_template,
     template_from_dict,
     template_names,
 )
@@ -227,7 +230,7 @@ def test_passages_and_labels_must_be_as_many():
         (POINTWISE, {"layout": "segments", "query": "q", "passage": "{text}"}, r"query: expected the placeholder"),
         (POINTWISE, {"message_roles": "reranker", "body": None}, "reranker needs an instruction"),
         (SINGLE, {"method": "rankfid"}, "method: 'rankfid' is not one that rankllm runs"),
-        (SINGLE, {"method": "pairwise"}, "method: 'pairwise' is not one that rankllm runs"),
+        (SINGLE, {"method": "pairwise"}, "template t: .*: unknown key"),
         (SINGLE, {"method": "listwise"}, "method: expected one of singleturn_listwise, .*; found 'listwise'"),
         (SINGLE, {"method": None}, "method: expected one of .*; found None"),
     ],
@@ -254,10 +257,12 @@ def test_yes_no_questions_can_be_turns_of_their_own_roles():
 
 
 @pytest.mark.parametrize("name", template_names())
-def test_a_shipped_template_is_pointwise_or_listwise_as_its_method_says(name):
+def test_a_shipped_template_is_of_the_kind_that_its_method_says(name):
     """The class tells the kind, so that nothing downstream needs to look at the method."""
-    kind = PointwiseTemplate if load_template(name).method == "pointwise" else ListwiseTemplate
-    assert isinstance(load_template(name), kind)
+    template = load_template(name)
+    kinds = {"pointwise": PointwiseTemplate, "pairwise": PairwiseTemplate}
+    assert isinstance(template, kinds.get(template.method, ListwiseTemplate))
+    assert template.kind == (template.method if template.method in kinds else "listwise")
 
 
 def test_the_query_may_stand_behind_each_passage():
@@ -274,3 +279,58 @@ def test_small_models_are_shown_pairs_alike():
     window = load_template("query_behind_alpha").render("q?", ["a passage"], labels=["A"])
     assert turns(pair) == [("user", "Passage: a passage\nQuery: q?\nRelevant?")]
     assert "\n[A] a passage\nQuery: q?\nRelevant?\n [A]\n" in turns(window)[0][1]
+
+
+PAIRWISE = {"method": "pairwise", "body": "{query}: {passage_a} or {passage_b}?"}
+
+
+def test_two_passages_are_untrusted_text_in_their_order():
+    """Braces in them stay; the layout is a chat's where nothing is said."""
+    template = from_dict(PAIRWISE, system_message="Compare.")
+    system, turn = template.render("w{h}o", "one {passage_b}", "two")
+    assert (system.role, system.content, turn.content) == ("system", "Compare.", "w{h}o: one {passage_b} or two?")
+    assert [span.text for span in turn.spans if span.untrusted] == ["w{h}o", "one {passage_b}", "two"]
+    assert (template.kind, template.is_chat, template.first, template.second) == ("pairwise", True, "A", "B")
+
+
+def test_rank_llms_duot5_file_is_read():
+    """Its placeholders are called {doc1} and {doc2}, and it names no method, which is asked for."""
+    body = "Query: {query} Document0: {doc1} Document1: {doc2} Relevant: "
+    template = from_dict({"method": "pairwise", "body": body}, layout="raw", first="true", second="false")
+    (turn,) = template.render("q", "a", "b")
+    assert turn.content == "Query: q Document0: a Document1: b Relevant: "
+    assert from_dict(template.to_dict()) == template
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"body": None}, "body: missing, expected a text with {query}, {passage_a} and {passage_b}"),
+        ({"body": "{query} {passage_a}"}, r"body: expected the placeholder \{passage_b\}"),
+        (
+            {"body": "{query} {passage_a} {passage_a} {passage_b}"},
+            r"the placeholder \{passage_a\} once, found it 2 times",
+        ),
+        ({"body": "{query} {passage_a} {passage_b} {document}"}, r"unknown placeholder \{document\}"),
+        ({"layout": "segments"}, "layout: expected one of chat, raw; found 'segments'"),
+        ({"layout": "raw", "answer_prefix": "Passage"}, "answer_prefix: has no effect with the layout raw"),
+        ({"layout": "raw", "system_message": "x"}, "system_message: has no effect with the layout raw"),
+        ({"first": "A", "second": "A"}, "expected two different tokens, found 'A' and 'A'"),
+        ({"second": " "}, "expected two different tokens"),
+        ({"positive": "A"}, "positive: unknown key"),
+        ({"first": 1}, "first: expected str, found int 1"),
+    ],
+)
+def test_a_pairwise_template_that_cannot_work_is_refused(changes, message):
+    """When it is read."""
+    with pytest.raises(ConfigError, match=message):
+        from_dict(PAIRWISE, **changes)
+
+
+def test_training_refuses_a_template_of_another_kind_in_one_line():
+    """By the loaders that `rankllm-train` uses, with the recipe's key before it."""
+    for load, kind in ((listwise_template, "listwise"), (pointwise_template, "pointwise")):
+        with pytest.raises(
+            ConfigError, match=rf"^prompt.template: duot5 is a pairwise template; expected a {kind} one$"
+        ):
+            load("duot5", where="prompt.template: ")

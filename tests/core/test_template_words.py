@@ -27,7 +27,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("name", [n for n in template_names() if load_template(n).method != "pointwise"])
+@pytest.mark.parametrize("name", [n for n in template_names() if load_template(n).kind == "listwise"])
 def test_the_words_name_identifiers_and_answer(name):
     """`numeric` or `alpha`, and whether the answer is a chain that begins with `[`."""
     template = load_template(name)

@@ -20,6 +20,7 @@ READABLE = {
     "yes-no": set(ENGINES),
     "single-token": {"transformers", "vllm"},
     "sequence-classification": {"transformers", "vllm"},
+    "two-tokens": set(ENGINES),
 }
 """What is read of a model -> the engines that give it. A server gives log-probabilities, neither logits nor a head."""
 

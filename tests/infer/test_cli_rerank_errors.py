@@ -68,7 +68,7 @@ def served(server, *options):
         (["--requests", "r", "--output", "o", "--seed", "9"], "--seed has no effect without --shuffle-candidates"),
         (["--requests", "r", "--output", "o", "--few-shot-file", "f"], "few_shot_file and num_few_shot_examples go"),
         (["--requests", "r", "--output", "o", "--window-size", "0"], "Invalid value for '--window-size'"),
-        (["--requests", "r", "--output", "o", "--method", "pairwise"], "Invalid value for '--method'"),
+        (["--requests", "r", "--output", "o", "--method", "setwise"], "Invalid value for '--method'"),
         (["--requests", "r", "--output", "o", "--reqests", "r"], "No such option '--reqests'"),
     ],
 )

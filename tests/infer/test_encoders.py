@@ -195,6 +195,7 @@ def test_the_command_ranks_with_an_encoder_without_flags(checkpoints, rankllm, t
     ("options", "message"),
     [
         ({"method": "listwise"}, "--method listwise: .* is an encoder .*; leave it out"),
+        ({"method": "pairwise"}, "--method pairwise: .* is an encoder .*; leave it out"),
         ({"compile": True}, "--compile: .* is an encoder .*; leave it out"),
         ({"free_decoding": True}, "--free-decoding has no effect on a pointwise reranker"),
         ({"use_logits": True}, "--use-logits has no effect on a pointwise reranker"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from ranking_fakes import docids, make_request, number
 
-from rankllm_core.card import ListwiseCard, PointwiseCard
+from rankllm_core.card import ListwiseCard, PairwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import load_template, template_names
 from rankllm_core.types import Result, Usage
@@ -19,6 +19,7 @@ from rankllm_infer.ranking.settings import RankingSettings
 
 LISTWISE = ListwiseCard(template=load_template("rank_zephyr"))
 POINTWISE = PointwiseCard(template=load_template("yes_no"), head="yes-no")
+PAIRWISE = PairwiseCard(template=load_template("pairwise"))
 
 
 class BestOfAll:
@@ -60,11 +61,13 @@ def test_a_new_method_is_run_by_the_reranker_as_it_is():
 
 def test_every_kind_of_card_has_a_method():
     """Of each template that ships, with the kinds that cards can be of."""
-    assert set(METHODS) == {ListwiseCard.kind, PointwiseCard.kind}
+    assert set(METHODS) == {ListwiseCard.kind, PointwiseCard.kind, PairwiseCard.kind}
     for name in template_names():
         template = load_template(name)
-        if template.method != "pointwise":
+        if template.kind == "listwise":
             card = ListwiseCard(template=template)
+        elif template.kind == "pairwise":
+            card = PairwiseCard(template=template)
         else:
             head = "yes-no" if template.layout == "yes-no" else "sequence-classification"
             card = PointwiseCard(template=template, head=head)
@@ -73,10 +76,10 @@ def test_every_kind_of_card_has_a_method():
 
 @pytest.mark.parametrize(
     ("card", "n_prompts", "read", "max_active"),
-    [(LISTWISE, 9, "text", 64), (POINTWISE, 100, "first-token", 16)],
+    [(LISTWISE, 9, "text", 64), (POINTWISE, 100, "first-token", 16), (PAIRWISE, 9900, "first-token", 16)],
 )
 def test_the_card_decides_the_method(card, n_prompts, read, max_active):
-    """100 candidates: nine windows of 20 with stride 10, or one pair each."""
+    """100 candidates: nine windows of 20 with stride 10, one pair each, or every pair in both orders."""
     method = make_method(card, RankingSettings(), None)
     assert (method.n_prompts(100), method.read, method.max_active) == (n_prompts, read, max_active)
     assert (method.card, method.warnings, method.sample) == (card, (), None)

@@ -55,6 +55,7 @@ def test_a_key_without_a_server_is_refused_by_the_fields_name():
 
 ASKED = {
     "pointwise": ({"method": "pointwise"}, "on a pointwise reranker"),
+    "pairwise": ({"method": "pairwise"}, "on a pairwise reranker"),
     "FIRST": ({"method": "listwise", "use_logits": True}, "with FIRST|on a listwise reranker"),
     "generation": ({"method": "listwise", "use_logits": False}, "with generation|on a listwise reranker"),
 }
@@ -81,10 +82,12 @@ def test_an_option_of_another_method_is_refused_by_its_flag(name, method):
 def test_what_applies_is_written_down():
     """By hand, of the options that not every engine and method knows."""
     restricted = {"FIRST": ["identifier_prior"], "generation": ["decode_top_k", "free_decoding"]}
-    restricted |= {"FIRST and pointwise": ["compile"], "pointwise": ["instruction", "p_max_len", "q_max_len"]}
+    restricted |= {"FIRST, pointwise and pairwise": ["compile"], "pointwise": ["instruction"]}
+    restricted |= {"pointwise and pairwise": ["p_max_len", "q_max_len"]}
+    restricted["listwise and pairwise"] = ["rank_top_k", "strategy"]
     restricted["listwise"] = [
         *("context_size", "few_shot_file", "max_passage_words", "num_few_shot_examples", "num_passes", "pass_depth"),
-        *("permutations", "rank_top_k", "seed", "shuffle_candidates", "strategy", "stride", "system_message"),
+        *("permutations", "seed", "shuffle_candidates", "stride", "system_message"),
         *("use_alpha", "use_logits", "variable_passages", "window_size"),
     ]
     for methods, names in restricted.items():

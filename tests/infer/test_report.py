@@ -121,6 +121,15 @@ def test_of_calls_with_one_passage_each_the_first_stands_for_all(folder, sources
     assert [number for number, _ in replace(window, calls=(single, single, failed)).shown_calls] == [1, 3]
 
 
+def test_of_many_comparisons_the_first_hundred_are_shown(folder, sources):
+    """All pairs of a hundred candidates are 9,900 calls. Those that were repaired are shown wherever they stand."""
+    window = queries(folder, sources)[1]
+    (call,) = sources.traces["q2"]
+    good, bad = replace(call, status="ok"), replace(call, status="repaired")
+    shown = replace(window, calls=(*[good] * 130, bad, good)).shown_calls
+    assert [number for number, _ in shown] == [*range(1, 101), 131]
+
+
 def test_texts_of_requests_are_those_that_are_shown(folder, sources):
     """Cut, with the number of characters left out; what has none is known."""
     plan = outline(sources, ["RR"])

@@ -218,7 +218,7 @@ def test_what_cannot_be_or_has_no_effect_is_refused(options, score_head, message
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "pairwise"}, "method: expected one of auto, listwise, pointwise; found 'pairwise'"),
+        ({"method": "setwise"}, "method: expected one of auto, listwise, pointwise, pairwise; found 'setwise'"),
         ({"engine": "tgi"}, "engine: expected one of transformers, vllm, openai; found 'tgi'"),
         ({"dtype": "int8"}, "dtype: expected one of auto, float32, bfloat16, float16; found 'int8'"),
         ({"num_gpus": 0}, "num_gpus: expected at least 1, found 0"),
@@ -235,7 +235,10 @@ def test_what_cannot_be_or_has_no_effect_is_refused(options, score_head, message
         ({"few_shot_file": "f"}, "few_shot_file and num_few_shot_examples go together"),
         ({"num_few_shot_examples": 2}, "few_shot_file and num_few_shot_examples go together"),
         ({"seed": 3}, "--seed has no effect without --shuffle-candidates or --permutations"),
-        ({"strategy": "bubble"}, "strategy: expected one of sliding, full, top-down, tournament; found 'bubble'"),
+        (
+            {"strategy": "quick"},
+            "strategy: expected one of sliding, full, top-down, tournament, all-pairs, .*found 'quick'",
+        ),
         ({"permutations": 0}, "permutations: expected at least 1, found 0"),
         ({"strategy": "full", "stride": 5}, "--stride has no effect with --strategy full"),
         ({"strategy": "top-down", "stride": 5}, "--stride has no effect with --strategy top-down"),

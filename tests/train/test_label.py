@@ -345,6 +345,7 @@ def test_nothing_to_write_is_an_error(files):
         ("rank_zephyr", "alpha", "--identifiers alpha: template rank_zephyr speaks of numeric ones"),
         ("rank_gpt", None, "template rank_gpt: has one turn a passage"),
         ("rankllama", None, "template rankllama: is a pointwise template"),
+        ("duot5", None, "template duot5: is a pairwise template; expected a listwise one"),
         ("insert_rank", None, "template insert_rank: shows first-stage scores"),
         ("rank_lrl", None, "template rank_lrl: makes records that `train listwise` does not read"),
         (None, "alpha", "--max-window 30: alpha identifiers end at Z"),

@@ -19,6 +19,7 @@ SOURCES = {
 }
 HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers.encoder_attention",
+    "rankllm_infer.engines.transformers.encoder_decoders",
     "rankllm_infer.engines.transformers.encoders",
     "rankllm_infer.engines.transformers.engine",
     "rankllm_infer.engines.transformers.loading",

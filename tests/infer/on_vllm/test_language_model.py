@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from real_windows import (
     answers_of,
+    comparison_prompts,
     first_token_prompts,
     order_of,
     smallest_gap,
@@ -91,6 +92,16 @@ def test_an_answer_ends_where_the_model_ends_it(on_vllm, on_transformers, smollm
 def test_yes_and_no_are_exact(on_vllm, on_transformers, requests, smollm2_tokenizer):
     """Both logits of each pair, however unlikely the two words are."""
     prompts = yes_no_prompts(requests[:1], smollm2_tokenizer)
+    here, there = (answers_of(engine, prompts) for engine in (on_vllm, on_transformers))
+    for ours, theirs in zip(here, there, strict=True):
+        assert len(ours.scores) == 2
+        assert ours.scores == pytest.approx(theirs.scores, abs=CLEAR_GAP / 2)
+
+
+def test_the_letters_of_a_comparison_are_exact(on_vllm, on_transformers, requests, smollm2_tokenizer):
+    """Which of two passages is preferred: both logits, for each pair of four passages in both orders."""
+    prompts = comparison_prompts(requests[0], smollm2_tokenizer, n=4)
+    assert len(prompts) == 12
     here, there = (answers_of(engine, prompts) for engine in (on_vllm, on_transformers))
     for ours, theirs in zip(here, there, strict=True):
         assert len(ours.scores) == 2

@@ -1,4 +1,4 @@
-"""Rerank with large language models: listwise (RankZephyr, FIRST) and pointwise (RankLLaMA, yes/no)."""
+"""Rerank with large language models: listwise (RankZephyr, FIRST), pointwise (RankLLaMA, yes/no), pairwise (duoT5)."""
 
 from __future__ import annotations
 

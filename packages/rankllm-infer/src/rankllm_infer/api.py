@@ -141,7 +141,10 @@ class Reranker:
         return max(self.method.max_active, -(-2 * self.engine.n_slots // self.method.prompts_at_once))
 
     def n_prompts(self, n_candidates: int) -> int:
-        """Prompts that a query of so many candidates takes; a lower bound with the strategy `top-down`."""
+        """Prompts that a query of so many candidates takes.
+
+        A lower bound with the strategy `top-down`, the most that it can take with `heapsort` and `bubble`.
+        """
         return self.method.n_prompts(n_candidates)
 
     def close(self) -> None:

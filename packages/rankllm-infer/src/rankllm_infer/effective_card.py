@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PointwiseCard, load_card, published_card
+from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PairwiseCard, PointwiseCard, load_card, published_card
 from rankllm_core.checkpoints.encoders import pair_limits
 from rankllm_core.checkpoints.model_folder import split_revision
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import (
     LISTWISE_DEFAULTS,
     ListwiseTemplate,
+    PairwiseTemplate,
     PointwiseTemplate,
     Template,
     default_listwise_template,
+    default_pairwise_template,
     default_pointwise_template,
     load_template,
     pointwise_template,
@@ -36,14 +38,20 @@ class EffectiveCard:
 
 
 def resolve_card(
-    model: str, options: RerankOptions, *, folder: Path | None, score_head: bool, pair_tokens: int | None = None
+    model: str,
+    options: RerankOptions,
+    *,
+    folder: Path | None,
+    score_head: bool,
+    pair_tokens: int | None = None,
+    is_encoder_decoder: bool = False,
 ) -> EffectiveCard:
     """Find the model's card, or the default one, and put the options over it.
 
     model: as the user names it. folder: where its files are; None for a server's model. score_head: whether the
-    checkpoint has one; decides the default card. pair_tokens: the most tokens of a pair that an encoder takes; None for
-    other models. A contradiction to a card that the model brings is honoured, with a
-    warning that names both values. Raises ConfigError.
+    checkpoint has one; decides the default card, as the other two do. pair_tokens: the most tokens of a pair that an
+    encoder takes; None for other models. A contradiction to a card that the model brings is honoured, with a warning
+    that names both values. Raises ConfigError.
     """
     found, origin = _own_card(model, folder)
     warnings: list[str] = []
@@ -52,7 +60,8 @@ def resolve_card(
         found = None
     own = found is not None
     if found is None:
-        found, origin = _default_card(options, score_head=score_head, pair_tokens=pair_tokens), "no card; defaults"
+        default = _default_encoder_decoder_card if is_encoder_decoder else _default_card
+        found, origin = default(options, score_head=score_head, pair_tokens=pair_tokens), "no card; defaults"
     _check_prior(found, options)
     changed = {name: value for name, value in _overrides(found, options).items() if value != getattr(found, name)}
     if own:
@@ -106,7 +115,7 @@ def _refuse_for(card: ListwiseCard, options: RerankOptions) -> None:
         options.refuse(inapplicable("FIRST"), why="with FIRST, which generates nothing")
     else:
         options.refuse(inapplicable("generation", "pointwise"), why="with generation, only with FIRST")
-        why = "with generation, only where scores are read (pointwise, FIRST)"
+        why = "with generation, only where scores are read (pointwise, pairwise, FIRST)"
         options.refuse(inapplicable("generation"), why=why)
 
 
@@ -124,6 +133,13 @@ def fit_card(effective: EffectiveCard, positions: int | None) -> tuple[Card, tup
             raise ConfigError(
                 f"pairs of {card.query_tokens} + {card.passage_tokens} tokens: the model has {positions} positions; "
                 "use a smaller --q-max-len or --p-max-len"
+            )
+        return card, ()
+    if isinstance(card, PairwiseCard):
+        if positions is not None and card.query_tokens + 2 * card.passage_tokens > positions:
+            raise ConfigError(
+                f"comparisons of {card.query_tokens} + 2 x {card.passage_tokens} tokens: the model has {positions} "
+                "positions; use a smaller --q-max-len or --p-max-len"
             )
         return card, ()
     if positions is None or card.context_tokens <= positions:
@@ -159,6 +175,8 @@ def _doubts_about(card: ListwiseCard) -> list[str]:
 def _default_card(options: RerankOptions, *, score_head: bool, pair_tokens: int | None) -> Card:
     asked = load_template(options.template) if options.template else None
     has_head = score_head or pair_tokens is not None
+    if options.method == "pairwise" or (options.method == "auto" and not has_head and _is_pairwise(asked)):
+        return PairwiseCard(template=asked if isinstance(asked, PairwiseTemplate) else default_pairwise_template())
     pointwise = options.method == "pointwise" or (options.method == "auto" and (has_head or _is_pointwise(asked)))
     if not pointwise:
         return ListwiseCard(template=default_listwise_template())
@@ -174,6 +192,18 @@ def _default_card(options: RerankOptions, *, score_head: bool, pair_tokens: int 
     return PointwiseCard(template=default_pointwise_template("yes-no"), head="yes-no")
 
 
+def _default_encoder_decoder_card(options: RerankOptions, *, score_head: bool, pair_tokens: int | None) -> Card:
+    """monoT5's prompt, as most rerankers among encoder-decoders were trained with, or one that compares passages."""
+    asked = load_template(options.template) if options.template else None
+    if options.method == "pairwise" or (options.method == "auto" and _is_pairwise(asked)):
+        is_given = isinstance(asked, PairwiseTemplate)
+        return PairwiseCard(template=asked if is_given else default_pairwise_template(is_chat=False))
+    if isinstance(asked, PointwiseTemplate) or options.method == "listwise":
+        return _default_card(options, score_head=score_head, pair_tokens=pair_tokens)
+    # Together with the words around them, the 512 tokens that monoT5 was trained with (arXiv:2003.06713).
+    return PointwiseCard(template=pointwise_template("monot5"), head="yes-no", query_tokens=64, passage_tokens=436)
+
+
 def _head_behind(template: PointwiseTemplate, *, score_head: bool) -> str:
     """What is read behind a template. score_head: whether the checkpoint has one."""
     if score_head or not template.is_text:
@@ -184,12 +214,15 @@ def _head_behind(template: PointwiseTemplate, *, score_head: bool) -> str:
 def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
     """Fields of the card that the options ask for, by name."""
     template = load_template(options.template) if options.template else None
-    if template is not None and _is_pointwise(template) != isinstance(card, PointwiseCard):
+    if template is not None and template.kind != card.kind:
         raise ConfigError(
             f"--prompt-template-path {options.template}: is a {template.method} template, but the method is {card.kind}"
         )
     if isinstance(card, PointwiseCard):
         values = _pointwise_values(card, options, template)
+    elif isinstance(card, PairwiseCard):
+        options.refuse(inapplicable("pairwise"), why=f"on a {card.kind} reranker")
+        values = {"template": template, **options.card_overrides("pairwise")}
     else:
         values = _listwise_values(card, options, template)
     return {name: value for name, value in values.items() if value is not None}
@@ -204,7 +237,7 @@ def _pointwise_values(card: PointwiseCard, options: RerankOptions, template: Tem
 def _listwise_values(card: ListwiseCard, options: RerankOptions, template: Template | None) -> dict[str, object]:
     options.refuse(inapplicable(*LISTWISE), why=f"on a {card.kind} reranker")
     values: dict[str, object] = {"template": template, **options.card_overrides(*LISTWISE)}
-    if options.strategy != "sliding" and options.window_size is not None:
+    if options.strategy not in (None, "sliding") and options.window_size is not None:
         # Only the sliding window has a stride; the card's need not fit another window.
         values["stride"] = min(card.stride, options.window_size)
     if template is None and values["identifiers"] not in (None, card.identifiers):
@@ -247,3 +280,7 @@ def _contradiction(card: Card, name: str, value: object, origin: str) -> str:
 
 def _is_pointwise(template: object) -> bool:
     return isinstance(template, PointwiseTemplate)
+
+
+def _is_pairwise(template: object) -> bool:
+    return isinstance(template, PairwiseTemplate)

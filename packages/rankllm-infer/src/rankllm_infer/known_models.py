@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rankllm_core.card import CARD_NAME, Card, PointwiseCard, card_from_dict
+from rankllm_core.card import CARD_NAME, Card, ListwiseCard, PairwiseCard, PointwiseCard, card_from_dict
 from rankllm_core.config import load_yaml
 from rankllm_core.errors import RankLLMError
 from rankllm_core.known_models import KnownModel, known_model, known_model_from_dict
@@ -26,6 +26,7 @@ _DESCRIBED = {
     "sequence-classification": "the score head",
     "yes-no": "logit({positive!r}) - logit({negative!r})",
     "single-token": "logit({positive!r})",
+    "two-tokens": "softmax over {first!r} and {second!r}, in both orders of two passages",
 }
 
 
@@ -38,7 +39,9 @@ class ModelFacts:
 
     @property
     def head(self) -> str:
-        """What of its answer is read: a pointwise card's head, a listwise card's answer."""
+        """What of its answer is read: a pointwise card's head, a listwise card's answer, a pairwise card's tokens."""
+        if isinstance(self.card, PairwiseCard):
+            return "two-tokens"
         return self.card.head if isinstance(self.card, PointwiseCard) else self.card.answer
 
     @property
@@ -94,7 +97,7 @@ class ModelFacts:
     def facts(self) -> Iterator[tuple[str, str]]:
         """Everything but the prompt's words, as names and texts."""
         known, card, scale = self.known, self.card, self.probability_scale
-        layout = f", layout {card.template.layout}" if isinstance(card, PointwiseCard) else ""
+        layout = "" if isinstance(card, ListwiseCard) else f", layout {card.template.layout}"
         yield "kind", card.kind
         yield "read", _DESCRIBED[self.head].format_map(_Tokens(card))
         if scale is not None:
@@ -122,11 +125,11 @@ class ModelFacts:
 
 
 class _Tokens(dict[str, object]):
-    """The tokens that a pointwise card reads, by their names in its template."""
+    """The tokens that a card reads, by their names in its template."""
 
     def __init__(self, card: Card) -> None:
-        if isinstance(card, PointwiseCard):
-            super().__init__(positive=card.template.positive, negative=card.template.negative)
+        names = {"pointwise": ("positive", "negative"), "pairwise": ("first", "second")}.get(card.kind, ())
+        super().__init__((name, getattr(card.template, name)) for name in names)
 
 
 def known_models() -> tuple[ModelFacts, ...]:

@@ -38,8 +38,9 @@ ENGINE_GROUPS = GROUPS[2:6]
 """Options of several engines, then those of one alone."""
 ENGINES = ("transformers", "vllm", "openai")
 LOCAL = ("transformers", "vllm")
-ALL_METHODS = ("generation", "FIRST", "pointwise")
-"""How a model ranks: a listwise one generates a permutation or is read by its first token, a pointwise one scores."""
+ALL_METHODS = ("generation", "FIRST", "pointwise", "pairwise")
+"""How a model ranks: a listwise one generates a permutation or is read by its first token, a pointwise one scores
+passages, a pairwise one compares them."""
 LISTWISE = ("generation", "FIRST")
 
 _METAVARS: Mapping[Any, str] = {int: "N", float: "NUMBER", Path: "FILE", str: "TEXT"}
@@ -198,7 +199,10 @@ class Row:
         """The methods it is restricted to, for a person to read; empty where it applies to all."""
         if self.option.methods == ALL_METHODS:
             return ""
-        return "listwise only" if self.option.methods == LISTWISE else " and ".join(self.option.methods) + " only"
+        names = list(self.option.methods)
+        if set(LISTWISE) <= set(names):
+            names = ["listwise", *(name for name in names if name not in LISTWISE)]
+        return f"{', '.join(names[:-1])}{' and ' if names[:-1] else ''}{names[-1]} only"
 
     @property
     def engines_text(self) -> str:

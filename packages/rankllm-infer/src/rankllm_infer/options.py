@@ -10,13 +10,15 @@ from rankllm_core.errors import ConfigError
 from rankllm_infer.engines.vllm.settings import engine_arguments
 from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, Group, Option, option, rows_of
 from rankllm_infer.option_values import check_bounds, check_field_types
+from rankllm_infer.ranking import pairwise_strategies
 from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES, check_pass_depth
 
-METHODS = ("auto", "listwise", "pointwise")
+METHODS = ("auto", "listwise", "pointwise", "pairwise")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 
 _TRANSFORMERS, _VLLM, _SERVER = (("transformers",), ("vllm",), ("openai",))
+_SCORING = ("pointwise", "pairwise")
 _OPENAI: Group = "Engine (OpenAI-compatible server)"
 
 
@@ -28,7 +30,8 @@ class RerankOptions:
     """
 
     method: str = option("auto", "--method", group="Model", choices=METHODS, card="kind")
-    """Ranking method. auto takes the card's; without a card, pointwise for a model with a score head, else listwise."""
+    """Ranking method. auto takes the card's; without one, pointwise for a score head or an encoder-decoder, else
+    listwise."""
     engine: str = option("transformers", "--engine", group="Engine", choices=ENGINES)
     """Inference engine: transformers or vLLM in this process, or an OpenAI-compatible server (openai)."""
     base_url: str | None = option(
@@ -67,7 +70,7 @@ class RerankOptions:
     batch_tokens: int = option(0, "--batch-tokens", group="Engine", engines=LOCAL, least=0)
     """Maximum number of tokens per batch, padding included; 0 chooses a limit that suits the device."""
     compile: bool = option(
-        False, "--compile", group="Engine (transformers)", engines=_TRANSFORMERS, methods=("FIRST", "pointwise")
+        False, "--compile", group="Engine (transformers)", engines=_TRANSFORMERS, methods=("FIRST", *_SCORING)
     )
     """Compile the model's layers. Startup takes about a minute longer, scoring is faster from then on. Scores in
     bfloat16 change slightly, because compiled layers round less often."""
@@ -145,13 +148,26 @@ class RerankOptions:
     """Number of passages per prompt."""
     stride: int | None = option(None, "--stride", group="Ranking", card="stride", methods=LISTWISE, least=1)
     """Number of ranks the sliding window moves per step, at most the window size."""
-    strategy: str = option("sliding", "--strategy", group="Ranking", methods=LISTWISE, choices=STRATEGIES)
-    """Windowing strategy: sliding (bottom to top), full (all candidates in one window), top-down (partition around a
-    pivot) or tournament (rounds of window winners)."""
-    rank_top_k: int | None = option(
-        None, "--rank-top-k", group="Ranking", methods=LISTWISE, least=1, default_text="half a window"
+    strategy: str | None = option(
+        None,
+        "--strategy",
+        group="Ranking",
+        methods=(*LISTWISE, "pairwise"),
+        choices=(*STRATEGIES, *pairwise_strategies.STRATEGIES),
+        default_text="sliding, or all-pairs for a pairwise model",
     )
-    """Number of top passages that --strategy top-down and tournament look for."""
+    """Which passages are shown together. Listwise: sliding (windows from bottom to top), full (all candidates in one
+    window), top-down (partition around a pivot) or tournament (rounds of window winners). Pairwise: all-pairs, heapsort
+    or bubble (passes from bottom to top)."""
+    rank_top_k: int | None = option(
+        None,
+        "--rank-top-k",
+        group="Ranking",
+        methods=(*LISTWISE, "pairwise"),
+        least=1,
+        default_text=f"half a window; {pairwise_strategies.DEFAULT_TOP_K} for a pairwise model",
+    )
+    """Number of top passages that --strategy top-down, tournament, heapsort and bubble look for."""
     permutations: int = option(1, "--permutations", group="Ranking", methods=LISTWISE, least=1)
     """Permutation self-consistency: query each window N times, with shuffled passages after the first, and aggregate
     the rankings."""
@@ -178,14 +194,12 @@ class RerankOptions:
     """Few-shot examples: a JSON array of {"conversations": [{"role", "value"}, ...]}."""
     num_few_shot_examples: int = option(0, "--num-few-shot-examples", group="Prompt", methods=LISTWISE, least=0)
     """Number of examples taken from the start of --few-shot-file."""
-    q_max_len: int | None = option(
-        None, "--q-max-len", group="Prompt", card="query_tokens", methods=("pointwise",), least=1
-    )
+    q_max_len: int | None = option(None, "--q-max-len", group="Prompt", card="query_tokens", methods=_SCORING, least=1)
     """Maximum number of query tokens."""
     p_max_len: int | None = option(
-        None, "--p-max-len", group="Prompt", card="passage_tokens", methods=("pointwise",), least=1
+        None, "--p-max-len", group="Prompt", card="passage_tokens", methods=_SCORING, least=1
     )
-    """Maximum number of passage tokens."""
+    """Maximum number of tokens of a passage; of each of the two that a pairwise prompt shows."""
     top_k_candidates: int | None = option(
         None, "--top-k-candidates", group="Input", least=1, default_text="all, or 100 with --dataset"
     )
@@ -221,10 +235,10 @@ class RerankOptions:
             engine_arguments(self.vllm_args)
         if self.free_decoding:
             self.refuse(("decode_top_k",), why="with --free-decoding")
-        if self.strategy != "sliding":
+        if self.strategy not in (None, "sliding"):
             self.refuse(("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
-        if self.strategy not in TOP_K_STRATEGIES:
-            self.refuse(("rank_top_k",), why=f"with --strategy {self.strategy}")
+        if self.strategy not in (*TOP_K_STRATEGIES, *pairwise_strategies.SORTING):
+            self.refuse(("rank_top_k",), why=f"with --strategy {self.strategy or 'sliding and all-pairs'}")
         check_pass_depth(self.pass_depth, num_passes=self.num_passes, top_k_candidates=self.top_k_candidates)
         if not self.shuffle_candidates and self.permutations == 1:
             self.refuse(("seed",), why="without --shuffle-candidates or --permutations")

@@ -16,6 +16,12 @@ from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files import read_text
 from rankllm_core.prompts.template import Message, Span
 from rankllm_infer.checkpoints.bidirectional import check_bidirectional
+from rankllm_infer.checkpoints.encoder_decoders import (
+    check_encoder_decoder,
+    check_encoder_decoder_card,
+    check_encoder_decoder_tokenizer,
+    encoder_decoder_adapter_error,
+)
 from rankllm_infer.checkpoints.encoders import check_encoder, check_encoder_card, pair_tokens
 from rankllm_infer.checkpoints.model_files import (
     ModelFiles,
@@ -35,6 +41,7 @@ from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.flow import RankingMethod
 from rankllm_infer.ranking.listwise import ListwiseMethod
+from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.settings import RankingSettings
 
@@ -103,6 +110,8 @@ def _files(own: ModelFolder, card: Card, options: RerankOptions) -> tuple[ModelF
     _check_base(card, own, options.base_model)
     trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
     files = files_of(own, find_base(own, options.base_model), card=card)
+    if own.adapter is not None and files.base.is_encoder_decoder:
+        raise encoder_decoder_adapter_error(files)
     if files.bidirectional is not None:
         trusts = options.trust_remote_code
         check_bidirectional(card, name=own.name, compiles=options.compile, trust_remote_code=trusts)
@@ -121,6 +130,8 @@ def card_in_force(
     if own is None:
         return resolve_card(model, options, folder=None, score_head=False)
     encoder = base or own
+    if encoder.is_encoder_decoder:
+        return _encoder_decoder_card(model, options, encoder)
     if not encoder.is_encoder:
         return resolve_card(model, options, folder=own.path, score_head=own.has_score_head)
     adapter = None if encoder is own else own
@@ -128,6 +139,15 @@ def card_in_force(
     n_tokens = pair_tokens(encoder, has_adapter=adapter is not None)
     card = resolve_card(model, options, folder=own.path, score_head=own.has_score_head, pair_tokens=n_tokens)
     check_encoder_card(encoder, card.card)
+    return card
+
+
+def _encoder_decoder_card(model: str, options: RerankOptions, own: ModelFolder) -> EffectiveCard:
+    engine, method, dtype = options.engine, options.method, options.dtype
+    check_encoder_decoder(own, engine=engine, method=method, compiles=options.compile, dtype=dtype)
+    card = resolve_card(model, options, folder=own.path, score_head=False, is_encoder_decoder=True)
+    check_encoder_decoder_card(own, card.card)
+    check_encoder_decoder_tokenizer(own)
     return card
 
 
@@ -239,6 +259,7 @@ class MethodKind(Protocol):
 METHODS: Mapping[str, MethodKind] = {
     "listwise": ListwiseMethod,
     "pointwise": PointwiseMethod,
+    "pairwise": PairwiseMethod,
 }
 """Kind of card -> what makes its method."""
 

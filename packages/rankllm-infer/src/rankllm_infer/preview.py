@@ -11,7 +11,7 @@ from rankllm_infer.options import RerankOptions
 from rankllm_infer.watching import examples
 
 if TYPE_CHECKING:
-    from rankllm_core.card import Card, PointwiseCard
+    from rankllm_core.card import Card, PairwiseCard, PointwiseCard
     from rankllm_core.types import Request
     from rankllm_infer.checkpoints.model_files import ModelFolder
     from rankllm_infer.effective_card import EffectiveCard
@@ -59,13 +59,15 @@ def render_prompt(request: Request, options: RerankOptions, model: str | None) -
     model: a folder or a hub name, for its card and tokenizer; None for the default card and estimated tokens.
     Raises RankLLMError, also where the query needs no prompt.
     """
-    from rankllm_core.card import ListwiseCard
+    from rankllm_core.card import ListwiseCard, PairwiseCard
     from rankllm_infer.ranking.strategies import WindowSchedule
 
     resolved, method = _without_model(options) if model is None else _with_model(model, options)
     card = resolved.card
     start, end = 0, 1
-    if isinstance(card, ListwiseCard):
+    if isinstance(card, PairwiseCard):
+        end = min(2, len(request.candidates))
+    elif isinstance(card, ListwiseCard):
         n = len(request.candidates[: options.top_k_candidates])
         schedule = WindowSchedule(size=card.window_size, stride=card.stride)
         start, end = next(schedule.windows(n), (0, 0))
@@ -87,9 +89,10 @@ def render_prompt(request: Request, options: RerankOptions, model: str | None) -
 
 def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
     """The default card with the options over it, prompted as for a server whose tokenizer is not known."""
-    from rankllm_core.card import PointwiseCard
+    from rankllm_core.card import PairwiseCard, PointwiseCard
     from rankllm_infer.effective_card import resolve_card
     from rankllm_infer.plan import make_method
+    from rankllm_infer.ranking.pairwise import PairwiseMethod
     from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwiseMethod
 
     resolved = resolve_card("", options, folder=None, score_head=False)
@@ -97,6 +100,8 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
     if isinstance(card, PointwiseCard):
         writer = MessagePairWriter(card) if card.template.is_chat else _PairTextWriter(card)
         return resolved, PointwiseMethod(card, _settings(card, options), writer)
+    if isinstance(card, PairwiseCard) and not card.template.is_chat:
+        return resolved, PairwiseMethod(card, _settings(card, options), _ComparisonTextWriter(card))
     return resolved, make_method(card, _settings(card, options), None)
 
 
@@ -132,7 +137,7 @@ def _settings(card: Card, options: RerankOptions, *, free_decoding: bool = True)
     """What of the options decides the first prompt."""
     from rankllm_infer.ranking.settings import RankingSettings
 
-    n_shown = 1 if card.kind == "pointwise" else options.top_k_candidates
+    n_shown = {"pointwise": 1, "pairwise": 2}.get(card.kind, options.top_k_candidates)
     return RankingSettings(
         top_k_candidates=n_shown,
         system_message=options.system_message,
@@ -182,6 +187,19 @@ class _PairTextWriter:
             return Prompt(text=f"{query}\n{title} {text}" if title else f"{query}\n{text}", read="head")
         passage = template.passage.format(title=title, text=text)
         return Prompt(text=template.query.format(query=query) + "\n" + passage, read="head")
+
+
+class _ComparisonTextWriter:
+    """Writes a comparison without the model's tokenizer: nothing is cut, and no BOS is shown."""
+
+    def __init__(self, card: PairwiseCard) -> None:
+        self._card = card
+
+    def write(self, query: str, passage_a: str, passage_b: str) -> Prompt:
+        from rankllm_infer.engines.base import Prompt
+
+        (turn,) = self._card.template.render(query, passage_a, passage_b)
+        return Prompt(text=turn.content, read="first-token", identifiers=self._card.tokens_read)
 
 
 class _ExactPairWriter:

@@ -13,6 +13,7 @@ import yaml
 
 from rankllm_core.card_kinds import HEADS as HEADS
 from rankllm_core.card_kinds import ListwiseCard as ListwiseCard
+from rankllm_core.card_kinds import PairwiseCard as PairwiseCard
 from rankllm_core.card_kinds import PointwiseCard as PointwiseCard
 from rankllm_core.config import check_keys, load_yaml, mapping, numbers, one_of, typed
 from rankllm_core.errors import ConfigError
@@ -23,10 +24,12 @@ from rankllm_core.prompts.template import Template, load_template, template_from
 CARD_NAME = "rankllm.yaml"
 CARD_FORMAT = 3
 """The newest format. 2: a template may declare identifiers, answer and reasoning. 3: heads of a single token, layouts
-`chat`, `raw` and `pair`, probabilities, bidirectional attention. A card is written in the oldest format that can hold
-it, so that older releases read it."""
+`chat`, `raw` and `pair`, probabilities, bidirectional attention, pairwise cards. A card is written in the oldest format
+that can hold it, so that older releases read it."""
 
-Card = ListwiseCard | PointwiseCard
+Card = ListwiseCard | PointwiseCard | PairwiseCard
+CARDS: Mapping[str, type[Card]] = {owner.kind: owner for owner in (ListwiseCard, PointwiseCard, PairwiseCard)}
+"""Kind -> what holds a card of it."""
 
 
 def load_card(folder: str | Path) -> Card | None:
@@ -66,13 +69,13 @@ def _card(values: dict[str, object], where: str) -> Card:
         )
     if isinstance(version, bool) or version not in range(1, CARD_FORMAT + 1):
         raise ConfigError(f"{where}: format: expected a number from 1 to {CARD_FORMAT}, found {version!r}")
-    kind = one_of(values.pop("kind", None), ("listwise", "pointwise"), where=f"{where}: kind")
+    kind = one_of(values.pop("kind", None), CARDS, where=f"{where}: kind")
     template = _template(values.pop("template", None), where=f"{where}: template")
     if kind == "listwise":
         window = mapping(values.pop("window", {}), where=f"{where}: window")
         check_keys(window, ("size", "stride"), where=f"{where}: window")
         values |= {{"size": "window_size"}.get(key, key): value for key, value in window.items()}
-    owner = ListwiseCard if kind == "listwise" else PointwiseCard
+    owner = CARDS[kind]
     kinds = {f.name: _FIELD_TYPES[str(f.type)] for f in fields(owner) if f.name != "template"}
     check_keys(values, kinds, where=where)
     checked = {
@@ -81,7 +84,7 @@ def _card(values: dict[str, object], where: str) -> Card:
         else typed(value, kinds[key], where=f"{where}: {key}")
         for key, value in values.items()
     }
-    if (template.method == "pointwise") != (kind == "pointwise"):
+    if template.kind != kind:
         raise ConfigError(f"{where}: a {kind} card cannot hold the {template.method} template {template.name!r}")
     return owner(template=template, **checked)  # type: ignore[arg-type]
 

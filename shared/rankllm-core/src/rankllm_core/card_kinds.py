@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.chat import BOS_RULES
-from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate
+from rankllm_core.prompts.template import ListwiseTemplate, PairwiseTemplate, PointwiseTemplate
 from rankllm_core.types import MAX_ALPHA
 
 HEADS = ("sequence-classification", "yes-no", "single-token")
@@ -187,6 +187,47 @@ class PointwiseCard:
             **({"attention": self.attention} if self.attention else {}),
             **({"pooling": self.pooling} if self.pooling else {}),
             **({"probability_scale": self.probability_scale} if self.probability_scale is not None else {}),
+            **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairwiseCard:
+    """How a pairwise reranker is prompted and read, at one token. Default lengths fill the 512 tokens of duoT5
+    (arXiv:2101.05667)."""
+
+    template: PairwiseTemplate
+    base_model: str | None = None
+    """The model that an adapter was trained on."""
+    bos: str = "single"
+    query_tokens: int = 64
+    passage_tokens: int = 216
+    """The most tokens of each of the two passages."""
+    fuse_weight: float = 0.0
+    """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+
+    def __post_init__(self) -> None:
+        one_of(self.bos, BOS_RULES, where="card: bos")
+        _positive(self, "query_tokens", "passage_tokens")
+        _share(self.fuse_weight)
+
+    kind = "pairwise"
+
+    @property
+    def tokens_read(self) -> tuple[str, str]:
+        """The tokens whose logits are compared: the answer "the first passage", and "the second"."""
+        return self.template.first, self.template.second
+
+    def to_dict(self) -> dict[str, object]:
+        """The card as it is written."""
+        return {
+            "format": 3,
+            "kind": self.kind,
+            **({"base_model": self.base_model} if self.base_model else {}),
+            "template": {"name": self.template.name} | self.template.to_dict(),
+            "bos": self.bos,
+            "query_tokens": self.query_tokens,
+            "passage_tokens": self.passage_tokens,
             **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
         }
 

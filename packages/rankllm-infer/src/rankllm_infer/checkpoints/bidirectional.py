@@ -94,7 +94,7 @@ def check_bidirectional(card: Card, *, name: str, compiles: bool, trust_remote_c
     """Raise ConfigError where a decoder with bidirectional attention cannot do what it is asked for."""
     what = f"{name} has bidirectional attention"
     if card.kind != "pointwise" or card.head != "sequence-classification":
-        how = "listwise" if card.kind != "pointwise" else f"read by {card.head}"
+        how = card.kind if card.kind != "pointwise" else f"read by {card.head}"
         raise ConfigError(f"{what}, which predicts no next token; its score head is read, but its card is {how}")
     if compiles:
         raise ConfigError(f"--compile: {what}, whose layers are not compiled here; leave it out")

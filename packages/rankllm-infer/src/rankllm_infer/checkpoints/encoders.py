@@ -39,8 +39,8 @@ def check_encoder(own: ModelFolder, *, method: str, compiles: bool, adapter: Mod
             "language models, and with encoders that have such a head"
         )
     what = f"{own.name} is an encoder ({kind})"
-    if method == "listwise":
-        raise ConfigError(f"--method listwise: {what}, which scores one passage at a time; leave it out")
+    if method in ("listwise", "pairwise"):
+        raise ConfigError(f"--method {method}: {what}, which scores one passage at a time; leave it out")
     if compiles:
         raise ConfigError(f"--compile: {what}, whose layers are not compiled here; leave it out")
     if adapter is None and not has_modules and (labels := n_labels(own.config)) != 1:

@@ -23,6 +23,10 @@ from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.bidirectional import Bidirectional, bidirectional_of
 from rankllm_infer.checkpoints.hub import check_revision, commit_of, find_elsewhere, is_shipped, shipped_base
+from rankllm_infer.checkpoints.sentencepiece_model import SENTENCEPIECE_MODEL, sentencepiece_tokenizer
+
+ENCODER_DECODERS = ("mt5", "t5", "umt5")
+"""Architectures that read a prompt with an encoder and answer with a decoder."""
 
 _TRUST_OPTION = "--trust-remote-code"
 _NO_BASE = (
@@ -69,6 +73,11 @@ class ModelFolder:
     def is_encoder(self) -> bool:
         """Whether its tokens see each other both ways, and it is no adapter. BERT with `is_decoder` is no encoder."""
         return self.adapter is None and self.config.get("model_type") in ENCODERS and not self.config.get("is_decoder")
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether an encoder reads the prompt and a decoder answers (T5), and it is no adapter."""
+        return self.adapter is None and self.config.get("model_type") in ENCODER_DECODERS
 
     @property
     def is_quantized(self) -> bool:
@@ -229,7 +238,16 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     trusted = trust_remote_code and not (folder / "adapter_config.json").exists()
     with readable_load(folder, problem="no tokenizer can be loaded from it"):
+        if _has_sentencepiece_alone(folder):
+            return sentencepiece_tokenizer(folder)
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted, **fast_tokenizer_options())
+
+
+def _has_sentencepiece_alone(folder: Path) -> bool:
+    """Whether a T5's tokenizer is nothing but SentencePiece's file."""
+    if (folder / "tokenizer.json").exists() or not (folder / SENTENCEPIECE_MODEL).exists():
+        return False
+    return (read_model_json(folder / "config.json") or {}).get("model_type") in ENCODER_DECODERS
 
 
 def check_remote_code(own: ModelFolder, base_model: str | None = None) -> tuple[str, ...]:

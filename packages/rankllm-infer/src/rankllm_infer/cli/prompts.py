@@ -150,7 +150,7 @@ def _about(rendered: RenderedPrompt) -> str:
     card = rendered.resolved.card
     qid = for_terminal(rendered.request.query.qid, one_line=True)
     n = len(rendered.request.candidates)
-    shown = f"ranks {rendered.start + 1}-{rendered.end} of {n}" if card.kind == "listwise" else f"rank 1 of {n}"
+    shown = f"rank 1 of {n}" if card.kind == "pointwise" else f"ranks {rendered.start + 1}-{rendered.end} of {n}"
     tokens = f"{rendered.n_tokens} tokens" if rendered.is_exact else f"about {rendered.n_tokens} tokens (estimated)"
     return (
         f"Query {qid}, {shown}, {tokens}; {card.kind}, template {card.template.name}, "

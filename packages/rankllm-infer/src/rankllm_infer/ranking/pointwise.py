@@ -20,7 +20,7 @@ from rankllm_infer.ranking.flow import Flow
 from rankllm_infer.ranking.fuse import fuse
 from rankllm_infer.ranking.settings import RankingSettings
 
-_UNTOLD = -20.0
+UNTOLD = -20.0
 """Log-probability of an answer that a server did not report.
 
 Source: texttron/tevatron@dd06310 src/tevatron/eval/rerank_vllm.py.
@@ -149,11 +149,11 @@ class PointwiseMethod:
         head, rest = request.candidates[:n_scored], request.candidates[n_scored:]
         if not head:
             return Result(query=request.query, candidates=(), n_ranked=0)
-        passages = [_passage(candidate) for candidate in head]
+        passages = [passage_of(candidate) for candidate in head]
         write = self._writer_of(request)
         built = [write(title, text) for title, text in passages]
         findings = _find(built, passages, write)
-        prompts = _sharing(built)
+        prompts = sharing(built)
         answers = yield prompts
         scores = [_score(answer, candidate.docid) for answer, candidate in zip(answers, head, strict=True)]
         found = (*findings.defects([candidate.docid for candidate in head]), *_untold(head, prompts, answers))
@@ -212,7 +212,7 @@ def _untold(head: Sequence[Candidate], prompts: Sequence[Prompt], answers: Seque
     )
 
 
-def _sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+def sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
     """The prompts, told how many ids they all begin with: the instruction and the query, as a rule."""
     if len(prompts) < 2:
         return tuple(prompts)
@@ -223,7 +223,8 @@ def _sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
     return tuple(replace(prompt, n_shared=n_shared) for prompt in prompts)
 
 
-def _passage(candidate: Candidate) -> Passage:
+def passage_of(candidate: Candidate) -> Passage:
+    """Title and text of a candidate. Raises RankLLMError naming the docid where it has no text."""
     try:
         return title_and_text(candidate.doc)
     except RankLLMError as error:
@@ -246,7 +247,7 @@ def _score(answer: Answer, docid: str) -> float:
     if len(answer.scores) == 1:
         (score,) = answer.scores
     elif len(answer.scores) == 2:
-        positive, negative = (_UNTOLD if value == -math.inf else value for value in answer.scores)
+        positive, negative = (UNTOLD if value == -math.inf else value for value in answer.scores)
         score = positive - negative
     else:
         raise EngineError(

@@ -20,10 +20,12 @@ from rankllm_infer.ranking.strategies import (
 class RankingSettings:
     """Everything that decides a ranking beside the model and its card. A method ignores what is not its own."""
 
-    strategy: str = "sliding"
-    """Which windows are asked: one of `strategies.STRATEGIES`."""
+    strategy: str | None = None
+    """What is shown together: one of `strategies.STRATEGIES` or, of a pairwise card, `pairwise_strategies.STRATEGIES`.
+    None: `sliding`, or `all-pairs`."""
     rank_top_k: int | None = None
-    """How many of the best a strategy that finds a top k looks for; None: half a window."""
+    """How many of the best a strategy that finds a top k looks for; None: half a window, or `DEFAULT_TOP_K` of a
+    pairwise card."""
     permutations: int = 1
     """Ask each window so many times, all but the first time with its passages shuffled, and take the consensus."""
     num_passes: int = 1
@@ -56,13 +58,15 @@ class RankingSettings:
             raise ConfigError(
                 f"decode_top_k: expected at least 1, and answers held to permutations, found {self.decode_top_k}"
             )
-        if not self.short_windows and self.strategy != "sliding":
+        if not self.short_windows and self.strategy not in (None, "sliding"):
             raise ConfigError(f"--no-variable-passages has no effect with --strategy {self.strategy}; leave it out")
 
 
 def strategy_of(card: ListwiseCard, settings: RankingSettings) -> Strategy:
     """The strategy for the card's windows. Raises ConfigError where the numbers do not go together."""
-    return choose_strategy(settings.strategy, size=card.window_size, stride=card.stride, top_k=settings.rank_top_k)
+    return choose_strategy(
+        settings.strategy or "sliding", size=card.window_size, stride=card.stride, top_k=settings.rank_top_k
+    )
 
 
 def check_windows(card: ListwiseCard, settings: RankingSettings) -> None:

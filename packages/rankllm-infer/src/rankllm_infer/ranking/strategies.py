@@ -12,6 +12,7 @@ from itertools import zip_longest
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
+from rankllm_infer.ranking import pairwise_strategies
 
 STRATEGIES = ("sliding", "full", "top-down", "tournament")
 TOP_K_STRATEGIES = ("top-down", "tournament")
@@ -43,6 +44,11 @@ def choose_strategy(name: str, *, size: int, stride: int, top_k: int | None = No
 
     Raises ConfigError where the numbers do not go together.
     """
+    if name in pairwise_strategies.STRATEGIES:
+        raise ConfigError(
+            f"--strategy {name}: compares two passages, and a listwise reranker ranks windows of them; "
+            f"expected one of {', '.join(STRATEGIES)}"
+        )
     one_of(name, STRATEGIES, where="strategy")
     if name not in TOP_K_STRATEGIES:
         if top_k is not None:

@@ -18,6 +18,8 @@ HEAD = 10
 """First places of a list: their grades are shown side by side, and the baseline's wherever they went."""
 MAX_FURTHER = 10
 """Passages shown from below the depth of a page, for each query."""
+MAX_COMPARISONS = 100
+"""Comparisons of two passages shown for each query: all pairs of a hundred candidates are 9,900."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +140,12 @@ class ShownQuery:
 
     @property
     def shown_calls(self) -> list[tuple[int, Call]]:
-        """Calls with their numbers from 1. Of calls that saw one passage each, the first and those not read as `ok`."""
+        """Calls with their numbers from 1. Of calls that saw one passage each, the first and those not read as `ok`; of
+        those that saw two each, the first `MAX_COMPARISONS` and the same."""
         numbered = list(enumerate(self.calls, start=1))
-        if any(len(call.docids) > 1 for call in self.calls):
-            return numbered
-        return [(number, call) for number, call in numbered if number == 1 or call.status != "ok"]
+        n_passages = max((len(call.docids) for call in self.calls), default=0)
+        n_shown = {0: 1, 1: 1, 2: MAX_COMPARISONS}.get(n_passages, len(numbered))
+        return [(number, call) for number, call in numbered if number <= n_shown or call.status != "ok"]
 
 
 def outline(

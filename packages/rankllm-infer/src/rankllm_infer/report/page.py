@@ -15,7 +15,7 @@ from markupsafe import Markup
 from rankllm_core.files import write_text
 from rankllm_infer import __version__
 from rankllm_infer.report import charts
-from rankllm_infer.report.content import HEAD, MAX_FURTHER, Outline, Sources, run_costs, shown_queries
+from rankllm_infer.report.content import HEAD, MAX_COMPARISONS, MAX_FURTHER, Outline, Sources, run_costs, shown_queries
 from rankllm_infer.report.passages import Texts
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _environment() -> jinja2.Environment:
     environment.globals |= {
         "version": __version__,
         "head": HEAD,
+        "max_comparisons": MAX_COMPARISONS,
         "max_further": MAX_FURTHER,
         "few": _FEW_DEFECTS,
         "split": split_snippet,

@@ -17,8 +17,8 @@ from rankllm_train.data.records import ListwiseRecord
 def template_for(records: Sequence[ListwiseRecord], *, given: str) -> ListwiseTemplate:
     """The template that is given, or the shipped one for the identifiers of the first record that can be learnt from.
 
-    Raises ConfigError for a pointwise template. Where no record can be learnt from, which encoding them says in full,
-    it is the one for numbers.
+    Raises ConfigError for a template of another kind. Where no record can be learnt from, which encoding them says in
+    full, it is the one for numbers.
     """
     if given:
         return listwise_template(given, where="prompt.template: ")

@@ -140,7 +140,7 @@ def record_writer(
     """
     loaded = load_template(template) if template else None
     if loaded is not None and not isinstance(loaded, ListwiseTemplate):
-        raise ConfigError(f"template {loaded.name}: is a pointwise template; expected a listwise one")
+        raise ConfigError(f"template {loaded.name}: is a {loaded.kind} template; expected a listwise one")
     if loaded is not None and identifiers is None:
         identifiers = "alpha" if loaded.identifiers == "alpha" else "numeric"
     kind: IdentifierKind = identifiers or "numeric"

@@ -1,4 +1,4 @@
-"""The ids of one (query, passage) pair for a pointwise model, in training and in inference alike.
+"""The ids of one (query, passage) pair for a pointwise model, in training and in inference alike, and of two passages.
 
 Sources: RankLLaMA v1, texttron/tevatron@0545746 examples/rankllama/data.py; v2, texttron/tevatron@dd06310
 src/tevatron/reranker/dataset.py.
@@ -12,7 +12,7 @@ from typing import Any
 
 from rankllm_core.errors import ConfigError, ContractError
 from rankllm_core.prompts.chat import ChatEncoder
-from rankllm_core.prompts.template import PointwiseTemplate
+from rankllm_core.prompts.template import PairwiseTemplate, PointwiseTemplate
 from rankllm_core.prompts.text_pairs import PairFormat
 from rankllm_core.prompts.tokens import SafeTokenizer
 
@@ -159,3 +159,30 @@ class PairEncoder:
         room = self._limits.query_tokens + self._limits.passage_tokens - (1 if self._append_eos else 0)
         ids = [*self._safe.leading_ids(), *self._safe.encode(joined)][:room]
         return (*ids, self._tokenizer.eos_token_id) if self._append_eos else tuple(ids)
+
+
+class ComparisonEncoder:
+    """Turns a query and two passages into text and ids by a pairwise template.
+
+    query_tokens, passage_tokens: where the query, and each passage, is cut. Raises ContractError where the tokenizer
+    cannot write the template's layout.
+    """
+
+    def __init__(
+        self, tokenizer: Any, template: PairwiseTemplate, *, query_tokens: int, passage_tokens: int, bos: str = "single"
+    ) -> None:
+        self._template = template
+        layout = "bare" if template.layout == "raw" else template.chat_layout
+        self._chat = ChatEncoder(tokenizer, layout=layout, bos=bos, repair_text=False)
+        safe = self._chat.safe
+        # A query stands in all prompts of a request, a passage in one for each other passage.
+        self._clipped_query = functools.lru_cache(maxsize=64)(lambda text: safe.clip(text, query_tokens))
+        self._clipped_passage = functools.lru_cache(maxsize=4096)(lambda text: safe.clip(text, passage_tokens))
+
+    def encode(self, query: str, passage_a: str, passage_b: str) -> tuple[str, tuple[int, ...]]:
+        """Text and ids of a prompt, which ends where the answer is read: its parts are cut before they are put in."""
+        messages = self._template.render(
+            self._clipped_query(query), self._clipped_passage(passage_a), self._clipped_passage(passage_b)
+        )
+        prompt = self._chat.encode(messages, opening=self._template.answer_prefix)
+        return prompt.text, prompt.token_ids

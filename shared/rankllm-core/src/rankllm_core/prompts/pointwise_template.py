@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from rankllm_core.config import one_of
+from rankllm_core.config import check_keys, one_of, typed
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template_text import Message, Span, check_placeholders, fill, given_fields, placeholder_list
 
@@ -47,7 +47,8 @@ class PointwiseTemplate:
     message_roles: str | None = None
     """`reranker`: instruction, query and document are turns of their own roles, as some servers expect."""
 
-    method: ClassVar[str] = "pointwise"
+    kind: ClassVar[str] = "pointwise"
+    method: ClassVar[str] = kind
     LAYOUTS: ClassVar[tuple[str, ...]] = ("segments", "joined", "chat", "yes-no", "raw", "pair")
 
     def __post_init__(self) -> None:
@@ -141,3 +142,16 @@ class PointwiseTemplate:
     def to_dict(self) -> dict[str, object]:
         """The template as it is written to a card or a file."""
         return {"method": self.method} | {k: v for k, v in given_fields(self).items() if k != "name"}
+
+
+def pointwise_template_from_dict(values: Mapping[str, object], *, name: str) -> PointwiseTemplate:
+    """Build a pointwise template from YAML values. `name` is used in messages. Raises ConfigError."""
+    where = f"template {name}"
+    check_keys(values, {f.name for f in fields(PointwiseTemplate)} - {"name"} | {"method"}, where=where)
+    strings = {k: str(typed(v, str, where=f"{where}: {k}")) for k, v in values.items() if k != "method"}
+    # The originals' pointwise files have no layout key and call the passage {doc_content}.
+    strings.setdefault("layout", "yes-no")
+    for turn in ("system_message", "body") if strings["layout"] in ("chat", "raw") else ("body",):
+        if turn in strings:
+            strings[turn] = strings[turn].replace("{doc_content}", "{document}").replace("{passage}", "{document}")
+    return PointwiseTemplate(name=name, **strings)

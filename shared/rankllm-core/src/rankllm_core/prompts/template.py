@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 from rankllm_core.config import check_keys, did_you_mean, load_yaml, one_of, typed
 from rankllm_core.errors import ConfigError
+from rankllm_core.prompts.pairwise_template import PairwiseTemplate as PairwiseTemplate
+from rankllm_core.prompts.pairwise_template import pairwise_template_from_dict
 from rankllm_core.prompts.pointwise_template import PointwiseTemplate as PointwiseTemplate
+from rankllm_core.prompts.pointwise_template import pointwise_template_from_dict
 from rankllm_core.prompts.template_text import (
     ANSWER_FORMS,
     check_placeholders,
@@ -41,6 +44,8 @@ POINTWISE_DEFAULTS: Mapping[str, str] = {
     "single-token": "yes_no",
 }
 """Head -> name of the prompt whose score it gives."""
+PAIRWISE_DEFAULTS = {True: "pairwise", False: "pairwise_raw"}
+"""Whether the model is asked in turns of a chat -> name of the prompt that compares two passages."""
 
 _MULTITURN_NAMES = {"prefix": "prefix_user", "body": "body_user", "suffix": "suffix_user"}
 _IGNORED_KEYS = ("output_validation_regex", "output_extraction_regex", "output_patterns")
@@ -69,6 +74,7 @@ class ListwiseTemplate:
     reasoning: bool | None = None
     """Whether the model reasons in words before it gives the ranking; guessed where a file does not declare it."""
 
+    kind: ClassVar[str] = "listwise"
     METHODS: ClassVar[tuple[str, ...]] = ("singleturn_listwise", "multiturn_listwise")
 
     def __post_init__(self) -> None:
@@ -209,7 +215,8 @@ def _passage_ids(labels: Sequence[str]) -> str:
     return ANSWER_FORMS["passages"].write(labels)
 
 
-Template = ListwiseTemplate | PointwiseTemplate
+Template = ListwiseTemplate | PointwiseTemplate | PairwiseTemplate
+_Kind = TypeVar("_Kind", ListwiseTemplate, PointwiseTemplate, PairwiseTemplate)
 
 
 def template_names() -> tuple[str, ...]:
@@ -235,15 +242,17 @@ def template_from_dict(values: Mapping[str, object], *, name: str) -> Template:
     """Build a template from the originals' YAML layout. `name` is used in messages. Raises ConfigError."""
     where = f"template {name}"
     values = {k: v for k, v in values.items() if k not in _IGNORED_KEYS}
-    known = (*ListwiseTemplate.METHODS, PointwiseTemplate.method)
+    known = (*ListwiseTemplate.METHODS, PointwiseTemplate.method, PairwiseTemplate.method)
     method = values.get("method")
-    if method in ("rankfid", "pairwise"):
+    if method == "rankfid":
         raise ConfigError(f"{where}: method: {method!r} is not one that rankllm runs; expected {', '.join(known)}")
     one_of(method, known, where=f"{where}: method")
     if "chat_layout" in values:
         one_of(values["chat_layout"], CHAT_LAYOUTS, where=f"{where}: chat_layout")
     if method == PointwiseTemplate.method:
-        return _pointwise_from_dict(values, name=name, where=where)
+        return pointwise_template_from_dict(values, name=name)
+    if method == PairwiseTemplate.method:
+        return pairwise_template_from_dict(values, name=name)
     renamed = {v: k for k, v in _MULTITURN_NAMES.items()} if method == "multiturn_listwise" else {}
     allowed = {f.name for f in fields(ListwiseTemplate)} - {"name"} - set(renamed.values()) | set(renamed)
     if method == "singleturn_listwise":
@@ -258,17 +267,6 @@ def template_from_dict(values: Mapping[str, object], *, name: str) -> Template:
     return ListwiseTemplate(name=name, **checked)
 
 
-def _pointwise_from_dict(values: Mapping[str, object], *, name: str, where: str) -> PointwiseTemplate:
-    check_keys(values, {f.name for f in fields(PointwiseTemplate)} - {"name"} | {"method"}, where=where)
-    strings = {k: str(typed(v, str, where=f"{where}: {k}")) for k, v in values.items() if k != "method"}
-    # The originals' pointwise files have no layout key and call the passage {doc_content}.
-    strings.setdefault("layout", "yes-no")
-    for turn in ("system_message", "body") if strings["layout"] in ("chat", "raw") else ("body",):
-        if turn in strings:
-            strings[turn] = strings[turn].replace("{doc_content}", "{document}").replace("{passage}", "{document}")
-    return PointwiseTemplate(name=name, **strings)
-
-
 def default_listwise_template(identifiers: IdentifierKind = "numeric") -> ListwiseTemplate:
     """Return the template for a listwise card with these identifiers."""
     return listwise_template(LISTWISE_DEFAULTS[identifiers])
@@ -279,17 +277,23 @@ def default_pointwise_template(head: str) -> PointwiseTemplate:
     return pointwise_template(POINTWISE_DEFAULTS[head])
 
 
+def default_pairwise_template(*, is_chat: bool = True) -> PairwiseTemplate:
+    """Return the template that any language model compares two passages by. is_chat: in the turns of a chat."""
+    return _template_of(PairwiseTemplate, PAIRWISE_DEFAULTS[is_chat], "")
+
+
 def listwise_template(name_or_path: str, *, where: str = "") -> ListwiseTemplate:
     """Load a listwise template. where: what the message of another kind begins with. Raises ConfigError."""
-    template = load_template(name_or_path)
-    if not isinstance(template, ListwiseTemplate):
-        raise ConfigError(f"{where}{template.name} is a pointwise template; expected a listwise one")
-    return template
+    return _template_of(ListwiseTemplate, name_or_path, where)
 
 
 def pointwise_template(name_or_path: str, *, where: str = "") -> PointwiseTemplate:
     """Load a pointwise template. where: what the message of another kind begins with. Raises ConfigError."""
+    return _template_of(PointwiseTemplate, name_or_path, where)
+
+
+def _template_of(owner: type[_Kind], name_or_path: str, where: str) -> _Kind:
     template = load_template(name_or_path)
-    if not isinstance(template, PointwiseTemplate):
-        raise ConfigError(f"{where}{template.name} is a listwise template; expected a pointwise one")
+    if not isinstance(template, owner):
+        raise ConfigError(f"{where}{template.name} is a {template.kind} template; expected a {owner.kind} one")
     return template

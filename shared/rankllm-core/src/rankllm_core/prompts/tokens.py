@@ -79,7 +79,7 @@ class SafeTokenizer:
             elif piece:
                 encoder = self._first if position == 0 else self._later
                 ids.extend(self._plain_ids(encoder, piece.replace(MASK, "")))
-        return ids
+        return [*ids, *self._around_ids[1]] if add_special_tokens else ids
 
     def ids_behind(self, prompt: str, text: str) -> list[int] | None:
         """Ids that a text adds behind a prompt, None where the tokenizer joins the two. One character of it is read."""
@@ -133,17 +133,18 @@ class SafeTokenizer:
 
     def leading_ids(self) -> list[int]:
         """What the tokenizer puts before every text (BOS)."""
-        return list(self._leading_ids)
+        return list(self._around_ids[0])
 
     @functools.cached_property
-    def _leading_ids(self) -> tuple[int, ...]:
+    def _around_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the tokenizer puts before every text (BOS), and behind it (T5's EOS)."""
         # Asked for with every pair, and two calls of the tokenizer.
         plain = self.tokenizer.encode("a", add_special_tokens=False)
         full = self.tokenizer.encode("a", add_special_tokens=True)
         for start in range(len(full) - len(plain) + 1):
             if full[start : start + len(plain)] == plain:
-                return tuple(full[:start])
-        return ()
+                return tuple(full[:start]), tuple(full[start + len(plain) :])
+        return (), ()
 
 
 MASK = "\uf8e3"

@@ -68,8 +68,9 @@ def way_out(prompt: Prompt) -> str:
     """What to do where a server cannot be read this way, as the end of a message."""
     if prompt.read == "text":
         return ""
-    if _are_words(prompt.identifiers):
-        return "; pointwise scoring is not possible over this server: use another one, or --engine transformers"
+    if not opening_of(prompt).endswith("["):
+        method = "pointwise scoring" if _are_words(prompt.identifiers) else "comparing passages"
+        return f"; {method} is not possible over this server: use another one, or --engine transformers"
     return "; FIRST is not possible over this server: use --no-use-logits"
 
 
@@ -115,7 +116,7 @@ def _check_reported(prompt: Prompt, scores: Sequence[float], reported: Sequence[
     if all(map(math.isinf, scores)):
         wanted = ", ".join(prompt.identifiers[:3]) + (", ..." if len(prompt.identifiers) > 3 else "")
         seen = ", ".join(repr(token[:20]) for token, _ in reported[:5])
-        instead = "" if _are_words(prompt.identifiers) else ", or use --no-use-logits"
+        instead = ", or use --no-use-logits" if opening_of(prompt).endswith("[") else ""
         raise _unreadable(
             f"none of the identifiers {wanted} is among the {len(reported)} tokens that the server reports "
             f"({seen}, ...); check that the prompt template suits the model{instead}"

@@ -52,11 +52,13 @@ class TransformersEngine:
         self._queue = BatchQueue(BatchLimits(max_prompts=max_prompts, max_tokens=max_tokens))
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
-        self._backbone = backbone_of(loaded.model)
-        self._encoder = loaded.encoder
+        self._encoder, self._encoder_decoder = loaded.encoder, loaded.encoder_decoder
+        is_decoder = loaded.encoder is None and loaded.encoder_decoder is None
+        self._backbone = backbone_of(loaded.model) if loaded.encoder_decoder is None else None
         self._packing = packing or packing_of(loaded.model)
-        self._can_share = self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
-        self._can_share = self._can_share and self._encoder is None
+        self._can_share = is_decoder and (
+            self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
+        )
         # A compiled layer that reads behind a cache would be compiled once more for each layer.
         self._can_share = self._can_share and (self._packing is not None or not compiles)
         self._compiles = compiles
@@ -129,7 +131,7 @@ class TransformersEngine:
             return None
         return EngineError(
             f"the prompt and its answer take {needed} tokens, the model has {self._max_positions} positions; "
-            "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (pointwise)"
+            "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (otherwise)"
         )
 
     def _run_in_memory(self, batch: Batch) -> list[Answer | EngineError]:
@@ -156,6 +158,10 @@ class TransformersEngine:
         return self._read_first_tokens(batch) if read == "first-token" else self._read_head(batch)
 
     def _read_first_tokens(self, batch: Batch) -> list[Answer]:
+        if self._encoder_decoder is not None:
+            prompts = batch.prompts
+            scores = self._encoder_decoder.logits([p.token_ids for p in prompts], [p.identifiers for p in prompts])
+            return [Answer(scores=said, usage=_read_once(p)) for p, said in zip(prompts, scores, strict=True)]
         ids_of = [self._identifier_ids.of(prompt) for prompt in batch.prompts]
         inputs, rows_B, places_B = self._inputs([prompt.token_ids for prompt in batch.prompts], n_shared=batch.n_shared)
         keep_U, kept_B = torch.unique(places_B, return_inverse=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rankllm_infer.engines.transformers.bidirectional import (
     bidirectional_config,
     ready_bidirectional,
 )
+from rankllm_infer.engines.transformers.encoder_decoders import load_encoder_decoder, ready_encoder_decoder
 from rankllm_infer.engines.transformers.encoders import Encoder, load_encoder, ready_encoder
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.model import (
@@ -89,8 +91,8 @@ class TransformersCheckpoint:
         """
         if sample is not None:
             check_permutations(self.tokenizer, sample)
-        if self._encoder is not None:
-            self._encoder.try_it(self._name)
+        if (runner := self._encoder or self._loaded.encoder_decoder) is not None:
+            runner.try_it(self._name)
         else:
             check_is_decoder(self._loaded.model, self._name)
             try_model(self._loaded.model, read, source=self._name)
@@ -126,7 +128,7 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
     """
     settings = settings or TransformersSettings()
     device = pick_device(settings.device, num_gpus=settings.num_gpus)
-    dtype = pick_dtype(settings.dtype, device)
+    dtype = pick_dtype(settings.dtype, device, takes_float16=not files.base.is_encoder_decoder)
     if settings.attn_implementation == "flash_attention_2":
         check_flash(device, dtype)
     quantization = check_quantization(files, device) if files.base.is_quantized else None
@@ -156,16 +158,17 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
             model.to(device)
     model.eval()
     model.requires_grad_(False)
-    encoder: ScoresRows | None = None
+    loaded = LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device, notes=notes)
     if files.base.is_encoder:
         ready_encoder(model, settings.attn_implementation)
-        encoder = Encoder(model)
-    elif both_ways is not None:
+        return replace(loaded, encoder=Encoder(model))
+    if both_ways is not None:
         ready_bidirectional(model, settings.attn_implementation)
-        encoder = BidirectionalDecoder(model, both_ways)
-    else:
-        choose_attention(model, settings.attn_implementation)
-    return LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device, notes=notes, encoder=encoder)
+        return replace(loaded, encoder=BidirectionalDecoder(model, both_ways))
+    if files.base.is_encoder_decoder:
+        return replace(loaded, encoder_decoder=ready_encoder_decoder(loaded, settings.attn_implementation, source))
+    choose_attention(model, settings.attn_implementation)
+    return loaded
 
 
 def _load_weights(
@@ -177,6 +180,8 @@ def _load_weights(
         if quantization is not None:
             raise ContractError(f"{files.base.name}: its weights are quantized; encoders are loaded with full weights")
         return load_encoder(files.base.path, options, adapter=files.own if is_adapter else None)
+    if files.base.is_encoder_decoder:
+        return load_encoder_decoder(files.base.path, options)
     model = _load_base(files.base.path, kind, options, is_adapter=is_adapter)
     if quantization is not None:
         model = settle_quantized(model, quantization, dtype=options["dtype"], files=files)

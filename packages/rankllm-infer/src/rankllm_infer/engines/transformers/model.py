@@ -52,7 +52,9 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     """What a user should know of how the weights were loaded."""
     encoder: ScoresRows | None = None
-    """How a model with bidirectional attention is run (`encoders`, `bidirectional`); None for a causal one."""
+    """How a model with bidirectional attention is run (`encoders`, `bidirectional`); None for other models."""
+    encoder_decoder: Any = None
+    """How an encoder-decoder is read (`encoder_decoders.EncoderDecoder`); None for other models."""
 
 
 def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:
@@ -74,14 +76,18 @@ def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:
     return chosen
 
 
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The dtype asked for; `auto` is bfloat16 where the hardware is fast at it, else float16 on a GPU, else float32."""
+def pick_dtype(dtype: str, device: torch.device, *, takes_float16: bool = True) -> torch.dtype:
+    """The dtype asked for; `auto` is bfloat16 where the hardware is fast at it, else float16 on a GPU, else float32.
+
+    takes_float16: whether `auto` may be float16, which T5's activations overflow (huggingface/transformers#9295).
+    """
     if dtype != "auto":
         return _DTYPES[one_of(dtype, _DTYPES, where="dtype")]
+    half = torch.float16 if takes_float16 else torch.float32
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else half
     if device.type == "mps":
-        return torch.float16
+        return half
     return torch.bfloat16 if cpu_is_fast_at_bf16() else torch.float32
 
 

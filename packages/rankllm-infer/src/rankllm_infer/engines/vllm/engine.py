@@ -112,7 +112,7 @@ class VllmEngine:
         if needed > self._max_tokens:
             raise EngineError(
                 f"the prompt and its answer take {needed} tokens, vLLM was given room for {self._max_tokens}; "
-                "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (pointwise)"
+                "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (otherwise)"
             )
 
     def _parameters(self, prompt: Prompt) -> Any:

@@ -13,7 +13,7 @@ _OURS = {
     "tokenizer": "--model-path",
     "dtype": "--dtype",
     "tensor_parallel_size": "--num-gpus",
-    "max_model_len": "--context-size (listwise), or --q-max-len and --p-max-len (pointwise)",
+    "max_model_len": "--context-size (listwise), or --q-max-len and --p-max-len (otherwise)",
     "max_num_seqs": "--batch-size",
     "max_num_batched_tokens": "--batch-tokens",
     "trust_remote_code": "--trust-remote-code",

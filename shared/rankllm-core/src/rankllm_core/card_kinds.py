@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
+from rankllm_core.probe import Probe
 from rankllm_core.prompts.chat import BOS_RULES
 from rankllm_core.prompts.template import ListwiseTemplate, PointwiseTemplate
 from rankllm_core.types import MAX_ALPHA
@@ -34,6 +35,8 @@ class ListwiseCard:
     FIRST takes it off again. Empty: nothing was measured. Source: PriDe, arXiv:2309.03882."""
     fuse_weight: float = 0.0
     """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+    probe: Probe | None = None
+    """What the model answers to a few prompts, by which it is recognized; None: nothing was recorded."""
 
     def __post_init__(self) -> None:
         one_of(self.identifiers, ("numeric", "alpha"), where="card: identifiers")
@@ -64,7 +67,7 @@ class ListwiseCard:
     def to_dict(self) -> dict[str, object]:
         """The card as it is written."""
         return {
-            "format": 2 if self.template.has_declarations else 1,
+            "format": 3 if self.probe else 2 if self.template.has_declarations else 1,
             "kind": self.kind,
             **({"base_model": self.base_model} if self.base_model else {}),
             "template": {"name": self.template.name} | self.template.to_dict(),
@@ -76,6 +79,7 @@ class ListwiseCard:
             "window": {"size": self.window_size, "stride": self.stride},
             **({"identifier_prior": list(self.identifier_prior)} if self.identifier_prior else {}),
             **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
+            **({"probe": self.probe.to_dict()} if self.probe else {}),
         }
 
 
@@ -96,6 +100,8 @@ class PointwiseCard:
     """The model gives a probability, sigmoid(score / scale); None: its score is none and stands for none."""
     fuse_weight: float = 0.0
     """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+    probe: Probe | None = None
+    """What the model answers to a few prompts, by which it is recognized; None: nothing was recorded."""
 
     def __post_init__(self) -> None:
         one_of(self.head, HEADS, where="card: head")
@@ -144,6 +150,7 @@ class PointwiseCard:
             or bool(self.template.instructed_query)
             or (self.head == "sequence-classification" and self.template.is_text)
             or self.probability_scale is not None
+            or self.probe is not None
         )
         return 3 if is_new else 1
 
@@ -161,6 +168,7 @@ class PointwiseCard:
             "passage_tokens": self.passage_tokens,
             **({"probability_scale": self.probability_scale} if self.probability_scale is not None else {}),
             **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
+            **({"probe": self.probe.to_dict()} if self.probe else {}),
         }
 
 

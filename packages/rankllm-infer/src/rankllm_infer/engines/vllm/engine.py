@@ -43,6 +43,8 @@ class VllmEngine:
         self._ends = list(ends)
         self._max_tokens = max_tokens
         self._lora = lora
+        self.dtype: str | None = None
+        """Of weights and activations; known to whoever started vLLM."""
         self._shut_down: Callable[[], None] | None = shut_down
         self._identifier_ids = IdentifierIds(SafeTokenizer(tokenizer))
         self._running: dict[int, Prompt] = {}

@@ -121,7 +121,7 @@ def test_a_probe_that_cannot_be_asked_is_one_warning(tmp_path):
     change_json(tmp_path / "config.json", max_position_embeddings=128)
     with load(tmp_path) as reranker:
         (warning,) = [warning for warning in reranker.warnings if "probe" in warning]
-    assert warning.startswith("the model cannot be verified by the probe in its card: the prompt and its answer take ")
+    assert warning.startswith("the model cannot be verified by the probe in its card: query 'probe-1': the prompt and")
     assert "the model has 128 positions" in warning
 
 

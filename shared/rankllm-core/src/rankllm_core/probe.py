@@ -53,10 +53,10 @@ class Tolerance:
 TOLERANCES: Mapping[str, Tolerance] = {
     "float32": Tolerance(absolute=1e-3, relative=1e-4),
     "float16": Tolerance(absolute=0.02, relative=0.002),
-    "bfloat16": Tolerance(absolute=0.15, relative=0.015),
+    "bfloat16": Tolerance(absolute=0.2, relative=0.015),
 }
-"""By the less precise of the two dtypes. Two to four times the largest difference from float32 that was measured
-with SmolLM2-135M (docs/measured.md)."""
+"""By the less precise of the two dtypes: two to four times the largest difference from float32 that was measured with
+SmolLM2-135M (docs/measured.md). Logits of 16 to 32 are an eighth apart in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,10 +134,10 @@ def _query_from_dict(value: object, *, where: str) -> ProbedQuery:
 
 
 def probe_request(query: str, passages: Sequence[str], number: int) -> Request:
-    """One query of a probe. number: 0-based, its qid. Passages are called by their positions, from 0."""
+    """One query of a probe. number: 0-based. Passages are called by their positions, from 0."""
     n = len(passages)
     return Request(
-        query=Query(qid=str(number), text=query),
+        query=Query(qid=f"probe-{number + 1}", text=query),
         candidates=tuple(
             Candidate(docid=str(position), score=float(n - position), doc={"text": text})
             for position, text in enumerate(passages)

@@ -107,7 +107,7 @@ def _best_forward(model: Any, precision: str) -> tuple[Any, str]:
     accelerate wraps a model's forward in autocast and keeps the original: float32 weights are recorded as they are.
     """
     weights = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
-    dtype = max(weights & TOLERANCES.keys(), key=lambda name: TOLERANCES[name].relative)
+    dtype = max(weights & TOLERANCES.keys(), key=lambda name: TOLERANCES[name].relative, default="float32")
     own = vars(model).get("_original_forward")
     takes_float32 = "flash" not in str(getattr(model.config, "_attn_implementation", ""))
     if own is not None and takes_float32:

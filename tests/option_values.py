@@ -42,6 +42,7 @@ SET = {
     "trust_remote_code": Given("--trust-remote-code", True),
     "vllm_args": Given("--vllm-arg a=1", ("a=1",), engine="vllm"),
     "base_model": Given("--base-model b", "b"),
+    "verify": Given("--verify", True),
     "template": Given("--prompt-template-path rank_vicuna", "rank_vicuna"),
     "instruction": Given("--instruction strict", "strict", ("pointwise",)),
     "use_alpha": Given("--use-alpha", True),

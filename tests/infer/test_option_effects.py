@@ -95,7 +95,7 @@ def test_what_applies_is_written_down():
         assert sorted(found) == names
     by_engines = {
         "not with --engine openai": {"base_model", "batch_size", "batch_tokens", "dtype", "num_gpus"}
-        | {"revision", "trust_remote_code"},
+        | {"revision", "trust_remote_code", "verify"},
         "--engine transformers only": {"attn_implementation", "compile", "decode_top_k", "device", "free_decoding"},
         "--engine vllm only": {"vllm_args"},
         "--engine openai only": {"api_key", "base_url", "concurrency", "timeout_s"},
@@ -172,7 +172,7 @@ def test_what_counts_by_contents_and_not_at_all():
     by_effect = {}
     for name, row in OPTIONS.items():
         by_effect.setdefault(row.option.effect, set()).add(name)
-    assert by_effect["none"] == {"api_key", "timeout_s", "concurrency"}
+    assert by_effect["none"] == {"api_key", "timeout_s", "concurrency", "verify"}
     assert by_effect["loaded"] == {"dtype", "device"}
     assert by_effect["content"] == {"base_url", "base_model", "few_shot_file", "revision"}
     assert by_effect["card"] == {name for name, row in OPTIONS.items() if row.option.card}

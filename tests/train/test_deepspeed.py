@@ -28,6 +28,7 @@ from distributed_runs import (  # noqa: E402
 from shared_files import REPOSITORY  # noqa: E402
 
 from rankllm_core.card import load_card  # noqa: E402
+from rankllm_core.probe import Comparison  # noqa: E402
 from rankllm_train.artifacts.checkpoints import checkpoints  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe, load_recipe  # noqa: E402
 
@@ -59,6 +60,8 @@ def assert_trained_alike(two, one, *, schedule):
         assert load_card(folder) == load_card(expected)
         assert {path.name for path in folder.iterdir()} >= {path.name for path in expected.iterdir()} - OPTIMIZER
         assert largest_difference(folder, expected) < 1e-4
+        probes = [load_card(path).probe for path in (expected, folder)]
+        assert Comparison(recorded=probes[0], found=probes[1]).difference < 1e-3
     assert not list(two.glob(".saving-*"))
     # DeepSpeed puts its scripts into checkpoints; a model is to hold no code.
     assert not [*two.glob("*.py"), *two.glob("best/*.py")]

@@ -341,7 +341,6 @@ SHORT_MODULES = {
     "rankllm_core.answers.directions": "asked by the reader and by its forms",
     "rankllm_core.public_names": "both packages import it before anything else",
     "rankllm_infer.checkpoints.cache_folder": "models and indexes are cached, in rooms that know nothing of each other",
-    "rankllm_infer.cli.doctor": "a command is a module",
     "rankllm_infer.cli.models": "a command is a module",
     "rankllm_train.models.base_names": "cards, pages, loading and merging call a base by its name",
     "rankllm_train.methods.registry": "methods and training data would import each other",

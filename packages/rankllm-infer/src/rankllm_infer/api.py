@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rankllm_core.card import Card
 from rankllm_core.errors import RankLLMError
+from rankllm_core.probe import Comparison, Probe
 from rankllm_core.types import Request, Result
 from rankllm_infer.checkpoints.model_files import ModelFiles
 from rankllm_infer.effective_card import fit_card
@@ -19,6 +20,7 @@ from rankllm_infer.engines.transformers.batches import TransformersSettings
 from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import RerankPlan, make_method, plan_reranking
+from rankllm_infer.probing import compare, record, verification_notes
 from rankllm_infer.ranking.flow import RankingMethod, make_request
 from rankllm_infer.ranking.pool import AnswerLog, FlowPool, checked_request, checked_requests
 from rankllm_infer.ranking.scheduler import Scheduler
@@ -147,6 +149,26 @@ class Reranker:
         """
         return self.method.n_prompts(n_candidates)
 
+    def verify(self) -> Comparison | None:
+        """Recompute the probe that the model's card holds; None where it holds none.
+
+        `agrees` says whether these are the recorded scores, and `str()` shows both. Ranks and scores of later requests
+        are not affected. Raises RankLLMError where the model cannot be asked, or another stream is running.
+        """
+        if self._is_closed:
+            raise RankLLMError(_CLOSED)
+        probe = self.card.probe
+        return None if probe is None else compare(self.method, self.engine, probe)
+
+    def record_probe(self) -> Probe:
+        """A probe of this model, to be kept in its card (`dataclasses.replace(card, probe=...)`).
+
+        Raises RankLLMError where the model gives no scores: a server's, or one whose identifiers are not single tokens.
+        """
+        if self._is_closed:
+            raise RankLLMError(_CLOSED)
+        return record(self.method, self.engine)
+
     def close(self) -> None:
         """Release the engine's resources. Raises RankLLMError while a run is in progress, which is unaffected."""
         if self._shared.is_in_use:
@@ -184,15 +206,25 @@ def start_reranker(plan: RerankPlan) -> Reranker:
     card, notes = fit_card(plan.card, checkpoint.positions)
     method = make_method(card, plan.ranking, checkpoint.tokenizer)
     engine = checkpoint.start(method.read, longest=method.longest, sample=method.sample)
+    doubts = _verified(plan, method, engine) if plan.verify or card.probe is not None else ()
     revision = plan.files.own.revision if plan.files is not None else None
     name = plan.model if revision is None else f"{plan.model}@{revision}"
     return Reranker(
         method,
         engine,
-        warnings=(*plan.warnings, *notes, *checkpoint.warnings, *method.warnings),
+        warnings=(*plan.warnings, *notes, *checkpoint.warnings, *method.warnings, *doubts),
         description=f"{card.kind}, {name} {checkpoint.where} ({plan.card.origin})",
         placement=checkpoint.place,
     )
+
+
+def _verified(plan: RerankPlan, method: RankingMethod, engine: Engine) -> tuple[str, ...]:
+    """What the card's probe has to say of the loaded model."""
+    try:
+        return verification_notes(method, engine, asked=plan.verify, files=plan.files)
+    except BaseException:
+        engine.close()
+        raise
 
 
 def _open_checkpoint(plan: RerankPlan) -> Checkpoint:

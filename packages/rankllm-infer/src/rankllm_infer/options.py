@@ -104,6 +104,17 @@ class RerankOptions:
         None, "--base-model", group="Model", effect="content", engines=LOCAL, metavar="FOLDER|NAME"
     )
     """Base model of an adapter, when it is not the one that adapter_config.json names."""
+    verify: bool | None = option(
+        None,
+        "--verify",
+        group="Model",
+        effect="none",
+        engines=LOCAL,
+        default_text="on for models up to 1B parameters whose card holds a probe",
+    )
+    """Recompute the probe in the model's card (a few prompts and their recorded scores) once the model is loaded, and
+    warn where the scores differ: the base model, adapter, template, BOS rule, quantization or score head is then not
+    the recorded one."""
     template: str | Path | None = option(
         None, "--prompt-template-path", group="Prompt", card="template", metavar="NAME|FILE"
     )

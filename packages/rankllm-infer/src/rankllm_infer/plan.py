@@ -67,6 +67,8 @@ class RerankPlan:
     """The options that decide results, by their names on the command line, for a run's fingerprint."""
     few_shot_file: Path | None = None
     """Where `ranking.few_shot` was read from."""
+    verify: bool | None = None
+    """Whether to recompute the card's probe once the model is loaded; None for models up to 1B parameters."""
 
 
 def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> RerankPlan:
@@ -102,6 +104,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
         warnings=(*card.warnings, *on_code),
         asked=options.settings(),
         few_shot_file=None if options.few_shot_file is None else Path(options.few_shot_file),
+        verify=options.verify,
     )
 
 

@@ -19,13 +19,14 @@ from rankllm_core.config import check_keys, load_yaml, mapping, numbers, one_of,
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import write_text
 from rankllm_core.known_models import known_model
+from rankllm_core.probe import probe_from_dict
 from rankllm_core.prompts.template import Template, load_template, template_from_dict
 
 CARD_NAME = "rankllm.yaml"
 CARD_FORMAT = 3
 """The newest format. 2: a template may declare identifiers, answer and reasoning. 3: heads of a single token, layouts
-`chat`, `raw` and `pair`, probabilities, bidirectional attention, pairwise cards. A card is written in the oldest format
-that can hold it, so that older releases read it."""
+`chat`, `raw` and `pair`, probabilities, bidirectional attention, pairwise cards, probes. A card is written in the
+oldest format that can hold it, so that older releases read it."""
 
 Card = ListwiseCard | PointwiseCard | PairwiseCard
 CARDS: Mapping[str, type[Card]] = {owner.kind: owner for owner in (ListwiseCard, PointwiseCard, PairwiseCard)}
@@ -40,7 +41,12 @@ def load_card(folder: str | Path) -> Card | None:
 
 def save_card(card: Card, folder: str | Path) -> None:
     """Write the card into a checkpoint's folder."""
-    with write_text(Path(folder) / CARD_NAME) as stream:
+    write_card_file(card, Path(folder) / CARD_NAME)
+
+
+def write_card_file(card: Card, path: str | Path) -> None:
+    """Write the card to a file of any name."""
+    with write_text(path) as stream:
         yaml.safe_dump(card.to_dict(), stream, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -75,8 +81,9 @@ def _card(values: dict[str, object], where: str) -> Card:
         window = mapping(values.pop("window", {}), where=f"{where}: window")
         check_keys(window, ("size", "stride"), where=f"{where}: window")
         values |= {{"size": "window_size"}.get(key, key): value for key, value in window.items()}
+    probe = probe_from_dict(values.pop("probe"), where=f"{where}: probe") if "probe" in values else None
     owner = CARDS[kind]
-    kinds = {f.name: _FIELD_TYPES[str(f.type)] for f in fields(owner) if f.name != "template"}
+    kinds = {f.name: _FIELD_TYPES[str(f.type)] for f in fields(owner) if f.name not in ("template", "probe")}
     check_keys(values, kinds, where=where)
     checked = {
         key: numbers(value, where=f"{where}: {key}")
@@ -86,7 +93,7 @@ def _card(values: dict[str, object], where: str) -> Card:
     }
     if template.kind != kind:
         raise ConfigError(f"{where}: a {kind} card cannot hold the {template.method} template {template.name!r}")
-    return owner(template=template, **checked)  # type: ignore[arg-type]
+    return owner(template=template, probe=probe, **checked)  # type: ignore[arg-type]
 
 
 _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
+from rankllm_core.probe import Probe
 from rankllm_core.prompts.chat import BOS_RULES
 from rankllm_core.prompts.template import ListwiseTemplate, PairwiseTemplate, PointwiseTemplate
 from rankllm_core.types import MAX_ALPHA
@@ -36,6 +37,8 @@ class ListwiseCard:
     FIRST takes it off again. Empty: nothing was measured. Source: PriDe, arXiv:2309.03882."""
     fuse_weight: float = 0.0
     """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+    probe: Probe | None = None
+    """What the model answers to a few prompts, by which it is recognized; None: nothing was recorded."""
 
     def __post_init__(self) -> None:
         one_of(self.identifiers, ("numeric", "alpha"), where="card: identifiers")
@@ -66,7 +69,7 @@ class ListwiseCard:
     def to_dict(self) -> dict[str, object]:
         """The card as it is written."""
         return {
-            "format": 2 if self.template.has_declarations else 1,
+            "format": 3 if self.probe else 2 if self.template.has_declarations else 1,
             "kind": self.kind,
             **({"base_model": self.base_model} if self.base_model else {}),
             "template": {"name": self.template.name} | self.template.to_dict(),
@@ -78,6 +81,7 @@ class ListwiseCard:
             "window": {"size": self.window_size, "stride": self.stride},
             **({"identifier_prior": list(self.identifier_prior)} if self.identifier_prior else {}),
             **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
+            **({"probe": self.probe.to_dict()} if self.probe else {}),
         }
 
 
@@ -104,6 +108,8 @@ class PointwiseCard:
     """The model gives a probability, sigmoid(score / scale); None: its score is none and stands for none."""
     fuse_weight: float = 0.0
     """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+    probe: Probe | None = None
+    """What the model answers to a few prompts, by which it is recognized; None: nothing was recorded."""
 
     def __post_init__(self) -> None:
         one_of(self.head, HEADS, where="card: head")
@@ -169,6 +175,7 @@ class PointwiseCard:
             or (self.head == "sequence-classification" and self.template.is_text)
             or self.probability_scale is not None
             or self.attention is not None
+            or self.probe is not None
         )
         return 3 if is_new else 1
 
@@ -188,6 +195,7 @@ class PointwiseCard:
             **({"pooling": self.pooling} if self.pooling else {}),
             **({"probability_scale": self.probability_scale} if self.probability_scale is not None else {}),
             **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
+            **({"probe": self.probe.to_dict()} if self.probe else {}),
         }
 
 
@@ -205,6 +213,8 @@ class PairwiseCard:
     """The most tokens of each of the two passages."""
     fuse_weight: float = 0.0
     """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+    probe: Probe | None = None
+    """What the model answered to a few comparisons, to be recomputed when it is loaded; None: nothing was recorded."""
 
     def __post_init__(self) -> None:
         one_of(self.bos, BOS_RULES, where="card: bos")
@@ -229,6 +239,7 @@ class PairwiseCard:
             "query_tokens": self.query_tokens,
             "passage_tokens": self.passage_tokens,
             **({"fuse_weight": self.fuse_weight} if self.fuse_weight else {}),
+            **({"probe": self.probe.to_dict()} if self.probe else {}),
         }
 
 

@@ -24,13 +24,20 @@ COMMANDS = {
     "report": "Explain a ranking: one HTML page, query by query.",
     "models": "List the models that need no flags, or print everything about one.",
     "prompts": "List prompt templates, or show what a model will see.",
-    "doctor": "Say which engines and devices work here.",
+    "probe": "Record what a model answers to a few prompts, so that a wrong one is noticed.",
+    "doctor": "Say which engines and devices work here, and verify a model.",
     "demo": "Rerank an embedded collection with an embedded model.",
 }
 SETTINGS = COMMON_SETTINGS | {"show_default": True}
 
 
-@click.group(cls=LazyGroup, package="rankllm_infer.cli", summaries=COMMANDS, context_settings=SETTINGS)
+@click.group(
+    cls=LazyGroup,
+    package="rankllm_infer.cli",
+    summaries=COMMANDS,
+    modules={"probe": "doctor"},
+    context_settings=SETTINGS,
+)
 @click.version_option(__version__, prog_name="rankllm-infer")
 def cli() -> None:
     """Rerank with large language models.

@@ -1,16 +1,159 @@
-"""`rankllm-infer doctor`: what works on this machine, and what is missing for the rest."""
+"""`rankllm-infer doctor` and `probe`: what works on this machine, and whether a model is the one its card describes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
 import click
 
+from rankllm_infer.cli import SETTINGS, say
+from rankllm_infer.cli.options import GroupedCommand, row_options, select
+from rankllm_infer.cli.rerank import given_options
+from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments, RerankOutput
+from rankllm_infer.option_table import ENGINES, LOCAL, Row, changed, rows_of
+from rankllm_infer.options import RerankOptions
 
-@click.command("doctor")
+if TYPE_CHECKING:
+    from rankllm_core.probe import Comparison, Probe
+    from rankllm_infer.api import Reranker
+
+_OUTPUT = rows_of(RerankOutput)
+
+
+def _is_local(row: Row) -> bool:
+    """Whether an option says which model is run here, and how."""
+    is_of_model = row.option.group == "Model" or row.option.group.startswith("Engine")
+    return is_of_model and row.name != "verify" and bool({*LOCAL} & {*row.option.engines})
+
+
+_LOCAL_MODEL = tuple(
+    changed(row, engines=ENGINES if row.option.engines == LOCAL else row.option.engines)  # no other engine is offered
+    if row.name != "engine"
+    else changed(row, choices=LOCAL, text="Inference engine, in this process.")
+    for row in (*select(RerankOptions), *select(DtypeSwitches))
+    if _is_local(row)
+)
+_PROMPT = ("template", "use_alpha", "use_logits", "context_size", "max_passage_words", "window_size", "stride")
+
+
+@click.command("doctor", cls=GroupedCommand, context_settings=SETTINGS)
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object.")
-def command(*, as_json: bool) -> None:
-    """Say which engines, devices and packages work here, and what to install for the others."""
+@row_options(
+    changed(rows_of(ModelArguments)["model_path"], default=None, text="Also load this model and verify its probe."),
+    *_LOCAL_MODEL,
+)
+def command(*, as_json: bool, **given: Any) -> int:
+    """Say which engines, devices and packages work here, and what to install for the others.
+
+    With --model-path, load a model as `rerank` does and recompute the probe in its card: a few prompts and the scores
+    that were recorded with them.
+
+    Exit status: 0 done, 1 error or other scores than the recorded ones, 2 wrong usage.
+    """
     from rankllm_core.files import dumps
     from rankllm_infer.diagnosis import examine
 
+    if given["model_path"] is None:
+        _refuse_without_model(given)
+        found = examine()
+        click.echo(dumps(found.to_dict()) if as_json else "\n".join(found.lines()))
+        return 0
+    options = replace(_options(given), verify=False)
+    with _loaded(given["model_path"], options) as reranker:
+        comparison, where = reranker.verify(), reranker.description
     found = examine()
-    click.echo(dumps(found.to_dict()) if as_json else "\n".join(found.lines()))
+    if as_json:
+        click.echo(dumps(found.to_dict() | {"model": {"description": where, **_record(comparison)}}))
+    else:
+        click.echo("\n".join([*found.lines(), "", "Model", f"  {where}", f"  {_outcome(comparison)}"]))
+    return 0 if comparison is None or comparison.agrees else 1
+
+
+@click.command("probe", cls=GroupedCommand, context_settings=SETTINGS)
+@row_options(
+    *select(ModelArguments),
+    *_LOCAL_MODEL,
+    *select(RerankOptions, *_PROMPT, "q_max_len", "p_max_len"),
+    changed(
+        _OUTPUT["output"],
+        flags=("--output",),
+        text="Card with the probe, to be kept beside the weights as rankllm.yaml.",
+    ),
+    changed(_OUTPUT["overwrite"], text="Replace an existing output, or with --write the probe of the card."),
+)
+@click.option("--write/--no-write", default=False, help="Put the probe into the rankllm.yaml of the model's folder.")
+def probe(*, write: bool, **given: Any) -> None:
+    """Record a probe: what a model answers to a few short prompts, in its card.
+
+    `rerank` recomputes it when it loads the model, and warns where the answers differ: the base model, adapter,
+    template, BOS rule, quantization or score head is then another one. `train` records a probe with each checkpoint;
+    this command does so for a model from elsewhere, as it is loaded and prompted now.
+    """
+    from rankllm_infer.plan import plan_reranking
+    from rankllm_infer.probing import card_file, write_card
+
+    model, output, overwrite = str(given["model_path"]), given["output"], bool(given["overwrite"])
+    if write and output is not None:
+        raise click.UsageError("--write and --output say it twice; give one of them")
+    options = replace(_options(given), verify=False)
+    card = plan_reranking(model, options).card.card
+    target = card_file(model, card, output=output, write=write, overwrite=overwrite)
+    with _loaded(model, options) as reranker:
+        found = reranker.record_probe()
+    for line in _table(found):
+        click.echo(line)
+    if target is not None:
+        write_card(replace(card, probe=found), target)
+        say(f"Wrote {target}" + ("" if write else ": keep it beside the model's weights as rankllm.yaml"))
+
+
+def _options(given: Mapping[str, Any]) -> RerankOptions:
+    """What the command line asks of a reranker; prompt options that the command does not take are not given."""
+    return given_options({"template": None, **given})
+
+
+def _refuse_without_model(given: Mapping[str, Any]) -> None:
+    for row in _LOCAL_MODEL:
+        if given.get(row.name) not in (None, ()):
+            raise click.UsageError(f"{row.spelled} has no effect without --model-path")
+
+
+def _loaded(model: str, options: RerankOptions) -> Reranker:
+    from rankllm_infer.api import load_reranker
+
+    say(f"Loading {model} ...")
+    reranker = load_reranker(model, options)
+    for warning in reranker.warnings:
+        say(f"Warning: {warning}")
+    return reranker
+
+
+def _outcome(comparison: Comparison | None) -> str:
+    from rankllm_infer.probing import mismatch
+
+    if comparison is None:
+        return "probe: its card holds none; `rankllm-infer probe` records one"
+    return f"probe: {comparison}" if comparison.agrees else f"probe: {mismatch(comparison)}"
+
+
+def _record(comparison: Comparison | None) -> dict[str, object]:
+    """The outcome for JSON."""
+    if comparison is None:
+        return {"verified": None}
+    return {
+        "verified": comparison.agrees,
+        "difference": comparison.difference,
+        "tolerance": comparison.tolerance,
+        "recorded": comparison.recorded.to_dict(),
+        "found": comparison.found.to_dict(),
+    }
+
+
+def _table(found: Probe) -> list[str]:
+    """The passages of each query, best first, with their scores."""
+    lines = [f"Scores in {found.dtype}"]
+    for query in found.queries:
+        lines += [query.query, *(f"{query.scores[place]:9.3f}  {query.passages[place]}" for place in query.order)]
+    return lines

@@ -188,8 +188,11 @@ def check_batch(record: RunRecord, recipe: Recipe, *, resumed: Path, processes: 
 
 
 def _without_names(card: Card) -> dict[str, object]:
-    """A card without the name of its template, whose words it holds, and of its base, whose content is compared."""
-    values = card.to_dict()
+    """A card without the name of its template, whose words it holds, and of its base, whose content is compared.
+
+    Nor is its probe compared, which is of the weights.
+    """
+    values = replace(card, probe=None).to_dict()
     template = values.pop("template")
     values.pop("base_model", None)
     inner = template if isinstance(template, dict) else {}

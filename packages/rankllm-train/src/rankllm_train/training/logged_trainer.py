@@ -17,6 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from rankllm_core.card import Card
 from rankllm_train.artifacts.metrics_log import append_metrics
+from rankllm_train.artifacts.probing import ProbePrompt
 from rankllm_train.artifacts.run_record import RunRecord
 from rankllm_train.recipe.recipe import Recipe
 from rankllm_train.training.loop_callbacks import FirstStep
@@ -44,6 +45,8 @@ class TrainerParts:
     eval_dataset: Any = None
     collator: Callable[[Sequence[Any]], dict[str, Tensor]]
     callbacks: Sequence[TrainerCallback] = ()
+    probe_prompts: Sequence[ProbePrompt] = ()
+    """What each saved model is asked, for the probe in its card; none where it cannot be asked."""
 
 
 class LoggedTrainer(Trainer):

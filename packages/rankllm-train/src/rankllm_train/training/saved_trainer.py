@@ -13,12 +13,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rankllm_core.card import save_card
+from rankllm_core.card import Card, save_card
 from rankllm_core.nn.model_parts import quiet_transformers
 from rankllm_train.artifacts.best import BEST_FOLDER, Best, save_best
 from rankllm_train.artifacts.checkpoints import aside, copy_model, link_model, reveal, reveal_files, rotate, seal
 from rankllm_train.artifacts.model_page import write_model_page
+from rankllm_train.artifacts.probing import read_probe
 from rankllm_train.artifacts.run_record import save_record
+from rankllm_train.methods.training_data import pad_id
 from rankllm_train.recipe.recipe import save_recipe
 from rankllm_train.training.logged_trainer import LoggedTrainer, TrainerParts
 
@@ -28,6 +30,7 @@ class SavedTrainer(LoggedTrainer):
 
     def __init__(self, parts: TrainerParts) -> None:
         self.card = parts.card
+        self._probe_prompts = parts.probe_prompts
         self.best: Best | None = None
         """The best model so far, where the recipe has it kept."""
         self._best_is_in_checkpoint = False
@@ -54,6 +57,7 @@ class SavedTrainer(LoggedTrainer):
         """Write a checkpoint aside, complete it with card, recipe and manifest, and only then give it its name."""
         started, name = time.perf_counter(), self._checkpoint_name()
         self._saving_in, unlogged = aside(self.output_dir, name), self._unlogged()
+        card = self._probed_card()
         try:
             with quiet_transformers():
                 super()._save_checkpoint(model, trial)
@@ -62,7 +66,7 @@ class SavedTrainer(LoggedTrainer):
         self.accelerator.wait_for_everyone()  # other processes write files of their own
         if self.args.should_save:
             written = folder / f"checkpoint-{self.state.global_step}"
-            self._complete(written, unlogged=asdict(unlogged))
+            self._complete(written, card, unlogged=asdict(unlogged))
             seal(written, step=self.state.global_step)
             reveal(written, self.output_dir / name)
             folder.rmdir()
@@ -74,11 +78,11 @@ class SavedTrainer(LoggedTrainer):
         self.accelerator.wait_for_everyone()
         self._throughput.pause(time.perf_counter() - started)
 
-    def _complete(self, folder: Path, *, unlogged: Mapping[str, Any] | None = None) -> None:
+    def _complete(self, folder: Path, card: Card, *, unlogged: Mapping[str, Any] | None = None) -> None:
         # The Trainer's pickle of its arguments; the recipe says the same as text.
         (folder / "training_args.bin").unlink(missing_ok=True)
         save_recipe(self.recipe, folder)
-        save_card(self.card, folder)
+        save_card(card, folder)
         write_model_page(folder, recipe=self.recipe, card=self.card)
         batch = self.recipe.batch
         record = replace(
@@ -112,8 +116,17 @@ class SavedTrainer(LoggedTrainer):
 
     def _write_model(self, folder: Path) -> None:
         """Model, tokenizer, card and recipe, in a new folder."""
+        card = self._probed_card()
         with quiet_transformers():
             self.save_model(str(folder), _internal_call=True)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self._complete(folder)
+            self._complete(folder, card)
+
+    def _probed_card(self) -> Card:
+        """The card with a probe of the present weights. Every process calls it: sharded weights take all of them."""
+        # DeepSpeed's engine gathers sharded weights; anything else is as good called by itself.
+        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
+        precision = "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32"
+        pad = pad_id(self.processing_class)
+        return replace(self.card, probe=read_probe(model, self._probe_prompts, pad=pad, precision=precision))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, PointwiseCard
 from rankllm_train.artifacts.preflight import check_positions, check_recomputing, check_yardstick
+from rankllm_train.artifacts.probing import ProbePrompt, probe_prompts
 from rankllm_train.artifacts.run_record import RunRecord
 from rankllm_train.artifacts.source_identity import source_identities
 from rankllm_train.methods.registry import prepare, prepare_dev
@@ -61,8 +62,20 @@ def make_trainer(
         eval_dataset=dev.dataset if dev else None,
         collator=collator_of_both(data, dev),
         callbacks=[WarmUp(say), *callbacks],
+        probe_prompts=_probe_prompts(data.card, tokenizer, model, say=say),
     )
     return RerankerTrainer(parts)
+
+
+def _probe_prompts(card: Card, tokenizer: Any, model: Any, *, say: Say) -> tuple[ProbePrompt, ...]:
+    """What each checkpoint is asked for the probe in its card; where it cannot be asked, that is said."""
+    prompts = probe_prompts(card, tokenizer, positions=getattr(model.config, "max_position_embeddings", None))
+    if not prompts:
+        say(
+            "cards will hold no probe: an identifier is more than one token here, or a prompt of four short passages "
+            "is longer than the model's positions"
+        )
+    return prompts
 
 
 def _data(

@@ -44,6 +44,7 @@ class TransformersEngine:
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
         self._device = loaded.model.device
+        self.dtype = str(loaded.dtype).removeprefix("torch.")
         self.device, self.attention = loaded.model.device, str(loaded.model.config._attn_implementation)
         # Small batches win on a CPU: padding and cache misses cost more than larger matrices gain.
         max_tokens = limits.max_tokens or (2048 if self._device.type == "cpu" else 65536)

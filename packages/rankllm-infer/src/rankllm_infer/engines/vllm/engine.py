@@ -51,6 +51,8 @@ class VllmEngine:
         self._lora = lora
         self._has_types = has_types
         self.n_slots = n_slots
+        self.dtype: str | None = None
+        """Of weights and activations; known to whoever started vLLM."""
         self._shut_down: Callable[[], None] | None = shut_down
         self._identifier_ids = IdentifierIds(SafeTokenizer(tokenizer))
         self._running: dict[int, Prompt] = {}

@@ -95,6 +95,7 @@ def start_vllm(
     _OPEN.append(name)
     try:
         engine = _engine(core, files, kind, tokenizer=tokenizer, max_tokens=max_tokens, settings=settings)
+        engine.dtype = dtype
     except BaseException:
         _shut_down(core)
         raise

@@ -10,9 +10,9 @@ from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Candidate, Query, Request, Usage
 from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.ranking.listwise import ListwiseMethod
-from rankllm_infer.ranking.pool import FlowPool
 from rankllm_infer.ranking.prompts import WrittenPrompt
 from rankllm_infer.ranking.settings import RankingSettings
+from rankllm_infer.scheduling.pool import FlowPool
 
 _SHOWN = re.compile(r"^\[(\w+)\] ?(.*)$", re.MULTILINE)
 

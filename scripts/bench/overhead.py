@@ -47,7 +47,7 @@ def scripted_run(n_queries: int) -> float:
     from rankllm_infer.jobs.fingerprint import InputDigest, StoredRequests, check_requests
     from rankllm_infer.jobs.journal import Journal
     from rankllm_infer.jobs.outputs import OutputFiles, open_outputs
-    from rankllm_infer.ranking.pool import FlowPool
+    from rankllm_infer.scheduling.pool import FlowPool
 
     def flow(request: Request) -> Any:
         (answer,) = yield (Prompt(text=PASSAGE, read="text"),)

@@ -15,8 +15,8 @@ from tiny_models import change_json
 from rankllm_core.errors import ContractError, RankLLMError
 from rankllm_infer import RerankOptions, load_reranker, make_request, plan_reranking
 from rankllm_infer.checkpoints.model_identity import folder_identity
-from rankllm_infer.engines.transformers.encoder_attention import attend_within
-from rankllm_infer.engines.transformers.encoders import Encoder, ready_encoder
+from rankllm_infer.engines.transformers.encoders.cross_encoders import Encoder, ready_encoder
+from rankllm_infer.engines.transformers.encoders.encoder_attention import attend_within
 
 QUERY = "How long do llamas live?"
 PASSAGES = (*TEXTS, "a", "They live long. " * 4, "llama café")

@@ -10,7 +10,7 @@ from ranking_fakes import make_method, make_request, shown
 from rankllm_core.types import Result, Usage
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.jobs.journal import Journal
-from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.scheduling.pool import FlowPool
 
 REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([25, 0, 30, 1, 7, 20, 14, 3, 21, 12, 0, 20])]
 

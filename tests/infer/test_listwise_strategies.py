@@ -13,7 +13,7 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.scheduling.pool import FlowPool
 
 PLACES = random.Random(1).sample(range(100), 100)
 """The true rank of each passage."""

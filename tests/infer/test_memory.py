@@ -18,7 +18,7 @@ from rankllm_infer.evaluation.evaluate import RunningEvaluation
 from rankllm_infer.jobs.fingerprint import InputDigest, StoredRequests, check_requests
 from rankllm_infer.jobs.journal import Journal
 from rankllm_infer.jobs.outputs import OutputFiles, open_outputs
-from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.scheduling.pool import FlowPool
 
 TEXT = "a passage of some length " * 80
 """2,000 bytes."""

@@ -14,7 +14,7 @@ from ranking_server import request, write_jsonl
 
 from rankllm_core.errors import ContractError
 from rankllm_core.nn.model_parts import backbone_of
-from rankllm_infer.engines.transformers.loading import check_is_decoder, try_model
+from rankllm_infer.engines.transformers.trying import check_is_decoder, try_model
 
 WAYS = {
     "permutation": (),

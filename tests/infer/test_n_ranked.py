@@ -16,8 +16,8 @@ from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.jobs.journal import Journal
 from rankllm_infer.ranking.fuse import fuse
 from rankllm_infer.ranking.pointwise import PointwiseMethod
-from rankllm_infer.ranking.pool import FlowPool
 from rankllm_infer.ranking.settings import RankingSettings
+from rankllm_infer.scheduling.pool import FlowPool
 
 
 def backwards(prompt):

@@ -17,8 +17,8 @@ from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.ranking.pairwise import PairwiseMethod
-from rankllm_infer.ranking.pool import FlowPool
 from rankllm_infer.ranking.settings import RankingSettings
+from rankllm_infer.scheduling.pool import FlowPool
 
 CARD = PairwiseCard(template=load_template("pairwise"))
 

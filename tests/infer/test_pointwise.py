@@ -17,8 +17,8 @@ from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwiseMethod, TokenPairWriter
-from rankllm_infer.ranking.pool import FlowPool
 from rankllm_infer.ranking.settings import RankingSettings
+from rankllm_infer.scheduling.pool import FlowPool
 
 HEAD = PointwiseCard(template=load_template("rankllama"))
 YES_NO = PointwiseCard(template=load_template("yes_no"), head="yes-no", query_tokens=8, passage_tokens=16)

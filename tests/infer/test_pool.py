@@ -20,7 +20,7 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Result
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.scheduling.pool import FlowPool
 
 REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([35, 0, 100, 1, 7, 20, 64, 3, 41, 12, 0, 90])]
 

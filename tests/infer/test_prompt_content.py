@@ -16,8 +16,8 @@ from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.engines.base import Answer, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.ranking.pointwise import MessagePairWriter, PointwiseMethod, TokenPairWriter
-from rankllm_infer.ranking.pool import FlowPool
 from rankllm_infer.ranking.settings import RankingSettings
+from rankllm_infer.scheduling.pool import FlowPool
 
 NOTHING = "docid {!r}: prompt holds nothing of the passage"
 LONG = " ".join(["argumentN is that cats sleep"] * 40)

@@ -12,7 +12,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.pool import FlowPool
+from rankllm_infer.scheduling.pool import FlowPool
 
 REQUESTS = [make_request(f"q{n}", 3) for n in range(5)]
 REVERSED = ["d2", "d1", "d0"]

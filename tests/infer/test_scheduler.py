@@ -14,7 +14,7 @@ from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.engines.transformers.batches import BatchLimits, BatchQueue
-from rankllm_infer.ranking.scheduler import DeadlineError
+from rankllm_infer.scheduling.scheduler import DeadlineError
 
 PATIENCE_S = 30
 REVERSED = ["d2", "d1", "d0"]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from rankllm_core.errors import ContractError
 from rankllm_infer.checkpoints.model_files import ModelFiles, find_folder
 from rankllm_infer.checkpoints.quantization import Quantization
+from rankllm_infer.engines.vllm.arguments import choose_dtype
 from rankllm_infer.engines.vllm.checks import check_kind, declared_end
-from rankllm_infer.engines.vllm.loading import _dtype
 
 CLASSIFIER = "sequence-classification"
 
@@ -128,8 +128,8 @@ class Platform:
 def test_a_dtype_that_is_not_asked_for_suits_the_kernels(method, expected):
     """Some of AWQ's and GPTQ's take float16 alone. What is asked for is left as it is."""
     found = None if method is None else Quantization(method=method, settings={})
-    assert _dtype("auto", Platform, quantization=found) == expected
-    assert _dtype("bfloat16", Platform, quantization=found) == "bfloat16"
+    assert choose_dtype("auto", Platform, quantization=found) == expected
+    assert choose_dtype("bfloat16", Platform, quantization=found) == "bfloat16"
 
 
 def test_an_adapters_layers_are_compared_over_quantized_weights(zoo, tmp_path):

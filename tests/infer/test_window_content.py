@@ -11,8 +11,8 @@ from rankllm_core.prompts.template import load_template, template_names
 from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
-from rankllm_infer.ranking.pool import FlowPool
 from rankllm_infer.ranking.prompts import TokenPromptWriter
+from rankllm_infer.scheduling.pool import FlowPool
 
 NOTHING = "prompt holds nothing of the passage"
 

@@ -22,9 +22,9 @@ from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import RerankPlan, make_method, plan_reranking
 from rankllm_infer.probing import compare, record, verification_notes
 from rankllm_infer.ranking.flow import RankingMethod, make_request
-from rankllm_infer.ranking.pool import AnswerLog, FlowPool, checked_request, checked_requests
-from rankllm_infer.ranking.scheduler import Scheduler
-from rankllm_infer.ranking.sharing import shared_engine
+from rankllm_infer.scheduling.pool import AnswerLog, FlowPool, checked_request, checked_requests
+from rankllm_infer.scheduling.scheduler import Scheduler
+from rankllm_infer.scheduling.sharing import shared_engine
 
 if TYPE_CHECKING:
     import asyncio

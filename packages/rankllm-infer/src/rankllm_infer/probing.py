@@ -20,9 +20,9 @@ from rankllm_infer.ranking.flow import RankingMethod
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
-from rankllm_infer.ranking.pool import FlowPool
 from rankllm_infer.ranking.prompts import TokenPromptWriter, check_identifiers
 from rankllm_infer.ranking.settings import RankingSettings
+from rankllm_infer.scheduling.pool import FlowPool
 
 VERIFIED_PARAMETERS = 1_000_000_000
 """Models of at most so many parameters are verified by default."""

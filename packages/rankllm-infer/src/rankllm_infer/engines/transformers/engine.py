@@ -54,14 +54,9 @@ class TransformersEngine:
         self._pad = next(i for i in (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id, 0) if i is not None)
         self._safe = SafeTokenizer(loaded.tokenizer)
         self._encoder, self._encoder_decoder = loaded.encoder, loaded.encoder_decoder
-        is_decoder = loaded.encoder is None and loaded.encoder_decoder is None
         self._backbone = backbone_of(loaded.model) if loaded.encoder_decoder is None else None
         self._packing = packing or packing_of(loaded.model)
-        self._can_share = is_decoder and (
-            self._packing.shares_prefix if self._packing else can_share_prefix(loaded.model)
-        )
-        # A compiled layer that reads behind a cache would be compiled once more for each layer.
-        self._can_share = self._can_share and (self._packing is not None or not compiles)
+        self._can_share = _shares_prefixes(loaded, self._packing, compiles=compiles)
         self._compiles = compiles
         if compiles:
             self._compile()
@@ -255,6 +250,16 @@ class TransformersEngine:
         cache = self._backbone(input_ids=prefix_1T, use_cache=True).past_key_values
         cache.batch_repeat_interleave(len(rows))
         return {"input_ids": ids_BT, "past_key_values": cache, "use_cache": True}, last_B
+
+
+def _shares_prefixes(loaded: LoadedModel, packing: Packing | None, *, compiles: bool) -> bool:
+    """Whether what prompts begin with alike is computed once."""
+    if loaded.encoder is not None or loaded.encoder_decoder is not None:
+        return False
+    if packing is not None:
+        return packing.shares_prefix
+    # A compiled layer that reads behind a cache would be compiled once more for each layer.
+    return not compiles and can_share_prefix(loaded.model)
 
 
 def _embedding_rows(model: Any) -> int | None:

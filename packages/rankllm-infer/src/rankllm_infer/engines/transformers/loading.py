@@ -5,33 +5,29 @@ Full, merged or LoRA adapter; never with a head nobody trained.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rankllm_core.errors import ContractError
-from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
+from rankllm_core.nn.model_parts import quiet_transformers, readable_load
 from rankllm_infer.checkpoints.model_files import ENCODERS, ModelFiles, load_tokenizer
 from rankllm_infer.checkpoints.quantization import Quantization
 from rankllm_infer.engines.base import ModelKind, Prompt, Read, kind_of
 from rankllm_infer.engines.transformers.adapters import HEAD_NAMES, merge_adapter, readable_misfits
 from rankllm_infer.engines.transformers.batches import BatchLimits, TransformersSettings, rotation_limit
-from rankllm_infer.engines.transformers.bidirectional import (
+from rankllm_infer.engines.transformers.encoders.bidirectional import (
     BidirectionalDecoder,
     bidirectional_config,
     ready_bidirectional,
 )
-from rankllm_infer.engines.transformers.encoder_decoders import load_encoder_decoder, ready_encoder_decoder
-from rankllm_infer.engines.transformers.encoders import Encoder, load_encoder, ready_encoder
+from rankllm_infer.engines.transformers.encoders.cross_encoders import Encoder, load_encoder, ready_encoder
+from rankllm_infer.engines.transformers.encoders.encoder_decoders import load_encoder_decoder, ready_encoder_decoder
 from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.model import (
     LoadedModel,
     ScoresRows,
-    cache_argument,
     cap_threads,
     check_flash,
     choose_attention,
@@ -40,7 +36,6 @@ from rankllm_infer.engines.transformers.model import (
     spread_over_gpus,
 )
 from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
-from rankllm_infer.engines.transformers.permutation_decoding import attends_alone
 from rankllm_infer.engines.transformers.permutation_ids import check_permutations
 from rankllm_infer.engines.transformers.quantized import (
     check_quantization,
@@ -48,11 +43,7 @@ from rankllm_infer.engines.transformers.quantized import (
     quantized_options,
     settle_quantized,
 )
-
-_N_TRIED_TOKENS = 8
-_N_CACHED_TOKENS = 5
-_MOST_OF_FORGOTTEN, _MOST_OF_SPREAD = 0.2, 0.005
-"""How far logits behind a cache may be from those without: a part of what a forgotten prefix changes, and rounding."""
+from rankllm_infer.engines.transformers.trying import check_is_decoder, try_model
 
 
 def open_checkpoint(files: ModelFiles, settings: TransformersSettings, *, read: Read) -> TransformersCheckpoint:
@@ -139,14 +130,9 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
     trusted = settings.trust_remote_code
     options = {"dtype": dtype, "trust_remote_code": trusted, **spread_over_gpus(device, settings.num_gpus)}
     notes: tuple[str, ...] = ()
-    both_ways = files.bidirectional
-    if both_ways is not None:
-        if quantization is not None:
-            raise ContractError(
-                f"{files.base.name}: its weights are quantized; with bidirectional attention only full weights load"
-            )
-        options["config"] = bidirectional_config(source, both_ways)
-    if quantization is not None:
+    if files.bidirectional is not None:
+        options["config"] = bidirectional_config(files.base, files.bidirectional)
+    elif quantization is not None:
         options = quantized_options(quantization, files, kind, options=options, device=device, held=held)
         dtype = options["dtype"]
         notes = quantization_notes(quantization, files, asked=settings.dtype, dtype=dtype)
@@ -158,16 +144,24 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
             model.to(device)
     model.eval()
     model.requires_grad_(False)
-    loaded = LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device, notes=notes)
+    return _ready(
+        LoadedModel(model=model, tokenizer=tokenizer, dtype=dtype, device=device, notes=notes),
+        files,
+        attention=settings.attn_implementation,
+    )
+
+
+def _ready(loaded: LoadedModel, files: ModelFiles, *, attention: str) -> LoadedModel:
+    """A loaded model with its attention and what runs it. attention: as in `choose_attention`."""
     if files.base.is_encoder:
-        ready_encoder(model, settings.attn_implementation)
-        return replace(loaded, encoder=Encoder(model))
-    if both_ways is not None:
-        ready_bidirectional(model, settings.attn_implementation)
-        return replace(loaded, encoder=BidirectionalDecoder(model, both_ways))
+        ready_encoder(loaded.model, attention)
+        return replace(loaded, encoder=Encoder(loaded.model))
+    if files.bidirectional is not None:
+        ready_bidirectional(loaded.model, attention)
+        return replace(loaded, encoder=BidirectionalDecoder(loaded.model, files.bidirectional))
     if files.base.is_encoder_decoder:
-        return replace(loaded, encoder_decoder=ready_encoder_decoder(loaded, settings.attn_implementation, source))
-    choose_attention(model, settings.attn_implementation)
+        return replace(loaded, encoder_decoder=ready_encoder_decoder(loaded, attention, files.base.path))
+    choose_attention(loaded.model, attention)
     return loaded
 
 
@@ -227,89 +221,3 @@ def _check_complete(missing: Iterable[str], source: Path) -> None:
             f"{source}: the checkpoint lacks {len(names)} of the model's weights, such as {names[0]}; "
             "they would be random. Copy or convert it again"
         )
-
-
-def check_is_decoder(model: Any, source: str) -> None:
-    """Raise ContractError where a model's tokens see those behind them: padding would change its scores.
-
-    Families of encoders have language models too, and transformers loads them as if they were decoders.
-    """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    config = model.config
-    is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    sees_behind = getattr(config, "use_bidirectional_attention", None) is True
-    if is_encoder or sees_behind or getattr(config, "is_causal", True) is False or config.is_encoder_decoder:
-        raise ContractError(
-            f"{source}: {type(model).__name__} is no decoder (its tokens see those behind them); rankllm reranks with "
-            "decoder language models"
-        )
-
-
-@torch.inference_mode()
-def try_model(model: Any, read: Read, *, source: str) -> None:
-    """Raise ContractError, or RankLLMError, in one line where a model cannot be read this way.
-
-    read: as in `Prompt`. source: the model, for messages.
-    """
-    ids_1T = torch.arange(1, _N_TRIED_TOKENS + 1, device=model.device)[None] % _n_embeddings(model)
-    if read == "permutation":
-        _check_continues(model, ids_1T, source)
-        return
-    with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers(hide_warnings=True):
-        if read == "text":
-            _generate(model, ids_1T)
-        elif read == "first-token":
-            model(input_ids=ids_1T, use_cache=False)
-        else:
-            backbone_of(model)(input_ids=ids_1T, use_cache=False)
-
-
-def _generate(model: Any, ids_1T: torch.Tensor) -> None:
-    from transformers import GenerationConfig
-
-    config = GenerationConfig(do_sample=False, max_new_tokens=2, pad_token_id=0)
-    model.generate(ids_1T, attention_mask=torch.ones_like(ids_1T), generation_config=config)
-
-
-def _check_continues(model: Any, ids_1T: torch.Tensor, source: str) -> None:
-    """Decoding permutations reads tokens behind a cache: whether the model then gives what it gives without one.
-
-    Attention does, and is not asked. Others may keep no such cache, and would forget the prompt.
-    """
-    with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers(hide_warnings=True):
-        whole_V = model(input_ids=ids_1T, use_cache=False).logits[0, -1].float()
-    takes_cache = "past_key_values" in inspect.signature(model.forward).parameters
-    if takes_cache and attends_alone(model.config):
-        return
-    problem: str = ""
-    try:
-        with quiet_transformers(hide_warnings=True):
-            behind_V = _logits_behind_cache(model, ids_1T)
-            alone_V = model(input_ids=ids_1T[:, _N_CACHED_TOKENS:], use_cache=False).logits[0, -1].float()
-        rounding = _MOST_OF_SPREAD * (whole_V.max() - whole_V.min())
-        # Written so that NaN is refused.
-        if not (whole_V - behind_V).abs().max() <= _MOST_OF_FORGOTTEN * (whole_V - alone_V).abs().max() + rounding:
-            problem = "gives other logits behind a cache than without one"
-    except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, IndexError) as error:
-        problem = (str(error).splitlines() or [type(error).__name__])[0][:120]
-    if problem:
-        raise ContractError(
-            f"{source}: {type(model).__name__} cannot decode permutations, which takes a cache of keys and values "
-            f"({problem}); use --free-decoding, or --use-logits for a model trained for FIRST"
-        )
-
-
-def _logits_behind_cache(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
-    from transformers import DynamicCache
-
-    cached = {cache_argument(model): DynamicCache(config=model.config), "use_cache": True}
-    model(input_ids=ids_1T[:, :_N_CACHED_TOKENS], **cached)
-    for place in range(_N_CACHED_TOKENS, ids_1T.shape[1]):
-        logits = model(input_ids=ids_1T[:, place : place + 1], **cached).logits
-    last_V: torch.Tensor = logits[0, -1].float()
-    return last_V
-
-
-def _n_embeddings(model: Any) -> int:
-    return int(model.get_input_embeddings().weight.shape[0])

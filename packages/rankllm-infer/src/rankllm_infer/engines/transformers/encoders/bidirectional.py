@@ -7,26 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rankllm_core.errors import ContractError
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
 from rankllm_infer.checkpoints.bidirectional import Bidirectional
-from rankllm_infer.engines.transformers.encoder_attention import ROWS_ATTENTION, use_rows_attention
+from rankllm_infer.checkpoints.model_files import ModelFolder
+from rankllm_infer.engines.transformers.encoders.encoder_attention import ROWS_ATTENTION, use_rows_attention
+from rankllm_infer.engines.transformers.encoders.packed_weights import pack_weights
 from rankllm_infer.engines.transformers.model import choose_attention
-from rankllm_infer.engines.transformers.packed_weights import pack_weights
 from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
 
 _N_TRIED_TOKENS = 8
 
 
-def bidirectional_config(source: Path, reading: Bidirectional) -> Any:
-    """The configuration of transformers for a checkpoint, with one label and attention both ways."""
+def bidirectional_config(folder: ModelFolder, reading: Bidirectional) -> Any:
+    """The configuration of transformers for a checkpoint, with one label and attention both ways.
+
+    Raises ContractError where its weights are quantized.
+    """
     from transformers import AutoConfig, PretrainedConfig
 
+    source = folder.path
+    if folder.is_quantized:
+        raise ContractError(f"{folder.name}: its weights are quantized; bidirectional attention needs full weights")
     with readable_load(source):
         values, _ = PretrainedConfig.get_config_dict(str(source))
         kept = {key: value for key, value in values.items() if key not in ("auto_map", "model_type", "architectures")}

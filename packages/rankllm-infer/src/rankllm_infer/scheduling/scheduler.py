@@ -18,8 +18,8 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Engine
 from rankllm_infer.ranking.flow import Flow
-from rankllm_infer.ranking.flows import FlowSet, RunningFlow
-from rankllm_infer.ranking.sharing import EngineView, shared_engine
+from rankllm_infer.scheduling.flows import FlowSet, RunningFlow
+from rankllm_infer.scheduling.sharing import EngineView, shared_engine
 
 FIRST_TICKET = -(1 << 80)
 """Tickets of a scheduler are negative: engines take them before those of runs over files."""

@@ -10,9 +10,9 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Engine
 from rankllm_infer.ranking.flow import Flow
-from rankllm_infer.ranking.flows import AnswerLog as AnswerLog
-from rankllm_infer.ranking.flows import FlowSet, RunningFlow
-from rankllm_infer.ranking.sharing import EngineView, shared_engine
+from rankllm_infer.scheduling.flows import AnswerLog as AnswerLog
+from rankllm_infer.scheduling.flows import FlowSet, RunningFlow
+from rankllm_infer.scheduling.sharing import EngineView, shared_engine
 
 _RUNS = itertools.count()
 _REQUESTS_OF_A_RUN = 1 << 40

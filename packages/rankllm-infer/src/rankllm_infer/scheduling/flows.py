@@ -10,7 +10,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 from rankllm_infer.ranking.flow import Flow
-from rankllm_infer.ranking.sharing import EngineView
+from rankllm_infer.scheduling.sharing import EngineView
 
 _MOST_EMPTY_COLLECTS = 100_000
 """An engine may have nothing to give a few times, as when all it answered was cancelled; one that is closed, always."""

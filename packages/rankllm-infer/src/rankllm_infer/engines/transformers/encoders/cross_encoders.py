@@ -22,11 +22,11 @@ from rankllm_core.errors import ContractError
 from rankllm_core.nn.model_parts import backbone_of, quiet_transformers, readable_load
 from rankllm_infer.checkpoints.model_files import ModelFolder
 from rankllm_infer.engines.transformers.adapters import merge_encoder_adapter, readable_misfits
-from rankllm_infer.engines.transformers.encoder_attention import ROWS_ATTENTION, use_rows_attention
+from rankllm_infer.engines.transformers.encoders.encoder_attention import ROWS_ATTENTION, use_rows_attention
+from rankllm_infer.engines.transformers.encoders.packed_weights import pack_weights
+from rankllm_infer.engines.transformers.encoders.relative_positions import project_positions_once
 from rankllm_infer.engines.transformers.model import ExactRows, choose_attention
-from rankllm_infer.engines.transformers.packed_weights import pack_weights
 from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
-from rankllm_infer.engines.transformers.relative_positions import project_positions_once
 
 Packing = Literal["rows", "flash"]
 """`rows`: by `encoder_attention`; `flash`: by the cumulative lengths that flash-attention takes."""

@@ -12,7 +12,10 @@ from typing import Any, TypeVar
 
 from rankllm_core.config import one_of
 from rankllm_core.errors import ConfigError
-from rankllm_infer.option_table import rows_of
+from rankllm_infer.engines.vllm.settings import engine_arguments
+from rankllm_infer.option_table import Option, rows_of
+from rankllm_infer.ranking import pairwise_strategies
+from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES, check_pass_depth
 
 Owner = TypeVar("Owner")
 
@@ -87,3 +90,28 @@ def check_bounds(options: Any) -> None:
             raise ConfigError(f"{name}: expected {kind}{row.bounds}, found {value}")
         if rule.above is not None and value <= rule.above:
             raise ConfigError(f"{row.name}: expected {row.bounds} {rule.unit}, found {value}")
+
+
+def check_combinations(options: Any) -> None:
+    """Raise ConfigError where an option has no effect beside another, or needs one that was not given.
+
+    options: RerankOptions.
+    """
+    if options.vllm_args:
+        engine_arguments(options.vllm_args)
+    if options.free_decoding:
+        options.refuse(("decode_top_k",), why="with --free-decoding")
+    if options.strategy not in (None, "sliding"):
+        options.refuse(("stride", "variable_passages"), why=f"with --strategy {options.strategy}")
+    if options.strategy not in (*TOP_K_STRATEGIES, *pairwise_strategies.SORTING):
+        options.refuse(("rank_top_k",), why=f"with --strategy {options.strategy or 'sliding and all-pairs'}")
+    check_pass_depth(options.pass_depth, num_passes=options.num_passes, top_k_candidates=options.top_k_candidates)
+    if not options.shuffle_candidates and options.permutations == 1:
+        options.refuse(("seed",), why="without --shuffle-candidates or --permutations")
+    if bool(options.few_shot_file) != bool(options.num_few_shot_examples):
+        raise ConfigError("few_shot_file and num_few_shot_examples go together; one was given without the other")
+
+
+def card_value(rule: Option, value: object) -> object:
+    """What a field of the card becomes by this value of its option; None where it stays as it is."""
+    return value if value is None or rule.card_values is None else rule.card_values[0 if value else 1]

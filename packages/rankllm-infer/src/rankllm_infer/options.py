@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.engines.vllm.settings import engine_arguments
-from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, Group, Option, option, rows_of
-from rankllm_infer.option_values import check_bounds, check_field_types
+from rankllm_infer.option_table import ENGINES, LISTWISE, LOCAL, Group, option, rows_of
+from rankllm_infer.option_values import card_value, check_bounds, check_combinations, check_field_types
 from rankllm_infer.ranking import pairwise_strategies
-from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES, check_pass_depth
+from rankllm_infer.ranking.strategies import STRATEGIES
 
 METHODS = ("auto", "listwise", "pointwise", "pairwise")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -242,19 +241,7 @@ class RerankOptions:
         rows = rows_of(RerankOptions).values()
         elsewhere = tuple(row.name for row in rows if self.engine not in row.option.engines)
         self.refuse(elsewhere, why=f"with --engine {self.engine}")
-        if self.vllm_args:
-            engine_arguments(self.vllm_args)
-        if self.free_decoding:
-            self.refuse(("decode_top_k",), why="with --free-decoding")
-        if self.strategy not in (None, "sliding"):
-            self.refuse(("stride", "variable_passages"), why=f"with --strategy {self.strategy}")
-        if self.strategy not in (*TOP_K_STRATEGIES, *pairwise_strategies.SORTING):
-            self.refuse(("rank_top_k",), why=f"with --strategy {self.strategy or 'sliding and all-pairs'}")
-        check_pass_depth(self.pass_depth, num_passes=self.num_passes, top_k_candidates=self.top_k_candidates)
-        if not self.shuffle_candidates and self.permutations == 1:
-            self.refuse(("seed",), why="without --shuffle-candidates or --permutations")
-        if bool(self.few_shot_file) != bool(self.num_few_shot_examples):
-            raise ConfigError("few_shot_file and num_few_shot_examples go together; one was given without the other")
+        check_combinations(self)
 
     def refuse(self, names: tuple[str, ...], *, why: str) -> None:
         """Raise ConfigError where one of the named options is set: without effect it is an error, not a silence."""
@@ -270,7 +257,7 @@ class RerankOptions:
         The template, which is a name here, and the kind are left to the caller.
         """
         return {
-            str(row.option.card): _card_value(row.option, getattr(self, row.name))
+            str(row.option.card): card_value(row.option, getattr(self, row.name))
             for row in rows_of(RerankOptions).values()
             if row.option.card not in (None, "template", "kind") and set(methods) & set(row.option.methods)
         }
@@ -287,11 +274,6 @@ class RerankOptions:
             if row.option.effect == "option"
             for value in [getattr(self, row.name)]
         }
-
-
-def _card_value(rule: Option, value: object) -> object:
-    """What a field of the card becomes by this value of its option; None where it stays as it is."""
-    return value if value is None or rule.card_values is None else rule.card_values[0 if value else 1]
 
 
 def option_of(name: str) -> str:

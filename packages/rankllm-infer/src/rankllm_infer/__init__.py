@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from rankllm_infer.options import RerankOptions
     from rankllm_infer.plan import RerankPlan, plan_reranking
     from rankllm_infer.ranking.flow import make_request
+    from rankllm_infer.scheduling.scheduler import DeadlineError
     from rankllm_infer.watching import Watcher
 
 __all__ = [
     "Candidate",
+    "DeadlineError",
     "OutputFiles",
     "Query",
     "RankLLMError",
@@ -43,6 +45,7 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     **dict.fromkeys(("Candidate", "Query", "Request", "Result"), "rankllm_core.types"),
+    "DeadlineError": "rankllm_infer.scheduling.scheduler",
     "RankLLMError": "rankllm_core.errors",
     "RerankOptions": "rankllm_infer.options",
     **dict.fromkeys(("RerankPlan", "plan_reranking"), "rankllm_infer.plan"),

@@ -273,3 +273,27 @@ def test_prompts_that_somebody_waits_for_go_first_in_their_order():
     batches = [queue.take() for _ in range(2)]
     assert [(batch.tickets, batch.n_shared) for batch in batches] == [((-4, -2), 2), ((-3, -1), 2)]
     assert len(queue) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_scores_beside_others_are_those_of_an_offline_run(tmp_path, smollm2_tokenizer, dtype):
+    """To the bit in float32, where each prompt runs alone; as near as batches let them be in bfloat16."""
+    pytest.importorskip("torch")
+    import tiny_models
+
+    from rankllm_infer import RerankOptions, load_reranker, make_request
+
+    tiny_models.save_classifier(tmp_path, smollm2_tokenizer)
+    texts = [f"passage {'and on ' * (n % 5)}number {n}" for n in range(12)]
+    requests = [make_request(f"query {n}", texts[n:] + texts[:n], qid=str(n)) for n in range(12)]
+    with load_reranker(tmp_path, RerankOptions(device="cpu", dtype=dtype)) as reranker:
+        offline = reranker.rerank(requests)
+        stream = reranker.stream(requests)
+        futures = [reranker.submit(request) for request in requests]
+        beside = list(stream)
+        online = [future.result(PATIENCE_S) for future in futures]
+    for expected, *others in zip(offline, beside, online, strict=True):
+        wanted = {candidate.docid: candidate.model_score for candidate in expected.candidates}
+        for other in others:
+            found = {candidate.docid: candidate.model_score for candidate in other.candidates}
+            assert found == (wanted if dtype == "float32" else pytest.approx(wanted, abs=0.05))

@@ -22,6 +22,7 @@ from rankllm_core.nn.model_parts import backbone_of
 _PROBE_TOKENS = 5
 _POOLER = "pooler"
 _SCORE = "score"
+_OLD_NAMES = frozenset({"LayerNorm.gamma", "LayerNorm.beta"})
 
 
 def is_encoder_model(model: Any) -> bool:
@@ -74,10 +75,21 @@ def load_encoder(
     lost = [key for key in missing if has_classification_head(config) or not is_in_head(key, parts)]
     if lost:
         raise ContractError(f"{name}: the checkpoint lacks {len(lost)} of the model's weights, such as {lost[0]}")
+    save_by_present_names(model)
     if missing:
         new = dict.fromkeys(key.rpartition(".")[0] for key in missing)
         say(f"{name}: has no score head; new weights, drawn at random: {', '.join(new)}")
     return model
+
+
+def save_by_present_names(model: Any) -> None:
+    """Have a model saved by the names that its layers have, where its checkpoint has those of TensorFlow's BERT.
+
+    transformers reads `LayerNorm.gamma` as `LayerNorm.weight` and turns it back when it saves: always, where a
+    checkpoint had it, and under ZeRO-3 in any case. Not every library reads such names.
+    """
+    conversions = getattr(model, "_weight_conversions", None) or []
+    model._weight_conversions = [known for known in conversions if not _OLD_NAMES & set(known.source_patterns)]
 
 
 def check_module_head(folder: Path, name: str) -> None:

@@ -25,7 +25,7 @@ from rankllm_core.errors import ConfigError, ContractError, RankLLMError  # noqa
 from rankllm_core.files.manifest import MANIFEST_NAME  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
 from rankllm_train.artifacts.merge import merge  # noqa: E402
-from rankllm_train.models.encoders import head_parts, is_in_head  # noqa: E402
+from rankllm_train.models.heads import head_parts, is_in_head  # noqa: E402
 from rankllm_train.models.loading import load_model  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402
 from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402

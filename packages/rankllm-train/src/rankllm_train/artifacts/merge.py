@@ -108,7 +108,7 @@ def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any, set[str]]:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from rankllm_train.models.encoders import is_encoder_model, save_by_present_names
+    from rankllm_train.models.heads import is_encoder_model, save_by_present_names
 
     if Path(base).is_dir():
         check_settings_files(base)

@@ -136,6 +136,7 @@ def test_recipes_are_listed_and_printed():
     """A line each; one in full with its comments; what an override changes."""
     names = [line.split()[0] for line in run("recipes").output.splitlines()]
     assert names == [
+        "bge-reranker",
         "first-mistral",
         "rank-zephyr",
         "rankllama",

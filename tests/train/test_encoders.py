@@ -17,7 +17,7 @@ from encoder_models import (  # noqa: E402
     save_headless,
     save_modular,
 )
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_models import change_json  # noqa: E402
 from training_fakes import pointwise_record, write_records  # noqa: E402
 
@@ -25,7 +25,7 @@ from rankllm_core.errors import ConfigError, ContractError, RankLLMError  # noqa
 from rankllm_core.files.manifest import MANIFEST_NAME  # noqa: E402
 from rankllm_train.api import train  # noqa: E402
 from rankllm_train.artifacts.merge import merge  # noqa: E402
-from rankllm_train.models.encoders import head_parts, is_in_head  # noqa: E402
+from rankllm_train.models.heads import head_parts, is_in_head  # noqa: E402
 from rankllm_train.models.loading import load_model  # noqa: E402
 from rankllm_train.recipe.recipe import Recipe  # noqa: E402
 from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
@@ -374,6 +374,24 @@ def test_a_long_query_leaves_no_room_is_a_bad_record(tmp_path):
     records = write_records(tmp_path / "long.jsonl", [pointwise_record(1), long])
     with pytest.raises(RankLLMError, match=r"long.jsonl:2: query 'q9': prompts hold nothing of the passages"):
         train(recipe_for(base, tmp_path / "other", **{"data.train": records}))
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "merged"])
+def test_the_norms_of_an_old_bert_are_saved_by_their_present_names(tmp_path, lora):
+    """BERT as it was published has TensorFlow's, which transformers would write again."""
+    base = save_headless(tmp_path / "base", "Bert")
+    expected = {path for path in load(base).state_dict() if "position_ids" not in path}
+    file = base / "model.safetensors"
+    old = {
+        path.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): weight
+        for path, weight in load_file(file).items()
+    }
+    assert any(path.endswith("gamma") for path in old)
+    save_file(old, file, metadata={"format": "pt"})
+    out = train(recipe_for(base, tmp_path / "out", **{"lora.enabled": lora})).output_dir
+    if lora:
+        out = merge(out, tmp_path / "merged")
+    assert load_file(out / "model.safetensors").keys() == expected
 
 
 def test_merging_misses_a_head_that_nobody_has(tmp_path):

@@ -114,7 +114,8 @@ def test_every_shipped_recipe_loads_and_describes_itself(name):
 
 def test_four_gpus_make_the_originals_batches():
     """256 lists for RankZephyr, 128 for FirstMistral, 128 groups for RankLLaMA (the paper's)."""
-    sizes = {n: load_recipe(n).batch.per_device * load_recipe(n).batch.accumulation * 4 for n in ORIGINALS}
+    papers = [name for name in ORIGINALS if name != "bge-reranker"]  # whose authors name two GPUs, and no paper
+    sizes = {n: load_recipe(n).batch.per_device * load_recipe(n).batch.accumulation * 4 for n in papers}
     assert sizes == {"rank-zephyr": 256, "first-mistral": 128, "rankllama": 128}
 
 

@@ -37,6 +37,8 @@ OTHER = {
     "data.bad_records": ("skip", {}),
     "prompt.bos": ("double", {}),
     "prompt.head": ("yes-no", {}),
+    "prompt.query_tokens": (40, {}),
+    "prompt.passage_tokens": (40, {}),
     "objective.name": ("ranking", {}),
     "objective.ranking_loss": ("listnet", {}),
     "objective.label_weight": (0.5, {"method": "pointwise", "objective.name": "kl"}),

@@ -40,6 +40,7 @@ HEAVY_ROOMS = {
     "rankllm_train.methods.pointwise",
     "rankllm_train.training.evaluation",
     "rankllm_train.training.losses",
+    "rankllm_train.models.encoders",
     "rankllm_train.models.lean_forward",
     "rankllm_train.models.loading",
     "rankllm_train.training.objectives",

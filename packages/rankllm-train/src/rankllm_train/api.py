@@ -54,12 +54,10 @@ def train(
     may show how far their tokenizing is. callbacks: transformers' TrainerCallbacks.
     Raises RankLLMError before the first step on anything that cannot be trained, and where the loss becomes NaN.
     """
-    from rankllm_train.models.loading import base_config
     from rankllm_train.training.trainer_setup import make_trainer
 
     output_dir = Path(recipe.checkpoint.output_dir)
-    arguments = _meet(recipe, say=say)
-    recipe = settle(recipe, base_config(recipe.model))
+    recipe, arguments = _meet(recipe, say=say)
     resumed = resume(recipe, resume_from, processes=arguments.world_size, say=say) if resume_from else None
     if resumed and resumed.finished:
         return _finished(recipe, resumed, is_first=arguments.process_index == 0, say=say)
@@ -82,11 +80,12 @@ def train(
     )
 
 
-def _meet(recipe: Recipe, *, say: Say) -> Any:
-    """Check what can be checked without data and model, and have the processes of the run meet: its arguments.
+def _meet(recipe: Recipe, *, say: Say) -> tuple[Recipe, Any]:
+    """Check what can be checked without data and weights, and have the processes of the run meet: its arguments.
 
-    Before the model: ZeRO-3 shards it over them while it is loaded.
+    Before the model: ZeRO-3 shards it over them while it is loaded. The recipe has then what its base model decides.
     """
+    from rankllm_train.models.loading import base_config
     from rankllm_train.training.trainer_arguments import training_arguments
 
     output_dir = Path(recipe.checkpoint.output_dir)
@@ -99,7 +98,7 @@ def _meet(recipe: Recipe, *, say: Say) -> Any:
     with arguments.main_process_first(local=False):  # the others are to find what it has put right
         if arguments.process_index == 0:
             sweep(output_dir)
-    return arguments
+    return settle(recipe, base_config(recipe.model)), arguments
 
 
 def _finished(recipe: Recipe, resumed: Resumed, *, is_first: bool, say: Say) -> TrainingResult:

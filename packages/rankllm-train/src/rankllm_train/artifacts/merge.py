@@ -108,6 +108,8 @@ def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any, set[str]]:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    from rankllm_train.models.heads import is_encoder_model, save_by_present_names
+
     if Path(base).is_dir():
         check_settings_files(base)
         if (Path(base) / ADAPTER_NAME).exists():
@@ -118,6 +120,8 @@ def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any, set[str]]:
     options = {"dtype": "auto", "revision": revision, "trust_remote_code": False, "output_loading_info": True}
     if is_classifier:
         model, report = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **options)
+        if is_encoder_model(model):
+            save_by_present_names(model)
     else:
         model, report = AutoModelForCausalLM.from_pretrained(name, **options)
     own = model.dtype

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rankllm_core.card import CARD_NAME
+from rankllm_core.checkpoints.encoders import is_encoder
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_core.files.manifest import MANIFEST_NAME
@@ -109,8 +110,8 @@ def check_positions(model: Any, dataset: Any, *, recipe: Recipe) -> None:
     if not positions:
         return
     pair = (recipe.prompt.query_tokens or 0) + (recipe.prompt.passage_tokens or 0)
-    # Pairs in a tokenizer's own format are cut at the encoder's positions, see `recipe.settled`.
-    if recipe.method == "pointwise" and recipe.prompt.template != "pair" and pair > positions:
+    # An encoder's pairs are cut where its positions end, see `recipe.settled`.
+    if recipe.method == "pointwise" and not is_encoder(model.config.to_dict()) and pair > positions:
         raise ConfigError(
             f"prompt.query_tokens + prompt.passage_tokens: {pair} tokens a pair, the model has {positions} positions; "
             "use a smaller --p-max-len"

@@ -10,7 +10,7 @@ from rankllm_core.card import load_card
 from rankllm_core.errors import ConfigError, RankLLMError, first_line
 from rankllm_core.files.manifest import check_intact
 from rankllm_core.nn.model_parts import readable_load
-from rankllm_train.models.encoders import head_parts, is_in_head
+from rankllm_train.models.heads import head_parts, is_in_head
 
 ADAPTER_NAME = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

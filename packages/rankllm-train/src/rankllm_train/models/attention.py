@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from rankllm_core.errors import ConfigError, first_line
-from rankllm_train.models.encoders import is_encoder_model
+from rankllm_train.models.heads import is_encoder_model
 from rankllm_train.recipe.sections import ModelSection
 
 FLASH = "flash_attention_2"

@@ -5,7 +5,7 @@ Shapes: B pairs, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -14,41 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rankllm_core.checkpoints.encoders import has_classification_head, is_encoder
+from rankllm_core.checkpoints.encoders import has_classification_head
 from rankllm_core.checkpoints.head_modules import module_head
 from rankllm_core.errors import ConfigError, ContractError, first_line
 from rankllm_core.nn.model_parts import backbone_of
+from rankllm_train.models.heads import head_parts, is_in_head, save_by_present_names
 
 _PROBE_TOKENS = 5
-_POOLER = "pooler"
-_SCORE = "score"
-
-
-def is_encoder_model(model: Any) -> bool:
-    """Whether a loaded model sees both ways."""
-    return is_encoder(model.config.to_dict())
-
-
-def head_parts(model: Any) -> tuple[str, ...]:
-    """Names of the modules that make a score of a model's last states: they are trained in full beside adapters.
-
-    Of an encoder, all that stands behind its backbone, and the pooler, which some count to the backbone; of a decoder,
-    its score layer, if any.
-    """
-    if not is_encoder_model(model):
-        return (_SCORE,) if hasattr(model, _SCORE) else ()
-    backbone = backbone_of(model)
-    behind = [
-        name
-        for name, child in model.named_children()
-        if child is not backbone and next(child.parameters(), None) is not None
-    ]
-    return tuple(behind) if getattr(backbone, _POOLER, None) is None else (_POOLER, *behind)
-
-
-def is_in_head(path: str, parts: Iterable[str]) -> bool:
-    """Whether a module or a weight of this path belongs to the head. parts: see `head_parts`."""
-    return not set(parts).isdisjoint(path.split("."))
 
 
 def load_encoder(
@@ -74,6 +46,7 @@ def load_encoder(
     lost = [key for key in missing if has_classification_head(config) or not is_in_head(key, parts)]
     if lost:
         raise ContractError(f"{name}: the checkpoint lacks {len(lost)} of the model's weights, such as {lost[0]}")
+    save_by_present_names(model)
     if missing:
         new = dict.fromkeys(key.rpartition(".")[0] for key in missing)
         say(f"{name}: has no score head; new weights, drawn at random: {', '.join(new)}")

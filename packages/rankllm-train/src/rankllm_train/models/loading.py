@@ -27,11 +27,10 @@ from rankllm_train.models.base_names import findable_base
 from rankllm_train.models.encoders import (
     check_module_head,
     check_scores,
-    head_parts,
-    is_encoder_model,
     load_encoder,
     score_pairs,
 )
+from rankllm_train.models.heads import head_parts, is_encoder_model
 from rankllm_train.models.lean_forward import check_lean, head_alone, is_zero3_sharded, make_lean
 from rankllm_train.models.lora_targets import check_targets, encoder_layers
 from rankllm_train.recipe.sections import ALL_LINEAR, LoraSection, ModelSection

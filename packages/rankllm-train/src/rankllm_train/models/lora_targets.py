@@ -7,7 +7,7 @@ from typing import Any
 
 from rankllm_core.config import did_you_mean
 from rankllm_core.errors import ConfigError
-from rankllm_train.models.encoders import head_parts, is_in_head
+from rankllm_train.models.heads import head_parts, is_in_head
 from rankllm_train.recipe.sections import ALL_LINEAR
 
 _WHERE = "lora.target_modules"

@@ -36,6 +36,16 @@ def _without(*names: str) -> dict[str, Any]:
 _STATES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, **_IDS}
 _NO_GROUPS = _without("num_key_value_heads")
 
+_T5 = {
+    "vocab_size": VOCABULARY,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "decoder_start_token_id": 0,
+    **_IDS,
+}
 FAMILIES: dict[str, Callable[[], Any]] = {
     "mistral": _of("MistralConfig", "MistralForCausalLM", **_SMALL),
     "qwen3": _of("Qwen3Config", "Qwen3ForCausalLM", **_SMALL, head_dim=8),
@@ -86,17 +96,8 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     ),
     "bert": _of("BertConfig", "BertForMaskedLM", **_NO_GROUPS),
     "bert-decoder": _of("BertConfig", "BertLMHeadModel", **_NO_GROUPS, is_decoder=True),
-    "t5": _of(
-        *("T5Config", "T5ForConditionalGeneration"),
-        vocab_size=VOCABULARY,
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_layers=2,
-        num_heads=4,
-        decoder_start_token_id=0,
-        **_IDS,
-    ),
+    "t5": _of("T5Config", "T5ForConditionalGeneration", **_T5),
+    "longt5": _of("LongT5Config", "LongT5ForConditionalGeneration", **_T5),
     "gemma3-vision": _of(
         *("Gemma3Config", "Gemma3ForConditionalGeneration"),
         text_config=_SMALL | {"head_dim": 8},

@@ -24,6 +24,7 @@ WAYS = {
 }
 NO_CACHE = r"cannot decode permutations, which takes a cache of keys and values \(.*\); use --free-decoding"
 NO_DECODER = "is no decoder"
+ONE_TOKEN = "has no effect on a pointwise reranker"
 NO_CAUSAL = "transformers has no causal language model for"
 
 EXPECTED: dict[str, dict[str, str]] = {
@@ -32,7 +33,9 @@ EXPECTED: dict[str, dict[str, str]] = {
     "rwkv": {"permutation": NO_CACHE},
     "recurrent-gemma": {"permutation": NO_CACHE, "text": "cannot be run"},
     "bert": dict.fromkeys(WAYS, NO_DECODER),
-    "t5": dict.fromkeys(WAYS, NO_CAUSAL),
+    # Read at one token without being asked to, as monoT5 is.
+    "t5": {"text": f"--free-decoding {ONE_TOKEN}", "first-token": f"--use-[a-z]+ {ONE_TOKEN}"},
+    "longt5": dict.fromkeys(WAYS, NO_CAUSAL),
 }
 """Family -> way of reading -> what is said in place of a ranking; ways that are not named work."""
 
@@ -52,7 +55,7 @@ def run(rankllm, tmp_path, smollm2_tokenizer):
     return rerank
 
 
-QUICK = ("llama4-text", "mamba2", "bert", "t5")
+QUICK = ("llama4-text", "mamba2", "bert", "t5", "longt5")
 
 
 @pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in EXPECTED])

@@ -159,6 +159,13 @@ def test_the_passes_of_bubble_run_at_the_same_time():
     assert result.usage.calls == 2 * (11 + 10 + 9)
 
 
+def test_a_good_first_stage_makes_bubble_cheap():
+    """Where nothing moves, every pass meets the same 99 neighbours of 100, which are asked once, in both orders."""
+    result, _, method = rerank(lambda a, b: float(b - a), 100, strategy="bubble", rank_top_k=10)
+    assert (result.usage.calls, result.usage.rounds) == (2 * 99, 99)
+    assert method.n_prompts(100) == 2 * sum(range(90, 100)) == 1890
+
+
 @pytest.mark.parametrize("strategy", ["all-pairs", "heapsort", "bubble"])
 def test_answers_that_contradict_each_other_give_a_total_order(strategy):
     """Each passage once, the same order whatever order answers come in; equal preferences keep the first stage's."""

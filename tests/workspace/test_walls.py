@@ -34,7 +34,6 @@ HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers.quantized",
     "rankllm_infer.engines.transformers.encoders.relative_positions",
     "rankllm_train.models.cpu_attention",
-    "rankllm_train.models.encoders",
     "rankllm_train.encoding.batches",
     "rankllm_train.methods.listwise",
     "rankllm_train.methods.pointwise",

@@ -47,7 +47,6 @@ def make_trainer(
     limit_pairs(tokenizer, base_config(recipe.model))
     data, dev = _data(recipe, tokenizer, resumed=resumed, track=track, say=say)
     model = _model(recipe, data.card, is_resumed=resumed is not None, say=say)
-    check_recomputing(model, recipe=recipe)
     for part in (data, dev) if dev else (data,):
         check_positions(model, part.dataset, recipe=recipe)
     parts = TrainerParts(
@@ -97,7 +96,7 @@ def _model(recipe: Recipe, card: Card, *, is_resumed: bool, say: Say) -> Any:
     from rankllm_train.models.loading import load_model
 
     is_classifier = isinstance(card, PointwiseCard) and card.head == "sequence-classification"
-    return load_model(
+    model = load_model(
         recipe.model,
         kind="sequence-classification" if is_classifier else "causal",
         # A checkpoint's weights come later; what they began with may be gone by then.
@@ -106,3 +105,5 @@ def _model(recipe: Recipe, card: Card, *, is_resumed: bool, say: Say) -> Any:
         deepspeed=bool(recipe.batch.deepspeed),
         say=(lambda line: None) if is_resumed else say,
     )
+    check_recomputing(model, recipe=recipe)
+    return model

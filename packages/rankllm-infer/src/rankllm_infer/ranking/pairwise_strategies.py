@@ -51,7 +51,7 @@ def heapsort(n: int, top_k: int) -> Comparing:
     """Find the best `top_k` of n candidates with a heap, whose root is the best one.
 
     While the heap is built, the subtrees of one level are put in order at the same time. Source: PRP-Sorting,
-    arXiv:2306.17563, section 3.4.
+    arXiv:2306.17563.
     """
     heap = list(range(n))
     for level in _levels(n):
@@ -99,7 +99,7 @@ def bubble(n: int, top_k: int) -> Comparing:
     """Find the best `top_k` of n candidates by as many passes from the bottom up, each of which carries the best along.
 
     A pass begins as soon as the one before it is two pairs ahead, so that several are under way at the same time.
-    Source: PRP-Sliding-K, arXiv:2306.17563, section 3.5.
+    Source: PRP-Sliding-K, arXiv:2306.17563.
     """
     order, passes = list(range(n)), min(top_k, n - 1)
     for step in range(n + passes - 2):

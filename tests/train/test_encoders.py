@@ -365,6 +365,16 @@ def test_a_damaged_base_is_one_line(tmp_path):
         load(tmp_path / "nan")
 
 
+def test_an_encoder_that_rerank_does_not_run_is_not_trained_either(tmp_path):
+    """The message names those that are trained."""
+    from transformers import ErnieConfig, ErnieModel
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ErnieModel(ErnieConfig(vocab_size=50, **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(ContractError, match=r"ErnieForSequenceClassification has no score layer .*albert, bert, "):
+        load(tmp_path)
+
+
 def test_a_long_query_leaves_no_room_is_a_bad_record(tmp_path):
     """Only where it does: short queries are trained on with a tokenizer that takes few tokens."""
     base = save_headless(tmp_path / "base", "Bert")

@@ -72,7 +72,7 @@ def score_pairs(model: Any) -> None:
     `scores` (B,) in float32.
     """
     backbone = backbone_of(model)
-    inside = {module for module in backbone.modules()}
+    inside = set(backbone.modules())
     scoring = [
         path
         for path, module in model.named_modules()

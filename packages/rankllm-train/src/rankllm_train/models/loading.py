@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rankllm_core.checkpoints.encoders import encoder_positions, has_classification_head, is_encoder
+from rankllm_core.checkpoints.encoders import ENCODERS, encoder_positions, has_classification_head, is_encoder
 from rankllm_core.checkpoints.model_folder import (
     check_settings_files,
     check_trusted_source,
@@ -182,6 +182,11 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype, *, say: Callable
         model, report = AutoModelForCausalLM.from_pretrained(name, **options)
     else:
         model, report = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **options)
+    if kind != "causal" and not hasattr(model, "score"):
+        raise ContractError(
+            f"{name}: {type(model).__name__} has no score layer over a decoder, and is no encoder that is trained here "
+            f"({', '.join(ENCODERS)})"
+        )
     missing = sorted(key for key in report["missing_keys"] if kind == "causal" or not key.startswith("score."))
     if missing:
         raise ContractError(f"{name}: the checkpoint lacks {len(missing)} of the model's weights, such as {missing[0]}")

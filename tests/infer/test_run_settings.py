@@ -97,7 +97,7 @@ def test_every_option_counts_unless_it_cannot_change_a_result(model):
     in_the_card = {"method", "template", "use_logits", "use_alpha", "context_size", "max_passage_words"}
     in_the_card |= {"window_size", "stride", "q_max_len", "p_max_len", "fuse_weight", "identifier_prior"}
     by_content = {"base_model", "base_url", "few_shot_file", "revision"}
-    no_result = {"api_key", "timeout_s", "concurrency"}
+    no_result = {"api_key", "timeout_s", "concurrency", "verify"}
     when_loaded = {"dtype", "device"}
     counted = {name.removeprefix("--").replace("-", "_") for name in known if name.startswith("--")} - {"trace"}
     counted = (counted - {"vllm_arg"}) | {"vllm_args"}

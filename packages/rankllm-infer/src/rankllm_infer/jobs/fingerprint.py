@@ -83,8 +83,9 @@ def run_settings(
         settings["model"] = model_identity(files.own)
         if files.own.adapter is not None:
             settings["base model"] = folder_identity(files.base.path)
-    # A probe says nothing of how the model is prompted; one that is recorded later does not end a run.
-    settings |= {f"card {name}": value for name, value in _flat(replace(card, probe=None).to_dict(), prefix="")}
+    # A probe, and the format it asks for, say nothing of how the model is prompted: one may be recorded meanwhile.
+    prompting = {name: value for name, value in card.to_dict().items() if name not in ("probe", "format")}
+    settings |= {f"card {name}": value for name, value in _flat(prompting, prefix="")}
     # What is not there is said too: a run that was begun with it must not go on without.
     settings["card fuse_weight"] = card.fuse_weight
     settings["card identifier_prior"] = list(card.identifier_prior) if isinstance(card, ListwiseCard) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rankllm_core.card import ListwiseCard, PointwiseCard, load_card, save_card
+from rankllm_core.card import ListwiseCard, PairwiseCard, PointwiseCard, load_card, save_card
 from rankllm_core.probe import new_requests
 from rankllm_core.prompts.template import load_template
 from rankllm_infer.api import load_reranker
@@ -16,6 +16,7 @@ CARDS = {
     "yes-no": PointwiseCard(template=load_template("yes_no"), head="yes-no", query_tokens=64, passage_tokens=256),
     "FIRST": ListwiseCard(template=load_template("rank_zephyr_alpha"), identifiers="alpha", answer="first-token"),
     "generation": ListwiseCard(template=load_template("rank_zephyr")),
+    "pairwise": PairwiseCard(template=load_template("pairwise")),
 }
 """How each kind of model is prompted and read."""
 

@@ -29,7 +29,7 @@ def models(tmp_path_factory, tokenizer):
     save_causal(home / "base", tokenizer, max_position_embeddings=2048)
     save_classifier(home / "head", tokenizer)
     save_adapter(home / "adapter", home / "base")
-    for name in ("yes-no", "FIRST", "generation"):
+    for name in ("yes-no", "FIRST", "generation", "pairwise"):
         shutil.copytree(home / "base", home / name)
     for name, card in CARDS.items():
         save_card(card, home / name)

@@ -97,6 +97,8 @@ def test_trainer_inference_and_plain_models_give_one_score(tmp_path, name, lora)
     out = train(recipe, callbacks=[trained]).output_dir
     card = load_card(out)
     assert (card.template.layout, card.query_tokens, card.passage_tokens) == ("pair", POSITIONS // 2, POSITIONS)
+    with load_reranker(out, RerankOptions(device="cpu", dtype="float32", verify=True)) as reranker:
+        assert (card.probe is not None, reranker.warnings) == (True, ())
     data = prepared(recipe)
     pairs = [data.dataset.encoder.encode_typed(QUERY, title="", text=passage) for passage in PASSAGES]
     rows, n_first = tuple(ids for ids, _ in pairs), tuple(n for _, n in pairs)

@@ -32,6 +32,9 @@ class ProbePrompt:
     request: Request
     rows: tuple[tuple[int, ...], ...]
     """Pointwise: one per passage. Listwise: one for all."""
+    n_first: tuple[int, ...] | None = None
+    """Leading ids of each row that are of the first token type, for encoders, which are given a mask; None for
+    decoders."""
     read_ids: tuple[int, ...] = ()
     """The tokens whose logits are read at the end of a row: of identifiers or of yes and no; none for a score layer."""
 
@@ -69,12 +72,17 @@ def _pointwise(card: PointwiseCard, tokenizer: Any, request: Request) -> ProbePr
     limits = PairLimits(query_tokens=card.query_tokens, passage_tokens=card.passage_tokens)
     encoder = PairEncoder(tokenizer, card.template, limits=limits, bos=card.bos, append_eos=card.append_eos)
     texts = [passage_text(candidate.doc) for candidate in request.candidates]
-    rows = tuple(encoder.encode(request.query.text, title="", text=text) for text in texts)
+    pairs = [encoder.encode_typed(request.query.text, title="", text=text) for text in texts]
     read_ids: Sequence[int] = ()
     if card.tokens_read:
         end = encoder.encode_question(request.query.text, title="", text=texts[0])[0][-1:]
         read_ids = single_ids(SafeTokenizer(tokenizer), card.tokens_read, after=end)
-    return ProbePrompt(request=request, rows=rows, read_ids=tuple(read_ids))
+    return ProbePrompt(
+        request=request,
+        rows=tuple(tuple(ids) for ids, _ in pairs),
+        n_first=tuple(n for _, n in pairs) if card.template.layout == "pair" else None,
+        read_ids=tuple(read_ids),
+    )
 
 
 def read_probe(model: Any, prompts: Sequence[ProbePrompt], *, pad: int, precision: str) -> Probe | None:
@@ -124,6 +132,16 @@ def _inputs(prompt: ProbePrompt, model: Any, *, pad: int) -> Mapping[str, Tensor
         "input_ids": torch.tensor([[*row, *[pad] * (longest - len(row))] for row in prompt.rows], device=device),
         "read_positions": torch.tensor([len(row) - 1 for row in prompt.rows], device=device),
     }
+    lengths = [len(row) for row in prompt.rows]
+    if prompt.n_first is not None:
+        mask = [[1] * n + [0] * (longest - n) for n in lengths]
+        inputs["attention_mask"] = torch.tensor(mask, device=device)
+    if any(prompt.n_first or ()):
+        types = [
+            [0] * first + [1] * (n - first) + [0] * (longest - n)
+            for first, n in zip(prompt.n_first or (), lengths, strict=True)
+        ]
+        inputs["token_type_ids"] = torch.tensor(types, device=device)
     if prompt.read_ids:
         inputs["read_ids"] = torch.tensor([prompt.read_ids] * len(prompt.rows), device=device)
     return inputs

@@ -14,6 +14,7 @@ def started(arguments):
     """The program in a process of its own; killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "rankllm_infer", *map(str, arguments)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

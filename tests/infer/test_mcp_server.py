@@ -14,15 +14,23 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
-from program import started
+from program import started, started_python
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer import make_request
 from rankllm_infer.mcp_server.keys import read_keys
-from rankllm_infer.mcp_server.transports import HttpSettings, security
+from rankllm_infer.mcp_server.settings import McpOptions
+from rankllm_infer.mcp_server.transports import security
 
 PATIENCE_S = 120
 KEY, OTHER_KEY = "0123456789abcdef0123456789abcdef", "fedcba9876543210"
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+"""The first message of a client."""
 CALL = {"query": "why is the sky blue", "documents": ["Cats sleep.", "Rayleigh scattering."]}
 
 
@@ -76,9 +84,7 @@ def test_a_client_speaks_over_a_pipe(options, scores):
 
 def test_standard_output_is_the_protocols_alone(options):
     """Every line of it is a message; what people read goes to standard error. The end of the input ends the program."""
-    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-    messages = [{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}]
-    messages += [{"jsonrpc": "2.0", "method": "notifications/initialized"}]
+    messages = [HELLO, {"jsonrpc": "2.0", "method": "notifications/initialized"}]
     with started(["mcp", *options]) as process:
         process.stdin.write("".join(json.dumps(message) + "\n" for message in messages))
         process.stdin.flush()
@@ -89,6 +95,31 @@ def test_standard_output_is_the_protocols_alone(options):
     assert json.loads(first)["result"]["serverInfo"]["name"] == "rankllm"
     assert "once for all calls" in err
     assert code == 0
+
+
+PROGRAM_WITHOUT_A_MODEL = """
+import sys
+import click
+from mcp.server.lowlevel import Server
+from rankllm_core.command_line import run_program
+from rankllm_infer.mcp_server.transports import serve_stdio
+
+group = click.Group(commands={"serve": click.Command("serve", callback=lambda: serve_stdio(Server("bare")))})
+sys.argv = ["program", "serve"]
+run_program(group)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_program_while_a_client_is_connected(number, code):
+    """It does not wait for the client's next line."""
+    with started_python("-c", PROGRAM_WITHOUT_A_MODEL) as process:
+        process.stdin.write(json.dumps(HELLO) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1
+        process.send_signal(number)
+        assert process.wait(PATIENCE_S) == code
+        assert (process.stdout.read(), process.stderr.read().strip()) == ("", "Stopped.")
 
 
 @contextmanager
@@ -114,10 +145,8 @@ async def connected(url, **headers):
 
 def hello(url, **headers):
     """The status of a first request, and its body."""
-    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
     accept = {"Accept": "application/json, text/event-stream"}
-    answer = httpx2.post(url, json=body, headers=accept | headers, timeout=PATIENCE_S, trust_env=False)
+    answer = httpx2.post(url, json=HELLO, headers=accept | headers, timeout=PATIENCE_S, trust_env=False)
     return answer.status_code, answer.text
 
 
@@ -155,7 +184,7 @@ def test_clients_speak_over_http(options, scores, tmp_path, monkeypatch):
 
 def test_hosts_that_are_answered():
     """The loopback's names, the address listened on, and those that are allowed; any port where none is named."""
-    found = security(HttpSettings(host="10.0.0.5", allowed_hosts=("a.example", "b.example:9000", "::2")))
+    found = security(McpOptions(host="10.0.0.5", allowed_host=("a.example", "b.example:9000", "::2")))
     assert found.enable_dns_rebinding_protection
     assert found.allowed_hosts == [
         *("127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[::1]", "[::1]:*", "10.0.0.5", "10.0.0.5:*"),
@@ -190,6 +219,8 @@ def test_a_key_file_that_cannot_be_meant_is_refused(tmp_path, text, message):
         (["--transport", "http", "--host", "0.0.0.0"], 2, "--host 0.0.0.0 is reached from other machines, which needs"),
         (["--transport", "http", "--api-key-file", "none.txt"], 1, "none.txt: no such file"),
         (["--corpus", "none.jsonl"], 1, "none.jsonl: no such file"),
+        (["--transport", "http", "--port", "65536"], 2, "--port: expected a number from 0 to 65535, found 65536"),
+        (["--request-timeout", "0"], 2, "0.0 is not in the range x>0"),
         (["--window-size", "0"], 2, "0 is not in the range x>=1"),
     ],
 )

@@ -19,6 +19,7 @@ from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.mcp_server.arguments import Limits
 from rankllm_infer.mcp_server.collection import open_collection
 from rankllm_infer.mcp_server.server import Tools, limits_for, make_server
+from rankllm_infer.mcp_server.settings import McpOptions
 from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.settings import RankingSettings
 
@@ -90,7 +91,7 @@ def test_the_text_of_an_answer_is_its_structure(listwise):
     """For clients that show text only."""
     import json
 
-    done = asked(listwise, "rerank", {"query": "q", "documents": DOCUMENTS, "top_n": 1})
+    done = asked(listwise, "rerank", {"query": "q", "documents": DOCUMENTS, "top_n": 1.0})
     assert json.loads(done.content[0].text) == done.structured_content
     assert [result["id"] for result in done.structured_content["results"]] == ["b"]
 
@@ -140,15 +141,15 @@ def test_schemas_describe_calls_and_answers(listwise):
 def test_an_instruction_is_taken_by_models_that_have_a_place_for_one():
     """The schema offers it there, and there alone."""
     takes = PointwiseCard(template=load_template("qwen3_reranker"), head="yes-no")
-    assert limits_for(takes, max_documents=1, request_timeout_s=1).takes_instruction
-    assert not limits_for(make_method().card, max_documents=1, request_timeout_s=1).takes_instruction
+    assert limits_for(takes, McpOptions()).takes_instruction
+    assert not limits_for(make_method().card, McpOptions()).takes_instruction
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"documents": ["d0"]}, "query: expected a text that is not empty, found nothing"),
-        ({"query": " ", "documents": ["d0"]}, "query: expected a text that is not empty, found a string"),
+        ({"query": " ", "documents": ["d0"]}, "query: expected a text that is not empty, found blanks only"),
         (
             {"query": "q", "documents": "d0"},
             "documents: expected a list of at least one text or object, found a string",
@@ -164,7 +165,11 @@ def test_an_instruction_is_taken_by_models_that_have_a_place_for_one():
             "documents: id 'a' occurs twice; a document must be listed once",
         ),
         ({"query": "q", "documents": ["d0"], "top_n": 0}, "top_n: expected an integer of at least 1, found 0"),
-        ({"query": "q", "documents": ["d0"], "top_n": True}, "top_n: expected an integer of at least 1, found True"),
+        ({"query": "q", "documents": ["d0"], "top_n": 1.5}, "top_n: expected an integer of at least 1, found 1.5"),
+        (
+            {"query": "q", "documents": ["d0"], "top_n": True},
+            "top_n: expected an integer of at least 1, found a boolean",
+        ),
         ({"query": "q", "documents": ["d0"], "k": 5}, "'k': unknown argument; expected query, documents, top_n"),
         (
             {"query": "q", "documents": ["d0"], "instruction": "strict"},

@@ -99,10 +99,11 @@ def _count(given: Mapping[str, Any], name: str) -> int | None:
     value = given.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        found = value if isinstance(value, int) else _kind(value)
-        raise RankLLMError(f"{name}: expected an integer of at least 1, found {found}")
-    return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # To JSON Schema, 5.0 is an integer.
+    if not is_number or value < 1 or value % 1 != 0:
+        raise RankLLMError(f"{name}: expected an integer of at least 1, found {value if is_number else _kind(value)}")
+    return int(value)
 
 
 def _instruction(given: Mapping[str, Any], limits: Limits) -> str | None:
@@ -117,6 +118,8 @@ def _kind(value: object) -> str:
     """What was found, in the words of JSON."""
     if isinstance(value, str | list) and not value:
         return "an empty one"
+    if isinstance(value, str) and not value.strip():
+        return "blanks only"
     names = {
         bool: "a boolean",
         int: "a number",

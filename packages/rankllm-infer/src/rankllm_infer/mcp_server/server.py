@@ -20,6 +20,7 @@ from rankllm_infer import __version__
 from rankllm_infer.mcp_server.answers import answer
 from rankllm_infer.mcp_server.arguments import Limits, read_rerank, read_search
 from rankllm_infer.mcp_server.schemas import OUTPUT, rerank_input, rerank_text, search_input, search_text
+from rankllm_infer.mcp_server.settings import McpOptions
 from rankllm_infer.scheduling.scheduler import DeadlineError
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ def check_sdk() -> None:
         ) from None
 
 
-def limits_for(card: Card, *, max_documents: int, request_timeout_s: float) -> Limits:
+def limits_for(card: Card, options: McpOptions) -> Limits:
     """The limits of a call to a model with this card."""
     return Limits(
-        max_documents=max_documents,
-        request_timeout_s=request_timeout_s,
+        max_documents=options.max_documents,
+        request_timeout_s=options.request_timeout_s,
         takes_instruction=isinstance(card, PointwiseCard) and card.template.takes_instruction,
     )
 

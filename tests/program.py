@@ -9,11 +9,17 @@ import sys
 from contextlib import contextmanager
 
 
-@contextmanager
 def started(arguments):
     """The program in a process of its own; killed at the end."""
+    return started_python("-m", "rankllm_infer", *map(str, arguments))
+
+
+@contextmanager
+def started_python(*words):
+    """Python in a process of its own; killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "rankllm_infer", *map(str, arguments)],
+        [sys.executable, *words],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

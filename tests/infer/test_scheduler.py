@@ -297,3 +297,32 @@ def test_scores_beside_others_are_those_of_an_offline_run(tmp_path, smollm2_toke
         for other in others:
             found = {candidate.docid: candidate.model_score for candidate in other.candidates}
             assert found == (wanted if dtype == "float32" else pytest.approx(wanted, abs=0.05))
+
+
+def test_a_caller_counts_the_answers_to_its_own_request():
+    """Nine candidates in windows of two that move by one: eight prompts. Another request counts its one."""
+    counted = []
+    with Reranker(make_method(size=2, stride=1), ScriptedEngine(by_reversal(), batch_size=2)) as reranker:
+        futures = [reranker.submit(make_request(qid, n), on_answered=counted.append) for qid, n in (("a", 9), ("b", 2))]
+        for future in futures:
+            assert future.result(PATIENCE_S).status == "ok"
+    assert sorted(counted) == ["a"] * 8 + ["b"]
+
+
+def test_a_callback_that_raises_fails_its_own_request_alone():
+    """With its error, at once: its other prompts are not run."""
+    engine = Stepped(by_reversal())
+
+    def fail(qid):
+        raise ValueError("no such counter")
+
+    with Reranker(make_method(size=2, stride=1), engine) as reranker:
+        bad = reranker.submit(make_request("long", 9), on_answered=fail)
+        assert engine.is_at_work.wait(PATIENCE_S)
+        good = reranker.submit(make_request("short", 3))
+        engine.is_free = True
+        engine.step(9)
+        with pytest.raises(ValueError, match="no such counter"):
+            bad.result(PATIENCE_S)
+        assert good.result(PATIENCE_S).status == "ok"
+    assert qids(engine).count("long") <= 2

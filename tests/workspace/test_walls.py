@@ -308,6 +308,7 @@ def test_one_module_knows_pyserini_and_java(imports):
         ("rankllm_infer.retrieval", ("evaluation", "report", "ranking", "engines", "jobs", "api", "cli")),
         ("rankllm_infer.report", ("retrieval", "ranking", "engines", "jobs", "api", "cli")),
         ("rankllm_infer.diagnosis", ("cli",)),
+        ("rankllm_infer.mcp_server", ("cli", "jobs", "report", "evaluation")),
         ("rankllm_infer.api", ("cli",)),
     ],
 )

@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from rankllm_core.errors import RankLLMError
+from rankllm_infer.mcp_server.collection import open_collection
 from rankllm_infer.retrieval.retrieval_data import DATASETS, METHODS, find_method
 
 BM25 = find_method("bm25")
@@ -180,3 +182,14 @@ def test_standard_output_is_kept_for_results(library, build, capfd):
 def test_pyserinis_import_leaves_no_key_behind(library):
     """It wants one of OpenAI's; a server must not be asked with a made-up one."""
     assert os.environ.get("OPENAI_API_KEY") != "none"
+
+
+def test_a_lucene_index_is_a_collection_of_the_mcp_server(library, pets, monkeypatch):
+    """Searched from threads, as calls come; its documents as they were indexed. "cat cat dog" is before "dog bird"."""
+    monkeypatch.setattr("rankllm_infer.retrieval.pyserini_library.PyseriniLibrary", lambda: library)
+    collection = open_collection(None, str(pets))
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        found = [threads.submit(collection.find, query, k=5) for query in ("cat dog", "cat dog", "zebra")]
+    requests = [future.result() for future in found]
+    assert [[candidate.docid for candidate in request.candidates] for request in requests] == [["d1", "d2"]] * 2 + [[]]
+    assert requests[0].candidates[0].doc == {"id": "d1", "contents": "cat cat dog"}

@@ -98,14 +98,18 @@ class Reranker:
         pool = FlowPool(self.engine, max_active=self.most_unfinished, log=log)
         yield from pool.run(requests, self.method.flow, on_finished=on_finished, on_answered=on_answered)
 
-    def submit(self, request: Request, *, timeout_s: float | None = None) -> Future[Result]:
+    def submit(
+        self, request: Request, *, timeout_s: float | None = None, on_answered: Callable[[str], None] | None = None
+    ) -> Future[Result]:
         """Rank one request beside whatever else is in flight; from any thread. The result is the future's.
 
         timeout_s: the future raises DeadlineError where the request takes longer. The future can be cancelled.
+        on_answered: called with the qid on every answer to a prompt, in a thread of the reranker's, which it must not
+        keep waiting; count progress here, against `n_prompts`. What it raises, the future raises.
         Submitted requests share the engine fairly, and go before those of a `stream`. Raises RankLLMError where the
         reranker is closed; the future raises what `stream` raises.
         """
-        return self._scheduler.submit(checked_request(request), timeout_s=timeout_s)
+        return self._scheduler.submit(checked_request(request), timeout_s=timeout_s, on_answered=on_answered)
 
     async def arerank(self, requests: Iterable[Request], *, timeout_s: float | None = None) -> list[Result]:
         """Rank requests without blocking the event loop; see `submit`. Cancelling the task cancels the requests.

@@ -18,6 +18,7 @@ COMMANDS = {
     "prepare": "Join a first-stage run with queries and passages.",
     "rerank": "Rerank candidates with a language model.",
     "calibrate": "Measure what a FIRST model adds to each identifier, whatever passage it calls.",
+    "mcp": "Serve a reranker to MCP clients: desktop applications and agents.",
     "convert": "Turn runs, results and request files into one another.",
     "evaluate": "Score runs against judgements, as trec_eval does.",
     "compare": "Set runs side by side: intervals, significance, queries won and lost.",

@@ -76,6 +76,24 @@ def open_index(
     return index
 
 
+def stored_settings(folder: Path) -> tuple[float, float] | None:
+    """(k1, b) of the index in a folder; None where there is no index yet, or its manifest is damaged.
+
+    Raises RankLLMError for a folder that holds something else, as `open_index` does.
+    """
+    try:
+        found = _read_manifest(folder.resolve()) or {}
+    except OSError as error:
+        raise RankLLMError(f"{folder}: the index cannot be read ({error.strerror})") from None
+    k1, b = found.get("k1"), found.get("b")
+    return (float(k1), float(b)) if isinstance(k1, int | float) and isinstance(b, int | float) else None
+
+
+def is_bm25_index(folder: Path) -> bool:
+    """Whether a folder holds an index of ours, whole or damaged."""
+    return (folder / _MANIFEST).is_file()
+
+
 def _build(corpus: Path, k1: float, b: float, progress: Callable[[int], None]) -> BM25Index:
     """Index a corpus. Raises DataError with both lines for a docid that occurs twice."""
     try:

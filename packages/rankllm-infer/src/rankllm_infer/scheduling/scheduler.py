@@ -35,11 +35,16 @@ class DeadlineError(RankLLMError):
 class _Job(RunningFlow):
     """A request on its way, and who waits for it."""
 
-    __slots__ = ("deadline", "future", "turn")
+    __slots__ = ("deadline", "future", "on_answered", "problem", "turn")
 
-    def __init__(self, request: Request, flow: Flow, *, deadline: float | None) -> None:
+    def __init__(
+        self, request: Request, flow: Flow, *, deadline: float | None, on_answered: Callable[[str], None] | None
+    ) -> None:
         super().__init__(request, flow)
         self.future: Future[Result] = Future()
+        self.on_answered = on_answered
+        self.problem: Exception | None = None
+        """What `on_answered` raised; the job is then over."""
         self.deadline = deadline
         """On the clock of `time.monotonic`; None: it may take as long as it takes."""
         self.turn = 0
@@ -72,15 +77,19 @@ class Scheduler:
         with self._change:
             return len(self._waiting) + len(self._active)
 
-    def submit(self, request: Request, *, timeout_s: float | None = None) -> Future[Result]:
+    def submit(
+        self, request: Request, *, timeout_s: float | None = None, on_answered: Callable[[str], None] | None = None
+    ) -> Future[Result]:
         """Take a request; its result is the future's, of status `failed` where it cannot be prompted or answered.
 
         timeout_s: after so many seconds, noticed when the engine's step ends, the future raises DeadlineError.
+        on_answered: called with the qid on every answer to a prompt, in the scheduler's thread; what it raises, the
+        future raises.
         The future can be cancelled until it is done: prompts that have not begun are then never run. It raises what the
         engine raises, such as ServerGoneError. Raises RankLLMError where the scheduler is closed.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        job = _Job(request, self._start(request), deadline=deadline)
+        job = _Job(request, self._start(request), deadline=deadline, on_answered=on_answered)
         with self._change:
             if self._closed:
                 raise RankLLMError(self._closed)
@@ -159,7 +168,7 @@ class Scheduler:
         with self._change:
             jobs = [*self._active, *self._waiting]
         for job in jobs:
-            error: RankLLMError | None = None
+            error: Exception | None = job.problem
             if self._closed:
                 error = RankLLMError(self._closed)
             elif job.deadline is not None and now >= job.deadline:
@@ -174,7 +183,9 @@ class Scheduler:
     def _finish(self, entry: RunningFlow) -> None:
         job = _as_job(entry)
         self._forget(job)
-        if job.result is not None and job.future.set_running_or_notify_cancel():
+        if job.problem is not None:
+            _raise_in(job, job.problem)
+        elif job.result is not None and job.future.set_running_or_notify_cancel():
             job.future.set_result(job.result)
 
     def _fail(self, entry: RunningFlow, error: Exception) -> None:
@@ -202,6 +213,12 @@ class Scheduler:
 
     def _answered(self, entry: RunningFlow, ticket: int) -> None:
         self._turn = max(self._turn, (ticket - FIRST_TICKET) >> _TURN_BITS)
+        job = _as_job(entry)
+        if job.on_answered is not None and job.problem is None:
+            try:
+                job.on_answered(job.request.query.qid)
+            except Exception as error:  # of one caller's callback, and nothing to the others
+                job.problem = error
 
 
 def _as_job(entry: RunningFlow) -> _Job:

@@ -1,0 +1,3 @@
+"""`rankllm-infer mcp`."""
+
+from rankllm_infer.cli.mcp.command import command as command

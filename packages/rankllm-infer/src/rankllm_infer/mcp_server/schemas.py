@@ -1,0 +1,122 @@
+"""What a client is told of the tools: names, descriptions, and JSON schemas of their arguments and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rankllm_core.text import TEXT_FIELDS
+from rankllm_infer.mcp_server.arguments import DEFAULT_K, DEFAULT_TOP_N, Limits
+
+_NUMBER_OR_NULL = {"type": ["number", "null"]}
+_COUNT = {"type": "integer", "minimum": 0}
+OUTPUT: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "results": {
+            "type": "array",
+            "description": "Best first.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "index": {**_COUNT, "description": "0-based position among the documents before reranking."},
+                    "id": {"type": "string", "description": "The document's id; its 1-based position without one."},
+                    "rank": {"type": "integer", "minimum": 1},
+                    "score": {**_NUMBER_OR_NULL, "description": "See score_meaning; null where there is none."},
+                    "probability": {"type": "number", "description": "Of relevance, where the model defines one."},
+                    "document": {"type": "object", "description": "The document's fields."},
+                },
+                "required": ["index", "id", "rank", "score"],
+            },
+        },
+        "status": {
+            "type": "string",
+            "enum": ["ok", "repaired", "fallback"],
+            "description": "How the model's answers were read, worst of all: fallback means that some documents are in "
+            "their order before reranking.",
+        },
+        "defects": {"type": "array", "items": {"type": "string"}, "description": "What was wrong with the answers."},
+        "warnings": {"type": "array", "items": {"type": "string"}},
+        "score_meaning": {"type": "string"},
+        "n_documents": {**_COUNT, "description": "Documents that were reranked."},
+        "usage": {
+            "type": "object",
+            "properties": {name: _COUNT for name in ("calls", "rounds", "prompt_tokens", "completion_tokens")},
+        },
+    },
+    "required": ["results", "status", "defects", "warnings", "score_meaning", "n_documents", "usage"],
+}
+_QUERY = {"type": "string", "minLength": 1, "description": "The question or search query, in natural language."}
+
+
+def rerank_input(limits: Limits) -> dict[str, Any]:
+    """The schema of `rerank`'s arguments."""
+    document = {
+        "anyOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {
+                    "id": {"type": ["string", "integer"]},
+                    "title": {"type": "string"},
+                    "text": {"type": "string"},
+                },
+            },
+        ]
+    }
+    properties = {
+        "query": _QUERY,
+        "documents": {
+            "type": "array",
+            "items": document,
+            "minItems": 1,
+            "maxItems": limits.max_documents,
+            "description": "Texts, or objects with a text (under " + ", ".join(TEXT_FIELDS) + ") and optionally a "
+            "title and a unique id. Their order is the one to fall back to: best first where it is known.",
+        },
+        "top_n": {"type": "integer", "minimum": 1, "description": "Results to return. Default: all."},
+        "return_documents": {"type": "boolean", "description": "Repeat the documents in the results. Default: false."},
+    }
+    return _object(properties, limits, required=["query", "documents"])
+
+
+def search_input(limits: Limits) -> dict[str, Any]:
+    """The schema of `retrieve_and_rerank`'s arguments."""
+    k, n = min(DEFAULT_K, limits.max_documents), DEFAULT_TOP_N
+    properties = {
+        "query": _QUERY,
+        "k": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": limits.max_documents,
+            "description": f"Documents to retrieve and rerank. Default: {k}.",
+        },
+        "top_n": {"type": "integer", "minimum": 1, "description": f"Documents to return. Default: {n}."},
+    }
+    return _object(properties, limits, required=["query"])
+
+
+def rerank_text() -> str:
+    """The description of `rerank`."""
+    return (
+        "Order documents by their relevance to a query with a language model trained for it. Use it on candidates from "
+        "a search, before reading or quoting the best of them. Every document gets a rank exactly once."
+    )
+
+
+def search_text(collection: str) -> str:
+    """The description of `retrieve_and_rerank`; collection: what is searched."""
+    return (
+        f"Search {collection} by keywords (BM25), rerank what was found with a language model, and return the best "
+        "documents with their texts."
+    )
+
+
+def _object(properties: dict[str, Any], limits: Limits, *, required: list[str]) -> dict[str, Any]:
+    if limits.takes_instruction:
+        properties["instruction"] = {
+            "type": "string",
+            "minLength": 1,
+            "description": "What counts as relevant, in one sentence. Default: the model's own.",
+        }
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}

@@ -60,6 +60,8 @@ def reference() -> str:
 def _tables() -> Iterator[str]:
     rows = [row for owner in OWNERS for row in rows_of(owner).values()]
     for group in GROUPS:
+        if not any(row.option.group == group for row in rows):
+            continue
         yield f"## {group}"
         yield ""
         yield "| option | Python | description | default | applies to | resume |"

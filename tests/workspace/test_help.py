@@ -27,11 +27,14 @@ HEAVY = {
     "pyarrow",
     "pyserini",
     "pytrec_eval",
+    "prometheus_client",
     "safetensors",
     "scipy",
+    "starlette",
     "tokenizers",
     "torch",
     "transformers",
+    "uvicorn",
     "vllm",
 }
 

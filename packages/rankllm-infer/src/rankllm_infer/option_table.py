@@ -31,6 +31,7 @@ Group = Literal[
     "Prompt",
     "Ranking",
     "Output",
+    "Server",
 ]
 """A heading of `--help` and of the reference page."""
 GROUPS: tuple[Group, ...] = typing.get_args(Group)

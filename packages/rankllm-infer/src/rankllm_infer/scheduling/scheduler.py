@@ -72,15 +72,18 @@ class Scheduler:
         with self._change:
             return len(self._waiting) + len(self._active)
 
-    def submit(self, request: Request, *, timeout_s: float | None = None) -> Future[Result]:
+    def submit(
+        self, request: Request, *, timeout_s: float | None = None, start: Callable[[Request], Flow] | None = None
+    ) -> Future[Result]:
         """Take a request; its result is the future's, of status `failed` where it cannot be prompted or answered.
 
+        start: makes the flow of this request in place of the scheduler's; the flow begins when the request does.
         timeout_s: after so many seconds, noticed when the engine's step ends, the future raises DeadlineError.
         The future can be cancelled until it is done: prompts that have not begun are then never run. It raises what the
         engine raises, such as ServerGoneError. Raises RankLLMError where the scheduler is closed.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        job = _Job(request, self._start(request), deadline=deadline)
+        job = _Job(request, (start or self._start)(request), deadline=deadline)
         with self._change:
             if self._closed:
                 raise RankLLMError(self._closed)

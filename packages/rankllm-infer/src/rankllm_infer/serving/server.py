@@ -22,10 +22,18 @@ from rankllm_infer.serving.settings import ServerOptions
 class DrainingServer(uvicorn.Server):
     """Goes on answering what it has accepted after the first signal, and refuses the rest with 503."""
 
-    def __init__(self, config: uvicorn.Config, desk: Desk, observer: Observer) -> None:
+    def __init__(
+        self, config: uvicorn.Config, desk: Desk, observer: Observer, *, on_started: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._desk = desk
         self._observer = observer
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal; at the second, end the process as that signal would."""
@@ -87,12 +95,12 @@ def serve(load: Callable[[], Reranker], options: ServerOptions, *, model: str, s
         observer = Observer()
         desk = Desk(reranker, options, model=model)
         desk.warm_up()
-        server = DrainingServer(_config(desk, observer, keys), desk, observer)
         scheme = "http" if options.ssl_certfile is None else "https"
         host, port = taken.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        say(f"Serving {reranker.description} at {scheme}://{shown}:{port}{options.root_path}")
-        # A signal between loading and here has ended the program already.
+        announcement = f"Serving {reranker.description} at {scheme}://{shown}:{port}{options.root_path}"
+        config = _config(desk, observer, keys)
+        server = DrainingServer(config, desk, observer, on_started=lambda: say(announcement))
         server.run(sockets=[taken])
         observer.log({"event": "stopped"})
 

@@ -114,6 +114,23 @@ def test_what_is_no_json_is_a_bad_request(served, path, content):
     assert served.ask("POST", path, content=content).status_code == 400
 
 
+def test_numbers_that_no_response_can_hold(served):
+    """Infinite ones, however they are written."""
+    for number in ("1e999", "NaN", "-Infinity"):
+        content = f'{{"query": "q", "documents": [{{"text": "worth 1", "n": [{number}]}}]}}'
+        done = served.ask("POST", "/rerank", content=content)
+        assert (done.status_code, message(done)) == (400, "documents[0]: holds a number that is infinite or none")
+
+
+def test_half_a_character_comes_back_as_it_was_sent(served):
+    """Which UTF-8 cannot carry, and an escape can."""
+    done = served.ask(
+        "POST", "/rerank", content=rb'{"query": "\ud83d", "documents": ["\ud83d worth 1", "\u00fc worth 0"]}'
+    )
+    texts = [item["document"]["text"] for item in done.json()["results"]]
+    assert (done.status_code, texts) == (200, ["\ud83d worth 1", "ü worth 0"])
+
+
 def test_what_is_no_object_is_a_bad_request(served):
     """An array, a string, null."""
     assert [served.post("/rerank", body).status_code for body in ([], "q", None, 3)] == [400] * 4

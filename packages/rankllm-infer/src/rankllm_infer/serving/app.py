@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from rankllm_core.errors import DataError
@@ -30,7 +30,7 @@ from rankllm_infer.serving.dialects.openapi import describe
 from rankllm_infer.serving.dialects.pairs import read_pairs, score_body
 from rankllm_infer.serving.dialects.questions import RERANK_PATHS, TEI, dialect_of, read_question
 from rankllm_infer.serving.dialects.relevance import relevance_scores
-from rankllm_infer.serving.gate import Gate, record_of
+from rankllm_infer.serving.gate import Gate, json_response, record_of
 from rankllm_infer.serving.observing import CONTENT_TYPE_LATEST, Observer
 
 SCORE_PATHS = ("/score", "/v1/score")
@@ -98,7 +98,7 @@ class _Pages:
                     kind, _ = relevance_scores(answer.results[0], card, raw=question.raw_scores)
             except InvalidRequestError as error:
                 raise ServingError(dialect.invalid_status, str(error)) from None
-            return JSONResponse(content, headers=answer_headers(answer, kind))
+            return json_response(content, headers=answer_headers(answer, kind))
 
     async def score(self, request: Request) -> Response:
         desk, record = self._desk, record_of(request)
@@ -114,10 +114,10 @@ class _Pages:
                 content = score_body(question, answer, desk.reranker.card, model=name, request_id=record.request_id)
             except InvalidRequestError as error:
                 raise ServingError(400, str(error)) from None
-            return JSONResponse(content, headers=answer_headers(answer))
+            return json_response(content, headers=answer_headers(answer))
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(
+        return json_response(
             {
                 "object": "list",
                 "data": [
@@ -128,19 +128,19 @@ class _Pages:
         )
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
         if self._desk.is_draining:
             raise ServingError(503, "the server is shutting down", retry_after_s=1)
-        return JSONResponse({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
         self._observer.unfinished.set(self._desk.n_unfinished)
         return Response(self._observer.metrics(), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, request: Request) -> Response:
-        return JSONResponse(describe(self._desk.options))
+        return json_response(describe(self._desk.options))
 
     def _name(self, asked: str | None) -> str:
         """The model's name in a response: as it was asked for, where any name goes."""
@@ -205,11 +205,9 @@ async def _no_such_page(request: Request, error: Exception) -> Response:
         ServingError(error.status_code, text.get(error.status_code, error.detail)),
         status=error.status_code,
     )
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+    return json_response(body, status=error.status_code, headers=error.headers)
 
 
 def refusal(dialect: str, error: ServingError) -> Response:
     """The response of an error."""
-    return JSONResponse(
-        error_body(dialect, error, status=error.status), status_code=error.status, headers=error.headers
-    )
+    return json_response(error_body(dialect, error, status=error.status), status=error.status, headers=error.headers)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rankllm_core.files.json_text import dumps
 from rankllm_infer.serving.access import ApiKeys, check_host
 from rankllm_infer.serving.dialects.errors import ServingError, error_body
 from rankllm_infer.serving.dialects.questions import dialect_of
@@ -25,6 +27,11 @@ def record_of(request: Request) -> Record:
     """What is reported of a request; the gate has put it there."""
     record: Record = request.scope["rankllm.record"]
     return record
+
+
+def json_response(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response of JSON. A document that holds half a character comes back with an escape, as it was sent."""
+    return Response(dumps(content), status_code=status, headers=headers, media_type="application/json")
 
 
 class Gate:
@@ -89,4 +96,4 @@ class Gate:
 
 async def _respond(record: Record, error: ServingError, scope: Scope, receive: Receive, send: Send) -> None:
     body = error_body(record.dialect, error, status=error.status)
-    await JSONResponse(body, status_code=error.status, headers=error.headers)(scope, receive, send)
+    await json_response(body, status=error.status, headers=error.headers)(scope, receive, send)

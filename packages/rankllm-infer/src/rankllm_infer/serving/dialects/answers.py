@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rankllm_core.card import Card
+from rankllm_core.text import title_and_text
 from rankllm_core.types import Result, Usage, worst
 from rankllm_infer.serving.dialects.questions import TEI, Dialect, Document, Question
 from rankllm_infer.serving.dialects.relevance import ScoreKind, relevance_scores
@@ -78,7 +79,7 @@ def _tei_item(question: Question, position: int, score: float) -> dict[str, obje
     item: dict[str, object] = {"index": position, "score": score}
     if question.returns_documents:
         document = question.documents[position]
-        item["text"] = document if isinstance(document, str) else document.get("text")
+        item["text"] = document if isinstance(document, str) else title_and_text(document)[1]
     return item
 
 

@@ -7,6 +7,7 @@ Sources of the shapes: Cohere's API reference (`/v1/rerank`, `/v2/rerank`), Jina
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -154,6 +155,10 @@ def _check_document(document: object, *, where: str) -> None:
     except RankLLMError:
         # What the library says names the object's keys, which are the caller's own words.
         raise InvalidRequestError(f'{where}: expected an object with a string under "text"') from None
+    try:
+        json.dumps(document, allow_nan=False)
+    except ValueError:  # It could not be returned.
+        raise InvalidRequestError(f"{where}: holds a number that is infinite or none") from None
 
 
 def _shown(key: str) -> str:

@@ -8,9 +8,11 @@ import threading
 
 import pytest
 from serving_fakes import Served, listwise, pointwise, worth
+from shared_files import REPOSITORY
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
 from rankllm_infer.engines.base import EngineError
+from rankllm_infer.option_table import rows_of
 from rankllm_infer.serving.access import read_keys
 from rankllm_infer.serving.settings import ServerOptions
 
@@ -409,6 +411,13 @@ def test_the_model_is_warmed_up_or_the_server_does_not_start():
     assert len(served.desk.reranker.engine.asked) == 1
     with pytest.raises(RankLLMError, match="lost"):
         Served(pointwise(lambda prompt: EngineError("lost"))).desk.warm_up()
+
+
+def test_the_page_names_every_option_of_the_server():
+    """docs/serving.md, in its table."""
+    table = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8").partition("\n## Options\n")[2]
+    for row in rows_of(ServerOptions).values():
+        assert f"`{row.spelled}" in table
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from rankllm_infer.serving.access import ApiKeys, check_host
 from rankllm_infer.serving.dialects.errors import ServingError, error_body
 from rankllm_infer.serving.dialects.questions import dialect_of
 from rankllm_infer.serving.observing import Observer, Record, where_raised
+from rankllm_infer.serving.tracing import Tracer
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -45,6 +46,7 @@ class Gate:
         self._keys = keys
         self._hosts = hosts
         self._paths = paths
+        self._tracer = Tracer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and report it."""
@@ -63,7 +65,8 @@ class Gate:
             await send(message)
 
         try:
-            await self._pass(scope, receive, send_with_id, headers)
+            with self._tracer.span(record, headers):
+                await self._pass(scope, receive, send_with_id, headers)
         finally:
             self._observer.finished(record, time.monotonic() - started)
 

@@ -80,6 +80,21 @@ def test_requests_are_futures(reranker):
     assert sorted(result.query.qid for result in results) == sorted(f"q{n}" for n in range(50))
 
 
+def test_a_request_is_ranked_by_a_method_of_its_own(reranker):
+    """The flow is made when it is submitted, and begins when its turn comes; others keep the reranker's method."""
+    backwards = make_method(size=2, stride=1)
+    begun = []
+
+    def start(request):
+        begun.append(request.query.qid)
+        return (yield from backwards.flow(request))
+
+    futures = [reranker.submit(make_request("q", 3), start=start), reranker.submit(make_request("q", 3))]
+    own, usual = (future.result(PATIENCE_S) for future in futures)
+    assert begun == ["q"]
+    assert (own.usage.calls, usual.usage.calls) == (2, 1)
+
+
 def test_the_thread_ends_with_the_work(reranker):
     """And comes back with more: an idle reranker holds none."""
     for _ in range(3):

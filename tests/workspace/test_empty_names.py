@@ -13,7 +13,7 @@ PLAIN_TEXTS = {
     *("--attn-implementation", "--base-url", "--checkpointing-steps", "--corpus-data-config", "--device"),
     *("--eval-steps", "--instruction", "--lora-target-modules", "--measure", "--qid", "--query", "--query-data-config"),
     *("--query-data-split", "--report-to", "--retrieval-method", "--set", "--system-message", "--tag", "--title"),
-    "--vllm-arg",
+    *("--cors-origin", "--protect", "--root-path", "--vllm-arg"),
 }
 """Options whose text names no file and nothing that may be one."""
 

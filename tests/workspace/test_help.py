@@ -30,6 +30,7 @@ HEAVY = {
     "pydantic",
     "pyserini",
     "pytrec_eval",
+    "prometheus_client",
     "safetensors",
     "scipy",
     "starlette",

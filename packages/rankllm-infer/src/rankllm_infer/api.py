@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card
 from rankllm_core.errors import RankLLMError
@@ -21,7 +21,7 @@ from rankllm_infer.engines.vllm.settings import VllmSettings
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import RerankPlan, make_method, plan_reranking
 from rankllm_infer.probing import compare, record, verification_notes
-from rankllm_infer.ranking.flow import RankingMethod, make_request
+from rankllm_infer.ranking.flow import Flow, RankingMethod, make_request
 from rankllm_infer.scheduling.pool import AnswerLog, FlowPool, checked_request, checked_requests
 from rankllm_infer.scheduling.scheduler import Scheduler
 from rankllm_infer.scheduling.sharing import shared_engine
@@ -47,6 +47,7 @@ class Reranker:
         warnings: Sequence[str] = (),
         description: str = "",
         placement: str = "",
+        tokenizer: Any = None,
     ) -> None:
         self.method = method
         self.engine = engine
@@ -55,6 +56,8 @@ class Reranker:
         self.description = description
         self.placement = placement
         """Device and dtype; empty for a server's model, of which nobody tells."""
+        self.tokenizer = tokenizer
+        """The model's own; None for a server's model."""
         self._is_closed = False
         self._shared = shared_engine(engine)
         self._scheduler = Scheduler(engine, method.flow, max_active=self.most_unfinished)
@@ -99,17 +102,25 @@ class Reranker:
         yield from pool.run(requests, self.method.flow, on_finished=on_finished, on_answered=on_answered)
 
     def submit(
-        self, request: Request, *, timeout_s: float | None = None, on_answered: Callable[[str], None] | None = None
+        self,
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+        start: Callable[[Request], Flow] | None = None,
+        on_answered: Callable[[str], None] | None = None,
     ) -> Future[Result]:
         """Rank one request beside whatever else is in flight; from any thread. The result is the future's.
 
+        start: makes the flow of this request, such as `flow` of another method for this model; by default this
+        reranker's own method does.
         timeout_s: the future raises DeadlineError where the request takes longer. The future can be cancelled.
         on_answered: called with the qid on every answer to a prompt, in a thread of the reranker's, which it must not
         keep waiting; count progress here, against `n_prompts`. What it raises, the future raises.
         Submitted requests share the engine fairly, and go before those of a `stream`. Raises RankLLMError where the
         reranker is closed; the future raises what `stream` raises.
         """
-        return self._scheduler.submit(checked_request(request), timeout_s=timeout_s, on_answered=on_answered)
+        request = checked_request(request)
+        return self._scheduler.submit(request, timeout_s=timeout_s, start=start, on_answered=on_answered)
 
     async def arerank(self, requests: Iterable[Request], *, timeout_s: float | None = None) -> list[Result]:
         """Rank requests without blocking the event loop; see `submit`. Cancelling the task cancels the requests.
@@ -219,6 +230,7 @@ def start_reranker(plan: RerankPlan) -> Reranker:
         warnings=(*plan.warnings, *notes, *checkpoint.warnings, *method.warnings, *doubts),
         description=f"{card.kind}, {name} {checkpoint.where} ({plan.card.origin})",
         placement=checkpoint.place,
+        tokenizer=checkpoint.tokenizer,
     )
 
 

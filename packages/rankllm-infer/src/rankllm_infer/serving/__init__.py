@@ -1,0 +1,1 @@
+"""Reranking over HTTP: dialects of rerank APIs, the application, and the server's life from loading to draining."""

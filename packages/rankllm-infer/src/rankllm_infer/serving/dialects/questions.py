@@ -1,0 +1,165 @@
+"""What a rerank request means in each dialect: JSON in, one checked question out. Pure functions.
+
+Sources of the shapes: Cohere's API reference (`/v1/rerank`, `/v2/rerank`), Jina's reranker API, vLLM
+(vllm-project/vllm vllm/entrypoints/pooling/scoring/protocol.py) and text-embeddings-inference
+(huggingface/text-embeddings-inference@02506d0 router/src/http/types.rs).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rankllm_core.errors import RankLLMError
+from rankllm_core.files.json_text import found
+from rankllm_core.text import title_and_text
+from rankllm_infer.serving.dialects.errors import InvalidRequestError, ServingError
+from rankllm_infer.serving.dialects.fields import FIELDS, read_field
+
+Document = str | Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How one API writes requests, answers and errors."""
+
+    name: str
+    documents: str = "documents"
+    """Key of the documents."""
+    returns: str = "return_documents"
+    """Key that asks for the documents' texts in the response."""
+    returns_by_default: bool = False
+    invalid_status: int = 400
+    """Status of a well-formed request with values that cannot be used."""
+    may_ask_for_none: bool = False
+    """Whether `top_n: 0` stands for all documents, as in vLLM; elsewhere it is an error."""
+
+
+COHERE_V1 = Dialect(name="cohere-v1")
+COHERE_V2 = Dialect(name="cohere-v2")
+JINA = Dialect(name="jina", returns_by_default=True, invalid_status=422)
+VLLM = Dialect(name="vllm", returns_by_default=True, may_ask_for_none=True)
+TEI = Dialect(name="tei", documents="texts", returns="return_text", invalid_status=422)
+DIALECTS = (COHERE_V1, COHERE_V2, JINA, VLLM, TEI)
+
+_OF_PATH = {"/rerank": VLLM, "/v1/rerank": JINA, "/v2/rerank": COHERE_V2}
+RERANK_PATHS = tuple(_OF_PATH)
+_OF_COHERE_V1 = {"max_chunks_per_doc", "rank_fields"}
+_OF_VLLM = {"chat_template_kwargs", "max_tokens_per_query", "truncate_prompt_tokens"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One rerank request, checked."""
+
+    dialect: Dialect
+    query: str
+    documents: tuple[Document, ...]
+    """As they were sent."""
+    returns_documents: bool
+    model: str | None = None
+    top_n: int | None = None
+    """None: all."""
+    raw_scores: bool = False
+    instruction: str | None = None
+    max_tokens_per_doc: int | None = None
+    strategy: str | None = None
+    window_size: int | None = None
+    stride: int | None = None
+    warnings: tuple[str, ...] = ()
+    """Fields without effect."""
+
+
+def dialect_of(path: str, body: object = None) -> Dialect:
+    """The dialect of a request, by its fields and else by its path. body: the JSON value, where it could be read."""
+    keys = set(body) if isinstance(body, Mapping) else set()
+    if "texts" in keys and "documents" not in keys:
+        return TEI
+    if path == "/v1/rerank" and keys & _OF_COHERE_V1:
+        return COHERE_V1
+    if path in _OF_PATH and keys & _OF_VLLM:
+        return VLLM
+    return _OF_PATH.get(path, VLLM)
+
+
+def read_question(path: str, body: object, *, max_documents: int) -> Question:
+    """The question that a request's JSON asks.
+
+    max_documents: a request with more is refused. Raises InvalidRequestError for values that cannot be used, and
+    ServingError of status 400 or 413 for no object, no documents, or too many.
+    """
+    dialect = dialect_of(path, body)
+    if not isinstance(body, Mapping):
+        raise ServingError(400, f"body: expected a JSON object, found {found(body)}")
+    fields = {key: value for key, value in body.items() if value is not None}
+    documents = _documents(fields, dialect, max_documents=max_documents)
+    wanted = {key: read_field(key, fields[key]) for key in FIELDS if key in fields}
+    query = wanted.get("query")
+    if not isinstance(query, str) or not query.strip():
+        raise InvalidRequestError("query: expected a text that is not empty")
+    known = {"query", dialect.documents, dialect.returns, *FIELDS}
+    question = Question(
+        dialect=dialect,
+        query=query,
+        documents=documents,
+        returns_documents=bool(wanted.get(dialect.returns, dialect.returns_by_default)),
+        warnings=tuple(f"field {_shown(key)} has no effect here" for key in fields if key not in known),
+    )
+    return _with_values(question, wanted)
+
+
+def _with_values(question: Question, wanted: Mapping[str, Any]) -> Question:
+    top_n = wanted.get("top_n")
+    if top_n == 0 and not question.dialect.may_ask_for_none:
+        raise InvalidRequestError("top_n: expected an integer of at least 1, found the number 0")
+    names = ("model", "instruction", "max_tokens_per_doc", "strategy", "window_size", "stride")
+    if str(wanted.get("truncation_direction", "right")).lower() != "right":
+        raise InvalidRequestError("truncation_direction: expected 'right'; documents are always truncated at their end")
+    return replace(
+        question,
+        top_n=top_n or None,
+        raw_scores=bool(wanted.get("raw_scores", False)),
+        # vLLM writes 0 for no limit.
+        **{name: wanted.get(name) or None for name in names},
+    )
+
+
+def _documents(fields: Mapping[str, object], dialect: Dialect, *, max_documents: int) -> tuple[Document, ...]:
+    key = dialect.documents
+    given = fields.get(key)
+    if isinstance(given, str) and dialect is not TEI:
+        given = [given]
+    if not isinstance(given, list):
+        what = "nothing" if key not in fields else found(given)
+        raise InvalidRequestError(f"{key}: expected an array of documents, found {what}")
+    if not given:
+        raise ServingError(400, f"{key}: expected at least one document, found none")
+    if len(given) > max_documents:
+        raise ServingError(
+            413, f"{key}: expected at most {max_documents} documents, found {len(given)}; send them in several requests"
+        )
+    for number, document in enumerate(given):
+        _check_document(document, where=f"{key}[{number}]")
+    return tuple(given)
+
+
+def _check_document(document: object, *, where: str) -> None:
+    if isinstance(document, str):
+        return
+    if not isinstance(document, Mapping):
+        raise InvalidRequestError(f"{where}: expected a string or an object with its text, found {found(document)}")
+    try:
+        title_and_text(document)
+    except RankLLMError:
+        # What the library says names the object's keys, which are the caller's own words.
+        raise InvalidRequestError(f'{where}: expected an object with a string under "text"') from None
+    try:
+        json.dumps(document, allow_nan=False)
+    except ValueError:  # It could not be returned.
+        raise InvalidRequestError(f"{where}: holds a number that is infinite or none") from None
+
+
+def _shown(key: str) -> str:
+    return repr(key if len(key) <= 40 else key[:40] + "...")

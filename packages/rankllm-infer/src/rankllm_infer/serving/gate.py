@@ -1,0 +1,102 @@
+"""The gate before all pages: an id for each request, host and key checked, one report, and no bug left unanswered."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rankllm_core.files.json_text import dumps
+from rankllm_infer.serving.access import ApiKeys, check_host
+from rankllm_infer.serving.dialects.errors import ServingError, error_body
+from rankllm_infer.serving.dialects.questions import dialect_of
+from rankllm_infer.serving.observing import Observer, Record, where_raised
+from rankllm_infer.serving.tracing import Tracer
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def record_of(request: Request) -> Record:
+    """What is reported of a request; the gate has put it there."""
+    record: Record = request.scope["rankllm.record"]
+    return record
+
+
+def json_response(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response of JSON. A document that holds half a character comes back with an escape, as it was sent."""
+    return Response(dumps(content), status_code=status, headers=headers, media_type="application/json")
+
+
+class Gate:
+    """ASGI middleware. paths: those that are reported by name; all others are `other`, since they are the caller's."""
+
+    def __init__(
+        self, app: ASGIApp, *, observer: Observer, keys: ApiKeys, hosts: tuple[str, ...], paths: frozenset[str]
+    ) -> None:
+        self._app = app
+        self._observer = observer
+        self._keys = keys
+        self._hosts = hosts
+        self._paths = paths
+        self._tracer = Tracer()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and report it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        headers = Headers(scope=scope)
+        record = self._record(scope, headers)
+        scope["rankllm.record"] = record
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = record.request_id
+            await send(message)
+
+        try:
+            with self._tracer.span(record, headers):
+                await self._pass(scope, receive, send_with_id, headers)
+        finally:
+            self._observer.finished(record, time.monotonic() - started)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        record: Record = scope["rankllm.record"]
+        try:
+            check_host(headers.get("host"), self._hosts)
+            self._keys.check(record.path, headers.get("authorization"))
+            await self._app(scope, receive, send)
+        except ServingError as error:
+            await _respond(record, error, scope, receive, send)
+        except Exception as error:
+            record.error = where_raised(error)
+            if record.status:  # The response has begun, and cannot be taken back.
+                return
+            message = f"internal error; the log has more under request id {record.request_id}"
+            await _respond(record, ServingError(500, message), scope, receive, send)
+
+    def _record(self, scope: Scope, headers: Headers) -> Record:
+        given = headers.get("x-request-id", "")
+        path: Any = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = path if path in self._paths else "other"
+        return Record(
+            request_id=given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex,
+            method=scope["method"] if scope["method"] in _METHODS else "other",
+            path=path,
+            dialect=dialect_of(path).name,
+        )
+
+
+async def _respond(record: Record, error: ServingError, scope: Scope, receive: Receive, send: Send) -> None:
+    body = error_body(record.dialect, error, status=error.status)
+    await json_response(body, status=error.status, headers=error.headers)(scope, receive, send)

@@ -1,0 +1,134 @@
+"""A server's life: bind, load, warm up, answer, drain at the first signal, stop at the second."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from rankllm_core.errors import RankLLMError
+from rankllm_infer.api import Reranker
+from rankllm_infer.serving.access import ApiKeys, read_keys
+from rankllm_infer.serving.app import make_app
+from rankllm_infer.serving.desk import Desk
+from rankllm_infer.serving.observing import Observer
+from rankllm_infer.serving.settings import ServerOptions
+
+
+class DrainingServer(uvicorn.Server):
+    """Goes on answering what it has accepted after the first signal, and refuses the rest with 503."""
+
+    def __init__(
+        self, config: uvicorn.Config, desk: Desk, observer: Observer, *, on_started: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._desk = desk
+        self._observer = observer
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._on_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal; at the second, end the process as that signal would."""
+        if self._desk.is_draining:
+            self._observer.log({"event": "stop", "unfinished": self._desk.n_unfinished}, level="warning")
+            os._exit(128 + sig)
+        self._desk.is_draining = True
+        self._observer.log({"event": "drain", "unfinished": self._desk.n_unfinished})
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop listening: when the last accepted request has been answered."""
+        is_done = self._desk.is_draining and self._desk.n_unfinished == 0
+        return await super().on_tick(counter) or is_done
+
+
+class _JsonLines(logging.Handler):
+    """Passes what uvicorn has to say to the observer, by kind and place where it is an exception."""
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__(level=logging.WARNING)
+        self._observer = observer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, without the message of an exception."""
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+        text = str(record.msg).partition("\n")[0]
+        line: dict[str, object] = {"event": "server", "message": text, **({"error": kind} if kind else {})}
+        self._observer.log(line, level=record.levelname.lower())
+
+
+def bind(options: ServerOptions) -> socket.socket:
+    """The socket to listen on, taken before minutes are spent on loading. Raises RankLLMError."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((options.host, options.port))
+    except OSError as error:
+        taken.close()
+        reason = error.strerror or str(error)
+        raise RankLLMError(f"--host {options.host} --port {options.port}: cannot listen there: {reason}") from None
+    return taken
+
+
+def serve(load: Callable[[], Reranker], options: ServerOptions, *, model: str, say: Callable[[str], None]) -> None:
+    """Load a reranker and serve it until a signal comes; returns when the last accepted request is answered.
+
+    load: gives the reranker. model: the name it is served under where the options give none. say: for the person at
+    the screen. The reranker is closed at the end. Raises RankLLMError where the address is taken, a file cannot be
+    read, or the model cannot be loaded or asked.
+    """
+    keys = ApiKeys(() if options.api_key_file is None else read_keys(options.api_key_file), protect=options.protect)
+    for path in (options.ssl_certfile, options.ssl_keyfile):
+        if path is not None and not path.is_file():
+            raise RankLLMError(f"{path}: no such file")
+    with bind(options) as taken, load() as reranker:
+        for warning in reranker.warnings:
+            say(f"Warning: {warning}")
+        observer = Observer()
+        desk = Desk(reranker, options, model=model)
+        desk.warm_up()
+        scheme = "http" if options.ssl_certfile is None else "https"
+        host, port = taken.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        announcement = f"Serving {reranker.description} at {scheme}://{shown}:{port}{options.root_path}"
+        config = _config(desk, observer, keys)
+        server = DrainingServer(config, desk, observer, on_started=lambda: say(announcement))
+        server.run(sockets=[taken])
+        observer.log({"event": "stopped"})
+
+
+def _config(desk: Desk, observer: Observer, keys: ApiKeys) -> uvicorn.Config:
+    options = desk.options
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [_JsonLines(observer)] if "." not in name else [], name == "uvicorn.error"
+    try:
+        config = uvicorn.Config(
+            make_app(desk, observer, keys=keys),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            http="h11",
+            ws="none",
+            server_header=False,
+            root_path=options.root_path,
+            # What was accepted has its own time limit; a client that does not read its response holds nobody longer.
+            timeout_graceful_shutdown=int(options.request_timeout_s) + 1,
+            ssl_certfile=options.ssl_certfile,
+            ssl_keyfile=options.ssl_keyfile,
+        )
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        reason = error.strerror or str(error)
+        raise RankLLMError(
+            f"{options.ssl_certfile}, {options.ssl_keyfile}: not a certificate and its key: {reason}"
+        ) from None
+    return config

@@ -1,0 +1,83 @@
+"""What a server is told beside its reranker: names, address, keys and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankllm_core.errors import ConfigError
+from rankllm_infer.option_table import option
+from rankllm_infer.option_values import check_bounds, check_field_types
+
+PROTECTABLE = ("health", "ready", "metrics")
+"""What needs no key unless it is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Options of the server. Raises ConfigError where a value cannot be used."""
+
+    served_model_name: tuple[str, ...] = option(
+        (), "--served-model-name", group="Server", effect="none", metavar="NAME", default_text="--model-path"
+    )
+    """Name that requests may give as "model". Repeat the option for several; responses carry the first. A request with
+    another name is answered with 404, one without a name is accepted."""
+    any_model_name: bool = option(False, "--any-model-name", group="Server", effect="none")
+    """Accept whatever model name a request gives."""
+    host: str = option("127.0.0.1", "--host", group="Server", effect="none", metavar="HOSTNAME")
+    """Address to listen on. 0.0.0.0 listens on all interfaces; give --api-key-file then."""
+    port: int = option(8000, "--port", group="Server", effect="none", least=0, most=65535, metavar="PORT")
+    """Port to listen on; 0 chooses a free one and prints it."""
+    allowed_host: tuple[str, ...] = option(
+        (),
+        "--allowed-host",
+        group="Server",
+        effect="none",
+        metavar="HOSTNAME",
+        default_text="localhost on a loopback address, else any",
+    )
+    """Host name that requests may be addressed to, as in the Host header, without the port. Repeat the option for
+    several; * allows any. Protects a local server from web pages that resolve their name to it (DNS rebinding)."""
+    cors_origin: tuple[str, ...] = option((), "--cors-origin", group="Server", effect="none", metavar="ORIGIN")
+    """Origin whose web pages may call the server, such as https://app.example. Repeat the option for several."""
+    api_key_file: Path | None = option(None, "--api-key-file", group="Server", effect="none")
+    """File of API keys, one per line; blank lines and lines that begin with # are skipped. Requests then need the
+    header "Authorization: Bearer KEY"."""
+    protect: tuple[str, ...] = option(
+        (), "--protect", group="Server", effect="none", metavar=f"[{'|'.join(PROTECTABLE)}]"
+    )
+    """Require a key for /health, /ready or /metrics, too. Repeat the option for several. Needs --api-key-file."""
+    max_queue: int = option(256, "--max-queue", group="Server", effect="none", least=1)
+    """Maximum number of requests accepted and not yet answered; further ones get 429 with Retry-After."""
+    max_documents: int = option(1000, "--max-documents", group="Server", effect="none", least=1)
+    """Maximum number of documents per request."""
+    max_body: int = option(8 * 1024 * 1024, "--max-body", group="Server", effect="none", least=1, metavar="BYTES")
+    """Maximum size of a request's body in bytes."""
+    request_timeout_s: float = option(
+        120.0, "--request-timeout", group="Server", effect="none", above=0, unit="seconds", metavar="SECONDS"
+    )
+    """Seconds after which a request is answered with 504 and given up, waiting time included."""
+    ssl_certfile: Path | None = option(None, "--ssl-certfile", group="Server", effect="none")
+    """TLS certificate with its chain, PEM. Needs --ssl-keyfile."""
+    ssl_keyfile: Path | None = option(None, "--ssl-keyfile", group="Server", effect="none")
+    """Private key of --ssl-certfile, PEM."""
+    root_path: str = option("", "--root-path", group="Server", effect="none", metavar="PATH")
+    """Path under which a reverse proxy serves this server, such as /rerankers/zephyr."""
+
+    def __post_init__(self) -> None:
+        check_field_types(self)
+        check_bounds(self)
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ConfigError("--ssl-certfile and --ssl-keyfile go together; one was given without the other")
+        for name in self.protect:
+            if name not in PROTECTABLE:
+                raise ConfigError(f"--protect: expected one of {', '.join(PROTECTABLE)}, found {name!r}")
+        if self.protect and self.api_key_file is None:
+            raise ConfigError("--protect has no effect without --api-key-file")
+        if self.any_model_name and len(self.served_model_name) > 1:
+            raise ConfigError("--any-model-name makes a second --served-model-name pointless; give one name")
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise ConfigError(f"--root-path: expected a path such as /rerank-api, found {self.root_path!r}")
+        for origin in self.cors_origin:
+            if origin != "*" and not origin.startswith(("http://", "https://")):
+                raise ConfigError(f"--cors-origin: expected an origin such as https://app.example, found {origin!r}")

@@ -1,0 +1,131 @@
+"""One request ranked its own way on the shared model: another strategy, smaller windows, shorter documents."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from rankllm_core.card import ListwiseCard
+from rankllm_core.errors import ConfigError
+from rankllm_core.text import first_words, title_and_text
+from rankllm_core.types import Candidate, Query, Request
+from rankllm_infer.ranking.flow import Flow, RankingMethod
+from rankllm_infer.ranking.listwise import ListwiseMethod
+from rankllm_infer.ranking.pairwise import PairwiseMethod
+from rankllm_infer.ranking.pointwise import PointwiseMethod
+from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES
+from rankllm_infer.serving.dialects.answers import Clock
+from rankllm_infer.serving.dialects.errors import InvalidRequestError
+from rankllm_infer.serving.dialects.questions import Document, Question
+
+_QID = "request"
+"""The same for all: seeds are mixed with it, and the same request must get the same answer."""
+
+
+def request_of(question: Question) -> Request:
+    """The question's documents as candidates, called by their positions."""
+    return make_candidates(question.query, question.documents, instruction=question.instruction)
+
+
+def make_candidates(query: str, documents: tuple[Document, ...], *, instruction: str | None = None) -> Request:
+    """A request whose docids are the documents' 0-based positions, whatever ids the documents hold."""
+    n = len(documents)
+    candidates = (
+        Candidate(
+            docid=str(position),
+            score=float(n - position),
+            doc={"text": document} if isinstance(document, str) else document,
+        )
+        for position, document in enumerate(documents)
+    )
+    return Request(query=Query(qid=_QID, text=query, instruction=instruction), candidates=tuple(candidates))
+
+
+def method_of(question: Question, method: RankingMethod) -> RankingMethod:
+    """The method that ranks a question: the server's, or one with the question's strategy and windows.
+
+    Raises InvalidRequestError for what this model cannot do, or what lies beyond the server's windows.
+    """
+    asked = {name: getattr(question, name) for name in ("strategy", "window_size", "stride")}
+    named = [name for name, value in asked.items() if value is not None]
+    if not named:
+        return method
+    try:
+        if isinstance(method, ListwiseMethod):
+            return _listwise(question, method)
+        if isinstance(method, PairwiseMethod) and named == ["strategy"]:
+            settings = replace(method.settings, strategy=question.strategy, rank_top_k=None)
+            return PairwiseMethod(method.card, settings, method.writer)
+    except ConfigError as error:
+        raise InvalidRequestError(str(error).replace("--", "")) from None
+    raise InvalidRequestError(f"{named[0]}: has no effect on a {method.card.kind} model; leave it out")
+
+
+def without_fusion(method: RankingMethod) -> RankingMethod:
+    """The method, its scores being the model's alone: a pair of texts has no first stage."""
+    if not isinstance(method, PointwiseMethod) or not method.card.fuse_weight:
+        return method
+    return PointwiseMethod(replace(method.card, fuse_weight=0.0), method.settings, method.writer)
+
+
+def _listwise(question: Question, method: ListwiseMethod) -> ListwiseMethod:
+    card, settings = method.card, method.settings
+    size = question.window_size or card.window_size
+    if size > card.window_size:
+        raise InvalidRequestError(f"window_size: expected at most {card.window_size}, the server's, found {size}")
+    strategy = question.strategy or settings.strategy or "sliding"
+    if question.stride is not None and strategy != "sliding":
+        raise InvalidRequestError(f"stride: has no effect with strategy {strategy}; leave it out")
+    stride = question.stride or min(card.stride, max(1, size // 2))
+    top_k = settings.rank_top_k if strategy in TOP_K_STRATEGIES and strategy == settings.strategy else None
+    changed: ListwiseCard = replace(
+        card, window_size=size, stride=stride, identifier_prior=card.identifier_prior[:size]
+    )
+    asked = replace(settings, strategy=strategy, rank_top_k=top_k)
+    return ListwiseMethod(changed, asked, method.writer, sample=method.sample)
+
+
+def starter(
+    method: RankingMethod, clock: Clock, *, max_tokens: int | None, tokenizer: Any
+) -> Callable[[Request], Flow]:
+    """What makes the flow of a request: it notes when it begins, and shortens documents on the scheduler's thread.
+
+    tokenizer: the model's own; None where a server keeps it, and 3 words are taken for 4 tokens.
+    """
+
+    def start(request: Request) -> Flow:
+        clock.begun = time.monotonic()
+        if max_tokens is not None:
+            request = replace(
+                request,
+                candidates=tuple(_shortened(candidate, max_tokens, tokenizer) for candidate in request.candidates),
+            )
+        return (yield from method.flow(request))
+
+    return start
+
+
+def _shortened(candidate: Candidate, max_tokens: int, tokenizer: Any) -> Candidate:
+    """The candidate with title and text cut to so many tokens, the title first."""
+    title, text = title_and_text(candidate.doc)
+    kept_title, n_title = _first_tokens(title, max_tokens, tokenizer)
+    kept_text, _ = _first_tokens(text, max_tokens - n_title, tokenizer)
+    return replace(candidate, doc={"title": kept_title, "text": kept_text} if title else {"text": kept_text})
+
+
+def _first_tokens(text: str, n: int, tokenizer: Any) -> tuple[str, int]:
+    """(the beginning of a text that is at most n tokens, how many it is)."""
+    if not text or n < 1:
+        return "", 0
+    if tokenizer is None:
+        kept = first_words(text, max(1, n * 3 // 4))
+        return kept, min(n, -(-len(kept.split()) * 4 // 3))
+    if getattr(tokenizer, "is_fast", False):
+        ends = [
+            end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        ]
+        return (text, len(ends)) if len(ends) <= n else (text[: ends[n - 1]], n)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return (text, len(ids)) if len(ids) <= n else (tokenizer.decode(ids[:n]), n)

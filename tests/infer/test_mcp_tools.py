@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -19,6 +20,7 @@ from rankllm_core.types import Usage
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.mcp_server.answers import score_meaning
 from rankllm_infer.mcp_server.arguments import Limits
 from rankllm_infer.mcp_server.collection import open_collection
 from rankllm_infer.mcp_server.server import Tools, limits_for, make_server
@@ -107,6 +109,15 @@ def test_scores_are_the_models_and_their_meaning_is_told():
         found = asked(reranker, "rerank", {"query": "q", "documents": ["d0", "d1"]}).structured_content
     assert [(result["id"], result["score"]) for result in found["results"]] == [("2", 2.0), ("1", 0.5)]
     assert "higher is more relevant" in found["score_meaning"]
+
+
+def test_the_meaning_of_scores_depends_on_the_model():
+    """What they may be compared with, and whether they alone decide the rank."""
+    pairs = PointwiseCard(template=load_template("rankllama"))
+    assert "comparable across calls" in score_meaning(pairs, has_scores=True)
+    assert "not comparable across windows" in score_meaning(make_method().card, has_scores=True)
+    assert "before reranking" in score_meaning(replace(pairs, fuse_weight=0.5), has_scores=True)
+    assert "before reranking" not in score_meaning(pairs, has_scores=True)
 
 
 def test_a_fallback_says_so():

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import jsonschema
 import pytest
+import uvicorn
 from mcp import Client
 from ranking_fakes import PlainPairWriter, answer_by, make_method, number
 
@@ -16,10 +20,12 @@ from rankllm_core.types import Usage
 from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.mcp_server.answers import score_meaning
 from rankllm_infer.mcp_server.arguments import Limits
 from rankllm_infer.mcp_server.collection import open_collection
 from rankllm_infer.mcp_server.server import Tools, limits_for, make_server
 from rankllm_infer.mcp_server.settings import McpOptions
+from rankllm_infer.mcp_server.transports import http_app
 from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.settings import RankingSettings
 
@@ -103,6 +109,15 @@ def test_scores_are_the_models_and_their_meaning_is_told():
         found = asked(reranker, "rerank", {"query": "q", "documents": ["d0", "d1"]}).structured_content
     assert [(result["id"], result["score"]) for result in found["results"]] == [("2", 2.0), ("1", 0.5)]
     assert "higher is more relevant" in found["score_meaning"]
+
+
+def test_the_meaning_of_scores_depends_on_the_model():
+    """What they may be compared with, and whether they alone decide the rank."""
+    pairs = PointwiseCard(template=load_template("rankllama"))
+    assert "comparable across calls" in score_meaning(pairs, has_scores=True)
+    assert "not comparable across windows" in score_meaning(make_method().card, has_scores=True)
+    assert "before reranking" in score_meaning(replace(pairs, fuse_weight=0.5), has_scores=True)
+    assert "before reranking" not in score_meaning(pairs, has_scores=True)
 
 
 def test_a_fallback_says_so():
@@ -225,25 +240,70 @@ class Held(ScriptedEngine):
         return super().collect()
 
 
+class Watched(Reranker):
+    """Keeps the futures that it gave."""
+
+    futures = ()
+
+    def submit(self, request, **options):
+        future = super().submit(request, **options)
+        self.futures = (*self.futures, future)
+        return future
+
+
+async def cancel_and_call(client, reranker, engine):
+    """Cancel a call of nine documents at its first prompt, and make another, which is answered with what is left."""
+    documents = [f"d{n}" for n in range(9)]
+    first = asyncio.create_task(client.call_tool("rerank", {"query": "long", "documents": documents}))
+    assert await asyncio.to_thread(engine.is_at_work.wait, PATIENCE_S)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(client.call_tool("rerank", {"query": "short", "documents": ["d1", "d0"]}))
+    while not (len(reranker.futures) == 2 and reranker.futures[0].cancelled()):
+        await asyncio.sleep(0.01)
+    engine.steps.release(2)
+    return await second
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_cancelled_call_frees_its_slot_within_a_step(mode):
     """Its other prompts are never run, and the next call is answered."""
     engine = Held(ascending())
-    documents = [f"d{n}" for n in range(9)]
 
     async def calls(reranker):
         async with Client(make_server(Tools(reranker, Limits())), mode=mode) as client:
-            first = asyncio.create_task(client.call_tool("rerank", {"query": "long", "documents": documents}))
-            assert await asyncio.to_thread(engine.is_at_work.wait, PATIENCE_S)
-            first.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await first
-            second = asyncio.create_task(client.call_tool("rerank", {"query": "short", "documents": ["d1", "d0"]}))
-            await asyncio.sleep(0.1)
-            engine.steps.release(2)
-            return await second
+            return await cancel_and_call(client, reranker, engine)
 
-    with Reranker(make_method(size=2, stride=1), engine) as reranker:
+    with Watched(make_method(size=2, stride=1), engine) as reranker:
+        done = asyncio.run(asyncio.wait_for(calls(reranker), PATIENCE_S))
+    assert [result["index"] for result in done.structured_content["results"]] == [1, 0]
+    assert ["long" in prompt.text for prompt in engine.asked] == [True, False]
+
+
+@asynccontextmanager
+async def over_http(server):
+    """A URL at which the server listens, in this event loop."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(http_app(server, McpOptions(transport="http")), log_level="warning")
+        running = uvicorn.Server(config)
+        task = asyncio.create_task(running.serve(sockets=[listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        running.should_exit = running.force_exit = True
+        await task
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_call_that_is_cancelled_over_http_frees_its_slot(mode, monkeypatch):
+    """By a message of the client's, or by the response that it no longer reads."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    engine = Held(ascending())
+
+    async def calls(reranker):
+        async with over_http(make_server(Tools(reranker, Limits()))) as url, Client(url, mode=mode) as client:
+            return await cancel_and_call(client, reranker, engine)
+
+    with Watched(make_method(size=2, stride=1), engine) as reranker:
         done = asyncio.run(asyncio.wait_for(calls(reranker), PATIENCE_S))
     assert [result["index"] for result in done.structured_content["results"]] == [1, 0]
     assert ["long" in prompt.text for prompt in engine.asked] == [True, False]

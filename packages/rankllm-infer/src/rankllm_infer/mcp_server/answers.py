@@ -43,13 +43,18 @@ def score_meaning(card: Card, *, has_scores: bool) -> str:
     """What the scores of this model are, and what they may be compared with."""
     if not has_scores:
         return "none: this model gives an order and no scores; use the rank"
+    meaning = _meaning(card)
+    return f"{meaning}; the rank also counts the order before reranking" if card.fuse_weight else meaning
+
+
+def _meaning(card: Card) -> str:
     match card:
         case PointwiseCard(head="yes-no"):
             return (
                 "logit difference between relevant and not relevant; higher is more relevant, comparable across calls"
             )
         case PointwiseCard():
-            return "logit of relevance; higher is more relevant, comparable across calls of this model"
+            return "logit of relevance; higher is more relevant, comparable across calls"
         case ListwiseCard():
             return "logit within the window that was shown; use the rank, scores are not comparable across windows"
         case _:

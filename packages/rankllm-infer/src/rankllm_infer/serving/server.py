@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -39,7 +40,8 @@ class DrainingServer(uvicorn.Server):
         """Drain at the first signal; at the second, end the process as that signal would."""
         # A signal may come in the middle of a line that is being logged: this one is written past the stream.
         name = "stop" if self._desk.is_draining else "drain"
-        os.write(2, self._observer.line({"event": name, "unfinished": self._desk.n_unfinished}).encode())
+        with suppress(OSError):  # whoever read the log may be gone
+            os.write(2, self._observer.line({"event": name, "unfinished": self._desk.n_unfinished}).encode())
         if self._desk.is_draining:
             os._exit(128 + sig)
         self._desk.is_draining = True

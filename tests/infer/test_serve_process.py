@@ -19,6 +19,9 @@ from chat_server import serving
 from ranking_server import respond
 from serving_process import BODY, PATIENCE_S, server
 
+from rankllm_infer.serving.server import bind
+from rankllm_infer.serving.settings import ServerOptions
+
 
 def eventually(is_so):
     """Wait until it is."""
@@ -91,6 +94,12 @@ def test_the_second_signal_stops():
         held.is_open.set()
         asking.join(PATIENCE_S)
         assert events(process)[-1] == "stop"
+
+
+def test_responses_leave_at_once():
+    """Without Nagle's algorithm, which asyncio turns off on sockets that are TCP by name."""
+    with bind(ServerOptions(port=0)) as taken:
+        assert taken.proto == socket.IPPROTO_TCP
 
 
 def test_an_address_that_is_taken_is_one_line(rankllm):

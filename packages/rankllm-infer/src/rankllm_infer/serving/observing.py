@@ -100,12 +100,16 @@ class Observer:
         }
 
     def log(self, fields: dict[str, object], *, level: str = "info") -> None:
-        """Write one JSON line with the time."""
+        """Write one JSON line."""
+        stream = self._stream or sys.stderr
+        stream.write(self.line(fields, level=level))
+        stream.flush()
+
+    def line(self, fields: dict[str, object], *, level: str = "info") -> str:
+        """One JSON line, with the time."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-        stream = self._stream or sys.stderr
-        stream.write(json.dumps({"time": stamp, "level": level, **fields}) + "\n")
-        stream.flush()
+        return json.dumps({"time": stamp, "level": level, **fields}) + "\n"
 
 
 def where_raised(error: BaseException) -> str:

@@ -230,7 +230,7 @@ CHANGES = {
     "pointwise": {"head": "sequence-classification", "bos": "double", "append_eos": True, "query_tokens": 9},
 }
 CHANGES["listwise"] |= {"max_passage_words": 9, "window_size": 19, "stride": 9, "identifier_prior": (0.25,) * 20}
-CHANGES["pointwise"] |= {"passage_tokens": 9, "probability_scale": None}
+CHANGES["pointwise"] |= {"passage_tokens": 9, "probability_scale": None, "attention": "causal", "pooling": "mean"}
 
 
 @pytest.mark.parametrize("kind", ["listwise", "pointwise"])

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Request, Result
-from rankllm_infer.engines.base import Answer, EngineError, Prompt
+from rankllm_infer.engines.base import Answer, EngineError
 from rankllm_infer.ranking.flow import Flow
 from rankllm_infer.scheduling.sharing import EngineView
 
@@ -75,9 +75,32 @@ class FlowSet:
         """Whether any flow waits for an answer."""
         return bool(self._asked)
 
-    def begin(self, entry: RunningFlow) -> None:
-        """Start a flow."""
-        self._advance(entry, None)
+    def advance(self, entry: RunningFlow, answers: tuple[Answer, ...] | None = None) -> None:
+        """Start a flow, or send it the answers that it waits for; its next prompts go to the engine."""
+        try:
+            try:
+                prompts = entry.flow.send(answers) if answers is not None else next(entry.flow)
+            except StopIteration as stop:
+                self._finish(entry, stop.value)
+                return
+            except RankLLMError as error:
+                self._fail(entry, error)
+                return
+            entry.answers, entry.missing = [None] * len(prompts), len(prompts)
+            for position, prompt in enumerate(prompts):
+                ticket = self._ticket_of(entry)
+                self._asked[ticket] = _Asked(entry, entry.n_asked, position)
+                known = self._log.recall(entry.request.query.qid, entry.n_asked)
+                entry.n_asked += 1
+                if known is None:
+                    self._engine.submit(ticket, prompt)
+                else:
+                    self._recalled.append((ticket, known))
+        except Exception as error:
+            if self._on_bug is None:
+                raise
+            self.drop(entry)
+            self._on_bug(entry, error)
 
     def collect(self) -> None:
         """Take answers: those known beforehand while there are any, so that the engine's next batch is as it was."""
@@ -93,7 +116,7 @@ class FlowSet:
             entry.missing -= 1
             self._on_answered(entry, ticket)
             if entry.missing == 0:
-                self._advance(entry, tuple(a for a in entry.answers if a is not None))
+                self.advance(entry, tuple(a for a in entry.answers if a is not None))
 
     def drop(self, entry: RunningFlow) -> None:
         """Forget a flow and its prompts; it is over without a result."""
@@ -105,39 +128,6 @@ class FlowSet:
         """Forget all flows, but not what the engine was asked."""
         self._asked.clear()
         self._recalled.clear()
-
-    def _advance(self, entry: RunningFlow, answers: tuple[Answer, ...] | None) -> None:
-        try:
-            self._step(entry, answers)
-        except Exception as error:
-            if self._on_bug is None:
-                raise
-            self.drop(entry)
-            self._on_bug(entry, error)
-
-    def _step(self, entry: RunningFlow, answers: tuple[Answer, ...] | None) -> None:
-        try:
-            prompts = entry.flow.send(answers) if answers is not None else next(entry.flow)
-        except StopIteration as stop:
-            self._finish(entry, stop.value)
-            return
-        except RankLLMError as error:
-            self._fail(entry, error)
-            return
-        entry.answers = [None] * len(prompts)
-        entry.missing = len(prompts)
-        for position, prompt in enumerate(prompts):
-            self._ask(entry, position, prompt)
-
-    def _ask(self, entry: RunningFlow, position: int, prompt: Prompt) -> None:
-        ticket = self._ticket_of(entry)
-        self._asked[ticket] = _Asked(entry, entry.n_asked, position)
-        known = self._log.recall(entry.request.query.qid, entry.n_asked)
-        entry.n_asked += 1
-        if known is None:
-            self._engine.submit(ticket, prompt)
-        else:
-            self._recalled.append((ticket, known))
 
     def _recall(self) -> Iterator[tuple[_Asked, int, Answer | EngineError]]:
         recalled, self._recalled = self._recalled, []

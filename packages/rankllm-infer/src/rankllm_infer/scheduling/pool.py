@@ -129,7 +129,7 @@ class _Run:
             entry.is_over = True
             return
         self._n_active += 1
-        self.flows.begin(entry)
+        self.flows.advance(entry)
 
     def _finish(self, entry: RunningFlow) -> None:
         self._n_active -= 1

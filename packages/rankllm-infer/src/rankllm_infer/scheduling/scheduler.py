@@ -166,7 +166,7 @@ class Scheduler:
             if job.future.cancelled():
                 self._forget(job)
             else:
-                flows.begin(job)
+                flows.advance(job)
 
     def _end_what_is_over(self, flows: FlowSet) -> None:
         """Cancelled requests, those whose time is over, and, when the scheduler was closed, all."""

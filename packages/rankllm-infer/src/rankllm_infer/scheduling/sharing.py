@@ -36,7 +36,17 @@ class EngineView:
 
     def submit(self, ticket: int, prompt: Prompt) -> None:
         """Queue a prompt. Raises what the engine raises, and RankLLMError where the engine was taken away."""
-        self._shared.submit(self, ticket, prompt)
+        shared = self._shared
+        with shared.change:
+            shared.drop_left()
+            if self.error is not None:
+                raise self.error
+            if shared.has_leader and not shared.engine.takes_prompts_at_work:
+                shared.late[ticket] = prompt
+            else:
+                shared.engine.submit(ticket, prompt)
+            shared.owners[ticket] = (self, prompt)
+            self.waiting.add(ticket)
 
     def collect(self) -> list[Outcome]:
         """Wait until at least one of this view's prompts is answered; give all answers at hand.
@@ -65,22 +75,22 @@ class SharedEngine:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         # Not reentrant: `leave` must notice that its own thread is in the middle of something.
-        self._change = threading.Condition(threading.Lock())
-        self._owners: dict[int, tuple[EngineView, Prompt]] = {}
+        self.change = threading.Condition(threading.Lock())
+        self.owners: dict[int, tuple[EngineView, Prompt]] = {}
         """Of each ticket that the engine holds or is about to be given."""
-        self._late: dict[int, Prompt] = {}
+        self.late: dict[int, Prompt] = {}
         """Prompts that came while the engine was at work, in the order they came."""
         self._dropped: set[int] = set()
         """Tickets that were cancelled while the engine was at work."""
         self._views: list[EngineView] = []
         self._left: deque[EngineView] = deque()
-        self._has_leader = False
+        self.has_leader = False
         self._woken: set[EngineView] = set()
 
     def view(self) -> EngineView:
         """A new view; `leave` it when its run is over."""
-        with self._change:
-            self._drop_left()
+        with self.change:
+            self.drop_left()
             view = EngineView(self)
             self._views.append(view)
             return view
@@ -88,44 +98,31 @@ class SharedEngine:
     @property
     def is_in_use(self) -> bool:
         """Whether a run on this engine was begun and neither finished nor left."""
-        with self._change:
-            self._drop_left()
+        with self.change:
+            self.drop_left()
             return bool(self._views)
 
     def stop(self, reason: str) -> None:
         """Have every run raise RankLLMError with this reason when it is resumed."""
-        with self._change:
-            self._drop_left()
+        with self.change:
+            self.drop_left()
             for view in self._views:
                 view.stopped, view.error = reason, RankLLMError(reason)
             self._wake_up()
 
-    def submit(self, view: EngineView, ticket: int, prompt: Prompt) -> None:
-        """See `EngineView.submit`."""
-        with self._change:
-            self._drop_left()
-            if view.error is not None:
-                raise view.error
-            if self._has_leader and not self.engine.takes_prompts_at_work:
-                self._late[ticket] = prompt
-            else:
-                self.engine.submit(ticket, prompt)
-            self._owners[ticket] = (view, prompt)
-            view.waiting.add(ticket)
-
     def cancel(self, view: EngineView, tickets: Collection[int]) -> None:
         """See `EngineView.cancel`."""
-        with self._change:
-            self._drop_left()
+        with self.change:
+            self.drop_left()
             self._cancel(view, tickets)
 
     def collect(self, view: EngineView) -> list[Outcome]:
         """See `EngineView.collect`."""
         while True:
-            with self._change:
-                self._drop_left()
-                while self._has_leader and not self._is_served(view):
-                    self._change.wait()
+            with self.change:
+                self.drop_left()
+                while self.has_leader and not self._is_served(view):
+                    self.change.wait()
                 if view.inbox:
                     return self._take(view)
                 if view.error is not None:
@@ -133,13 +130,13 @@ class SharedEngine:
                 if view in self._woken or not view.waiting:
                     self._woken.discard(view)
                     return []
-                self._has_leader = True
+                self.has_leader = True
             if not self._lead(view):
                 return self._take(view)
 
     def wake(self, view: EngineView) -> None:
         """See `EngineView.wake`."""
-        with self._change:
+        with self.change:
             self._woken.add(view)
             self._wake_up()
 
@@ -147,11 +144,11 @@ class SharedEngine:
         """See `EngineView.leave`."""
         # A view may be left by the garbage collector, in the middle of whatever its thread does here.
         self._left.append(view)
-        if self._change.acquire(blocking=False):
+        if self.change.acquire(blocking=False):
             try:
-                self._drop_left()
+                self.drop_left()
             finally:
-                self._change.release()
+                self.change.release()
 
     def _is_served(self, view: EngineView) -> bool:
         return bool(view.inbox) or view.error is not None or view in self._woken or not view.waiting
@@ -171,7 +168,7 @@ class SharedEngine:
             failure = error
             raise
         finally:
-            with self._change:
+            with self.change:
                 if collected is not None:
                     self._route(collected)
                 elif failure is not None:
@@ -180,14 +177,14 @@ class SharedEngine:
                 else:
                     # This thread alone was interrupted; the others go on, and are asked for again.
                     self._ask_again(view)
-                self._has_leader = False
+                self.has_leader = False
                 self._flush()
-                self._change.notify_all()
+                self.change.notify_all()
         return bool(collected) and not self._is_served(view)
 
     def _route(self, collected: Collection[Outcome]) -> None:
         for ticket, outcome in collected:
-            view, _ = self._owners.pop(ticket, (None, None))
+            view, _ = self.owners.pop(ticket, (None, None))
             if view is not None and ticket not in self._dropped:
                 view.inbox.append((ticket, outcome))
 
@@ -197,7 +194,7 @@ class SharedEngine:
                 view.error = error
 
     def _ask_again(self, leader: EngineView) -> None:
-        lost = [(t, prompt) for t, (view, prompt) in self._owners.items() if view is not leader and t not in self._late]
+        lost = [(t, prompt) for t, (view, prompt) in self.owners.items() if view is not leader and t not in self.late]
         self.engine.cancel([ticket for ticket, _ in lost])
         for ticket, prompt in lost:
             self.engine.submit(ticket, prompt)
@@ -205,7 +202,7 @@ class SharedEngine:
     def _flush(self) -> None:
         """Tell the engine what came while it was at work."""
         dropped, self._dropped = self._dropped, set()
-        late, self._late = self._late, {}
+        late, self.late = self.late, {}
         if dropped:
             self.engine.cancel(dropped)
         for ticket, prompt in late.items():
@@ -215,14 +212,15 @@ class SharedEngine:
         dropped = {ticket for ticket in tickets if ticket in view.waiting}
         view.waiting -= dropped
         view.inbox = deque(item for item in view.inbox if item[0] not in dropped)
-        held = [ticket for ticket in dropped if self._owners.pop(ticket, None) is not None]
-        given = [ticket for ticket in held if self._late.pop(ticket, None) is None]
-        if self._has_leader and not self.engine.takes_prompts_at_work:
+        held = [ticket for ticket in dropped if self.owners.pop(ticket, None) is not None]
+        given = [ticket for ticket in held if self.late.pop(ticket, None) is None]
+        if self.has_leader and not self.engine.takes_prompts_at_work:
             self._dropped.update(given)
         elif given:
             self.engine.cancel(given)
 
-    def _drop_left(self) -> None:
+    def drop_left(self) -> None:
+        """Forget the views that were left. The caller holds `change`."""
         while self._left:
             view = self._left.popleft()
             if view in self._views:
@@ -231,9 +229,9 @@ class SharedEngine:
                 self._cancel(view, list(view.waiting))
 
     def _wake_up(self) -> None:
-        if self._has_leader:
+        if self.has_leader:
             self.engine.wake()
-        self._change.notify_all()
+        self.change.notify_all()
 
 
 _SHARED: WeakValueDictionary[int, SharedEngine] = WeakValueDictionary()

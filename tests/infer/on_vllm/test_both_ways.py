@@ -36,7 +36,7 @@ def scores(folder, engine):
 def test_an_encoder_scores_as_with_transformers(tmp_path, name):
     """Token types and positions are those of the tokenizer's format of two texts."""
     encoder_models.save_encoder(tmp_path, name, **WIDE)
-    assert scores(tmp_path, "vllm") == pytest.approx(scores(tmp_path, "transformers"), rel=1e-5, abs=1e-5)
+    assert scores(tmp_path, "vllm") == pytest.approx(scores(tmp_path, "transformers"), abs=1e-4)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "cls"])
@@ -46,7 +46,7 @@ def test_bidirectional_attention_scores_as_with_transformers(tmp_path, smollm2_t
     path = tmp_path / "config.json"
     names = {"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalForSequenceClassification"]}
     path.write_text(json.dumps(json.loads(path.read_text()) | names | {"pooling": pooling}))
-    assert scores(tmp_path, "vllm") == pytest.approx(scores(tmp_path, "transformers"), rel=1e-5, abs=1e-5)
+    assert scores(tmp_path, "vllm") == pytest.approx(scores(tmp_path, "transformers"), abs=1e-4)
 
 
 def test_what_vllm_does_not_have_is_one_line_before_anything_is_loaded(tmp_path):

@@ -118,7 +118,8 @@ def _best_forward(model: Any, precision: str) -> tuple[Any, str]:
     dtype = max(weights & TOLERANCES.keys(), key=lambda name: TOLERANCES[name].relative, default="float32")
     own = vars(model).get("_original_forward")
     takes_float32 = "flash" not in str(getattr(model.config, "_attn_implementation", ""))
-    if own is not None and takes_float32:
+    # Weights of several dtypes, such as a frozen base in bfloat16 below a new head, need autocast.
+    if own is not None and takes_float32 and len(weights) == 1:
         return own, dtype
     return model, max(dtype, precision, key=lambda name: TOLERANCES[name].relative)
 

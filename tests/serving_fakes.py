@@ -17,7 +17,7 @@ from rankllm_infer.engines.base import Answer
 from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.settings import RankingSettings
-from rankllm_infer.serving.access import ApiKeys
+from rankllm_infer.serving.access import Access
 from rankllm_infer.serving.app import make_app
 from rankllm_infer.serving.desk import Desk
 from rankllm_infer.serving.observing import Observer
@@ -51,7 +51,7 @@ class Served:
         self.desk = Desk(reranker, ServerOptions(**options), model="tiny")
         self.stream = io.StringIO()
         self.observer = Observer(stream=self.stream)
-        self.app = make_app(self.desk, self.observer, keys=ApiKeys(keys, protect=options.get("protect", ())))
+        self.app = make_app(self.desk, self.observer, keys=Access(keys, protect=options.get("protect", ())))
 
     @property
     def lines(self):

@@ -18,7 +18,7 @@ from program import started, started_python
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer import make_request
-from rankllm_infer.mcp_server.keys import read_keys
+from rankllm_infer.api_keys import read_keys
 from rankllm_infer.mcp_server.settings import McpOptions
 from rankllm_infer.mcp_server.transports import security
 
@@ -196,10 +196,13 @@ def test_hosts_that_are_answered():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no key; write one a line"),
-        ("# nothing\n\n", "holds no key; write one a line"),
-        ("short\n", ":1: the key has 5 characters, expected at least 16; draw one with: openssl rand -hex 32"),
-        (f"\n{KEY} {KEY}\n", ":2: expected a key of printable ASCII characters without blanks"),
+        ("", "holds no API key; make one with: openssl rand -hex 32"),
+        ("# nothing\n\n", "holds no API key; make one with: openssl rand -hex 32"),
+        (
+            "short\n",
+            ":1: expected a key of at least 16 ASCII characters without blanks; make one with: openssl rand -hex 32",
+        ),
+        (f"\n{KEY} {KEY}\n", ":2: expected a key of at least 16 ASCII characters without blanks"),
     ],
 )
 def test_a_key_file_that_cannot_be_meant_is_refused(tmp_path, text, message):

@@ -11,9 +11,9 @@ from serving_fakes import Served, listwise, pointwise, worth
 from shared_files import REPOSITORY
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
+from rankllm_infer.api_keys import read_keys
 from rankllm_infer.engines.base import EngineError
 from rankllm_infer.option_table import rows_of
-from rankllm_infer.serving.access import read_keys
 from rankllm_infer.serving.settings import ServerOptions
 
 QUESTION = {"query": "q", "documents": ["worth 1", "worth 2"]}

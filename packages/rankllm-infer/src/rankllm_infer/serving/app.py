@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from rankllm_core.errors import DataError
 from rankllm_core.files.json_text import parse_json
-from rankllm_infer.serving.access import ApiKeys, allowed_hosts
+from rankllm_infer.serving.access import Access, allowed_hosts
 from rankllm_infer.serving.desk import Desk, timed_out
 from rankllm_infer.serving.dialects.answers import Clock, answer_headers, rerank_body
 from rankllm_infer.serving.dialects.errors import (
@@ -37,7 +37,7 @@ SCORE_PATHS = ("/score", "/v1/score")
 _EXPOSED = ("x-request-id", "retry-after")
 
 
-def make_app(desk: Desk, observer: Observer, *, keys: ApiKeys) -> Starlette:
+def make_app(desk: Desk, observer: Observer, *, keys: Access) -> Starlette:
     """The application of one reranker."""
     options = desk.options
     pages = _Pages(desk, observer)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankllm_core.files.json_text import dumps
-from rankllm_infer.serving.access import ApiKeys, check_host
+from rankllm_infer.serving.access import Access, check_host
 from rankllm_infer.serving.dialects.errors import ServingError, error_body
 from rankllm_infer.serving.dialects.questions import dialect_of
 from rankllm_infer.serving.observing import Observer, Record, where_raised
@@ -39,7 +39,7 @@ class Gate:
     """ASGI middleware. paths: those that are reported by name; all others are `other`, since they are the caller's."""
 
     def __init__(
-        self, app: ASGIApp, *, observer: Observer, keys: ApiKeys, hosts: tuple[str, ...], paths: frozenset[str]
+        self, app: ASGIApp, *, observer: Observer, keys: Access, hosts: tuple[str, ...], paths: frozenset[str]
     ) -> None:
         self._app = app
         self._observer = observer

@@ -13,7 +13,8 @@ import uvicorn
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.api import Reranker
-from rankllm_infer.serving.access import ApiKeys, read_keys
+from rankllm_infer.api_keys import read_keys
+from rankllm_infer.serving.access import Access
 from rankllm_infer.serving.app import make_app
 from rankllm_infer.serving.desk import Desk
 from rankllm_infer.serving.observing import Observer
@@ -89,7 +90,7 @@ def serve(load: Callable[[], Reranker], options: ServerOptions, *, model: str, s
     the screen. The reranker is closed at the end. Raises RankLLMError where the address is taken, a file cannot be
     read, or the model cannot be loaded or asked.
     """
-    keys = ApiKeys(() if options.api_key_file is None else read_keys(options.api_key_file), protect=options.protect)
+    keys = Access(() if options.api_key_file is None else read_keys(options.api_key_file), protect=options.protect)
     for path in (options.ssl_certfile, options.ssl_keyfile):
         if path is not None and not path.is_file():
             raise RankLLMError(f"{path}: no such file")
@@ -109,7 +110,7 @@ def serve(load: Callable[[], Reranker], options: ServerOptions, *, model: str, s
         observer.log({"event": "stopped"})
 
 
-def _config(desk: Desk, observer: Observer, keys: ApiKeys) -> uvicorn.Config:
+def _config(desk: Desk, observer: Observer, keys: Access) -> uvicorn.Config:
     options = desk.options
     for name in ("uvicorn", "uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)

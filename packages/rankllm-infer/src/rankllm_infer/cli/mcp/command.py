@@ -47,7 +47,7 @@ def read_command(given: Mapping[str, Any]) -> McpCommand:
             if given[name] not in (None, ()):
                 flag = rows_of(McpOptions)[name].spelled
                 raise click.UsageError(f"{flag} has no effect with --transport stdio; leave it out")
-    from rankllm_infer.mcp_server.keys import read_keys
+    from rankllm_infer.api_keys import read_keys
 
     keys = () if server.api_key_file is None else read_keys(server.api_key_file)
     return McpCommand(model=given["model_path"], options=given_options(given), server=server, keys=keys)

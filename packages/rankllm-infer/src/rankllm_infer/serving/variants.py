@@ -80,9 +80,9 @@ def _listwise(question: Question, method: ListwiseMethod) -> ListwiseMethod:
         raise InvalidRequestError(f"stride: has no effect with strategy {strategy}; leave it out")
     stride = question.stride or min(card.stride, max(1, size // 2))
     top_k = settings.rank_top_k if strategy in TOP_K_STRATEGIES and strategy == settings.strategy else None
-    changed: ListwiseCard = replace(
-        card, window_size=size, stride=stride, identifier_prior=card.identifier_prior[:size]
-    )
+    # A prior was measured with windows of one size; with others it is another one.
+    prior = card.identifier_prior if size == card.window_size else ()
+    changed: ListwiseCard = replace(card, window_size=size, stride=stride, identifier_prior=prior)
     asked = replace(settings, strategy=strategy, rank_top_k=top_k)
     return ListwiseMethod(changed, asked, method.writer, sample=method.sample)
 

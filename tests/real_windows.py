@@ -94,8 +94,8 @@ def answers_of(engine, prompts):
     for ticket, prompt in enumerate(prompts):
         engine.submit(ticket, prompt)
     found = {}
-    while batch := engine.collect():
-        found |= dict(batch)
+    while len(found) < len(prompts):  # a step may answer none
+        found |= dict(engine.collect())
     return [found[ticket] for ticket in range(len(prompts))]
 
 

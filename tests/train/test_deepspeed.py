@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -57,7 +58,9 @@ def assert_trained_alike(two, one, *, schedule):
     assert measured(two) == [pytest.approx(entry, abs=1e-4) for entry in measured(one)]
     assert [path.name for path in checkpoints(two)] == ["step_4", "step_8"]
     for folder, expected in ((two, one), (two / "step_4", one / "step_4")):
-        assert load_card(folder) == load_card(expected)
+        # Probes are compared below: the processes round otherwise.
+        cards = [replace(load_card(path), probe=None) for path in (folder, expected)]
+        assert cards[0] == cards[1]
         assert {path.name for path in folder.iterdir()} >= {path.name for path in expected.iterdir()} - OPTIMIZER
         assert largest_difference(folder, expected) < 1e-4
         probes = [load_card(path).probe for path in (expected, folder)]

@@ -14,8 +14,8 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-import transformers
 from published_prompts import CTXL, GEMMA, MXBAI, QWEN3, WEB_SEARCH, ZERANK
+from small_decoders import save_decoder
 
 from rankllm_infer import RerankOptions, load_reranker, make_request
 
@@ -81,37 +81,12 @@ MODELS = {
 }
 
 
-def save(published, folder, tokenizer):
-    """A small model of the architecture with random weights, and its tokenizer."""
-    torch.manual_seed(3)
-    config = getattr(transformers, f"{published.architecture}Config")(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=32768,
-        initializer_range=0.2,
-        pad_token_id=2,
-        bos_token_id=1,
-        eos_token_id=2,
-        num_labels=1,
-    )
-    kind = "CausalLM" if published.tokens else "SequenceClassification"
-    model = getattr(transformers, f"{published.architecture}For{kind}")(config).eval()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return model
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_a_reranker_scores_as_its_authors_say_without_any_option(name, tmp_path, request):
     """Prompt, head and probability come from the card of the name; the instruction from the request."""
     published = MODELS[name]
     tokenizer = request.getfixturevalue(published.tokenizer)
-    model = save(published, tmp_path / name, tokenizer)
+    model = save_decoder(tmp_path / name, published.architecture, tokenizer, has_score_head=not published.tokens)
     asked = [(published.plain, None), *([(published.told, TOLD)] if published.told else [])]
     with load_reranker(tmp_path / name, RerankOptions(dtype="float32", device="cpu")) as reranker:
         requests = [make_request(QUERY, PASSAGES, qid=str(n), instruction=told) for n, (_, told) in enumerate(asked)]

@@ -8,10 +8,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-import torch
-import transformers
 from published_prompts import GEMMA, MXBAI, NEMOTRON, QWEN3, WEB_SEARCH, ZERANK
 from score_templates import chat_template
+from small_decoders import save_decoder
 
 from rankllm_infer import RerankOptions, load_reranker, make_request
 
@@ -50,29 +49,6 @@ MODELS = {
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def save(folder, architecture, tokenizer):
-    """A small model of the architecture with random weights, and its tokenizer."""
-    torch.manual_seed(3)
-    config = getattr(transformers, f"{architecture}Config")(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=16384,
-        initializer_range=0.2,
-        pad_token_id=2,
-        bos_token_id=1,
-        eos_token_id=2,
-        num_labels=1,
-    )
-    kind = "SequenceClassification" if architecture == "Llama" else "CausalLM"
-    getattr(transformers, f"{architecture}For{kind}")(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
 def by_vllm(folder, prompt, head):
     """The scores of PASSAGES by vLLM's `score`."""
     from vllm import LLM, PoolingParams
@@ -102,7 +78,7 @@ def test_a_card_scores_as_vllms_score_template_does(name, tmp_path, smollm2_toke
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     architecture, prompt, head = MODELS[name]
     folder = tmp_path / name
-    save(folder, architecture, smollm2_tokenizer)
+    save_decoder(folder, architecture, smollm2_tokenizer, has_score_head=architecture == "Llama", hidden=128)
     expected = by_vllm(folder, prompt, head)
     with load_reranker(folder, RerankOptions(device="cpu", dtype="float32")) as ours:
         (result,) = ours.rerank([make_request(QUERY, PASSAGES)])

@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-import transformers
 from published_prompts import GEMMA, MXBAI, QWEN3, WEB_SEARCH, ZERANK
 from score_templates import chat_template
+from small_decoders import save_decoder
 
 from rankllm_infer import RerankOptions, load_reranker, make_request
 
@@ -27,27 +27,6 @@ MODELS = {
 }
 
 
-def save(folder, architecture, tokenizer):
-    """A small model of the architecture with random weights, and its tokenizer."""
-    torch.manual_seed(3)
-    config = getattr(transformers, f"{architecture}Config")(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=32768,
-        initializer_range=0.2,
-        pad_token_id=2,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    getattr(transformers, f"{architecture}ForCausalLM")(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
 @pytest.fixture(params=MODELS)
 def pair(request, tmp_path, smollm2_tokenizer):
     """A CrossEncoder and a reranker of one checkpoint, in float32 on a CPU."""
@@ -57,7 +36,7 @@ def pair(request, tmp_path, smollm2_tokenizer):
 
     architecture, prompt, tokens = MODELS[request.param]
     folder = tmp_path / request.param
-    save(folder, architecture, smollm2_tokenizer)
+    save_decoder(folder, architecture, smollm2_tokenizer)
     model = Transformer(
         str(folder), transformer_task="text-generation", model_kwargs={"dtype": torch.float32, "local_files_only": True}
     )

@@ -219,6 +219,33 @@ def test_an_interrupted_thread_takes_no_answers_with_it():
     check(follower)
 
 
+class Served(Interrupted):
+    """Works in threads of its own, as a server does: an interruption loses nothing, what was cancelled stays so."""
+
+    takes_prompts_at_work = True
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.cancelled = set()
+
+    def collect(self):
+        if not self.is_hit.is_set():
+            self.is_hit.set()
+            assert self.may_go_on.wait(PATIENCE_S)
+            raise self.error
+        return [item for item in ScriptedEngine.collect(self) if item[0] not in self.cancelled]
+
+    def cancel(self, tickets):
+        self.cancelled.update(tickets)
+
+
+def test_an_interruption_cancels_nothing_of_others_at_a_server():
+    """A prompt that was cancelled and submitted again under its ticket would never be answered."""
+    leader, follower = lead_and_follow(Served(by_reversal(), batch_size=64))
+    assert isinstance(leader, KeyboardInterrupt)
+    check(follower)
+
+
 def test_an_engine_that_fails_fails_all_who_wait_for_it():
     """What it was given is lost; nobody waits for it for ever."""
     engine = Interrupted(by_reversal(), batch_size=64)

@@ -174,8 +174,9 @@ class SharedEngine:
                 elif failure is not None:
                     # What the engine was given is lost to all.
                     self._fail_others(view, failure)
-                else:
-                    # This thread alone was interrupted; the others go on, and are asked for again.
+                elif not self.engine.takes_prompts_at_work:
+                    # This thread alone was interrupted, with a batch of others' prompts: those are submitted again. An
+                    # engine that works in threads of its own keeps its answers for the next one that collects.
                     self._ask_again(view)
                 self.has_leader = False
                 self._flush()

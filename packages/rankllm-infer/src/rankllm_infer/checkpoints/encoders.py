@@ -12,7 +12,7 @@ from rankllm_infer.checkpoints.model_files import ModelFolder
 def pair_tokens(folder: ModelFolder, *, has_adapter: bool = False) -> int | None:
     """The most tokens of a pair that a checkpoint takes; None where it is no encoder with a score head.
 
-    has_adapter: whether an adapter goes on it, which may bring the head.
+    has_adapter: whether an adapter is applied to it, which may bring the head.
     """
     if not folder.is_encoder:
         return None
@@ -24,7 +24,7 @@ def pair_tokens(folder: ModelFolder, *, has_adapter: bool = False) -> int | None
 def check_encoder(own: ModelFolder, *, method: str, compiles: bool, adapter: ModelFolder | None = None) -> None:
     """Raise ConfigError or ContractError, before weights are read, where an encoder cannot do what it is asked for.
 
-    own: the encoder. adapter: what goes on it and may bring the score head, which its weights tell.
+    own: the encoder. adapter: applied to it; its weights may hold the score head.
     """
     kind = architecture(own.config)
     has_modules = _has_module_head(own)

@@ -1,4 +1,4 @@
-"""What a client is told of the tools: names, descriptions, and JSON schemas of their arguments and answers."""
+"""Tool definitions: names, descriptions, and JSON schemas of arguments and results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the MCP server is told besides its reranker: how it is reached, what it searches, and its limits."""
+"""Options of the MCP server besides those of its reranker: transport, collection and limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One engine behind several runs: each has a view of its own, and is given the answers to its own prompts alone.
+"""One engine behind several runs: each has a view of its own, and receives the answers to its own prompts only.
 
 An engine hands its answers to whoever collects them. Here one of the threads that wait for answers collects (the
 leader) and hands on to the other views what is theirs; when it has an answer of its own, another one takes its place.

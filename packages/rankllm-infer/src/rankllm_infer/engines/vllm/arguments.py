@@ -1,4 +1,4 @@
-"""What vLLM's engine is told: arguments that follow from the model, how it is read, the machine and the settings."""
+"""Arguments of vLLM's engine, derived from the model, the read, the machine and the settings."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class VllmEngine:
 
     core: vLLM's LLMEngine, or what has its `add_request`, `step`, `abort_request` and `has_unfinished_requests`.
     ends: the tokens that end an answer. max_tokens: positions for a prompt and its answer.
-    has_types: the model is told which tokens are of the first text. n_slots: prompts under way at once.
+    has_types: whether the model takes token types. n_slots: prompts in flight at once.
     shut_down: gives back what the core holds.
     """
 

@@ -23,6 +23,7 @@ class BatchedEngine:
     """Like the engine for transformers: the longest prompts first; and what else is in the batch shows in an answer."""
 
     name = "batched"
+    takes_prompts_at_work = False
 
     def __init__(self, *, batch_size, n_batches=10**6):
         self.batches = []

@@ -83,6 +83,9 @@ def make_model(folder: Path, architecture: str) -> str:
             settings |= {"relative_attention": True, "position_buckets": 256, "norm_rel_ebd": "layer_norm"}
             settings |= {"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
             settings |= {"type_vocab_size": 0, "pooler_hidden_size": sizes["hidden_size"]}
+        if architecture == "xlm-roberta":
+            # Positions are counted from behind the padding's identifier; this tokenizer's pairs have two types.
+            settings |= {"max_position_embeddings": MAX_TOKENS + 2, "type_vocab_size": 2}
         config = transformers.AutoConfig.for_model(architecture, **settings)
         model = transformers.AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
@@ -113,6 +116,7 @@ def start_worker(way: tuple[str, str], model: str, pairs: Sequence[Pair], thread
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     context.Process(target=serve, args=(theirs, way, model, pairs, threads), daemon=True).start()
+    theirs.close()  # so that a worker that fails ends this process, too
     ours.recv()
     return ours
 

@@ -1,0 +1,50 @@
+"""locust's clients for serving.py: each takes the next request that nobody has sent; the last answer ends the run.
+
+LOAD_FOLDER: has bodies.json, and gets answers.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust import FastHttpUser, constant, events, task
+from locust.exception import StopUser
+
+FOLDER = Path(os.environ["LOAD_FOLDER"])
+BODIES = json.loads((FOLDER / "bodies.json").read_text())
+PLACES = itertools.count()
+ANSWERS: list[dict[str, Any]] = []
+
+
+class Client(FastHttpUser):
+    """One of the closed loop's."""
+
+    wait_time = constant(0)
+    network_timeout = connection_timeout = 600.0
+
+    @task
+    def rerank(self) -> None:
+        """Ask for one ranking."""
+        place = next(PLACES)
+        if place >= len(BODIES):
+            raise StopUser
+        began = time.monotonic()
+        with self.client.post("/v2/rerank", json=BODIES[place], catch_response=True) as response:
+            if response.status_code != 200:
+                response.failure(f"status {response.status_code}")
+            results = response.json()["results"]
+        ANSWERS.append({"place": place, "began": began, "ended": time.monotonic(), "results": results})
+        if len(ANSWERS) == len(BODIES):
+            gevent.spawn(self.environment.runner.quit)  # not from here: it waits for this client to end
+
+
+@events.quitting.add_listener
+def keep(**_: Any) -> None:
+    """Write what came back."""
+    (FOLDER / "answers.json").write_text(json.dumps(ANSWERS))

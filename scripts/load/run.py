@@ -1,0 +1,111 @@
+"""Overload, then mixed traffic, each for so many seconds. Prints what was seen; status 1 where a promise was broken.
+
+What is promised: no accepted request is lost, the others are refused at once and told when to come again, nobody
+waits longer than the queue, memory stays flat, and nothing is left when the clients are gone. See docs/serving.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import sys
+import time
+from collections.abc import Sequence
+from statistics import median
+
+import click
+from served import MemoryWatch, Served, serving
+from traffic import Seen, closed_loop, equal_bodies, errands, largest_errand, open_loop, run_errands
+
+OVERLOAD = 4
+"""Arrivals over what the server can do."""
+QUEUE = 16
+WARM_UP = 0.3
+"""Share of the time after which memory is counted: allocators keep what requests of all sizes needed."""
+MOST_GROWTH = 0.02
+GRACE_S = 2.0
+"""What a response may take beyond its turn in the queue."""
+AT_ONCE_S = 1.0
+
+
+@click.command()
+@click.option("--seconds", default=60.0, show_default=True, help="Of each of the two parts.")
+@click.option("--model", default="smollm2-pointwise", show_default=True)
+@click.option("--clients", "n_clients", default=8, show_default=True, help="Of the mixed traffic.")
+@click.option("--seed", default=0, show_default=True)
+def main(seconds: float, model: str, n_clients: int, seed: int) -> None:
+    """Put a server under load."""
+    began = time.monotonic()
+    with serving(model, "--max-queue", str(QUEUE)) as served:
+        broken = asyncio.run(overload(served, random.Random(seed), seconds))
+    with serving(model) as served:
+        broken += asyncio.run(soak(served, random.Random(seed), seconds, n_clients))
+    for line in broken:
+        print(f"BROKEN: {line}")
+    print(f"{len(broken)} broken promises, seed {seed}, {time.monotonic() - began:.0f} s")
+    sys.exit(bool(broken))
+
+
+async def overload(served: Served, rng: random.Random, seconds: float) -> list[str]:
+    """Requests at four times the rate that a closed loop reaches."""
+    bodies = equal_bodies(rng)
+    capacity = await closed_loop(served.url, bodies, n_clients=QUEUE, seconds=seconds / 4)
+    before = served.metric(r"rankllm_rankings_total")
+    async with MemoryWatch(served) as memory:
+        began = time.monotonic()
+        seen = await open_loop(served.url, bodies, rate=OVERLOAD * capacity, seconds=seconds * 3 / 4)
+        throughput = seen.statuses[200] / (time.monotonic() - began)
+    n_ranked = served.metric(r"rankllm_rankings_total") - before
+    limit = QUEUE / throughput + GRACE_S
+    growth = growth_of(memory.samples)
+    print(
+        f"Overload: capacity {capacity:.1f}/s, arrivals {OVERLOAD * capacity:.1f}/s; answered {seen.statuses[200]} "
+        f"({throughput:.1f}/s, p99 {seen.p99(200):.2f} s, limit {limit:.2f} s), refused {seen.statuses[429]} "
+        f"(p99 {seen.p99(429) * 1000:.0f} ms); memory {memory.samples[-1]:.0f} MiB, {growth:+.2%}",
+        flush=True,
+    )
+    broken = left_over(served, seen)
+    broken += [f"{n_ranked:.0f} rankings, {seen.statuses[200]} of them answered"] * (n_ranked != seen.statuses[200])
+    broken += ["nothing was refused"] * (not seen.statuses[429])
+    broken += [f"p99 of what was accepted {seen.p99(200):.2f} s, over {limit:.2f} s"] * (seen.p99(200) > limit)
+    broken += [f"p99 of refusals {seen.p99(429):.2f} s, not at once"] * (seen.p99(429) > AT_ONCE_S)
+    return broken + [f"memory grew by {growth:.1%}"] * (growth > MOST_GROWTH)
+
+
+async def soak(served: Served, rng: random.Random, seconds: float, n_clients: int) -> list[str]:
+    """All kinds of requests, some refused, some left by their clients."""
+    seen = Seen()
+    largest = iter([largest_errand(rng)] * n_clients)
+    await asyncio.gather(*(run_errands(served.url, largest, seen) for _ in range(n_clients)))
+    until = time.monotonic() + seconds
+    work = itertools.takewhile(lambda _: time.monotonic() < until, errands(rng))
+    async with MemoryWatch(served) as memory:
+        await asyncio.gather(*(run_errands(served.url, work, seen) for _ in range(n_clients)))
+    growth = growth_of(memory.samples)
+    answered = ", ".join(f"{n} x {status}" for status, n in sorted(seen.statuses.items()))
+    print(
+        f"Mixed: {answered}, {seen.n_left} left; p99 {seen.p99(200):.2f} s; "
+        f"memory {memory.samples[-1]:.0f} MiB, {growth:+.2%}",
+        flush=True,
+    )
+    return left_over(served, seen) + [f"memory grew by {growth:.1%}"] * (growth > MOST_GROWTH)
+
+
+def left_over(served: Served, seen: Seen) -> list[str]:
+    """Answers that should have been others, and what the server still holds when all clients are gone."""
+    deadline = time.monotonic() + 30
+    while (n := served.metric(r"rankllm_requests_unfinished")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return seen.wrong[:5] + [f"{n:.0f} requests are unfinished"] * bool(n)
+
+
+def growth_of(samples: Sequence[float]) -> float:
+    """By how much the last tenth is above the first tenth after the warm-up."""
+    counted = samples[int(len(samples) * WARM_UP) :]
+    tenth = max(1, len(counted) // 10)
+    return median(counted[-tenth:]) / median(counted[:tenth]) - 1
+
+
+if __name__ == "__main__":
+    main()

@@ -66,8 +66,14 @@ def ask(client):
     client.sendall(HEAD % 3)
     read = b""
     while not read.endswith(b"xxx"):
-        assert (got := client.recv(1000))
-        read += got
+        read += some(client, 1000)
+
+
+def some(client, n):
+    """Up to so many bytes, of a connection that is open."""
+    read = client.recv(n)
+    assert read
+    return read
 
 
 def n_open(server):
@@ -90,10 +96,13 @@ def test_a_head_in_drops_is_closed_however_steady(server):
     """Each byte comes in time, the head does not: after a request that was answered, too."""
     with connected(server) as client:
         ask(client)
-        with pytest.raises(OSError):
+        sent = 0
+        with suppress(ConnectionError):
             for byte in (HEAD % 3) * 100:
                 client.sendall(bytes([byte]))
+                sent += 1
                 time.sleep(LIMIT_S / 10)
+        assert sent < 100
 
 
 def test_a_second_request_in_time_is_answered(server):
@@ -123,7 +132,6 @@ def test_a_slow_reader_gets_all(server):
         client.sendall(HEAD % MANY)
         began, read = time.monotonic(), 0
         while read < MANY:
-            assert (got := client.recv(1 << 17))
-            read += len(got)
+            read += len(some(client, 1 << 17))
             time.sleep(LIMIT_S / 50)
         assert time.monotonic() - began > LIMIT_S

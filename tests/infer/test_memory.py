@@ -82,3 +82,29 @@ def test_ten_thousand_queries_need_no_more_memory_than_a_thousand(tmp_path):
 if __name__ == "__main__":
     rerank(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+
+
+KERNELS = """
+import random, sys
+from rankllm_infer import RerankOptions, load_reranker, make_request
+random.seed(0)
+with load_reranker(sys.argv[1], RerankOptions(dtype="bfloat16", device="cpu")) as reranker:
+    for number in range(1, 241):
+        passages = ["word " * random.randint(1, 150) for _ in range(8)]
+        reranker.rerank([make_request(f"q {number}", passages)])
+        if number in (60, 240):
+            print(open("/proc/self/status").read().partition("VmRSS:")[2].split()[0])
+"""
+"""Prints resident KiB after 60 batches of different lengths, and after 240."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+def test_kernels_of_many_lengths_are_not_kept(tmp_path, smollm2_tokenizer):
+    """oneDNN compiles kernels for each length of a batch; by default a thousand would stay, hundreds of megabytes."""
+    from tiny_models import save_classifier
+
+    save_classifier(tmp_path, smollm2_tokenizer, max_position_embeddings=2048)
+    words = [sys.executable, "-c", KERNELS, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    first, last = (int(line) / 1024 for line in done.stdout.split())
+    assert last - first < 100

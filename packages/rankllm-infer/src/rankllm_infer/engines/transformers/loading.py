@@ -28,6 +28,7 @@ from rankllm_infer.engines.transformers.engine import TransformersEngine
 from rankllm_infer.engines.transformers.model import (
     LoadedModel,
     ScoresRows,
+    cap_kernel_caches,
     cap_threads,
     check_flash,
     choose_attention,
@@ -120,6 +121,7 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
     settings = settings or TransformersSettings()
     device = pick_device(settings.device, num_gpus=settings.num_gpus)
     dtype = pick_dtype(settings.dtype, device, takes_float16=not files.base.is_encoder_decoder)
+    cap_kernel_caches(dtype)
     if settings.attn_implementation == "flash_attention_2":
         check_flash(device, dtype)
     quantization = check_quantization(files, device) if files.base.is_quantized else None

@@ -26,6 +26,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _HALF_DTYPES = (torch.bfloat16, torch.float16)
 _FLASH_CAPABILITY = 8
 """Flash-attention 2 runs on NVIDIA's Ampere GPUs and later ones."""
+KERNELS_KEPT = 64
+"""A layer multiplies matrices of four shapes or so: these are a few batches'."""
 
 
 class ScoresRows(Protocol):
@@ -119,6 +121,19 @@ def cap_threads() -> None:
     except (OSError, ValueError):
         pass  # no cgroup limit to read: not Linux, or cgroup v1
     torch.set_num_threads(min(torch.get_num_threads(), allowed))
+
+
+def cap_kernel_caches(dtype: torch.dtype) -> None:
+    """Keep few of the kernels that oneDNN compiles for matrices of one shape: batches hardly ever share their length.
+
+    torch and oneDNN keep 1,024 each by default, which come to 1.3 GB in a long run. Not in float32, whose kernels are
+    small, and where prompts run alone and lengths recur. A value that is set in the environment stays; without effect
+    in a process that has multiplied such matrices before.
+    """
+    if dtype == torch.float32:
+        return
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(KERNELS_KEPT))
 
 
 def choose_attention(model: Any, asked: str = "auto") -> None:

@@ -27,7 +27,9 @@ class Recording:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope = dict(scope, root_path=self.root_path)
+        # A proxy that serves the server's root at `/r` often does so with and without the slash behind it.
+        path = scope["path"] if scope["path"] != self.root_path else f"{self.root_path}/"
+        scope = dict(scope, root_path=self.root_path, path=path)
         parts = []
 
         async def heard():

@@ -31,6 +31,7 @@ def test_each_window_is_shown():
             {"start": 0, "indices": [0, 1, 4, 2], "order": [1, 2, 3, 0], "response": "[2] > [3] > [4] > [1]", **common},
         ],
         "n_omitted": 0,
+        "n_ranked": 6,
     }
     assert [item["index"] for item in body["results"]] == [1, 4, 2, 0, 5, 3]
 
@@ -76,6 +77,7 @@ def test_a_request_explains_with_its_own_strategy():
     found, body = explained(Served(listwise(size=6, stride=3)), SIX, strategy="tournament", window_size=3)
     assert len(found["calls"]) == body["meta"]["calls"] == 3
     assert sorted(found["calls"][0]["indices"] + found["calls"][1]["indices"]) == [0, 1, 2, 3, 4, 5]
+    assert found["n_ranked"] == 1  # half a window of three, rounded down, is what a tournament looks for
 
 
 def test_an_explanation_is_bounded():

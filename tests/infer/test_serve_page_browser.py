@@ -84,12 +84,12 @@ def test_the_keyboard_ranks_and_shows_what_moved(opened):
     page.press("Enter", control=True)
     page.wait_until(IS_RANKED)
     assert page.evaluate(ROWS) == [
-        "1 ▲ up 1, was 2 score 1 a",
-        "2 ▲ up 3, was 5 score 0.8333 bb",
-        "3 unmoved score 0.6667 ccc",
-        "4 ▼ down 3, was 1 score 0.5 dddd",
-        "5 ▲ up 1, was 6 score 0.3333 eeeee",
-        "6 ▼ down 2, was 4 score 0.1667 ffffff",
+        "1 ▲ up 1, was 2 score 1.000 rank 2 → 1 (call 2) a",
+        "2 ▲ up 3, was 5 score 0.8333 rank 5 → 3 (call 1) → 2 (call 2) bb",
+        "3 unmoved score 0.6667 rank 3 → 4 (call 1) → 3 (call 2) ccc",
+        "4 ▼ down 3, was 1 score 0.5000 rank 1 → 4 (call 2) dddd",
+        "5 ▲ up 1, was 6 score 0.3333 rank 6 → 5 (call 1) eeeee",
+        "6 ▼ down 2, was 4 score 0.1667 rank 4 → 6 (call 1) ffffff",
     ]
     assert text(page, "#said") == "6 passages ranked, status ok."
     assert "2 model calls in 2 rounds" in text(page, "#summary")
@@ -129,11 +129,11 @@ def test_pointwise_scores_and_options(opened):
         ("/v2/rerank", {"query": "q", "documents": lines, "top_n": 2, "raw_scores": True, "explain": True})
     ]
     rows = page.evaluate(ROWS)
-    assert rows[0] == "1 ▲ up 2, was 3 score 3 worth 3"
-    assert rows[1].startswith("2 unmoved score 2 D7 Two word word")
+    assert rows[0] == "1 ▲ up 2, was 3 score 3.000 worth 3"
+    assert rows[1].startswith("2 unmoved score 2.000 D7 Two word word")
     page.click("#ranking > li:nth-child(2) details > summary")
     assert page.evaluate(ROWS)[1].endswith("word worth 2")
-    assert text(page, "#cut") == "1 passage below are not in the response."
+    assert text(page, "#cut") == "1 passage further down is not in the response."
     shown = (
         "[...document.querySelectorAll('[data-needs]')].filter((part) => !part.hidden).map((part) => part.textContent)"
     )
@@ -150,6 +150,8 @@ def test_a_request_takes_its_own_windows(opened):
     rank(page, SIX)
     page.wait_until(IS_RANKED)
     assert (recording.posted[0][1]["strategy"], recording.posted[0][1]["window_size"]) == ("tournament", 3)
+    assert text(page, "#cut") == "The model gave the order of the first 1; those below it did not rank."
+    assert "call" not in " ".join(page.evaluate(ROWS))  # windows that are no slices of the ranking have no ranks
     fill(page, "window_size", "5")
     rank(page, SIX)
     assert page.evaluate("document.activeElement.id") == "window_size"
@@ -197,6 +199,16 @@ def test_files_are_read(opened, tmp_path):
     for name, found in expected.items():
         page.give_file("#file", tmp_path / name)
         page.wait_until(f"document.querySelector('#found').innerText === {json.dumps(found)}")
+    drop = (
+        "(...names) => { const dropped = new DataTransfer();"
+        " for (const name of names) dropped.items.add(new File(['dropped\\nhere'], name));"
+        " const how = { dataTransfer: dropped, bubbles: true, cancelable: true };"
+        " document.body.dispatchEvent(new DragEvent('drop', how)); }"
+    )
+    page.evaluate(f"({drop})('g.txt')")
+    page.wait_until("document.querySelector('#passages').value === 'dropped\\nhere'")
+    page.evaluate(f"({drop})('g.txt', 'h.txt')")
+    page.wait_until("document.querySelector('#found').innerText === 'expected one file, found 2'")
     page.give_file("#file", tmp_path / "a.csv")
     page.wait_until("document.querySelector('#passages').value.includes('ccc')")
     fill(page, "query", "q")
@@ -288,7 +300,7 @@ def test_a_fallback_says_that_it_is_one(opened):
     rank(page, ["a", "b"])
     page.wait_until(IS_RANKED)
     shown = text(page, "#summary")
-    assert shown.startswith("Fallback: an answer held no ranking, so the order is not wholly the model’s.")
+    assert shown.startswith("Fallback: where the model gave no ranking, passages keep the order they came in.")
     assert "What was wrong: ranks 1-2: missing [1]; ranks 1-2: missing [2]" in shown
 
 
@@ -449,6 +461,19 @@ def test_the_copied_request_is_the_request(opened, tmp_path, keys, root_path):
     path = f"{root_path}/v2/rerank"
     sent = {"query": " ".join(ODD), "documents": lines, "explain": True}
     assert recording.posted == [(path, sent)] * 3
+
+
+def test_it_works_behind_a_proxys_path_with_and_without_a_slash(opened, browser):
+    """Requests go where the page came from."""
+    page, recording = opened(Served(listwise(), root_path="/rerankers/tiny"))
+    url = page.evaluate("location.href")
+    assert url.endswith("/rerankers/tiny/")
+    for address in (url, url.removesuffix("/")):
+        page = Page(browser, address, width=1280, height=900)
+        page.wait_until("document.title.includes('tiny')")
+        rank(page, ["a", "b"])
+        page.wait_until(IS_RANKED)
+    assert [path for path, _ in recording.posted] == ["/rerankers/tiny/v2/rerank"] * 2
 
 
 def test_copying_writes_to_the_clipboard_or_selects(opened, browser):

@@ -81,7 +81,7 @@ class _Pages:
         self._desk = desk
         self._observer = observer
         self._started = int(time.time())
-        self._page = make_content(desk.options.root_path)
+        self._page = make_content()
         self._capabilities = capabilities(desk.reranker.method, desk.options)
 
     async def rerank(self, request: Request) -> Response:

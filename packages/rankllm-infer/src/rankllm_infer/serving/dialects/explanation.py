@@ -20,10 +20,11 @@ _MAX_DEFECTS = 100
 
 
 def explanation_json(result: Result) -> dict[str, object]:
-    """The model calls of a ranking in the order they were made, and how many more there were."""
+    """The model calls of a ranking in the order they were made, how many more there were, and what they have ranked."""
     return {
         "calls": [_call_json(call) for call in result.trace],
         "n_omitted": max(0, result.usage.calls - len(result.trace)),
+        "n_ranked": result.n_ranked,
     }
 
 

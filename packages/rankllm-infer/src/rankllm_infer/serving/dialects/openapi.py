@@ -177,6 +177,11 @@ _EXPLANATION = {
         {
             "calls": {**_array(_CALL, "Model calls in the order they were made."), "maxItems": MAX_EXPLAINED_CALLS},
             "n_omitted": {**_COUNT, "description": "Further calls that are not shown."},
+            "n_ranked": {
+                "type": ["integer", "null"],
+                "description": "Documents at the head of the ranking whose order the model gave; those below keep the "
+                "order of the request, or one that no answer tells.",
+            },
         }
     ),
     "description": "With `explain`: what the model was asked and what it answered.",

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-from markupsafe import escape
-
 from rankllm_infer.pages.inlined import BASE_STYLE, inlined
 
 _ROOM = ("serving", "page")
@@ -33,22 +31,12 @@ class Content:
         return self.headers["ETag"] in known or "*" in known
 
 
-def make_content(root_path: str = "") -> Content:
-    """The page of a server.
-
-    root_path: path under which a reverse proxy serves it, without a slash at its end; the script asks there. Without
-    one, it asks relative to the page's own address.
-    """
+def make_content() -> Content:
+    """The page. Its script asks the server at the page's own address, so that it works behind any proxy's path."""
     style = inlined(BASE_STYLE, (*_ROOM, "page.css"))
     script = inlined(*((*_ROOM, name) for name in _SCRIPTS))
     text = files("rankllm_infer").joinpath(*_ROOM, "page.html").read_text(encoding="utf-8")
-    for placeholder, value in {
-        "{{ root }}": str(escape(f"{root_path}/" if root_path else "./")),
-        "{{ style }}": style.text,
-        "{{ script }}": script.text,
-    }.items():
-        text = text.replace(placeholder, value, 1)
-    body = text.encode("utf-8")
+    body = text.replace("{{ style }}", style.text, 1).replace("{{ script }}", script.text, 1).encode("utf-8")
     return Content(
         body=body,
         headers={

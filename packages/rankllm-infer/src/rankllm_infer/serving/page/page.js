@@ -3,7 +3,8 @@
   const { element, count } = results;
   const $ = (id) => document.getElementById(id);
   const form = $("ask");
-  const root = new URL(document.documentElement.dataset.root, location.href);
+  /* The page is at the root of the server's paths, wherever a reverse proxy puts that, with or without a slash behind. */
+  const root = new URL(location.pathname.replace(/\/?$/, "/"), location.origin);
   const NUMBERS = ["top_n", "max_tokens_per_doc", "window_size", "stride"];
   const KEY = /^[\x21-\x7e]+$/;
   let served = { max_body: Infinity };
@@ -146,11 +147,13 @@
     const hadFocus = document.activeElement === $("rank");
     tell();
     $("said").textContent = "Ranking.";
+    $("keys").textContent = "Escape";
     $("rank").disabled = true;
     $("cancel").hidden = $("busy").hidden = false;
     if (hadFocus) $("cancel").focus();
     return () => {
       clearInterval(timer);
+      $("keys").textContent = "Ctrl + Enter";
       const isInButton = document.activeElement === $("cancel");
       $("rank").disabled = false;
       if (isInButton) $("rank").focus();
@@ -161,13 +164,21 @@
   function showRanking(response, documents) {
     const items = response.results;
     $("summary").replaceChildren(...results.summary(response));
-    $("ranking").replaceChildren(...items.map((item, place) => results.passage(documents[item.index], item, place + 1)));
-    const n = documents.length - items.length;
-    $("cut").textContent = n ? `${count(n, "passage")} below are not in the response.` : "";
+    $("ranking").replaceChildren(...results.ranking(response, documents));
+    $("cut").textContent = cut(response, documents.length).join(" ");
     $("calls").replaceChildren(...(response.explanation ? [results.calls(response.explanation, documents)] : []));
     $("results").hidden = false;
     $("said").textContent = `${count(items.length, "passage")} ranked, status ${response.meta.status}.`;
     $("results").scrollIntoView({ block: "nearest" });
+  }
+
+  /* What a reader of the list should know of its end. */
+  function cut({ results: items, explanation }, n) {
+    const ranked = explanation?.n_ranked ?? n;
+    return [
+      ...(ranked < n ? [`The model gave the order of the first ${ranked}; those below it did not rank.`] : []),
+      ...(items.length < n ? [`${count(n - items.length, "passage")} further down ${n - items.length === 1 ? "is" : "are"} not in the response.`] : []),
+    ];
   }
 
   /* The request as it is sent, for elsewhere; long ones are written out when they are looked at. */
@@ -196,9 +207,11 @@
     }
   }
 
-  async function take(file) {
-    if (!file) return;
+  async function take(files) {
+    if (!files.length) return;
+    const [file] = files;
     try {
+      if (files.length > 1) throw new passages.Problem(`expected one file, found ${files.length}`);
       $("passages").value = await passages.fromFile(file, { most: served.max_body });
       readPassages();
     } catch (error) {
@@ -231,16 +244,18 @@
   $("cancel").addEventListener("click", () => running?.abort());
   $("example").addEventListener("click", fillInExample);
   $("key").addEventListener("change", connect);
-  $("file").addEventListener("change", () => take($("file").files[0]));
+  $("file").addEventListener("change", () => take($("file").files));
+  $("file").addEventListener("click", () => ($("file").value = "")); // so that the same file can be read again
   $("strategy").addEventListener("change", () => {
     $("stride-label").hidden = !served.stride || ($("strategy").value || served.strategy) !== "sliding";
   });
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
-    $("drop").addEventListener(kind, (event) => {
-      if (!event.dataTransfer.types.includes("Files")) return;
+    /* Anywhere: a browser would leave the page for a file that is dropped beside the field. */
+    addEventListener(kind, (event) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();
       $("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
-      if (kind === "drop") take(event.dataTransfer.files[0]);
+      if (kind === "drop") take(event.dataTransfer.files);
     });
   }
   for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button.dataset.copy));

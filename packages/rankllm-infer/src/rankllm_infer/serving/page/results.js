@@ -14,7 +14,8 @@ const results = (() => {
     rank: "Scores tell the rank alone: the best of n passages has 1, the last 1/n.",
     raw: "Scores are the model’s own.",
   };
-  const FALLBACK = "Fallback: an answer held no ranking, so the order is not wholly the model’s.";
+  const FALLBACK = "Fallback: where the model gave no ranking, passages keep the order they came in.";
+  const REPAIRED = "Repaired: an answer was no complete ranking; what it left out is placed behind what it ranked.";
 
   /* A new element: attributes by name, `class` among them, and children, of which strings become text. */
   function element(name, attributes = {}, ...children) {
@@ -25,7 +26,7 @@ const results = (() => {
   }
 
   const number = (value) => value.toLocaleString("en");
-  const short = (value) => String(Number(value.toPrecision(4)));
+  const short = (value) => (Math.abs(value) < 1e4 ? value.toPrecision(4) : String(Math.round(value)));
   const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
   const tokens = (read, written) => `${number(read)} tokens read, ${number(written)} written`;
   const badge = (status) => element("span", { class: `badge ${status}` }, status);
@@ -53,7 +54,27 @@ const results = (() => {
     return element("span", { class: `move ${rise > 0 ? "better" : "worse"}` }, arrow, ` ${rise > 0 ? "up" : "down"} ${Math.abs(rise)}, was ${was}`);
   }
 
-  function passage(doc, item, rank) {
+  /* Of each passage that windows moved: its ranks, and the calls between them. Empty where other calls decided, too. */
+  function paths({ calls: all }, items) {
+    const steps = new Map();
+    all.forEach((call, place) => {
+      if (call.start === null || call.indices.length < 2) return;
+      call.order.forEach((position, rank) => {
+        const index = call.indices[position];
+        if (!steps.has(index)) steps.set(index, []);
+        steps.get(index).push({ call: place + 1, from: call.start + position + 1, to: call.start + rank + 1 });
+      });
+    });
+    return items.map((item, place) => {
+      let rank = item.index + 1;
+      const taken = steps.get(item.index) ?? [];
+      for (const { from, to } of taken) rank = from === rank ? to : NaN;
+      if (!taken.length || rank !== place + 1) return "";
+      return `rank ${item.index + 1}${taken.map(({ call, to }) => ` → ${to} (call ${call})`).join("")}`;
+    });
+  }
+
+  function passage(doc, item, { rank, path }) {
     const { title, text, docid } = passages.parts(doc);
     const [head, rest] = split(text);
     const facts = element(
@@ -62,6 +83,7 @@ const results = (() => {
       element("b", { class: "rank" }, String(rank)),
       move(rank, item.index + 1),
       element("span", { class: "score" }, `score ${short(item.relevance_score)}`),
+      path && element("span", { class: "path" }, path),
       docid && element("bdi", { class: "docid" }, docid),
     );
     const shown = rest
@@ -73,6 +95,7 @@ const results = (() => {
   function summary({ meta, usage, model }) {
     const warnings = meta.warnings.filter((warning) => !warning.startsWith("the ranking is not wholly"));
     const notes = meta.status === "fallback" ? [FALLBACK, ...warnings] : warnings;
+    const repaired = meta.status === "repaired" ? [element("p", { class: "none" }, REPAIRED)] : [];
     const facts = [
       badge(meta.status),
       element("span", {}, `${count(meta.calls, "model call")} in ${count(meta.rounds, "round")}`),
@@ -84,6 +107,7 @@ const results = (() => {
       ...notes.map((note) => element("p", { class: "note" }, note)),
       element("p", { class: "facts" }, ...facts),
       element("p", { class: "none" }, SCORES[meta.score_kind] ?? `Scores are of kind ${meta.score_kind}.`),
+      ...repaired,
       defects(meta.defects),
     ].filter(Boolean);
   }
@@ -175,5 +199,11 @@ const results = (() => {
     return lazily(element("details", { class: "calls" }, heading), fill);
   }
 
-  return { element, count, passage, summary, calls };
+  /* The passages of a response in their order. */
+  function ranking({ results: items, explanation }, documents) {
+    const ways = explanation ? paths(explanation, items) : [];
+    return items.map((item, place) => passage(documents[item.index], item, { rank: place + 1, path: ways[place] ?? "" }));
+  }
+
+  return { element, count, ranking, summary, calls };
 })();

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 from serving_fakes import Served, listwise, pointwise
 
+from rankllm_core.card import PairwiseCard
+from rankllm_core.prompts.template import load_template
 from rankllm_core.types import Usage
+from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer
+from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.ranking.comparison_prompts import MessageComparisonWriter
+from rankllm_infer.ranking.pairwise import PairwiseMethod
+from rankllm_infer.ranking.settings import RankingSettings
 from rankllm_infer.serving.dialects.explanation import MAX_ANSWER_CHARACTERS, MAX_EXPLAINED_CALLS
 
 SIX = ["dddd", "a", "ccc", "ffffff", "bb", "eeeee"]
@@ -95,6 +102,19 @@ def test_an_explanation_is_bounded():
     n_omitted = len(thoughts) - MAX_ANSWER_CHARACTERS
     assert call["response"] == f"{thoughts[:half]}\n[... {n_omitted} characters ...]\n{thoughts[-half:]}"
     assert call["order"] == [1, 0]
+
+
+def test_the_first_of_many_comparisons_are_shown():
+    """All pairs of 40 are 1,560 calls; the model prefers the passage it reads first, by e / (e + 1)."""
+    card = PairwiseCard(template=load_template("pairwise"))
+    method = PairwiseMethod(card, RankingSettings(), MessageComparisonWriter(card))
+    answer = Answer(scores=(-1.0, -2.0), usage=Usage(calls=1))
+    served = Served(Reranker(method, ScriptedEngine(lambda prompt: answer)))
+    found, body = explained(served, [f"passage {number}" for number in range(40)])
+    assert (len(found["calls"]), found["n_omitted"], found["n_ranked"]) == (MAX_EXPLAINED_CALLS, 560, 40)
+    first = found["calls"][0]
+    assert (first["start"], first["indices"], first["order"], first["scores"]) == (None, [0, 1], [0, 1], [-1.0, -2.0])
+    assert body["meta"]["score_kind"] == "preference"
 
 
 def test_no_prompt_is_kept_for_an_explanation():

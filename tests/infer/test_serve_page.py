@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
+from typing import get_args
 
 import pytest
 from ranking_fakes import make_method
@@ -13,11 +15,13 @@ from serving_fakes import HEAD, Served, listwise, pointwise
 from rankllm_core.card import PairwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
 from rankllm_core.prompts.template import load_template
+from rankllm_core.text import TEXT_FIELDS
 from rankllm_infer.pages.inlined import inlined
 from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.settings import RankingSettings
 from rankllm_infer.serving.capabilities import capabilities
+from rankllm_infer.serving.dialects.relevance import ScoreKind
 from rankllm_infer.serving.page.content import make_content
 from rankllm_infer.serving.settings import ServerOptions
 
@@ -143,6 +147,14 @@ def test_the_model_list_says_what_a_request_may_hold():
         assert (found["strategy"], found["raw_scores"]) == (strategy or "all-pairs", has_scores)
     body = Served(listwise()).ask("GET", "/v1/models").json()
     assert body["data"][0]["ranking"]["window_size"] == 4
+
+
+def test_the_scripts_know_what_the_server_knows():
+    """Where a document keeps its text, and each kind of score."""
+    text = make_content().body.decode()
+    assert f"const TEXT_FIELDS = {json.dumps(list(TEXT_FIELDS))};" in text
+    explained = text.partition("const SCORES = {")[2].partition("};")[0]
+    assert re.findall(r"^ +(\w+): ", explained, re.MULTILINE) == list(get_args(ScoreKind))
 
 
 def test_a_file_that_would_end_its_element_is_refused(monkeypatch, tmp_path):

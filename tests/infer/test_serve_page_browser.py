@@ -150,9 +150,10 @@ def test_a_request_takes_its_own_windows(opened):
     rank(page, SIX)
     page.wait_until(IS_RANKED)
     assert (recording.posted[0][1]["strategy"], recording.posted[0][1]["window_size"]) == ("tournament", 3)
-    assert text(page, "#cut") == "The model gave the order of the first 1; those below it did not rank."
+    assert text(page, "#cut") == "The model ranked the first 1; it gave no order for those below."
     assert "call" not in " ".join(page.evaluate(ROWS))  # windows that are no slices of the ranking have no ranks
     fill(page, "window_size", "5")
+    page.evaluate("document.querySelector('#options').open = false")
     rank(page, SIX)
     assert page.evaluate("document.activeElement.id") == "window_size"
     assert len(recording.posted) == 1
@@ -300,12 +301,16 @@ def test_a_fallback_says_that_it_is_one(opened):
     rank(page, ["a", "b"])
     page.wait_until(IS_RANKED)
     shown = text(page, "#summary")
-    assert shown.startswith("Fallback: where the model gave no ranking, passages keep the order they came in.")
+    assert shown.startswith("Fallback: where the model gave no ranking, passages stay in the order they had.")
     assert "What was wrong: ranks 1-2: missing [1]; ranks 1-2: missing [2]" in shown
+    assert text(page, "#cut") == "The model ranked none of them."
+    page.click("#calls > details > summary")
+    page.wait_until("document.querySelectorAll('#calls caption').length === 1")
+    assert text(page, "#calls caption") == "Order kept: the answer held no ranking"
 
 
 def test_every_control_has_a_name(opened):
-    """For those who hear the page; each is as tall as a finger on a phone, or in a label that is."""
+    """For those who hear the page."""
     page, _ = opened(Served(listwise()))
     nameless = (
         "[...document.querySelectorAll('input, select, textarea, button')]"

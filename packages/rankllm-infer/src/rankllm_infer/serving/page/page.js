@@ -87,6 +87,12 @@
     }
   }
 
+  /* It is read aloud when it changes, so it is not set to what it says already. */
+  function tellFound(text, isBad) {
+    if ($("found").textContent !== text) $("found").textContent = text;
+    $("found").classList.toggle("bad", isBad);
+  }
+
   /* The passages as they are now, told below the field. Null where they cannot be read. */
   function readPassages() {
     let found = null;
@@ -98,8 +104,7 @@
       problem = error.message;
     }
     const n = found?.documents.length ?? 0;
-    $("found").textContent = problem || (n ? `${count(n, "passage")} (${found.form})` : "no passages yet");
-    $("found").classList.toggle("bad", problem !== "");
+    tellFound(problem || (n ? `${count(n, "passage")} (${found.form})` : "no passages yet"), problem !== "");
     $("passages").setCustomValidity(problem || (n ? "" : "Enter at least one passage."));
     $("example").hidden = n > 0 || problem !== "" || $("query").value.trim() !== "";
     return found;
@@ -176,7 +181,7 @@
   function cut({ results: items, explanation }, n) {
     const ranked = explanation?.n_ranked ?? n;
     return [
-      ...(ranked < n ? [`The model gave the order of the first ${ranked}; those below it did not rank.`] : []),
+      ...(ranked < n ? [ranked ? `The model ranked the first ${ranked}; it gave no order for those below.` : "The model ranked none of them."] : []),
       ...(items.length < n ? [`${count(n - items.length, "passage")} further down ${n - items.length === 1 ? "is" : "are"} not in the response.`] : []),
     ];
   }
@@ -216,8 +221,7 @@
       readPassages();
     } catch (error) {
       if (!(error instanceof passages.Problem)) throw error;
-      $("found").textContent = error.message;
-      $("found").classList.add("bad");
+      tellFound(error.message, true);
     }
   }
 
@@ -241,6 +245,8 @@
     if (event.key === "Escape") running?.abort();
   });
   for (const id of ["passages", "query", "format"]) $(id).addEventListener("input", readPassages);
+  /* A field that is wrong can only be shown where it can be seen. */
+  $("options").addEventListener("invalid", () => ($("options").open = true), true);
   $("cancel").addEventListener("click", () => running?.abort());
   $("example").addEventListener("click", fillInExample);
   $("key").addEventListener("change", connect);

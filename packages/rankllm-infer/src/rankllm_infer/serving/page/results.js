@@ -14,7 +14,7 @@ const results = (() => {
     rank: "Scores tell the rank alone: the best of n passages has 1, the last 1/n.",
     raw: "Scores are the model’s own.",
   };
-  const FALLBACK = "Fallback: where the model gave no ranking, passages keep the order they came in.";
+  const FALLBACK = "Fallback: where the model gave no ranking, passages stay in the order they had.";
   const REPAIRED = "Repaired: an answer was no complete ranking; what it left out is placed behind what it ranked.";
 
   /* A new element: attributes by name, `class` among them, and children, of which strings become text. */
@@ -131,7 +131,11 @@ const results = (() => {
 
   /* Fills an element when it is opened for the first time: a window's table may be long, and most stay closed. */
   function lazily(details, fill) {
-    details.addEventListener("toggle", () => details.open && details.append(...fill()), { once: true });
+    let isFilled = false;
+    details.addEventListener("toggle", () => {
+      if (details.open && !isFilled) details.append(...fill());
+      isFilled ||= details.open;
+    });
     return details;
   }
 
@@ -158,7 +162,7 @@ const results = (() => {
     const columns = ["#Rank", "#Shown as", "Passage", ...(call.scores?.length === call.indices.length ? ["#Score"] : [])];
     const fill = () => [
       ...(call.response ? [element("p", { class: "label" }, "Answer"), element("pre", { dir: "auto", tabindex: "0" }, call.response)] : []),
-      ...table("Order read from the answer", columns, rows()),
+      ...table(call.status === "fallback" ? "Order kept: the answer held no ranking" : "Order read from the answer", columns, rows()),
     ];
     const details = lazily(element("details", {}, element("summary", {}, facts)), fill);
     details.open = isOpen;

@@ -9,8 +9,7 @@ import threading
 import time
 
 import uvicorn
-
-PATIENCE_S = 30
+from serving_fakes import PATIENCE_S
 
 
 class Recording:
@@ -41,6 +40,14 @@ class Recording:
             return message
 
         await self.app(scope, heard, send)
+
+
+def eventually(is_so):
+    """Wait until it is."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

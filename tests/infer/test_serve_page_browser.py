@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
+from contextlib import ExitStack
 
 import pytest
 from browser import Page, open_browser
 from report_files import HOSTILE
-from serving_fakes import Served, listwise, pointwise, worth
-from serving_live import PATIENCE_S, listening
+from serving_fakes import PATIENCE_S, Held, Served, listwise, pointwise
+from serving_live import eventually, listening
 
 from rankllm_infer.engines.base import Answer, EngineError
 
@@ -38,19 +38,15 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def opened(browser):
     """Opens the page of a server and waits until it knows the model, or that it needs a key."""
-    stack = []
+    with ExitStack() as stack:
 
-    def open_page(served, *, width=1280, height=900, **how):
-        live = listening(served)
-        stack.append(live)
-        url, recording = live.__enter__()
-        page = Page(browser, url, width=width, height=height, **how)
-        page.wait_until("document.title.includes('tiny') || !document.querySelector('#key-field').hidden")
-        return page, recording
+        def open_page(served, *, width=1280, height=900, **how):
+            url, recording = stack.enter_context(listening(served))
+            page = Page(browser, url, width=width, height=height, **how)
+            page.wait_until("document.title.includes('tiny') || !document.querySelector('#key-field').hidden")
+            return page, recording
 
-    yield open_page
-    while stack:
-        stack.pop().__exit__(None, None, None)
+        yield open_page
 
 
 def fill(page, name, text):
@@ -328,19 +324,6 @@ def test_motion_is_left_out_where_it_is_not_wanted(opened):
         assert page.evaluate("getComputedStyle(document.querySelector('.spinner')).animationName") == expected
 
 
-class Held:
-    """A model that answers when it is let."""
-
-    def __init__(self):
-        self.has_begun = threading.Event()
-        self.may_go = threading.Event()
-
-    def __call__(self, prompt):
-        self.has_begun.set()
-        assert self.may_go.wait(PATIENCE_S)
-        return worth(prompt)
-
-
 def test_cancel_frees_the_place_in_the_queue(opened):
     """By Escape; meanwhile the page is busy, and says so."""
     held = Held()
@@ -356,12 +339,7 @@ def test_cancel_frees_the_place_in_the_queue(opened):
     page.wait_until("document.querySelector('#said').innerText === 'Cancelled.'")
     assert page.evaluate("document.activeElement.id") == "rank"
     held.may_go.set()
-    deadline = threading.Event()
-    for _ in range(PATIENCE_S * 100):
-        if served.desk.n_unfinished == 0:
-            break
-        deadline.wait(0.01)
-    assert served.desk.n_unfinished == 0
+    eventually(lambda: served.desk.n_unfinished == 0)
     rank(page, ["worth 1"])
     page.wait_until(IS_RANKED)
 

@@ -180,18 +180,20 @@ def test_files_are_read(opened, tmp_path):
     """Text and tables; what is no text or no table says so."""
     page, recording = opened(Served(listwise()))
     (tmp_path / "a.csv").write_text('title,text\r\n"A, ""a""","ccc\nc"\r\nB,a\r\n', encoding="utf-8")
-    (tmp_path / "b.tsv").write_text("docid\ttext\n7\tbb\n", encoding="utf-8")
+    (tmp_path / "b.tsv").write_text('docid\ttext\n7\t"bb\n8\tc\n', encoding="utf-8")  # quotes are text in a .tsv
     (tmp_path / "c.txt").write_bytes(b"a\nb\nc\n")
     (tmp_path / "d.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "e.csv").write_text("a,b\n1,2\n")
     (tmp_path / "f.csv").write_text("text,b\n1,2,3\n")
+    (tmp_path / "g.csv").write_text('text\na\n"b\nc\n')
     expected = {
         "a.csv": "2 passages (JSON lines)",
-        "b.tsv": "1 passage (JSON lines)",
+        "b.tsv": "2 passages (JSON lines)",
         "c.txt": "3 passages (one per line)",
         "d.txt": "d.txt: not a text in UTF-8",
         "e.csv": 'e.csv: its first row names no column "text" (found a, b)',
         "f.csv": "f.csv: row 2: expected 2 columns, found 3",
+        "g.csv": "g.csv: row 3: its last quote is not closed",
     }
     for name, found in expected.items():
         page.give_file("#file", tmp_path / name)

@@ -133,6 +133,7 @@
     try {
       const options = { method: "POST", body: snippets.json(asked.body), signal: running.signal };
       showRanking(await fetchJson("v2/rerank", { ...options, headers: { "Content-Type": "application/json" } }), found.documents);
+      if (!served.method) connect(); // the key has only just been typed
     } catch (error) {
       if (error.name === "AbortError") $("said").textContent = "Cancelled.";
       else if (error instanceof ServerError) {

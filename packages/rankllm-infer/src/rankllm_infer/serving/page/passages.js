@@ -90,7 +90,8 @@ const passages = (() => {
   }
 
   function fromTable(text, { name, separator }) {
-    const [header = [], ...rows] = cells(text, separator).filter((row) => row.length > 1 || row[0].trim());
+    const table = separator === "," ? cells(text, name) : text.split(/\r?\n/).map((line) => line.split(separator));
+    const [header = [], ...rows] = table.filter((row) => row.length > 1 || row[0].trim());
     const columns = header.map((cell) => cell.trim());
     if (!columns.some((column) => TEXT_FIELDS.includes(column))) {
       throw new Problem(`${name}: its first row names no column "text" (found ${columns.slice(0, 8).join(", ") || "nothing"})`);
@@ -102,8 +103,8 @@ const passages = (() => {
     return records.map((record) => JSON.stringify(record)).join("\n");
   }
 
-  /* The rows of a table. Source: RFC 4180; a quoted cell may hold separators, line breaks and doubled quotes. */
-  function cells(text, separator) {
+  /* The rows of a .csv file. Source: RFC 4180; a quoted cell may hold commas, line breaks and doubled quotes. */
+  function cells(text, name) {
     const rows = [[""]];
     let isQuoted = false;
     for (let place = 0; place < text.length; place++) {
@@ -111,10 +112,11 @@ const passages = (() => {
       const row = rows[rows.length - 1];
       if (isQuoted && character === '"' && text[place + 1] === '"') row[row.length - 1] += text[++place];
       else if (character === '"' && (isQuoted || row[row.length - 1] === "")) isQuoted = !isQuoted;
-      else if (!isQuoted && character === separator) row.push("");
+      else if (!isQuoted && character === ",") row.push("");
       else if (!isQuoted && character === "\n") rows.push([""]);
       else if (isQuoted || character !== "\r") row[row.length - 1] += character;
     }
+    if (isQuoted) throw new Problem(`${name}: row ${rows.length}: its last quote is not closed`);
     return rows;
   }
 

@@ -24,6 +24,27 @@ ROWS = "[...document.querySelectorAll('#ranking > li')].map((row) => row.innerTe
 OPEN_ALL = "document.querySelectorAll('details').forEach((part) => { part.open = true; })"
 SIX = ["dddd", "a", "ccc", "ffffff", "bb", "eeeee"]
 """The oracle ranks the shortest first: a, bb, ccc, dddd, eeeee, ffffff."""
+CONTRASTS = """
+(() => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => numbers(colour).slice(0, 3).map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
+  const ground = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return (numbers(colour)[3] ?? 1) > 0 ? colour : ground(element.parentElement);
+  };
+  const faint = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const holdsText = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!holdsText || !element.checkVisibility() || element.matches("script, style, option")) continue;
+    const [one, other] = [light(getComputedStyle(element).color), light(ground(element))].sort((a, b) => b - a);
+    if ((one + 0.05) / (other + 0.05) < 4.5) faint.push(element.outerHTML.slice(0, 80));
+  }
+  return faint;
+})()
+"""
+"""Elements whose text has a contrast under 4.5 to 1. Source: WCAG 2.2, success criterion 1.4.3."""
 ODD = ['it\'s "quoted" $HOME `id` \\n \\', "über 日本 🌱 \ud83d", "JSON\nEOF\n!! %s {x} \u202e\u200b\x7f\t"]
 """Texts that shells, Python and terminals have their own ideas about, half a character among them."""
 
@@ -88,6 +109,7 @@ def test_the_keyboard_ranks_and_shows_what_moved(opened):
         "6 ▼ down 2, was 4 score 0.1667 rank 4 → 6 (call 1) ffffff",
     ]
     assert text(page, "#said") == "6 passages ranked, status ok."
+    assert "5 of 6 passages moved" in text(page, "#summary")
     assert "2 model calls in 2 rounds" in text(page, "#summary")
     assert "Scores tell the rank alone" in text(page, "#summary")
     assert recording.posted == [("/v2/rerank", {"query": "which is short", "documents": SIX, "explain": True})]
@@ -265,32 +287,6 @@ def test_it_is_readable_at_any_width_in_both_schemes(opened, size, is_dark):
     assert page.evaluate(CONTRASTS) == []
     red, *_ = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert red < 60 if is_dark else red > 200
-
-
-CONTRASTS = """
-(() => {
-  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = (colour) => numbers(colour).slice(0, 3).map((part) => part / 255)
-    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
-  const ground = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = getComputedStyle(at).backgroundColor;
-      if ((numbers(colour)[3] ?? 1) > 0) return colour;
-    }
-    return getComputedStyle(document.documentElement).colorScheme ? "rgb(255, 255, 255)" : "";
-  };
-  const faint = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const holdsText = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!holdsText || !element.checkVisibility() || element.matches("script, style, option")) continue;
-    const [one, other] = [light(getComputedStyle(element).color), light(ground(element))].sort((a, b) => b - a);
-    if ((one + 0.05) / (other + 0.05) < 4.5) faint.push(element.outerHTML.slice(0, 80));
-  }
-  return faint;
-})()
-"""
-"""Elements whose text has a contrast under 4.5 to 1. Source: WCAG 2.2, success criterion 1.4.3."""
 
 
 def test_a_fallback_says_that_it_is_one(opened):

@@ -22,14 +22,15 @@
   /* The JSON of a response. Throws ServerError with the server's words. */
   async function fetchJson(path, options = {}) {
     let response;
+    let text;
     const sent = { ...options, headers: { ...options.headers, ...headers() }, cache: "no-store", credentials: "same-origin" };
     try {
       response = await fetch(new URL(path, root), sent);
+      text = await response.text();
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ServerError("The server cannot be reached, or has closed the connection.");
     }
-    const text = await response.text();
     let body = null;
     try {
       body = JSON.parse(text);
@@ -68,6 +69,7 @@
       document.title = `Rank passages · ${data[0].id}`;
       $("problem").hidden = true;
     } catch (error) {
+      if (!(error instanceof ServerError)) throw error;
       $("model").textContent = error.response?.status === 401 ? "The model is shown to those who have a key." : "";
       const isFirst = error.response?.status === 401 && !$("key").value;
       if (isFirst) $("key-field").hidden = false;

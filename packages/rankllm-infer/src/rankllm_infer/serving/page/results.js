@@ -92,12 +92,14 @@ const results = (() => {
     return element("li", {}, facts, title && element("p", { class: "title", dir: "auto" }, title), shown);
   }
 
-  function summary({ meta, usage, model }) {
+  function summary({ meta, usage, model, results: items }) {
     const warnings = meta.warnings.filter((warning) => !warning.startsWith("the ranking is not wholly"));
     const notes = meta.status === "fallback" ? [FALLBACK, ...warnings] : warnings;
     const repaired = meta.status === "repaired" ? [element("p", { class: "none" }, REPAIRED)] : [];
+    const nMoved = items.filter((item, place) => item.index !== place).length;
     const facts = [
       badge(meta.status),
+      element("span", {}, `${number(nMoved)} of ${count(items.length, "passage")} moved`),
       element("span", {}, `${count(meta.calls, "model call")} in ${count(meta.rounds, "round")}`),
       element("span", {}, tokens(usage.prompt_tokens, usage.completion_tokens)),
       element("span", {}, `${meta.queued_s.toFixed(2)} s in the queue, ${meta.computed_s.toFixed(2)} s ranking`),

@@ -473,3 +473,15 @@ def test_copying_writes_to_the_clipboard_or_selects(opened, browser):
     page.click("[data-copy=python]")
     page.wait_until("document.querySelector('#copied').innerText === 'Selected: press Ctrl + C.'")
     assert page.evaluate("getSelection().toString()").startswith("import json")
+
+
+def test_a_thousand_passages_are_shown(opened):
+    """As many as the server takes by default; of the model's calls, the first 200 and how many more there are."""
+    page, _ = opened(Served(pointwise()))
+    rank(page, [f"worth {number}" for number in range(1000)])
+    page.wait_until(IS_RANKED)
+    assert page.evaluate("document.querySelectorAll('#ranking > li').length") == 1000
+    assert page.evaluate("document.querySelector('#ranking > li').innerText").startswith("1\n▲ up 999, was 1000")
+    page.click("#calls > details > summary")
+    page.wait_until("document.querySelectorAll('#calls tbody tr').length === 200")
+    assert text(page, "#calls .none") == "800 more are in the response."

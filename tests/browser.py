@@ -25,7 +25,7 @@ _COMPLAINTS = ("error", "warning", "assert")
 _LAUNCH = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
-_KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), " ": (32, " ")}
+_KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), " ": (32, " "), "Escape": (27, "")}
 
 
 def find_browser() -> str:
@@ -110,10 +110,18 @@ class Browser:
 
 
 class Page:
-    """A tab of a given size, with a file open in it."""
+    """A tab of a given size, with a file or an address open in it."""
 
     def __init__(
-        self, browser: Browser, file: Path, *, width: int, height: int, is_dark: bool = False, scripts: bool = True
+        self,
+        browser: Browser,
+        opened: Path | str,
+        *,
+        width: int,
+        height: int,
+        is_dark: bool = False,
+        is_still: bool = False,
+        scripts: bool = True,
     ) -> None:
         self._browser = browser
         target = browser.call("Target.createTarget", url="about:blank")["targetId"]
@@ -124,10 +132,14 @@ class Page:
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=is_phone
         )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        wishes = {
+            "prefers-color-scheme": "dark" if is_dark else "light",
+            "prefers-reduced-motion": "reduce" if is_still else "no-preference",
+        }
+        features = [{"name": name, "value": value} for name, value in wishes.items()]
+        self._call("Emulation.setEmulatedMedia", features=features)
         self._call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self._call("Page.navigate", url=file.as_uri())
+        self._call("Page.navigate", url=opened if isinstance(opened, str) else opened.as_uri())
         browser.wait_for("Page.loadEventFired")
 
     def evaluate(self, expression: str) -> Any:
@@ -147,11 +159,26 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **box)
 
-    def press(self, key: str) -> None:
-        """Press and release a key: one of `_KEYS`."""
+    def press(self, key: str, *, control: bool = False) -> None:
+        """Press and release a key: one of `_KEYS`. control: with the control key held."""
         code, text = _KEYS[key]
+        more = {"modifiers": 2} if control else {"text": text}
         for kind in ("keyDown", "keyUp"):
-            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, text=text)
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **more)
+
+    def wait_until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true. Raises TimeoutError where it stays false."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not self.evaluate(f"Boolean({condition})"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{condition} was not true for {_TIMEOUT_S} s")
+            time.sleep(0.02)
+
+    def give_file(self, selector: str, path: Path) -> None:
+        """Choose a file in a file field."""
+        document = self._call("DOM.getDocument")["root"]["nodeId"]
+        node = self._call("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
+        self._call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
     def choose(self, name: str, value: str) -> None:
         """Give the control with this id a value, as a person would."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 
 import httpx2
 from ranking_fakes import PlainPairWriter, answer_by, make_method
@@ -23,6 +24,7 @@ from rankllm_infer.serving.desk import Desk
 from rankllm_infer.serving.observing import Observer
 from rankllm_infer.serving.settings import ServerOptions
 
+PATIENCE_S = 30
 HEAD = PointwiseCard(template=load_template("rankllama"))
 """Without a probability: its scores are passed through a sigmoid."""
 
@@ -31,6 +33,19 @@ def worth(prompt):
     """The head's score is the number that the passage holds; a token a word."""
     text = prompt.text.split("|")[2]
     return Answer(scores=(float(text.split()[-1]),), usage=Usage(calls=1, prompt_tokens=len(text.split())))
+
+
+class Held:
+    """Scores as `worth` does, once it is let go."""
+
+    def __init__(self):
+        self.has_begun = threading.Event()
+        self.may_go = threading.Event()
+
+    def __call__(self, prompt):
+        self.has_begun.set()
+        assert self.may_go.wait(PATIENCE_S)
+        return worth(prompt)
 
 
 def pointwise(answer=worth, *, card=HEAD, **settings):

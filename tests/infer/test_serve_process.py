@@ -42,6 +42,7 @@ def test_the_first_signal_drains():
         client = httpx2.Client(base_url=url, trust_env=False, timeout=PATIENCE_S)
         results = client.post("/v2/rerank", json=BODY).json()["results"]
         assert [item["index"] for item in results] == [1, 2, 0]
+        assert client.get("/").text.startswith("<!DOCTYPE html>")
 
         def unfinished():
             return re.search(r"^rankllm_requests_unfinished (\S+)$", client.get("/metrics").text, re.MULTILINE)[1]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 
 import pytest
-from serving_fakes import Served, listwise, pointwise, worth
+from serving_fakes import PATIENCE_S, Held, Served, listwise, pointwise, worth
 from shared_files import REPOSITORY
 
 from rankllm_core.errors import ConfigError, DataError, RankLLMError
@@ -18,7 +17,6 @@ from rankllm_infer.serving.settings import ServerOptions
 
 QUESTION = {"query": "q", "documents": ["worth 1", "worth 2"]}
 KEY, OTHER_KEY = "k" * 32, "o" * 40
-PATIENCE_S = 30
 
 
 @pytest.fixture
@@ -288,19 +286,6 @@ def test_a_request_keeps_its_id(served):
     done = served.post("/v2/rerank", QUESTION, headers={"X-Request-Id": "trace-7.a_b"})
     assert (done.headers["x-request-id"], done.json()["id"]) == ("trace-7.a_b", "trace-7.a_b")
     assert served.post("/v2/rerank", QUESTION, headers={"X-Request-Id": 'a"b'}).headers["x-request-id"] != 'a"b'
-
-
-class Held:
-    """An answer that waits until it is let go."""
-
-    def __init__(self):
-        self.has_begun = threading.Event()
-        self.may_go = threading.Event()
-
-    def __call__(self, prompt):
-        self.has_begun.set()
-        assert self.may_go.wait(PATIENCE_S)
-        return worth(prompt)
 
 
 def test_nothing_beyond_the_queue_is_accepted():

@@ -10,6 +10,7 @@ ASKED = [
     ("/v2/rerank", {"query": "q", "documents": DOCUMENTS, "top_n": 1, "model": "tiny"}),
     ("/v1/rerank", {"query": "q", "documents": DOCUMENTS, "return_documents": True}),
     ("/rerank", {"query": "q", "documents": DOCUMENTS, "max_tokens_per_doc": 9}),
+    ("/v2/rerank", {"query": "q", "documents": DOCUMENTS, "explain": True}),
     ("/rerank", {"query": "q", "texts": ["worth 1"], "return_text": True}),
     ("/rerank", {"query": "q", "texts": ["worth 1"], "raw_scores": True}),
     ("/score", {"text_1": "q", "text_2": ["worth 1", "worth 2"]}),
@@ -70,6 +71,16 @@ def test_what_is_taken_and_given_is_described(served, description, path, body):
         done = server.post(path, body)
         assert done.status_code == 200
         validate(done.json(), schema(description, path, status=200))
+
+
+@pytest.mark.parametrize("reranker", [pointwise, listwise])
+def test_the_list_of_models_is_as_described(description, reranker):
+    """With what requests may hold."""
+    from jsonschema import validate
+
+    operation = description["paths"]["/v1/models"]["get"]
+    body = Served(reranker()).ask("GET", "/v1/models").json()
+    validate(body, operation["responses"]["200"]["content"]["application/json"]["schema"])
 
 
 @pytest.mark.parametrize(("path", "body"), WRONG)

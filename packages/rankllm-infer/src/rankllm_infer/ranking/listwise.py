@@ -190,12 +190,12 @@ class _Ranking:
         self.statuses.append(status)
         where = f"call {len(self.statuses)}" if start is None else f"ranks {start + 1}-{start + len(candidates)}"
         self.defects += [f"{where}: {defect}" for defect in defects]
-        if self.settings.with_trace:
+        if self.settings.traces(len(self.trace)):
             self.trace.append(
                 WindowTrace(
                     start=start,
                     docids=tuple(candidate.docid for candidate in candidates),
-                    prompt=prompt.text,
+                    prompt=self.settings.traced_prompt(prompt.text),
                     response=answer.text,
                     order=order,
                     status=status,

@@ -146,12 +146,13 @@ class _Comparisons:
         self.usage += answer.usage
         defects = untold_tokens(answer, prompt, docids)
         self.defects += defects
-        if self.method.settings.with_trace:
+        settings = self.method.settings
+        if settings.traces(len(self.trace)):
             self.trace.append(
                 WindowTrace(
                     start=None,
                     docids=docids,
-                    prompt=prompt.text,
+                    prompt=settings.traced_prompt(prompt.text),
                     response=answer.text,
                     order=(0, 1) if preference >= 0.5 else (1, 0),
                     status="repaired" if defects else "ok",

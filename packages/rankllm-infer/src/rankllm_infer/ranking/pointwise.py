@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Protocol
 
 from rankllm_core.card import PointwiseCard
@@ -164,7 +165,7 @@ class PointwiseMethod:
             defects=found,
             candidates=_by_score(head, scores, rest, self.card),
             usage=sum((answer.usage for answer in answers), Usage(rounds=1)),
-            trace=_trace(prompts, answers, head) if self.settings.with_trace else (),
+            trace=_trace(prompts, answers, head, self.settings),
             n_ranked=len(head),
         )
         n_ranked = self.settings.top_k_candidates
@@ -259,18 +260,21 @@ def _score(answer: Answer, docid: str) -> float:
 
 
 def _trace(
-    prompts: Sequence[Prompt], answers: Sequence[Answer], candidates: Sequence[Candidate]
+    prompts: Sequence[Prompt], answers: Sequence[Answer], candidates: Sequence[Candidate], settings: RankingSettings
 ) -> tuple[WindowTrace, ...]:
+    if not settings.with_trace:
+        return ()
+    calls = islice(zip(prompts, answers, candidates, strict=True), settings.max_traced_calls)
     return tuple(
         WindowTrace(
             start=rank,
             docids=(candidate.docid,),
-            prompt=prompt.text,
+            prompt=settings.traced_prompt(prompt.text),
             response=answer.text,
             order=(0,),
             status="ok",
             scores=answer.scores,
             usage=answer.usage,
         )
-        for rank, (prompt, answer, candidate) in enumerate(zip(prompts, answers, candidates, strict=True))
+        for rank, (prompt, answer, candidate) in enumerate(calls)
     )

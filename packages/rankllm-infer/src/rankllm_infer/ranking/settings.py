@@ -48,6 +48,9 @@ class RankingSettings:
     decode_top_k: int | None = None
     """With answers held to permutations: choose the first so many of a window; the others keep their order."""
     with_trace: bool = False
+    max_traced_calls: int | None = None
+    """With `with_trace`: record the first so many model calls only, and without their prompts, since many callers share
+    a server's memory. None: all of them, with their prompts."""
 
     def __post_init__(self) -> None:
         for name in ("num_passes", "permutations", "top_k_candidates"):
@@ -60,6 +63,14 @@ class RankingSettings:
             )
         if not self.short_windows and self.strategy not in (None, "sliding"):
             raise ConfigError(f"--no-variable-passages has no effect with --strategy {self.strategy}; leave it out")
+
+    def traces(self, n_traced: int) -> bool:
+        """Whether another model call is recorded. n_traced: calls recorded so far."""
+        return self.with_trace and (self.max_traced_calls is None or n_traced < self.max_traced_calls)
+
+    def traced_prompt(self, prompt: str) -> str:
+        """What a record holds of a call's prompt."""
+        return prompt if self.max_traced_calls is None else ""
 
 
 def strategy_of(card: ListwiseCard, settings: RankingSettings) -> Strategy:

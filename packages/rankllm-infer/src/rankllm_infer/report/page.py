@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +11,7 @@ from markupsafe import Markup
 
 from rankllm_core.files import write_text
 from rankllm_infer import __version__
+from rankllm_infer.pages.inlined import BASE_STYLE, inlined
 from rankllm_infer.report import charts
 from rankllm_infer.report.content import HEAD, MAX_COMPARISONS, MAX_FURTHER, Outline, Sources, run_costs, shown_queries
 from rankllm_infer.report.passages import Texts
@@ -127,9 +125,10 @@ def _legend(sources: Sources, max_grade: int) -> list[tuple[str, str]]:
 
 def _inlined() -> dict[str, object]:
     """The style sheet and the script with the hashes by which the policy of the page allows them, and nothing else."""
-    found: dict[str, object] = {}
-    for name, file in (("style", "page.css"), ("script", "page.js")):
-        text = "\n" + (files("rankllm_infer") / "report" / file).read_text(encoding="utf-8")
-        digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-        found |= {name: Markup(text), f"{name}_hash": Markup(f"sha256-{digest}")}
-    return found
+    style, script = inlined(BASE_STYLE, ("report", "page.css")), inlined(("report", "page.js"))
+    return {
+        "style": Markup(style.text),
+        "style_source": Markup(style.source),
+        "script": Markup(script.text),
+        "script_source": Markup(script.source),
+    }

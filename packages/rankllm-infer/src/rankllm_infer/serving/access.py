@@ -8,13 +8,14 @@ from rankllm_infer.api_keys import ApiKeys
 from rankllm_infer.serving.dialects.errors import ServingError
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-_OPEN_PATHS = {"/health": "health", "/ready": "ready", "/metrics": "metrics"}
+OPEN_PATHS = {"/": "page", "/health": "health", "/ready": "ready", "/metrics": "metrics"}
+"""Path -> the word of `--protect` that closes it; a path that is not here needs a key wherever the server has keys."""
 
 
 class Access:
     """Which paths are open to whom.
 
-    keys: without any, everybody may call. protect: of `health`, `ready` and `metrics`, those that need a key too.
+    keys: without any, everybody may call. protect: words of `OPEN_PATHS` whose paths need a key too.
     """
 
     def __init__(self, keys: Collection[str], *, protect: Sequence[str] = ()) -> None:
@@ -23,10 +24,15 @@ class Access:
 
     def check(self, path: str, header: str | None) -> None:
         """Raise ServingError of status 401 unless a path is open or the header `Authorization` holds a key."""
-        if not self._keys or (path in _OPEN_PATHS and _OPEN_PATHS[path] not in self._protect):
+        if not self._keys or is_open(path, self._protect):
             return
         if not self._keys.are_in(header):
             raise ServingError(401, 'expected a known API key in the header "Authorization: Bearer KEY"')
+
+
+def is_open(path: str, protect: Collection[str]) -> bool:
+    """Whether a path needs no key, even where the server has keys. protect: what `--protect` was given."""
+    return path in OPEN_PATHS and OPEN_PATHS[path] not in protect
 
 
 def check_host(header: str | None, allowed: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from rankllm_core.errors import DataError
 from rankllm_core.files.json_text import parse_json
 from rankllm_infer.serving.access import Access, allowed_hosts
+from rankllm_infer.serving.capabilities import capabilities
 from rankllm_infer.serving.desk import Desk, timed_out
 from rankllm_infer.serving.dialects.answers import Clock, answer_headers, rerank_body
 from rankllm_infer.serving.dialects.errors import (
@@ -32,6 +33,7 @@ from rankllm_infer.serving.dialects.questions import RERANK_PATHS, TEI, dialect_
 from rankllm_infer.serving.dialects.relevance import relevance_scores
 from rankllm_infer.serving.gate import Gate, json_response, record_of
 from rankllm_infer.serving.observing import CONTENT_TYPE_LATEST, Observer
+from rankllm_infer.serving.page.content import make_content
 
 SCORE_PATHS = ("/score", "/v1/score")
 _EXPOSED = ("x-request-id", "retry-after")
@@ -44,6 +46,7 @@ def make_app(desk: Desk, observer: Observer, *, keys: Access) -> Starlette:
     routes = [
         *(Route(path, pages.rerank, methods=["POST"]) for path in RERANK_PATHS),
         *(Route(path, pages.score, methods=["POST"]) for path in SCORE_PATHS),
+        Route("/", pages.page),
         Route("/v1/models", pages.models),
         Route("/health", pages.health),
         Route("/ready", pages.ready),
@@ -78,6 +81,8 @@ class _Pages:
         self._desk = desk
         self._observer = observer
         self._started = int(time.time())
+        self._page = make_content()
+        self._capabilities = capabilities(desk.reranker.method, desk.options)
 
     async def rerank(self, request: Request) -> Response:
         desk, record = self._desk, record_of(request)
@@ -116,12 +121,24 @@ class _Pages:
                 raise ServingError(400, str(error)) from None
             return json_response(content, headers=answer_headers(answer))
 
+    async def page(self, request: Request) -> Response:
+        content = self._page
+        if content.is_known(request.headers.get("if-none-match")):
+            return Response(status_code=304, headers=content.headers)
+        return Response(content.body, headers=content.headers, media_type="text/html")
+
     async def models(self, request: Request) -> Response:
         return json_response(
             {
                 "object": "list",
                 "data": [
-                    {"id": name, "object": "model", "created": self._started, "owned_by": "rankllm"}
+                    {
+                        "id": name,
+                        "object": "model",
+                        "created": self._started,
+                        "owned_by": "rankllm",
+                        "ranking": self._capabilities,
+                    }
                     for name in self._desk.names
                 ],
             }

@@ -9,7 +9,7 @@ from rankllm_core.errors import ConfigError
 from rankllm_infer.option_table import option
 from rankllm_infer.option_values import check_bounds, check_field_types
 
-PROTECTABLE = ("health", "ready", "metrics")
+PROTECTABLE = ("health", "ready", "metrics", "page")
 """What needs no key unless it is asked for."""
 
 
@@ -46,7 +46,8 @@ class ServerOptions:
     protect: tuple[str, ...] = option(
         (), "--protect", group="Server", effect="none", metavar=f"[{'|'.join(PROTECTABLE)}]"
     )
-    """Require a key for /health, /ready or /metrics, too. Repeat the option for several. Needs --api-key-file."""
+    """Require a key for /health, /ready, /metrics or the page at /, too. Repeat the option for several. A browser
+    cannot send a key with an address, so `page` closes the page to all. Needs --api-key-file."""
     max_queue: int = option(256, "--max-queue", group="Server", effect="none", least=1)
     """Maximum number of requests accepted and not yet answered; further ones get 429 with Retry-After."""
     max_documents: int = option(1000, "--max-documents", group="Server", effect="none", least=1)

@@ -15,9 +15,11 @@ from rankllm_infer.ranking.flow import Flow, RankingMethod
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
+from rankllm_infer.ranking.settings import RankingSettings
 from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES
 from rankllm_infer.serving.dialects.answers import Clock
 from rankllm_infer.serving.dialects.errors import InvalidRequestError
+from rankllm_infer.serving.dialects.explanation import MAX_EXPLAINED_CALLS
 from rankllm_infer.serving.dialects.questions import Document, Question
 
 _QID = "request"
@@ -48,6 +50,7 @@ def method_of(question: Question, method: RankingMethod) -> RankingMethod:
 
     Raises InvalidRequestError for what this model cannot do, or what lies beyond the server's windows.
     """
+    method = traced(method) if question.explains else method
     asked = {name: getattr(question, name) for name in ("strategy", "window_size", "stride")}
     named = [name for name, value in asked.items() if value is not None]
     if not named:
@@ -61,6 +64,24 @@ def method_of(question: Question, method: RankingMethod) -> RankingMethod:
     except ConfigError as error:
         raise InvalidRequestError(str(error).replace("--", "")) from None
     raise InvalidRequestError(f"{named[0]}: has no effect on a {method.card.kind} model; leave it out")
+
+
+def traced(method: RankingMethod) -> RankingMethod:
+    """The method, recording what an explanation shows.
+
+    Raises InvalidRequestError for a method of another kind than those of this package.
+    """
+    if isinstance(method, ListwiseMethod):
+        return ListwiseMethod(method.card, _traced(method.settings), method.writer, sample=method.sample)
+    if isinstance(method, PairwiseMethod):
+        return PairwiseMethod(method.card, _traced(method.settings), method.writer)
+    if isinstance(method, PointwiseMethod):
+        return PointwiseMethod(method.card, _traced(method.settings), method.writer)
+    raise InvalidRequestError(f"explain: has no effect on a {method.card.kind} model; leave it out")
+
+
+def _traced(settings: RankingSettings) -> RankingSettings:
+    return replace(settings, with_trace=True, max_traced_calls=MAX_EXPLAINED_CALLS)
 
 
 def without_fusion(method: RankingMethod) -> RankingMethod:

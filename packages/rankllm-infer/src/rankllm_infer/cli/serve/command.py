@@ -32,8 +32,8 @@ def command(**given: Any) -> None:
     """Serve a reranker over HTTP.
 
     POST /rerank, /v1/rerank and /v2/rerank speak the APIs of Cohere, Jina, vLLM and text-embeddings-inference, so that
-    their clients need a base URL and nothing else. The first SIGTERM or Ctrl-C lets accepted requests finish, the
-    second one stops the server.
+    their clients need a base URL and nothing else. Open / in a browser to try the model. The first SIGTERM or Ctrl-C
+    lets accepted requests finish, the second one stops the server.
     """
     try:
         server = from_given(ServerOptions, given)

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from rankllm_core.card import Card
 from rankllm_core.text import title_and_text
 from rankllm_core.types import Result, Usage, worst
+from rankllm_infer.serving.dialects.explanation import explanation_json, renamed
 from rankllm_infer.serving.dialects.questions import TEI, Dialect, Document, Question
 from rankllm_infer.serving.dialects.relevance import ScoreKind, relevance_scores
-
-_MOST_DEFECTS = 100
-"""A response lists so many defects; a model that is mad over 1,000 documents would fill it."""
 
 
 @dataclass(slots=True)
@@ -65,6 +63,8 @@ def rerank_body(question: Question, answer: Ranked, card: Card, *, model: str, r
         "usage": usage_json(answer.usage),
         "meta": _meta(question.dialect, answer, kind, question.warnings),
     }
+    if question.explains:
+        body["explanation"] = explanation_json(result)
     return body
 
 
@@ -109,15 +109,10 @@ def _meta(dialect: Dialect, answer: Ranked, kind: ScoreKind, warnings: Sequence[
 
 def meta_of(answer: Ranked, kind: ScoreKind, warnings: Sequence[str] = ()) -> dict[str, object]:
     """Status, defects, calls and seconds of a ranking."""
-    defects = [defect for result in answer.results for defect in result.defects]
     notes = [f"the ranking is not wholly the model's: status {answer.status}"] if answer.status != "ok" else []
-    shown = [
-        *defects[:_MOST_DEFECTS],
-        *([f"... and {len(defects) - _MOST_DEFECTS} more"] if len(defects) > _MOST_DEFECTS else []),
-    ]
     return {
         "status": answer.status,
-        "defects": [defect.replace("docid ", "document ") for defect in shown],
+        "defects": renamed([defect for result in answer.results for defect in result.defects]),
         "warnings": [*warnings, *notes],
         "score_kind": kind,
         "calls": answer.usage.calls,

@@ -38,6 +38,11 @@ FIELDS: Mapping[str, Field] = {
     "return_documents": Field(kind="boolean", about="Return the documents as they were sent."),
     "return_text": Field(kind="boolean", about="text-embeddings-inference: return the texts."),
     "raw_scores": Field(kind="boolean", about="Return the model's own scores, such as logits, where it gives any."),
+    "explain": Field(
+        kind="boolean",
+        about="Return each model call under `explanation`: the documents shown, the order read off the answer, and the "
+        "answer itself. Not in the API of text-embeddings-inference, whose response is an array.",
+    ),
     "truncate": Field(kind="boolean", about="text-embeddings-inference: accepted; long texts are always truncated."),
     "truncation_direction": Field(kind="string", about="text-embeddings-inference: only `right` is supported."),
     "instruction": Field(kind="string", about="What counts as relevant, for models that take an instruction."),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rankllm_infer import __version__
+from rankllm_infer.serving.access import is_open
+from rankllm_infer.serving.dialects.explanation import MAX_EXPLAINED_CALLS
 from rankllm_infer.serving.dialects.fields import FIELDS
 from rankllm_infer.serving.dialects.pairs import SPELLINGS
 from rankllm_infer.serving.dialects.questions import DIALECTS, RERANK_PATHS
@@ -36,7 +38,8 @@ def describe(options: ServerOptions) -> dict[str, Any]:
         for path in ("/score", "/v1/score")
     }
     pages = {
-        "/v1/models": "Names of the served model",
+        "/": "A web page to try the model",
+        "/v1/models": "Names of the served model, and what requests to it may hold",
         "/health": "Whether the process answers",
         "/ready": "Whether requests are taken: 503 while the server drains",
         "/metrics": "Prometheus metrics",
@@ -45,6 +48,7 @@ def describe(options: ServerOptions) -> dict[str, Any]:
     gets = {
         path: {"get": {"summary": text, "responses": {"200": {"description": "OK"}}}} for path, text in pages.items()
     }
+    gets["/v1/models"]["get"]["responses"]["200"] = _answer(_MODELS)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "rankllm", "version": __version__},
@@ -55,9 +59,8 @@ def describe(options: ServerOptions) -> dict[str, Any]:
     if options.api_key_file is not None:
         document["components"] = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
         for path, methods in document["paths"].items():
-            is_open = path.strip("/") in ("health", "ready", "metrics") and path.strip("/") not in options.protect
             for operation in methods.values():
-                operation["security"] = [] if is_open else [{"key": []}]
+                operation["security"] = [] if is_open(path, options.protect) else [{"key": []}]
     return document
 
 
@@ -67,10 +70,14 @@ def _operation(summary: str, request: Mapping[str, Any], response: Mapping[str, 
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
         "responses": {
-            "200": {"description": "OK", "content": {"application/json": {"schema": response}}},
+            "200": _answer(response),
             **errors,
         },
     }
+
+
+def _answer(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"description": "OK", "content": {"application/json": {"schema": schema}}}
 
 
 def _rerank_request(max_documents: int) -> dict[str, Any]:
@@ -94,8 +101,14 @@ def _rerank_response() -> dict[str, Any]:
         "results": {"type": "array", "items": _object(result, optional=("document",))},
         "usage": _USAGE,
         "meta": _META,
+        "explanation": _EXPLANATION,
     }
-    return {"oneOf": [_object(ranking), {"type": "array", "items": _object(tei, optional=("text",))}]}
+    return {
+        "oneOf": [
+            _object(ranking, optional=("explanation",)),
+            {"type": "array", "items": _object(tei, optional=("text",))},
+        ]
+    }
 
 
 def _score_request(max_documents: int) -> dict[str, Any]:
@@ -133,7 +146,75 @@ def _object(properties: Mapping[str, Any], *, optional: tuple[str, ...] = ()) ->
     return {"type": "object", "properties": dict(properties), "required": required}
 
 
+def _array(items: Mapping[str, Any], about: str = "") -> dict[str, Any]:
+    return {"type": "array", "items": items, **({"description": about} if about else {})}
+
+
+_COUNT = {"type": "integer", "minimum": 0}
+_CALL = _object(
+    {
+        "start": {
+            "type": ["integer", "null"],
+            "description": "Rank of the first document shown, from 0; null where the documents were no slice of the "
+            "ranking.",
+        },
+        "indices": _array(_INDEX, "Documents shown, in the order of the prompt."),
+        "order": _array(_COUNT, "Positions in `indices`, best first, as the answer was read."),
+        "scores": {
+            "type": ["array", "null"],
+            "items": {"type": ["number", "null"]},
+            "description": "What the order was read off: one score per document shown, or those of yes and no.",
+        },
+        "response": {"type": "string", "description": "What the model wrote; the middle of a long answer is left out."},
+        "status": {"enum": ["ok", "repaired", "fallback"]},
+        "defects": _array({"type": "string"}),
+        "prompt_tokens": _COUNT,
+        "completion_tokens": _COUNT,
+    }
+)
+_EXPLANATION = {
+    **_object(
+        {
+            "calls": {**_array(_CALL, "Model calls in the order they were made."), "maxItems": MAX_EXPLAINED_CALLS},
+            "n_omitted": {**_COUNT, "description": "Further calls that are not shown."},
+            "n_ranked": {
+                "type": ["integer", "null"],
+                "description": "Documents at the head of the ranking whose order the model gave; those below keep the "
+                "order of the request, or one that no answer tells.",
+            },
+        }
+    ),
+    "description": "With `explain`: what the model was asked and what it answered.",
+}
 _USAGE = _object({name: {"type": "integer"} for name in ("prompt_tokens", "completion_tokens", "total_tokens")})
+_MODELS = _object(
+    {
+        "object": {"const": "list"},
+        "data": _array(
+            _object(
+                {
+                    "id": {"type": "string"},
+                    "object": {"const": "model"},
+                    "created": {"type": "integer"},
+                    "owned_by": {"type": "string"},
+                    "ranking": _object(
+                        {
+                            "method": {"enum": ["listwise", "pointwise", "pairwise"]},
+                            "strategies": _array({"type": "string"}, "Those that a request may choose."),
+                            "strategy": {"type": ["string", "null"], "description": "The server's own."},
+                            "window_size": {"type": ["integer", "null"], "description": "The largest; listwise only."},
+                            "stride": {"type": ["integer", "null"]},
+                            "instruction": {"type": "boolean", "description": "Whether the model takes one."},
+                            "raw_scores": {"type": "boolean", "description": "Whether the model scores documents."},
+                            "max_documents": _COUNT,
+                            "max_body": {**_COUNT, "description": "Bytes."},
+                        }
+                    ),
+                }
+            )
+        ),
+    }
+)
 _META = {
     "type": "object",
     "properties": {

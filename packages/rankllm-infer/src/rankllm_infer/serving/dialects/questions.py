@@ -63,6 +63,8 @@ class Question:
     top_n: int | None = None
     """None: all."""
     raw_scores: bool = False
+    explains: bool = False
+    """Whether the response shows each model call."""
     instruction: str | None = None
     max_tokens_per_doc: int | None = None
     strategy: str | None = None
@@ -117,10 +119,14 @@ def _with_values(question: Question, wanted: Mapping[str, Any]) -> Question:
     names = ("model", "instruction", "max_tokens_per_doc", "strategy", "window_size", "stride")
     if str(wanted.get("truncation_direction", "right")).lower() != "right":
         raise InvalidRequestError("truncation_direction: expected 'right'; documents are always truncated at their end")
+    explains = bool(wanted.get("explain", False))
+    if explains and question.dialect is TEI:
+        raise InvalidRequestError('explain: a response to "texts" is an array without room for it; use "documents"')
     return replace(
         question,
         top_n=top_n or None,
         raw_scores=bool(wanted.get("raw_scores", False)),
+        explains=explains,
         # vLLM writes 0 for no limit.
         **{name: wanted.get(name) or None for name in names},
     )

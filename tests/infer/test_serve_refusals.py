@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 
 import pytest
@@ -418,6 +419,15 @@ def test_the_page_names_every_option_of_the_server():
     table = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8").partition("\n## Options\n")[2]
     for row in rows_of(ServerOptions).values():
         assert f"`{row.spelled}" in table
+
+
+def test_the_page_names_the_versions_of_clients_that_are_tested():
+    """docs/serving.md, and the pins of scripts/clients."""
+    table = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8").partition("\n## Clients\n")[2]
+    pins = "".join(path.read_text() for path in sorted((REPOSITORY / "scripts" / "clients").glob("*.in")))
+    versions = re.findall(r"^(?!pytest)[\w-]+==(\S+)$", pins, re.MULTILINE)
+    assert len(versions) == 8
+    assert [version for version in versions if f"| {version} |" not in table] == []
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,55 @@ def test_browsers_call_from_origins_that_are_named():
     )
 
 
+@pytest.mark.parametrize(
+    "headers", [{"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}]
+)
+def test_web_pages_of_other_origins_get_nothing_done(headers):
+    """Browsers send such requests without asking first: none reaches the model, whatever it claims to be."""
+    content = json.dumps(QUESTION)
+    for options, origin, status in [
+        ({}, "https://evil.example", 403),
+        ({}, "null", 403),
+        ({}, "http://localhost:3000", 403),
+        ({"cors_origin": ("https://app.example",)}, "https://evil.example", 403),
+        ({"cors_origin": ("https://app.example",)}, "https://app.example", 415),
+        ({"cors_origin": ("*",)}, "https://evil.example", 415),
+        ({}, "http://localhost", 415),
+    ]:
+        served = Served(pointwise(), **options)
+        done = served.ask("POST", "/v2/rerank", content=content, headers=headers | {"Origin": origin})
+        assert (done.status_code, set(done.json())) == (status, {"message"}), origin
+        assert served.desk.reranker.engine.asked == []
+
+
+def test_web_pages_that_may_call_are_answered():
+    """Those of named origins, and the server's own."""
+    served = Served(pointwise(), cors_origin=("https://app.example",))
+    for origin in ("https://app.example", "http://localhost", "https://LOCALHOST"):
+        assert served.post("/v2/rerank", QUESTION, headers={"Origin": origin}).status_code == 200
+    both = [("Origin", "https://app.example"), ("Origin", "https://evil.example")]
+    assert served.post("/v2/rerank", QUESTION, headers=both).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"]
+)
+def test_json_by_its_other_names(served, media_type):
+    """Is JSON."""
+    done = served.ask("POST", "/rerank", content=json.dumps(QUESTION), headers={"Content-Type": media_type})
+    assert done.status_code == 200
+
+
+def test_a_null_field_counts_as_left_out(served):
+    """Also where it would decide on the dialect; and 1.0 is 1."""
+    nothing = {"top_n": None, "model": None, "texts": None, "chat_template_kwargs": None}
+    done = served.post("/v2/rerank", QUESTION | nothing | {"top_n": 1.0})
+    assert (done.status_code, done.json()["meta"]["api_version"]) == (200, {"version": "2"})
+    assert len(done.json()["results"]) == 1
+    done = served.post("/rerank", {"query": "q", "texts": ["worth 1"], "documents": None, "raw_scores": True})
+    assert (done.status_code, done.json()) == (200, [{"index": 0, "score": 1.0}])
+
+
 def test_a_poisoned_request_fails_alone():
     """Those beside it are answered."""
 

@@ -12,6 +12,8 @@ from client_server import BEST, DOCUMENTS, KEY, MODEL, QUERY, RANKS, TOO_MANY
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 litellm = pytest.importorskip("litellm", reason="needs LiteLLM: scripts/test-clients litellm")
 
+# pydantic warns about LiteLLM's types.
+pytestmark = pytest.mark.filterwarnings("ignore:Items? '.*ReadOnly:UserWarning")
 PROVIDERS = pytest.mark.parametrize("provider", ["hosted_vllm", "cohere", "jina_ai", "infinity"])
 
 

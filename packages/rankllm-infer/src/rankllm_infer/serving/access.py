@@ -1,4 +1,4 @@
-"""Who may call: API keys, and the hosts that requests may be addressed to."""
+"""Who may call: API keys, the hosts that requests may be addressed to, and web pages."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ def check_host(header: str | None, allowed: Sequence[str]) -> None:
     name = host if host.endswith("]") else host.rpartition(":")[0] if ":" in host else host
     if name not in {allowed_name.lower() for allowed_name in allowed}:
         raise ServingError(400, "this server does not answer to that Host; it is named with --allowed-host")
+
+
+def check_origins(origins: Sequence[str], host: str | None, allowed: Sequence[str]) -> None:
+    """Raise ServingError of status 403 for a request that the web page of another origin has made.
+
+    A browser names the page's origin in every POST across origins, also in those that it sends without asking first
+    (such as a form's): their answer is hidden from the page, but the work would be done. Pages of the server itself may
+    call. origins: values of the header `Origin`. allowed: those named with --cors-origin; `*` allows any.
+    """
+    own = (host or "").strip().lower()
+    for origin in origins:
+        scheme, _, address = origin.strip().lower().partition("://")
+        is_own = scheme in ("http", "https") and address == own != ""
+        if not is_own and "*" not in allowed and origin.strip() not in allowed:
+            raise ServingError(
+                403, "this server does not answer to web pages of that Origin; name it with --cors-origin"
+            )
 
 
 def allowed_hosts(allowed: Sequence[str], *, listens_on: str) -> tuple[str, ...]:

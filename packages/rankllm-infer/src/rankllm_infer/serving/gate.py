@@ -1,4 +1,4 @@
-"""The gate before all pages: an id for each request, host and key checked, one report, and no bug left unanswered."""
+"""The gate before all pages: an id for each request, callers checked, one report, and no bug left unanswered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankllm_core.files.json_text import dumps
-from rankllm_infer.serving.access import Access, check_host
+from rankllm_infer.serving.access import Access, check_host, check_origins
 from rankllm_infer.serving.dialects.errors import ServingError, error_body
 from rankllm_infer.serving.dialects.questions import dialect_of
 from rankllm_infer.serving.observing import Observer, Record, where_raised
@@ -36,15 +36,27 @@ def json_response(content: object, *, status: int = 200, headers: Mapping[str, s
 
 
 class Gate:
-    """ASGI middleware. paths: those that are reported by name; all others are `other`, since they are the caller's."""
+    """ASGI middleware.
+
+    hosts: that requests may be addressed to. origins: of web pages that may call. paths: those that are reported by
+    name; all others are `other`, since they are the caller's.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, observer: Observer, keys: Access, hosts: tuple[str, ...], paths: frozenset[str]
+        self,
+        app: ASGIApp,
+        *,
+        observer: Observer,
+        keys: Access,
+        hosts: tuple[str, ...],
+        origins: tuple[str, ...],
+        paths: frozenset[str],
     ) -> None:
         self._app = app
         self._observer = observer
         self._keys = keys
         self._hosts = hosts
+        self._origins = origins
         self._paths = paths
         self._tracer = Tracer()
 
@@ -74,6 +86,7 @@ class Gate:
         record: Record = scope["rankllm.record"]
         try:
             check_host(headers.get("host"), self._hosts)
+            check_origins(headers.getlist("origin"), headers.get("host"), self._origins)
             self._keys.check(record.path, headers.get("authorization"))
             await self._app(scope, receive, send)
         except ServingError as error:

@@ -7,18 +7,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from rankllm_core.card import ListwiseCard
+from rankllm_core.card import ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
 from rankllm_core.text import first_words, title_and_text
 from rankllm_core.types import Candidate, Query, Request
+from rankllm_infer.ranking import pairwise_strategies
 from rankllm_infer.ranking.flow import Flow, RankingMethod
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
-from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES
+from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES
+from rankllm_infer.serving.dialects.abilities import Abilities, Windows
 from rankllm_infer.serving.dialects.answers import Clock
 from rankllm_infer.serving.dialects.errors import InvalidRequestError
-from rankllm_infer.serving.dialects.questions import Document, Question
+from rankllm_infer.serving.dialects.questions import VLLM, Document, Question
 
 _QID = "request"
 """The same for all: seeds are mixed with it, and the same request must get the same answer."""
@@ -85,6 +87,43 @@ def _listwise(question: Question, method: ListwiseMethod) -> ListwiseMethod:
     changed: ListwiseCard = replace(card, window_size=size, stride=stride, identifier_prior=prior)
     asked = replace(settings, strategy=strategy, rank_top_k=top_k)
     return ListwiseMethod(changed, asked, method.writer, sample=method.sample)
+
+
+def abilities_of(method: RankingMethod, *, models: tuple[str, ...] | None, max_documents: int) -> Abilities:
+    """What requests may ask of a method. models: names they may give; None: any."""
+    card = method.card
+    is_pointwise = isinstance(card, PointwiseCard)
+    windows = _windows_of(method) if isinstance(method, ListwiseMethod) else None
+    generates = isinstance(card, ListwiseCard) and card.answer == "permutation"
+    return Abilities(
+        models=models,
+        max_documents=max_documents,
+        scores_pairs=is_pointwise,
+        takes_instruction=isinstance(card, PointwiseCard) and card.template.takes_instruction,
+        raw_scores="always" if is_pointwise else "never" if generates else "sometimes",
+        strategies=() if is_pointwise else tuple(windows.sizes) if windows else tuple(pairwise_strategies.STRATEGIES),
+        windows=windows,
+    )
+
+
+def _windows_of(method: ListwiseMethod) -> Windows:
+    """The windows that each strategy takes, found by trying: what was asked of the server limits some of them."""
+    largest = method.card.window_size
+    sizes = {}
+    for strategy in STRATEGIES:
+        taken = [size for size in range(2, largest + 1) if _is_taken(method, strategy, size)]
+        if taken:
+            sizes[strategy] = (taken[0], taken[-1])
+    return Windows(size=largest, strategy=method.settings.strategy or "sliding", sizes=sizes)
+
+
+def _is_taken(method: ListwiseMethod, strategy: str, window_size: int) -> bool:
+    asked = Question(dialect=VLLM, query="", documents=(), returns_documents=False)
+    try:
+        method_of(replace(asked, strategy=strategy, window_size=window_size), method)
+    except InvalidRequestError:
+        return False
+    return True
 
 
 def starter(

@@ -9,9 +9,11 @@ from rankllm_core.errors import RankLLMError
 _KINDS: Mapping[int, tuple[str, str]] = {
     400: ("BadRequestError", "Validation"),
     401: ("AuthenticationError", "Unauthorized"),
+    403: ("PermissionDeniedError", "Forbidden"),
     404: ("NotFoundError", "NotFound"),
     405: ("MethodNotAllowedError", "MethodNotAllowed"),
     413: ("RequestTooLargeError", "Validation"),
+    415: ("UnsupportedMediaTypeError", "Validation"),
     422: ("UnprocessableEntityError", "Validation"),
     424: ("FailedDependencyError", "Backend"),
     429: ("RateLimitError", "Overloaded"),

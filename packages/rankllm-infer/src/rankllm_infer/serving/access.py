@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 from rankllm_infer.api_keys import ApiKeys
 from rankllm_infer.serving.dialects.errors import ServingError
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/\[\]]+)(?::[0-9]*)?")
+"""A host and perhaps a port: RFC 9110, section 7.2."""
 _OPEN_PATHS = {"/health": "health", "/ready": "ready", "/metrics": "metrics"}
 
 
@@ -33,9 +36,8 @@ def check_host(header: str | None, allowed: Sequence[str]) -> None:
     """Raise ServingError of status 400 where a request is addressed to a host that is not allowed. `*` allows any."""
     if "*" in allowed:
         return
-    host = (header or "").strip().lower()
-    name = host if host.endswith("]") else host.rpartition(":")[0] if ":" in host else host
-    if name not in {allowed_name.lower() for allowed_name in allowed}:
+    found = _HOST.fullmatch((header or "").strip().lower())
+    if found is None or found[1] not in {allowed_name.lower() for allowed_name in allowed}:
         raise ServingError(400, "this server does not answer to that Host; it is named with --allowed-host")
 
 

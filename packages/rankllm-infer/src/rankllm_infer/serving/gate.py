@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankllm_core.files.json_text import dumps
 from rankllm_infer.serving.access import Access, check_host, check_origins
-from rankllm_infer.serving.dialects.errors import ServingError, error_body
+from rankllm_infer.serving.dialects.errors import FramingError, ServingError, error_body
 from rankllm_infer.serving.dialects.questions import dialect_of
 from rankllm_infer.serving.observing import Observer, Record, where_raised
 from rankllm_infer.serving.tracing import Tracer
@@ -85,6 +85,7 @@ class Gate:
     async def _pass(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         record: Record = scope["rankllm.record"]
         try:
+            _check_framing(headers, scope.get("http_version", "1.1"))
             check_host(headers.get("host"), self._hosts)
             check_origins(headers.getlist("origin"), headers.get("host"), self._origins)
             self._keys.check(record.path, headers.get("authorization"))
@@ -108,6 +109,16 @@ class Gate:
             path=path,
             dialect=dialect_of(path).name,
         )
+
+
+def _check_framing(headers: Headers, http_version: str) -> None:
+    """Raise FramingError where another server on the way may have taken the request's end to be elsewhere.
+
+    Both lengths of a body, or chunks in HTTP/1.0, are how requests are smuggled past a proxy; RFC 9112, section 6.1,
+    has a server that accepts them close the connection, and h11 does not.
+    """
+    if "transfer-encoding" in headers and ("content-length" in headers or http_version == "1.0"):
+        raise FramingError
 
 
 async def _respond(record: Record, error: ServingError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -50,6 +50,18 @@ class InvalidRequestError(ServingError):
         super().__init__(422, message)
 
 
+class FramingError(ServingError):
+    """A request whose end is unclear: what follows it on the connection is not read."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "expected Content-Length or, in HTTP/1.1, Transfer-Encoding, and not both")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The connection is closed."""
+        return super().headers | {"connection": "close"}
+
+
 class ClientGoneError(ServingError):
     """The client has closed the connection: nobody is left to answer."""
 

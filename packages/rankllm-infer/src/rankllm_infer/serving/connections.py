@@ -1,0 +1,94 @@
+"""Deadlines for clients that send half a request, or that do not read their response.
+
+uvicorn closes connections that are idle between two requests, and no others; its protocol class is extended here. How
+long a request may be read and ranked is a matter of `--request-timeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class BoundedProtocol(H11Protocol):
+    """A connection with deadlines for its client."""
+
+    request_s = 10.0
+    """Seconds for the head of a request to arrive, and for what is left of a body that has already been answered."""
+    stalled_s = 30.0
+    """Seconds after which a client that does not read its response is disconnected."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._until_request: asyncio.TimerHandle | None = None
+        self._until_read: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._cancel()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Handle what has arrived."""
+        super().handle_events()
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Wait for the rest of the request, or for the next one."""
+        super().on_response_complete()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """The client does not read: it is given a while."""
+        super().pause_writing()
+        if self._until_read is None:
+            self._until_read = self.loop.call_later(self.stalled_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads."""
+        super().resume_writing()
+        if self._until_read is not None:
+            self._until_read.cancel()
+            self._until_read = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, once: the application may be at it already, where the body is what is wrong."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
+    def _watch(self) -> None:
+        """Start the clock where the client is the one to go on, and stop it where it is not."""
+        state = self.conn.their_state
+        is_answered = state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        # Between two requests uvicorn's own, shorter clock is running.
+        is_between = self.timeout_keep_alive_task is not None
+        if self.transport.is_closing() or not (is_answered or (state is h11.IDLE and not is_between)):
+            self._cancel()
+        elif self._until_request is None:
+            self._until_request = self.loop.call_later(self.request_s, self._give_up)
+
+    def _cancel(self) -> None:
+        if self._until_request is not None:
+            self._until_request.cancel()
+            self._until_request = None
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            with suppress(h11.LocalProtocolError):
+                self.conn.send(h11.ConnectionClosed())
+            self.transport.close()

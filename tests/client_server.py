@@ -15,7 +15,7 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
-from serving_process import BODY, PATIENCE_S, server
+from serving_process import BODY, PATIENCE_S, Log, server
 
 KEY = "k" * 32
 MODEL = "rerank-v4"
@@ -35,6 +35,7 @@ class ClientServer:
 
     def __init__(self, process, url, held):
         self.process, self.url, self._held = process, url, held
+        self.log = Log(process)
 
     def count(self, status):
         """How many requests have been answered with a status."""

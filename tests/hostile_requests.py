@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 
 from fuzz_inputs import MAGICS, ODD_LETTERS
+from ranking_fakes import make_method
 from serving_fakes import listwise, pointwise
 
+from rankllm_core.card import PairwiseCard
+from rankllm_core.prompts.template import load_template
+from rankllm_infer.api import Reranker
 from rankllm_infer.engines.base import Answer
+from rankllm_infer.engines.scripted import ScriptedEngine
+from rankllm_infer.ranking.pairwise import PairwiseMethod
+from rankllm_infer.ranking.settings import RankingSettings
 from rankllm_infer.serving.dialects.fields import FIELDS
 from rankllm_infer.serving.dialects.questions import VLLM_FIELDS
 
@@ -23,9 +30,26 @@ def any_number(prompt):
     return Answer(scores=(float(len(prompt.text) % 7),))
 
 
+def pairwise(**settings):
+    """A reranker that prefers neither of two passages."""
+    card = PairwiseCard(template=load_template("pairwise"))
+    method = PairwiseMethod.with_tokenizer(card, RankingSettings(**settings), None)
+    return Reranker(method, ScriptedEngine(lambda prompt: Answer(scores=(-0.5, -0.5))))
+
+
+def first():
+    """A reranker by FIRST that leaves every window as it is."""
+    method = make_method(size=4, stride=2, card={"answer": "first-token"})
+    return Reranker(method, ScriptedEngine(lambda prompt: Answer(scores=tuple(range(0, -len(prompt.identifiers), -1)))))
+
+
 SERVED = {
     "pointwise": lambda: pointwise(any_number),
     "listwise": listwise,
+    "first": first,
+    "pairwise": pairwise,
+    "heapsort": lambda: pairwise(strategy="heapsort"),
+    "decode-top-k": lambda: listwise(size=6, stride=3, free_decoding=False, decode_top_k=2),
     "tournament": lambda: listwise(size=6, stride=3, strategy="tournament", rank_top_k=2),
     "full": lambda: listwise(strategy="full"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from chat_server import serving
@@ -47,8 +47,9 @@ class Log:
         self._reading.start()
 
     def _read(self):
-        for line in self._process.stderr:
-            self.text += line
+        with suppress(ValueError):  # it is closed when the process has been killed
+            for line in self._process.stderr:
+                self.text += line
 
     @property
     def lines(self):

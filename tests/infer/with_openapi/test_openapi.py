@@ -98,7 +98,10 @@ def test_what_is_refused_is_described_as_wrong(served, description, path, body):
 
 @pytest.mark.parametrize("make", SERVED.values(), ids=SERVED)
 def test_a_request_is_taken_where_the_description_allows_it(make):
-    """And nowhere else: 500 requests with odd fields, judged by both."""
+    """And nowhere else: 400 requests with odd fields, judged by both.
+
+    What depends on the texts, no schema says: raw scores of a model that has not scored all of them.
+    """
     from jsonschema import Draft202012Validator
 
     served, draw = Served(make()), random.Random("described")
@@ -109,7 +112,7 @@ def test_a_request_is_taken_where_the_description_allows_it(make):
 
     async def ask_all():
         async with served.client() as client:
-            for _ in range(500):
+            for _ in range(400):
                 path, body = draw.choice(paths), odd_request(draw)
                 status = (await client.post(path, content=json.dumps(body))).status_code
                 assert judges[path].is_valid(body) == (status == 200), (path, body, status)

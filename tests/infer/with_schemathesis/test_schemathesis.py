@@ -56,7 +56,8 @@ def test_nothing_is_found(keys, options, seed, tmp_path):
             capture_output=True,
             text=True,
         )
+        lines, text = log.lines, log.text
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
     assert "Stateful (not applicable)" not in done.stdout
-    assert [line for line in log.lines if line["level"] == "error"] == []
-    assert KEY not in log.text
+    assert [line for line in lines if line["level"] == "error"] == []
+    assert KEY not in text

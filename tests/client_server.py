@@ -61,6 +61,24 @@ class ClientServer:
         assert self.count(429) > refused
 
     @contextmanager
+    def stalling(self, n):
+        """The model answers nothing until so many requests have got 504."""
+        before = self.count(504)
+        self._held.hold()
+
+        def let_go():
+            wait_until(lambda: self.count(504) >= before + n)
+            self._held.is_open.set()
+
+        letting_go = threading.Thread(target=let_go)
+        letting_go.start()
+        try:
+            yield
+        finally:
+            self._held.is_open.set()
+            letting_go.join(PATIENCE_S)
+
+    @contextmanager
     def draining(self):
         """The first signal has come, and one accepted request keeps the server alive."""
         with self._occupied(1):
@@ -108,10 +126,10 @@ def wait_until(is_so):
 
 
 @contextmanager
-def client_server(folder):
-    """The server; `folder` is for its file of keys."""
+def client_server(folder, *more):
+    """The server, with more options; `folder` is for its file of keys."""
     keys = folder / "keys"
     keys.write_text(KEY)
     limits = ("--max-documents", MAX_DOCUMENTS, "--max-queue", _MAX_QUEUE)
-    with server("--api-key-file", keys, "--served-model-name", MODEL, *limits) as (process, url, held):
+    with server("--api-key-file", keys, "--served-model-name", MODEL, *limits, *more) as (process, url, held):
         yield ClientServer(process, url, held)

@@ -28,3 +28,10 @@ def leaving(tmp_path):
     """One that a test may stop."""
     with client_server(tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def hasty(tmp_path):
+    """One that gives a request a second."""
+    with client_server(tmp_path, "--request-timeout", 1) as found:
+        yield found

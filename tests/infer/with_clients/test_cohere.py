@@ -97,3 +97,12 @@ def test_a_server_that_drains(leaving):
     """Is unavailable, which another one behind the same name may not be."""
     with leaving.draining(), pytest.raises(cohere.ServiceUnavailableError):
         cohere.ClientV2(KEY, base_url=leaving.url).rerank(request_options=ONCE, **BODY)
+
+
+def test_a_request_that_takes_too_long(hasty):
+    """Is a GatewayTimeoutError, which the client asks again by itself."""
+    client = cohere.ClientV2(KEY, base_url=hasty.url)
+    with hasty.stalling(1), pytest.raises(cohere.GatewayTimeoutError):
+        client.rerank(request_options=ONCE, **BODY)
+    with hasty.stalling(1):
+        assert ranking(client.rerank(**BODY)) == (BEST, RANKS)

@@ -112,3 +112,11 @@ def test_a_server_that_drains(leaving):
             jina(leaving).postprocess_nodes(nodes(DOCUMENTS), query_str=QUERY)
         with pytest.raises(ServiceUnavailableError):
             cohere(leaving, max_retries=1).postprocess_nodes(nodes(DOCUMENTS), query_str=QUERY)
+
+
+def test_coheres_postprocessor_asks_again_by_itself(hasty):
+    """After 504, as after 500 and 503: four seconds later, when Cohere's client has given up after three requests."""
+    with hasty.stalling(3):
+        ranked = cohere(hasty).postprocess_nodes(nodes(DOCUMENTS), query_str=QUERY)
+    assert ranking(ranked)[0] == BEST
+    assert hasty.count(504) == 3

@@ -98,6 +98,23 @@ def test_a_listwise_model_keeps_to_the_servers_windows(more, words):
     assert words in message(done)
 
 
+@pytest.mark.parametrize(("path", "key", "status"), [("/v2/rerank", "documents", 400), ("/rerank", "texts", 422)])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"instruction": "strict"}, "the instruction has no effect"),
+        ({"strategy": "full"}, "strategy full shows at most 4 at once (the window), found 5"),
+        ({"strategy": "full", "window_size": 2}, "strategy full shows at most 2 at once"),
+    ],
+)
+def test_what_a_model_can_never_do_is_a_bad_request(path, key, status, more, words):
+    """Not a failure of the model, which in TEI's dialect would be 424; nothing is asked of it."""
+    served = Served(listwise())
+    done = served.post(path, {"query": "q", key: list("abcde")} | more)
+    assert (done.status_code, words in message(done)) == (status, True)
+    assert served.desk.reranker.engine.asked == []
+
+
 @pytest.mark.parametrize(
     "content",
     [

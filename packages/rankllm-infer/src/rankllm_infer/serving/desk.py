@@ -21,7 +21,15 @@ from rankllm_infer.serving.dialects.errors import ClientGoneError, ServingError
 from rankllm_infer.serving.dialects.pairs import PairQuestion
 from rankllm_infer.serving.dialects.questions import TEI, Question
 from rankllm_infer.serving.settings import ServerOptions
-from rankllm_infer.serving.variants import abilities_of, make_candidates, method_of, request_of, starter, without_fusion
+from rankllm_infer.serving.variants import (
+    abilities_of,
+    check_instruction,
+    make_candidates,
+    method_of,
+    request_of,
+    starter,
+    without_fusion,
+)
 
 Gone = Callable[[], Awaitable[object]]
 """Waits until the client has closed the connection."""
@@ -96,6 +104,7 @@ class Desk:
         if not isinstance(self.reranker.card, PointwiseCard):
             kind = self.reranker.card.kind
             raise ServingError(400, f"this model is {kind}: it ranks documents and scores no pairs; use /rerank")
+        check_instruction(question.instruction, self.reranker.method)
         method = without_fusion(self.reranker.method)
         requests = [
             make_candidates(query, documents, instruction=question.instruction) for query, documents in question.groups

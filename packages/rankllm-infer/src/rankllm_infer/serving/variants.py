@@ -16,6 +16,7 @@ from rankllm_infer.ranking.flow import Flow, RankingMethod
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
+from rankllm_infer.ranking.settings import check_full_windows
 from rankllm_infer.ranking.strategies import STRATEGIES, TOP_K_STRATEGIES
 from rankllm_infer.serving.dialects.abilities import Abilities, Windows
 from rankllm_infer.serving.dialects.answers import Clock
@@ -50,19 +51,42 @@ def method_of(question: Question, method: RankingMethod) -> RankingMethod:
 
     Raises InvalidRequestError for what this model cannot do, or what lies beyond the server's windows.
     """
+    check_instruction(question.instruction, method)
     asked = {name: getattr(question, name) for name in ("strategy", "window_size", "stride")}
     named = [name for name, value in asked.items() if value is not None]
-    if not named:
-        return method
     try:
         if isinstance(method, ListwiseMethod):
-            return _listwise(question, method)
+            return _fitting(_listwise(question, method) if named else method, len(question.documents))
+        if not named:
+            return method
         if isinstance(method, PairwiseMethod) and named == ["strategy"]:
             settings = replace(method.settings, strategy=question.strategy, rank_top_k=None)
             return PairwiseMethod(method.card, settings, method.writer)
     except ConfigError as error:
         raise InvalidRequestError(str(error).replace("--", "")) from None
     raise InvalidRequestError(f"{named[0]}: has no effect on a {method.card.kind} model; leave it out")
+
+
+def check_instruction(instruction: str | None, method: RankingMethod) -> None:
+    """Raise InvalidRequestError for an instruction that the model's prompt has no place for."""
+    if instruction is not None and not takes_instruction(method):
+        raise InvalidRequestError(
+            "the instruction has no effect: the model's prompt has no place for one; leave it out"
+        )
+
+
+def takes_instruction(method: RankingMethod) -> bool:
+    """Whether a request may say what counts as relevant."""
+    return isinstance(method.card, PointwiseCard) and method.card.template.takes_instruction
+
+
+def _fitting(method: ListwiseMethod, n: int) -> ListwiseMethod:
+    """The method, if it can rank n documents. Raises InvalidRequestError and ConfigError."""
+    size = method.card.window_size
+    if method.settings.strategy == "full" and n > size:
+        raise InvalidRequestError(f"documents: strategy full shows at most {size} at once (the window), found {n}")
+    check_full_windows(method.card, method.settings, n)
+    return method
 
 
 def without_fusion(method: RankingMethod) -> RankingMethod:
@@ -99,7 +123,7 @@ def abilities_of(method: RankingMethod, *, models: tuple[str, ...] | None, max_d
         models=models,
         max_documents=max_documents,
         scores_pairs=is_pointwise,
-        takes_instruction=isinstance(card, PointwiseCard) and card.template.takes_instruction,
+        takes_instruction=takes_instruction(method),
         raw_scores="always" if is_pointwise else "never" if generates else "sometimes",
         strategies=() if is_pointwise else tuple(windows.sizes) if windows else tuple(pairwise_strategies.STRATEGIES),
         windows=windows,

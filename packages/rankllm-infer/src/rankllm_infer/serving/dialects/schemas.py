@@ -1,8 +1,9 @@
 """JSON schemas of requests and responses: what the readers of `questions` and `pairs` take, no more and no less.
 
-What no schema can say: that two arrays are as long as each other (`/score`), and that documents, one by one, are few
-enough for the windows of `--no-variable-passages`. Such requests are refused with the status of a value that cannot be
-used. More than `--max-documents`, like more than `--max-body`, is a matter of size, not of form: 413.
+What no schema can say: that two arrays are as long as each other (`/score`), that the windows of
+`--no-variable-passages` are all full, and that FIRST or a pairwise model has scored every document (`raw_scores`). Such
+requests are refused with the status of a value that cannot be used. More than `--max-documents`, like more than
+`--max-body`, is a matter of size, not of form: 413.
 """
 
 from __future__ import annotations

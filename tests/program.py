@@ -1,4 +1,4 @@
-"""`rankllm-infer` in a process of its own, to be sent signals."""
+"""`rankllm-infer` in a process of its own, to be sent signals. Needs the standard library only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+
+PYTHON = os.environ.get("RANKLLM_PYTHON", sys.executable)
+"""The interpreter that has rankllm. Environments of other packages do not: their scripts name this one."""
 
 
 def started(arguments):
@@ -18,7 +21,7 @@ def started(arguments):
 def started_python(*words):
     """Python in a process of its own; killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, *words],
+        [PYTHON, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -20,7 +20,7 @@ from rankllm_infer.pages.inlined import inlined
 from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
 from rankllm_infer.ranking.settings import RankingSettings
-from rankllm_infer.serving.capabilities import capabilities
+from rankllm_infer.serving.capabilities import abilities_of, capabilities
 from rankllm_infer.serving.dialects.relevance import ScoreKind
 from rankllm_infer.serving.page.content import make_content
 from rankllm_infer.serving.settings import ServerOptions
@@ -119,6 +119,12 @@ def test_openapi_describes_it(tmp_path):
     assert closed["paths"]["/"]["get"]["security"] == [{"key": []}]
 
 
+def told(method, options):
+    """What `GET /v1/models` says of a method."""
+    abilities = abilities_of(method, models=None, max_documents=options.max_documents)
+    return capabilities(method, abilities, options)
+
+
 def test_the_model_list_says_what_a_request_may_hold():
     """Strategies and windows of a listwise model, an instruction and scores of a pointwise one."""
     options = ServerOptions(max_documents=7, max_body=300)
@@ -132,17 +138,17 @@ def test_the_model_list_says_what_a_request_may_hold():
         "instruction": False,
     }
     generates = make_method(size=4, stride=2)
-    assert capabilities(generates, options) == listwise_only | {"raw_scores": False} | limits
+    assert told(generates, options) == listwise_only | {"raw_scores": False} | limits
     first = make_method(size=4, stride=2, card={"answer": "first-token"})
-    assert capabilities(first, options) == listwise_only | {"raw_scores": True} | limits
+    assert told(first, options) == listwise_only | {"raw_scores": True} | limits
     windowless = {"window_size": None, "stride": None}
     plain = {"method": "pointwise", "strategies": [], "strategy": None, "raw_scores": True, **windowless, **limits}
     for card, instruction in ((HEAD, False), (PointwiseCard(template=load_template("qwen3_reranker")), True)):
         method = PointwiseMethod(card, RankingSettings(), None)
-        assert capabilities(method, options) == plain | {"instruction": instruction}
+        assert told(method, options) == plain | {"instruction": instruction}
     card = PairwiseCard(template=load_template("pairwise"))
     for strategy, has_scores in ((None, True), ("heapsort", False)):
-        found = capabilities(PairwiseMethod(card, RankingSettings(strategy=strategy), None), options)
+        found = told(PairwiseMethod(card, RankingSettings(strategy=strategy), None), options)
         assert (found["method"], found["strategies"]) == ("pairwise", ["all-pairs", "heapsort", "bubble"])
         assert (found["strategy"], found["raw_scores"]) == (strategy or "all-pairs", has_scores)
     body = Served(listwise()).ask("GET", "/v1/models").json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 from serving_fakes import PATIENCE_S, Held, Served, listwise, pointwise, worth
@@ -93,6 +94,23 @@ def test_a_listwise_model_keeps_to_the_servers_windows(more, words):
     done = Served(listwise()).post("/v2/rerank", QUESTION | more)
     assert done.status_code == 400
     assert words in message(done)
+
+
+@pytest.mark.parametrize(("path", "key", "status"), [("/v2/rerank", "documents", 400), ("/rerank", "texts", 422)])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"instruction": "strict"}, "the instruction has no effect"),
+        ({"strategy": "full"}, "strategy full shows at most 4 at once (the window), found 5"),
+        ({"strategy": "full", "window_size": 2}, "strategy full shows at most 2 at once"),
+    ],
+)
+def test_what_a_model_can_never_do_is_a_bad_request(path, key, status, more, words):
+    """Not a failure of the model, which in TEI's dialect would be 424; nothing is asked of it."""
+    served = Served(listwise())
+    done = served.post(path, {"query": "q", key: list("abcde")} | more)
+    assert (done.status_code, words in message(done)) == (status, True)
+    assert served.desk.reranker.engine.asked == []
 
 
 @pytest.mark.parametrize(
@@ -224,6 +242,55 @@ def test_browsers_call_from_origins_that_are_named():
         "access-control-allow-origin"
         not in Served(pointwise()).post("/rerank", QUESTION, headers={"Origin": "https://app.example"}).headers
     )
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}]
+)
+def test_web_pages_of_other_origins_get_nothing_done(headers):
+    """Browsers send such requests without asking first: none reaches the model, whatever it claims to be."""
+    content = json.dumps(QUESTION)
+    for options, origin, status in [
+        ({}, "https://evil.example", 403),
+        ({}, "null", 403),
+        ({}, "http://localhost:3000", 403),
+        ({"cors_origin": ("https://app.example",)}, "https://evil.example", 403),
+        ({"cors_origin": ("https://app.example",)}, "https://app.example", 415),
+        ({"cors_origin": ("*",)}, "https://evil.example", 415),
+        ({}, "http://localhost", 415),
+    ]:
+        served = Served(pointwise(), **options)
+        done = served.ask("POST", "/v2/rerank", content=content, headers=headers | {"Origin": origin})
+        assert (done.status_code, set(done.json())) == (status, {"message"}), origin
+        assert served.desk.reranker.engine.asked == []
+
+
+def test_web_pages_that_may_call_are_answered():
+    """Those of named origins, and the server's own."""
+    served = Served(pointwise(), cors_origin=("https://app.example",))
+    for origin in ("https://app.example", "http://localhost", "https://LOCALHOST"):
+        assert served.post("/v2/rerank", QUESTION, headers={"Origin": origin}).status_code == 200
+    both = [("Origin", "https://app.example"), ("Origin", "https://evil.example")]
+    assert served.post("/v2/rerank", QUESTION, headers=both).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"]
+)
+def test_json_by_its_other_names(served, media_type):
+    """Is JSON."""
+    done = served.ask("POST", "/rerank", content=json.dumps(QUESTION), headers={"Content-Type": media_type})
+    assert done.status_code == 200
+
+
+def test_a_null_field_counts_as_left_out(served):
+    """Also where it would decide on the dialect; and 1.0 is 1."""
+    nothing = {"top_n": None, "model": None, "texts": None, "chat_template_kwargs": None}
+    done = served.post("/v2/rerank", QUESTION | nothing | {"top_n": 1.0})
+    assert (done.status_code, done.json()["meta"]["api_version"]) == (200, {"version": "2"})
+    assert len(done.json()["results"]) == 1
+    done = served.post("/rerank", {"query": "q", "texts": ["worth 1"], "documents": None, "raw_scores": True})
+    assert (done.status_code, done.json()) == (200, [{"index": 0, "score": 1.0}])
 
 
 def test_a_poisoned_request_fails_alone():
@@ -403,6 +470,15 @@ def test_the_page_names_every_option_of_the_server():
     table = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8").partition("\n## Options\n")[2]
     for row in rows_of(ServerOptions).values():
         assert f"`{row.spelled}" in table
+
+
+def test_the_page_names_the_versions_of_clients_that_are_tested():
+    """docs/serving.md, and the pins of scripts/clients."""
+    table = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8").partition("\n## Clients\n")[2]
+    pins = "".join(path.read_text() for path in sorted((REPOSITORY / "scripts" / "clients").glob("*.in")))
+    versions = re.findall(r"^(?!pytest)[\w-]+==(\S+)$", pins, re.MULTILINE)
+    assert len(versions) == 8
+    assert [version for version in versions if f"| {version} |" not in table] == []
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers.permutation_decoding",
     "rankllm_infer.engines.transformers.quantized",
     "rankllm_infer.serving.app",
+    "rankllm_infer.serving.connections",
     "rankllm_infer.serving.gate",
     "rankllm_infer.serving.observing",
     "rankllm_infer.serving.server",

@@ -1,13 +1,37 @@
-"""Clients of rerank APIs, pointed at `rankllm-infer serve`: `scripts/test-clients` has them; elsewhere they skip."""
+"""Published clients, pointed at `rankllm-infer serve`.
+
+Each has an environment of its own, which holds the client and pytest but not rankllm: `scripts/test-clients`.
+Elsewhere their modules skip.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
+from client_server import client_server
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _clients_are_here():
-    if importlib.util.find_spec("cohere") is None:
-        pytest.skip("needs the cohere client, which has an environment of its own: scripts/test-clients runs these")
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    """Clients ask the server on this machine directly, whatever proxy the environment names."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A server with a key and small limits."""
+    with client_server(tmp_path_factory.mktemp("served")) as found:
+        yield found
+
+
+@pytest.fixture
+def leaving(tmp_path):
+    """One that a test may stop."""
+    with client_server(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def hasty(tmp_path):
+    """One that gives a request a second."""
+    with client_server(tmp_path, "--request-timeout", 1) as found:
+        yield found

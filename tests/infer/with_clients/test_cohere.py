@@ -1,80 +1,108 @@
-"""Cohere's own client, both versions of the API, synchronous and asynchronous, and its typed errors."""
+"""Cohere's own client, both versions of the API, synchronous and asynchronous, its typed errors and its retries."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from serving_process import BODY, server
+from client_server import BEST, DOCUMENTS, KEY, MODEL, QUERY, RANKS, TOO_MANY
 
-KEY = "k" * 32
-BEST = [1, 2, 0]
-RANKS = [1.0, 2 / 3, 1 / 3]
+cohere = pytest.importorskip("cohere", reason="needs Cohere's client: scripts/test-clients cohere")
 
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    """A server with a key and small limits."""
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(KEY)
-    with server("--api-key-file", keys, "--max-documents", 5, "--served-model-name", "rerank-v4") as (_, url, _):
-        yield url
+BODY = {"model": MODEL, "query": QUERY, "documents": DOCUMENTS}
+ONCE = {"max_retries": 0}
 
 
 def ranking(done):
     """Indices and scores."""
-    return [item.index for item in done.results], [pytest.approx(item.relevance_score) for item in done.results]
+    return [item.index for item in done.results], [item.relevance_score for item in done.results]
 
 
-def test_version_2(url):
+def test_version_2(served):
     """With `top_n`, id, tokens and no texts."""
-    import cohere
-
-    client = cohere.ClientV2(KEY, base_url=url)
-    done = client.rerank(model="rerank-v4", **BODY)
+    client = cohere.ClientV2(KEY, base_url=served.url)
+    done = client.rerank(**BODY)
     assert ranking(done) == (BEST, RANKS)
     assert done.id
     assert done.meta.api_version.version == "2"
     assert done.meta.tokens.input_tokens > 0
-    done = client.rerank(model="rerank-v4", top_n=1, max_tokens_per_doc=100, **BODY)
+    done = client.rerank(top_n=1, max_tokens_per_doc=100, **BODY)
     assert ranking(done) == (BEST[:1], RANKS[:1])
 
 
-def test_version_1(url):
+def test_version_1(served):
     """With documents as objects, returned."""
-    import cohere
-
-    client = cohere.Client(KEY, base_url=url)
-    documents = [{"text": text} for text in BODY["documents"]]
-    done = client.rerank(query="q", documents=documents, return_documents=True)
+    client = cohere.Client(KEY, base_url=served.url)
+    documents = [{"text": text} for text in DOCUMENTS]
+    done = client.rerank(query=QUERY, documents=documents, return_documents=True)
     assert ranking(done) == (BEST, RANKS)
-    assert [item.document.text for item in done.results] == [BODY["documents"][index] for index in BEST]
+    assert [item.document.text for item in done.results] == [DOCUMENTS[index] for index in BEST]
 
 
-def test_asynchronous(url):
-    """Several at once."""
-    import cohere
+def test_asynchronous(served):
+    """Both versions, several at once."""
 
     async def ask_all():
-        client = cohere.AsyncClientV2(KEY, base_url=url)
-        return await asyncio.gather(*(client.rerank(model="rerank-v4", **BODY) for _ in range(8)))
+        clients = [make(KEY, base_url=served.url) for make in (cohere.AsyncClientV2, cohere.AsyncClient)]
+        return await asyncio.gather(*(client.rerank(**BODY) for client in clients for _ in range(2)))
 
-    assert [ranking(done) for done in asyncio.run(ask_all())] == [(BEST, RANKS)] * 8
+    assert [ranking(done) for done in asyncio.run(ask_all())] == [(BEST, RANKS)] * 4
 
 
-def test_errors_are_typed(url):
-    """By their status, with the message in the body."""
-    import cohere
+@pytest.mark.parametrize(
+    ("more", "status", "words"),
+    [
+        ({"model": "another"}, 404, f"'{MODEL}'"),
+        ({"documents": []}, 400, "documents: expected at least one"),
+        ({"query": " "}, 400, "query: expected a text"),
+        ({"top_n": 0}, 400, "top_n: expected an integer of at least 1"),
+        ({"documents": TOO_MANY}, 413, "at most 5 documents"),
+    ],
+)
+def test_errors_are_typed(served, more, status, words):
+    """By their status, with the message in the body; 413 has no class of its own."""
+    typed = {400: cohere.BadRequestError, 404: cohere.NotFoundError, 413: cohere.core.api_error.ApiError}
+    with pytest.raises(typed[status]) as caught:
+        cohere.ClientV2(KEY, base_url=served.url).rerank(request_options=ONCE, **BODY | more)
+    assert caught.value.status_code == status
+    assert words in caught.value.body["message"]
 
-    once = {"max_retries": 0}
-    client = cohere.ClientV2(KEY, base_url=url)
-    with pytest.raises(cohere.NotFoundError) as caught:
-        client.rerank(model="another", request_options=once, **BODY)
-    assert "'rerank-v4'" in caught.value.body["message"]
+
+def test_a_wrong_key(served):
+    """Is told so, synchronously and not."""
+    with pytest.raises(cohere.UnauthorizedError) as caught:
+        cohere.ClientV2("wrong", base_url=served.url).rerank(**BODY)
+    assert "Authorization: Bearer KEY" in caught.value.body["message"]
     with pytest.raises(cohere.UnauthorizedError):
-        cohere.ClientV2("wrong", base_url=url).rerank(model="rerank-v4", request_options=once, **BODY)
-    with pytest.raises(cohere.BadRequestError):
-        client.rerank(model="rerank-v4", query="q", documents=[], request_options=once)
-    with pytest.raises(cohere.core.api_error.ApiError) as caught:
-        client.rerank(model="rerank-v4", query="q", documents=["a"] * 6, request_options=once)
-    assert caught.value.status_code == 413
+        asyncio.run(cohere.AsyncClientV2("wrong", base_url=served.url).rerank(**BODY))
+
+
+def test_version_1_reads_the_errors_of_the_same_path(served):
+    """Which it shares with Jina, whose message is under `detail`."""
+    with pytest.raises(cohere.UnprocessableEntityError) as caught:
+        cohere.Client(KEY, base_url=served.url).rerank(query=" ", documents=DOCUMENTS)
+    assert "query: expected a text" in caught.value.body["detail"]
+
+
+def test_a_full_queue_is_asked_again(served):
+    """As Retry-After says; without retries, it is a TooManyRequestsError."""
+    client = cohere.ClientV2(KEY, base_url=served.url)
+    with served.busy(), pytest.raises(cohere.TooManyRequestsError):
+        client.rerank(request_options=ONCE, **BODY)
+    with served.busy():
+        assert ranking(client.rerank(**BODY)) == (BEST, RANKS)
+
+
+def test_a_server_that_drains(leaving):
+    """Is unavailable, which another one behind the same name may not be."""
+    with leaving.draining(), pytest.raises(cohere.ServiceUnavailableError):
+        cohere.ClientV2(KEY, base_url=leaving.url).rerank(request_options=ONCE, **BODY)
+
+
+def test_a_request_that_takes_too_long(hasty):
+    """Is a GatewayTimeoutError, which the client asks again by itself."""
+    client = cohere.ClientV2(KEY, base_url=hasty.url)
+    with hasty.stalling(1), pytest.raises(cohere.GatewayTimeoutError):
+        client.rerank(request_options=ONCE, **BODY)
+    with hasty.stalling(1):
+        assert ranking(client.rerank(**BODY)) == (BEST, RANKS)

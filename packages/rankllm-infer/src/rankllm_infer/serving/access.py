@@ -1,13 +1,16 @@
-"""Who may call: API keys, and the hosts that requests may be addressed to."""
+"""Who may call: API keys, the hosts that requests may be addressed to, and web pages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 from rankllm_infer.api_keys import ApiKeys
 from rankllm_infer.serving.dialects.errors import ServingError
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/\[\]]+)(?::[0-9]*)?")
+"""A host and perhaps a port: RFC 9110, section 7.2."""
 OPEN_PATHS = {"/": "page", "/health": "health", "/ready": "ready", "/metrics": "metrics"}
 """Path -> the word of `--protect` that closes it; a path that is not here needs a key wherever the server has keys."""
 
@@ -39,10 +42,26 @@ def check_host(header: str | None, allowed: Sequence[str]) -> None:
     """Raise ServingError of status 400 where a request is addressed to a host that is not allowed. `*` allows any."""
     if "*" in allowed:
         return
-    host = (header or "").strip().lower()
-    name = host if host.endswith("]") else host.rpartition(":")[0] if ":" in host else host
-    if name not in {allowed_name.lower() for allowed_name in allowed}:
+    found = _HOST.fullmatch((header or "").strip().lower())
+    if found is None or found[1] not in {allowed_name.lower() for allowed_name in allowed}:
         raise ServingError(400, "this server does not answer to that Host; it is named with --allowed-host")
+
+
+def check_origins(origins: Sequence[str], host: str | None, allowed: Sequence[str]) -> None:
+    """Raise ServingError of status 403 for a request that the web page of another origin has made.
+
+    A browser names the page's origin in every POST across origins, also in those that it sends without asking first
+    (such as a form's): their answer is hidden from the page, but the work would be done. Pages of the server itself may
+    call. origins: values of the header `Origin`. allowed: those named with --cors-origin; `*` allows any.
+    """
+    own = (host or "").strip().lower()
+    for origin in origins:
+        scheme, _, address = origin.strip().lower().partition("://")
+        is_own = scheme in ("http", "https") and address == own != ""
+        if not is_own and "*" not in allowed and origin.strip() not in allowed:
+            raise ServingError(
+                403, "this server does not answer to web pages of that Origin; name it with --cors-origin"
+            )
 
 
 def allowed_hosts(allowed: Sequence[str], *, listens_on: str) -> tuple[str, ...]:

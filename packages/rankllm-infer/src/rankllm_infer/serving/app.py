@@ -27,15 +27,14 @@ from rankllm_infer.serving.dialects.errors import (
     ServingError,
     error_body,
 )
-from rankllm_infer.serving.dialects.openapi import describe
+from rankllm_infer.serving.dialects.openapi import SCORE_PATHS, describe
 from rankllm_infer.serving.dialects.pairs import read_pairs, score_body
-from rankllm_infer.serving.dialects.questions import RERANK_PATHS, TEI, dialect_of, read_question
+from rankllm_infer.serving.dialects.questions import RERANK_PATHS, TEI, check_media_type, dialect_of, read_question
 from rankllm_infer.serving.dialects.relevance import relevance_scores
 from rankllm_infer.serving.gate import Gate, json_response, record_of
 from rankllm_infer.serving.observing import CONTENT_TYPE_LATEST, Observer
 from rankllm_infer.serving.page.content import make_content
 
-SCORE_PATHS = ("/score", "/v1/score")
 _EXPOSED = ("x-request-id", "retry-after")
 
 
@@ -58,6 +57,7 @@ def make_app(desk: Desk, observer: Observer, *, keys: Access) -> Starlette:
         observer=observer,
         keys=keys,
         hosts=allowed_hosts(options.allowed_host, listens_on=options.host),
+        origins=options.cors_origin,
         paths=frozenset(route.path for route in routes),
     )
     cors = Middleware(
@@ -82,7 +82,7 @@ class _Pages:
         self._observer = observer
         self._started = int(time.time())
         self._page = make_content()
-        self._capabilities = capabilities(desk.reranker.method, desk.options)
+        self._capabilities = capabilities(desk.reranker.method, desk.abilities, desk.options)
 
     async def rerank(self, request: Request) -> Response:
         desk, record = self._desk, record_of(request)
@@ -157,15 +157,16 @@ class _Pages:
         return Response(self._observer.metrics(), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, request: Request) -> Response:
-        return json_response(describe(self._desk.options))
+        return json_response(describe(self._desk.options, self._desk.abilities))
 
     def _name(self, asked: str | None) -> str:
         """The model's name in a response: as it was asked for, where any name goes."""
         return self._desk.names[0] if asked is None else asked
 
     async def _read_json(self, request: Request, clock: Clock) -> Any:
-        """The body's JSON value. Raises ServingError of status 400, 413 or 504, and 499 where the client leaves."""
+        """The body's JSON value. Raises ServingError: 400, 413, 415 or 504, and 499 where the client leaves."""
         options = self._desk.options
+        check_media_type(request.headers.get("content-type"))
         try:
             async with asyncio.timeout(options.request_timeout_s - (time.monotonic() - clock.taken)):
                 content = await _read_body(request, options.max_body)

@@ -1,6 +1,8 @@
-"""What requests to the served model may hold, as `GET /v1/models` says it: strategies, windows, limits."""
+"""What requests to the served model may hold, found out once: for OpenAPI and for `GET /v1/models`."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from rankllm_core.card import ListwiseCard, PairwiseCard, PointwiseCard
 from rankllm_infer.ranking import pairwise_strategies
@@ -8,10 +10,51 @@ from rankllm_infer.ranking.flow import RankingMethod
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.strategies import STRATEGIES
+from rankllm_infer.serving.dialects.abilities import Abilities, Windows
+from rankllm_infer.serving.dialects.errors import InvalidRequestError
+from rankllm_infer.serving.dialects.questions import VLLM, Question
 from rankllm_infer.serving.settings import ServerOptions
+from rankllm_infer.serving.variants import method_of, takes_instruction
 
 
-def capabilities(method: RankingMethod, options: ServerOptions) -> dict[str, object]:
+def abilities_of(method: RankingMethod, *, models: tuple[str, ...] | None, max_documents: int) -> Abilities:
+    """What requests may ask of a method. models: names they may give; None: any."""
+    card = method.card
+    is_pointwise = isinstance(card, PointwiseCard)
+    windows = _windows_of(method) if isinstance(method, ListwiseMethod) else None
+    generates = isinstance(card, ListwiseCard) and card.answer == "permutation"
+    return Abilities(
+        models=models,
+        max_documents=max_documents,
+        scores_pairs=is_pointwise,
+        takes_instruction=takes_instruction(method),
+        raw_scores="always" if is_pointwise else "never" if generates else "sometimes",
+        strategies=() if is_pointwise else tuple(windows.sizes) if windows else tuple(pairwise_strategies.STRATEGIES),
+        windows=windows,
+    )
+
+
+def _windows_of(method: ListwiseMethod) -> Windows:
+    """The windows that each strategy takes, found by trying: what was asked of the server limits some of them."""
+    largest = method.card.window_size
+    sizes = {}
+    for strategy in STRATEGIES:
+        taken = [size for size in range(2, largest + 1) if _is_taken(method, strategy, size)]
+        if taken:
+            sizes[strategy] = (taken[0], taken[-1])
+    return Windows(size=largest, strategy=method.settings.strategy or "sliding", sizes=sizes)
+
+
+def _is_taken(method: ListwiseMethod, strategy: str, window_size: int) -> bool:
+    asked = Question(dialect=VLLM, query="", documents=(), returns_documents=False)
+    try:
+        method_of(replace(asked, strategy=strategy, window_size=window_size), method)
+    except InvalidRequestError:
+        return False
+    return True
+
+
+def capabilities(method: RankingMethod, abilities: Abilities, options: ServerOptions) -> dict[str, object]:
     """What a client needs to know before it asks.
 
     `strategies` is empty and the windows are null where a request cannot choose them; `raw_scores` says whether the
@@ -21,21 +64,15 @@ def capabilities(method: RankingMethod, options: ServerOptions) -> dict[str, obj
     has_windows = isinstance(card, ListwiseCard)
     return {
         "method": card.kind,
-        "strategies": list(_strategies(method)),
+        "strategies": list(abilities.strategies),
         "strategy": _strategy(method),
         "window_size": card.window_size if has_windows else None,
         "stride": card.stride if has_windows else None,
-        "instruction": isinstance(card, PointwiseCard) and card.template.takes_instruction,
+        "instruction": abilities.takes_instruction,
         "raw_scores": _scores(method),
         "max_documents": options.max_documents,
         "max_body": options.max_body,
     }
-
-
-def _strategies(method: RankingMethod) -> tuple[str, ...]:
-    if isinstance(method, ListwiseMethod):
-        return STRATEGIES
-    return tuple(pairwise_strategies.STRATEGIES) if isinstance(method, PairwiseMethod) else ()
 
 
 def _strategy(method: RankingMethod) -> str | None:

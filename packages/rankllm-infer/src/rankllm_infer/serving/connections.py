@@ -1,80 +1,111 @@
-"""Connections that may not be held open for nothing: by half a request, or by a response that nobody reads."""
+"""Deadlines for clients that send half a request, or that do not read their response.
+
+uvicorn closes connections that are idle between two requests, and no others; its protocol class is extended here. How
+long a request may be read and ranked is a matter of `--request-timeout`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_S = 30.0
-"""Seconds within which the head of a request must be there. Its body is under the request's own time limit."""
 
+class BoundedProtocol(H11Protocol):
+    """A connection with deadlines for its client."""
 
-def timed_protocol(*, unread_s: float, head_s: float = HEAD_S) -> type[H11Protocol]:
-    """HTTP/1.1 that closes a connection whose head does not come, or whose client reads nothing for so many seconds."""
-    return type("TimedConnection", (_TimedConnection,), {"head_s": head_s, "unread_s": unread_s})
+    request_s = 10.0
+    """Seconds for the head of a request to arrive, and for what is left of a body that has already been answered."""
+    stalled_s = 60.0
+    """Seconds after which a client that reads nothing of its response is disconnected."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._until_request: asyncio.TimerHandle | None = None
+        self._until_read: asyncio.TimerHandle | None = None
 
-class _Alarm:
-    """Calls something in a while, unless it is called off."""
-
-    def __init__(self) -> None:
-        self._timer: asyncio.TimerHandle | None = None
-
-    def set(self, loop: asyncio.AbstractEventLoop, seconds: float, ring: Callable[[], None]) -> None:
-        if self._timer is None:
-            self._timer = loop.call_later(seconds, ring)
-
-    def call_off(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-class _TimedConnection(H11Protocol):
-    head_s: float
-    unread_s: float
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's is
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request."""
         super().connection_made(transport)
-        self._head, self._unread = _Alarm(), _Alarm()
-        self._head.set(self.loop, self.head_s, transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
-            # A part of a head has come, at which uvicorn stops its own timer of idle connections.
-            self._head.set(self.loop, self.head_s, self.transport.abort)
-        else:
-            self._head.call_off()
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head.call_off()
-        self._unread.call_off()
+        """Wait for nothing any more."""
+        self._cancel()
+        self.resume_writing()
         super().connection_lost(exc)
 
+    def handle_events(self) -> None:
+        """Handle what has arrived."""
+        super().handle_events()
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Wait for the rest of the request, or for the next one."""
+        super().on_response_complete()
+        self._watch()
+
     def pause_writing(self) -> None:
+        """The client does not read: it is given a while."""
         super().pause_writing()
         self._wait_for_reading()
 
     def resume_writing(self) -> None:
+        """It reads."""
         super().resume_writing()
-        self._unread.call_off()
+        if self._until_read is not None:
+            self._until_read.cancel()
+            self._until_read = None
 
     def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that is idle, which takes until the client has read the last response."""
         super().timeout_keep_alive_handler()
-        if self.transport.get_write_buffer_size():  # it is closed when that has been read
+        if self.transport.get_write_buffer_size():
             self._wait_for_reading()
 
-    def _wait_for_reading(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._unread.set(self.loop, self.unread_s, lambda: self._abort_unless_read(left))
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, once: the application may be at it already, where the body is what is wrong."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
-    def _abort_unless_read(self, left: int) -> None:
-        self._unread.call_off()
-        if self.transport.get_write_buffer_size() < left:
+    def _wait_for_reading(self) -> None:
+        if self._until_read is None:
+            unread = self.transport.get_write_buffer_size()
+            self._until_read = self.loop.call_later(self.stalled_s, self._abort_unless_read, unread)
+
+    def _abort_unless_read(self, unread: int) -> None:
+        self._until_read = None
+        if self.transport.get_write_buffer_size() < unread:
             self._wait_for_reading()
         else:
             self.transport.abort()
+
+    def _watch(self) -> None:
+        """Start the clock where the client is the one to go on, and stop it where it is not."""
+        state = self.conn.their_state
+        is_answered = state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        # Between two requests uvicorn's own, shorter clock is running.
+        is_between = self.timeout_keep_alive_task is not None
+        if self.transport.is_closing() or not (is_answered or (state is h11.IDLE and not is_between)):
+            self._cancel()
+        elif self._until_request is None:
+            self._until_request = self.loop.call_later(self.request_s, self._give_up)
+
+    def _cancel(self) -> None:
+        if self._until_request is not None:
+            self._until_request.cancel()
+            self._until_request = None
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            with suppress(h11.LocalProtocolError):
+                self.conn.send(h11.ConnectionClosed())
+            self.transport.close()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from rankllm_core.card import PointwiseCard
@@ -14,12 +15,21 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.api import Reranker
 from rankllm_infer.ranking.flow import RankingMethod, make_request
+from rankllm_infer.serving.capabilities import abilities_of
+from rankllm_infer.serving.dialects.abilities import Abilities
 from rankllm_infer.serving.dialects.answers import Clock, Ranked, ranked
 from rankllm_infer.serving.dialects.errors import ClientGoneError, ServingError
 from rankllm_infer.serving.dialects.pairs import PairQuestion
 from rankllm_infer.serving.dialects.questions import TEI, Question
 from rankllm_infer.serving.settings import ServerOptions
-from rankllm_infer.serving.variants import make_candidates, method_of, request_of, starter, without_fusion
+from rankllm_infer.serving.variants import (
+    check_instruction,
+    make_candidates,
+    method_of,
+    request_of,
+    starter,
+    without_fusion,
+)
 
 Gone = Callable[[], Awaitable[object]]
 """Waits until the client has closed the connection."""
@@ -38,6 +48,12 @@ class Desk:
         self.n_unfinished = 0
         """Requests accepted and not yet answered."""
         self.is_draining = False
+
+    @cached_property
+    def abilities(self) -> Abilities:
+        """What requests may ask for."""
+        models = None if self.options.any_model_name else self.names
+        return abilities_of(self.reranker.method, models=models, max_documents=self.options.max_documents)
 
     def warm_up(self) -> None:
         """Rank one made-up request, as long as they come. Raises RankLLMError where the model cannot be asked."""
@@ -88,6 +104,7 @@ class Desk:
         if not isinstance(self.reranker.card, PointwiseCard):
             kind = self.reranker.card.kind
             raise ServingError(400, f"this model is {kind}: it ranks documents and scores no pairs; use /rerank")
+        check_instruction(question.instruction, self.reranker.method)
         method = without_fusion(self.reranker.method)
         requests = [
             make_candidates(query, documents, instruction=question.instruction) for query, documents in question.groups

@@ -1,4 +1,4 @@
-"""The gate before all pages: an id for each request, host and key checked, one report, and no bug left unanswered."""
+"""The gate before all pages: an id for each request, callers checked, one report, and no bug left unanswered."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankllm_core.files.json_text import dumps
-from rankllm_infer.serving.access import Access, check_host
-from rankllm_infer.serving.dialects.errors import ServingError, error_body
+from rankllm_infer.serving.access import Access, check_host, check_origins
+from rankllm_infer.serving.dialects.errors import FramingError, ServingError, error_body
 from rankllm_infer.serving.dialects.questions import dialect_of
 from rankllm_infer.serving.observing import Observer, Record, where_raised
 from rankllm_infer.serving.tracing import Tracer
@@ -36,15 +36,27 @@ def json_response(content: object, *, status: int = 200, headers: Mapping[str, s
 
 
 class Gate:
-    """ASGI middleware. paths: those that are reported by name; all others are `other`, since they are the caller's."""
+    """ASGI middleware.
+
+    hosts: that requests may be addressed to. origins: of web pages that may call. paths: those that are reported by
+    name; all others are `other`, since they are the caller's.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, observer: Observer, keys: Access, hosts: tuple[str, ...], paths: frozenset[str]
+        self,
+        app: ASGIApp,
+        *,
+        observer: Observer,
+        keys: Access,
+        hosts: tuple[str, ...],
+        origins: tuple[str, ...],
+        paths: frozenset[str],
     ) -> None:
         self._app = app
         self._observer = observer
         self._keys = keys
         self._hosts = hosts
+        self._origins = origins
         self._paths = paths
         self._tracer = Tracer()
 
@@ -73,7 +85,9 @@ class Gate:
     async def _pass(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         record: Record = scope["rankllm.record"]
         try:
+            _check_framing(headers, scope.get("http_version", "1.1"))
             check_host(headers.get("host"), self._hosts)
+            check_origins(headers.getlist("origin"), headers.get("host"), self._origins)
             self._keys.check(record.path, headers.get("authorization"))
             await self._app(scope, receive, send)
         except ServingError as error:
@@ -95,6 +109,16 @@ class Gate:
             path=path,
             dialect=dialect_of(path).name,
         )
+
+
+def _check_framing(headers: Headers, http_version: str) -> None:
+    """Raise FramingError where another server on the way may have taken the request's end to be elsewhere.
+
+    Both lengths of a body, or chunks in HTTP/1.0, are how requests are smuggled past a proxy; RFC 9112, section 6.1,
+    has a server that accepts them close the connection, and h11 does not.
+    """
+    if "transfer-encoding" in headers and ("content-length" in headers or http_version == "1.0"):
+        raise FramingError
 
 
 async def _respond(record: Record, error: ServingError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,7 +16,7 @@ from rankllm_infer.api import Reranker
 from rankllm_infer.api_keys import read_keys
 from rankllm_infer.serving.access import Access
 from rankllm_infer.serving.app import make_app
-from rankllm_infer.serving.connections import timed_protocol
+from rankllm_infer.serving.connections import BoundedProtocol
 from rankllm_infer.serving.desk import Desk
 from rankllm_infer.serving.observing import Observer
 from rankllm_infer.serving.settings import ServerOptions
@@ -122,7 +122,7 @@ def _config(desk: Desk, observer: Observer, keys: Access) -> uvicorn.Config:
             log_config=None,
             access_log=False,
             lifespan="off",
-            http=timed_protocol(unread_s=options.request_timeout_s),
+            http=BoundedProtocol,
             ws="none",
             server_header=False,
             root_path=options.root_path,

@@ -39,7 +39,8 @@ class ServerOptions:
     """Host name that requests may be addressed to, as in the Host header, without the port. Repeat the option for
     several; * allows any. Protects a local server from web pages that resolve their name to it (DNS rebinding)."""
     cors_origin: tuple[str, ...] = option((), "--cors-origin", group="Server", effect="none", metavar="ORIGIN")
-    """Origin whose web pages may call the server, such as https://app.example. Repeat the option for several."""
+    """Origin whose web pages may call the server, such as https://app.example. Repeat the option for several; * allows
+    any. Requests from other pages are answered with 403."""
     api_key_file: Path | None = option(None, "--api-key-file", group="Server", effect="none")
     """File of API keys, one per line; blank lines and lines that begin with # are skipped. Requests then need the
     header "Authorization: Bearer KEY"."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from rankllm_core.card import ListwiseCard
+from rankllm_core.card import ListwiseCard, PointwiseCard
 from rankllm_core.errors import ConfigError
 from rankllm_core.text import first_words, title_and_text
 from rankllm_core.types import Candidate, Query, Request
@@ -15,7 +15,7 @@ from rankllm_infer.ranking.flow import Flow, RankingMethod
 from rankllm_infer.ranking.listwise import ListwiseMethod
 from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
-from rankllm_infer.ranking.settings import RankingSettings
+from rankllm_infer.ranking.settings import RankingSettings, check_full_windows
 from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES
 from rankllm_infer.serving.dialects.answers import Clock
 from rankllm_infer.serving.dialects.errors import InvalidRequestError
@@ -51,13 +51,14 @@ def method_of(question: Question, method: RankingMethod) -> RankingMethod:
     Raises InvalidRequestError for what this model cannot do, or what lies beyond the server's windows.
     """
     method = traced(method) if question.explains else method
+    check_instruction(question.instruction, method)
     asked = {name: getattr(question, name) for name in ("strategy", "window_size", "stride")}
     named = [name for name, value in asked.items() if value is not None]
-    if not named:
-        return method
     try:
         if isinstance(method, ListwiseMethod):
-            return _listwise(question, method)
+            return _fitting(_listwise(question, method) if named else method, len(question.documents))
+        if not named:
+            return method
         if isinstance(method, PairwiseMethod) and named == ["strategy"]:
             settings = replace(method.settings, strategy=question.strategy, rank_top_k=None)
             return PairwiseMethod(method.card, settings, method.writer)
@@ -82,6 +83,28 @@ def traced(method: RankingMethod) -> RankingMethod:
 
 def _traced(settings: RankingSettings) -> RankingSettings:
     return replace(settings, with_trace=True, max_traced_calls=MAX_EXPLAINED_CALLS)
+
+
+def check_instruction(instruction: str | None, method: RankingMethod) -> None:
+    """Raise InvalidRequestError for an instruction that the model's prompt has no place for."""
+    if instruction is not None and not takes_instruction(method):
+        raise InvalidRequestError(
+            "the instruction has no effect: the model's prompt has no place for one; leave it out"
+        )
+
+
+def takes_instruction(method: RankingMethod) -> bool:
+    """Whether a request may say what counts as relevant."""
+    return isinstance(method.card, PointwiseCard) and method.card.template.takes_instruction
+
+
+def _fitting(method: ListwiseMethod, n: int) -> ListwiseMethod:
+    """The method, if it can rank n documents. Raises InvalidRequestError and ConfigError."""
+    size = method.card.window_size
+    if method.settings.strategy == "full" and n > size:
+        raise InvalidRequestError(f"documents: strategy full shows at most {size} at once (the window), found {n}")
+    check_full_windows(method.card, method.settings, n)
+    return method
 
 
 def without_fusion(method: RankingMethod) -> RankingMethod:

@@ -9,9 +9,11 @@ from rankllm_core.errors import RankLLMError
 _KINDS: Mapping[int, tuple[str, str]] = {
     400: ("BadRequestError", "Validation"),
     401: ("AuthenticationError", "Unauthorized"),
+    403: ("PermissionDeniedError", "Forbidden"),
     404: ("NotFoundError", "NotFound"),
     405: ("MethodNotAllowedError", "MethodNotAllowed"),
     413: ("RequestTooLargeError", "Validation"),
+    415: ("UnsupportedMediaTypeError", "Validation"),
     422: ("UnprocessableEntityError", "Validation"),
     424: ("FailedDependencyError", "Backend"),
     429: ("RateLimitError", "Overloaded"),
@@ -46,6 +48,18 @@ class InvalidRequestError(ServingError):
 
     def __init__(self, message: str) -> None:
         super().__init__(422, message)
+
+
+class FramingError(ServingError):
+    """A request whose end is unclear: what follows it on the connection is not read."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "expected Content-Length or, in HTTP/1.1, Transfer-Encoding, and not both")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The connection is closed."""
+        return super().headers | {"connection": "close"}
 
 
 class ClientGoneError(ServingError):

@@ -22,13 +22,16 @@ class Field:
     about: str
     least: int = 0
     choices: tuple[str, ...] = ()
+    pattern: str = ""
+    """Regular expression that strings match; for the description, and checked where the field is used."""
 
     @property
     def schema(self) -> dict[str, object]:
-        """Its JSON schema."""
+        """Its JSON schema. A field that is null counts as left out."""
         bounds = {"minimum": self.least, "maximum": _LARGEST} if self.kind == "integer" else {}
-        choices = {"enum": list(self.choices)} if self.choices else {}
-        return {"type": self.kind, "description": self.about, **bounds, **choices}
+        choices = {"enum": [*self.choices, None]} if self.choices else {}
+        pattern = {"pattern": self.pattern} if self.pattern else {}
+        return {"type": [self.kind, "null"], "description": self.about, **bounds, **choices, **pattern}
 
 
 FIELDS: Mapping[str, Field] = {
@@ -44,7 +47,9 @@ FIELDS: Mapping[str, Field] = {
         "answer itself. Not in the API of text-embeddings-inference, whose response is an array.",
     ),
     "truncate": Field(kind="boolean", about="text-embeddings-inference: accepted; long texts are always truncated."),
-    "truncation_direction": Field(kind="string", about="text-embeddings-inference: only `right` is supported."),
+    "truncation_direction": Field(
+        kind="string", pattern="^[Rr][Ii][Gg][Hh][Tt]$", about="text-embeddings-inference: only `right` is supported."
+    ),
     "instruction": Field(kind="string", about="What counts as relevant, for models that take an instruction."),
     "max_tokens_per_doc": Field(kind="integer", about="Truncate each document to so many tokens; 0: no such limit."),
     "strategy": Field(
@@ -67,6 +72,8 @@ def read_field(name: str, value: object) -> Any:
         if field.choices and value not in field.choices:
             raise InvalidRequestError(f"{name}: expected one of {', '.join(field.choices)}, found {found(value)}")
         return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON knows one kind of number: 2.0 is 2
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if field.kind == "integer" and is_whole and field.least <= value <= _LARGEST:  # type: ignore[operator]
         return value

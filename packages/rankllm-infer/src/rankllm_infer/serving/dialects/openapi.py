@@ -1,228 +1,176 @@
-"""The server's OpenAPI description, from the tables that requests are read with."""
+"""The server's OpenAPI description, from the tables that requests are read with and from what its model can do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from rankllm_infer import __version__
 from rankllm_infer.serving.access import is_open
-from rankllm_infer.serving.dialects.explanation import MAX_EXPLAINED_CALLS
-from rankllm_infer.serving.dialects.fields import FIELDS
-from rankllm_infer.serving.dialects.pairs import SPELLINGS
-from rankllm_infer.serving.dialects.questions import DIALECTS, RERANK_PATHS
+from rankllm_infer.serving.dialects.abilities import Abilities
+from rankllm_infer.serving.dialects.questions import RERANK_PATHS
+from rankllm_infer.serving.dialects.schemas import (
+    Schema,
+    error_schema,
+    request_schemas,
+    rerank_request,
+    response_schemas,
+)
 from rankllm_infer.serving.settings import ServerOptions
 
-_NUMBER = {"type": "number", "minimum": 0, "maximum": 1}
-_INDEX = {"type": "integer", "minimum": 0, "description": "Position of the document in the request, from 0."}
+SCORE_PATHS = ("/score", "/v1/score")
+_WHOLE = {"type": "string", "pattern": "^[0-9]+$"}
+_HEADERS: Mapping[str, tuple[str, Schema]] = {
+    "x-request-id": ("Of the request, or drawn.", {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}),
+    "x-queue-time": ("Milliseconds before ranking began.", _WHOLE),
+    "x-inference-time": ("Milliseconds of ranking.", _WHOLE),
+    "x-total-time": ("Milliseconds of both.", _WHOLE),
+    "x-compute-tokens": ("Tokens, as the engine counts them.", _WHOLE),
+    "x-rankllm-status": ("As in `meta.status`.", {"enum": ["ok", "repaired", "fallback"]}),
+    "retry-after": ("Seconds after which to try again.", _WHOLE),
+    "www-authenticate": ("How to give a key.", {"const": "Bearer"}),
+}
+_OF_RANKINGS = ("x-queue-time", "x-inference-time", "x-total-time", "x-compute-tokens", "x-rankllm-status")
 _ERRORS = {
-    400: "Not JSON, no documents, or a value that cannot be used (Cohere, vLLM).",
+    400: "Not JSON, no documents, a Host that is not allowed, or a value that cannot be used (Cohere, vLLM).",
     401: "No API key, or an unknown one.",
+    403: "From a web page whose origin is not allowed.",
     404: "Another model than the one that is served.",
     413: "Too many documents, or too many bytes.",
+    415: "A body that is not announced as JSON.",
     422: "A value that cannot be used (Jina, TEI), or a request that the model cannot answer.",
-    429: "The queue is full; see Retry-After.",
+    424: "A request that the model cannot answer (TEI).",
+    429: "The queue is full.",
+    500: "A bug; the log has more under the request's id.",
     503: "The server is shutting down, or the model is gone.",
     504: "The request took too long.",
 }
+_OF_ANY_PATH = (400, 403, 500)
 
 
-def describe(options: ServerOptions) -> dict[str, Any]:
-    """The OpenAPI document. options: their limits are part of it."""
-    n = options.max_documents
-    rerank = {
-        path: {"post": _operation("Rank documents", _rerank_request(n), _rerank_response())} for path in RERANK_PATHS
+def describe(options: ServerOptions, abilities: Abilities) -> dict[str, Any]:
+    """The OpenAPI document. options: of the server. abilities: of the model that it serves."""
+    paths = {path: {"post": _ranking(path)} for path in RERANK_PATHS}
+    if abilities.scores_pairs:
+        paths |= {path: {"post": _scoring(path)} for path in SCORE_PATHS}
+    paths |= {path: {"get": operation} for path, operation in _pages(abilities).items()}
+    components: dict[str, Any] = {
+        "schemas": request_schemas(abilities) | response_schemas(abilities),
+        "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()},
     }
-    scores = {
-        path: {"post": _operation("Score pairs of texts", _score_request(n), _score_response())}
-        for path in ("/score", "/v1/score")
-    }
-    pages = {
-        "/": "A web page to try the model",
-        "/v1/models": "Names of the served model, and what requests to it may hold",
-        "/health": "Whether the process answers",
-        "/ready": "Whether requests are taken: 503 while the server drains",
-        "/metrics": "Prometheus metrics",
-        "/openapi.json": "This document",
-    }
-    gets = {
-        path: {"get": {"summary": text, "responses": {"200": {"description": "OK"}}}} for path, text in pages.items()
-    }
-    gets["/v1/models"]["get"]["responses"]["200"] = _answer(_MODELS)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "rankllm", "version": __version__},
-        "paths": {**rerank, **scores, **gets},
+        "paths": paths,
+        "components": components,
     }
     if options.root_path:
         document["servers"] = [{"url": options.root_path}]
     if options.api_key_file is not None:
-        document["components"] = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
-        for path, methods in document["paths"].items():
-            for operation in methods.values():
-                operation["security"] = [] if is_open(path, options.protect) else [{"key": []}]
+        _close(document, protect=options.protect)
     return document
 
 
-def _operation(summary: str, request: Mapping[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
-    errors = {str(status): {"description": text} for status, text in _ERRORS.items()}
+def _close(document: dict[str, Any], *, protect: Collection[str]) -> None:
+    """Add the key that all paths need but those that are open."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            operation["security"] = [] if is_open(path, protect) else [{"key": []}]
+            if not is_open(path, protect):
+                operation["responses"]["401"] = _error(path, 401)
+
+
+def _ranking(path: str) -> dict[str, Any]:
+    ranking = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Ranking", "TeiRanking")]}
+    score_kind = {"description": "As `meta.score_kind`, in TEI's dialect.", "schema": {"type": "string"}}
+    response = _response("The documents, best first.", ranking, headers=_OF_RANKINGS)
+    response["headers"]["x-rankllm-score-kind"] = score_kind
+    statuses = (404, 413, 415, 422, 424, 429, 503, 504)
     return {
-        "summary": summary,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+        "operationId": _name_of(path),
+        "summary": "Rank documents",
+        "requestBody": _body(rerank_request(path)),
+        "responses": {"200": response, **_errors(path, statuses)},
+    }
+
+
+def _scoring(path: str) -> dict[str, Any]:
+    scores = {"$ref": "#/components/schemas/Scores"}
+    return {
+        "operationId": _name_of(path),
+        "summary": "Score pairs of texts: one against N, or N against N, which no schema can say",
+        "requestBody": _body({"$ref": "#/components/schemas/ScoreRequest"}),
         "responses": {
-            "200": _answer(response),
-            **errors,
+            "200": _response("The scores, in the order of the request.", scores, headers=_OF_RANKINGS),
+            **_errors(path, (404, 413, 415, 422, 429, 503, 504)),
         },
     }
 
 
-def _answer(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"description": "OK", "content": {"application/json": {"schema": schema}}}
-
-
-def _rerank_request(max_documents: int) -> dict[str, Any]:
-    document = {"oneOf": [{"type": "string"}, {"type": "object"}]}
-    documents = {"type": "array", "items": document, "minItems": 1, "maxItems": max_documents}
-    keys = sorted({dialect.documents for dialect in DIALECTS})
-    return {
-        "type": "object",
-        "properties": {**{name: field.schema for name, field in FIELDS.items()}, **dict.fromkeys(keys, documents)},
-        "required": ["query"],
-        "oneOf": [{"required": [key]} for key in keys],
-    }
-
-
-def _rerank_response() -> dict[str, Any]:
-    result = {"index": _INDEX, "relevance_score": _NUMBER, "document": {"type": "object"}}
-    tei = {"index": _INDEX, "score": {"type": "number"}, "text": {"type": "string"}}
-    ranking = {
-        "id": {"type": "string"},
-        "model": {"type": "string"},
-        "results": {"type": "array", "items": _object(result, optional=("document",))},
-        "usage": _USAGE,
-        "meta": _META,
-        "explanation": _EXPLANATION,
-    }
-    return {
-        "oneOf": [
-            _object(ranking, optional=("explanation",)),
-            {"type": "array", "items": _object(tei, optional=("text",))},
-        ]
-    }
-
-
-def _score_request(max_documents: int) -> dict[str, Any]:
-    texts = {
-        "oneOf": [
-            {"type": "string"},
-            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": max_documents},
-        ]
-    }
-    own = {name: FIELDS[name].schema for name in ("model", "instruction", "max_tokens_per_doc")}
-    return {
-        "type": "object",
-        "properties": {**own, **{key: texts for keys in SPELLINGS for key in keys}},
-        "oneOf": [{"required": list(keys)} for keys in SPELLINGS],
-    }
-
-
-def _score_response() -> dict[str, Any]:
-    score = {"index": _INDEX, "object": {"const": "score"}, "score": _NUMBER}
-    return _object(
-        {
-            "id": {"type": "string"},
-            "object": {"const": "list"},
-            "created": {"type": "integer"},
-            "model": {"type": "string"},
-            "data": {"type": "array", "items": _object(score)},
-            "usage": _USAGE,
-            "meta": _META,
-        }
+def _pages(abilities: Abilities) -> dict[str, dict[str, Any]]:
+    """What is only read."""
+    models = _page(
+        "/v1/models", "Names of the served model, and what requests may hold", {"$ref": "#/components/schemas/Models"}
     )
-
-
-def _object(properties: Mapping[str, Any], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": dict(properties), "required": required}
-
-
-def _array(items: Mapping[str, Any], about: str = "") -> dict[str, Any]:
-    return {"type": "array", "items": items, **({"description": about} if about else {})}
-
-
-_COUNT = {"type": "integer", "minimum": 0}
-_CALL = _object(
-    {
-        "start": {
-            "type": ["integer", "null"],
-            "description": "Rank of the first document shown, from 0; null where the documents were no slice of the "
-            "ranking.",
-        },
-        "indices": _array(_INDEX, "Documents shown, in the order of the prompt."),
-        "order": _array(_COUNT, "Positions in `indices`, best first, as the answer was read."),
-        "scores": {
-            "type": ["array", "null"],
-            "items": {"type": ["number", "null"]},
-            "description": "What the order was read off: one score per document shown, or those of yes and no.",
-        },
-        "response": {"type": "string", "description": "What the model wrote; the middle of a long answer is left out."},
-        "status": {"enum": ["ok", "repaired", "fallback"]},
-        "defects": _array({"type": "string"}),
-        "prompt_tokens": _COUNT,
-        "completion_tokens": _COUNT,
+    paths = (*RERANK_PATHS, *(SCORE_PATHS if abilities.scores_pairs else ()))
+    # What is listed can be asked for.
+    models["responses"]["200"]["links"] = {
+        _name_of(path): {"operationId": _name_of(path), "requestBody": {"model": "$response.body#/data/0/id"}}
+        for path in paths
     }
-)
-_EXPLANATION = {
-    **_object(
-        {
-            "calls": {**_array(_CALL, "Model calls in the order they were made."), "maxItems": MAX_EXPLAINED_CALLS},
-            "n_omitted": {**_COUNT, "description": "Further calls that are not shown."},
-            "n_ranked": {
-                "type": ["integer", "null"],
-                "description": "Documents at the head of the ranking whose order the model gave; those below keep the "
-                "order of the request, or one that no answer tells.",
-            },
-        }
-    ),
-    "description": "With `explain`: what the model was asked and what it answered.",
-}
-_USAGE = _object({name: {"type": "integer"} for name in ("prompt_tokens", "completion_tokens", "total_tokens")})
-_MODELS = _object(
-    {
-        "object": {"const": "list"},
-        "data": _array(
-            _object(
-                {
-                    "id": {"type": "string"},
-                    "object": {"const": "model"},
-                    "created": {"type": "integer"},
-                    "owned_by": {"type": "string"},
-                    "ranking": _object(
-                        {
-                            "method": {"enum": ["listwise", "pointwise", "pairwise"]},
-                            "strategies": _array({"type": "string"}, "Those that a request may choose."),
-                            "strategy": {"type": ["string", "null"], "description": "The server's own."},
-                            "window_size": {"type": ["integer", "null"], "description": "The largest; listwise only."},
-                            "stride": {"type": ["integer", "null"]},
-                            "instruction": {"type": "boolean", "description": "Whether the model takes one."},
-                            "raw_scores": {"type": "boolean", "description": "Whether the model scores documents."},
-                            "max_documents": _COUNT,
-                            "max_body": {**_COUNT, "description": "Bytes."},
-                        }
-                    ),
-                }
-            )
-        ),
+    state = {"$ref": "#/components/schemas/State"}
+    metrics = _page("/metrics", "Prometheus metrics", {"type": "string"}, media_type="text/plain")
+    page = _page("/", "A web page to try the model", {"type": "string"}, media_type="text/html")
+    return {
+        "/": page,
+        "/v1/models": models,
+        "/health": _page("/health", "Whether the process answers", state),
+        "/ready": _page("/ready", "Whether requests are taken: 503 while the server drains", state, statuses=(503,)),
+        "/metrics": metrics,
+        "/openapi.json": _page("/openapi.json", "This document", {"type": "object"}),
     }
-)
-_META = {
-    "type": "object",
-    "properties": {
-        "status": {"enum": ["ok", "repaired", "fallback"]},
-        "score_kind": {"enum": ["probability", "sigmoid", "softmax", "preference", "rank", "raw"]},
-        "defects": {"type": "array", "items": {"type": "string"}},
-        "warnings": {"type": "array", "items": {"type": "string"}},
-        **{name: {"type": "integer"} for name in ("calls", "rounds")},
-        **{name: {"type": "number"} for name in ("queued_s", "computed_s")},
-    },
-}
+
+
+def _page(
+    path: str,
+    summary: str,
+    schema: Schema,
+    *,
+    statuses: tuple[int, ...] = (),
+    media_type: str = "application/json",
+) -> dict[str, Any]:
+    response = _response("OK", schema, media_type=media_type)
+    return {
+        "operationId": _name_of(path),
+        "summary": summary,
+        "responses": {"200": response, **_errors(path, statuses)},
+    }
+
+
+def _errors(path: str, statuses: Iterable[int]) -> dict[str, Any]:
+    return {str(status): _error(path, status) for status in sorted({*_OF_ANY_PATH, *statuses})}
+
+
+def _error(path: str, status: int) -> dict[str, Any]:
+    headers = {401: ("www-authenticate",), 429: ("retry-after",)}.get(status, ())
+    response = _response(_ERRORS[status], error_schema(path), headers=headers)
+    if status == 503:  # A model that is gone does not come back at a known time.
+        response["headers"]["retry-after"] = {"schema": _WHOLE, "description": "While the server drains."}
+    return response
+
+
+def _response(
+    text: str, schema: Schema, *, headers: Iterable[str] = (), media_type: str = "application/json"
+) -> dict[str, Any]:
+    named = {name: {"$ref": f"#/components/headers/{name}"} for name in ("x-request-id", *headers)}
+    return {"description": text, "headers": named, "content": {media_type: {"schema": schema}}}
+
+
+def _body(schema: Schema) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _name_of(path: str) -> str:
+    """The name of an operation: `v2_rerank` of /v2/rerank."""
+    return path.strip("/").partition(".")[0].replace("/", "_") or "page"

@@ -18,7 +18,7 @@ from rankllm_infer.serving.dialects.fields import read_field
 from rankllm_infer.serving.dialects.relevance import relevance_scores
 
 SPELLINGS = (("queries", "documents"), ("text_1", "text_2"), ("data_1", "data_2"))
-_FIELDS = ("model", "instruction", "max_tokens_per_doc")
+FIELDS_OF_PAIRS = ("model", "instruction", "max_tokens_per_doc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,8 @@ def read_pairs(body: object, *, max_documents: int) -> PairQuestion:
             f"{spelling[0]}: expected one text, or as many as {spelling[1]} holds ({len(other)}), found {len(one)}"
         )
     groups = ((one[0], tuple(other)),) if len(one) == 1 else tuple((a, (b,)) for a, b in zip(one, other, strict=True))
-    values = {key: read_field(key, fields[key]) or None for key in _FIELDS if key in fields}
-    unknown = [key for key in fields if key not in (*spelling, *_FIELDS)]
+    values = {key: read_field(key, fields[key]) or None for key in FIELDS_OF_PAIRS if key in fields}
+    unknown = [key for key in fields if key not in (*spelling, *FIELDS_OF_PAIRS)]
     return PairQuestion(
         groups=groups, warnings=tuple(f"field {key[:40]!r} has no effect here" for key in unknown), **values
     )

@@ -8,6 +8,7 @@ Sources of the shapes: Cohere's API reference (`/v1/rerank`, `/v2/rerank`), Jina
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,7 +48,8 @@ DIALECTS = (COHERE_V1, COHERE_V2, JINA, VLLM, TEI)
 _OF_PATH = {"/rerank": VLLM, "/v1/rerank": JINA, "/v2/rerank": COHERE_V2}
 RERANK_PATHS = tuple(_OF_PATH)
 _OF_COHERE_V1 = {"max_chunks_per_doc", "rank_fields"}
-_OF_VLLM = {"chat_template_kwargs", "max_tokens_per_query", "truncate_prompt_tokens"}
+VLLM_FIELDS = ("chat_template_kwargs", "max_tokens_per_query", "truncate_prompt_tokens")
+"""Fields by which a request to any path is vLLM's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +78,24 @@ class Question:
 
 def dialect_of(path: str, body: object = None) -> Dialect:
     """The dialect of a request, by its fields and else by its path. body: the JSON value, where it could be read."""
-    keys = set(body) if isinstance(body, Mapping) else set()
+    keys = {key for key, value in body.items() if value is not None} if isinstance(body, Mapping) else set()
     if "texts" in keys and "documents" not in keys:
         return TEI
+    if path in _OF_PATH and not keys.isdisjoint(VLLM_FIELDS):
+        return VLLM
     if path == "/v1/rerank" and keys & _OF_COHERE_V1:
         return COHERE_V1
-    if path in _OF_PATH and keys & _OF_VLLM:
-        return VLLM
     return _OF_PATH.get(path, VLLM)
+
+
+def check_media_type(header: str | None) -> None:
+    """Raise ServingError of status 415 where the header `Content-Type` announces something else than JSON.
+
+    A request without one is read as JSON.
+    """
+    media_type = (header or "").partition(";")[0].strip().lower()
+    if media_type and media_type != "application/json" and not re.fullmatch(r"application/\S+\+json", media_type):
+        raise ServingError(415, "expected the header Content-Type: application/json")
 
 
 def read_question(path: str, body: object, *, max_documents: int) -> Question:

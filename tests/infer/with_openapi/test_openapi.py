@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import random
+import re
+import sys
+
 import pytest
+from hostile_requests import SERVED, odd_request
 from serving_fakes import Served, listwise, pointwise
 
 DOCUMENTS = ["worth 1", {"text": "worth 2", "id": 7}]
@@ -44,7 +51,7 @@ def schema(description, path, *, status=None):
     """Of a request, or of a response."""
     operation = description["paths"][path]["post"]
     held = operation["requestBody"] if status is None else operation["responses"][str(status)]
-    return held["content"]["application/json"]["schema"]
+    return held["content"]["application/json"]["schema"] | {"components": description["components"]}
 
 
 def test_the_description_is_valid(description, tmp_path):
@@ -64,13 +71,18 @@ def test_the_description_is_valid(description, tmp_path):
 @pytest.mark.parametrize(("path", "body"), ASKED)
 def test_what_is_taken_and_given_is_described(served, description, path, body):
     """Request and response."""
-    from jsonschema import validate
+    from jsonschema import ValidationError, validate
 
     validate(body, schema(description, path))
     for server in (served, Served(listwise())) if "rerank" in path and "raw_scores" not in body else (served,):
         done = server.post(path, body)
         assert done.status_code == 200
-        validate(done.json(), schema(description, path, status=200))
+        described = server.ask("GET", "/openapi.json").json()
+        validate(done.json(), schema(described, path, status=200))
+        described["components"]["schemas"]["Ranking"]["required"].append("missing")
+        if path.endswith("rerank") and "documents" in body:
+            with pytest.raises(ValidationError):
+                validate(done.json(), schema(described, path, status=200))
 
 
 @pytest.mark.parametrize("reranker", [pointwise, listwise])
@@ -93,3 +105,51 @@ def test_what_is_refused_is_described_as_wrong(served, description, path, body):
     status = served.post(path, body).status_code
     assert status in (400, 422)
     assert str(status) in description["paths"][path]["post"]["responses"]
+
+
+@pytest.mark.parametrize("make", SERVED.values(), ids=SERVED)
+def test_a_request_is_taken_where_the_description_allows_it(make):
+    """And nowhere else: 400 requests with odd fields, judged by both.
+
+    What depends on the texts, no schema says: raw scores of a model that has not scored all of them.
+    """
+    from jsonschema import Draft202012Validator
+
+    served, draw = Served(make()), random.Random("described")
+    description = served.ask("GET", "/openapi.json").json()
+    paths = [path for path, methods in description["paths"].items() if "post" in methods]
+    judges = {path: Draft202012Validator(schema(description, path)) for path in paths}
+    taken = set()
+
+    async def ask_all():
+        async with served.client() as client:
+            for _ in range(400):
+                path, body = draw.choice(paths), odd_request(draw)
+                status = (await client.post(path, content=json.dumps(body))).status_code
+                assert judges[path].is_valid(body) == (status == 200), (path, body, status)
+                assert status in (200, 400, 404, 422), (path, body, status)
+                taken.add(status == 200)
+
+    asyncio.run(ask_all())
+    assert taken == {True, False}
+
+
+def test_a_query_of_blanks_is_what_python_takes_for_one():
+    """Character by character."""
+    from rankllm_infer.serving.dialects.schemas import NOT_BLANK
+
+    characters = map(chr, range(sys.maxunicode + 1))
+    assert [c for c in characters if bool(re.search(NOT_BLANK, c)) == c.isspace()] == []
+
+
+def test_only_a_model_that_scores_pairs_has_score_described():
+    """The others refuse it."""
+    paths = Served(listwise()).ask("GET", "/openapi.json").json()["paths"]
+    assert [path for path in paths if "score" in path] == []
+
+
+def test_listed_models_are_linked_to_what_takes_them(description):
+    """So that a client, or a test, can follow from one to the other."""
+    links = description["paths"]["/v1/models"]["get"]["responses"]["200"]["links"]
+    named = {operation["operationId"] for methods in description["paths"].values() for operation in methods.values()}
+    assert set(links) == {"rerank", "v1_rerank", "v2_rerank", "score", "v1_score"} <= named

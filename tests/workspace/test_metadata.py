@@ -34,7 +34,7 @@ PROGRAMS = {
 }
 EXTRAS = {
     "rankllm-core": set(),
-    "rankllm-infer": {"datasets", "mcp", "openai", "pyserini", "serve", "vllm"},
+    "rankllm-infer": {"datasets", "langchain", "mcp", "openai", "pyserini", "serve", "vllm"},
     "rankllm-train": {"deepspeed", "flash-attn"},
 }
 DATA = {

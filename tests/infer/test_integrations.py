@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from framework_fakes import BEST, BY_RANK, REFUSED, TEXTS, counted_model, listwise, pointwise
+from framework_fakes import BEST, BY_RANK, REFUSED, TEXTS, Crowd, counted_model, listwise, pointwise
 
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_infer.integrations.stored_options import as_options, to_plain
@@ -62,6 +62,10 @@ def test_a_servers_key_comes_from_the_environment_and_is_not_stored(monkeypatch)
     given = as_options(server | {"api_key": "given"})
     assert given.api_key == "given"
     assert to_plain(given) == server
+    with pytest.raises(
+        ConfigError, match=r"^base_url: holds a password, which is not stored; leave it out, and set OPEN"
+    ):
+        to_plain(as_options(server | {"base_url": "http://me:secret@localhost/v1"}))
 
 
 @pytest.mark.parametrize(
@@ -137,6 +141,26 @@ def test_a_closed_model_is_loaded_again_and_a_shared_one_stays_open():
     reranker = listwise()
     TextReranker(None, reranker=reranker).close()
     assert TextReranker(None, reranker=reranker).rank("q", TEXTS).order == tuple(BEST)
+
+
+def test_a_cancelled_task_leaves_the_queue():
+    """As when a client goes away: its prompt is never asked."""
+    crowd = Crowd(3)
+    ranker = TextReranker(None, reranker=crowd)
+
+    async def main():
+        first = asyncio.create_task(ranker.arank("first", TEXTS))
+        while not crowd.engine.asked:  # until the engine is at work
+            await asyncio.sleep(0.01)
+        cancelled = asyncio.create_task(ranker.arank("cancelled", TEXTS))
+        await asyncio.sleep(0.05)
+        cancelled.cancel()
+        last = await ranker.arank("last", TEXTS)  # the third call, which the engine waits for
+        return [(await first).order, last.order]
+
+    assert asyncio.run(main()) == [tuple(BEST)] * 2
+    assert len(crowd.engine.asked) == 2
+    assert not any("cancelled" in prompt.text for prompt in crowd.engine.asked)
 
 
 def test_a_failed_query_says_why_without_a_name_that_nobody_gave():

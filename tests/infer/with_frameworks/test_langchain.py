@@ -28,6 +28,7 @@ pytest.importorskip("langchain_core", reason="needs LangChain: scripts/test-inte
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever
+from pydantic import ValidationError
 
 from rankllm_infer.integrations.langchain import RankLLMRerank
 
@@ -53,7 +54,8 @@ def test_documents_come_best_first_as_copies():
     found = RankLLMRerank(reranker=listwise()).compress_documents(given, "q")
     assert [document.id for document in found] == [f"d{n}" for n in BEST]
     assert [document.metadata for document in found] == [
-        {"source": n, "relevance_score": score, "rankllm_status": "ok"} for n, score in zip(BEST, BY_RANK, strict=True)
+        {"source": n, "relevance_score": score, "rankllm_status": "ok", "rankllm_score_kind": "rank"}
+        for n, score in zip(BEST, BY_RANK, strict=True)
     ]
     assert given == before
 
@@ -183,6 +185,16 @@ def test_an_instruction_needs_a_model_that_takes_one():
     """It is not dropped in silence."""
     with pytest.raises(RankLLMError, match="its instruction has no effect: a listwise prompt has no place for one"):
         RankLLMRerank(reranker=listwise(), instruction="i").compress_documents(documents(), "q")
+
+
+@pytest.mark.parametrize("name", ["model", "options", "reranker"])
+def test_what_decides_the_loaded_model_cannot_be_set(name):
+    """Another value would have no effect; what is read at each call can be changed."""
+    made = RankLLMRerank(reranker=listwise())
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(made, name, None)
+    made.top_n = 1
+    assert RankLLMRerank.model_json_schema()["properties"].keys() >= {"model", "top_n", "options", "instruction"}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
+from pydantic import ValidationError
 
 from rankllm_infer.integrations.llama_index import RankLLMRerank
 
@@ -64,7 +65,8 @@ def test_nodes_come_best_first_as_copies():
     found = RankLLMRerank(reranker=listwise()).postprocess_nodes(given, query_str="q")
     assert ids(found) == [f"d{n}" for n in BEST]
     assert [node.score for node in found] == BY_RANK
-    assert [node.metadata for node in found] == [{"source": n, "rankllm_status": "ok"} for n in BEST]
+    notes = {"rankllm_status": "ok", "rankllm_score_kind": "rank"}
+    assert [node.metadata for node in found] == [{"source": n} | notes for n in BEST]
     assert given == before
 
 
@@ -196,6 +198,16 @@ def test_scores_of_the_retriever_are_fused_in():
     """Where the card says so: with weight 1 they decide alone."""
     found = RankLLMRerank(reranker=pointwise(fuse_weight=1.0)).postprocess_nodes(nodes()[::-1], query_str="q")
     assert ids(found) == ["d0", "d1", "d2", "d3"]
+
+
+@pytest.mark.parametrize("name", ["model", "options", "reranker"])
+def test_what_decides_the_loaded_model_cannot_be_set(name):
+    """Another value would have no effect; what is read at each call can be changed."""
+    made = RankLLMRerank(reranker=listwise())
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(made, name, None)
+    made.top_n = 1
+    assert RankLLMRerank.model_json_schema()["properties"].keys() >= {"model", "top_n", "options", "instruction"}
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,16 @@ def test_the_columns_of_query_and_text_are_named():
         RankLLMReRanker(reranker=reranker)(frame().drop(columns="text"))
 
 
+def test_titles_are_shown_where_their_column_is_named():
+    """As `rankllm-infer rerank` shows those of a corpus; a missing one is none."""
+    reranker = listwise()
+    RankLLMReRanker(reranker=reranker, title_field="title")(frame({"q": [1, 2]}, title=["T", None]))
+    assert "[1] Title: T Content: worth 1" in reranker.engine.asked[0].text
+    assert "[2] worth 2" in reranker.engine.asked[0].text
+    with pytest.raises(pt.validate.InputValidationError, match="title"):
+        RankLLMReRanker(reranker=reranker, title_field="title")(frame())
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -187,6 +197,19 @@ def test_a_model_is_loaded_once_when_the_transformer_is_made():
         assert repr(transformer) == "RankLLMReRanker('oracle')"
 
 
+def test_pyterrier_can_look_inside():
+    """Its inputs and its settings, under the names of the arguments."""
+    transformer = RankLLMReRanker(reranker=listwise(), text_field="body")
+    assert pt.inspect.transformer_inputs(transformer) == [["qid", "docno", "query", "body"]]
+    settings = {found.name: found.value for found in pt.inspect.transformer_attributes(transformer)}
+    assert (settings["text_field"], settings["model"], settings["verbose"]) == ("body", None, False)
+    assert repr(transformer) == "RankLLMReRanker('reranker')"
+    with pytest.raises(AttributeError):
+        transformer.set_parameter("model", "another")
+    transformer.set_parameter("text_field", "text")
+    assert order(transformer(frame())) == BEST
+
+
 def test_the_same_frame_gives_the_same_frame(capsys):
     """With and without a progress bar."""
     one, other = (RankLLMReRanker(reranker=listwise(), verbose=verbose)(frame()) for verbose in (False, True))
@@ -209,9 +232,10 @@ def test_a_fallback_is_in_the_frame_and_in_the_log(caplog):
 
 
 def test_a_query_that_fails_is_an_error():
-    """Which names it."""
-    with pytest.raises(RankLLMError, match="query 'q1': out of order"):
-        RankLLMReRanker(reranker=listwise(lambda prompt: REFUSED))(frame())
+    """Which names it, also where its qid is the one that requests without a name have."""
+    for qid in ("q1", "1"):
+        with pytest.raises(RankLLMError, match=f"query '{qid}': out of order"):
+            RankLLMReRanker(reranker=listwise(lambda prompt: REFUSED))(frame({qid: [1, 2]}))
 
 
 def test_scores_of_the_first_stage_are_fused_in():

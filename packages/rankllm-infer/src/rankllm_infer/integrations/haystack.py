@@ -10,7 +10,7 @@ from typing import Any
 
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.api import Reranker
-from rankllm_infer.integrations.stored_options import as_options, to_plain
+from rankllm_infer.integrations.stored_options import to_plain
 from rankllm_infer.integrations.texts import RankedTexts, TextReranker, check_top, missing_package
 from rankllm_infer.options import RerankOptions
 
@@ -49,13 +49,11 @@ class RankLLMRanker:
         in place of `model`; a component made with it cannot be stored. Raises ConfigError for what cannot be used.
         """
         check_top(top_k, name="top_k")
-        self.model = None if model is None else str(model)
+        self._texts = TextReranker(None if model is None else str(model), options, reranker=reranker)
         self.top_k = top_k
-        self.options = as_options(options)
         self.instruction = instruction
         self.meta_fields_to_embed = list(meta_fields_to_embed or [])
         self.meta_data_separator = meta_data_separator
-        self._texts = TextReranker(self.model, self.options, reranker=reranker)
 
     def warm_up(self) -> None:
         """Load the model, once. Raises RankLLMError."""
@@ -78,13 +76,13 @@ class RankLLMRanker:
 
         Raises RankLLMError where a reranker was handed in: it is no plain data.
         """
-        if self.model is None:
+        if self._texts.model is None:
             raise RankLLMError("a reranker that was handed in cannot be stored; give model and options instead")
         return default_to_dict(
             self,
-            model=self.model,
+            model=self._texts.model,
             top_k=self.top_k,
-            options=to_plain(self.options),
+            options=to_plain(self._texts.options),
             instruction=self.instruction,
             meta_fields_to_embed=self.meta_fields_to_embed,
             meta_data_separator=self.meta_data_separator,

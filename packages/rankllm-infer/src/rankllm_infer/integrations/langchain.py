@@ -15,6 +15,7 @@ try:
     from langchain_core.callbacks import Callbacks
     from langchain_core.documents import BaseDocumentCompressor, Document
     from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_validator
+    from pydantic.json_schema import SkipJsonSchema
 except ModuleNotFoundError as error:
     raise missing_package(error, "langchain_core", extra="langchain") from None
 
@@ -24,22 +25,23 @@ __all__ = ["RankLLMRerank"]
 class RankLLMRerank(BaseDocumentCompressor):
     """Reranks the documents of a retriever with a large language model.
 
-    The model is loaded when the compressor is made. Documents are returned as copies, with `relevance_score` and
-    `rankllm_status` in their metadata, and `rankllm_defects` where the model's answers had any.
+    The model is loaded when the compressor is made. Documents are returned as copies, with these in their metadata:
+    `relevance_score`; `rankllm_score_kind`, what it is; `rankllm_status`, how the model's answers were read; and
+    `rankllm_defects`, where these had any.
     Raises RankLLMError where the model cannot be loaded, and where a query cannot be ranked.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    model: str | Path | None = None
+    model: str | Path | None = Field(default=None, frozen=True)
     """A folder, a hub name, a bundled reranker, or the name that a server knows the model by."""
     top_n: int | None = None
     """Documents to return; None: all."""
-    options: RerankOptions | None = None
+    options: RerankOptions | None = Field(default=None, frozen=True)
     """Options of the reranker, as `RerankOptions` or a mapping of its fields."""
     instruction: str | None = None
     """What counts as relevant, for models that take an instruction."""
-    reranker: Reranker | None = Field(default=None, exclude=True, repr=False)
+    reranker: SkipJsonSchema[Reranker | None] = Field(default=None, exclude=True, repr=False, frozen=True)
     """A reranker that is loaded already, in place of `model`; several components may share it."""
     _texts: TextReranker = PrivateAttr()
 
@@ -78,13 +80,11 @@ class RankLLMRerank(BaseDocumentCompressor):
         return self._compressed(documents, await self._texts.arank(query, texts, instruction=self.instruction))
 
     def _compressed(self, documents: Sequence[Document], ranked: RankedTexts) -> list[Document]:
-        said: dict[str, Any] = {"rankllm_status": ranked.status}
-        if ranked.defects:
-            said["rankllm_defects"] = list(ranked.defects)
+        notes = ranked.notes()
         best = list(zip(ranked.order, ranked.scores, strict=True))[: self.top_n]
         return [
             documents[position].model_copy(
-                update={"metadata": documents[position].metadata | {"relevance_score": score} | said}
+                update={"metadata": documents[position].metadata | {"relevance_score": score} | notes}
             )
             for position, score in best
         ]

@@ -20,34 +20,42 @@ try:
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+    from pydantic.json_schema import SkipJsonSchema
 except ModuleNotFoundError as error:
     raise missing_package(error, "llama_index.core", extra="llama-index") from None
 
 __all__ = ["RankLLMRerank"]
 
-_STATUS, _DEFECTS = "rankllm_status", "rankllm_defects"
 _dispatcher = get_dispatcher(__name__)
 
 
 class RankLLMRerank(BaseNodePostprocessor):
     """Reranks retrieved nodes with a large language model.
 
-    The model is loaded when the postprocessor is made. Nodes are returned as copies, with the status of the ranking in
-    their metadata (`rankllm_status`, and `rankllm_defects` where there are any), which neither prompts nor embeddings
-    include. Raises RankLLMError where the model cannot be loaded, and where a query cannot be ranked.
+    The model is loaded when the postprocessor is made. Nodes are returned as copies. Their metadata say how they were
+    ranked (`rankllm_status`, `rankllm_score_kind`, and `rankllm_defects` where there are any), hidden from prompts and
+    embeddings. Raises RankLLMError where the model cannot be loaded, and where a query cannot be ranked.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    model: str | Path | None = Field(default=None, description="A folder, a hub name, or a bundled reranker.")
+    model: str | Path | None = Field(
+        default=None, frozen=True, description="A folder, a hub name, or a bundled reranker."
+    )
     top_n: int | None = Field(default=None, description="Number of nodes to return; None: all.")
-    options: RerankOptions | None = Field(default=None, description="RerankOptions, or a mapping of its fields.")
+    options: RerankOptions | None = Field(
+        default=None, frozen=True, description="RerankOptions, or its fields by name."
+    )
     instruction: str | None = Field(default=None, description="What counts as relevant.")
     metadata_mode: MetadataMode = Field(
         default=MetadataMode.EMBED, description="Which of a node's metadata the model sees in front of the text."
     )
-    reranker: Reranker | None = Field(
-        default=None, exclude=True, repr=False, description="A reranker that is loaded already, in place of `model`."
+    reranker: SkipJsonSchema[Reranker | None] = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        frozen=True,
+        description="A reranker that is loaded already, in place of `model`.",
     )
     _texts: TextReranker = PrivateAttr()
 
@@ -126,12 +134,11 @@ def _query_of(query_bundle: QueryBundle | None) -> str:
 
 
 def _copied(found: NodeWithScore, score: float | None, ranked: RankedTexts) -> NodeWithScore:
-    """The node with its new score and the status, which is hidden from prompts and embeddings."""
-    said: dict[str, Any] = {_STATUS: ranked.status} | ({_DEFECTS: list(ranked.defects)} if ranked.defects else {})
-    node = found.node
+    """The node with its new score and what is noted of the ranking, which is hidden from prompts and embeddings."""
+    node, notes = found.node, ranked.notes()
     update = {
-        "metadata": node.metadata | said,
-        "excluded_embed_metadata_keys": [*dict.fromkeys((*node.excluded_embed_metadata_keys, *said))],
-        "excluded_llm_metadata_keys": [*dict.fromkeys((*node.excluded_llm_metadata_keys, *said))],
+        "metadata": node.metadata | notes,
+        "excluded_embed_metadata_keys": [*dict.fromkeys((*node.excluded_embed_metadata_keys, *notes))],
+        "excluded_llm_metadata_keys": [*dict.fromkeys((*node.excluded_llm_metadata_keys, *notes))],
     }
     return found.model_copy(update={"node": node.model_copy(update=update), "score": score})

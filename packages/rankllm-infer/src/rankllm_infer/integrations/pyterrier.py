@@ -37,6 +37,7 @@ class RankLLMReRanker(pt.Transformer):
         options: RerankOptions | Mapping[str, Any] | None = None,
         instruction: str | None = None,
         text_field: str = "text",
+        title_field: str | None = None,
         query_field: str = "query",
         verbose: bool = False,
         reranker: Reranker | None = None,
@@ -44,17 +45,35 @@ class RankLLMReRanker(pt.Transformer):
         """model: a folder, a hub name, a bundled reranker, or the name that a server knows the model by.
 
         options: `RerankOptions`, or a mapping of its fields. instruction: what counts as relevant, for models that take
-        an instruction. text_field, query_field: the columns that hold texts and queries; behind a query expansion,
-        `query_0` holds the query as it was asked. verbose: show a progress bar over queries. reranker: one that is
-        loaded already, in place of `model`, which several transformers may share.
+        an instruction. text_field, title_field, query_field: the columns that hold texts, titles (None: there are none)
+        and queries; behind a query expansion, `query_0` holds the query as it was asked. verbose: show a progress bar
+        over queries. reranker: one that is loaded already, in place of `model`, which several transformers may share.
         """
         super().__init__()
         self.instruction = instruction
         self.text_field = text_field
+        self.title_field = title_field
         self.query_field = query_field
         self.verbose = verbose
         self._texts = TextReranker(model, options, reranker=reranker)
         self._texts.load()
+
+    # What decides the loaded model can be read, by pt.inspect too, and not set: another value would have no effect.
+
+    @property
+    def model(self) -> str | Path | None:
+        """The model that was loaded; None where a reranker was handed in."""
+        return self._texts.model
+
+    @property
+    def options(self) -> RerankOptions | None:
+        """The options it was loaded with."""
+        return self._texts.options
+
+    @property
+    def reranker(self) -> Reranker | None:
+        """The reranker that was handed in."""
+        return None if self.model is not None else self._texts.load()
 
     def __repr__(self) -> str:
         return f"RankLLMReRanker({self._texts.name!r})"
@@ -62,17 +81,20 @@ class RankLLMReRanker(pt.Transformer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of each query in their new order, with new `score` and `rank`; other columns are kept.
 
-        inp: columns qid, docno, `query_field` and `text_field`. The order before reranking is that of `rank`, or else
+        inp: columns qid, docno, and those of the fields. The order before reranking is that of `rank`, or else
         of falling `score`, or else of the rows. Scores strictly fall, also as float32. `rankllm_status` says how the
         model's answers to the query were read, `rankllm_defects` what was wrong with them.
         Raises pt.validate.InputValidationError where a column is missing, and RankLLMError naming the query for a row
         without a text, a docno that occurs twice, and a query that cannot be ranked.
         """
-        pt.validate.columns(inp, includes=["qid", "docno", self.query_field, self.text_field], context=self)
-        groups = [(qid, _in_order(rows)) for qid, rows in inp.groupby("qid", sort=False)]
+        fields = [self.query_field, self.text_field, *([self.title_field] if self.title_field else [])]
+        pt.validate.columns(inp, includes=["qid", "docno", *fields], context=self)
+        groups = [(qid, _in_order(rows)) for qid, rows in inp.groupby("qid", sort=False, dropna=False)]
         results = self._texts.load().stream(self._request(qid, rows) for qid, rows in groups)
         shown: Iterator[Result] = pt.tqdm(results, total=len(groups), unit="q") if self.verbose else results
-        ranked = [_ranked(rows, checked(result)) for (_, rows), result in zip(groups, shown, strict=True)]
+        ranked = [
+            _ranked(rows, checked(result, is_named=True)) for (_, rows), result in zip(groups, shown, strict=True)
+        ]
         if ranked:
             return pd.concat(ranked, ignore_index=True)
         return inp.assign(
@@ -85,19 +107,23 @@ class RankLLMReRanker(pt.Transformer):
         asked = list(rows[self.query_field].unique())
         if len(asked) != 1 or not isinstance(asked[0], str) or not asked[0].strip():
             raise RankLLMError(f"{name}: expected one text in column {self.query_field!r}, found {asked}")
-        for docno, text in zip(rows["docno"], rows[self.text_field], strict=True):
-            if not isinstance(text, str):
-                column, found = self.text_field, f"{type(text).__name__} {text!r}"
-                hint = "add the texts before, as pt.text.get_text does"
-                raise RankLLMError(
-                    f"{name}, docno {docno!r}: expected a text in column {column!r}, found {found}; {hint}"
-                )
-        candidates = (
-            Candidate(docid=str(docno), score=score, doc={"text": text})
-            for docno, score, text in zip(rows["docno"], _first_stage(rows), rows[self.text_field], strict=True)
-        )
+        candidates = [
+            Candidate(docid=str(docno), score=score, doc=self._doc(row, where=f"{name}, docno {docno!r}"))
+            for docno, score, row in zip(rows["docno"], _first_stage(rows), rows.to_dict("records"), strict=True)
+        ]
         query = Query(qid=str(qid), text=asked[0], instruction=self.instruction)
         return Request(query=query, candidates=tuple(candidates))
+
+    def _doc(self, row: Mapping[Hashable, Any], *, where: str) -> dict[str, object]:
+        """The passage of one row; a title that is missing is an empty one."""
+        text, title = row[self.text_field], row[self.title_field] if self.title_field else None
+        if not isinstance(text, str):
+            found = f"{type(text).__name__} {text!r}"
+            raise RankLLMError(
+                f"{where}: expected a text in column {self.text_field!r}, found {found}; "
+                "add the texts before, as pt.text.get_text does"
+            )
+        return {"title": title, "text": text} if isinstance(title, str) else {"text": text}
 
 
 def _first_stage(rows: pd.DataFrame) -> list[float]:

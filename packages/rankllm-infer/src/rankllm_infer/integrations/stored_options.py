@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rankllm_core.config import check_keys
 from rankllm_core.errors import ConfigError
@@ -42,9 +43,12 @@ def to_plain(options: RerankOptions | None) -> dict[str, Any] | None:
     """The options that differ from their defaults, as JSON and YAML can hold them; `as_options` reads them.
 
     A server's key is left out: nobody looks for a secret in a stored pipeline. It is read from OPENAI_API_KEY again.
+    Raises ConfigError where the server's address holds a password.
     """
     if options is None:
         return None
+    if urlsplit(options.base_url or "").password:
+        raise ConfigError(f"base_url: holds a password, which is not stored; leave it out, and set {_KEY}")
     given = {
         name: getattr(options, name)
         for name, row in rows_of(RerankOptions).items()

@@ -20,7 +20,6 @@ from rankllm_infer.ranking.relevance import ScoreKind, relevance_scores
 
 logger = logging.getLogger("rankllm_infer.integrations")
 """Warns of what loading a model has to say, and of rankings that a model's answers do not cover."""
-_QID = "1"
 
 
 def missing_package(error: ModuleNotFoundError, package: str, *, extra: str) -> Exception:
@@ -54,6 +53,11 @@ class RankedTexts:
     status: Status = "ok"
     defects: tuple[str, ...] = ()
 
+    def notes(self) -> dict[str, Any]:
+        """What documents are told of their ranking, under names for their metadata."""
+        notes: dict[str, Any] = {"rankllm_status": self.status, "rankllm_score_kind": self.score_kind}
+        return notes | {"rankllm_defects": list(self.defects)} if self.defects else notes
+
 
 class TextReranker:
     """A reranker that is loaded once, on first use or by `load`, whichever thread comes first; or one handed in.
@@ -76,10 +80,9 @@ class TextReranker:
             raise ConfigError("expected either model, which is loaded, or reranker, which is loaded already")
         if reranker is not None and options is not None:
             raise ConfigError("options: they have no effect on a reranker that is loaded already; leave them out")
-        self._model = model
-        self._options = as_options(options)
+        self.model = model
+        self.options = as_options(options)
         self._reranker = reranker
-        self._is_own = reranker is None
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextReranker:
@@ -87,18 +90,17 @@ class TextReranker:
 
     @property
     def name(self) -> str:
-        """The model's name, for logs; of a reranker that was handed in, its description."""
-        return str(self._model) if self._model is not None or self._reranker is None else self._reranker.description
+        """The model's name, for people; of a reranker that was handed in, what describes it."""
+        described = "" if self._reranker is None else self._reranker.description
+        return str(self.model) if self.model is not None else described or "reranker"
 
     def load(self) -> Reranker:
         """The reranker, loaded where it is not yet. Raises RankLLMError as `load_reranker` does."""
         with self._lock:
-            if self._reranker is None:
-                if self._model is None:
-                    raise RankLLMError("the reranker is closed; make the component anew")
-                self._reranker = load_reranker(self._model, self._options)
+            if self._reranker is None and self.model is not None:
+                self._reranker = load_reranker(self.model, self.options)
                 for warning in self._reranker.warnings:
-                    logger.warning("%s: %s", self._model, one_line(warning))
+                    logger.warning("%s: %s", self.model, one_line(warning))
             return self._reranker
 
     async def aload(self) -> Reranker:
@@ -106,10 +108,15 @@ class TextReranker:
         return self._reranker or await asyncio.to_thread(self.load)
 
     def close(self) -> None:
-        """Release the model, which is loaded again on next use; a reranker that was handed in stays open."""
+        """Release the model, which is loaded again on next use; a reranker that was handed in stays open.
+
+        Requests in flight fail.
+        """
         with self._lock:
-            if self._is_own and self._reranker is not None:
-                self._reranker.close()
+            if self.model is not None and self._reranker is not None:
+                # `close` alone refuses while the scheduler's thread is still leaving the engine after the last answer.
+                with self._reranker:
+                    pass
                 self._reranker = None
 
     def rank(
@@ -153,7 +160,6 @@ def text_request(
     query: str,
     texts: Sequence[str | None],
     *,
-    qid: str = _QID,
     scores: Sequence[float | None] = (),
     instruction: str | None = None,
 ) -> Request | None:
@@ -162,7 +168,7 @@ def text_request(
     if not shown:
         return None
     passages = [{"docid": str(position), "text": text} for position, text in shown]
-    request = make_request(query, passages, qid=qid, instruction=instruction)
+    request = make_request(query, passages, instruction=instruction)
     known = [score for score in scores if score is not None]
     if len(known) < len(texts):
         return request
@@ -170,15 +176,16 @@ def text_request(
     return replace(request, candidates=tuple(candidates))
 
 
-def checked(result: Result) -> Result:
+def checked(result: Result, *, is_named: bool) -> Result:
     """The result of a query that was ranked; warns where a model's answers could not be read.
 
-    Raises RankLLMError where the query failed: its documents are in the order they came in, which is no ranking.
+    is_named: whether the caller knows the query by its qid. Raises RankLLMError where the query failed: its documents
+    are in the order they came in, which is no ranking.
     """
-    qid = result.query.qid
-    where = "" if qid == _QID else f"query {qid!r}: "
+    name = f"query {result.query.qid!r}: "
+    where = name if is_named else ""
     if result.status == "failed":
-        raise RankLLMError(where + (result.error or "no answer").removeprefix(f"query {qid!r}: "))
+        raise RankLLMError(where + (result.error or "no answer").removeprefix(name))
     if result.status == "fallback":
         shown = one_line("; ".join(result.defects[:3]))
         logger.warning(
@@ -195,7 +202,7 @@ def _unranked(n: int) -> RankedTexts:
 
 def _read(result: Result, reranker: Reranker, *, n: int) -> RankedTexts:
     """The ranking of n texts, of which the result holds those that could be shown."""
-    kind, scores = relevance_scores(checked(result), reranker.card)
+    kind, scores = relevance_scores(checked(result, is_named=False), reranker.card)
     order = [int(candidate.docid) for candidate in result.candidates]
     rest = sorted(set(range(n)) - set(order))
     return RankedTexts(

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import importlib
 import importlib.util
+import pickle
 import threading
 from pathlib import Path
 
@@ -126,6 +127,12 @@ def test_a_model_is_loaded_once_whoever_comes_first():
         assert found == [tuple(BEST)] * 9
         assert loads() == 1
         assert copy.deepcopy(ranker) is ranker
+        elsewhere = pickle.loads(pickle.dumps(ranker))
+        assert loads() == 1
+        assert elsewhere.rank("q", TEXTS).order == tuple(BEST)
+        assert loads() == 2
+    with pytest.raises(RankLLMError, match="a reranker that was handed in cannot be pickled; give model and options"):
+        pickle.dumps(TextReranker(None, reranker=listwise()))
 
 
 def test_a_closed_model_is_loaded_again_and_a_shared_one_stays_open():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -152,6 +153,7 @@ def test_fields_are_plain_data():
         again = RankLLMRerank.model_validate_json(dumped)
         assert (again.model, again.top_n, again.options.window_size, again.options.stride) == ("oracle", 3, 4, 2)
         assert again.model_dump() == compressor.model_dump()
+        assert pickle.loads(pickle.dumps(compressor)).model_dump() == compressor.model_dump()
 
 
 def test_a_fallback_is_in_the_metadata_and_in_the_log(caplog):

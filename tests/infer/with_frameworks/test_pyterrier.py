@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 
 import pytest
 from framework_fakes import REFUSED, counted_model, examples, listwise, pointwise, unreadable
@@ -195,6 +196,8 @@ def test_a_model_is_loaded_once_when_the_transformer_is_made():
         assert order((transformer % 1)(frame())) == {"q1": ["d2"], "q2": ["d2"]}
         assert loads() == 1
         assert repr(transformer) == "RankLLMReRanker('oracle')"
+        assert order(pickle.loads(pickle.dumps(transformer))(frame())) == BEST  # as parallel runs do
+        assert loads() == 2
 
 
 def test_pyterrier_can_look_inside():

@@ -62,7 +62,8 @@ class RankedTexts:
 class TextReranker:
     """A reranker that is loaded once, on first use or by `load`, whichever thread comes first; or one handed in.
 
-    Copies of a component share it: `copy.deepcopy` returns the same object.
+    Copies of a component share it: `copy.deepcopy` returns the same object. What is unpickled, in another process,
+    loads the model on first use.
     """
 
     def __init__(
@@ -87,6 +88,11 @@ class TextReranker:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextReranker:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.model is None:
+            raise RankLLMError("a reranker that was handed in cannot be pickled; give model and options instead")
+        return TextReranker, (self.model, self.options)
 
     @property
     def name(self) -> str:

@@ -131,7 +131,7 @@ def test_a_model_is_loaded_once_whoever_comes_first():
         assert loads() == 1
         assert elsewhere.rank("q", TEXTS).order == tuple(BEST)
         assert loads() == 2
-    with pytest.raises(RankLLMError, match="a reranker that was handed in cannot be pickled; give model and options"):
+    with pytest.raises(RankLLMError, match="a reranker that was passed in cannot be pickled; give model and options"):
         pickle.dumps(TextReranker(None, reranker=listwise()))
 
 

@@ -46,7 +46,7 @@ class RankLLMRanker:
         top_k: documents to return; None: all. options: `RerankOptions`, or a mapping of its fields. instruction: what
         counts as relevant, for models that take an instruction. meta_fields_to_embed: fields of `meta` that the model
         is shown in front of the content, with `meta_data_separator` between them. reranker: one that is loaded already,
-        in place of `model`; a component made with it cannot be stored. Raises ConfigError for what cannot be used.
+        in place of `model`; a component that was given one cannot be stored. Raises ConfigError for unusable values.
         """
         check_top(top_k, name="top_k")
         self._texts = TextReranker(None if model is None else str(model), options, reranker=reranker)
@@ -64,7 +64,7 @@ class RankLLMRanker:
         await self._texts.aload()
 
     def close(self) -> None:
-        """Release the model; a reranker that was handed in stays open."""
+        """Release the model; a reranker that was passed in stays open."""
         self._texts.close()
 
     async def close_async(self) -> None:
@@ -74,10 +74,10 @@ class RankLLMRanker:
     def to_dict(self) -> dict[str, Any]:
         """The component as plain data, without a server's key, which is read from OPENAI_API_KEY again.
 
-        Raises RankLLMError where a reranker was handed in: it is no plain data.
+        Raises RankLLMError where a reranker was passed in: it is no plain data.
         """
         if self._texts.model is None:
-            raise RankLLMError("a reranker that was handed in cannot be stored; give model and options instead")
+            raise RankLLMError("a reranker that was passed in cannot be stored; give model and options instead")
         return default_to_dict(
             self,
             model=self._texts.model,

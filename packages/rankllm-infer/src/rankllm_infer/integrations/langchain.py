@@ -25,7 +25,7 @@ __all__ = ["RankLLMRerank"]
 class RankLLMRerank(BaseDocumentCompressor):
     """Reranks the documents of a retriever with a large language model.
 
-    The model is loaded when the compressor is made. Documents are returned as copies, with these in their metadata:
+    The model is loaded when the compressor is created. Documents are returned as copies, with these in their metadata:
     `relevance_score`; `rankllm_score_kind`, what it is; `rankllm_status`, how the model's answers were read; and
     `rankllm_defects`, where these had any.
     Raises RankLLMError where the model cannot be loaded, and where a query cannot be ranked.

@@ -32,9 +32,10 @@ _dispatcher = get_dispatcher(__name__)
 class RankLLMRerank(BaseNodePostprocessor):
     """Reranks retrieved nodes with a large language model.
 
-    The model is loaded when the postprocessor is made. Nodes are returned as copies. Their metadata say how they were
-    ranked (`rankllm_status`, `rankllm_score_kind`, and `rankllm_defects` where there are any), hidden from prompts and
-    embeddings. Raises RankLLMError where the model cannot be loaded, and where a query cannot be ranked.
+    The model is loaded when the postprocessor is created. Nodes are returned as copies, whose metadata say how they
+    were ranked (`rankllm_status`, `rankllm_score_kind`, and `rankllm_defects` where there are any); prompts and
+    embeddings do not include it.
+    Raises RankLLMError where the model cannot be loaded, and where a query cannot be ranked.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -105,7 +106,7 @@ class RankLLMRerank(BaseNodePostprocessor):
     def _reported(self, nodes: list[NodeWithScore], query: str) -> Iterator[list[NodeWithScore]]:
         """Report begin and end to LlamaIndex's observers. Yields the list that the nodes found are put into."""
         top_n, name = self.top_n or len(nodes), self._texts.name
-        payload = {
+        payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.MODEL_NAME: name,
             EventPayload.QUERY_STR: query,

@@ -26,8 +26,8 @@ _STATUS, _DEFECTS = "rankllm_status", "rankllm_defects"
 class RankLLMReRanker(pt.Transformer):
     """Reranks a frame of results (R to R) with a large language model.
 
-    The model is loaded when the transformer is made. All queries of a frame are reranked together. Raises RankLLMError
-    where the model cannot be loaded.
+    The model is loaded when the transformer is created. All queries of a frame are reranked together.
+    Raises RankLLMError where the model cannot be loaded.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RankLLMReRanker(pt.Transformer):
 
     @property
     def model(self) -> str | Path | None:
-        """The model that was loaded; None where a reranker was handed in."""
+        """The model that was loaded; None where a reranker was passed in."""
         return self._texts.model
 
     @property
@@ -72,7 +72,7 @@ class RankLLMReRanker(pt.Transformer):
 
     @property
     def reranker(self) -> Reranker | None:
-        """The reranker that was handed in."""
+        """The reranker that was passed in."""
         return None if self.model is not None else self._texts.load()
 
     def __repr__(self) -> str:

@@ -28,9 +28,8 @@ def as_options(options: RerankOptions | Mapping[str, Any] | None) -> RerankOptio
         return None
     if isinstance(options, Mapping):
         check_keys(options, rows_of(RerankOptions), where="options")
-        options = RerankOptions(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-        )
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+        options = RerankOptions(**given)
     if not isinstance(options, RerankOptions):
         raise ConfigError(f"options: expected RerankOptions or a mapping of its fields, found {type(options).__name__}")
     options.refuse(_WITHOUT_EFFECT, why="in an integration")

@@ -60,7 +60,7 @@ class RankedTexts:
 
 
 class TextReranker:
-    """A reranker that is loaded once, on first use or by `load`, whichever thread comes first; or one handed in.
+    """A reranker that is loaded once, on first use or by `load`, whichever thread comes first; or one passed in.
 
     Copies of a component share it: `copy.deepcopy` returns the same object. What is unpickled, in another process,
     loads the model on first use.
@@ -91,30 +91,32 @@ class TextReranker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.model is None:
-            raise RankLLMError("a reranker that was handed in cannot be pickled; give model and options instead")
+            raise RankLLMError("a reranker that was passed in cannot be pickled; give model and options instead")
         return TextReranker, (self.model, self.options)
 
     @property
     def name(self) -> str:
-        """The model's name, for people; of a reranker that was handed in, what describes it."""
+        """The model's name, for people; of a reranker that was passed in, what describes it."""
         described = "" if self._reranker is None else self._reranker.description
         return str(self.model) if self.model is not None else described or "reranker"
 
     def load(self) -> Reranker:
         """The reranker, loaded where it is not yet. Raises RankLLMError as `load_reranker` does."""
         with self._lock:
-            if self._reranker is None and self.model is not None:
-                self._reranker = load_reranker(self.model, self.options)
-                for warning in self._reranker.warnings:
+            reranker = self._reranker
+            if reranker is None:  # then there is a model
+                reranker = self._reranker = load_reranker(self.model or "", self.options)
+                for warning in reranker.warnings:
                     logger.warning("%s: %s", self.model, one_line(warning))
-            return self._reranker
+            return reranker
 
     async def aload(self) -> Reranker:
         """The reranker; loading it does not block the event loop."""
-        return self._reranker or await asyncio.to_thread(self.load)
+        reranker = self._reranker
+        return await asyncio.to_thread(self.load) if reranker is None else reranker
 
     def close(self) -> None:
-        """Release the model, which is loaded again on next use; a reranker that was handed in stays open.
+        """Release the model, which is loaded again on next use; a reranker that was passed in stays open.
 
         Requests in flight fail.
         """

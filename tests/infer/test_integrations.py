@@ -13,10 +13,18 @@ from pathlib import Path
 import pytest
 from framework_fakes import BEST, BY_RANK, REFUSED, TEXTS, Crowd, counted_model, listwise, pointwise
 
+from rankllm_core.card import PointwiseCard
 from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
+from rankllm_core.prompts.template import load_template
+from rankllm_core.types import Usage
+from rankllm_infer.api import Reranker
+from rankllm_infer.engines.base import Answer, Prompt
+from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.integrations.stored_options import as_options, to_plain
 from rankllm_infer.integrations.texts import TextReranker, missing_package, text_request
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.ranking.pointwise import PointwiseMethod
+from rankllm_infer.ranking.settings import RankingSettings
 
 FRAMEWORKS = [
     ("langchain", "langchain_core", "langchain"),
@@ -101,6 +109,21 @@ def test_nothing_to_show_needs_no_model(texts):
     n = len(texts)
     for ranked in (ranker.rank("", texts), asyncio.run(ranker.arank("", texts))):
         assert (ranked.order, ranked.scores) == (tuple(range(n)), (None,) * n)
+
+
+def test_an_instruction_reaches_the_prompt():
+    """Of a model that takes one; where none is given, the model's own counts."""
+
+    class Writer:
+        def write(self, query, *, title, text, instruction=None):
+            return Prompt(text=f"{instruction}|{query}|{text}", read="head")
+
+    card = PointwiseCard(template=load_template("qwen3_reranker"))
+    engine = ScriptedEngine(lambda prompt: Answer(scores=(1.0,), usage=Usage(calls=1)))
+    ranker = TextReranker(None, reranker=Reranker(PointwiseMethod(card, RankingSettings(), Writer()), engine))
+    ranker.rank("q", ["text"], instruction="find patents")
+    asyncio.run(ranker.arank("q", ["text"]))
+    assert [prompt.text for prompt in engine.asked] == ["find patents|q|text", "None|q|text"]
 
 
 def test_scores_of_the_first_stage_are_fused_where_all_are_known():

@@ -34,7 +34,18 @@ PROGRAMS = {
 }
 EXTRAS = {
     "rankllm-core": set(),
-    "rankllm-infer": {"datasets", "mcp", "openai", "pyserini", "serve", "vllm"},
+    "rankllm-infer": {
+        "datasets",
+        "haystack",
+        "langchain",
+        "llama-index",
+        "mcp",
+        "openai",
+        "pyserini",
+        "pyterrier",
+        "serve",
+        "vllm",
+    },
     "rankllm-train": {"deepspeed", "flash-attn"},
 }
 DATA = {

@@ -26,6 +26,10 @@ HEAVY_ROOMS = {
     "rankllm_infer.engines.transformers.loading",
     "rankllm_infer.engines.transformers.trying",
     "rankllm_infer.evaluation.significance",
+    "rankllm_infer.integrations.haystack",
+    "rankllm_infer.integrations.langchain",
+    "rankllm_infer.integrations.llama_index",
+    "rankllm_infer.integrations.pyterrier",
     "rankllm_infer.engines.transformers.encoders.packed_weights",
     "rankllm_infer.engines.transformers.packing",
     "rankllm_infer.engines.transformers.model",
@@ -314,6 +318,7 @@ def test_one_module_knows_pyserini_and_java(imports):
         ("rankllm_infer.report", ("retrieval", "ranking", "engines", "jobs", "api", "cli")),
         ("rankllm_infer.diagnosis", ("cli",)),
         ("rankllm_infer.mcp_server", ("cli", "jobs", "report", "evaluation")),
+        ("rankllm_infer.integrations", ("cli", "jobs", "serving", "report", "evaluation", "retrieval")),
         ("rankllm_infer.api", ("cli",)),
     ],
 )

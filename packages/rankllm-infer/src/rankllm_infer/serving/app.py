@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from rankllm_core.errors import DataError
 from rankllm_core.files.json_text import parse_json
+from rankllm_infer.ranking.relevance import NoModelScoresError, relevance_scores
 from rankllm_infer.serving.access import Access, allowed_hosts
 from rankllm_infer.serving.capabilities import capabilities
 from rankllm_infer.serving.desk import Desk, timed_out
@@ -30,7 +31,6 @@ from rankllm_infer.serving.dialects.errors import (
 from rankllm_infer.serving.dialects.openapi import SCORE_PATHS, describe
 from rankllm_infer.serving.dialects.pairs import read_pairs, score_body
 from rankllm_infer.serving.dialects.questions import RERANK_PATHS, TEI, check_media_type, dialect_of, read_question
-from rankllm_infer.serving.dialects.relevance import relevance_scores
 from rankllm_infer.serving.gate import Gate, json_response, record_of
 from rankllm_infer.serving.observing import CONTENT_TYPE_LATEST, Observer
 from rankllm_infer.serving.page.content import make_content
@@ -101,7 +101,7 @@ class _Pages:
                 kind = None
                 if dialect is TEI:
                     kind, _ = relevance_scores(answer.results[0], card, raw=question.raw_scores)
-            except InvalidRequestError as error:
+            except (InvalidRequestError, NoModelScoresError) as error:
                 raise ServingError(dialect.invalid_status, str(error)) from None
             return json_response(content, headers=answer_headers(answer, kind))
 

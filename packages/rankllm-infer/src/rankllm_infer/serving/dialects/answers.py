@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from rankllm_core.card import Card
 from rankllm_core.text import title_and_text
 from rankllm_core.types import Result, Usage, worst
+from rankllm_infer.ranking.relevance import ScoreKind, relevance_scores
 from rankllm_infer.serving.dialects.explanation import explanation_json, renamed
 from rankllm_infer.serving.dialects.questions import TEI, Dialect, Document, Question
-from rankllm_infer.serving.dialects.relevance import ScoreKind, relevance_scores
 
 
 @dataclass(slots=True)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from rankllm_core.card import Card
 from rankllm_core.files.json_text import found
+from rankllm_infer.ranking.relevance import relevance_scores
 from rankllm_infer.serving.dialects.answers import Ranked, meta_of, usage_json
 from rankllm_infer.serving.dialects.errors import InvalidRequestError, ServingError
 from rankllm_infer.serving.dialects.fields import read_field
-from rankllm_infer.serving.dialects.relevance import relevance_scores
 
 SPELLINGS = (("queries", "documents"), ("text_1", "text_2"), ("data_1", "data_2"))
 FIELDS_OF_PAIRS = ("model", "instruction", "max_tokens_per_doc")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rankllm_core.card import Card, ListwiseCard, PairwiseCard
+from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Candidate, Result
-from rankllm_infer.serving.dialects.errors import InvalidRequestError
 
 ScoreKind = Literal["probability", "sigmoid", "softmax", "preference", "rank", "raw"]
 """`probability`: of relevance, as the pointwise model's card defines it. `sigmoid`: of a pointwise model's score, where
@@ -17,16 +17,20 @@ preference over all other documents (pairwise, all pairs). `rank`: (n - rank) / 
 `raw`: the model's own score."""
 
 
+class NoModelScoresError(RankLLMError):
+    """Raw scores were asked of a model that gives none."""
+
+
 def relevance_scores(result: Result, card: Card, *, raw: bool = False) -> tuple[ScoreKind, list[float]]:
     """(kind, the score of each candidate in ranked order). raw: the model's own scores.
 
-    Raises InvalidRequestError where raw scores are asked of a model that gives none.
+    Raises NoModelScoresError where raw scores are asked of a model that gives none.
     """
     said = [candidate.model_score for candidate in result.candidates]
     scores = [score for score in said if score is not None]
     if raw:
         if len(scores) < len(said):
-            raise InvalidRequestError("raw_scores: this model ranks documents without a score for each; leave it out")
+            raise NoModelScoresError("raw_scores: this model ranks documents without a score for each; leave it out")
         return "raw", scores
     n = len(said)
     # With the first stage fused in, the order is no longer that of the model's scores.

@@ -1,0 +1,151 @@
+"""A reranker as a transformer of PyTerrier, for pipelines and experiments. Needs no Java."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rankllm_core.errors import RankLLMError
+from rankllm_core.types import Candidate, Query, Request, Result
+from rankllm_infer.api import Reranker
+from rankllm_infer.integrations.texts import TextReranker, checked, missing_package
+from rankllm_infer.options import RerankOptions
+
+try:
+    import pyterrier as pt
+except ModuleNotFoundError as error:
+    raise missing_package(error, "pyterrier", extra="pyterrier") from None
+import pandas as pd  # which comes with PyTerrier: whoever lacks both is told of the extra
+
+__all__ = ["RankLLMReRanker"]
+
+_STATUS, _DEFECTS = "rankllm_status", "rankllm_defects"
+
+
+class RankLLMReRanker(pt.Transformer):
+    """Reranks a frame of results (R to R) with a large language model.
+
+    The model is loaded when the transformer is created. All queries of a frame are reranked together.
+    Raises RankLLMError where the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        options: RerankOptions | Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        text_field: str = "text",
+        title_field: str | None = None,
+        query_field: str = "query",
+        verbose: bool = False,
+        reranker: Reranker | None = None,
+    ) -> None:
+        """model: a folder, a hub name, a bundled reranker, or the name that a server knows the model by.
+
+        options: `RerankOptions`, or a mapping of its fields. instruction: what counts as relevant, for models that take
+        an instruction. text_field, title_field, query_field: the columns that hold texts, titles (None: there are none)
+        and queries; behind a query expansion, `query_0` holds the query as it was asked. verbose: show a progress bar
+        over queries. reranker: one that is loaded already, in place of `model`, which several transformers may share.
+        """
+        super().__init__()
+        self.instruction = instruction
+        self.text_field = text_field
+        self.title_field = title_field
+        self.query_field = query_field
+        self.verbose = verbose
+        self._texts = TextReranker(model, options, reranker=reranker)
+        self._texts.load()
+
+    # What decides the loaded model can be read, by pt.inspect too, and not set: another value would have no effect.
+
+    @property
+    def model(self) -> str | Path | None:
+        """The model that was loaded; None where a reranker was passed in."""
+        return self._texts.model
+
+    @property
+    def options(self) -> RerankOptions | None:
+        """The options it was loaded with."""
+        return self._texts.options
+
+    @property
+    def reranker(self) -> Reranker | None:
+        """The reranker that was passed in."""
+        return None if self.model is not None else self._texts.load()
+
+    def __repr__(self) -> str:
+        return f"RankLLMReRanker({self._texts.name!r})"
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of each query in their new order, with new `score` and `rank`; other columns are kept.
+
+        inp: columns qid, docno, and those of the fields. The order before reranking is that of `rank`, or else
+        of falling `score`, or else of the rows. Scores strictly fall, also as float32. `rankllm_status` says how the
+        model's answers to the query were read, `rankllm_defects` what was wrong with them.
+        Raises pt.validate.InputValidationError where a column is missing, and RankLLMError naming the query for a row
+        without a text, a docno that occurs twice, and a query that cannot be ranked.
+        """
+        fields = [self.query_field, self.text_field, *([self.title_field] if self.title_field else [])]
+        pt.validate.columns(inp, includes=["qid", "docno", *fields], context=self)
+        groups = [(qid, _in_order(rows)) for qid, rows in inp.groupby("qid", sort=False, dropna=False)]
+        results = self._texts.load().stream(self._request(qid, rows) for qid, rows in groups)
+        shown: Iterator[Result] = pt.tqdm(results, total=len(groups), unit="q") if self.verbose else results
+        ranked = [
+            _ranked(rows, checked(result, is_named=True)) for (_, rows), result in zip(groups, shown, strict=True)
+        ]
+        if ranked:
+            return pd.concat(ranked, ignore_index=True)
+        return inp.assign(
+            score=pd.Series(dtype="float64"), rank=pd.Series(dtype="int64"), **{_STATUS: "", _DEFECTS: ""}
+        )
+
+    def _request(self, qid: Hashable, rows: pd.DataFrame) -> Request:
+        """The request of one query. Raises RankLLMError for a row without a text."""
+        name = f"query {str(qid)!r}"
+        asked = list(rows[self.query_field].unique())
+        if len(asked) != 1 or not isinstance(asked[0], str) or not asked[0].strip():
+            raise RankLLMError(f"{name}: expected one text in column {self.query_field!r}, found {asked}")
+        candidates = [
+            Candidate(docid=str(docno), score=score, doc=self._doc(row, where=f"{name}, docno {docno!r}"))
+            for docno, score, row in zip(rows["docno"], _first_stage(rows), rows.to_dict("records"), strict=True)
+        ]
+        query = Query(qid=str(qid), text=asked[0], instruction=self.instruction)
+        return Request(query=query, candidates=tuple(candidates))
+
+    def _doc(self, row: Mapping[Hashable, Any], *, where: str) -> dict[str, object]:
+        """The passage of one row; a title that is missing is an empty one."""
+        text, title = row[self.text_field], row[self.title_field] if self.title_field else None
+        if not isinstance(text, str):
+            found = f"{type(text).__name__} {text!r}"
+            raise RankLLMError(
+                f"{where}: expected a text in column {self.text_field!r}, found {found}; "
+                "add the texts before, as pt.text.get_text does"
+            )
+        return {"title": title, "text": text} if isinstance(title, str) else {"text": text}
+
+
+def _first_stage(rows: pd.DataFrame) -> list[float]:
+    """The scores of the first stage; where one is missing, they fall evenly from the number of rows to 1."""
+    if "score" in rows and rows["score"].notna().all():
+        return [float(score) for score in rows["score"]]
+    return [float(n) for n in range(len(rows), 0, -1)]
+
+
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """One query's rows in first-stage order."""
+    if "rank" in rows:
+        return rows.sort_values("rank", kind="stable")
+    return rows.sort_values("score", ascending=False, kind="stable") if "score" in rows else rows
+
+
+def _ranked(rows: pd.DataFrame, result: Result) -> pd.DataFrame:
+    """One query's rows in the order of its result."""
+    place = {str(docno): index for index, docno in enumerate(rows["docno"])}
+    ordered = rows.iloc[[place[candidate.docid] for candidate in result.candidates]]
+    return ordered.assign(
+        score=[candidate.score for candidate in result.candidates],
+        rank=range(pt.model.FIRST_RANK, pt.model.FIRST_RANK + len(ordered)),
+        **{_STATUS: result.status, _DEFECTS: "; ".join(result.defects)},
+    )

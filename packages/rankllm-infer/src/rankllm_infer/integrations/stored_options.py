@@ -1,0 +1,62 @@
+"""Options of a reranker as plain data, as a framework stores them with a component and reads them again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rankllm_core.config import check_keys
+from rankllm_core.errors import ConfigError
+from rankllm_infer.option_table import rows_of
+from rankllm_infer.options import RerankOptions
+
+_KEY = "OPENAI_API_KEY"
+_WITHOUT_EFFECT = ("with_trace",)
+"""Prompts and answers: no framework's documents have a place for them."""
+
+
+def as_options(options: RerankOptions | Mapping[str, Any] | None) -> RerankOptions | None:
+    """Options given as such, or by their names; lists stand for tuples. Raises ConfigError for what cannot be used.
+
+    A server's key is read from OPENAI_API_KEY where none is given, as the command does.
+    """
+    if options is None:
+        return None
+    if isinstance(options, Mapping):
+        check_keys(options, rows_of(RerankOptions), where="options")
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+        options = RerankOptions(**given)
+    if not isinstance(options, RerankOptions):
+        raise ConfigError(f"options: expected RerankOptions or a mapping of its fields, found {type(options).__name__}")
+    options.refuse(_WITHOUT_EFFECT, why="in an integration")
+    if options.engine == "openai" and options.api_key is None:
+        return replace(options, api_key=os.environ.get(_KEY))
+    return options
+
+
+def to_plain(options: RerankOptions | None) -> dict[str, Any] | None:
+    """The options that differ from their defaults, as JSON and YAML can hold them; `as_options` reads them.
+
+    A server's key is left out: nobody looks for a secret in a stored pipeline. It is read from OPENAI_API_KEY again.
+    Raises ConfigError where the server's address holds a password.
+    """
+    if options is None:
+        return None
+    if urlsplit(options.base_url or "").password:
+        raise ConfigError(f"base_url: holds a password, which is not stored; leave it out, and set {_KEY}")
+    given = {
+        name: getattr(options, name)
+        for name, row in rows_of(RerankOptions).items()
+        if name != "api_key" and getattr(options, name) != row.default
+    }
+    return {name: _plain(value) for name, value in given.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

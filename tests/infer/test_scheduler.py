@@ -224,6 +224,14 @@ def test_closing_fails_what_is_unfinished():
         reranker.submit(make_request("q", 3))
 
 
+def test_closing_right_after_the_last_result():
+    """The thread may not have let go of the engine yet."""
+    for _ in range(200):
+        reranker = Reranker(make_method(), ScriptedEngine(by_reversal()))
+        assert reranker.submit(make_request("q", 3)).result(PATIENCE_S).status == "ok"
+        reranker.close()
+
+
 @pytest.mark.parametrize("wrong", [None, "a text", [make_request("q", 3)]])
 def test_what_is_no_request_is_one_line(reranker, wrong):
     """Before anything is asked."""

@@ -186,6 +186,7 @@ class Reranker:
 
     def close(self) -> None:
         """Release the engine's resources. Raises RankLLMError while a run is in progress, which is unaffected."""
+        self._scheduler.settle()
         if self._shared.is_in_use:
             raise RankLLMError(_IN_USE)
         self._close()

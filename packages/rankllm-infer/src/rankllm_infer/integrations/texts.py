@@ -122,7 +122,7 @@ class TextReranker:
         """
         with self._lock:
             if self.model is not None and self._reranker is not None:
-                # `close` alone refuses while the scheduler's thread is still leaving the engine after the last answer.
+                # The end of a block fails what is in flight, which `close` refuses.
                 with self._reranker:
                     pass
                 self._reranker = None

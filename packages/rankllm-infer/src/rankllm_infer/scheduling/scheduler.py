@@ -107,6 +107,16 @@ class Scheduler:
         self._wake()
         return job.future
 
+    def settle(self) -> None:
+        """Return when the thread has ended, or at once where requests are unfinished.
+
+        A request's result is there a moment before the thread has let go of the engine.
+        """
+        if self._thread is threading.current_thread():
+            return
+        with self._change:
+            self._change.wait_for(lambda: self._thread is None or self._waiting or self._active)
+
     def close(self, reason: str) -> None:
         """Fail what is unfinished with RankLLMError, and refuse what comes; returns when the thread has ended."""
         with self._change:
@@ -131,6 +141,7 @@ class Scheduler:
             with self._change:
                 if not (self._waiting or self._active):
                     self._thread = None
+                    self._change.notify_all()
                     return
                 self._view = self._shared.view()
             try:

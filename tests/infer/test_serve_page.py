@@ -19,9 +19,9 @@ from rankllm_core.text import TEXT_FIELDS
 from rankllm_infer.pages.inlined import inlined
 from rankllm_infer.ranking.pairwise import PairwiseMethod
 from rankllm_infer.ranking.pointwise import PointwiseMethod
+from rankllm_infer.ranking.relevance import ScoreKind
 from rankllm_infer.ranking.settings import RankingSettings
 from rankllm_infer.serving.capabilities import abilities_of, capabilities
-from rankllm_infer.ranking.relevance import ScoreKind
 from rankllm_infer.serving.page.content import make_content
 from rankllm_infer.serving.settings import ServerOptions
 

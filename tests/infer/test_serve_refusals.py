@@ -102,7 +102,7 @@ def test_a_listwise_model_keeps_to_the_servers_windows(more, words):
     [
         ({"instruction": "strict"}, "the instruction has no effect"),
         ({"strategy": "full"}, "strategy full shows at most 4 at once (the window), found 5"),
-        ({"strategy": "full", "window_size": 2}, "strategy full shows at most 2 at once"),
+        ({"strategy": "full", "window_size": 2}, "window_size: has no effect with strategy full"),
     ],
 )
 def test_what_a_model_can_never_do_is_a_bad_request(path, key, status, more, words):

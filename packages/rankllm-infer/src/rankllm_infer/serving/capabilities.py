@@ -39,13 +39,15 @@ def _windows_of(method: ListwiseMethod) -> Windows:
     largest = method.card.window_size
     sizes = {}
     for strategy in STRATEGIES:
-        taken = [size for size in range(2, largest + 1) if _is_taken(method, strategy, size)]
+        # A request that is shown as a whole chooses no window.
+        sizes_asked = [None] if strategy == "full" else range(2, largest + 1)
+        taken = [size or largest for size in sizes_asked if _is_taken(method, strategy, size)]
         if taken:
             sizes[strategy] = (taken[0], taken[-1])
     return Windows(size=largest, strategy=method.settings.strategy or "sliding", sizes=sizes)
 
 
-def _is_taken(method: ListwiseMethod, strategy: str, window_size: int) -> bool:
+def _is_taken(method: ListwiseMethod, strategy: str, window_size: int | None) -> bool:
     asked = Question(dialect=VLLM, query="", documents=(), returns_documents=False)
     try:
         method_of(replace(asked, strategy=strategy, window_size=window_size), method)

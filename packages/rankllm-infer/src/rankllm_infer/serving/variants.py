@@ -122,6 +122,8 @@ def _listwise(question: Question, method: ListwiseMethod) -> ListwiseMethod:
     strategy = question.strategy or settings.strategy or "sliding"
     if question.stride is not None and strategy != "sliding":
         raise InvalidRequestError(f"stride: has no effect with strategy {strategy}; leave it out")
+    if question.window_size is not None and strategy == "full":
+        raise InvalidRequestError("window_size: has no effect with strategy full; leave it out")
     stride = question.stride or min(card.stride, max(1, size // 2))
     top_k = settings.rank_top_k if strategy in TOP_K_STRATEGIES and strategy == settings.strategy else None
     # A prior was measured with windows of one size; with others it is another one.

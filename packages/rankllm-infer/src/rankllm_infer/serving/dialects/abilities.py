@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Schema = dict[str, Any]
 NULL: Schema = {"type": "null"}
+_NO_STRIDE: Schema = {"properties": {"stride": NULL}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,26 +42,43 @@ class Abilities:
 
 
 def window_rules(windows: Windows) -> Iterator[Schema]:
-    """What `strategy`, `window_size`, `stride` and the number of documents must be to each other."""
-    yield {"anyOf": [{"properties": {"stride": NULL}}, _is_strategy("sliding", windows)]}
+    """The ways in which `strategy`, `window_size` and `stride` go together; one must hold.
+
+    JSON Schema cannot compare two numbers: where one bounds another, there is a way for each window.
+    """
     for strategy, (least, most) in windows.sizes.items():
-        if (least, most) != (2, windows.size):
-            bounds = {"type": "integer", "minimum": least, "maximum": most}
-            fits = {"properties": {"window_size": bounds | {"type": ["integer", "null"]}}}
-            within = fits if least <= windows.size <= most else given("window_size", bounds)
-            yield {"anyOf": [{"not": _is_strategy(strategy, windows)}, within]}
-    for size in range(2, windows.size + 1):
-        is_larger = [{"properties": {"window_size": {"minimum": size + 1}}}] if size < windows.size else []
-        if is_larger:
-            yield {"anyOf": [*is_larger, {"properties": {"stride": {"maximum": size}}}]}
-        if "full" in windows.sizes:
-            yield {"anyOf": [{"not": _is_strategy("full", windows)}, *is_larger, _at_most(size)]}
+        chosen = _is_strategy(strategy, windows)
+        if strategy == "sliding":
+            for size in range(least, most + 1):
+                yield _all(chosen, _is_size(size, size, windows), {"properties": {"stride": {"maximum": size}}})
+        elif strategy == "full":
+            yield _all(chosen, {"properties": {"window_size": NULL}}, _NO_STRIDE)
+        else:
+            yield _all(chosen, _is_size(least, most, windows), _NO_STRIDE)
 
 
-def _at_most(n: int) -> Schema:
-    """Whether a request holds so many documents, whichever of its two fields counts."""
-    few = given("documents", {"not": NULL, "maxItems": n})
-    return {"anyOf": [few, {"properties": {"documents": NULL, "texts": {"maxItems": n}}}]}
+def full_rule(windows: Windows) -> Schema:
+    """How many documents can be shown at once, which strategy `full` does."""
+    few = {"properties": {key: {"maxItems": windows.size} for key in ("documents", "texts")}}
+    others = {"enum": [name for name in windows.sizes if name != "full"]}
+    if windows.strategy != "full":
+        return {"anyOf": [{"properties": {"strategy": {"enum": [*others["enum"], None]}}}, few]}
+    return {"anyOf": [given("strategy", others), few]}
+
+
+def _all(*schemas: Schema) -> Schema:
+    """One schema of several that speak of different fields."""
+    properties = {name: held for schema in schemas for name, held in schema["properties"].items()}
+    required = [name for schema in schemas for name in schema.get("required", ())]
+    return {"properties": properties, **({"required": required} if required else {})}
+
+
+def _is_size(least: int, most: int, windows: Windows) -> Schema:
+    """Whether a request's windows have a size in these bounds; the server's where it does not say."""
+    bounds: Schema = {"minimum": least, "maximum": most}
+    if least <= windows.size <= most:
+        return {"properties": {"window_size": bounds | {"type": ["integer", "null"]}}}
+    return given("window_size", bounds | {"type": "integer"})
 
 
 def _is_strategy(name: str, windows: Windows) -> Schema:

@@ -17,6 +17,7 @@ from rankllm_infer.serving.dialects.abilities import (
     Abilities,
     Schema,
     array_of,
+    full_rule,
     given,
     object_of,
     window_rules,
@@ -76,9 +77,10 @@ def _rerank_request(abilities: Abilities) -> Schema:
     one_text = {"type": "string", "description": "One document."}
     either = [
         given("documents", {"anyOf": [documents | {"description": about}, one_text]}),
-        {"allOf": [_not_documents(), given("texts", documents | {"description": f"TEI's `documents`. {about}"})]},
+        {"allOf": [_not("documents"), given("texts", documents | {"description": f"TEI's `documents`. {about}"})]},
     ]
-    rules = list(window_rules(abilities.windows)) if abilities.windows else []
+    windows = abilities.windows
+    rules = [{"anyOf": list(window_rules(windows))}, full_rule(windows)] if windows else []
     if abilities.windows is None:
         properties |= {name: _only(FIELDS[name].schema) for name in ("window_size", "stride")}
     else:
@@ -239,8 +241,8 @@ def error_schema(path: str) -> Schema:
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def _not_documents() -> Schema:
-    return {"properties": {"documents": NULL}, "required": ["texts"]}
+def _not(name: str) -> Schema:
+    return {"properties": {name: NULL}}
 
 
 def _only(schema: Mapping[str, Any], *values: object) -> Schema:

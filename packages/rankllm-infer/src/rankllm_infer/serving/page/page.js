@@ -256,7 +256,9 @@
   $("file").addEventListener("change", () => take($("file").files));
   $("file").addEventListener("click", () => ($("file").value = "")); // so that the same file can be read again
   $("strategy").addEventListener("change", () => {
-    $("stride-label").hidden = !served.stride || ($("strategy").value || served.strategy) !== "sliding";
+    const strategy = $("strategy").value || served.strategy;
+    $("stride-label").hidden = !served.stride || strategy !== "sliding";
+    $("window-label").hidden = !served.window_size || strategy === "full";
   });
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     /* Anywhere: a browser would leave the page for a file that is dropped beside the field. */

@@ -18,6 +18,7 @@ import click
 from served import MemoryWatch, Served, serving
 from traffic import Seen, closed_loop, equal_bodies, errands, largest_errand, open_loop, run_errands
 
+PARTS = ("overload", "mixed")
 OVERLOAD = 4
 """Arrivals over what the server can do."""
 QUEUE = 16
@@ -34,13 +35,17 @@ AT_ONCE_S = 1.0
 @click.option("--model", default="smollm2-pointwise", show_default=True)
 @click.option("--clients", "n_clients", default=8, show_default=True, help="Of the mixed traffic.")
 @click.option("--seed", default=0, show_default=True)
-def main(seconds: float, model: str, n_clients: int, seed: int) -> None:
+@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default=True)
+def main(seconds: float, model: str, n_clients: int, seed: int, parts: Sequence[str]) -> None:
     """Put a server under load."""
     began = time.monotonic()
-    with serving(model, "--max-queue", str(QUEUE)) as served:
-        broken = asyncio.run(overload(served, random.Random(seed), seconds))
-    with serving(model) as served:
-        broken += asyncio.run(soak(served, random.Random(seed), seconds, n_clients))
+    broken: list[str] = []
+    if "overload" in parts:
+        with serving(model, "--max-queue", str(QUEUE)) as served:
+            broken += asyncio.run(overload(served, random.Random(seed), seconds))
+    if "mixed" in parts:
+        with serving(model) as served:
+            broken += asyncio.run(soak(served, random.Random(seed), seconds, n_clients))
     for line in broken:
         print(f"BROKEN: {line}")
     print(f"{len(broken)} broken promises, seed {seed}, {time.monotonic() - began:.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -107,6 +108,39 @@ def test_the_command_line_ranks_as_with_transformers(zoo, tmp_path, rankllm):
         assert docids(on_vllm.out) == docids(on_transformers.out)
         assert model_scores(on_vllm.out) == pytest.approx(model_scores(on_transformers.out), abs=1e-4)
         assert "on vLLM (cpu) in float32" in on_vllm.err
+
+
+def test_it_serves_as_with_transformers(zoo):
+    """Requests at the same time share vLLM's batch; the engine is given back when the server has ended."""
+    from serving_fakes import Served
+
+    from rankllm_infer import RerankOptions, load_reranker
+
+    bodies = [
+        {"query": f"what is a {word}", "documents": [f"a {word} is here", "rain falls", word], "raw_scores": True}
+        for word in ("cat", "car", "road", "cat")
+    ]
+
+    async def ask(served):
+        async with served.client() as client:
+            return await asyncio.gather(*(client.post("/v2/rerank", json=body, timeout=300) for body in bodies))
+
+    scores = []
+    for more in ({"engine": "vllm", "vllm_args": ("kv_cache_memory_bytes=134217728",)}, {}):
+        with load_reranker(zoo / "classifier", RerankOptions(dtype="float32", **more)) as reranker:
+            served = Served(reranker)
+            served.desk.warm_up()
+            responses = asyncio.run(ask(served))
+        assert [response.status_code for response in responses] == [200] * 4
+        scores.append(
+            [
+                sorted((result["index"], result["relevance_score"]) for result in response.json()["results"])
+                for response in responses
+            ]
+        )
+    for ours, theirs in zip(*scores, strict=True):
+        assert [index for index, _ in ours] == [index for index, _ in theirs] == [0, 1, 2]
+        assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-4)
 
 
 def test_doctor_finds_it(rankllm):

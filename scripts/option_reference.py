@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING
 from pathlib import Path
 
-from rankllm_infer.cli.rerank_options import OWNERS
+from rankllm_infer.cli.rerank.options import OWNERS
 from rankllm_infer.option_table import GROUPS, Row, rows_of
 from rankllm_infer.options import RerankOptions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankllm_infer.cli.rerank_options import OWNERS
+from rankllm_infer.cli.rerank.options import OWNERS
 from rankllm_infer.option_table import rows_of
 from rankllm_infer.options import RerankOptions
 
@@ -96,6 +96,11 @@ SET = {
     "qrels": Given("--qrels q.txt", Path("q.txt")),
     "resume": Given("--resume", True),
     "overwrite": Given("--overwrite", True),
+    "dry_run": Given("--dry-run", True),
+    "all_strategies": Given("--all-strategies", True, ("dry_run",)),
+    "price_in": Given("--price-in 0.5", 0.5, ("dry_run",)),
+    "price_out": Given("--price-out 2", 2.0, ("dry_run",)),
+    "max_total_tokens": Given("--max-total-tokens 90", 90),
     "as_json": Given("--json", True),
 }
 """Every field that the command line sets."""

@@ -21,7 +21,7 @@ from traffic import Seen, closed_loop, equal_bodies, errands, largest_errand, op
 PARTS = ("overload", "mixed")
 OVERLOAD = 4
 """Arrivals over what the server can do."""
-QUEUE = 16
+QUEUE = 8
 WARM_UP = 0.3
 """Share of the time after which memory is counted: allocators keep what requests of all sizes needed."""
 MOST_GROWTH = 0.02

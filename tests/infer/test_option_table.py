@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from option_values import ALIASES, FOR_PYTHON, OPTIONS, ROWS, SET, WORDS_BESIDE, options, write_files
 
 from rankllm_core.errors import ConfigError
-from rankllm_infer.cli.rerank import command, read_command
-from rankllm_infer.cli.rerank_options import OWNERS, ModelArguments
+from rankllm_infer.cli.rerank.command import command, read_command
+from rankllm_infer.cli.rerank.options import OWNERS, ModelArguments
 from rankllm_infer.option_table import GROUPS, option, rows_of
 from rankllm_infer.option_values import from_given
 from rankllm_infer.options import RerankOptions
@@ -101,11 +101,11 @@ def test_bounds_are_written_down():
         "": {"seed"},
         "more than 0": {"timeout_s"},
         "from 0 to 1": {"fuse_weight"},
-        "at least 0": {"batch_tokens", "num_few_shot_examples"},
+        "at least 0": {"batch_tokens", "num_few_shot_examples", "price_in", "price_out"},
         "at least 2": {"pass_depth"},
         "at least 1": {"batch_size", "concurrency", "context_size", "decode_top_k", "max_passage_words", "max_queries"}
         | {"num_gpus", "num_passes", "p_max_len", "permutations", "q_max_len", "rank_top_k", "stride"}
-        | {"top_k_candidates", "window_size"},
+        | {"max_total_tokens", "top_k_candidates", "window_size"},
     }
 
 

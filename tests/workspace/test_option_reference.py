@@ -7,7 +7,7 @@ import importlib
 import pytest
 from shared_files import REPOSITORY
 
-from rankllm_infer.cli.rerank_options import OWNERS
+from rankllm_infer.cli.rerank.options import OWNERS
 from rankllm_infer.option_table import rows_of
 
 ROWS = [row for owner in OWNERS for row in rows_of(owner).values()]

@@ -18,6 +18,7 @@ from rankllm_infer.watching import BRIEF_S, PromptProgress, Watcher, count, exam
 if TYPE_CHECKING:
     from rankllm_core.types import Request, Result
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
+    from rankllm_infer.jobs.costs import Costs
     from rankllm_infer.jobs.outputs import Summary
     from rankllm_infer.jobs.rerank import RunReport
 
@@ -54,6 +55,35 @@ def result_table(result: Result, request: Request) -> str:
     if result.status != "ok":
         lines.append(f"answer: {result.status} ({'; '.join(result.defects)})")
     return "\n".join(lines)
+
+
+def costs_table(costs: Sequence[Costs], *, prices: tuple[float, float] | None, is_exact: bool) -> str:
+    """What a run takes, a line for each strategy. prices: of a million prompt and of a million generated tokens."""
+    head = ["strategy", "calls", "rounds a query", "prompt tokens", "generated", *(["cost"] if prices else [])]
+    rows, notes = [head], []
+    for found in costs:
+        name = (found.strategy or "pointwise") + (" *" if found.is_chosen and len(costs) > 1 else "")
+        if found.problem or found.n_failed:
+            unprompted = f"without {count(found.n_failed, 'query')} that cannot be prompted"
+            notes.append(f"{found.strategy or 'pointwise'}: {found.problem or unprompted}")
+        if found.problem:
+            continue
+        usage, n = found.usage, max(1, found.n_queries)
+        row = [name, f"{usage.calls:,}", f"{usage.rounds / n:.1f}", f"{usage.prompt_tokens:,}"]
+        row.append(f"{usage.completion_tokens:,}")
+        rows.append([*row, f"{found.price(prompt=prices[0], completion=prices[1]):,.4f}"] if prices else row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    if any(found.is_chosen and len(costs) > 1 for found in costs):
+        notes.append("* the strategy of this command")
+    if not is_exact:
+        notes.append("tokens are estimated from the text: the server's tokenizer is not known")
+    return "\n".join([*lines, *notes])
 
 
 def printable(text: str) -> str:

@@ -14,8 +14,8 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.files import check_output, refuse_same_file, write_text
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
-from rankllm_infer.cli.rerank import given_options
-from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments, RerankInput, RerankOutput
+from rankllm_infer.cli.rerank.command import given_options
+from rankllm_infer.cli.rerank.options import DtypeSwitches, ModelArguments, RerankInput, RerankOutput
 from rankllm_infer.console import counter
 from rankllm_infer.option_table import ENGINE_GROUPS, changed, rows_of
 from rankllm_infer.options import RerankOptions

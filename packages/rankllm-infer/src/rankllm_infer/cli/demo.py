@@ -12,7 +12,7 @@ from rankllm_core.command_line import NonEmptyPath
 from rankllm_core.files import check_output
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
 from rankllm_infer.cli.options import row_options, select
-from rankllm_infer.cli.rerank_options import ModelArguments
+from rankllm_infer.cli.rerank.options import ModelArguments
 from rankllm_infer.console import prompt_counter
 from rankllm_infer.option_table import ENGINES, changed, rows_of
 from rankllm_infer.option_values import from_given

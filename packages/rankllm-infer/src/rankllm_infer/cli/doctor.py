@@ -10,8 +10,8 @@ import click
 
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
-from rankllm_infer.cli.rerank import given_options
-from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments, RerankOutput
+from rankllm_infer.cli.rerank.command import given_options
+from rankllm_infer.cli.rerank.options import DtypeSwitches, ModelArguments, RerankOutput
 from rankllm_infer.option_table import ENGINES, LOCAL, Row, changed, rows_of
 from rankllm_infer.options import RerankOptions
 

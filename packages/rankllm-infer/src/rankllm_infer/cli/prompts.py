@@ -15,7 +15,7 @@ from rankllm_core.command_line import NAME
 from rankllm_core.errors import for_terminal
 from rankllm_infer.cli import say
 from rankllm_infer.cli.options import row_options
-from rankllm_infer.cli.rerank_options import ModelArguments, RerankInput
+from rankllm_infer.cli.rerank.options import ModelArguments, RerankInput
 from rankllm_infer.option_table import ENGINES, changed, rows_of
 from rankllm_infer.option_values import from_given
 from rankllm_infer.options import RerankOptions

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rankllm_core.trec import Qrels
     from rankllm_core.types import Request, Result
     from rankllm_infer.evaluation.evaluate import RunningEvaluation
+    from rankllm_infer.scheduling.pool import AnswerLog
 
 MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
 """Measures of a run that is given judgements."""
@@ -136,10 +137,11 @@ class RerankRun:
         self.qids = check_requests(shown, self.files, strict=strict, digest=digest, sizes=self.sizes)
         self.requests = requests
 
-    def rerank(self, plan: RerankPlan, *, qrels: Qrels | None = None) -> RunReport:
+    def rerank(self, plan: RerankPlan, *, qrels: Qrels | None = None, max_total_tokens: int | None = None) -> RunReport:
         """Compute what is not known yet and write the outputs. Raises RankLLMError, and leaves the journal.
 
-        qrels: judgements, for `RunReport.figures`.
+        qrels: judgements, for `RunReport.figures`. max_total_tokens: when it has used so many, earlier sessions
+        included, the run stops with TokenLimitError; called again with more, it resumes.
         """
         from rankllm_infer.evaluation.evaluate import RunningEvaluation
 
@@ -150,9 +152,9 @@ class RerankRun:
             if self.journal is None:
                 with load_model(plan, self.watcher) as reranker:
                     self.warnings = reranker.warnings
-                    self._write(self._computed(reranker), summary, figures)
+                    self._write(self._computed(reranker, max_total_tokens), summary, figures)
             else:
-                self._compute(self.journal, plan)
+                self._compute(self.journal, plan, max_total_tokens)
                 self._write(map(self.journal.result, self.requests), summary, figures)
         except NothingWrittenError:
             written = ()
@@ -174,7 +176,7 @@ class RerankRun:
         done = f"{self.journal.n_finished} of {count(len(self.qids), 'query')}"
         return f"{done} done and kept in {self.journal.path}; {command} resumes the run"
 
-    def _compute(self, journal: Journal, plan: RerankPlan) -> None:
+    def _compute(self, journal: Journal, plan: RerankPlan, max_total_tokens: int | None) -> None:
         """Put into the journal what it lacks."""
         settings = run_settings(plan, requests=str(self.digest), environment=os.environ)
         # What is refused should be refused before the model is loaded.
@@ -189,6 +191,11 @@ class RerankRun:
             journal.begin(settings, unknown=LOADED_SETTINGS)
             self.is_under_way = True
             return
+        log: AnswerLog = journal
+        if max_total_tokens is not None:
+            from rankllm_infer.jobs.token_limit import limited_log
+
+            log = limited_log(journal, self.requests, max_total_tokens)
         with load_model(plan, self.watcher) as reranker:
             self.warnings = reranker.warnings
             in_the_way = [path for path in self.files.paths() if path.exists()] if self.overwrite else []
@@ -200,15 +207,21 @@ class RerankRun:
                     journal.add(result)
                     progress.finish(result.query.qid)
 
-                for _ in reranker.stream(self.requests, on_finished=keep, on_answered=progress.answer, log=journal):
+                for _ in reranker.stream(self.requests, on_finished=keep, on_answered=progress.answer, log=log):
                     pass  # All of it is in the journal, and nothing else is kept.
 
-    def _computed(self, reranker: Reranker) -> Iterator[Result]:
+    def _computed(self, reranker: Reranker, max_total_tokens: int | None) -> Iterator[Result]:
         """Results of a run without a journal."""
         with self._watched(reranker) as progress:
-            yield from reranker.stream(
-                self.requests, on_finished=lambda result: progress.finish(result.query.qid), on_answered=progress.answer
-            )
+
+            def finish(result: Result) -> None:
+                progress.finish(result.query.qid)
+
+            if max_total_tokens is not None:
+                from rankllm_infer.jobs.token_limit import limited
+
+                finish = limited(finish, max_total_tokens)
+            yield from reranker.stream(self.requests, on_finished=finish, on_answered=progress.answer)
 
     @contextmanager
     def _watched(self, reranker: Reranker) -> Iterator[ShownProgress]:
@@ -261,18 +274,20 @@ def rerank_to_files(
     overwrite: bool = False,
     resume: bool = False,
     sources: Sequence[str | Path] = (),
+    max_total_tokens: int | None = None,
     watcher: Watcher = SILENT,
 ) -> RunReport:
     """Rerank requests into files, as `rankllm-infer rerank` does. Called again, it resumes where it was interrupted.
 
-    requests: read twice, so a list or another collection. qrels: judgements, for `RunReport.figures`. For the other
-    arguments see `open_run` and `RerankRun.read`. Raises RankLLMError, and ConfigError where there is nothing to write.
+    requests: read twice, so a list or another collection. qrels: judgements, for `RunReport.figures`. For the others
+    see `open_run`, `RerankRun.read` and `RerankRun.rerank`. Raises RankLLMError, and ConfigError where there is nothing
+    to write.
     """
     if not files.paths() and qrels is None:
         raise ConfigError("files: name no output, and there are no judgements; nothing would be left of the run")
     with open_run(files, overwrite=overwrite, resume=resume, sources=sources, watcher=watcher) as run:
         run.read(requests, strict=strict)
-        return run.rerank(plan_reranking(model, options), qrels=qrels)
+        return run.rerank(plan_reranking(model, options), qrels=qrels, max_total_tokens=max_total_tokens)
 
 
 @contextmanager

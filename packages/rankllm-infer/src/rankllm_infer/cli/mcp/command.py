@@ -12,8 +12,8 @@ import click
 from rankllm_core.errors import ConfigError
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
-from rankllm_infer.cli.rerank import given_options
-from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments
+from rankllm_infer.cli.rerank.command import given_options
+from rankllm_infer.cli.rerank.options import DtypeSwitches, ModelArguments
 from rankllm_infer.console import SCREEN
 from rankllm_infer.mcp_server.settings import McpOptions
 from rankllm_infer.option_table import rows_of

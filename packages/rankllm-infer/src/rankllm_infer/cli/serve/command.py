@@ -11,8 +11,8 @@ import click
 from rankllm_core.errors import ConfigError, MissingPackageError
 from rankllm_infer.cli import SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
-from rankllm_infer.cli.rerank import given_options
-from rankllm_infer.cli.rerank_options import DtypeSwitches, ModelArguments
+from rankllm_infer.cli.rerank.command import given_options
+from rankllm_infer.cli.rerank.options import DtypeSwitches, ModelArguments
 from rankllm_infer.option_values import from_given
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.serving.settings import ServerOptions

@@ -1,6 +1,7 @@
 """`rankllm-infer rerank`: candidates in, a better order out.
 
-The command, then what its options say as one checked value, then the requests from whichever input was given.
+The command, then what its options say as one checked value (`serve`, `mcp` and others read a reranker's options here),
+then the requests from whichever input was given.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rankllm_core.errors import ConfigError, RankLLMError
-from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
-from rankllm_infer.cli.rerank_options import (
+from rankllm_infer.cli.rerank.options import (
     OWNERS,
     DtypeSwitches,
     RerankCommand,
@@ -35,14 +35,13 @@ if TYPE_CHECKING:
     from rankllm_infer.jobs.fingerprint import StoredRequests
     from rankllm_infer.jobs.outputs import OutputFiles
 
-DATASET_DEPTH = 100
-"""Candidates of each query of a data set, as in the original."""
-
 _SOURCES = ("requests", "rerank_input", "run", "dataset", "query")
 _COMPANIONS = {"run": ("queries", "corpus"), "dataset": ("retrieval_method",), "query": ("passages",)}
-_FOR_MANY_QUERIES = ("max_queries", "strict", "qrels", "resume")
+_FOR_MANY_QUERIES = ("max_queries", "strict", "qrels", "resume", "max_total_tokens")
 _STANDARD_INPUT = "-"
 _ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
+DATASET_DEPTH = 100
+"""Candidates of each query of a data set, as in the original."""
 
 
 @click.command("rerank", cls=GroupedCommand, context_settings=SETTINGS)
@@ -57,9 +56,14 @@ def command(**given: Any) -> int:
     Exit status: 0 done, 1 error, 2 wrong usage, 3 done but some queries failed, 130 or 143 stopped by a signal.
     """
     asked = read_command(given)
+    if asked.outputs.dry_run or asked.kind == "query":
+        from rankllm_infer.cli.rerank.without_a_run import count_costs, one_query
+
+        if asked.outputs.dry_run:
+            return count_costs(asked, load_requests(asked))
+        files, loading = _output_files(asked.outputs), _loading(asked)
+        return one_query(asked, files, load_requests(asked), sources=input_files(asked), loading=loading)
     files = _output_files(asked.outputs)
-    if asked.kind == "query":
-        return _one_query(asked, files)
     _check_outputs(asked.outputs, files)
     from rankllm_infer.jobs.fingerprint import load_qrels
     from rankllm_infer.jobs.rerank import open_run
@@ -75,7 +79,8 @@ def command(**given: Any) -> int:
             name, folder = asked.inputs.dataset or "", asked.inputs.retrieval_results_dir
             qrels = dataset_qrels(name, run.qids, folder=folder, watcher=SCREEN)
         say(_loading(asked))
-        report = run.rerank(plan_reranking(asked.model, asked.options), qrels=qrels)
+        plan = plan_reranking(asked.model, asked.options)
+        report = run.rerank(plan, qrels=qrels, max_total_tokens=outputs.max_total_tokens)
         show_report(report)
     return EXIT_SOME_FAILED if report.summary.failures else 0
 
@@ -120,36 +125,11 @@ def _output_files(outputs: RerankOutput) -> OutputFiles:
         raise click.UsageError(str(error)) from None
 
 
-def _one_query(asked: RerankCommand, files: OutputFiles) -> int:
-    from rankllm_infer.console import result_json, result_table
-    from rankllm_infer.jobs.fingerprint import check_requests
-    from rankllm_infer.jobs.outputs import open_outputs
-    from rankllm_infer.jobs.rerank import load_model
-    from rankllm_infer.plan import plan_reranking
-
-    for path in files.paths():
-        check_output(path, overwrite=asked.outputs.overwrite)
-        for source in input_files(asked):
-            refuse_same_file(source, path)
-    (request,) = load_requests(asked)
-    check_requests([request], files, strict=False)
-    say(_loading(asked))
-    with load_model(plan_reranking(asked.model, asked.options), SCREEN) as reranker:
-        (result,) = reranker.rerank([request])
-    if result.status == "failed":
-        say(f"Error: {result.error}")
-        return EXIT_SOME_FAILED
-    if files.paths():
-        with open_outputs(files) as writer:
-            writer.write(result)
-    click.echo(result_json(result) if asked.outputs.as_json else result_table(result, request))
-    return 0
-
-
 def read_command(given: Mapping[str, Any]) -> RerankCommand:
     """The command line as one value. Raises UsageError where it does not go together."""
     inputs, outputs = from_given(RerankInput, given), from_given(RerankOutput, given)
     kind = input_kind(inputs, outputs)
+    _check_dry_run(outputs)
     return RerankCommand(
         kind=kind,
         model=given["model_path"],
@@ -158,6 +138,15 @@ def read_command(given: Mapping[str, Any]) -> RerankCommand:
         options=given_options(given),
         prior_file=None if given["identifier_prior"] == "none" else given["identifier_prior"],
     )
+
+
+def _check_dry_run(outputs: RerankOutput) -> None:
+    """Raise UsageError where an option goes with --dry-run and it is not given, or the other way round."""
+    if outputs.dry_run and outputs.max_total_tokens is not None:
+        raise click.UsageError("--max-total-tokens does not go with --dry-run, which uses none")
+    for name in ("all_strategies", "price_in", "price_out"):
+        if getattr(outputs, name) and not outputs.dry_run:
+            raise click.UsageError(f"{_spelled(name)} goes with --dry-run")
 
 
 def input_kind(inputs: RerankInput, outputs: RerankOutput) -> str:

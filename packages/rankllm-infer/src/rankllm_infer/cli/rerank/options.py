@@ -102,6 +102,21 @@ class RerankOutput:
     """Also retry failed queries. Repeating the same command already resumes an interrupted run."""
     overwrite: bool = option(False, "--overwrite", group="Output", effect="none")
     """Start over and replace existing outputs."""
+    dry_run: bool = option(False, "--dry-run", group="Output", effect="none")
+    """Rerank nothing: print the model calls, rounds and tokens that the run takes, by the model's tokenizer."""
+    all_strategies: bool = option(False, "--all-strategies", group="Output", effect="none")
+    """With --dry-run: also count what the model's other strategies would take."""
+    price_in: float | None = option(
+        None, "--price-in", group="Output", effect="none", least=0, unit="a million tokens", metavar="PRICE"
+    )
+    """With --dry-run: price of a million prompt tokens."""
+    price_out: float | None = option(
+        None, "--price-out", group="Output", effect="none", least=0, unit="a million tokens", metavar="PRICE"
+    )
+    """With --dry-run: price of a million generated tokens."""
+    max_total_tokens: int | None = option(None, "--max-total-tokens", group="Output", effect="none", least=1)
+    """Stop when the run has used so many tokens, prompts and answers together; the same command with a larger number
+    resumes it. Prompts in flight may add to them."""
     as_json: bool = option(False, "--json", group="Output", effect="none")
     """Print JSON instead of a table. Only with --query."""
 

@@ -1,0 +1,3 @@
+"""`rankllm-infer rerank`."""
+
+from rankllm_infer.cli.rerank.command import command as command

@@ -92,7 +92,8 @@ def test_the_list_of_models_is_as_described(description, reranker):
 
     operation = description["paths"]["/v1/models"]["get"]
     body = Served(reranker()).ask("GET", "/v1/models").json()
-    validate(body, operation["responses"]["200"]["content"]["application/json"]["schema"])
+    held = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    validate(body, held | {"components": description["components"]})
 
 
 @pytest.mark.parametrize(("path", "body"), WRONG)
@@ -111,7 +112,8 @@ def test_what_is_refused_is_described_as_wrong(served, description, path, body):
 def test_a_request_is_taken_where_the_description_allows_it(make):
     """And nowhere else: 400 requests with odd fields, judged by both.
 
-    What depends on the texts, no schema says: raw scores of a model that has not scored all of them.
+    What depends on the texts, no schema says: raw scores of a model that has not scored all of them, and pairs of which
+    one half is longer than the other.
     """
     from jsonschema import Draft202012Validator
 
@@ -126,12 +128,19 @@ def test_a_request_is_taken_where_the_description_allows_it(make):
             for _ in range(400):
                 path, body = draw.choice(paths), odd_request(draw)
                 status = (await client.post(path, content=json.dumps(body))).status_code
-                assert judges[path].is_valid(body) == (status == 200), (path, body, status)
+                if not has_odd_pairs(path, body):
+                    assert judges[path].is_valid(body) == (status == 200), (path, body, status)
                 assert status in (200, 400, 404, 422), (path, body, status)
                 taken.add(status == 200)
 
     asyncio.run(ask_all())
     assert taken == {True, False}
+
+
+def has_odd_pairs(path, body):
+    """Whether a request to /score holds two lists of different lengths, both of several texts."""
+    halves = [value for value in body.values() if isinstance(value, list) and len(value) > 1]
+    return path.endswith("/score") and len({len(half) for half in halves}) > 1
 
 
 def test_a_query_of_blanks_is_what_python_takes_for_one():

@@ -75,9 +75,11 @@ def _rerank_request(abilities: Abilities) -> Schema:
     if abilities.raw_scores == "never":
         properties["raw_scores"] = _only(properties["raw_scores"], False)
     one_text = {"type": "string", "description": "One document."}
+    # TEI's response is an array, without room for an explanation.
+    texts = given("texts", documents | {"description": f"TEI's `documents`. {about}"})
     either = [
         given("documents", {"anyOf": [documents | {"description": about}, one_text]}),
-        {"allOf": [_not("documents"), given("texts", documents | {"description": f"TEI's `documents`. {about}"})]},
+        {"allOf": [_not("documents"), texts, {"properties": {"explain": {"enum": [False, None]}}}]},
     ]
     windows = abilities.windows
     rules = [{"anyOf": list(window_rules(windows))}, full_rule(windows)] if windows else []

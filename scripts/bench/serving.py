@@ -10,6 +10,7 @@ uv run --package rankllm-infer --group demo --extra serve --with sentence-transf
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -91,7 +92,8 @@ def make_bodies(data: Path, run: Path, *, n_documents: int) -> list[dict[str, An
     from rankllm_infer.formats.prepare import build_requests
 
     requests, _ = build_requests(run, queries=data / "queries.tsv", corpus=data / "corpus.jsonl.gz", depth=100)
-    bodies, seen = [], set()
+    by_query: list[list[dict[str, Any]]] = []
+    seen: set[str] = set()
     for request in requests:
         texts = []
         for candidate in request.candidates:
@@ -99,16 +101,11 @@ def make_bodies(data: Path, run: Path, *, n_documents: int) -> list[dict[str, An
             if text not in seen:
                 seen.add(text)
                 texts.append(text)
-        for start in range(0, len(texts) - n_documents + 1, n_documents):
-            bodies.append(
-                {
-                    "query": request.query.text,
-                    "documents": texts[start : start + n_documents],
-                    "raw_scores": True,
-                }
-            )
+        groups = [texts[start : start + n_documents] for start in range(0, len(texts) - n_documents + 1, n_documents)]
+        query = request.query.text
+        by_query.append([{"query": query, "documents": group, "raw_scores": True} for group in groups])
     # Requests of different queries stand beside each other, as in a server's day.
-    return [body for offset in range(53) for body in bodies[offset::53]]
+    return [body for turn in itertools.zip_longest(*by_query) for body in turn if body is not None]
 
 
 def compare_offline(

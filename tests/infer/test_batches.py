@@ -92,6 +92,36 @@ def test_an_id_of_each_prompt_is_left_to_read():
     assert taken(queue([prompt(range(5), n_shared=5)] * 2)) == [((0, 1), 4)]
 
 
+def urgent(prompts, **limits):
+    """A queue of prompts that somebody waits for, in this order."""
+    waiting = BatchQueue(BatchLimits(**{"max_prompts": 8, "max_tokens": 1000, **limits}))
+    for place, one in enumerate(prompts):
+        waiting.add(place - len(prompts), replace(one, text=str(place)))
+    return waiting
+
+
+def test_who_waits_goes_by_turn_with_others_of_like_length():
+    """The first is served; beside it runs the one behind the next, which is as long."""
+    waiting = urgent([prompt(range(n)) for n in (2, 9, 2, 9)], max_prompts=2)
+    assert taken(waiting) == [((-4, -2), 0), ((-3, -1), 0)]
+
+
+def test_nobody_is_passed_over_for_long():
+    """A prompt of a length of its own is the first one in the end, though shorter ones keep coming."""
+    waiting = urgent([prompt(range(2)), prompt(range(9)), *[prompt(range(2))] * 9], max_prompts=2)
+    assert [tickets for tickets, _ in taken(waiting)][:2] == [(-11, -9), (-10, -8)]
+
+
+def test_who_waits_shares_a_prefix_as_others_do():
+    """Two requests of four pairs, in turns; six of the longest prompts fill a batch, of which four are enough."""
+    pairs = [prompt([query, query, *range(10, 20)], n_shared=2) for _ in range(4) for query in range(2)]
+    assert taken(urgent(pairs, max_prompts=32, max_tokens=72)) == [((-8, -6, -4, -2), 2), ((-7, -5, -3, -1), 2)]
+    long = prompt(range(72))
+    short = [prompt([query, query, 1], n_shared=2) for query in range(20) for _ in range(2)]
+    # By the longest one a batch is full with one, by these with 24: of each request, two go together.
+    assert {n_shared for _, n_shared in taken(urgent([*short, long], max_prompts=32, max_tokens=72))} == {0, 2}
+
+
 def test_equal_prompts_run_once():
     """As of a passage that a collection holds twice: its copies go with the first, and take no room."""
     waiting = BatchQueue(BatchLimits(max_prompts=2, max_tokens=1000))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ _WORTH_SHARING = 1 / 20
 """A prefix of less than this share of the longest prompt saves less than what its own forward pass costs."""
 _WELL_FILLED = 1 / 4
 """A batch of one prefix that is less full than this is too small for what it saves."""
+_LOOK_AHEAD = 3
+"""Batches of prompts among which those of like length are looked for, where somebody waits for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +111,7 @@ class BatchQueue:
         if self._limits.max_prompts == 1:
             return self._take_earliest()
         first = self._waiting[-1][1]
-        max_tokens = self._limits.max_tokens
-        room = max(1, min(self._limits.max_prompts, max_tokens // max(1, positions(first))))
+        room = self._room(first)
         shares = _is_worth_sharing(first)
         places = self._places(first, room, shares=shares)
         if shares and len(places) < _WELL_FILLED * min(room, len(self._waiting)):
@@ -121,16 +122,18 @@ class BatchQueue:
         return _batch(taken, shares=shares)
 
     def _take_urgent(self) -> Batch:
-        """The prompt whose turn it is, with those of its prefix where that pays, else with those that come next."""
+        """The prompt whose turn it is, with those of its prefix where that pays, else with others of like length."""
         order = sorted(self._urgent)
         first = self._urgent[order[0]]
         alike = [ticket for ticket in order if self._urgent[ticket].read == first.read]
         prefix = first.token_ids[: first.n_shared] if _is_worth_sharing(first) else ()
         same = [ticket for ticket in alike if self._urgent[ticket].token_ids[: len(prefix)] == prefix]
-        shares = bool(prefix) and len(same) >= _WELL_FILLED * min(self._limits.max_prompts, len(alike))
+        # By the longest prompt, as in `take`: the same requests then share prefixes whoever waits for them.
+        room = self._room(max((self._urgent[ticket] for ticket in alike), key=positions))
+        shares = bool(prefix) and len(same) >= _WELL_FILLED * min(room, len(alike))
         taken: list[tuple[int, Prompt]] = []
         longest = 0
-        for ticket in same if shares else alike:
+        for ticket in _nearest(same if shares else alike, self._urgent, n=_LOOK_AHEAD * self._limits.max_prompts):
             prompt = self._urgent[ticket]
             longest = max(longest, positions(prompt))
             n_prompts = len(taken) + 1
@@ -141,6 +144,10 @@ class BatchQueue:
             del self._urgent[ticket]
         taken.sort(key=lambda item: (-positions(item[1]), item[0]))
         return _batch(taken, shares=shares)
+
+    def _room(self, first: Prompt) -> int:
+        """Prompts of a batch that are as long as this one."""
+        return max(1, min(self._limits.max_prompts, self._limits.max_tokens // max(1, positions(first))))
 
     def _take_earliest(self) -> Batch:
         """The prompt that came first, with its copies: where each runs alone, no order saves anything, and with this
@@ -172,6 +179,17 @@ class BatchQueue:
                 chosen.add(prompt)
                 shortest = positions(prompt)
         return places
+
+
+def _nearest(tickets: Sequence[int], prompts: Mapping[int, Prompt], *, n: int) -> list[int]:
+    """The first of the tickets and, of the n next ones, those nearest to it in length first.
+
+    Rows of like length fill a batch with the fewest of its positions left empty. Nobody is passed over for long: each
+    is the first one in time.
+    """
+    first, *others = tickets[:n]
+    length = positions(prompts[first])
+    return [first, *sorted(others, key=lambda ticket: abs(positions(prompts[ticket]) - length))]
 
 
 def _batch(taken: Sequence[tuple[int, Prompt]], *, shares: bool) -> Batch:

@@ -25,7 +25,7 @@ QUEUE = 8
 WARM_UP = 0.3
 """Share of the time after which memory is counted: allocators keep what requests of all sizes needed."""
 MOST_GROWTH, MOST_GROWTH_IN_A_MINUTE = 0.02, 0.06
-"""Of memory. A few hundred requests are too few for allocators and caches of kernels to have all that they will keep."""
+"""Of memory. A few hundred requests are too few for allocators and kernel caches to have all that they will keep."""
 LONG_S = 600.0
 GRACE_S = 2.0
 """What a response may take beyond its turn in the queue."""

@@ -153,7 +153,8 @@ def test_a_limit_stops_the_run_and_a_larger_one_resumes_it(tmp_path, rankllm):
         stopped = run(parts, "--max-total-tokens", 40)
         assert stopped.code == 1
         assert stopped.err.splitlines()[-1] == (
-            "Error: stopped at --max-total-tokens 40: 48 tokens are used; a larger limit goes on from here"
+            "Error: stopped at --max-total-tokens 40: 48 tokens are used; "
+            "run the same command with a larger limit to continue"
         )
         assert not parts.exists()
         again = run(parts, "--max-total-tokens", 48)

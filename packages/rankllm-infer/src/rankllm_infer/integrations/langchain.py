@@ -1,4 +1,4 @@
-"""A reranker as a document compressor of LangChain, for `ContextualCompressionRetriever` and chains of one's own."""
+"""A reranker as a document compressor of LangChain, for `ContextualCompressionRetriever` and custom chains."""
 
 from __future__ import annotations
 

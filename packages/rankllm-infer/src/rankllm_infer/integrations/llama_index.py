@@ -1,4 +1,4 @@
-"""A reranker as a node postprocessor of LlamaIndex, for query engines, chat engines and pipelines of one's own."""
+"""A reranker as a node postprocessor of LlamaIndex, for query engines, chat engines and custom pipelines."""
 
 from __future__ import annotations
 

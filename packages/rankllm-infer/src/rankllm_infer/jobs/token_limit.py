@@ -31,7 +31,7 @@ class TokenLimit:
         if self._spent >= self._limit:
             raise TokenLimitError(
                 f"stopped at --max-total-tokens {self._limit:,}: {self._spent:,} tokens are used; "
-                "a larger limit goes on from here"
+                "run the same command with a larger limit to continue"
             )
 
 

@@ -185,6 +185,7 @@ def test_a_cancelled_task_leaves_the_queue():
         cancelled = asyncio.create_task(ranker.arank("cancelled", TEXTS))
         await asyncio.sleep(0.05)
         cancelled.cancel()
+        await asyncio.wait([cancelled])
         last = await ranker.arank("last", TEXTS)  # the third call, which the engine waits for
         return [(await first).order, last.order]
 

@@ -23,7 +23,7 @@ rankllm-infer rerank --model-path castorini/rank_zephyr_7b_v1_full --requests re
 
 Each of these models has a card that says how it is prompted and read: it ships with rankllm, or is part of the bundled
 reranker. `*` stands for any characters, and a local folder that keeps a model's name is that model. Other models work
-too; [reranking.md](reranking.md#the-card-which-prompt-which-identifiers) says what they are taken for.
+too; [loading-models.md](loading-models.md#without-a-card) says what they are taken for.
 
 **verified** is how far a card was checked:
 

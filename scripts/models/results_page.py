@@ -1,4 +1,4 @@
-"""docs/RESULTS.md, out of what results.py measured: tables, costs, and two plots."""
+"""Write docs/RESULTS.md from the measurements of results.py: tables, costs, and two plots."""
 
 from __future__ import annotations
 
@@ -33,19 +33,21 @@ class SetResults:
 
 
 def write_page(page: Path, store: Store) -> None:
-    """The page and its plots, beside it. Sets and systems without figures are left out."""
+    """Write the page and, next to it, its plots. Sets and systems without measurements are left out."""
     found = [results for test_set in SETS if (results := results_of(test_set, store.get(test_set.name, {})))]
     if not found:
         raise click.ClickException("no set has figures of the first stage and of another system")
     draw_gains(found, page.parent / "results-gains.png")
     draw_cost(found, page.parent / "results-cost.png")
-    head = Path(__file__).with_name("results_head.md").read_text(encoding="utf-8")
+    head, method = (
+        Path(__file__).with_name(f"results_{part}.md").read_text(encoding="utf-8") for part in ("head", "method")
+    )
     with write_text(page) as stream:
-        stream.write(head + "\n" + "\n".join([*summary(found), "", *details(found), "", *costs(found)]) + "\n")
+        stream.write(head + "\n" + "\n".join([*summary(found), "", *details(found), "", *costs(found)]) + "\n" + method)
 
 
 def results_of(test_set: TestSet, kept: Mapping[str, Measured]) -> SetResults | None:
-    """The figures of a set, systems in the page's order; None where there is nothing to compare."""
+    """Return the metrics of a set, systems in the order of the page; None if there is nothing to compare."""
     measured = {name: kept[name] for name in TITLES if name in kept}
     if len(measured) < 2 or "first-stage" not in measured:
         return None
@@ -62,7 +64,7 @@ def summary(found: Sequence[SetResults]) -> list[str]:
             lines.append(row([title, *(cell(results, name) for results in found)]))
     lines.append(row(["queries", *(str(results.n_queries) for results in found)]))
     lines.append(row(["candidates", *(str(results.test_set.depth) for results in found)]))
-    return [*lines, "", "**Bold**: above the first stage, _italic_: below it, at p < .05 (randomisation test, Holm)."]
+    return [*lines, "", "**Bold**: above the first stage at p < .05; _italic_: below it (randomization test, Holm)."]
 
 
 def cell(results: SetResults, name: str) -> str:
@@ -78,7 +80,7 @@ def cell(results: SetResults, name: str) -> str:
 
 def details(found: Sequence[SetResults]) -> list[str]:
     """A table for each set: all measures with intervals, changes and p."""
-    lines = ["## Set by set"]
+    lines = ["## Results by dataset"]
     for results in found:
         lines += ["", f"### {results.test_set.title}: {results.n_queries} queries", ""]
         lines.append(row(["", *(f"{measure} (95 %)" for measure in MEASURES), "change", "p", "better/same/worse"]))
@@ -88,12 +90,12 @@ def details(found: Sequence[SetResults]) -> list[str]:
             means = [f"{f.mean:.4f} ({f.interval[0]:.3f}-{f.interval[1]:.3f})" for f in figures]
             lines.append(row([TITLES[name], *means, *change(results, name)]))
         if own := [f"{TITLES[name]}: {said}" for name, m in results.measured.items() if (said := settings_of(m))]:
-            lines += ["", f"Settings of this set's own, from TREC DL 2020's lists. {'; '.join(own)}."]
+            lines += ["", f"Settings for this set, chosen on TREC DL 2020: {'; '.join(own)}."]
     return lines
 
 
 def settings_of(measured: Measured) -> str:
-    """The options that a set has for itself."""
+    """Return the options that are specific to this set."""
     own = {option: value for option, value in measured.made_of.items() if option.startswith("--")}
     if "--identifier-prior" in own:  # its numbers are kept, to tell one from another
         own["--identifier-prior"] = TREC_DL_PRIOR.name
@@ -101,7 +103,7 @@ def settings_of(measured: Measured) -> str:
 
 
 def change(results: SetResults, name: str) -> list[str]:
-    """Of nDCG@10 against the first stage."""
+    """Change in nDCG@10 against the first stage, p, and queries better/same/worse."""
     if (difference := results.compared[name].difference) is None:
         return ["", "", ""]
     means = {system: results.measured[system].figures["nDCG@10"].mean for system in (name, "first-stage")}
@@ -110,8 +112,8 @@ def change(results: SetResults, name: str) -> list[str]:
 
 
 def costs(found: Sequence[SetResults]) -> list[str]:
-    """Calls, tokens and seconds a query."""
-    lines = ["## Cost of a query", "", row(["set", "system", "calls", "prompt tokens", "generated", "CPU seconds"])]
+    """Calls, tokens and seconds per query."""
+    lines = ["## Cost per query", "", row(["set", "system", "calls", "prompt tokens", "generated", "CPU seconds"])]
     lines.append(row(["---"] * 6))
     for results in found:
         for name, measured in results.measured.items():

@@ -27,7 +27,7 @@ _COLUMNS, _WIDTH_IN, _HEIGHT_IN = 4, 3.0, 2.4
 
 def draw_gains(found: Sequence[SetResults], path: Path) -> None:
     """Per-query change in nDCG@10 against the first stage, sorted: a panel a set, a line a system."""
-    figure, panels = panels_of(found, across="queries, the greatest gain first", up="change of nDCG@10")
+    figure, panels = panels_of(found, across="queries, sorted by gain", up="change in nDCG@10")
     for results, axes in panels:
         for name in SHOWN:
             run = results.compared.get(name)
@@ -41,7 +41,7 @@ def draw_gains(found: Sequence[SetResults], path: Path) -> None:
 
 def draw_cost(found: Sequence[SetResults], path: Path) -> None:
     """nDCG@10 against CPU seconds a query: a panel a set, a point a system."""
-    figure, panels = panels_of(found, across="CPU seconds a query", up="nDCG@10")
+    figure, panels = panels_of(found, across="CPU seconds per query", up="nDCG@10")
     for results, axes in panels:
         for name, run in results.compared.items():
             if name == "first-stage":

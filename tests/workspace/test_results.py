@@ -71,7 +71,7 @@ def test_the_page_tells_what_is_kept(model_script, store, tmp_path):
     assert f"{1 - AT_SECOND:+.4f} | 0.0078 | 8/0/0 |" in text
     assert "| WikiQA | smollm2-pointwise | 3.0 | 700 | 0 | ~0.12 |" in text
     own = "smollm2-pointwise: `--identifier-prior trec_dl_prior.yaml`, `--fuse-weight 0.5`."
-    assert f"Settings of this set's own, from TREC DL 2020's lists. {own}" in text
+    assert f"Settings for this set, chosen on TREC DL 2020: {own}" in text
     assert "NFCorpus |" not in text
     assert all((page.parent / name).stat().st_size for name in ("results-gains.png", "results-cost.png"))
 

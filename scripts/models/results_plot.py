@@ -1,4 +1,4 @@
-"""The plots of the results page: what each query gained, and quality against cost."""
+"""Plots of the results page: gain per query, and quality against cost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLUMNS, _WIDTH_IN, _HEIGHT_IN = 4, 3.0, 2.4
 
 
 def draw_gains(found: Sequence[SetResults], path: Path) -> None:
-    """Per-query change in nDCG@10 against the first stage, sorted: a panel a set, a line a system."""
+    """Per-query change in nDCG@10 against the first stage, sorted: one panel per set, one line per system."""
     figure, panels = panels_of(found, across="queries, sorted by gain", up="change in nDCG@10")
     for results, axes in panels:
         for name in SHOWN:
@@ -40,7 +40,7 @@ def draw_gains(found: Sequence[SetResults], path: Path) -> None:
 
 
 def draw_cost(found: Sequence[SetResults], path: Path) -> None:
-    """nDCG@10 against CPU seconds a query: a panel a set, a point a system."""
+    """nDCG@10 against CPU seconds per query: one panel per set, one point per system."""
     figure, panels = panels_of(found, across="CPU seconds per query", up="nDCG@10")
     for results, axes in panels:
         for name, run in results.compared.items():
@@ -56,12 +56,12 @@ def draw_cost(found: Sequence[SetResults], path: Path) -> None:
 
 
 def panels_of(found: Sequence[SetResults], *, across: str, up: str) -> tuple[Figure, list[tuple[SetResults, Axes]]]:
-    """A figure with an empty panel for each set. across, up: what its axes are."""
+    """Return a figure with an empty panel per set. across, up: labels of its axes."""
     n_rows = -(-len(found) // _COLUMNS)
     figure = Figure(figsize=(_COLUMNS * _WIDTH_IN, n_rows * _HEIGHT_IN), layout="constrained")
     figure.supxlabel(across, fontsize=9)
     figure.supylabel(up, fontsize=9)
-    panels = [(results, figure.add_subplot(n_rows, _COLUMNS, place)) for place, results in enumerate(found, start=1)]
+    panels = [(results, figure.add_subplot(n_rows, _COLUMNS, index)) for index, results in enumerate(found, start=1)]
     for results, axes in panels:
         axes.set_title(results.test_set.title, fontsize=9)
         axes.tick_params(labelsize=7)
@@ -69,6 +69,6 @@ def panels_of(found: Sequence[SetResults], *, across: str, up: str) -> tuple[Fig
 
 
 def save(figure: Figure, path: Path) -> None:
-    """With one legend, in the first panel."""
+    """Save the figure with a single legend, in the first panel."""
     figure.axes[0].legend(fontsize=6)
     figure.savefig(path, dpi=90)

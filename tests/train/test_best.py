@@ -350,7 +350,7 @@ def test_overwriting_begins_without_a_best_model(kept, whole):
     [
         ({"data.eval": "", "evaluation.patience": 2, "evaluation.metric": ""}, "patience: has no effect without dev"),
         ({"data.eval": "", "evaluation.metric": "loss"}, "metric: has no effect without dev data"),
-        ({"evaluation.patience": 2, "evaluation.keep_best": False}, "would end with a model that is not the best"),
+        ({"evaluation.patience": 2, "evaluation.keep_best": False}, "would keep a model that is not the best"),
         ({"evaluation.metric": "map"}, "evaluation.metric: expected one of loss, ndcg@10, mrr@10"),
     ],
 )

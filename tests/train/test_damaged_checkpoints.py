@@ -214,7 +214,7 @@ def test_unreadable_lines_of_the_log_are_counted(recipe, stopped):
     path.write_bytes(b"\xff" + first + odd + b"".join(others) + b'{"step": 3, "lo')
     told = []
     train(recipe.changed({"checkpoint.output_dir": str(stopped)}), resume_from="latest", say=told.append)
-    assert any("left 5 unreadable lines out of metrics.jsonl" in line for line in told)
+    assert any("dropped 5 unreadable lines from metrics.jsonl" in line for line in told)
 
 
 @pytest.mark.parametrize(("name", "files"), [("step_3", ()), ("step_3", ("optimizer.pt",)), ("epoch_0", ())])

@@ -78,8 +78,8 @@ def test_less_is_padded_than_in_random_order():
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("listwise", {"batch.per_device": 1}, "has no effect where batch.per_device is 1"),
-        ("pointwise", {"batch.per_device": 2}, "is for listwise records"),
+        ("listwise", {"batch.per_device": 1}, "has no effect with batch.per_device 1"),
+        ("pointwise", {"batch.per_device": 2}, "applies to listwise records only"),
     ],
 )
 def test_an_option_without_effect_is_refused(method, changes, message):

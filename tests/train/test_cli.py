@@ -161,7 +161,7 @@ def test_check_data_names_the_bad_records(tmp_path):
     assert "d.jsonl:2: record 'r1': " in done.output
     assert isinstance(done.exception, RankLLMError)
     good = write_records(tmp_path / "good.jsonl", [listwise_record(0)])
-    assert "1 records, 1 good (1 alpha); with a system turn: 1" in run("check-data", good).output
+    assert "1 records, 1 valid (1 alpha); with a system turn: 1" in run("check-data", good).output
 
 
 def test_a_run_from_the_command_line_ends_in_a_model(tmp_path, smollm2_tokenizer):

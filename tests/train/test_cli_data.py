@@ -53,7 +53,7 @@ def test_from_a_collection_to_checked_windows_and_groups(folder):
     parts = ("--train-output", "train.jsonl.gz", "--dev-output", "dev.jsonl")
     run("split", "windows.jsonl", *parts, "--dev-fraction", "0.3")
     checked = [run("check-data", name) for name in ("windows.jsonl", "train.jsonl.gz", "dev.jsonl")]
-    assert "30 records, 30 good (30 alpha); with a system turn: 30" in checked[0].stderr
+    assert "30 records, 30 valid (30 alpha); with a system turn: 30" in checked[0].stderr
     # The same query is on the same side, in groups and in windows.
     dev = [record["query_id"] for record in folder.read("parts/dev.jsonl")]
     assert [record["id"] for record in folder.read("dev.jsonl")] == [f"{qid}_1" for qid in dev]
@@ -192,4 +192,4 @@ def test_graded_judgements_of_real_data_make_good_records(folder):
     report = json.loads(folder.path("report.json").read_text(encoding="utf-8"))
     missing = [loss["n"] for loss in report["left_out"] if loss["reason"] == "not in the corpus"]
     assert sum(missing) > 0
-    assert f"{report['made']['records']} good (" in run("check-data", "out.jsonl").stderr
+    assert f"{report['made']['records']} valid (" in run("check-data", "out.jsonl").stderr

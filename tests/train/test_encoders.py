@@ -382,7 +382,7 @@ def test_a_long_query_leaves_no_room_is_a_bad_record(tmp_path):
     train(recipe_for(base, tmp_path / "out"))
     long = pointwise_record(9) | {"query": "llama " * 60}
     records = write_records(tmp_path / "long.jsonl", [pointwise_record(1), long])
-    with pytest.raises(RankLLMError, match=r"long.jsonl:2: query 'q9': prompts hold nothing of the passages"):
+    with pytest.raises(RankLLMError, match=r"long.jsonl:2: query 'q9': the prompts do not contain the passages"):
         train(recipe_for(base, tmp_path / "other", **{"data.train": records}))
 
 

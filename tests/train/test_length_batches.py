@@ -137,4 +137,4 @@ def test_a_resumed_run_keeps_the_order_and_tells_its_padding(recipe, tmp_path):
     tokens = sum(entry["tokens"] for entry in expected.values())
     positions = sum(entry["tokens"] / (1 - entry["padding"]) for entry in expected.values())
     padding = f"{1 - tokens / positions:.1%}"
-    assert said[-1] == f"trained on {tokens:,.0f} tokens; {padding} of the positions computed were padding"
+    assert said[-1] == f"trained on {tokens:,.0f} tokens; {padding} of the computed positions were padding"

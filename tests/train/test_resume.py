@@ -231,7 +231,7 @@ def test_a_run_killed_before_its_model_was_in_place_is_completed(recipe, out, fi
     (out / lost).unlink()
     told = []
     train(recipe.changed({"checkpoint.output_dir": str(out)}), resume_from="latest", say=told.append)
-    assert any("completed from step_4" in line for line in told)
+    assert any("copied from step_4" in line for line in told)
     assert final_step(out) == STEPS
     assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
     assert not (out / "model.safetensors").samefile(out / "step_4" / "model.safetensors")
@@ -300,7 +300,7 @@ def test_a_finished_run_ends_well_at_the_command_line(recipe, out, tmp_path):
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0
     assert result.stdout == f"{out}\n"
-    assert "Nothing left to train: step_4 has 4 steps behind it, and the recipe asks for 4 steps" in result.stderr
+    assert "Nothing left to train: step_4 has completed 4 steps, and the recipe asks for 4 steps" in result.stderr
     assert "mean loss" not in result.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_a_bad_record_is_left_out_and_told_of(tmp_path, smollm2_tokenizer, metho
     data = prepared(path, smollm2_tokenizer, method=method)
     assert len(data.dataset) == 2
     (note,) = data.notes
-    assert note.startswith(f"left out 1 records, the first: {path}:2: ")
+    assert re.match(rf"skipped 1 of \d+ records \(\d+ left\); the first: {re.escape(str(path))}:2: ", note)
     assert note.endswith(" (2 of 3 are left)")
     with pytest.raises(DataError) as caught:
         prepared(path, smollm2_tokenizer, method=method, **{"data.bad_records": "error"})
@@ -127,12 +128,12 @@ def test_all_of_them_are_counted_and_the_first_is_the_first(tmp_path, smollm2_to
     changes = {"data.eval": str(dev)}
     data = prepared(train, smollm2_tokenizer, method=method, **changes)
     (note,) = data.notes
-    assert note.startswith(f"left out {len(bad)} records, the first: {train}:7: ")
+    assert re.match(rf"skipped {len(bad)} of \d+ records \(\d+ left\); the first: {re.escape(str(train))}:7: ", note)
     assert note.endswith(f" (6 of {6 + len(bad)} are left)")
     listed = {"data.identifiers": "alpha", "objective.name": "ranking"} if method == "listwise" else {}
     dev_data = prepare_dev(recipe(train, method=method, **changes, **listed), smollm2_tokenizer, data)
     (note,) = dev_data.notes
-    assert note.startswith(f"left out {len(bad)} records, the first: {dev}:1: ")
+    assert re.match(rf"skipped {len(bad)} of \d+ records \(\d+ left\); the first: {re.escape(str(dev))}:1: ", note)
     assert len(dev_data.dataset) == 1
 
 
@@ -143,10 +144,10 @@ def test_a_file_in_which_nothing_is_left_is_an_error(tmp_path, smollm2_tokenizer
     path = lines_of(tmp_path / "d.jsonl", *bad)
     with pytest.raises(RankLLMError) as caught:
         prepared(path, smollm2_tokenizer, method=method)
-    start = f"{path}: no record to train on; the first of {len(bad)} left out: {path}:1: "
+    start = f"{path}: contains no records to train on; skipped {len(bad)}, the first: {path}:1:  "
     assert str(caught.value).startswith(start)
     empty = lines_of(tmp_path / "e.jsonl")
-    with pytest.raises(RankLLMError, match=r"e\.jsonl: no record to train on$"):
+    with pytest.raises(RankLLMError, match=r"e\.jsonl: contains no records to train on$"):
         prepared(empty, smollm2_tokenizer, method=method)
 
 
@@ -160,7 +161,7 @@ def test_what_is_left_out_is_not_compared_with_the_template(tmp_path, smollm2_to
     changes = {"data.overlong": "skip", "prompt.context_tokens": 500, "data.identifiers": "keep"}
     data = prepared(path, smollm2_tokenizer, method="listwise", **changes)
     (note,) = data.notes
-    assert note.startswith("left out 3 records, the first: ")
+    assert note.startswith("skipped 3 of ")
     assert data.card.identifiers == "alpha"
     assert data.card.template.name == "rank_zephyr_alpha"
 
@@ -170,7 +171,7 @@ def test_a_kept_record_in_other_words_is_told_of(tmp_path, smollm2_tokenizer):
     other = listwise_record(0, system="Another system turn")
     path = lines_of(tmp_path / "d.jsonl", "{torn", other)
     notes = prepared(path, smollm2_tokenizer, method="listwise").notes
-    assert [note.split(":")[0] for note in notes] == ["Warning", "left out 1 records, the first"]
+    assert [note.split(":")[0] for note in notes] == ["Warning", "skipped 1 of 3 records (2 left); the first"]
 
 
 def test_lists_of_one_passage_are_for_generation(tmp_path, smollm2_tokenizer):
@@ -180,7 +181,7 @@ def test_lists_of_one_passage_are_for_generation(tmp_path, smollm2_tokenizer):
     data = prepared(path, smollm2_tokenizer, method="listwise", **kept, **{"objective.name": "generation"})
     assert len(data.dataset) == 2
     for objective in ("ranking", "combined"):
-        with pytest.raises(DataError, match=rf"d\.jsonl:2: record 'r1': a list of one passage .*{objective} learns"):
+        with pytest.raises(DataError, match=rf"d\.jsonl:2: record 'r1': a single passage .*{objective} to learn"):
             prepared(path, smollm2_tokenizer, method="listwise", **kept, **{"objective.name": objective})
 
 
@@ -193,7 +194,7 @@ def test_copies_that_a_title_or_a_sign_tells_apart_are_kept(tmp_path, smollm2_to
     path = write_records(tmp_path / "d.jsonl", [record, copy])
     data = prepared(path, smollm2_tokenizer, method="pointwise")
     assert [kept.qid for kept in data.dataset.records] == ["q1"]
-    assert "the negative passage 'c' has the text of the positive 'p'" in data.notes[-1]
+    assert "the negative passage 'c' has the same text as the positive 'p'" in data.notes[-1]
 
 
 def test_the_limit_of_records_counts_bad_ones(tmp_path, smollm2_tokenizer):
@@ -210,7 +211,7 @@ def test_reasons_are_in_the_order_of_the_file():
     for line in (7, 2, 5):
         bad.refuse(DataError("reason", path="d", line=line))
     assert bad.reasons == ("d:2: reason", "d:5: reason", "d:7: reason")
-    assert bad.notes(n_kept=1) == ("left out 3 records, the first: d:2: reason (1 of 4 are left)",)
+    assert bad.notes(n_kept=1) == ("skipped 3 of 4 records (1 left); the first: d:2: reason",)
     assert BadRecords("skip").notes(n_kept=3) == ()
     with pytest.raises(RankLLMError, match="bad_records: expected one of"):
         BadRecords("ignore")

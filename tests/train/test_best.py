@@ -350,7 +350,7 @@ def test_overwriting_begins_without_a_best_model(kept, whole):
     [
         ({"data.eval": "", "evaluation.patience": 2, "evaluation.metric": ""}, "patience: has no effect without dev"),
         ({"data.eval": "", "evaluation.metric": "loss"}, "metric: has no effect without dev data"),
-        ({"evaluation.patience": 2, "evaluation.keep_best": False}, "would end with a model that is not the best"),
+        ({"evaluation.patience": 2, "evaluation.keep_best": False}, "would keep a model that is not the best"),
         ({"evaluation.metric": "map"}, "evaluation.metric: expected one of loss, ndcg@10, mrr@10"),
     ],
 )
@@ -363,8 +363,8 @@ def test_choices_that_do_nothing_are_refused(recipe, tmp_path, changes, message)
 @pytest.mark.parametrize(
     ("objective", "kind", "n", "message"),
     [
-        ("generation", "numeric", 11, "ndcg@10 is read from the identifiers' logits"),
-        ("generation", "alpha", 1, "no list of two passages or more, so ndcg@10 cannot be measured"),
+        ("generation", "numeric", 11, "ndcg@10 is computed from the identifiers' logits"),
+        ("generation", "alpha", 1, "no list with two or more passages, so ndcg@10 cannot be measured"),
     ],
 )
 def test_an_order_that_cannot_be_measured_is_told_before_the_first_step(tiny, tmp_path, objective, kind, n, message):

@@ -30,7 +30,7 @@ BAD = {
     "empty": (entry("empty", ["[1] a"], " "), "the target (gpt turn) is empty"),
     "no list": (entry("no list", ["a", "b"], "[1] > [2]"), "no line begins with [1] or [A]"),
     "gap": (entry("gap", ["[1] a", "[3] b"], "[1] > [2]"), "expected passage 2 to begin with [2]"),
-    "prose": (entry("prose", ["[1] a", "[2] b"], "I rank [1] > [2]"), "target: expected a ranking like"),
+    "prose": (entry("prose", ["[1] a", "[2] b"], "I rank [1] > [2]"), "target: expected only a ranking like"),
     "short": (entry("short", ["[1] a", "[2] b"], "[2]"), "missing [1]"),
     "double": (entry("double", ["[1] a", "[2] b"], "[2] > [1] > [2]"), "repeated [2]"),
     "foreign": (entry("foreign", ["[1] a", "[2] b"], "[2] > [1] > [7]"), "unknown [7]"),

@@ -35,19 +35,19 @@ BAD = {
     "no query": ({k: v for k, v in pointwise_record(1).items() if k != "query"}, "record: expected the key 'query'"),
     "both by docid": (
         changed(1, negative_passages=[passage("other words", "n"), passage("something else", "p1")]),
-        "docid 'p1' is a positive and a negative passage; remove one of them",
+        "docid 'p1' is both a positive and a negative passage; remove one of them",
     ),
     "both by text": (
         changed(1, negative_passages=[passage("other words", "n"), passage(" This is  WORD1 indeed.", "m")]),
-        "the negative passage 'm' has the text of the positive 'p1'; remove one of them",
+        "the negative passage 'm' has the same text as the positive 'p1'; remove one of them",
     ),
     "one text": (
         changed(1, negative_passages=[passage("this is word1 indeed", f"m{i}") for i in range(3)]),
-        "all 4 passages have the same text, so there is nothing to tell apart",
+        "all 4 passages have the same text, so there is no order to learn",
     ),
     "some teacher": (
         changed(1, negative_passages=[passage("a", "n", teacher_score=1.0)]),
-        "expected a teacher score for all 2 passages or none, 1 lack it",
+        "expected a teacher score for all 2 passages or for none, but 1 have none",
     ),
     "nan teacher": (
         changed(1, negative_passages=[passage("a", "n", teacher_score=float("nan"))]),
@@ -65,7 +65,7 @@ def test_a_good_pointwise_file_is_good(tmp_path):
     assert (report.n_positives, report.n_with_teacher, report.n_by_negatives) == (60, 0, {5: 30, 6: 30})
     said, error = checked(path)
     assert error is None
-    assert "60 records, 60 good (pointwise); positives: 60; with teacher scores: 0" in said
+    assert "60 records, 60 valid (pointwise); positives: 60; with teacher scores: 0" in said
     assert "30 with 5 negatives, 30 with 6 negatives" in said
 
 
@@ -79,7 +79,7 @@ def test_every_bad_pointwise_record_is_named_with_its_reason(tmp_path, name):
     assert reason in problem
     said, error = checked(path)
     assert problem in said
-    assert str(error) == f"{path}: 1 of 3 records are bad; correct them, or train with --bad-records skip"
+    assert str(error) == f"{path}: 1 of 3 records are invalid;  correct them, or train with --bad-records skip"
 
 
 def test_a_text_that_differs_in_a_sign_or_a_title_is_another_one(tmp_path):
@@ -95,7 +95,7 @@ def test_lists_with_teacher_scores_are_pointwise_too(tmp_path):
     path = write_records(tmp_path / "p.jsonl", [scored, pointwise_record(1)])
     report = check_data(path)
     assert (report.n_with_teacher, report.n_good) == (1, 2)
-    assert "1 have no teacher scores: bad records for --objective kl and margin" in checked(path)[0]
+    assert "1 have no teacher scores, which --objective kl and margin require" in checked(path)[0]
 
 
 def test_the_first_record_of_a_kind_says_what_the_file_holds(tmp_path):
@@ -114,12 +114,12 @@ def test_both_kinds_in_one_file_are_an_error_that_names_both(tmp_path):
     path = write_records(tmp_path / "m.jsonl", [listwise_record(0), listwise_record(1), pointwise_record(2)])
     _, error = checked(path)
     assert str(error).startswith(
-        f"{path}: holds listwise records (the first in line 1) and pointwise ones (the first in line 3)"
+        f"{path}: contains both listwise records (first in line 1) and pointwise records (first in line 3)"
     )
     assert len(check_data(path, kind="listwise").problems) == 1
     assert len(check_data(path, kind="pointwise").problems) == 2
     said, error = checked(path, "--kind", "pointwise")
-    assert "3 records, 1 good (pointwise)" in said
+    assert "3 records, 1 valid (pointwise)" in said
     assert error is not None
 
 
@@ -127,8 +127,10 @@ def test_two_kinds_of_identifiers_are_an_error(tmp_path):
     """As in training, which takes either kind with --identifiers."""
     path = write_records(tmp_path / "m.jsonl", [listwise_record(0), listwise_record(1, kind="numeric")])
     said, error = checked(path)
-    assert "2 records, 2 good (1 alpha, 1 numeric)" in said
-    assert str(error) == f"{path}: numeric and alpha identifiers in one file; train with --identifiers alpha or numeric"
+    assert "2 records, 2 valid (1 alpha, 1 numeric)" in said
+    assert (
+        str(error) == f"{path}: contains both numeric and alpha identifiers; train with --identifiers alpha or numeric"
+    )
 
 
 def test_an_empty_file_is_an_error(tmp_path):
@@ -152,7 +154,7 @@ def test_a_list_of_one_passage_is_told_of(tmp_path):
     path = write_records(tmp_path / "l.jsonl", [listwise_record(0), listwise_record(1, n=1)])
     said, error = checked(path)
     assert error is None
-    assert "1 of one passage have no order: bad records for --objective ranking and combined" in said
+    assert "1 with a single passage have no order, which --objective ranking and combined require" in said
 
 
 @pytest.mark.parametrize(

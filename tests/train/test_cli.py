@@ -106,8 +106,11 @@ def test_options_mean_what_they_say(resolved, arguments, path, value):
     ("arguments", "message"),
     [
         (["--set", "optim.learning_rat=1"], "optim.learning_rat: unknown key; did you mean 'learning_rate'?"),
-        (["--recipe", "rank-zefyr"], "rank-zefyr: no such recipe, neither a file nor a shipped one; did you mean"),
-        (["--recipe", "rankllama"], "is for `train pointwise`, not `train listwise`"),
+        (
+            ["--recipe", "rank-zefyr"],
+            "rank-zefyr: no such recipe; expected a file or the name of a bundled recipe; did you mean",
+        ),
+        (["--recipe", "rankllama"], "it is a recipe for `train pointwise`, not `train listwise`"),
         (["--lora-r", "8"], "--lora-r: has no effect without --lora"),
         (["--start-from-adapter", "a"], "lora.start_from: has no effect without lora.enabled (--lora)"),
         (["--ranking-loss", "lambda"], "--ranking-loss: has no effect with --objective generation"),
@@ -158,7 +161,7 @@ def test_check_data_names_the_bad_records(tmp_path):
     assert "d.jsonl:2: record 'r1': " in done.output
     assert isinstance(done.exception, RankLLMError)
     good = write_records(tmp_path / "good.jsonl", [listwise_record(0)])
-    assert "1 records, 1 good (1 alpha); with a system turn: 1" in run("check-data", good).output
+    assert "1 records, 1 valid (1 alpha); with a system turn: 1" in run("check-data", good).output
 
 
 def test_a_run_from_the_command_line_ends_in_a_model(tmp_path, smollm2_tokenizer):
@@ -200,3 +203,16 @@ def test_help_is_quick(command):
     )
     assert done.stdout.splitlines()[-1] == "SLOW []"
     assert done.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("name", ["listwise", "pointwise", "recipes", "mine", "label", "split"])
+def test_each_option_is_listed_under_a_heading(name):
+    """Only --help is left over, and an option of a recipe shows the default of its section."""
+    command = cli.get_command(click.Context(cli), name)
+    ungrouped = {option.name for option in command.params if isinstance(option, click.Option) and not option.hidden}
+    ungrouped = {option for option in ungrouped if command.heading_of(option) == "Other"}
+    assert not ungrouped
+    if name == "listwise":
+        text = run(name, "--help").output
+        assert "--learning-rate FLOAT          Peak learning rate.  [default: 5e-06]" in text
+        assert text.index("\nModel:") < text.index("\nData:") < text.index("\nOptimizer:")

@@ -53,7 +53,7 @@ def test_from_a_collection_to_checked_windows_and_groups(folder):
     parts = ("--train-output", "train.jsonl.gz", "--dev-output", "dev.jsonl")
     run("split", "windows.jsonl", *parts, "--dev-fraction", "0.3")
     checked = [run("check-data", name) for name in ("windows.jsonl", "train.jsonl.gz", "dev.jsonl")]
-    assert "30 records, 30 good (30 alpha); with a system turn: 30" in checked[0].stderr
+    assert "30 records, 30 valid (30 alpha); with a system turn: 30" in checked[0].stderr
     # The same query is on the same side, in groups and in windows.
     dev = [record["query_id"] for record in folder.read("parts/dev.jsonl")]
     assert [record["id"] for record in folder.read("dev.jsonl")] == [f"{qid}_1" for qid in dev]
@@ -123,14 +123,14 @@ RESULTS = ["label", "--results", "results.jsonl"]
         ),
         (["mine", *sources(), "--with-teacher-scores"], "--with-teacher-scores: needs --teacher-run"),
         (["mine", *sources(), "--min-rank", "9", "--max-rank", "3"], "expected 1 <= --min-rank <= --max-rank"),
-        (["label", *sources("run")], "give --qrels or --results"),
-        ([*RESULTS, "--qrels", "qrels.txt"], "give --qrels or --results"),
-        (["label", *sources("run", "qrels")], "--qrels: needs --queries, --corpus as well"),
+        (["label", *sources("run")], "give either --qrels or --results"),
+        ([*RESULTS, "--qrels", "qrels.txt"], "give either --qrels or --results"),
+        (["label", *sources("run", "qrels")], "--qrels: also needs --queries, --corpus"),
         (["label", *sources(), "--worst-status", "ok"], "--worst-status: has no effect with --qrels"),
         ([*RESULTS, "--teacher-run", "run.trec"], "--teacher-run: has no effect with --results"),
         ([*RESULTS, "--no-require-relevant"], "--require-relevant: has no effect with --results"),
-        ([*RESULTS, "--run", "run.trec"], "--run: has no effect on shuffled windows of --results"),
-        ([*RESULTS, "--no-shuffle"], "--no-shuffle: needs --run with --results"),
+        ([*RESULTS, "--run", "run.trec"], "--run: has no effect on shuffled windows with --results"),
+        ([*RESULTS, "--no-shuffle"], "--no-shuffle: also needs --run with --results"),
         (["label", *sources(), "--max-window", "1"], "expected 2 <= --min-window <= --max-window"),
         (["label", *sources(), "--prompt-template-path", "rank_zefyr"], "rank_zefyr: no such template"),
     ],
@@ -151,7 +151,7 @@ def test_options_that_do_not_go_together_are_one_line(folder, arguments, message
 def test_split_wants_to_know_where(folder, arguments):
     """A folder, or both files."""
     run("mine", *sources(), "--output-path", "a.jsonl")
-    with pytest.raises(ConfigError, match="give --output-dir, or both --train-output and --dev-output"):
+    with pytest.raises(ConfigError, match="give either --output-dir, or both --train-output and --dev-output"):
         run("split", "a.jsonl", *arguments)
 
 
@@ -192,4 +192,4 @@ def test_graded_judgements_of_real_data_make_good_records(folder):
     report = json.loads(folder.path("report.json").read_text(encoding="utf-8"))
     missing = [loss["n"] for loss in report["left_out"] if loss["reason"] == "not in the corpus"]
     assert sum(missing) > 0
-    assert f"{report['made']['records']} good (" in run("check-data", "out.jsonl").stderr
+    assert f"{report['made']['records']} valid (" in run("check-data", "out.jsonl").stderr

@@ -97,7 +97,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(stopped, seed
     assert found.name == "step_1"
     (line,) = told
     assert line.startswith(f"Warning: skipped step_2: {name}: is ")
-    with pytest.raises(RankLLMError, match=f"step_2: not a whole checkpoint \\({name}: is .*; use latest") as caught:
+    with pytest.raises(RankLLMError, match=f"step_2: not a complete checkpoint \\({name}: is .*; use latest") as caught:
         find_resumable(str(stopped / "step_2"), stopped)
     assert "\n" not in str(caught.value)
 
@@ -132,7 +132,7 @@ def test_where_all_are_damaged_each_is_named(recipe, stopped):
     for step in (1, 2):
         (stopped / f"step_{step}" / "optimizer.pt").unlink()
     message = (
-        r"holds no intact checkpoint \(step_2: optimizer\.pt: is missing; step_1: optimizer\.pt: is missing\); "
+        r"contains no intact checkpoint \(step_2: optimizer\.pt: is missing; step_1: optimizer\.pt: is missing\); "
         r"restore one, or start over with --overwrite-output-dir"
     )
     with pytest.raises(RankLLMError, match=message):
@@ -154,7 +154,7 @@ def test_a_checkpoint_of_weights_alone_says_so(recipe, tmp_path):
     """It is intact, and holds no optimizer."""
     changes = {"checkpoint.output_dir": str(tmp_path), "checkpoint.resumable": False, "schedule.max_steps": 1}
     train(recipe.changed(changes))
-    assert "without the optimizer's state" in resume_fault(tmp_path / "step_1")
+    assert "contains no optimizer state" in resume_fault(tmp_path / "step_1")
 
 
 @pytest.mark.parametrize("name", ["best.json", MODEL, "recipe.yaml", "manifest.json"])
@@ -188,7 +188,7 @@ def test_dev_data_that_moved_is_the_same_dev_data(recipe, whole, stopped, tmp_pa
     changed = recipe.changed({"checkpoint.output_dir": str(stopped), "data.eval": str(moved)})
     result = train(changed, resume_from="latest", say=told.append)
     assert result.best == load_best(whole)
-    assert not any("is of another run" in line for line in told)
+    assert not any("belongs to another run" in line for line in told)
 
 
 def test_final_and_best_models_have_manifests_of_their_own(whole):
@@ -214,7 +214,7 @@ def test_unreadable_lines_of_the_log_are_counted(recipe, stopped):
     path.write_bytes(b"\xff" + first + odd + b"".join(others) + b'{"step": 3, "lo')
     told = []
     train(recipe.changed({"checkpoint.output_dir": str(stopped)}), resume_from="latest", say=told.append)
-    assert any("left 5 unreadable lines out of metrics.jsonl" in line for line in told)
+    assert any("dropped 5 unreadable lines from metrics.jsonl" in line for line in told)
 
 
 @pytest.mark.parametrize(("name", "files"), [("step_3", ()), ("step_3", ("optimizer.pt",)), ("epoch_0", ())])
@@ -226,4 +226,4 @@ def test_a_folder_that_holds_next_to_nothing_is_told_of(stopped, name, files):
     told = []
     assert find_resumable("latest", stopped, say=told.append).name == "step_2"
     (line,) = told
-    assert line.startswith(f"Warning: skipped {name}: manifest.json: is missing")
+    assert line.startswith(f"Warning: skipped {name}: manifest.json: missing")

@@ -103,7 +103,7 @@ def test_an_overlong_record_is_named_or_left_out(smollm2_tokenizer):
     """Never cut: the answer would go first."""
     records = [record(0), record(2)]
     limit = min(len(e) for e in encoded(records, smollm2_tokenizer).examples)
-    with pytest.raises(DataError, match=rf"d\.jsonl:3: record 'r2': \d+ tokens, more than the context of {limit}"):
+    with pytest.raises(DataError, match=rf"d\.jsonl:3: record 'r2': \d+ tokens exceed the context of {limit}"):
         encoded(records, smollm2_tokenizer, context_tokens=limit)
     data = encoded(records, smollm2_tokenizer, context_tokens=limit, overlong="skip")
     assert (len(data), len(data.skipped)) == (1, 1)
@@ -124,7 +124,7 @@ def test_an_overlong_record_can_be_cut_to_fit(smollm2_tokenizer):
     words = max(len(line.split()) for line in kept)
     assert kept == [" ".join(line.split()[:words]) for line in full]
     assert text.endswith(source.target + "<|im_end|>")
-    with pytest.raises(DataError, match="even with one word a passage"):
+    with pytest.raises(DataError, match="even with one word per passage"):
         encoded([source], smollm2_tokenizer, context_tokens=100, overlong="truncate")
 
 
@@ -141,13 +141,13 @@ def test_a_bad_record_is_named_or_left_out(smollm2_tokenizer):
 
 def test_nothing_left_to_train_on_is_an_error(smollm2_tokenizer):
     """An empty file, or one of bad records only."""
-    with pytest.raises(RankLLMError, match="no record to train on"):
+    with pytest.raises(RankLLMError, match="no records to train on"):
         encoded([], smollm2_tokenizer)
 
 
 def test_two_kinds_of_identifiers_are_refused(smollm2_tokenizer):
     """A model is asked in one of them."""
-    with pytest.raises(ConfigError, match=r"numeric identifiers in d\.jsonl:2.*alpha ones in d\.jsonl:1"):
+    with pytest.raises(ConfigError, match=r"numeric identifiers in d\.jsonl:2.*alpha identifiers in d\.jsonl:1"):
         encoded([record(0), record(1, kind="numeric")], smollm2_tokenizer)
 
 
@@ -176,11 +176,11 @@ def test_the_template_of_the_records_is_found():
 def test_records_of_another_template_are_told():
     """Inference would prompt with other words than training did."""
     notes = mismatch_notes([record(0, system=None)], load_template("rank_zephyr_alpha"))
-    assert "record 'r0': it has no system turn" in notes[0]
+    assert "record 'r0': it lacks the template's system turn" in notes[0]
     other = listwise_record(0)
     other["conversations"][1]["value"] = other["conversations"][1]["value"].replace("concisely", "briefly")
     found = how_it_differs(parse_listwise(other, path="d", line=1), load_template("rank_zephyr_alpha"))
-    assert found == "the end of its prompt is not the template's"
+    assert found == "the end of its prompt differs from the template's"
 
 
 def test_ids_are_those_of_the_text_as_a_whole(smollm2_tokenizer):
@@ -210,4 +210,4 @@ def test_a_templates_own_way_with_a_passage_is_known():
         assert how_it_differs(parse_listwise(made, path="d", line=1), template) is None
     other = replace(before, body="[{rank}] {candidate}\n")
     found = how_it_differs(parse_listwise(made, path="d", line=1), other)
-    assert found == "its first passage is not written as the template writes one"
+    assert found == "its first passage is not formatted as the template does"

@@ -92,5 +92,5 @@ def test_distillation_without_a_teacher_is_an_error(encoder):
 
 def test_no_record_is_an_error(encoder):
     """An empty file."""
-    with pytest.raises(RankLLMError, match="no record to train on"):
+    with pytest.raises(RankLLMError, match="no records to train on"):
         pointwise_dataset([], encoder, GroupRule())

@@ -314,7 +314,7 @@ def test_the_command_needs_a_model_and_data(tmp_path):
         ({"prompt.instruction": "be strict"}, "prompt.instruction has no effect: template pair has no place for one"),
         ({"prompt.query_tokens": 96}, "pairs of 96 [+] 96 tokens: .* has 96 positions; use a smaller --q-max-len or"),
         ({"prompt.passage_tokens": 97}, "pairs of 48 [+] 97 tokens: .* has 96 positions; use a smaller --q-max-len or"),
-        ({"batch.by_length": True, "batch.accumulation": 2}, "batch.by_length: is for listwise records"),
+        ({"batch.by_length": True, "batch.accumulation": 2}, "batch.by_length: applies to listwise records only"),
         ({"method": "listwise", "objective.name": ""}, "train listwise: .* is an encoder .*; use train pointwise"),
         ({"model.attn_implementation": "flash_attention_2"}, "flash_attention_2 needs a CUDA GPU, and none is here"),
     ],
@@ -340,7 +340,7 @@ def test_an_attention_that_the_encoder_lacks_is_one_line(tmp_path):
 def test_heads_that_give_no_one_score_are_refused(tmp_path):
     """Several labels, modules beside the model, and a head that is announced and not there."""
     save_encoder(tmp_path / "three", "Roberta", num_labels=3)
-    with pytest.raises(ContractError, match="its head gives 3 labels, expected 1 score a pair; start from the model"):
+    with pytest.raises(ContractError, match="its head has 3 labels, expected 1 score per pair; start from the model"):
         train(recipe_for(tmp_path / "three", tmp_path / "out"))
     save_modular(tmp_path / "modules")
     with pytest.raises(ContractError, match=r"keeps its score head as modules .*, which cannot be trained"):
@@ -382,7 +382,7 @@ def test_a_long_query_leaves_no_room_is_a_bad_record(tmp_path):
     train(recipe_for(base, tmp_path / "out"))
     long = pointwise_record(9) | {"query": "llama " * 60}
     records = write_records(tmp_path / "long.jsonl", [pointwise_record(1), long])
-    with pytest.raises(RankLLMError, match=r"long.jsonl:2: query 'q9': prompts hold nothing of the passages"):
+    with pytest.raises(RankLLMError, match=r"long.jsonl:2: query 'q9': the prompts do not contain the passages"):
         train(recipe_for(base, tmp_path / "other", **{"data.train": records}))
 
 

@@ -80,4 +80,4 @@ def test_what_cannot_be_read_is_one_line(read):
     online, offline = read
     assert online["some/damaged"].startswith("some/damaged:2: ")
     assert "no data file that is named for the split 'train' (dev.jsonl.gz)" in online["some/nothing"]
-    assert offline[1].startswith("no/where: neither a file nor a data set that can be had from the hub")
+    assert offline[1].startswith("no/where: neither a file nor an available data set on the hub")

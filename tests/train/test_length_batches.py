@@ -78,8 +78,8 @@ def test_less_is_padded_than_in_random_order():
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("listwise", {"batch.per_device": 1}, "has no effect where batch.per_device is 1"),
-        ("pointwise", {"batch.per_device": 2}, "is for listwise records"),
+        ("listwise", {"batch.per_device": 1}, "has no effect with batch.per_device 1"),
+        ("pointwise", {"batch.per_device": 2}, "applies to listwise records only"),
     ],
 )
 def test_an_option_without_effect_is_refused(method, changes, message):
@@ -137,4 +137,4 @@ def test_a_resumed_run_keeps_the_order_and_tells_its_padding(recipe, tmp_path):
     tokens = sum(entry["tokens"] for entry in expected.values())
     positions = sum(entry["tokens"] / (1 - entry["padding"]) for entry in expected.values())
     padding = f"{1 - tokens / positions:.1%}"
-    assert said[-1] == f"trained on {tokens:,.0f} tokens; {padding} of the positions computed were padding"
+    assert said[-1] == f"trained on {tokens:,.0f} tokens; {padding} of the computed positions were padding"

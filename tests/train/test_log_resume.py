@@ -176,7 +176,7 @@ def test_a_checkpoint_without_the_sums_is_resumed_with_a_warning(recipes, whole,
     save_record(replace(load_record(folder), unlogged=None), folder)
     seal(folder, step=step)
     train(recipes["pointwise"].changed({"checkpoint.output_dir": str(out)}), resume_from="latest", say=told.append)
-    warnings = [line for line in told if "kept no sums of the log" in line]
+    warnings = [line for line in told if "saved no log sums" in line]
     assert len(warnings) == is_warned
     assert (entries(out) == entries(whole["pointwise"])) != is_warned
     assert all(f"after step {step} alone" in line and "\n" not in line for line in warnings)

@@ -108,12 +108,12 @@ def test_a_score_layer_is_not_adapted_beside_its_training(untied):
     [
         ("q_proj,q_proj", "'q_proj' is given twice"),
         ("q_proj, v_proj ,q_proj", "'q_proj' is given twice"),
-        ("q_proj,,v_proj", "expected names of layers, found ''"),
-        ("q_proj,", "expected names of layers, found ''"),
+        ("q_proj,,v_proj", "expected layer names, found ''"),
+        ("q_proj,", "expected layer names, found ''"),
         (" ", "expected at least one layer name, found none"),
         ("", "expected at least one layer name, found none"),
-        ("q_proj v_proj", "expected names of layers, found 'q_proj v_proj'"),
-        (["q_proj", ""], "expected names of layers, found ''"),
+        ("q_proj v_proj", "expected layer names, found 'q_proj v_proj'"),
+        (["q_proj", ""], "expected layer names, found ''"),
     ],
 )
 def test_a_list_of_names_has_each_once(given, message):

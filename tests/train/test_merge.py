@@ -207,7 +207,7 @@ def test_what_cannot_be_merged_is_told(adapters, tmp_path, smollm2_tokenizer):
     with pytest.raises(RankLLMError, match="exists; give the name of a new folder"):
         merge(adapters["listwise"], adapters["base"])
     other = save_tiny(tmp_path / "other", smollm2_tokenizer, hidden=32)
-    with pytest.raises(RankLLMError, match="was trained on another base than"):
+    with pytest.raises(RankLLMError, match="was trained on a different base model than"):
         merge(adapters["listwise"], tmp_path / "x", base_model=other)
     import shutil
 
@@ -216,6 +216,6 @@ def test_what_cannot_be_merged_is_told(adapters, tmp_path, smollm2_tokenizer):
     with pytest.raises(RankLLMError, match="the card names the base model 'some/where-else'"):
         merge(tmp_path / "copy", tmp_path / "x")
     (tmp_path / "copy" / "rankllm.yaml").unlink()
-    with pytest.raises(RankLLMError, match=r"no card there \(rankllm.yaml is missing\)"):
+    with pytest.raises(RankLLMError, match=r"rankllm.yaml is missing, so the prompt format is unknown"):
         merge(tmp_path / "copy", tmp_path / "x")
     assert not (tmp_path / "x").exists()

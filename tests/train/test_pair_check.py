@@ -43,12 +43,16 @@ def dataset(records, made, **options):
 def test_a_query_that_takes_all_the_room_is_an_error_or_left_out():
     """Before, the loss stayed at ln 3 with gradient 0."""
     records = [record("cats"), record(LONG, line=2)]
-    with pytest.raises(DataError, match=r"p.jsonl:2: query 'q': prompts hold nothing of the passages: the query takes"):
+    with pytest.raises(
+        DataError, match=r"p.jsonl:2: query 'q': the prompts do not contain the passages: the query fills"
+    ):
         dataset(records, encoder())
     kept = dataset(records, encoder(), bad_records="skip")
     assert len(kept) == 1
-    assert "prompts hold nothing of the passages" in kept.skipped[0]
-    with pytest.raises(RankLLMError, match=r"no record to train on; the first of 1 left out: .* nothing of the passag"):
+    assert "the prompts do not contain the passages" in kept.skipped[0]
+    with pytest.raises(
+        RankLLMError, match=r"no records to train on; skipped 1, the first: .* do not contain the passag"
+    ):
         dataset(records[1:], encoder(), bad_records="skip")
 
 
@@ -79,11 +83,9 @@ def test_passages_that_differ_behind_the_cut_are_counted_and_all_of_them_are_an_
     some = record("cats", ("a" * 300 + "x", "a" * 300 + "y", "b"))
     data = dataset([some, record("cats")], made)
     assert (len(data), len(data.alike)) == (2, 1)
-    assert data.alike[0] == "p.jsonl:1: query 'q': 1 passages have the prompt of another, different one"
+    assert data.alike[0] == "p.jsonl:1: query 'q': 1 passages have the same prompt as a different passage"
     every = record("cats", tuple("a" * 300 + letter for letter in "xyz"))
-    with pytest.raises(
-        DataError, match=r"its 3 passages differ, but have one and the same prompt, so the gradient is 0"
-    ):
+    with pytest.raises(DataError, match=r"its 3 passages differ, but share one prompt, so the gradient is 0"):
         dataset([every], made)
 
 
@@ -93,7 +95,9 @@ def test_a_chat_template_that_drops_the_passage_is_an_error_whatever_is_skipped(
     tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{% endfor %}"
     made = encoder("yes_no", tokenizer=tokenizer)
     for bad_records in ("error", "skip"):
-        with pytest.raises(ContractError, match=r"p.jsonl:1: query 'q': prompts hold nothing of the passages; look at"):
+        with pytest.raises(
+            ContractError, match=r"p.jsonl:1: query 'q': the prompts do not contain the passages; check"
+        ):
             dataset([record("cats")], made, bad_records=bad_records)
 
 

@@ -61,7 +61,7 @@ LISTWISE = {
         listwise(lambda r: r.pop("conversations")),
         r":2: record 'r1': record: expected the key 'conversation",
     ),
-    "no answer": (listwise(lambda r: r["conversations"].pop()), r":2: record 'r1': expected the turns human, gpt"),
+    "no answer": (listwise(lambda r: r["conversations"].pop()), r":2: record 'r1': expected the turns human and gpt"),
     "repeated": (listwise(answers("[A] > [A] > [B]")), r":2: record 'r1': .*repeated \[A\], missing \[C\]"),
     "missing": (listwise(answers("[A] > [B]")), r":2: record 'r1': .*missing \[C\]"),
     "unknown": (listwise(answers("[A] > [B] > [D]")), r":2: record 'r1': .*unknown \[D\]"),
@@ -69,7 +69,7 @@ LISTWISE = {
         [listwise_record(0, n=27, kind="numeric")],
         r":1: record 'r0': 27 passages, but alpha identifiers end at Z",
     ),
-    "too long": ([listwise_record(0), listwise_record(2, n=20)], r":2: record 'r2': \d+ tokens, more than the context"),
+    "too long": ([listwise_record(0), listwise_record(2, n=20)], r":2: record 'r2': \d+ tokens exceed the context"),
     "empty file": ([], "no record"),
 }
 
@@ -90,7 +90,7 @@ POINTWISE = {
     "no positive": (pointwise(lambda r: r.update(positive_passages=[])), r":2: query 'q1': positive_passages is empty"),
     "no negative": (pointwise(lambda r: r.update(negative_passages=[])), r":2: query 'q1': no negative passage"),
     "no query": (pointwise(lambda r: r.pop("query")), r":2: query 'q1': record: expected the key 'query'"),
-    "empty file": ([], "no record to train on"),
+    "empty file": ([], "no records to train on"),
 }
 
 
@@ -107,9 +107,9 @@ def test_bad_pointwise_records_are_named(tiny, tmp_path, name):
 @pytest.mark.parametrize(
     ("method", "changes", "note"),
     [
-        ("listwise", {"data.overlong": "skip"}, "left out 1 records, the first: "),
+        ("listwise", {"data.overlong": "skip"}, "skipped 1 of "),
         ("listwise", {"data.overlong": "truncate"}, "cut the passages of 1 records to fit the context"),
-        ("listwise", {"data.bad_records": "skip", "prompt.context_tokens": 1024}, "left out 1 records, the first: "),
+        ("listwise", {"data.bad_records": "skip", "prompt.context_tokens": 1024}, "skipped 1 of "),
         ("pointwise", {"data.group_size": 9}, "2 records have fewer than 8 negatives: drawn with replacement"),
     ],
 )
@@ -151,11 +151,11 @@ def test_positions_that_the_model_lacks_are_told(tiny, tmp_path):
     long["conversations"][1]["value"] += " word" * 1000
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0), long])
     changes = {"prompt.context_tokens": 4096}
-    with pytest.raises(RankLLMError, match=r"record 'r1': \d+ tokens, the model has 1024 positions"):
+    with pytest.raises(RankLLMError, match=r"record 'r1': \d+ tokens, but the model has 1024 positions"):
         train(recipe_for(tiny, path, tmp_path / "out", **changes))
     pairs = write_records(tmp_path / "p.jsonl", [pointwise_record(0)])
     changes = {"method": "pointwise", "data.group_size": 4, "prompt.passage_tokens": 1000}
-    with pytest.raises(RankLLMError, match="1032 tokens a pair, the model has 1024 positions"):
+    with pytest.raises(RankLLMError, match="1032 tokens per pair, but the model has 1024 positions"):
         train(recipe_for(tiny, pairs, tmp_path / "out", **changes))
 
 
@@ -163,7 +163,7 @@ def test_positions_that_the_model_lacks_are_told(tiny, tmp_path):
 def test_fp16_without_a_gpu_is_refused(tiny, tmp_path):
     """accelerate would train in float32 and say nothing."""
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0)])
-    with pytest.raises(RankLLMError, match="fp16 needs a GPU, and none is here; use --bf16, or --no-bf16"):
+    with pytest.raises(RankLLMError, match="fp16 needs a GPU, but none is available; use --bf16, or --no-bf16"):
         train(recipe_for(tiny, path, tmp_path / "out", **{"model.precision": "fp16"}))
 
 
@@ -244,7 +244,7 @@ def test_a_folder_in_the_layout_of_the_hub_is_a_data_set(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody/has-this-data", "neither a file nor a data set that can be had from the hub"),
+        ("nobody/has-this-data", "neither a file nor an available data set on the hub"),
         ("data/train.jsonl", "data/train.jsonl: no such file"),
     ],
 )
@@ -306,6 +306,8 @@ def test_odd_things_in_the_output_folder_are_named(tiny, tmp_path, name):
         (out / name).write_text("x", encoding="utf-8")
     else:
         (out / name).mkdir()
-    with pytest.raises(RankLLMError, match=rf"^--output-dir .*: {re.escape(name)} is a (file|folder), and a run has"):
+    with pytest.raises(
+        RankLLMError, match=rf"^--output-dir .*: {re.escape(name)} is a (file|folder), but a run writes"
+    ):
         train(recipe_for(tiny, path, out, method="pointwise", **{"data.group_size": 4}))
     assert [item.name for item in out.iterdir()] == [name]

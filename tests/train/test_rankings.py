@@ -215,9 +215,9 @@ def test_more_passages_than_letters_are_refused():
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("Rank as [2] > [1].\n[1] a\n[2] b", r"'\[2\] > \[1\]' stands outside the passages"),
-        ("Rank e.g., [2] > [1]?\n[1] a\n[2] b", r"'\[2\] > \[1\]' stands outside the passages"),
-        ("Rank.\n[1] a\n[2] b\ne.g., [2] > [1]? e.g., [1] > [2]", r"'\[2\] > \[1\]' stands outside the passages"),
+        ("Rank as [2] > [1].\n[1] a\n[2] b", r"found '\[2\] > \[1\]' outside the passages"),
+        ("Rank e.g., [2] > [1]?\n[1] a\n[2] b", r"found '\[2\] > \[1\]' outside the passages"),
+        ("Rank.\n[1] a\n[2] b\ne.g., [2] > [1]? e.g., [1] > [2]", r"found '\[2\] > \[1\]' outside the passages"),
         ("Rank.\n[1] a\n[2] b\nRank e.g., [30] > [2]", r"\[30\] has no letter"),
     ],
 )
@@ -250,5 +250,5 @@ def test_identifiers_that_stand_behind_their_passages_too_are_not_converted():
         line=1,
     )
     assert target_ranks(record) == (2, 1)
-    with pytest.raises(DataError, match="stands behind it once more, which conversion would not change"):
+    with pytest.raises(DataError, match="is repeated after it, and conversion would not change the copy"):
         with_identifiers(record, "numeric")

@@ -140,7 +140,7 @@ def test_the_ranking_loss_weighs_what_it_did_in_the_originals(loss, weighted, we
         ({"lora.enabled": 1}, "lora.enabled: expected bool, found int 1"),
         ({"objective.name": "cross-entropy"}, "expected one of generation, ranking, combined"),
         ({"checkpoint.every": "sometimes"}, "checkpoint.every: expected 'epoch', 'none' or a number of steps"),
-        ({"schedule.warmup_steps": 3, "schedule.warmup_ratio": 0.1}, "say it twice"),
+        ({"schedule.warmup_steps": 3, "schedule.warmup_ratio": 0.1}, "contradict each other"),
         ({"data.group_size": 1}, "data.group_size: expected 2 or more, found 1"),
         ({"optim.adam_beta1": 1}, "optim.adam_beta1: expected a number from 0 to below 1, found 1.0"),
         ({"optim.adam_epsilon": 0}, "optim.adam_epsilon: expected a number above 0, found 0.0"),
@@ -148,7 +148,7 @@ def test_the_ranking_loss_weighs_what_it_did_in_the_originals(loss, weighted, we
         ({"schedule.seed": 2**32}, "schedule.seed: expected at most 4294967295, found 4294967296"),
         (
             {"schedule.lr_scheduler": "polynomial", "optim.learning_rate": 1e-7},
-            "optim.learning_rate: the polynomial schedule ends at 1e-07, expected more, found 1e-07",
+            "optim.learning_rate: expected more than 1e-07, where the polynomial schedule ends, found 1e-07",
         ),
     ],
 )

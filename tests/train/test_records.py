@@ -62,7 +62,7 @@ def test_other_names_of_the_roles_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("conversations", "message"),
     [
-        ([], "expected the turns human, gpt, with or without system before them; found none"),
+        ([], "expected the turns human and gpt, optionally after a system turn; found none"),
         (TURNS[:2], "found system, human"),
         (TURNS[1:2], "found human"),
         ([TURNS[2], TURNS[1]], "found gpt, human"),
@@ -170,7 +170,7 @@ def test_a_distillation_record_is_read(tmp_path):
         ({"positive_passages": ["text"]}, "positive_passages, passage 1: expected an object"),
         (
             {"positive_passages": [{"docid": "p", "text": "t", "teacher_score": 1.0}]},
-            "expected a teacher score for all 3 passages or none, 2 lack it",
+            "expected a teacher score for all 3 passages or for none, but 2 have none",
         ),
     ],
 )
@@ -185,8 +185,8 @@ def test_a_bad_group_is_named(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ([1.0], "expected as many scores as passages, found 1 and 2"),
-        ([1.0, None], "expected a teacher score for all 2 passages or none, 1 lack it"),
+        ([1.0], "expected one score per passage, found 1 scores and 2 passages"),
+        ([1.0, None], "expected a teacher score for all 2 passages or for none, but 1 have none"),
         ([1.0, "high"], "passages, passage 2: score: expected a finite number, found the string 'high'"),
         ([1.0, float("nan")], "passages, passage 2: score: expected a finite number, found NaN"),
         (None, "scores: expected an array, found null"),

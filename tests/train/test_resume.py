@@ -231,7 +231,7 @@ def test_a_run_killed_before_its_model_was_in_place_is_completed(recipe, out, fi
     (out / lost).unlink()
     told = []
     train(recipe.changed({"checkpoint.output_dir": str(out)}), resume_from="latest", say=told.append)
-    assert any("completed from step_4" in line for line in told)
+    assert any("copied from step_4" in line for line in told)
     assert final_step(out) == STEPS
     assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
     assert not (out / "model.safetensors").samefile(out / "step_4" / "model.safetensors")
@@ -243,7 +243,9 @@ def test_a_training_file_rewritten_in_between_is_refused(recipe, out, tmp_path):
     shutil.copy(recipe.data.train, data)
     changed = recipe.changed({"checkpoint.output_dir": str(out), "data.train": str(data), "schedule.max_steps": 5})
     data.write_text(data.read_text(encoding="utf-8").replace("cats", "dogs"), encoding="utf-8")
-    with pytest.raises(RankLLMError, match=r"--train-dataset-path .*p\.jsonl: is not what .* restore it, or start"):
+    with pytest.raises(
+        RankLLMError, match=r"--train-dataset-path .*p\.jsonl: has changed since .* restore it, or start"
+    ):
         train(changed, resume_from="latest")
     shutil.copy(recipe.data.train, data)
     assert train(changed, resume_from="latest").steps == 5
@@ -259,7 +261,7 @@ def test_an_edited_template_file_is_refused(recipe, tmp_path):
     edited = text.replace("document: ", "passage: ")
     assert edited != text
     template.write_text(edited, encoding="utf-8")
-    with pytest.raises(RankLLMError, match=r"the card's template is not the checkpoint's .*Restore the prompt"):
+    with pytest.raises(RankLLMError, match=r"the card's template differs from the checkpoint's .*Restore the prompt"):
         train(begun.changed({"schedule.max_steps": 2}), resume_from="latest")
     moved = tmp_path / "moved.yaml"
     moved.write_text(text, encoding="utf-8")
@@ -298,7 +300,7 @@ def test_a_finished_run_ends_well_at_the_command_line(recipe, out, tmp_path):
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0
     assert result.stdout == f"{out}\n"
-    assert "Nothing left to train: step_4 has 4 steps behind it, and the recipe asks for 4 steps" in result.stderr
+    assert "Nothing left to train: step_4 has completed 4 steps, and the recipe asks for 4 steps" in result.stderr
     assert "mean loss" not in result.stderr
 
 
@@ -309,6 +311,6 @@ def test_another_split_of_a_steps_records_is_the_same_data(recipe, finished, tmp
     expected = {step: loss for step, loss in metrics(finished, "loss").items() if step > 2}
     assert metrics(tmp_path / "a", "loss") == pytest.approx(expected, rel=1e-5)
     changed = recipe.changed({"batch.per_device": 3, "checkpoint.output_dir": str(tmp_path / "b")})
-    with pytest.raises(RankLLMError, match="its steps have 2 records"):
+    with pytest.raises(RankLLMError, match="expected 2 records per step"):
         train(changed, resume_from=str(finished / "step_2"))
     assert not os.path.exists(tmp_path / "b")

@@ -94,7 +94,7 @@ def test_each_key_is_refused_by_name_or_told_and_recorded(step_3, key):
     save_recipe(base, step_3)
     told = []
     if key in REFUSED:
-        with pytest.raises(RankLLMError, match=rf"{key} was .* and is .* now: .*Resume with the checkpoint's value"):
+        with pytest.raises(RankLLMError, match=rf"{key} was .* and is now .*: .*Restore the checkpoint's value"):
             check_changes(changed, resumed=step_3, say=told.append)
         return
     record = check_changes(changed, resumed=step_3, say=told.append)
@@ -103,7 +103,7 @@ def test_each_key_is_refused_by_name_or_told_and_recorded(step_3, key):
         return
     (line,) = told
     old, new = differences[key]
-    assert line == f"Warning: {key} was {old!r} in step_3 and is {new!r} now; used from step 4 on"
+    assert line == f"Warning: {key} was {old!r} in step_3 and is now {new!r}; the new value applies from step 4 on"
     assert record.changes == ({"after_step": 3, "key": key, "old": old, "new": new},)
 
 
@@ -144,7 +144,7 @@ def test_a_steps_records_may_be_split_anew_and_not_be_others(step_3, per_device,
         return
     with pytest.raises(RankLLMError) as caught:
         check_batch(load_record(step_3), recipe, resumed=step_3, processes=processes)
-    assert f"its steps have 8 records, here {hint}".split("here ")[0] in str(caught.value)
+    assert "expected 8 records per step, found " in str(caught.value)
     assert str(caught.value).endswith(hint)
 
 
@@ -163,11 +163,11 @@ def inputs(tmp_path, step_3):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("d.jsonl", r"--train-dataset-path .*d\.jsonl: is not what it was when step_3 was written .*start a new run"),
-        ("dev.jsonl", r"--eval-dataset-path .*dev\.jsonl: is not what it was .*under another name"),
-        ("base/config.json", r"--model-name-or-path .*base: is not what it was when step_3 was written"),
-        ("base/tokenizer.json", r"--model-name-or-path .*base: is not what it was when step_3 was written"),
-        ("base/model.safetensors", r"--model-name-or-path .*base: is not what it was when step_3 was written"),
+        ("d.jsonl", r"--train-dataset-path .*d\.jsonl: has changed since step_3 was written .*start a new run"),
+        ("dev.jsonl", r"--eval-dataset-path .*dev\.jsonl: has changed since .*under another name"),
+        ("base/config.json", r"--model-name-or-path .*base: has changed since step_3 was written"),
+        ("base/tokenizer.json", r"--model-name-or-path .*base: has changed since step_3 was written"),
+        ("base/model.safetensors", r"--model-name-or-path .*base: has changed since step_3 was written"),
     ],
 )
 @pytest.mark.parametrize("how", ["rewritten", "gone"])
@@ -203,7 +203,7 @@ def test_other_dev_data_is_another_name_and_other_training_data_another_run(tmp_
     other_dev = recipe.changed({"data.eval": str(tmp_path / "new.jsonl")})
     check_sources(record, other_dev, resumed=step_3, now=source_identities(other_dev))
     other_data = recipe.changed({"data.train": str(tmp_path / "new.jsonl")})
-    with pytest.raises(RankLLMError, match=r"new\.jsonl: is not what .*d\.jsonl was, when step_3 was written"):
+    with pytest.raises(RankLLMError, match=r"new\.jsonl: does not match .*d\.jsonl, which step_3 was trained on"):
         check_sources(record, other_data, resumed=step_3, now=source_identities(other_data))
 
 

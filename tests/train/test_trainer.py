@@ -185,7 +185,7 @@ def test_a_half_written_checkpoint_is_never_taken(whole, tmp_path):
     shutil.copytree(whole["listwise"] / "step_5", tmp_path / "step_5")
     (tmp_path / "step_5" / "trainer_state.json").write_text('{"global_st', encoding="utf-8")
     assert find_resumable("latest", tmp_path) == tmp_path / "step_2"
-    with pytest.raises(RankLLMError, match="not a whole checkpoint"):
+    with pytest.raises(RankLLMError, match="not a complete checkpoint"):
         find_resumable(str(tmp_path / "step_5"), tmp_path)
 
 
@@ -330,7 +330,7 @@ def test_the_saved_recipe_repeats_the_run(recipes, whole, tmp_path):
         ({"model.name_or_path": "/nowhere/at/all"}, "'/nowhere/at/all' cannot be loaded"),
         ({"data.train": "/nowhere/d.jsonl"}, "/nowhere/d.jsonl: no such file"),
         ({"data.train": ""}, "--train-dataset-path: missing"),
-        ({"prompt.context_tokens": 100}, r"record 'r0': \d+ tokens, more than the context of 100"),
+        ({"prompt.context_tokens": 100}, r"record 'r0': \d+ tokens exceed the context of 100"),
     ],
 )
 def test_what_cannot_be_trained_is_told_before_the_first_step(recipes, tmp_path, changes, message):

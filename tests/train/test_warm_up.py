@@ -52,7 +52,7 @@ def test_a_run_of_one_step_at_rate_0_is_warned_of(recipe, tmp_path, schedule):
     warnings, rates = trained(recipe, tmp_path, max_steps=1, **schedule)
     assert rates == [0]
     (line,) = warnings
-    assert line.startswith("Warning: the only step of this run is the first of its warm-up, at learning rate 0: ")
+    assert line.startswith("Warning: the only step of this run is the first of its warm-up, with learning rate 0, ")
     assert "\n" not in line
     base, found = (load_file(f"{folder}/model.safetensors") for folder in (recipe.model.name_or_path, tmp_path))
     assert all(torch.equal(found[name], base[name]) for name in found if name in base)
@@ -63,7 +63,7 @@ def test_a_warm_up_as_long_as_the_run_is_warned_of(recipe, tmp_path):
     warnings, rates = trained(recipe, tmp_path, max_steps=2, warmup_steps=4)
     assert rates == [0, RATE / 4]
     assert [line.partition(";")[0] for line in warnings] == [
-        "Warning: warm-up takes 4 steps and the run 2: the learning rate reaches 0.0025, not 0.01"
+        "Warning: the warm-up takes 4 steps, but the run has 2: the learning rate reaches 0.0025 instead of 0.01"
     ]
 
 

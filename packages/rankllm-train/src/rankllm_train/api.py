@@ -1,4 +1,4 @@
-"""One training run from a recipe: data, model, card, loop."""
+"""Run one training run from a recipe: data, model, card and training loop."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResult:
-    """What came of a run."""
+    """Outcome of a training run."""
 
     output_dir: Path
     steps: int
     loss: float | None
-    """Mean over the steps of this run; None where nothing was left to train."""
+    """Mean over the steps of this run; None if nothing was left to train."""
     best: Best | None = None
-    """Which model the output folder holds, where the recipe has the best one kept; else it is the last."""
+    """The best model, now in the output folder, if the recipe keeps it; None if the folder holds the last model."""
 
 
 def train(
@@ -48,11 +48,11 @@ def train(
     track: Track = iter,
     callbacks: Sequence[Any] = (),
 ) -> TrainingResult:
-    """Run a recipe. resume_from: a checkpoint's folder, or `latest`. say: is told what a user should know.
+    """Run a recipe. callbacks: TrainerCallbacks of transformers. say: called with each line for the user.
 
-    overwrite: delete the checkpoints of an earlier run in the output folder. track: gives the records it is given, and
-    may show how far their tokenizing is. callbacks: transformers' TrainerCallbacks.
-    Raises RankLLMError before the first step on anything that cannot be trained, and where the loss becomes NaN.
+    resume_from: a checkpoint folder, or `latest`. overwrite: delete the checkpoints of an earlier run in the output
+    folder. track: wraps the iteration over records, to show the progress of tokenization.
+    Raises RankLLMError before the first step if the run cannot be trained, and when the loss becomes NaN.
     """
     from rankllm_train.training.trainer_setup import make_trainer
 
@@ -81,9 +81,10 @@ def train(
 
 
 def _meet(recipe: Recipe, *, say: Say) -> tuple[Recipe, Any]:
-    """Check what can be checked without data and weights, and have the processes of the run meet: its arguments.
+    """Check what needs neither data nor weights, and start the process group. Returns the settled recipe and arguments.
 
-    Before the model: ZeRO-3 shards it over them while it is loaded. The recipe has then what its base model decides.
+    The processes must meet before the model is loaded, since ZeRO-3 shards it across them while loading. The returned
+    recipe includes the values that depend on the base model.
     """
     from rankllm_train.models.loading import base_config
     from rankllm_train.training.trainer_arguments import training_arguments
@@ -95,7 +96,7 @@ def _meet(recipe: Recipe, *, say: Say) -> tuple[Recipe, Any]:
     check_output_names(output_dir)
     arguments = training_arguments(recipe)
     check_by_length(recipe, processes=arguments.world_size)
-    with arguments.main_process_first(local=False):  # the others are to find what it has put right
+    with arguments.main_process_first(local=False):  # the others see the folder after its clean-up
         if arguments.process_index == 0:
             sweep(output_dir)
     return settle(recipe, base_config(recipe.model)), arguments
@@ -117,7 +118,7 @@ def _draw(output_dir: Path, best: Best | None) -> None:
 
 
 def _open_output(recipe: Recipe, *, resumed: Resumed | None, stale: Sequence[Path], say: Say) -> None:
-    """Clear the output folder of what must not be taken for this run's. stale: checkpoints to delete."""
+    """Remove from the output folder what could be mistaken for this run's output. stale: checkpoints to delete."""
     output_dir = Path(recipe.checkpoint.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     for checkpoint in stale:
@@ -125,6 +126,6 @@ def _open_output(recipe: Recipe, *, resumed: Resumed | None, stale: Sequence[Pat
     step = resumed.record.step if resumed else 0
     logged_step = resumed.record.unlogged["after_step"] if resumed and resumed.record.unlogged else None
     if lost := start_metrics(output_dir, step=step, logged_step=logged_step):
-        say(f"Warning: {output_dir}: left {lost} unreadable lines out of metrics.jsonl")
+        say(f"Warning: {output_dir}: dropped {lost} unreadable lines from metrics.jsonl")
     if resumed and recipe.keeps_best:
         settle_best(recipe, resumed=resumed.folder, step=step, known=resumed.record.best, say=say)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: checkpoints, logs, model pages."""
+"""Files that a training run writes: checkpoints, logs and model pages."""

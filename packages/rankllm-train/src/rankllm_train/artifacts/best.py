@@ -1,7 +1,8 @@
-"""The best model of a run by its dev data: OUTPUT_DIR/best, whole or not there, with best.json beside the weights.
+"""Best model of a run on the dev data: the folder OUTPUT_DIR/best, complete or absent, with best.json next to the
+weights.
 
-It is apart from the checkpoints, so rotation cannot take it, and it is its own record: a run that goes on from a
-checkpoint finds there what it has to beat.
+It is separate from the checkpoints, so rotation never deletes it, and keeps its own record: a run resumed from a
+checkpoint reads there which value it has to beat.
 """
 
 from __future__ import annotations
@@ -23,25 +24,26 @@ from rankllm_train.recipe.recipe import RECIPE_NAME, Recipe, load_recipe, recipe
 
 BEST_FOLDER = "best"
 _TIE = 1e-9
-"""Metrics no further apart are equal: they are means of fractions, summed in doubles."""
+"""Values closer than this are equal: metrics are means of fractions, summed in double precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """Which model of a run was the best."""
+    """Step and metric value of a run's best model."""
 
     step: int
-    """Optimizer steps behind it."""
+    """Number of optimizer steps taken."""
     metric: str
-    """loss, ndcg@10 or mrr@10, on the dev data."""
+    """`loss`, `ndcg@10` or `mrr@10`, measured on the dev data."""
     value: float
     loss: float | None = field(default=None, compare=False)
-    """Dev loss, which decides between equal values of the other metrics; None where it is the metric itself."""
+    """Dev loss, which breaks ties of the other metrics; None if the metric is the loss itself."""
 
     def is_beaten_by(self, value: float, *, loss: float | None = None) -> bool:
-        """Whether a later model is better. Of equal ones the lower dev loss wins, and of equal losses the earlier.
+        """Whether a later model is better. Ties go to the lower dev loss; if that is equal too, the earlier model
+        stays.
 
-        A metric at its maximum tells nothing more, while the loss still falls.
+        The tie-break matters once a metric has reached its maximum while the loss still falls.
         """
         if self.metric == "loss":
             return value < self.value
@@ -51,7 +53,7 @@ class Best:
 
 
 def load_best(output_dir: Path) -> Best | None:
-    """The record of a whole best model; None where there is none."""
+    """Return the record of a complete best model, or None if there is none."""
     folder = output_dir / BEST_FOLDER
     if not (folder / CARD_NAME).exists():
         return None
@@ -62,9 +64,9 @@ def load_best(output_dir: Path) -> Best | None:
 
 
 def save_best(best: Best, output_dir: Path, *, written: Path, source: Path | None = None) -> None:
-    """Complete a model written aside with its record, and give it its name; the best one before it goes away.
+    """Add the record to a model in a temporary folder and give it its final name, replacing the previous best model.
 
-    source: the sealed folder that the model was linked from, if any.
+    written: the temporary folder. source: the sealed folder that the model was linked from, if any.
     """
     with write_text(written / BEST_NAME) as stream:
         json.dump(asdict(best), stream)
@@ -73,32 +75,33 @@ def save_best(best: Best, output_dir: Path, *, written: Path, source: Path | Non
 
 
 def evaluations_since(best: Best, log_history: Iterable[Mapping[str, object]]) -> int:
-    """How many evaluations a Trainer's log has behind the best one."""
+    """Return how many evaluations in a Trainer's log follow the best one."""
     steps = {entry["step"] for entry in log_history if "eval_loss" in entry}
     return sum(step > best.step for step in steps)  # type: ignore[operator]
 
 
 def stopped_early(recipe: Recipe, best: Best | None, log_history: Iterable[Mapping[str, object]]) -> bool:
-    """Whether the recipe's patience had run out where a Trainer's log ends."""
+    """Whether the recipe's patience had run out by the end of a Trainer's log."""
     patience = recipe.evaluation.patience
     return bool(best and patience and evaluations_since(best, log_history) >= patience)
 
 
 def best_at(recipe: Recipe, *, resumed: Path, step: int, known: Mapping[str, Any] | None = None) -> Best | None:
-    """The best model that a run resumed at `step` has to beat; nothing on the disk is changed.
+    """Return the best model that a run resumed at `step` has to beat; changes nothing on disk.
 
-    That is one judged on the same data by the same metric, and either from before that step or, where the interrupted
-    run had come further, from a run of the same choices. known: the best model as the checkpoint's record says it,
-    which may be the checkpoint itself, where the run was killed before it could say so.
-    Raises RankLLMError where the folder of the best model is damaged.
+    A stored best model counts if it was chosen on the same data by the same metric, and either precedes that step or,
+    where the interrupted run had got further, comes from a run with the same settings.
+    known: the best model according to the checkpoint's record. It may be the checkpoint itself, if the run was killed
+    before saving it as the best.
+    Raises RankLLMError if the folder of the best model is damaged.
     """
     home = _home(recipe, resumed)
     best = load_best(home)
     if (home / BEST_FOLDER).is_dir():
         if damage := find_damage(home / BEST_FOLDER):
             raise RankLLMError(
-                f"{home / BEST_FOLDER}: {damage}; restore it, or delete the folder to resume without the best model "
-                "so far"
+                f"{home / BEST_FOLDER}: {damage}; restore it, or delete the folder to resume without "
+                "the best model so far"
             )
         if best is not None and not _is_comparable(recipe, best, home=home, step=step):
             return None
@@ -116,19 +119,22 @@ def settle_best(
     say: Callable[[str], None],
     known: Mapping[str, Any] | None = None,
 ) -> None:
-    """Before a run is resumed at `step`: let only a best model stand that the run can be compared with.
+    """Before resuming at `step`, keep a stored best model only if the run can be compared with it.
 
-    It is taken along into another output folder. known, and errors: see `best_at`.
+    The model is linked into a new output folder if the run has one. For known and errors see `best_at`.
     """
     output_dir, home = Path(recipe.checkpoint.output_dir), _home(recipe, resumed)
     best, found = best_at(recipe, resumed=resumed, step=step, known=known), load_best(home)
     if best is None:
         if found is not None and home == output_dir:
-            what = f"{output_dir / BEST_FOLDER}, of step {found.step} by {found.metric}"
-            say(f"Warning: {what}, is of another run: deleted")
+            what = f"{output_dir / BEST_FOLDER} (step {found.step}, chosen by {found.metric})"
+            say(f"Warning: {what} belongs to another run; deleted")
             remove(output_dir / BEST_FOLDER)
         if found is None and known:
-            say(f"Warning: the best model so far, of step {known['step']}, is missing; it is chosen among later ones")
+            say(
+                f"Warning: the best model so far, from step {known['step']}, is missing; "
+                "the best is now chosen among later models"
+            )
         return
     source = home / BEST_FOLDER if best == found else resumed
     if source != output_dir / BEST_FOLDER:
@@ -137,7 +143,7 @@ def settle_best(
 
 
 def _home(recipe: Recipe, resumed: Path) -> Path:
-    """The output folder of the run that wrote a checkpoint."""
+    """Return the output folder of the run that wrote a checkpoint."""
     output_dir = Path(recipe.checkpoint.output_dir)
     return output_dir if resumed.parent.resolve() == output_dir.resolve() else resumed.parent
 
@@ -146,7 +152,7 @@ def _is_comparable(recipe: Recipe, best: Best, *, home: Path, step: int) -> bool
     if best.metric != recipe.best_metric or not _is_same_dev(recipe, home / BEST_FOLDER):
         return False
     made_by = load_recipe(home / BEST_FOLDER / RECIPE_NAME)
-    # What these name is compared by content.
+    # Data sets are compared by content, not by name.
     made_by = replace(made_by, data=replace(made_by.data, train=recipe.data.train, eval=recipe.data.eval))
     free = replace(made_by, checkpoint=recipe.checkpoint, logging=recipe.logging, evaluation=recipe.evaluation)
     is_own_folder = home == Path(recipe.checkpoint.output_dir)
@@ -154,7 +160,8 @@ def _is_comparable(recipe: Recipe, best: Best, *, home: Path, step: int) -> bool
 
 
 def _is_same_dev(recipe: Recipe, folder: Path) -> bool:
-    """Whether the model in a folder was judged on the recipe's dev data: of that name or, where it moved, content."""
+    """Whether the model in a folder was evaluated on the recipe's dev data, by its name or, after a move, its
+    content."""
     if load_recipe(folder / RECIPE_NAME).data.eval == recipe.data.eval:
         return True
     try:

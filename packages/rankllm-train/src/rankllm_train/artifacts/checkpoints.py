@@ -1,4 +1,4 @@
-"""Folders of checkpoints: they appear whole or not at all, go away in order, and are found again."""
+"""Checkpoint folders: written atomically, rotated, and found again when a run is resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rankllm_train.artifacts.run_record import RECORD_NAME
 
 STATE_NAME = "trainer_state.json"
 BEST_NAME = "best.json"
-"""Beside the model that was best on the dev data: its step, and by what it was the best."""
+"""Record next to the best model on the dev data: its step, metric and value."""
 ASIDE = ".saving-"
 REPLACED = ".replaced-"
 CHECKPOINT_NAMES = re.compile(r"(epoch|step)_\d+")
@@ -30,21 +30,21 @@ _FINAL_NAMES = re.compile(
 _STATE_NAMES = re.compile(
     r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|latest|zero_to_\w+\.py|global_step.*"
 )
-"""What a checkpoint holds beside its model, to resume from."""
+"""Files of a checkpoint needed to resume, in addition to the model."""
 _LOADED_NAMES = re.compile(r"pytorch_model.*|adapter_model\..*|model.*\.safetensors.*")
-"""Weights that would be loaded where they are present, beside the names above."""
+"""Further weight files that would be loaded if present."""
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
 def aside(output_dir: Path, name: str) -> Path:
-    """Where a checkpoint is written until it is whole."""
+    """Return the temporary folder of a checkpoint that is being written."""
     return output_dir / f"{ASIDE}{name}"
 
 
 def reveal(written: Path, target: Path) -> None:
-    """Give a whole folder its name; one that had the name before goes away.
+    """Give a completed folder its final name, replacing an existing folder of that name.
 
-    A run that is killed between the two renames has lost nothing: `sweep` gives the old folder its name back.
+    A run killed between the two renames loses nothing: `sweep` restores the name of the old folder.
     """
     if target.exists():
         old = target.with_name(f"{REPLACED}{target.name}")
@@ -58,10 +58,10 @@ def reveal(written: Path, target: Path) -> None:
 
 
 def seal(folder: Path, *, step: int, source: Path | None = None) -> None:
-    """Complete a folder that was written aside: list its files in a manifest, which is the last to be written.
+    """Complete a temporary folder by writing its manifest, the last file.
 
-    Weights, which safetensors writes for their owner alone, get the permissions of the other files.
-    step: optimizer steps behind the model. source: a sealed folder that files of the same name were copied from.
+    Weights, which safetensors writes with owner-only permissions, get the permissions of the other files.
+    step: number of optimizer steps taken. source: sealed folder from which files of the same name were copied.
     """
     follow_umask(folder)
     known = {} if source is None else read_manifest(source).files
@@ -70,23 +70,24 @@ def seal(folder: Path, *, step: int, source: Path | None = None) -> None:
 
 
 def link_model(checkpoint: Path, folder: Path) -> None:
-    """Put a checkpoint's model into a new folder, without the state to resume from.
+    """Put a checkpoint's model into a new folder, without the state needed to resume.
 
-    Weights, which are never changed in place, are linked where links can be made; all else is copied, so that a card
-    or a configuration that is edited in one folder stays as it is in the other.
+    Weights, which are never modified in place, are hard-linked where the file system allows it. Everything else is
+    copied, so that editing a card or configuration in one folder does not affect the other.
     """
 
     def link(source: str, target: str) -> None:
         try:
             os.link(source, target)
-        except OSError:  # another file system, or one without links
+        except OSError:  # a different file system, or one without hard links
             shutil.copy2(source, target)
 
     _take_model(checkpoint, folder, lambda a, b: link(a, b) if a.endswith(_WEIGHTS) else shutil.copy2(a, b))
 
 
 def copy_model(source: Path, folder: Path) -> None:
-    """The same, as copies alone: what is handed to a user shares no file with what a run depends on."""
+    """Like `link_model`, but copies everything: files handed to users are not shared with files that a run depends
+    on."""
     _take_model(source, folder, shutil.copy2)
 
 
@@ -102,7 +103,7 @@ def _take_model(source: Path, folder: Path, take: Callable[[str, str], object]) 
 
 
 def reveal_files(written: Path, folder: Path) -> None:
-    """Move a model's files into a folder that holds other things, the card last: with it the model is complete."""
+    """Move a model's files into a folder that may hold other files, the card last: it marks the model as complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD_NAME).unlink(missing_ok=True)
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
@@ -112,7 +113,7 @@ def reveal_files(written: Path, folder: Path) -> None:
     last = (MANIFEST_NAME, CARD_NAME)
     for path in sorted(written.iterdir(), key=lambda path: last.index(path.name) if path.name in last else -1):
         if path.name == PAGE_NAME and (folder / PAGE_NAME).exists() and not is_own_page(folder / PAGE_NAME):
-            continue  # a README of the user's
+            continue  # written by the user
         if path.is_dir():
             shutil.rmtree(folder / path.name, ignore_errors=True)
         os.replace(path, folder / path.name)
@@ -121,7 +122,7 @@ def reveal_files(written: Path, folder: Path) -> None:
 
 
 def final_step(folder: Path) -> int | None:
-    """The step of the complete model that an output folder holds, its weights undamaged; None where it holds none."""
+    """Return the step of the complete model in an output folder; None if there is none or its weights are damaged."""
     try:
         step = read_manifest(folder).step
     except DataError:
@@ -133,7 +134,7 @@ def final_step(folder: Path) -> int | None:
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
-    """The checkpoints of a folder, damaged ones included, oldest first by their step."""
+    """Return the checkpoints in a folder, including damaged ones, ordered by step."""
     return sorted((path for path in _with_our_names(output_dir) if _is_ours(path)), key=_age)
 
 
@@ -152,12 +153,12 @@ def _age(checkpoint: Path) -> tuple[int, float]:
 
 
 def global_step(checkpoint: Path) -> int:
-    """The optimizer steps behind a checkpoint, as its manifest, its name or its state says; -1 where none does."""
+    """Return a checkpoint's number of optimizer steps from its manifest, name or state; -1 if none of them tells."""
     try:
         if (step := read_manifest(checkpoint).step) is not None:
             return step
     except DataError:
-        pass  # damaged: it is told wherever a checkpoint is chosen
+        pass  # damage is reported where a checkpoint is chosen
     if checkpoint.name.startswith("step_") and checkpoint.name[5:].isdecimal():
         return int(checkpoint.name[5:])
     try:
@@ -167,10 +168,10 @@ def global_step(checkpoint: Path) -> int:
 
 
 def find_resumable(resume_from: str, output_dir: Path, *, say: Callable[[str], None] = lambda line: None) -> Path:
-    """The checkpoint that `--resume-from-checkpoint` names: a folder, or `latest` for the newest intact one.
+    """Find the checkpoint named by `--resume-from-checkpoint`: a folder, or `latest` for the newest intact one.
 
-    Every byte of it is checked against its manifest. say: is told which newer checkpoints were skipped, and why.
-    Raises RankLLMError where there is none, and where a folder is not a whole checkpoint of ours.
+    Every byte is checked against the manifest. say: called with a line for each newer checkpoint that was skipped, and
+    why. Raises RankLLMError if there is none, or if the folder is not a complete checkpoint.
     """
     option = f"--resume-from-checkpoint {resume_from}"
     if resume_from != "latest":
@@ -179,13 +180,13 @@ def find_resumable(resume_from: str, output_dir: Path, *, say: Callable[[str], N
             raise RankLLMError(f"{option}: no such folder")
         if fault := resume_fault(folder):
             raise RankLLMError(
-                f"{option}: not a whole checkpoint ({fault}); use latest, which picks the newest intact one, or "
-                "another folder epoch_N or step_N"
+                f"{option}: not a complete checkpoint ({fault}); use latest, which picks the newest intact one, or "
+                "another epoch_N or step_N folder"
             )
         return folder
     faults: list[str] = []
     found = [path for path in _with_our_names(output_dir) if path.is_dir()]
-    # First those of which nothing says how far they were: they may be the newest.
+    # Folders whose step is unknown come first: they may be the newest.
     for folder in sorted(found, key=lambda path: (global_step(path) < 0, *_age(path)), reverse=True):
         fault = resume_fault(folder)
         if fault is None:
@@ -194,28 +195,26 @@ def find_resumable(resume_from: str, output_dir: Path, *, say: Callable[[str], N
             return folder
         faults.append(f"{folder.name}: {fault}")
     if not faults:
-        raise RankLLMError(f"{option}: {output_dir} holds no checkpoint to resume from")
+        raise RankLLMError(f"{option}: {output_dir} contains no checkpoint to resume from")
     raise RankLLMError(
-        f"{option}: {output_dir} holds no intact checkpoint ({'; '.join(faults)}); restore one, or start over with "
+        f"{option}: {output_dir} contains no intact checkpoint ({'; '.join(faults)}); restore one, or start over with "
         "--overwrite-output-dir"
     )
 
 
 def resume_fault(folder: Path) -> str | None:
-    """Why a run cannot be resumed from a folder, in words that name the file; None where it can."""
+    """Return why a folder cannot be resumed from, naming the file at fault, or None if it can."""
     if folder.name.startswith((ASIDE, REPLACED)):
-        return "it was never completed"
+        return "its writing was interrupted"
     if not (folder / MANIFEST_NAME).exists():
-        return (
-            f"{MANIFEST_NAME}: is missing; the folder is incomplete, or of a version of rankllm that wrote no manifests"
-        )
+        return f"{MANIFEST_NAME}: missing; the folder is incomplete, or written by a rankllm version without manifests"
     if damage := find_damage(folder, is_loaded=_is_loaded):
         return damage
     is_plain = (folder / "optimizer.pt").exists() and (folder / "scheduler.pt").exists()
     if not is_plain and not any(folder.glob("global_step*")):
-        return "it holds a model without the optimizer's state: a final or best one, or checkpoint.resumable was false"
+        return "it contains no optimizer state: it is a final or best model, or checkpoint.resumable was false"
     missing = [name for name in (STATE_NAME, CARD_NAME, RECORD_NAME) if not (folder / name).exists()]
-    return f"{missing[0]}: is missing" if missing else None
+    return f"{missing[0]}: missing" if missing else None
 
 
 def _is_loaded(name: str) -> bool:
@@ -224,22 +223,22 @@ def _is_loaded(name: str) -> bool:
 
 
 def rotate(output_dir: Path, *, keep: int, newest: Path) -> None:
-    """Delete the oldest checkpoints until `keep` are left, `newest` among them; 0 keeps all."""
+    """Delete the oldest checkpoints until `keep` are left, including `newest`; 0 keeps all."""
     found = sorted(checkpoints(output_dir), key=lambda path: path == newest)
     for path in found[: max(0, len(found) - keep)] if keep else ():
         remove(path)
 
 
 def remove(checkpoint: Path) -> None:
-    """Delete a checkpoint. It is renamed first: one half deleted must not pass for a whole one."""
-    doomed = checkpoint.with_name(f"{ASIDE}old-{checkpoint.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    checkpoint.rename(doomed)
-    shutil.rmtree(doomed)
+    """Delete a checkpoint. It is renamed first, so that a partly deleted one is never mistaken for a complete one."""
+    stale = checkpoint.with_name(f"{ASIDE}old-{checkpoint.name}")
+    shutil.rmtree(stale, ignore_errors=True)
+    checkpoint.rename(stale)
+    shutil.rmtree(stale)
 
 
 def sweep(output_dir: Path) -> None:
-    """Delete what a killed run left half written, and give back its name to what it was about to replace."""
+    """Delete partly written folders of a killed run, and restore the names of folders it was about to replace."""
     for path in output_dir.glob(f"{REPLACED}*"):
         target = path.with_name(path.name.removeprefix(REPLACED))
         if target.exists():

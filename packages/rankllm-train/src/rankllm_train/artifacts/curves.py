@@ -1,6 +1,6 @@
-"""OUTPUT_DIR/curves.png: the course of a run, drawn from its metrics.jsonl.
+"""Plot of a run's progress, OUTPUT_DIR/curves.png, drawn from its metrics.jsonl.
 
-matplotlib is used through its objects alone: no window, no backend and no state shared with a caller's own plots.
+Uses matplotlib's object interface only: no window, no backend and no state shared with the caller's own plots.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _PANELS = {
     "tokens/s": ("tokens_per_s",),
     "padding": ("padding",),
 }
-"""Title -> what is drawn in it, by its name in metrics.jsonl."""
+"""Panel title -> metrics drawn in it, by their names in metrics.jsonl."""
 _LABELS = {"loss": "training", "token_loss": "tokens", "list_loss": "lists", "eval_loss": "dev"}
 _COLUMNS, _PANEL_WIDTH_IN, _PANEL_HEIGHT_IN = 2, 6.0, 3.2
 
 
 def draw_curves(output_dir: Path, *, best_step: int | None = None) -> Path | None:
-    """Write the picture. best_step: marked, where the run has kept its best model. None where nothing was logged."""
+    """Write the plot and return its path, or None if nothing was logged. best_step: step of the best model, marked."""
     entries = read_metrics(output_dir)
     if not any("loss" in entry for entry in entries):
         return None
@@ -39,7 +39,7 @@ def draw_curves(output_dir: Path, *, best_step: int | None = None) -> Path | Non
 
 
 def curves_figure(entries: Sequence[Mapping[str, Any]], *, best_step: int | None = None) -> Any:
-    """A matplotlib Figure with a panel for each kind of value that the entries hold."""
+    """Return a matplotlib Figure with one panel for each kind of metric in the entries."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -56,7 +56,7 @@ def curves_figure(entries: Sequence[Mapping[str, Any]], *, best_step: int | None
             _draw(axes, entries, key)
         if best_step is not None and any(key.startswith("eval_") for key in keys):
             axes.axvline(best_step, color="gray", linestyle=":", label="best")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no step 1.5
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # whole steps only
         axes.grid(alpha=0.3)
         if len(axes.lines) > 1:
             axes.legend()
@@ -66,7 +66,7 @@ def curves_figure(entries: Sequence[Mapping[str, Any]], *, best_step: int | None
 def _draw(axes: Any, entries: Sequence[Mapping[str, Any]], key: str) -> None:
     points = [(entry["step"], entry[key]) for entry in entries if key in entry]
     steps, values = zip(*points, strict=True)
-    # A measurement every few hundred steps is a point, a loss at each step a line.
+    # Evaluations every few hundred steps are points, the loss of every step is a line.
     marker = "o" if key.startswith("eval_") or len(points) == 1 else None
     label = _LABELS.get(key, key.removeprefix("eval_"))
     axes.plot(steps, values, marker=marker, markersize=4, linewidth=1, label=label)

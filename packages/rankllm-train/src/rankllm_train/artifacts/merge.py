@@ -22,30 +22,30 @@ from rankllm_train.recipe.recipe import RECIPE_NAME, load_recipe
 
 
 def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None, dtype: str = "auto") -> Path:
-    """Write the adapter's base with the adapter in its weights, tokenizer, card and page, to a folder that must be new.
+    """Merge an adapter into its base model and write weights, tokenizer, card and model page to a new folder.
 
-    base_model: in place of the one that the adapter names. dtype: of the merged weights, `auto` for the base's; they
-    are added in float32 in any case.
-    Raises RankLLMError where the adapter or its card is missing or damaged, ContractError where the base is another.
+    base_model: replaces the base recorded in the adapter. dtype: of the merged weights, `auto` for the base's; the sum
+    is computed in float32 in any case.
+    Raises RankLLMError if the adapter or its card is missing or damaged, ContractError if the base does not match.
     """
     adapter, out = Path(adapter), Path(out)
     settings, card = _read(adapter)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RankLLMError(f"{out}: exists; give the name of a new folder")
+        raise RankLLMError(f"{out}: already exists; give the name of a new folder")
     base = base_model or str(settings.get("base_model_name_or_path"))
     if card.base_model and base_model is None and Path(card.base_model).name != Path(base_name(base)).name:
         raise ContractError(
-            f"{adapter}: the card names the base model {card.base_model!r}, {ADAPTER_NAME} {base!r}; say which with "
-            "--base-model"
+            f"{adapter}: the card names the base model {card.base_model!r}, but {ADAPTER_NAME} names {base!r}; "
+            "choose one with --base-model"
         )
     if base_model is None and Path(base).is_absolute() and not Path(base).is_dir():
         raise RankLLMError(
-            f"{adapter}: its base model {base} is not on this machine; say where it is, or its name on the hub, with "
+            f"{adapter}: its base model {base} is not on this machine; give its location or its hub name with "
             "--base-model"
         )
     model, tokenizer = _merged(adapter, base, settings, dtype)
     folder = aside(out.parent, out.name)
-    shutil.rmtree(folder, ignore_errors=True)  # of a merge that was interrupted
+    shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted merge
     out.parent.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -64,10 +64,12 @@ def merge(adapter: str | Path, out: str | Path, *, base_model: str | None = None
 def _read(adapter: Path) -> tuple[dict[str, Any], Card]:
     settings = read_model_json(adapter / ADAPTER_NAME) if adapter.is_dir() else None
     if settings is None:
-        raise RankLLMError(f"{adapter}: no adapter there ({ADAPTER_NAME} is missing); a full model needs no merging")
+        raise RankLLMError(
+            f"{adapter}: expected a LoRA adapter, but {ADAPTER_NAME} is missing; a full model needs no merging"
+        )
     card = load_card(adapter)
     if card is None:
-        raise RankLLMError(f"{adapter}: no card there ({CARD_NAME} is missing), so nobody would know how to prompt it")
+        raise RankLLMError(f"{adapter}: {CARD_NAME} is missing, so the prompt format is unknown; restore the card")
     check_settings_files(adapter)
     read_weight_headers(adapter)
     check_intact(adapter)
@@ -92,8 +94,10 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
                 merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         except ContractError as error:
             shape = next((line.strip() for line in str(error.__cause__).splitlines() if "size mismatch" in line), "")
-            raise ContractError(f"{adapter}: the adapter was trained on another base than {base} ({shape})") from None
-        # Published adapters often come without a tokenizer: then it is the base's.
+            raise ContractError(
+                f"{adapter}: the adapter was trained on a different base model than {base} ({shape})"
+            ) from None
+        # Published adapters often have no tokenizer; the base's is used then.
         has_tokenizer = any((adapter / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
         source = str(adapter) if has_tokenizer else base
         with readable_failures(source):
@@ -104,7 +108,7 @@ def _merged(adapter: Path, base: str, settings: dict[str, Any], dtype: str) -> t
 
 
 def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any, set[str]]:
-    """The base in float32, the type that its weights have, and the weights that it lacks, which are random."""
+    """Return the base model in float32, its original dtype, and the names of missing weights, which are random."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -113,7 +117,7 @@ def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any, set[str]]:
     if Path(base).is_dir():
         check_settings_files(base)
         if (Path(base) / ADAPTER_NAME).exists():
-            raise ContractError(f"{base}: is an adapter itself; merge that one first, and give the result as the base")
+            raise ContractError(f"{base}: is itself an adapter; merge it first, and give the result as the base")
         read_weight_headers(base)
         check_intact(base)
     name, revision = split_revision(base)
@@ -129,26 +133,27 @@ def _load_base(base: str, *, is_classifier: bool) -> tuple[Any, Any, set[str]]:
 
 
 def _check_brought(adapter: Path, base: str, missing: set[str]) -> None:
-    """Raise ContractError for weights that neither the base has nor the adapter brings, such as a head's."""
+    """Raise ContractError if weights, such as those of a head, are in neither the base nor the adapter."""
     held = read_weight_headers(adapter)
     absent = sorted(name for name in missing if f"base_model.model.{name}" not in held)
-    # The tensors of a pickle are not listed; PEFT reads them.
+    # Tensors in a pickle are not listed; PEFT reads them.
     if held and absent:
         raise ContractError(
-            f"{adapter}: holds no {absent[0]}, and neither does its base {base}; merged, it would be random. Train the "
-            "adapter again, or give its own base with --base-model"
+            f"{adapter}: contains no {absent[0]}, and neither does its base {base}; the merged weights would be "
+            "random. "
+            "Train the adapter again, or give its original base with --base-model"
         )
 
 
 def _torch_dtype(name: str) -> Any:
-    """A type of torch by its name; None for `auto`."""
+    """Return a torch dtype by name; None for `auto`."""
     import torch
 
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(name)
 
 
 def _changed(adapter: Path, settings: dict[str, Any]) -> list[str]:
-    """Names of an adapter's tensors, and of the layers that its settings name: pickled tensors are not looked into."""
+    """Names of an adapter's tensors and of the layers in its settings, since tensors in pickles are not inspected."""
     named = list(read_weight_headers(adapter))
     for key in ("target_modules", "modules_to_save"):
         value = settings.get(key) or []

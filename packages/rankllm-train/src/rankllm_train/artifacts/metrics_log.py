@@ -1,4 +1,4 @@
-"""OUTPUT_DIR/metrics.jsonl: one line an entry, without doubles after a resume."""
+"""Metrics file OUTPUT_DIR/metrics.jsonl: one entry per line, without duplicates after a resume."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ METRICS_NAME = "metrics.jsonl"
 
 
 def start_metrics(output_dir: Path, *, step: int, logged_step: int | None = None) -> int:
-    """Begin a metrics file, or keep the entries of an earlier run up to `step`.
+    """Start a metrics file, or keep the entries of an earlier run up to `step`.
 
-    logged_step: of the last training entry that is kept, where that is another. What a run that stopped early logged
-    behind it, at its end, is in the sums that the resumed run continues.
-    Returns how many lines could not be read, and were left out. The last one does not count: a killed run was writing
+    logged_step: last training entry to keep, if it differs from `step`. An entry that a run wrote when it stopped early
+    is dropped, because its values are in the sums that the resumed run continues.
+    Returns how many unreadable lines were dropped, not counting the last one, which a killed run may have been writing.
     it.
     """
     last = step if logged_step is None else logged_step
@@ -29,13 +29,13 @@ def start_metrics(output_dir: Path, *, step: int, logged_step: int | None = None
 
 
 def append_metrics(output_dir: Path, entry: Mapping[str, object]) -> None:
-    """Add one line."""
+    """Append one entry."""
     with (output_dir / METRICS_NAME).open("a", encoding="utf-8") as stream:
         stream.write(dumps(dict(entry)) + "\n")
 
 
 def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
-    """The entries in order, without lines that cannot be read; none where there is no file."""
+    """Return the entries in order, without unreadable lines; empty if there is no file."""
     return [entry for entry in map(_entry, _lines(output_dir)) if entry is not None]
 
 

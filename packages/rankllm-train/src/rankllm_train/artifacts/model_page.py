@@ -1,4 +1,5 @@
-"""README.md of a trained model: what it is, how to rerank with it, what it was trained on. peft's is a form to fill."""
+"""README.md of a trained model: what it is, how to rerank with it and how it was trained. Replaces PEFT's blank
+form."""
 
 from __future__ import annotations
 
@@ -16,33 +17,33 @@ from rankllm_train.recipe.recipe import Recipe
 
 PAGE_NAME = "README.md"
 TEMPLATE_NAME = "model_page.md"
-"""The page's words, in parts: each begins with a line `%% NAME`."""
+"""Template of the page, in parts that each start with a line `%% NAME`."""
 _TAG = "rankllm"
 _PART, _END = "%% ", "\n"
 
 
 def write_model_page(folder: str | Path, *, recipe: Recipe, card: Card) -> None:
-    """Write the page into a model's folder, with the header that model hubs read."""
+    """Write the page into a model's folder, with the metadata header that model hubs read."""
     with write_text(Path(folder) / PAGE_NAME) as stream:
         stream.write(model_page(recipe, card))
 
 
 def is_own_page(page: Path) -> bool:
-    """Whether a README.md is one of a trained model, which a new one may replace."""
+    """Whether a README.md was written by a training run, so that a new one may replace it."""
     text = page.read_text(encoding="utf-8", errors="replace")
     return text.startswith("---\n") and f"\n- {_TAG}\n" in text.split("\n---\n", 1)[0]
 
 
 def write_merged_page(folder: str | Path, *, recipe: Recipe | None, card: Card, base: str) -> None:
-    """The same for an adapter that was merged into its base. recipe: the adapter's, where it has one of ours."""
+    """Write the page of an adapter merged into its base. recipe: the adapter's, if it was trained by rankllm."""
     with write_text(Path(folder) / PAGE_NAME) as stream:
         stream.write(model_page(recipe, card, merged_into=base))
 
 
 def model_page(recipe: Recipe | None, card: Card, *, merged_into: str = "") -> str:
-    """The page as Markdown. A licence is the owner's to choose: none is named.
+    """Return the page as Markdown. It names no licence, which is for the owner to choose.
 
-    merged_into: the base of a merged adapter. Without a recipe the page leaves out how it was trained.
+    merged_into: the base of a merged adapter. Without a recipe, the page omits the training settings.
     """
     base = merged_into or (recipe.model.name_or_path if recipe else "")
     name = base_name(base)
@@ -51,7 +52,7 @@ def model_page(recipe: Recipe | None, card: Card, *, merged_into: str = "") -> s
     if is_adapter:
         parts.append("base on a hub" if "/" in name else "base in a folder")
     if recipe and recipe.model.trust_remote_code and not merged_into:
-        # Whoever downloads the model should read what it will run, and knows then which options allow it.
+        # Whoever downloads the model should read what code it runs, and then knows which options allow it.
         parts.append("code of the base" if is_adapter else "code of the model")
     if recipe:
         parts.append("training")
@@ -70,17 +71,17 @@ def model_page(recipe: Recipe | None, card: Card, *, merged_into: str = "") -> s
 
 @cache
 def _parts() -> dict[str, Template]:
-    """The template's parts, each with the line breaks before and behind it."""
+    """Return the template's parts, with the line breaks around each."""
     text = (resources.files("rankllm_train") / "artifacts" / TEMPLATE_NAME).read_text(encoding="utf-8")
     parts = (part.split("\n", 1) for part in text.removeprefix(_PART).split(f"\n{_PART}"))
     return {name: Template(f"{body.removesuffix(_END)}{_END}") for name, body in parts}
 
 
 def _header(base: str, card: Card, *, is_adapter: bool) -> str:
-    """What model hubs read, as YAML."""
+    """Return the YAML header that model hubs read."""
     name = base_name(base)
     header = {
-        **({} if Path(base).is_dir() and "/" not in name else {"base_model": name}),  # a hub would not know a folder
+        **({} if Path(base).is_dir() and "/" not in name else {"base_model": name}),  # a folder means nothing on a hub
         "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": "text-ranking",
         "tags": [_TAG, "reranker", card.kind],
@@ -105,5 +106,6 @@ def _facts(recipe: Recipe, card: Card) -> list[tuple[str, str]]:
 
 
 def _without_folders(path: str) -> str:
-    """The last part of an absolute path, which says nothing elsewhere; a relative one may be part of a project."""
+    """Return the last part of an absolute path, which is meaningless elsewhere; a relative one may belong to a
+    project."""
     return Path(path).name if Path(path).is_absolute() else path

@@ -1,4 +1,4 @@
-"""What must hold before the first step, so that nobody finds out after an hour."""
+"""Checks before the first training step, so that a misconfigured run fails at once and not after an hour."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _FILES = frozenset(
     {METRICS_NAME, CURVES_NAME, f".{CURVES_NAME}", PAGE_NAME, RECIPE_NAME, CARD_NAME, MANIFEST_NAME, RECORD_NAME}
     | {"config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}
 )
-"""What a run writes into its output folder; names of weights and tokenizers are the usual ones."""
+"""Files that a run writes into its output folder; weights and tokenizers under their usual names."""
 
 
 def check_complete(recipe: Recipe) -> None:
-    """Raise ConfigError where a recipe leaves open what cannot be, or says what would have no effect."""
+    """Raise ConfigError if a recipe lacks a required value or sets one that has no effect."""
     needed = {
         "--model-name-or-path": recipe.model.name_or_path,
         "--train-dataset-path": recipe.data.train,
@@ -36,23 +36,25 @@ def check_complete(recipe: Recipe) -> None:
     }
     missing = [option for option, value in needed.items() if not value]
     if missing:
-        raise ConfigError(f"{' and '.join(missing)}: missing; neither the recipe nor the command line gives it")
+        raise ConfigError(f"{' and '.join(missing)}: missing; set it in the recipe or on the command line")
     section = recipe.evaluation
     for name in ("metric", "patience"):
         if getattr(section, name) and not recipe.data.eval:
-            raise ConfigError(f"evaluation.{name}: has no effect without dev data; give --eval-dataset-path")
+            raise ConfigError(f"evaluation.{name}: has no effect without dev data; add --eval-dataset-path")
 
 
 def check_precision(recipe: Recipe) -> None:
-    """Raise ConfigError for fp16 where there is no GPU: accelerate would train in float32 and say nothing."""
+    """Raise ConfigError for fp16 without a GPU, where accelerate would silently train in float32."""
     import torch
 
     if recipe.model.precision == "fp16" and not torch.accelerator.is_available():
-        raise ConfigError("model.precision: fp16 needs a GPU, and none is here; use --bf16, or --no-bf16 for float32")
+        raise ConfigError(
+            "model.precision: fp16 needs a GPU, but none is available; use --bf16, or --no-bf16 for float32"
+        )
 
 
 def check_trackers(recipe: Recipe, say: Say) -> None:
-    """Raise ConfigError for a tracker that nobody knows, MissingPackageError for one that is not installed."""
+    """Raise ConfigError for an unknown experiment tracker, MissingPackageError for one that is not installed."""
     wanted = recipe.logging.report_to
     if wanted in ((), ("none",)):
         return
@@ -64,7 +66,7 @@ def check_trackers(recipe: Recipe, say: Say) -> None:
     installed = get_available_reporting_integrations()
     if wanted == ("all",):
         if not installed:
-            say("Warning: --report-to all: no tracker is installed; metrics.jsonl is written in any case")
+            say("Warning: --report-to all: no tracker is installed; metrics are still written to metrics.jsonl")
         return
     for name in wanted:
         if name not in INTEGRATION_TO_CALLBACK:
@@ -74,8 +76,8 @@ def check_trackers(recipe: Recipe, say: Say) -> None:
             raise MissingPackageError(f"--report-to {name}: {name} is not installed. Install it with: uv add {name}")
 
 
-def check_yardstick(recipe: Recipe, datasets: Sequence[Any]) -> None:
-    """Raise ConfigError where the best model is to be chosen by an order, and none can be measured.
+def check_metric_is_measurable(recipe: Recipe, datasets: Sequence[Any]) -> None:
+    """Raise ConfigError if the metric that selects the best model cannot be measured on these data sets.
 
     datasets: the training data and, last, the dev data.
     """
@@ -84,48 +86,51 @@ def check_yardstick(recipe: Recipe, datasets: Sequence[Any]) -> None:
         return
     if not any(len(example.ranks) > 1 for example in examples):
         raise ConfigError(
-            f"--eval-dataset-path {recipe.data.eval}: no list of two passages or more, so {recipe.best_metric} cannot "
+            f"--eval-dataset-path {recipe.data.eval}: no list with two or more passages, so {recipe.best_metric} "
+            "cannot "
             "be measured; use --metric-for-best-model loss"
         )
     if not all(dataset.identifier_ids for dataset in datasets):
         raise ConfigError(
-            f"evaluation.metric: {recipe.best_metric} is read from the identifiers' logits, and here not every "
-            "identifier is a token of its own; use --metric-for-best-model loss, or --identifiers alpha"
+            f"evaluation.metric: {recipe.best_metric} is computed from the identifiers' logits, but not every "
+            "identifier "
+            "is a single token here; use --metric-for-best-model loss, or --identifiers alpha"
         )
 
 
 def check_recomputing(model: Any, *, recipe: Recipe) -> None:
-    """Raise ConfigError where activations are to be recomputed and the model cannot: ALBERT and MPNet, for two."""
+    """Raise ConfigError if gradient checkpointing is on and the model does not support it, such as ALBERT and MPNet."""
     if recipe.batch.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", True):
         kind = type(getattr(model, "get_base_model", lambda: model)()).__name__
         raise ConfigError(
-            f"batch.gradient_checkpointing: transformers' {kind} does not support it; leave it out, and use a smaller "
-            "batch.per_device where memory is short"
+            f"batch.gradient_checkpointing: transformers' {kind} does not support it; turn it off, and reduce "
+            "batch.per_device if memory is short"
         )
 
 
 def check_positions(model: Any, dataset: Any, *, recipe: Recipe) -> None:
-    """Raise ConfigError where a record is longer than the model has positions."""
+    """Raise ConfigError if a record is longer than the model's positions."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if not positions:
         return
     pair = (recipe.prompt.query_tokens or 0) + (recipe.prompt.passage_tokens or 0)
-    # An encoder's pairs are cut where its positions end, see `recipe.settled`.
+    # Pairs of an encoder are truncated to its positions, see `recipe.settled`.
     if recipe.method == "pointwise" and not is_encoder(model.config.to_dict()) and pair > positions:
         raise ConfigError(
-            f"prompt.query_tokens + prompt.passage_tokens: {pair} tokens a pair, the model has {positions} positions; "
+            f"prompt.query_tokens + prompt.passage_tokens: {pair} tokens per pair, but the model has {positions} "
+            "positions; "
             "use a smaller --p-max-len"
         )
     longest = max(getattr(dataset, "examples", ()), key=len, default=None)
     if longest is not None and len(longest) > positions:
         raise ConfigError(
-            f"{longest.name}: {len(longest)} tokens, the model has {positions} positions; "
+            f"{longest.name}: {len(longest)} tokens, but the model has {positions} positions; "
             f"use --context-size {positions} with --overlong truncate or skip"
         )
 
 
 def check_output_names(output_dir: Path) -> None:
-    """Raise RankLLMError for a file where a run has a folder, and for a folder where it writes a file."""
+    """Raise RankLLMError if a file is in the way of a folder that a run writes, or a folder in the way of a file."""
     for path in sorted(output_dir.iterdir()) if output_dir.is_dir() else ():
         is_folders = (
             path.name == BEST_FOLDER
@@ -139,42 +144,44 @@ def check_output_names(output_dir: Path) -> None:
         else:
             continue
         raise RankLLMError(
-            f"--output-dir {output_dir}: {path.name} is a {found}, and a run has a {wanted} of that name; move it, or "
+            f"--output-dir {output_dir}: {path.name} is a {found}, but a run writes a {wanted} of that name; move it, "
+            "or "
             "use another folder"
         )
 
 
 def earlier_results(output_dir: Path, *, resumed: Path | None, overwrite: bool, is_latest: bool = False) -> list[Path]:
-    """The models of an earlier run that have to go before this one begins.
+    """Return the models of an earlier run that must be deleted before this one starts.
 
     is_latest: whether `resumed` is the newest intact checkpoint of the folder.
-    Raises RankLLMError where there are some and overwriting was not asked for.
+    Raises RankLLMError if there are any and overwriting was not requested.
     """
     if output_dir.exists() and not output_dir.is_dir():
-        raise RankLLMError(f"--output-dir {output_dir}: is a file, expected a folder")
+        raise RankLLMError(f"--output-dir {output_dir}: expected a folder, found a file")
     best, found = output_dir / BEST_FOLDER, checkpoints(output_dir)
     if resumed is not None and resumed.parent.resolve() == output_dir.resolve():
         step = global_step(resumed)
         later = [checkpoint for checkpoint in found if global_step(checkpoint) > step]
-        # Later ones than the latest that is intact are damaged, which was told: the run writes them again.
+        # Checkpoints later than the latest intact one are damaged, which was reported; the run writes them again.
         earlier = [] if is_latest and not overwrite else later
-        what, way_out = f"which is later than {resumed.name}", "latest to go on from there"
+        what, way_out = f"which is later than {resumed.name}", "latest to resume from it"
     else:
         earlier = [*([best] if best.is_dir() else []), *found]
-        what, way_out = "of an earlier run", "latest to go on"
+        what, way_out = "from an earlier run", "latest to resume it"
     if earlier and not overwrite:
-        go_on = f"--resume-from-checkpoint {way_out}, " if found else ""
+        resume = f"--resume-from-checkpoint {way_out}, " if found else ""
         raise RankLLMError(
-            f"--output-dir {output_dir}: holds {earlier[-1].name}, {what}; use {go_on}--overwrite-output-dir to delete "
+            f"--output-dir {output_dir}: contains {earlier[-1].name}, {what}; use {resume}--overwrite-output-dir to "
+            "delete "
             "it, or another folder"
         )
     return earlier
 
 
 def check_by_length(recipe: Recipe, *, processes: int) -> None:
-    """Raise ConfigError where records cannot be put together by length: a step is one forward pass."""
+    """Raise ConfigError if records cannot be batched by length because a step is a single forward pass."""
     if recipe.batch.by_length and recipe.batch.accumulation * processes == 1:
         raise ConfigError(
-            "batch.by_length: a step is one forward pass of one process, so nothing can be cut by length; "
+            "batch.by_length: a step is one forward pass of one process, so there is nothing to batch by length; "
             "set batch.accumulation to 2 or more"
         )

@@ -1,7 +1,7 @@
-"""The probe of a checkpoint: what the model in memory answers to a few prompts, recorded in the card that is saved.
+"""Probe of a checkpoint: the model's scores for a few fixed prompts, recorded in the card that is saved with it.
 
-The prompts come from the encoders of rankllm_core that inference uses. Under ZeRO-3 every process must run the forward
-passes. Shapes: B rows, T tokens, N passages of a query.
+The prompts come from the encoders of rankllm_core that inference uses too. Under ZeRO-3, every process must run the
+forward passes. Shapes: B rows, T tokens, N passages per query.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _OPENING = "["
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbePrompt:
-    """One query of a probe as ids."""
+    """One query of a probe, as token ids."""
 
     request: Request
     rows: tuple[tuple[int, ...], ...]
-    """Pointwise: one per passage. Listwise: one for all."""
+    """Pointwise: one per passage. Listwise: one for all passages."""
     n_first: tuple[int, ...] | None = None
-    """Leading ids of each row that are of the first token type, for encoders, which are given a mask; None for
-    decoders."""
+    """Number of leading ids of the first token type in each row, for encoders, which also get an attention mask; None
+    for decoders."""
     read_ids: tuple[int, ...] = ()
-    """The tokens whose logits are read at the end of a row: of identifiers or of yes and no; none for a score layer."""
+    """Tokens whose logits are read at the end of a row: identifiers, or yes and no; empty with a score layer."""
 
 
 def probe_prompts(card: Card, tokenizer: Any, *, positions: int | None) -> tuple[ProbePrompt, ...]:
-    """The prompts of a new probe; none where this model cannot be probed.
+    """Return the prompts of a new probe; empty if this model cannot be probed.
 
-    That is where an identifier is more than a token, which only generation allows, and where a prompt has more tokens
+    It cannot if an identifier is more than one token, which only generation supports, or if a prompt has more tokens
     than the model has positions (None: no limit).
     """
     write = _listwise if isinstance(card, ListwiseCard) else _pointwise
@@ -86,10 +86,10 @@ def _pointwise(card: PointwiseCard, tokenizer: Any, request: Request) -> ProbePr
 
 
 def read_probe(model: Any, prompts: Sequence[ProbePrompt], *, pad: int, precision: str) -> Probe | None:
-    """The probe of a model with a lean forward pass (`models.lean_forward`); None where its scores are not finite.
+    """Return the probe of a model, from a lean forward pass (`models.lean_forward`); None if its scores are not finite.
 
-    model: as the trainer has it, wrapped only where it cannot be called otherwise. pad: a token that fills rows.
-    precision: the dtype in which the trainer multiplies matrices.
+    model: as the trainer holds it, wrapped only if it cannot be called otherwise. pad: token that pads the rows.
+    precision: compute dtype of the trainer.
     """
     import torch
 
@@ -106,19 +106,19 @@ def read_probe(model: Any, prompts: Sequence[ProbePrompt], *, pad: int, precisio
     try:
         return recorded([prompt.request for prompt in prompts], scores, dtype=dtype)
     except ConfigError:
-        return None  # not finite: the loss, which is read from the same weights, ends the run
+        return None  # not finite: the loss, computed from the same weights, ends the run
 
 
 def _best_forward(model: Any, precision: str) -> tuple[Any, str]:
-    """The forward pass of the highest precision that the model's weights and attention allow, and its dtype.
+    """Return the forward pass of the highest precision that the model's weights and attention allow, and its dtype.
 
-    accelerate wraps a model's forward in autocast and keeps the original: float32 weights are recorded as they are.
+    accelerate wraps a model's forward in autocast and keeps the original, so float32 weights are probed in float32.
     """
     weights = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
     dtype = max(weights & TOLERANCES.keys(), key=lambda name: TOLERANCES[name].relative, default="float32")
     own = vars(model).get("_original_forward")
     takes_float32 = "flash" not in str(getattr(model.config, "_attn_implementation", ""))
-    # Weights of several dtypes, such as a frozen base in bfloat16 below a new head, need autocast.
+    # Weights of several dtypes, such as a frozen bfloat16 base below a new head, need autocast.
     if own is not None and takes_float32 and len(weights) == 1:
         return own, dtype
     return model, max(dtype, precision, key=lambda name: TOLERANCES[name].relative)
@@ -149,7 +149,7 @@ def _inputs(prompt: ProbePrompt, model: Any, *, pad: int) -> Mapping[str, Tensor
 
 
 def _scores(out: Mapping[str, Tensor], prompt: ProbePrompt) -> list[float]:
-    """scores_N, as inference reads them."""
+    """Return scores_N as inference reads them."""
     if "scores" in out:
         return [float(score) for score in out["scores"]]
     logits = out["read_logits"].tolist()

@@ -1,4 +1,4 @@
-"""training_run.json: what a run was fed with and how far it was, kept in each checkpoint and compared on resume."""
+"""Run record training_run.json: inputs and progress of a run, saved in each checkpoint and compared on resume."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ RECORD_FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """The state of a run that neither its recipe nor the Trainer's files hold."""
+    """State of a run that neither its recipe nor the Trainer's files contain."""
 
     step: int = 0
-    """Optimizer steps behind it."""
+    """Number of optimizer steps taken."""
     steps_per_epoch: int = 0
-    """Optimizer steps of a pass over the data."""
+    """Optimizer steps per pass over the data."""
     records_per_step: int = 0
-    """Records (pointwise: groups) of an optimizer step, over all processes."""
+    """Records (pointwise: groups) per optimizer step, over all processes."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """What was read, by the key of its name in the recipe -> identity, see `source_identity`."""
+    """Recipe key of an input -> identity of its content, see `source_identity`."""
     best: Mapping[str, Any] | None = None
-    """The best model so far, as best.json says it."""
+    """Best model so far, as in best.json."""
     unlogged: Mapping[str, Any] | None = None
-    """Sums of the log since its last entry, see `step_sums`; None in models, and in checkpoints of versions before."""
+    """Sums since the last log entry, see `step_sums`; None in models and in checkpoints of older versions."""
     changes: tuple[Mapping[str, Any], ...] = ()
-    """Choices of the recipe that were changed on a resume: `after_step`, `key`, `old`, `new`."""
+    """Recipe values changed on resume: `after_step`, `key`, `old`, `new`."""
 
 
 def save_record(record: RunRecord, folder: Path) -> None:
-    """Write the record into a checkpoint's or a model's folder."""
+    """Write the record into the folder of a checkpoint or model."""
     with write_text(folder / RECORD_NAME) as stream:
         json.dump({"format": RECORD_FORMAT, **asdict(record)}, stream, indent=1)
 
 
 def load_record(folder: Path) -> RunRecord:
-    """The record in a folder. Raises DataError where there is none that can be used."""
+    """Return the record in a folder. Raises DataError if it is missing or unusable."""
     path = folder / RECORD_NAME
     try:
         found = json.loads(path.read_bytes())
@@ -52,4 +52,6 @@ def load_record(folder: Path) -> RunRecord:
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path=path) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise DataError("is not a record of a training run", path=path) from None
+        raise DataError(
+            "is not a record of a training run; restore the file, or use another checkpoint", path=path
+        ) from None

@@ -1,4 +1,4 @@
-"""What tells the content of a run's inputs from other content: hashes of files, not their names or dates."""
+"""Identities of a run's inputs: hashes of their content, independent of names and dates."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rankllm_train.recipe.recipe import Recipe
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 _THREADS = 4
-"""Files hashed at once: a base model has several gigabytes."""
+"""Files hashed in parallel: a base model has several gigabytes."""
 _SMALL_FILES = (".json", ".jinja", ".model", ".txt", ".py")
 
 
 def source_identities(recipe: Recipe) -> dict[str, str]:
-    """`section.key` -> identity of every file, folder or hub name that a recipe's run reads.
+    """Map `section.key` to the identity of every file, folder or hub name that a run of the recipe reads.
 
-    Reads each file once. Of a model that is fine-tuned in full, the weights are left out: a resumed run takes them
-    from its checkpoint.
+    Reads each file once. The weights of a fully fine-tuned model are left out, since a resumed run takes them from its
+    checkpoint.
     """
     found = {"data.train": data_identity(recipe.data.train)}
     if recipe.data.eval:
@@ -30,7 +30,7 @@ def source_identities(recipe: Recipe) -> dict[str, str]:
 
 
 def data_identity(name_or_path: str) -> str:
-    """SHA-256 of a file's bytes, or of a folder's files; of a hub data set, its name."""
+    """Return the SHA-256 of a file's bytes or of a folder's files; for a hub data set, its name."""
     path = Path(name_or_path)
     if path.is_file():
         return f"sha256 {hash_file(path).sha256}"
@@ -40,7 +40,7 @@ def data_identity(name_or_path: str) -> str:
 
 
 def model_identity(name_or_path: str, *, with_weights: bool) -> str:
-    """SHA-256 of the configuration, tokenizer and, where wanted, weights in a folder; of a hub model, its name."""
+    """Return the SHA-256 of a folder's configuration, tokenizer and optionally weights; for a hub model, its name."""
     path = Path(name_or_path)
     if not path.is_dir():
         return f"name {name_or_path}"

@@ -1,4 +1,4 @@
-"""The command line of rankllm-train. Subcommands are imported when they are called, so that `--help` is quick."""
+"""Command line of rankllm-train. Subcommands are imported when they are called, which keeps `--help` fast."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from rankllm_core.command_line import say as say
 from rankllm_train import __version__
 
 COMMANDS = {
-    "listwise": "Train a listwise reranker: RankZephyr, FIRST.",
-    "pointwise": "Train a pointwise reranker: RankLLaMA.",
-    "recipes": "List the recipes, print one, show what options change.",
-    "mine": "Make pointwise records: hard negatives from a first-stage run.",
-    "label": "Make listwise records: from judgements, or from a reranker's results.",
-    "split": "Split records into train and dev, without a leak.",
-    "check-data": "Check a listwise training file record by record.",
+    "listwise": "Train a listwise reranker (RankZephyr, FIRST).",
+    "pointwise": "Train a pointwise reranker (RankLLaMA, cross-encoders).",
+    "recipes": "List recipes, print a recipe, or preview the effect of options.",
+    "mine": "Mine hard negatives from a first-stage run; write pointwise records.",
+    "label": "Label windows with relevance judgements or reranker results; write listwise records.",
+    "split": "Split records into training and dev sets without leakage.",
+    "check-data": "Validate a training file record by record.",
     "merge": "Merge a LoRA adapter into its base model.",
 }
 MODULES = {"listwise": "training", "pointwise": "training", "merge": "training"}
-"""Commands that share a module."""
+"""Commands whose module has another name than the command."""
 DEFAULT_COMMAND = "listwise"
 _OWN_OPTIONS = ("-h", "--help", "--version")
 
 
 class TrainGroup(LazyGroup):
-    """A group that takes options without a command for `listwise`."""
+    """Command group that runs `listwise` when options come without a command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the default command before options that are not the group's own."""
+        """Insert the default command before options that do not belong to the group."""
         if args and args[0].startswith("--local_rank="):
-            # From DeepSpeed's launcher, before all that the user wrote. The environment says the same.
+            # Added by DeepSpeed's launcher in front of the user's arguments. The environment variables carry the same
+            # rank.
             args = args[1:]
         if args and args[0].startswith("-") and args[0] not in _OWN_OPTIONS:
             args = [DEFAULT_COMMAND, *args]
@@ -47,10 +48,10 @@ class TrainGroup(LazyGroup):
 def cli() -> None:
     """Fine-tune large language models as rerankers.
 
-    First steps: `train recipes`. `train OPTIONS` without a command is `train listwise OPTIONS`.
+    To get started, run `train recipes`. `train OPTIONS` without a command means `train listwise OPTIONS`.
     """
 
 
 def main() -> NoReturn:
-    """Run the program. Errors of the user are one line; bugs keep their traceback."""
+    """Run the program. User errors are printed as one line; bugs keep their traceback."""
     run_program(cli)

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 @click.option(
     "--kind",
     type=click.Choice(["listwise", "pointwise"]),
-    help="Which records FILE holds [default: what its first record is].",
+    help="Kind of the records in FILE.  [default: detected from the first record]",
 )
-@click.option("--max-problems", type=click.IntRange(0), default=20, show_default=True, help="Name so many; 0: all.")
+@click.option(
+    "--max-problems", type=click.IntRange(0), default=20, show_default=True, help="Number of problems to print; 0: all."
+)
 def command(file: str, kind: RecordKind | None, max_problems: int) -> None:
-    """Check a training file, listwise or pointwise, record by record, and name the bad ones.
+    """Validate the listwise or pointwise records in FILE and report every invalid one.
 
-    FILE may also be a Hugging Face data set. Exit status 1 where there are bad records, none at
-    all, or both numeric and alpha identifiers.
+    FILE is a local file or a Hugging Face data set. Exits with status 1 if a record is invalid, if there are no
+    records, or if both numeric and alphabetic identifiers occur.
     """
     from rankllm_train.data.check_data import check_data
 
@@ -35,7 +37,7 @@ def command(file: str, kind: RecordKind | None, max_problems: int) -> None:
     for line in shown:
         click.echo(line)
     if len(report.problems) > len(shown):
-        click.echo(f"... and {len(report.problems) - len(shown)} more (--max-problems 0 names all)")
+        click.echo(f"... and {len(report.problems) - len(shown)} more (--max-problems 0 prints all)")
     for line in report.summary():
         say(line)
     if verdict := report.verdict():

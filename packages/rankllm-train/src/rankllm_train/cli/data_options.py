@@ -1,4 +1,4 @@
-"""What the commands that make data share: options, how far they are, and what they say at the end."""
+"""Shared by the commands that prepare data: common options, progress and the closing summary."""
 
 from __future__ import annotations
 
@@ -19,39 +19,48 @@ from rankllm_train.preparation.ranked_queries import RunFile
 from rankllm_train.preparation.tally import Tally, write_report
 
 _BRIEF_S = 2.0
-"""What takes no longer than this is not announced."""
+"""Seconds before a progress bar appears; shorter work stays silent."""
 _SHARED = {
-    "seed": click.option("--seed", type=int, default=42, show_default=True, help="Of everything random."),
+    "seed": click.option("--seed", type=int, default=42, show_default=True, help="Random seed."),
     "run_format": click.option(
         "--run-format",
         type=click.Choice(get_args(RunFormat)),
         default="auto",
         show_default=True,
-        help="Layout of the runs. Needed where three columns may hold scores (tsv) or ranks (msmarco).",
+        help="Format of the runs. Needed when a run has three columns that may be scores (tsv) or ranks (msmarco).",
     ),
     "random_negatives": click.option(
         "--random-negatives",
         type=click.IntRange(0),
         default=0,
         show_default=True,
-        help="Easy negatives: answers to other queries, none that a run ranks for this one.",
+        help="Random (easy) negatives per record: positives of other queries that no run retrieves for this one.",
     ),
     "skip_queries": click.option(
-        "--skip-queries", type=click.IntRange(0), default=0, show_default=True, help="Leave out the first."
+        "--skip-queries",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Number of queries to skip from the start.",
     ),
     "output_path": click.option(
-        "--output-path", type=PATH, required=True, help="The records: JSON Lines; a .gz name is compressed."
+        "--output-path",
+        type=PATH,
+        required=True,
+        help="Output file for the records (JSON Lines, gzipped if the name ends in .gz).",
     ),
     "strict": click.option(
-        "--strict/--no-strict", default=False, help="A query or a passage without a text is an error."
+        "--strict/--no-strict", default=False, help="Treat queries and passages without text as errors."
     ),
-    "report": click.option("--report", type=PATH, help="Write the counts and the options here, as JSON."),
-    "overwrite": click.option("--overwrite/--no-overwrite", default=False, help="Replace outputs that exist."),
+    "report": click.option(
+        "--report", type=PATH, help="Write the options and the counts of this run to this JSON file."
+    ),
+    "overwrite": click.option("--overwrite/--no-overwrite", default=False, help="Overwrite existing output files."),
 }
 
 
 def shared(*names: str) -> Callable[[FC], FC]:
-    """Options that several commands have, in the order given."""
+    """Decorate a command with options shared by several commands, in the given order."""
 
     def decorate(command: FC) -> FC:
         for name in reversed(names):
@@ -62,21 +71,21 @@ def shared(*names: str) -> Callable[[FC], FC]:
 
 
 def run_file(path: Path | None, run_format: RunFormat) -> RunFile | None:
-    """The run that an option names, read as --run-format says."""
+    """Return the run that an option names, to be read in the format of --run-format."""
     return None if path is None else RunFile(path, run_format)
 
 
 def counted(items: Iterable[Any], what: str) -> Iterator[Any]:
-    """The same items; how many have come is shown on standard error. what: what they are, in the plural."""
+    """Yield the items unchanged and show progress on standard error. what: the plural noun for an item."""
     from tqdm import tqdm
 
-    # A log file wants a line now and then, a terminal one that moves.
+    # A log file wants a line every half minute, a terminal a bar that moves.
     quiet_s = 0.5 if sys.stderr.isatty() else 30.0
     yield from tqdm(items, unit=f" {what}", delay=_BRIEF_S, mininterval=quiet_s, file=sys.stderr)
 
 
 def refuse_given(names: Sequence[str], where: str) -> None:
-    """Raise ConfigError where one of these options of the current command was given: it would have no effect."""
+    """Raise ConfigError if any of these options of the current command was given where it has no effect."""
     context = click.get_current_context()
     for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
@@ -84,7 +93,7 @@ def refuse_given(names: Sequence[str], where: str) -> None:
 
 
 def tell(tally: Tally, *, outputs: Sequence[Path], report: Path | None, given: Mapping[str, object]) -> None:
-    """Say what was made and what was left out; write it as a report too, where one is asked for."""
+    """Print how many records were written and skipped, optionally write the report, then print the output paths."""
     for line in tally.lines():
         say(line)
     if report is not None:

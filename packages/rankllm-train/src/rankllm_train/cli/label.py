@@ -15,6 +15,7 @@ from rankllm_core.trec.run_layout import RunFormat
 from rankllm_core.types import IdentifierKind, Status
 from rankllm_train.cli import SETTINGS
 from rankllm_train.cli.data_options import counted, refuse_given, run_file, shared, tell
+from rankllm_train.cli.grouped_help import GroupedCommand
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.label import RecordRule, label_judged, label_results
 from rankllm_train.preparation.labelled import JudgedRule
@@ -36,9 +37,21 @@ _FOR_QRELS = (
 _FOR_RESULTS = ("worst_status",)
 
 
+_GROUPS = {
+    "Input": (
+        *("qrels", "results", "run", "queries", "corpus", "teacher_run", "run_format"),
+        *("skip_queries", "max_queries", "worst_status", "strict"),
+    ),
+    "Output": ("output_path", "report", "overwrite"),
+    "Prompt": ("identifiers", "prompt_template_path", "max_passage_words"),
+    "Candidates": ("depth", "min_relevance", "add_relevant", "random_negatives"),
+    "Windows": ("windows_per_query", "min_window", "max_window", "shuffle", "sample", "require_relevant", "seed"),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelOptions:
-    """What a command line of `train label` says."""
+    """Parsed options of `train label`."""
 
     qrels: Path | None
     results: Path | None
@@ -71,12 +84,12 @@ class LabelOptions:
 
     @property
     def inputs(self) -> list[Path | None]:
-        """The files that are read."""
+        """All input files; None for those not given."""
         return [self.qrels, self.results, self.run, self.queries, self.corpus, self.teacher_run]
 
     @property
     def record_rule(self) -> RecordRule:
-        """Which windows become records, and how they are written. Raises ConfigError."""
+        """Which windows become records and how they are written. Raises ConfigError on contradictory options."""
         is_judged = self.qrels is not None
         writer = record_writer(
             self.prompt_template_path,
@@ -108,12 +121,12 @@ class LabelOptions:
 
     @property
     def judged_sources(self) -> JudgedSources:
-        """The files of a judged collection. Raises ConfigError where one is missing."""
+        """Files of the judged collection. Raises ConfigError if one is missing."""
         run, queries, corpus = self.run, self.queries, self.corpus
         if self.qrels is None or run is None or queries is None or corpus is None:
             files = {"run": run, "queries": queries, "corpus": corpus}
             missing = [f"--{name}" for name, path in files.items() if path is None]
-            raise ConfigError(f"--qrels: needs {', '.join(missing)} as well")
+            raise ConfigError(f"--qrels: also needs {', '.join(missing)}")
         return JudgedSources(
             run=RunFile(run, self.run_format),
             qrels=self.qrels,
@@ -123,59 +136,104 @@ class LabelOptions:
         )
 
 
-@click.command("label", context_settings=SETTINGS)
-@click.option("--qrels", type=PATH, help="Order by judgements; needs --run, --queries and --corpus.")
+@click.command("label", cls=GroupedCommand, groups=_GROUPS, context_settings=SETTINGS)
 @click.option(
-    "--results", type=PATH, help="In place of --qrels: order by a reranker's results (rerank --output-jsonl)."
+    "--qrels", type=PATH, help="Order passages by these relevance judgements. Needs --run, --queries and --corpus."
 )
-@click.option("--run", type=PATH, help="The first stage: candidates, and the order of windows not shuffled (gz).")
-@click.option("--queries", type=PATH, help="With --qrels: TSV (qid, text) or JSON Lines (gz).")
-@click.option("--corpus", type=PATH, help="With --qrels: JSON Lines or TSV (gz).")
-@click.option("--teacher-run", type=PATH, help="With --qrels: a better model's run, which orders those of one grade.")
+@click.option(
+    "--results",
+    type=PATH,
+    help="Order passages as a reranker ranked them (file written by rerank --output-jsonl). Alternative to --qrels.",
+)
+@click.option(
+    "--run",
+    type=PATH,
+    help="First-stage run, optionally gzipped: the candidates, and the passage order of windows with --no-shuffle.",
+)
+@click.option("--queries", type=PATH, help="Queries of --qrels: TSV (qid, text) or JSON Lines, optionally gzipped.")
+@click.option("--corpus", type=PATH, help="Passages of --qrels: JSON Lines or TSV, optionally gzipped.")
+@click.option(
+    "--teacher-run",
+    type=PATH,
+    help="Run of a stronger model, which breaks ties between passages of the same grade. Needs --qrels.",
+)
 @shared("run_format", "output_path")
-@click.option("--identifiers", type=click.Choice(get_args(IdentifierKind)), help="[default: the template's].")
 @click.option(
-    "--prompt-template-path", type=NAME, help="A template's name or YAML file [default: rank_zephyr(_alpha)]."
+    "--identifiers",
+    type=click.Choice(get_args(IdentifierKind)),
+    help="Identifiers in the prompts.  [default: those of the template]",
 )
-@click.option("--max-passage-words", type=click.IntRange(1), default=300, show_default=True, help="As at inference.")
-@click.option("--depth", type=click.IntRange(1), default=100, show_default=True, help="Candidates of a query.")
-@click.option("--min-relevance", type=int, default=1, show_default=True, help="The least grade of a relevant one.")
 @click.option(
-    "--add-relevant/--no-add-relevant", default=True, show_default=True, help="Candidates are also those the run lacks."
+    "--prompt-template-path",
+    type=NAME,
+    help="Prompt template, by name or YAML file.  [default: rank_zephyr or rank_zephyr_alpha]",
+)
+@click.option(
+    "--max-passage-words",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="Maximum number of words per passage; use the same value at inference.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Number of top candidates per query to draw windows from.",
+)
+@click.option("--min-relevance", type=int, default=1, show_default=True, help="Lowest grade that counts as relevant.")
+@click.option(
+    "--add-relevant/--no-add-relevant",
+    default=True,
+    show_default=True,
+    help="Add judged relevant passages that the run does not retrieve to the candidates.",
 )
 @shared("random_negatives")
-@click.option("--windows-per-query", type=click.IntRange(1), default=1, show_default=True, help="Drawn from each list.")
-@click.option("--min-window", type=int, default=2, show_default=True, help="Passages of the smallest window.")
-@click.option("--max-window", type=int, default=20, show_default=True, help="Passages of the largest window.")
-@click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="--no-shuffle: in first-stage order.")
+@click.option(
+    "--windows-per-query",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of windows to draw per query.",
+)
+@click.option("--min-window", type=int, default=2, show_default=True, help="Minimum number of passages in a window.")
+@click.option("--max-window", type=int, default=20, show_default=True, help="Maximum number of passages in a window.")
+@click.option(
+    "--shuffle/--no-shuffle",
+    default=True,
+    show_default=True,
+    help="Shuffle the passages of each window; --no-shuffle keeps first-stage order.",
+)
 @click.option(
     "--sample",
     type=click.Choice(get_args(WindowSample)),
     default="with-relevant",
     show_default=True,
-    help="Any passages, or a relevant one and then any.",
+    help="How windows are drawn: all passages uniformly, or one relevant passage first and the rest uniformly.",
 )
 @click.option(
     "--require-relevant/--no-require-relevant",
     default=True,
     show_default=True,
-    help="Leave out windows without a relevant passage.",
+    help="Skip windows without a relevant passage.",
 )
 @click.option(
     "--worst-status",
     type=click.Choice(["ok", "repaired", "fallback"]),
     default="repaired",
     show_default=True,
-    help="With --results: lists read worse are left out.",
+    help="Worst parsing status of results to accept; worse ones are skipped. Needs --results.",
 )
 @shared("skip_queries")
-@click.option("--max-queries", type=click.IntRange(1), help="Use so many.")
+@click.option("--max-queries", type=click.IntRange(1), help="Maximum number of queries to use.")
 @shared("seed", "strict", "report", "overwrite")
 def command(**given: Any) -> None:
-    """Make listwise records for `train listwise` (the layout of RankZephyr and FIRST): windows and their order.
+    """Write listwise training records for `train listwise`, in the format of RankZephyr and FIRST.
 
-    With --qrels the best grade comes first, candidates of one grade are in the order of the run (or of --teacher-run),
-    and unjudged ones come last. With --results the order is that of the results.
+    With --qrels, passages are ordered by grade; passages of the same grade keep the order of the run (or of
+    --teacher-run),
+    and unjudged ones come last. With --results, passages keep the order of the results.
     """
     options = LabelOptions(**given)
     _check_sources(options)
@@ -186,9 +244,11 @@ def command(**given: Any) -> None:
 
 
 def _check_sources(options: LabelOptions) -> None:
-    """Raise ConfigError where files are missing, or options have no effect."""
+    """Raise ConfigError if files are missing or options have no effect."""
     if (options.qrels is None) == (options.results is None):
-        raise ConfigError("give --qrels or --results, which says how good the passages are; not both")
+        raise ConfigError(
+            "give either --qrels or --results (one of them, not both) to say how relevant the passages are"
+        )
     if options.qrels is not None:
         _ = options.judged_sources
         refuse_given(_FOR_RESULTS, "with --qrels")
@@ -197,9 +257,9 @@ def _check_sources(options: LabelOptions) -> None:
     if options.run is None:
         refuse_given(("run_format",), "without --run")
     if options.shuffle and options.run is not None:
-        raise ConfigError("--run: has no effect on shuffled windows of --results; add --no-shuffle, or leave it out")
+        raise ConfigError("--run: has no effect on shuffled windows with --results; add --no-shuffle, or leave it out")
     if not options.shuffle and options.run is None:
-        raise ConfigError("--no-shuffle: needs --run with --results, which do not say the first-stage order")
+        raise ConfigError("--no-shuffle: also needs --run with --results, which do not contain the first-stage order")
 
 
 def _by_qrels(options: LabelOptions, rule: RecordRule) -> Tally:
@@ -216,7 +276,7 @@ def _by_qrels(options: LabelOptions, rule: RecordRule) -> Tally:
 
 def _by_results(options: LabelOptions, rule: RecordRule) -> Tally:
     if options.results is None:
-        raise ValueError("no results; _check_sources refuses that")
+        raise ValueError("options.results is None; _check_sources should have raised")
     return label_results(
         options.results,
         rule,

@@ -14,15 +14,26 @@ from rankllm_core.files import check_outputs
 from rankllm_core.trec.run_layout import RunFormat
 from rankllm_train.cli import SETTINGS
 from rankllm_train.cli.data_options import counted, run_file, shared, tell
+from rankllm_train.cli.grouped_help import GroupedCommand
 from rankllm_train.preparation.judgements import JudgedSources
 from rankllm_train.preparation.mine import MineRule, Sample, mine
 from rankllm_train.preparation.negatives import Margin, PoolRule
 from rankllm_train.preparation.ranked_queries import RunFile
 
+_GROUPS = {
+    "Input": ("run", "qrels", "queries", "corpus", "run_format", "skip_queries", "max_queries", "strict"),
+    "Output": ("output_path", "report", "overwrite"),
+    "Positives and negatives": (
+        *("min_relevance", "negatives_per_query", "random_negatives", "min_negatives"),
+        *("min_rank", "max_rank", "sample", "margin", "relative_margin", "seed"),
+    ),
+    "Teacher": ("*teacher*",),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MineOptions:
-    """What a command line of `train mine` says."""
+    """Parsed options of `train mine`."""
 
     run: Path
     qrels: Path
@@ -52,7 +63,7 @@ class MineOptions:
 
     @property
     def sources(self) -> JudgedSources:
-        """The files of the collection."""
+        """Files of the judged collection."""
         return JudgedSources(
             run=RunFile(self.run, self.run_format),
             qrels=self.qrels,
@@ -63,7 +74,7 @@ class MineOptions:
 
     @property
     def rule(self) -> MineRule:
-        """Which passages become positives and negatives. Raises ConfigError where options contradict each other."""
+        """Which passages become positives and negatives. Raises ConfigError on contradictory options."""
         teacher_margin = _margin("--teacher-", self.teacher_margin, self.teacher_relative_margin)
         return MineRule(
             pool=PoolRule(
@@ -84,41 +95,65 @@ class MineOptions:
         )
 
     def check_teacher(self) -> None:
-        """Raise ConfigError for a margin of a teacher that is not there."""
+        """Raise ConfigError if a teacher margin is given without a teacher run."""
         for name in ("teacher_margin", "teacher_relative_margin"):
             if self.teacher_run is None and getattr(self, name) is not None:
                 raise ConfigError(f"--{name.replace('_', '-')}: has no effect without --teacher-run")
 
 
-@click.command("mine", context_settings=SETTINGS)
-@click.option("--run", type=PATH, required=True, help="A first-stage run, where negatives come from (gz).")
-@click.option("--qrels", type=PATH, required=True, help="Judgements: TREC or BEIR layout.")
-@click.option("--queries", type=PATH, required=True, help="TSV (qid, text) or JSON Lines (gz).")
-@click.option("--corpus", type=PATH, required=True, help="JSON Lines or TSV (gz).")
+@click.command("mine", cls=GroupedCommand, groups=_GROUPS, context_settings=SETTINGS)
+@click.option("--run", type=PATH, required=True, help="First-stage run to mine negatives from, optionally gzipped.")
+@click.option("--qrels", type=PATH, required=True, help="Relevance judgements in TREC or BEIR format.")
+@click.option("--queries", type=PATH, required=True, help="Queries: TSV (qid, text) or JSON Lines, optionally gzipped.")
+@click.option("--corpus", type=PATH, required=True, help="Passages: JSON Lines or TSV, optionally gzipped.")
 @shared("run_format", "output_path")
-@click.option("--min-relevance", type=int, default=1, show_default=True, help="The least grade of a positive.")
-@click.option("--negatives-per-query", type=click.IntRange(0), default=15, show_default=True, help="Of the run.")
-@shared("random_negatives")
-@click.option("--min-negatives", type=int, default=1, show_default=True, help="Leave out queries with fewer.")
-@click.option("--min-rank", type=int, default=1, show_default=True, help="Negatives stand at this rank or below it.")
-@click.option("--max-rank", type=int, default=100, show_default=True, help="And at this rank or above it.")
+@click.option("--min-relevance", type=int, default=1, show_default=True, help="Lowest grade that counts as positive.")
 @click.option(
-    "--sample", type=click.Choice(get_args(Sample)), default="top", show_default=True, help="The first of them, or any."
+    "--negatives-per-query",
+    type=click.IntRange(0),
+    default=15,
+    show_default=True,
+    help="Number of hard negatives per query.",
 )
-@click.option("--margin", type=float, help="Negatives score so much less than the best positive in the run.")
-@click.option("--relative-margin", type=float, help="The same as a share of the positive's score.")
-@click.option("--teacher-run", type=PATH, help="A better model's run of the same queries: drop what it finds relevant.")
-@click.option("--teacher-margin", type=float, help="As --margin, by the teacher's scores [default: 0].")
-@click.option("--teacher-relative-margin", type=float, help="As --relative-margin, by the teacher's scores.")
-@click.option("--with-teacher-scores/--no-with-teacher-scores", default=False, help="Keep them, for distillation.")
+@shared("random_negatives")
+@click.option(
+    "--min-negatives", type=int, default=1, show_default=True, help="Skip queries with fewer negatives than this."
+)
+@click.option(
+    "--min-rank", type=int, default=1, show_default=True, help="First rank to take negatives from (rank 1 is the top)."
+)
+@click.option("--max-rank", type=int, default=100, show_default=True, help="Last rank to take negatives from.")
+@click.option(
+    "--sample",
+    type=click.Choice(get_args(Sample)),
+    default="top",
+    show_default=True,
+    help="Take the highest-ranked eligible negatives, or sample them uniformly.",
+)
+@click.option(
+    "--margin", type=float, help="Negatives must score at least this much below the best positive in the run."
+)
+@click.option("--relative-margin", type=float, help="Like --margin, as a fraction of the positive's score.")
+@click.option(
+    "--teacher-run",
+    type=PATH,
+    help="Run of a stronger model on the same queries; passages that it finds relevant are not used as negatives.",
+)
+@click.option("--teacher-margin", type=float, help="Like --margin, on the teacher's scores.  [default: 0]")
+@click.option("--teacher-relative-margin", type=float, help="Like --relative-margin, on the teacher's scores.")
+@click.option(
+    "--with-teacher-scores/--no-with-teacher-scores",
+    default=False,
+    help="Store the teacher's scores in the records, for distillation.",
+)
 @shared("skip_queries")
-@click.option("--max-queries", type=click.IntRange(1), help="Make at most so many records.")
+@click.option("--max-queries", type=click.IntRange(1), help="Maximum number of records to write.")
 @shared("seed", "strict", "report", "overwrite")
 def command(**given: Any) -> None:
-    """Mine hard negatives from a first-stage run, and write records for `train pointwise` (Tevatron's layout).
+    """Mine hard negatives from a first-stage run and write records for `train pointwise` (Tevatron's format).
 
-    A candidate of the run is a negative unless it is judged relevant, or unjudged and too near the best positive. The
-    positives are those of the judgements, also where the run lacks them.
+    A retrieved passage becomes a negative unless it is judged relevant, or it is unjudged and scores too close to the
+    best positive. Positives come from the judgements, whether the run retrieves them or not.
     """
     options = MineOptions(**given)
     options.check_teacher()
@@ -130,7 +165,7 @@ def command(**given: Any) -> None:
 
 
 def _margin(prefix: str, absolute: float | None, relative: float | None) -> Margin | None:
-    """None where neither is given. prefix: of the options' names."""
+    """Return None if neither is given. prefix: how the option names begin, for messages."""
     if absolute is None and relative is None:
         return None
     try:

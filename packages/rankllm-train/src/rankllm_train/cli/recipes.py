@@ -9,27 +9,21 @@ import click
 
 from rankllm_core.command_line import NAME
 from rankllm_train.cli import SETTINGS
-from rankllm_train.cli.options import (
-    COMMON,
-    LISTWISE,
-    POINTWISE,
-    RecipeOptions,
-    recipe_options,
-    resolve_recipe,
-    shared_options,
-)
+from rankllm_train.cli.grouped_help import RECIPE_GROUPS, GroupedCommand
+from rankllm_train.cli.options import RecipeOptions, recipe_options, resolve_recipe, shared_options
+from rankllm_train.cli.recipe_table import COMMON, LISTWISE, POINTWISE
 from rankllm_train.recipe.recipe import Recipe, load_recipe, recipe_differences, recipe_names, recipe_text
 
 _TAKEN = {option.path for option in (*COMMON, *LISTWISE)}
 _REST = tuple(option for option in POINTWISE if option.path not in _TAKEN)
 
 
-@click.command("recipes", context_settings=SETTINGS)
+@click.command("recipes", cls=GroupedCommand, groups=RECIPE_GROUPS, context_settings=SETTINGS)
 @click.argument("name", type=NAME, required=False)
 @shared_options
 @recipe_options((*COMMON, *LISTWISE, *_REST))
 def command(name: str | None, **given: Any) -> None:
-    """List the recipes, print one in full, or show what options change in it."""
+    """List the bundled recipes, print one in full, or show which values the given options change in it."""
     options = RecipeOptions.of(given)
     name = name or options.recipe
     if name is None:

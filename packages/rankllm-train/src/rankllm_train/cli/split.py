@@ -13,12 +13,18 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_outputs
 from rankllm_train.cli import SETTINGS
 from rankllm_train.cli.data_options import counted, shared, tell
+from rankllm_train.cli.grouped_help import GroupedCommand
 from rankllm_train.preparation.split import BadRecords, SplitRule, split_records
+
+_GROUPS = {
+    "Output": ("output_dir", "train_output", "dev_output", "report", "overwrite"),
+    "Split": ("dev_fraction", "link_positives", "bad_records", "seed"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitOptions:
-    """What a command line of `train split` says."""
+    """Parsed options of `train split`."""
 
     file: Path
     dev_fraction: float
@@ -33,7 +39,7 @@ class SplitOptions:
 
     @property
     def rule(self) -> SplitRule:
-        """Which records go to dev."""
+        """Which records go to the dev set."""
         return SplitRule(
             dev_fraction=self.dev_fraction,
             link_positives=self.link_positives,
@@ -43,41 +49,52 @@ class SplitOptions:
 
     @property
     def outputs(self) -> tuple[Path, Path]:
-        """The two files to write. Raises ConfigError unless they are named in one way."""
+        """The two output files. Raises ConfigError unless they are named in exactly one way."""
         folder, train, dev = self.output_dir, self.train_output, self.dev_output
         if folder is not None and train is None and dev is None:
             return folder / "train.jsonl", folder / "dev.jsonl"
         if folder is None and train is not None and dev is not None:
             return train, dev
-        raise ConfigError("give --output-dir, or both --train-output and --dev-output")
+        raise ConfigError("give either --output-dir, or both --train-output and --dev-output")
 
 
-@click.command("split", context_settings=SETTINGS)
+@click.command("split", cls=GroupedCommand, groups=_GROUPS, context_settings=SETTINGS)
 @click.argument("file", type=PATH)
-@click.option("--dev-fraction", type=float, default=0.1, show_default=True, help="Share of the records, about.")
-@click.option("--output-dir", type=PATH, help="Write train.jsonl and dev.jsonl in this folder.")
-@click.option("--train-output", type=PATH, help="In place of --output-dir: JSON Lines; a .gz name is compressed.")
-@click.option("--dev-output", type=PATH, help="The same for dev.")
+@click.option(
+    "--dev-fraction",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Approximate fraction of the records that goes to the dev set.",
+)
+@click.option("--output-dir", type=PATH, help="Folder for train.jsonl and dev.jsonl.")
+@click.option(
+    "--train-output",
+    type=PATH,
+    help="Training file (JSON Lines, gzipped if the name ends in .gz). Alternative to --output-dir.",
+)
+@click.option("--dev-output", type=PATH, help="Dev file. Alternative to --output-dir.")
 @click.option(
     "--link-positives/--no-link-positives",
     default=True,
     show_default=True,
-    help="Keep records with the same positive passage together.",
+    help="Keep records that share a positive passage on the same side.",
 )
 @click.option(
     "--bad-records",
     type=click.Choice(get_args(BadRecords)),
     default="error",
     show_default=True,
-    help="What to do with malformed ones.",
+    help="What to do with malformed records: fail, or skip and count them.",
 )
 @shared("seed", "report", "overwrite")
 def command(**given: Any) -> None:
-    """Split the records in FILE, pointwise or listwise, into train and dev without a leak.
+    """Split the pointwise or listwise records in FILE into training and dev sets without leakage.
 
-    The side is a hash of the query, whatever its case and punctuation. Records that share a query or a positive passage
-    (of a listwise record: the one ranked first, and its positive_docids), directly or by way of others, are on the same
-    side.
+    A hash of the query, ignoring case and punctuation, decides the side. Records that share a query or a positive
+    passage,
+    directly or through other records, stay on the same side. The positives of a listwise record are its top-ranked
+    passage and its positive_docids.
     """
     options = SplitOptions(**given)
     train, dev = options.outputs

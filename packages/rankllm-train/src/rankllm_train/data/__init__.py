@@ -1,1 +1,1 @@
-"""Training records: read and checked. How they become batches is in `encoding`."""
+"""Training records: reading and validation. The package `encoding` turns them into batches."""

@@ -1,4 +1,4 @@
-"""Reads a whole training file and says what is in it and which records cannot be learnt from."""
+"""Validation of a whole training file: a summary of its contents and the records that cannot be trained on."""
 
 from __future__ import annotations
 
@@ -23,94 +23,98 @@ RecordKind = Literal["listwise", "pointwise"]
 class _Report:
     path: str
     n_records: int
-    """Records found, good and bad."""
+    """Number of records, good and bad."""
     problems: tuple[str, ...]
-    """One line a bad record, in file order: file, line, record and what is wrong with it."""
+    """One line per bad record, in file order: file, line, record and what is wrong with it."""
     stopped: str | None
-    """Why the file could not be read to its end, and where; None where it was."""
+    """Why and where reading stopped before the end of the file; None if it did not."""
 
     @property
     def n_good(self) -> int:
-        """Records without a problem."""
+        """Number of records without a problem."""
         return self.n_records - len(self.problems)
 
     @property
     def is_clean(self) -> bool:
-        """Whether the file was read to its end, holds records, and all of them are good."""
+        """Whether the file was read to its end and has records, all of them good."""
         return self.stopped is None and not self.problems and self.n_records > 0
 
     def verdict(self) -> str:
-        """Say what keeps the file from being trained on as it is; empty: nothing does."""
+        """Return what prevents training on the file as it is; empty if nothing does."""
         if self.stopped or self.is_clean:
             return self.stopped or ""
         if not self.n_records:
-            return f"{self.path}: no record in it"
+            return f"{self.path}: contains no records"
         return (
-            f"{self.path}: {len(self.problems)} of {self.n_records} records are bad; correct them, or train with "
+            f"{self.path}: {len(self.problems)} of {self.n_records} records are invalid; correct them, or train with "
             "--bad-records skip"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseReport(_Report):
-    """What a listwise training file holds."""
+    """Contents of a listwise training file."""
 
     n_with_system: int
-    """Good records with a system turn."""
+    """Number of good records with a system turn."""
     n_by_kind: Mapping[IdentifierKind, int]
-    """Good records by the identifiers of their prompts."""
+    """Number of good records per kind of identifier in the prompt."""
     n_by_length: Mapping[int, int]
-    """Good records by their number of passages, rising."""
+    """Number of good records per number of passages, ascending."""
 
     def verdict(self) -> str:
-        """The same; good records may also name their passages in two ways."""
-        # super() without arguments does not find the class that slots=True has made anew.
+        """Return what prevents training on the file, including two kinds of identifiers in otherwise good records."""
+        # super() without arguments does not find the class, since slots=True creates a new one.
         found = _Report.verdict(self)
         if not found and len(self.n_by_kind) > 1:
-            return f"{self.path}: numeric and alpha identifiers in one file; train with --identifiers alpha or numeric"
+            return (
+                f"{self.path}: contains both numeric and alpha identifiers; train with --identifiers alpha or numeric"
+            )
         return found
 
     def summary(self) -> list[str]:
-        """What the file holds, in lines for a person."""
+        """Return the summary lines for the user."""
         kinds = ", ".join(f"{n} {kind}" for kind, n in self.n_by_kind.items()) or "none"
-        lines = [f"{self.n_records} records, {self.n_good} good ({kinds}); with a system turn: {self.n_with_system}"]
+        lines = [f"{self.n_records} records, {self.n_good} valid ({kinds}); with a system turn: {self.n_with_system}"]
         if self.n_by_length:
-            lines.append(", ".join(f"{n} of {length} passages" for length, n in self.n_by_length.items()))
+            lines.append(", ".join(f"{n} with {length} passages" for length, n in self.n_by_length.items()))
         if n_single := self.n_by_length.get(1, 0):
-            lines.append(f"{n_single} of one passage have no order: bad records for --objective ranking and combined")
+            lines.append(
+                f"{n_single} with a single passage have no order, which --objective ranking and combined require"
+            )
         return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseReport(_Report):
-    """What a pointwise training file holds."""
+    """Contents of a pointwise training file."""
 
     n_with_teacher: int
-    """Good records with teacher scores."""
+    """Number of good records with teacher scores."""
     n_positives: int
-    """Positive passages of the good records."""
+    """Number of positive passages in good records."""
     n_by_negatives: Mapping[int, int]
-    """Good records by their number of negatives, rising."""
+    """Number of good records per number of negatives, ascending."""
 
     def summary(self) -> list[str]:
-        """What the file holds, in lines for a person."""
+        """Return the summary lines for the user."""
         n_without = self.n_good - self.n_with_teacher
         lines = [
-            f"{self.n_records} records, {self.n_good} good (pointwise); positives: {self.n_positives}; "
+            f"{self.n_records} records, {self.n_good} valid (pointwise); positives: {self.n_positives}; "
             f"with teacher scores: {self.n_with_teacher}"
         ]
         if self.n_by_negatives:
             lines.append(", ".join(f"{n} with {length} negatives" for length, n in self.n_by_negatives.items()))
         if 0 < self.n_with_teacher < self.n_good:
-            lines.append(f"{n_without} have no teacher scores: bad records for --objective kl and margin")
+            lines.append(f"{n_without} have no teacher scores, which --objective kl and margin require")
         return lines
 
 
 def check_data(path: str | Path, *, kind: RecordKind | None = None) -> ListwiseReport | PointwiseReport:
-    """Check a file or a data set of either kind.
+    """Validate a file or data set of either kind.
 
-    kind: of its records; None: that of the first one that is of either. Raises RankLLMError when it cannot be opened,
-    and, where the kind is not given, for records of both kinds in one file.
+    kind: kind of its records; None: that of the first record whose kind is recognizable. Raises RankLLMError if the
+    file cannot be opened or, unless the kind is given, if it contains records of both kinds.
     """
     first = None if kind else _first_of_a_kind(path)
     found = kind or (first[0] if first else "listwise")
@@ -118,7 +122,7 @@ def check_data(path: str | Path, *, kind: RecordKind | None = None) -> ListwiseR
 
 
 _First = tuple[RecordKind, int]
-"""A kind, and the line or row of the first record of it."""
+"""A kind, and the line or row of the first record of that kind."""
 
 
 def _first_of_a_kind(path: str | Path) -> _First | None:
@@ -128,7 +132,7 @@ def _first_of_a_kind(path: str | Path) -> _First | None:
             if kind is not None:
                 return kind, line
     except DataError:
-        return None  # The check stops there as well, and says why.
+        return None  # The check stops there too, and reports why.
     return None
 
 
@@ -139,13 +143,14 @@ def _kind_of(record: Mapping[str, object]) -> RecordKind | None:
 
 
 def check_listwise(path: str | Path, *, alone: _First | None = None) -> ListwiseReport:
-    """Read every record of a listwise training file and name the bad ones, without stopping at the first.
+    """Validate every record of a listwise training file, without stopping at the first bad one.
 
-    Bad is a record without its turns or with an empty one, whose prompt does not name its passages in order, whose
-    target is no ranking or repeats, lacks or invents an identifier, whose docids are not as many as its passages, or
-    whose passages all have the same text.
-    alone: the first record; one of the other kind behind it raises RankLLMError, in place of being a bad record.
-    Raises RankLLMError when the file cannot be opened.
+    A record is bad if a turn is missing or empty, its prompt does not number its passages in order, its target is not a
+    ranking or repeats, omits or invents an identifier, the number of docids differs from the number of passages, or all
+    passages have the same text.
+
+    alone: the first record of the expected kind; a record of the other kind then raises RankLLMError instead of
+    counting as bad. Raises RankLLMError if the file cannot be opened.
     """
     tally = _ListwiseTally()
     bad, stopped = _read(path, tally.add, alone=alone)
@@ -161,11 +166,10 @@ def check_listwise(path: str | Path, *, alone: _First | None = None) -> Listwise
 
 
 def check_pointwise(path: str | Path, *, alone: _First | None = None) -> PointwiseReport:
-    """The same for a pointwise training file.
+    """Validate every record of a pointwise training file, without stopping at the first bad one.
 
-    Bad is a record without a query, a positive or a negative, or where these are blank, with a passage that has no
-    text, with teacher scores for some passages only, or with a passage that is both a positive and a negative, by its
-    docid or its text.
+    A record is bad if its query, positives or negatives are missing or blank, a passage has no text, only some passages
+    have teacher scores, or the same passage, by docid or text, is both a positive and a negative.
     """
     tally = _PointwiseTally()
     bad, stopped = _read(path, tally.add, alone=alone)
@@ -183,7 +187,8 @@ def check_pointwise(path: str | Path, *, alone: _First | None = None) -> Pointwi
 def _read(
     path: str | Path, add: Callable[[Mapping[str, object], str, int], None], *, alone: _First | None
 ) -> tuple[BadRecords, str | None]:
-    """Give every record to `add`, which raises DataError for a bad one. Why reading stopped, if it did."""
+    """Pass every record to `add`, which raises DataError for a bad one. Returns the bad ones and why reading
+    stopped."""
     bad = BadRecords("skip", source=str(path))
     try:
         for line, value in source_rows(str(path)):
@@ -205,14 +210,15 @@ def _refuse_other_kind(record: Mapping[str, object], path: str | Path, line: int
     if alone is None or kind in (None, alone[0]):
         return
     raise RankLLMError(
-        f"{path}: holds {alone[0]} records (the first in line {alone[1]}) and {kind} ones (the first in line {line}); "
-        "put them into two files, or check one kind with --kind"
+        f"{path}: contains both {alone[0]} records (first in line {alone[1]}) and {kind} records (first in line "
+        f"{line}); "
+        "put them into separate files, or check one kind with --kind"
     )
 
 
 @dataclass(slots=True)
 class _ListwiseTally:
-    """Counts while the file goes by."""
+    """Counts collected while the file is read."""
 
     n_with_system: int = 0
     n_by_kind: Counter[IdentifierKind] = field(default_factory=Counter)
@@ -229,7 +235,7 @@ class _ListwiseTally:
 
 @dataclass(slots=True)
 class _PointwiseTally:
-    """Counts while the file goes by."""
+    """Counts collected while the file is read."""
 
     n_with_teacher: int = 0
     n_positives: int = 0

@@ -1,4 +1,4 @@
-"""JSON objects out of a file one at a time: JSON Lines, or one array however long it is."""
+"""Read JSON objects from a file one at a time: JSON Lines, or one array of any length."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _CHUNK_CHARACTERS = 1 << 20
 
 
 class JsonRecord(NamedTuple):
-    """One JSON value of a file and where it begins."""
+    """JSON value of a file, with its line."""
 
     line: int
     """1-based."""
     value: Mapping[str, object] | DataError
-    """The object, or what is wrong with this line; the lines after it can still be read."""
+    """The object, or what is wrong with this line; later lines can still be read."""
 
 
 def read_json_records(path: str | Path) -> Iterator[JsonRecord]:
-    """Yield the objects of a JSON Lines file, or of one array of objects, plain or packed.
+    """Yield the objects of a JSON Lines file or of an array of objects, compressed or not.
 
-    What the file holds is seen from its first character, not from its name: files named .json that hold JSON Lines,
-    and .jsonl that hold an array, are common. An array is read piece by piece: a record is in memory, not the file.
-    A line that is no object, not JSON or not even UTF-8 is one DataError.
-    Raises RankLLMError when the file cannot be read, or is a pipe, since lines are read from a second opening;
-    DataError when it is damaged, and where an array is not JSON or not UTF-8: unlike a line, what follows cannot be
-    found again.
+    The format is detected from the first character, not from the name: files named .json that contain JSON Lines, and
+    .jsonl files that contain an array, are common. An array is read incrementally, so that one record is in memory at a
+    time. A line that is not an object, not JSON or not UTF-8 yields a DataError.
+
+    Raises RankLLMError if the file cannot be read or is a pipe, since it is opened twice. Raises DataError if it is
+    damaged or if an array is not valid JSON or UTF-8: unlike in JSON Lines, the next record cannot be found then.
     """
     refuse_pipe(path)
     if holds_array(path):
@@ -50,7 +50,7 @@ def _elements(path: str | Path) -> Iterator[JsonRecord]:
 
 
 def _describe(problem: str, column: int, text: str) -> str:
-    return f"{problem}, found {shown(text) if text else 'the end'}"
+    return f"{problem}, found {shown(text) if text else 'the end of the file'}"
 
 
 def _object_of_line(path: str | Path, line: int, text: str) -> Mapping[str, object] | DataError:

@@ -1,4 +1,4 @@
-"""Where a passage of a listwise prompt ends: at what the template writes behind each, or behind the last."""
+"""Find where a passage of a listwise prompt ends, from the text that the template writes after each or the last one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _VALUES = {
     "psg_ids": r"\[.*?\]",
     "rank": "(?:1|A)",
 }
-"""What a placeholder may stand for; of identifiers, the first."""
+"""Pattern of each placeholder's value; for `rank`, of the first identifier."""
 _ORIGINALS = re.compile(r"^Search Query: ", re.MULTILINE)
-"""How the instruction begins in the originals' prompts, whatever follows."""
+"""Start of the instruction in the original projects' prompts."""
 
 
 def last_passage_end(prompt: str, start: int, template: ListwiseTemplate | None = None) -> int:
-    """Where the text of the last passage ends, without the line break behind it.
+    """Return the end of the last passage's text, without the line break after it.
 
-    start: where that text begins. The instruction is the suffix of the template, or of a shipped one, or what follows
-    the last line that begins with `Search Query: `. Where none of these is found, the passage is one line.
+    start: where that text starts. The instruction after it is the suffix of the template, or of a bundled one, or
+    starts at the last line beginning with `Search Query: `. If none of these is found, the passage is a single line.
     """
     patterns = (*([_closing(template)] if template else []), *_shipped_closings())
-    # From the last line up: a passage may hold words of the instruction, the instruction holds no passage.
+    # Search from the last line up: a passage may contain words of the instruction, but not the other way round.
     line_starts = [match.end() for match in re.compile("\n").finditer(prompt, start)][::-1]
     for pattern in patterns:
         for line_start in line_starts if pattern else ():
@@ -43,9 +43,9 @@ def _without_breaks(prompt: str, start: int, end: int) -> int:
 
 
 def text_end(prompt: str, start: int, end: int, template: ListwiseTemplate | None = None) -> int:
-    """Where the text of a passage ends that stands at `start`, without what its template writes behind each passage.
+    """Return the end of the text of a passage starting at `start`, without what its template writes after each passage.
 
-    end: where the next passage or the instruction begins. Line breaks before it are not part of the text either.
+    end: where the next passage or the instruction starts. Line breaks before it do not belong to the text either.
     """
     end = _without_breaks(prompt, start, end)
     line_starts = [match.end() for match in re.compile("\n").finditer(prompt, start, end)][::-1]
@@ -57,7 +57,7 @@ def text_end(prompt: str, start: int, end: int, template: ListwiseTemplate | Non
 
 
 def as_pattern(text: str) -> str:
-    """A part of a template as a regular expression for what is written with it."""
+    """Return a regular expression for the text that a part of a template produces."""
     pattern = re.escape(text)
     for name, value in _VALUES.items():
         pattern = pattern.replace(re.escape("{" + name + "}"), value)

@@ -1,4 +1,4 @@
-"""The passages a listwise prompt names, the ranking its target gives them, and the change of their identifiers."""
+"""Read the passages that a listwise prompt lists and the ranking in its target, and convert their identifiers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PHRASES: Mapping[IdentifierKind, str] = {
     "numeric": "a numerical identifier",
     "alpha": "an alphabetical identifier",
 }
-"""What the originals' two templates call the identifiers (rank_zephyr, rank_zephyr_alpha)."""
+"""How the originals' two templates (rank_zephyr, rank_zephyr_alpha) describe the identifiers."""
 _RANKINGS = {kind: re.compile(rf"\[{name}\](?: > \[{name}\])*") for kind, name in _NAMES.items()}
 _LINE_STARTS = {kind: re.compile(rf"^\[({name})\](?= |$)", re.MULTILINE) for kind, name in _NAMES.items()}
 _RANKINGS_IN_TEXT = {kind: re.compile(rf"\[{name}\](?:\s*>\s*\[{name}\])+") for kind, name in _NAMES.items()}
@@ -28,12 +28,11 @@ _STATED_NUMBER = re.compile(r"provide you with ([0-9]{1,4}) passages")
 
 
 def ranking_of(target: str) -> tuple[str, ...]:
-    """The identifiers of a target, best first: `("2", "1", "3")` for `[2] > [1] > [3]`.
+    """Return the identifiers of a target, best first: `("2", "1", "3")` for `[2] > [1] > [3]`.
 
-    The grammar is strict, because what is learnt is what a model will write: numbers without leading zeros or capital
-    letters, not both, each in brackets, joined by ` > `, nothing around them. Whether they name the passages of a
-    prompt, each once, is another question: `target_ranks`.
-    Raises RankLLMError that shows where the target leaves the grammar.
+    The grammar is strict, because the model will write what it is trained on: either numbers without leading zeros or
+    capital letters, each in brackets, joined by ` > `, with nothing around them. `target_ranks` checks that they name
+    each passage of the prompt exactly once. Raises RankLLMError showing where the target leaves the grammar.
     """
     best = 0
     for pattern in _RANKINGS.values():
@@ -41,31 +40,32 @@ def ranking_of(target: str) -> tuple[str, ...]:
         if match and match.end() == len(target):
             return tuple(name.strip("[]") for name in target.split(" > "))
         best = max(best, match.end() if match else 0)
-    place = f"{shown(target[best:])} at character {best + 1}" if best else shown(target)
-    raise RankLLMError(f"target: expected a ranking like '[2] > [1] > [3]' and nothing else, found {place}")
+    position = f"{shown(target[best:])} at character {best + 1}" if best else shown(target)
+    raise RankLLMError(f"target: expected only a ranking like '[2] > [1] > [3]', found {position}")
 
 
 def passage_identifiers(prompt: str) -> tuple[str, ...]:
-    """What a prompt calls its passages, in prompt order: `("1", ..., "20")` or `("A", ..., "T")`.
+    """Return the identifiers of a prompt's passages in order: `("1", ..., "20")` or `("A", ..., "T")`.
 
-    A passage begins at a line that begins with its identifier, `[3] ` or `[C] `; the first of them, `[1] ` or `[A] `,
-    says of which kind they are. Raises RankLLMError where there is none, where they do not count up from it one by
-    one (a passage whose own text has such a line cannot be told from the next one), and where the prompt states
-    another number of passages.
+    A passage starts at a line that begins with its identifier, `[3] ` or `[C] `; the first one, `[1] ` or `[A] `,
+    decides the kind. Raises RankLLMError if there is none, if they do not count up one by one (a line in a passage that
+    looks like an identifier cannot be told from the next passage), or if the prompt states another number of passages.
     """
     kind, matches = _passage_lines(prompt)
     names = tuple(match[1] for match in matches)
     if kind == "alpha" and len(names) > MAX_ALPHA:
-        raise RankLLMError(f"prompt: {len(names)} lines begin with a letter in brackets, but identifiers end at [Z]")
+        raise RankLLMError(
+            f"prompt: {len(names)} lines begin with a letter in brackets, but identifiers only go up to [Z]"
+        )
     for number, (name, wanted) in enumerate(zip(names, identifiers(kind, len(names)), strict=True), start=1):
         if name != wanted:
             raise RankLLMError(
                 f"prompt: expected passage {number} to begin with [{wanted}], found a line that begins with [{name}]; "
-                f"name the passages in order, and write ({name}) where such a line is part of a passage"
+                f"number the passages in order, and write ({name}) if such a line is part of a passage"
             )
     stated = _STATED_NUMBER.search(prompt, 0, matches[0].start())
     if stated and int(stated[1]) != len(names):
-        raise RankLLMError(f"prompt: says {stated[1]} passages, but {len(names)} lines begin with an identifier")
+        raise RankLLMError(f"prompt: announces {stated[1]} passages, but {len(names)} lines begin with an identifier")
     return names
 
 
@@ -73,22 +73,22 @@ def _passage_lines(prompt: str) -> tuple[IdentifierKind, list[re.Match[str]]]:
     first = _FIRST_PASSAGE.search(prompt)
     if first is None:
         raise RankLLMError(
-            "prompt: no line begins with [1] or [A], expected one line a passage, each with its identifier"
+            "prompt: no line begins with [1] or [A]; expected one line per passage, each beginning with its identifier"
         )
     kind: IdentifierKind = "numeric" if first[1] == "1" else "alpha"
     return kind, list(_LINE_STARTS[kind].finditer(prompt))
 
 
 def identifier_kind(prompt: str) -> IdentifierKind:
-    """Whether a prompt calls its passages by numbers or by letters. Raises RankLLMError where it names none."""
+    """Return whether a prompt identifies its passages by numbers or letters. Raises RankLLMError if it lists none."""
     return _passage_lines(prompt)[0]
 
 
 def target_ranks(record: ListwiseRecord) -> tuple[int, ...]:
-    """The 1-based rank (1 is best) that the target gives each passage, in prompt order.
+    """Return the 1-based rank (1 is best) that the target gives each passage, in prompt order.
 
-    Raises DataError naming file, line and record where the target is malformed or does not rank each passage of the
-    prompt exactly once, saying which identifiers are repeated, unknown or missing.
+    Raises DataError naming file, line and record if the target is malformed or does not rank each passage of the prompt
+    exactly once; the message lists repeated, unknown and missing identifiers.
     """
     try:
         labels, ranking = passage_identifiers(record.prompt), ranking_of(record.target)
@@ -114,21 +114,23 @@ def _check_permutation(ranking: tuple[str, ...], labels: tuple[str, ...]) -> Non
 
 
 def with_identifiers(record: ListwiseRecord, kind: IdentifierKind) -> ListwiseRecord:
-    """The record with its passages called 1, 2, 3, ... or A, B, C, ...; itself where they are called so already.
+    """Return the record with its passages identified by 1, 2, 3, ... or A, B, C, ...; unchanged if they already are.
 
-    Changed are the identifiers at the start of the passages, the words "a numerical identifier" (or "an alphabetical
-    identifier") before them, the last example after `e.g., ` behind them, and the target. The rest, the query and the
-    passages above all, is untrusted text: what could pose there as an identifier is put in round brackets, as inference
-    does (`defuse_identifiers`), and nothing else is touched.
-    Raises DataError naming file, line and record where the record is malformed (`target_ranks`), where it has more
-    passages than letters, and where another ranking than the example stands outside the passages.
+    Converted are the identifiers at the start of the passages, the words "a numerical identifier" (or "an alphabetical
+    identifier") before them, the last example after `e.g., ` behind them, and the target. Everything else, in
+    particular the query and the passages, is untrusted text: anything in it that looks like an identifier is put in
+    round brackets, as at inference (`defuse_identifiers`), and nothing else is changed.
+    Raises DataError naming file, line and record if the record is malformed (`target_ranks`), has more passages than
+    there are letters, or shows a ranking other than the example outside the passages.
     """
     ranks = target_ranks(record)
     old = identifier_kind(record.prompt)
     if old == kind:
         return record
     if kind == "alpha" and len(ranks) > MAX_ALPHA:
-        raise record.error(f"{len(ranks)} passages, but alpha identifiers end at Z; keep it numeric, or leave it out")
+        raise record.error(
+            f"{len(ranks)} passages, but alpha identifiers only go up to Z; keep the record numeric, or remove it"
+        )
     try:
         target = _rename(record.target, old, kind)
         prompt = _prompt_with(record.prompt, old, kind)
@@ -146,15 +148,15 @@ def _prompt_with(prompt: str, old: IdentifierKind, new: IdentifierKind) -> str:
     ]
     if len(blocks) > 1 and all(f"[{name}]" in behind for name, behind in blocks[:-1]):
         raise RankLLMError(
-            "prompt: the identifier of each passage stands behind it once more, which conversion would not change; "
-            "make the records with other identifiers (train label --identifiers)"
+            "prompt: the identifier of each passage is repeated after it, and conversion would not change the copy; "
+            "write the records with other identifiers instead (train label --identifiers)"
         )
     opening = prompt[: matches[0].start()].replace(_PHRASES[old], _PHRASES[new], 1)
     parts = [_without_rankings(opening, old, new)]
     for match, end, name in zip(matches, ends, identifiers(new, len(matches)), strict=True):
         parts.append(f"[{name}]" + _defuse(prompt[match.end() : end], new))
     closing = prompt[ends[-1] :]
-    # The query stands before the example, so the last one is the template's.
+    # The query precedes the example, so the last match is the template's.
     examples = list(_EXAMPLES[old].finditer(closing))
     start, end = examples[-1].span() if examples else (len(closing), len(closing))
     parts += [_without_rankings(closing[:start], old, new), _rename(closing[start:end], old, new)]
@@ -163,23 +165,23 @@ def _prompt_with(prompt: str, old: IdentifierKind, new: IdentifierKind) -> str:
 
 
 def _without_rankings(text: str, old: IdentifierKind, new: IdentifierKind) -> str:
-    """Text around the passages, defused. Raises RankLLMError where it shows a ranking."""
+    """Return text from around the passages, defused. Raises RankLLMError if it contains a ranking."""
     ranking = _RANKINGS_IN_TEXT[old].search(text)
     if ranking:
         raise RankLLMError(
-            f"prompt: {shown(ranking[0])} stands outside the passages and is not the example after 'e.g., '; "
-            "whether it is part of the instruction or of the query is not to be seen"
+            f"prompt: found {shown(ranking[0])} outside the passages, which is not the example after 'e.g., '; "
+            "it may belong to the instruction or to the query, so it cannot be converted; remove it from the prompt"
         )
     return _defuse(text, new)
 
 
 def _rename(ranking: str, old: IdentifierKind, new: IdentifierKind) -> str:
-    """A ranking, such as `[2] > [1]`, in the other identifiers."""
+    """Convert a ranking, such as `[2] > [1]`, to the other kind of identifiers."""
 
     def renamed(match: re.Match[str]) -> str:
         position = int(match[1]) if old == "numeric" else ord(match[1]) - ord("A") + 1
         if new == "alpha" and position > MAX_ALPHA:
-            raise RankLLMError(f"[{match[1]}] has no letter: alpha identifiers end at Z")
+            raise RankLLMError(f"[{match[1]}] has no letter: alpha identifiers only go up to Z")
         return f"[{identifiers(new, position)[-1]}]"
 
     return re.sub(rf"\[({_NAMES[old]})\]", renamed, ranking)

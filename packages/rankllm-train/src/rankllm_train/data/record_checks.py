@@ -1,4 +1,4 @@
-"""Why a record teaches nothing, or the opposite of what it says. Training and `check-data` ask the same questions."""
+"""Reasons why a record teaches nothing, or the opposite of its labels. Training and `check-data` share these checks."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from rankllm_train.data.sameness import exact_form
 from rankllm_train.data.shortening import passage_spans
 
 _INVISIBLE = ("Cc", "Cf")
-"""Unicode categories of characters that show nothing, such as zero-width spaces."""
+"""Unicode categories of invisible characters, such as zero-width spaces."""
 _PRESENTATION = "\ufe0e\ufe0f"
-"""Text and emoji presentation, which are marks and show nothing by themselves."""
+"""Text and emoji presentation selectors, which are marks but invisible by themselves."""
 _FIRST_TEXT, _SECOND_TEXT = (re.compile(rf"^\[(?:{names})\] ?(.*)", re.MULTILINE) for names in ("1|A", "2|B"))
 
 
 def checked_ranks(record: ListwiseRecord, *, objective: str = "generation") -> tuple[int, ...]:
-    """The 1-based target rank of each passage of a record that can be learnt from, in prompt order.
+    """Return the 1-based target rank of each passage of a trainable record, in prompt order.
 
-    objective: generation, ranking or combined. Raises DataError naming file, line and record where the target does not
-    rank the prompt's passages (`target_ranks`), where docids are not as many as they, and where there is one passage
-    and the objective compares passages.
+    objective: generation, ranking or combined. Raises DataError naming file, line and record if the target does not
+    rank the prompt's passages (`target_ranks`), if the number of docids differs from theirs, or if there is a single
+    passage and the objective compares passages.
     """
     ranks = target_ranks(record)
     if record.docids and len(record.docids) != len(ranks):
-        raise record.error(f"docids: {len(record.docids)} for {len(ranks)} passages")
+        raise record.error(f"docids: expected {len(ranks)}, one per passage, found {len(record.docids)}")
     if len(ranks) == 1 and objective != "generation":
-        raise record.error(f"a list of one passage has no order, which --objective {objective} learns; leave it out")
+        raise record.error(f"a single passage has no order for --objective {objective} to learn; remove the record")
     return ranks
 
 
 def check_texts(record: ListwiseRecord) -> None:
-    """Raise DataError naming file, line and record where all passages have the same text.
+    """Raise DataError naming file, line and record if all passages have the same text.
 
-    For whole records: one that is cut to fit the context may show different passages alike.
+    Meant for full records: truncated to the context, different passages may look the same.
     """
     if (n_passages := _n_copies(record.prompt)) > 1:
-        raise record.error(f"all {n_passages} passages have the same text, so there is nothing to tell apart")
+        raise record.error(f"all {n_passages} passages have the same text, so there is no order to learn")
 
 
 def _n_copies(prompt: str) -> int:
-    """How many passages there are, where they have one text; else 0."""
-    # Finding where each text ends takes long, and in nearly all prompts the first two begin differently.
+    """Return the number of passages if all have the same text, else 0."""
+    # Locating the end of each text is slow, and in nearly all prompts the first two start differently.
     firsts = {_first_word(match[1]) for match in (_FIRST_TEXT.search(prompt), _SECOND_TEXT.search(prompt)) if match}
     if len(firsts) > 1:
         return 0
@@ -55,10 +55,10 @@ def _n_copies(prompt: str) -> int:
 
 
 def check_group(record: PointwiseRecord, *, needs_teacher: bool = False) -> None:
-    """Raise DataError naming file, line and query where no group of the record teaches what it says.
+    """Raise DataError naming file, line and query if the record cannot be trained on.
 
-    needs_teacher: whether every passage must have a teacher score. A record needs a positive and a negative that
-    are not blank, of which no text and no docid is on both sides: it would be pushed up and down at once.
+    needs_teacher: whether every passage must have a teacher score. A record needs a positive and a negative that are
+    not blank, and no text or docid may be on both sides: its score would be pushed up and down at the same time.
     """
     if not record.positives:
         raise record.error("no positive passage, expected at least one")
@@ -68,18 +68,18 @@ def check_group(record: PointwiseRecord, *, needs_teacher: bool = False) -> None
     if blank is not None:
         raise record.error(f"the positive passage {blank.docid!r} is blank; remove it")
     if all(_is_blank(p.title, p.text) for p in record.negatives):
-        raise record.error("all negative passages are blank, expected at least one with a text")
+        raise record.error("all negative passages are blank, expected at least one with text")
     if needs_teacher and not record.has_teacher:
-        raise record.error("no teacher scores, which the objectives kl and margin need; use cross-entropy")
+        raise record.error("no teacher scores, which the objectives kl and margin require; use cross-entropy")
     positives = {passage.docid for passage in record.positives}
     both = next((passage.docid for passage in record.negatives if passage.docid in positives), None)
     if both is not None:
-        raise record.error(f"docid {both!r} is a positive and a negative passage; remove one of them")
+        raise record.error(f"docid {both!r} is both a positive and a negative passage; remove one of them")
     _check_texts(record)
 
 
 def _check_texts(record: PointwiseRecord) -> None:
-    # Comparing whole texts takes long, and nearly all differ in their first word.
+    # Comparing whole texts is slow, and nearly all differ in their first word.
     firsts = [(_first_word(positive.text), positive) for positive in record.positives]
     words = {word for word, _ in firsts}
     copies = [
@@ -93,15 +93,16 @@ def _check_texts(record: PointwiseRecord) -> None:
         return
     if len(copies) == len(record.positives) * len(record.negatives):
         n_passages = len(record.positives) + len(record.negatives)
-        raise record.error(f"all {n_passages} passages have the same text, so there is nothing to tell apart")
+        raise record.error(f"all {n_passages} passages have the same text, so there is no order to learn")
     positive, negative = copies[0]
     raise record.error(
-        f"the negative passage {negative.docid!r} has the text of the positive {positive.docid!r}; remove one of them"
+        f"the negative passage {negative.docid!r} has the same text as the positive {positive.docid!r}; remove one of "
+        "them"
     )
 
 
 def _is_blank(*texts: str) -> bool:
-    """Whether a prompt would show nothing of these texts: blanks and invisible characters count for nothing."""
+    """Whether the texts contain only whitespace and invisible characters."""
     return all(
         character.isspace() or character in _PRESENTATION or unicodedata.category(character) in _INVISIBLE
         for text in texts
@@ -116,7 +117,8 @@ def _is_same(one: TrainingPassage, other: TrainingPassage) -> bool:
 
 
 def _first_word(text: str) -> str:
-    # Of a script without blanks the first letters: what is composed or folded there is shorter than the cut is far.
+    # In scripts without spaces, compare the first letters: composing or folding cannot change more than the cut allows
+    # for.
     words = text[:40].split(None, 1)
     return _folded(words[0]) if words else ""
 

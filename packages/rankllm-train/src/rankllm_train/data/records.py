@@ -1,6 +1,6 @@
 """Training records: listwise conversations (RankZephyr, FIRST) and pointwise groups (RankLLaMA), read one at a time.
 
-Layouts: castorini/rank_llm@1b3cabb training/utils/data_utils.py and texttron/tevatron@dd06310
+Formats: castorini/rank_llm@1b3cabb training/utils/data_utils.py and texttron/tevatron@dd06310
 src/tevatron/reranker/dataset.py.
 """
 
@@ -20,51 +20,51 @@ _ROLES = {"system": "system", "human": "human", "user": "human", "gpt": "gpt", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseRecord:
-    """A window of passages and the order a teacher gave them, as a conversation."""
+    """Conversation with a window of passages and the order that a teacher gave them."""
 
     path: str
-    """The file it was read from; with `line`, what an error about it names."""
+    """File it was read from, named in errors together with `line`."""
     line: int
-    """1-based line where it begins."""
+    """1-based line where the record starts."""
     id: str
-    """Its name in the data; `line 17` where it has none."""
+    """Id in the data; `line 17` if it has none."""
     system: str | None
-    """The system turn; None where there is none, as in listwise_dl20."""
+    """System turn; None if there is none, as in listwise_dl20."""
     prompt: str
-    """The human turn: the passages and what to do with them. The passages in it are untrusted text."""
+    """Human turn: the passages and the instruction. The passages are untrusted text."""
     target: str
-    """The answer to learn, such as `[2] > [1] > [3]`."""
+    """Answer to learn, such as `[2] > [1] > [3]`."""
     query: str | None = None
-    """The query alone, where the record gives it; the prompt holds it in any case."""
+    """The query alone, if the record contains it; the prompt always does."""
     docids: tuple[str | None, ...] = ()
-    """Docids in prompt order, where the record gives them; a list may hold one twice, or null for an unknown one."""
+    """Docids in prompt order, if the record has them; a docid may occur twice, or be null if unknown."""
     positive_docids: tuple[str, ...] = ()
-    """Those judged relevant, where the record gives them."""
+    """Docids judged relevant, if the record has them."""
 
     def error(self, message: str) -> DataError:
-        """An error about this record: its message names file, line and record."""
+        """Return an error about this record, naming file, line and record."""
         return DataError(f"record {self.id!r}: {message}", path=self.path, line=self.line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPassage:
-    """A passage of a pointwise record."""
+    """Passage of a pointwise record."""
 
     docid: str
     title: str
-    """Empty where the record gives none."""
+    """Empty if the record has none."""
     text: str
     teacher_score: float | None = None
-    """What a teacher model scores the pair, in logits; for distillation."""
+    """Teacher model's score of the pair, in logits, for distillation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseRecord:
-    """A query with passages that answer it and passages that do not."""
+    """Query with positive and negative passages."""
 
     path: str
     line: int
-    """1-based line where it begins."""
+    """1-based line where the record starts."""
     qid: str
     query: str
     positives: tuple[TrainingPassage, ...]
@@ -72,22 +72,22 @@ class PointwiseRecord:
     negatives: tuple[TrainingPassage, ...]
 
     def error(self, message: str) -> DataError:
-        """An error about this record: its message names file, line and query."""
+        """Return an error about this record, naming file, line and query."""
         return DataError(f"query {self.qid!r}: {message}", path=self.path, line=self.line)
 
     @property
     def has_teacher(self) -> bool:
-        """Whether every passage has a teacher score; records where only some have one are not read."""
+        """Whether every passage has a teacher score; records where only some have one are rejected."""
         return self.positives[0].teacher_score is not None
 
 
 def read_listwise(path: str | Path) -> Iterator[ListwiseRecord]:
-    """Yield the records of a listwise training file: JSON Lines or an array, plain or compressed.
+    """Yield the records of a listwise training file: JSON Lines or an array, optionally compressed.
 
-    A record is `{"id", "conversations": [{"from", "value"}, ...]}`: a system turn (which may be missing), then a
-    human and a gpt turn; `query`, `docids` and `positive_docids` are kept, other keys ignored. That the target ranks
-    the passages of the prompt is not checked here: `target_ranks` does, and `check_listwise` for a whole file.
-    Raises DataError naming file, line and record.
+    A record is `{"id", "conversations": [{"from", "value"}, ...]}`: an optional system turn, then a human and a gpt
+    turn. `query`, `docids` and `positive_docids` are kept, other keys ignored. Whether the target ranks the passages of
+    the prompt is checked by `target_ranks`, or `check_listwise` for a whole file. Raises DataError naming file, line
+    and record.
     """
     for line, value in read_json_records(path):
         if isinstance(value, DataError):
@@ -96,7 +96,7 @@ def read_listwise(path: str | Path) -> Iterator[ListwiseRecord]:
 
 
 def parse_listwise(record: Mapping[str, object], *, path: str | Path, line: int) -> ListwiseRecord:
-    """One record of a listwise training file. Raises DataError naming `path`, `line` and the record."""
+    """Parse one record of a listwise training file. Raises DataError naming `path`, `line` and the record."""
     with located(path, line):
         record_id = as_id(record["id"], what="id") if "id" in record else f"line {line}"
         try:
@@ -120,7 +120,7 @@ def parse_listwise(record: Mapping[str, object], *, path: str | Path, line: int)
 
 
 def _turns(record: Mapping[str, object]) -> tuple[str | None, str, str]:
-    """The system turn, the prompt and the target."""
+    """Return system turn, prompt and target."""
     entries = as_array(required(record, ("conversations",), what="record")[1], what="conversations")
     roles, values = [], []
     for number, entry in enumerate(entries, start=1):
@@ -133,7 +133,7 @@ def _turns(record: Mapping[str, object]) -> tuple[str | None, str, str]:
         values.append(as_string(value, what=f"turn {number} ({role}): value"))
     if roles not in (["system", "human", "gpt"], ["human", "gpt"]):
         turns = ", ".join(roles) or "none"
-        raise RankLLMError(f"expected the turns human, gpt, with or without system before them; found {turns}")
+        raise RankLLMError(f"expected the turns human and gpt, optionally after a system turn; found {turns}")
     for name, value in (("prompt (human turn)", values[-2]), ("target (gpt turn)", values[-1])):
         if not value.strip():
             raise RankLLMError(f"the {name} is empty")
@@ -141,14 +141,13 @@ def _turns(record: Mapping[str, object]) -> tuple[str | None, str, str]:
 
 
 def read_pointwise(path: str | Path) -> Iterator[PointwiseRecord]:
-    """Yield the records of a pointwise training file: JSON Lines or an array, plain or compressed.
+    """Yield the records of a pointwise training file: JSON Lines or an array, optionally compressed.
 
     A record is `{"query_id", "query", "positive_passages": [...], "negative_passages": [...]}` with passages
-    `{"docid", "title", "text"}`, where the title may be missing and a `teacher_score` may be given; or, with teacher
-    scores, `{"query_id", "query", "passages": [{"title", "text"}], "scores": [...]}` with the positive first. A
-    passage without a docid is called `QID#0`, `QID#1`, ... as Tevatron does. Either all passages of a record have a
-    teacher score or none has.
-    Raises DataError naming file, line and query.
+    `{"docid", "title", "text"}`, where `title` is optional and `teacher_score` may be added; or, with teacher scores,
+    `{"query_id", "query", "passages": [{"title", "text"}], "scores": [...]}` with the positive first. A passage without
+    a docid is called `QID#0`, `QID#1`, ... as in Tevatron. Either all passages of a record have a teacher score or
+    none. Raises DataError naming file, line and query.
     """
     for line, value in read_json_records(path):
         if isinstance(value, DataError):
@@ -157,7 +156,7 @@ def read_pointwise(path: str | Path) -> Iterator[PointwiseRecord]:
 
 
 def parse_pointwise(record: Mapping[str, object], *, path: str | Path, line: int) -> PointwiseRecord:
-    """One record of a pointwise training file. Raises DataError naming `path`, `line` and the query."""
+    """Parse one record of a pointwise training file. Raises DataError naming `path`, `line` and the query."""
     with located(path, line):
         qid = as_id(required(record, ("query_id",), what="record")[1], what="query_id")
         try:
@@ -168,7 +167,7 @@ def parse_pointwise(record: Mapping[str, object], *, path: str | Path, line: int
             n_missing = scores.count(None)
             if n_missing not in (0, len(scores)):
                 raise RankLLMError(
-                    f"expected a teacher score for all {len(scores)} passages or none, {n_missing} lack it"
+                    f"expected a teacher score for all {len(scores)} passages or for none, but {n_missing} have none"
                 )
             return PointwiseRecord(
                 path=str(path), line=line, qid=qid, query=query, positives=positives, negatives=negatives
@@ -194,7 +193,7 @@ def _labelled(record: Mapping[str, object], qid: str) -> tuple[_Passages, _Passa
         n_before += len(entries)
     positives, negatives = lists
     if not positives:
-        raise RankLLMError("positive_passages is empty; give it a passage, or leave the record out")
+        raise RankLLMError("positive_passages is empty; add a passage, or remove the record")
     return positives, negatives
 
 
@@ -202,7 +201,7 @@ def _scored_list(record: Mapping[str, object], qid: str) -> tuple[_Passages, _Pa
     entries = as_array(record["passages"], what="passages")
     scores = as_array(required(record, ("scores",), what="record")[1], what="scores")
     if not entries or len(entries) != len(scores):
-        raise RankLLMError(f"expected as many scores as passages, found {len(scores)} and {len(entries)}")
+        raise RankLLMError(f"expected one score per passage, found {len(scores)} scores and {len(entries)} passages")
     passages = tuple(
         _passage(entry, what=f"passages, passage {number + 1}", docid=f"{qid}#{number}", score=score)
         for number, (entry, score) in enumerate(zip(entries, scores, strict=True))
@@ -211,7 +210,8 @@ def _scored_list(record: Mapping[str, object], qid: str) -> tuple[_Passages, _Pa
 
 
 def _passage(entry: object, *, what: str, docid: str, score: object = None) -> TrainingPassage:
-    """docid: the name of a passage that has none. score: the teacher's, where it does not stand in the passage."""
+    """Parse a passage. docid: name of a passage that has none. score: the teacher's, if it is stored outside the
+    passage."""
     passage = as_object(entry, what=what)
     teacher_score = passage.get("teacher_score") if score is None else score
     try:

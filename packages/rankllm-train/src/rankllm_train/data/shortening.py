@@ -1,4 +1,4 @@
-"""Cut the passages of an over-long listwise record to fewer words, as inference does to fit its context."""
+"""Truncate the passages of an overlong listwise record to fewer words, as inference does to fit its context."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rankllm_train.data.records import ListwiseRecord
 
 
 def passage_spans(prompt: str, template: ListwiseTemplate | None = None) -> list[tuple[int, int]]:
-    """Where the text of each passage stands, behind its identifier, over all its lines.
+    """Return the span of each passage's text, after its identifier and over all its lines.
 
-    template: what the prompt was written with, where that is known: it says what is written behind each passage and
-    behind the last one (see `text_end`, `last_passage_end`). Line breaks behind a passage are not part of it.
+    template: the template of the prompt, if known; it tells what follows each passage and the last one (see `text_end`,
+    `last_passage_end`). Line breaks after a passage do not belong to it.
     """
     starts, breaks = [], []
     position = 0
     for label in passage_identifiers(prompt):
         match = re.compile(rf"^\[{label}\] ?", re.MULTILINE).search(prompt, position)
-        if match is None:  # cannot be: the identifiers were found at line starts, in this order
+        if match is None:  # impossible: the identifiers were found at line starts, in this order
             raise ValueError(f"no line begins with [{label}]")
         position = match.end()
         starts.append(position)
@@ -33,9 +33,9 @@ def passage_spans(prompt: str, template: ListwiseTemplate | None = None) -> list
 
 
 def shortened(record: ListwiseRecord, words: int, *, template: ListwiseTemplate | None = None) -> ListwiseRecord:
-    """The record with at most so many words of each passage; longer ones end there, the others stay as they are.
+    """Return the record with every passage truncated to this many words; shorter passages are unchanged.
 
-    A passage of several lines that is cut becomes one line, as inference writes it.
+    A truncated passage of several lines becomes one line, as at inference.
     """
     parts, position = [], 0
     for start, end in passage_spans(record.prompt, template):
@@ -52,9 +52,9 @@ def fit(
     limit: int,
     template: ListwiseTemplate | None = None,
 ) -> ListwiseRecord | None:
-    """The record with as many words a passage as keep `count` of it within the limit; None where one word does not.
+    """Return the record with the most words per passage that keep it within the limit; None if one word is too many.
 
-    count: tokens of a record, prompt and answer.
+    count: returns the tokens of a record, prompt and answer.
     """
     longest = max(words_in(record.prompt[start:end]) for start, end in passage_spans(record.prompt, template))
     fits, too_many = 0, longest + 1

@@ -1,4 +1,4 @@
-"""Where training records come from: a file, or a Hugging Face data set by its name or its folder."""
+"""Sources of training records: a file, or a Hugging Face data set by name or folder."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _Row = tuple[int, Mapping[str, object] | DataError]
 
 
 def listwise_source(name_or_path: str, *, limit: int = 0, bad: BadRecords | None = None) -> Iterator[ListwiseRecord]:
-    """The listwise records of a file or a data set; the first `limit`, or all where it is 0.
+    """Yield the listwise records of a file or data set; the first `limit`, or all if it is 0.
 
-    bad: what happens to those that cannot be parsed; None: they are errors.
+    bad: collects records that cannot be parsed; None: they are errors.
     """
     return _records(name_or_path, parse_listwise, limit=limit, bad=bad or BadRecords())
 
 
 def pointwise_source(name_or_path: str, *, limit: int = 0, bad: BadRecords | None = None) -> Iterator[PointwiseRecord]:
-    """The same for pointwise records."""
+    """Yield the pointwise records of a file or data set, as `listwise_source` does."""
     return _records(name_or_path, parse_pointwise, limit=limit, bad=bad or BadRecords())
 
 
 def source_rows(name_or_path: str) -> Iterator[tuple[int, Mapping[str, object] | DataError]]:
-    """(line or row, object) of everything in a file or a data set; a DataError in place of what is no object."""
+    """Yield (line or row, object) for everything in a file or data set, with a DataError in place of a non-object."""
     return _rows(name_or_path)
 
 
@@ -58,7 +58,7 @@ def _rows(name: str) -> Iterator[_Row]:
     if path.exists():
         yield from ((record.line, record.value) for record in read_json_records(path))
         return
-    # A hub name is `owner/name`; anything that looks like a file was meant as one.
+    # A hub name is `owner/name`; anything that looks like a file name was meant as one.
     if (
         path.suffix in (".json", ".jsonl", ".gz", ".xz", ".bz2", ".zst")
         or name.startswith((".", "/", "~"))
@@ -69,25 +69,27 @@ def _rows(name: str) -> Iterator[_Row]:
 
 
 def _data_set_rows(name: str) -> Iterator[_Row]:
-    """Rows of the split `train`, numbered from 1."""
+    """Yield the rows of the split `train`, numbered from 1."""
     try:
         from datasets import load_dataset
     except ImportError:
-        raise MissingPackageError(f"data set {name!r} needs the package datasets: uv add datasets") from None
+        raise MissingPackageError(
+            f"data set {name!r} needs the package datasets, which is not installed. Install it with: uv add datasets"
+        ) from None
     rows: Iterable[Any]
     try:
         rows = load_dataset(name, split="train")
     except (OSError, ValueError, RuntimeError) as error:
         rows = _rows_of_files(name, error)
     for number, row in enumerate(rows, start=1):
-        # A row of a JSON file has a number of its own, and may be damaged.
+        # Rows of a JSON file have their own numbers, and may be damaged.
         yield number, row.value if isinstance(row, JsonRecord) else row
 
 
 def _rows_of_files(name: str, error: Exception) -> Iterable[Any]:
-    """The rows of a repository's data files, where `datasets` refuses it for its script or cannot ask the hub.
+    """Return the rows of a repository's data files, if `datasets` rejects it for its script or cannot reach the hub.
 
-    Raises RankLLMError where there are none.
+    Raises RankLLMError if there are none.
     """
     folder = Path(name)
     repository: Repository = FolderRepository(folder) if folder.is_dir() else HubRepository(name)
@@ -95,13 +97,12 @@ def _rows_of_files(name: str, error: Exception) -> Iterable[Any]:
     if is_refused_script(error):
         files = fetch_split(repository, split="train")
     elif isinstance(error, ConnectionError) and not folder.is_dir():
-        with suppress(RankLLMError):  # nothing in the hub's cache either: the first error says more
+        with suppress(RankLLMError):  # not in the hub's cache either: the first error is more informative
             files = fetch_split(repository, split="train")
     if not files:
         reason = first_line(error, with_kind=False)
         raise RankLLMError(
-            f"{name}: neither a file nor a data set that can be had from the hub ({reason}); "
-            "give another --train-dataset-path"
+            f"{name}: neither a file nor an available data set on the hub ({reason}); give another --train-dataset-path"
         )
     if files[0].suffix == ".parquet":
         from datasets import load_dataset

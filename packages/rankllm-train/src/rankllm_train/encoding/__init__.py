@@ -1,1 +1,1 @@
-"""From training records to the ids of a batch: prompts encoded as inference encodes them, checked, put together."""
+"""From training records to batches of token ids: prompts encoded as at inference, checked and padded."""

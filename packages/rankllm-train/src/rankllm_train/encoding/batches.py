@@ -1,7 +1,4 @@
-"""Examples put together for a forward pass: padded on the right to the longest; passes of like length, to pad little.
-
-Shapes: B records, G passages per group, T tokens, N passages.
-"""
+"""Batches of examples, right-padded to the longest, and a sampler that groups similar lengths to reduce padding."""
 
 from __future__ import annotations
 
@@ -21,9 +18,10 @@ from rankllm_train.training.losses import IGNORED_LABEL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseCollator:
-    """Puts examples in a batch, padded on the right to the longest of them.
+    """Collates listwise examples into a batch, right-padded to the longest.
 
-    What follows a causal model's last real token cannot change it, so no attention mask is made.
+    Tokens after a sequence's last real token cannot influence a causal model's output for it, so no attention mask is
+    needed.
     """
 
     objective: str
@@ -31,7 +29,7 @@ class ListwiseCollator:
     pad_id: int
 
     def __call__(self, items: Sequence[ListwiseItem]) -> dict[str, Tensor]:
-        """The batch of some examples."""
+        """Return the batch of some examples."""
         examples = [item.example for item in items]
         batch = {
             "input_ids": padded([example.token_ids for example in examples], pad=self.pad_id),
@@ -46,7 +44,7 @@ class ListwiseCollator:
 
     @staticmethod
     def _labels(examples: Sequence[ListwiseExample]) -> Tensor:
-        """labels_BT: at position t the token at t + 1 where that is the target's, else IGNORED_LABEL."""
+        """labels_BT: at position t the token at t + 1 if it belongs to the target, else IGNORED_LABEL."""
         rows = []
         for example in examples:
             ignored = [IGNORED_LABEL] * (example.n_prompt - 1)
@@ -63,10 +61,10 @@ class ListwiseCollator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseCollator:
-    """Puts whole groups in a batch, one row a pair, padded on the right to the longest pair.
+    """Collates whole groups into a batch, one row per pair, right-padded to the longest pair.
 
-    answer_ids: the id of the token that is read, or of a yes and a no; empty for a score layer. has_mask: for models
-    whose tokens see those behind them, give a mask that leaves padding out, and token types where there are any.
+    answer_ids: id of the token whose logit is read, or of a yes and a no token; empty with a score layer. has_mask: for
+    bidirectional models, add an attention mask that excludes padding, and token types if the tokenizer has them.
     """
 
     pad_id: int
@@ -74,7 +72,7 @@ class PointwiseCollator:
     has_mask: bool = False
 
     def __call__(self, items: Sequence[PointwiseItem]) -> dict[str, Tensor]:
-        """The batch of some groups."""
+        """Return the batch of some groups."""
         rows = [row for item in items for row in item.rows]
         lengths = torch.tensor([len(row) for row in rows])
         batch = {
@@ -101,18 +99,18 @@ class PointwiseCollator:
 
 
 def padded(rows: Sequence[Sequence[int]], *, pad: int) -> Tensor:
-    """Rows of integers as one int64 tensor, padded on the right to the longest."""
+    """Return rows of integers as one int64 tensor, right-padded to the longest."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
 
 
 def by_length_sampler(lengths: Sequence[int], recipe: Recipe, *, share: tuple[int, int]) -> BatchRebalanceSampler:
-    """Batches of one process: each optimizer step's records, drawn at random, cut into passes by length.
+    """Sampler of one process that splits each optimizer step's randomly drawn records into forward passes by length.
 
-    lengths: tokens of each record. share: (number of this process, number of all). The Trainer knows this sampler and
-    lets it draw each epoch by its number, so a resumed run goes on in the same order. Records that are fewer at the
-    end of an epoch than there are forward passes in a step are filled up from the epoch's first ones.
-    Needs two forward passes a step or more.
+    lengths: tokens of each record. share: (index of this process, number of processes). The Trainer recognizes this
+    sampler and passes it each epoch's number, so a resumed run continues in the same order. If fewer records remain at
+    the end of an epoch than a step has forward passes, the epoch's first records fill the gap. A step needs at least
+    two forward passes.
     """
     number, n_processes = share
     per_device, accumulation = recipe.batch.per_device, recipe.batch.accumulation

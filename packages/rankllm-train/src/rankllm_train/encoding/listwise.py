@@ -1,4 +1,4 @@
-"""Listwise records ready to train on: encoded, checked, shortened to the context where that is asked for."""
+"""Listwise data set: records encoded, checked and, if requested, truncated to the context."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from rankllm_train.encoding.listwise_encoder import OPENING, ListwiseEncoder, Li
 from rankllm_train.encoding.prompt_checks import WindowWatch, n_alike
 
 N_FIRST = 20
-"""How many records a data set keeps for those who look at what is trained on."""
+"""Number of records that a data set keeps in full, for checks of the prompt format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseDataset:
-    """Records ready to train on. It is a torch data set: it has a length and items."""
+    """Encoded records as a torch data set, with a length and items."""
 
     examples: tuple[ListwiseExample, ...]
     identifiers: IdentifierKind
-    """What all records call their passages."""
+    """Kind of identifiers, the same in all records."""
     identifier_ids: tuple[int, ...]
-    """The token id of each identifier where it follows `[`. Empty where one has no token of its own there, which only
-    the generation objective allows: such data cannot be ranked by its logits."""
+    """Token id of each identifier after `[`. Empty if one of them is not a single token there, which only the
+    generation objective allows; such data cannot be ranked by logits."""
     skipped: tuple[str, ...] = ()
-    """One line for each record that was left out, saying why."""
+    """One line per skipped record, with the reason."""
     n_truncated: int = 0
-    """Records whose passages were cut to fit the context."""
+    """Number of records whose passages were truncated to fit the context."""
     first_records: tuple[ListwiseRecord, ...] = ()
-    """The first few that are trained on, as they were read."""
+    """First few training records, as they were read."""
     n_alike: int = 0
-    """Records cut to fit in which different passages are now shown alike."""
+    """Number of truncated records in which different passages now look the same."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -47,13 +47,13 @@ class ListwiseDataset:
         return ListwiseItem(index, self.examples[index])
 
     def name(self, index: int) -> str:
-        """File, line and record."""
+        """Return file, line and record."""
         return self.examples[index].name
 
 
 @dataclass(frozen=True, slots=True)
 class ListwiseItem:
-    """An example and its place in the data set."""
+    """Example with its index in the data set."""
 
     index: int
     example: ListwiseExample
@@ -69,14 +69,14 @@ def encode_listwise(
     bad_records: BadRecords | str = "error",
     template: ListwiseTemplate | None = None,
 ) -> ListwiseDataset:
-    """All records as ids, checked.
+    """Encode and check all records.
 
-    context_tokens: the most that prompt and answer may take. overlong: `error`, `skip` or `truncate` (its passages).
-    bad_records: `error`, `skip`, or where those that were left out before are counted.
-    template: what the prompts were written with; its suffix says where the last passage ends.
-    Raises DataError naming a record that cannot be learnt from, or whose prompt shows no passage, ConfigError where the
-    records name their passages in two ways, RankLLMError where none is left, ContractError where an identifier is more
-    than one token.
+    context_tokens: maximum tokens of prompt and answer. overlong: `error`, `skip` or `truncate` (the passages).
+    bad_records: `error`, `skip`, or the collector of records that were skipped earlier.
+    template: template of the prompts; its suffix tells where the last passage ends.
+    Raises DataError naming a record that cannot be trained on or whose prompt does not show its passages, ConfigError
+    if records use different kinds of identifiers, RankLLMError if no record is left, ContractError if an identifier is
+    more than one token.
     """
     bad = bad_records if isinstance(bad_records, BadRecords) else BadRecords(bad_records)
     encoding = _Encoding(encoder=encoder, bad=bad, limit=context_tokens, overlong=overlong, template=template)
@@ -98,12 +98,12 @@ def encode_listwise(
 
 @dataclass(slots=True, kw_only=True)
 class _Encoding:
-    """Which records are kept, and as what."""
+    """Records kept so far, and their encoded examples."""
 
     encoder: ListwiseEncoder
     bad: BadRecords
     limit: int
-    """Tokens of the context."""
+    """Context size in tokens."""
     overlong: str
     template: ListwiseTemplate | None
     examples: list[ListwiseExample] = field(default_factory=list)
@@ -113,7 +113,7 @@ class _Encoding:
     n_alike: int = 0
 
     def add(self, record: ListwiseRecord, kept: ListwiseRecord, example: ListwiseExample) -> None:
-        """Keep an example. kept: the record that it shows, which may be shorter than the one that was read."""
+        """Keep an example. kept: the record as encoded, possibly shorter than the one read."""
         if not self.examples:
             self.encoder.check_inference(kept, example)
         if len(self.first) < N_FIRST:
@@ -122,8 +122,8 @@ class _Encoding:
         self.examples.append(example)
 
     def add_shortened(self, record: ListwiseRecord, example: ListwiseExample) -> None:
-        """Keep an over-long record with shorter passages, or leave it out, as `bad` is told. Raises DataError."""
-        message = f"{len(example)} tokens, more than the context of {self.limit}"
+        """Keep an overlong record with truncated passages, or skip it via `bad`. Raises DataError."""
+        message = f"{len(example)} tokens exceed the context of {self.limit}"
         if self.overlong == "error":
             raise record.error(f"{message}; use a larger --context-size, --overlong truncate or --overlong skip")
         if self.overlong == "skip":
@@ -132,7 +132,7 @@ class _Encoding:
         shorter = fit(record, lambda tried: len(self.encoder.encode(tried)), limit=self.limit, template=self.template)
         if shorter is None:
             hint = "use a larger --context-size or --overlong skip"
-            self.bad.refuse(record.error(f"{message}, even with one word a passage; {hint}"))
+            self.bad.refuse(record.error(f"{message}, even with one word per passage; {hint}"))
             return
         encoded = self.encoder.encode(shorter)
         self.n_alike += bool(n_alike(record, shorter))
@@ -147,7 +147,7 @@ def _dataset(found: _Encoding, objective: str) -> ListwiseDataset:
     if len(found.kinds) > 1:
         (_, numeric), (_, alpha) = sorted(found.kinds.items(), reverse=True)
         raise ConfigError(
-            f"numeric identifiers in {numeric}, alpha ones in {alpha}; use --identifiers alpha or numeric"
+            f"numeric identifiers in {numeric}, but alpha identifiers in {alpha}; use --identifiers alpha or numeric"
         )
     (kind,) = found.kinds
     longest = max(len(example.ranks) for example in found.examples)
@@ -165,7 +165,8 @@ def _dataset(found: _Encoding, objective: str) -> ListwiseDataset:
 def _identifier_ids(
     examples: Sequence[ListwiseExample], encoder: ListwiseEncoder, *, labels: Sequence[str], objective: str
 ) -> tuple[int, ...]:
-    """See `ListwiseDataset.identifier_ids`. Raises ContractError where the objective needs them and there are none."""
+    """See `ListwiseDataset.identifier_ids`. Raises ContractError if the objective needs them and an identifier has
+    none."""
     if objective != "generation":
         return tuple(single_ids(encoder.chat.safe, labels, after=OPENING))
     if not all(encoder.opens(example.token_ids, example.n_prompt) for example in examples):

@@ -1,7 +1,7 @@
-"""A listwise record as the ids a model is trained on: the same ids that inference will serve.
+"""Encode a listwise record into the token ids to train on, identical to those at inference.
 
-The prompt goes through rankllm_core's ChatEncoder, which inference uses too, and the human turn is untrusted text: a
-control token written in a passage stays text.
+The prompt goes through rankllm_core's ChatEncoder, which inference uses too. The human turn is untrusted text: a
+control token written in a passage remains text.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from rankllm_train.data.records import ListwiseRecord
 from rankllm_train.data.shortening import passage_spans
 
 OPENING = "["
-"""What the answer begins with; FIRST reads the logits at its position."""
+"""Start of the answer; FIRST reads the logits at its position."""
 _QUERY = re.compile(r"search query: (?P<sentence>.*)\.$|^Query: (?P<line>.*)$", re.IGNORECASE | re.MULTILINE)
-"""Where the shipped templates of training records show the query."""
+"""Where the bundled templates of training records put the query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseExample:
-    """One record as ids."""
+    """Encoded record."""
 
     name: str
-    """File, line and record: what an error about it names."""
+    """File, line and record, for error messages."""
     token_ids: array[int]
-    """Prompt and target with EOS; for the ranking objective the prompt and `[`."""
+    """Prompt and target with EOS; for the ranking objective, prompt and `[`."""
     n_prompt: int
-    """Tokens of the prompt. The token after them holds the opening bracket."""
+    """Number of prompt tokens. The next token holds the opening bracket."""
     ranks: tuple[int, ...]
     """1-based target rank of each passage, in prompt order."""
 
@@ -46,9 +46,10 @@ class ListwiseExample:
 
 
 class ListwiseEncoder:
-    """Turns records into ids.
+    """Encodes records into token ids.
 
-    objective: generation, ranking or combined. Raises ContractError where the tokenizer has no chat template or no EOS.
+    objective: generation, ranking or combined. Raises ContractError if the tokenizer has no chat template or no EOS
+    token.
     """
 
     def __init__(self, tokenizer: Any, *, objective: str, bos: str = "single", layout: str | None = None) -> None:
@@ -59,9 +60,9 @@ class ListwiseEncoder:
             raise ContractError("the tokenizer has no EOS token, which ends every answer; use a chat model")
 
     def encode(self, record: ListwiseRecord) -> ListwiseExample:
-        """One record.
+        """Encode one record.
 
-        Raises DataError naming it where it cannot be learnt from (`checked_ranks`), and where its answer cannot be told
+        Raises DataError naming it if it cannot be trained on (`checked_ranks`), or if its answer cannot be separated
         from its prompt in the ids.
         """
         ranks = checked_ranks(record, objective=self._objective)
@@ -72,9 +73,9 @@ class ListwiseEncoder:
             raise record.error(str(error)) from None
         if self._objective != "generation" and not self.opens(whole, n_prompt):
             raise record.error(
-                f"expected the token {OPENING!r} behind the prompt, found "
-                f"{self._tokenizer.decode(whole[n_prompt : n_prompt + 1])!r}; this tokenizer glues identifiers "
-                "to their bracket: use --objective generation or ranking"
+                f"expected the token {OPENING!r} after the prompt, found "
+                f"{self._tokenizer.decode(whole[n_prompt : n_prompt + 1])!r}; this tokenizer merges identifiers "
+                "with their bracket: use --objective generation or ranking"
             )
         ending = () if self._objective == "ranking" else (self._tokenizer.eos_token_id,)
         return ListwiseExample(
@@ -82,22 +83,24 @@ class ListwiseEncoder:
         )
 
     def opens(self, ids: Sequence[int], position: int) -> bool:
-        """Whether the token at a position is the opening bracket and no more."""
+        """Whether the token at a position is exactly the opening bracket."""
         return len(ids) > position and self._tokenizer.decode([ids[position]]).strip() == OPENING
 
     def check_inference(self, record: ListwiseRecord, example: ListwiseExample) -> None:
-        """Raise ContractError unless the prompt at inference is, id for id, the beginning of what is trained on."""
+        """Raise ContractError unless the prompt at inference is, id for id, a prefix of what is trained on."""
         opening = "" if self._objective == "generation" else OPENING
         served = self.chat.encode(prompt_messages(record), opening=opening).token_ids
         if tuple(example.token_ids[: len(served)]) != served or len(served) != example.n_prompt + len(opening):
             hint = "; use --objective generation or ranking with this tokenizer" if opening else ""
-            raise ContractError(f"{example.name}: the ids served at inference do not begin the ids trained on{hint}")
+            raise ContractError(
+                f"{example.name}: the token ids of the prompt at inference are not a prefix of those in training{hint}"
+            )
 
 
 def prompt_messages(record: ListwiseRecord) -> tuple[Message, ...]:
-    """The chat turns of a record's prompt; the human turn is untrusted text, the system turn is not.
+    """Return the chat turns of a record's prompt; the human turn is untrusted text, the system turn is not.
 
-    What could pose as an identifier in a passage or in the query is defused, as inference does.
+    Anything in a passage or the query that looks like an identifier is defused, as at inference.
     """
     names = Names(identifier_kind(record.prompt))
     spans: list[Span] = []
@@ -112,7 +115,7 @@ def prompt_messages(record: ListwiseRecord) -> tuple[Message, ...]:
 
 
 def _around_passages(text: str, names: Names) -> list[Span]:
-    """The words of the template, in which the query stands."""
+    """Split the template's text around the passages, which contains the query."""
     spans: list[Span] = []
     position = 0
     for match in _QUERY.finditer(text):

@@ -1,4 +1,4 @@
-"""Pointwise records as groups of ids: one positive and its negatives, drawn anew each epoch by a seeded rule.
+"""Pointwise records as groups of token ids: one positive and its negatives, resampled each epoch from a seed.
 
 The ids of a pair come from rankllm_core's PairEncoder, which inference uses too.
 """
@@ -19,7 +19,7 @@ from rankllm_train.encoding.sampling import sample_group
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRule:
-    """How a group is drawn from a record (sampling.py)."""
+    """How a group is sampled from a record (`sampling`)."""
 
     group_size: int = 16
     seed: int = 42
@@ -31,33 +31,33 @@ class GroupRule:
 
 @dataclass(frozen=True, slots=True)
 class PointwiseItem:
-    """A group as ids and its record's place in the data set."""
+    """Group of token ids with its record's index in the data set."""
 
     index: int
     rows: tuple[tuple[int, ...], ...]
-    """The positive first."""
+    """One row per passage, the positive first."""
     teacher_scores: tuple[float, ...] | None
     n_first: tuple[int, ...] = ()
-    """Leading ids of each row that are of the first token type; empty where the tokenizer has no types."""
+    """Number of leading ids of the first token type in each row; empty if the tokenizer has no token types."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PointwiseDataset:
-    """Groups ready to train on: a torch data set whose items depend on the epoch."""
+    """Groups as a torch data set whose items depend on the epoch."""
 
     records: tuple[PointwiseRecord, ...]
     encoder: PairEncoder
     rule: GroupRule
     skipped: tuple[str, ...] = ()
-    """One line for each record that was left out, saying why."""
+    """One line per skipped record, with the reason."""
     n_short: int = 0
-    """Records with fewer negatives than a group wants; theirs are drawn with replacement."""
+    """Number of records with fewer negatives than a group needs; theirs are sampled with replacement."""
     alike: tuple[str, ...] = ()
-    """One line for each record in which some, but not all, of the different passages have the same prompt."""
+    """One line per record in which some, but not all, of the different passages have the same prompt."""
     epoch: int = field(default=0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the groups of this epoch from now on."""
+        """Sample the groups of this epoch from now on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ class PointwiseDataset:
         return PointwiseItem(index, rows, scores if rule.needs_teacher else None, n_first if any(n_first) else ())
 
     def name(self, index: int) -> str:
-        """File, line and query."""
+        """Return file, line and query."""
         record = self.records[index]
         return f"{record.path}:{record.line}: query {record.qid!r}"
 
@@ -94,11 +94,11 @@ def pointwise_dataset(
     *,
     bad_records: BadRecords | str = "error",
 ) -> PointwiseDataset:
-    """All records, checked to make a group (`check_group`).
+    """Check that every record can form a group (`check_group`) and return them as a data set.
 
-    bad_records: `error`, `skip`, or where those that were left out before are counted. Raises DataError naming a record
-    that makes no group, or whose prompts are all the same; ContractError where the chat template drops the passages;
-    RankLLMError where no record is left.
+    bad_records: `error`, `skip`, or the collector of records that were skipped earlier. Raises DataError naming a
+    record that cannot form a group or whose prompts are all the same, ContractError if the chat template drops the
+    passages, RankLLMError if no record is left.
     """
     bad = bad_records if isinstance(bad_records, BadRecords) else BadRecords(bad_records)
     kept: list[PointwiseRecord] = []
@@ -114,11 +114,11 @@ def pointwise_dataset(
             continue
         if not kept and drops_passages(record, encoder):
             raise ContractError(
-                f"{record.path}:{record.line}: query {record.qid!r}: prompts hold nothing of the passages; look at "
-                "the tokenizer's chat template, or give the prompt template a chat_layout"
+                f"{record.path}:{record.line}: query {record.qid!r}: the prompts do not contain the passages; check "
+                "the tokenizer's chat template, or set chat_layout in the prompt template"
             )
         if found.n_alike:
-            alike.append(str(record.error(f"{found.n_alike} passages have the prompt of another, different one")))
+            alike.append(str(record.error(f"{found.n_alike} passages have the same prompt as a different passage")))
         kept.append(record)
     if not kept:
         raise bad.nothing_left()

@@ -1,4 +1,4 @@
-"""Finds records whose prompts do not show their passages, or show different ones alike: nothing is learnt from them."""
+"""Detection of records whose prompts do not show their passages, or make different ones look the same."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rankllm_train.data.shortening import passage_spans
 
 
 class Encoded(Protocol):
-    """A record as ids, of which the first `n_prompt` are the prompt's."""
+    """Encoded record, of which the first `n_prompt` ids are the prompt's."""
 
     token_ids: object
     n_prompt: int
 
 
 class WindowWatch:
-    """Looks at records one by one. Only the first is encoded again, and one whose ids an earlier one had.
+    """Checks records one at a time. Only the first one, and those whose ids occurred before, are encoded a second time.
 
-    encode: gives a record as ids. Memory: a number for each record.
+    encode: encodes a record. Memory: one number per record.
     """
 
     def __init__(self, encode: Callable[[ListwiseRecord], Encoded]) -> None:
@@ -30,19 +30,19 @@ class WindowWatch:
         self._seen: set[int] = set()
 
     def check(self, record: ListwiseRecord, encoded: Encoded) -> None:
-        """Raise DataError where any other passages would give the same prompt, as a chat template can bring about."""
+        """Raise DataError if other passages would give the same prompt, which a chat template may cause."""
         ids = _prompt_ids(encoded)
         is_suspect = not self._seen or hash(ids) in self._seen
         self._seen.add(hash(ids))
         if is_suspect and _prompt_ids(self._encode(_with_other_passages(record))) == ids:
             raise record.error(
-                "the prompt holds nothing of the passages; look at the tokenizer's chat template, or give the prompt "
-                "template a chat_layout"
+                "the prompt does not contain the passages; check the tokenizer's chat template, or set chat_layout in "
+                "the prompt template"
             )
 
 
 def n_alike(record: ListwiseRecord, shorter: ListwiseRecord) -> int:
-    """Passages that a shortened record shows exactly as another one, from which they differ in the record itself."""
+    """Return how many passages of a truncated record look the same as another one that differs in the full record."""
     whole, shown = ([r.prompt[start:end] for start, end in passage_spans(r.prompt)] for r in (record, shorter))
     if len(whole) != len(shown):
         return 0
@@ -64,23 +64,23 @@ def _with_other_passages(record: ListwiseRecord) -> ListwiseRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairFindings:
-    """What is wrong with the prompts of one record."""
+    """Problems with the prompts of one record."""
 
     problem: str = ""
-    """Why its gradient is 0, whichever of its passages are drawn; empty where it is not."""
+    """Why its gradient is 0 whichever passages are sampled; empty if it is not."""
     n_alike: int = 0
-    """Passages with the prompt of another, different one; copies of a text do not count."""
+    """Passages with the same prompt as a different passage; copies of a text do not count."""
 
 
 def check_pairs(record: PointwiseRecord, encoder: PairEncoder) -> PairFindings:
-    """Look at the prompts of a record. Only passages that begin alike are tokenised, so that a large file costs little.
+    """Check the prompts of a record. Only passages that start alike are tokenized, which keeps large files fast.
 
-    The check does not see a chat template that drops the passage; `drops_passages` does.
+    A chat template that drops the passage is detected by `drops_passages` instead.
     """
     room = encoder.passage_room(record.query)
     if not room:
         return PairFindings(
-            problem="prompts hold nothing of the passages: the query takes all their room, the gradient is 0; "
+            problem="the prompts do not contain the passages: the query fills their token limit, so the gradient is 0; "
             "use a larger --p-max-len (or --q-max-len), or a shorter query"
         )
     passages = [(p.title, p.text) for p in (*record.positives, *record.negatives)]
@@ -90,14 +90,14 @@ def check_pairs(record: PointwiseRecord, encoder: PairEncoder) -> PairFindings:
     same = find_same(keys, suspects, lambda at: "\n".join(passages[at]))
     if same and len(suspects) == len(passages) and len(set(keys)) == 1:
         return PairFindings(
-            problem=f"its {len(passages)} passages differ, but have one and the same prompt, so the gradient is 0; "
+            problem=f"its {len(passages)} passages differ, but share one prompt, so the gradient is 0; "
             "use a larger --p-max-len (or --q-max-len)"
         )
     return PairFindings(n_alike=len(same))
 
 
 def drops_passages(record: PointwiseRecord, encoder: PairEncoder) -> bool:
-    """Whether none of the record's prompts holds anything of its passage, as with a chat template that drops it."""
+    """Whether none of the record's prompts contains its passage, as with a chat template that drops it."""
     shows_nothing = nothing_check(lambda title, text: encoder.encode(record.query, title=title, text=text))
     passages = [(p.title, p.text) for p in (*record.positives, *record.negatives)]
     shown = [passage for passage in passages if not is_blank(passage)]

@@ -1,4 +1,4 @@
-"""Which prompt template training records were made with: inference must write its prompts with the same one."""
+"""Detection of the prompt template that training records were written with, which inference must use too."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rankllm_train.data.records import ListwiseRecord
 
 
 def template_for(records: Sequence[ListwiseRecord], *, given: str) -> ListwiseTemplate:
-    """The template that is given, or the shipped one for the identifiers of the first record that can be learnt from.
+    """Return the given template, or the bundled one for the identifiers of the first usable record.
 
-    Raises ConfigError for a template of another kind. Where no record can be learnt from, which encoding them says in
-    full, it is the one for numbers.
+    Raises ConfigError for a template of another kind. If no record is usable, which encoding reports in detail, returns
+    the template for numbers.
     """
     if given:
         return listwise_template(given, where="prompt.template: ")
@@ -26,12 +26,13 @@ def template_for(records: Sequence[ListwiseRecord], *, given: str) -> ListwiseTe
 
 
 def mismatch_notes(records: Sequence[ListwiseRecord], template: ListwiseTemplate) -> tuple[str, ...]:
-    """A warning that names the first record whose prompt the template would not write. records: that are trained on."""
+    """Return a warning naming the first record whose prompt the template would not produce. records: those trained
+    on."""
     for record in records:
         if difference := how_it_differs(record, template):
             return (
-                f"Warning: {record.path}:{record.line}: record {record.id!r}: {difference}. The card says template "
-                f"{template.name}, so inference will prompt differently from training; "
+                f"Warning: {record.path}:{record.line}: record {record.id!r}: {difference}. The card records template "
+                f"{template.name}, so prompts at inference will differ from training; "
                 "give the template of the records with --prompt-template-path",
             )
     return ()
@@ -49,17 +50,17 @@ def _kind(records: Sequence[ListwiseRecord]) -> IdentifierKind:
 
 
 def how_it_differs(record: ListwiseRecord, template: ListwiseTemplate) -> str | None:
-    """In which part a record's prompt is not what the template writes; None where it is."""
+    """Return the part in which a record's prompt differs from the template's output, or None if it does not."""
     if template.method != "singleturn_listwise":
-        return None  # the records hold one turn; whether it says the same cannot be told
+        return None  # records have a single turn, which cannot be compared
     if (record.system or "") != (template.system_message or ""):
-        return "its system turn is not the template's" if record.system else "it has no system turn, the template has"
+        return "its system turn differs from the template's" if record.system else "it lacks the template's system turn"
     opening = re.match(as_pattern(template.prefix or ""), record.prompt, re.DOTALL)
     if opening is None:
-        return "the beginning of its prompt is not the template's"
+        return "the beginning of its prompt differs from the template's"
     suffix = as_pattern(template.suffix or "")
     if re.search(f"{suffix}\\Z", record.prompt, re.DOTALL) is None:
-        return "the end of its prompt is not the template's"
+        return "the end of its prompt differs from the template's"
     if not re.match(as_pattern(template.body), record.prompt[opening.end() :], re.DOTALL):
-        return "its first passage is not written as the template writes one"
+        return "its first passage is not formatted as the template does"
     return None

@@ -1,7 +1,7 @@
-"""Which positive and which negatives of a training record make up its group in an epoch.
+"""Sampling of the positive and the negatives that form a record's group in an epoch.
 
-Source: texttron/tevatron@dd06310 src/tevatron/reranker/dataset.py, `RerankerTrainDataset`, draw for draw; its unseeded
-draws with replacement are seeded here.
+Source: texttron/tevatron@dd06310 src/tevatron/reranker/dataset.py, `RerankerTrainDataset`, reproduced draw for draw;
+sampling with replacement is unseeded there and seeded here.
 """
 
 from __future__ import annotations
@@ -32,26 +32,25 @@ def sample_group(
     positive_no_shuffle: bool = False,
     negative_no_shuffle: bool = False,
 ) -> Group:
-    """The group of a record in an epoch: one positive and group_size - 1 negatives.
+    """Return the group of a record in an epoch: one positive and group_size - 1 negatives.
 
-    item: 0-based index of the record. epoch: a fraction is cut off. The positive moves on by one each epoch. The
-    negatives are windows of one shuffled order that move on each epoch, so epochs share none until the order is used
-    up. Where there are fewer negatives than wanted they are drawn with replacement.
+    item: 0-based index of the record. epoch: truncated to an integer. The positive advances by one each epoch. The
+    negatives are consecutive windows of one shuffled order, so epochs share none until the order is used up. If there
+    are fewer negatives than needed, they are sampled with replacement.
     positive_no_shuffle: always the first positive. negative_no_shuffle: always the first negatives.
-    Raises ConfigError for a group_size below 1 and RankLLMError where the record has no positive, or no negative and
-    one is wanted.
+    Raises ConfigError for a group_size below 1, RankLLMError if the record lacks a positive or a needed negative.
     """
     wanted = group_size - 1
     if wanted < 0:
         raise ConfigError(f"group size: expected 1 or more passages, found {group_size}; use 2 or more to train")
     if n_positives < 1:
-        raise RankLLMError("no positive passage, expected at least one; leave the record out")
+        raise RankLLMError("no positive passage, expected at least one; remove the record")
     if wanted and n_negatives < 1:
-        raise RankLLMError(f"no negative passage, expected at least one for groups of {group_size}; leave it out")
+        raise RankLLMError(f"no negative passage, expected at least one for groups of {group_size}; remove the record")
     key, whole_epoch = _int_hash(item + seed), int(epoch)
     positive = 0 if positive_no_shuffle else (key + whole_epoch) % n_positives
     if n_negatives < wanted:
-        # The original draws from the unseeded global generator. A string seeds alike in every process.
+        # The original draws from the unseeded global generator. A string seed gives the same draws in every process.
         drawn = random.Random(f"{seed} {item} {whole_epoch}").choices(range(n_negatives), k=wanted)
         return Group(positive, tuple(drawn))
     if negative_no_shuffle:
@@ -69,7 +68,7 @@ def _window(key: int, epoch: int, *, wanted: int, n_negatives: int) -> tuple[int
 
 
 def _int_hash(number: int) -> int:
-    """CPython's hash of an integer on 64-bit machines, on which the original's choices rest, on any machine."""
+    """CPython's integer hash on 64-bit machines, which the original's choices depend on, reproduced on any machine."""
     magnitude = abs(number) % _HASH_MODULUS
     value = -magnitude if number < 0 else magnitude
     return -2 if value == -1 else value

@@ -1,1 +1,1 @@
-"""Recipes: what a training run is asked to do."""
+"""Recipes: the full configuration of a training run."""

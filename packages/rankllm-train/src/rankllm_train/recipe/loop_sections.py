@@ -1,4 +1,4 @@
-"""The sections of a recipe that say how the loop goes: optimizer, schedule, batches, checkpoints, log."""
+"""Recipe sections of the training loop: optimizer, schedule, batches, checkpoints, evaluation and logging."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from rankllm_core.errors import ConfigError
 
 METRICS = ("loss", "ndcg@10", "mrr@10")
 _GREATEST_SEED = 2**32 - 1
-"""Of NumPy's generators."""
+"""Largest seed that NumPy's generators accept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimSection:
-    """AdamW, in float32."""
+    """AdamW in float32."""
 
     learning_rate: float = 5e-6
-    """At its highest."""
+    """Peak learning rate."""
     weight_decay: float = 0.0
-    """Not applied to biases and norms."""
+    """AdamW weight decay; not applied to biases and norms."""
     adam_beta1: float = 0.9
-    """Decay of the mean of gradients."""
+    """Decay rate of the first moment."""
     adam_beta2: float = 0.999
-    """Decay of the mean of squared gradients."""
+    """Decay rate of the second moment."""
     adam_epsilon: float = 1e-8
-    """Keeps the step finite."""
+    """Added to the denominator of the update for numerical stability."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm; 0: never."""
+    """Maximum gradient norm for clipping; 0: no clipping."""
     noisy_embedding_alpha: float = 0.0
-    """NEFTune (arXiv:2310.05914): uniform noise of alpha / sqrt(T D) on the embeddings; 0: none. As in the original, T
-    is the padded length of the batch."""
+    """Scale of the NEFTune noise (arXiv:2310.05914): uniform noise of alpha / sqrt(T D) is added to the embeddings; 0:
+    no noise. As in the original implementation, T is the padded length of the batch."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "adam_epsilon"):
@@ -45,21 +45,21 @@ class OptimSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSection:
-    """How long, and the learning rate over that time."""
+    """Length of the training and learning-rate schedule."""
 
     num_epochs: float = 3.0
-    """Passes over the data."""
+    """Number of passes over the data."""
     max_steps: int = 0
-    """Stop after so many optimizer steps; 0: by epochs."""
+    """Stop after this many optimizer steps; 0: train for num_epochs."""
     lr_scheduler: str = "linear"
     """linear, cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup."""
     warmup_steps: int = 0
-    """Optimizer steps over which the learning rate rises linearly from 0, the rate of the first step: step n of a
-    warm-up of W steps has the rate (n - 1) / W times the highest. So in the originals, and in transformers."""
+    """Warm-up length in optimizer steps. The learning rate rises linearly from 0: step n of W warm-up steps uses
+    (n - 1) / W times the peak, so the first step has rate 0, as in the originals and in transformers."""
     warmup_ratio: float = 0.0
-    """The same as a share of all steps; give one of the two."""
+    """Warm-up length as a fraction of all steps; set either this or warmup_steps."""
     seed: int = 42
-    """Of everything random: data order, groups, dropout, noise, new layers."""
+    """Random seed for data order, groups, dropout, noise and new layers."""
 
     def __post_init__(self) -> None:
         kinds = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
@@ -73,46 +73,48 @@ class ScheduleSection:
             raise ConfigError(f"schedule.warmup_ratio: expected a number from 0 to below 1, found {self.warmup_ratio}")
         if self.warmup_steps and self.warmup_ratio:
             raise ConfigError(
-                f"schedule: warmup_steps {self.warmup_steps} and warmup_ratio {self.warmup_ratio} say it twice; "
+                f"schedule: warmup_steps {self.warmup_steps} and warmup_ratio {self.warmup_ratio} contradict each "
+                "other; "
                 "set one of them to 0"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSection:
-    """How much goes through the model at once, and how memory is saved."""
+    """Batch sizes and memory savings."""
 
     per_device: int = 1
-    """Records (pointwise: groups) in a forward pass of one process."""
+    """Records (pointwise: groups) per forward pass of one process."""
     accumulation: int = 1
-    """Forward passes before an optimizer step."""
+    """Forward passes per optimizer step."""
     by_length: bool = False
-    """Listwise: cut the records of an optimizer step into forward passes by their length, so that less is padded. A
-    step has the same records' worth of loss either way; a pass has more records where they are short, and fewer where
-    they are long, `per_device` on average."""
+    """Listwise: group the records of an optimizer step into forward passes by length, to reduce padding. The loss of a
+    step covers the same records either way; a pass holds more short records or fewer long ones, `per_device` on
+    average."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass instead of keeping them."""
+    """Recompute activations in the backward pass instead of storing them."""
     deepspeed: str = ""
-    """zero2, zero2-offload, zero3, zero3-offload, or a DeepSpeed configuration file (JSON or YAML); empty: none."""
+    """DeepSpeed preset (zero2, zero2-offload, zero3, zero3-offload) or configuration file (JSON or YAML); empty:
+    none."""
 
     def __post_init__(self) -> None:
         at_least(1, data=self, names=("per_device", "accumulation"), section="batch")
         if self.by_length and self.per_device == 1:
-            raise ConfigError("batch.by_length: has no effect where batch.per_device is 1: nothing is padded then")
+            raise ConfigError("batch.by_length: has no effect with batch.per_device 1, where nothing is padded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSection:
-    """What is kept, and how often."""
+    """Which checkpoints are saved and kept."""
 
     output_dir: str = ""
-    """Folder of the trained model, with the checkpoints in it."""
+    """Folder for the trained model and its checkpoints."""
     every: str = "epoch"
-    """`epoch` (folders epoch_0, epoch_1, ...), a number of optimizer steps (step_500, ...), or `none`."""
+    """When to save: `epoch` (folders epoch_0, epoch_1, ...), a number of optimizer steps (step_500, ...), or `none`."""
     keep: int = 0
-    """How many checkpoints to keep, newest first; 0: all."""
+    """Number of checkpoints to keep, newest first; 0: all."""
     resumable: bool = True
-    """Whether checkpoints hold what it takes to go on: optimizer, schedule and random state."""
+    """Whether checkpoints include the optimizer, schedule and random states needed to resume."""
 
     def __post_init__(self) -> None:
         at_least(0, data=self, names=("keep",), section="checkpoint")
@@ -121,26 +123,28 @@ class CheckpointSection:
 
     @property
     def every_steps(self) -> int:
-        """Steps between checkpoints; 0 where they go by epochs or there are none."""
+        """Steps between checkpoints; 0 if they are saved per epoch or not at all."""
         return int(self.every) if self.every.isdecimal() else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSection:
-    """Measuring on `data.eval` while training: loss, nDCG@10 and MRR@10."""
+    """Evaluation on `data.eval` during training: loss, nDCG@10 and MRR@10."""
 
     every: str = "epoch"
-    """`epoch`, or a number of optimizer steps; the last step is measured in any case."""
+    """When to evaluate: `epoch`, or a number of optimizer steps. The last step is always evaluated."""
     per_device: int = 1
-    """Records (pointwise: groups) in a forward pass of one process."""
+    """Records (pointwise: groups) per forward pass of one process."""
     keep_best: bool = True
-    """Whether the model that OUTPUT_DIR holds at the end is the best of those measured (and not the last one). It is
-    kept in OUTPUT_DIR/best while training goes on, whatever happens to checkpoints."""
+    """Whether OUTPUT_DIR holds the best evaluated model at the end instead of the last one. During training it is
+    kept in OUTPUT_DIR/best, independently of the checkpoints."""
     metric: str = ""
-    """What makes a model the best: `loss` (low), `ndcg@10` or `mrr@10` (high). Empty: ndcg@10, and loss for the
-    generation objective, whose logits at the first identifier are read as FIRST would, but are not what it is for."""
+    """Metric that selects the best model: `loss` (lower is better), `ndcg@10` or `mrr@10` (higher is better). Empty:
+    ndcg@10,
+    or loss for the generation objective, whose first-token logits can be ranked as in FIRST but are not trained for
+    it."""
     patience: int = 0
-    """Stop after so many measurements in a row without a better one; 0: never."""
+    """Early stopping: consecutive evaluations without improvement before training stops; 0: never."""
 
     def __post_init__(self) -> None:
         at_least(1, data=self, names=("per_device",), section="evaluation")
@@ -149,8 +153,8 @@ class EvaluationSection:
             one_of(self.metric, METRICS, where="evaluation.metric")
         if self.patience and not self.keep_best:
             raise ConfigError(
-                f"evaluation.patience {self.patience} without evaluation.keep_best would end with a model that is not "
-                "the best; set keep_best to true or patience to 0"
+                f"evaluation.patience {self.patience} without evaluation.keep_best would keep a model that is not the "
+                "best; set keep_best to true or patience to 0"
             )
         if self.every != "epoch" and not (self.every.isdecimal() and int(self.every) > 0):
             raise ConfigError(f"evaluation.every: expected 'epoch' or a number of steps, found {self.every!r}")
@@ -158,14 +162,14 @@ class EvaluationSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggingSection:
-    """What is told about the run. A metrics file, OUTPUT_DIR/metrics.jsonl, is written always."""
+    """What is logged. The metrics file OUTPUT_DIR/metrics.jsonl is always written."""
 
     every_steps: int = 1
-    """Optimizer steps between two entries."""
+    """Optimizer steps between log entries."""
     report_to: tuple[str, ...] = ()
-    """Trackers to report to as well: tensorboard, wandb, ... or `all` installed ones."""
+    """Experiment trackers to report to (tensorboard, wandb, ...), or `all` that are installed."""
     run_name: str = ""
-    """What trackers call the run."""
+    """Name of the run in the trackers."""
 
     def __post_init__(self) -> None:
         at_least(1, data=self, names=("every_steps",), section="logging")

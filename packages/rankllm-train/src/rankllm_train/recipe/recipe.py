@@ -1,4 +1,4 @@
-"""A recipe: every choice of a training run, in sections; read from YAML, changed by options, strict about names."""
+"""Recipe: all settings of a training run in sections, read from YAML, overridden by options, strictly validated."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from rankllm_train.recipe.sections import (
 )
 
 RECIPE_NAME = "recipe.yaml"
-"""The name under which a run's whole recipe is kept beside what it trained."""
+"""File name of the full recipe saved next to a trained model."""
 _POLYNOMIAL_END = 1e-7
-"""The rate at which transformers' polynomial schedule ends."""
+"""Final learning rate of transformers' polynomial schedule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All choices of one run."""
+    """All settings of one run."""
 
     method: str = "listwise"
-    """listwise or pointwise."""
+    """`listwise` or `pointwise`."""
     description: str = ""
-    """One line for `train recipes`."""
+    """One-line description shown by `train recipes`."""
     model: ModelSection = field(default_factory=ModelSection)
     data: DataSection = field(default_factory=DataSection)
     prompt: PromptSection = field(default_factory=PromptSection)
@@ -63,10 +63,12 @@ class Recipe:
         if self.objective.name:
             one_of(self.objective.name, choices, where=f"objective.name ({self.method})")
         if self.batch.by_length and self.method != "listwise":
-            raise ConfigError("batch.by_length: is for listwise records; pointwise groups are drawn anew in each epoch")
+            raise ConfigError(
+                "batch.by_length: applies to listwise records only; pointwise groups are resampled in each epoch"
+            )
         if self.schedule.lr_scheduler == "polynomial" and self.optim.learning_rate <= _POLYNOMIAL_END:
             raise ConfigError(
-                f"optim.learning_rate: the polynomial schedule ends at {_POLYNOMIAL_END}, expected more, found "
+                f"optim.learning_rate: expected more than {_POLYNOMIAL_END}, where the polynomial schedule ends, found "
                 f"{self.optim.learning_rate}; use another schedule.lr_scheduler"
             )
         if self.objective.label_weight and self.objective_name not in ("kl", "margin"):
@@ -76,21 +78,21 @@ class Recipe:
 
     @property
     def objective_name(self) -> str:
-        """The objective, or the method's first where none is named."""
+        """The configured objective, or the method's first one by default."""
         return self.objective.name or OBJECTIVES[self.method][0]
 
     @property
     def best_metric(self) -> str:
-        """What the best model is chosen by: the one named, or nDCG@10 where the objective gives scores."""
+        """Metric that selects the best model: the configured one, or nDCG@10 if the objective produces scores."""
         return self.evaluation.metric or ("loss" if self.objective_name == "generation" else "ndcg@10")
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the best model on dev data is kept and is what the run ends with."""
+        """Whether the run ends with the best model on the dev data."""
         return bool(self.data.eval) and self.evaluation.keep_best
 
     def to_dict(self) -> dict[str, object]:
-        """The whole recipe as YAML values."""
+        """Return the full recipe as YAML values."""
         return {
             key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
             if isinstance(value, dict)
@@ -99,7 +101,7 @@ class Recipe:
         }
 
     def changed(self, overrides: Mapping[str, object], *, where: str = "") -> Recipe:
-        """The recipe with values replaced by `section.key`; names and types are checked as in a file."""
+        """Return a copy with values replaced by `section.key`; names and types are checked as in a file."""
         nested: dict[str, object] = {}
         for path, value in overrides.items():
             section, _, key = path.partition(".")
@@ -120,20 +122,21 @@ SECTIONS: Mapping[str, type] = {
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The recipes that ship with rankllm."""
+    """Names of the bundled recipes."""
     folder = resources.files("rankllm_train") / "recipes"
     return tuple(sorted(i.name.removesuffix(".yaml") for i in folder.iterdir() if i.name.endswith(".yaml")))
 
 
 def recipe_text(name: str) -> str:
-    """The YAML of a shipped recipe, comments included. Raises ConfigError where there is none of that name."""
+    """Return the YAML of a bundled recipe, comments included. Raises ConfigError for an unknown name."""
     if name not in recipe_names():
         raise ConfigError(f"{name}: no such recipe{did_you_mean(name, recipe_names())}")
     return (resources.files("rankllm_train") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A shipped recipe by name, or a YAML file. Raises ConfigError on an unknown key or a value of another type."""
+    """Load a bundled recipe by name, or a YAML file. Raises ConfigError on an unknown key or a value of the wrong
+    type."""
     name = str(name_or_path)
     if name in recipe_names() and not Path(name).is_file():
         values = mapping(parse_yaml(recipe_text(name), where=name), where=name)
@@ -141,24 +144,24 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         values = load_yaml(name)
     else:
         hint = did_you_mean(name, recipe_names())
-        raise ConfigError(f"{name}: no such recipe, neither a file nor a shipped one{hint}")
+        raise ConfigError(f"{name}: no such recipe; expected a file or the name of a bundled recipe{hint}")
     return _merged(Recipe(), values, where=f"{name}: ")
 
 
 def save_recipe(recipe: Recipe, folder: str | Path) -> None:
-    """Write the whole recipe into a folder, so that a run can be repeated from it."""
+    """Write the full recipe into a folder, so that the run can be repeated."""
     with write_text(Path(folder) / RECIPE_NAME) as stream:
         yaml.safe_dump(recipe.to_dict(), stream, sort_keys=False, allow_unicode=True, width=120)
 
 
 def recipe_differences(old: Recipe, new: Recipe) -> dict[str, tuple[object, object]]:
-    """`section.key` -> (old, new) of every value that differs."""
+    """Map `section.key` to (old, new) for every value that differs."""
     before, after = _flat(old), _flat(new)
     return {path: (before[path], after[path]) for path in before if before[path] != after[path]}
 
 
 def parse_setting(text: str) -> tuple[str, object]:
-    """`section.key=value` as `--set` takes it, its value read as YAML."""
+    """Parse the argument of `--set`, `section.key=value`, with the value read as YAML."""
     path, equals, value = text.partition("=")
     if not equals or "." not in path:
         raise ConfigError(f"--set {text}: expected section.key=value, such as optim.learning_rate=1e-5")
@@ -206,7 +209,7 @@ def _section(current: Any, values: Mapping[str, object], *, where: str, section:
 
 
 def _value(value: object, kind: str, *, where: str) -> object:
-    """The value as its field's type says."""
+    """Convert a value to the type of its field."""
     if kind.endswith(" | None"):
         return None if value is None else _value(value, kind.removesuffix(" | None"), where=where)
     if kind == "float":
@@ -214,7 +217,7 @@ def _value(value: object, kind: str, *, where: str) -> object:
     if kind == "tuple[str, ...]":
         items = value.split(",") if isinstance(value, str) else typed(value, (list, tuple), where=where)
         names = tuple(str(typed(item, str, where=where)).strip() for item in items)  # type: ignore[attr-defined]
-        return () if names == ("",) else names  # `--report-to ""` is none; `a,,b` is for its section to refuse
+        return () if names == ("",) else names  # `--report-to ""` means none; the section rejects `a,,b`
     if kind == "str" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # YAML reads `every: 500` as a number
     return typed(value, {"str": str, "int": int, "bool": bool}[kind], where=where)
@@ -222,7 +225,7 @@ def _value(value: object, kind: str, *, where: str) -> object:
 
 def _number(value: object, *, where: str) -> float:
     if isinstance(value, str):
-        # YAML reads 5e-6, without a point, as a string.
+        # YAML reads 5e-6, without a decimal point, as a string.
         with contextlib.suppress(ValueError):
             value = float(value)
     try:

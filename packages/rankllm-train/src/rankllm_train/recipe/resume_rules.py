@@ -1,7 +1,8 @@
-"""What each choice of a recipe may become when a run is resumed: used from the next step on, or refused.
+"""Rules for resuming with a changed recipe: each value is either applied from the next step on, or refused.
 
-Nothing in between: a value that is recorded was used. What lives in the optimizer's or the schedule's state is put in
-force there (`optimizer_settings`); what decides which records a step has, or what trained weights mean, cannot change.
+There is nothing in between, so every recorded value was in effect. Values held in the optimizer or scheduler state are
+updated there (`optimizer_settings`); values that decide the order of the data or the meaning of the weights cannot
+change.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_train.artifacts.run_record import RunRecord, load_record
 from rankllm_train.recipe.recipe import RECIPE_NAME, Recipe, load_recipe, recipe_differences
 
-_ORDER = "the data would be read in another order, or other data"
-_PROMPT = "the model would be trained on two kinds of prompts, and its card names one"
-_SHAPE = "the trained weights would mean something else"
+_ORDER = "it would change which records are used or their order"
+_PROMPT = "the model would be trained on two kinds of prompts, but its card records one"
+_SHAPE = "it would change the meaning of the trained weights"
 _LOSS = "the card and the encoded records depend on it"
 
 REFUSED = {
@@ -32,7 +33,7 @@ REFUSED = {
     "data.negative_no_shuffle": _ORDER,
     "schedule.seed": _ORDER,
     "batch.by_length": _ORDER,
-    "batch.deepspeed": "its optimizer state can be read in the same configuration alone",
+    "batch.deepspeed": "its optimizer state can only be loaded with the same configuration",
     "prompt.bos": _PROMPT,
     "prompt.context_tokens": _PROMPT,
     "prompt.max_passage_words": _PROMPT,
@@ -47,7 +48,7 @@ REFUSED = {
     "lora.r": _SHAPE,
     "lora.alpha": _SHAPE,
     "lora.target_modules": _SHAPE,
-    "lora.start_from": "it was used when the run began, and has no effect now",
+    "lora.start_from": "it applies only at the start of a run",
 }
 """Key -> why it cannot change."""
 APPLIED = (
@@ -80,8 +81,8 @@ APPLIED = (
     "evaluation.patience",
     "evaluation.keep_best",
 )
-"""Used from the first resumed step on; the change is told, and kept in training_run.json. How a step's records are
-split over forward passes may change, their number may not, see `check_batch`."""
+"""Applied from the first resumed step on; the change is reported and recorded in training_run.json. The records of a
+step may be split differently into forward passes, but their number may not change, see `check_batch`."""
 HARMLESS = (
     "description",
     "model.trust_remote_code",
@@ -95,42 +96,46 @@ HARMLESS = (
     "logging.report_to",
     "logging.run_name",
 )
-"""Used as well, and changes no step."""
+"""Applied as well; they change no training step."""
 BY_CONTENT = ("data.train", "model.name_or_path", "prompt.template")
-"""A name that may change as long as what it names is the same, see `check_sources` and `check_card`."""
+"""Names that may change as long as the content they refer to does not, see `check_sources` and `check_card`."""
 
 _OPTIONS = {"data.train": "--train-dataset-path", "data.eval": "--eval-dataset-path"}
 
 
 def check_changes(recipe: Recipe, *, resumed: Path, say: Callable[[str], None]) -> RunRecord:
-    """Compare a recipe with a checkpoint's, and say what is used differently from the next step on.
+    """Compare a recipe with a checkpoint's, and report what changes from the next step on.
 
-    Returns the checkpoint's record with these changes in it. Raises ConfigError where a changed value cannot be used.
+    Returns the checkpoint's record with these changes added. Raises ConfigError if a changed value cannot be applied.
     """
     record = load_record(resumed)
     differences = recipe_differences(load_recipe(resumed / RECIPE_NAME), recipe)
     refused = {key: REFUSED.get(key, _SHAPE) for key in differences if key not in (*APPLIED, *HARMLESS, *BY_CONTENT)}
     if refused:
         told = "; ".join(
-            f"{key} was {differences[key][0]!r} and is {differences[key][1]!r} now: {why}"
+            f"{key} was {differences[key][0]!r} and is now {differences[key][1]!r}: {why}"
             for key, why in refused.items()
         )
         raise ConfigError(
-            f"--resume-from-checkpoint {resumed.name}: {told}. Resume with the checkpoint's value, or start a new run "
+            f"--resume-from-checkpoint {resumed.name}: {told}. Restore the checkpoint's value, or start a new run "
             "in another --output-dir"
         )
     changes = []
     for key, (old, new) in differences.items():
         if key in APPLIED:
-            say(f"Warning: {key} was {old!r} in {resumed.name} and is {new!r} now; used from step {record.step + 1} on")
+            say(
+                f"Warning: {key} was {old!r} in {resumed.name} and is now {new!r}; "
+                f"the new value applies from step {record.step + 1} on"
+            )
             changes.append({"after_step": record.step, "key": key, "old": old, "new": new})
     return replace(record, changes=(*record.changes, *changes))
 
 
 def check_sources(record: RunRecord, recipe: Recipe, *, resumed: Path, now: Mapping[str, str]) -> None:
-    """Raise RankLLMError where data or base model are not those that the checkpoint was trained on.
+    """Raise RankLLMError if the data or the base model differ from those the checkpoint was trained on.
 
-    now: identities, as `source_identities` gives them. Dev data under another name is other dev data, and allowed.
+    now: identities as returned by `source_identities`. Dev data under another name counts as other dev data and is
+    allowed.
     """
     before = load_recipe(resumed / RECIPE_NAME)
     for key, identity in now.items():
@@ -141,18 +146,21 @@ def check_sources(record: RunRecord, recipe: Recipe, *, resumed: Path, now: Mapp
         if key == "data.eval":
             if before.data.eval != name:
                 continue
-            way_out = "restore it, or measure on the new data under another name"
+            way_out = "restore it, or evaluate on the new data under another name"
         else:
             way_out = "restore it, or start a new run in another --output-dir"
-        was = "" if _named(before, key) == name else f" {_named(before, key)} was, when"
+        old = _named(before, key)
+        differs = f"does not match {old}, which {resumed.name} was trained on" if old != name else ""
         raise RankLLMError(
-            f"{_OPTIONS.get(key, '--model-name-or-path')} {name}: is not what{was or ' it was when'} {resumed.name} "
-            f"was written ({_short(known)} then, {_short(identity)} now); {way_out}"
+            f"{_OPTIONS.get(key, '--model-name-or-path')} {name}: "
+            f"{differs or f'has changed since {resumed.name} was written'} "
+            f"({_short(known)} then, {_short(identity)} now); {way_out}"
         )
 
 
 def check_card(card: Card, *, resumed: Path) -> None:
-    """Raise ConfigError where prompts or answers are not the checkpoint's: a template file may have been edited."""
+    """Raise ConfigError if prompts or answers differ from the checkpoint's, for instance after a template was
+    edited."""
     before = load_card(resumed)
     if before is None:
         return
@@ -160,17 +168,17 @@ def check_card(card: Card, *, resumed: Path) -> None:
     for key in (*old, *(key for key in new if key not in old)):
         if old.get(key) != new.get(key):
             raise ConfigError(
-                f"--resume-from-checkpoint {resumed.name}: the card's {key} is not the checkpoint's "
-                f"({str(old.get(key))[:80]} there, {str(new.get(key))[:80]} now): {_PROMPT}. Restore the prompt "
+                f"--resume-from-checkpoint {resumed.name}: the card's {key} differs from the checkpoint's "
+                f"(was {str(old.get(key))[:80]}, is now {str(new.get(key))[:80]}): {_PROMPT}. Restore the prompt "
                 "template, or start a new run in another --output-dir"
             )
 
 
 def check_batch(record: RunRecord, recipe: Recipe, *, resumed: Path, processes: int) -> None:
-    """Raise ConfigError where a step has another number of records than the checkpoint's had.
+    """Raise ConfigError if the number of records per step differs from the checkpoint's.
 
-    Where in the data the run is follows from the steps behind it: with other steps, records would be left out or
-    trained on twice.
+    The position in the data follows from the number of steps taken: with another step size, records would be skipped or
+    repeated.
     """
     each = recipe.batch.per_device * recipe.batch.accumulation
     if record.records_per_step in (0, each * processes):
@@ -182,15 +190,16 @@ def check_batch(record: RunRecord, recipe: Recipe, *, resumed: Path, processes: 
         f"{processes} process{'es' if processes > 1 else ''} x {recipe.batch.per_device} x {recipe.batch.accumulation}"
     )
     raise ConfigError(
-        f"--resume-from-checkpoint {resumed.name}: its steps have {record.records_per_step} records, here {found} = "
+        f"--resume-from-checkpoint {resumed.name}: expected {record.records_per_step} records per step, found {found} "
+        "= "
         f"{each * processes}; {hint}"
     )
 
 
 def _without_names(card: Card) -> dict[str, object]:
-    """A card without the name of its template, whose words it holds, and of its base, whose content is compared.
+    """Return a card's values without template name, base model and probe.
 
-    Nor is its probe compared, which is of the weights.
+    The card holds the template's text, the base is compared by content, and the probe belongs to the weights.
     """
     values = replace(card, probe=None).to_dict()
     template = values.pop("template")

@@ -1,6 +1,6 @@
-"""The sections of a recipe that say what is trained: model, data, prompt, objective, adapters.
+"""Recipe sections that say what is trained: model, data, prompt, objective and adapters.
 
-One frozen dataclass each, every value with a sentence, checked when it is made. How long and how: `loop_sections`.
+Each is a frozen dataclass with documented fields, validated on creation. The training loop is in `loop_sections`.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ OBJECTIVES = {
     "listwise": ("generation", "ranking", "combined"),
     "pointwise": ("cross-entropy", "binary-cross-entropy", "kl", "margin"),
 }
-"""Method -> what can be minimised, the default first. `methods` holds a module for each."""
+"""Method -> available objectives, the default first. `methods` has a module for each method."""
 METHODS = tuple(OBJECTIVES)
 ALL_LINEAR = "all-linear"
-"""In place of the names of layers: every linear layer but the head."""
+"""Value of lora.target_modules that means every linear layer except the head."""
 RANKING_LOSSES = ("ranknet", "listnet", "lambda")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSection:
-    """The model that training starts from."""
+    """Base model of the training run."""
 
     name_or_path: str = ""
-    """A folder or a hub name. An adapter cannot be trained on."""
+    """Model folder or hub name. To continue training an adapter, use lora.start_from."""
     precision: str = "bf16"
-    """`fp32`, `bf16` or `fp16`: what matrices are multiplied in. Trained weights are kept in float32 in any case."""
+    """Compute precision: `fp32`, `bf16` or `fp16`. Trained weights are always kept in float32."""
     attn_implementation: str = "auto"
-    """`auto`: flash_attention_2 where installed and a GPU is there, else sdpa; on a CPU, of bf16 weights (LoRA), blocks
-    of our own."""
+    """Attention implementation. `auto`: flash_attention_2 on a GPU if it is installed, otherwise sdpa; on a CPU with
+    bf16 weights (LoRA), rankllm's own blockwise attention."""
     trust_remote_code: bool = False
-    """Whether to run code that comes with the model."""
+    """Whether to run the model's own Python code."""
 
     def __post_init__(self) -> None:
         one_of(self.precision, ("fp32", "bf16", "fp16"), where="model.precision")
@@ -46,27 +46,27 @@ class ModelSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSection:
-    """What is trained on."""
+    """Training data."""
 
     train: str = ""
-    """A file (JSON Lines or a JSON array, plain, .gz or .xz) or the name of a Hugging Face data set."""
+    """Training file (JSON Lines or a JSON array, plain, .gz or .xz) or the name of a Hugging Face data set."""
     eval: str = ""
-    """The same, to measure on while training; empty: none."""
+    """Dev data to evaluate on during training, in the same formats; empty: none."""
     identifiers: str = "keep"
-    """Listwise: `keep` those of the records, or convert all to `alpha` or `numeric`."""
+    """Listwise: `keep` the records' identifiers, or convert them to `alpha` or `numeric`."""
     max_records: int = 0
-    """Use the first so many records; 0: all."""
+    """Maximum number of records to use, from the start; 0: all."""
     overlong: str = "error"
-    """A record over `prompt.context_tokens`: `error` names it, `skip` leaves it out, `truncate` cuts its passages to
-    fewer words as inference does. What was done is counted."""
+    """Records longer than `prompt.context_tokens`: `error` fails and names the record, `skip` skips it, `truncate`
+    truncates its passages to fewer words as inference does. Skipped and truncated records are counted."""
     bad_records: str = "error"
-    """A malformed record: `error` names it, `skip` leaves it out and counts it."""
+    """Malformed records: `error` fails and names the record, `skip` skips and counts it."""
     group_size: int = 16
-    """Pointwise: passages in a group, one positive and the rest negatives (RankLLaMA: 16)."""
+    """Pointwise: passages per group, one positive and the rest negatives (RankLLaMA: 16)."""
     positive_no_shuffle: bool = False
-    """Pointwise: always take a record's first positive."""
+    """Pointwise: always use a record's first positive instead of sampling one."""
     negative_no_shuffle: bool = False
-    """Pointwise: always take a record's first negatives."""
+    """Pointwise: always use a record's first negatives instead of sampling them."""
 
     def __post_init__(self) -> None:
         one_of(self.identifiers, ("keep", "alpha", "numeric"), where="data.identifiers")
@@ -78,32 +78,35 @@ class DataSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSection:
-    """How the model is prompted, in training and, by the card, in inference."""
+    """Prompt format and limits, for training and, through the card, for inference."""
 
     template: str = ""
-    """Name or YAML file. Empty, listwise: the shipped template that the records were made with; pointwise: `rankllama`
-    or, of a yes or a no, `yes_no`; of an encoder, `pair`."""
+    """Template name or YAML file. Empty, listwise: the bundled template that matches the records; pointwise:
+    `rankllama`,
+    `yes_no` with a yes-no or single-token head, or `pair` for encoders."""
     bos: str = "single"
-    """`single` or `double` (card key `bos`)."""
+    """BOS tokens before the prompt, `single` or `double` (card key `bos`)."""
     context_tokens: int = 4096
-    """Listwise: tokens of prompt and answer together."""
+    """Listwise: maximum tokens of prompt and answer together."""
     max_passage_words: int = 300
-    """Listwise: words of a passage shown at inference."""
+    """Listwise: maximum words per passage at inference."""
     window_size: int = 20
-    """Listwise: passages in a window at inference."""
+    """Listwise: passages per window at inference."""
     stride: int = 10
-    """Listwise: ranks the window moves at inference."""
+    """Listwise: ranks the window moves per step at inference."""
     head: str = "sequence-classification"
-    """Pointwise: `sequence-classification` (a new score layer), or the language model's own logits: `yes-no` (the
-    template's positive token minus its negative one) or `single-token` (the positive one's)."""
+    """Pointwise: source of the score, either `sequence-classification` (a new score layer) or the language model's
+    logits:
+    `yes-no` (positive minus negative token of the template) or `single-token` (positive token only)."""
     instruction: str = ""
-    """Pointwise: what counts as relevant, in place of the template's own; the card keeps it."""
+    """Pointwise: relevance instruction, replacing the template's; recorded in the card."""
     query_tokens: int | None = None
-    """Pointwise: tokens of the query part. Null: 32; of an encoder, half of what it has positions for."""
+    """Pointwise: maximum tokens of the query. Null: 32, or half of an encoder's positions."""
     passage_tokens: int | None = None
-    """Pointwise: tokens of the passage part. Null: 164; of an encoder, as many as the query leaves of its positions."""
+    """Pointwise: maximum tokens of the passage. Null: 164, or the positions of an encoder that the query leaves
+    free."""
     append_eos: bool = False
-    """Pointwise, `rankllama-v2` only: put EOS behind the pair."""
+    """Pointwise, `rankllama-v2` only: append EOS to the pair."""
 
     def __post_init__(self) -> None:
         one_of(self.bos, BOS_RULES, where="prompt.bos")
@@ -115,24 +118,25 @@ class PromptSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveSection:
-    """What is minimised."""
+    """Training objective."""
 
     name: str = ""
-    """Listwise: generation, ranking, combined. Pointwise: cross-entropy (of the positive in its group),
-    binary-cross-entropy (of each pair), kl, margin. Empty: the first of them."""
+    """Listwise: generation, ranking or combined. Pointwise: cross-entropy (softmax over the group),
+    binary-cross-entropy
+    (each pair on its own), kl or margin (distillation). Empty: the first one of the method."""
     ranking_loss: str = "ranknet"
-    """Listwise, ranking and combined: ranknet, listnet or lambda."""
+    """Listwise, objectives ranking and combined: ranknet, listnet or lambda."""
     weighted: bool = False
-    """RankNet: weigh pair (i, j) by 1 / (rank_i + rank_j) (FIRST, arXiv:2406.15657)."""
+    """RankNet: weight pair (i, j) by 1 / (rank_i + rank_j) (FIRST, arXiv:2406.15657)."""
     ranking_weight: float | None = None
-    """Combined: what the ranking loss is multiplied by. Null: the originals' 10 for weighted ranknet, 0.1 for listnet,
-    1 for the others (castorini/rank_llm@1b3cabb training/utils/train_utils.py)."""
+    """Combined objective: factor of the ranking loss. Null: the original's 10 for weighted ranknet, 0.1 for listnet, 1
+    otherwise (castorini/rank_llm@1b3cabb training/utils/train_utils.py)."""
     teacher_temperature: float = 1.0
-    """KL: what the teacher's scores are divided by."""
+    """KL: temperature that divides the teacher's scores."""
     student_temperature: float = 1.0
-    """KL: what the model's scores are divided by."""
+    """KL: temperature that divides the model's scores."""
     label_weight: float = 0.0
-    """KL and margin: the labelled positive's cross-entropy, times this, is added: a teacher may err."""
+    """KL and margin: weight of the cross-entropy of the labelled positive, added because a teacher may err."""
 
     def __post_init__(self) -> None:
         one_of(self.ranking_loss, RANKING_LOSSES, where="objective.ranking_loss")
@@ -146,7 +150,7 @@ class ObjectiveSection:
 
     @property
     def weight(self) -> float:
-        """The weight of the ranking loss in the combined one."""
+        """Weight of the ranking loss in the combined objective."""
         if self.ranking_weight is not None:
             return self.ranking_weight
         if self.ranking_loss == "ranknet":
@@ -156,22 +160,23 @@ class ObjectiveSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSection:
-    """Low-rank adapters (arXiv:2106.09685) in place of full fine-tuning."""
+    """Low-rank adapters (arXiv:2106.09685) instead of full fine-tuning."""
 
     enabled: bool = False
     """Whether to train adapters."""
     r: int = 32
-    """Rank."""
+    """LoRA rank."""
     alpha: int = 64
-    """Adapters are scaled by alpha / r."""
+    """LoRA alpha; adapters are scaled by alpha / r."""
     dropout: float = 0.1
-    """Dropout on what goes into the adapters."""
+    """Dropout on the adapters' inputs."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "down_proj", "up_proj", "gate_proj")
-    """Names of the layers that get adapters; `all-linear` alone for every one. RankLLaMA's six:
-    texttron/tevatron@0545746 examples/rankllama/modeling.py. An encoder has other names: these stand for all-linear."""
+    """Names of the layers to adapt, or `all-linear` alone for every linear layer. The default is RankLLaMA's six
+    (texttron/tevatron@0545746 examples/rankllama/modeling.py); encoders name their layers differently, and for them the
+    default means all-linear."""
     start_from: str = ""
-    """Folder of a trained adapter of the same base and rank to go on from; empty: new ones. Its optimizer is
-    not kept, nor its prompt: a pointwise adapter may begin a listwise one."""
+    """Folder of a trained adapter with the same base and rank to continue training; empty: new adapters. Its optimizer
+    state and prompt are not carried over: a listwise run may start from a pointwise adapter."""
 
     def __post_init__(self) -> None:
         at_least(1, data=self, names=("r", "alpha"), section="lora")
@@ -181,7 +186,7 @@ class LoraSection:
             raise ConfigError("lora.target_modules: expected at least one layer name, found none")
         for number, name in enumerate(self.target_modules):
             if not name or len(name.split()) != 1:
-                raise ConfigError(f"lora.target_modules: expected names of layers, found {name!r}")
+                raise ConfigError(f"lora.target_modules: expected layer names, found {name!r}")
             if name in self.target_modules[:number]:
                 raise ConfigError(f"lora.target_modules: {name!r} is given twice")
         if self.start_from and not self.enabled:

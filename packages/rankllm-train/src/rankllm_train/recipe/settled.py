@@ -1,6 +1,6 @@
-"""What a recipe leaves to its base model: the prompt's format and limits, and which layers LoRA adapts.
+"""Recipe values that depend on the base model: prompt format, length limits and the layers that LoRA adapts.
 
-An encoder is a cross-encoder in the making: pairs in its tokenizer's own format, as inference gives them to it.
+An encoder is trained as a cross-encoder, on pairs in its tokenizer's own format, as at inference.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rankllm_train.recipe.sections import ALL_LINEAR, LoraSection, PromptSection
 
 
 def settle(recipe: Recipe, config: Mapping[str, object]) -> Recipe:
-    """The recipe with every value that it leaves to its base model. config: the model's `config.json`.
+    """Return the recipe with every value filled in that depends on the base model. config: the model's `config.json`.
 
-    Raises ConfigError where the recipe asks an encoder for what only a decoder can do, ContractError where an encoder's
-    head gives several labels.
+    Raises ConfigError if the recipe asks an encoder for what only a decoder can do, ContractError if an encoder's head
+    has several labels.
     """
     limits = PairLimits()
     if not is_encoder(config):
@@ -35,13 +35,13 @@ def settle(recipe: Recipe, config: Mapping[str, object]) -> Recipe:
     _check_method(recipe, what)
     if has_classification_head(config) and (labels := n_labels(config)) != 1:
         raise ContractError(
-            f"{recipe.model.name_or_path}: its head gives {labels} labels, expected 1 score a pair; start from the "
-            "model that it was made from"
+            f"{recipe.model.name_or_path}: its head has {labels} labels, expected 1 score per pair; start from the "
+            "model that it was fine-tuned from"
         )
     positions = encoder_positions(config)
     settled = _with_limits(recipe, *pair_limits(positions))
     _check_limits(settled.prompt, positions, name=recipe.model.name_or_path)
-    # The names of the default are those of decoders' layers.
+    # The default names are those of decoder layers.
     targets = recipe.lora.target_modules
     return settled.changed(
         {
@@ -62,7 +62,7 @@ def _with_limits(recipe: Recipe, query_tokens: int, passage_tokens: int) -> Reci
 
 
 def _check_method(recipe: Recipe, what: str) -> None:
-    """Raise ConfigError on what an encoder cannot do. what: the encoder, for messages."""
+    """Raise ConfigError for settings that an encoder does not support. what: the encoder, for messages."""
     prompt = recipe.prompt
     if recipe.method != "pointwise":
         raise ConfigError(f"train {recipe.method}: {what}, which scores one passage at a time; use train pointwise")
@@ -76,13 +76,14 @@ def _check_method(recipe: Recipe, what: str) -> None:
                 "--prompt-template-path pair"
             )
     if prompt.bos != "single":
-        raise ConfigError(f"prompt.bos {prompt.bos}: {what}, whose tokenizer begins each pair; leave out --bos")
+        raise ConfigError(f"prompt.bos {prompt.bos}: {what}, whose tokenizer adds the special tokens; leave out --bos")
     if prompt.append_eos:
-        raise ConfigError(f"prompt.append_eos: {what}, whose tokenizer ends each pair; leave out --append-eos")
+        raise ConfigError(f"prompt.append_eos: {what}, whose tokenizer adds the special tokens; leave out --append-eos")
 
 
 def _check_limits(prompt: PromptSection, positions: int, *, name: str) -> None:
-    """Raise ConfigError where a pair may be longer than the encoder has positions. A passage gives way to its query."""
+    """Raise ConfigError if a pair may exceed the encoder's positions. The passage is truncated in favour of the
+    query."""
     query_tokens, passage_tokens = prompt.query_tokens or 0, prompt.passage_tokens or 0
     if max(query_tokens + 1, passage_tokens) > positions:
         raise ConfigError(

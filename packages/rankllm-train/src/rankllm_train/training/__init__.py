@@ -1,1 +1,1 @@
-"""The training loop: objectives, losses, evaluation, distribution."""
+"""Training loop: objectives, losses, evaluation and distribution."""

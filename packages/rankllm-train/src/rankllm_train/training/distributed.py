@@ -1,4 +1,4 @@
-"""Several processes: which DeepSpeed configuration, and what must hold before the first collective call."""
+"""Multi-process training: DeepSpeed configurations, and checks before the first collective call."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Decision = TypeVar("Decision")
 
 
 def deepspeed_names() -> tuple[str, ...]:
-    """The DeepSpeed configurations that ship with rankllm."""
+    """Names of the bundled DeepSpeed configurations."""
     folder = resources.files("rankllm_train") / "deepspeed"
     return tuple(sorted(i.name.removesuffix(_SUFFIX) for i in folder.iterdir() if i.name.endswith(_SUFFIX)))
 
 
 def load_deepspeed(name_or_path: str) -> dict[str, object]:
-    """A shipped configuration by name, or a JSON or YAML file.
+    """Load a bundled configuration by name, or a JSON or YAML file.
 
-    Raises ConfigError where there is none, and where it would decide what the recipe decides, or save no weights.
+    Raises ConfigError if there is none, if it sets what the recipe decides, or if it would save no weights.
     """
     path = Path(name_or_path)
-    # A pipe or a device is no file to the eye, and is refused by the reader in words that say so.
+    # Pipes and devices go to the reader too, which rejects them with a clear message.
     if path.exists() and not path.is_dir():
         config = _read(path)
     elif name_or_path in deepspeed_names():
@@ -39,20 +39,20 @@ def load_deepspeed(name_or_path: str) -> dict[str, object]:
         config = mapping(parse_yaml(text, where=name_or_path), where=name_or_path)
     else:
         hint = did_you_mean(name_or_path, deepspeed_names())
-        raise ConfigError(f"--deepspeed {name_or_path}: neither a file nor one of {', '.join(deepspeed_names())}{hint}")
+        raise ConfigError(f"--deepspeed {name_or_path}: expected a file or one of {', '.join(deepspeed_names())}{hint}")
     _check(config, where=f"--deepspeed {name_or_path}")
     return config
 
 
 def _read(path: Path) -> dict[str, object]:
-    # YAML would read 5e8, which such files are fond of, as text.
+    # YAML would read 5e8, which is common in such files, as text.
     try:
         config = mapping(read_json(path), where=str(path)) if path.suffix == ".json" else load_yaml(path)
         json.dumps(config, allow_nan=False)
     except DataError as error:
         raise ConfigError(str(error)) from None
     except ValueError:
-        raise ConfigError(f"{path}: holds NaN or an infinite number, expected finite numbers") from None
+        raise ConfigError(f"{path}: contains NaN or an infinite number, expected finite numbers") from None
     return config
 
 
@@ -69,23 +69,23 @@ def _check(config: Mapping[str, object], *, where: str) -> None:
     gathers = "stage3_gather_16bit_weights_on_model_save"
     if stage == 3 and not (isinstance(zero, Mapping) and zero.get(gathers)):
         raise ConfigError(
-            f"{where}: zero_optimization.{gathers}: expected true; without it checkpoints hold no weights"
+            f"{where}: zero_optimization.{gathers}: expected true; otherwise checkpoints contain no weights"
         )
 
 
 def check_launch(*, deepspeed: bool, precision: str, has_accelerator: bool) -> None:
-    """Raise ConfigError or MissingPackageError where processes were started in a way that cannot train.
+    """Raise ConfigError or MissingPackageError if the processes were launched in a way that cannot train.
 
-    has_accelerator: whether there is a GPU, or another device that DeepSpeed drives.
+    has_accelerator: whether there is a GPU or another device that DeepSpeed supports.
     """
     environment = os.environ
     if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise ConfigError("accelerate was told to use FSDP, which rankllm cannot save yet; use --deepspeed zero3")
+        raise ConfigError("accelerate is configured for FSDP, which rankllm does not support; use --deepspeed zero3")
     if not deepspeed:
         if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
             raise ConfigError(
-                f"accelerate was told to use DeepSpeed, the recipe was not; add --deepspeed, with one of "
-                f"{', '.join(deepspeed_names())} or a file"
+                f"accelerate is configured for DeepSpeed, but the recipe is not; add --deepspeed with one of "
+                f"{', '.join(deepspeed_names())} or a configuration file"
             )
         return
     if importlib.util.find_spec("deepspeed") is None:
@@ -95,19 +95,19 @@ def check_launch(*, deepspeed: bool, precision: str, has_accelerator: bool) -> N
         )
     if "LOCAL_RANK" not in environment:
         raise ConfigError(
-            "--deepspeed: this process was started alone; start it with accelerate launch or torchrun, as in "
+            "--deepspeed: this process was started without a launcher; use accelerate launch or torchrun, for example "
             "torchrun --nproc-per-node N -m rankllm_train (N may be 1)"
         )
     if not has_accelerator and precision != "fp32":
         raise ConfigError(
-            f"model.precision: {precision} with DeepSpeed needs a GPU, and none is here; use --no-bf16 (float32)"
+            f"model.precision: {precision} with DeepSpeed needs a GPU, but none is available; use --no-bf16 (float32)"
         )
 
 
 def join_processes_on_cpu() -> None:
-    """Set up accelerate's state for DeepSpeed without a GPU.
+    """Initialize accelerate's state for DeepSpeed without a GPU.
 
-    Left to themselves, transformers and accelerate choose no backend there, and each process trains alone.
+    By themselves, transformers and accelerate choose no backend there, and each process trains on its own.
     """
     from accelerate import PartialState
     from accelerate.state import AcceleratorState
@@ -118,36 +118,41 @@ def join_processes_on_cpu() -> None:
     try:
         PartialState(backend="gloo")
     finally:
-        # transformers wants to set it, and to take it away, by itself.
+        # transformers sets and removes it by itself.
         if told is None:
             del os.environ["ACCELERATE_USE_DEEPSPEED"]
 
 
 def check_resumable_here(checkpoint: Path, *, deepspeed: bool, processes: int) -> tuple[str, ...]:
-    """A note where the run will differ from the one that wrote the checkpoint, or nothing.
+    """Return a note if the run will differ from the one that wrote the checkpoint, else nothing.
 
-    Raises ConfigError where this run cannot read the checkpoint's optimizer state.
+    Raises ConfigError if this run cannot read the checkpoint's optimizer state.
     """
     of_deepspeed = any(checkpoint.glob("global_step*"))
-    writers = max(1, len(list(checkpoint.glob("rng_state_*.pth"))))  # alone, a process leaves the number out
+    writers = max(1, len(list(checkpoint.glob("rng_state_*.pth"))))  # a single process writes no number
     if of_deepspeed != deepspeed:
         does = "with" if of_deepspeed else "without"
-        raise ConfigError(f"--resume-from-checkpoint {checkpoint}: was written {does} --deepspeed; resume it so")
+        raise ConfigError(
+            f"--resume-from-checkpoint {checkpoint}: was written {does} --deepspeed; resume it {does} --deepspeed"
+        )
     if writers == processes:
         return ()
     if deepspeed:
         raise ConfigError(
-            f"--resume-from-checkpoint {checkpoint}: {writers} processes wrote its optimizer state, "
-            f"{processes} cannot read it; start {writers}"
+            f"--resume-from-checkpoint {checkpoint}: its optimizer state was written by {writers} processes and "
+            f"cannot be read by {processes}; start {writers} processes"
         )
     name = checkpoint.name
-    return (f"Warning: {writers} processes wrote {name}, {processes} go on: other batches, other random numbers",)
+    return (
+        f"Warning: {name} was written by {writers} processes and is resumed by {processes}: "
+        "batches and random numbers will differ",
+    )
 
 
 def first_decides(decide: Callable[[], Decision]) -> Decision:
-    """Have process 0 decide what depends on files, so that all processes act on the same decision.
+    """Let process 0 make a decision that depends on files, so that all processes act on the same one.
 
-    Every process returns its value, or raises its RankLLMError. The value is pickled.
+    Every process returns its value, or raises its RankLLMError. The value must be picklable.
     """
     import torch.distributed as processes
 

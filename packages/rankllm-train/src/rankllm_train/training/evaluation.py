@@ -1,7 +1,8 @@
-"""Dev loss, nDCG@10 and MRR@10 of dev groups, from the forward pass of the loss. Nothing random happens in it.
+"""Dev loss, nDCG@10 and MRR@10, from the forward pass that computes the loss. Deterministic.
 
-Pointwise groups are judged by their one positive. Listwise records have a teacher's order in place of judgements: a
-passage of rank r in a list of m gains m + 1 - r, and MRR@10 looks for the teacher's first.
+The positive of a pointwise group is its only relevant passage. For listwise records, the teacher's order replaces
+judgements: the passage of rank r in a list of m has gain m + 1 - r, and MRR@10 looks for the teacher's first.
+
 Shapes: B lists or groups, N passages.
 """
 
@@ -18,13 +19,13 @@ from rankllm_train.training.objectives import Batch, Objective
 
 CUTOFF = 10
 _NAMED = 3
-"""Records of a batch that an error names."""
+"""Number of records of a batch named in an error."""
 
 
 def ndcg(scores_BN: Tensor, gains_BN: Tensor) -> Tensor:
-    """nDCG@10 of each list (linear gains), ordered by falling score; ties in the order given.
+    """Return nDCG@10 of each list (linear gains), ordered by descending score; ties keep the given order.
 
-    gains_BN: 0 or more, below 0 for padding. Source: Järvelin and Kekäläinen (TOIS 2002), log2(1 + rank) discounts.
+    gains_BN: 0 or more; negative for padding. Source: Järvelin and Kekäläinen (TOIS 2002), log2(1 + rank) discounts.
     """
     is_padding_BN = gains_BN < 0
     order_BN = scores_BN.masked_fill(is_padding_BN, -torch.inf).argsort(dim=1, descending=True, stable=True)
@@ -37,7 +38,7 @@ def ndcg(scores_BN: Tensor, gains_BN: Tensor) -> Tensor:
 
 
 def reciprocal_rank(scores_BN: Tensor, gains_BN: Tensor) -> Tensor:
-    """1 / rank of the passage that gains most, where that is 10 or less, else 0."""
+    """Return 1 / rank of the passage with the highest gain if that rank is 10 or less, else 0."""
     scores_BN = scores_BN.masked_fill(gains_BN < 0, -torch.inf)
     order_BN = scores_BN.argsort(dim=1, descending=True, stable=True)
     best_B1 = gains_BN.argmax(dim=1, keepdim=True)
@@ -55,10 +56,10 @@ def evaluate(
     device: torch.device,
     share: tuple[int, int] = (0, 1),
 ) -> Tensor:
-    """sums_6 over this process's share of the data: token loss, list loss, tokens, lists, nDCG@10, MRR@10.
+    """Return sums_6 over this process's share of the data: token loss, list loss, tokens, lists, nDCG@10, MRR@10.
 
-    share: (number of this process, number of all). Processes run equally many forward passes, as ZeRO-3 needs; what a
-    shorter share runs twice is counted once. Raises RankLLMError naming the batch where a loss is not a number.
+    share: (index of this process, number of processes). All processes run the same number of forward passes, as ZeRO-3
+    requires; batches repeated for that are counted once. Raises RankLLMError naming the batch if a loss is not finite.
     """
     number, n_processes = share
     starts = list(range(0, len(dataset), batch_size))
@@ -76,7 +77,7 @@ def evaluate(
 
 
 def batch_names(dataset: Any, batch: Batch) -> str:
-    """File, line and record of the first of a batch's records, for an error about it."""
+    """Return file, line and record of the first records of a batch, for error messages."""
     indices = batch["indices"].tolist()
     more = f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else ""
     return ", ".join(dataset.name(index) for index in indices[:_NAMED]) + more
@@ -92,7 +93,7 @@ def _of_batch(model: Any, objective: Objective, batch: Batch) -> Tensor:
 
 
 def _ranking(out: dict[str, Tensor], batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
-    """The sums of nDCG@10 and MRR@10 over lists that count; 0 where no identifiers can be read (generation)."""
+    """Return the sums of nDCG@10 and MRR@10 over countable lists; 0 if no identifiers can be read (generation)."""
     zero = torch.zeros((), dtype=torch.float64)
     if "ranks" in batch:
         scores_BN, ranks_BN = out["read_logits"], batch["ranks"]
@@ -106,15 +107,15 @@ def _ranking(out: dict[str, Tensor], batch: Batch, objective: Objective) -> tupl
         scores_BN = scores_M.view(len(batch["indices"]), -1)
         gains_BN = torch.zeros_like(scores_BN)
         gains_BN[:, 0] = 1
-        # The positive stands first: a model that cannot tell is not to be praised for the order we made.
+        # The positive comes first in a group: reversing the order makes ties count against the model.
         scores_BN, gains_BN = scores_BN.flip(1), gains_BN.flip(1)
-    # On the CPU, since not every device has doubles.
+    # On the CPU, since not every device supports float64.
     scores_BN, gains_BN = scores_BN.cpu(), gains_BN.cpu()
     return ndcg(scores_BN, gains_BN).sum(), reciprocal_rank(scores_BN, gains_BN).sum()
 
 
 class _Kept:
-    """A model that remembers what it said, so that loss and measures come from one forward pass."""
+    """Model wrapper that keeps its last output, so that loss and metrics come from one forward pass."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -1,7 +1,7 @@
-"""Trainer with our log: parts of the loss, tokens a second, padding; a resumed run logs what no stop had changed.
+"""Trainer with rankllm's log: loss parts, tokens per second and padding, continued seamlessly on resume.
 
-Checked against transformers 5.23: `_maybe_log_save_evaluate` and `_finalize_training` are its own methods, overridden
-here because it offers no other place for what they do.
+Checked against transformers 5.23: `_maybe_log_save_evaluate` and `_finalize_training` are private methods, overridden
+because the Trainer has no other hook for this.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _SUMS = tuple(field.name for field in fields(StepSums))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerParts:
-    """What a trainer is made of; each class of trainer takes what it needs."""
+    """Components of a trainer; each trainer class uses those it needs."""
 
     model: Any
     tokenizer: Any
     card: Card
-    """Of the model."""
+    """Card of the model."""
     recipe: Recipe
     arguments: TrainingArguments
-    """The recipe's settings, as transformers takes them."""
+    """The recipe's settings as transformers' TrainingArguments."""
     record: RunRecord
-    """Of the checkpoint that is resumed, with the sums that were not logged when it was written; else a new one."""
+    """Record of the resumed checkpoint, with the sums not yet logged when it was written; otherwise a new record."""
     objective: Objective
     dataset: Any
     eval_dataset: Any = None
     collator: Callable[[Sequence[Any]], dict[str, Tensor]]
     callbacks: Sequence[TrainerCallback] = ()
     probe_prompts: Sequence[ProbePrompt] = ()
-    """What each saved model is asked, for the probe in its card; none where it cannot be asked."""
+    """Prompts for the probe in the card of each saved model; empty if the model cannot be probed."""
 
 
 class LoggedTrainer(Trainer):
-    """Sums what is logged, over steps and processes, and writes it to OUTPUT_DIR/metrics.jsonl and the trackers."""
+    """Sums logged values over steps and processes, and writes them to OUTPUT_DIR/metrics.jsonl and the trackers."""
 
     def __init__(self, parts: TrainerParts) -> None:
         self.recipe = parts.recipe
@@ -58,10 +58,10 @@ class LoggedTrainer(Trainer):
         self._record = parts.record
         self._throughput = Throughput()
         self._parts = torch.zeros(2, dtype=torch.float64)
-        """The two parts of the loss, summed since the last entry."""
+        """Both parts of the loss, summed since the last entry."""
         self._logged_step = 0
         self._last: dict[str, Any] = {}
-        """Gradient norm and learning rate of the step before."""
+        """Gradient norm and learning rate of the previous step."""
         super().__init__(
             model=parts.model,
             args=parts.arguments,
@@ -74,7 +74,7 @@ class LoggedTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, tokens/s and padding, and write the metrics file."""
+        """Add loss parts, tokens/s and padding to the entry, and append it to the metrics file."""
         if "loss" in logs:
             steps = max(1, self.state.global_step - self._logged_step)
             token_loss, list_loss, real, computed = self._summed([*self._parts, *self._throughput.tokens]).tolist()
@@ -89,29 +89,29 @@ class LoggedTrainer(Trainer):
         super().log(logs, start_time)
 
     def _continue_sums(self) -> None:
-        """Start the clock, and put back what the checkpoint had summed since its last log entry."""
+        """Start the clock, and restore the sums that the checkpoint had accumulated since its last log entry."""
         known = self._record.unlogged
         unlogged = Unlogged.from_record(known) if known else Unlogged(after_step=self.state.global_step)
         own = unlogged.of_process(self.args.process_index, processes=self.args.world_size)
         self._parts += torch.tensor([own.token_loss, own.list_loss], dtype=torch.float64)
         self._throughput.restart(tokens=(int(own.tokens), int(own.positions)), elapsed_s=unlogged.elapsed_s)
         self._tr_loss += own.loss
-        self._total_loss_scalar -= unlogged.mean_loss  # of this run's steps alone
+        self._total_loss_scalar -= unlogged.mean_loss  # covers only this run's steps
         self._logged_step = self._globalstep_last_logged = unlogged.after_step
 
     def _unlogged(self) -> Unlogged:
-        """The same, to be kept in a checkpoint."""
+        """Return the sums since the last log entry, to be saved in a checkpoint."""
         elapsed_s, own = self._throughput.elapsed_s, [self._tr_loss, *self._parts, *self._throughput.tokens]
         rows = (StepSums(**dict(zip(_SUMS, row, strict=True))) for row in self._gathered(own).tolist())
         return Unlogged(after_step=self._logged_step, elapsed_s=elapsed_s, by_process=tuple(rows))
 
     def _gathered(self, values: Sequence[Any]) -> Tensor:
-        """A row of the values for each process."""
+        """Return one row of the values per process."""
         rows = torch.tensor([[float(value) for value in values]], dtype=torch.float64)
         return rows if self.args.world_size == 1 else self.accelerator.gather(rows.to(self.args.device)).cpu()
 
     def _summed(self, values: Sequence[Any]) -> Tensor:
-        """The values summed over all processes."""
+        """Return the values summed over all processes."""
         return self._gathered(values).sum(dim=0)
 
     def _maybe_log_save_evaluate(
@@ -122,7 +122,7 @@ class LoggedTrainer(Trainer):
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, learning_rate=learning_rate)
 
     def _finalize_training(self, *arguments: Any) -> Any:
-        """Log what came after the last entry: a run may stop early, between two of them."""
+        """Log the steps since the last entry: a run may stop early between two entries."""
         steps = self.state.global_step - self._globalstep_last_logged
         if steps > 0:
             loss = self._summed([self._tr_loss]).item() / self.args.world_size

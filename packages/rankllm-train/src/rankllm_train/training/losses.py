@@ -1,6 +1,6 @@
-"""Losses of lists of passages, of groups of one positive and its negatives, and of target tokens.
+"""Losses over lists of passages, over groups of one positive and its negatives, and over target tokens.
 
-Pure functions of tensors. They compute in float32, or in float64 where the scores are; a NaN score makes a NaN loss.
+Pure functions of tensors. Computed in float32, or float64 if the scores are; a NaN score gives a NaN loss.
 Shapes: B lists or groups, N passages per list, G passages per group, T tokens, V vocabulary.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 IGNORED_LABEL = -100
-"""Label of a token that is no target, as transformers writes it."""
+"""Label of tokens that are not targets, as in transformers."""
 
 _LISTNET_EPSILON = 1e-10
 _LAMBDA_EPSILON = 1e-10
@@ -22,16 +22,17 @@ _LAMBDA_EPSILON = 1e-10
 
 
 class ListLosses(NamedTuple):
-    """One loss a list, before any mean: a trainer may have to divide by the lists of a whole optimizer step."""
+    """One loss per list, before averaging: a trainer may have to divide by the lists of a whole optimizer step."""
 
     losses_B: Tensor
-    """In nats (`lambda`: bits); 0 where the list is not counted."""
+    """In nats (`lambda`: bits); 0 for lists that are not counted."""
     is_counted_B: Tensor
-    """Whether the list says anything: one of a single passage, or without a pair to order, does not."""
+    """Whether the list carries information; a list of one passage, or without a pair to order, does not."""
 
 
 def mean_over_lists(lists: ListLosses) -> Tensor:
-    """The mean loss of the lists that count; 0 where none does (the originals' loss is NaN there, and is skipped)."""
+    """Return the mean loss of the countable lists; 0 if there are none (the originals' loss is NaN then, and
+    skipped)."""
     return lists.losses_B.sum() / lists.is_counted_B.sum().clamp(min=1)
 
 
@@ -39,7 +40,7 @@ def ranknet(scores_BN: Tensor, ranks_BN: Tensor, *, mask_BN: Tensor | None = Non
     """Mean logistic loss over the pairs of a list where the first passage should outrank the second, mean over lists.
 
     scores_BN: logits, higher is better. ranks_BN: 1-based target ranks, 1 is best. mask_BN: True for passages, False
-    for padding. discount: weigh pair (i, j) by 1 / (rank_i + rank_j), as FIRST does (arXiv:2406.15657); the mean is
+    for padding. discount: weight pair (i, j) by 1 / (rank_i + rank_j), as FIRST does (arXiv:2406.15657); the mean is
     over pairs, not over weights (castorini/rank_llm@1b3cabb training/utils/loss.py).
     Returns a scalar in nats. Raises ValueError when shapes differ.
     """
@@ -74,7 +75,7 @@ def ranknet_per_list(
 ) -> ListLosses:
     """RankNet by gold scores, higher is better; passages of equal gold make no pair.
 
-    ranks_BN: 1-based ranks to weigh pairs by (`ranks_by_gold`); None: every pair weighs 1.
+    ranks_BN: 1-based ranks to weight pairs by (`ranks_by_gold`); None: every pair has weight 1.
     """
     scores_BN, gold_BN, mask_BN = _padded_with_zeros(scores_BN, gold_BN, mask_BN)
     is_pair_BNN = _pairs(gold_BN, mask_BN)
@@ -88,9 +89,10 @@ def ranknet_per_list(
 
 
 def listnet_per_list(scores_BN: Tensor, gold_BN: Tensor, *, mask_BN: Tensor | None = None) -> ListLosses:
-    """ListNet by gold scores. Padding is known by the mask: a score of -1, the originals' padding, is a score."""
+    """ListNet by gold scores. The mask defines padding: a score of -1, the originals' padding value, is a valid
+    score."""
     scores_BN, gold_BN, mask_BN = _padded_with_zeros(scores_BN, gold_BN, mask_BN)
-    # A list of padding alone has no softmax; it is given one here and is not counted below.
+    # A list of padding only has no softmax; it gets a dummy one here and is not counted below.
     is_shut_BN = ~mask_BN & mask_BN.any(dim=1, keepdim=True)
     target_BN = gold_BN.masked_fill(is_shut_BN, -math.inf).softmax(dim=1)
     predicted_BN = scores_BN.masked_fill(is_shut_BN, -math.inf).softmax(dim=1)
@@ -100,16 +102,16 @@ def listnet_per_list(scores_BN: Tensor, gold_BN: Tensor, *, mask_BN: Tensor | No
 
 
 def lambda_per_list(scores_BN: Tensor, gold_BN: Tensor, *, mask_BN: Tensor | None = None) -> ListLosses:
-    """LambdaLoss (ndcgLoss2) by gold scores: gain 2^gold - 1, where a gold below 0 is 0 (so it gains nothing).
+    """LambdaLoss (ndcgLoss2) by gold scores, with gain 2^gold - 1, where a negative gold counts as 0 (no gain).
 
-    Pairs weigh by the difference of their gains and by how far apart the scores place them.
+    Pairs are weighted by the difference of their gains and by the distance of their ranks by score.
     """
     scores_BN, gold_BN, mask_BN = _padded_with_zeros(scores_BN, gold_BN, mask_BN)
     order_BN = _descending_order(scores_BN, mask_BN)
     scores_BN, gold_BN, mask_BN = (values_BN.gather(1, order_BN) for values_BN in (scores_BN, gold_BN, mask_BN))
     gains_BN = _normalised_gains(gold_BN)
     position_N = torch.arange(scores_BN.shape[1], device=scores_BN.device, dtype=scores_BN.dtype)
-    # At distance 0 there is no pair; 1 stands in for it because 1 / log2(1 + 0) is infinite.
+    # There is no pair at distance 0; 1 replaces it because 1 / log2(1 + 0) is infinite.
     distance_NN = (position_N[:, None] - position_N[None, :]).abs().clamp(min=1)
     discounts_NN = 1 / (1 + distance_NN).log2() - 1 / (2 + distance_NN).log2()
     weights_BNN = discounts_NN * (gains_BN[:, :, None] - gains_BN[:, None, :]).abs()
@@ -122,7 +124,7 @@ def lambda_per_list(scores_BN: Tensor, gold_BN: Tensor, *, mask_BN: Tensor | Non
 
 
 def ranks_as_gold(ranks_BN: Tensor, *, mask_BN: Tensor | None = None) -> Tensor:
-    """Gold scores m, m - 1, ..., 1 of target ranks 1, 2, ..., m, where m is the length of the list. float32."""
+    """Return gold scores m, m - 1, ..., 1 (float32) for target ranks 1, 2, ..., m in a list of length m."""
     mask_BN = _given_mask(ranks_BN, mask_BN)
     gold_BN = mask_BN.sum(dim=1, keepdim=True) + 1 - ranks_BN
     return gold_BN.masked_fill(~mask_BN, 0).to(torch.float32)
@@ -140,17 +142,17 @@ def own_scores_as_gold(scores_BN: Tensor, ranks_BN: Tensor, *, mask_BN: Tensor |
 
 
 def ranks_by_gold(gold_BN: Tensor, *, mask_BN: Tensor | None = None) -> Tensor:
-    """1-based ranks by falling gold score; of equal ones the first comes first. Padding comes after its list."""
+    """Return 1-based ranks by descending gold score; ties keep their order. Padding comes after its list."""
     mask_BN = _given_mask(gold_BN, mask_BN)
     order_BN = _descending_order(gold_BN, mask_BN)
     return order_BN.argsort(dim=1) + 1
 
 
 def as_groups(scores_M: Tensor, *, group_size: int) -> Tensor:
-    """Scores of whole groups, one after the other, as a row a group. Raises ValueError where a group is not whole.
+    """Reshape scores of consecutive groups to one row per group. Raises ValueError if a group is incomplete.
 
-    The number of groups follows from the scores: a last batch that is smaller does not mix groups, as the originals'
-    does (texttron/tevatron@dd06310 src/tevatron/reranker/modeling.py).
+    The number of groups follows from the scores, so a smaller last batch does not mix groups as in the original
+    (texttron/tevatron@dd06310 src/tevatron/reranker/modeling.py).
     """
     if scores_M.dim() != 1 or group_size < 1 or scores_M.shape[0] % group_size:
         raise ValueError(f"expected whole groups of {group_size} scores in one dimension, got {tuple(scores_M.shape)}")
@@ -204,22 +206,24 @@ def margin_mse(student_BG: Tensor, teacher_BG: Tensor) -> Tensor:
     student_BG, teacher_BG = _groups(student_BG, "student_BG"), _groups(teacher_BG, "teacher_BG").detach()
     _same_shape(student_BG, teacher_BG, "teacher_BG")
     if student_BG.shape[1] < 2:
-        raise ValueError(f"expected a positive and at least one negative a group, got shape {tuple(student_BG.shape)}")
+        raise ValueError(
+            f"expected a positive and at least one negative per group, got shape {tuple(student_BG.shape)}"
+        )
     error_BG = (student_BG[:, :1] - student_BG[:, 1:]) - (teacher_BG[:, :1] - teacher_BG[:, 1:])
     return error_BG.square().mean()
 
 
 def sum_token_nll(logits_TV: Tensor, labels_T: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood of the target tokens, summed in nats, and their number (int64). Both are scalars.
+    """Return the summed negative log-likelihood of the target tokens in nats, and their number (int64), as scalars.
 
-    logits_TV: row t predicts labels_T[t] (already shifted). Rows whose label is IGNORED_LABEL are left out.
-    A sum and a number, not a mean: the tokens of a whole optimizer step share one mean.
-    Raises ValueError when shapes differ.
+    logits_TV: row t predicts labels_T[t] (already shifted). Rows with label IGNORED_LABEL are skipped.
+    Returns a sum and a count instead of a mean, since all tokens of an optimizer step share one mean.
+    Raises ValueError if shapes differ.
     """
     if logits_TV.dim() != 2 or labels_T.shape != logits_TV.shape[:1]:
         raise ValueError(f"expected logits (T, V), labels (T,); got {tuple(logits_TV.shape)}, {tuple(labels_T.shape)}")
     is_target_T = labels_T != IGNORED_LABEL
-    # Chosen first, so that only rows that are read are copied to float32.
+    # Selected first, so that only rows that are read are copied to float32.
     nll = functional.cross_entropy(_upcast(logits_TV[is_target_T]), labels_T[is_target_T], reduction="sum")
     return nll, is_target_T.sum()
 
@@ -235,13 +239,13 @@ def _same_shape(expected: Tensor, given: Tensor, name: str) -> None:
 
 def _groups(scores_BG: Tensor, name: str) -> Tensor:
     if scores_BG.dim() != 2 or scores_BG.shape[1] < 1:
-        raise ValueError(f"{name}: expected the shape (groups, passages a group), got {tuple(scores_BG.shape)}")
+        raise ValueError(f"{name}: expected the shape (groups, passages per group), got {tuple(scores_BG.shape)}")
     return _upcast(scores_BG)
 
 
 def _given_mask(scores_BN: Tensor, mask_BN: Tensor | None) -> Tensor:
     if scores_BN.dim() != 2:
-        raise ValueError(f"scores: expected the shape (lists, passages a list), got {tuple(scores_BN.shape)}")
+        raise ValueError(f"scores: expected the shape (lists, passages per list), got {tuple(scores_BN.shape)}")
     if mask_BN is None:
         return torch.ones_like(scores_BN, dtype=torch.bool)
     _same_shape(scores_BN, mask_BN, "mask_BN")
@@ -249,7 +253,7 @@ def _given_mask(scores_BN: Tensor, mask_BN: Tensor | None) -> Tensor:
 
 
 def _padded_with_zeros(scores_BN: Tensor, gold_BN: Tensor, mask_BN: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, gold and mask, checked. Whatever stands in padding, NaN even, reaches neither loss nor gradient."""
+    """Return validated scores, gold and mask. Values in padding, even NaN, reach neither loss nor gradient."""
     mask_BN = _given_mask(scores_BN, mask_BN)
     _same_shape(scores_BN, gold_BN, "gold or ranks")
     scores_BN = _upcast(scores_BN)
@@ -257,25 +261,25 @@ def _padded_with_zeros(scores_BN: Tensor, gold_BN: Tensor, mask_BN: Tensor | Non
 
 
 def _descending_order(scores_BN: Tensor, mask_BN: Tensor) -> Tensor:
-    """Indices by falling score, the first of equals first; padding last."""
+    """Indices by descending score, ties in order; padding last."""
     return scores_BN.masked_fill(~mask_BN, -math.inf).argsort(dim=1, descending=True, stable=True)
 
 
 def _pairs(gold_BN: Tensor, mask_BN: Tensor) -> Tensor:
-    """is_pair_BNN[b, i, j]: both are passages and i should outrank j."""
+    """is_pair_BNN[b, i, j]: i and j are passages and i should outrank j."""
     is_valid_BNN = mask_BN[:, :, None] & mask_BN[:, None, :]
     return (gold_BN[:, :, None] > gold_BN[:, None, :]) & is_valid_BNN
 
 
 def _mean_over_pairs(losses_BNN: Tensor, is_pair_BNN: Tensor) -> ListLosses:
-    """losses_BNN must be 0 where there is no pair, or NaN: a NaN score is not to pass for a list without pairs."""
+    """losses_BNN must be 0 where there is no pair, or NaN: a NaN score must not count as a list without pairs."""
     n_pairs_B = is_pair_BNN.sum(dim=(1, 2))
     losses_B = losses_BNN.sum(dim=(1, 2)) / n_pairs_B.clamp(min=1)
     return ListLosses(losses_B, (n_pairs_B > 0) | losses_B.isnan())
 
 
 def _normalised_gains(gold_BN: Tensor) -> Tensor:
-    """(2^gold - 1) / best possible DCG. All terms are scaled by 2^-highest, or lists of 128 would overflow float32."""
+    """(2^gold - 1) / ideal DCG. All terms are scaled by 2^-highest, since lists of 128 would overflow float32."""
     gold_BN = gold_BN.clamp(min=0)
     highest_B1 = gold_BN.detach().amax(dim=1, keepdim=True)
     one_B1 = torch.exp2(-highest_B1)

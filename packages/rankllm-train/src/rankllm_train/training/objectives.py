@@ -1,6 +1,6 @@
-"""What is minimised: sums over one micro-batch, divided by the tokens and lists of the whole optimizer step.
+"""Training objectives: sums over a micro-batch, divided by the tokens and lists of the whole optimizer step.
 
-A mean per micro-batch would weigh a short answer's tokens more than a long one's, and would change with the split into
+Averaging per micro-batch would weight the tokens of short answers more, and depend on the split into
 micro-batches. Shapes: B records or groups, T tokens, N passages, G passages per group.
 """
 
@@ -33,20 +33,20 @@ Batch = Mapping[str, Tensor]
 
 
 _READ_OF_PAIRS = ("input_ids", "attention_mask", "token_type_ids", "read_positions", "read_ids")
-"""What a model is given of pairs, where the batch has it."""
+"""Inputs passed to a model of pairs, if the batch contains them."""
 
 
 class StepCounts(NamedTuple):
-    """What a loss is a mean over. Scalars."""
+    """Denominators of the loss of an optimizer step. Scalars."""
 
     tokens: Tensor
-    """Target tokens."""
+    """Number of target tokens."""
     lists: Tensor
-    """Lists or groups that count."""
+    """Number of countable lists or groups."""
 
 
 class LossSums(NamedTuple):
-    """The loss of one micro-batch before any division. Scalars."""
+    """Loss of one micro-batch before any division. Scalars."""
 
     tokens: Tensor
     """Negative log-likelihood of the target tokens, in nats."""
@@ -55,42 +55,42 @@ class LossSums(NamedTuple):
 
 
 class LossParts(NamedTuple):
-    """A micro-batch's share of the optimizer step's loss. Scalars."""
+    """Contribution of a micro-batch to the optimizer step's loss. Scalars."""
 
     total: Tensor
     token_loss: Tensor
-    """Its share of the mean over target tokens."""
+    """Contribution to the mean over target tokens."""
     list_loss: Tensor
-    """Its share of the mean over lists, before the weight."""
+    """Contribution to the mean over lists, before weighting."""
 
 
 class Objective(Protocol):
-    """A loss over batches."""
+    """Loss over batches."""
 
     def counts(self, batch: Batch) -> StepCounts:
-        """What the batch adds to the divisors; known before the forward pass."""
+        """Return the batch's contribution to the denominators; known before the forward pass."""
 
     def sums(self, model: Any, batch: Batch) -> LossSums:
-        """The forward pass and the sums of its losses."""
+        """Run the forward pass and return the sums of its losses."""
 
     def parts(self, sums: LossSums, counts: StepCounts) -> LossParts:
-        """The share of the loss. counts: of the whole optimizer step, all processes."""
+        """Return the batch's contribution to the loss. counts: of the whole optimizer step, over all processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseObjective:
-    """Generation, ranking, or both (FIRST, arXiv:2406.15657)."""
+    """Generation, ranking or combined objective (FIRST, arXiv:2406.15657)."""
 
     name: str
     """generation, ranking or combined."""
     ranking_loss: str = "ranknet"
     weighted: bool = True
-    """RankNet: weigh pairs by 1 / (rank_i + rank_j)."""
+    """RankNet: weight pairs by 1 / (rank_i + rank_j)."""
     weight: float = 10.0
-    """What the ranking loss is multiplied by in `combined`."""
+    """Factor of the ranking loss in `combined`."""
 
     def counts(self, batch: Batch) -> StepCounts:
-        """Target tokens, and lists of at least two passages; a list of one orders nothing."""
+        """Count target tokens, and lists of at least two passages; a single passage has no order."""
         zero = torch.zeros((), dtype=torch.int64, device=batch["input_ids"].device)
         labels, ranks = batch.get("labels"), batch.get("ranks")
         return StepCounts(
@@ -99,9 +99,10 @@ class ListwiseObjective:
         )
 
     def sums(self, model: Any, batch: Batch) -> LossSums:
-        """Logits are computed where they are read only: at target tokens, and for the identifiers at the `[`."""
+        """Sum the losses. Logits are computed only where they are read: at target tokens, and for identifiers at the
+        `[`."""
         names = ("input_ids", "labels")
-        if self.name != "generation" or not torch.is_grad_enabled():  # generation reads the order to measure it only
+        if self.name != "generation" or not torch.is_grad_enabled():  # generation reads the order only for evaluation
             names += ("read_positions", "read_ids")
         out = model(**{name: batch[name] for name in names if name in batch})
         zero = torch.zeros((), device=batch["input_ids"].device)
@@ -124,7 +125,7 @@ class ListwiseObjective:
         return lambda_per_list(scores_BN, ranks_as_gold(ranks_BN, mask_BN=mask_BN), mask_BN=mask_BN)
 
     def parts(self, sums: LossSums, counts: StepCounts) -> LossParts:
-        """Token mean + weight x mean over lists, both over the optimizer step."""
+        """Return token mean + weight x list mean, both over the optimizer step."""
         token_loss = sums.tokens / counts.tokens.clamp(min=1)
         list_loss = sums.lists / counts.lists.clamp(min=1)
         weight = self.weight if self.name == "combined" else 1.0
@@ -133,7 +134,7 @@ class ListwiseObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseObjective:
-    """Softmax cross-entropy in groups (RankLLaMA, arXiv:2310.08319), cross-entropy of pairs, or a teacher's scores."""
+    """Softmax cross-entropy of groups (RankLLaMA, arXiv:2310.08319), binary cross-entropy of pairs, or distillation."""
 
     name: str
     """cross-entropy, binary-cross-entropy, kl or margin."""
@@ -141,16 +142,16 @@ class PointwiseObjective:
     teacher_temperature: float = 1.0
     student_temperature: float = 1.0
     label_weight: float = 0.0
-    """kl and margin: of the cross-entropy that is added."""
+    """kl and margin: weight of the added cross-entropy."""
 
     def counts(self, batch: Batch) -> StepCounts:
-        """Groups."""
+        """Count groups."""
         rows = batch["input_ids"].shape[0]
         device = batch["input_ids"].device
         return StepCounts(torch.tensor(0, device=device), torch.tensor(rows // self.group_size, device=device))
 
     def sums(self, model: Any, batch: Batch) -> LossSums:
-        """The scores of all pairs, at each one's last token, and the loss of their groups."""
+        """Score all pairs at their last token, and sum the losses of their groups."""
         out = model(**{name: batch[name] for name in _READ_OF_PAIRS if name in batch})
         scores_M = out["scores"] if "scores" in out else _score_of_tokens(out["read_logits"])
         scores_BG = as_groups(scores_M, group_size=self.group_size)
@@ -175,11 +176,11 @@ class PointwiseObjective:
         )
 
     def parts(self, sums: LossSums, counts: StepCounts) -> LossParts:
-        """The mean over groups."""
+        """Return the mean over groups."""
         list_loss = sums.lists / counts.lists.clamp(min=1)
         return LossParts(list_loss, torch.zeros_like(list_loss), list_loss)
 
 
 def _score_of_tokens(logits_MK: Tensor) -> Tensor:
-    """scores_M of the logits of one token, or of a positive and a negative one."""
+    """Return scores_M from the logits of one token, or of a positive and a negative token."""
     return logits_MK[:, 0] - logits_MK[:, 1] if logits_MK.shape[1] == 2 else logits_MK[:, 0]

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar on a terminal, a line an entry elsewhere."""
+"""Progress of a run for the user: a progress bar on a terminal, otherwise one line per entry."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ _SHOWN = {
 
 
 def tracked(records: Sequence[Any], say: Callable[[str], None], *, is_shown: bool) -> Iterator[Any]:
-    """The records, with a bar on a terminal, and elsewhere a line now and then. is_shown: False shows nothing."""
+    """Yield the records with a progress bar, or with an occasional line if there is no terminal. is_shown: False:
+    neither."""
     on_terminal = is_shown and sys.stderr.isatty()
     shown_at = time.monotonic()
-    for number, record in enumerate(tqdm(records, desc="tokenising", unit="record", disable=not on_terminal)):
+    for number, record in enumerate(tqdm(records, desc="tokenizing", unit="record", disable=not on_terminal)):
         if is_shown and not on_terminal and time.monotonic() - shown_at >= _SECONDS_BETWEEN_LINES:
             shown_at = time.monotonic()
-            say(f"tokenising: {number} of {len(records)} records")
+            say(f"tokenizing: {number} of {len(records)} records")
         yield record
 
 
 class Progress(TrainerCallback):
-    """Shows how far the run is, its loss and its speed. say: writes a line where there is no terminal."""
+    """Shows progress, loss and speed of a run. say: called with each line if there is no terminal."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._bar: Any = None
         self._tokens = (0.0, 0.0)
-        """Since step 1, by whatever process: real ones, and positions computed."""
+        """Token counts since step 1, over all processes: real tokens, and positions computed."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
-        """Open the bar at the step the run begins or goes on from."""
+        """Open the bar at the step where the run starts or resumes."""
         for entry in state.log_history:
             self._count(entry)
         if state.is_world_process_zero and sys.stderr.isatty():
@@ -54,7 +55,7 @@ class Progress(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
@@ -66,7 +67,7 @@ class Progress(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **arguments: Any,
     ) -> None:
-        """Show the newest values."""
+        """Show the latest values."""
         if not state.is_world_process_zero or not logs:
             return
         if "eval_loss" in logs:
@@ -96,11 +97,11 @@ class Progress(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **arguments: Any
     ) -> None:
-        """Close the bar; say what was computed, and how much of it for nothing."""
+        """Close the bar and report the tokens trained on and the share of padding."""
         if self._bar is not None:
             self._bar.close()
         real, computed = self._tokens
         if state.is_world_process_zero and computed:
             self._say(
-                f"trained on {real:,.0f} tokens; {1 - real / computed:.1%} of the positions computed were padding"
+                f"trained on {real:,.0f} tokens; {1 - real / computed:.1%} of the computed positions were padding"
             )

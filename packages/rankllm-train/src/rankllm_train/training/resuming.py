@@ -1,4 +1,5 @@
-"""Before a resumed run: which checkpoint, whether anything is left to train, and what a finished run still lacks."""
+"""Preparation of a resumed run: which checkpoint, whether anything is left to train, and what the output still
+lacks."""
 
 from __future__ import annotations
 
@@ -31,22 +32,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """A checkpoint that a run is resumed from: checked, and compared with the run."""
+    """Checkpoint to resume from, verified and compared with the run."""
 
     folder: Path
     record: RunRecord
-    """The checkpoint's, with the changes of this resume."""
+    """Record of the checkpoint, with the changes of this resume."""
     finished: str = ""
-    """Why nothing is left to train; empty where something is."""
+    """Why nothing is left to train; empty if something is."""
     best: Best | None = None
-    """The best model so far, where the recipe has it kept."""
+    """Best model so far, if the recipe keeps it."""
 
 
 def resume(recipe: Recipe, resume_from: str, *, processes: int, say: Say) -> Resumed:
     """Choose a checkpoint, verify every byte of it, and compare the run with the one that wrote it.
 
-    The first process does so, and the others take over what it finds. resume_from: a folder, or `latest`.
-    Raises RankLLMError where the run cannot be resumed so; nothing has been loaded then, and nothing changed.
+    Process 0 does this and broadcasts the result. resume_from: a folder, or `latest`.
+    Raises RankLLMError if the run cannot be resumed; nothing has been loaded or changed then.
     """
     notes: list[str] = []
 
@@ -56,7 +57,10 @@ def resume(recipe: Recipe, resume_from: str, *, processes: int, say: Say) -> Res
         notes.extend(check_resumable_here(folder, deepspeed=is_deepspeed, processes=processes))
         changes: list[str] = []
         found = compare(recipe, folder, processes=processes, say=changes.append)
-        return found, [*notes, *(() if found.finished else changes)]  # nothing is used where nothing is trained
+        return found, [
+            *notes,
+            *(() if found.finished else changes),
+        ]  # changes have no effect if nothing is left to train
 
     resumed, told = first_decides(decide)
     for note in told:
@@ -65,7 +69,7 @@ def resume(recipe: Recipe, resume_from: str, *, processes: int, say: Say) -> Res
 
 
 def compare(recipe: Recipe, folder: Path, *, processes: int, say: Say) -> Resumed:
-    """Compare a run with the checkpoint it is resumed from. Raises RankLLMError where it cannot be resumed so."""
+    """Compare a run with the checkpoint to resume from. Raises RankLLMError if it cannot be resumed."""
     record = check_changes(recipe, resumed=folder, say=say)
     check_batch(record, recipe, resumed=folder, processes=processes)
     sources = source_identities(recipe)
@@ -77,9 +81,9 @@ def compare(recipe: Recipe, folder: Path, *, processes: int, say: Say) -> Resume
 
 
 def finish(recipe: Recipe, resumed: Resumed, *, say: Say) -> bool:
-    """Give the output folder of a finished run the model that it lacks, if it was killed before it was there.
+    """Add the missing final model to the output folder of a finished run that was killed before writing it.
 
-    Returns whether it did; nothing is written where the folder holds a complete model.
+    Returns whether it did; nothing is written if the folder contains a complete model.
     """
     output_dir, step = Path(recipe.checkpoint.output_dir), resumed.record.step
     wanted = resumed.best.step if resumed.best else step
@@ -87,7 +91,7 @@ def finish(recipe: Recipe, resumed: Resumed, *, say: Say) -> bool:
     say(f"Nothing left to train: {resumed.finished}.")
     if found is not None:
         if found != wanted:
-            say(f"{output_dir} keeps the model of step {found}; that of step {wanted} is not put in its place")
+            say(f"{output_dir} keeps the model of step {found}; it is not replaced by that of step {wanted}")
         return False
     output_dir.mkdir(parents=True, exist_ok=True)
     if recipe.keeps_best:
@@ -97,12 +101,12 @@ def finish(recipe: Recipe, resumed: Resumed, *, say: Say) -> bool:
     copy_model(source, written)
     seal(written, step=wanted, source=source)
     reveal_files(written, output_dir)
-    say(f"{output_dir} lacked the trained model: completed from {source.name}")
+    say(f"{output_dir} lacked the trained model, which was copied from {source.name}")
     return True
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The Trainer's state in a checkpoint. Raises DataError where it is none."""
+    """Return the Trainer's state in a checkpoint. Raises DataError if it is missing or invalid."""
     path = folder / STATE_NAME
     try:
         state = json.loads(path.read_bytes())
@@ -114,13 +118,14 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def _warn_of_lost_sums(record: RunRecord, folder: Path, *, say: Say) -> None:
-    """Say where a checkpoint without the log's sums lies between two entries: the next cannot cover all its steps."""
+    """Warn if a checkpoint without log sums lies between two entries: the next entry cannot cover all its steps."""
     if record.unlogged is None and not any(
         "loss" in entry and entry["step"] == record.step for entry in read_state(folder)["log_history"]
     ):
         say(
-            f"Warning: {folder.name} is of a version of rankllm that kept no sums of the log: its next entry averages "
-            f"the steps after step {record.step} alone; training is not affected"
+            f"Warning: {folder.name} was written by a rankllm version that saved no log sums: the next log entry "
+            "averages "
+            f"only the steps after step {record.step}; training is not affected"
         )
 
 
@@ -130,7 +135,7 @@ def _finished(recipe: Recipe, folder: Path, *, record: RunRecord, best: Best | N
     if step >= total:
         asked = f"{total} steps" if schedule.max_steps else f"{schedule.num_epochs:g} epochs, {total} steps"
         return (
-            f"{folder.name} has {step} steps behind it, and the recipe asks for {asked}; to train longer, raise "
+            f"{folder.name} has completed {step} steps, and the recipe asks for {asked}; to train longer, raise "
             "--max-train-steps or --num-train-epochs"
         )
     before = {change["key"]: change["old"] for change in record.changes if change["after_step"] == step}
@@ -139,7 +144,7 @@ def _finished(recipe: Recipe, folder: Path, *, record: RunRecord, best: Best | N
         before.get("schedule.num_epochs", schedule.num_epochs),
         record=record,
     )
-    # Another patience is asked about by itself; another metric or other dev data leave no best model to compare with.
+    # A changed patience is checked on its own; a changed metric or other dev data leave no best model to compare with.
     is_extended = total > total_before
     if best is not None and not is_extended and stopped_early(recipe, best, read_state(folder)["log_history"]):
         return (

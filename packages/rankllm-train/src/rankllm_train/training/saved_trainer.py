@@ -1,7 +1,7 @@
-"""Trainer with our checkpoints: whole or not there, each with its card, recipe and page; the best model kept apart.
+"""Trainer with rankllm's checkpoints: written atomically, each with card, recipe and model page; best model kept apart.
 
-Checked against transformers 5.23: `_save_checkpoint` and `_get_output_dir` are its own methods, overridden here because
-it offers no other place for what they do.
+Checked against transformers 5.23: `_save_checkpoint` and `_get_output_dir` are private methods, overridden because the
+Trainer has no other hook for this.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from rankllm_train.training.logged_trainer import LoggedTrainer, TrainerParts
 
 
 class SavedTrainer(LoggedTrainer):
-    """Writes checkpoints, the best model and the final one with what it takes to use them."""
+    """Writes checkpoints, the best model and the final model, with everything needed to use them."""
 
     def __init__(self, parts: TrainerParts) -> None:
         self.card = parts.card
         self._probe_prompts = parts.probe_prompts
         self.best: Best | None = None
-        """The best model so far, where the recipe has it kept."""
+        """Best model so far, if the recipe keeps it."""
         self._best_is_in_checkpoint = False
-        """Whether the next checkpoint holds it."""
+        """Whether the next checkpoint contains the best model."""
         self._saving_in: Path | None = None
         self._steps_per_epoch = 0
         super().__init__(parts)
 
     def _keep_best(self, checkpoint: Path | None) -> None:
-        """Put the present model into OUTPUT_DIR/best. checkpoint: one that holds it, if any."""
+        """Save the current model as OUTPUT_DIR/best. checkpoint: one that contains it, if any."""
         folder = aside(self.output_dir, BEST_FOLDER)
         if checkpoint is None:
             self._write_model(folder)
@@ -54,7 +54,7 @@ class SavedTrainer(LoggedTrainer):
         return str(self._saving_in or self.output_dir)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint aside, complete it with card, recipe and manifest, and only then give it its name."""
+        """Write a checkpoint to a temporary folder, add card, recipe and manifest, then give it its final name."""
         started, name = time.perf_counter(), self._checkpoint_name()
         self._saving_in, unlogged = aside(self.output_dir, name), self._unlogged()
         card = self._probed_card()
@@ -63,7 +63,7 @@ class SavedTrainer(LoggedTrainer):
                 super()._save_checkpoint(model, trial)
         finally:
             folder, self._saving_in = self._saving_in, None
-        self.accelerator.wait_for_everyone()  # other processes write files of their own
+        self.accelerator.wait_for_everyone()  # other processes write files too
         if self.args.should_save:
             written = folder / f"checkpoint-{self.state.global_step}"
             self._complete(written, card, unlogged=asdict(unlogged))
@@ -79,7 +79,7 @@ class SavedTrainer(LoggedTrainer):
         self._throughput.pause(time.perf_counter() - started)
 
     def _complete(self, folder: Path, card: Card, *, unlogged: Mapping[str, Any] | None = None) -> None:
-        # The Trainer's pickle of its arguments; the recipe says the same as text.
+        # A pickle of the Trainer's arguments; the recipe states the same as text.
         (folder / "training_args.bin").unlink(missing_ok=True)
         save_recipe(self.recipe, folder)
         save_card(card, folder)
@@ -97,12 +97,12 @@ class SavedTrainer(LoggedTrainer):
 
     def _checkpoint_name(self) -> str:
         if self.recipe.checkpoint.every == "epoch":
-            # An epoch that --max-train-steps cut short has a number of its own.
+            # An epoch cut short by --max-train-steps gets its own number.
             return f"epoch_{max(0, math.ceil(self.state.epoch or 0) - 1)}"
         return f"step_{self.state.global_step}"
 
     def save_final(self) -> None:
-        """Put the trained model, the best where that is kept, with its card and recipe into the output folder."""
+        """Put the trained model (the best one, if it is kept) with its card and recipe into the output folder."""
         folder, best = aside(self.output_dir, "final"), self.output_dir / BEST_FOLDER
         if self.best is None:
             self._write_model(folder)
@@ -115,7 +115,7 @@ class SavedTrainer(LoggedTrainer):
         self.accelerator.wait_for_everyone()
 
     def _write_model(self, folder: Path) -> None:
-        """Model, tokenizer, card and recipe, in a new folder."""
+        """Write model, tokenizer, card and recipe to a new folder."""
         card = self._probed_card()
         with quiet_transformers():
             self.save_model(str(folder), _internal_call=True)
@@ -124,8 +124,9 @@ class SavedTrainer(LoggedTrainer):
             self._complete(folder, card)
 
     def _probed_card(self) -> Card:
-        """The card with a probe of the present weights. Every process calls it: sharded weights take all of them."""
-        # DeepSpeed's engine gathers sharded weights; anything else is as good called by itself.
+        """Return the card with a probe of the current weights. All processes must call it if the weights are
+        sharded."""
+        # DeepSpeed's engine gathers sharded weights; other models can be called directly.
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
         precision = "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32"
         pad = pad_id(self.processing_class)

@@ -1,7 +1,7 @@
-"""The loop: transformers' Trainer, with our losses and our counts; `saved_trainer` and `logged_trainer` do the rest.
+"""Training loop: transformers' Trainer with rankllm's losses and counts; see also `saved_trainer` and `logged_trainer`.
 
 Checked against transformers 5.23: `_get_num_items_in_batch`, `_init_training_state` and `_load_optimizer_and_scheduler`
-are its own methods, overridden here because it offers no other place for what they do.
+are private methods, overridden because the Trainer has no other hook for this.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from rankllm_train.training.saved_trainer import SavedTrainer
 
 
 class RerankerTrainer(SavedTrainer):
-    """Trains one objective and keeps what it trained with its card."""
+    """Trains one objective, and saves every model with its card."""
 
-    # compute_loss divides by the counts of the whole optimizer step; the Trainer is not to divide again.
+    # compute_loss divides by the counts of the whole optimizer step; the Trainer must not divide again.
     loss_is_scaled_for_ga = True
 
     def __init__(self, parts: TrainerParts) -> None:
@@ -36,7 +36,7 @@ class RerankerTrainer(SavedTrainer):
         super().__init__(replace(parts, callbacks=[Epochs(parts.dataset), LastStep(), *parts.callbacks]))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """The order of the records, drawn from the recipe's seed."""
+        """Return the order of the records, drawn from the recipe's seed."""
         if not self.recipe.batch.by_length:
             return super()._get_train_sampler(train_dataset)
         sampler = by_length_sampler(
@@ -48,7 +48,7 @@ class RerankerTrainer(SavedTrainer):
         return sampler
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """counts_2: target tokens and lists of the whole optimizer step, over all processes."""
+        """Return counts_2: target tokens and lists of the whole optimizer step, over all processes."""
         counts = [torch.stack(self.objective.counts(batch)) for batch in batch_samples]
         counts_2 = torch.stack(counts).sum(dim=0).to(device) if counts else torch.zeros(2, device=device)
         if self.args.world_size > 1:
@@ -58,18 +58,18 @@ class RerankerTrainer(SavedTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """This micro-batch's share of the optimizer step's loss. Raises RankLLMError where it is not a number."""
+        """Return this micro-batch's part of the optimizer step's loss. Raises RankLLMError if it is not finite."""
         batch: Batch = inputs
         counts = self.objective.counts(batch) if num_items_in_batch is None else StepCounts(*num_items_in_batch)
         parts = self.objective.parts(self.objective.sums(model, batch), counts)
-        # One copy, one wait for the device. Doubles are made on the CPU: not every device has them.
+        # A single copy and synchronization. Converted to double on the CPU: not every device supports it.
         total, *shares = torch.stack(parts).detach().cpu().double()
         if not bool(torch.isfinite(total)):
             raise RankLLMError(self._not_a_number(batch, float(total)))
         if model.training:
             self._parts += torch.stack(shares)
             self._throughput.add(batch)
-        # Data parallel takes the mean of the processes' gradients; ours are shares of one sum.
+        # Data parallelism averages the processes' gradients; these losses are parts of one sum.
         loss = parts.total * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
@@ -82,7 +82,7 @@ class RerankerTrainer(SavedTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Loss and, where the model gives scores, nDCG@10 and MRR@10 on the dev data."""
+        """Return the loss and, if the model gives scores, nDCG@10 and MRR@10 on the dev data."""
         was_training, started = self.model.training, time.perf_counter()
         model = self.model_wrapped if self.is_in_train else self.model
         model.eval()
@@ -110,21 +110,21 @@ class RerankerTrainer(SavedTrainer):
         return metrics
 
     def _judge(self, metrics: Mapping[str, float]) -> None:
-        """Keep the model where it is the best so far; stop where the recipe has no more patience."""
+        """Keep the model if it is the best so far; stop training when the recipe's patience runs out."""
         metric, step = self.recipe.best_metric, self.state.global_step
         value, loss = metrics[f"eval_{metric}"], metrics["eval_loss"]
         if self.best is None or self.best.is_beaten_by(value, loss=loss):
             self.best = Best(step=step, metric=metric, value=value, loss=None if metric == "loss" else loss)
-            self._best_is_in_checkpoint = self.control.should_save  # the one that follows
+            self._best_is_in_checkpoint = self.control.should_save  # written next
             if not self._best_is_in_checkpoint:
                 self._keep_best(None)
         elif stopped_early(self.recipe, self.best, self.state.log_history):
             self.control.should_training_stop = True
-            # With this checkpoint, a resumed run knows that it had stopped. At an epoch's end there is one anyway.
+            # This checkpoint tells a resumed run that it had stopped. At the end of an epoch there is one anyway.
             self.control.should_save = self.control.should_save or self.args.save_strategy == "steps"
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Create it, and remember its settings: loading a checkpoint replaces them by those that were saved."""
+        """Create it and remember its settings, which loading a checkpoint replaces by the saved ones."""
         optimizer = super().create_optimizer(model)
         self._settings = self._settings or settings_of(optimizer)
         return optimizer
@@ -136,13 +136,14 @@ class RerankerTrainer(SavedTrainer):
             use_settings(self.optimizer, self.lr_scheduler, settings=self._settings, learning_rate=rate)
 
     def _init_training_state(self, max_steps: int, num_update_steps_per_epoch: int, *arguments: Any) -> Any:
-        """Begin, or take over a checkpoint's state, but for how often to log, measure and save."""
+        """Initialize the state or take it from a checkpoint, except for the logging, evaluation and saving
+        intervals."""
         progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *arguments)
         self.state.compute_steps(self.args, max_steps)
         self._steps_per_epoch = num_update_steps_per_epoch
         return progress
 
     def train(self, resume_from_checkpoint: Any = None, trial: Any = None, ignore_keys_for_eval: Any = None) -> Any:
-        """Train, from a checkpoint's step where one is given."""
+        """Train, starting from a checkpoint's step if one is given."""
         self.best = load_best(self.output_dir) if resume_from_checkpoint and self.recipe.keeps_best else None
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)

@@ -1,4 +1,4 @@
-"""The Trainer's own arguments, from a recipe."""
+"""The Trainer's TrainingArguments, from a recipe."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
-    """The Trainer's own arguments for a recipe. Where several processes were started, they meet here.
+    """Return the Trainer's arguments for a recipe. Initializes the process group if several processes were started.
 
-    Raises ConfigError where they were started in a way that cannot train.
+    Raises ConfigError if they were started in a way that cannot train.
     """
     import torch
     from transformers import TrainingArguments
@@ -29,7 +29,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     is_deepspeed_on_cpu = bool(deepspeed) and not has_gpu
     if is_deepspeed_on_cpu:
         join_processes_on_cpu()
-    # `accelerate launch` exports the precision of its own configuration: the recipe's is what counts.
+    # `accelerate launch` exports the precision of its own configuration; the recipe's takes precedence.
     os.environ["ACCELERATE_MIXED_PRECISION"] = {"fp32": "no"}.get(recipe.model.precision, recipe.model.precision)
     arguments = TrainingArguments(
         **_optimization(recipe),
@@ -41,12 +41,12 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         log_level="error",
-        # DeepSpeed has a CPU of its own; to accelerate's, it would be one process.
+        # DeepSpeed has its own CPU mode; with accelerate's, each process would be alone.
         use_cpu=not has_gpu and not deepspeed,
     )
     if deepspeed and (mismatches := arguments.hf_deepspeed_config.mismatches):
         raise ConfigError(f"--deepspeed {batch.deepspeed}: {mismatches[0].removeprefix('- ')}; write auto in the file")
-    # Else one process with several GPUs splits batches by rows (torch.nn.DataParallel), and groups with them.
+    # Otherwise one process with several GPUs splits batches by rows (torch.nn.DataParallel), which breaks up groups.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
 
@@ -61,7 +61,7 @@ def _optimization(recipe: Recipe) -> dict[str, Any]:
         "num_train_epochs": schedule.num_epochs,
         "max_steps": schedule.max_steps or -1,
         "lr_scheduler_type": schedule.lr_scheduler,
-        # Below 1 it is a share of all steps.
+        # Values below 1 are fractions of all steps.
         "warmup_steps": schedule.warmup_ratio or schedule.warmup_steps,
         "seed": schedule.seed,
         "learning_rate": optim.learning_rate,
@@ -77,7 +77,7 @@ def _optimization(recipe: Recipe) -> dict[str, Any]:
 
 
 def _saving_and_logging(recipe: Recipe) -> dict[str, Any]:
-    """When checkpoints are written, the model measured and entries logged."""
+    """When to write checkpoints, evaluate and log."""
     checkpoint, evaluation, log = recipe.checkpoint, recipe.evaluation, recipe.logging
     return {
         "output_dir": checkpoint.output_dir,
@@ -88,7 +88,7 @@ def _saving_and_logging(recipe: Recipe) -> dict[str, Any]:
         "eval_steps": int(evaluation.every) if evaluation.every.isdecimal() else None,
         "logging_steps": log.every_steps,
         "logging_first_step": True,
-        # A loss that is not a number stops the run; it is not to be averaged away.
+        # A loss that is not finite stops the run; it must not be filtered from the log.
         "logging_nan_inf_filter": False,
         "report_to": list(log.report_to) or "none",
         "run_name": log.run_name or None,
@@ -96,7 +96,7 @@ def _saving_and_logging(recipe: Recipe) -> dict[str, Any]:
 
 
 def _checkpointing_of_activations() -> dict[str, Any]:
-    """Gradient checkpointing; the argument was renamed in transformers 5.23."""
+    """Arguments for gradient checkpointing, which transformers 5.23 renamed."""
     from transformers import TrainingArguments
 
     known = {field.name for field in fields(TrainingArguments)}

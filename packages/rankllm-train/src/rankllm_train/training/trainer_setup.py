@@ -1,4 +1,4 @@
-"""From a recipe to a trainer: the data is read, the model loaded, and the two are checked against each other."""
+"""Assembly of a trainer from a recipe: reads the data, loads the model and checks that they match."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rankllm_core.card import Card, PointwiseCard
-from rankllm_train.artifacts.preflight import check_positions, check_recomputing, check_yardstick
+from rankllm_train.artifacts.preflight import check_metric_is_measurable, check_positions, check_recomputing
 from rankllm_train.artifacts.probing import ProbePrompt, probe_prompts
 from rankllm_train.artifacts.run_record import RunRecord
 from rankllm_train.artifacts.source_identity import source_identities
@@ -33,7 +33,7 @@ def make_trainer(
     track: Track,
     callbacks: Sequence[Any],
 ) -> RerankerTrainer:
-    """Read the data, load the model, and check that they go together. Raises RankLLMError where they do not."""
+    """Read the data, load the model and check that they match. Raises RankLLMError if they do not."""
     from rankllm_train.models.loading import base_config, code_notes, limit_pairs, load_tokenizer
     from rankllm_train.training.logged_trainer import TrainerParts
     from rankllm_train.training.loop_callbacks import WarmUp
@@ -41,7 +41,7 @@ def make_trainer(
 
     for note in code_notes(recipe.model):
         say(note)
-    # Before the data is read: a file that is rewritten while it is read is then not what its hash says.
+    # Hashed before reading: if a file is rewritten meanwhile, its hash differs on resume.
     record = resumed.record if resumed else RunRecord(sources=first_decides(lambda: source_identities(recipe)))
     tokenizer = load_tokenizer(recipe.model)
     limit_pairs(tokenizer, base_config(recipe.model))
@@ -67,12 +67,12 @@ def make_trainer(
 
 
 def _probe_prompts(card: Card, tokenizer: Any, model: Any, *, say: Say) -> tuple[ProbePrompt, ...]:
-    """What each checkpoint is asked for the probe in its card; where it cannot be asked, that is said."""
+    """Return the prompts for the probe in each checkpoint's card; reports if the model cannot be probed."""
     prompts = probe_prompts(card, tokenizer, positions=getattr(model.config, "max_position_embeddings", None))
     if not prompts:
         say(
-            "cards will hold no probe: an identifier is more than one token here, or a prompt of four short passages "
-            "is longer than the model's positions"
+            "cards will contain no probe: an identifier is more than one token, or a prompt of four short passages "
+            "exceeds the model's positions"
         )
     return prompts
 
@@ -80,13 +80,13 @@ def _probe_prompts(card: Card, tokenizer: Any, model: Any, *, say: Say) -> tuple
 def _data(
     recipe: Recipe, tokenizer: Any, *, resumed: Resumed | None, track: Track, say: Say
 ) -> tuple[TrainingData, TrainingData | None]:
-    """Training and dev data; what is to be said about them is said."""
+    """Return training and dev data, and report their notes."""
     data = prepare(recipe, tokenizer, track=track)
     if resumed:
         check_card(data.card, resumed=resumed.folder)
     dev = prepare_dev(recipe, tokenizer, data, track=track) if recipe.data.eval else None
     if dev:
-        check_yardstick(recipe, [data.dataset, dev.dataset])
+        check_metric_is_measurable(recipe, [data.dataset, dev.dataset])
     for note in (*data.notes, *(dev.notes if dev else ())):
         say(note)
     return data, dev
@@ -99,7 +99,7 @@ def _model(recipe: Recipe, card: Card, *, is_resumed: bool, say: Say) -> Any:
     model = load_model(
         recipe.model,
         kind="sequence-classification" if is_classifier else "causal",
-        # A checkpoint's weights come later; what they began with may be gone by then.
+        # A checkpoint's weights are loaded later; the adapter it started from may be gone by then.
         lora=replace(recipe.lora, start_from="") if is_resumed else recipe.lora,
         seed=recipe.schedule.seed,
         deepspeed=bool(recipe.batch.deepspeed),

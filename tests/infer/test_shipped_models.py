@@ -17,6 +17,8 @@ from rankllm_core.trec.qrels import read_qrels
 from rankllm_core.trec.runs import read_run
 from rankllm_infer.checkpoints.hub import BASE_MODEL, SHIPPED, shipped_base
 from rankllm_infer.checkpoints.model_files import find_folder, find_model, locate_model
+from rankllm_infer.demo import run as demo_run
+from rankllm_infer.demo.run import demo_requests
 from rankllm_infer.evaluation.evaluate import evaluate
 
 NAMES = tuple(SHIPPED.values())
@@ -95,15 +97,19 @@ def test_without_the_package_the_base_is_the_hub_s(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_listwise_demo_improves_over_bm25(tmp_path, rankllm, smollm2_path):
-    """By more than a twentieth of nDCG@10. The pointwise one, which is the default, is run in test_cli_demo.py."""
+def test_the_listwise_demo_improves_over_bm25(tmp_path, rankllm, smollm2_path, monkeypatch):
+    """By more than a twentieth of nDCG@10, on a third of its queries.
+
+    The pointwise demo, which is the default, is run whole in test_cli_demo.py.
+    """
+    monkeypatch.setattr(demo_run, "demo_requests", lambda collection: demo_requests(collection)[::3])
     done = rankllm("demo", "--method", "listwise", "--output-dir", tmp_path)
     assert done.code == 0, done.err
     assert "Reranking: listwise, " in done.err
     assert f"{SHIPPED['listwise']} on " in done.err
     qrels = read_qrels(tmp_path / "qrels.txt")
     first, reranked = (
-        evaluate(qrels, read_run(tmp_path / file), ["nDCG@10"]).means["nDCG@10"]
+        evaluate(qrels, read_run(tmp_path / file), ["nDCG@10"], run_queries_only=True).means["nDCG@10"]
         for file in ("bm25.trec", "reranked.trec")
     )
     assert reranked > first + 0.05
@@ -114,9 +120,9 @@ def test_the_listwise_demo_improves_over_bm25(tmp_path, rankllm, smollm2_path):
 @pytest.mark.parametrize(
     ("system", "options", "n_queries", "tolerance"),
     [
-        ("pointwise", (), 12, 0.0125),
-        ("first", (), 12, 0.0125),
-        ("generation", ("--no-use-logits",), 6, 0.067),
+        ("pointwise", (), 6, 0.025),
+        ("first", (), 6, 0.025),
+        ("generation", ("--no-use-logits",), 4, 0.1),
     ],
 )
 def test_a_part_of_the_results_page_comes_out_again(

@@ -68,10 +68,11 @@ def test_identifier_logits_and_orders_are_those_recorded(smollm2_fp32):
 
 @pytest.mark.slow
 def test_identifier_logits_and_orders_of_full_windows_are_those_recorded(smollm2_fp32):
-    """The longer ones, up to twenty passages."""
+    """Every second one of the longer ones, up to twenty passages, with letters and with digits."""
     rows = [row for row in recorded("model") if len(row["input_ids"]) > LONG]
     assert len(rows) == 12
-    check_first(smollm2_fp32, rows)
+    assert {row["use_alpha"] for row in rows[::2]} == {True, False}
+    check_first(smollm2_fp32, rows[::2])
 
 
 def test_prompts_are_those_recorded(smollm2_tokenizer):
@@ -102,9 +103,10 @@ def test_prompts_are_those_recorded(smollm2_tokenizer):
 
 @pytest.mark.slow
 def test_generated_texts_are_those_recorded(smollm2_fp32):
-    """Greedy, a hundred tokens: equal up to the first step at which two tokens were nearly as likely."""
+    """Two of four prompts, greedy: equal up to the first step at which two tokens were nearly as likely."""
     rows = [row for row in recorded("model") if row.get("generation")]
     assert len(rows) == 4
+    rows = rows[::2]
     prompts = [
         Prompt(
             text=row["generation"]["prompt"],

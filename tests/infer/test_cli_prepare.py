@@ -151,7 +151,7 @@ def test_a_configuration_is_for_data_sets(folder):
     """A local file has no configuration: giving one is an error, not a silence."""
     result = prepare("--query_data_config", "en")
     assert str(result.exception) == (
-        "--query-data-config en: queries.tsv is a local file or folder, which has none; leave the option out"
+        "--query-data-config en: queries.tsv is a local path, which has no configurations; leave the option out"
     )
     result = prepare("--corpus-data-config", "en", "--corpus-data-name", "some/set:de")
-    assert "a name that holds one already" in str(result.exception)
+    assert "a name that already includes a configuration" in str(result.exception)

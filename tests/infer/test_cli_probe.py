@@ -188,7 +188,7 @@ def test_probe_keeps_the_prompt_it_was_recorded_with(rankllm, plain, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--write", "--output", "x.yaml"), 2, "--write and --output say it twice; give one of them"),
+        (("--write", "--output", "x.yaml"), 2, "--write and --output contradict each other; give one of them"),
         (("--write",), 1, "rankllm.yaml holds a probe; --overwrite replaces it"),
         (("--output", "."), 1, ".: is a folder, expected the name of a file to write"),
         (("--engine", "openai"), 2, "Invalid value for '--engine': 'openai' is not one of 'transformers', 'vllm'."),
@@ -222,7 +222,7 @@ def test_doctor_verifies_a_model(rankllm, probed, plain, wrong):
     done = rankllm("doctor", "--model-path", plain, *ON_CPU)
     assert (done.code, done.out.splitlines()[-1]) == (
         0,
-        "  probe: its card holds none; `rankllm-infer probe` records one",
+        "  probe: the card contains none; record one with `rankllm-infer probe`",
     )
 
 

@@ -43,17 +43,20 @@ def served(server, *options):
             "give one of --requests, --rerank-input, --run, --dataset and --query",
         ),
         (["--run", "r", "--queries", "q"], "--run needs --corpus"),
-        (["--requests", "r", "--queries", "q"], "--requests does not go with --queries"),
-        (["--rerank-input", "r", "--corpus", "q"], "--rerank-input does not go with --corpus"),
+        (["--requests", "r", "--queries", "q"], "--requests cannot be combined with --queries"),
+        (["--rerank-input", "r", "--corpus", "q"], "--rerank-input cannot be combined with --corpus"),
         (["--dataset", "dl19"], "--dataset needs --retrieval-method"),
-        (["--requests", "r", "--retrieval-method", "bm25"], "--requests does not go with --retrieval-method"),
-        (["--requests", "r", "--retrieval-results-dir", "d"], "--requests does not go with --retrieval-results-dir"),
+        (["--requests", "r", "--retrieval-method", "bm25"], "--requests cannot be combined with --retrieval-method"),
+        (
+            ["--requests", "r", "--retrieval-results-dir", "d"],
+            "--requests cannot be combined with --retrieval-results-dir",
+        ),
         (["--query", "q"], "--query needs --passages"),
-        (["--requests", "r", "--passages", "p"], "--requests does not go with --passages"),
-        (["--query", "q", "--passages", "p", "--qrels", "x"], "--qrels does not go with --query"),
-        (["--query", "q", "--passages", "p", "--strict"], "--strict does not go with --query"),
-        (["--query", "q", "--passages", "p", "--max-queries", "1"], "--max-queries does not go with --query"),
-        (["--requests", "r", "--output", "o", "--json"], "--json goes with --query"),
+        (["--requests", "r", "--passages", "p"], "--requests cannot be combined with --passages"),
+        (["--query", "q", "--passages", "p", "--qrels", "x"], "--qrels cannot be combined with --query"),
+        (["--query", "q", "--passages", "p", "--strict"], "--strict cannot be combined with --query"),
+        (["--query", "q", "--passages", "p", "--max-queries", "1"], "--max-queries cannot be combined with --query"),
+        (["--requests", "r", "--output", "o", "--json"], "--json has no effect without --query"),
         (["--requests", "r"], "nothing to write: give --output, --output-jsonl, --trace or --qrels"),
         (["--requests", "r", "--output", "o", "--output-jsonl", "o"], "o: is to hold two outputs"),
         (["--requests", "r", "--output", "o", "--encoded-save-path", "p"], "--output and --encoded-save-path are the"),
@@ -298,7 +301,7 @@ def test_a_query_that_the_server_refuses_fails_alone(tmp_path, rankllm, requests
         )
     assert done.code == 3
     assert ": ok 2, failed 1; " in done.err
-    assert "Failed, and in no output: 1 query\n  query 'q2': http://127.0.0.1:" in done.err
+    assert "Failed and omitted from all outputs: 1 query\n  query 'q2': http://127.0.0.1:" in done.err
     assert "cannot digest this" in done.err
     for name in outputs.values():
         text = (tmp_path / name).read_text(encoding="utf-8")

@@ -269,7 +269,7 @@ def test_a_query_too_long_for_the_context_fails_alone(tmp_path, rankllm, tiny_ca
     )
     assert done.code == 3
     assert ": ok 2, failed 1; " in done.err
-    assert "Failed, and in no output: 1 query\n  query 'long': the prompt takes " in done.err
+    assert "Failed and omitted from all outputs: 1 query\n  query 'long': the prompt takes " in done.err
     assert set(read_run(run)) == {"q1", "q2"}
     assert [r.query.qid for r in read_requests(out)] == ["q1", "q2"]
     assert [json.loads(line)["query"]["qid"] for line in trace.read_text(encoding="utf-8").splitlines()] == ["q1", "q2"]

@@ -126,9 +126,15 @@ def test_errors_are_one_line_and_write_nothing(folder, rankllm, options, code, m
         (["--corpus", "c", "--output", "o"], "--corpus needs --queries"),
         (["--index", "i", "--output", "o"], "--index needs --queries"),
         (["--dataset", "d", "--output", "o"], "--dataset needs --retrieval-method"),
-        (["--dataset", "d", "--retrieval-method", "bm25", "--queries", "q"], "--dataset does not go with --queries"),
-        (["--corpus", "c", "--queries", "q", "--retrieval-method", "bm25"], "--corpus does not go with --retrieval-me"),
-        (["--index", "i", "--queries", "q", "--index-dir", "d"], "--index does not go with --index-dir"),
+        (
+            ["--dataset", "d", "--retrieval-method", "bm25", "--queries", "q"],
+            "--dataset cannot be combined with --queries",
+        ),
+        (
+            ["--corpus", "c", "--queries", "q", "--retrieval-method", "bm25"],
+            "--corpus cannot be combined with --retrieval-me",
+        ),
+        (["--index", "i", "--queries", "q", "--index-dir", "d"], "--index cannot be combined with --index-dir"),
     ],
 )
 def test_what_is_searched_is_one_thing(folder, rankllm, options, message):
@@ -144,7 +150,7 @@ def test_what_is_searched_is_one_thing(folder, rankllm, options, message):
         (
             ["--retrieval-method", "splade_v3", "--k1", "1"],
             2,
-            "--k1 is a setting of BM25; it has no effect on splade_v3",
+            "--k1 is a BM25 parameter and has no effect on splade_v3",
         ),
         (["--retrieval-method", "bm52"], 1, "retrieval method 'bm52': unknown; did you mean 'bm25'?"),
         (["--retrieval-method", "rep-llama"], 1, "rep-llama is read from stored results only for data set dl19"),

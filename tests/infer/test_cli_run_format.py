@@ -100,4 +100,4 @@ def test_rerank_takes_it_for_runs_alone(folder, rankllm):
     """It says nothing of requests."""
     done = rankllm("rerank", "--model-path", "none", "--requests", "r.jsonl", "--run-format", "tsv", "--output", "o")
     assert done.code == 2
-    assert "--requests does not go with --run-format" in done.err
+    assert "--requests cannot be combined with --run-format" in done.err

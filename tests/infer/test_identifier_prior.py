@@ -232,7 +232,7 @@ def test_another_models_prior_is_taken_with_a_warning(tmp_path, rankllm, carded,
     command = ["rerank", "--model-path", carded, "--requests", alike, "--identifier-prior", prior]
     done = rankllm(*command, "--output", tmp_path / "run.trec")
     assert done.code == 0, done.err
-    assert f"Warning: {prior} was measured with models/other, not with {carded}" in done.err
+    assert f"Warning: {prior} was measured with models/other, not {carded}" in done.err
     over_it = rankllm(*command, "--output", prior, "--overwrite")
     assert over_it.code == 1
     assert "models/other" in prior.read_text(encoding="utf-8")
@@ -241,10 +241,12 @@ def test_another_models_prior_is_taken_with_a_warning(tmp_path, rankllm, carded,
 def test_calibrate_asks_what_it_is_told_to(tmp_path, rankllm, carded, alike):
     """Eight of nine candidates are two windows, as nine are; four are one, which is too few; other windows by seed."""
     model = ["calibrate", "--model-path", carded, "--requests", alike]
-    assert "2 windows; within one" in rankllm(*model, "--top-k-candidates", 8, "--max-queries", 1, "--seed", 3).out
+    assert (
+        "2 windows; standard deviation" in rankllm(*model, "--top-k-candidates", 8, "--max-queries", 1, "--seed", 3).out
+    )
     done = rankllm(*model, "--top-k-candidates", 4)
     assert done.code == 1
-    assert f"{alike}: 1 window of 4 candidates of a query, expected 2 at least" in done.err
+    assert f"{alike}: found 1 window of 4 candidates each, expected at least 2" in done.err
 
 
 def test_calibrate_says_what_it_cannot_measure(tmp_path, rankllm, carded, alike):
@@ -253,11 +255,11 @@ def test_calibrate_says_what_it_cannot_measure(tmp_path, rankllm, carded, alike)
     save_card(replace(FIRST, answer="permutation", identifier_prior=()), carded)
     done = rankllm("calibrate", *generating)
     assert done.code == 1
-    assert "is not read by its identifiers' logits, as FIRST is; there is nothing to measure" in done.err
+    assert "is not a FIRST model, which ranks by the logits of its identifiers; nothing to measure" in done.err
     save_card(replace(FIRST, identifier_prior=()), carded)
     done = rankllm("calibrate", *generating, "--window-size", "10")
     assert done.code == 1
-    assert f"{alike}: 0 windows of 10 candidates of a query, expected 2 at least" in done.err
+    assert f"{alike}: found 0 windows of 10 candidates each, expected at least 2" in done.err
     output = tmp_path / "there.yaml"
     output.write_text("mine", encoding="utf-8")
     done = rankllm("calibrate", *generating, "--output", output)

@@ -195,10 +195,8 @@ def failed(tmp_path, rankllm, requests):
         arguments = command(server, requests, tmp_path / "failed")
         done = rankllm(*arguments)
         assert done.code == 3
-        assert "Failed, and in no output: 1 query\n  query 'q2': " in done.err
-        assert done.err.endswith(
-            "To try the failed ones again, and compute nothing else: the same command with --resume\n"
-        )
+        assert "Failed and omitted from all outputs: 1 query\n  query 'q2': " in done.err
+        assert done.err.endswith("To retry only the failed queries, repeat the command with --resume\n")
         server.respond = respond
         server.requests.clear()
         yield server, arguments
@@ -374,7 +372,7 @@ def test_the_journal_is_beside_the_first_output_there_is(tmp_path, rankllm, requ
             "--resume resumes a run, --over",
         ),
         (["--requests", "r", "--qrels", "q", "--resume"], "--resume has no effect without an output"),
-        (["--query", "q", "--passages", "p", "--resume"], "--resume does not go with --query"),
+        (["--query", "q", "--passages", "p", "--resume"], "--resume cannot be combined with --query"),
     ],
 )
 def test_resuming_what_cannot_be_resumed_is_wrong_usage(tmp_path, rankllm, options, message):

@@ -102,7 +102,7 @@ def test_json_is_one_record_a_model():
         ("rank_zephir", "did you mean 'castorini/rank_zephyr_7b_v1_full'?"),
         ("castorini/rankllama-v1-7b-lora-docs", "did you mean 'castorini/rankllama-v1-7b-lora-doc'?"),
         ("smollm2-frist", "did you mean 'smollm2-first'?"),
-        ("zzzz", "zzzz: none of the models that `rankllm-infer models` lists"),
+        ("zzzz", "zzzz: unknown model; `rankllm-infer models` lists the known ones"),
     ],
 )
 def test_an_unknown_name_is_one_line_with_the_nearest(name, says):

@@ -87,7 +87,7 @@ def test_requests_format_depth_and_queries_without_themselves(folder):
         (record,) = [json.loads(line) for line in stream]
     assert record["query"] == {"text": "what is aml", "qid": "q1"}
     assert [candidate["docid"] for candidate in record["candidates"]] == ["d1", "d2"]
-    assert "left out 1 candidate whose docid is the qid" in result.stderr
+    assert "dropped 1 candidate whose docid equals the qid" in result.stderr
 
 
 def test_losses_are_told_and_strict_makes_them_errors(folder):

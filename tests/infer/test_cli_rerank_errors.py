@@ -118,7 +118,7 @@ def test_an_input_is_never_an_output(tmp_path, rankllm, requests):
     ("lines", "options", "message"),
     [
         (None, [], "requests.jsonl: no such file"),
-        ([], [], "the input holds no query; nothing to rerank"),
+        ([], [], "the input contains no queries; nothing to rerank"),
         (["not JSON"], [], "requests.jsonl:3: not JSON"),
         (['{"query": "text"}'], [], "requests.jsonl:3: query: expected an object, found the string 'text'"),
         ([request("q1", 1)], [], "requests.jsonl:3: query 'q1' was already given in line 1; list each query once"),
@@ -200,7 +200,7 @@ def test_judgements_that_cannot_be_used_are_found_before_the_model_is_loaded(
 @pytest.mark.parametrize(
     ("passages", "stdin", "message"),
     [
-        ("-", "\n \n", "Error: -: no passages, expected one a line\n"),
+        ("-", "\n \n", "Error: -: found no passages, expected one per line\n"),
         ("passages", "", "Error: passages: no such file\n"),
         ("-", '{"text": "a"}\n{"text": \n', "Error: -:2: not JSON: Expecting value\n"),
         (
@@ -223,7 +223,10 @@ def test_bad_passages_of_one_query_are_one_line(tmp_path, rankllm, monkeypatch, 
     ("options", "message"),
     [
         (["--use-alpha", "--window-size", "30"], "30 passages a window, but there are 26 alphabetic identifiers; use"),
-        (["--window-size", "5"], "need 0 < stride <= size, got stride=10, size=5; set --stride and --window-size"),
+        (
+            ["--window-size", "5"],
+            "expected 0 < stride <= size, found stride=10, size=5; set --stride and --window-size",
+        ),
         (["--q-max-len", "5"], "--q-max-len has no effect on a listwise reranker; leave it out"),
         (["--method", "pointwise", "--stride", "5"], "--stride has no effect on a pointwise reranker; leave it out"),
         (

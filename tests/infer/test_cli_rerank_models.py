@@ -170,7 +170,7 @@ def test_a_model_with_fewer_positions_than_the_default_says_so(tmp_path, rankllm
     options = ["--use-alpha", "--use-logits", "--output", tmp_path / "run.trec"]
     done = rankllm("rerank", "--model-path", tiny_causal, "--requests", requests, *options)
     assert done.code == 0
-    assert "Warning: the context is 2048 tokens: the model has no more positions (asked for: 4096)\n" in done.err
+    assert "Warning: the context is limited to 2048 tokens, the model's maximum (requested: 4096)\n" in done.err
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_a_model_with_fewer_positions_than_the_default_says_so(tmp_path, rankllm
         (
             "causal",
             ["--use-logits"],
-            r"FIRST reads one token an identifier: .*'10'.*; use --use-alpha, or --window-size 9 or less",
+            r"FIRST reads one token per identifier: .*'10'.*; use --use-alpha, or --window-size 9 or less",
         ),
-        ("causal", ["--base-model", "other"], "--base-model has no effect: the model is no adapter; leave it out"),
+        ("causal", ["--base-model", "other"], "--base-model has no effect: the model is not an adapter; leave it out"),
         ("causal", ["--few-shot-file", "gone.json", "--num-few-shot-examples", "1"], "gone.json: no such file"),
         ("causal", ["--device", "cuda:7"], "--device cuda:7: found 0 CUDA devices; use --device cpu"),
     ],
@@ -221,8 +221,8 @@ def test_an_adapter_on_another_base_than_its_cards_is_an_error(tmp_path, rankllm
     done = rankllm("rerank", "--model-path", adapter, *options)
     assert done.code == 1
     assert done.err.splitlines()[-1] == (
-        f"Error: the card names the base model 'meta-llama/Llama-2-7b-hf', adapter_config.json {base!r}; "
-        "mend one of the two, or say which with --base-model"
+        f"Error: the card names base model 'meta-llama/Llama-2-7b-hf', but adapter_config.json names {base!r}; "
+        "correct one of the two, or select one with --base-model"
     )
     assert rankllm("rerank", "--model-path", adapter, "--base-model", base, *options).code == 0
 

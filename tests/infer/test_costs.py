@@ -158,8 +158,8 @@ def test_a_limit_stops_the_run_and_a_larger_one_resumes_it(tmp_path, rankllm):
         stopped = run(parts, "--max-total-tokens", 40)
         assert stopped.code == 1
         assert re.fullmatch(
-            "Error: stopped at --max-total-tokens 40: (48|64) tokens are used; "
-            "run the same command with a larger limit to continue",
+            "Error: stopped at --max-total-tokens 40: (48|64) tokens used; "
+            "repeat the command with a larger limit to resume",
             stopped.err.splitlines()[-1],
         )
         assert not parts.exists()

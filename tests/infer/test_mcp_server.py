@@ -196,13 +196,13 @@ def test_hosts_that_are_answered():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no API key; make one with: openssl rand -hex 32"),
-        ("# nothing\n\n", "holds no API key; make one with: openssl rand -hex 32"),
+        ("", "contains no API key; generate one: openssl rand -hex 32"),
+        ("# nothing\n\n", "contains no API key; generate one: openssl rand -hex 32"),
         (
             "short\n",
-            ":1: expected a key of at least 16 ASCII characters without blanks; make one with: openssl rand -hex 32",
+            ":1: expected a key of at least 16 ASCII characters without spaces; generate one: openssl rand -hex 32",
         ),
-        (f"\n{KEY} {KEY}\n", ":2: expected a key of at least 16 ASCII characters without blanks"),
+        (f"\n{KEY} {KEY}\n", ":2: expected a key of at least 16 ASCII characters without spaces"),
     ],
 )
 def test_a_key_file_that_cannot_be_meant_is_refused(tmp_path, text, message):

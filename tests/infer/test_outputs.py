@@ -155,7 +155,7 @@ def test_a_run_without_any_result_makes_no_file(tmp_path):
 
 def test_two_outputs_cannot_be_one_file(tmp_path):
     """The later one would replace the earlier one."""
-    with pytest.raises(ConfigError, match=r"out: is to hold two outputs; give each a file of its own"):
+    with pytest.raises(ConfigError, match=r"out: given for two outputs; give each its own file"):
         OutputFiles(run=tmp_path / "run", results=tmp_path / "out", trace=tmp_path / "." / "out")
 
 

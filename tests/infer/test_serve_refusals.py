@@ -85,7 +85,7 @@ def test_values_that_cannot_be_used_are_named(served, more, words):
         ({"window_size": 5}, "window_size: expected at most 4, the server's, found 5"),
         ({"window_size": 2, "stride": 3}, "stride"),
         ({"strategy": "tournament", "stride": 1}, "stride: has no effect with strategy tournament"),
-        ({"strategy": "heapsort"}, "compares two passages"),
+        ({"strategy": "heapsort"}, "is a pairwise strategy"),
         ({"raw_scores": True}, "raw_scores: this model ranks documents without a score for each"),
     ],
 )

@@ -143,10 +143,10 @@ def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
     from rankllm_infer.evaluation.evaluate import evaluation_lines
 
     if (evaluation := figures.result()) is None:
-        say("No figures: none of the queries that were ranked is judged")
+        say("No scores: none of the ranked queries has relevance judgements")
         return
     if not figures.has_judged_candidates:
-        say("No figures: none of the candidates is judged for its query; are the judgements of the same collection?")
+        say("No scores: no candidate has a relevance judgement for its query; do they belong to this collection?")
         return
     say(
         f"Scores of the {evaluation.n_queries} judged queries among the {n_ranked} ranked by this run "

@@ -246,7 +246,9 @@ def test_a_served_reranker_knows_its_card_and_its_doubts(tmp_path):
     """A published model's name is enough; the description says what runs where."""
     with serving(respond) as server, load_reranker("castorini/first_mistral", options(server)) as reranker:
         assert (reranker.card.identifiers, reranker.card.answer) == ("alpha", "first-token")
-        assert reranker.warnings == (f"{server.base_url}: offers no model 'castorini/first_mistral'; it offers oracle",)
+        assert reranker.warnings == (
+            f"{server.base_url}: does not offer model 'castorini/first_mistral'; available: oracle",
+        )
         assert reranker.description == (
             f"listwise, castorini/first_mistral at {server.base_url} (the bundled card of castorini/first_mistral)"
         )

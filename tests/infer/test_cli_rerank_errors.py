@@ -286,7 +286,7 @@ def test_a_server_that_lists_other_models_is_doubted_but_asked(tmp_path, rankllm
         options = ["--engine", "openai", "--base-url", server.base_url, "--model-path", "alias"]
         done = rankllm("rerank", *options, "--requests", requests, "--output", tmp_path / "out")
     assert done.code == 0
-    assert f"Warning: {server.base_url}: offers no model 'alias'; it offers oracle\n" in done.err
+    assert f"Warning: {server.base_url}: does not offer model 'alias'; available: oracle\n" in done.err
 
 
 # Queries that fail: status 3.

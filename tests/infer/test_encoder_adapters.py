@@ -137,7 +137,7 @@ def test_an_adapter_of_two_labels_is_refused(tmp_path):
     """It has no score to sort by."""
     base = save_headless(tmp_path / "base", "Electra")
     save_adapter(tmp_path / "adapter", base, labels=2)
-    with pytest.raises(ContractError, match="its head gives 2 labels a passage, expected one score"):
+    with pytest.raises(ContractError, match="its head returns 2 labels per passage, expected one score"):
         load_reranker(tmp_path / "adapter", RerankOptions(device="cpu"))
 
 

@@ -214,7 +214,7 @@ def test_what_an_encoder_cannot_do_is_one_line_before_weights_are_read(checkpoin
 def test_a_head_of_two_labels_or_of_words_is_refused_by_the_configuration(tmp_path):
     """A classifier of two classes has no score to sort by; a language model of BERT has no such head at all."""
     save_encoder(tmp_path / "two", "Bert", num_labels=2)
-    with pytest.raises(ContractError, match="its head gives 2 labels a passage, expected one score"):
+    with pytest.raises(ContractError, match="its head returns 2 labels per passage, expected one score"):
         plan_reranking(tmp_path / "two")
     change_json(tmp_path / "two" / "config.json", architectures=["BertForMaskedLM"])
     with pytest.raises(ContractError, match="BertForMaskedLM is no decoder and has no sequence-classification head"):

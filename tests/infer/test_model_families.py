@@ -22,7 +22,7 @@ WAYS = {
     "first-token": ("--use-logits", "--use-alpha"),
     "yes-no": ("--method", "pointwise", "--prompt-template-path", "yes_no"),
 }
-NO_CACHE = r"cannot decode permutations, which takes a cache of keys and values \(.*\); use --free-decoding"
+NO_CACHE = r"cannot decode permutations, which requires a cache of keys and values \(.*\); use --free-decoding"
 NO_DECODER = "is no decoder"
 ONE_TOKEN = "has no effect on a pointwise reranker"
 NO_CAUSAL = "transformers has no causal language model for"

@@ -174,7 +174,7 @@ def test_a_head_of_modules_takes_no_adapter(tmp_path):
     save_encoder(tmp_path / "plain", "ModernBert")
     save_adapter(tmp_path / "adapter", tmp_path / "plain")
     options = RerankOptions(base_model=str(tmp_path / "base"))
-    with pytest.raises(ContractError, match=r"keeps its score head as modules \(modules.json\); such a head takes no"):
+    with pytest.raises(ContractError, match=r"stores its score head as modules \(modules.json\); adapters are not"):
         plan_reranking(tmp_path / "adapter", options)
 
 

@@ -109,7 +109,7 @@ def test_an_adapters_base_can_be_elsewhere(zoo, tmp_path):
         load(moved)
     assert scores(load(moved, base_model=str(zoo.causal))) == pytest.approx(zoo.adapter_scores, abs=1e-5)
     tiny_models.change_json(moved / "adapter_config.json", base_model_name_or_path=None)
-    with pytest.raises(ContractError, match="names no base model; give it with --base-model"):
+    with pytest.raises(ContractError, match="names no base model; specify it with --base-model"):
         load(moved)
 
 

@@ -135,7 +135,7 @@ def _branches(pieces: Sequence[tuple[int, Ids]]) -> set[int]:
 
 def _refusal(labels: Sequence[str]) -> ContractError:
     return ContractError(
-        f"the tokenizer encodes the identifiers {labels[0]!r} to {labels[-1]!r} differently depending on their position in "
+        f"the tokenizer encodes the identifiers {labels[0]!r} to {labels[-1]!r} differently at different positions of "
         "an answer, so decoding cannot be constrained to permutations; use --free-decoding"
     )
 

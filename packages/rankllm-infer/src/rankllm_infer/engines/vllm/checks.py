@@ -114,7 +114,7 @@ def _check_adapter(
             )
         if "score" not in (settings.get("modules_to_save") or ()):  # type: ignore[operator]
             raise ContractError(
-                f"{adapter}: vLLM reads an adapter's score head only if it is named in modules_to_save, as by current PEFT. "
+                f"{adapter}: vLLM only reads an adapter's score head that modules_to_save names, as PEFT now does. "
                 f"Merge it (train merge {adapter} MERGED) and rerank with MERGED, or use --engine transformers"
             )
     found = {item for item in weights.items() if ".lora_" in item[0]}

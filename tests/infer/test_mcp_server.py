@@ -242,7 +242,7 @@ def test_a_bm25_index_without_its_corpus_is_named(rankllm, corpus, tmp_path):
     open_index(corpus, folder=tmp_path / "index", k1=1.5)
     done = rankllm("mcp", "--model-path", "smollm2-pointwise", "--index", tmp_path / "index")
     assert done.code == 1
-    assert "is a BM25 index, which holds no texts; give its corpus as well: --corpus FILE" in done.err
+    assert "is a BM25 index, which contains no texts; also give its corpus: --corpus FILE" in done.err
 
 
 def test_an_index_is_searched_with_the_settings_it_was_made_with(corpus, tmp_path):

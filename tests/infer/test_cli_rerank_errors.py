@@ -182,7 +182,7 @@ def test_docids_with_blanks_are_welcome_where_the_output_can_carry_them(tmp_path
     [
         (None, "qrels: no such file"),
         ("q1 d1 1 x y\n", "qrels:1: expected 4 columns"),
-        ("x1 0 d1 1\n", "qrels: judges none of the 3 queries (they are 'q1', 'q2', 'q3'; it judges 'x1')"),
+        ("x1 0 d1 1\n", "qrels: judges none of the 3 queries (the queries are 'q1', 'q2', 'q3'; it judges 'x1')"),
     ],
 )
 def test_judgements_that_cannot_be_used_are_found_before_the_model_is_loaded(

@@ -173,13 +173,13 @@ def test_strict_accepts_queries_without_hits(join):
     [
         (
             {"queries": "test1\tt\n"},
-            r"queries\.tsv: holds none of the run's 2 qids \(the run has 'q2', 'q1'; this has 'test1'\); use the files",
+            r"queries\.tsv: contains none of the run's 2 qids \(the run has 'q2', 'q1'; this file has 'test1'\); use",
         ),
         (
             {"corpus": '{"docid": 1, "text": "x"}\n'},
-            r"corpus\.jsonl: holds none of the run's 3 docids \(the run has 'd1', 'd3', 'd2'; this has '1'\); use the",
+            r"corpus\.jsonl: contains none of the run's 3 docids \(the run has 'd1', 'd3', 'd2'; this file has '1'\)",
         ),
-        ({"corpus": ""}, r"corpus\.jsonl: holds none .* this has nothing\)"),
+        ({"corpus": ""}, r"corpus\.jsonl: contains none .* this file has none\)"),
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(join, changes, message):

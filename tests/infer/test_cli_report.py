@@ -25,8 +25,8 @@ def test_the_page_lies_beside_the_run(folder, rankllm):
     done = report(rankllm, "new.jsonl", "--baseline", "base.run")
     assert (done.code, done.out) == (0, "")
     assert done.err.splitlines()[:-1] == [
-        "new.jsonl: 1 of 3 judged queries missing from the run, counted as 0 ('q3'); for a partial run, --run-queries-only "
-        "averages over the queries of the run",
+        "new.jsonl: 1 of 3 judged queries missing from the run, counted as 0 ('q3'); for a partial run, "
+        "--run-queries-only averages over the queries of the run",
         "new.jsonl: no text for 1 query ('q3')",
         "new.jsonl: no text for 1 passage ('x')",
     ]

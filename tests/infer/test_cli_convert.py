@@ -85,7 +85,7 @@ def test_what_is_more_than_a_copy_is_told(folder):
     rows = [row | {"score": 1.0} for row in ROWS]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     result = convert("rows.jsonl", "b.trec", "trec", "--remove_query", "--tag", "mine")
-    assert "scored 1 query n - rank + 1" in result.stderr
+    assert "set the scores of 1 query to n - rank + 1" in result.stderr
     assert "dropped 1 candidate whose docid equals the qid" in result.stderr
     assert "without candidates: 1 query ('q2'), omitted from the output" in result.stderr
     assert [line.split()[4:] for line in (folder / "b.trec").read_text(encoding="utf-8").splitlines()] == [

@@ -204,7 +204,7 @@ def test_help_says_what_holds_without_a_card(folder):
     shown = " ".join(prompts("render", "--help").stdout.split())
     card = ListwiseCard(template=load_template("rank_zephyr"))
     values = (card.window_size, card.max_passage_words, card.context_tokens)
-    assert [shown.count(f"default: from the card, else {value}]") for value in values] == [1, 1, 1]
+    assert [shown.count(f"default: from the card, else {value};") for value in values] == [1, 1, 1]
     assert "default: from the card]" not in shown
     for options, template in (([], "rank_zephyr"), (["--use-alpha"], "rank_zephyr_alpha")):
         record = json.loads(prompts("render", "--requests", "requests.jsonl", "--json", *options).stdout)

@@ -93,8 +93,8 @@ def test_an_option_against_the_card_is_honoured_with_both_values(tmp_path, rankl
     assert done.code == 0, done.err
     said = f"{carded}/rankllm.yaml says"
     assert [line for line in done.err.splitlines() if line.startswith("Warning")] == [
-        f"Warning: --no-use-alpha: identifiers numeric is used, {said} alpha",
-        f"Warning: --window-size: window_size 4 is used, {said} 3",
+        f"Warning: --no-use-alpha: using identifiers numeric, {said} alpha",
+        f"Warning: --window-size: using window_size 4, {said} 3",
     ]
     assert len(calls(trace)[0]["docids"]) == 4
     assert "\n[1] passage " in calls(trace)[0]["prompt"]

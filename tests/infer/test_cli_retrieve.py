@@ -94,8 +94,8 @@ def test_judgements_of_other_queries_are_refused_before_the_index_is_made(folder
     ("options", "code", "message"),
     [
         ([], 2, "nothing to write: give --output, --output-requests or --qrels"),
-        (["--output", "o", "--output-requests", "o"], 2, "o: is to hold two outputs"),
-        (["--output", "o", "--output-requests", "cache/../o"], 2, "o: is to hold two outputs"),
+        (["--output", "o", "--output-requests", "o"], 2, "o: given for two outputs"),
+        (["--output", "o", "--output-requests", "cache/../o"], 2, "o: given for two outputs"),
         (["--qrels", "qrels.txt", "--tag", "t"], 2, "--tag has no effect without an --output in the TREC format"),
         (["--qrels", "qrels.txt", "--output-format", "tsv"], 2, "--output-format has no effect without --output"),
         (["--output", "o", "--b", "1.5"], 2, "Invalid value for '--b'"),

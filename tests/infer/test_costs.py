@@ -184,7 +184,7 @@ def test_a_run_that_only_measures_is_limited_by_its_finished_queries(tmp_path, r
         stopped = rankllm(*words, "--max-total-tokens", 20)
         assert rankllm(*words, "--max-total-tokens", 1000).code == 0
     assert stopped.code == 1
-    assert re.search("stopped at --max-total-tokens 20: (32|48) tokens are used", stopped.err.splitlines()[-1])
+    assert re.search("stopped at --max-total-tokens 20: (32|48) tokens used", stopped.err.splitlines()[-1])
 
 
 @pytest.mark.slow

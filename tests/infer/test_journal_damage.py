@@ -204,7 +204,7 @@ def test_a_journal_of_another_format_is_refused(tmp_path, monkeypatch, number):
         rerank(monkeypatch, tmp_path)
     assert str(refused.value) == (
         f"{journal}: a journal of format {number}, but this version only resumes format 2; finish the run with the "
-        "version of rankllm-infer that began it, or start over with --overwrite"
+        "version of rankllm-infer that started it, or start over with --overwrite"
     )
     assert journal.read_bytes() == old
     assert rerank(monkeypatch, tmp_path, overwrite=True) == 0

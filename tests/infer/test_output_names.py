@@ -73,7 +73,7 @@ def test_two_names_of_one_file_are_not_two_outputs(rankllm, command, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "run")
     done = rankllm(*command, "--output", tmp_path / "run", "--output-jsonl", tmp_path / "link")
     assert done.code == 2
-    assert "is to hold two outputs" in done.err
+    assert "given for two outputs" in done.err
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"], ["--resume"]])

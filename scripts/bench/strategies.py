@@ -116,7 +116,7 @@ def oracle(grades: Sequence[int], sigma: float) -> Callable[[Prompt], Answer]:
 
 
 def cost(results: Sequence[Result]) -> str:
-    """Calls, rounds and prompt tokens a query, as cells of a row."""
+    """Calls, rounds and prompt tokens per query, as cells of a row."""
     usage, n = sum((result.usage for result in results), Usage()), len(results)
     return f"{usage.calls / n:.1f} | {usage.rounds / n:.1f} | {usage.prompt_tokens / n:,.0f}"
 

@@ -33,7 +33,7 @@ BATCH = 64
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 @click.option("--depth", default=100, show_default=True, help="Candidates of a query.")
 @click.option("--max-queries", default=0, help="Of the run, in its order; 0 for all.")
-@click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")
+@click.option("--overwrite/--no-overwrite", default=False, help="Replace an existing output.")
 def main(run: str, queries: str, corpus: str, output: Path, depth: int, max_queries: int, *, overwrite: bool) -> None:
     """Write the candidates of RUN in the order of their cosine with the query."""
     try:

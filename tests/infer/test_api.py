@@ -230,7 +230,7 @@ def test_examples_of_a_file_come_before_the_question(tmp_path):
         ('{"conversations": []}', r"f.json: expected a JSON array of "),
         ('[{"messages": []}]', r"f.json: expected a JSON array of .* \(KeyError: 'conversations'\)"),
         ('[{"conversations": [{"from": "user", "value": "x"}]}]', r"f.json: expected a JSON .* \(KeyError: 'role'\)"),
-        ("[]", r"f.json: 1 examples asked for, found 0"),
+        ("[]", r"f.json: found 0 examples, expected 1"),
     ],
 )
 def test_a_bad_example_file_is_one_line(tmp_path, text, message):
@@ -246,9 +246,11 @@ def test_a_served_reranker_knows_its_card_and_its_doubts(tmp_path):
     """A published model's name is enough; the description says what runs where."""
     with serving(respond) as server, load_reranker("castorini/first_mistral", options(server)) as reranker:
         assert (reranker.card.identifiers, reranker.card.answer) == ("alpha", "first-token")
-        assert reranker.warnings == (f"{server.base_url}: offers no model 'castorini/first_mistral'; it offers oracle",)
+        assert reranker.warnings == (
+            f"{server.base_url}: does not offer model 'castorini/first_mistral'; available: oracle",
+        )
         assert reranker.description == (
-            f"listwise, castorini/first_mistral at {server.base_url} (the card that ships for castorini/first_mistral)"
+            f"listwise, castorini/first_mistral at {server.base_url} (the bundled card of castorini/first_mistral)"
         )
 
 

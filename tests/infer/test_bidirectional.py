@@ -147,7 +147,7 @@ def test_an_adapter_over_it_is_merged(tmp_path, llama2_tokenizer):
     ("config", "card", "message"),
     [
         (PUBLISHED, replace(CARD, attention="causal", pooling=None), "config.json declares bidirectional.*card causal"),
-        (PUBLISHED | {"pooling": "cls"}, CARD, "names the pooling 'first', the card 'mean'"),
+        (PUBLISHED | {"pooling": "cls"}, CARD, "names pooling 'first', but the card 'mean'"),
         (PUBLISHED | {"pooling": "max"}, None, "pooling: expected avg, cls, last, found 'max'"),
         (PUBLISHED | {"temperature": 0}, None, "temperature: expected a number above 0, found 0"),
         ({"model_type": "qwen3", "is_causal": False}, None, "neither config.json nor the card names a pooling"),

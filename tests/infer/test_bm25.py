@@ -89,7 +89,7 @@ def test_a_collection_that_cannot_be_indexed_is_refused(documents, message):
 
 def test_a_depth_below_one_is_refused():
     """Zero hits are never what was meant."""
-    with pytest.raises(ConfigError, match="depth must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="expected depth of at least 1, found 0"):
         BM25Index.build([("a", "cat")]).search("cat", 0)
 
 

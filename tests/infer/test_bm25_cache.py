@@ -1,4 +1,4 @@
-"""Indexes on disk: used as long as they fit, made anew with a reason, whole or absent."""
+"""Indexes on disk: reused while they match, rebuilt with a reason, complete or absent."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def hidden(folder):
 
 def test_an_index_is_made_once(told, tmp_path):
     """The second time it is read; the title is indexed as well as the text."""
-    assert told() == (f"Index of {tmp_path}/corpus.jsonl: 2 documents, kept in {tmp_path}/index", ["a"])
-    assert told() == (f"Index of {tmp_path}/corpus.jsonl: the one in {tmp_path}/index", ["a"])
+    assert told() == (f"Built the index of {tmp_path}/corpus.jsonl with 2 documents in {tmp_path}/index", ["a"])
+    assert told() == (f"Using the index of {tmp_path}/corpus.jsonl in {tmp_path}/index", ["a"])
     assert hidden(tmp_path) == []
 
 
@@ -52,7 +52,7 @@ def test_a_changed_corpus_makes_a_new_index(told, corpus, tmp_path):
     told()
     corpus.write_text(CORPUS.replace("Cats", "Owls"), encoding="utf-8")
     lines, found = told()
-    assert f"The index in {tmp_path}/index is made anew: the corpus has changed" in lines
+    assert f"Rebuilding the index in {tmp_path}/index: the corpus has changed" in lines
     assert found == []
     assert told("owl")[1] == ["a"]
     assert hidden(tmp_path) == []
@@ -61,8 +61,8 @@ def test_a_changed_corpus_makes_a_new_index(told, corpus, tmp_path):
 def test_changed_settings_make_a_new_index(told):
     """The old value and the new one are told."""
     told()
-    assert "is made anew: k1 was 0.9, is 1.2" in told(k1=1.2)[0]
-    assert "is made anew: b was 0.4, is 0.75" in told(k1=1.2, b=0.75)[0]
+    assert ": k1 was 0.9, is 1.2" in told(k1=1.2)[0]
+    assert ": b was 0.4, is 0.75" in told(k1=1.2, b=0.75)[0]
 
 
 @pytest.mark.parametrize("damage", ["data.csc.index.npy", "docids.json", "rankllm-bm25.json", "vocab.index.json"])
@@ -71,7 +71,7 @@ def test_a_damaged_index_is_made_anew(told, tmp_path, damage):
     told()
     (tmp_path / "index" / damage).write_bytes(b"")
     lines, found = told()
-    assert "is made anew: " in lines
+    assert "Rebuilding the index" in lines
     assert found == ["a"]
 
 
@@ -100,7 +100,7 @@ def test_a_flipped_byte_never_changes_what_is_found(corpus, tmp_path):
         except RankLLMError as error:  # the manifest could be anything's
             hits, lines = whole, [str(error)]
         else:
-            n_rebuilt += "is made anew: " in lines[0]
+            n_rebuilt += "Rebuilding the index" in lines[0]
         assert hits == whole, (number, path.name)
         assert path.name in lines[0] or path.name == "rankllm-bm25.json"
         assert str(folder) in lines[0]
@@ -114,10 +114,10 @@ def test_files_of_another_index_are_noticed(told, corpus, tmp_path):
     before = (tmp_path / "index" / "docids.json").read_bytes()
     (tmp_path / "index" / "docids.json").write_bytes(before.replace(b'"a", "b"', b'"b", "a"'))
     lines, found = told()
-    assert "is made anew: it is damaged (the checksum of docids.json does not match)" in lines
+    assert ": it is damaged (the checksum of docids.json does not match)" in lines
     assert found == ["a"]
     (tmp_path / "index" / "vocab.index.json").unlink()
-    assert "is made anew: it is damaged (vocab.index.json is missing)" in told()[0]
+    assert ": it is damaged (vocab.index.json is missing)" in told()[0]
 
 
 def test_the_default_folder_is_in_the_users_cache(told, tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_the_default_folder_is_in_the_users_cache(told, tmp_path, monkeypatch):
     monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path / "cache"))
     told(folder=None)
     told(folder=None, k1=1.2)
-    assert "the one in" in told(folder=None)[0]
+    assert "Using the index" in told(folder=None)[0]
     assert len(list((tmp_path / "cache" / "bm25").iterdir())) == 2
 
 
@@ -146,8 +146,8 @@ def test_a_broken_corpus_leaves_nothing_behind(told, corpus, tmp_path):
         ("notes.txt", "mine", r"holds other files than an index \(such as notes.txt\); give a new folder"),
         ("index.json", "{}", r"holds other files than an index \(such as index.json\)"),
         ("docids.json", "[]", r"holds other files than an index \(it has no rankllm-bm25.json\)"),
-        ("rankllm-bm25.json", '{"mine": 1}', r"its rankllm-bm25.json is none of an index"),
-        ("segments_1", "mine", "holds a Lucene index; search it with --index"),
+        ("rankllm-bm25.json", '{"mine": 1}', r"its rankllm-bm25.json does not describe an index"),
+        ("segments_1", "mine", "contains a Lucene index; search it with --index"),
     ],
 )
 def test_a_folder_with_something_else_is_left_alone(told, tmp_path, name, text, message):
@@ -198,8 +198,8 @@ def test_the_current_folder_is_read_and_never_replaced(told, tmp_path, monkeypat
     """Replacing it would leave the person in a folder that is gone."""
     told()
     monkeypatch.chdir(tmp_path / "index")
-    assert told(folder=Path()) == (f"Index of {tmp_path}/corpus.jsonl: the one in .", ["a"])
-    with pytest.raises(RankLLMError, match="is the current folder, which an index would replace"):
+    assert told(folder=Path()) == (f"Using the index of {tmp_path}/corpus.jsonl in .", ["a"])
+    with pytest.raises(RankLLMError, match="is the current folder, which would be replaced"):
         told(folder=Path(), k1=1.2)
 
 
@@ -212,8 +212,8 @@ def test_an_index_that_another_process_made_meanwhile_is_used(told, tmp_path):
             others.append(told()[0])
 
     lines, found = told(progress=make_another)
-    assert others == [f"Index of {tmp_path}/corpus.jsonl: 2 documents, kept in {tmp_path}/index"]
-    assert (lines, found) == (f"Index of {tmp_path}/corpus.jsonl: the one in {tmp_path}/index", ["a"])
+    assert others == [f"Built the index of {tmp_path}/corpus.jsonl with 2 documents in {tmp_path}/index"]
+    assert (lines, found) == (f"Using the index of {tmp_path}/corpus.jsonl in {tmp_path}/index", ["a"])
     assert hidden(tmp_path) == []
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from shared_files import data
 
-PILOT = "; for a pilot, --run-queries-only averages over the queries of the run"
+PILOT = "; for a partial run, --run-queries-only averages over the queries of the run"
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def test_a_table_goes_to_standard_output(folder, rankllm):
         ["good.run", "1.0000"],
         ["short.run", "0.5000"],
     ]
-    assert done.err == f"short.run: 1 of 2 judged queries not in the run, counted as 0 ('q2'){PILOT}\n"
+    assert done.err == f"short.run: 1 of 2 judged queries missing from the run, counted as 0 ('q2'){PILOT}\n"
 
 
 def test_the_queries_of_all_runs_can_be_compared_alone(folder, rankllm):
     """Both runs over q1, as one of them has no more; -c would be the contrary."""
     done = compare(rankllm, "base.run", "short.run", "--run-queries-only")
     assert [line.split()[1] for line in done.out.splitlines()[2:]] == ["0.5000", "1.0000"]
-    assert done.err == "short.run: 1 of 2 judged queries not in the run, left out of the means ('q2')\n"
+    assert done.err == "short.run: 1 of 2 judged queries missing from the run, excluded from the means ('q2')\n"
 
 
 def test_json_has_the_settings_and_per_query_values(folder, rankllm):

@@ -70,7 +70,7 @@ def test_a_run_is_joined_with_its_texts(folder):
     assert result.exception is None
     (record,) = [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [candidate["docid"] for candidate in record["candidates"]] == ["d1", "d2"]
-    assert "left out 1 query of the run without a text ('q2')" in result.stderr
+    assert "dropped 1 query of the run without text ('q2')" in result.stderr
     refused = convert("run.trec", "other.jsonl", "requests")
     assert isinstance(refused.exception, ConfigError)
     assert not (folder / "other.jsonl").exists()
@@ -80,14 +80,14 @@ def test_what_is_more_than_a_copy_is_told(folder):
     """Sorting, scores of our own, removed candidates and emptied queries each have a line that names the queries."""
     (folder / "run.trec").write_text("q1 Q0 d1 1 1.0 t\nq1 Q0 d2 2 2.0 t\n", encoding="utf-8")
     result = convert("run.trec", "a.tsv", "tsv")
-    assert "sorted by score 1 query whose lines were in another order ('q1')" in result.stderr
+    assert "sorted 1 query whose lines were not in score order ('q1')" in result.stderr
 
     rows = [row | {"score": 1.0} for row in ROWS]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     result = convert("rows.jsonl", "b.trec", "trec", "--remove_query", "--tag", "mine")
-    assert "scored 1 query n - rank + 1" in result.stderr
-    assert "left out 1 candidate whose docid is the qid" in result.stderr
-    assert "without a candidate: 1 query ('q2'), which the output does not hold" in result.stderr
+    assert "set the scores of 1 query to n - rank + 1" in result.stderr
+    assert "dropped 1 candidate whose docid equals the qid" in result.stderr
+    assert "without candidates: 1 query ('q2'), omitted from the output" in result.stderr
     assert [line.split()[4:] for line in (folder / "b.trec").read_text(encoding="utf-8").splitlines()] == [
         ["2.0", "mine"],
         ["1.0", "mine"],

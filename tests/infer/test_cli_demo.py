@@ -176,7 +176,7 @@ def test_a_model_that_is_nowhere_is_one_line(tmp_path, rankllm):
     assert (done.code, done.out) == (1, "")
     assert done.err == (
         "Error: no/such/model: no such model folder (a name on the hub looks like OWNER/MODEL; smollm2-pointwise and "
-        "smollm2-first come with the package)\n"
+        "smollm2-first are bundled)\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -72,7 +72,7 @@ def test_another_machine_is_described(other_machine):
     lines = [" ".join(line.split()) for line in other_machine.lines()]
     assert "cuda:0 NVIDIA H100, 79.2 GiB, 78.0 free, bfloat16 in hardware" in lines
     assert "cpu x86_64, 16 threads, AVX2, no fast bfloat16" in lines
-    assert "auto here cuda, with --dtype auto in bfloat16" in lines
+    assert "auto selects cuda, and --dtype auto selects bfloat16" in lines
     assert "openai needs httpx2; install it with: uv add 'rankllm-infer[openai]'" in lines
     assert "httpx2 not installed; uv add 'rankllm-infer[openai]'" in lines
     assert "Small installed, unpacked on first use" in lines
@@ -91,7 +91,7 @@ def test_a_torch_that_cannot_be_imported_is_a_finding_not_a_crash(tmp_path):
         return done.stdout
 
     found = json.loads(doctor("--json"))
-    assert found["problem"].startswith("torch cannot be imported (libcudart.so.12: not found); install it anew: ")
+    assert found["problem"].startswith("torch cannot be imported (libcudart.so.12: not found); reinstall it: ")
     assert found["engines"]["transformers"] == {"works": False, "note": found["problem"]}
     assert (found["devices"], found["auto"]) == ([], None)
     assert any(found["problem"] in line for line in doctor().splitlines())

@@ -16,7 +16,7 @@ NDCG_Q1 = 1 / math.log2(3)
 """The one relevant document at rank 2: gain 2 / log2(3), ideally 2."""
 
 
-PILOT = "; for a pilot, --run-queries-only averages over the queries of the run"
+PILOT = "; for a partial run, --run-queries-only averages over the queries of the run"
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def test_all_judged_queries_count_and_missing_ones_are_told(folder):
     result = evaluate("a.run")
     assert result.exception is None
     assert result.stdout == f"a.run\tnDCG@10\t{NDCG_Q1 / 2:.4f}\n"
-    assert result.stderr == f"a.run: 1 of 2 judged queries not in the run, counted as 0 ('q2'){PILOT}\n"
+    assert result.stderr == f"a.run: 1 of 2 judged queries missing from the run, counted as 0 ('q2'){PILOT}\n"
 
 
 def test_the_originals_way_counts_the_queries_of_the_run(folder):
     """--run_queries_only leaves the missing ones out of the mean, and says so."""
     result = evaluate("a.run", "--run_queries_only")
     assert result.stdout == f"a.run\tnDCG@10\t{NDCG_Q1:.4f}\n"
-    assert result.stderr == "a.run: 1 of 2 judged queries not in the run, left out of the means ('q2')\n"
+    assert result.stderr == "a.run: 1 of 2 judged queries missing from the run, excluded from the means ('q2')\n"
 
 
 def test_measures_may_be_repeated_or_hold_commas(folder):
@@ -97,7 +97,7 @@ def test_the_relevance_level_is_trec_evals(folder, option):
     ("args", "says"),
     [
         (["a.run", "-m", "ndgc@10"], "measure 'ndgc@10': unknown; did you mean 'nDCG@10'?"),
-        (["a.run", "-m", "P"], "needs a cut-off"),
+        (["a.run", "-m", "P"], "needs a cutoff"),
         (["a.run", "nowhere.run"], "nowhere.run: no such file"),
         (["bad.run"], "bad.run:1: expected 6"),
         (["other.run"], "other.run: no query of the run is judged"),
@@ -116,7 +116,7 @@ def test_errors_name_the_run_and_print_no_numbers(folder, args, says):
 def test_empty_judgements_are_an_error(folder):
     """An empty file is not a perfect collection."""
     (folder / "qrels").write_text("", encoding="utf-8")
-    assert str(evaluate("a.run").exception) == "qrels: holds no judgements"
+    assert str(evaluate("a.run").exception) == "qrels: contains no judgements"
 
 
 def test_contradicting_options_are_refused(folder):

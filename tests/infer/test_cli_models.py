@@ -61,7 +61,7 @@ def test_one_model_is_told_whole():
     text = models("castorini/first_qwen3_8b").stdout
     assert text.startswith("castorini/first_qwen3_*\n")
     for words in (
-        "read         the logits of the identifiers after the first bracket\n",
+        "output       the logits of the identifiers after the first bracket\n",
         "limits       context_tokens 4,096, max_passage_words 300, window_size 20, stride 10\n",
         "source       castorini/rank_llm@1b3cabb src/rank_llm/rerank/prompt_templates/rank_zephyr_alpha_templ",
         "unconfirmed  Whether the models were trained with an empty think block.",
@@ -75,7 +75,7 @@ def test_an_adapter_is_told_with_its_base():
     """And that the base is needed."""
     text = models("rankllama-v1-13b-lora-passage").stdout
     assert "base         meta-llama/Llama-2-13b-hf (this is an adapter)\n" in text
-    assert "read         the score head\n" in text
+    assert "output       the score head\n" in text
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-Reranker-4B", "qwen3-reranker-4b", "qwen3_reranker"])
@@ -102,7 +102,7 @@ def test_json_is_one_record_a_model():
         ("rank_zephir", "did you mean 'castorini/rank_zephyr_7b_v1_full'?"),
         ("castorini/rankllama-v1-7b-lora-docs", "did you mean 'castorini/rankllama-v1-7b-lora-doc'?"),
         ("smollm2-frist", "did you mean 'smollm2-first'?"),
-        ("zzzz", "zzzz: none of the models that `rankllm-infer models` lists"),
+        ("zzzz", "zzzz: unknown model; `rankllm-infer models` lists the known ones"),
     ],
 )
 def test_an_unknown_name_is_one_line_with_the_nearest(name, says):

@@ -87,7 +87,7 @@ def test_requests_format_depth_and_queries_without_themselves(folder):
         (record,) = [json.loads(line) for line in stream]
     assert record["query"] == {"text": "what is aml", "qid": "q1"}
     assert [candidate["docid"] for candidate in record["candidates"]] == ["d1", "d2"]
-    assert "left out 1 candidate whose docid is the qid" in result.stderr
+    assert "dropped 1 candidate whose docid equals the qid" in result.stderr
 
 
 def test_losses_are_told_and_strict_makes_them_errors(folder):
@@ -151,7 +151,7 @@ def test_a_configuration_is_for_data_sets(folder):
     """A local file has no configuration: giving one is an error, not a silence."""
     result = prepare("--query_data_config", "en")
     assert str(result.exception) == (
-        "--query-data-config en: queries.tsv is a local file or folder, which has none; leave the option out"
+        "--query-data-config en: queries.tsv is a local path, which has no configurations; leave the option out"
     )
     result = prepare("--corpus-data-config", "en", "--corpus-data-name", "some/set:de")
-    assert "a name that holds one already" in str(result.exception)
+    assert "a name that already includes a configuration" in str(result.exception)

@@ -69,7 +69,7 @@ def rerank(rankllm, requests, tmp_path):
     return run
 
 
-MISMATCH = "Warning: the model's scores are not those that its card recorded (probe): query '"
+MISMATCH = "Warning: the model's scores differ from those recorded in its card (probe): query '"
 
 
 def test_rerank_warns_of_a_wrong_model_and_goes_on(rerank, wrong, tmp_path):
@@ -94,7 +94,9 @@ def test_the_right_model_is_silent_and_its_scores_stay(rerank, probed, plain, tm
 
 def test_verify_without_a_probe_says_that_there_is_none(rerank, plain):
     """In one line, where it was asked for; else nothing."""
-    expected = "Warning: --verify: the model's card holds no probe to compare with; rankllm-infer probe records one\n"
+    expected = (
+        "Warning: --verify: the model's card contains no probe to compare with; record one with `rankllm-infer probe`\n"
+    )
     assert expected in rerank(plain, "--verify")
     assert "Warning" not in rerank(plain, "--overwrite")
 
@@ -121,7 +123,9 @@ def test_a_probe_that_cannot_be_asked_is_one_warning(tmp_path):
     change_json(tmp_path / "config.json", max_position_embeddings=128)
     with load(tmp_path) as reranker:
         (warning,) = [warning for warning in reranker.warnings if "probe" in warning]
-    assert warning.startswith("the model cannot be verified by the probe in its card: query 'probe-1': the prompt and")
+    assert warning.startswith(
+        "the model could not be verified with the probe in its card: query 'probe-1': the prompt and"
+    )
     assert "the model has 128 positions" in warning
 
 
@@ -188,8 +192,8 @@ def test_probe_keeps_the_prompt_it_was_recorded_with(rankllm, plain, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--write", "--output", "x.yaml"), 2, "--write and --output say it twice; give one of them"),
-        (("--write",), 1, "rankllm.yaml holds a probe; --overwrite replaces it"),
+        (("--write", "--output", "x.yaml"), 2, "--write and --output contradict each other; give one of them"),
+        (("--write",), 1, "rankllm.yaml already contains a probe; use --overwrite to replace it"),
         (("--output", "."), 1, ".: is a folder, expected the name of a file to write"),
         (("--engine", "openai"), 2, "Invalid value for '--engine': 'openai' is not one of 'transformers', 'vllm'."),
         (("--use-logits",), 1, "--use-logits has no effect on a pointwise reranker; leave it out"),
@@ -208,7 +212,10 @@ def test_a_model_of_the_hub_has_no_folder_to_write_to(rankllm):
     """Its cache is not the user's to change."""
     done = rankllm("probe", "--model-path", "smollm2-first", "--write")
     assert done.code == 1
-    assert "--write: smollm2-first is no folder that could keep the card; use --output FILE" in done.err
+    assert (
+        "--write: smollm2-first is not a local folder, so the card cannot be stored there; use --output FILE"
+        in done.err
+    )
 
 
 def test_doctor_verifies_a_model(rankllm, probed, plain, wrong):
@@ -218,11 +225,11 @@ def test_doctor_verifies_a_model(rankllm, probed, plain, wrong):
     assert done.out.splitlines()[-1] == f"  probe: scores agree within 0 (tolerance {tolerance(probed)})"
     done = rankllm("doctor", "--model-path", wrong, *ON_CPU)
     assert done.code == 1
-    assert "  probe: the model's scores are not those that its card recorded (probe): query" in done.out
+    assert "  probe: the model's scores differ from those recorded in its card (probe): query" in done.out
     done = rankllm("doctor", "--model-path", plain, *ON_CPU)
     assert (done.code, done.out.splitlines()[-1]) == (
         0,
-        "  probe: its card holds none; `rankllm-infer probe` records one",
+        "  probe: the card contains none; record one with `rankllm-infer probe`",
     )
 
 

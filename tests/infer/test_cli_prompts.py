@@ -1,6 +1,7 @@
 """`rankllm-infer prompts`: the templates, and the exact words that a model will see."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -136,12 +137,12 @@ def test_a_rerank_input_file_is_read_as_well(folder):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--qid", "birds"], "requests.jsonl: holds no query 'birds'; its queries are 'cats', 'dogs', 'none'"),
-        (["--qid", "dogs"], "query 'dogs': has one candidate to rerank, so no model is asked"),
-        (["--qid", "none"], "query 'none': has 0 candidates, so no model is asked"),
+        (["--qid", "birds"], "requests.jsonl: contains no query 'birds'; its queries: 'cats', 'dogs', 'none'"),
+        (["--qid", "dogs"], "query 'dogs': has one candidate to rerank, so the model is not called"),
+        (["--qid", "none"], "query 'none': has 0 candidates, so the model is not called"),
         (["--context-size", "60"], "query 'cats': the prompt takes"),
         (["--use-alpha", "--window-size", "27"], "there are 26 alphabetic identifiers"),
-        (["--requests", "mine.yaml"], "found no JSON; join a run with `prepare` first"),
+        (["--requests", "mine.yaml"], "found no JSON; join a run with its texts first (`prepare`)"),
         (["--requests", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--model-path", "./nowhere"], "./nowhere: no such model folder"),
     ],
@@ -173,7 +174,7 @@ def test_an_option_against_the_card_is_told(checkpoint):
     args = ["render", "--requests", "requests.jsonl", "--model_name_or_path", checkpoint, "--window-size", "2"]
     result = prompts(*args, "--json")
     warnings = [line for line in result.stderr.splitlines() if line.startswith("Warning")]
-    assert warnings == [f"Warning: --window-size: window_size 2 is used, {checkpoint}/rankllm.yaml says 3"]
+    assert warnings == [f"Warning: --window-size: using window_size 2, {checkpoint}/rankllm.yaml says 3"]
     record = json.loads(result.stdout)
     assert record["docids"] == ["d3", "d4"]
     assert len(record["token_ids"]) == record["n_tokens"]
@@ -204,8 +205,8 @@ def test_help_says_what_holds_without_a_card(folder):
     shown = " ".join(prompts("render", "--help").stdout.split())
     card = ListwiseCard(template=load_template("rank_zephyr"))
     values = (card.window_size, card.max_passage_words, card.context_tokens)
-    assert [shown.count(f"default: from the card, else {value}]") for value in values] == [1, 1, 1]
-    assert "default: from the card]" not in shown
+    assert [shown.count(f"default: from the card, else {value};") for value in values] == [1, 1, 1]
+    assert not re.search(r"default: from the card[];]", shown)
     for options, template in (([], "rank_zephyr"), (["--use-alpha"], "rank_zephyr_alpha")):
         record = json.loads(prompts("render", "--requests", "requests.jsonl", "--json", *options).stdout)
         assert record["template"] == template

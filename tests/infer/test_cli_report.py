@@ -25,8 +25,8 @@ def test_the_page_lies_beside_the_run(folder, rankllm):
     done = report(rankllm, "new.jsonl", "--baseline", "base.run")
     assert (done.code, done.out) == (0, "")
     assert done.err.splitlines()[:-1] == [
-        "new.jsonl: 1 of 3 judged queries not in the run, counted as 0 ('q3'); for a pilot, --run-queries-only "
-        "averages over the queries of the run",
+        "new.jsonl: 1 of 3 judged queries missing from the run, counted as 0 ('q3'); for a partial run, "
+        "--run-queries-only averages over the queries of the run",
         "new.jsonl: no text for 1 query ('q3')",
         "new.jsonl: no text for 1 passage ('x')",
     ]
@@ -69,7 +69,7 @@ def test_a_run_without_texts_takes_them_from_a_collection(folder, rankllm):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["new.jsonl"], 2, "give a --baseline, or --requests"),
+        (["new.jsonl"], 2, "give --baseline, or --requests"),
         (["new.jsonl", "--baseline", "new.jsonl"], 2, "new.jsonl is given twice"),
         (["new.jsonl", "--baseline", "base.run", "--queries", "q"], 2, "--queries and --corpus go together"),
         (["base.run", "--baseline", "new.jsonl"], 2, "base.run is a run, which holds no texts; give --requests"),
@@ -79,12 +79,12 @@ def test_a_run_without_texts_takes_them_from_a_collection(folder, rankllm):
         (
             ["base.run", "--baseline", "new.jsonl", "--requests", "foreign.jsonl"],
             1,
-            "holds none of the run's 3 queries",
+            "contains none of the run's 3 queries",
         ),
-        (["base.run", "--baseline", "new.jsonl", "--requests", "bare.jsonl"], 1, "holds none of the run's passages"),
+        (["base.run", "--baseline", "new.jsonl", "--requests", "bare.jsonl"], 1, "contains none of the run's passages"),
         (["new.jsonl", "--baseline", "base.run", "--trace", "broken.trace"], 1, "broken.trace:1: not JSON"),
         (["new.jsonl", "--baseline", "base.run", "--trace", "new.jsonl"], 1, "expected the key 'invocations_history'"),
-        (["new.jsonl", "--baseline", "base.run", "--trace", "qids.trace"], 1, "holds none of the run's queries"),
+        (["new.jsonl", "--baseline", "base.run", "--trace", "qids.trace"], 1, "contains none of the run's queries"),
         (
             ["new.jsonl", "--baseline", "base.run", "--trace", "docids.trace"],
             1,

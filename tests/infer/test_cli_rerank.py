@@ -189,7 +189,7 @@ def test_a_run_is_joined_with_its_texts(tmp_path, rankllm, oracle):
         "q1 Q0 d2 1 2.0 rankllm",
         "q1 Q0 d1 2 1.0 rankllm",
     ]
-    assert "left out 1 query of the run without a text ('lost')" in done.err
+    assert "dropped 1 query of the run without text ('lost')" in done.err
     assert "1 docid not in the corpus ('gone')" in done.err
     done = rankllm("rerank", *oracle, *sources, "--output", tmp_path / "strict.trec", "--strict")
     assert done.code == 1
@@ -357,4 +357,4 @@ def test_a_data_set_without_judgements_is_ranked_without_figures(tmp_path, rankl
     done = rankllm("rerank", *oracle, *data_set, "--output", tmp_path / "out.trec")
     assert (done.code, done.out) == (0, "")
     assert (tmp_path / "out.trec").read_text(encoding="utf-8") == BEST_RUN
-    assert "No figures: beir-v1.0.0-nfcorpus-test: judges none of the 3 queries" in done.err
+    assert "No scores: beir-v1.0.0-nfcorpus-test: judges none of the 3 queries" in done.err

@@ -43,19 +43,22 @@ def served(server, *options):
             "give one of --requests, --rerank-input, --run, --dataset and --query",
         ),
         (["--run", "r", "--queries", "q"], "--run needs --corpus"),
-        (["--requests", "r", "--queries", "q"], "--requests does not go with --queries"),
-        (["--rerank-input", "r", "--corpus", "q"], "--rerank-input does not go with --corpus"),
+        (["--requests", "r", "--queries", "q"], "--requests cannot be combined with --queries"),
+        (["--rerank-input", "r", "--corpus", "q"], "--rerank-input cannot be combined with --corpus"),
         (["--dataset", "dl19"], "--dataset needs --retrieval-method"),
-        (["--requests", "r", "--retrieval-method", "bm25"], "--requests does not go with --retrieval-method"),
-        (["--requests", "r", "--retrieval-results-dir", "d"], "--requests does not go with --retrieval-results-dir"),
+        (["--requests", "r", "--retrieval-method", "bm25"], "--requests cannot be combined with --retrieval-method"),
+        (
+            ["--requests", "r", "--retrieval-results-dir", "d"],
+            "--requests cannot be combined with --retrieval-results-dir",
+        ),
         (["--query", "q"], "--query needs --passages"),
-        (["--requests", "r", "--passages", "p"], "--requests does not go with --passages"),
-        (["--query", "q", "--passages", "p", "--qrels", "x"], "--qrels does not go with --query"),
-        (["--query", "q", "--passages", "p", "--strict"], "--strict does not go with --query"),
-        (["--query", "q", "--passages", "p", "--max-queries", "1"], "--max-queries does not go with --query"),
-        (["--requests", "r", "--output", "o", "--json"], "--json goes with --query"),
+        (["--requests", "r", "--passages", "p"], "--requests cannot be combined with --passages"),
+        (["--query", "q", "--passages", "p", "--qrels", "x"], "--qrels cannot be combined with --query"),
+        (["--query", "q", "--passages", "p", "--strict"], "--strict cannot be combined with --query"),
+        (["--query", "q", "--passages", "p", "--max-queries", "1"], "--max-queries cannot be combined with --query"),
+        (["--requests", "r", "--output", "o", "--json"], "--json has no effect without --query"),
         (["--requests", "r"], "nothing to write: give --output, --output-jsonl, --trace or --qrels"),
-        (["--requests", "r", "--output", "o", "--output-jsonl", "o"], "o: is to hold two outputs"),
+        (["--requests", "r", "--output", "o", "--output-jsonl", "o"], "o: given for two outputs"),
         (["--requests", "r", "--output", "o", "--encoded-save-path", "p"], "--output and --encoded-save-path are the"),
         (["--requests", "r", "--trace", "o", "--output-format", "tsv"], "--output-format has no effect without --out"),
         (["--requests", "r", "--trace", "o", "--tag", "t"], "--tag has no effect without an --output in the TREC"),
@@ -115,7 +118,7 @@ def test_an_input_is_never_an_output(tmp_path, rankllm, requests):
     ("lines", "options", "message"),
     [
         (None, [], "requests.jsonl: no such file"),
-        ([], [], "the input holds no query; nothing to rerank"),
+        ([], [], "the input contains no queries; nothing to rerank"),
         (["not JSON"], [], "requests.jsonl:3: not JSON"),
         (['{"query": "text"}'], [], "requests.jsonl:3: query: expected an object, found the string 'text'"),
         ([request("q1", 1)], [], "requests.jsonl:3: query 'q1' was already given in line 1; list each query once"),
@@ -179,7 +182,7 @@ def test_docids_with_blanks_are_welcome_where_the_output_can_carry_them(tmp_path
     [
         (None, "qrels: no such file"),
         ("q1 d1 1 x y\n", "qrels:1: expected 4 columns"),
-        ("x1 0 d1 1\n", "qrels: judges none of the 3 queries (they are 'q1', 'q2', 'q3'; it judges 'x1')"),
+        ("x1 0 d1 1\n", "qrels: judges none of the 3 queries (the queries are 'q1', 'q2', 'q3'; it judges 'x1')"),
     ],
 )
 def test_judgements_that_cannot_be_used_are_found_before_the_model_is_loaded(
@@ -197,7 +200,7 @@ def test_judgements_that_cannot_be_used_are_found_before_the_model_is_loaded(
 @pytest.mark.parametrize(
     ("passages", "stdin", "message"),
     [
-        ("-", "\n \n", "Error: -: no passages, expected one a line\n"),
+        ("-", "\n \n", "Error: -: found no passages, expected one per line\n"),
         ("passages", "", "Error: passages: no such file\n"),
         ("-", '{"text": "a"}\n{"text": \n', "Error: -:2: not JSON: Expecting value\n"),
         (
@@ -220,7 +223,10 @@ def test_bad_passages_of_one_query_are_one_line(tmp_path, rankllm, monkeypatch, 
     ("options", "message"),
     [
         (["--use-alpha", "--window-size", "30"], "30 passages a window, but there are 26 alphabetic identifiers; use"),
-        (["--window-size", "5"], "need 0 < stride <= size, got stride=10, size=5; set --stride and --window-size"),
+        (
+            ["--window-size", "5"],
+            "need 0 < stride <= size, got stride=10, size=5; set --stride and --window-size",
+        ),
         (["--q-max-len", "5"], "--q-max-len has no effect on a listwise reranker; leave it out"),
         (["--method", "pointwise", "--stride", "5"], "--stride has no effect on a pointwise reranker; leave it out"),
         (
@@ -280,7 +286,7 @@ def test_a_server_that_lists_other_models_is_doubted_but_asked(tmp_path, rankllm
         options = ["--engine", "openai", "--base-url", server.base_url, "--model-path", "alias"]
         done = rankllm("rerank", *options, "--requests", requests, "--output", tmp_path / "out")
     assert done.code == 0
-    assert f"Warning: {server.base_url}: offers no model 'alias'; it offers oracle\n" in done.err
+    assert f"Warning: {server.base_url}: does not offer model 'alias'; available: oracle\n" in done.err
 
 
 # Queries that fail: status 3.
@@ -298,7 +304,7 @@ def test_a_query_that_the_server_refuses_fails_alone(tmp_path, rankllm, requests
         )
     assert done.code == 3
     assert ": ok 2, failed 1; " in done.err
-    assert "Failed, and in no output: 1 query\n  query 'q2': http://127.0.0.1:" in done.err
+    assert "Failed and omitted from all outputs: 1 query\n  query 'q2': http://127.0.0.1:" in done.err
     assert "cannot digest this" in done.err
     for name in outputs.values():
         text = (tmp_path / name).read_text(encoding="utf-8")

@@ -93,8 +93,8 @@ def test_an_option_against_the_card_is_honoured_with_both_values(tmp_path, rankl
     assert done.code == 0, done.err
     said = f"{carded}/rankllm.yaml says"
     assert [line for line in done.err.splitlines() if line.startswith("Warning")] == [
-        f"Warning: --no-use-alpha: identifiers numeric is used, {said} alpha",
-        f"Warning: --window-size: window_size 4 is used, {said} 3",
+        f"Warning: --no-use-alpha: using identifiers numeric, {said} alpha",
+        f"Warning: --window-size: using window_size 4, {said} 3",
     ]
     assert len(calls(trace)[0]["docids"]) == 4
     assert "\n[1] passage " in calls(trace)[0]["prompt"]
@@ -170,7 +170,7 @@ def test_a_model_with_fewer_positions_than_the_default_says_so(tmp_path, rankllm
     options = ["--use-alpha", "--use-logits", "--output", tmp_path / "run.trec"]
     done = rankllm("rerank", "--model-path", tiny_causal, "--requests", requests, *options)
     assert done.code == 0
-    assert "Warning: the context is 2048 tokens: the model has no more positions (asked for: 4096)\n" in done.err
+    assert "Warning: the context is limited to 2048 tokens, the model's maximum (requested: 4096)\n" in done.err
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_a_model_with_fewer_positions_than_the_default_says_so(tmp_path, rankllm
         (
             "causal",
             ["--use-logits"],
-            r"FIRST reads one token an identifier: .*'10'.*; use --use-alpha, or --window-size 9 or less",
+            r"FIRST reads one token per identifier: .*'10'.*; use --use-alpha, or --window-size 9 or less",
         ),
-        ("causal", ["--base-model", "other"], "--base-model has no effect: the model is no adapter; leave it out"),
+        ("causal", ["--base-model", "other"], "--base-model has no effect: the model is not an adapter; leave it out"),
         ("causal", ["--few-shot-file", "gone.json", "--num-few-shot-examples", "1"], "gone.json: no such file"),
         ("causal", ["--device", "cuda:7"], "--device cuda:7: found 0 CUDA devices; use --device cpu"),
     ],
@@ -221,8 +221,8 @@ def test_an_adapter_on_another_base_than_its_cards_is_an_error(tmp_path, rankllm
     done = rankllm("rerank", "--model-path", adapter, *options)
     assert done.code == 1
     assert done.err.splitlines()[-1] == (
-        f"Error: the card names the base model 'meta-llama/Llama-2-7b-hf', adapter_config.json {base!r}; "
-        "mend one of the two, or say which with --base-model"
+        f"Error: the card names base model 'meta-llama/Llama-2-7b-hf', but adapter_config.json names {base!r}; "
+        "correct one of the two, or select one with --base-model"
     )
     assert rankllm("rerank", "--model-path", adapter, "--base-model", base, *options).code == 0
 
@@ -269,7 +269,7 @@ def test_a_query_too_long_for_the_context_fails_alone(tmp_path, rankllm, tiny_ca
     )
     assert done.code == 3
     assert ": ok 2, failed 1; " in done.err
-    assert "Failed, and in no output: 1 query\n  query 'long': the prompt takes " in done.err
+    assert "Failed and omitted from all outputs: 1 query\n  query 'long': the prompt takes " in done.err
     assert set(read_run(run)) == {"q1", "q2"}
     assert [r.query.qid for r in read_requests(out)] == ["q1", "q2"]
     assert [json.loads(line)["query"]["qid"] for line in trace.read_text(encoding="utf-8").splitlines()] == ["q1", "q2"]

@@ -44,14 +44,14 @@ def test_a_run_is_written_and_reads_as_trec(folder, rankllm):
         ["q2", "Q0", "d2", "2"],
     ]
     assert (folder / "bm25.trec").read_text(encoding="utf-8").split()[5] == "bm25"
-    assert "retrieved 4 candidates for 2 queries\nfound nothing for 1 query ('q3')\nWrote bm25.trec\n" in done.err
+    assert "retrieved 4 candidates for 2 queries\nno results for 1 query ('q3')\nWrote bm25.trec\n" in done.err
 
 
 def test_the_second_time_the_index_is_there(folder, rankllm):
     """And it is told where."""
     rankllm("retrieve", *FILES, "--output", "one.trec", "--index-dir", "index")
     done = rankllm("retrieve", *FILES, "--output", "two.trec", "--index-dir", "index")
-    assert "Index of corpus.jsonl: the one in index\n" in done.err
+    assert "Using the index of corpus.jsonl in index\n" in done.err
     assert (folder / "one.trec").read_bytes() == (folder / "two.trec").read_bytes()
 
 
@@ -78,7 +78,7 @@ def test_figures_count_every_query_that_was_asked(folder, rankllm):
     """q1 finds its passage at rank 2, q3 nothing; q9, which was not asked, does not count."""
     done = rankllm("retrieve", *FILES, "--qrels", "qrels.txt")
     assert "retrieved\tMRR@10\t0.2500" in done.out.splitlines()
-    assert "Scores of the 2 judged queries among the 3 asked:" in done.err
+    assert "Scores of the 2 judged queries among the 3 in this run:" in done.err
 
 
 def test_judgements_of_other_queries_are_refused_before_the_index_is_made(folder, rankllm):
@@ -86,7 +86,7 @@ def test_judgements_of_other_queries_are_refused_before_the_index_is_made(folder
     (folder / "other.txt").write_text("x1 0 d1 1\n", encoding="utf-8")
     done = rankllm("retrieve", *FILES, "--qrels", "other.txt", "--index-dir", "index")
     assert (done.code, "other.txt: judges none of the 3 queries" in done.err) == (1, True)
-    assert "Index of" not in done.err
+    assert "index of" not in done.err
     assert not (folder / "index").exists()
 
 
@@ -94,16 +94,16 @@ def test_judgements_of_other_queries_are_refused_before_the_index_is_made(folder
     ("options", "code", "message"),
     [
         ([], 2, "nothing to write: give --output, --output-requests or --qrels"),
-        (["--output", "o", "--output-requests", "o"], 2, "o: is to hold two outputs"),
-        (["--output", "o", "--output-requests", "cache/../o"], 2, "o: is to hold two outputs"),
+        (["--output", "o", "--output-requests", "o"], 2, "o: given for two outputs"),
+        (["--output", "o", "--output-requests", "cache/../o"], 2, "o: given for two outputs"),
         (["--qrels", "qrels.txt", "--tag", "t"], 2, "--tag has no effect without an --output in the TREC format"),
         (["--qrels", "qrels.txt", "--output-format", "tsv"], 2, "--output-format has no effect without --output"),
         (["--output", "o", "--b", "1.5"], 2, "Invalid value for '--b'"),
         (["--output", "corpus.jsonl", "--overwrite"], 1, "corpus.jsonl: is the input as well as the output"),
         (["--output", "queries.tsv"], 1, "queries.tsv: exists; use --overwrite"),
         (["--output", "o", "--corpus", "nowhere.jsonl"], 1, "nowhere.jsonl: no such file"),
-        (["--output", "o", "--queries", "none.tsv"], 1, "none.tsv: holds no query"),
-        (["--output", "o", "--queries", "zebra.tsv"], 1, "corpus.jsonl: none of the 1 query finds a passage"),
+        (["--output", "o", "--queries", "none.tsv"], 1, "none.tsv: contains no queries"),
+        (["--output", "o", "--queries", "zebra.tsv"], 1, "corpus.jsonl: found no passage for any of 1 query"),
         (["--output", "o", "--qrels", "other.txt"], 1, "other.txt: judges none of the 3 queries"),
     ],
 )
@@ -126,9 +126,15 @@ def test_errors_are_one_line_and_write_nothing(folder, rankllm, options, code, m
         (["--corpus", "c", "--output", "o"], "--corpus needs --queries"),
         (["--index", "i", "--output", "o"], "--index needs --queries"),
         (["--dataset", "d", "--output", "o"], "--dataset needs --retrieval-method"),
-        (["--dataset", "d", "--retrieval-method", "bm25", "--queries", "q"], "--dataset does not go with --queries"),
-        (["--corpus", "c", "--queries", "q", "--retrieval-method", "bm25"], "--corpus does not go with --retrieval-me"),
-        (["--index", "i", "--queries", "q", "--index-dir", "d"], "--index does not go with --index-dir"),
+        (
+            ["--dataset", "d", "--retrieval-method", "bm25", "--queries", "q"],
+            "--dataset cannot be combined with --queries",
+        ),
+        (
+            ["--corpus", "c", "--queries", "q", "--retrieval-method", "bm25"],
+            "--corpus cannot be combined with --retrieval-me",
+        ),
+        (["--index", "i", "--queries", "q", "--index-dir", "d"], "--index cannot be combined with --index-dir"),
     ],
 )
 def test_what_is_searched_is_one_thing(folder, rankllm, options, message):
@@ -144,10 +150,10 @@ def test_what_is_searched_is_one_thing(folder, rankllm, options, message):
         (
             ["--retrieval-method", "splade_v3", "--k1", "1"],
             2,
-            "--k1 is a setting of BM25; it has no effect on splade_v3",
+            "--k1 is a BM25 parameter and has no effect on splade_v3",
         ),
         (["--retrieval-method", "bm52"], 1, "retrieval method 'bm52': unknown; did you mean 'bm25'?"),
-        (["--retrieval-method", "rep-llama"], 1, "rep-llama is read from stored results only for data set dl19"),
+        (["--retrieval-method", "rep-llama"], 1, "rep-llama is available only as stored results for dataset dl19"),
     ],
 )
 def test_what_a_method_cannot_do_is_told_before_pyserini_starts(folder, rankllm, options, code, message):
@@ -162,7 +168,7 @@ def test_a_data_set_needs_no_output(folder, rankllm):
     """Its figures are known: what is complained of is the name."""
     done = rankllm("retrieve", "--dataset", "dl99", "--retrieval-method", "bm25")
     assert (done.code, done.out) == (1, "")
-    assert "data set 'dl99': unknown; did you mean 'dl19'?" in done.err
+    assert "dataset 'dl99': unknown; did you mean 'dl19'?" in done.err
 
 
 def test_an_index_needs_a_method_that_can_search_it(folder, rankllm):

@@ -90,14 +90,17 @@ def test_a_pilot_is_told_how_to_be_scored(folder, rankllm):
     (folder / "qrels").write_text("q1 0 d1 1\nq2 0 d1 1\nq3 0 d1 1\n", encoding="utf-8")
     for command in ("evaluate", "compare"):
         done = rankllm(*COMMANDS[command], "--run-format", "msmarco")
-        assert "ranks: 2 of 3 judged queries not in the run, counted as 0 ('q2', 'q3'); for a pilot, " in done.err
+        assert (
+            "ranks: 2 of 3 judged queries missing from the run, counted as 0 ('q2', 'q3'); for a partial run, "
+            in done.err
+        )
         assert "--run-queries-only averages over the queries of the run" in done.err
     assert rankllm(*COMMANDS["report"], "--run-format", "msmarco").code == 0
-    assert "for a pilot, --run-queries-only" in (folder / "page.html").read_text(encoding="utf-8")
+    assert "for a partial run, --run-queries-only" in (folder / "page.html").read_text(encoding="utf-8")
 
 
 def test_rerank_takes_it_for_runs_alone(folder, rankllm):
     """It says nothing of requests."""
     done = rankllm("rerank", "--model-path", "none", "--requests", "r.jsonl", "--run-format", "tsv", "--output", "o")
     assert done.code == 2
-    assert "--requests does not go with --run-format" in done.err
+    assert "--requests cannot be combined with --run-format" in done.err

@@ -44,12 +44,12 @@ def test_a_search_is_silent_unless_it_is_told_otherwise(pets, capsys):
         "q2": ["d2"],
         "q3": [],
     }
-    assert found.lines() == ["retrieved 2 candidates for 2 queries", "found nothing for 1 query ('q3')"]
+    assert found.lines() == ["retrieved 2 candidates for 2 queries", "no results for 1 query ('q3')"]
     assert capsys.readouterr() == ("", "")
     told: list[str] = []
     search(pets, watcher=Watcher(say=told.append))
     assert len(told) == 1
-    assert told[0].startswith(f"Index of {pets.corpus}: the one in ")
+    assert told[0].startswith(f"Using the index of {pets.corpus} in ")
 
 
 def test_a_search_keeps_to_its_settings_and_its_check(pets):
@@ -89,7 +89,7 @@ def test_files_are_evaluated_and_compared_without_a_word(files, capsys):
     assert (compared.baseline, compared.n_judged) == (str(first), 3)
     assert compared.measures["RR"][1].difference.mean == pytest.approx(1 / 3 - 7 / 9)
     assert [line.partition(", ")[0] for line in compared.missing_lines()] == [
-        f"{second}: 2 of 3 judged queries not in the run"
+        f"{second}: 2 of 3 judged queries missing from the run"
     ]
     assert capsys.readouterr() == ("", "")
 
@@ -108,7 +108,7 @@ def test_a_report_is_built_before_it_is_written(files, tmp_path):
     report = build_report(files, ["RR"], ReportSettings(max_queries=2))
     assert sorted(tmp_path.iterdir()) == before
     assert report.n_queries == 2
-    assert "Shown are the 2 of 3 queries that changed most." in report.notes
+    assert "Showing the 2 of 3 queries with the largest changes." in report.notes
     report.write(tmp_path / "page.html")
     assert "new.jsonl against base.run" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -118,9 +118,9 @@ def test_files_that_do_not_go_together_are_refused(files, tmp_path):
     run, qrels = files.run, files.qrels
     with pytest.raises(ConfigError, match="--queries and --corpus go together"):
         ReportFiles(run=run, qrels=qrels, baseline=files.baseline, queries=tmp_path / "queries")
-    with pytest.raises(ConfigError, match="give a --baseline"):
+    with pytest.raises(ConfigError, match="give --baseline"):
         ReportFiles(run=run, qrels=qrels)
     with pytest.raises(ConfigError, match=r"new\.jsonl is given twice"):
         ReportFiles(run=run, qrels=qrels, baseline=run)
-    with pytest.raises(NoTextsError, match="is a run, which holds no texts"):
+    with pytest.raises(NoTextsError, match="is a run, which contains no texts"):
         build_report(ReportFiles(run=files.baseline, qrels=qrels, baseline=run), ["RR"])

@@ -90,7 +90,7 @@ def test_the_record_holds_everything():
     ("runs", "options", "message"),
     [
         ({"base": RUNS["base"]}, {}, "expected at least two runs"),
-        (RUNS, {"baseline": "best"}, "baseline 'best' is not among the runs; they are base, good, bad"),
+        (RUNS, {"baseline": "best"}, "baseline 'best' is not among the runs: base, good, bad"),
         ({**RUNS, "other": {"x": FIRST}}, {}, "other: no query of the run is judged"),
         ({"a": {"q1": FIRST}, "b": {"q2": FIRST}}, {"run_queries_only": True}, "no judged query in common"),
     ],

@@ -161,9 +161,11 @@ def test_a_run_is_joined_with_its_texts(tmp_path, to):
 def test_texts_are_asked_for_only_where_they_are_needed(tmp_path):
     """A run holds no texts; a conversion that needs none does not take them."""
     run = write(tmp_path / "run", TREC)
-    with pytest.raises(ConfigError, match=r"run: is a run, which holds no texts; requests needs the queries"):
+    with pytest.raises(
+        ConfigError, match=r"run: is a run, which contains no texts; converting it to requests needs queries"
+    ):
         convert(run, tmp_path / "out", to="requests", queries=run)
-    with pytest.raises(ConfigError, match="queries and corpus are of no use from run to tsv"):
+    with pytest.raises(ConfigError, match="queries and corpus have no effect from run to tsv"):
         convert(run, tmp_path / "out", to="tsv", queries=run)
 
 

@@ -95,7 +95,7 @@ def test_the_table_and_the_prices(zoo, tmp_path, rankllm):
     done = rankllm(*words, "--price-in", 2, "--price-out", 100)
     assert done.code == 0, done.err
     head, row = done.out.splitlines()
-    assert head.split() == ["strategy", "calls", "rounds", "a", "query", "prompt", "tokens", "generated", "cost"]
+    assert head.split() == ["strategy", "calls", "rounds/query", "prompt", "tokens", "generated", "cost"]
     name, calls, rounds, prompt_tokens, generated, cost = row.split()
     assert (name, calls, rounds, generated) == ("pointwise", "5", "1.0", "0")
     assert float(cost) == pytest.approx(int(prompt_tokens.replace(",", "")) * 2 / 1e6, abs=5e-5)
@@ -108,8 +108,8 @@ def test_a_servers_tokens_are_estimated(tmp_path, rankllm):
     words = ["rerank", "--engine", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model-path", "oracle"]
     done = rankllm(*words, "--requests", path, "--dry-run", "--all-strategies")
     assert done.code == 0, done.err
-    assert "tokens are estimated" in done.out
-    assert "* the strategy of this command" in done.out
+    assert "token counts are estimated" in done.out
+    assert "* strategy selected by this command" in done.out
 
 
 def test_one_query_can_be_counted(zoo, tmp_path, rankllm):
@@ -124,10 +124,13 @@ def test_one_query_can_be_counted(zoo, tmp_path, rankllm):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--all-strategies"], "--all-strategies goes with --dry-run"),
-        (["--price-in", 1], "--price-in goes with --dry-run"),
-        (["--price-out", 1], "--price-out goes with --dry-run"),
-        (["--dry-run", "--max-total-tokens", 9], "--max-total-tokens does not go with --dry-run, which uses none"),
+        (["--all-strategies"], "--all-strategies has no effect without --dry-run"),
+        (["--price-in", 1], "--price-in has no effect without --dry-run"),
+        (["--price-out", 1], "--price-out has no effect without --dry-run"),
+        (
+            ["--dry-run", "--max-total-tokens", 9],
+            "--max-total-tokens has no effect with --dry-run, which uses no tokens",
+        ),
         (["--query", "q", "--max-total-tokens", 9], "give one of --requests"),
     ],
 )
@@ -155,8 +158,8 @@ def test_a_limit_stops_the_run_and_a_larger_one_resumes_it(tmp_path, rankllm):
         stopped = run(parts, "--max-total-tokens", 40)
         assert stopped.code == 1
         assert re.fullmatch(
-            "Error: stopped at --max-total-tokens 40: (48|64) tokens are used; "
-            "run the same command with a larger limit to continue",
+            "Error: stopped at --max-total-tokens 40: (48|64) tokens used; "
+            "repeat the command with a larger limit to resume",
             stopped.err.splitlines()[-1],
         )
         assert not parts.exists()
@@ -181,7 +184,7 @@ def test_a_run_that_only_measures_is_limited_by_its_finished_queries(tmp_path, r
         stopped = rankllm(*words, "--max-total-tokens", 20)
         assert rankllm(*words, "--max-total-tokens", 1000).code == 0
     assert stopped.code == 1
-    assert re.search("stopped at --max-total-tokens 20: (32|48) tokens are used", stopped.err.splitlines()[-1])
+    assert re.search("stopped at --max-total-tokens 20: (32|48) tokens used", stopped.err.splitlines()[-1])
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def test_requests_have_the_texts_of_the_index():
 def test_a_method_without_an_index_opens_none():
     """Refused before anything is fetched."""
     library = SmallLibrary()
-    with pytest.raises(ConfigError, match="has no prebuilt index for data set mrtydi-ar"):
+    with pytest.raises(ConfigError, match="has no prebuilt index for dataset mrtydi-ar"):
         search_dataset(library, find_dataset("mrtydi-ar"), find_method("splade_v3"), depth=2)
     assert library.opened == []
 
@@ -141,7 +141,7 @@ def test_what_is_not_stored_is_searched_and_stored(tmp_path):
     assert [[c.docid for c in request.candidates] for request in read_requests(path)] == [["d1"], ["d4"]]
     assert requests_file(folder, library=None, depth=1)[0] == path
     assert stored_qrels(NFC, folder)["q2"] == {"d4": 2}
-    assert f"Wrote {path}, which is used the next time; its judgements are in {tmp_path}/qrels/qrels_nfc.json" in told
+    assert f"Wrote {path} for reuse; wrote its judgements to {tmp_path}/qrels/qrels_nfc.json" in told
 
 
 def test_judgements_that_are_there_stay(tmp_path):
@@ -151,7 +151,7 @@ def test_judgements_that_are_there_stay(tmp_path):
     path.write_text('{"q1": {"d1": 3}}', encoding="utf-8")
     _, told = requests_file(tmp_path / "retrieve_results", SmallLibrary)
     assert path.read_text(encoding="utf-8") == '{"q1": {"d1": 3}}'
-    assert told.endswith(f"; the judgements in {path} stay as they are")
+    assert told.endswith(f"; kept the existing judgements in {path}")
 
 
 def test_requests_are_not_stored_without_judgements(tmp_path):
@@ -193,7 +193,7 @@ for depth in (101, 1001):
     found, too_deep, beyond = done.stdout.splitlines()
     assert Path(found) == fetched
     assert "retrieve_results_nfc_top1000.jsonl could not be fetched" in too_deep
-    assert beyond == "castorini/rank_llm_data: holds 1000 candidates a query at the most, not 1001"
+    assert beyond == "castorini/rank_llm_data: contains at most 1000 candidates per query, not 1001"
 
 
 def test_stored_judgements_are_read_or_named(tmp_path):

@@ -60,10 +60,12 @@ def test_a_prompt_that_opens_the_models_thinking_is_answered_freely_with_a_warni
     method = check("<think>\n")
     (warning,) = method.warnings
     assert method.read == "text"
-    assert "the chat template has the model reason first: its answers are decoded freely" in warning
+    assert "the chat template makes the model reason first: its answers are decoded freely" in warning
     method = check("<think>\n\n</think>\n\n")
     assert (method.read, method.warnings) == ("permutation", ())
-    with pytest.raises(ConfigError, match="--decode-top-k has no effect: the chat template has the model reason first"):
+    with pytest.raises(
+        ConfigError, match="--decode-top-k has no effect: the chat template makes the model reason first"
+    ):
         check("<think>\n", decode_top_k=3)
 
 

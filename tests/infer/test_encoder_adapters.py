@@ -137,7 +137,7 @@ def test_an_adapter_of_two_labels_is_refused(tmp_path):
     """It has no score to sort by."""
     base = save_headless(tmp_path / "base", "Electra")
     save_adapter(tmp_path / "adapter", base, labels=2)
-    with pytest.raises(ContractError, match="its head gives 2 labels a passage, expected one score"):
+    with pytest.raises(ContractError, match="its head returns 2 labels per passage, expected one score"):
         load_reranker(tmp_path / "adapter", RerankOptions(device="cpu"))
 
 
@@ -174,7 +174,7 @@ def test_a_head_of_modules_takes_no_adapter(tmp_path):
     save_encoder(tmp_path / "plain", "ModernBert")
     save_adapter(tmp_path / "adapter", tmp_path / "plain")
     options = RerankOptions(base_model=str(tmp_path / "base"))
-    with pytest.raises(ContractError, match=r"keeps its score head as modules \(modules.json\); such a head takes no"):
+    with pytest.raises(ContractError, match=r"stores its score head as modules \(modules.json\); adapters are not"):
         plan_reranking(tmp_path / "adapter", options)
 
 

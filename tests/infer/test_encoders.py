@@ -214,10 +214,10 @@ def test_what_an_encoder_cannot_do_is_one_line_before_weights_are_read(checkpoin
 def test_a_head_of_two_labels_or_of_words_is_refused_by_the_configuration(tmp_path):
     """A classifier of two classes has no score to sort by; a language model of BERT has no such head at all."""
     save_encoder(tmp_path / "two", "Bert", num_labels=2)
-    with pytest.raises(ContractError, match="its head gives 2 labels a passage, expected one score"):
+    with pytest.raises(ContractError, match="its head returns 2 labels per passage, expected one score"):
         plan_reranking(tmp_path / "two")
     change_json(tmp_path / "two" / "config.json", architectures=["BertForMaskedLM"])
-    with pytest.raises(ContractError, match="BertForMaskedLM is no decoder and has no sequence-classification head"):
+    with pytest.raises(ContractError, match="BertForMaskedLM is not a decoder and has no sequence-classification head"):
         plan_reranking(tmp_path / "two", RerankOptions(method="pointwise"))
 
 
@@ -264,7 +264,7 @@ def test_a_head_of_modules_is_part_of_a_models_identity(tmp_path):
     [
         ({"pooling": "max"}, "1_Pooling/config.json: pooling_mode: expected one of cls, mean; found 'max'"),
         ({"activation_function": "torch.nn.modules.activation.Tanh"}, "4_Dense/config.json: expected the activation"),
-        ({"out_features": 2}, "ModernBertModel is no decoder and has no sequence-classification head"),
+        ({"out_features": 2}, "ModernBertModel is not a decoder and has no sequence-classification head"),
     ],
 )
 def test_modules_that_give_no_score_or_another_one_are_refused(tmp_path, changes, message):

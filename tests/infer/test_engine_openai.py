@@ -146,7 +146,7 @@ def test_the_key_is_in_no_error_and_no_repr():
         error = ask(engine, text_prompt())
     assert str(error).endswith(
         "401 Unauthorized: Incorrect API key provided: ***. (invalid_api_key); "
-        "set OPENAI_API_KEY to a key that it takes"
+        "set OPENAI_API_KEY to a key that the server accepts"
     )
     assert KEY not in repr(OpenAISettings(base_url="http://h/v1", model="m", api_key=KEY))
     with pytest.raises(ConfigError) as caught:
@@ -185,7 +185,7 @@ def test_yes_and_no_sum_their_spellings():
 @pytest.mark.parametrize(
     ("reply", "prompt", "said"),
     [
-        (chat_reply("A"), first_prompt("A"), "gave no log-probabilities; FIRST is not possible .*--no-use-logits"),
+        (chat_reply("A"), first_prompt("A"), "returned no log-probabilities; FIRST is not possible .*--no-use-logits"),
         (chat_reply("yes"), first_prompt("yes", "no", opening=""), "pointwise scoring is not possible"),
         (logprobs_reply({"The": -0.1, " cat": -3}), first_prompt("A", "B"), "none of the identifiers A, B .*'The', "),
         (logprobs_reply({"<think>": -0.1}), first_prompt("yes", "no", opening=""), "none of the identifiers yes, no"),
@@ -289,7 +289,7 @@ def test_a_lasting_problem_is_an_error_and_never_an_answer():
         engine.submit(2, text_prompt(user="good"))
         answers = collected(engine, 2)
     assert str(answers[1]) == (
-        f"{server.base_url}: gave up after 3 tries, the last problem: 500 Internal Server Error: out of memory"
+        f"{server.base_url}: gave up after 3 tries; last problem: 500 Internal Server Error: out of memory"
     )
     assert answers[2].text == "fine"
 
@@ -299,10 +299,10 @@ def test_a_lasting_problem_is_an_error_and_never_an_answer():
     [
         (400, {"error": {"message": "bad\x1b[31m request"}}, "400 Bad Request: bad [31m request"),
         (400, {"error": {"message": "This model's maximum context length is 4096 tokens"}}, "--max-passage-words or"),
-        (401, {"error": "no"}, "401 Unauthorized: no; no key was sent, set OPENAI_API_KEY to a key that it takes"),
-        (403, {"message": "no"}, "403 Forbidden: no; may this key use the model 'm'?"),
-        (404, {"detail": "Not Found"}, "does it know the model 'm', and is --base-url right (it mostly ends in /v1)?"),
-        (413, b"<html>too large</html>", "lower --max-passage-words or --context-size"),
+        (401, {"error": "no"}, "401 Unauthorized: no; no key was sent; set OPENAI_API_KEY to a key that the server"),
+        (403, {"message": "no"}, "403 Forbidden: no; check that the key may use model 'm'"),
+        (404, {"detail": "Not Found"}, "check the model name 'm' and --base-url, which usually ends in /v1"),
+        (413, b"<html>too large</html>", "use a smaller --max-passage-words or --context-size"),
         (422, {"detail": [{"loc": ["body", "n"], "msg": "too big", "input": "x"}]}, "Entity: too big (body.n)"),
         (429, {"error": {"message": "no credit", "code": "insufficient_quota"}}, "no credit (insufficient_quota)"),
         (307, b"", "307 Temporary Redirect"),
@@ -372,7 +372,7 @@ def test_a_server_that_does_not_answer_in_time_is_given_up():
         engine_for(server, timeout_s=0.2, max_retries=1) as engine,
     ):
         answer = ask(engine, text_prompt())
-    assert str(answer).endswith("gave up after 2 tries, the last problem: no answer within 0.2 s")
+    assert str(answer).endswith("gave up after 2 tries; last problem: no answer within 0.2 s")
 
 
 def test_a_server_that_drips_is_given_up_as_well():
@@ -391,7 +391,7 @@ def test_a_server_that_drips_is_given_up_as_well():
         with engine_for(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout_s=0.3, max_retries=0) as engine:
             answer = ask(engine, text_prompt())
         thread.join()
-    assert str(answer).endswith("gave up after 1 try, the last problem: no answer within 0.3 s")
+    assert str(answer).endswith("gave up after 1 try; last problem: no answer within 0.3 s")
 
 
 @pytest.fixture
@@ -405,7 +405,7 @@ def test_a_refused_connection_is_tried_again_then_named(nobody):
     """A server may be starting anew."""
     with engine_for(nobody, max_retries=3) as engine:
         answer = ask(engine, text_prompt())
-    assert str(answer) == f"{nobody}: gave up after 4 tries, the last problem: connection refused"
+    assert str(answer) == f"{nobody}: gave up after 4 tries; last problem: connection refused"
     assert len(engine.slept) == 3
 
 
@@ -437,7 +437,7 @@ def test_a_length_that_is_too_large_is_no_refusal_of_the_parameter():
     """vLLM names both spellings in that message."""
     message = "'max_tokens' or 'max_completion_tokens' is too large: 9. This model's maximum context length is 8 tokens"
     with serving(lambda _: Reply({"error": {"message": message}}, 400)) as server, engine_for(server) as engine:
-        assert "lower --max-passage-words" in str(ask(engine, text_prompt()))
+        assert "use a smaller --max-passage-words" in str(ask(engine, text_prompt()))
     assert len(server.requests) == 1
 
 
@@ -507,7 +507,10 @@ def test_a_server_with_the_model_passes_the_check():
 
 def test_the_check_names_the_models_that_there_are():
     """A misspelt name is found before anything is ranked."""
-    with serving(lambda _: MODELS) as server, pytest.raises(EngineError, match=r"offers no model 'M'; it offers m, n$"):
+    with (
+        serving(lambda _: MODELS) as server,
+        pytest.raises(EngineError, match=r"does not offer model 'M'; available: m, n$"),
+    ):
         check_server(OpenAISettings(base_url=server.base_url, model="M"))
 
 
@@ -537,14 +540,14 @@ def test_the_check_says_where_no_server_is(nobody):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"base_url": "localhost:8000/v1"}, "base_url: expected something like http://localhost:8000/v1"),
+        ({"base_url": "localhost:8000/v1"}, "base_url: expected a URL such as http://localhost:8000/v1"),
         ({"base_url": "http://user:hush@host/v1?key=hush"}, "found 'http://host/v1'"),
         ({"base_url": "http://host:port/v1"}, "base_url: expected"),
         ({"base_url": ""}, "base_url: expected"),
         ({"model": ""}, "model: expected"),
         ({"concurrency": 0}, "concurrency: expected at least 1, found 0"),
         ({"top_logprobs": 0}, "top_logprobs: expected at least 1, found 0"),
-        ({"max_retries": -1}, "max_retries: expected 0 or more, found -1"),
+        ({"max_retries": -1}, "max_retries: expected at least 0, found -1"),
         ({"timeout_s": math.nan}, "timeout_s: expected more than 0 seconds, found nan"),
     ],
 )

@@ -277,5 +277,5 @@ def test_closing_drops_what_is_queued(causal):
 @pytest.mark.parametrize("limits", [{"max_prompts": 0}, {"max_tokens": -1}])
 def test_batches_of_nothing_are_refused(limits):
     """They would never end."""
-    with pytest.raises(ConfigError, match="need max_prompts >= 1 and max_tokens >= 0"):
+    with pytest.raises(ConfigError, match="expected max_prompts >= 1 and max_tokens >= 0"):
         BatchLimits(**limits)

@@ -114,7 +114,7 @@ def test_a_requests_instruction_goes_before_the_runs(tiny_causal, tmp_path, smol
 
 def test_an_instruction_without_a_place_is_refused(tiny_classifier, tiny_causal):
     """Before the model is loaded, or for the one query that brings it."""
-    with pytest.raises(ConfigError, match="--instruction has no effect: template rankllama has no place for one"):
+    with pytest.raises(ConfigError, match="--instruction has no effect: template rankllama takes no instruction"):
         plan_reranking(tiny_classifier, RerankOptions(instruction="be strict"))
     with pytest.raises(ConfigError, match="--instruction has no effect on a listwise reranker"):
         plan_reranking(tiny_causal, RerankOptions(method="listwise", instruction="be strict"))
@@ -130,7 +130,7 @@ def test_a_server_cannot_tell_one_tokens_logit(tiny_causal, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(ZERANK), encoding="utf-8")
     options = RerankOptions(engine="openai", base_url="http://127.0.0.1:9/v1", method="pointwise", template=path)
-    with pytest.raises(RankLLMError, match="is read by the logit of one token, and a server reports log-probabilities"):
+    with pytest.raises(RankLLMError, match="is read by the logit of one token, but a server reports log-probabilities"):
         load_reranker("m", options)
 
 

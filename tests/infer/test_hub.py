@@ -71,7 +71,7 @@ def test_a_folder_is_the_model(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/where", "~/nowhere", "a/b/c", "a b/c", "owner/", "ü/ö"])
 def test_what_cannot_be_a_name_on_the_hub_must_be_a_folder(name):
     """Nobody is asked; the message shows what a name on the hub looks like."""
-    shipped = "smollm2-pointwise and smollm2-first come with the package"
+    shipped = "smollm2-pointwise and smollm2-first are bundled"
     with pytest.raises(
         RankLLMError, match=rf": no such model folder \(a name on the hub looks like OWNER/MODEL; {shipped}\)$"
     ):
@@ -115,8 +115,8 @@ def test_what_the_hub_says_is_one_line(tmp_path):
     assert lines[0] == "o/missing: no such model folder, and no such model on the hub"
     terms = f"accept its terms at {endpoint}/o/gated with your account, then log in with: hf auth login"
     assert lines[1] == f"o/gated: is gated; {terms}"
-    assert lines[2].startswith("o/broken: the download broke off (")
-    assert lines[2].endswith("; the same command goes on with it")
+    assert lines[2].startswith("o/broken: the download was interrupted (")
+    assert lines[2].endswith("; repeat the command to resume")
     assert len(lines) == 3
 
 
@@ -179,5 +179,5 @@ def test_an_adapter_without_a_tokenizer_has_its_bases(tmp_path, smollm2_tokenize
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
     """One line instead of what transformers says."""
-    with pytest.raises(RankLLMError, match=r"model: no tokenizer can be loaded from it \("):
+    with pytest.raises(RankLLMError, match=r"model: cannot load a tokenizer from it \("):
         load_tokenizer(Path(folder_with(tmp_path / "model", config={"model_type": "llama"})))

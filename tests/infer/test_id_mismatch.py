@@ -37,7 +37,7 @@ def test_a_run_whose_docids_are_never_judged_is_an_error(docid, judged, why):
 def test_swapped_columns_are_recognised():
     """`docid 0 qid grade`, and judgements whose documents belong to other queries."""
     run = {"q1": [("d1", 1.0)], "d1": [("q1", 1.0)]}
-    with pytest.raises(RankLLMError, match="two columns are swapped"):
+    with pytest.raises(RankLLMError, match="two columns seem to be swapped"):
         evaluate({"d1": {"x": 1}, "q1": {"y": 1}}, run, ["RR"])
     with pytest.raises(RankLLMError, match="they are judged for other queries"):
         evaluate({"q1": {"d2": 1}, "q2": {"d1": 1}}, {"q1": [("d1", 1.0)], "q2": [("d2", 1.0)]}, ["RR"])

@@ -63,7 +63,7 @@ def test_the_spread_is_that_of_a_window():
 
 def test_one_window_is_not_enough():
     """It has no standard error."""
-    with pytest.raises(RankLLMError, match="1 window to measure by, expected 2 at least; give more queries"):
+    with pytest.raises(RankLLMError, match="found 1 window, expected at least 2; use more queries"):
         measure_prior([[1.0, 2.0]])
 
 
@@ -105,7 +105,7 @@ def test_too_many_scores_are_no_ranking():
     plan = make_method(size=4, stride=2, template="rank_zephyr_alpha", card=card)
     engine = ScriptedEngine(lambda prompt: Answer(scores=(1.0,) * 5))
     (result,) = rerank(engine, [make_request("q", 4)], plan)
-    assert (result.status, result.error) == ("failed", "query 'q': expected 4 identifier scores, the engine gave 5")
+    assert (result.status, result.error) == ("failed", "query 'q': expected 4 identifier scores, the engine returned 5")
 
 
 def test_what_no_server_told_stays_untold():
@@ -130,7 +130,7 @@ def test_other_windows_have_another_prior(tmp_path, options):
     save_card(FIRST, tmp_path)
     resolved = resolve_card("m", RerankOptions(**options), folder=tmp_path, score_head=False)
     assert resolved.card.identifier_prior == ()
-    assert "identifier_prior of m/rankllm.yaml is of other windows than these are, and is not used" in resolved.warnings
+    assert "identifier_prior of m/rankllm.yaml was measured with other windows and is ignored" in resolved.warnings
 
 
 def test_an_option_decides(tmp_path):
@@ -139,7 +139,7 @@ def test_an_option_decides(tmp_path):
     resolved = resolve_card("m", RerankOptions(identifier_prior=()), folder=tmp_path, score_head=False)
     assert resolved.card == replace(FIRST, identifier_prior=())
     (warning,) = resolved.warnings
-    assert warning == "--identifier-prior: none is used, m/rankllm.yaml has one of its own"
+    assert warning == "--identifier-prior: no prior is used; m/rankllm.yaml contains one"
     save_card(replace(FIRST, identifier_prior=()), tmp_path)
     resolved = resolve_card("m", RerankOptions(identifier_prior=PRIOR), folder=tmp_path, score_head=False)
     assert (resolved.card, resolved.warnings) == (FIRST, ())
@@ -153,7 +153,10 @@ def test_an_option_decides(tmp_path):
             "--identifier-prior has no effect with generation, only with FIRST",
         ),
         ({"method": "pointwise"}, "--identifier-prior has no effect on a pointwise reranker"),
-        ({"use_logits": True}, "--identifier-prior: 4 numbers, but a window has 20 identifiers; measure it with these"),
+        (
+            {"use_logits": True},
+            "--identifier-prior: found 4 values, expected 20, one per identifier of a window",
+        ),
     ],
 )
 def test_only_first_has_one(options, message):
@@ -168,7 +171,10 @@ def test_only_first_has_one(options, message):
         ("identifier_prior: 3", "identifier_prior: expected a list of numbers, found int 3"),
         ("identifier_prior: [1, x]", "identifier_prior: expected int or float, found str 'x'"),
         ("identifier_priors: [1]", "identifier_priors: unknown key; did you mean 'identifier_prior'"),
-        ("identifier_prior: []", "identifier_prior: no numbers; to take nothing off, say none in place of the file"),
+        (
+            "identifier_prior: []",
+            "identifier_prior: found no numbers; to subtract nothing, pass none instead of a file",
+        ),
         ("windows: 3", "identifier_prior: expected a list of numbers, found NoneType None"),
     ],
 )
@@ -232,7 +238,7 @@ def test_another_models_prior_is_taken_with_a_warning(tmp_path, rankllm, carded,
     command = ["rerank", "--model-path", carded, "--requests", alike, "--identifier-prior", prior]
     done = rankllm(*command, "--output", tmp_path / "run.trec")
     assert done.code == 0, done.err
-    assert f"Warning: {prior} was measured with models/other, not with {carded}" in done.err
+    assert f"Warning: {prior} was measured with models/other, not {carded}" in done.err
     over_it = rankllm(*command, "--output", prior, "--overwrite")
     assert over_it.code == 1
     assert "models/other" in prior.read_text(encoding="utf-8")
@@ -241,10 +247,12 @@ def test_another_models_prior_is_taken_with_a_warning(tmp_path, rankllm, carded,
 def test_calibrate_asks_what_it_is_told_to(tmp_path, rankllm, carded, alike):
     """Eight of nine candidates are two windows, as nine are; four are one, which is too few; other windows by seed."""
     model = ["calibrate", "--model-path", carded, "--requests", alike]
-    assert "2 windows; within one" in rankllm(*model, "--top-k-candidates", 8, "--max-queries", 1, "--seed", 3).out
+    assert (
+        "2 windows; standard deviation" in rankllm(*model, "--top-k-candidates", 8, "--max-queries", 1, "--seed", 3).out
+    )
     done = rankllm(*model, "--top-k-candidates", 4)
     assert done.code == 1
-    assert f"{alike}: 1 window of 4 candidates of a query, expected 2 at least" in done.err
+    assert f"{alike}: found 1 window of 4 candidates each, expected at least 2" in done.err
 
 
 def test_calibrate_says_what_it_cannot_measure(tmp_path, rankllm, carded, alike):
@@ -253,11 +261,11 @@ def test_calibrate_says_what_it_cannot_measure(tmp_path, rankllm, carded, alike)
     save_card(replace(FIRST, answer="permutation", identifier_prior=()), carded)
     done = rankllm("calibrate", *generating)
     assert done.code == 1
-    assert "is not read by its identifiers' logits, as FIRST is; there is nothing to measure" in done.err
+    assert "is not a FIRST model, which ranks by the logits of its identifiers; nothing to measure" in done.err
     save_card(replace(FIRST, identifier_prior=()), carded)
     done = rankllm("calibrate", *generating, "--window-size", "10")
     assert done.code == 1
-    assert f"{alike}: 0 windows of 10 candidates of a query, expected 2 at least" in done.err
+    assert f"{alike}: found 0 windows of 10 candidates each, expected at least 2" in done.err
     output = tmp_path / "there.yaml"
     output.write_text("mine", encoding="utf-8")
     done = rankllm("calibrate", *generating, "--output", output)

@@ -72,7 +72,7 @@ def test_a_servers_key_comes_from_the_environment_and_is_not_stored(monkeypatch)
     assert given.api_key == "given"
     assert to_plain(given) == server
     with pytest.raises(
-        ConfigError, match=r"^base_url: holds a password, which is not stored; leave it out, and set OPEN"
+        ConfigError, match=r"^base_url: contains a password, which is not stored; leave it out, and set OPEN"
     ):
         to_plain(as_options(server | {"base_url": "http://me:secret@localhost/v1"}))
 

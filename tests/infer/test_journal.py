@@ -138,7 +138,7 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path):
     """Somebody's notes that happen to have the name."""
     path = tmp_path / "journal"
     path.write_text("my notes", encoding="utf-8")
-    with pytest.raises(RankLLMError, match="no journal of this version"):
+    with pytest.raises(RankLLMError, match="not a journal of this version"):
         Journal(path)
     assert path.read_text(encoding="utf-8") == "my notes"
 
@@ -279,7 +279,7 @@ def test_two_processes_never_have_it_open(tmp_path):
             process.start()
             said.append(replies.get(timeout=60))
             process.join()
-    assert said == [f"{path}: another process is at work on this output; wait for it, or write to another name"] * 2
+    assert said == [f"{path}: another process is writing this output; wait for it, or write to another name"] * 2
     process = context.Process(target=_open_in_a_process_of_its_own, args=(path, replies))
     process.start()
     assert replies.get(timeout=60) == "opened"

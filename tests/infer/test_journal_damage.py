@@ -175,8 +175,8 @@ def test_the_damaged_line_is_named_with_what_to_do(tmp_path, monkeypatch, stoppe
     with pytest.raises(RankLLMError) as refused:
         rerank(monkeypatch, origin)
     assert str(refused.value) == (
-        f"{journal}:3: damaged (the checksum does not match), with intact lines behind it; restore the file from a "
-        "copy, or start over with --overwrite"
+        f"{journal}:3: damaged (checksum mismatch), but followed by intact lines; restore the file from a "
+        "backup, or start over with --overwrite"
     )
     assert rerank(monkeypatch, origin, overwrite=True) == 0
 
@@ -190,7 +190,7 @@ def test_a_damaged_last_line_is_computed_again_and_said(tmp_path, monkeypatch, c
     journal.write_bytes(data[: end + 30] + b"?" + data[end + 31 :])
     assert rerank(monkeypatch, origin) == 0
     assert contents(origin) == whole
-    message = f"Warning: {journal}: damaged from byte {end} to its end; what that held is computed again\n"
+    message = f"Warning: {journal}: damaged from byte {end} to the end; the lost part is recomputed\n"
     assert message in capsys.readouterr().err
 
 
@@ -203,8 +203,8 @@ def test_a_journal_of_another_format_is_refused(tmp_path, monkeypatch, number):
     with pytest.raises(RankLLMError) as refused:
         rerank(monkeypatch, tmp_path)
     assert str(refused.value) == (
-        f"{journal}: a journal of format {number}, but this version resumes format 2 alone; finish the run with the "
-        "version of rankllm-infer that began it, or start over with --overwrite"
+        f"{journal}: a journal of format {number}, but this version only resumes format 2; finish the run with the "
+        "version of rankllm-infer that started it, or start over with --overwrite"
     )
     assert journal.read_bytes() == old
     assert rerank(monkeypatch, tmp_path, overwrite=True) == 0

@@ -80,10 +80,10 @@ def test_a_signal_either_stops_the_run_or_comes_too_late(tmp_path, rankllm, comm
         done = rankllm(*command(folder))
     if point in DONE:
         assert done.code == 0, done.err
-        assert "The signal to stop was ignored: the run had already finished\n" in done.err
+        assert "Ignored the signal to stop: the run had already finished\n" in done.err
     else:
         assert done.code == 128 + number, done.err
-        assert "done and kept in" in done.err or not journal_of(folder).exists()
+        assert "done and saved in" in done.err or not journal_of(folder).exists()
         assert contents(folder) == {}
         assert rankllm(*command(folder)).code == 0
     assert contents(folder) == contents(tmp_path / "whole")

@@ -208,7 +208,7 @@ def test_a_score_that_is_not_a_number_fails_its_query_and_names_the_docid():
 
 def test_scores_must_be_as_many_as_identifiers():
     """An engine that gives too few cannot be read by position."""
-    with pytest.raises(EngineError, match="expected 3 identifier scores, the engine gave 2"):
+    with pytest.raises(EngineError, match="expected 3 identifier scores, the engine returned 2"):
         order_by_score((1.0, 2.0), ("A", "B", "C"), ("d0", "d1", "d2"))
     assert order_by_score((), (), ()) == ((), ())
     assert order_by_score((0.0, -0.0), ("A", "B"), ("d0", "d1")) == ((0, 1), ())
@@ -296,8 +296,8 @@ def test_a_short_window_is_found_before_the_first_is_asked(n, size, stride, shor
     result, engine = rerank_one(keep_order, n, plan)
     assert engine.asked == []
     assert result.error == (
-        f"query 'q': its {n} candidates leave a window of {shortest} (--window-size {size} --stride {stride}), and "
-        f"--no-variable-passages asks for full windows; use --top-k-candidates {full}, or other windows"
+        f"query 'q': its {n} candidates leave a window of {shortest} (--window-size {size} --stride {stride}), but "
+        f"--no-variable-passages requires full windows; use --top-k-candidates {full}, or other windows"
     )
     plan = make_method(size=size, stride=stride, short_windows=False, top_k_candidates=full)
     result, engine = rerank_one(keep_order, n, plan)

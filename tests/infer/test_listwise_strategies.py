@@ -136,7 +136,9 @@ def test_only_the_first_k_candidates_are_asked_about():
 def test_full_refuses_more_candidates_than_its_window():
     """The query fails and is named; nothing is asked."""
     result, engine = rerank_one(answer_by(place), 21, make_method(strategy="full"))
-    assert result.error.startswith("query 'q': 21 candidates, but a window holds 20, and --strategy full shows all")
+    assert result.error.startswith(
+        "query 'q': 21 candidates exceed the window size of 20, but --strategy full shows all"
+    )
     assert engine.asked == []
 
 
@@ -148,7 +150,7 @@ def test_full_cuts_no_passage_but_says_how_far_to():
         return {"strategy": "full", "card": {"context_tokens": 512} | card}
 
     result, engine = rerank_one(answer_by(len), 20, make_method(**options()), doc=lambda i: {"text": words})
-    assert result.error.startswith("query 'q': its 20 candidates do not fit the context of 512 tokens at once; use ")
+    assert result.error.startswith("query 'q': its 20 candidates together exceed the context of 512 tokens; use ")
     assert engine.asked == []
     fitting = int(re.search(r"--max-passage-words (\d+),", result.error)[1])
     for more, status in ((0, "ok"), (1, "failed")):
@@ -172,7 +174,7 @@ def test_full_names_no_words_where_one_a_passage_is_too_much():
     request = make_request("q", 4, doc=lambda i: {"text": "x" * 4000})
     pool = FlowPool(ScriptedEngine(answer_by(len)))
     (result,) = pool.run([request], method.flow)
-    assert "do not fit the context of 180 tokens at once; use a larger --context-size" in result.error
+    assert "together exceed the context of 180 tokens; use a larger --context-size" in result.error
 
 
 def test_permutations_show_the_same_window_in_several_orders():
@@ -257,7 +259,7 @@ def test_asking_a_noisy_model_several_times_is_nearer_to_the_truth(strategy):
         ({"strategy": "top-down", "rank_top_k": 20}, "less than the window of 20 passages"),
         (
             {"short_windows": False, "num_passes": 2, "pass_depth": 25},
-            "--pass-depth 25: leaves a window of 20 that is not full",
+            "--pass-depth 25: leaves a window with fewer than 20",
         ),
         ({"pass_depth": 30}, "--pass-depth has no effect without --num-passes 2 or more"),
         ({"strategy": "full", "short_windows": False}, "--no-variable-passages has no effect with --strategy full"),

@@ -109,7 +109,7 @@ def test_an_adapters_base_can_be_elsewhere(zoo, tmp_path):
         load(moved)
     assert scores(load(moved, base_model=str(zoo.causal))) == pytest.approx(zoo.adapter_scores, abs=1e-5)
     tiny_models.change_json(moved / "adapter_config.json", base_model_name_or_path=None)
-    with pytest.raises(ContractError, match="names no base model; give it with --base-model"):
+    with pytest.raises(ContractError, match="names no base model; specify it with --base-model"):
         load(moved)
 
 
@@ -163,14 +163,14 @@ def test_a_model_is_not_taken_for_the_other_kind(zoo, tmp_path):
     with pytest.raises(ContractError, match="the adapter was trained with a score head; use --method pointwise"):
         load(zoo.adapter, "causal")
     tiny_models.save_adapter(tmp_path / "lm", zoo.causal, task="CAUSAL_LM")
-    with pytest.raises(ContractError, match="the adapter holds no score head"):
+    with pytest.raises(ContractError, match="the adapter contains no score head"):
         load(tmp_path / "lm")
 
 
 def test_a_head_must_give_one_score(zoo, tmp_path, smollm2_tokenizer):
     """A classifier of two labels is no reranker of this kind."""
     tiny_models.save_classifier(tmp_path / "two", smollm2_tokenizer, labels=2)
-    with pytest.raises(ContractError, match="two: the weights do not fit a model that gives one score a passage"):
+    with pytest.raises(ContractError, match="two: the weights do not fit a model with one score per passage"):
         load(tmp_path / "two")
 
 

@@ -93,7 +93,7 @@ def test_standard_output_is_the_protocols_alone(options):
         code = process.returncode
     assert [json.loads(line)["jsonrpc"] for line in (first + out).splitlines()] == ["2.0"]
     assert json.loads(first)["result"]["serverInfo"]["name"] == "rankllm"
-    assert "once for all calls" in err
+    assert "Loading " in err
     assert code == 0
 
 
@@ -196,13 +196,13 @@ def test_hosts_that_are_answered():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no API key; make one with: openssl rand -hex 32"),
-        ("# nothing\n\n", "holds no API key; make one with: openssl rand -hex 32"),
+        ("", "contains no API key; generate one: openssl rand -hex 32"),
+        ("# nothing\n\n", "contains no API key; generate one: openssl rand -hex 32"),
         (
             "short\n",
-            ":1: expected a key of at least 16 ASCII characters without blanks; make one with: openssl rand -hex 32",
+            ":1: expected a key of at least 16 ASCII characters without spaces; generate one: openssl rand -hex 32",
         ),
-        (f"\n{KEY} {KEY}\n", ":2: expected a key of at least 16 ASCII characters without blanks"),
+        (f"\n{KEY} {KEY}\n", ":2: expected a key of at least 16 ASCII characters without spaces"),
     ],
 )
 def test_a_key_file_that_cannot_be_meant_is_refused(tmp_path, text, message):
@@ -242,7 +242,7 @@ def test_a_bm25_index_without_its_corpus_is_named(rankllm, corpus, tmp_path):
     open_index(corpus, folder=tmp_path / "index", k1=1.5)
     done = rankllm("mcp", "--model-path", "smollm2-pointwise", "--index", tmp_path / "index")
     assert done.code == 1
-    assert "is a BM25 index, which holds no texts; give its corpus as well: --corpus FILE" in done.err
+    assert "is a BM25 index, which contains no texts; also give its corpus: --corpus FILE" in done.err
 
 
 def test_an_index_is_searched_with_the_settings_it_was_made_with(corpus, tmp_path):

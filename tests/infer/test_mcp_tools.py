@@ -163,15 +163,15 @@ def test_an_instruction_is_taken_by_models_that_have_a_place_for_one():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"documents": ["d0"]}, "query: expected a text that is not empty, found nothing"),
-        ({"query": " ", "documents": ["d0"]}, "query: expected a text that is not empty, found blanks only"),
+        ({"documents": ["d0"]}, "query: expected a non-empty string, found nothing"),
+        ({"query": " ", "documents": ["d0"]}, "query: expected a non-empty string, found only whitespace"),
         (
             {"query": "q", "documents": "d0"},
             "documents: expected a list of at least one text or object, found a string",
         ),
         (
             {"query": "q", "documents": ["d0"] * 4},
-            "documents: found 4, expected at most 3; rerank fewer at a time, best first",
+            "documents: found 4, expected at most 3; rerank fewer per call, best first",
         ),
         ({"query": "q", "documents": ["d0", 5]}, "document 2: expected a text or an object, found int"),
         ({"query": "q", "documents": [{"id": "a"}]}, "document 1: passage without text"),
@@ -188,7 +188,7 @@ def test_an_instruction_is_taken_by_models_that_have_a_place_for_one():
         ({"query": "q", "documents": ["d0"], "k": 5}, "'k': unknown argument; expected query, documents, top_n"),
         (
             {"query": "q", "documents": ["d0"], "instruction": "strict"},
-            "instruction: this model's prompt has no place for one; leave it out",
+            "instruction: this model's prompt takes no instruction; leave it out",
         ),
         ({"query": "q", "documents": ["d0"], "return_documents": 1}, "return_documents: expected true or false"),
     ],

@@ -89,7 +89,10 @@ def test_the_card_decides_the_method(card, n_prompts, read, max_active):
     ("settings", "message"),
     [
         ({"strategy": "tournament", "rank_top_k": 20}, "--rank-top-k 20: expected at least 1 and less than the window"),
-        ({"short_windows": False, "num_passes": 2, "pass_depth": 25}, "--pass-depth 25: leaves a window of 20"),
+        (
+            {"short_windows": False, "num_passes": 2, "pass_depth": 25},
+            "--pass-depth 25: leaves a window with fewer than 20",
+        ),
         ({"strategy": "top-down", "free_decoding": False, "decode_top_k": 3}, "needs the first 10 of a window"),
     ],
 )

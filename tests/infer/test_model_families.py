@@ -22,8 +22,8 @@ WAYS = {
     "first-token": ("--use-logits", "--use-alpha"),
     "yes-no": ("--method", "pointwise", "--prompt-template-path", "yes_no"),
 }
-NO_CACHE = r"cannot decode permutations, which takes a cache of keys and values \(.*\); use --free-decoding"
-NO_DECODER = "is no decoder"
+NO_CACHE = r"cannot decode permutations, which requires a cache of keys and values \(.*\); use --free-decoding"
+NO_DECODER = "is not a decoder"
 ONE_TOKEN = "has no effect on a pointwise reranker"
 NO_CAUSAL = "transformers has no causal language model for"
 
@@ -91,7 +91,7 @@ def test_a_decoder_of_an_encoders_family_is_one_by_its_configuration():
     check_is_decoder(FAMILIES["bert-decoder"](), "m")
     model = FAMILIES["gemma3-text"]()
     model.config.use_bidirectional_attention = True
-    with pytest.raises(ContractError, match="m: Gemma3ForCausalLM is no decoder"):
+    with pytest.raises(ContractError, match="m: Gemma3ForCausalLM is not a decoder"):
         check_is_decoder(model, "m")
 
 

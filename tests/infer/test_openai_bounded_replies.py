@@ -52,10 +52,10 @@ def test_a_packed_reply_is_read_though_none_was_asked_for():
 @pytest.mark.parametrize(
     ("body", "encoding", "said"),
     [
-        (gzip.compress(b"{}" * 99, mtime=0)[:-9], "gzip", "packing ends too early"),
-        (b"no gzip", "gzip", "packing is damaged"),
-        (b"x", "br", "packed as 'br', which was not asked for"),
-        (b"x", "zstd", "packed as 'zstd'"),
+        (gzip.compress(b"{}" * 99, mtime=0)[:-9], "gzip", "compressed data ends early"),
+        (b"no gzip", "gzip", "cannot be decompressed"),
+        (b"x", "br", "compressed with 'br', which was not requested"),
+        (b"x", "zstd", "compressed with 'zstd'"),
     ],
 )
 def test_a_reply_that_cannot_be_unpacked_is_named(body, encoding, said):

@@ -50,8 +50,8 @@ def test_a_breaker_needs_failures_in_a_row_and_time():
     with pytest.raises(ServerGoneError) as caught:
         fail(15.0)
     assert str(caught.value) == (
-        "http://h/v1: the server has stopped answering (6 tries in a row failed within 5 s, the last: connection "
-        "refused); the run stops here, and the same command resumes it once the server is back"
+        "http://h/v1: the server has stopped answering (6 consecutive tries failed within 5 s, last: connection "
+        "refused); the run stops here; repeat the command to resume it once the server is back"
     )
 
 
@@ -63,7 +63,7 @@ def test_a_proxy_before_a_dead_server_is_given_more_time():
         clock.now = at
         breaker.failed("502 Bad Gateway", where="w", began=at, is_silent=False)
     clock.now = 61.0
-    with pytest.raises(ServerGoneError, match="5 tries in a row failed within 61 s"):
+    with pytest.raises(ServerGoneError, match="5 consecutive tries failed within 61 s"):
         breaker.failed("502 Bad Gateway", where="w", began=61.0, is_silent=False)
 
 

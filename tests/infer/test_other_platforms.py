@@ -94,7 +94,9 @@ def test_a_run_and_its_journal_work_without_posix(tmp_path):
         model = ["--engine", "openai", "--base-url", server.base_url, "--model-path", "oracle"]
         done = run_without_posix("rerank", *model, "--requests", requests, "--output", tmp_path / "out.trec")
     assert done.returncode == 0, done.stderr
-    assert f"Warning: {tmp_path}: files cannot be locked here; start no second run on this output\n" in done.stderr
+    assert (
+        f"Warning: {tmp_path}: this file system has no locks; do not start a second run on this output\n" in done.stderr
+    )
     assert (tmp_path / "out.trec").read_text(encoding="utf-8").startswith("q1 Q0 d3 1 ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.trec", "requests.jsonl"]
 

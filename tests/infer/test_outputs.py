@@ -155,7 +155,7 @@ def test_a_run_without_any_result_makes_no_file(tmp_path):
 
 def test_two_outputs_cannot_be_one_file(tmp_path):
     """The later one would replace the earlier one."""
-    with pytest.raises(ConfigError, match=r"out: is to hold two outputs; give each a file of its own"):
+    with pytest.raises(ConfigError, match=r"out: given for two outputs; give each its own file"):
         OutputFiles(run=tmp_path / "run", results=tmp_path / "out", trace=tmp_path / "." / "out")
 
 
@@ -194,9 +194,9 @@ def test_a_summary_counts_everything_and_lists_every_failed_query():
         summary.add(result(f"f{number}", status="failed", error=f"query 'f{number}': reason {number}"))
     assert summary_lines(summary, seconds=1.25, files=[Path("out.trec")]) == [
         "11 queries in 1.2 s: ok 2, repaired 1, failed 8; 10 model calls, 1,500 prompt tokens, 20 generated; "
-        "0.9 rounds a query",
+        "0.9 rounds per query",
         "Without candidates: 1 query ('c')",
-        "Failed, and in no output: 8 queries",
+        "Failed and omitted from all outputs: 8 queries",
         "  query 'f0': reason 0",
         "  query 'f1': reason 1",
         "  query 'f2': reason 2",

@@ -175,7 +175,7 @@ def test_an_answer_across_a_change_of_rotation_is_refused(smollm2_tokenizer):
     found = {}
     while batch := engine.collect():
         found |= dict(batch)
-    assert "stand on both sides" in str(found[1])
+    assert "cross that limit" in str(found[1])
     assert all(isinstance(found[ticket], Answer) for ticket in (0, 2))
 
 

@@ -308,5 +308,5 @@ def test_an_instruction_has_no_place():
     method = PairwiseMethod.with_tokenizer(CARD, RankingSettings(), None)
     (result,) = FlowPool(ScriptedEngine(answer_by(larger))).run([request], method.flow)
     assert (
-        result.error == "query 'q': its instruction has no effect: a pairwise prompt has no place for one; leave it out"
+        result.error == "query 'q': its instruction has no effect: pairwise prompts take no instruction; leave it out"
     )

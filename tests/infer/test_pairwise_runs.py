@@ -158,7 +158,7 @@ def test_a_server_without_log_probabilities_is_one_line(rankllm, requests, tmp_p
             *("--requests", requests, "--output", tmp_path / "run.trec"),
         )
     assert done.code == 3
-    assert "gave no log-probabilities; comparing passages is not possible over this server" in done.err
+    assert "returned no log-probabilities; pairwise comparison is not possible with this server" in done.err
 
 
 # Interrupted and resumed.

@@ -269,7 +269,7 @@ def test_logits_that_are_not_numbers_fail_their_prompt_alone():
     )
     answers = run(model, [prompts[0], spoilt, prompts[2]])
     assert isinstance(answers[1], EngineError)
-    assert "not numbers (NaN)" in str(answers[1])
+    assert "are NaN" in str(answers[1])
     assert (answers[0], answers[2]) == (before[0], before[2])
 
 

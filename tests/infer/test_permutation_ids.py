@@ -111,5 +111,5 @@ def test_a_tokenizer_that_joins_neighbours_is_refused():
     """`A] > [B` in one token, but no other pair: then there are no ids that stand for one identifier."""
     merges = [("A", "]"), ("A]", " "), ("A] ", ">"), ("A] >", " "), ("A] > ", "["), ("A] > [", "B")]
     safe = SafeTokenizer(letter_tokenizer(merges=merges))
-    with pytest.raises(ContractError, match=r"does not write the identifiers 'A' to 'C' alike .* use --free-decoding"):
+    with pytest.raises(ContractError, match=r"encodes the identifiers 'A' to 'C' differently .* use --free-decoding"):
         permutation_ids(safe, tuple("ABC"), CHAIN, prompt="\n")

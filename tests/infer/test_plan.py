@@ -131,7 +131,7 @@ def test_a_base_is_looked_for_after_everything_that_needs_none(adapter):
     with pytest.raises(ConfigError, match="--decode-top-k 2: --strategy tournament needs the first 10"):
         plan_reranking(adapter, RerankOptions(strategy="tournament", decode_top_k=2))
     save_card(ListwiseCard(template=load_template("rank_zephyr"), base_model="another/model"), adapter)
-    with pytest.raises(ContractError, match="the card names the base model 'another/model', adapter_config"):
+    with pytest.raises(ContractError, match="the card names base model 'another/model', but adapter_config"):
         plan_reranking(adapter)
 
 

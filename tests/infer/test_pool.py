@@ -217,7 +217,7 @@ def test_an_engine_that_gives_nothing_ends_the_run():
         def collect(self):
             return []
 
-    with pytest.raises(RankLLMError, match="engine 'scripted' gives no answer to the 2 prompts that it was given"):
+    with pytest.raises(RankLLMError, match="engine 'scripted' returns no answer to its 2 prompts"):
         rerank(Silent(noisy), [make_request("q1", 2), make_request("q2", 2)], make_method())
 
 

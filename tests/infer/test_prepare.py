@@ -133,10 +133,10 @@ def test_what_has_no_text_is_left_out_and_reported(join):
     )
     assert report.lines() == [
         "prepared 2 queries with 4 candidates",
-        "left out 1 query of the run without a text ('q9')",
-        "left out 1 query without a hit in the run ('q4')",
-        "left out 1 query without a candidate left ('q3')",
-        "left out 3 candidates: 2 docids not in the corpus ('e1', 'e2')",
+        "dropped 1 query of the run without text ('q9')",
+        "dropped 1 query without results in the run ('q4')",
+        "dropped 1 query without remaining candidates ('q3')",
+        "dropped 3 candidates: 2 docids not in the corpus ('e1', 'e2')",
     ]
 
 
@@ -145,8 +145,8 @@ def test_a_report_names_the_first_few(join):
     report = PrepareReport(queries=1, candidates=1, unknown_qids=tuple("abcdefg"), removed_queries=2)
     assert report.lines() == [
         "prepared 1 query with 1 candidate",
-        "left out 7 queries of the run without a text ('a', 'b', 'c', 'd', 'e', ...)",
-        "left out 2 candidates whose docid is the qid",
+        "dropped 7 queries of the run without text ('a', 'b', 'c', 'd', 'e', ...)",
+        "dropped 2 candidates whose docid equals the qid",
     ]
 
 
@@ -173,13 +173,13 @@ def test_strict_accepts_queries_without_hits(join):
     [
         (
             {"queries": "test1\tt\n"},
-            r"queries\.tsv: holds none of the run's 2 qids \(the run has 'q2', 'q1'; this has 'test1'\); use the files",
+            r"queries\.tsv: contains none of the run's 2 qids \(the run has 'q2', 'q1'; this file has 'test1'\); use",
         ),
         (
             {"corpus": '{"docid": 1, "text": "x"}\n'},
-            r"corpus\.jsonl: holds none of the run's 3 docids \(the run has 'd1', 'd3', 'd2'; this has '1'\); use the",
+            r"corpus\.jsonl: contains none of the run's 3 docids \(the run has 'd1', 'd3', 'd2'; this file has '1'\)",
         ),
-        ({"corpus": ""}, r"corpus\.jsonl: holds none .* this has nothing\)"),
+        ({"corpus": ""}, r"corpus\.jsonl: contains none .* this file has none\)"),
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(join, changes, message):
@@ -278,9 +278,11 @@ def test_data_sets_are_joined_like_files(tmp_path):
     split, unreachable = stdout.splitlines() or [stderr, ""]
     row = '{"docid": "8", "title": "", "text": "y", "score": 1.5, "query_id": "1", "query": "t"}\n'
     assert (tmp_path / "out.jsonl").read_text() == row
-    assert split.startswith("RankLLMError q: is a folder, and not loadable as a data set, split 'dl19': Unknown split")
+    assert split.startswith(
+        "RankLLMError q: is a folder, and cannot be loaded as a dataset, split 'dl19': Unknown split"
+    )
     assert unreachable.startswith(
-        "RankLLMError Some/queries:config: no such file, and not loadable as a data set, split 'dev': Couldn't reach"
+        "RankLLMError Some/queries:config: no such file, and cannot be loaded as a dataset, split 'dev': Couldn't reach"
     )
 
 

@@ -217,7 +217,7 @@ def test_a_wrong_model_is_told_by_both_scores(models, copy_of, name, wrong, dtyp
     folder, options = copy_of(name), {}
     wrong(models, folder, options)
     (warning,) = doubts(folder, dtype, **options)
-    assert warning.startswith("the model's scores are not those that its card recorded (probe): query '")
+    assert warning.startswith("the model's scores differ from those recorded in its card (probe): query '")
     assert "(float32), found " in warning
     assert f"({dtype}), tolerance " in warning
     assert warning.endswith("check the base model, adapter, template, BOS rule, quantization and score head")

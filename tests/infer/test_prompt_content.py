@@ -197,7 +197,7 @@ def test_half_a_limit_of_a_layout_that_has_one_is_refused(name):
     assert (card.query_tokens, card.passage_tokens) == (16, 100)
     alone = RerankOptions(method="pointwise", template="rankllama-v2", **{name: 50})
     option = "--" + name.replace("_", "-")
-    with pytest.raises(ConfigError, match=rf"{option} has no effect of its own: template rankllama-v2 cuts"):
+    with pytest.raises(ConfigError, match=rf"{option} has no effect alone: template rankllama-v2 truncates"):
         resolve_card("m", alone, folder=None, score_head=True)
     apart = RerankOptions(method="pointwise", template="rankllama", **{name: 50})
     resolve_card("m", apart, folder=None, score_head=True)

@@ -99,7 +99,7 @@ def test_an_adapter_is_merged_into_bitsandbytes_layers_in_full(tmp_path, smollm2
     adapted = tiny_models.save_adapter(tmp_path / "adapter", tmp_path / "meant", task="CAUSAL_LM")
     loaded = load(tmp_path / "adapter", "causal", base_model=str(tmp_path / "small"))
     assert torch.allclose(logits(loaded.model), logits(adapted), atol=1e-4)
-    note = "quantized weights (bitsandbytes) are dequantized to float32, to merge the adapter into them"
+    note = "quantized weights (bitsandbytes) are dequantized to float32 to merge the adapter"
     assert loaded.notes == (note,)
 
 

@@ -98,7 +98,9 @@ def test_a_model_that_transformers_knows_is_loaded_without_its_code(rankllm, tin
     done = rankllm(*arguments, "--free-decoding", stdin=YES)
     assert done.code == 0, done.err
     assert not marker.exists()
-    said = "has code of its own (config.json, custom_generate/generate.py), which is not run; transformers' own is"
+    said = (
+        "contains custom code (config.json, custom_generate/generate.py), which is not run; transformers' own is used"
+    )
     assert said in done.err
 
 

@@ -248,7 +248,7 @@ def test_drawings_say_in_words_what_they_show():
     """One cell a place, one bar a query, each with its text, escaped."""
     heads = heads_chart([0, None], [2], max_grade=2)
     assert heads.count("<rect") == 3
-    assert 'aria-label="Grades of the first places, before: 0 -; after: 2"' in heads
+    assert 'aria-label="Grades of the top ranks, before: 0 -; after: 2"' in heads
     gains = gains_chart([("#q1", 0.5, "<b>"), ("#q2", 0.0, "none"), ("#q3", -0.5, "loss")])
     assert [gains.count(f'class="{name}"') for name in ("better", "same", "worse")] == [1, 1, 1]
     assert "<title>&lt;b&gt;</title>" in gains

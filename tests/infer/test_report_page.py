@@ -170,7 +170,7 @@ def test_a_page_is_small_and_says_what_it_leaves_out(tmp_path, report):
     assert (tmp_path / "page.html").stat().st_size < 40 * 20 * (len(text) + 600) + 50_000
     assert page.said.count("100 candidates in all.") == 40
     page = report("many.jsonl", "--baseline", "other.jsonl", "--max-queries", "5")
-    assert "Shown are the 5 of 40 queries that changed most." in page.said
+    assert "Showing the 5 of 40 queries with the largest changes." in page.said
     assert (tmp_path / "page.html").stat().st_size < 5 * 20 * (len(text) + 600) + 50_000
 
 

@@ -97,7 +97,7 @@ def test_an_interrupted_run_resumes_and_tells_its_watcher(tmp_path, records):
         with pytest.raises(KeyboardInterrupt):
             rerank_to_files(requests, "oracle", options_for(server), files=torn, watcher=watcher)
         assert [path.name for path in torn.run.parent.iterdir()] == ["out.trec.journal.jsonl"]
-        assert " of 3 queries done and kept in " in said[-1]
+        assert " of 3 queries done and saved in " in said[-1]
         server.requests.clear()
         rerank_to_files(requests, "oracle", options_for(server), files=torn)
         assert len(prompts(server)) < n_asked
@@ -128,7 +128,7 @@ def test_requests_that_can_be_read_once_only_are_refused(tmp_path, records):
     ("changes", "message"),
     [
         ({"resume": True, "overwrite": True}, "resume and overwrite contradict each other"),
-        ({"files": OutputFiles()}, "nothing would be left of the run"),
+        ({"files": OutputFiles()}, "expected at least one output"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_read(tmp_path, changes, message):

@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, rankllm, reques
         assert len(prompts(server)) == N_PROMPTS - n_answers + n_lost
     assert contents(folder) == whole
     assert sorted(path.name for path in folder.iterdir()) == sorted(OUTPUTS.values())
-    assert f"Going on with {journal}: " in done.err
+    assert f"Resuming from {journal}: " in done.err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
@@ -158,14 +158,14 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path, rankllm, requests, whole, num
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
         assert (process.returncode, out) == (code, "")
-        said = f"2 of 3 queries done and kept in {journal_of(folder)}; the same command resumes the run"
+        said = f"2 of 3 queries done and saved in {journal_of(folder)}; repeat the command to resume"
         assert [line for line in err.splitlines() if line][-2:] == [said, "Stopped."]
         server.respond = respond
         server.requests.clear()
         done = rankllm(*command(server, requests, folder))
         assert done.code == 0, done.err
         assert len(prompts(server)) == 4
-    assert f"Going on with {journal_of(folder)}: 2 of 3 queries done\n" in done.err
+    assert f"Resuming from {journal_of(folder)}: 2 of 3 queries done\n" in done.err
     assert ": ok 3; 10 model calls, 110 prompt tokens, 50 generated" in done.err
     assert contents(folder) == whole
 
@@ -181,7 +181,7 @@ def test_two_runs_never_write_the_same_output(tmp_path, rankllm, requests):
                 done = rankllm(*arguments, *options)
                 assert done.code == 1
                 assert done.err == (
-                    f"Error: {journal_of(tmp_path / 'out')}: another process is at work on this output; "
+                    f"Error: {journal_of(tmp_path / 'out')}: another process is writing this output; "
                     "wait for it, or write to another name\n"
                 )
             go_on.set()
@@ -195,10 +195,8 @@ def failed(tmp_path, rankllm, requests):
         arguments = command(server, requests, tmp_path / "failed")
         done = rankllm(*arguments)
         assert done.code == 3
-        assert "Failed, and in no output: 1 query\n  query 'q2': " in done.err
-        assert done.err.endswith(
-            "To try the failed ones again, and compute nothing else: the same command with --resume\n"
-        )
+        assert "Failed and omitted from all outputs: 1 query\n  query 'q2': " in done.err
+        assert done.err.endswith("To retry only the failed queries, repeat the command with --resume\n")
         server.respond = respond
         server.requests.clear()
         yield server, arguments
@@ -229,13 +227,13 @@ def test_a_query_that_fails_again_is_kept_for_another_time(tmp_path, rankllm, wh
 
 
 def test_a_finished_run_is_not_repeated(tmp_path, rankllm, requests, failed):
-    """With failed queries or without, and nothing is asked; --overwrite begins anew."""
+    """With failed queries or without, and nothing is asked; --overwrite starts over."""
     server, arguments = failed
     run = tmp_path / "failed" / "out.trec"
     done = rankllm(*arguments)
     assert (done.code, prompts(server)) == (1, [])
     assert done.err == (
-        f"Error: {run}: exists; 1 query of its run failed: --resume tries again, --overwrite begins anew\n"
+        f"Error: {run}: exists; 1 query of its run failed: --resume retries them, --overwrite starts over\n"
     )
     assert rankllm(*arguments, "--resume").code == 0
     for options in ([], ["--resume"]):
@@ -263,7 +261,7 @@ def test_outputs_that_were_only_half_there_are_written_again(tmp_path, rankllm, 
 
 
 def test_a_run_that_is_to_replace_outputs_is_gone_on_with_without_saying_so_again(tmp_path, rankllm, requests, whole):
-    """--overwrite begins anew each time; a stopped run says what to leave out. Until it is done the old ones stay."""
+    """--overwrite starts over each time; a stopped run says what to leave out. Until it is done the old ones stay."""
     folder = tmp_path / "old"
     folder.mkdir()
     for name in OUTPUTS.values():
@@ -275,7 +273,7 @@ def test_a_run_that_is_to_replace_outputs_is_gone_on_with_without_saying_so_agai
             wait_until(lambda: n_known(journal_of(folder)) == 4)
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=60)
-        assert f"kept in {journal_of(folder)}; the same command without --overwrite resumes the run\n" in err
+        assert f"saved in {journal_of(folder)}; repeat the command without --overwrite to resume\n" in err
         assert set(contents(folder).values()) == {b"old\n"}
         go_on.set()
         server.requests.clear()
@@ -361,8 +359,8 @@ def test_the_journal_is_beside_the_first_output_there_is(tmp_path, rankllm, requ
         done = rankllm("rerank", *model, *both)
     assert done.code == 1
     assert done.err == (
-        f"Error: {tmp_path}/out.jsonl.journal.jsonl: an unfinished run that does not write {tmp_path}/new.trec; "
-        "give the outputs that it was begun with, or delete it\n"
+        f"Error: {tmp_path}/out.jsonl.journal.jsonl: unfinished run without the output {tmp_path}/new.trec; "
+        "give the outputs it was started with, or delete it\n"
     )
 
 
@@ -374,7 +372,7 @@ def test_the_journal_is_beside_the_first_output_there_is(tmp_path, rankllm, requ
             "--resume resumes a run, --over",
         ),
         (["--requests", "r", "--qrels", "q", "--resume"], "--resume has no effect without an output"),
-        (["--query", "q", "--passages", "p", "--resume"], "--resume does not go with --query"),
+        (["--query", "q", "--passages", "p", "--resume"], "--resume cannot be combined with --query"),
     ],
 )
 def test_resuming_what_cannot_be_resumed_is_wrong_usage(tmp_path, rankllm, options, message):

@@ -69,8 +69,7 @@ def test_an_output_that_somebody_edited_is_not_replaced(tmp_path, monkeypatch, w
     with pytest.raises(RankLLMError) as refused:
         rerank(monkeypatch, folder, resume=True)
     assert str(refused.value) == (
-        f"{folder / name}: has changed since this run wrote it; move it away to have it written anew, "
-        "or use --overwrite"
+        f"{folder / name}: has changed since this run wrote it; move it away to have it rewritten, or use --overwrite"
     )
     assert (folder / name).read_text(encoding="utf-8").endswith("my notes\n")
     (folder / name).rename(tmp_path / "mine")
@@ -130,7 +129,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys, whol
 
     monkeypatch.setattr(filelock, "lock_descriptor", no_locks)
     assert rerank(monkeypatch, tmp_path / "out") == 0
-    message = f"Warning: {tmp_path}/out: files cannot be locked here; start no second run on this output\n"
+    message = f"Warning: {tmp_path}/out: this file system has no locks; do not start a second run on this output\n"
     assert message in capsys.readouterr().err
     assert contents(tmp_path / "out") == whole
     assert not journal_of(tmp_path / "out").exists()

@@ -64,18 +64,18 @@ def test_each_method_has_its_index():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: find_dataset("nfcorpsu"), "data set 'nfcorpsu': unknown; did you mean 'nfcorpus'\\? known are dl19, "),
+        (lambda: find_dataset("nfcorpsu"), "dataset 'nfcorpsu': unknown; did you mean 'nfcorpus'\\? known are dl19, "),
         (
             lambda: find_method("bm52"),
             "retrieval method 'bm52': unknown; did you mean 'bm25'\\? known are bm25, bm25_r",
         ),
         (
             lambda: index_of(find_dataset("dl21"), find_method("splade_v3")),
-            "splade_v3 has no prebuilt index for data set dl21; choose one of bm25, bm25_rm3$",
+            "splade_v3 has no prebuilt index for dataset dl21; choose one of bm25, bm25_rm3$",
         ),
         (
             lambda: index_of(find_dataset("dl19"), find_method("rep-llama")),
-            "rep-llama is read from stored results only for data set dl19; choose one of bm25, bm25_rm3, SPLADE",
+            "rep-llama is available only as stored results for dataset dl19; choose one of bm25, bm25_rm3, SPLADE",
         ),
     ],
 )

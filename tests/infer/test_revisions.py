@@ -75,7 +75,8 @@ def test_the_files_are_those_of_the_revision(tmp_path):
             f"64 {commit_of('refs/pr/3')} weights 64",
         ]
         assert lines[5] == (
-            f"o/m: the hub has no revision v9 of it, expected a branch, a tag or a commit of {endpoint}/o/m/commits"
+            "o/m: revision v9 does not exist on the hub; expected a branch, a tag or a commit from "
+            f"{endpoint}/o/m/commits"
         )
     # Without the hub, each revision is found where it was put.
     assert find("o/m", f"o/m {TAG}", endpoint="http://127.0.0.1:9", cache=tmp_path) == [lines[0], tagged]
@@ -90,16 +91,20 @@ def test_a_gated_model_says_where_to_accept_its_terms(tmp_path):
     )
     assert own == revised == expected
     assert base == (
-        f"o/lora: is an adapter, and its base model cannot be loaded ({expected}); say where the base is, or its name "
-        "on the hub, with --base-model"
+        f"o/lora: is an adapter, and its base model cannot be loaded ({expected}); specify the base's "
+        "folder, or its name on the hub, with --base-model"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "revision", "said"),
     [
-        ("smollm2-first", TAG, r"^--revision has no effect: smollm2-first comes with the package; leave it out$"),
-        (f"o/m@{COMMIT}", TAG, rf"^--revision {TAG}: o/m@{COMMIT} is pinned to a commit already; give one of the two$"),
+        (
+            "smollm2-first",
+            TAG,
+            r"^--revision has no effect: smollm2-first is bundled with rankllm-infer; leave it out$",
+        ),
+        (f"o/m@{COMMIT}", TAG, rf"^--revision {TAG}: o/m@{COMMIT} is already pinned to a commit; give one of the two$"),
         ("o/m", "", r"^--revision '': expected the name of a branch or a tag, or a commit$"),
         ("o/m", "../../x", r"^--revision '../../x': expected the name of "),
         ("o/m", "a b", r"^--revision 'a b': expected the name of "),

@@ -139,7 +139,7 @@ def test_a_request_whose_time_is_over_raises():
         time.sleep(0.1)
         engine.is_free = True
         engine.step(2)
-        with pytest.raises(DeadlineError, match="query 'long': was not finished in time"):
+        with pytest.raises(DeadlineError, match="query 'long': not finished before its deadline"):
             late.result(PATIENCE_S)
         assert other.result(PATIENCE_S).status == "ok"
 

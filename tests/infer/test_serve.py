@@ -124,7 +124,7 @@ def test_the_answer_says_what_the_model_did():
     meta = mad.post("/v2/rerank", {"query": QUERY, "documents": ["a", "b"]}).json()["meta"]
     assert meta["status"] == "fallback"
     assert meta["defects"]
-    assert meta["warnings"] == ["the ranking is not wholly the model's: status fallback"]
+    assert meta["warnings"] == ["the ranking is not entirely the model's: status fallback"]
     meta = Served(listwise()).post("/v2/rerank", {"query": QUERY, "documents": list("abcdef")}).json()["meta"]
     assert (meta["status"], meta["calls"], meta["rounds"]) == ("ok", 2, 2)
     assert meta["queued_s"] >= 0

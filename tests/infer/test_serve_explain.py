@@ -68,7 +68,7 @@ def test_an_array_has_no_room_for_it():
     """In the API of text-embeddings-inference the request is refused, in its words."""
     done = Served(pointwise()).post("/rerank", {"query": "q", "texts": ["worth 1"], "explain": True})
     assert done.status_code == 422
-    assert done.json()["error"].startswith('explain: a response to "texts" is an array without room for it')
+    assert done.json()["error"].startswith('explain: responses to "texts" are arrays and cannot contain it')
 
 
 def test_a_fallback_shows_the_answer_that_was_no_ranking():

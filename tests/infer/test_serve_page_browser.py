@@ -399,7 +399,7 @@ def test_a_key_is_asked_for_and_kept_in_memory(opened):
     fill(page, "key", "wrong key")
     rank(page, ["a", "b"])
     page.wait_until(IS_REFUSED)
-    assert text(page, "#problem") == "API key: expected ASCII characters without blanks"
+    assert text(page, "#problem") == "API key: expected ASCII characters without spaces"
     fill(page, "key", "x" * 32)
     rank(page, ["a", "b"])
     page.wait_until("document.querySelector('#problem').innerText.includes('401')")

@@ -111,7 +111,9 @@ def test_an_address_that_is_taken_is_one_line(rankllm):
         port = other.getsockname()[1]
         done = rankllm("serve", "--model-path", "/no/such/model", "--port", port)
     assert done.code == 1
-    assert done.err.splitlines()[-1].startswith(f"Error: --host 127.0.0.1 --port {port}: cannot listen there: ")
+    assert done.err.splitlines()[-1].startswith(
+        f"Error: --host 127.0.0.1 --port {port}: cannot listen on this address: "
+    )
 
 
 def test_a_model_that_is_missing_is_one_line(rankllm):
@@ -140,7 +142,7 @@ def test_a_broken_certificate_is_one_line(rankllm, tmp_path):
     with serving(respond) as model:
         words = ["serve", "--model-path", "oracle", "--engine", "openai", "--base-url", model.base_url, "--port", 0]
         done = rankllm(*words, "--ssl-certfile", broken, "--ssl-keyfile", broken)
-        assert (done.code, "not a certificate and its key" in done.err.splitlines()[-1]) == (1, True)
+        assert (done.code, "not a valid certificate with its key" in done.err.splitlines()[-1]) == (1, True)
         done = rankllm(*words, "--ssl-certfile", tmp_path / "none", "--ssl-keyfile", broken)
         assert (done.code, done.err.splitlines()[-1].endswith("none: no such file")) == (1, True)
     assert rankllm(*words, "--ssl-certfile", broken).code == 2

@@ -59,7 +59,7 @@ def test_errors_are_in_the_dialect_of_the_request(served, path, body, status, ex
         ({"top_n": -1}, "top_n: expected an integer from 0"),
         ({"top_n": True}, "top_n: expected an integer"),
         ({"top_n": 1.5}, "found the number 1.5"),
-        ({"query": " "}, "query: expected a text that is not empty"),
+        ({"query": " "}, "query: expected a non-empty string"),
         ({"query": ["q"]}, "query: expected a string, found an array"),
         ({"documents": [3]}, r"documents[0]: expected a string or an object with its text, found the number 3"),
         ({"documents": [{"a": 1}]}, r'documents[0]: expected an object with a string under "text"'),
@@ -82,10 +82,10 @@ def test_values_that_cannot_be_used_are_named(served, more, words):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"window_size": 5}, "window_size: expected at most 4, the server's, found 5"),
+        ({"window_size": 5}, "window_size: expected at most 4, the server's window size, found 5"),
         ({"window_size": 2, "stride": 3}, "stride"),
         ({"strategy": "tournament", "stride": 1}, "stride: has no effect with strategy tournament"),
-        ({"strategy": "heapsort"}, "compares two passages"),
+        ({"strategy": "heapsort"}, "is a pairwise strategy"),
         ({"raw_scores": True}, "raw_scores: this model ranks documents without a score for each"),
     ],
 )
@@ -101,7 +101,7 @@ def test_a_listwise_model_keeps_to_the_servers_windows(more, words):
     ("more", "words"),
     [
         ({"instruction": "strict"}, "the instruction has no effect"),
-        ({"strategy": "full"}, "strategy full shows at most 4 at once (the window), found 5"),
+        ({"strategy": "full"}, "strategy full supports at most 4 documents (the window size), found 5"),
         ({"strategy": "full", "window_size": 2}, "window_size: has no effect with strategy full"),
     ],
 )
@@ -137,7 +137,7 @@ def test_numbers_that_no_response_can_hold(served):
     for number in ("1e999", "NaN", "-Infinity"):
         content = f'{{"query": "q", "documents": [{{"text": "worth 1", "n": [{number}]}}]}}'
         done = served.ask("POST", "/rerank", content=content)
-        assert (done.status_code, message(done)) == (400, "documents[0]: holds a number that is infinite or none")
+        assert (done.status_code, message(done)) == (400, "documents[0]: contains a number that is infinite or NaN")
 
 
 def test_half_a_character_comes_back_as_it_was_sent(served):
@@ -183,7 +183,7 @@ def test_models_are_known_by_name():
     """Or by any."""
     assert Served(pointwise()).post("/v2/rerank", QUESTION | {"model": "tiny"}).status_code == 200
     done = Served(pointwise()).post("/v2/rerank", QUESTION | {"model": "rerank-v4"})
-    assert (done.status_code, message(done)) == (404, "model: expected 'tiny'; another one is not served here")
+    assert (done.status_code, message(done)) == (404, "model: expected 'tiny'; no other model is served here")
     both = Served(pointwise(), served_model_name=("a", "b"))
     assert [both.post("/rerank", QUESTION | {"model": m}).status_code for m in ("a", "b", "tiny")] == [200, 200, 404]
     assert both.post("/rerank", QUESTION).json()["model"] == "a"

@@ -162,7 +162,7 @@ def test_a_window_without_a_stride_leaves_the_cards_aside(tmp_path):
     assert (resolved.card.window_size, resolved.card.stride) == (3, 3)
     (warning,) = resolved.warnings
     assert warning.startswith("--window-size: window_size 3 is used")
-    with pytest.raises(ConfigError, match="need 0 < stride <= size, got stride=4, size=3"):
+    with pytest.raises(ConfigError, match="expected 0 < stride <= size, found stride=4, size=3"):
         resolve(str(tmp_path), folder=tmp_path, window_size=3)
 
 
@@ -183,7 +183,7 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
     ("options", "score_head", "message"),
     [
         ({"use_alpha": True, "window_size": 30}, False, "30 passages a window, but there are 26 alphabetic"),
-        ({"window_size": 5, "stride": 6}, False, "need 0 < stride <= size, got stride=6, size=5"),
+        ({"window_size": 5, "stride": 6}, False, "expected 0 < stride <= size, found stride=6, size=5"),
         ({"template": "yes_no", "method": "listwise"}, False, "is a pointwise template, but the method is listwise"),
         ({"template": "rank_zephyr", "method": "pointwise"}, False, "listwise template, but the method is pointwise"),
         ({"template": "rank_zefyr"}, False, "no such template, neither a file nor a shipped one; did you mean"),
@@ -308,7 +308,7 @@ def test_a_prompt_that_contradicts_itself_is_warned_of(tmp_path, options, messag
 @pytest.mark.parametrize("template", ["rank_lrl", "rank_gpt_apeer", "reasonrank"])
 def test_first_needs_an_answer_that_begins_with_an_identifier(tmp_path, template):
     """FIRST reads the token after `[`; these prompts ask for something else there."""
-    with pytest.raises(ConfigError, match="do not begin with an identifier"):
+    with pytest.raises(ConfigError, match="do not start with an identifier"):
         resolve(str(tmp_path), folder=tmp_path, template=template, use_logits=True)
 
 

@@ -79,7 +79,7 @@ def test_a_folder_of_the_same_name_comes_first(folder_of_that_name):
 
 def test_a_name_that_is_almost_right_is_told_the_names():
     """A typo is not asked of the hub."""
-    with pytest.raises(RankLLMError, match="smollm2-pointwise and smollm2-first come with the package"):
+    with pytest.raises(RankLLMError, match="smollm2-pointwise and smollm2-first are bundled"):
         locate_model("smollm2-pointwse")
 
 

@@ -269,7 +269,7 @@ def test_any_answers_give_each_candidate_once_in_bounded_calls(task, seed, kept)
         ({"name": "top-down", "top_k": 20}, "--rank-top-k 20: expected at least 1 and less than the window of 20"),
         ({"name": "tournament", "top_k": 0}, "--rank-top-k 0: expected at least 1 and less than the window of 20"),
         ({"name": "tournament", "size": 1, "stride": 1}, "--rank-top-k 1: expected at least 1 and less than"),
-        ({"name": "sliding", "stride": 21}, "need 0 < stride <= size"),
+        ({"name": "sliding", "stride": 21}, "expected 0 < stride <= size"),
     ],
 )
 def test_numbers_that_do_not_go_together_are_refused(options, message):
@@ -280,5 +280,7 @@ def test_numbers_that_do_not_go_together_are_refused(options, message):
 
 def test_more_candidates_than_the_full_window_holds_are_refused():
     """The message says what would hold them, or what would be held."""
-    with pytest.raises(ConfigError, match=r"30 candidates, but a window holds 20.*--window-size 30, --top-k-cand.* 20"):
+    with pytest.raises(
+        ConfigError, match=r"30 candidates exceed the window size of 20.*--window-size 30, --top-k-cand.* 20"
+    ):
         run("full", 30, sorted)

@@ -34,7 +34,7 @@ def test_one_flipped_bit_is_found(folder, place):
     content = bytearray((folder / "weights").read_bytes())
     content[place] ^= 4
     (folder / "weights").write_bytes(content)
-    assert damage(folder) == "weights is not as it was written"
+    assert damage(folder) == "weights has changed since it was written"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_files_that_are_short_or_gone_are_found(folder, change):
         (folder / "config.json").unlink()
     else:
         (folder / "config.json").write_text("")
-    assert damage(folder) == "config.json is not as it was written"
+    assert damage(folder) == "config.json has changed since it was written"
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_the_demo_model_follows_the_umask_and_is_mended(tmp_path, monkeypatch, s
     assert set(modes.values()) == {0o666 & ~umask()}
     assert list(tmp_path.iterdir()) == [folder]
     assert [record.getMessage() for record in caplog.records if record.name.endswith("demo_model")] == [
-        f"{folder}: damaged (model.safetensors is not as it was written); unpacking it again"
+        f"{folder}: damaged (model.safetensors has changed since it was written); unpacking it again"
     ]
 
 

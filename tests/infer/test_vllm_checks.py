@@ -61,7 +61,7 @@ def test_what_belongs_together_passes(zoo, model, base, kind):
         ("two_labels", "two_labels", CLASSIFIER, "its head gives 2 scores a passage"),
         ("classifier", "classifier", "causal", "has a score head and no language model; use --method pointwise"),
         ("head_adapter", "causal", "causal", "the adapter was trained with a score head; use --method pointwise"),
-        ("lm_adapter", "causal", CLASSIFIER, "the adapter holds no score head"),
+        ("lm_adapter", "causal", CLASSIFIER, "the adapter contains no score head"),
         ("lm_adapter", "classifier", "causal", "classifier: has a score head and no language model; the adapter needs"),
         ("lm_adapter", "deeper", "causal", "trained on another base model: only the base model has .*layers.2"),
         ("head_adapter", "wider", CLASSIFIER, r"trained on another base model: only .* of shape \["),

@@ -40,10 +40,10 @@ def test_arguments_are_read_as_json_or_as_text():
         (["=1"], "expected KEY=VALUE"),
         (["seed="], "expected KEY=VALUE"),
         (["seed=1", "seed=2"], "--vllm-arg seed: given twice"),
-        (["tensor-parallel-size=2"], "--vllm-arg tensor_parallel_size: is an option of its own; use --num-gpus"),
+        (["tensor-parallel-size=2"], "--vllm-arg tensor_parallel_size: has an option of its own; use --num-gpus"),
         (["max_model_len=9"], r"use --context-size \(listwise\), or --q-max-len"),
         (["max_num_seqs=9"], "use --batch-size"),
-        (["logprobs_mode=raw_logprobs"], "follows from the model; leave it out"),
+        (["logprobs_mode=raw_logprobs"], "is determined by the model; leave it out"),
     ],
 )
 def test_an_argument_that_cannot_be_passed_on_is_refused(texts, message):

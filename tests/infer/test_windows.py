@@ -43,5 +43,5 @@ def test_windows_cover_every_rank_and_never_leave_a_gap(size, stride):
 @pytest.mark.parametrize(("size", "stride"), [(0, 0), (20, 0), (20, -1), (10, 11)])
 def test_a_schedule_that_would_not_move_or_leave_gaps_is_refused(size, stride):
     """A stride of 0 would never end, one beyond the size would skip passages."""
-    with pytest.raises(ConfigError, match=f"need 0 < stride <= size, got stride={stride}, size={size}"):
+    with pytest.raises(ConfigError, match=f"expected 0 < stride <= size, found stride={stride}, size={size}"):
         WindowSchedule(size=size, stride=stride)

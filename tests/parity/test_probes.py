@@ -146,7 +146,7 @@ def test_a_merged_model_keeps_the_probe_of_its_adapter(tiny, tmp_path):
     other = shutil.copytree(tiny, tmp_path / "other")
     change_weights(other, lambda name, tensor: -tensor if "layers.0" in name else tensor)
     (warning,) = doubts(merge(out, tmp_path / "wrong", base_model=str(other)))
-    assert "are not those that its card recorded" in warning
+    assert "differ from those recorded in its card" in warning
 
 
 def test_a_trained_checkpoint_that_was_damaged_is_told(tiny, tmp_path):
@@ -156,7 +156,7 @@ def test_a_trained_checkpoint_that_was_damaged_is_told(tiny, tmp_path):
     draw = torch.Generator().manual_seed(5)
     change_weights(out, lambda name, t: torch.randn(t.shape, generator=draw) if name == "score.weight" else t)
     (warning,) = doubts(out)
-    assert "are not those that its card recorded" in warning
+    assert "differ from those recorded in its card" in warning
 
 
 def test_a_model_too_short_for_a_probe_gets_none(tokenizer):

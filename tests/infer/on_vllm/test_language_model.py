@@ -135,7 +135,7 @@ def test_a_prompt_without_room_fails_alone(on_vllm):
     answered, refused = answers_of(on_vllm, [fits, over])
     assert isinstance(answered, Answer)
     assert isinstance(refused, EngineError)
-    assert "take 2049 tokens, vLLM was given room for 2048; use a smaller --context-size" in str(refused)
+    assert "take 2049 tokens, but vLLM was started for 2048; use a smaller --context-size" in str(refused)
 
 
 def test_a_second_model_is_refused_while_the_first_is_open(on_vllm, start, smollm2_path):

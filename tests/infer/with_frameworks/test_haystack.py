@@ -157,7 +157,7 @@ def test_a_reranker_that_was_handed_in_cannot_be_stored():
     made = Pipeline()
     made.add_component("one", RankLLMRanker(reranker=reranker))
     made.add_component("other", RankLLMRanker(reranker=reranker))
-    with pytest.raises(RankLLMError, match="a reranker that was passed in cannot be stored; give model and options"):
+    with pytest.raises(RankLLMError, match="a reranker that was passed in cannot be serialized; use model and options"):
         made.dumps()
 
 

@@ -185,7 +185,7 @@ def test_scores_of_a_pointwise_model_are_sigmoids():
 
 def test_an_instruction_needs_a_model_that_takes_one():
     """It is not dropped in silence."""
-    with pytest.raises(RankLLMError, match="its instruction has no effect: a listwise prompt has no place for one"):
+    with pytest.raises(RankLLMError, match="its instruction has no effect: listwise prompts take no instruction"):
         RankLLMRerank(reranker=listwise(), instruction="i").compress_documents(documents(), "q")
 
 

@@ -1,4 +1,5 @@
-"""Rerank with large language models: listwise (RankZephyr, FIRST), pointwise (RankLLaMA, yes/no), pairwise (duoT5)."""
+"""Rerank with large language models: listwise (RankZephyr, FIRST), pointwise (RankLLaMA, yes/no) and pairwise
+(duoT5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads on the screen: one ranking as a table, a run as a few lines, work in progress as a bar."""
+"""Console output: a ranking as a table, a run as a few lines, work in progress as a progress bar."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 _STATUS_ORDER = ("ok", "repaired", "fallback", "failed")
 _SHOWN_FAILURES = 5
 _QUIET_TERMINAL_S, _QUIET_FILE_S = 0.5, 30.0
-"""The least time between two looks: a log file wants a line now and then, a terminal one that moves."""
+"""Minimum seconds between updates of a progress bar, on a terminal and in a log file."""
 
 
 def result_json(result: Result) -> str:
-    """One result as a line of JSON, as in the results file."""
+    """Format one result as a line of JSON, as in the results file."""
     from rankllm_core.data.records import result_to_dict
 
     return dumps(result_to_dict(result))
 
 
 def result_table(result: Result, request: Request) -> str:
-    """Rank, docid, where it came from, the model's score and the beginning of the text."""
+    """Format a ranking as a table: rank, previous rank, docid, model score and the start of the text."""
     from rankllm_core.text import passage_text
 
     before = {candidate.docid: rank for rank, candidate in enumerate(request.candidates, start=1)}
@@ -45,7 +45,7 @@ def result_table(result: Result, request: Request) -> str:
     told = [candidate.model_score for candidate in result.candidates]
     lines = [f"{'rank':>4}  {'was':>3}  {'docid':<{docid_width}}  {'score':>8}  text"]
     for rank, candidate in enumerate(result.candidates, start=1):
-        # What the model never scored gets no number of another kind beside the model's.
+        # # A passage that the model never scored shows no first-stage score in the model's column.
         score = candidate.model_score if any(value is not None for value in told) else candidate.score
         number = "-" if score is None else f"{score:.3f}"
         text = printable(passage_text(candidate.doc))
@@ -58,13 +58,14 @@ def result_table(result: Result, request: Request) -> str:
 
 
 def costs_table(costs: Sequence[Costs], *, prices: tuple[float, float] | None, is_exact: bool) -> str:
-    """What a run takes, a line for each strategy. prices: of a million prompt and of a million generated tokens."""
-    head = ["strategy", "calls", "rounds a query", "prompt tokens", "generated", *(["cost"] if prices else [])]
+    """Format the cost of a run, one line per strategy. prices: per million prompt tokens and per million generated
+    tokens."""
+    head = ["strategy", "calls", "rounds/query", "prompt tokens", "generated", *(["cost"] if prices else [])]
     rows, notes = [head], []
     for found in costs:
         name = (found.strategy or "pointwise") + (" *" if found.is_chosen and len(costs) > 1 else "")
         if found.problem or found.n_failed:
-            unprompted = f"without {count(found.n_failed, 'query')} that cannot be prompted"
+            unprompted = f"excluding {count(found.n_failed, 'query')} whose prompts do not fit"
             notes.append(f"{found.strategy or 'pointwise'}: {found.problem or unprompted}")
         if found.problem:
             continue
@@ -80,38 +81,38 @@ def costs_table(costs: Sequence[Costs], *, prices: tuple[float, float] | None, i
         for row in rows
     ]
     if any(found.is_chosen and len(costs) > 1 for found in costs):
-        notes.append("* the strategy of this command")
+        notes.append("* strategy selected by this command")
     if not is_exact:
-        notes.append("tokens are estimated from the text: the server's tokenizer is not known")
+        notes.append("token counts are estimated from the text, because the server's tokenizer is unknown")
     return "\n".join([*lines, *notes])
 
 
 def printable(text: str) -> str:
-    """A text on one line, without what a terminal would take for a command."""
+    """Return the text on one line, without control characters that a terminal would interpret."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def show_report(report: RunReport) -> None:
-    """Say what a run came to; its figures go to standard output."""
+    """Print the summary of a run to standard error and its metrics to standard output."""
     for line in summary_lines(report.summary, seconds=report.seconds, files=report.written):
         say(line)
     if not report.n_ranked:
         say("Error: no query could be ranked; nothing was written")
         return
     if report.can_retry:
-        say("To try the failed ones again, and compute nothing else: the same command with --resume")
+        say("To retry only the failed queries, repeat the command with --resume")
     if report.figures is not None:
         _show_figures(report.figures, n_ranked=report.n_ranked)
 
 
 def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) -> list[str]:
-    """What a run came to: queries, statuses, calls, tokens, rounds of calls, seconds, failures, files."""
+    """Summarize a run: queries, statuses, calls, tokens, rounds of calls, seconds, failures, files."""
     usage = summary.usage
     statuses = ", ".join(f"{name} {summary.statuses[name]}" for name in _STATUS_ORDER if name in summary.statuses)
     lines = [
         f"{count(summary.n_queries, 'query')} in {seconds:.1f} s: {statuses or 'none'}; {usage.calls:,} model calls, "
         f"{usage.prompt_tokens:,} prompt tokens, {usage.completion_tokens:,} generated; "
-        f"{usage.rounds / max(1, summary.n_queries):.1f} rounds a query"
+        f"{usage.rounds / max(1, summary.n_queries):.1f} rounds per query"
     ]
     if summary.empty_qids:
         lines.append(f"Without candidates: {count(len(summary.empty_qids), 'query')} ({examples(summary.empty_qids)})")
@@ -122,7 +123,7 @@ def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) ->
             "the queries or give the prompt more room (--context-size, or --q-max-len and --p-max-len)"
         )
     if summary.failures:
-        lines.append(f"Failed, and in no output: {count(len(summary.failures), 'query')}")
+        lines.append(f"Failed and omitted from all outputs: {count(len(summary.failures), 'query')}")
         lines += [f"  {reason}" for reason in list(summary.failures.values())[:_SHOWN_FAILURES]]
         if others := list(summary.failures)[_SHOWN_FAILURES:]:
             lines.append(f"  and {len(others)} more: {', '.join(others)}")
@@ -142,10 +143,10 @@ def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
     from rankllm_infer.evaluation.evaluate import evaluation_lines
 
     if (evaluation := figures.result()) is None:
-        say("No figures: none of the queries that were ranked is judged")
+        say("No scores: none of the ranked queries has relevance judgements")
         return
     if not figures.has_judged_candidates:
-        say("No figures: none of the candidates is judged for its query; are the judgements of the same collection?")
+        say("No scores: no candidate has a relevance judgement for its query; do they belong to this collection?")
         return
     say(
         f"Scores of the {evaluation.n_queries} judged queries among the {n_ranked} ranked by this run "
@@ -159,7 +160,7 @@ def _show_figures(figures: RunningEvaluation, *, n_ranked: int) -> None:
 def counter(
     what: str, *, unit: str, total: int | None = None, delay_s: float = BRIEF_S
 ) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; it is given how many are done, all in all."""
+    """Show a progress bar on standard error; yield a function that takes the total number of items done."""
     from tqdm import tqdm
 
     quiet_s = _QUIET_TERMINAL_S if sys.stderr.isatty() else _QUIET_FILE_S
@@ -173,7 +174,7 @@ def counter(
 
 @contextmanager
 def prompt_counter(what: str, progress: PromptProgress) -> Iterator[Callable[[], None]]:
-    """A bar on standard error that counts prompts, and says how many queries are finished; called, it looks again."""
+    """Show a progress bar of prompts and finished queries on standard error; yield a function that refreshes it."""
     from tqdm import tqdm
 
     quiet_s = _QUIET_TERMINAL_S if sys.stderr.isatty() else _QUIET_FILE_S
@@ -192,4 +193,4 @@ def prompt_counter(what: str, progress: PromptProgress) -> Iterator[Callable[[],
 
 
 SCREEN = Watcher(say=say, counter=counter, prompts=prompt_counter)
-"""Shows lines and bars on standard error."""
+"""Watcher that prints lines and progress bars to standard error."""

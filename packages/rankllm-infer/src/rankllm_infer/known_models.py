@@ -1,4 +1,4 @@
-"""Every model that is known by name, published or bundled: how it is prompted and read, and how that was checked."""
+"""Models supported by name, published or bundled: how each is prompted and read, and how that was verified."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rankllm_core.known_models import known_models as published_models
 from rankllm_infer.checkpoints.hub import SHIPPED, shipped_models_folder
 
 COLUMNS = ("model", "kind", "head", "prompt template", "engines", "licence", "verified")
-"""Headings of the table of models."""
+"""Column headings of the table of models."""
 _PROMPT_PARTS = (
     *("system_message", "prefix", "prefix_user", "prefix_assistant", "body", "body_user", "body_assistant"),
     *("query", "instructed_query", "passage", "suffix", "suffix_user", "answer_prefix", "instruction"),
 )
-"""Parts of a template that are words of the prompt, in the order in which they are shown."""
+"""Parts of a template that appear in the prompt, in display order."""
 _DESCRIBED = {
     "permutation": "the generated permutation",
     "first-token": "the logits of the identifiers after the first bracket",
@@ -32,45 +32,45 @@ _DESCRIBED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """A known model with its card."""
+    """Known model with its card."""
 
     known: KnownModel
     card: Card
 
     @property
     def head(self) -> str:
-        """What of its answer is read: a pointwise card's head, a listwise card's answer, a pairwise card's tokens."""
+        """What is read from the answer: a pointwise card's head, a listwise card's answer, a pairwise card's tokens."""
         if isinstance(self.card, PairwiseCard):
             return "two-tokens"
         return self.card.head if isinstance(self.card, PointwiseCard) else self.card.answer
 
     @property
     def limits(self) -> dict[str, int]:
-        """What bounds its prompts, by the name in the card."""
+        """Limits of its prompts, by field name of the card."""
         names = ("query_tokens", "passage_tokens", "context_tokens", "max_passage_words", "window_size", "stride")
         return {name: getattr(self.card, name) for name in names if hasattr(self.card, name)}
 
     @property
     def probability_scale(self) -> float | None:
-        """X of sigmoid(score / X), where the model defines a probability."""
+        """Scale of the score, for probability = sigmoid(score / scale); None if the model defines no probability."""
         scale = getattr(self.card, "probability_scale", None)
         return None if scale is None else float(scale)
 
     @property
     def prompt(self) -> dict[str, str]:
-        """The words of its prompt template, by part."""
+        """Text of its prompt template, by part."""
         parts = self.card.template.to_dict()
         return {name: str(parts[name]) for name in _PROMPT_PARTS if parts.get(name)}
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """A row of the table for each of its names."""
+        """Yield a table row for each of its names."""
         template = self.card.template.name
         for pattern in self.known.patterns:
             engines = " ".join(self.known.engines)
             yield (pattern, self.card.kind, self.head, template, engines, self.known.licence, self.known.verified)
 
     def to_dict(self) -> dict[str, object]:
-        """A record for JSON."""
+        """Convert to a JSON record."""
         known, card = self.known, self.card
         return {
             "name": known.name,
@@ -95,11 +95,11 @@ class ModelFacts:
         }
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        """Everything but the prompt's words, as names and texts."""
+        """Yield everything but the prompt's text, as labels and values."""
         known, card, scale = self.known, self.card, self.probability_scale
         layout = "" if isinstance(card, ListwiseCard) else f", layout {card.template.layout}"
         yield "kind", card.kind
-        yield "read", _DESCRIBED[self.head].format_map(_Tokens(card))
+        yield "output", _DESCRIBED[self.head].format_map(_Tokens(card))
         if scale is not None:
             yield "probability", "sigmoid(score)" if scale == 1 else f"sigmoid(score / {scale:g})"
         yield "template", f"{card.template.name}{layout}"
@@ -115,7 +115,7 @@ class ModelFacts:
         yield from (("unconfirmed", text) for text in known.unconfirmed)
 
     def lines(self) -> list[str]:
-        """Everything, for people."""
+        """Format everything for the terminal."""
         width = max(len(name) for name, _ in self.facts())
         lines = [*self.known.patterns, *(f"  {name:<{width}}  {text}" for name, text in self.facts()), "", "Prompt"]
         for name, text in self.prompt.items():
@@ -125,7 +125,7 @@ class ModelFacts:
 
 
 class _Tokens(dict[str, object]):
-    """The tokens that a card reads, by their names in its template."""
+    """Tokens that a card reads, by their names in its template."""
 
     def __init__(self, card: Card) -> None:
         names = {"pointwise": ("positive", "negative"), "pairwise": ("first", "second")}.get(card.kind, ())
@@ -133,21 +133,21 @@ class _Tokens(dict[str, object]):
 
 
 def known_models() -> tuple[ModelFacts, ...]:
-    """Every known model: the bundled rerankers, then the published ones by name."""
+    """Return every known model: the bundled rerankers, then the published models by name."""
     return tuple(_with_card(known) for known in (*_bundled(), *published_models()))
 
 
 def find_known_model(name: str) -> ModelFacts:
-    """The known model of a name: on the hub, its last part, or as its card's file is called. Raises RankLLMError."""
+    """Find a known model by its hub name, the last part of that name, or its card's file name. Raises RankLLMError."""
     bundled = {known.name: known for known in _bundled()}
     known = bundled.get(name.lower()) or known_model(name) or _by_file(name)
     if known is None:
-        raise RankLLMError(f"{name}: none of the models that `rankllm-infer models` lists{_nearest(name)}")
+        raise RankLLMError(f"{name}: unknown model; `rankllm-infer models` lists the known ones{_nearest(name)}")
     return _with_card(known)
 
 
 def model_table(models: Iterable[ModelFacts]) -> list[str]:
-    """The table of the models, aligned, with a line of headings."""
+    """Format the models as an aligned table with a header line."""
     rows = [COLUMNS, *(row for model in models for row in model.rows())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     return [_aligned(row, widths) for row in rows]
@@ -174,7 +174,8 @@ def _by_file(name: str) -> KnownModel | None:
 
 
 def _nearest(name: str) -> str:
-    """`; did you mean 'x'?`, by whole names, their last parts and their cards' files; empty where none is near."""
+    """Return `; did you mean 'x'?` for the nearest name, its last part or its card's file name; empty if none is
+    close."""
     known = (*_bundled(), *published_models())
     names = {model.name: model.patterns[0] for model in known}
     for pattern in (pattern for model in known for pattern in model.patterns):

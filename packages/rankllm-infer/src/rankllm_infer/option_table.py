@@ -1,8 +1,8 @@
-"""The option table: an option is declared once, as a field of its owner, and everything else is derived from there.
+"""Option table: each option is declared once, as a dataclass field, and everything else is derived from it.
 
-An owner is a frozen dataclass (`RerankOptions`, the inputs and outputs of a command). `option(...)` gives its field the
-flags, the group, the bounds and what the option applies to; the annotation is its type, the docstring below it is its
-help text. Command line, checks, error messages, a run's fingerprint and docs/rerank-options.md are read from the rows.
+An owner is a frozen dataclass (`RerankOptions`, the inputs and outputs of a command). `option(...)` gives a field its
+flags, group, bounds and scope; the annotation is its type and the docstring below it is its help text. The command
+line, checks, error messages, run fingerprints and docs/rerank-options.md are all generated from these rows.
 """
 
 from __future__ import annotations
@@ -33,37 +33,38 @@ Group = Literal[
     "Output",
     "Server",
 ]
-"""A heading of `--help` and of the reference page."""
+"""Heading of `--help` and of the reference page."""
 GROUPS: tuple[Group, ...] = typing.get_args(Group)
 ENGINE_GROUPS = GROUPS[2:6]
-"""Options of several engines, then those of one alone."""
+"""Options shared by several engines, then those of a single engine."""
 ENGINES = ("transformers", "vllm", "openai")
 LOCAL = ("transformers", "vllm")
 ALL_METHODS = ("generation", "FIRST", "pointwise", "pairwise")
-"""How a model ranks: a listwise one generates a permutation or is read by its first token, a pointwise one scores
-passages, a pairwise one compares them."""
+"""Ranking methods: listwise models generate a permutation or are read by the logits of their first token (FIRST),
+pointwise models score passages, pairwise models compare two passages."""
 LISTWISE = ("generation", "FIRST")
 
 _METAVARS: Mapping[Any, str] = {int: "N", float: "NUMBER", Path: "FILE", str: "TEXT"}
 
 Effect = Literal["none", "option", "card", "content", "loaded"]
-"""How an option affects results, and so a run's fingerprint: not at all; by its own value; through a field of the card,
-which is compared as a whole; by what a file, model or server is, not by its name; by what the loaded model reports."""
+"""How an option affects results, and therefore a run's fingerprint: not at all; by its own value; through a field of
+the card, which is compared as a whole; by the contents of a file, model or server rather than its name; by what the
+loaded model reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """What a field's declaration says beyond name, type, default and help text."""
+    """Metadata of an option beyond its name, type, default and help text."""
 
     flags: tuple[str, ...]
-    """On the command line: the option's name, then its aliases. Empty: for Python alone."""
+    """Command-line name, then aliases. Empty: available in Python only."""
     group: Group
     effect: Effect
-    """By default through the card where it overrides a field of the card, else by its own value."""
+    """Default: "card" if the option overrides a field of the card, else "option"."""
     card: str | None
-    """The field of the card that it overrides."""
+    """Field of the card that the option overrides."""
     card_values: tuple[str, str] | None
-    """Of a switch: the values of the card's field for on and off."""
+    """For a switch: values of the card's field for on and off."""
     methods: tuple[str, ...]
     engines: tuple[str, ...]
     choices: tuple[str, ...]
@@ -71,15 +72,15 @@ class Option:
     most: float | None
     above: float | None
     unit: str
-    """Of the number, for an error message."""
+    """Unit of the number, for error messages."""
     metavar: str
-    """Stands for the value in help texts; empty: derived from the type."""
+    """Placeholder for the value in help texts; empty: derived from the type."""
     default_text: str
-    """Says in words what the default stands for; empty: the default itself."""
+    """Description of the default; empty: the default itself."""
     is_text: bool
-    """Whether the command line takes a text that the command turns into the value, such as a file's name."""
+    """True if the command line takes a string, such as a file name, that the command converts to the value."""
     set_by: str
-    """What sets the field in place of an option of its own: another option, or a variable of the environment."""
+    """What sets the field when it has no option of its own: another option or an environment variable."""
 
 
 def option(
@@ -102,7 +103,8 @@ def option(
     set_by: str = "",
     is_secret: bool = False,
 ) -> Any:
-    """Return the dataclass field of an option, required with MISSING. For the arguments see `Option`."""
+    """Return the dataclass field of an option. A default of MISSING makes it required. `Option` describes the
+    arguments."""
     row = Option(
         flags=flags,
         group=group,
@@ -126,7 +128,7 @@ def option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """An option of the table: a field of an owner with all that is known of it."""
+    """Row of the option table: a field of an owner with its metadata."""
 
     owner: type
     name: str
@@ -135,9 +137,9 @@ class Row:
     """MISSING: the option is required."""
     option: Option
     text: str = ""
-    """Help text of a command to which the docstring below the field does not apply."""
+    """Help text that replaces the docstring of the field."""
     spelled: str = field(init=False)
-    """The option as a user writes it; a field without a flag by its own name."""
+    """Option as typed by the user; a field without flags is spelled by its name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spelled", self.option.flags[0] if self.option.flags else self.name)
@@ -149,24 +151,24 @@ class Row:
 
     @property
     def kinds(self) -> tuple[Any, ...]:
-        """The types of its values, None left out."""
+        """Types of the value, without None."""
         if self.is_repeatable:
             return typing.get_args(self.type)[:1]
         return tuple(kind for kind in typing.get_args(self.type) or (self.type,) if kind is not type(None))
 
     @property
     def is_switch(self) -> bool:
-        """Whether it is on or off, and takes no value."""
+        """True if the option takes no value and is on or off."""
         return self.kinds == (bool,)
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether it may be given several times."""
+        """True if the option may be repeated."""
         return typing.get_origin(self.type) is tuple
 
     @property
     def help(self) -> str:
-        """Its help text: the docstring below the field, which is read from the source when it is first asked for."""
+        """Help text: the docstring below the field, read from the source on first use."""
         if self.text:
             return self.text
         declared_in = next(owner for owner in self.owner.__mro__ if self.name in inspect.get_annotations(owner))
@@ -174,7 +176,7 @@ class Row:
 
     @property
     def default_text(self) -> str:
-        """The default for a person to read; empty where there is none to speak of."""
+        """Default as shown to users; empty if there is nothing to show."""
         if self.option.default_text or self.default is MISSING:
             return self.option.default_text
         if self.default is None:
@@ -187,7 +189,7 @@ class Row:
 
     @property
     def bounds(self) -> str:
-        """The bounds of its number, for a person to read; empty where there are none."""
+        """Bounds of the number as shown to users; empty if there are none."""
         rule = self.option
         if rule.least is not None and rule.most is not None:
             return f"from {rule.least:g} to {rule.most:g}"
@@ -197,7 +199,7 @@ class Row:
 
     @property
     def methods_text(self) -> str:
-        """The methods it is restricted to, for a person to read; empty where it applies to all."""
+        """Methods that the option is restricted to, as shown to users; empty if it applies to all."""
         if self.option.methods == ALL_METHODS:
             return ""
         names = list(self.option.methods)
@@ -207,7 +209,7 @@ class Row:
 
     @property
     def engines_text(self) -> str:
-        """The engines it is restricted to, for a person to read; empty where it applies to all."""
+        """Engines that the option is restricted to, as shown to users; empty if it applies to all."""
         if self.option.engines == ENGINES:
             return ""
         if self.option.engines == LOCAL:
@@ -216,12 +218,12 @@ class Row:
 
     @property
     def scope(self) -> str:
-        """Methods and engines it is restricted to."""
+        """Methods and engines that the option is restricted to."""
         return "; ".join(filter(None, (self.methods_text, self.engines_text)))
 
     @property
     def metavar(self) -> str:
-        """Stands for its value; empty for a switch."""
+        """Placeholder for the value; empty for a switch."""
         if self.is_switch:
             return ""
         choices = f"[{'|'.join(self.option.choices)}]" if self.option.choices else ""
@@ -229,19 +231,19 @@ class Row:
 
     @property
     def spelling(self) -> str:
-        """How it is written, with its aliases and its value."""
+        """Flags with aliases and placeholder, as shown in help."""
         flags = ", ".join(self.option.flags)
         return f"{flags} / {self.off}" if self.is_switch else f"{flags} {self.metavar}"
 
     @property
     def is_on_the_command_line(self) -> bool:
-        """Whether an option of its own sets it."""
+        """True if the field has a command-line option of its own."""
         return not self.option.set_by
 
 
 @functools.cache
 def rows_of(owner: type) -> Mapping[str, Row]:
-    """The rows that a dataclass declares, by the names of their fields; inherited ones come last."""
+    """Return the rows that a dataclass declares, keyed by field name; inherited rows come last."""
     types = typing.get_type_hints(owner)
     own_first = sorted(dataclasses.fields(owner), key=lambda own: own.name not in inspect.get_annotations(owner))
     return {
@@ -258,9 +260,10 @@ def rows_of(owner: type) -> Mapping[str, Row]:
 
 
 def changed(row: Row, *, text: str = "", default: Any = ..., **changes: Any) -> Row:
-    """The row as another command has it.
+    """Return a copy of a row, adapted to another command.
 
-    text: its help text there. default: MISSING makes it required there, None optional. changes: fields of its `Option`.
+    text: help text for that command. default: MISSING makes the option required, None optional. changes: fields of its
+    `Option`.
     """
     return dataclasses.replace(
         row,
@@ -272,7 +275,7 @@ def changed(row: Row, *, text: str = "", default: Any = ..., **changes: Any) -> 
 
 @functools.cache
 def _docstrings(module: str) -> Mapping[tuple[str, str], str]:
-    """(class, field) -> the docstring below the field, on one line, as a module's source has them."""
+    """Map (class, field) to the docstring below the field, on one line, parsed from a module's source."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
     except OSError:

@@ -1,4 +1,4 @@
-"""From given values to an options record, and its check against what the fields declare: types, choices, bounds."""
+"""Build options records from given values and check them against their declarations: types, choices, bounds."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _TYPE_NAMES: Mapping[Any, str] = {
 
 
 def from_given(owner: type[Owner], given: Mapping[str, Any], **more: Any) -> Owner:
-    """An owner with the values of the command line, and its own defaults for what is not given.
+    """Build an owner from command-line values; values that are not given keep the owner's defaults.
 
-    more: values of fields that the command line does not give as they are.
+    more: values of fields that the command line does not provide directly.
     """
     names = [name for name in rows_of(owner) if name not in more and given.get(name) not in (None, ())]
     return owner(**{name: given[name] for name in names}, **more)
 
 
 def check_field_types(options: Any) -> None:
-    """Raise ConfigError naming the first field whose value is not of its declared type.
+    """Raise ConfigError naming the first field whose value does not match its declared type.
 
-    options: a dataclass whose fields are declared as bool, int, float, str, Path, tuples of these, or None. A boolean
-    is no number, an integer passes for a float, and a float is finite.
+    options: a dataclass with fields declared as bool, int, float, str, Path, tuples of these, or None. A bool is not
+    accepted as a number, an int is accepted as a float, and a float must be finite.
     """
     for name, declared in _declared(type(options)).items():
         value = getattr(options, name)
@@ -77,7 +77,7 @@ def _in_words(declared: Any) -> str:
 
 
 def check_bounds(options: Any) -> None:
-    """Raise ConfigError naming the first option whose value is not among its choices or not within its bounds."""
+    """Raise ConfigError naming the first option whose value is not one of its choices or is out of bounds."""
     for row in rows_of(type(options)).values():
         value, rule = getattr(options, row.name), row.option
         if value is None:
@@ -85,7 +85,7 @@ def check_bounds(options: Any) -> None:
         if rule.choices:
             one_of(value, rule.choices, where=row.name)
         if (rule.least is not None and value < rule.least) or (rule.most is not None and value > rule.most):
-            # A share is spoken of by its option, a count by its field.
+            # # Fractions are reported by the option's spelling, counts by the field's name.
             name, kind = (row.name, "") if rule.most is None else (row.spelled, "a number ")
             raise ConfigError(f"{name}: expected {kind}{row.bounds}, found {value}")
         if rule.above is not None and value <= rule.above:
@@ -93,7 +93,7 @@ def check_bounds(options: Any) -> None:
 
 
 def check_combinations(options: Any) -> None:
-    """Raise ConfigError where an option has no effect beside another, or needs one that was not given.
+    """Raise ConfigError if an option has no effect in combination with another, or if a required companion is missing.
 
     options: RerankOptions.
     """
@@ -113,5 +113,5 @@ def check_combinations(options: Any) -> None:
 
 
 def card_value(rule: Option, value: object) -> object:
-    """What a field of the card becomes by this value of its option; None where it stays as it is."""
+    """Return the value of the card's field for an option's value; None leaves the card unchanged."""
     return value if value is None or rule.card_values is None else rule.card_values[0 if value else 1]

@@ -1,6 +1,6 @@
-"""A reranking, planned: what model, card and options come to, before weights are read or torch is imported.
+"""Plan a reranking: resolve model, card and options before weights are read or torch is imported.
 
-The card's kind decides the ranking method (`METHODS`), the options decide the engine.
+The card's kind determines the ranking method (`METHODS`), the options determine the engine.
 """
 
 from __future__ import annotations
@@ -50,43 +50,44 @@ EngineSettings = TransformersSettings | VllmSettings | OpenAISettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankPlan:
-    """Everything that a reranker is made of, checked as far as that can be done without loading the model."""
+    """Everything needed to build a reranker, checked as far as possible without loading the model."""
 
     model: str
-    """As the user names it."""
+    """Name given by the user."""
     files: ModelFiles | None
     """None for a server's model."""
     card: EffectiveCard
     ranking: RankingSettings
     read: Read
-    """How the model is going to be read; a chat template may turn `permutation` into `text`."""
+    """How the model's output will be read; a chat template may turn `permutation` into `text`."""
     engine: EngineSettings
     warnings: tuple[str, ...]
-    """What a user should know before trusting the numbers: options that contradict the card, and the like."""
+    """Warnings that affect how far results can be trusted, such as options that contradict the card."""
     asked: Mapping[str, object]
-    """The options that decide results, by their names on the command line, for a run's fingerprint."""
+    """Options that affect results, by command-line name, for the run's fingerprint."""
     few_shot_file: Path | None = None
-    """Where `ranking.few_shot` was read from."""
+    """File that `ranking.few_shot` was read from."""
     verify: bool | None = None
-    """Whether to recompute the card's probe once the model is loaded; None for models up to 1B parameters."""
+    """Whether to recompute the card's probe after loading the model; None: for models up to 1B parameters."""
 
 
 def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> RerankPlan:
-    """Find a model's files and its card, and check that what is asked for goes together.
+    """Locate a model's files and card, and check that model and options are compatible.
 
-    model: a folder, a hub name, or, for a server, the name it knows the model by.
-    Raises RankLLMError when the model cannot be found, or is not what the options take it for.
+    model: a folder, a hub name or, for a server, the server's name for the model. Raises RankLLMError if the model
+    cannot be found or does not match the options.
     """
     options, model = _checked_options(options), _checked_name(model)
     ranking, engine = _ranking_settings(options), _engine_settings(model, options)
     own = None if options.engine == "openai" else find_folder(model, options.revision)
     card = card_in_force(model, options, own)
-    # A file that the card has no use for is refused for that, whether or not it can be read.
+    # # Read the few-shot file after the card: if the card has no use for it, that error is reported even if the file is
+    # unreadable.
     ranking = replace(ranking, few_shot=_few_shot(options.few_shot_file, options.num_few_shot_examples))
     read = check_settings(card.card, ranking)
     if isinstance(engine, OpenAISettings):
         engine.check_read(read)
-        make_method(card.card, ranking, None)  # what a server cannot be asked is said before it is looked for
+        make_method(card.card, ranking, None)  # report what a server cannot do before connecting to it
     files: ModelFiles | None = None
     on_code: tuple[str, ...] = ()
     if own is not None:
@@ -109,7 +110,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
 
 
 def _files(own: ModelFolder, card: Card, options: RerankOptions) -> tuple[ModelFiles, tuple[str, ...]]:
-    """A checkpoint with its base, checked against its card and the engine; and what there is to say of its code."""
+    """Return a checkpoint with its base, checked against its card and the engine, and warnings about its code."""
     _check_base(card, own, options.base_model)
     trusted = check_remote_code(own, options.base_model) if options.trust_remote_code else ()
     files = files_of(own, find_base(own, options.base_model), card=card)
@@ -126,9 +127,9 @@ def _files(own: ModelFolder, card: Card, options: RerankOptions) -> tuple[ModelF
 def card_in_force(
     model: str, options: RerankOptions, own: ModelFolder | None, *, base: ModelFolder | None = None
 ) -> EffectiveCard:
-    """The card of a checkpoint, with the options over it. own: None for a server's model. Raises RankLLMError.
+    """Return the card of a checkpoint with the options applied. own: None for a server's model. Raises RankLLMError.
 
-    base: what an adapter goes on, where that is an encoder: it decides the card of an adapter that brings none.
+    base: encoder that an adapter is applied to; it determines the card of an adapter that has none.
     """
     if own is None:
         return resolve_card(model, options, folder=None, score_head=False)
@@ -164,22 +165,22 @@ def _checked_options(options: RerankOptions | None) -> RerankOptions:
 
 def _checked_name(model: str | Path) -> str:
     if not isinstance(model, str | Path) or not str(model).strip():
-        found = "an empty one" if isinstance(model, str) else type(model).__name__
+        found = "an empty string" if isinstance(model, str) else type(model).__name__
         raise ConfigError(f"model: expected a folder or a name, found {found}")
     return str(model)
 
 
 def _check_base(card: Card, own: ModelFolder, base_model: str | None) -> None:
-    """An adapter belongs to the model it was trained on; another model has no base."""
+    """Check that an adapter is combined with the model it was trained on, and that other models have no base."""
     if own.adapter is None and base_model is not None:
-        raise ConfigError("--base-model has no effect: the model is no adapter; leave it out")
+        raise ConfigError("--base-model has no effect: the model is not an adapter; leave it out")
     if own.adapter is None or card.base_model is None or base_model is not None:
         return
     named = str(own.adapter.get("base_model_name_or_path", ""))
     if Path(named).name != Path(card.base_model).name:
         raise ContractError(
-            f"the card names the base model {card.base_model!r}, adapter_config.json {named!r}; "
-            "mend one of the two, or say which with --base-model"
+            f"the card names base model {card.base_model!r}, but adapter_config.json names {named!r}; "
+            "correct one of the two, or select one with --base-model"
         )
 
 
@@ -196,7 +197,7 @@ def _ranking_settings(options: RerankOptions) -> RankingSettings:
         system_message=options.system_message,
         instruction=options.instruction,
         short_windows=options.variable_passages,
-        # Only the engine `transformers` can hold an answer to permutations.
+        # # Only the transformers engine can constrain answers to permutations.
         free_decoding=options.free_decoding or options.engine != "transformers",
         decode_top_k=options.decode_top_k,
         with_trace=options.with_trace,
@@ -234,7 +235,7 @@ def _engine_settings(model: str, options: RerankOptions) -> EngineSettings:
 
 
 def _few_shot(path: str | Path | None, n_examples: int) -> tuple[Message, ...]:
-    """The turns of the first examples of a file: a JSON array of {"conversations": [{"role", "value"}, ...]}."""
+    """Return the messages of the first examples of a JSON array of {"conversations": [{"role", "value"}, ...]}."""
     if path is None:
         return ()
     try:
@@ -245,18 +246,18 @@ def _few_shot(path: str | Path | None, n_examples: int) -> tuple[Message, ...]:
         expected = 'a JSON array of {"conversations": [{"role", "value"}, ...]}'
         raise RankLLMError(f"{path}: expected {expected} ({type(error).__name__}: {error})") from None
     if len(examples) < n_examples:
-        raise RankLLMError(f"{path}: {n_examples} examples asked for, found {len(examples)}")
+        raise RankLLMError(f"{path}: found {len(examples)} examples, expected {n_examples} (--num-few-shot-examples)")
     return tuple(Message(role, (Span(value),)) for role, value in turns)
 
 
 class MethodKind(Protocol):
-    """What makes methods of one kind: a class with these two."""
+    """Factory for the ranking methods of one kind of card."""
 
     def check(self, card: Any, settings: RankingSettings) -> Read:
-        """How prompts will be read, as far as is known without the model. Raises ConfigError."""
+        """Return how answers will be read, as far as known without the model. Raises ConfigError."""
 
     def with_tokenizer(self, card: Any, settings: RankingSettings, tokenizer: Any) -> RankingMethod:
-        """The method of a card of this kind. tokenizer: the model's own; None for a server's model."""
+        """Build the method for a card of this kind. tokenizer: the model's tokenizer; None for a server's model."""
 
 
 METHODS: Mapping[str, MethodKind] = {
@@ -264,20 +265,20 @@ METHODS: Mapping[str, MethodKind] = {
     "pointwise": PointwiseMethod,
     "pairwise": PairwiseMethod,
 }
-"""Kind of card -> what makes its method."""
+"""Kind of card -> factory of its ranking method."""
 
 
 def make_method(card: Card, settings: RankingSettings, tokenizer: Any) -> RankingMethod:
-    """The method of a card. tokenizer: the model's own; None for a server's model.
+    """Build the ranking method of a card. tokenizer: the model's tokenizer; None for a server's model.
 
-    Raises ContractError where the tokenizer does not keep what the card promises.
+    Raises ContractError if the tokenizer contradicts the card.
     """
     return METHODS[card.kind].with_tokenizer(card, settings, tokenizer)
 
 
 def check_settings(card: Card, settings: RankingSettings) -> Read:
-    """How a card's prompts will be read, as far as is known without the model. Raises ConfigError.
+    """Return how answers will be read, as far as known without the model.
 
-    What does not go together is said here, before a model is loaded in vain.
+    Raises ConfigError for incompatible settings, before a model is loaded.
     """
     return METHODS[card.kind].check(card, settings)

@@ -1,4 +1,4 @@
-"""What a model will see: the first prompt of a query, written without loading the model."""
+"""Preview of prompts: render the first prompt of a query without loading the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPrompt:
-    """The first prompt of a query, and what it shows."""
+    """First prompt of a query, with the ranks it shows."""
 
     request: Request
     resolved: EffectiveCard
@@ -33,7 +33,7 @@ class RenderedPrompt:
     end: int
     n_tokens: int
     is_exact: bool
-    """Whether the model's own tokenizer wrote it; else the tokens are estimated."""
+    """True if rendered with the model's own tokenizer; otherwise token counts are estimates."""
 
 
 def find_request(path: Path, qid: str | None) -> Request:
@@ -43,21 +43,23 @@ def find_request(path: Path, qid: str | None) -> Request:
 
     kind = detect_format(path)
     if kind == "run":
-        raise RankLLMError(f"{path}: expected requests or rerank-input, found no JSON; join a run with `prepare` first")
+        raise RankLLMError(
+            f"{path}: expected requests or rerank-input, found no JSON; join a run with its texts first (`prepare`)"
+        )
     qids = []
     for request in read_requests(path) if kind == "requests" else read_rerank_input(path):
         if qid is None or request.query.qid == qid:
             return request
         qids.append(request.query.qid)
     asked = "no queries" if qid is None else f"no query {qid!r}"
-    raise RankLLMError(f"{path}: holds {asked}; its queries are {examples(qids) or 'none'}")
+    raise RankLLMError(f"{path}: contains {asked}; its queries: {examples(qids) or 'none'}")
 
 
 def render_prompt(request: Request, options: RerankOptions, model: str | None) -> RenderedPrompt:
-    """Render the first prompt that `rerank` would send for a request; no weights are read.
+    """Render the first prompt that `rerank` would send for a request, without reading weights.
 
-    model: a folder or a hub name, for its card and tokenizer; None for the default card and estimated tokens.
-    Raises RankLLMError, also where the query needs no prompt.
+    model: a folder or hub name, for its card and tokenizer; None for the default card and estimated token counts.
+    Raises RankLLMError, also if the query needs no prompt.
     """
     from rankllm_core.card import ListwiseCard, PairwiseCard
     from rankllm_infer.ranking.strategies import WindowSchedule
@@ -75,7 +77,7 @@ def render_prompt(request: Request, options: RerankOptions, model: str | None) -
         prompt = next(method.flow(request))[0]
     except StopIteration:
         found = f"{len(request.candidates)} candidates" if end != 1 else "one candidate to rerank"
-        raise RankLLMError(f"query {request.query.qid!r}: has {found}, so no model is asked") from None
+        raise RankLLMError(f"query {request.query.qid!r}: has {found}, so the model is not called") from None
     return RenderedPrompt(
         request=request,
         resolved=resolved,
@@ -88,7 +90,7 @@ def render_prompt(request: Request, options: RerankOptions, model: str | None) -
 
 
 def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
-    """The default card with the options over it, prompted as for a server whose tokenizer is not known."""
+    """Return the default card with the options applied, prompted as for a server with an unknown tokenizer."""
     from rankllm_core.card import PairwiseCard, PointwiseCard
     from rankllm_infer.effective_card import resolve_card
     from rankllm_infer.plan import make_method
@@ -106,7 +108,7 @@ def _without_model(options: RerankOptions) -> tuple[EffectiveCard, RankingMethod
 
 
 def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, RankingMethod]:
-    """What `rerank` makes of a checkpoint, read from its card, configuration and tokenizer alone."""
+    """Return a checkpoint's card and method as `rerank` uses them, from its card, configuration and tokenizer only."""
     from rankllm_infer.checkpoints.model_files import check_remote_code, find_base, find_folder, load_tokenizer
     from rankllm_infer.effective_card import fit_card
     from rankllm_infer.engines.transformers.permutation_ids import check_permutations
@@ -134,7 +136,7 @@ def _with_model(model: str, options: RerankOptions) -> tuple[EffectiveCard, Rank
 
 
 def _settings(card: Card, options: RerankOptions, *, free_decoding: bool = True) -> RankingSettings:
-    """What of the options decides the first prompt."""
+    """Return the settings that affect the first prompt."""
     from rankllm_infer.ranking.settings import RankingSettings
 
     n_shown = {"pointwise": 1, "pairwise": 2}.get(card.kind, options.top_k_candidates)
@@ -147,13 +149,13 @@ def _settings(card: Card, options: RerankOptions, *, free_decoding: bool = True)
 
 
 def _encoder_of(own: ModelFolder) -> ModelFolder | None:
-    """The checkpoint itself, or an adapter's base that need not be fetched, where that is an encoder."""
+    """Return the checkpoint itself, or an adapter's locally available base, if it is an encoder."""
     found = own if own.adapter is None else _base_here(own)
     return found if found is not None and found.is_encoder else None
 
 
 def _base_here(own: ModelFolder) -> ModelFolder | None:
-    """An adapter's base, where it is in a folder; None where it would have to be fetched."""
+    """Return an adapter's base if it is in a local folder; None if it would have to be downloaded."""
     from rankllm_infer.checkpoints.model_files import find_folder
 
     base = str((own.adapter or {}).get("base_model_name_or_path", ""))
@@ -161,7 +163,7 @@ def _base_here(own: ModelFolder) -> ModelFolder | None:
 
 
 def _positions(own: ModelFolder, encoder: ModelFolder | None) -> int | None:
-    """How many tokens the model has positions for, where that can be told without fetching an adapter's base."""
+    """Return the number of positions of the model, if it can be determined without downloading an adapter's base."""
     from rankllm_infer.checkpoints.encoders import pair_tokens
 
     if encoder is not None:
@@ -171,7 +173,7 @@ def _positions(own: ModelFolder, encoder: ModelFolder | None) -> int | None:
 
 
 class _PairTextWriter:
-    """Writes a pair without the model's tokenizer: nothing is cut, and no BOS is shown."""
+    """Writes a pair without the model's tokenizer: nothing is truncated and no BOS is shown."""
 
     def __init__(self, card: PointwiseCard) -> None:
         self._card = card
@@ -190,7 +192,7 @@ class _PairTextWriter:
 
 
 class _ComparisonTextWriter:
-    """Writes a comparison without the model's tokenizer: nothing is cut, and no BOS is shown."""
+    """Writes a comparison without the model's tokenizer: nothing is truncated and no BOS is shown."""
 
     def __init__(self, card: PairwiseCard) -> None:
         self._card = card
@@ -203,7 +205,7 @@ class _ComparisonTextWriter:
 
 
 class _ExactPairWriter:
-    """Writes a pair and shows the text that its ids stand for, which is cut and holds the BOS."""
+    """Writes a pair and decodes its token ids, so that truncation and BOS are visible."""
 
     def __init__(self, writer: PairWriter, tokenizer: Any) -> None:
         self._writer = writer
@@ -223,7 +225,7 @@ def _estimated_tokens(prompt: Prompt) -> int:
 
 
 def rendered_to_dict(rendered: RenderedPrompt) -> dict[str, object]:
-    """The rendered prompt as plain values, for JSON."""
+    """Convert the rendered prompt to plain values for JSON."""
     prompt, card = rendered.prompt, rendered.resolved.card
     record: dict[str, object] = {
         "qid": rendered.request.query.qid,

@@ -1,4 +1,4 @@
-"""Probes recomputed: what a loaded model answers to a few prompts, to be recorded in its card or compared with it."""
+"""Recording and recomputing probes: a few prompts with a model's scores, stored in its card to verify it later."""
 
 from __future__ import annotations
 
@@ -25,52 +25,53 @@ from rankllm_infer.ranking.settings import RankingSettings
 from rankllm_infer.scheduling.pool import FlowPool
 
 VERIFIED_PARAMETERS = 1_000_000_000
-"""Models of at most so many parameters are verified by default."""
+"""Models with at most this many parameters are verified by default."""
 _ANY_LENGTH = 1 << 20
-"""Tokens or words: what a probe shows is never cut to a card's limits."""
+"""Tokens or words: a probe is never truncated to the card's limits."""
 _SUSPECTS = "check the base model, adapter, template, BOS rule, quantization and score head"
 
 
 def record(method: RankingMethod, engine: Engine) -> Probe:
-    """A new probe of a loaded model, in the dtype in which it runs. Raises RankLLMError where it cannot be read."""
+    """Record a probe of a loaded model, in the dtype it runs in. Raises RankLLMError if the model returns no scores."""
     return _answered(method, engine, new_requests())
 
 
 def compare(method: RankingMethod, engine: Engine, probe: Probe) -> Comparison:
-    """A probe beside the same one recomputed. Raises RankLLMError where the model cannot be read."""
+    """Recompute a probe and pair it with the recorded one. Raises RankLLMError if the model returns no scores."""
     return Comparison(recorded=probe, found=_answered(method, engine, probe.requests()))
 
 
 def verification_notes(
     method: RankingMethod, engine: Engine, *, asked: bool | None, files: ModelFiles | None
 ) -> tuple[str, ...]:
-    """What the verification of a loaded model has to say: nothing where its scores are the recorded ones.
+    """Verify a loaded model; return warnings, none if its scores match the recorded ones.
 
-    asked: whether to verify; None for models up to VERIFIED_PARAMETERS that have a probe. files: where its weights are.
+    asked: whether to verify; None: models with a probe and at most VERIFIED_PARAMETERS. files: location of its weights.
     """
     probe = method.card.probe
     if asked is False or (asked is None and (probe is None or files is None)):
         return ()
     if probe is None:
-        return ("--verify: the model's card holds no probe to compare with; rankllm-infer probe records one",)
+        return ("--verify: the model's card contains no probe to compare with; record one with `rankllm-infer probe`",)
     if asked is None and files is not None and n_parameters(files) > VERIFIED_PARAMETERS:
         return ()
     try:
         comparison = compare(method, engine, probe)
     except RankLLMError as error:
-        return (f"the model cannot be verified by the probe in its card: {error}",)
+        return (f"the model could not be verified with the probe in its card: {error}",)
     return () if comparison.agrees else (mismatch(comparison),)
 
 
 def mismatch(comparison: Comparison) -> str:
-    """One line on a model that does not give its recorded scores: both, and what may be wrong."""
-    return f"the model's scores are not those that its card recorded (probe): {comparison}; {_SUSPECTS}"
+    """Describe a model whose scores differ from the recorded ones, in one line with both and possible causes."""
+    return f"the model's scores differ from those recorded in its card (probe): {comparison}; {_SUSPECTS}"
 
 
 def n_parameters(files: ModelFiles) -> int:
-    """Numbers in a model's weights, an adapter left out, by the headers of their files.
+    """Count the parameters of a model, without an adapter, from the headers of its weight files.
 
-    Pickled weights have no header: two bytes are taken for a number. Raises RankLLMError where there are no weights.
+    Pickled weights have no header and are counted as two bytes per parameter. Raises RankLLMError if weights are
+    missing.
     """
     folder = files.with_weights().base.path
     shapes = [tensor.shape for tensor in read_weight_headers(folder).values()]
@@ -89,17 +90,18 @@ def _answered(method: RankingMethod, engine: Engine, requests: Sequence[Request]
 
 
 def _probed(method: RankingMethod) -> RankingMethod:
-    """The same prompts, read for the model's own scores: one window, no prior, no fusing, nothing cut short.
+    """Return a method with the same prompts that yields raw model scores: one window, no prior, no fusing, no
+    truncation.
 
-    A message that replaces the system's and few-shot examples are parts of every prompt, and stay. An instruction is
-    not: requests differ in it, and the template's own is used.
+    A replaced system message and few-shot examples are part of every prompt and are kept. An instruction is not: it
+    varies between requests, so the template's own is used.
     """
     if isinstance(method, PointwiseMethod):
         return PointwiseMethod(replace(method.card, fuse_weight=0.0), RankingSettings(), method.writer)
     if isinstance(method, PairwiseMethod):
         return PairwiseMethod(replace(method.card, fuse_weight=0.0), RankingSettings(), method.writer)
     if not isinstance(method, ListwiseMethod) or not isinstance(method.writer, TokenPromptWriter):
-        raise ContractError(f"a {method.card.kind} reranker has no probe here")
+        raise ContractError(f"a {method.card.kind} reranker with this engine supports no probe")
     card = replace(
         method.card,
         answer="first-token",
@@ -117,7 +119,7 @@ def _probed(method: RankingMethod) -> RankingMethod:
 
 
 def _scores(result: Result) -> list[float]:
-    """The model's scores in the order of the passages, which are called by their positions."""
+    """Return the model's scores in passage order; docids are the passages' positions."""
     scores = {int(candidate.docid): candidate.model_score for candidate in result.candidates}
     if result.status == "failed" or None in scores.values():
         raise RankLLMError(result.error or f"no scores for query {result.query.text!r} ({'; '.join(result.defects)})")
@@ -125,10 +127,10 @@ def _scores(result: Result) -> list[float]:
 
 
 def card_file(model: str, card: Card, *, output: Path | None, write: bool, overwrite: bool) -> Path | None:
-    """The file that a card with a new probe is written to, before a model is loaded; None where nothing is.
+    """Return the file to write a card with a new probe to, before a model is loaded; None if nothing is written.
 
-    output: a file of that name. write: the card of the model's folder. Raises RankLLMError where it must not be
-    replaced, and where a model of the hub has no folder of its own.
+    output: explicit file name. write: write the card into the model's folder. Raises RankLLMError if the file must not
+    be replaced, or if a model on the hub has no local folder.
     """
     if output is not None:
         check_output(output, overwrite=overwrite)
@@ -137,16 +139,18 @@ def card_file(model: str, card: Card, *, output: Path | None, write: bool, overw
         return None
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        raise ConfigError(f"--write: {model} is no folder that could keep the card; use --output FILE")
+        raise ConfigError(
+            f"--write: {model} is not a local folder, so the card cannot be stored there; use --output FILE"
+        )
     if card.probe is not None and not overwrite:
-        raise ConfigError(f"--write: {folder / CARD_NAME} holds a probe; --overwrite replaces it")
+        raise ConfigError(f"--write: {folder / CARD_NAME} already contains a probe; use --overwrite to replace it")
     if (folder / MANIFEST_NAME).exists():
-        read_manifest(folder)  # a damaged one is said now
+        read_manifest(folder)  # reports a damaged manifest before the model is loaded
     return folder / CARD_NAME
 
 
 def write_card(card: Card, path: Path) -> None:
-    """Write a card to a file; in a folder with a manifest, that one lists the card as it is now. Raises OSError."""
+    """Write a card to a file and update the folder's manifest, if there is one. Raises OSError."""
     write_card_file(card, path)
     if path.name == CARD_NAME and (path.parent / MANIFEST_NAME).exists():
         known = read_manifest(path.parent)

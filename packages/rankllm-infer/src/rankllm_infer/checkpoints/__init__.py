@@ -1,1 +1,1 @@
-"""Where a model's files are: folders, the hub, bundled rerankers."""
+"""Locating and checking a model's files: folders, the hub, bundled rerankers."""

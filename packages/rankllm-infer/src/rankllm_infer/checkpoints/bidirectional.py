@@ -1,8 +1,8 @@
-"""Decoders with bidirectional attention, recognized by their configuration or by their card.
+"""Decoders with bidirectional attention, recognized by their configuration or card.
 
-Each token sees the whole prompt, and a score head reads the pooled states.
-Source of the settings: NVIDIA-NeMo/Automodel nemo_automodel/components/models/llama_bidirectional/model.py, whose
-checkpoints (llama-nemotron-rerank) have the model type `llama_bidirec`.
+Each token attends to the whole prompt, and a score head reads the pooled states. Source of the settings:
+NVIDIA-NeMo/Automodel nemo_automodel/components/models/llama_bidirectional/model.py, whose checkpoints
+(llama-nemotron-rerank) have the model type `llama_bidirec`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from rankllm_core.card import Card
 from rankllm_core.errors import ConfigError, ContractError
 
 _OWN_TYPES = {"llama_bidirec": "llama"}
-"""Model types that transformers does not know -> its architecture of the same weights."""
+"""Model types unknown to transformers -> transformers architecture with the same weights."""
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""Architectures that transformers runs with bidirectional attention where `is_causal` is false."""
+"""Architectures that transformers runs with bidirectional attention if `is_causal` is false."""
 POOLINGS = {"avg": "mean", "cls": "first", "last": "last"}
-"""NVIDIA's names -> those of the card."""
+"""NVIDIA's names -> names used in cards."""
 _USUAL_POOLING = "avg"
-"""Of `llama_bidirec` where its configuration names none."""
+"""Default of `llama_bidirec` if its configuration names no pooling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,30 +29,32 @@ class Bidirectional:
     """How a decoder with bidirectional attention is read."""
 
     architecture: str
-    """The model type of transformers that has its layers."""
+    """transformers' model type with the same layers."""
     pooling: str
     """`mean`, `first` or `last`."""
     temperature: float = 1.0
-    """The head's output is divided by it."""
+    """Divisor of the head's output."""
 
 
 def bidirectional_of(config: Mapping[str, object], *, name: str, card: Card | None = None) -> Bidirectional | None:
-    """How a model reads both ways; None where its attention is causal, or where it is no decoder.
+    """Return how a bidirectional model is read; None if its attention is causal or it is not a decoder.
 
-    config: its `config.json`. name: the model, for messages. card: its card, which may say more.
-    Raises ContractError where configuration and card contradict each other, or where neither names a pooling.
+    config: its `config.json`. name: name of the model, for messages. card: its card, which may add settings. Raises
+    ContractError if configuration and card contradict each other, or if neither names a pooling.
     """
     model_type = str(config.get("model_type"))
     is_declared = _declares(config)
     asked = getattr(card, "attention", None)
     if is_declared and asked == "causal":
-        raise ContractError(f"{name}: config.json declares bidirectional attention, the card causal; correct the card")
+        raise ContractError(
+            f"{name}: config.json declares bidirectional attention, but the card causal attention; correct the card"
+        )
     if not is_declared and asked != "bidirectional":
         return None
     architecture = _OWN_TYPES.get(model_type, model_type)
     if architecture not in _FAMILIES:
         raise ContractError(
-            f"{name}: bidirectional attention is read over {', '.join(_FAMILIES)}, found model type {model_type!r}"
+            f"{name}: bidirectional attention is supported for {', '.join(_FAMILIES)}, found model type {model_type!r}"
         )
     return Bidirectional(
         architecture=architecture,
@@ -62,7 +64,7 @@ def bidirectional_of(config: Mapping[str, object], *, name: str, card: Card | No
 
 
 def _declares(config: Mapping[str, object]) -> bool:
-    """Whether a configuration says that its tokens see those behind them."""
+    """Return whether a configuration declares bidirectional attention."""
     if config.get("model_type") in _OWN_TYPES:
         return True
     is_asked = config.get("is_causal") is False or config.get("use_bidirectional_attention") is True
@@ -78,7 +80,7 @@ def _pooling(config: Mapping[str, object], *, name: str, asked: str | None) -> s
     if found is None and asked is None:
         raise ContractError(f"{name}: neither config.json nor the card names a pooling; add one to rankllm.yaml")
     if None not in (found, asked) and found != asked:
-        raise ContractError(f"{name}: config.json names the pooling {found!r}, the card {asked!r}; correct the card")
+        raise ContractError(f"{name}: config.json names pooling {found!r}, but the card {asked!r}; correct the card")
     return str(asked if found is None else found)
 
 
@@ -91,12 +93,14 @@ def _temperature(config: Mapping[str, object], *, name: str) -> float:
 
 
 def check_bidirectional(card: Card, *, name: str, compiles: bool, trust_remote_code: bool) -> None:
-    """Raise ConfigError where a decoder with bidirectional attention cannot do what it is asked for."""
+    """Raise ConfigError if a decoder with bidirectional attention does not support what is requested."""
     what = f"{name} has bidirectional attention"
     if card.kind != "pointwise" or card.head != "sequence-classification":
         how = card.kind if card.kind != "pointwise" else f"read by {card.head}"
-        raise ConfigError(f"{what}, which predicts no next token; its score head is read, but its card is {how}")
+        raise ConfigError(
+            f"{what} and predicts no next token; it needs a card for its score head, found a card that is {how}"
+        )
     if compiles:
-        raise ConfigError(f"--compile: {what}, whose layers are not compiled here; leave it out")
+        raise ConfigError(f"--compile: {what}, which cannot be compiled; leave it out")
     if trust_remote_code:
-        raise ConfigError(f"--trust-remote-code has no effect: {what}, which runs without its own code; leave it out")
+        raise ConfigError(f"--trust-remote-code has no effect: {what}, which is run without its own code; leave it out")

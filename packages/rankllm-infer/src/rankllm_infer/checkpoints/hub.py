@@ -1,4 +1,4 @@
-"""Models that are no local folder: those that ship with the package, and those of the hub, fetched once."""
+"""Models that are not local folders: bundled rerankers, and models downloaded once from the hub."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from rankllm_core.checkpoints.model_folder import split_revision
 from rankllm_core.errors import ConfigError, RankLLMError, first_line
 
 SHIPPED = {"pointwise": "smollm2-pointwise", "listwise": "smollm2-first"}
-"""Method -> the name of its reranker."""
+"""Method -> name of its bundled reranker."""
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")
-"""Weights in formats that are not needed where the repository has safetensors."""
+"""Weights in formats that are not needed if the repository has safetensors."""
 _COPIES = ("consolidated*.safetensors",)
-"""The same weights once more: Mistral's own layout, beside the one of transformers."""
+"""Duplicates of the weights: Mistral's own format, next to that of transformers."""
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "*.py")
 """Code is downloaded so that --trust-remote-code finds it; nothing runs without that option."""
 _PROBE_S = 10.0
-_NAME_HINT = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} come with the package)"
+_NAME_HINT = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} are bundled)"
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+@-]*")
 """Names of branches and tags (`v1.0`, `refs/pr/3`) and commits. The name becomes a path in the hub's cache."""
 
 
 def check_revision(name: str, revision: str) -> None:
-    """Check that a model can be asked for at this revision. Raises ConfigError where that would have no effect.
+    """Check that a revision applies to a model. Raises ConfigError if it would have no effect.
 
-    name: the model as the user named it. revision: a branch, a tag or a commit.
+    name: name of the model as given by the user. revision: a branch, a tag or a commit.
     """
     if not _REVISION.fullmatch(revision):
         raise ConfigError(f"--revision {revision!r}: expected the name of a branch or a tag, or a commit")
     if Path(name).expanduser().is_dir():
         raise ConfigError(f"--revision has no effect on a local folder ({name}); leave it out")
     if shipped_folder(name) is not None:
-        raise ConfigError(f"--revision has no effect: {name} comes with the package; leave it out")
+        raise ConfigError(f"--revision has no effect: {name} is bundled with rankllm-infer; leave it out")
     if split_revision(name)[1] is not None:
-        raise ConfigError(f"--revision {revision}: {name} is pinned to a commit already; give one of the two")
+        raise ConfigError(f"--revision {revision}: {name} is already pinned to a commit; give one of the two")
 
 
 def find_elsewhere(name: str, *, revision: str | None = None, weights: bool) -> Path:
-    """The folder of a model that is no folder here: one that ships with the package, or one of the hub's, fetched.
+    """Return the folder of a model that is not a local folder: bundled, or downloaded from the hub.
 
-    For the arguments and errors see `model_files.locate_model`.
+    For arguments and errors see `model_files.locate_model`.
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -72,14 +72,14 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> Path:
         return Path(snapshot_download(name, revision=revision, ignore_patterns=_not_needed(files)))
     except GatedRepoError:
         raise _gated(name) from None
-    except Exception as error:  # whatever the network does
+    except Exception as error:  # any network error
         raise RankLLMError(
-            f"{name}: the download broke off ({first_line(error, with_kind=False)}); the same command goes on with it"
+            f"{name}: the download was interrupted ({first_line(error, with_kind=False)}); repeat the command to resume"
         ) from None
 
 
 def _files_on_hub(name: str, revision: str | None) -> Sequence[str] | None:
-    """A repository's files; None where the hub cannot be reached and its cache has the model."""
+    """Return a repository's files; None if the hub cannot be reached but its cache contains the model."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -100,10 +100,10 @@ def _files_on_hub(name: str, revision: str | None) -> Sequence[str] | None:
         raise RankLLMError(f"{name}: no such model folder, and no such model on the hub") from None
     except RevisionNotFoundError:
         raise RankLLMError(
-            f"{name}: the hub has no revision {revision} of it, expected a branch, a tag or a commit of "
+            f"{name}: revision {revision} does not exist on the hub; expected a branch, a tag or a commit from "
             f"{_page(name)}/commits"
         ) from None
-    except Exception as error:  # whatever the network does: the cache may still have it
+    except Exception as error:  # any network error: the cache may still contain the model
         try:
             snapshot_download(name, revision=revision, local_files_only=True)
         except LocalEntryNotFoundError:
@@ -115,49 +115,49 @@ def _files_on_hub(name: str, revision: str | None) -> Sequence[str] | None:
 
 
 def _gated(name: str) -> RankLLMError:
-    """The error of a repository whose files are for those alone who have accepted its terms."""
+    """Return the error for a repository that is restricted to users who have accepted its terms."""
     return RankLLMError(
         f"{name}: is gated; accept its terms at {_page(name)} with your account, then log in with: hf auth login"
     )
 
 
 def _page(name: str) -> str:
-    """The address of a model's page on the hub that is asked."""
+    """Return the address of a model's page on the configured hub."""
     from huggingface_hub.constants import ENDPOINT
 
     return f"{ENDPOINT}/{name}"
 
 
 def _not_needed(files: Sequence[str]) -> list[str]:
-    """Patterns of the weights that are not loaded, of the files that a repository has."""
+    """Return patterns of weight files that are not loaded, given the files of a repository."""
     has_safetensors = any(file.endswith(".safetensors") and not file.startswith("consolidated") for file in files)
     return [*_OTHER_FORMATS, *_COPIES] if has_safetensors else list(_OTHER_FORMATS[3:])
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit of a model in the hub's cache, whose folders are called by it; None for another folder."""
+    """Return the commit of a model in the hub's cache, from its folder's name; None for other folders."""
     is_snapshot = folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name)
     return folder.name if is_snapshot else None
 
 
 def shipped_folder(name: str) -> Path | None:
-    """The folder of a reranker that ships with the package, or None where none has this name."""
+    """Return the folder of a bundled reranker; None if there is none with this name."""
     folder = shipped_models_folder() / name
     return folder if name in SHIPPED.values() and folder.is_dir() else None
 
 
 def is_shipped(folder: Path) -> bool:
-    """Whether a model's folder is one of the package's."""
+    """Return whether a model's folder is that of a bundled reranker."""
     return folder.resolve().parent == shipped_models_folder().resolve()
 
 
 def shipped_models_folder() -> Path:
-    """Where the rerankers are that ship with the package, a folder each."""
+    """Return the folder of the bundled rerankers, which contains a folder for each."""
     return Path(str(files("rankllm_infer"))) / "models"
 
 
 def shipped_base() -> str:
-    """Where the base of the shipped rerankers is: a folder, unpacked on the first call, or a name on the hub."""
+    """Return the base model of the bundled rerankers: a folder, unpacked on the first call, or a name on the hub."""
     from rankllm_infer.checkpoints.demo_model import demo_model_path, has_demo_model
 
     return str(demo_model_path()) if has_demo_model() else BASE_MODEL

@@ -1,4 +1,4 @@
-"""What tells a model's files from those of another model: a commit of the hub, or a hash."""
+"""Identity of a model's files, to distinguish them from another model's: a commit on the hub, or a hash."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from rankllm_infer.checkpoints.model_files import ModelFolder
 _WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SMALL_FILE_ENDINGS = (".json", ".model", ".jinja", ".tiktoken", ".spm", ".py", "vocab.txt", "merges.txt")
 _ADAPTER_STEM = "adapter_model"
-"""Adapters are small: all of their bytes count."""
+"""Adapters are small: all of their bytes are hashed."""
 
 _N_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 _TENSOR_BYTES = 1 << 14
-"""Tensors up to this size are read whole (norms, biases, the score head), of others so much in three spots."""
+"""Tensors up to this size are read completely (norms, biases, the score head); of larger ones, this many bytes in three
+spots."""
 _MANY_TENSORS = 2_000
-"""Of files with more tensors (mixtures of experts), one spot each is read."""
+"""If a file has more tensors (mixtures of experts), only one spot is read per large tensor."""
 
 
 def model_identity(model: ModelFolder) -> str:
-    """A model's name and what tells its files from those of another one.
+    """Return a model's name and a fingerprint of its files.
 
-    Of a model of the hub, the revision. Of a folder, a hash of the bytes: of small files and adapters all, of weights
-    a part of every tensor. Unlike dates, that survives a copy, and it notices a model that was trained on in the same
-    folder, its head alone included; unlike a hash of all weights, it takes no minute.
+    The fingerprint is the revision for a model on the hub, and a hash for a folder: of all bytes of small files and
+    adapters, and of part of every weight tensor. Unlike timestamps, this survives copying and detects a model that was
+    trained further in the same folder, even if only its head changed; unlike a hash of all weights, it does not take
+    minutes.
     """
-    # The revision identifies a commit, however it was requested.
+    # # The commit identifies the revision, however it was requested.
     name = model.name if commit_of(model.path) is None else split_revision(model.name)[0]
     return f"{Path(name).expanduser().absolute().name} {folder_identity(model.path)}"
 
 
 def folder_identity(folder: Path) -> str:
-    """What tells a model's files from others: a revision of the hub, or a hash."""
+    """Return the fingerprint of a model's files: a revision on the hub, or a hash."""
     if (commit := commit_of(folder)) is not None:
         return f"revision {commit}"
     digest = hashlib.sha256()
@@ -54,7 +56,7 @@ def folder_identity(folder: Path) -> str:
 
 
 def _identity_files(folder: Path) -> Iterator[Path]:
-    """The files that make a model what it is: its own, then those of a head that it keeps as modules."""
+    """Yield the files that identify a model: its own, then those of a head stored as separate modules."""
     places = [folder]
     if (folder / MODULES_NAME).is_file():
         places += [path for path in module_folders(folder) if path != folder and path.is_dir()]
@@ -76,9 +78,10 @@ def _even_spots(size: int) -> list[tuple[int, int]]:
 
 
 def _tensor_spots(stream: IO[bytes], size: int) -> list[tuple[int, int]]:
-    """Where to read a file of safetensors: its header and a part of every tensor; [] where it has none that is usable.
+    """Return which parts of a safetensors file to read: its header and part of every tensor; [] if there is no usable
+    header.
 
-    Layout: eight bytes for the length of a JSON header, name -> {"data_offsets": [begin, end]}, then the data.
+    Layout: eight bytes with the length of a JSON header, name -> {"data_offsets": [begin, end]}, then the data.
     """
     try:
         (n_header,) = struct.unpack("<Q", stream.read(8))
@@ -89,7 +92,7 @@ def _tensor_spots(stream: IO[bytes], size: int) -> list[tuple[int, int]]:
         data = 8 + n_header
         spots = [(data + begin, end - begin) for begin, end in bounds if 0 <= begin <= end <= size - data]
     except (struct.error, ValueError, RecursionError, LookupError, TypeError, OverflowError):
-        # No safetensors: that is for the loader to say.
+        # # Not a safetensors file, which the loader reports.
         return []
     small = [spot for spot in spots if spot[1] <= _TENSOR_BYTES]
     large = [spot for spot in spots if spot[1] > _TENSOR_BYTES]

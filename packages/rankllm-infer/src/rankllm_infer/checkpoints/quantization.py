@@ -1,4 +1,4 @@
-"""How a checkpoint's weights are quantized, as its config.json says, and which packages that takes."""
+"""How a checkpoint's weights are quantized according to its config.json, and which packages are needed to load them."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "mxfp8": (),
     "torchao": ("torchao",),
 }
-"""Quantization method that transformers can load -> the distributions that takes beside those of rankllm-infer."""
+"""Quantization methods that transformers can load -> required distributions besides those of rankllm-infer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """What `quantization_config` says."""
+    """Contents of `quantization_config`."""
 
     method: str
-    """Its `quant_method`; `bitsandbytes` also for older checkpoints, which say `load_in_4bit` or `load_in_8bit`."""
+    """Its `quant_method`; also `bitsandbytes` for older checkpoints with `load_in_4bit` or `load_in_8bit`."""
     settings: Mapping[str, object]
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The distributions that load such weights in transformers; none where it needs none or does not know them."""
+        """Distributions needed to load such weights in transformers; empty if none are needed or the method is
+        unknown."""
         return PACKAGES.get(self.method, ())
 
 
 def quantization_of(model: ModelFolder) -> Quantization | None:
-    """How a model's weights are quantized; None where they are not. Raises RankLLMError on settings of another form."""
+    """Return how a model's weights are quantized; None if they are not. Raises RankLLMError for malformed settings."""
     found = model.config.get("quantization_config")
     if found is None and isinstance(text := model.config.get("text_config"), Mapping):
         found = text.get("quantization_config")
@@ -56,9 +57,9 @@ def quantization_of(model: ModelFolder) -> Quantization | None:
 
 
 def check_packages(name: str, method: str, packages: tuple[str, ...]) -> None:
-    """Raise MissingPackageError, with the command that installs them, where packages of a method are missing.
+    """Raise MissingPackageError with an install command if packages for a quantization method are missing.
 
-    name: the model, for the message.
+    name: name of the model, for the message.
     """
     missing = [package for package in packages if not _is_installed(package)]
     if missing:

@@ -1,8 +1,8 @@
-"""A T5 tokenizer out of SentencePiece's own file, `spiece.model`: all that castorini's checkpoints hold of theirs.
+"""T5 tokenizer from SentencePiece's own file, `spiece.model`, which is all that castorini's checkpoints contain.
 
-transformers reads such a file with two more packages (sentencepiece, protobuf), and without them takes it for another
-format. Of the file's message (google/sentencepiece src/sentencepiece_model.proto) three things are read: the pieces
-with their scores and kinds, the kind of model, and the table of its normalizer.
+transformers needs two more packages to read such a file (sentencepiece, protobuf), and mistakes it for another format
+without them. Three things are read from the file's message (google/sentencepiece src/sentencepiece_model.proto): the
+pieces with their scores and kinds, the kind of model, and the table of its normalizer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rankllm_core.errors import RankLLMError
 SENTENCEPIECE_MODEL = "spiece.model"
 
 _MAX_BYTES = 64 << 20
-"""mT5's, with 250,000 pieces, has 4.3 MB."""
+"""Maximum file size; mT5's, with 250,000 pieces, is 4.3 MB."""
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _SCORE, _KIND = 1, 2, 3
 _MODEL_TYPE, _UNIGRAM = 3, 1
@@ -28,25 +28,26 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 """Wire types of a protobuf field."""
 _CONTROL, _USER_DEFINED = 3, 4
 _SENTINELS, _MOST_SENTINELS = 100, 10_000
-"""T5's `<extra_id_N>`, where the settings do not say, and how many are taken for settings that are meant."""
+"""Default number of T5's `<extra_id_N>` tokens, and the maximum accepted as plausible."""
 _SETTINGS = ("eos_token", "unk_token", "pad_token", "extra_ids", "model_max_length")
-"""What of `tokenizer_config.json` T5's tokenizer is made with."""
+"""Settings of `tokenizer_config.json` used to build T5's tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentencePieceModel:
-    """What a T5 tokenizer is made of."""
+    """Contents of a T5 tokenizer."""
 
     pieces: tuple[tuple[str, float], ...]
     """Piece and score (log-probability), by token id."""
     control: tuple[str, ...]
-    """The pieces that are control tokens, or symbols of the user."""
+    """Pieces that are control tokens or user-defined symbols."""
     charsmap: bytes
-    """The normalizer's table; empty where it has none."""
+    """Table of the normalizer; empty if it has none."""
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read a unigram model. Raises RankLLMError in one line where the file is damaged, or holds another kind."""
+    """Read a unigram model. Raises RankLLMError in one line if the file is damaged or contains another kind of
+    model."""
     content = read_bounded(path, limit=_MAX_BYTES) or b""
     refuse_lfs_pointer(path, content[:64])
     pieces, control, charsmap, kind = [], [], b"", _UNIGRAM
@@ -63,7 +64,7 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
             elif field == _NORMALIZER:
                 charsmap = bytes(dict(_fields(value)).get(_CHARSMAP, b""))
     except (ValueError, KeyError, IndexError, TypeError, struct.error):
-        raise RankLLMError(f"{path}: not a whole SentencePiece model; copy or download the model again") from None
+        raise RankLLMError(f"{path}: incomplete SentencePiece model; copy or download the model again") from None
     if not pieces or kind != _UNIGRAM:
         found = "no pieces" if not pieces else f"a model of kind {kind}"
         raise RankLLMError(f"{path}: expected a unigram model of SentencePiece, found {found}")
@@ -71,14 +72,14 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
 
 
 def sentencepiece_tokenizer(folder: Path) -> Any:
-    """T5's tokenizer of a folder with `spiece.model`, as transformers makes it. Raises RankLLMError."""
+    """Build the T5 tokenizer of a folder with `spiece.model`, like transformers does. Raises RankLLMError."""
     from transformers import AddedToken, T5Tokenizer
 
     model = read_sentencepiece(folder / SENTENCEPIECE_MODEL)
     given = read_model_json(folder / "tokenizer_config.json") or {}
     settings = {name: given[name] for name in _SETTINGS if given.get(name) is not None}
     tokens = {name: value["content"] if isinstance(value, dict) else value for name, value in settings.items()}
-    # Sentinels stand behind the pieces, the last one first: <extra_id_0> is the last token of all.
+    # # Sentinels follow the pieces in reverse order: <extra_id_0> is the very last token.
     n_sentinels = given.get("extra_ids", _SENTINELS)
     if type(n_sentinels) is not int or not 0 <= n_sentinels <= _MOST_SENTINELS:
         expected = f"an integer from 0 to {_MOST_SENTINELS}"
@@ -93,7 +94,8 @@ def sentencepiece_tokenizer(folder: Path) -> Any:
 
 
 def _fields(content: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protobuf message: an integer, or bytes. Raises ValueError or IndexError."""
+    """Yield number and value of each field of a protobuf message: an integer, or bytes. Raises ValueError or
+    IndexError."""
     place = 0
     while place < len(content):
         key, place = _varint(content, place)
@@ -114,7 +116,7 @@ def _fields(content: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(content: bytes, place: int) -> tuple[int, int]:
-    """The integer at a place, and the place behind it."""
+    """Return the integer at an offset, and the offset after it."""
     value = shift = 0
     while True:
         byte = content[place]

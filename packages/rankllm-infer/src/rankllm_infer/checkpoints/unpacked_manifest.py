@@ -1,4 +1,4 @@
-"""Sizes and checksums of what was unpacked into the cache, so that a damaged copy is noticed before it is used."""
+"""Sizes and checksums of files unpacked into the cache, to detect a damaged copy before it is used."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from rankllm_core.files import write_text
 
 MANIFEST = "MANIFEST"
-"""The file's name: not one of JSON's, which belong to a model's identity (`model_files`)."""
+"""File name without a JSON suffix, because JSON files are part of a model's identity (`model_files`)."""
 _CHUNK_BYTES = 1 << 20
 
 
 def write_manifest(folder: Path) -> None:
-    """Record the size and CRC-32 of every file in a folder. Written last, when the others are whole."""
+    """Record size and CRC-32 of every file in a folder. Written last, once the other files are complete."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
     with write_text(folder / MANIFEST) as stream:
         json.dump(
@@ -25,7 +25,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str:
-    """What differs from a folder's manifest, for people; empty where nothing does."""
+    """Describe how a folder differs from its manifest; empty if it does not."""
     try:
         recorded = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -39,7 +39,7 @@ def damage(folder: Path) -> str:
         with contextlib.suppress(OSError):
             if entry == {"bytes": path.stat().st_size, "crc32": _crc32(path)}:
                 continue
-        return f"{name} is not as it was written"
+        return f"{name} has changed since it was written"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The command line of rankllm-infer. Subcommands are imported when they are called, so that `--help` is quick."""
+"""Command line of rankllm-infer. Subcommands are imported only when called, which keeps `--help` fast."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rankllm_core.command_line import say as say
 from rankllm_infer import __version__
 
 COMMANDS = {
-    "retrieve": "Find candidates: the first stage.",
-    "prepare": "Join a first-stage run with queries and passages.",
+    "retrieve": "Retrieve candidates for queries: the first stage.",
+    "prepare": "Join a first-stage run with the texts of its queries and passages.",
     "rerank": "Rerank candidates with a language model.",
     "serve": "Serve a reranker over HTTP.",
-    "calibrate": "Measure what a FIRST model adds to each identifier, whatever passage it calls.",
+    "calibrate": "Measure the positional bias of a FIRST model.",
     "mcp": "Serve a reranker to MCP clients: desktop applications and agents.",
-    "convert": "Turn runs, results and request files into one another.",
-    "evaluate": "Score runs against judgements, as trec_eval does.",
-    "compare": "Set runs side by side: intervals, significance, queries won and lost.",
-    "report": "Explain a ranking: one HTML page, query by query.",
-    "models": "List the models that need no flags, or print everything about one.",
-    "prompts": "List prompt templates, or show what a model will see.",
-    "probe": "Record what a model answers to a few prompts, so that a wrong one is noticed.",
-    "doctor": "Say which engines and devices work here, and verify a model.",
-    "demo": "Rerank an embedded collection with an embedded model.",
+    "convert": "Convert between runs, results and request files.",
+    "evaluate": "Evaluate runs against relevance judgements with trec_eval's measures.",
+    "compare": "Compare runs with a baseline: confidence intervals and significance tests.",
+    "report": "Explain a ranking, query by query, in an HTML page.",
+    "models": "List the models that work without further options, or describe one.",
+    "prompts": "List prompt templates, or show the prompts that a model sees.",
+    "probe": "Record a model's scores for a few prompts, to detect a wrong model on loading.",
+    "doctor": "Report which engines and devices work on this machine, and verify a model.",
+    "demo": "Rerank an embedded collection with a bundled reranker.",
 }
 SETTINGS = COMMON_SETTINGS | {"show_default": True}
 
@@ -42,14 +42,14 @@ SETTINGS = COMMON_SETTINGS | {"show_default": True}
 )
 @click.version_option(__version__, prog_name="rankllm-infer")
 def cli() -> None:
-    """Rerank with large language models.
+    """Rerank search results with large language models.
 
-    First steps: `rankllm-infer demo`. Your own data: `retrieve`, `rerank`, `evaluate`.
+    To try it: `rankllm-infer demo`. For your own data: `retrieve`, `rerank`, `evaluate`.
     """
 
 
 def main() -> NoReturn:
-    """Run the program. Errors of the user are one line; bugs keep their traceback."""
-    # What transformers will change one day is for programmers.
+    """Run the program. User errors are printed as one line; bugs keep their traceback."""
+    # # Future changes in transformers concern developers, not users.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     run_program(cli)

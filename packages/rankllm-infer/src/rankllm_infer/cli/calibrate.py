@@ -1,4 +1,4 @@
-"""`rankllm-infer calibrate`: what a FIRST model makes of each identifier, whatever passage it calls."""
+"""`rankllm-infer calibrate`: measure the positional bias of a FIRST model, per identifier."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _ROWS, _INPUT, _OUTPUT = (rows_of(owner) for owner in (RerankOptions, RerankInpu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrateCommand:
-    """One command line of `calibrate`."""
+    """Parsed command line of `calibrate`."""
 
     model: str
     requests: StoredRequests
     seed: int
-    """Of the windows: what is shown is shuffled before it is a request."""
+    """Random seed for shuffling candidates into windows."""
     output: Path | None
     overwrite: bool
     options: RerankOptions
 
 
 def read_command(given: Mapping[str, Any]) -> CalibrateCommand:
-    """The command line as one value. Raises UsageError where it does not go together."""
+    """Parse the command line into one value. Raises UsageError for options that contradict each other."""
     from rankllm_infer.jobs.fingerprint import StoredRequests
 
     options = given_options({name: value for name, value in given.items() if name != "seed"})
@@ -62,24 +62,30 @@ def read_command(given: Mapping[str, Any]) -> CalibrateCommand:
 
 @click.command("calibrate", cls=GroupedCommand, context_settings=SETTINGS)
 @row_options(
-    changed(_INPUT["requests"], default=MISSING, text="Requests to measure with, JSONL. No judgements are needed."),
-    changed(_ROWS["top_k_candidates"], least=2, default_text="all", text="Number of candidates per query to show."),
-    changed(_INPUT["max_queries"], text="Maximum number of queries to measure with."),
+    changed(
+        _INPUT["requests"], default=MISSING, text="Requests to measure on, JSONL. No relevance judgements are needed."
+    ),
+    changed(_ROWS["top_k_candidates"], least=2, default_text="all", text="Number of candidates per query to use."),
+    changed(_INPUT["max_queries"], text="Maximum number of queries to measure on."),
     *select(ModelArguments),
     *(row for row in select(RerankOptions) if row.option.group in ("Model", *ENGINE_GROUPS)),
     *select(DtypeSwitches),
     *select(RerankOptions, "template", "use_alpha", "context_size", "max_passage_words", "use_logits"),
     changed(_ROWS["window_size"], least=2),
-    changed(_ROWS["seed"], text="Random seed for the windows."),
-    changed(_OUTPUT["output"], flags=("--output",), text="Measured prior, for `rerank --identifier-prior`."),
+    changed(_ROWS["seed"], text="Random seed for shuffling candidates into windows."),
+    changed(
+        _OUTPUT["output"],
+        flags=("--output",),
+        text="File for the measured bias, to be passed to `rerank --identifier-prior`.",
+    ),
     changed(_OUTPUT["overwrite"], text="Replace an existing output."),
 )
 def command(**given: Any) -> None:
-    """Measure the place bias of a FIRST model: what it adds to [A], [B], ... whatever passage stands there.
+    """Measure the positional bias of a FIRST model: per-identifier logit offsets, independent of the passages.
 
-    Each query's candidates are shown in windows drawn by lot, where the passages of each place are alike on the
-    average. `rerank --identifier-prior FILE` takes off what is found; in a model's rankllm.yaml the line
-    `identifier_prior` does so always.
+    Each query's candidates are shown in randomly shuffled windows, so that every position sees equally relevant
+    passages on average. `rerank --identifier-prior FILE` subtracts the measured bias; the line `identifier_prior` in a
+    model's rankllm.yaml does so by default.
     """
     from rankllm_core.types import identifiers
     from rankllm_infer.ranking.identifier_prior import prior_to_dict
@@ -93,17 +99,17 @@ def command(**given: Any) -> None:
     for line in _table(prior, identifiers(card.identifiers, card.window_size)):
         click.echo(line)
     if prior.is_vague:
-        say("Warning: the standard errors are large beside the spread of the logits; give more queries")
+        say("Warning: the standard errors are large relative to the spread of the logits; use more queries")
     if output is not None:
         import yaml
 
         with write_text(output) as stream:
             yaml.safe_dump(prior_to_dict(prior, model=asked.model), stream, sort_keys=False, width=120)
-        say(f"Wrote {output}: rerank --identifier-prior {output} takes it off")
+        say(f"Wrote {output}; to subtract it: rerank --identifier-prior {output}")
 
 
 def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
-    """Ask the windows. Raises ConfigError where the model is no FIRST one."""
+    """Run the model on shuffled windows. Raises ConfigError if the model is not a FIRST model."""
     from rankllm_core.card import ListwiseCard
     from rankllm_infer.api import load_reranker
     from rankllm_infer.plan import plan_reranking
@@ -113,8 +119,8 @@ def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
     card = plan_reranking(model, options).card.card
     if not isinstance(card, ListwiseCard) or card.answer != "first-token":
         raise ConfigError(
-            f"{model}: is not read by its identifiers' logits, as FIRST is; there is nothing to measure "
-            "(--use-logits reads a listwise model so)"
+            f"{model}: is not a FIRST model, which ranks by the logits of its identifiers; nothing to measure "
+            "(--use-logits applies FIRST to a listwise model)"
         )
     windows = _windows(asked, size=card.window_size)
     say(f"Loading {model} ...")
@@ -122,7 +128,7 @@ def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
     bar = counter("calibrate", unit="window", total=len(windows), delay_s=0.0)
     with load_reranker(model, raw) as reranker, bar as show:
         for warning in reranker.warnings:
-            # The stride is ours: windows drawn by lot do not overlap. The card's prior is what is measured anew.
+            # # The stride is set here: shuffled windows do not overlap. The card's prior is what is being remeasured.
             if not warning.startswith(("--stride:", "--identifier-prior:")):
                 say(f"Warning: {warning}")
         n_read = itertools.count(1)
@@ -131,33 +137,33 @@ def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
 
 
 def _windows(asked: CalibrateCommand, *, size: int) -> list[Request]:
-    """Each query's candidates in windows drawn by lot. Raises RankLLMError where they are too few."""
+    """Shuffle each query's candidates into windows. Raises RankLLMError if there are too few windows."""
     from rankllm_infer.ranking.identifier_prior import FEWEST_WINDOWS, shuffled_windows
 
     windows = [window for request in asked.requests for window in shuffled_windows(request, size=size, seed=asked.seed)]
     if len(windows) < FEWEST_WINDOWS:
         raise RankLLMError(
-            f"{asked.requests.path}: {count(len(windows), 'window')} of {size} candidates of a query, "
-            f"expected {FEWEST_WINDOWS} at least; give more queries, or more candidates of each"
+            f"{asked.requests.path}: found {count(len(windows), 'window')} of {size} candidates each, "
+            f"expected at least {FEWEST_WINDOWS}; use more queries or more candidates per query"
         )
     return windows
 
 
 def _scores(results: Sequence[Result]) -> Iterator[tuple[float, ...]]:
-    """The logits of each window's identifiers, in their order. What could not be read whole is left out, and said."""
+    """Yield the identifiers' logits of each window, in identifier order; skip incomplete windows with a warning."""
     bad = [result for result in results if result.status != "ok"]
     if bad:
         qid, _, number = bad[0].query.qid.rpartition("/")
         why = bad[0].error or "; ".join(bad[0].defects)
-        say(f"Warning: {count(len(bad), 'window')} left out; query {qid!r}, window {int(number) + 1}: {why}")
+        say(f"Warning: {count(len(bad), 'window')} skipped; first: query {qid!r}, window {int(number) + 1}: {why}")
     for result in results:
         if result.status == "ok" and result.trace[0].scores:
             yield result.trace[0].scores
 
 
 def _table(prior: IdentifierPrior, labels: Sequence[str]) -> Iterator[str]:
-    """A line an identifier."""
+    """Format the prior, one line per identifier."""
     yield f"{'':>6}  {'prior':>7}  {'standard error':>14}"
     for label, mean, error in zip(labels, prior.means, prior.errors, strict=True):
         yield f"{f'[{label}]':>6}  {mean:+7.2f}  {error:14.2f}"
-    yield f"{count(prior.n_windows, 'window')}; within one, the logits' standard deviation is {prior.spread:.2f}"
+    yield f"{count(prior.n_windows, 'window')}; standard deviation of the logits within a window: {prior.spread:.2f}"

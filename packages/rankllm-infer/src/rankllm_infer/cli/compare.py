@@ -1,4 +1,4 @@
-"""`rankllm-infer compare`: are some runs better than another, and is it more than chance?"""
+"""`rankllm-infer compare`: compare runs with a baseline and test the differences for significance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN_QUERIES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareCommand(JudgedCommand):
-    """What `compare` is asked for. Raises UsageError for fewer than two runs, or one that is given twice."""
+    """Parsed command line of `compare`. Raises UsageError for fewer than two runs or duplicate runs."""
 
     runs: tuple[Path, ...]
     baseline: Path | None
@@ -32,11 +32,11 @@ class CompareCommand(JudgedCommand):
         if twice := [path for path in paths if paths.count(path) > 1]:
             raise click.UsageError(f"{twice[0]} is given twice")
         if len(paths) < 2:
-            raise click.UsageError("give at least two runs, or one and a --baseline")
+            raise click.UsageError("give at least two runs, or one run and --baseline")
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The runs, the baseline first where it is not among them."""
+        """Runs to compare; a baseline that is not among the runs comes first."""
         if self.baseline is None or self.baseline in self.runs:
             return self.runs
         return (self.baseline, *self.runs)
@@ -46,19 +46,21 @@ class CompareCommand(JudgedCommand):
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN RUN [RUN ...]")
 @judgement_options()
 @run_format_option
-@click.option("--baseline", type=PATH, help="The run that the others are compared with.  [default: the first]")
-@click.option("--per-query/--no-per-query", "-q", default=False, help="Show the queries that gained and lost most.")
-@click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object, in full precision.")
+@click.option("--baseline", type=PATH, help="Run that the others are compared with.  [default: the first run]")
+@click.option(
+    "--per-query/--no-per-query", "-q", default=False, help="Also show the queries with the largest gains and losses."
+)
+@click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object with full precision.")
 @click.option(
     "--run-queries-only/--no-run-queries-only",
     default=False,
-    help="Over the judged queries that every run holds. By default one that a run lacks counts 0 for it.",
+    help="Average over judged queries that occur in every run. By default, a query missing from a run scores 0.",
 )
 @click.option(
     "--resamples",
     type=click.IntRange(100),
     default=10_000,
-    help="Of the bootstrap, and of the test where not all sign patterns can be counted.",
+    help="Number of bootstrap resamples, and of random sign flips if there are too many to enumerate.",
 )
 @click.option(
     "--level",
@@ -66,13 +68,16 @@ class CompareCommand(JudgedCommand):
     default=0.95,
     help="Confidence level of the intervals.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of both.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, help="Random seed for the bootstrap and the permutation test."
+)
 def command(**given: Any) -> None:
     """Compare runs with a baseline, query by query.
 
-    For each measure a table: mean with its bootstrap interval, change, p of the two-sided paired randomisation test
-    (Holm-corrected over the runs of the table), and how many queries are better, the same and worse. With --json,
-    --per-query adds the values of all queries. Measures, runs and -c are those of `evaluate`.
+    Prints a table for each measure: mean with bootstrap confidence interval, difference from the baseline, p-value of
+    the two-sided paired randomization test (Holm-corrected over the runs of the table), and the numbers of queries that
+    improved, tied and declined. With --json, --per-query adds the values of all queries. Measures, run formats and -c
+    are the same as for `evaluate`.
     """
     from rankllm_core.files import dumps
     from rankllm_infer.evaluation.compare import compare_files

@@ -1,4 +1,4 @@
-"""`rankllm-infer convert`: one layout of runs, results and requests into another."""
+"""`rankllm-infer convert`: convert runs, results and requests between formats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rankllm_infer.formats.convert import Source, Target, convert
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertCommand:
-    """What `convert` is asked for. Raises UsageError for a tag that the output does not hold."""
+    """Parsed command line of `convert`. Raises UsageError for a tag that the output format cannot hold."""
 
     source: Path
     target: Path
@@ -35,29 +35,29 @@ class ConvertCommand:
 
 
 @click.command("convert")
-@click.option("--input", "source", type=PATH, required=True, help="The file to read (gz, xz).")
-@click.option("--output", "target", type=PATH, required=True, help="The file to write; a .gz name is compressed.")
-@click.option("--to", type=click.Choice(get_args(Target)), required=True, help="The layout to write.")
+@click.option("--input", "source", type=PATH, required=True, help="File to read; .gz and .xz are decompressed.")
+@click.option("--output", "target", type=PATH, required=True, help="File to write; compressed if its name ends in .gz.")
+@click.option("--to", type=click.Choice(get_args(Target)), required=True, help="Format to write.")
 @click.option(
-    "--from", "source_format", type=click.Choice(get_args(Source)), default="auto", help="The layout of the input."
+    "--from", "source_format", type=click.Choice(get_args(Source)), default="auto", help="Format of the input."
 )
-@click.option("--queries", type=NAME, help="From a run to requests or rerank-input: the queries' texts.")
-@click.option("--corpus", type=NAME, help="From a run to requests or rerank-input: the passages' texts.")
-@click.option("--remove-query/--no-remove-query", default=False, help="Leave out candidates whose docid is the qid.")
-@click.option("--tag", help=f"The run's name in the TREC layout.  [default: {DEFAULT_TAG}]")
-@click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")
+@click.option("--queries", type=NAME, help="Query texts. Required to convert a run to requests or rerank-input.")
+@click.option("--corpus", type=NAME, help="Passage texts. Required to convert a run to requests or rerank-input.")
+@click.option("--remove-query/--no-remove-query", default=False, help="Drop candidates whose docid equals the qid.")
+@click.option("--tag", help=f"Run name in the last column of a TREC run.  [default: {DEFAULT_TAG}]")
+@click.option("--overwrite/--no-overwrite", default=False, help="Replace an existing output.")
 def command(**given: Any) -> None:
-    """Turn runs, results and request files into one another.
+    """Convert between runs, results and request files.
 
     \b
-    requests      one JSON line a query with its candidates; results of `rerank` are read as well
-    rerank-input  one JSON line a (query, passage) pair
+    requests      JSONL, one query per line with its candidates; results of `rerank` are accepted as input
+    rerank-input  JSONL, one (query, passage) pair per line
     tsv           qid TAB docid TAB score
     trec          qid Q0 docid rank score tag
     msmarco       qid TAB docid TAB rank
 
-    A run is sorted by score; in the other layouts the order of the list is the ranking. Runs hold no texts: from a
-    run to requests or rerank-input, give --queries and --corpus.
+    Runs are sorted by score; in the other formats, the order of the list is the ranking. Runs contain no texts: to
+    convert one to requests or rerank-input, give --queries and --corpus.
     """
     asked = ConvertCommand(**given)
     check_output(asked.target, overwrite=asked.overwrite)

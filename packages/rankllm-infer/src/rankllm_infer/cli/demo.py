@@ -1,4 +1,4 @@
-"""`rankllm-infer demo`: everything at once, without data, without a model hub."""
+"""`rankllm-infer demo`: retrieve, rerank and evaluate on embedded data, without a model hub."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
     "--output-dir",
     type=NonEmptyPath(path_type=Path, file_okay=False),
     default=Path("rankllm-demo"),
-    help="Where the runs and results go; an earlier demo's are replaced.",
+    help="Folder for the runs and results; those of an earlier demo are replaced.",
 )
 def command(model_path: str | None, output_dir: Path, **given: str | None) -> int:
-    """Rerank an embedded collection with a reranker that comes along.
+    """Rerank an embedded collection with a bundled reranker.
 
-    Retrieves with BM25, reranks with one of two small rerankers (or --model-path), prints what it measured and writes
-    the runs. smollm2-pointwise scores each passage, smollm2-first reads windows of them. Both are adapters over
-    SmolLM2-135M; a model of billions of weights gains more.
+    Retrieves with BM25, reranks with one of two small rerankers (or --model-path), prints the measured quality and
+    writes the runs. smollm2-pointwise scores each passage, smollm2-first reranks windows of passages. Both are adapters
+    of SmolLM2-135M; models with billions of parameters improve the ranking more.
     """
     from rankllm_infer.api import load_reranker
     from rankllm_infer.demo.collection import load_demo_collection
@@ -66,11 +66,11 @@ def command(model_path: str | None, output_dir: Path, **given: str | None) -> in
         from rankllm_infer.checkpoints.demo_model import MODEL_NAME, demo_model_path
         from rankllm_infer.checkpoints.hub import SHIPPED, shipped_folder
 
-        say(f"Preparing {MODEL_NAME} (unpacked once, about half a minute) ...")
+        say(f"Preparing {MODEL_NAME} (unpacked on first use, about half a minute) ...")
         demo_model_path()
         given["method"] = given["method"] or "pointwise"
         model_path = SHIPPED[given["method"]]
-        if Path(model_path).exists():  # a folder of the user's, which is not what the demo shows
+        if Path(model_path).exists():  # a user's folder of that name is not the bundled reranker
             model_path = str(shipped_folder(model_path))
     options = _options(model_path, given)
     with load_reranker(model_path, options) as reranker:
@@ -89,7 +89,7 @@ def command(model_path: str | None, output_dir: Path, **given: str | None) -> in
 
 
 def _options(model_path: str, given: Mapping[str, str | None]) -> RerankOptions:
-    """What the model's card says; FIRST for a listwise model without one."""
+    """Build options according to the model's card; a listwise model without a card is read as FIRST."""
     from rankllm_core.card import load_card, published_card
     from rankllm_infer.checkpoints.model_files import locate_model
 
@@ -111,9 +111,9 @@ def _print(report: DemoReport, files: DemoFiles) -> None:
     click.echo(f"{'reranked':<10} {report.reranked:>8.4f}   {files.reranked}")
     click.echo("")
     click.echo(f"Results with texts: {files.results}")
-    click.echo("Query by query, as a page to look at:")
+    click.echo("To explore the results query by query in a browser:")
     click.echo(f"  rankllm-infer report {files.results} --requests {files.requests} --qrels {files.qrels}")
-    click.echo("The same with a reranker of 7 billion weights:")
+    click.echo("To rerank with a 7-billion-parameter model:")
     click.echo(
         f"  rankllm-infer rerank --model-path castorini/first_mistral --requests {files.requests} "
         f"--output better.trec --qrels {files.qrels}"

@@ -1,4 +1,4 @@
-"""`rankllm-infer doctor` and `probe`: what works on this machine, and whether a model is the one its card describes."""
+"""`rankllm-infer doctor` and `probe`: diagnose this machine, and verify that a model matches its card."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ _OUTPUT = rows_of(RerankOutput)
 
 
 def _is_local(row: Row) -> bool:
-    """Whether an option says which model is run here, and how."""
+    """Return whether the option selects the local model or how it is run."""
     is_of_model = row.option.group == "Model" or row.option.group.startswith("Engine")
     return is_of_model and row.name != "verify" and bool({*LOCAL} & {*row.option.engines})
 
 
 _LOCAL_MODEL = tuple(
-    changed(row, engines=ENGINES if row.option.engines == LOCAL else row.option.engines)  # no other engine is offered
+    changed(
+        row, engines=ENGINES if row.option.engines == LOCAL else row.option.engines
+    )  # these commands offer no other engine
     if row.name != "engine"
-    else changed(row, choices=LOCAL, text="Inference engine, in this process.")
+    else changed(row, choices=LOCAL, text="Inference engine.")
     for row in (*select(RerankOptions), *select(DtypeSwitches))
     if _is_local(row)
 )
@@ -41,16 +43,16 @@ _PROMPT = ("template", "use_alpha", "use_logits", "context_size", "max_passage_w
 @click.command("doctor", cls=GroupedCommand, context_settings=SETTINGS)
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object.")
 @row_options(
-    changed(rows_of(ModelArguments)["model_path"], default=None, text="Also load this model and verify its probe."),
+    changed(rows_of(ModelArguments)["model_path"], default=None, text="Model to load and verify against its probe."),
     *_LOCAL_MODEL,
 )
 def command(*, as_json: bool, **given: Any) -> int:
-    """Say which engines, devices and packages work here, and what to install for the others.
+    """Report which engines, devices and packages work on this machine, and how to install the missing ones.
 
-    With --model-path, load a model as `rerank` does and recompute the probe in its card: a few prompts and the scores
-    that were recorded with them.
+    With --model-path, also load a model as `rerank` does and recompute the probe in its card: a few prompts with their
+    recorded scores.
 
-    Exit status: 0 done, 1 error or other scores than the recorded ones, 2 wrong usage.
+    Exit status: 0 success, 1 error or scores that differ from the recorded ones, 2 wrong usage.
     """
     from rankllm_core.files import dumps
     from rankllm_infer.diagnosis import examine
@@ -79,24 +81,24 @@ def command(*, as_json: bool, **given: Any) -> int:
     changed(
         _OUTPUT["output"],
         flags=("--output",),
-        text="Card with the probe, to be kept beside the weights as rankllm.yaml.",
+        text="File for the card with the probe, to be stored next to the weights as rankllm.yaml.",
     ),
-    changed(_OUTPUT["overwrite"], text="Replace an existing output, or with --write the probe of the card."),
+    changed(_OUTPUT["overwrite"], text="Replace an existing output or, with --write, the card's existing probe."),
 )
-@click.option("--write/--no-write", default=False, help="Put the probe into the rankllm.yaml of the model's folder.")
+@click.option("--write/--no-write", default=False, help="Add the probe to rankllm.yaml in the model's folder.")
 def probe(*, write: bool, **given: Any) -> None:
-    """Record a probe: what a model answers to a few short prompts, in its card.
+    """Record a model's scores for a few short prompts in its card, so that a wrong model is detected on loading.
 
-    `rerank` recomputes it when it loads the model, and warns where the answers differ: the base model, adapter,
-    template, BOS rule, quantization or score head is then another one. `train` records a probe with each checkpoint;
-    this command does so for a model from elsewhere, as it is loaded and prompted now.
+    `rerank` recomputes the probe when it loads the model and warns if the scores differ, which reveals a wrong base
+    model, adapter, template, BOS rule, quantization or score head. `train` records a probe with each checkpoint; this
+    command adds one to any other model, as it is currently loaded and prompted.
     """
     from rankllm_infer.plan import plan_reranking
     from rankllm_infer.probing import card_file, write_card
 
     model, output, overwrite = str(given["model_path"]), given["output"], bool(given["overwrite"])
     if write and output is not None:
-        raise click.UsageError("--write and --output say it twice; give one of them")
+        raise click.UsageError("--write and --output contradict each other; give one of them")
     options = replace(_options(given), verify=False)
     card = plan_reranking(model, options).card.card
     target = card_file(model, card, output=output, write=write, overwrite=overwrite)
@@ -106,11 +108,11 @@ def probe(*, write: bool, **given: Any) -> None:
         click.echo(line)
     if target is not None:
         write_card(replace(card, probe=found), target)
-        say(f"Wrote {target}" + ("" if write else ": keep it beside the model's weights as rankllm.yaml"))
+        say(f"Wrote {target}" + ("" if write else "; store it next to the model's weights as rankllm.yaml"))
 
 
 def _options(given: Mapping[str, Any]) -> RerankOptions:
-    """What the command line asks of a reranker; prompt options that the command does not take are not given."""
+    """Build RerankOptions from the command line; prompt options that the command lacks keep their defaults."""
     return given_options({"template": None, **given})
 
 
@@ -134,12 +136,12 @@ def _outcome(comparison: Comparison | None) -> str:
     from rankllm_infer.probing import mismatch
 
     if comparison is None:
-        return "probe: its card holds none; `rankllm-infer probe` records one"
+        return "probe: the card contains none; record one with `rankllm-infer probe`"
     return f"probe: {comparison}" if comparison.agrees else f"probe: {mismatch(comparison)}"
 
 
 def _record(comparison: Comparison | None) -> dict[str, object]:
-    """The outcome for JSON."""
+    """Convert the outcome for JSON."""
     if comparison is None:
         return {"verified": None}
     return {
@@ -152,7 +154,7 @@ def _record(comparison: Comparison | None) -> dict[str, object]:
 
 
 def _table(found: Probe) -> list[str]:
-    """The passages of each query, best first, with their scores."""
+    """Format the passages of each query with their scores, best first."""
     lines = [f"Scores in {found.dtype}"]
     for query in found.queries:
         lines += [query.query, *(f"{query.scores[place]:9.3f}  {query.passages[place]}" for place in query.order)]

@@ -1,4 +1,4 @@
-"""`rankllm-infer evaluate`: how good runs are, by trec_eval's measures."""
+"""`rankllm-infer evaluate`: evaluate runs with trec_eval's measures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateCommand(JudgedCommand):
-    """What `evaluate` is asked for."""
+    """Parsed command line of `evaluate`."""
 
     runs: tuple[Path, ...]
     per_query: bool
@@ -29,18 +29,20 @@ class EvaluateCommand(JudgedCommand):
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN [RUN ...]")
 @judgement_options()
 @run_format_option
-@click.option("--per-query/--no-per-query", "-q", default=False, help="Print each query, then the mean as `all`.")
-@click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object a run, in full precision.")
+@click.option(
+    "--per-query/--no-per-query", "-q", default=False, help="Print the value of each query, then the mean as `all`."
+)
+@click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object per run with full precision.")
 @click.option(
     "--run-queries-only/--no-run-queries-only",
     default=False,
-    help="Average over the judged queries that the run holds. By default one that it lacks counts 0.",
+    help="Average over judged queries that occur in the run. By default, a missing query scores 0.",
 )
 def command(**given: Any) -> None:
-    """Score runs against judgements, as `trec_eval -c` does: means over all judged queries.
+    """Evaluate runs against relevance judgements, averaging over all judged queries like `trec_eval -c`.
 
-    Prints `RUN TAB measure TAB value`; with --per-query `RUN TAB measure TAB qid TAB value`. Runs may be TREC, TSV or
-    MS MARCO files (gz). -c, -m, -l and -q mean what they mean to trec_eval; -c is the default.
+    Prints `RUN TAB measure TAB value` or, with --per-query, `RUN TAB measure TAB qid TAB value`. Runs may be TREC, TSV
+    or MS MARCO files, optionally gzipped. -c, -m, -l and -q have the same meaning as in trec_eval; -c is the default.
     """
     asked = EvaluateCommand(**given)
     measures = asked.measures()

@@ -1,4 +1,4 @@
-"""`rankllm-infer models`: the models that are known by name, and everything about one."""
+"""`rankllm-infer models`: list the supported models, or describe one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from rankllm_core.command_line import NAME
 
 @click.command("models")
 @click.argument("model", type=NAME, required=False, metavar="[NAME]")
-@click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object a model.")
+@click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object per model.")
 def command(*, model: str | None, as_json: bool) -> None:
-    """List the models that need no flags, or print everything about one.
+    """List the models that work without further options, or describe one.
 
-    NAME is a model's name on the hub, or of a bundled reranker: its prompt, limits, sources, and what is unconfirmed.
-    Any other causal language model or classifier works as well; say how it is prompted (`rerank --help`).
+    NAME is a model on the Hugging Face Hub or a bundled reranker. Its description includes prompt, limits, sources, and
+    what has not been confirmed. Any other causal language model or classifier works as well once you specify its prompt
+    (see `rerank --help`).
     """
     from rankllm_core.files import dumps
     from rankllm_infer.known_models import find_known_model, known_models, model_table

@@ -1,4 +1,4 @@
-"""Click options from the rows of the option table, help in groups, and options that are accepted and ignored."""
+"""Click options generated from the option table, grouped help, and options that are accepted and ignored."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rankllm_infer.option_table import ENGINE_GROUPS, GROUPS, Row, option, rows_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadsRuns:
-    """What every command takes that reads runs."""
+    """Option of every command that reads runs."""
 
     run_format: str = option("auto", "--run-format", group="Input", effect="content", choices=get_args(RunFormat))
-    """Format of a run. Needed when it has three columns that may be scores (tsv) or ranks (msmarco)."""
+    """Format of the run. Required if a run has three columns that could be scores (tsv) or ranks (msmarco)."""
 
 
 class RowOption(click.Option):
-    """The option of a row. A value that is not given is None: the default belongs to the row's owner."""
+    """Click option of a row. A value that is not given is None: the default belongs to the row's owner."""
 
     def __init__(self, param_decls: list[str], *, row: Row, default: Any = None) -> None:
         self.row = row
@@ -33,25 +33,25 @@ class RowOption(click.Option):
             param_decls,
             type=None if row.is_switch else _click_type(row),
             multiple=row.is_repeatable,
-            # A default, be it None, would fill in for a value that is required.
+            # # Any default, even None, would satisfy a required option.
             **({"required": True} if row.default is MISSING else {"default": default}),
         )
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        """How it is written, and its help text with what it applies to and its default behind it."""
+        """Return flags and help text, followed by scope, default and bounds in brackets."""
         row = self.row
-        # A group of one engine need not say it of each of its options.
+        # # In an engine's own group, repeating the engine for each option would be noise.
         scope = row.methods_text if row.option.group in ENGINE_GROUPS[1:] else row.scope
         default = f"default: {row.default_text}" if row.default_text else ""
-        notes = "; ".join(note for note in (scope, default, "required" if self.required else "") if note)
+        notes = "; ".join(note for note in (scope, default, row.bounds, "required" if self.required else "") if note)
         return row.spelling, f"{row.help}  [{notes}]" if notes else row.help
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists options under the headings of the table."""
+    """Command whose help lists options under the table's group headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a section per group, in the order of GROUPS; options without a row come last."""
+        """Write one section per group, in the order of GROUPS; options without a row come last."""
         sections: dict[str, list[tuple[str, str]]] = {name: [] for name in (*GROUPS, "Other")}
         for parameter in self.get_params(ctx):
             record = None if isinstance(parameter, click.Argument) else parameter.get_help_record(ctx)
@@ -65,13 +65,13 @@ class GroupedCommand(click.Command):
 
 
 def select(owner: type, *names: str) -> tuple[Row, ...]:
-    """Rows of an owner by the names of their fields; by default all that have an option of their own."""
+    """Return an owner's rows by field name; by default all rows with an option of their own."""
     rows = rows_of(owner)
     return tuple(rows[name] for name in names or [row.name for row in rows.values() if row.is_on_the_command_line])
 
 
 def row_options(*rows: Row) -> Callable[[FC], FC]:
-    """Decorate a command with the options of these rows, in their order."""
+    """Decorate a command with the options of these rows, in order."""
 
     def decorate(command: FC) -> FC:
         for row in reversed(rows):
@@ -87,7 +87,7 @@ def _click_type(row: Row) -> click.ParamType[Any] | type:
     if rule.choices:
         return click.Choice(rule.choices)
     if rule.is_text or str in row.kinds:
-        # An empty name, as of an unset shell variable, would mean the current folder, or nothing at all.
+        # # An empty name, for example from an unset shell variable, would mean the current folder or nothing at all.
         return NAME if any(word in row.metavar for word in ("FILE", "FOLDER", "NAME", "COMMIT")) else str
     (kind,) = row.kinds
     if kind is Path:
@@ -101,7 +101,7 @@ def _click_type(row: Row) -> click.ParamType[Any] | type:
 run_format_option = click.option(
     "--run-format", "run_format", cls=RowOption, row=rows_of(ReadsRuns)["run_format"], default="auto"
 )
-"""--run-format for a command that takes its options one by one."""
+"""--run-format for commands that do not use `row_options`."""
 
 
 DEFAULT_MEASURES = ("nDCG@10",)
@@ -109,19 +109,20 @@ DEFAULT_MEASURES = ("nDCG@10",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedCommand:
-    """What a command is asked for that measures runs by judgements."""
+    """Base of commands that evaluate runs against relevance judgements."""
 
     qrels: Path
     names: tuple[str, ...]
-    """Measures, as they were given."""
+    """Measures as given on the command line."""
     relevance_level: int
     is_complete: bool
-    """Whether -c was given, which is the default here."""
+    """True if -c was given, which is the default here."""
     run_format: RunFormat
     run_queries_only: bool
 
     def measures(self) -> list[str]:
-        """The measures, one name each. Raises UsageError where -c is contradicted, ConfigError for an unknown one."""
+        """Split the measures into single names. Raises UsageError if -c is contradicted, ConfigError for an unknown
+        measure."""
         from rankllm_infer.evaluation.measures import split_measures
 
         if self.is_complete and self.run_queries_only:
@@ -132,25 +133,30 @@ class JudgedCommand:
 def judgement_options(
     measures: Sequence[str] = DEFAULT_MEASURES,
 ) -> Callable[[click.decorators.FC], click.decorators.FC]:
-    """--qrels, -m, -l and -c. measures: the default of -m."""
+    """Add --qrels, -m, -l and -c to a command. measures: default of -m."""
     options = [
-        click.option("--qrels", type=PATH, required=True, help="Judgements, TREC or BEIR (gz)."),
+        click.option(
+            "--qrels",
+            type=PATH,
+            required=True,
+            help="Relevance judgements (qrels): TREC or BEIR format, optionally gzipped.",
+        ),
         click.option(
             "-m",
             "--measure",
             "names",
             multiple=True,
             default=measures,
-            help="For example nDCG@10, RR@10, MRR@10, Recall@100, AP, ndcg_cut.10; may be repeated, or hold commas.",
+            help="Measure, such as nDCG@10, MRR@10, Recall@100, AP or ndcg_cut.10. Repeat or separate by commas.",
         ),
         click.option(
             "-l",
             "--relevance-level",
             type=click.IntRange(1),
             default=1,
-            help="The least grade that counts as relevant.",
+            help="Minimum relevance grade that counts as relevant.",
         ),
-        # trec_eval's name of what is the default here.
+        # # trec_eval's flag for the default behaviour here.
         click.option("-c", "is_complete", is_flag=True, hidden=True),
     ]
 

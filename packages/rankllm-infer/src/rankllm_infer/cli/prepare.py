@@ -1,4 +1,4 @@
-"""`rankllm-infer prepare`: a first-stage run and the texts it names, joined into one file."""
+"""`rankllm-infer prepare`: join a first-stage run with its query and passage texts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rankllm_infer.console import counter
 from rankllm_infer.formats.prepare import PreparedFormat, build_requests, write_prepared
 
 _DEPTH = 200
-"""Candidates that RankLLaMA reranks. Source: arXiv:2310.08319."""
+"""Default number of candidates per query, as reranked by RankLLaMA (arXiv:2310.08319)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareCommand:
-    """What `prepare` is asked for."""
+    """Parsed command line of `prepare`."""
 
     retrieval_results: Path
     run_format: RunFormat
@@ -42,45 +42,58 @@ class PrepareCommand:
 
     @property
     def queries(self) -> str:
-        """The queries, by file or data set. Raises RankLLMError for a configuration that does not go with the name."""
+        """Queries, by file or dataset. Raises RankLLMError for a configuration that does not apply to the name."""
         return _with_config(self.query_data_name, self.query_data_config, option="--query-data-config")
 
     @property
     def corpus(self) -> str:
-        """The passages, by file or data set. Raises RankLLMError for a configuration that does not go with the name."""
+        """Passages, by file or dataset. Raises RankLLMError for a configuration that does not apply to the name."""
         return _with_config(self.corpus_data_name, self.corpus_data_config, option="--corpus-data-config")
 
 
 @click.command("prepare")
-@click.option("--retrieval-results", type=PATH, required=True, help="A first-stage run: TREC, TSV or MS MARCO (gz).")
+@click.option(
+    "--retrieval-results",
+    type=PATH,
+    required=True,
+    help="First-stage run: TREC, TSV or MS MARCO format, optionally gzipped.",
+)
 @run_format_option
 @click.option(
-    "--query-data-name", type=NAME, required=True, help="Queries: TSV or JSONL (gz), or a Hugging Face data set."
+    "--query-data-name",
+    type=NAME,
+    required=True,
+    help="Queries: TSV or JSONL, optionally gzipped, or a Hugging Face dataset.",
 )
-@click.option("--query-data-split", default="dev", help="Split of a query data set.")
-@click.option("--query-data-config", help="Configuration of a query data set; the same as NAME:CONFIG.")
+@click.option("--query-data-split", default="dev", help="Split of the query dataset.")
+@click.option("--query-data-config", help="Configuration of the query dataset; same as NAME:CONFIG.")
 @click.option(
-    "--corpus-data-name", type=NAME, required=True, help="Passages: JSONL or TSV (gz), or a data set (split train)."
+    "--corpus-data-name",
+    type=NAME,
+    required=True,
+    help="Passages: JSONL or TSV, optionally gzipped, or a Hugging Face dataset (split train).",
 )
-@click.option("--corpus-data-config", help="Configuration of a corpus data set; the same as NAME:CONFIG.")
-@click.option("--depth", type=click.IntRange(1), default=_DEPTH, help="Candidates a query keeps, by falling score.")
-@click.option("--max-queries", type=click.IntRange(1), help="Keep the first queries of the run.")
-@click.option("--remove-query/--no-remove-query", default=False, help="Leave out candidates whose docid is the qid.")
-@click.option("--strict/--no-strict", default=False, help="A query or passage without a text is an error.")
-@click.option("--output-path", type=PATH, required=True, help="The file to write; a .gz name is compressed.")
+@click.option("--corpus-data-config", help="Configuration of the corpus dataset; same as NAME:CONFIG.")
+@click.option("--depth", type=click.IntRange(1), default=_DEPTH, help="Number of top candidates to keep per query.")
+@click.option("--max-queries", type=click.IntRange(1), help="Maximum number of queries, from the start of the run.")
+@click.option("--remove-query/--no-remove-query", default=False, help="Drop candidates whose docid equals the qid.")
+@click.option(
+    "--strict/--no-strict", default=False, help="Treat missing query or passage texts as errors instead of warnings."
+)
+@click.option("--output-path", type=PATH, required=True, help="File to write; compressed if its name ends in .gz.")
 @click.option(
     "--format",
     "output_format",
     type=click.Choice(get_args(PreparedFormat)),
     default="rerank-input",
-    help="One line a pair, or one line a query.",
+    help="Output format: one line per query-passage pair, or one line per query (requests).",
 )
-@click.option("--overwrite/--no-overwrite", default=False, help="Replace an output that exists.")
+@click.option("--overwrite/--no-overwrite", default=False, help="Replace an existing output.")
 @ignored("--cache-dir", takes_value=True)
 def command(**given: Any) -> None:
     """Join a first-stage run with the texts of its queries and passages.
 
-    The output is what `rerank` reads: with --rerank-input as it is, with --requests for --format requests.
+    Pass the output to `rerank --rerank-input` or, if written with --format requests, to `rerank --requests`.
     """
     asked = PrepareCommand(**given)
     check_output(asked.output_path, overwrite=asked.overwrite)
@@ -110,6 +123,10 @@ def _with_config(name: str, config: str | None, *, option: str) -> str:
     if config is None:
         return name
     if Path(name).exists() or ":" in name:
-        has = "a local file or folder, which has none" if Path(name).exists() else "a name that holds one already"
+        has = (
+            "a local path, which has no configurations"
+            if Path(name).exists()
+            else "a name that already includes a configuration"
+        )
         raise RankLLMError(f"{option} {config}: {name} is {has}; leave the option out")
     return f"{name}:{config}"

@@ -1,4 +1,4 @@
-"""`rankllm-infer prompts`: the templates there are, and what a model will see."""
+"""`rankllm-infer prompts`: list and show prompt templates, and render the prompts that a model sees."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _WITHOUT_CARD = {
     "max_passage_words": "300",
     "context_size": "4096",
 }
-"""The defaults where no model is named, or one without a card."""
+"""Defaults without a model, or for a model without a card."""
 
 
 @click.group("prompts")
 def command() -> None:
-    """List prompt templates, or show what a model will see."""
+    """List prompt templates, or show the prompts that a model sees."""
 
 
 @command.command("list")
-@click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object a template.")
+@click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object per template.")
 def list_templates(*, as_json: bool) -> None:
-    """Name, method and purpose of each shipped template."""
+    """List the bundled templates with name, method and purpose."""
     from rankllm_core.files import dumps
     from rankllm_core.prompts.template import load_template, template_names
 
@@ -65,7 +65,7 @@ def list_templates(*, as_json: bool) -> None:
 def show_template(*, template: str) -> None:
     """Print a template's YAML.
 
-    NAME is a shipped one; a FILE is checked as well.
+    NAME is a bundled template; a FILE is also validated.
     """
     from rankllm_core.prompts.template import load_template
 
@@ -79,19 +79,19 @@ def show_template(*, template: str) -> None:
         _INPUT["requests"],
         flags=(*_INPUT["requests"].option.flags, *_INPUT["rerank_input"].option.flags),
         default=MISSING,
-        text="Requests, results or query-passage pairs, JSONL; the first line tells which.",
+        text="Requests, results or query-passage pairs, JSONL; detected from the first line.",
     )
 )
-@click.option("--qid", help="The query to show; by default the first one.")
+@click.option("--qid", help="Query to show.  [default: the first]")
 @row_options(
     *(changed(_ROWS[name], default_text=f"from the card, else {value}") for name, value in _WITHOUT_CARD.items()),
-    changed(_ROWS["top_k_candidates"], default_text="all", text="Render as if this many candidates were reranked."),
+    changed(_ROWS["top_k_candidates"], default_text="all", text="Number of candidates to assume per query."),
     _ROWS["system_message"],
     _ROWS["instruction"],
     changed(
         rows_of(ModelArguments)["model_path"],
         default=None,
-        text="Use this model's card and tokenizer to print the exact text. Its weights are not read.",
+        text="Model whose card and tokenizer are used to print the exact text. Its weights are not loaded.",
     ),
     changed(_ROWS["revision"], engines=ENGINES),
     changed(
@@ -103,10 +103,10 @@ def show_template(*, template: str) -> None:
 )
 @click.option("--json/--no-json", "as_json", default=False, help="Print one JSON object.")
 def render(**given: Any) -> None:
-    """Print what the model will see for a query.
+    """Print the first prompt that a model sees for a query.
 
-    It is the first prompt that `rerank` sends: the lowest window, or the first pair. No model is loaded. Without
-    --model-path the chat messages are printed, and their tokens estimated.
+    This is the first prompt that `rerank` sends: the lowest window, or the first query-passage pair. No model is
+    loaded. Without --model-path, prints the chat messages and an estimate of their tokens.
     """
     from rankllm_core.files import dumps
     from rankllm_infer.preview import find_request, render_prompt, rendered_to_dict
@@ -129,7 +129,7 @@ def render(**given: Any) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderCommand:
-    """What `prompts render` is asked beside the options of `rerank`."""
+    """Parsed options of `prompts render`, except those shared with `rerank`."""
 
     requests: Path
     qid: str | None
@@ -138,15 +138,15 @@ class RenderCommand:
 
 
 def _options(given: Mapping[str, Any]) -> RerankOptions:
-    """The options of `rerank` that decide a prompt. given: those of the command line, None where not given."""
+    """Build the options that determine a prompt. given: command-line values, None if not given."""
     window_size = given["window_size"]
-    # The first window does not depend on the stride; it must only not be larger than the window.
+    # # The first window does not depend on the stride, which only must not exceed the window size.
     stride = None if window_size is None else min(window_size, _DEFAULT_STRIDE)
     return from_given(RerankOptions, given, stride=stride)
 
 
 def _about(rendered: RenderedPrompt) -> str:
-    """One line on what is shown and by which rules."""
+    """Describe the rendered prompt and the settings behind it in one line."""
     card = rendered.resolved.card
     qid = for_terminal(rendered.request.query.qid, one_line=True)
     n = len(rendered.request.candidates)
@@ -154,20 +154,20 @@ def _about(rendered: RenderedPrompt) -> str:
     tokens = f"{rendered.n_tokens} tokens" if rendered.is_exact else f"about {rendered.n_tokens} tokens (estimated)"
     return (
         f"Query {qid}, {shown}, {tokens}; {card.kind}, template {card.template.name}, "
-        f"read: {_READS[rendered.prompt.read]} ({rendered.resolved.origin})"
+        f"output: {_READS[rendered.prompt.read]} ({rendered.resolved.origin})"
     )
 
 
 _READS = {
-    "text": "the generated ranking",
-    "permutation": "the ranking that is generated of its identifiers alone",
+    "text": "a generated ranking",
+    "permutation": "a generated ranking, constrained to its identifiers",
     "first-token": "the logits of the next token",
     "head": "the score head",
 }
 
 
 def _shown(prompt: Prompt) -> str:
-    """The prompt for the screen: the exact text, or each message under its role. Control characters are escaped."""
+    """Return the exact text, or each message under its role. Control characters are escaped."""
     if not prompt.messages:
         return for_terminal(prompt.text)
     return for_terminal("\n\n".join(f"=== {message.role} ===\n{message.content}" for message in prompt.messages))
@@ -184,6 +184,6 @@ def _file_text(path: str) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    """Of the comment that opens a template."""
+    """Return the first sentence of the comment at the top of a template."""
     comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
     return " ".join(line.lstrip("# ") for line in comment).split(". ")[0].rstrip(".")

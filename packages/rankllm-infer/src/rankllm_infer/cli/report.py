@@ -1,4 +1,4 @@
-"""`rankllm-infer report`: one HTML page that explains a ranking."""
+"""`rankllm-infer report`: write an HTML page that explains a ranking."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportCommand(JudgedCommand):
-    """What `report` is asked for."""
+    """Parsed command line of `report`."""
 
     run: Path
     baseline: Path | None
@@ -39,11 +39,11 @@ class ReportCommand(JudgedCommand):
 
     @property
     def page(self) -> Path:
-        """The file that is written."""
+        """Output file."""
         return self.output or self.run.with_name(self.run.name + ".html")
 
     def files(self) -> ReportFiles:
-        """The files that are read. Raises UsageError for those that do not go together."""
+        """Input files. Raises UsageError for files that cannot be combined."""
         from rankllm_infer.report.build import ReportFiles
 
         try:
@@ -62,7 +62,7 @@ class ReportCommand(JudgedCommand):
             raise click.UsageError(str(error)) from None
 
     def settings(self) -> ReportSettings:
-        """What the page shows."""
+        """Contents of the page."""
         from rankllm_infer.report.build import ReportSettings
 
         return ReportSettings(
@@ -79,29 +79,44 @@ class ReportCommand(JudgedCommand):
 @judgement_options(("nDCG@10", "MRR@10"))
 @run_format_option
 @click.option("--baseline", type=PATH, help="Run to compare with.  [default: the order of --requests]")
-@click.option("--also", type=PATH, multiple=True, help="Further run, in the figures alone; may be repeated.")
-@click.option("--requests", type=PATH, help="Texts: what was reranked.  [default: RUN, where it holds texts]")
-@click.option("--queries", type=PATH, help="Texts of the queries, with --corpus in place of --requests.")
-@click.option("--corpus", type=PATH, help="Texts of the passages, with --queries.")
-@click.option("--trace", type=PATH, help="Model calls of RUN, as rerank --trace writes them.")
-@click.option("--output", type=PATH, help="The page.  [default: RUN.html]")
-@click.option("--title", help="Of the page.  [default: the names of both runs]")
-@click.option("--depth", type=click.IntRange(1), default=20, help="Passages of each query.")
-@click.option("--max-queries", type=click.IntRange(1), help="Show the queries that changed most.  [default: all]")
-@click.option("--prompt-characters", type=click.IntRange(0), default=1_000, help="Of each prompt of the trace.")
+@click.option(
+    "--also", type=PATH, multiple=True, help="Additional run for the table of measures. Repeat the option for several."
+)
+@click.option(
+    "--requests", type=PATH, help="Requests that were reranked, for the texts.  [default: RUN, if it contains texts]"
+)
+@click.option("--queries", type=PATH, help="Query texts; with --corpus, an alternative to --requests.")
+@click.option("--corpus", type=PATH, help="Passage texts; with --queries, an alternative to --requests.")
+@click.option("--trace", type=PATH, help="Prompts and answers of RUN, as written by rerank --trace.")
+@click.option("--output", type=PATH, help="HTML file to write.  [default: RUN.html]")
+@click.option("--title", help="Title of the page.  [default: the names of both runs]")
+@click.option("--depth", type=click.IntRange(1), default=20, help="Number of passages to show per query.")
+@click.option(
+    "--max-queries",
+    type=click.IntRange(1),
+    help="Maximum number of queries to show, largest change first.  [default: all]",
+)
+@click.option(
+    "--prompt-characters",
+    type=click.IntRange(0),
+    default=1_000,
+    help="Maximum number of characters to show per prompt of --trace.",
+)
 @click.option(
     "--run-queries-only/--no-run-queries-only",
     default=False,
-    help="Over the judged queries that every run holds. By default one that a run lacks counts 0 for it.",
+    help="Average over judged queries that occur in every run. By default, a query missing from a run scores 0.",
 )
-@click.option("--overwrite/--no-overwrite", default=False, help="Replace the output if it exists.")
+@click.option("--overwrite/--no-overwrite", default=False, help="Replace an existing output.")
 def command(**given: Any) -> None:
-    """Explain a ranking: write one HTML page that needs no network.
+    """Explain a ranking in a self-contained HTML page.
 
-    What changed against the baseline, query by query: figures with significance, cost, passages with ranks before and
-    after, grades, model scores, and with --trace what the model was asked and what it answered.
-    RUN is a run, or better the JSON Lines of `rerank --output-jsonl`, which also tell model scores, cost and how
-    answers were read. Measures, runs and -c are those of `evaluate`; the first measure orders the page.
+    Shows what changed against the baseline, query by query: measures with significance, cost, passages with their ranks
+    before and after, relevance grades, model scores and, with --trace, the prompts and the model's answers.
+
+    RUN is a run or, preferably, the results of `rerank --output-jsonl`, which also contain model scores, cost and how
+    the answers were parsed. Measures, run formats and -c are the same as for `evaluate`; queries are ordered by the
+    first measure.
     """
     from rankllm_infer.report.build import NoTextsError, build_report
 

@@ -1,4 +1,4 @@
-"""`rankllm-infer retrieve`: the first stage, from queries to a run or to requests for `rerank`."""
+"""`rankllm-infer retrieve`: first-stage retrieval, from queries to a run or to requests for `rerank`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ALLOWED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrieveCommand:
-    """What `retrieve` is asked for. Raises UsageError for options that do not go together."""
+    """Parsed command line of `retrieve`. Raises UsageError for options that cannot be combined."""
 
     corpus: Path | None
     index: str | None
@@ -63,18 +63,19 @@ class RetrieveCommand:
 
     @property
     def run_format(self) -> RunOutput:
-        """The format of the run."""
+        """Format of the run."""
         from rankllm_infer.jobs.outputs import run_format_of
 
         return "trec" if self.output is None else run_format_of(self.output, self.output_format)
 
     @property
     def outputs(self) -> list[Path]:
-        """The files that are written."""
+        """Output files."""
         return [path for path in (self.output, self.output_requests) if path is not None]
 
     def source(self) -> Source:
-        """What is searched. Raises ConfigError for an unknown method, UsageError for one that cannot search it."""
+        """Return what is searched. Raises ConfigError for an unknown method, UsageError for one that cannot search
+        it."""
         from rankllm_infer.retrieval.sources import CorpusSource, DatasetSource, IndexSource
 
         k1, b = K1 if self.k1 is None else self.k1, B if self.b is None else self.b
@@ -95,7 +96,7 @@ class RetrieveCommand:
             if not is_given and name in _NEEDED[kind]:
                 raise click.UsageError(f"--{kind} needs {option}")
             if is_given and name not in _ALLOWED[kind]:
-                raise click.UsageError(f"--{kind} does not go with {option}")
+                raise click.UsageError(f"--{kind} cannot be combined with {option}")
 
     def _check_outputs(self) -> None:
         outputs = self.outputs
@@ -106,7 +107,7 @@ class RetrieveCommand:
         if self.tag and (self.output is None or self.run_format != "trec"):
             raise click.UsageError("--tag has no effect without an --output in the TREC format")
         if len({path.resolve() for path in outputs}) < len(outputs):
-            raise click.UsageError(f"{outputs[0]}: is to hold two outputs; give each a file of its own")
+            raise click.UsageError(f"{outputs[0]}: given for two outputs; give each its own file")
 
     def _method(self) -> Method:
         from rankllm_infer.retrieval.retrieval_data import find_method
@@ -114,49 +115,62 @@ class RetrieveCommand:
         method = find_method(self.retrieval_method or "bm25")
         if self.index is not None and method.kind == "stored":
             raise click.UsageError(
-                f"--index cannot be searched with {method.name}, which is read from stored results only"
+                f"--index cannot be searched with {method.name}, which is available only as stored results"
             )
         if method.kind != "bm25":
             for name in ("k1", "b"):
                 if getattr(self, name) is not None:
-                    raise click.UsageError(f"--{name} is a setting of BM25; it has no effect on {method.name}")
+                    raise click.UsageError(f"--{name} is a BM25 parameter and has no effect on {method.name}")
         return method
 
 
 @click.command("retrieve")
-@click.option("--corpus", type=PATH, help="Passages of your own, JSONL or TSV (gz, xz), for the embedded BM25.")
-@click.option("--index", type=NAME, help="A Lucene index: a folder, or the name of one of Pyserini's.")
-@click.option("--dataset", type=NAME, help="A data set of Pyserini's: dl19 to dl23, beir-NAME, mrtydi-LANGUAGE.")
+@click.option("--corpus", type=PATH, help="Passages to search with the built-in BM25: JSONL or TSV (.gz, .xz).")
 @click.option(
-    "--queries", "--topics", type=NAME, help="Queries TSV or JSONL (gz, xz); with --index also a name of Pyserini's."
+    "--index", type=NAME, help="Lucene index to search with Pyserini: a folder, or the name of a prebuilt index."
+)
+@click.option("--dataset", type=NAME, help="Test collection of Pyserini: dl19 to dl23, beir-NAME, mrtydi-LANGUAGE.")
+@click.option(
+    "--queries",
+    "--topics",
+    type=NAME,
+    help="Queries: TSV or JSONL (.gz, .xz); with --index, also the name of a Pyserini topic set.",
 )
 @click.option(
-    "--retrieval-method", help="With --index and --dataset: bm25, bm25_rm3, SPLADE++_EnsembleDistil_ONNX or splade_v3."
+    "--retrieval-method",
+    help="Retriever for --index and --dataset: bm25, bm25_rm3, SPLADE++_EnsembleDistil_ONNX or splade_v3.",
 )
-@click.option("--output", type=PATH, help="The run.")
-@click.option("--output-requests", type=PATH, help="The candidates with their texts, for `rerank --requests`.")
-@click.option("--depth", type=click.IntRange(1), default=_DEPTH, help="Candidates of each query, at the most.")
+@click.option("--output", type=PATH, help="File for the run.")
 @click.option(
-    "--k1", type=click.FloatRange(min=0), help=f"BM25: how late repeating a term stops paying.  [default: {K1}]"
+    "--output-requests",
+    type=PATH,
+    help="File for the candidates with their texts, to be passed to `rerank --requests`.",
 )
-@click.option("--b", type=click.FloatRange(0, 1), help=f"BM25: how much length is marked down.  [default: {B}]")
-@click.option("--index-dir", type=PATH, help="Where to keep --corpus's index.  [default: a folder in the user's cache]")
-@click.option("--max-queries", type=click.IntRange(1), help="Stop after so many queries.")
-@click.option("--remove-query/--no-remove-query", default=False, help="Leave out candidates whose docid is the qid.")
+@click.option("--depth", type=click.IntRange(1), default=_DEPTH, help="Maximum number of candidates per query.")
+@click.option("--k1", type=click.FloatRange(min=0), help=f"BM25 term frequency saturation.  [default: {K1}]")
+@click.option("--b", type=click.FloatRange(0, 1), help=f"BM25 document length normalization.  [default: {B}]")
+@click.option(
+    "--index-dir", type=PATH, help="Folder for the BM25 index of --corpus.  [default: a folder in the user's cache]"
+)
+@click.option("--max-queries", type=click.IntRange(1), help="Maximum number of queries, from the start of --queries.")
+@click.option("--remove-query/--no-remove-query", default=False, help="Drop candidates whose docid equals the qid.")
 @click.option(
     "--output-format",
     type=click.Choice(["trec", "tsv", "msmarco"]),
-    help="By default TREC, or TSV for a name that ends in .tsv.",
+    help="Format of the run.  [default: tsv if the file name ends in .tsv, else trec]",
 )
-@click.option("--tag", help="The run's name in the TREC format.  [default: the retrieval method's]")
-@click.option("--qrels", type=PATH, help="Score the run when done; of --dataset they are known.")
-@click.option("--overwrite/--no-overwrite", default=False, help="Replace outputs that exist.")
+@click.option("--tag", help="Run name in the last column of a TREC run.  [default: the name of the retrieval method]")
+@click.option(
+    "--qrels", type=PATH, help="Relevance judgements (qrels) to evaluate the run with. --dataset brings its own."
+)
+@click.option("--overwrite/--no-overwrite", default=False, help="Replace existing outputs.")
 def command(**given: Any) -> None:
-    """Find candidates for queries: the first stage.
+    """Retrieve candidates for queries: the first stage.
 
-    --corpus with --queries needs nothing else: BM25, whose index is made once, and again when the corpus has changed.
-    --dataset with --retrieval-method and --index with --queries need Pyserini.
-    --output is what `rerank --run` and `evaluate` read, --output-requests what `rerank --requests` reads.
+    --corpus with --queries works without further packages: the BM25 index is built on first use and rebuilt when the
+    corpus changes. --dataset with --retrieval-method and --index with --queries require Pyserini.
+
+    Pass --output to `rerank --run` and `evaluate`, and --output-requests to `rerank --requests`.
     """
     from rankllm_core.trec import read_qrels
     from rankllm_infer.evaluation.judgements import check_judged
@@ -193,13 +207,13 @@ def _check_files(asked: RetrieveCommand) -> None:
 
 
 def _print_figures(run: Run, qrels: Qrels) -> None:
-    """Print the figures over the judged queries that were asked; one that found nothing counts 0."""
+    """Print the measures over the judged queries of the run; a query without results scores 0."""
     from rankllm_infer.evaluation.evaluate import evaluate_asked, evaluation_lines
 
     found = evaluate_asked(qrels, run, _MEASURES)
     if found is None:
-        say("No figures: none of the judged queries found anything")
+        say("No scores: no judged query retrieved any candidate")
         return
-    say(f"Scores of the {found.n_queries} judged queries among the {len(run)} asked:")
+    say(f"Scores of the {found.n_queries} judged queries among the {len(run)} in this run:")
     for line in evaluation_lines("retrieved", found):
         click.echo(line)

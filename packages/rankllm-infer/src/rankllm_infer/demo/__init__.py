@@ -1,1 +1,1 @@
-"""The demonstration on a bundled collection."""
+"""Demonstration on a bundled collection."""

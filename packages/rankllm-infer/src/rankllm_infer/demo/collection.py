@@ -1,4 +1,4 @@
-"""The small test collection that ships with the package: what the demo ranks, and a data set for first experiments."""
+"""Small test collection bundled with the package: used by the demo, and for first experiments."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from importlib.resources.abc import Traversable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoCollection:
-    """Passages, queries and judgements, each in the order of its file."""
+    """Passages, queries and judgements, each in file order."""
 
     corpus: Mapping[str, Mapping[str, str]]
     """docid -> `title` (may be empty) and `text`."""
     queries: Mapping[str, str]
     """qid -> text."""
     qrels: Mapping[str, Mapping[str, int]]
-    """qid -> docid -> grade: 2 answers the query, 1 helps, 0 was read and does not help; unlisted is unjudged."""
+    """qid -> docid -> grade: 2 answers the query, 1 helps, 0 was judged not to help; missing docids are unjudged."""
 
 
 def demo_folder() -> Traversable:
-    """The folder with corpus.jsonl, queries.tsv, qrels.txt and README.md; inside the installed package, read-only."""
+    """Return the folder with corpus.jsonl, queries.tsv, qrels.txt and README.md, read-only inside the installed
+    package."""
     return files("rankllm_infer") / "demo_data"
 
 
 def load_demo_collection() -> DemoCollection:
-    """Read the collection. It is part of the package, so a fault in it is a bug and keeps its traceback."""
+    """Read the collection. It is part of the package, so an error in it is a bug and keeps its traceback."""
     folder = demo_folder()
     corpus: dict[str, dict[str, str]] = {}
     for line in _lines(folder / "corpus.jsonl"):
@@ -42,5 +43,5 @@ def load_demo_collection() -> DemoCollection:
 
 
 def _lines(file: Traversable) -> list[str]:
-    # Not splitlines(), which also splits at U+2028 and its like inside a text.
+    # # Not splitlines(), which also splits at U+2028 and similar characters inside a text.
     return [line for line in file.read_text(encoding="utf-8").split("\n") if line]

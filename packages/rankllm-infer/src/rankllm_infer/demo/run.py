@@ -1,4 +1,4 @@
-"""The whole thing on a small scale: retrieve with BM25, rerank with a language model, score both lists."""
+"""The complete pipeline on a small scale: retrieve with BM25, rerank with a language model, evaluate both lists."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from rankllm_infer.jobs.outputs import OutputFiles, Summary, open_outputs
 from rankllm_infer.retrieval.bm25 import BM25Index, title_and_text
 
 DEPTH = 20
-"""Candidates of each query: one window."""
+"""Number of candidates per query: one window."""
 MEASURE = "nDCG@10"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoFiles:
-    """What the demo writes."""
+    """Output files of the demo."""
 
     folder: Path
 
     @property
     def first_stage(self) -> Path:
-        """The BM25 run."""
+        """BM25 run."""
         return self.folder / "bm25.trec"
 
     @property
     def requests(self) -> Path:
-        """What was reranked: each query with its candidates."""
+        """Reranked requests: each query with its candidates."""
         return self.folder / "requests.jsonl"
 
     @property
     def reranked(self) -> Path:
-        """The reranked run."""
+        """Reranked run."""
         return self.folder / "reranked.trec"
 
     @property
     def results(self) -> Path:
-        """The reranked lists with texts, scores and statuses."""
+        """Reranked lists with texts, scores and statuses."""
         return self.folder / "results.jsonl"
 
     @property
     def qrels(self) -> Path:
-        """The judgements."""
+        """Judgements."""
         return self.folder / "qrels.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoReport:
-    """What the demo measured."""
+    """Measurements of the demo."""
 
     first_stage: float
     """nDCG@10 of BM25."""
@@ -68,7 +68,7 @@ class DemoReport:
 
 
 def demo_requests(collection: DemoCollection, *, depth: int = DEPTH) -> list[Request]:
-    """The BM25 candidates of every query of the collection."""
+    """Return the BM25 candidates of every query in the collection."""
     texts = ((docid, title_and_text(doc["title"], doc["text"])) for docid, doc in collection.corpus.items())
     index = BM25Index.build(texts)
     return [
@@ -85,9 +85,9 @@ def run_demo(
     on_finished: Callable[[Result], None] = lambda result: None,
     on_answered: Callable[[str], None] = lambda qid: None,
 ) -> DemoReport:
-    """Retrieve, rerank, score and write everything.
+    """Retrieve, rerank, evaluate and write everything.
 
-    progress: is called with the number of queries reranked so far and that of all. on_finished, on_answered: as in
+    progress: receives the number of queries reranked so far and the total. on_finished, on_answered: as in
     `Reranker.stream`.
     """
     collection = load_demo_collection()
@@ -118,7 +118,7 @@ def run_demo(
 
 
 def _as_written(candidates: Sequence[Candidate]) -> list[tuple[str, float]]:
-    """A ranking as a run holds it: tied scores are told apart, or trec_eval's tie rule would give another figure."""
+    """Return a ranking with distinct scores, as in a run; trec_eval's handling of ties would change the measures."""
     scores = decreasing_scores([candidate.score for candidate in candidates])
     return [(candidate.docid, score) for candidate, score in zip(candidates, scores, strict=True)]
 

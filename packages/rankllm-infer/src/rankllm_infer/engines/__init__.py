@@ -1,1 +1,1 @@
-"""What runs a model; an engine knows no ranking."""
+"""Engines that run models; they know nothing of ranking."""

@@ -1,4 +1,4 @@
-"""An engine whose answers come from a function: for tests of everything above the engines, and for oracles."""
+"""Engine whose answers come from a function, for tests of all layers above engines and for oracles."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from rankllm_infer.engines.base import Answer, EngineError, Prompt
 
 
 class ScriptedEngine:
-    """Answers each prompt by a function, in batches of `batch_size`, the newest first where `reverse` is set.
+    """Answers each prompt with a function, in batches of `batch_size`, newest first if `reverse` is set.
 
-    `asked` keeps all prompts in the order they were answered, `batches` how many each `collect` answered.
+    `asked` records all prompts in the order in which they were answered, `batches` the number answered by each
+    `collect`.
     """
 
     name = "scripted"
@@ -49,8 +50,8 @@ class ScriptedEngine:
         self._queue = [item for item in self._queue if item[0] not in dropped]
 
     def wake(self) -> None:
-        """Without effect: a step is short."""
+        """No effect: steps are short."""
 
     def close(self) -> None:
-        """Drop what is queued."""
+        """Drop queued prompts."""
         self._queue.clear()

@@ -1,1 +1,1 @@
-"""Measures, significance and comparisons of runs."""
+"""Measures, significance tests and comparisons of runs."""

@@ -1,4 +1,4 @@
-"""Runs side by side: means with intervals, and whether a difference to the baseline is more than chance."""
+"""Compare runs with a baseline: means with confidence intervals, and significance of the differences."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from rankllm_infer.evaluation.evaluate import evaluate, naming
 from rankllm_infer.evaluation.judgements import missing_line, read_judgements
 
 TIE = 1e-9
-"""Two values of a query that are no farther apart are the same; sums in another order differ by less."""
+"""Two values of a query this close count as equal; sums in a different order differ by less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A run against the baseline, by one measure. Gains are the run's value minus the baseline's."""
+    """A run compared with the baseline by one measure. Gains are the run's value minus the baseline's."""
 
     mean: float
     p: float
-    """Of the two-sided paired randomisation test, for this comparison alone."""
+    """p-value of the two-sided paired randomisation test, for this comparison alone."""
     p_holm: float
     """The same, corrected for all comparisons of the measure."""
     is_exact: bool
-    """Whether p counts all sign patterns rather than a sample."""
+    """True if p is computed from all sign patterns instead of a sample."""
     gains: Mapping[str, float]
-    """qid -> gain, the greatest first."""
+    """qid -> gain, largest first."""
 
     @property
     def n_better(self) -> int:
-        """Queries with a greater value than the baseline's."""
+        """Number of queries with a larger value than the baseline's."""
         return sum(gain > TIE for gain in self.gains.values())
 
     @property
     def n_worse(self) -> int:
-        """Queries with a smaller value than the baseline's."""
+        """Number of queries with a smaller value than the baseline's."""
         return sum(gain < -TIE for gain in self.gains.values())
 
     @property
     def n_same(self) -> int:
-        """Queries without a difference."""
+        """Number of queries with equal values."""
         return len(self.gains) - self.n_better - self.n_worse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRun:
-    """One run by one measure."""
+    """One run evaluated by one measure."""
 
     name: str
     mean: float
     interval: tuple[float, float]
-    """Of the mean, by the percentile bootstrap."""
+    """Percentile bootstrap interval of the mean."""
     per_query: Mapping[str, float]
     difference: Difference | None
     """None for the baseline itself."""
@@ -66,17 +66,17 @@ class Comparison:
     baseline: str
     n_queries: int
     measures: Mapping[str, Sequence[ComparedRun]]
-    """Measure -> runs in the order given."""
+    """Measure -> runs in the given order."""
     missing_qids: Mapping[str, tuple[str, ...]]
-    """Run -> judged queries that it lacks."""
+    """Run -> judged queries missing from it."""
     n_judged: int
-    """Queries that are judged, whether the runs have them or not."""
+    """Number of judged queries, whether or not they occur in the runs."""
     run_queries_only: bool
     level: float
     """Confidence level of the intervals."""
 
     def missing_lines(self) -> list[str]:
-        """A line for people for each run that lacks judged queries."""
+        """Return a line for each run with missing judged queries."""
         return [
             missing_line(name, qids, n_judged=self.n_judged, run_queries_only=self.run_queries_only)
             for name, qids in self.missing_qids.items()
@@ -96,18 +96,18 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compare runs by trec_eval's measures: each with the baseline, query by query.
+    """Compare runs with a baseline by trec_eval's measures, query by query.
 
-    runs: name -> run; at least two. baseline: a name among them, by default the first. measures, relevance_level: as in
-    `evaluate`. run_queries_only: over the judged queries that every run holds; else over all judged queries, and one
-    that a run lacks counts 0 for it. n_resamples, level, seed: see `significance`.
-    Raises RankLLMError that names the run for what `evaluate` refuses, and where no judged query is in all runs.
+    runs: name -> run; at least two. baseline: one of the names, by default the first. measures, relevance_level: as in
+    `evaluate`. run_queries_only: average over the judged queries that occur in every run; otherwise over all judged
+    queries, where a missing query scores 0. n_resamples, level, seed: see `significance`. Raises RankLLMError naming
+    the run for anything that `evaluate` refuses, and if no judged query occurs in all runs.
     """
     if len(runs) < 2:
-        raise RankLLMError(f"expected at least two runs to compare, got {len(runs)}")
+        raise RankLLMError(f"expected at least two runs to compare, found {len(runs)}")
     baseline = next(iter(runs)) if baseline is None else baseline
     if baseline not in runs:
-        raise RankLLMError(f"baseline {baseline!r} is not among the runs; they are {', '.join(runs)}")
+        raise RankLLMError(f"baseline {baseline!r} is not among the runs: {', '.join(runs)}")
     judged = {qid: grades for qid, grades in qrels.items() if grades}
     missing = {name: tuple(qid for qid in judged if not run.get(qid)) for name, run in runs.items()}
     compared = _in_common(judged, missing) if run_queries_only else qrels
@@ -141,8 +141,8 @@ def compare_files(
 ) -> Comparison:
     """Compare run files, which are named by their paths; see `compare`.
 
-    qrels: TREC or BEIR. runs: TREC, TSV or MS MARCO; run_format: how to read those of three columns.
-    Raises RankLLMError for what cannot be read or compared.
+    qrels: TREC or BEIR. runs: TREC, TSV or MS MARCO; run_format: how to read runs with three columns. Raises
+    RankLLMError for anything that cannot be read or compared.
     """
     grades = read_judgements(qrels, runs)
     return compare(
@@ -159,20 +159,20 @@ def compare_files(
 
 
 def _in_common(judged: Qrels, missing: Mapping[str, Sequence[str]]) -> Qrels:
-    """The judgements of the queries that no run lacks. Raises RankLLMError where there are none."""
+    """Return the judgements of queries that occur in all runs. Raises RankLLMError if there are none."""
     left_out = {qid for qids in missing.values() for qid in qids}
     common = {qid: grades for qid, grades in judged.items() if qid not in left_out}
     if not common:
-        raise RankLLMError("the runs have no judged query in common: nothing to compare")
+        raise RankLLMError("the runs have no judged query in common; nothing to compare")
     return common
 
 
 def _figures(
     qrels: Qrels, runs: Mapping[str, Run], measures: Sequence[str], relevance_level: int
 ) -> dict[str, dict[str, Mapping[str, float]]]:
-    """Measure -> name of the run -> qid -> value."""
+    """Return measure -> name of the run -> qid -> value."""
     if not measures:
-        raise RankLLMError("expected at least one measure to compare by, got none")
+        raise RankLLMError("expected at least one measure to compare by, found none")
     figures: dict[str, dict[str, Mapping[str, float]]] = {}
     for name, run in runs.items():
         with naming(name):
@@ -190,12 +190,13 @@ def compare_figures(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[ComparedRun]:
-    """Compare runs by one measure. figures: name -> qid -> value, of the same queries for each; baseline is a name."""
+    """Compare runs by one measure. figures: name -> qid -> value, for the same queries in each; baseline: one of the
+    names."""
     from rankllm_infer.evaluation.significance import bootstrap_interval
 
     for name, values in figures.items():
         if values.keys() != figures[baseline].keys():
-            raise RankLLMError(f"{name} and {baseline}: expected figures of the same queries")
+            raise RankLLMError(f"{name} and {baseline}: expected values for the same queries")
     differences = _differences(figures, baseline=baseline, n_resamples=n_resamples, seed=seed)
     return [
         ComparedRun(
@@ -212,7 +213,7 @@ def compare_figures(
 def _differences(
     figures: Mapping[str, Mapping[str, float]], *, baseline: str, n_resamples: int, seed: int
 ) -> dict[str, Difference]:
-    """Name of each run but the baseline -> its difference; p is corrected for all of them."""
+    """Return name -> difference for each run but the baseline; p is corrected for all of them."""
     from rankllm_infer.evaluation.significance import holm, randomisation_test
 
     base = figures[baseline]

@@ -1,4 +1,4 @@
-"""Comparisons in print: tables for people, records for JSON."""
+"""Formatting of comparisons: tables for the terminal, records for JSON."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from rankllm_infer.evaluation.compare import TIE, ComparedRun, Comparison
 
 
 def comparison_lines(comparison: Comparison, *, per_query: int = 0) -> list[str]:
-    """A table for each measure: mean, interval, change, p after Holm, queries better / same / worse.
+    """Format a table for each measure: mean, interval, change, p after Holm, queries better / same / worse.
 
-    per_query: below each table, so many of the queries that gained and lost most, for each run.
+    per_query: number of queries with the largest gains and losses to show below each table, per run.
     """
     lines: list[str] = []
     for measure, runs in comparison.measures.items():
@@ -51,7 +51,7 @@ def _query_lines(run: ComparedRun, baseline: ComparedRun, most: int) -> list[str
 
 
 def comparison_to_dict(comparison: Comparison, *, per_query: bool = False) -> dict[str, object]:
-    """A record for JSON, in full precision; per_query: qid -> value for every run, and qid -> gain."""
+    """Convert to a JSON record in full precision. per_query: include qid -> value and qid -> gain for every run."""
     return {
         "baseline": comparison.baseline,
         "n_queries": comparison.n_queries,
@@ -79,6 +79,6 @@ def _run_to_dict(run: ComparedRun, *, per_query: bool) -> dict[str, object]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows of a table, one line each; every column as wide as its widest cell."""
+    """Format the rows of a table, one line each, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,4 +1,4 @@
-"""How good a run is: trec_eval's measures, computed by trec_eval's own code."""
+"""Evaluation of runs with trec_eval's measures, computed by trec_eval's own code."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ QueryValues = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The measures of one run."""
+    """Measures of one run."""
 
     means: Mapping[str, float]
-    """Measure, as it was asked for -> mean over `n_queries` queries."""
+    """Measure, as requested -> mean over `n_queries` queries."""
     per_query: Mapping[str, Mapping[str, float]]
     """Measure -> qid -> value, for every query of the mean, in the order of the qrels."""
     n_queries: int
-    """Queries that the means are over."""
+    """Number of queries in the means."""
     missing_qids: tuple[str, ...]
-    """Judged queries that the run has no candidate for. They count 0, or with `run_queries_only` not at all."""
+    """Judged queries without candidates in the run. They score 0, or are excluded with `run_queries_only`."""
     unjudged_qids: tuple[str, ...]
-    """Queries of the run without judgements. They never count."""
+    """Queries of the run without judgements. They are never counted."""
     run_queries_only: bool
 
     @property
     def n_judged(self) -> int:
-        """Queries that are judged, whether the run has them or not."""
+        """Number of judged queries, whether or not they occur in the run."""
         return self.n_queries + (len(self.missing_qids) if self.run_queries_only else 0)
 
     def missing_lines(self, name: str) -> list[str]:
-        """The line for people about judged queries that the run lacks; none where it has all. name: of the run."""
+        """Return a line about judged queries missing from the run; none if it has all. name: name of the run."""
         if not self.missing_qids:
             return []
         return [missing_line(name, self.missing_qids, n_judged=self.n_judged, run_queries_only=self.run_queries_only)]
@@ -55,14 +55,13 @@ def evaluate(
     run_queries_only: bool = False,
     relevance_level: int = 1,
 ) -> Evaluation:
-    """Evaluate a run as trec_eval -c does: means over all judged queries, a missing one counts 0.
+    """Evaluate a run like trec_eval -c: means over all judged queries, where a missing query scores 0.
 
     qrels: qid -> docid -> grade. run: qid -> (docid, score) in any order; candidates are ranked by score, descending as
-    float32, ties by docid descending. measures: see `parse_measures`. relevance_level: trec_eval's -l.
-    RR@k (MRR@k) is the reciprocal rank over the first k candidates.
-    run_queries_only: means over the judged queries that the run holds (the qrels cut to the queries of the run).
-    Raises ConfigError for a measure that is not known; RankLLMError when no query of the run is judged, none of its
-    candidates is judged for its query, a docid occurs twice in a query, or a score is NaN.
+    float32, ties by docid descending. measures: see `parse_measures`. relevance_level: trec_eval's -l. RR@k (MRR@k) is
+    the reciprocal rank over the first k candidates. run_queries_only: average over the judged queries of the run only
+    (qrels restricted to the run's queries). Raises ConfigError for an unknown measure; RankLLMError if no query of the
+    run is judged, no candidate is judged for its query, a docid occurs twice in a query, or a score is NaN.
     """
     if not any(grades and run.get(qid) for qid, grades in qrels.items()):
         raise RankLLMError(_nothing_judged([qid for qid, grades in qrels.items() if grades], run))
@@ -78,7 +77,7 @@ def _evaluate(
     run_queries_only: bool,
     relevance_level: int = 1,
 ) -> Evaluation:
-    """As `evaluate`, of a run that has judged queries."""
+    """Evaluate a run with judged queries, like `evaluate`."""
     parsed = parse_measures(measures, relevance_level=relevance_level)
     judged = [qid for qid, grades in qrels.items() if grades]
     present = [qid for qid in judged if run.get(qid)]
@@ -110,8 +109,8 @@ def evaluate_files(
 ) -> Iterator[tuple[Path, Evaluation]]:
     """Evaluate run files one by one; see `evaluate`.
 
-    qrels: TREC or BEIR. runs: TREC, TSV or MS MARCO; run_format: how to read those of three columns.
-    Raises RankLLMError that names the file for what cannot be read or evaluated.
+    qrels: TREC or BEIR. runs: TREC, TSV or MS MARCO; run_format: how to read runs with three columns. Raises
+    RankLLMError naming the file for anything that cannot be read or evaluated.
     """
     grades = read_judgements(qrels, runs)
     for path in runs:
@@ -123,7 +122,7 @@ def evaluate_files(
 
 @contextmanager
 def naming(run: str | Path) -> Iterator[None]:
-    """Name the run in a RankLLMError that is raised inside."""
+    """Add the name of the run to a RankLLMError raised inside."""
     try:
         yield
     except RankLLMError as error:
@@ -131,30 +130,30 @@ def naming(run: str | Path) -> Iterator[None]:
 
 
 def evaluate_asked(qrels: Qrels, run: Run, measures: Sequence[str]) -> Evaluation | None:
-    """Evaluate over the judged queries of a run, also those that found nothing, which count 0; None where all did."""
+    """Evaluate over the judged queries of a run, where those without results score 0; None if none has results."""
     asked = {qid: grades for qid, grades in qrels.items() if qid in run and grades}
     return evaluate(asked, run, measures) if any(run[qid] for qid in asked) else None
 
 
 _MOST_WAITING = 64
-"""Queries of a running evaluation that are evaluated at a time."""
+"""Number of queries that a running evaluation evaluates at a time."""
 
 
 class RunningEvaluation:
-    """The means over the judged queries of a run whose rankings come one by one; only the last few are kept."""
+    """Means over the judged queries of a run whose rankings arrive one by one; only the last few rankings are kept."""
 
     def __init__(self, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str]) -> None:
         self._qrels = qrels
         self._measures = parse_measures(measures)
         self._per_query: dict[str, dict[str, float]] = {measure.label: {} for measure in self._measures}
         self._waiting: dict[str, dict[str, float]] = {}
-        """qid -> docid -> score of queries that are evaluated together, which costs a fraction of one by one."""
+        """qid -> docid -> score of queries evaluated together, which costs a fraction of evaluating them one by one."""
         self._unjudged: list[str] = []
         self.has_judged_candidates = False
-        """Whether a candidate of any query is judged for it; where none is, every measure is 0 whatever the ranking."""
+        """True if any candidate is judged for its query; otherwise every measure is 0 regardless of the ranking."""
 
     def add(self, qid: str, ranking: Ranking) -> None:
-        """The next query with its (docid, score). One without judgements or without candidates does not count."""
+        """Add a query with its (docid, score). A query without judgements or candidates is not counted."""
         if not (self._qrels.get(qid) and ranking):
             self._unjudged.append(qid)
             return
@@ -172,7 +171,7 @@ class RunningEvaluation:
         self._waiting = {}
 
     def result(self) -> Evaluation | None:
-        """The means so far; None where no query counts."""
+        """Return the means so far; None if no query counts."""
         if self._waiting:
             self._evaluate_waiting()
         n_queries = len(next(iter(self._per_query.values())))
@@ -189,7 +188,7 @@ class RunningEvaluation:
 
 
 def _scores(qid: str, ranking: Ranking) -> dict[str, float]:
-    """docid -> score in single precision, in which trec_eval compares."""
+    """Return docid -> score in single precision, as compared by trec_eval."""
     scores: dict[str, float] = {}
     for (docid, score), rounded in zip(ranking, to_float32(score for _, score in ranking), strict=True):
         if math.isnan(rounded):
@@ -205,10 +204,10 @@ def _trec_eval(
     scores: Mapping[str, dict[str, float]],
     measures: Sequence[Measure],
 ) -> dict[int, QueryValues]:
-    """Relevance level -> values of the queries in `scores`."""
+    """Return relevance level -> values of the queries in `scores`."""
     import pytrec_eval
 
-    # trec_eval writes outside its memory (and may crash) when every grade of a query is below 0; all measures are 0.
+    # # trec_eval writes out of bounds (and may crash) if all grades of a query are negative; all its measures are 0.
     safe = {qid: dict(qrels[qid]) for qid in scores if max(qrels[qid].values()) >= 0}
     found: dict[int, QueryValues] = {}
     for level in sorted({measure.relevance_level for measure in measures}):
@@ -219,17 +218,17 @@ def _trec_eval(
 
 
 def _value(measure: Measure, values: Mapping[str, float] | None) -> float:
-    """A query's value; 0 where trec_eval has none."""
+    """Return a query's value; 0 if trec_eval has none."""
     value = 0.0 if values is None else values[measure.key]
     if measure.trec_name == RECIPROCAL_RANK and measure.cutoff is not None:
-        # recip_rank is 1 / rank of the first relevant document, so it says by itself whether that is within the cut.
+        # # recip_rank is 1 / rank of the first relevant document, which tells whether it is within the cutoff.
         return value if value and round(1 / value) <= measure.cutoff else 0.0
     return value
 
 
 def _nothing_judged(judged: Sequence[str], run: Mapping[str, Ranking]) -> str:
     if not any(run.values()):
-        return "the run is empty: nothing to evaluate"
+        return "the run is empty; nothing to evaluate"
     return (
         f"no query of the run is judged: the run has {examples(run)}; the qrels have {examples(judged) or 'none'}"
         f"{spelling_difference(run, judged)}; use the judgements that belong to the queries"
@@ -237,9 +236,10 @@ def _nothing_judged(judged: Sequence[str], run: Mapping[str, Ranking]) -> str:
 
 
 def evaluation_lines(name: str, evaluation: Evaluation, *, per_query: bool = False) -> list[str]:
-    """`RUN TAB measure TAB mean`, values with 4 decimals, without line ends.
+    """Format `RUN TAB measure TAB mean` lines, values with 4 decimals, without line ends.
 
-    per_query: four columns, `RUN TAB measure TAB qid TAB value`; after the queries of a measure its mean, as qid `all`.
+    per_query: four columns, `RUN TAB measure TAB qid TAB value`; after the queries of a measure its mean, with qid
+    `all`.
     """
     lines: list[str] = []
     for label, mean in evaluation.means.items():
@@ -252,7 +252,7 @@ def evaluation_lines(name: str, evaluation: Evaluation, *, per_query: bool = Fal
 
 
 def evaluation_to_dict(name: str, evaluation: Evaluation, *, per_query: bool = False) -> dict[str, object]:
-    """A record for JSON, values in full precision; `per_query` (qid -> measure -> value) only when asked for."""
+    """Convert to a JSON record in full precision. per_query: include qid -> measure -> value."""
     record: dict[str, object] = {
         "run": name,
         "measures": dict(evaluation.means),

@@ -1,4 +1,4 @@
-"""Why the ids of two files never meet, where they look as if they should."""
+"""Explain why the ids of two files do not match although they look similar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rankllm_core.trec import Ranking
 from rankllm_infer.watching import examples
 
 _SAMPLE = 10_000
-"""Ids of each side that are looked at: enough to see a difference of spelling, whatever the size of the files."""
+"""Number of ids inspected per side: enough to detect a difference in spelling, whatever the size of the files."""
 
 _INVISIBLE = re.compile(rf"[\s{INVISIBLE}{INVISIBLE_BEYOND}]+")
 
@@ -36,18 +36,19 @@ _SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "a file ending": lambda text: re.sub(r"\.[A-Za-z]{2,5}$", "", text),
     "spelling": lambda text: _without_zeros(_INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()),
 }
-"""What ids may differ in, and what takes it away."""
+"""Kinds of spelling difference -> function that normalizes them."""
 
 
 def spelling_difference(ours: Iterable[str], theirs: Iterable[str]) -> str:
-    """`; they differ in leading zeros ('007', '7')` where some ids differ in their spelling alone, else nothing."""
+    """Return `; they differ in leading zeros ('007', '7')` if some ids only differ in spelling, else an empty
+    string."""
     ours, theirs = list(islice(ours, _SAMPLE)), list(islice(theirs, _SAMPLE))
     for what, normal in _SPELLINGS.items():
         known = {normal(name): name for name in theirs}
         known.pop("", None)
         for name in ours:
             other = known.get(normal(name))
-            # 'a0' and 'b0' are two documents; 'doc0' and '0' are likely one.
+            # # 'a0' and 'b0' are different documents; 'doc0' and '0' are probably the same.
             is_plain = what != _PREFIX or normal(name) in (name, other)
             if other is not None and other != name and is_plain:
                 return f"; they differ in {what} ({name!a}, {other!a})"
@@ -55,9 +56,9 @@ def spelling_difference(ours: Iterable[str], theirs: Iterable[str]) -> str:
 
 
 def check_docids_judged(qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Ranking]) -> None:
-    """Raise RankLLMError where no candidate of any judged query is judged: every measure would be 0, whatever the run.
+    """Raise RankLLMError if no candidate of any judged query is judged, so that every measure would be 0.
 
-    qrels: qid -> docid -> grade. run: qid -> (docid, score). Queries that only one of them has do not count.
+    qrels: qid -> docid -> grade. run: qid -> (docid, score). Queries in only one of them are ignored.
     """
     shared = [qid for qid in run if qrels.get(qid) and run[qid]]
     if not shared or any(docid in qrels[qid] for qid in shared for docid, _ in run[qid]):
@@ -74,5 +75,5 @@ def _why(ranked: Collection[str], judged: Collection[str], qrels: Mapping[str, M
     if any(docid in ranked for grades in qrels.values() for docid in grades):
         return "; they are judged for other queries"
     if any(docid in qrels for docid in ranked):
-        return "; the run's docids are the qids of the qrels: two columns are swapped"
+        return "; the run's docids are the qids of the qrels; two columns seem to be swapped"
     return spelling_difference(ranked, judged)

@@ -1,4 +1,4 @@
-"""Names of retrieval measures, as papers and as trec_eval spell them."""
+"""Names of retrieval measures, as spelled in papers and by trec_eval."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rankllm_core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Family:
-    """One measure with its two names in trec_eval: over the whole list, and cut off at k."""
+    """Measure with its two names in trec_eval: over the whole list, and cut off at k."""
 
     whole: str | None
     cut: str | None
     has_level: bool = True
-    """Whether it depends on the grade from which a document counts as relevant."""
+    """True if it depends on the minimum grade that counts as relevant."""
 
 
 RECIPROCAL_RANK = "recip_rank"
 
 _NDCG = _Family(whole="ndcg", cut="ndcg_cut", has_level=False)
 _AP = _Family(whole="map", cut="map_cut")
-# trec_eval has no RR@k of its own; it is recip_rank, or 0 where the first relevant document is below rank k.
+# # trec_eval has no RR@k; it is recip_rank, or 0 if the first relevant document is below rank k.
 _RR = _Family(whole=RECIPROCAL_RANK, cut=RECIPROCAL_RANK)
 _P = _Family(whole=None, cut="P")
 _RECALL = _Family(whole=None, cut="recall")
@@ -51,8 +51,8 @@ _EXAMPLES = (
     *("nDCG", "nDCG@10", "AP", "AP@100", "RR", "RR@10", "MRR", "MRR@10", "P@10", "R@100", "Recall@100", "Success@1"),
     *("Rprec", "Bpref", "ndcg", "ndcg_cut.10", "map", "map_cut.100", "recip_rank", "P.10", "recall.100", "success.1"),
 )
-_GREATEST_CUTOFF = 1_000_000_000  # trec_eval reads cut-offs as C integers
-# trec_eval's own names may hold commas: `recall.100,1000` is two measures of one name.
+_GREATEST_CUTOFF = 1_000_000_000  # trec_eval reads cutoffs as C integers
+# # trec_eval's own names may contain commas: `recall.100,1000` are two measures in one name.
 _COMMA = re.compile(r",\s*(?=[A-Za-z])")
 _NAME = re.compile(r"(?P<name>[a-z]+(?:_[a-z]+)*)(?:\(rel=(?P<level>\d+)\))?(?:[@._](?P<cuts>\d+(?:,\d+)*))?", re.I)
 
@@ -62,30 +62,29 @@ class Measure:
     """A measure to compute."""
 
     label: str
-    """The name as it was asked for, with one cut-off."""
+    """Name as requested, with a single cutoff."""
     trec_name: str
     """trec_eval's name of the family, such as `ndcg_cut`."""
     cutoff: int | None = None
-    """Ranks that count, or None for the whole list."""
+    """Number of ranks considered, or None for the whole list."""
     relevance_level: int = 1
-    """The least grade that counts as relevant."""
+    """Minimum grade that counts as relevant."""
 
     @property
     def key(self) -> str:
-        """What pytrec_eval is asked for and calls its value."""
+        """Name of the measure for pytrec_eval."""
         if self.cutoff is None or self.trec_name == RECIPROCAL_RANK:
             return self.trec_name
         return f"{self.trec_name}_{self.cutoff}"
 
 
 def parse_measures(names: Iterable[str], *, relevance_level: int = 1) -> list[Measure]:
-    """Read measure names, in order, each once.
+    """Parse measure names, in order, without duplicates.
 
     Accepted: `nDCG@10`, `RR(rel=2)@10`, and trec_eval's `ndcg_cut.10`, `ndcg_cut_10`, `recall.100,1000` (which becomes
-    two measures); upper and lower case are one.
-    relevance_level: the least relevant grade where a name says none; nDCG uses the grades themselves.
-    Raises ConfigError for a name that is not known (with the nearest that is), a cut-off that is missing or not
-    possible, and a relevance level below 1.
+    two measures), ignoring case. relevance_level: minimum relevant grade for names that specify none; nDCG uses the
+    grades themselves. Raises ConfigError for an unknown name (with the nearest known one), a missing or invalid cutoff,
+    and a relevance level below 1.
     """
     if relevance_level < 1:
         raise ConfigError(f"relevance level {relevance_level}: expected at least 1")
@@ -94,12 +93,12 @@ def parse_measures(names: Iterable[str], *, relevance_level: int = 1) -> list[Me
         for measure in _parse(name.strip(), relevance_level):
             measures.setdefault(measure.label, measure)
     if not measures:
-        raise ConfigError("no measure given; expected for example nDCG@10")
+        raise ConfigError("found no measure; expected for example nDCG@10")
     return list(measures.values())
 
 
 def split_measures(names: Iterable[str], *, relevance_level: int = 1) -> list[str]:
-    """The names, of which each may hold several with commas between them; all are checked as in `parse_measures`."""
+    """Split names that contain several measures separated by commas; all are validated as in `parse_measures`."""
     measures = [measure for name in names for measure in _COMMA.split(name)]
     parse_measures(measures, relevance_level=relevance_level)
     return measures
@@ -111,20 +110,20 @@ def _parse(name: str, default_level: int) -> list[Measure]:
     if match is None or family is None:
         raise ConfigError(_unknown(name))
     if match["level"] and not family.has_level:
-        raise ConfigError(f"measure {name!r}: nDCG uses the grades themselves, it takes no rel=; leave it out")
+        raise ConfigError(f"measure {name!r}: nDCG uses the grades themselves and takes no rel=; leave it out")
     level = int(match["level"] or default_level)
     if level < 1:
-        raise ConfigError(f"measure {name!r}: expected rel=1 or more")
+        raise ConfigError(f"measure {name!r}: expected rel of at least 1")
     if match["cuts"] is None:
         if family.whole is None:
-            raise ConfigError(f"measure {name!r}: needs a cut-off, such as {name}@10")
+            raise ConfigError(f"measure {name!r}: needs a cutoff, such as {name}@10")
         return [Measure(label=name, trec_name=family.whole, relevance_level=level)]
     if family.cut is None:
-        raise ConfigError(f"measure {name!r}: takes no cut-off")
+        raise ConfigError(f"measure {name!r}: takes no cutoff")
     stem = name[: match.start("cuts")]
     cutoffs = [int(cut) for cut in match["cuts"].split(",")]
     if not all(1 <= cutoff <= _GREATEST_CUTOFF for cutoff in cutoffs):
-        raise ConfigError(f"measure {name!r}: expected a cut-off from 1 to {_GREATEST_CUTOFF}")
+        raise ConfigError(f"measure {name!r}: expected a cutoff from 1 to {_GREATEST_CUTOFF}")
     return [
         Measure(label=f"{stem}{cutoff}", trec_name=family.cut, cutoff=cutoff, relevance_level=level)
         for cutoff in cutoffs
@@ -135,4 +134,6 @@ def _unknown(name: str) -> str:
     by_lower = {example.lower(): example for example in _EXAMPLES}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     hint = f"did you mean {by_lower[near[0]]!r}? " if near else ""
-    return f"measure {name!r}: unknown; {hint}known are {', '.join(_EXAMPLES)} (any cut-off; AP(rel=2), RR(rel=2)@10)"
+    return (
+        f"measure {name!r}: unknown; {hint}known measures: {', '.join(_EXAMPLES)} (any cutoff; AP(rel=2), RR(rel=2)@10)"
+    )

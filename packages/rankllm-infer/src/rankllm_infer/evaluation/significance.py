@@ -1,6 +1,6 @@
-"""Is a difference between two rankings more than chance? Intervals and tests over per-query values.
+"""Significance of differences between rankings: intervals and tests over per-query values.
 
-Shapes: Q queries, R resamples. Everything is seeded: the same values give the same figures.
+Shapes: Q queries, R resamples. Everything is seeded: the same values give the same results.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from rankllm_core.errors import ConfigError
 Values = NDArray[np.float64]
 
 _EXACT_AT_MOST = 16
-"""Differences other than zero up to which all sign patterns are counted: 2 ** 16 of them."""
+"""Maximum number of non-zero differences for which all sign patterns are enumerated: 2 ** 16 patterns."""
 _CELLS = 4_000_000
-"""Numbers drawn at once, which bounds the memory: 32 MB."""
+"""Numbers drawn at a time, which limits memory to 32 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomisationTest:
-    """What a paired randomisation test says."""
+    """Result of a paired randomisation test."""
 
     p: float
-    """Two-sided: how often chance alone gives a mean difference as far from zero as the one observed, or farther."""
+    """Two-sided p-value: how often chance alone gives a mean difference at least as far from zero as the observed
+    one."""
     is_exact: bool
-    """Whether all sign patterns were counted; else some were drawn at random."""
+    """True if all sign patterns were enumerated; otherwise a random sample was used."""
 
 
 def bootstrap_interval(
     values: Sequence[float], *, n_resamples: int = 10_000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean: queries are drawn with replacement, as many as there are.
+    """Percentile bootstrap interval of the mean: queries are resampled with replacement.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
-    Raises ConfigError without values, for one that is not finite, n_resamples below 1, or a level outside 0 to 1
-    (both excluded).
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13. Raises ConfigError without values,
+    for a value that is not finite, n_resamples below 1, or a level outside the open interval (0, 1).
     """
     values_Q = _as_values(values, n_resamples)
     if not 0 < level < 1:
@@ -53,16 +53,17 @@ def bootstrap_interval(
 
 
 def randomisation_test(differences: Sequence[float], *, n_resamples: int = 10_000, seed: int = 0) -> RandomisationTest:
-    """Fisher's paired randomisation test: were it chance alone, each difference could as well have the other sign.
+    """Fisher's paired randomisation test: under the null hypothesis, each difference could equally have the opposite
+    sign.
 
-    differences: one a query, system minus baseline. With up to 16 that are not zero all sign patterns are counted; else
-    n_resamples are drawn, and the observed one is counted with them, so that p is never 0 and never too small.
-    Sources: Smucker, Allan and Carterette, CIKM 2007; for the count of the observed one, Phipson and Smyth, 2010.
-    Raises ConfigError without differences, for one that is not finite, or for n_resamples below 1.
+    differences: one per query, system minus baseline. With up to 16 non-zero differences, all sign patterns are
+    enumerated; otherwise n_resamples are sampled and the observed one is counted with them, so that p is never 0 and
+    never too small. Sources: Smucker, Allan and Carterette, CIKM 2007; for counting the observed pattern, Phipson and
+    Smyth, 2010. Raises ConfigError without differences, for one that is not finite, or for n_resamples below 1.
     """
     values_Q = _as_values(differences, n_resamples)
     moved_Q = np.abs(values_Q[values_Q != 0])
-    # Sums of the same numbers in another order differ in the last places, and must count as equal.
+    # # Sums of the same numbers in a different order differ in the last digits, but must count as equal.
     least = abs(values_Q.sum()) - 1e-9 * moved_Q.sum()
     if len(moved_Q) <= _EXACT_AT_MOST:
         return RandomisationTest(p=float((np.abs(_all_sums(moved_Q)) >= least).mean()), is_exact=True)
@@ -75,7 +76,7 @@ def randomisation_test(differences: Sequence[float], *, n_resamples: int = 10_00
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction for several comparisons: p-values, in the order given, that may be read as if each were alone.
+    """Holm's correction for multiple comparisons: return adjusted p-values in the given order.
 
     Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
@@ -89,9 +90,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _as_values(values: Sequence[float], n_resamples: int) -> Values:
     if not len(values):
-        raise ConfigError("no query to resample; expected at least one")
+        raise ConfigError("found no query to resample; expected at least one")
     if n_resamples < 1:
-        raise ConfigError(f"expected at least 1 resample, got {n_resamples}")
+        raise ConfigError(f"expected at least 1 resample, found {n_resamples}")
     values_Q = np.asarray(values, dtype=np.float64)
     if not np.isfinite(values_Q).all():
         bad = int(np.flatnonzero(~np.isfinite(values_Q))[0])
@@ -100,7 +101,7 @@ def _as_values(values: Sequence[float], n_resamples: int) -> Values:
 
 
 def _all_sums(values: Values) -> Values:
-    """The sums of the values under all 2 ** n sign patterns."""
+    """Return the sums of the values under all 2 ** n sign patterns."""
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + value, sums - value])
@@ -108,7 +109,7 @@ def _all_sums(values: Values) -> Values:
 
 
 def _chunks(n_rows: int, n_columns: int) -> Iterator[int]:
-    """Row counts that add up to n_rows, each within _CELLS."""
+    """Yield row counts that add up to n_rows, each limited to _CELLS numbers."""
     most = max(1, _CELLS // max(1, n_columns))
     for begin in range(0, n_rows, most):
         yield min(most, n_rows - begin)

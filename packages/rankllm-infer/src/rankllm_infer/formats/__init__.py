@@ -1,1 +1,1 @@
-"""Conversion between file formats."""
+"""Conversion between file formats, and joining runs with texts."""

@@ -1,4 +1,4 @@
-"""Turning runs, requests, results and rerank-input files into one another."""
+"""Convert between runs, requests, results and rerank-input files."""
 
 from __future__ import annotations
 
@@ -25,45 +25,43 @@ _Kind = Literal["requests", "rerank-input", "run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertReport:
-    """What a conversion wrote, and where it did more than copy."""
+    """What a conversion wrote, and where it changed more than the format."""
 
     n_queries: int
     n_candidates: int
     n_removed: int
-    """Candidates left out because their docid is the qid (`remove_query`)."""
+    """Number of candidates dropped because their docid equals the qid (`remove_query`)."""
     reordered_qids: tuple[str, ...] = ()
-    """Queries of a run whose lines were not in the order of their scores; they were sorted by score."""
+    """Queries of a run whose lines were not sorted by score; they were sorted."""
     rescored_qids: tuple[str, ...] = ()
-    """Queries of a requests or rerank-input file whose scores increase down the list, or are all equal; a run written
-    from them has the scores n - rank + 1."""
+    """Queries of a requests or rerank-input file whose scores increase down the list or are all equal; in a run written
+    from them, scores are n - rank + 1."""
     emptied_qids: tuple[str, ...] = ()
-    """Queries that have no candidate (left); a run or a rerank-input file cannot hold them."""
+    """Queries without (remaining) candidates; runs and rerank-input files cannot represent them."""
     prepared: PrepareReport | None = None
-    """What joining a run with its texts found; None where nothing was joined."""
+    """Report of joining a run with its texts; None if nothing was joined."""
 
     def lines(self, *, to: Target) -> list[str]:
-        """The report for people: what was written, and where that is more than a copy. to: the layout written."""
+        """Format the report for the terminal. to: format written."""
         if self.prepared is not None:
             return self.prepared.lines()
         lines = [f"converted {count(self.n_queries, 'query')} with {count(self.n_candidates, 'candidate')}"]
         if self.n_removed:
-            lines.append(f"left out {count(self.n_removed, 'candidate')} whose docid is the qid")
+            lines.append(f"dropped {count(self.n_removed, 'candidate')} whose docid equals the qid")
         if qids := self.reordered_qids:
-            lines.append(
-                f"sorted by score {count(len(qids), 'query')} whose lines were in another order ({examples(qids)})"
-            )
+            lines.append(f"sorted {count(len(qids), 'query')} whose lines were not in score order ({examples(qids)})")
         if (qids := self.rescored_qids) and to in ("trec", "tsv"):
-            why = "as their own scores are all equal or rise down the list"
-            lines.append(f"scored {count(len(qids), 'query')} n - rank + 1, {why} ({examples(qids)})")
+            why = "because their scores are all equal or increase down the list"
+            lines.append(f"set the scores of {count(len(qids), 'query')} to n - rank + 1, {why} ({examples(qids)})")
         if qids := self.emptied_qids:
-            where = "" if to == "requests" else ", which the output does not hold"
-            lines.append(f"without a candidate: {count(len(qids), 'query')} ({examples(qids)}){where}")
+            where = "" if to == "requests" else ", omitted from the output"
+            lines.append(f"without candidates: {count(len(qids), 'query')} ({examples(qids)}){where}")
         return lines
 
 
 @dataclass(slots=True)
 class _Tally:
-    """Counts while the output is being written."""
+    """Running counts while the output is written."""
 
     n_queries: int = 0
     n_candidates: int = 0
@@ -101,15 +99,15 @@ def convert(
     remove_query: bool = False,
     tag: str = DEFAULT_TAG,
 ) -> ConvertReport:
-    """Read `source` in one layout and write `target` in another.
+    """Read `source` in one format and write `target` in another.
 
-    A run is sorted by score, each query by itself, equal scores in the order of the file (a sorted file so keeps its
-    order). In requests, results and rerank-input files the order of the list is the ranking; their scores are kept
-    where they do not contradict it. Scores of a written run strictly decrease as float32.
-    queries, corpus: the texts; needed, and only allowed, from a run to requests or rerank-input.
-    remove_query: leave out candidates whose docid is the qid, before ranks are counted.
-    tag: last column of a TREC run.
-    Raises ConfigError for a conversion that is not possible, DataError for a file that cannot be read.
+    A run is sorted by score, per query, with ties in file order, so a sorted file keeps its order. In requests, results
+    and rerank-input files, the order of the list is the ranking; their scores are kept unless they contradict it.
+    Scores of a written run strictly decrease as float32.
+
+    queries, corpus: texts; required, and only allowed, to convert a run to requests or rerank-input. remove_query: drop
+    candidates whose docid equals the qid, before ranks are counted. tag: last column of a TREC run. Raises ConfigError
+    for an impossible conversion, DataError for an unreadable file.
     """
     _check_formats(source_format, to)
     kind = _kind(source, source_format)
@@ -119,7 +117,7 @@ def convert(
             source, target, to=to, run_format=run_format, queries=queries, corpus=corpus, remove_query=remove_query
         )
     if queries is not None or corpus is not None:
-        raise ConfigError(f"queries and corpus are of no use from {kind} to {to}; leave them out")
+        raise ConfigError(f"queries and corpus have no effect from {kind} to {to}; leave them out")
     tally = _Tally()
     if kind == "run":
         rankings = _sorted_rankings(source, run_format, tally, remove_query=remove_query)
@@ -138,10 +136,10 @@ def _check_formats(source_format: str, to: str) -> None:
 
 
 def detect_format(path: str | Path) -> _Kind:
-    """Tell requests (and results), rerank-input and runs apart by the first line. Raises DataError for other JSON."""
+    """Detect requests (or results), rerank-input and runs from the first line. Raises DataError for other JSON."""
     number, line = next(read_lines(path), (0, ""))
     if not number:
-        raise DataError("is empty: nothing to convert", path=path)
+        raise DataError("is empty; nothing to convert", path=path)
     if line.lstrip().startswith("["):
         return "requests"
     if not line.lstrip().startswith("{"):
@@ -149,7 +147,7 @@ def detect_format(path: str | Path) -> _Kind:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        raise DataError("not JSON Lines: expected one whole object on each line", path=path, line=number) from None
+        raise DataError("not JSON Lines: expected one complete object per line", path=path, line=number) from None
     if "candidates" in record or "hits" in record:
         return "requests"
     if "query_id" in record and "docid" in record:
@@ -178,7 +176,9 @@ def _join_run(
     remove_query: bool,
 ) -> ConvertReport:
     if queries is None or corpus is None:
-        raise ConfigError(f"{source}: is a run, which holds no texts; {to} needs the queries and the corpus as well")
+        raise ConfigError(
+            f"{source}: is a run, which contains no texts; converting it to {to} needs queries and corpus"
+        )
     requests, prepared = build_requests(
         source, queries=queries, corpus=corpus, depth=sys.maxsize, remove_query=remove_query, run_format=run_format
     )
@@ -214,7 +214,7 @@ def _kept_requests(requests: Iterator[Request], tally: _Tally, *, remove_query: 
 
 
 def _list_ranking(request: Request, tally: _Tally) -> Ranking:
-    """The candidates in the order of the list, with their scores or, where these cannot stand for it, n - rank + 1."""
+    """Return the candidates in list order, with their scores or, if these contradict the order, n - rank + 1."""
     scores = [candidate.score for candidate in request.candidates]
     contradict = any(later > earlier for earlier, later in pairwise(scores))
     if contradict or (len(scores) > 1 and scores[0] == scores[-1]):

@@ -1,4 +1,4 @@
-"""Joins a first-stage run with its queries and passages into requests."""
+"""Join a first-stage run with its queries and passages into requests."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ _PROGRESS_STEP = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareReport:
-    """What a join kept and what it had to leave out."""
+    """What a join kept and what it had to drop."""
 
     queries: int
-    """Requests made."""
+    """Number of requests created."""
     candidates: int
-    """Candidates in them, all together."""
+    """Total number of candidates in them."""
     unknown_qids: tuple[str, ...] = ()
-    """In the run, not among the queries: no request."""
+    """Queries of the run without text; they get no request."""
     qids_without_hits: tuple[str, ...] = ()
-    """Among the queries, not in the run: no request."""
+    """Queries that do not occur in the run; they get no request."""
     emptied_qids: tuple[str, ...] = ()
-    """Every candidate was left out: no request."""
+    """Queries whose candidates were all dropped; they get no request."""
     missing_docids: tuple[str, ...] = ()
-    """In the run, above the depth cut, not in the corpus."""
+    """Docids of the run, within the depth, that are not in the corpus."""
     missing_candidates: int = 0
-    """Places in rankings that `missing_docids` held."""
+    """Number of candidates with a docid in `missing_docids`."""
     removed_queries: int = 0
-    """Candidates left out because their docid is the qid."""
+    """Number of candidates dropped because their docid equals the qid."""
 
     def lines(self) -> list[str]:
-        """The report for people: what was made, then one line for each kind of loss, with the first few ids."""
+        """Format the report for the terminal: totals, then one line per kind of loss with the first few ids."""
         losses = [
-            (self.unknown_qids, "of the run without a text"),
-            (self.qids_without_hits, "without a hit in the run"),
-            (self.emptied_qids, "without a candidate left"),
+            (self.unknown_qids, "of the run without text"),
+            (self.qids_without_hits, "without results in the run"),
+            (self.emptied_qids, "without remaining candidates"),
         ]
         report = [f"prepared {count(self.queries, 'query')} with {count(self.candidates, 'candidate')}"]
-        report += [f"left out {count(len(qids), 'query')} {what} ({examples(qids)})" for qids, what in losses if qids]
+        report += [f"dropped {count(len(qids), 'query')} {what} ({examples(qids)})" for qids, what in losses if qids]
         if self.missing_docids:
             docids = f"{count(len(self.missing_docids), 'docid')} not in the corpus"
             places = count(self.missing_candidates, "candidate")
-            report.append(f"left out {places}: {docids} ({examples(self.missing_docids)})")
+            report.append(f"dropped {places}: {docids} ({examples(self.missing_docids)})")
         if self.removed_queries:
-            report.append(f"left out {count(self.removed_queries, 'candidate')} whose docid is the qid")
+            report.append(f"dropped {count(self.removed_queries, 'candidate')} whose docid equals the qid")
         return report
 
 
@@ -74,21 +74,21 @@ def build_requests(
 ) -> tuple[list[Request], PrepareReport]:
     """Join a first-stage run with the texts of its queries and passages.
 
-    queries, corpus: a file (see `read_queries` and `read_corpus`), or the name of a Hugging Face data set, with
-    `NAME:CONFIG` for one configuration; its split is `query_split` for queries and `train` for the corpus.
-    depth: candidates a query keeps, by falling run score (of equal ones, the first in the file comes first);
-    a passage that the corpus lacks is left out after the cut. max_queries: keep the first queries of the run.
-    remove_query: leave out, before the cut, a candidate whose docid is the qid (as ArguAna wants).
-    strict: raise RankLLMError where a qid or a docid has no text, instead of reporting it.
-    run_format: how the run is read (see `read_run`). progress: called now and then with the number of passages read.
+    queries, corpus: a file (see `read_queries` and `read_corpus`) or the name of a Hugging Face dataset, with
+    `NAME:CONFIG` for a configuration; the split is `query_split` for queries and `train` for the corpus. depth: number
+    of top candidates per query by run score, ties in file order; a passage missing from the corpus is dropped after
+    this cut. max_queries: keep only the first queries of the run. remove_query: before the cut, drop candidates whose
+    docid equals the qid (needed for ArguAna). strict: raise RankLLMError for a qid or docid without text, instead of
+    reporting it. run_format: format of the run (see `read_run`). progress: called occasionally with the number of
+    passages read.
 
-    Requests come in the run's order; `Candidate.score` is the run's score. Only the passages needed are held.
-    Raises RankLLMError (DataError with the place) for unusable files, and when nothing of the run can be joined.
+    Requests are in run order; `Candidate.score` is the run's score. Only the needed passages are held in memory. Raises
+    RankLLMError (DataError with the position) for unusable files, and if nothing of the run can be joined.
     """
     _check_limits(depth, max_queries)
     run, texts = read_run(run_path, format=run_format), load_queries(queries, query_split)
     cut = _cut_run(run, texts, depth=depth, max_queries=max_queries, remove_query=remove_query)
-    del run  # what is below the cut is not needed while the corpus is read
+    del run  # frees the candidates below the cut before the corpus is read
     _check_joined(cut.qids, cut.unknown_qids, where=queries, there=cut.texts, what="qids", is_strict=strict)
     needed = dict.fromkeys(docid for ranking in cut.rankings.values() for docid, _ in ranking)
     docs, sample = _collect_docs(corpus, needed, progress)
@@ -100,23 +100,23 @@ def build_requests(
 
 def _check_limits(depth: int, max_queries: int | None) -> None:
     if depth < 1 or (max_queries is not None and max_queries < 1):
-        raise ConfigError(f"prepare: need depth and max_queries of at least 1, got {depth} and {max_queries}")
+        raise ConfigError(f"prepare: expected depth and max_queries of at least 1, found {depth} and {max_queries}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CutRun:
-    """The part of a run that is kept."""
+    """Part of a run that is kept."""
 
     qids: tuple[str, ...]
     """All queries of the run."""
     texts: Mapping[str, str]
     """qid -> text of all queries."""
     unknown_qids: tuple[str, ...]
-    """Queries of the run without a text."""
+    """Queries of the run without text."""
     rankings: Mapping[str, Sequence[tuple[str, float]]]
-    """qid -> (docid, score) above the cut, of the queries that have a text."""
+    """qid -> (docid, score) above the cut, for queries with text."""
     n_removed: int
-    """Candidates left out because their docid is the qid."""
+    """Number of candidates dropped because their docid equals the qid."""
 
 
 def _cut_run(run: Run, texts: Mapping[str, str], *, depth: int, max_queries: int | None, remove_query: bool) -> _CutRun:
@@ -152,7 +152,7 @@ def requests_of_run(
     corpus: str | Path,
     progress: Callable[[int], None] | None = None,
 ) -> list[Request]:
-    """The requests of a run over just this corpus, in the run's order; a query without candidates makes none.
+    """Convert a run over this corpus to requests, in run order; queries without candidates are omitted.
 
     queries: qid -> text of every query of the run. corpus, progress: as in `build_requests`.
     """
@@ -172,7 +172,7 @@ def write_prepared(path: str | Path, requests: Iterable[Request], *, format: Pre
 
 
 def _cut(ranking: Iterable[tuple[str, float]], depth: int, *, without: str | None) -> list[tuple[str, float]]:
-    # The originals cut in file order; a run that is not sorted then loses its best candidates.
+    # # The originals cut in file order, which loses the best candidates of an unsorted run.
     kept = [(docid, score) for docid, score in ranking if docid != without]
     return sorted(kept, key=lambda candidate: -candidate[1])[:depth]
 
@@ -195,23 +195,23 @@ def _check_joined(
     what: str,
     is_strict: bool,
 ) -> None:
-    """Raise where nothing can be joined, or, if strict, not everything."""
+    """Raise RankLLMError if nothing can be joined or, if strict, if anything is missing."""
     if ids and len(missing) == len(ids):
         raise RankLLMError(
-            f"{where}: holds none of the run's {len(ids)} {what} (the run has {examples(missing)}; "
-            f"this has {examples(there) or 'nothing'}); use the files that belong to the run"
+            f"{where}: contains none of the run's {len(ids)} {what} (the run has {examples(missing)}; "
+            f"this file has {examples(there) or 'none'}); use the files that belong to the run"
         )
     if missing and is_strict:
         raise RankLLMError(
             f"{where}: lacks {len(missing)} of the run's {len(ids)} {what} ({examples(missing)}); "
-            "add them, or leave out --strict to go on without them"
+            "add them, or omit --strict to continue without them"
         )
 
 
 def _collect_docs(
     corpus: str | Path, needed: Collection[str], progress: Callable[[int], None] | None
 ) -> tuple[dict[str, Mapping[str, object]], list[str]]:
-    """The passages needed, and the corpus's first docids, for errors."""
+    """Return the needed passages, and the corpus's first docids for error messages."""
     docs: dict[str, Mapping[str, object]] = {}
     sample: list[str] = []
     for number, (docid, doc) in enumerate(load_corpus(corpus), start=1):
@@ -222,7 +222,5 @@ def _collect_docs(
         if docid in needed and docs.setdefault(docid, doc) != doc:
             if is_file(corpus):
                 raise two_contents(corpus, docid)
-            raise RankLLMError(
-                f"{corpus}: docid {docid!r} occurs twice, with different contents; a docid names one passage"
-            )
+            raise RankLLMError(f"{corpus}: docid {docid!r} occurs twice with different contents; docids must be unique")
     return docs, sample

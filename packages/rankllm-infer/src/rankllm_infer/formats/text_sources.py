@@ -1,4 +1,4 @@
-"""Texts of queries and passages: from a file, from a Hugging Face data set by name or folder, or from a stream."""
+"""Texts of queries and passages: from a file, from a Hugging Face dataset by name or folder, or from a stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILE_ENDINGS = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".ndjson", ".parquet
 
 
 def load_queries(source: str | Path, split: str) -> dict[str, str]:
-    """Read qid -> text from a file, or from a split of a Hugging Face data set."""
+    """Read qid -> text from a file or from a split of a Hugging Face dataset."""
     if is_file(source):
         return read_queries(source)
     rows = _data_set_rows(str(source), split)
@@ -29,7 +29,7 @@ def load_queries(source: str | Path, split: str) -> dict[str, str]:
 
 
 def load_corpus(source: str | Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Stream (docid, document) from a file, or from the split `train` of a Hugging Face data set."""
+    """Stream (docid, document) from a file or from the split `train` of a Hugging Face dataset."""
     if is_file(source):
         yield from read_corpus(source)
         return
@@ -45,7 +45,7 @@ def load_corpus(source: str | Path) -> Iterator[tuple[str, Mapping[str, object]]
 
 
 def is_file(source: str | Path) -> bool:
-    """Whether a file is meant; else it is a data set: a folder, or a name on the hub, which has at most one slash."""
+    """Return whether the source is a file, as opposed to a dataset: a folder, or a hub name with at most one slash."""
     name = str(source)
     if Path(source).exists():
         return not Path(source).is_dir()
@@ -56,10 +56,10 @@ def is_file(source: str | Path) -> bool:
 
 
 def _data_set_rows(name: str, split: str) -> Iterable[dict[str, object]] | tuple[Path, ...]:
-    """The rows of a Hugging Face data set, from a memory-mapped local copy.
+    """Yield the rows of a Hugging Face dataset from a memory-mapped local copy.
 
-    Of one that `datasets` refuses for its script, or cannot ask the hub about, the files of the split in their place,
-    where those can be told and are in a format of `read_queries` and `read_corpus`.
+    If `datasets` refuses it because of its loading script, or cannot reach the hub, returns the files of the split
+    instead, provided they can be determined and have a format of `read_queries` and `read_corpus`.
     """
     is_folder = Path(name).exists()
     what = f"{name}: is a folder," if is_folder else f"{name}: no such file,"
@@ -67,7 +67,7 @@ def _data_set_rows(name: str, split: str) -> Iterable[dict[str, object]] | tuple
         import datasets
     except ModuleNotFoundError:
         raise MissingPackageError(
-            f"{what} and to load it as a data set needs the package datasets, which is not installed. "
+            f"{what} and loading it as a dataset needs the package datasets, which is not installed. "
             "Install it with: uv add 'rankllm-infer[datasets]'"
         ) from None
     path, _, config = (name, "", "") if is_folder else name.partition(":")
@@ -81,34 +81,35 @@ def _data_set_rows(name: str, split: str) -> Iterable[dict[str, object]] | tuple
         if files:
             rows = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
             return rows
-        # Where a data set cannot be built, the error itself says no more than that.
+        # # The generic error for a dataset that cannot be built adds nothing to its cause.
         told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         why = first_line(error if told is None else told, with_kind=False)
-        raise RankLLMError(f"{what} and not loadable as a data set, split {split!r}: {why}") from None
+        raise RankLLMError(f"{what} and cannot be loaded as a dataset, split {split!r}: {why}") from None
     return rows
 
 
 def _files_of_split(name: str, error: Exception, *, split: str, config: str) -> tuple[Path, ...]:
-    """The files of a repository that `datasets` refuses for its script, or of the hub's cache without a network."""
+    """Return the files of a repository whose script `datasets` refuses or, without a network, those in the hub's
+    cache."""
     folder = Path(name)
     repository: Repository = FolderRepository(folder) if folder.is_dir() else HubRepository(name)
     if is_refused_script(error):
         return fetch_split(repository, split=split, config=config)
     if isinstance(error, ConnectionError) and not folder.is_dir():
-        with suppress(RankLLMError):  # nothing in the hub's cache either: the first error says more
+        with suppress(RankLLMError):  # not in the hub's cache either: the first error is more helpful
             return fetch_split(repository, split=split, config=config)
     return ()
 
 
 def read_passages(path: str | Path, *, source: IO[bytes] | None = None) -> list[str | Mapping[str, object]]:
-    """Passages in their order, for `make_request`: texts, or objects with `text` and perhaps `docid`.
+    """Read passages in order, for `make_request`: texts, or objects with `text` and optionally `docid`.
 
-    source: is read in place of the path, which then only names it. Raises RankLLMError where there is none, DataError
-    naming the line of one that cannot be read.
+    source: stream to read instead of the path, which then only names it. Raises RankLLMError if there are no passages,
+    DataError naming the line of an unreadable one.
     """
     lines = list(read_lines(path, source=source))
     if not lines:
-        raise RankLLMError(f"{path}: no passages, expected one a line")
+        raise RankLLMError(f"{path}: found no passages, expected one per line")
     if not all(line.lstrip().startswith("{") for _, line in lines):
         return [line for _, line in lines]
     return [_passage(path, number, line) for number, line in lines]

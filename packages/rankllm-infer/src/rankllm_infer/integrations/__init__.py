@@ -1,1 +1,2 @@
-"""Rerankers as components of LangChain, LlamaIndex, Haystack and PyTerrier; each needs the extra of its name."""
+"""Rerankers as components of LangChain, LlamaIndex, Haystack and PyTerrier; each requires the extra of the same
+name."""

@@ -1,4 +1,4 @@
-"""A reranker as a component of Haystack pipelines, which store and restore it."""
+"""Reranker as a component of Haystack pipelines that can be serialized."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RankLLMRanker:
     """Ranks documents for a query with a large language model.
 
     The model is loaded by `warm_up`, which a pipeline calls before its first run, or else by the first run. Documents
-    are returned as copies. Raises RankLLMError where the model cannot be loaded, or a query cannot be ranked.
+    are returned as copies. Raises RankLLMError if the model cannot be loaded, or a query cannot be ranked.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class RankLLMRanker:
         meta_data_separator: str = "\n",
         reranker: Reranker | None = None,
     ) -> None:
-        """model: a folder, a hub name, a bundled reranker, or the name that a server knows the model by.
+        """model: a folder, a hub name, a bundled reranker, or a server's name for the model.
 
-        top_k: documents to return; None: all. options: `RerankOptions`, or a mapping of its fields. instruction: what
-        counts as relevant, for models that take an instruction. meta_fields_to_embed: fields of `meta` that the model
-        is shown in front of the content, with `meta_data_separator` between them. reranker: one that is loaded already,
-        in place of `model`; a component that was given one cannot be stored. Raises ConfigError for unusable values.
+        top_k: number of documents to return; None: all. options: `RerankOptions`, or a mapping of its fields.
+        instruction: what counts as relevant, for models that take an instruction. meta_fields_to_embed: fields of
+        `meta` shown to the model before the content, separated by `meta_data_separator`. reranker: an already loaded
+        reranker, instead of `model`; a component with one cannot be serialized. Raises ConfigError for unusable values.
         """
         check_top(top_k, name="top_k")
         self._texts = TextReranker(None if model is None else str(model), options, reranker=reranker)
@@ -68,16 +68,16 @@ class RankLLMRanker:
         self._texts.close()
 
     async def close_async(self) -> None:
-        """As `close`."""
+        """Release the model like `close`, without blocking the event loop."""
         await asyncio.to_thread(self._texts.close)
 
     def to_dict(self) -> dict[str, Any]:
-        """The component as plain data, without a server's key, which is read from OPENAI_API_KEY again.
+        """Serialize the component, without a server's API key, which is read from OPENAI_API_KEY when restored.
 
-        Raises RankLLMError where a reranker was passed in: it is no plain data.
+        Raises RankLLMError if a reranker was passed in, because it cannot be serialized.
         """
         if self._texts.model is None:
-            raise RankLLMError("a reranker that was passed in cannot be stored; give model and options instead")
+            raise RankLLMError("a reranker that was passed in cannot be serialized; use model and options instead")
         return default_to_dict(
             self,
             model=self._texts.model,
@@ -90,7 +90,7 @@ class RankLLMRanker:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RankLLMRanker:
-        """The component that `to_dict` wrote."""
+        """Restore a component serialized by `to_dict`."""
         restored: RankLLMRanker = default_from_dict(cls, data)
         return restored
 
@@ -98,10 +98,10 @@ class RankLLMRanker:
     def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, Any]:
         """Rank documents for a query.
 
-        documents: those with the same id are ranked once; those without text come last, with score None. top_k:
-        documents to return, in place of the component's. Returns `documents`, best first, with scores from 0 to 1;
-        `status` (ok, repaired or fallback) and `defects`, which say how the model's answers were read; and
-        `score_kind`, which says what the scores are. Raises RankLLMError where the query is empty or cannot be ranked.
+        documents: duplicates by id are ranked once; documents without text come last, with score None. top_k: number of
+        documents to return, instead of the component's. Returns `documents`, best first, with scores from 0 to 1;
+        `status` (ok, repaired or fallback) and `defects`, which describe how the model's answers were parsed; and
+        `score_kind`, the meaning of the scores. Raises RankLLMError if the query is empty or cannot be ranked.
         """
         check_top(top_k, name="top_k")
         documents = _each_once(documents)
@@ -111,7 +111,7 @@ class RankLLMRanker:
 
     @component.output_types(documents=list[Document], status=str, defects=list[str], score_kind=str)
     async def run_async(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, Any]:
-        """As `run`, without blocking the event loop; concurrent runs share the model's batches."""
+        """Rank like `run`, without blocking the event loop; concurrent runs share the model's batches."""
         check_top(top_k, name="top_k")
         documents = _each_once(documents)
         scores = [document.score for document in documents]
@@ -119,7 +119,7 @@ class RankLLMRanker:
         return _output(documents, ranked, top_k or self.top_k)
 
     def _shown(self, documents: Sequence[Document]) -> list[str | None]:
-        """What the model is shown of each document; None where it has no content, whatever its meta says."""
+        """Return the text of each document as shown to the model; None without content, regardless of its meta."""
         shown: list[str | None] = []
         for document in documents:
             fields = [str(document.meta[key]) for key in self.meta_fields_to_embed if document.meta.get(key)]
@@ -129,7 +129,7 @@ class RankLLMRanker:
 
 
 def _each_once(documents: Sequence[Document]) -> list[Document]:
-    """The documents with different ids, in their order; of several with one id, the first with the highest score."""
+    """Deduplicate documents by id, keeping their order and, for each id, the first with the highest score."""
     by_id: dict[str, Document] = {}
     for document in documents:
         known = by_id.setdefault(document.id, document)

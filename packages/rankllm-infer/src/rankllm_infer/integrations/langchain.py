@@ -1,4 +1,4 @@
-"""A reranker as a document compressor of LangChain, for `ContextualCompressionRetriever` and custom chains."""
+"""Reranker as a LangChain document compressor, for `ContextualCompressionRetriever` and custom chains."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ __all__ = ["RankLLMRerank"]
 class RankLLMRerank(BaseDocumentCompressor):
     """Reranks the documents of a retriever with a large language model.
 
-    The model is loaded when the compressor is created. Documents are returned as copies, with these in their metadata:
-    `relevance_score`; `rankllm_score_kind`, what it is; `rankllm_status`, how the model's answers were read; and
-    `rankllm_defects`, where these had any.
-    Raises RankLLMError where the model cannot be loaded, and where a query cannot be ranked.
+    The model is loaded when the compressor is created. Documents are returned as copies with additional metadata:
+    `relevance_score`; `rankllm_score_kind`, the meaning of the score; `rankllm_status`, how the model's answers were
+    parsed; and `rankllm_defects`, if there were any. Raises RankLLMError if the model cannot be loaded, or a query
+    cannot be ranked.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     model: str | Path | None = Field(default=None, frozen=True)
-    """A folder, a hub name, a bundled reranker, or the name that a server knows the model by."""
+    """A folder, a hub name, a bundled reranker, or a server's name for the model."""
     top_n: int | None = None
-    """Documents to return; None: all."""
+    """Number of documents to return; None: all."""
     options: RerankOptions | None = Field(default=None, frozen=True)
     """Options of the reranker, as `RerankOptions` or a mapping of its fields."""
     instruction: str | None = None
     """What counts as relevant, for models that take an instruction."""
     reranker: SkipJsonSchema[Reranker | None] = Field(default=None, exclude=True, repr=False, frozen=True)
-    """A reranker that is loaded already, in place of `model`; several components may share it."""
+    """An already loaded reranker, instead of `model`; several components may share it."""
     _texts: TextReranker = PrivateAttr()
 
     @field_validator("options", mode="plain")
@@ -65,9 +65,8 @@ class RankLLMRerank(BaseDocumentCompressor):
     ) -> Sequence[Document]:
         """Return the best documents, best first, with `relevance_score` from 0 to 1 in their metadata.
 
-        A document of blanks cannot be shown to the model: it comes last, and its score is None. callbacks: without
-        effect, as nothing that is run here reports to them.
-        Raises RankLLMError where the query is empty, or could not be ranked.
+        A document of only whitespace cannot be shown to the model: it comes last with score None. callbacks: not used.
+        Raises RankLLMError if the query is empty or cannot be ranked.
         """
         texts = [document.page_content for document in documents]
         return self._compressed(documents, self._texts.rank(query, texts, instruction=self.instruction))
@@ -75,7 +74,8 @@ class RankLLMRerank(BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
-        """As `compress_documents`, without blocking the event loop; concurrent calls share the model's batches."""
+        """Rerank like `compress_documents`, without blocking the event loop; concurrent calls share the model's
+        batches."""
         texts = [document.page_content for document in documents]
         return self._compressed(documents, await self._texts.arank(query, texts, instruction=self.instruction))
 

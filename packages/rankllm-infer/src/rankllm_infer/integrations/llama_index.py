@@ -1,4 +1,4 @@
-"""A reranker as a node postprocessor of LlamaIndex, for query engines, chat engines and custom pipelines."""
+"""Reranker as a LlamaIndex node postprocessor, for query engines, chat engines and custom pipelines."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ _dispatcher = get_dispatcher(__name__)
 class RankLLMRerank(BaseNodePostprocessor):
     """Reranks retrieved nodes with a large language model.
 
-    The model is loaded when the postprocessor is created. Nodes are returned as copies, whose metadata say how they
-    were ranked (`rankllm_status`, `rankllm_score_kind`, and `rankllm_defects` where there are any); prompts and
-    embeddings do not include it.
-    Raises RankLLMError where the model cannot be loaded, and where a query cannot be ranked.
+    The model is loaded when the postprocessor is created. Nodes are returned as copies whose metadata describe how they
+    were ranked (`rankllm_status`, `rankllm_score_kind`, and `rankllm_defects` if there are any); prompts and embeddings
+    do not include it. Raises RankLLMError if the model cannot be loaded, or a query cannot be ranked.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -49,14 +48,14 @@ class RankLLMRerank(BaseNodePostprocessor):
     )
     instruction: str | None = Field(default=None, description="What counts as relevant.")
     metadata_mode: MetadataMode = Field(
-        default=MetadataMode.EMBED, description="Which of a node's metadata the model sees in front of the text."
+        default=MetadataMode.EMBED, description="Which of a node's metadata the model sees before the text."
     )
     reranker: SkipJsonSchema[Reranker | None] = Field(
         default=None,
         exclude=True,
         repr=False,
         frozen=True,
-        description="A reranker that is loaded already, in place of `model`.",
+        description="An already loaded reranker, instead of `model`.",
     )
     _texts: TextReranker = PrivateAttr()
 
@@ -77,7 +76,7 @@ class RankLLMRerank(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name that LlamaIndex stores a component under."""
+        """Return the name under which LlamaIndex serializes the component."""
         return "RankLLMRerank"
 
     def _postprocess_nodes(
@@ -104,7 +103,7 @@ class RankLLMRerank(BaseNodePostprocessor):
 
     @contextmanager
     def _reported(self, nodes: list[NodeWithScore], query: str) -> Iterator[list[NodeWithScore]]:
-        """Report begin and end to LlamaIndex's observers. Yields the list that the nodes found are put into."""
+        """Report start and end to LlamaIndex's observers. Yields the list to fill with the reranked nodes."""
         top_n, name = self.top_n or len(nodes), self._texts.name
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -120,7 +119,7 @@ class RankLLMRerank(BaseNodePostprocessor):
         _dispatcher.event(ReRankEndEvent(nodes=found))
 
     def _shown(self, nodes: list[NodeWithScore]) -> list[str | None]:
-        """What the model is shown of each node; None where it has no text, whatever its metadata say."""
+        """Return the text of each node as shown to the model; None without text, regardless of its metadata."""
         return [node.get_content(self.metadata_mode) if node.get_content().strip() else None for node in nodes]
 
     def _best(self, nodes: list[NodeWithScore], ranked: RankedTexts) -> list[NodeWithScore]:
@@ -135,7 +134,7 @@ def _query_of(query_bundle: QueryBundle | None) -> str:
 
 
 def _copied(found: NodeWithScore, score: float | None, ranked: RankedTexts) -> NodeWithScore:
-    """The node with its new score and what is noted of the ranking, which is hidden from prompts and embeddings."""
+    """Copy a node with its new score and notes on the ranking, which are hidden from prompts and embeddings."""
     node, notes = found.node, ranked.notes()
     update = {
         "metadata": node.metadata | notes,

@@ -1,4 +1,4 @@
-"""A reranker as a transformer of PyTerrier, for pipelines and experiments. Needs no Java."""
+"""Reranker as a PyTerrier transformer, for pipelines and experiments. Needs no Java."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ try:
     import pyterrier as pt
 except ModuleNotFoundError as error:
     raise missing_package(error, "pyterrier", extra="pyterrier") from None
-import pandas as pd  # which comes with PyTerrier: whoever lacks both is told of the extra
+import pandas as pd  # installed with PyTerrier, whose absence is reported above
 
 __all__ = ["RankLLMReRanker"]
 
@@ -24,10 +24,10 @@ _STATUS, _DEFECTS = "rankllm_status", "rankllm_defects"
 
 
 class RankLLMReRanker(pt.Transformer):
-    """Reranks a frame of results (R to R) with a large language model.
+    """Reranks a data frame of results (R to R) with a large language model.
 
-    The model is loaded when the transformer is created. All queries of a frame are reranked together.
-    Raises RankLLMError where the model cannot be loaded.
+    The model is loaded when the transformer is created. All queries of a frame are reranked together. Raises
+    RankLLMError if the model cannot be loaded.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class RankLLMReRanker(pt.Transformer):
         verbose: bool = False,
         reranker: Reranker | None = None,
     ) -> None:
-        """model: a folder, a hub name, a bundled reranker, or the name that a server knows the model by.
+        """model: a folder, a hub name, a bundled reranker, or a server's name for the model.
 
         options: `RerankOptions`, or a mapping of its fields. instruction: what counts as relevant, for models that take
-        an instruction. text_field, title_field, query_field: the columns that hold texts, titles (None: there are none)
-        and queries; behind a query expansion, `query_0` holds the query as it was asked. verbose: show a progress bar
-        over queries. reranker: one that is loaded already, in place of `model`, which several transformers may share.
+        an instruction. text_field, title_field, query_field: columns of texts, titles (None: no titles) and queries;
+        after a query expansion, `query_0` contains the original query. verbose: show a progress bar over queries.
+        reranker: an already loaded reranker, instead of `model`, which several transformers may share.
         """
         super().__init__()
         self.instruction = instruction
@@ -58,21 +58,21 @@ class RankLLMReRanker(pt.Transformer):
         self._texts = TextReranker(model, options, reranker=reranker)
         self._texts.load()
 
-    # What decides the loaded model can be read, by pt.inspect too, and not set: another value would have no effect.
+    # # What determines the loaded model is read-only (also for pt.inspect): setting it would have no effect.
 
     @property
     def model(self) -> str | Path | None:
-        """The model that was loaded; None where a reranker was passed in."""
+        """Model that was loaded; None if a reranker was passed in."""
         return self._texts.model
 
     @property
     def options(self) -> RerankOptions | None:
-        """The options it was loaded with."""
+        """Options it was loaded with."""
         return self._texts.options
 
     @property
     def reranker(self) -> Reranker | None:
-        """The reranker that was passed in."""
+        """Reranker that was passed in."""
         return None if self.model is not None else self._texts.load()
 
     def __repr__(self) -> str:
@@ -81,11 +81,11 @@ class RankLLMReRanker(pt.Transformer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of each query in their new order, with new `score` and `rank`; other columns are kept.
 
-        inp: columns qid, docno, and those of the fields. The order before reranking is that of `rank`, or else
-        of falling `score`, or else of the rows. Scores strictly fall, also as float32. `rankllm_status` says how the
-        model's answers to the query were read, `rankllm_defects` what was wrong with them.
-        Raises pt.validate.InputValidationError where a column is missing, and RankLLMError naming the query for a row
-        without a text, a docno that occurs twice, and a query that cannot be ranked.
+        inp: columns qid, docno, and those of the fields. The order before reranking is determined by `rank`, or else by
+        decreasing `score`, or else by the order of rows. Scores strictly decrease, also as float32. `rankllm_status`
+        describes how the model's answers to the query were parsed, `rankllm_defects` their problems. Raises
+        pt.validate.InputValidationError for a missing column, and RankLLMError naming the query for a row without text,
+        a repeated docno, and a query that cannot be ranked.
         """
         fields = [self.query_field, self.text_field, *([self.title_field] if self.title_field else [])]
         pt.validate.columns(inp, includes=["qid", "docno", *fields], context=self)
@@ -102,7 +102,7 @@ class RankLLMReRanker(pt.Transformer):
         )
 
     def _request(self, qid: Hashable, rows: pd.DataFrame) -> Request:
-        """The request of one query. Raises RankLLMError for a row without a text."""
+        """Build the request of one query. Raises RankLLMError for a row without text."""
         name = f"query {str(qid)!r}"
         asked = list(rows[self.query_field].unique())
         if len(asked) != 1 or not isinstance(asked[0], str) or not asked[0].strip():
@@ -115,33 +115,33 @@ class RankLLMReRanker(pt.Transformer):
         return Request(query=query, candidates=tuple(candidates))
 
     def _doc(self, row: Mapping[Hashable, Any], *, where: str) -> dict[str, object]:
-        """The passage of one row; a title that is missing is an empty one."""
+        """Build the passage of one row; a missing title is empty."""
         text, title = row[self.text_field], row[self.title_field] if self.title_field else None
         if not isinstance(text, str):
             found = f"{type(text).__name__} {text!r}"
             raise RankLLMError(
                 f"{where}: expected a text in column {self.text_field!r}, found {found}; "
-                "add the texts before, as pt.text.get_text does"
+                "add the texts first, for example with pt.text.get_text"
             )
         return {"title": title, "text": text} if isinstance(title, str) else {"text": text}
 
 
 def _first_stage(rows: pd.DataFrame) -> list[float]:
-    """The scores of the first stage; where one is missing, they fall evenly from the number of rows to 1."""
+    """Return first-stage scores; if one is missing, scores decrease evenly from the number of rows to 1."""
     if "score" in rows and rows["score"].notna().all():
         return [float(score) for score in rows["score"]]
     return [float(n) for n in range(len(rows), 0, -1)]
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """One query's rows in first-stage order."""
+    """Sort one query's rows in first-stage order."""
     if "rank" in rows:
         return rows.sort_values("rank", kind="stable")
     return rows.sort_values("score", ascending=False, kind="stable") if "score" in rows else rows
 
 
 def _ranked(rows: pd.DataFrame, result: Result) -> pd.DataFrame:
-    """One query's rows in the order of its result."""
+    """Reorder one query's rows according to its result."""
     place = {str(docno): index for index, docno in enumerate(rows["docno"])}
     ordered = rows.iloc[[place[candidate.docid] for candidate in result.candidates]]
     return ordered.assign(

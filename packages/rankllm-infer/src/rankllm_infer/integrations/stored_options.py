@@ -1,4 +1,4 @@
-"""Options of a reranker as plain data, as a framework stores them with a component and reads them again."""
+"""Options of a reranker as plain data, for frameworks that serialize components."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from rankllm_infer.options import RerankOptions
 
 _KEY = "OPENAI_API_KEY"
 _WITHOUT_EFFECT = ("with_trace",)
-"""Prompts and answers: no framework's documents have a place for them."""
+"""Recording prompts and answers is not supported: no framework's documents can contain them."""
 
 
 def as_options(options: RerankOptions | Mapping[str, Any] | None) -> RerankOptions | None:
-    """Options given as such, or by their names; lists stand for tuples. Raises ConfigError for what cannot be used.
+    """Convert options given as RerankOptions or a mapping by name; lists become tuples. Raises ConfigError for unusable
+    values.
 
-    A server's key is read from OPENAI_API_KEY where none is given, as the command does.
+    A missing API key of a server is read from OPENAI_API_KEY, as on the command line.
     """
     if options is None:
         return None
@@ -39,15 +40,15 @@ def as_options(options: RerankOptions | Mapping[str, Any] | None) -> RerankOptio
 
 
 def to_plain(options: RerankOptions | None) -> dict[str, Any] | None:
-    """The options that differ from their defaults, as JSON and YAML can hold them; `as_options` reads them.
+    """Convert the options that differ from their defaults to values for JSON and YAML; `as_options` reads them.
 
-    A server's key is left out: nobody looks for a secret in a stored pipeline. It is read from OPENAI_API_KEY again.
-    Raises ConfigError where the server's address holds a password.
+    A server's API key is omitted, because secrets do not belong in a stored pipeline; it is read from OPENAI_API_KEY
+    again. Raises ConfigError if the server's address contains a password.
     """
     if options is None:
         return None
     if urlsplit(options.base_url or "").password:
-        raise ConfigError(f"base_url: holds a password, which is not stored; leave it out, and set {_KEY}")
+        raise ConfigError(f"base_url: contains a password, which is not stored; leave it out, and set {_KEY}")
     given = {
         name: getattr(options, name)
         for name, row in rows_of(RerankOptions).items()

@@ -1,1 +1,1 @@
-"""A run of many queries: journal, fingerprint, outputs."""
+"""Runs over many queries: journal, fingerprint, outputs, cost estimates."""

@@ -1,9 +1,9 @@
-"""What a run will cost, before a model is loaded: its prompts are written and counted, and answers are made up.
+"""Estimate the cost of a run before a model is loaded: write and count its prompts, and simulate the answers.
 
-The prompts are the run's own, written by the model's tokenizer; for a server's model, whose tokenizer is not known,
-they are estimated. Answers agree with the first stage. So the numbers are exact where neither the prompts nor their
-number depend on answers, and estimates elsewhere: which passages move on into the next window, how many comparisons a
-search takes, how long a model writes that is not held to permutations.
+The prompts are the run's own, tokenized with the model's tokenizer; for a server's model, whose tokenizer is unknown,
+token counts are estimated. Simulated answers confirm the first-stage order. The numbers are therefore exact if neither
+the prompts nor their number depend on answers. Otherwise they are estimates: which passages move to the next window,
+how many comparisons a search needs, how much text an unconstrained model generates.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ _N_SLOTS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What a run over some requests takes with one strategy."""
+    """Cost of a run over some requests with one strategy."""
 
     strategy: str
     """Empty for a pointwise model."""
     is_chosen: bool
-    """Whether the run would use it."""
+    """True if this is the strategy that the run would use."""
     usage: Usage
-    """Over all queries; completion tokens are what the model writes."""
+    """Total over all queries; completion tokens are the generated ones."""
     n_queries: int
     n_failed: int = 0
-    """Queries that cannot be prompted."""
+    """Queries whose prompts do not fit."""
     problem: str = ""
-    """Why this strategy cannot be used here; the numbers are then 0."""
+    """Why this strategy cannot be used; all numbers are then 0."""
 
     def price(self, *, prompt: float, completion: float) -> float:
-        """What the tokens cost. prompt, completion: prices of a million tokens."""
+        """Return the price of the tokens. prompt, completion: prices per million tokens."""
         return (self.usage.prompt_tokens * prompt + self.usage.completion_tokens * completion) / 1_000_000
 
 
 def estimate_costs(plan: RerankPlan, requests: Iterable[Request], *, all_strategies: bool = False) -> list[Costs]:
-    """What a planned run takes; no weights are read.
+    """Estimate the cost of a planned run without reading weights.
 
-    requests: read once for each strategy. all_strategies: also what the model's other strategies would take.
-    Raises RankLLMError where the model's tokenizer cannot be loaded, or does not keep what its card promises.
+    requests: iterated once per strategy. all_strategies: also estimate the other strategies that the model supports.
+    Raises RankLLMError if the model's tokenizer cannot be loaded or contradicts its card.
     """
     tokenizer, card = None, plan.card.card
     if plan.files is not None:
@@ -88,7 +88,7 @@ def _summed(results: Iterator[tuple[Usage, str]], strategy: str, *, is_chosen: b
 
 
 def _tokenizer_of(files: ModelFiles, *, trust_remote_code: bool) -> tuple[Any, int | None]:
-    """The tokenizer, and how many positions the model has, as they will be when it is loaded."""
+    """Return the tokenizer and the number of positions of the model, as set up when it is loaded."""
     tokenizer = load_tokenizer(files.tokenizer_folder, trust_remote_code=trust_remote_code)
     if not files.base.is_encoder:
         return tokenizer, files.base.positions
@@ -107,14 +107,14 @@ def _strategy_of(kind: str, settings: RankingSettings) -> str:
 
 
 def _with_strategy(settings: RankingSettings, name: str) -> RankingSettings:
-    """The settings with another strategy; without what only the chosen one takes."""
+    """Return the settings with another strategy, without options that only the original one takes."""
     keeps = name in strategies.TOP_K_STRATEGIES and settings.strategy in strategies.TOP_K_STRATEGIES
     only_sliding = {} if name == "sliding" else {"num_passes": 1, "pass_depth": None}
     return replace(settings, strategy=name, rank_top_k=settings.rank_top_k if keeps else None, **only_sliding)
 
 
 class _CountingEngine:
-    """Counts prompts, and answers that all passages stand in the right order already."""
+    """Engine that counts prompts and answers as if all passages were already in the right order."""
 
     name = "counting"
     n_slots = _N_SLOTS
@@ -152,11 +152,11 @@ class _CountingEngine:
             return prompt.max_new_tokens
         if prompt.read == "permutation" and self._safe is not None:
             return self._walked(prompt, self._safe)
-        # A server counts the token whose alternatives are read; an engine of our own generates none.
+        # # A server bills the token whose alternatives are read; local engines generate none.
         return 1 if self._safe is None else 0
 
     def _walked(self, prompt: Prompt, safe: SafeTokenizer) -> int:
-        """Tokens of an answer as it is decoded."""
+        """Count the tokens of an answer as constrained decoding generates it."""
         key = (prompt.identifiers, prompt.form, prompt.text[-1:])
         if key not in self._pieces:
             self._pieces[key] = permutation_ids(safe, prompt.identifiers, prompt.form, prompt=prompt.text)

@@ -1,4 +1,4 @@
-"""What `rerank --dataset` reads: a test collection's candidates with their texts, and its judgements."""
+"""Inputs of `rerank --dataset`: a test collection's candidates with texts, and its judgements."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def dataset_requests(
     folder: Path | None = None,
     watcher: Watcher = SILENT,
 ) -> StoredRequests:
-    """The requests of a data set with the first `depth` candidates of each query; see `dataset_requests_file`.
+    """Return the requests of a dataset with the first `depth` candidates per query; see `dataset_requests_file`.
 
-    name, method: Pyserini's names. folder: the folder with stored results; None: `default_folder`. The watcher receives
-    a line that names the source. Raises RankLLMError if the requests cannot be obtained.
+    name, method: Pyserini's names. folder: folder of stored results; None: `default_folder`. The watcher receives a
+    line that names the source. Raises RankLLMError if the requests cannot be obtained.
     """
     with watcher.counter("retrieve", unit=" queries") as show:
         path = dataset_requests_file(
@@ -45,9 +45,10 @@ def dataset_requests(
 def dataset_qrels(
     name: str, qids: Iterable[str], *, folder: Path | None = None, watcher: Watcher = SILENT
 ) -> Qrels | None:
-    """The judgements of a data set: those stored beside its results, else Pyserini's.
+    """Return the judgements of a dataset: those stored next to its results, else Pyserini's.
 
-    Returns None, with the reason to the watcher, if there are none for these queries: reranking needs no judgements.
+    Returns None, with the reason sent to the watcher, if there are none for these queries; reranking needs no
+    judgements.
     """
     dataset = find_dataset(name)
     try:
@@ -56,6 +57,6 @@ def dataset_qrels(
             qrels = pyserini_library.start_pyserini(tell=watcher.say).qrels(dataset.qrels)
         check_judged(qrels, qids, source=dataset.qrels)
     except RankLLMError as error:
-        watcher.say(f"No figures: {error}; or give --qrels")
+        watcher.say(f"No scores: {error}; or give --qrels")
         return None
     return qrels

@@ -1,8 +1,8 @@
-"""What a run is asked to do, known before a model is loaded: what decides its results, its requests, its judgements.
+"""Fingerprint of a run, known before a model is loaded: everything that determines its results.
 
-Two runs with the same values give the same results. Compared are the input, the model's files, the card in force, every
-option, the packages that turn texts into numbers, and, once the model is loaded, where and with which kernels it runs.
-What only changes how fast or how patiently a run is done is left out: API key, timeout, concurrency, threads, outputs.
+Runs with equal fingerprints give equal results. A fingerprint covers the input, the model's files, the card in effect,
+all options, the packages that turn texts into numbers and, once the model is loaded, device and kernels. It excludes
+what only affects speed or patience: API key, timeout, concurrency, threads, outputs.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from rankllm_infer.jobs.outputs import OutputFiles
 
 SHOWN_DIFFERENCES = 3
-"""Differences that are shown with their values; the others are counted."""
+"""Maximum number of differences shown with their values; the rest are only counted."""
 LOADED_SETTINGS = ("--device and --dtype", "attention", "torch build", "device name", "CPU kernels", "float32 products")
-"""Names of what `loaded_settings` tells."""
+"""Keys returned by `loaded_settings`."""
 
 _SHOWN_CHARACTERS = 60
 _COMMON_PACKAGES = ("rankllm-core", "ftfy")
-"""Packages that every engine's prompts and answers go through, beside this one."""
+"""Packages that prompts and answers of all engines pass through, besides this one."""
 _PACKAGES_OF = {
     "transformers": ("torch", "transformers", "tokenizers", "jinja2"),
     "vllm": ("vllm", "torch", "transformers", "tokenizers", "jinja2"),
 }
-"""Packages that decide the numbers of a local engine."""
+"""Packages that determine the numbers computed by a local engine."""
 _NUMERIC_ENVIRONMENT = (
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
@@ -62,16 +62,16 @@ _NUMERIC_ENVIRONMENT = (
     "VLLM_BATCH_INVARIANT",
     "VLLM_FLASH_ATTN_VERSION",
 )
-"""Variables that change which kernels run, or how these round."""
+"""Environment variables that affect which kernels run or how they round."""
 
 
 def run_settings(
     plan: RerankPlan, *, requests: str, environment: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, object]:
-    """Everything that decides results and is known before the model is loaded, by the names a user knows it by.
+    """Return all settings that determine results and are known before the model is loaded, by user-facing name.
 
-    requests: an `InputDigest`, as text. environment: the process's variables, of which those count that change a local
-    engine's kernels.
+    requests: an `InputDigest`, as a string. environment: process environment; only variables that affect a local
+    engine's kernels are used.
     """
     files, card = plan.files, plan.card.card
     settings: dict[str, object] = {"rankllm-infer": __version__, "input": requests}
@@ -83,10 +83,10 @@ def run_settings(
         settings["model"] = model_identity(files.own)
         if files.own.adapter is not None:
             settings["base model"] = folder_identity(files.base.path)
-    # A probe, and the format it asks for, say nothing of how the model is prompted: one may be recorded meanwhile.
+    # # A probe, and the format version it requires, do not affect prompts: one may be added between sessions.
     prompting = {name: value for name, value in card.to_dict().items() if name not in ("probe", "format")}
     settings |= {f"card {name}": value for name, value in _flat(prompting, prefix="")}
-    # What is not there is said too: a run that was begun with it must not go on without.
+    # # Absent values are recorded too: a run started with such a value must not resume without it.
     settings["card fuse_weight"] = card.fuse_weight
     settings["card identifier_prior"] = list(card.identifier_prior) if isinstance(card, ListwiseCard) else []
     file = plan.few_shot_file
@@ -95,7 +95,7 @@ def run_settings(
 
 
 def _versions(plan: RerankPlan) -> dict[str, object]:
-    """Versions of the packages whose code decides the numbers."""
+    """Return the versions of packages whose code determines the numbers."""
     names = (*_COMMON_PACKAGES, *_PACKAGES_OF.get(str(plan.asked["--engine"]), ()))
     if plan.files is not None and plan.files.own.adapter is not None:
         names += ("peft",)
@@ -109,7 +109,7 @@ def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return None  # That the engine lacks it is for its loader to say.
+        return None  # The engine's loader reports a missing package.
 
 
 def _server(plan: RerankPlan) -> str:
@@ -125,9 +125,9 @@ def _flat(values: Mapping[str, object], *, prefix: str) -> Iterator[tuple[str, o
 
 
 def loaded_settings(engine: Engine, placement: str) -> dict[str, object]:
-    """What decides results and is known once the model is loaded.
+    """Return the settings that determine results and are known only once the model is loaded.
 
-    placement: device and dtype, for people; empty for a server's model, of which nobody tells.
+    placement: device and dtype, as text; empty for a server's model, where they are unknown.
     """
     settings: dict[str, object] = dict.fromkeys(LOADED_SETTINGS)
     settings["--device and --dtype"] = placement
@@ -138,7 +138,7 @@ def loaded_settings(engine: Engine, placement: str) -> dict[str, object]:
     device = getattr(engine, "device", None)
     is_cuda = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
     settings |= {
-        # What `auto` came to.
+        # # The kernel that `auto` selected.
         "attention": getattr(engine, "attention", None),
         "torch build": torch.__version__,
         "device name": torch.cuda.get_device_name(device) if is_cuda else None,
@@ -149,7 +149,7 @@ def loaded_settings(engine: Engine, placement: str) -> dict[str, object]:
 
 
 def _cpu_kernels() -> str:
-    """The instruction sets that torch's and oneDNN's kernels are chosen by."""
+    """Return the instruction sets that torch and oneDNN select their kernels by."""
     import torch
 
     matrix_units = {"AMX": "_is_amx_tile_supported", "BF16": "_is_avx512_bf16_supported", "VNNI": "_is_vnni_supported"}
@@ -158,7 +158,7 @@ def _cpu_kernels() -> str:
 
 
 def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
-    """What differs, in one line with the old and the new values; empty where nothing does."""
+    """Describe in one line what differs, with old and new values; empty if nothing differs."""
     changed = changed_names(old, new)
     shown = [
         f"{name} was {was}, is {now}"
@@ -170,16 +170,16 @@ def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
 
 
 def changed_names(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """The settings of either that differ; one that is not set is like one that is not there.
+    """Return the names of settings that differ; an unset value equals a missing one.
 
-    old: as it comes back from a file.
+    old: as read back from a file.
     """
     new = json.loads(dumps(new))
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 def _shown(old: object, new: object) -> tuple[str, str]:
-    """Both values on one line; of long texts, where they begin to differ."""
+    """Format both values on one line; long texts are shown from where they start to differ."""
     texts = [dumps(value) if value is not None else "not set" for value in (old, new)]
     if max(map(len, texts)) <= _SHOWN_CHARACTERS:
         return texts[0], texts[1]
@@ -191,14 +191,14 @@ def _shown(old: object, new: object) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class StoredRequests:
-    """The requests of a file, read anew each time, so that only the one at hand is in memory."""
+    """Requests of a file, read again on each iteration, so that only one is in memory at a time."""
 
     path: Path
     is_pairs: bool
-    """Whether it holds one pair a line, as `prepare` writes them."""
+    """True if the file contains one query-passage pair per line, as written by `prepare`."""
     max_queries: int | None
     depth: int | None = None
-    """Candidates of each query that count; the others are left out."""
+    """Maximum number of candidates per query; the rest are dropped."""
 
     def __iter__(self) -> Iterator[Request]:
         read = read_rerank_input if self.is_pairs else read_requests
@@ -215,10 +215,10 @@ def check_requests(
     digest: InputDigest | None = None,
     sizes: dict[str, int] | None = None,
 ) -> list[str]:
-    """Read all requests once and return their qids. digest: receives all of them. sizes: receives qid -> candidates.
+    """Read all requests once and return their qids. digest: receives every request. sizes: receives qid -> candidates.
 
-    Raises RankLLMError for what would come to light only after hours: a line that cannot be read, an id that the run's
-    format cannot carry, and, if strict, a query without candidates or a passage without text.
+    Raises RankLLMError for problems that would otherwise only surface hours later: an unreadable line, an id that the
+    run format cannot represent and, if strict, a query without candidates or a passage without text.
     """
     qids = []
     for request in requests:
@@ -232,12 +232,12 @@ def check_requests(
             sizes[request.query.qid] = len(request.candidates)
         qids.append(request.query.qid)
     if not qids:
-        raise RankLLMError("the input holds no query; nothing to rerank")
+        raise RankLLMError("the input contains no queries; nothing to rerank")
     return qids
 
 
 def _check_ids(request: Request, files: OutputFiles) -> None:
-    """Write the candidates as they came, to see whether the format can carry their ids."""
+    """Format the candidates in input order, to check that the run format can represent their ids."""
     n = len(request.candidates)
     ranking = [(candidate.docid, float(n - rank)) for rank, candidate in enumerate(request.candidates)]
     try:
@@ -259,9 +259,10 @@ def _check_complete(request: Request) -> None:
 
 
 class InputDigest:
-    """A hash of requests as they are read: queries and candidates, texts, scores and order, whatever file they are in.
+    """Hash of requests as they are read: queries and candidates with texts, scores and order, independent of the file
+    format.
 
-    One request at a time is held.
+    Holds one request at a time.
     """
 
     def __init__(self) -> None:
@@ -269,7 +270,7 @@ class InputDigest:
         self._n_queries = 0
 
     def add(self, request: Request) -> None:
-        """The next request."""
+        """Add the next request."""
         self._n_queries += 1
         self._hash.update(dumps(request_to_dict(request)).encode("utf-8") + b"\n")
 
@@ -278,7 +279,7 @@ class InputDigest:
 
 
 def load_qrels(path: Path, qids: Iterable[str]) -> Qrels:
-    """The judgements. Raises RankLLMError where they are of another set than the queries."""
+    """Read judgements. Raises RankLLMError if they do not belong to these queries."""
     qrels = read_qrels(path)
     check_judged(qrels, qids, source=path)
     return qrels

@@ -1,9 +1,10 @@
-"""What a reranking run has done so far, on disk, so that a killed run loses nothing and computes nothing twice.
+"""Journal of a reranking run on disk, so that an interrupted run loses nothing and computes nothing twice.
 
-One JSON object a line, each handed to the operating system whole before the run goes on: first what the run is, then
-the answers of each batch, each query as it finishes, and where the outputs are. Outputs are written from the journal
-alone, so a run that was broken off gives the bytes of one that was not. Passages are in the input, and not in it again.
-Every line carries a checksum (`journal_file`), so that no damaged answer becomes a result.
+One JSON object per line, each passed to the operating system in full before the run continues: first the run's
+settings, then the answers of each batch, each query as it finishes, and the paths of the outputs. Outputs are written
+from the journal alone, so an interrupted and resumed run produces the same bytes as an uninterrupted one. Passage texts
+are not repeated in the journal; they come from the input. Every line carries a checksum (`journal_file`), so that no
+damaged answer becomes a result.
 """
 
 from __future__ import annotations
@@ -37,40 +38,41 @@ from rankllm_infer.jobs.journal_file import (
 
 JOURNAL_SUFFIX = ".journal.jsonl"
 _LONGEST_NAME_BYTES = 255
-"""What common file systems take."""
+"""Limit of common file systems."""
 _SYNC_EVERY_S = 1.0
-"""A killed process loses nothing that it has written. The power may fail, too: that costs so much at the most."""
+"""Maximum seconds between fsyncs. A killed process loses nothing it has written; a power failure loses at most this
+much."""
 
 
 def journal_path(output: Path) -> Path:
-    """`OUTPUT.journal.jsonl` beside the output. Raises RankLLMError for a name that no journal can be beside."""
+    """Return `OUTPUT.journal.jsonl` next to the output. Raises RankLLMError if the output's name is too long for it."""
     name = output.name + JOURNAL_SUFFIX
     if not output.name or len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
         longest = _LONGEST_NAME_BYTES - len(JOURNAL_SUFFIX)
         raise RankLLMError(
-            f"{str(output)[:60]!r}: a name of {len(os.fsencode(output.name))} bytes, expected 1 to {longest}, "
-            "as its journal is named after it; use another name"
+            f"{str(output)[:60]!r}: file name of {len(os.fsencode(output.name))} bytes, expected 1 to {longest}, "
+            "because the journal's name is longer; use another name"
         )
     return output.with_name(name)
 
 
 class Journal:
-    """The journal of one run: an `AnswerLog` for the pool, and the results in whatever order they come.
+    """Journal of one run: an `AnswerLog` for the pool, and results in the order in which they finish.
 
-    Opening it locks it until it is closed, also by a kill, so that no two runs write the same outputs. Nothing is
-    written before `begin`, and a journal without an answer or a result leaves no file. is_new: forget what is there.
-    Memory: a number for each finished query, the answers to prompts of queries that are not. Raises RankLLMError.
+    Opening locks it until it is closed or the process dies, so that no two runs write the same outputs. Nothing is
+    written before `begin`, and a journal without answers or results leaves no file. is_new: discard existing contents.
+    Memory: a number per finished query, and the answers of unfinished queries. Raises RankLLMError.
     """
 
     def __init__(self, path: Path, *, is_new: bool = False) -> None:
         self.path = path
         self.warnings: tuple[str, ...] = ()
         self.settings: Mapping[str, object] = {}
-        """What the run is; empty before `begin`."""
+        """Settings of the run; empty before `begin`."""
         self.outputs: frozenset[str] = frozenset()
-        """Absolute names of the files that this run may replace."""
+        """Absolute paths of the files that this run may replace."""
         self.is_complete = False
-        """Whether the outputs hold all that the journal holds."""
+        """True if the outputs contain everything in the journal."""
         self._sums: Mapping[str, str] = {}
         self._keys: dict[str, int] = {}
         self._failed: set[str] = set()
@@ -79,7 +81,7 @@ class Journal:
         self._synced = time.monotonic()
         self._handle = self._open_locked()
         self._is_bare = False
-        """Whether it holds nothing that anybody would miss."""
+        """True if it contains nothing worth keeping."""
         try:
             if not is_new:
                 self._read()
@@ -91,91 +93,91 @@ class Journal:
     def begin(
         self, settings: Mapping[str, object], *, outputs: Sequence[Path] = (), unknown: Collection[str] = ()
     ) -> None:
-        """Say what the run is. Where the journal is another run's, raise RankLLMError that names what differs.
+        """Record the run's settings. Raises RankLLMError naming the differences if the journal belongs to another run.
 
-        settings: everything that decides results, as JSON values. outputs: files that are there and may be replaced.
+        settings: everything that determines results, as JSON values. outputs: existing files that may be replaced.
         unknown: see `check`.
         """
         self.check(settings, unknown=unknown)
         try:
-            os.ftruncate(self._handle, self._end)  # what was torn, or is to be forgotten
+            os.ftruncate(self._handle, self._end)  # drop a partial last line, or discarded contents
         except OSError as error:
             raise self._unwritable(error) from None
         if not self.settings:
             self.settings = settings
             self.outputs = frozenset(_names(outputs))
             head = {"rankllm_journal": FORMAT, "settings": settings, "outputs": _names(outputs)}
-            # No two journals share a line: one that was copied from another is noticed by its checksum.
+            # # A random id makes all lines unique to this journal: its checksums detect a line copied from another one.
             self._write(head | {"run": secrets.token_hex(8)})
             self._sync()
             self._is_bare = True
 
     def check(self, settings: Mapping[str, object], *, unknown: Collection[str] = ()) -> None:
-        """Raise RankLLMError where these settings are not those that the run was begun with.
+        """Raise RankLLMError if the settings differ from those the run was started with.
 
-        unknown: names of settings that are not known yet, such as what the loaded model tells.
+        unknown: names of settings that are not known yet, such as those of the loaded model.
         """
         known = {name: value for name, value in self.settings.items() if name not in unknown}
         if self.settings and (changes := difference(known, settings)):
             more = changed_names(known, settings)[SHOWN_DIFFERENCES:]
             also = f" (also changed: {', '.join(more)})" if more else ""
             raise RankLLMError(
-                f"{self.path}: an unfinished run with other settings: {changes}. Resume with the old ones, "
+                f"{self.path}: an unfinished run with other settings: {changes}. Resume with the old settings, "
                 f"start over with --overwrite, or write to another name{also}"
             )
 
     @property
     def n_finished(self) -> int:
-        """Queries with a result, failed ones included."""
+        """Number of queries with a result, including failed ones."""
         return len(self._keys)
 
     @property
     def n_failed(self) -> int:
-        """Queries whose result is that they failed."""
+        """Number of queries that failed."""
         return len(self._failed)
 
     @property
     def is_bare(self) -> bool:
-        """Whether there is nothing in it to go on with."""
+        """True if there is nothing to resume from."""
         return self._is_bare
 
     def is_finished(self, qid: str) -> bool:
-        """Whether the query has a result."""
+        """Return whether the query has a result."""
         return qid in self._keys
 
     def recall(self, qid: str, number: int) -> Answer | None:
-        """The answer to a prompt of an unfinished query, where it was known when the journal was opened."""
+        """Return the answer to a prompt of an unfinished query if it was in the journal when opened."""
         return self._answers.get(qid, {}).get(number)
 
     def keep(self, answers: Sequence[tuple[str, int, Answer]]) -> None:
-        """Write down the answers of one batch."""
+        """Append the answers of one batch."""
         self._write({"answers": [[qid, number, asdict(answer)] for qid, number, answer in answers]})
 
     def add(self, result: Result) -> None:
-        """Write down a finished query."""
+        """Append a finished query."""
         key = self._write(result_to_record(result))
         self._finish(result.query.qid, key, is_failed=result.status == "failed")
 
     def forget_failed(self) -> None:
-        """Leave failed queries to be asked again."""
+        """Forget failed queries, so that they are retried."""
         for qid in self._failed:
             del self._keys[qid]
         self._failed.clear()
 
     def result(self, request: Request) -> Result:
-        """The result of a finished query, as it was added. request: what was asked, with the passages."""
+        """Return the result of a finished query as it was added. request: the query with its passages."""
         return result_from_record(self._record(self._keys[request.query.qid]), request)
 
     def note_outputs(self, paths: Sequence[Path], *, are_complete: bool) -> None:
-        """Note which files are about to be written from the journal, or, once they are there, that they hold it all."""
+        """Record which files are about to be written from the journal or, once written, that they are complete."""
         sums = {name: sha256_file(name) for name in _names(paths) if are_complete and os.path.exists(name)}
         self._write({"outputs": _names(paths), "are_complete": are_complete, "sha256": sums})
-        # Renamed outputs must never be on the disk before the note that they are this run's.
+        # # Outputs must not be renamed into place before the note that they belong to this run is on disk.
         self._sync()
         self.outputs, self.is_complete, self._sums = self.outputs | set(_names(paths)), are_complete, sums
 
     def was_edited(self, path: Path) -> bool:
-        """Whether an output is there and has changed since it held all that the journal holds."""
+        """Return whether an output exists and was modified after this run completed it."""
         written = self._sums.get(str(path.absolute()))
         try:
             return self.is_complete and written is not None and path.exists() and sha256_file(path) != written
@@ -183,7 +185,7 @@ class Journal:
             raise RankLLMError(f"{path}: cannot be read ({error.strerror})") from None
 
     def remove(self) -> None:
-        """Delete the journal when it is closed: its run is over."""
+        """Delete the journal on closing: its run is complete."""
         self._is_bare = True
 
     def __enter__(self) -> Journal:
@@ -208,7 +210,9 @@ class Journal:
         except OSError as error:
             raise self._unwritable(error) from None
         if not is_locked:
-            self.warnings = (f"{self.path.parent}: files cannot be locked here; start no second run on this output",)
+            self.warnings = (
+                f"{self.path.parent}: this file system has no locks; do not start a second run on this output",
+            )
         return handle
 
     def _read(self) -> None:
@@ -222,13 +226,13 @@ class Journal:
         except OSError as error:
             raise RankLLMError(f"{self.path}: the journal cannot be read ({error.strerror})") from None
         except (KeyError, TypeError, ValueError) as error:
-            # Intact, and yet not what this version writes.
+            # # Intact, but not written by this version.
             raise RankLLMError(
                 f"{self.path}: a line at byte {self._end} was written by another version of rankllm-infer "
                 f"({type(error).__name__}: {error}); start over with --overwrite"
             ) from None
-        if is_whole:  # A kill leaves no line end.
-            message = f"{self.path}: damaged from byte {self._end} to its end; what that held is computed again"
+        if is_whole:  # A killed process leaves no final newline.
+            message = f"{self.path}: damaged from byte {self._end} to the end; the lost part is recomputed"
             self.warnings = (*self.warnings, message)
 
     def _take(self, record: Mapping[str, Any], key: int) -> None:
@@ -249,7 +253,7 @@ class Journal:
     def _finish(self, qid: str, key: int, *, is_failed: bool) -> None:
         self._keys[qid] = key
         self._failed.add(qid) if is_failed else self._failed.discard(qid)
-        # Where the query failed, its answers may be why: asked again, it is asked from the beginning.
+        # # A failed query's answers may have caused the failure: a retry starts from scratch.
         self._answers.pop(qid, None)
 
     def _record(self, key: int) -> dict[str, Any]:
@@ -260,7 +264,8 @@ class Journal:
             raise RankLLMError(f"{self.path}: the journal cannot be read ({error.strerror})") from None
 
     def _write(self, record: Mapping[str, object]) -> int:
-        """Append a line; give its key. A line that did not fit is overwritten by the next one, or found torn."""
+        """Append a line and return its key. A partially written line is overwritten by the next, or detected as
+        incomplete."""
         key = key_of(self._end, self._checksum)
         line, checksum = seal(record, self._checksum)
         rest = memoryview(line)
@@ -276,7 +281,7 @@ class Journal:
         return key
 
     def _sync(self) -> None:
-        """Hand what is written to the disk."""
+        """Flush written data to disk."""
         try:
             os.fsync(self._handle)
         except OSError as error:

@@ -1,8 +1,8 @@
-"""A journal on the disk: its sealed lines, results and answers as records, and the file, locked while a run is at work.
+"""Journal file format: sealed lines, results and answers as records, and a file locked while a run is in progress.
 
-A line is one JSON object with a checksum that also covers every line before it. A checksum that continues the one of
-the line before notices flipped bits, and lines that were removed, repeated, reordered or copied from another journal.
-What a kill or a power failure leaves at the end is told from damage: nothing intact follows it.
+A line is a JSON object with a checksum that also covers all previous lines. Chained checksums detect flipped bits and
+lines that were removed, repeated, reordered or copied from another journal. An incomplete end after a kill or power
+failure is distinguished from damage because nothing intact follows it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMAT = 2
 
 _OPENING = b'{"rankllm_journal": '
 _HEAD = b"%s%d, " % (_OPENING, FORMAT)
-"""How a journal of this format begins."""
+"""First bytes of a journal of this format."""
 _OTHER_FORMAT = re.compile(re.escape(_OPENING) + rb"(\d{1,9}), ")
 _SEAL = b', "crc32": "%08x"}\n'
 _SEAL_BYTES = len(_SEAL % 0)
@@ -40,44 +40,45 @@ _OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalLine:
-    """An intact line."""
+    """Intact line of a journal."""
 
     record: dict[str, Any]
     key: int
-    """What `read_line` finds it by."""
+    """Key for `read_line`."""
     end: int
-    """Where the next line begins, in bytes from the beginning of the file."""
+    """Offset of the next line, in bytes from the start of the file."""
     checksum: int
-    """Of this line and all before it."""
+    """Checksum over this line and all before it."""
 
 
 def seal(record: Mapping[str, object], checksum: int) -> tuple[bytes, int]:
-    """A record as a line behind the one with this checksum (0: the first), and the line's own checksum."""
+    """Serialize a record as the line after the one with this checksum (0: the first); return it with its own
+    checksum."""
     body = dumps(record).encode("utf-8")[:-1]
     checksum = zlib.crc32(body, checksum)
     return body + _SEAL % checksum, checksum
 
 
 def key_of(place: int, checksum: int) -> int:
-    """What `read_line` needs, as one number: where the line begins and the checksum of the line before it."""
+    """Combine what `read_line` needs into one number: the offset of the line and the checksum of the line before it."""
     return place << _CRC_BITS | checksum
 
 
 def read_line(stream: IO[bytes], key: int, *, path: Path) -> dict[str, Any]:
-    """One line again. Raises RankLLMError where it has changed since it was read or written."""
+    """Read one line again. Raises RankLLMError if it has changed since it was read or written."""
     place, checksum = key >> _CRC_BITS, key & (1 << _CRC_BITS) - 1
     stream.seek(place)
     line = stream.readline()
     if _checksum_of(line, checksum) is None:
-        raise RankLLMError(f"{path}: damaged at byte {place} since it was opened; repeat the command")
+        raise RankLLMError(f"{path}: changed at byte {place} while it was open; repeat the command")
     return _parsed_record(line, path=path, number=None)
 
 
 def read_lines(stream: IO[bytes], *, path: Path) -> Iterator[JournalLine]:
-    """The intact lines of a journal from its beginning, without what was torn at its end.
+    """Yield the intact lines of a journal from the start, without an incomplete end.
 
-    path: for messages. Raises RankLLMError for a file that is no journal of this format, and DataError, which names the
-    line, where a damaged line has an intact one behind it.
+    path: for messages. Raises RankLLMError if the file is not a journal of this format, and DataError naming the line
+    if a damaged line is followed by an intact one.
     """
     _check_head(stream, path)
     place = checksum = 0
@@ -86,7 +87,7 @@ def read_lines(stream: IO[bytes], *, path: Path) -> Iterator[JournalLine]:
         if found is None:
             if any(_SEALED.search(later) for later in stream):
                 raise DataError(
-                    "damaged (the checksum does not match), with intact lines behind it; restore the file from a copy, "
+                    "damaged (checksum mismatch), but followed by intact lines; restore the file from a backup, "
                     "or start over with --overwrite",
                     path=path,
                     line=number,
@@ -99,18 +100,18 @@ def read_lines(stream: IO[bytes], *, path: Path) -> Iterator[JournalLine]:
 
 
 def _check_head(stream: IO[bytes], path: Path) -> None:
-    """Raise RankLLMError unless the file is empty, or begins like a journal of this format as far as it goes."""
+    """Raise RankLLMError unless the file is empty or starts like a journal of this format, possibly truncated."""
     head = stream.read(len(_HEAD) + 8)
     stream.seek(0)
-    # A file system may leave zeros where a power failure came before the data.
+    # # After a power failure, a file system may leave zeros in place of the data.
     if head.startswith(_HEAD[: len(head)]) or (head and not head.strip(b"\0") and _is_blank(stream)):
         return
     if match := _OTHER_FORMAT.match(head):
         raise RankLLMError(
-            f"{path}: a journal of format {int(match[1])}, but this version resumes format {FORMAT} alone; finish the "
-            "run with the version of rankllm-infer that began it, or start over with --overwrite"
+            f"{path}: a journal of format {int(match[1])}, but this version only resumes format {FORMAT}; finish the "
+            "run with the version of rankllm-infer that started it, or start over with --overwrite"
         )
-    raise RankLLMError(f"{path}: no journal of this version; start over with --overwrite")
+    raise RankLLMError(f"{path}: not a journal of this version; start over with --overwrite")
 
 
 def _is_blank(stream: IO[bytes]) -> bool:
@@ -120,7 +121,7 @@ def _is_blank(stream: IO[bytes]) -> bool:
 
 
 def _checksum_of(line: bytes, before: int) -> int | None:
-    """The checksum of an intact line behind one with the checksum `before`; None of any other line."""
+    """Return the checksum of an intact line that follows one with the checksum `before`; None if it is damaged."""
     body, sealed = line[:-_SEAL_BYTES], line[-_SEAL_BYTES:]
     checksum = zlib.crc32(body, before)
     return checksum if body.startswith(b"{") and sealed == _SEAL % checksum else None
@@ -134,7 +135,7 @@ def _parsed_record(line: bytes, *, path: Path, number: int | None) -> dict[str, 
 
 
 def result_to_record(result: Result) -> dict[str, object]:
-    """Return what a journal keeps of a finished query: its candidates by docid, without their texts."""
+    """Convert a finished query to its journal record: candidates by docid, without texts."""
     is_failed = result.status == "failed"
     return {
         "qid": result.query.qid,
@@ -154,7 +155,7 @@ def _ranked(candidate: Candidate) -> list[object]:
 
 
 def result_from_record(record: Mapping[str, Any], request: Request) -> Result:
-    """Return a finished query's result as it was kept. request: what was asked, with the passages."""
+    """Rebuild a finished query's result from its record. request: the query with its passages."""
     given = {candidate.docid: candidate for candidate in request.candidates}
     ranking = (
         replace(given[docid], score=score, model_score=told, probability=likely[0] if likely else None)
@@ -179,27 +180,27 @@ def _call_from_record(record: Mapping[str, Any]) -> WindowTrace:
 
 
 def answer_from_record(record: Mapping[str, Any]) -> Answer:
-    """Return an answer as it was kept."""
+    """Rebuild an answer from its record."""
     return Answer(**(record | {"scores": tuple(record["scores"]), "usage": Usage(**record["usage"])}))
 
 
 def open_locked(path: Path) -> tuple[int, bool]:
-    """Open a file to read and write, created where it is missing, and lock it until the descriptor is closed.
+    """Open a file for reading and writing, creating it if missing, and lock it until the descriptor is closed.
 
-    Returns the descriptor and whether it is locked: some file systems have no locks. A symbolic link is never followed,
-    since it could lead to somebody else's file. Raises RankLLMError for a link or anything but a file, and where
-    another process has the lock; OSError where the file cannot be opened.
+    Returns the descriptor and whether it is locked; some file systems have no locks. Never follows a symbolic link,
+    which could lead to another user's file. Raises RankLLMError for a link, for anything but a regular file, and if
+    another process holds the lock; OSError if the file cannot be opened.
     """
     while True:
-        # O_NOFOLLOW is not on every platform; where it is, it also stops a link that is made right now.
+        # # O_NOFOLLOW does not exist on all platforms; where it does, it also stops a link created at this moment.
         if path.is_symlink():
-            raise RankLLMError(f"{path}: is a symbolic link, which is not written through; remove it")
+            raise RankLLMError(f"{path}: is a symbolic link; remove it")
         handle = os.open(path, _OPEN_FLAGS, 0o666)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise RankLLMError(f"{path}: is not a file; remove it")
+                raise RankLLMError(f"{path}: is not a regular file; remove it")
             is_locked = _lock(handle, path)
-            # A process that had it locked until now may have deleted it in the meantime.
+            # # The process that held the lock until now may have deleted the file.
             if _is_at(handle, path):
                 return handle, is_locked
         except BaseException:
@@ -218,7 +219,7 @@ def _lock(handle: int, path: Path) -> bool:
         if error.errno in _NO_LOCKS:
             return False
         raise
-    raise RankLLMError(f"{path}: another process is at work on this output; wait for it, or write to another name")
+    raise RankLLMError(f"{path}: another process is writing this output; wait for it, or write to another name")
 
 
 def _is_at(handle: int, path: Path) -> bool:
@@ -229,14 +230,14 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def delete_locked(handle: int, path: Path) -> None:
-    """Delete a file that `open_locked` opened. Raises OSError where it cannot be deleted; closes it either way."""
+    """Delete a file opened by `open_locked`, and close it in any case. Raises OSError if it cannot be deleted."""
     if os.name == "nt":
-        # An open file cannot be deleted there; one that another process has opened meanwhile is left to that one.
+        # # Windows cannot delete an open file; if another process has opened it meanwhile, it is left to that process.
         os.close(handle)
         path.unlink(missing_ok=True)
         return
     try:
-        # Under the lock: no other process can be at work on a file of this name.
+        # # The lock guarantees that no other process is using a file of this name.
         path.unlink(missing_ok=True)
     finally:
         os.close(handle)

@@ -1,6 +1,6 @@
-"""What a reranking run leaves behind: run, results and trace, checked beforehand, written as a whole or not at all.
+"""Outputs of a reranking run: run, results and trace, checked beforehand and written completely or not at all.
 
-A signal that comes while they are published is recorded, and does not stop it.
+A signal received while they are published is recorded but does not interrupt publishing.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFiles:
-    """Where to write what; None: not at all."""
+    """Paths of the outputs; None: not written."""
 
     run: Path | None = None
     run_format: RunFormat | None = None
-    """None: TSV for a name that ends in .tsv, else TREC."""
+    """None: TSV if the name ends in .tsv, else TREC."""
     tag: str = "rankllm"
     results: Path | None = None
-    """Results JSONL, one query a line; it reads back as a requests file."""
+    """Results JSONL, one query per line; can be read back as a requests file."""
     trace: Path | None = None
-    """Prompts and answers of every model call, one query a line."""
+    """Prompts and answers of all model calls, JSONL, one query per line."""
 
     def __post_init__(self) -> None:
         names = [os.path.realpath(path) for path in self.paths()]
         if twice := [path for path, name in zip(self.paths(), names, strict=True) if names.count(name) > 1]:
-            raise ConfigError(f"{twice[0]}: is to hold two outputs; give each a file of its own")
+            raise ConfigError(f"{twice[0]}: given for two outputs; give each its own file")
 
     def paths(self) -> tuple[Path, ...]:
-        """The files that will be written."""
+        """Return the files that will be written."""
         return tuple(path for path in (self.run, self.results, self.trace) if path is not None)
 
     @property
     def run_layout(self) -> RunFormat:
-        """How the run is written."""
+        """Format that the run is written in."""
         return "trec" if self.run is None else run_format_of(self.run, self.run_format)
 
 
 def run_format_of(path: Path, asked: str | None) -> RunFormat:
-    """TREC, unless the name ends in `.tsv` or a format is asked for."""
+    """Return the format asked for; by default TSV if the name ends in `.tsv`, else TREC."""
     if asked in ("trec", "tsv", "msmarco"):
         return asked  # type: ignore[return-value]
     return "tsv" if path.name.removesuffix(".gz").endswith(".tsv") else "trec"
 
 
 def open_journal(files: OutputFiles, *, overwrite: bool, sources: Sequence[str | Path]) -> Journal:
-    """Open the journal beside a run's first output. sources: files that are read.
+    """Open the journal next to a run's first output. sources: input files.
 
-    Raises RankLLMError where an output or the journal cannot be written, or would replace what is read.
+    Raises RankLLMError if an output or the journal cannot be written or would replace an input.
     """
     for output in files.paths():
         check_output(output, overwrite=True)
@@ -80,37 +80,37 @@ def open_journal(files: OutputFiles, *, overwrite: bool, sources: Sequence[str |
     for source in sources:
         refuse_same_file(source, path)
     if path in files.paths():
-        raise RankLLMError(f"{path}: is to hold an output and the journal of {files.paths()[0]}; use another name")
+        raise RankLLMError(f"{path}: is needed for the journal of {files.paths()[0]}; use another name for this output")
     if not overwrite and (beside := [other for other in others if other.exists()]):
         raise RankLLMError(
-            f"{beside[0]}: an unfinished run that does not write {files.paths()[0]}; "
-            "give the outputs that it was begun with, or delete it"
+            f"{beside[0]}: unfinished run without the output {files.paths()[0]}; "
+            "give the outputs it was started with, or delete it"
         )
     return Journal(path, is_new=overwrite)
 
 
 def check_outputs(files: OutputFiles, journal: Journal, *, resume: bool) -> None:
-    """Raise RankLLMError where an output exists that the journal's run may not replace.
+    """Raise RankLLMError if an output exists that the journal's run may not replace.
 
-    resume: whether failed queries are to be retried, or the outputs of this run written.
+    resume: True if failed queries are to be retried or this run's outputs are being written.
     """
     for path in files.paths():
         is_ours = str(path.absolute()) in journal.outputs
         if path.exists() and is_ours and journal.is_complete and not resume:
             raise RankLLMError(
-                f"{path}: exists; {count(journal.n_failed, 'query')} of its run failed: --resume tries again, "
-                "--overwrite begins anew"
+                f"{path}: exists; {count(journal.n_failed, 'query')} of its run failed: --resume retries them, "
+                "--overwrite starts over"
             )
         if is_ours and journal.was_edited(path):
             raise RankLLMError(
-                f"{path}: has changed since this run wrote it; move it away to have it written anew, or use --overwrite"
+                f"{path}: has changed since this run wrote it; move it away to have it rewritten, or use --overwrite"
             )
         check_output(path, overwrite=is_ours)
 
 
 @contextmanager
 def open_outputs(files: OutputFiles) -> Iterator[ResultWriter]:
-    """A writer whose files appear under their names at the end of the block, unless no result was written."""
+    """Yield a writer whose files appear under their names at the end of the block, unless no result was written."""
     with ExitStack() as stack:
         named = {"run": files.run, "results": files.results, "trace": files.trace}
         streams = {name: stack.enter_context(write_text(path)) for name, path in named.items() if path is not None}
@@ -121,7 +121,7 @@ def open_outputs(files: OutputFiles) -> Iterator[ResultWriter]:
 
 
 class ResultWriter:
-    """Writes results one by one; a failed one is left out of every file."""
+    """Writes results one at a time; failed ones are omitted from all files."""
 
     def __init__(self, files: OutputFiles, streams: dict[str, IO[str]]) -> None:
         self._files = files
@@ -129,7 +129,7 @@ class ResultWriter:
         self.n_written = 0
 
     def write(self, result: Result) -> None:
-        """Write one result to each of the files."""
+        """Write one result to all files."""
         if result.status == "failed":
             return
         self.n_written += 1
@@ -143,11 +143,11 @@ class ResultWriter:
 
 
 class NothingWrittenError(RankLLMError):
-    """Not one result: no output file is made."""
+    """No result was written, so no output file is created."""
 
 
 def trace_to_dict(result: Result) -> dict[str, object]:
-    """The invocations of one query, in the originals' layout with what we know beside it."""
+    """Convert the model calls of one query to rank_llm's invocations history, with additional fields."""
     return {
         "query": {"text": result.query.text, "qid": result.query.qid},
         "invocations_history": [_call_to_dict(call) for call in result.trace],
@@ -171,28 +171,28 @@ def _call_to_dict(call: WindowTrace) -> dict[str, object]:
 
 @dataclass(slots=True)
 class Summary:
-    """What a run came to."""
+    """Summary of a run."""
 
     statuses: dict[str, int] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     failures: dict[str, str] = field(default_factory=dict)
-    """qid -> why it has no ranking, in one line."""
+    """qid -> reason for the failure, in one line."""
     empty_qids: list[str] = field(default_factory=list)
     """Queries without candidates."""
     n_showing_nothing: int = 0
-    """Prompts' passages of which they hold nothing."""
+    """Number of passages of which a prompt shows nothing."""
     n_shown_alike: int = 0
-    """Passages that a prompt showed exactly as another, different one."""
+    """Number of passages shown identically to a different one."""
     misshown_qids: list[str] = field(default_factory=list)
-    """Queries with one of the two."""
+    """Queries with passages of either kind."""
 
     @property
     def n_queries(self) -> int:
-        """Queries seen, failed ones included."""
+        """Number of queries seen, including failed ones."""
         return sum(self.statuses.values())
 
     def add(self, result: Result) -> None:
-        """Count one result."""
+        """Add one result."""
         self.statuses[result.status] = self.statuses.get(result.status, 0) + 1
         self.usage += result.usage
         if result.status == "failed":
@@ -208,20 +208,22 @@ class Summary:
 
 @contextmanager
 def last_steps(say: Callable[[str], None]) -> Iterator[LastSteps]:
-    """Context of a run, which calls `begin` before it publishes outputs. say: receives a line if a signal came then."""
+    """Context of a run, which calls `begin` before publishing outputs. say: receives a line if a signal arrived
+    then."""
     last = LastSteps()
     try:
         yield last
         if last.was_signalled:
-            say("The signal to stop was ignored: the run had already finished")
+            say("Ignored the signal to stop: the run had already finished")
     finally:
         last.end()
 
 
 class LastSteps:
-    """Record signals instead of being stopped by them, from `begin` to `end`.
+    """Record signals instead of being interrupted, from `begin` to `end`.
 
-    A second Ctrl-C still interrupts, since a disk may hang. No effect outside the main thread, the only one signalled.
+    A second Ctrl-C still interrupts, in case a disk hangs. No effect outside the main thread, which alone receives
+    signals.
     """
 
     def __init__(self) -> None:
@@ -229,7 +231,7 @@ class LastSteps:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def begin(self) -> None:
-        """Defer signals from here on; only a second Ctrl-C stops the process."""
+        """Defer signals from now on; only a second Ctrl-C stops the process."""
         if self._handlers or threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
@@ -238,7 +240,7 @@ class LastSteps:
         atexit.register(_ignore_signals)
 
     def end(self) -> None:
-        """Restore the usual effect of signals."""
+        """Restore the previous signal handlers."""
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
@@ -249,6 +251,6 @@ class LastSteps:
 
 
 def _ignore_signals() -> None:
-    """Ignore the first signal while Python shuts down: it would print a traceback and change nothing else."""
+    """Ignore the first signal while Python shuts down; it would only print a traceback."""
     for number in _SIGNALS:
         signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))

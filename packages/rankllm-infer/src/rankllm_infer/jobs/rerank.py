@@ -1,10 +1,10 @@
-"""A resumable run over many queries: answers are kept in a journal, and outputs appear when all of them are there.
+"""A resumable run over many queries: answers are stored in a journal, and outputs appear once all are complete.
 
     with open_run(OutputFiles(run=Path("out.trec"))) as run:
         run.read(requests)
         report = run.rerank(plan_reranking("castorini/first_mistral"))
 
-The same lines resume the run where it was interrupted, and write the same bytes as a run that was not.
+The same lines resume the run where it was interrupted and write the same bytes as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ if TYPE_CHECKING:
     from rankllm_infer.scheduling.pool import AnswerLog
 
 MEASURES = ("nDCG@10", "MRR@10", "Recall@100")
-"""Measures of a run that is given judgements."""
+"""Measures reported for a run with judgements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """What a run came to."""
+    """Report of a finished run."""
 
     summary: Summary
     seconds: float
     written: tuple[Path, ...]
-    """Output files; none where no query could be ranked."""
+    """Output files; empty if no query could be ranked."""
     figures: RunningEvaluation | None
-    """Measures over the ranked queries; None where the run had no judgements."""
+    """Measures over the ranked queries; None without judgements."""
     can_retry: bool
-    """Whether `resume=True` would retry failed queries and compute nothing else."""
+    """True if `resume=True` would retry failed queries and compute nothing else."""
     warnings: tuple[str, ...]
-    """Warnings about the model, its card and the options; none where all results were in the journal already."""
+    """Warnings about the model, its card and the options; empty if all results were already in the journal."""
 
     @property
     def n_ranked(self) -> int:
-        """Queries with a ranking."""
+        """Number of queries with a ranking."""
         return self.summary.n_queries - len(self.summary.failures)
 
 
@@ -75,12 +75,11 @@ def open_run(
     sources: Sequence[str | Path] = (),
     watcher: Watcher = SILENT,
 ) -> Iterator[RerankRun]:
-    """Lock a run's outputs and find out how far it is.
+    """Lock a run's outputs and determine its progress.
 
-    overwrite: start over, and replace outputs. resume: also retry queries that failed. sources: files that are read,
-    which must not be written. Tells the watcher how to resume where the block is left before the run is done.
-    Raises RankLLMError where an output cannot be written, or exists and is not this run's to replace, and ConfigError
-    for `resume` with `overwrite`.
+    overwrite: start over and replace outputs. resume: also retry failed queries. sources: input files, which must not
+    be overwritten. Tells the watcher how to resume if the block is left before the run is complete. Raises RankLLMError
+    if an output cannot be written or exists and belongs to another run, and ConfigError for `resume` with `overwrite`.
     """
     if resume and overwrite:
         raise ConfigError("resume and overwrite contradict each other: one resumes a run, the other starts over")
@@ -106,12 +105,12 @@ def open_run(
 
 @dataclass(slots=True, kw_only=True)
 class RerankRun:
-    """A run with its outputs locked; made by `open_run`. First `read`, then `rerank`."""
+    """Run with locked outputs, created by `open_run`. Call `read`, then `rerank`."""
 
     files: OutputFiles
     overwrite: bool
     journal: Journal | None
-    """None where nothing but figures is asked for: there is no output that a journal would be beside."""
+    """None if only measures are requested: without outputs there is no place for a journal."""
     last: LastSteps
     watcher: Watcher
     requests: Iterable[Request] = ()
@@ -121,14 +120,15 @@ class RerankRun:
     digest: InputDigest = field(default_factory=InputDigest)
     began: float = field(default_factory=time.monotonic)
     is_under_way: bool = False
-    """Whether there is something that a stop must not lose."""
+    """True if there is progress that an interruption must not lose."""
     warnings: tuple[str, ...] = ()
-    """Warnings of the model once it is loaded."""
+    """Warnings of the loaded model."""
 
     def read(self, requests: Iterable[Request], *, strict: bool = False) -> None:
-        """Read all requests once, before a model is loaded. requests: are read again later, so not an iterator.
+        """Read all requests once, before a model is loaded. requests: iterated again later, so not an iterator.
 
-        Raises RankLLMError for an iterator, and for what would come to light only after hours; see `check_requests`.
+        Raises RankLLMError for an iterator, and for problems that would otherwise surface only hours later; see
+        `check_requests`.
         """
         if isinstance(requests, Iterator):
             raise RankLLMError("requests: expected a collection that can be read twice, found an iterator; use a list")
@@ -138,10 +138,10 @@ class RerankRun:
         self.requests = requests
 
     def rerank(self, plan: RerankPlan, *, qrels: Qrels | None = None, max_total_tokens: int | None = None) -> RunReport:
-        """Compute what is not known yet and write the outputs. Raises RankLLMError, and leaves the journal.
+        """Compute the missing results and write the outputs. On RankLLMError, the journal is kept.
 
-        qrels: judgements, for `RunReport.figures`. max_total_tokens: when it has used so many, earlier sessions
-        included, the run stops with TokenLimitError; called again with more, it resumes.
+        qrels: judgements for `RunReport.figures`. max_total_tokens: token budget including earlier sessions; when it is
+        used up, the run stops with TokenLimitError, and a call with a larger budget resumes it.
         """
         from rankllm_infer.evaluation.evaluate import RunningEvaluation
 
@@ -169,24 +169,24 @@ class RerankRun:
         )
 
     def how_to_resume(self) -> str:
-        """How far an interrupted run is, and what resumes it."""
+        """Describe the progress of an interrupted run and how to resume it."""
         if self.journal is None:
             return ""
-        command = "the same command without --overwrite" if self.overwrite else "the same command"
+        command = "repeat the command without --overwrite" if self.overwrite else "repeat the command"
         done = f"{self.journal.n_finished} of {count(len(self.qids), 'query')}"
-        return f"{done} done and kept in {self.journal.path}; {command} resumes the run"
+        return f"{done} done and saved in {self.journal.path}; {command} to resume"
 
     def _compute(self, journal: Journal, plan: RerankPlan, max_total_tokens: int | None) -> None:
-        """Put into the journal what it lacks."""
+        """Compute what the journal lacks."""
         settings = run_settings(plan, requests=str(self.digest), environment=os.environ)
-        # What is refused should be refused before the model is loaded.
+        # # Report incompatible settings before the model is loaded.
         journal.check(settings, unknown=LOADED_SETTINGS)
         if journal.settings:
             self.watcher.say(
-                f"Going on with {journal.path}: {journal.n_finished} of {count(len(self.qids), 'query')} done"
+                f"Resuming from {journal.path}: {journal.n_finished} of {count(len(self.qids), 'query')} done"
             )
             if journal.n_failed:
-                self.watcher.say(f"{count(journal.n_failed, 'query')} failed; --resume tries again")
+                self.watcher.say(f"{count(journal.n_failed, 'query')} failed; --resume retries them")
         if journal.settings and journal.n_finished == len(self.qids):
             journal.begin(settings, unknown=LOADED_SETTINGS)
             self.is_under_way = True
@@ -208,10 +208,10 @@ class RerankRun:
                     progress.finish(result.query.qid)
 
                 for _ in reranker.stream(self.requests, on_finished=keep, on_answered=progress.answer, log=log):
-                    pass  # All of it is in the journal, and nothing else is kept.
+                    pass  # Results are in the journal; nothing is held in memory.
 
     def _computed(self, reranker: Reranker, max_total_tokens: int | None) -> Iterator[Result]:
-        """Results of a run without a journal."""
+        """Yield the results of a run without a journal."""
         with self._watched(reranker) as progress:
 
             def finish(result: Result) -> None:
@@ -225,7 +225,7 @@ class RerankRun:
 
     @contextmanager
     def _watched(self, reranker: Reranker) -> Iterator[ShownProgress]:
-        """The run's prompts as they are answered; those of queries in the journal are done."""
+        """Show the run's prompts as they are answered; those of queries in the journal count as done."""
         progress = PromptProgress(reranker.n_prompts, self.sizes)
         for qid in self.sizes if self.journal else ():
             if self.journal is not None and self.journal.is_finished(qid):
@@ -234,7 +234,7 @@ class RerankRun:
             yield ShownProgress(progress, show)
 
     def _write(self, results: Iterable[Result], summary: Summary, figures: RunningEvaluation | None) -> None:
-        """Write results into the outputs, which appear when all are there; count and score them."""
+        """Write results to the outputs, which appear once all are written; summarize and evaluate them."""
         if self.journal is not None:
             if not self.overwrite:
                 check_outputs(self.files, self.journal, resume=True)
@@ -246,14 +246,15 @@ class RerankRun:
                     writer.write(result)
                     if figures is not None and result.status != "failed":
                         figures.add(result.query.qid, [(c.docid, c.score) for c in result.candidates])
-                # From here on files appear under their names, and the journal goes: to stop would help nobody.
+                # # From here on files appear under their names and the journal is removed: interrupting would only
+                # cause damage.
                 self.last.begin()
         except OSError as error:
             where = error.filename or self.files.paths()[0]
             raise RankLLMError(f"{where}: cannot be written ({error.strerror})") from None
 
     def _close(self, summary: Summary) -> None:
-        """Remove the journal, or keep it for those who retry failed queries."""
+        """Remove the journal, or keep it if failed queries can be retried."""
         self.is_under_way = False
         if self.journal is None:
             return
@@ -277,14 +278,14 @@ def rerank_to_files(
     max_total_tokens: int | None = None,
     watcher: Watcher = SILENT,
 ) -> RunReport:
-    """Rerank requests into files, as `rankllm-infer rerank` does. Called again, it resumes where it was interrupted.
+    """Rerank requests into files, like `rankllm-infer rerank`. Calling it again resumes an interrupted run.
 
-    requests: read twice, so a list or another collection. qrels: judgements, for `RunReport.figures`. For the others
-    see `open_run`, `RerankRun.read` and `RerankRun.rerank`. Raises RankLLMError, and ConfigError where there is nothing
-    to write.
+    requests: iterated twice, so a list or another collection. qrels: judgements for `RunReport.figures`. The other
+    arguments are those of `open_run`, `RerankRun.read` and `RerankRun.rerank`. Raises RankLLMError, and ConfigError if
+    there is nothing to write.
     """
     if not files.paths() and qrels is None:
-        raise ConfigError("files: name no output, and there are no judgements; nothing would be left of the run")
+        raise ConfigError("files: expected at least one output, or judgements to evaluate the run with; found neither")
     with open_run(files, overwrite=overwrite, resume=resume, sources=sources, watcher=watcher) as run:
         run.read(requests, strict=strict)
         return run.rerank(plan_reranking(model, options), qrels=qrels, max_total_tokens=max_total_tokens)
@@ -292,7 +293,7 @@ def rerank_to_files(
 
 @contextmanager
 def load_model(plan: RerankPlan, watcher: Watcher = SILENT) -> Iterator[Reranker]:
-    """Load a plan's model, and tell the watcher what a user should know of it."""
+    """Load a plan's model and pass its warnings and description to the watcher."""
     with start_reranker(plan) as reranker:
         for warning in reranker.warnings:
             watcher.say(f"Warning: {warning}")

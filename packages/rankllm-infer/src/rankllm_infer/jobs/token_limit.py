@@ -1,4 +1,4 @@
-"""A limit to the tokens of a run: it stops with what it has, and a larger limit resumes it."""
+"""Token budget of a run: it stops when the budget is used up, and a larger budget resumes it."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from rankllm_infer.scheduling.pool import AnswerLog
 
 
 class TokenLimitError(RankLLMError):
-    """A run has used as many tokens as it may."""
+    """A run has used up its token budget."""
 
 
 class TokenLimit:
-    """Counts the tokens of a run, those of earlier sessions included. limit: prompt and completion tokens together."""
+    """Counter for the tokens of a run, including earlier sessions. limit: prompt and completion tokens together."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._spent = 0
 
     def add(self, usage: Usage) -> None:
-        """Count what was used before, or is just being reported."""
+        """Add tokens, used now or in an earlier session."""
         self._spent += usage.prompt_tokens + usage.completion_tokens
 
     def check(self) -> None:
-        """Raise TokenLimitError where the limit is reached."""
+        """Raise TokenLimitError if the limit is reached."""
         if self._spent >= self._limit:
             raise TokenLimitError(
-                f"stopped at --max-total-tokens {self._limit:,}: {self._spent:,} tokens are used; "
-                "run the same command with a larger limit to continue"
+                f"stopped at --max-total-tokens {self._limit:,}: {self._spent:,} tokens used; "
+                "repeat the command with a larger limit to resume"
             )
 
 
 class LimitedLog:
-    """A log that stops the run when the limit is reached, after it has kept the answers that reached it."""
+    """Answer log that stops the run at the limit, after storing the answers that reached it."""
 
     def __init__(self, log: AnswerLog, limit: TokenLimit) -> None:
         self._log = log
         self._limit = limit
 
     def is_finished(self, qid: str) -> bool:
-        """Whether the query's result is known."""
+        """Return whether the query has a result."""
         return self._log.is_finished(qid)
 
     def recall(self, qid: str, number: int) -> Answer | None:
-        """A known answer; its tokens count. Raises TokenLimitError."""
+        """Return a stored answer and count its tokens. Raises TokenLimitError."""
         answer = self._log.recall(qid, number)
         if answer is not None:
             self._limit.add(answer.usage)
@@ -55,7 +55,7 @@ class LimitedLog:
         return answer
 
     def keep(self, answers: Sequence[tuple[str, int, Answer]]) -> None:
-        """Keep answers. Raises TokenLimitError."""
+        """Store answers. Raises TokenLimitError."""
         self._log.keep(answers)
         for _, _, answer in answers:
             self._limit.add(answer.usage)
@@ -63,9 +63,10 @@ class LimitedLog:
 
 
 def limited_log(journal: Journal, requests: Iterable[Request], max_total_tokens: int) -> AnswerLog:
-    """The journal, with a limit to the run's tokens.
+    """Wrap the journal with a limit on the run's tokens.
 
-    requests: of the run, read where some are finished. Raises TokenLimitError where earlier sessions reached the limit.
+    requests: requests of the run, read if some are finished. Raises TokenLimitError if earlier sessions reached the
+    limit.
     """
     limit = TokenLimit(max_total_tokens)
     for request in requests if journal.n_finished else ():
@@ -76,7 +77,7 @@ def limited_log(journal: Journal, requests: Iterable[Request], max_total_tokens:
 
 
 def limited(on_finished: Callable[[Result], None], max_total_tokens: int) -> Callable[[Result], None]:
-    """The same for a run without a journal, where a query counts when it is finished."""
+    """Apply the limit to a run without a journal, counting each query when it finishes."""
     limit = TokenLimit(max_total_tokens)
 
     def finish(result: Result) -> None:

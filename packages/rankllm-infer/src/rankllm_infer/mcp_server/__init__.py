@@ -1,1 +1,1 @@
-"""A Model Context Protocol server: a reranker, and a collection to search, as tools of a language model's client."""
+"""Model Context Protocol server: a reranker, optionally with a collection to search, as tools for MCP clients."""

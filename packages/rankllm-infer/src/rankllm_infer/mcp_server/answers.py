@@ -1,4 +1,4 @@
-"""What a tool answers: a result as a JSON object, with how it came about and what its scores mean."""
+"""Answers of tools: a result as a JSON object, with its status and the meaning of its scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rankllm_core.types import Candidate, Request, Result
 
 _STATUS_NOTES = {
     "repaired": "some of the model's answers had to be repaired (see defects); the ranking is mostly the model's",
-    "fallback": "some of the model's answers could not be read (see defects); the documents concerned are in their "
+    "fallback": "some of the model's answers could not be read (see defects); the affected documents are in "
     "first-stage order",
 }
 
@@ -19,9 +19,9 @@ _STATUS_NOTES = {
 def answer(
     result: Result, request: Request, *, top_n: int | None, with_documents: bool, card: Card
 ) -> Mapping[str, Any]:
-    """The structured content of a tool's answer; `schemas.OUTPUT` describes it.
+    """Build the structured content of a tool's answer; `schemas.OUTPUT` describes it.
 
-    request: what was reranked; `index` counts in its order. top_n: results to return; None: all.
+    request: the reranked request; `index` refers to its order. top_n: number of results to return; None: all.
     """
     index_of = {candidate.docid: index for index, candidate in enumerate(request.candidates)}
     shown = result.candidates[:top_n]
@@ -40,11 +40,11 @@ def answer(
 
 
 def score_meaning(card: Card, *, has_scores: bool) -> str:
-    """What the scores of this model are, and what they may be compared with."""
+    """Describe this model's scores and what they may be compared with."""
     if not has_scores:
-        return "none: this model gives an order and no scores; use the rank"
+        return "none: this model returns an order without scores; use the rank"
     meaning = _meaning(card)
-    return f"{meaning}; the rank also counts the order before reranking" if card.fuse_weight else meaning
+    return f"{meaning}; the rank also depends on the order before reranking" if card.fuse_weight else meaning
 
 
 def _meaning(card: Card) -> str:
@@ -56,7 +56,7 @@ def _meaning(card: Card) -> str:
         case PointwiseCard():
             return "logit of relevance; higher is more relevant, comparable across calls"
         case ListwiseCard():
-            return "logit within the window that was shown; use the rank, scores are not comparable across windows"
+            return "logit within a window; use the rank, because scores are not comparable across windows"
         case _:
             return "sum of preferences over the other documents; higher is more relevant, comparable within one call"
 

@@ -1,4 +1,4 @@
-"""The arguments of a tool call, checked: what a model wrote becomes a request, or one line that says what to mend."""
+"""Arguments of tool calls, validated: a request, or a one-line error that tells the calling model what to correct."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rankllm_infer.ranking.flow import make_request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one call may ask for."""
+    """Limits of a single call."""
 
     max_documents: int = 200
-    """Documents that a call may rerank or retrieve."""
+    """Maximum number of documents that a call may rerank or retrieve."""
     request_timeout_s: float = 120.0
     takes_instruction: bool = False
-    """Whether the model's prompt has a place for an instruction."""
+    """True if the model's prompt takes an instruction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class RerankCall:
 
     request: Request
     top_n: int | None
-    """Results to return; None: all."""
+    """Number of results to return; None: all."""
     with_documents: bool
 
 
@@ -38,17 +38,17 @@ class SearchCall:
 
     query: str
     k: int
-    """Documents to retrieve."""
+    """Number of documents to retrieve."""
     top_n: int
     instruction: str | None
 
 
 DEFAULT_K, DEFAULT_TOP_N = 50, 10
-"""Of `retrieve_and_rerank`: every document that is returned fills the context of the model that asked."""
+"""Defaults of `retrieve_and_rerank`, kept small because returned documents fill the calling model's context."""
 
 
 def read_rerank(given: Mapping[str, Any], limits: Limits) -> RerankCall:
-    """Check the arguments of `rerank`. Raises RankLLMError that names the argument."""
+    """Validate the arguments of `rerank`. Raises RankLLMError naming the argument."""
     _check_names(given, ("query", "documents", "top_n", "instruction", "return_documents"))
     documents = given.get("documents")
     if not isinstance(documents, list) or not documents:
@@ -56,7 +56,7 @@ def read_rerank(given: Mapping[str, Any], limits: Limits) -> RerankCall:
     if len(documents) > limits.max_documents:
         raise RankLLMError(
             f"documents: found {len(documents)}, expected at most {limits.max_documents}; "
-            "rerank fewer at a time, best first"
+            "rerank fewer per call, best first"
         )
     with_documents = given.get("return_documents", False)
     if not isinstance(with_documents, bool):
@@ -69,7 +69,7 @@ def read_rerank(given: Mapping[str, Any], limits: Limits) -> RerankCall:
 
 
 def read_search(given: Mapping[str, Any], limits: Limits) -> SearchCall:
-    """Check the arguments of `retrieve_and_rerank`. Raises RankLLMError that names the argument."""
+    """Validate the arguments of `retrieve_and_rerank`. Raises RankLLMError naming the argument."""
     _check_names(given, ("query", "k", "top_n", "instruction"))
     k = _count(given, "k") or min(DEFAULT_K, limits.max_documents)
     if k > limits.max_documents:
@@ -91,7 +91,7 @@ def _check_names(given: Mapping[str, Any], known: Collection[str]) -> None:
 def _text(given: Mapping[str, Any], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise RankLLMError(f"{name}: expected a text that is not empty, found {_kind(value)}")
+        raise RankLLMError(f"{name}: expected a non-empty string, found {_kind(value)}")
     return value
 
 
@@ -100,7 +100,7 @@ def _count(given: Mapping[str, Any], name: str) -> int | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # To JSON Schema, 5.0 is an integer.
+    # # In JSON Schema, 5.0 is an integer.
     if not is_number or value < 1 or value % 1 != 0:
         raise RankLLMError(f"{name}: expected an integer of at least 1, found {value if is_number else _kind(value)}")
     return int(value)
@@ -110,16 +110,16 @@ def _instruction(given: Mapping[str, Any], limits: Limits) -> str | None:
     if given.get("instruction") is None:
         return None
     if not limits.takes_instruction:
-        raise RankLLMError("instruction: this model's prompt has no place for one; leave it out")
+        raise RankLLMError("instruction: this model's prompt takes no instruction; leave it out")
     return _text(given, "instruction")
 
 
 def _kind(value: object) -> str:
-    """What was found, in the words of JSON."""
+    """Describe what was found, in JSON terms."""
     if isinstance(value, str | list) and not value:
         return "an empty one"
     if isinstance(value, str) and not value.strip():
-        return "blanks only"
+        return "only whitespace"
     names = {
         bool: "a boolean",
         int: "a number",
@@ -132,7 +132,7 @@ def _kind(value: object) -> str:
 
 
 def _in_terms_of_documents(message: str) -> str:
-    """What `make_request` says, in the words of the tool: documents, with an id."""
+    """Rewrite messages of `make_request` in the tool's terms: documents with an id."""
     words = {
         "passage ": "document ",
         "query '1': docid": "documents: id",

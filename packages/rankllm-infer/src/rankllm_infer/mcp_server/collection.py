@@ -1,4 +1,4 @@
-"""The collection that `retrieve_and_rerank` searches: an index with its texts, whatever made it."""
+"""Collection searched by `retrieve_and_rerank`: an index with its texts, of any kind."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rankllm_infer.retrieval.first_stage import Searcher
 from rankllm_infer.watching import SILENT, Watcher
 
 Texts = Callable[[str], Mapping[str, object]]
-"""The stored document of a docid."""
+"""Returns the stored document of a docid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collection:
-    """What is searched. Searches may come from any thread; they take turns."""
+    """A searchable collection. Searches may come from any thread and are serialized."""
 
     name: str
     searcher: Searcher
@@ -29,9 +29,9 @@ class Collection:
     lock: threading.Lock
 
     def find(self, query: str, *, k: int, instruction: str | None = None) -> Request:
-        """A request of the best k documents, best first; fewer or none where no more match.
+        """Return a request with the best k documents, best first; fewer or none if fewer match.
 
-        Raises RankLLMError where the index refuses the query, or keeps no text.
+        Raises RankLLMError if the index refuses the query or stores no text.
         """
         with self.lock:
             hits = self.searcher.search(query, k)
@@ -42,10 +42,10 @@ class Collection:
 def open_collection(corpus: Path | None, index: str | None, *, watcher: Watcher = SILENT) -> Collection:
     """Open an index with its texts.
 
-    corpus: passages, JSONL or TSV (`read_corpus`), which are kept in memory; the embedded BM25 searches them. index:
-    beside a corpus, the folder of its BM25 index, made where there is none and searched with the k1 and b that it was
-    made with; by default one in the user's cache. Without a corpus, a Lucene index for Pyserini: a folder or a name.
-    Raises RankLLMError for what cannot be read or searched.
+    corpus: passages, JSONL or TSV (`read_corpus`), kept in memory and searched with the built-in BM25. index: with a
+    corpus, the folder of its BM25 index, built if missing and searched with the k1 and b that it was built with; by
+    default a folder in the user's cache. Without a corpus, a Lucene index for Pyserini: a folder or a name. Raises
+    RankLLMError for anything that cannot be read or searched.
     """
     if corpus is not None:
         return _of_corpus(corpus, None if index is None else Path(index), watcher)
@@ -72,6 +72,6 @@ def _of_lucene(index: str, watcher: Watcher) -> Collection:
 
     folder = Path(index)
     if is_bm25_index(folder):
-        raise RankLLMError(f"{index}: is a BM25 index, which holds no texts; give its corpus as well: --corpus FILE")
+        raise RankLLMError(f"{index}: is a BM25 index, which contains no texts; also give its corpus: --corpus FILE")
     found = start_pyserini(tell=watcher.say).open_index(index, find_method("bm25"))
     return Collection(name=folder.name, searcher=found, text_of=found.document, lock=threading.Lock())

@@ -1,4 +1,4 @@
-"""The gate before the HTTP transport: requests bring an API key, or are refused."""
+"""Gate in front of the HTTP transport: requests without a valid API key are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REFUSAL = b'{"error": "expected an API key of this server in the header Authori
 
 
 def needs_key(app: App, keys: Sequence[str]) -> App:
-    """The application for those who bring a key as `Authorization: Bearer KEY`; others get status 401."""
+    """Wrap an application so that requests need `Authorization: Bearer KEY`; others get status 401."""
     known = ApiKeys(keys)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,7 +30,7 @@ def needs_key(app: App, keys: Sequence[str]) -> App:
 
 
 def _authorization(scope: Scope) -> str | None:
-    """The header; None where there is none, or more than one."""
+    """Return the header; None if it is missing or occurs more than once."""
     found = [value for name, value in scope["headers"] if name == b"authorization"]
     return found[0].decode("latin-1") if len(found) == 1 else None
 

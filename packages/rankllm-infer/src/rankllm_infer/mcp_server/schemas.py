@@ -20,10 +20,13 @@ OUTPUT: Mapping[str, Any] = {
                 "type": "object",
                 "properties": {
                     "index": {**_COUNT, "description": "0-based position among the documents before reranking."},
-                    "id": {"type": "string", "description": "The document's id; its 1-based position without one."},
+                    "id": {"type": "string", "description": "The document's id; without one, its 1-based position."},
                     "rank": {"type": "integer", "minimum": 1},
-                    "score": {**_NUMBER_OR_NULL, "description": "See score_meaning; null where there is none."},
-                    "probability": {"type": "number", "description": "Of relevance, where the model defines one."},
+                    "score": {**_NUMBER_OR_NULL, "description": "See score_meaning; null if there is none."},
+                    "probability": {
+                        "type": "number",
+                        "description": "Probability of relevance, if the model defines one.",
+                    },
                     "document": {"type": "object", "description": "The document's fields."},
                 },
                 "required": ["index", "id", "rank", "score"],
@@ -32,10 +35,10 @@ OUTPUT: Mapping[str, Any] = {
         "status": {
             "type": "string",
             "enum": ["ok", "repaired", "fallback"],
-            "description": "How the model's answers were read, worst of all: fallback means that some documents are in "
+            "description": "Worst status of the model's answers: fallback means that some documents are in "
             "their order before reranking.",
         },
-        "defects": {"type": "array", "items": {"type": "string"}, "description": "What was wrong with the answers."},
+        "defects": {"type": "array", "items": {"type": "string"}, "description": "Problems of the model's answers."},
         "warnings": {"type": "array", "items": {"type": "string"}},
         "score_meaning": {"type": "string"},
         "n_documents": {**_COUNT, "description": "Documents that were reranked."},
@@ -50,7 +53,7 @@ _QUERY = {"type": "string", "minLength": 1, "description": "The question or sear
 
 
 def rerank_input(limits: Limits) -> dict[str, Any]:
-    """The schema of `rerank`'s arguments."""
+    """Return the schema of `rerank`'s arguments."""
     document = {
         "anyOf": [
             {"type": "string"},
@@ -72,7 +75,7 @@ def rerank_input(limits: Limits) -> dict[str, Any]:
             "minItems": 1,
             "maxItems": limits.max_documents,
             "description": "Texts, or objects with a text (under " + ", ".join(TEXT_FIELDS) + ") and optionally a "
-            "title and a unique id. Their order is the one to fall back to: best first where it is known.",
+            "title and a unique id. Their order is the fallback: best first, if known.",
         },
         "top_n": {"type": "integer", "minimum": 1, "description": "Results to return. Default: all."},
         "return_documents": {"type": "boolean", "description": "Repeat the documents in the results. Default: false."},
@@ -81,7 +84,7 @@ def rerank_input(limits: Limits) -> dict[str, Any]:
 
 
 def search_input(limits: Limits) -> dict[str, Any]:
-    """The schema of `retrieve_and_rerank`'s arguments."""
+    """Return the schema of `retrieve_and_rerank`'s arguments."""
     k, n = min(DEFAULT_K, limits.max_documents), DEFAULT_TOP_N
     properties = {
         "query": _QUERY,
@@ -97,17 +100,17 @@ def search_input(limits: Limits) -> dict[str, Any]:
 
 
 def rerank_text() -> str:
-    """The description of `rerank`."""
+    """Return the description of `rerank`."""
     return (
-        "Order documents by their relevance to a query with a language model trained for it. Use it on candidates from "
+        "Rank documents by relevance to a query with a language model trained for it. Use it on candidates from "
         "a search, before reading or quoting the best of them. Every document gets a rank exactly once."
     )
 
 
 def search_text(collection: str) -> str:
-    """The description of `retrieve_and_rerank`; collection: what is searched."""
+    """Return the description of `retrieve_and_rerank`. collection: name of what is searched."""
     return (
-        f"Search {collection} by keywords (BM25), rerank what was found with a language model, and return the best "
+        f"Search {collection} by keywords (BM25), rerank the results with a language model, and return the best "
         "documents with their texts."
     )
 

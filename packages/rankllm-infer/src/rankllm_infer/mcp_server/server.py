@@ -1,8 +1,8 @@
-"""The tools over the MCP SDK: calls are checked, ranked concurrently, report progress, and can be cancelled.
+"""Tools over the MCP SDK: calls are validated, ranked concurrently, report progress, and can be cancelled.
 
-The SDK's low-level server is used: tools have the schemas of `schemas`, and arguments that do not fit are a one-line
-error of the tool, which the model that wrote them can act on. Cancelling a call cancels the task that awaits the result
-and thereby the request: the scheduler drops its prompts when the engine's step ends.
+Uses the SDK's low-level server, so that tools have the schemas of `schemas`, and invalid arguments result in a one-line
+tool error that the calling model can act on. Cancelling a call cancels the task that awaits the result and thereby the
+request: the scheduler drops its prompts when the engine's step ends.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from rankllm_infer.mcp_server.collection import Collection
 
 Report = Callable[[int, int], Awaitable[None]]
-"""Reports progress: prompts answered, and how many there are."""
+"""Reports progress: answered prompts and their total."""
 _NAME = "rankllm"
 
 
 def check_sdk() -> None:
-    """Raise MissingPackageError where the MCP SDK is not installed."""
+    """Raise MissingPackageError if the MCP SDK is not installed."""
     try:
         import mcp.server.lowlevel  # noqa: F401
     except ModuleNotFoundError:
@@ -48,7 +48,7 @@ def check_sdk() -> None:
 
 
 def limits_for(card: Card, options: McpOptions) -> Limits:
-    """The limits of a call to a model with this card."""
+    """Return the limits of a call to a model with this card."""
     return Limits(
         max_documents=options.max_documents,
         request_timeout_s=options.request_timeout_s,
@@ -57,21 +57,21 @@ def limits_for(card: Card, options: McpOptions) -> Limits:
 
 
 class Tools:
-    """The tools: `rerank`, and `retrieve_and_rerank` where there is a collection to search."""
+    """The tools: `rerank`, and `retrieve_and_rerank` if there is a collection to search."""
 
     def __init__(self, reranker: Reranker, limits: Limits, collection: Collection | None = None) -> None:
         self._reranker, self._limits, self._collection = reranker, limits, collection
         self._calls = {"rerank": self._rerank} | ({} if collection is None else {"retrieve_and_rerank": self._search})
 
     def listed(self) -> list[Tool]:
-        """The tools as a client lists them."""
+        """Return the tools as listed to clients."""
         from mcp_types import Tool, ToolAnnotations
 
         described = [("rerank", "Rerank documents", rerank_text(), rerank_input(self._limits))]
         if self._collection is not None:
             text = search_text(self._collection.name)
             described.append(("retrieve_and_rerank", "Search and rerank", text, search_input(self._limits)))
-        # A model asked again answers the same, and nothing outside is touched.
+        # # Repeated calls return the same answer and have no side effects.
         notes = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
         return [
             Tool(
@@ -86,7 +86,7 @@ class Tools:
         ]
 
     async def call(self, name: str, arguments: Mapping[str, Any], *, report: Report) -> Mapping[str, Any]:
-        """Call a tool. Raises RankLLMError, in one line, for what the caller can mend and for a query that failed."""
+        """Call a tool. Raises RankLLMError, in one line, for errors the caller can correct and for failed queries."""
         if name not in self._calls:
             raise RankLLMError(f"{name[:60]!r}: unknown tool; expected {' or '.join(self._calls)}")
         return await self._calls[name](arguments, report)
@@ -108,7 +108,7 @@ class Tools:
         return self._answer(result, request, top_n=call.top_n, with_documents=True)
 
     async def _ranked(self, request: Request, report: Report) -> Result:
-        """Rank a request. Raises RankLLMError where it takes too long, or could not be ranked."""
+        """Rank a request. Raises RankLLMError if it takes too long or fails."""
         timeout_s = self._limits.request_timeout_s
         progress = _Progress(report, total=self._reranker.n_prompts(len(request.candidates)))
         future = self._reranker.submit(request, timeout_s=timeout_s, on_answered=progress.count)
@@ -134,43 +134,43 @@ class Tools:
 
 
 class _Progress:
-    """Counts answers in the scheduler's thread; reports them in the event loop, several at once if they are fast."""
+    """Counts answers in the scheduler's thread and reports them in the event loop, possibly several at once."""
 
     def __init__(self, report: Report, *, total: int) -> None:
         self._report, self._total = report, total
         self._loop = asyncio.get_running_loop()
         self._has_news = asyncio.Event()
         self._n_answered = 0
-        """Written by the scheduler's thread alone."""
+        """Only written by the scheduler's thread."""
         self._is_over = False
 
     def count(self, qid: str) -> None:
-        """One more answer; from the scheduler's thread."""
+        """Count an answer, in the scheduler's thread."""
         self._n_answered += 1
-        # The loop may have closed since: a server that is stopped waits for no answer.
+        # # The loop may already be closed: a stopped server does not wait for answers.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._has_news.set)
 
     def end(self) -> None:
-        """No more answers will come."""
+        """Signal that no more answers will come."""
         self._is_over = True
         self._has_news.set()
 
     async def tell(self) -> None:
-        """Report the answers as they come, until the end."""
+        """Report answers as they arrive, until the end."""
         n_told = 0
         while not self._is_over:
             await self._has_news.wait()
             self._has_news.clear()
             n = self._n_answered
             if n > n_told:
-                # n_prompts is a lower bound with the strategy top-down, and the most that a sort takes.
+                # # n_prompts is a lower bound for top-down, and an upper bound for sorting strategies.
                 await self._report(n, max(n, self._total))
                 n_told = n
 
 
 def make_server(tools: Tools) -> Server[Any]:
-    """The server of these tools, for any of the SDK's transports. Raises MissingPackageError."""
+    """Build a server with these tools, for any of the SDK's transports. Raises MissingPackageError."""
     check_sdk()
     import mcp_types as types
     from mcp.server.lowlevel import Server

@@ -1,4 +1,4 @@
-"""Where the server is reached: standard input and output of its own process, or streamable HTTP."""
+"""Transports of the server: standard input and output of its own process, or streamable HTTP."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from mcp.server.transport_security import TransportSecuritySettings
 
 PATH = "/mcp"
-"""Of the URL; what the SDK's own servers and clients use."""
+"""URL path, as used by the SDK's own servers and clients."""
 _GRACE_S = 5
-"""How long open connections may take when the server is stopped."""
+"""Seconds that open connections get when the server is stopped."""
 
 
 @contextlib.contextmanager
 def quiet_standard_output() -> Iterator[None]:
-    """Send standard output to standard error, even what a library in C writes: the client reads standard output."""
+    """Redirect standard output to standard error, even for C libraries: the client reads standard output."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -40,11 +40,12 @@ def quiet_standard_output() -> Iterator[None]:
 
 
 def serve_stdio(server: Server[Any]) -> None:
-    """Serve one client over standard input and output, until it closes them. Nothing but protocol is written there."""
+    """Serve one client over standard input and output until it closes them. Only protocol messages are written
+    there."""
     from mcp.server.stdio import stdio_server
 
     async def serve() -> None:
-        lines: Any = InputLines()  # the SDK iterates over it, and asks for nothing else of a file
+        lines: Any = InputLines()  # the SDK only iterates over it
         async with stdio_server(stdin=lines) as (read_stream, write_stream):
             await server.run(read_stream, write_stream, server.create_initialization_options())
 
@@ -52,10 +53,10 @@ def serve_stdio(server: Server[Any]) -> None:
 
 
 class InputLines:
-    """The lines of standard input, awaited so that a signal ends the wait.
+    """Lines of standard input, awaited so that signals interrupt the wait.
 
-    The SDK's own reader waits in a thread that nothing interrupts: Ctrl-C would take effect at the client's next line.
-    Standard input itself is empty from then on, for whatever else would read it.
+    The SDK's own reader waits in a thread that cannot be interrupted: Ctrl-C would only take effect at the client's
+    next line. Standard input itself is empty from then on for all other readers.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,7 @@ class InputLines:
         return line
 
     def _read(self, source: TextIO) -> None:
-        """The thread. The loop may be closed before the input is: nobody waits for the lines then."""
+        """Main function of the reader thread. If the loop is closed first, nobody waits for the lines."""
         with contextlib.suppress(RuntimeError):
             for line in source:
                 self._loop.call_soon_threadsafe(self._lines.put_nowait, line)
@@ -85,16 +86,16 @@ class InputLines:
 
 
 def serve_http(server: Server[Any], settings: McpOptions, *, keys: Sequence[str], tell: Callable[[str], None]) -> None:
-    """Serve over streamable HTTP until a signal comes. tell: is given a line with the URL once it is reachable.
+    """Serve over streamable HTTP until a signal arrives. tell: receives a line with the URL once it is reachable.
 
-    Raises RankLLMError where the address cannot be listened on.
+    Raises RankLLMError if the address cannot be listened on.
     """
     import uvicorn
 
     with _listen(settings) as listener:
         port = listener.getsockname()[1]
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        # Connections wait in the socket's queue until the application has started.
+        # # Connections wait in the socket's queue until the application has started.
         tell(f"Listening on http://{shown}:{port}{PATH}")
         config = uvicorn.Config(
             http_app(server, settings, keys=keys),
@@ -108,9 +109,9 @@ def serve_http(server: Server[Any], settings: McpOptions, *, keys: Sequence[str]
 
 
 def http_app(server: Server[Any], settings: McpOptions, *, keys: Sequence[str] = ()) -> App:
-    """The ASGI application: the key, then the headers Host and Origin, then the protocol.
+    """Build the ASGI application: API key, then Host and Origin headers, then the protocol.
 
-    keys: API keys; none: everyone who reaches the server is answered.
+    keys: API keys; empty: everyone who reaches the server is answered.
     """
     app: App = server.streamable_http_app(
         streamable_http_path=PATH, transport_security=security(settings), host=settings.host
@@ -119,8 +120,8 @@ def http_app(server: Server[Any], settings: McpOptions, *, keys: Sequence[str] =
 
 
 def security(settings: McpOptions) -> TransportSecuritySettings:
-    """The values of Host and Origin that are answered: with others, a web page could reach a local server by a name
-    of its own that it points here (DNS rebinding)."""
+    """Return the accepted values of Host and Origin. Otherwise, a web page could reach a local server through a name of
+    its own that resolves to this machine (DNS rebinding)."""
     from mcp.server.transport_security import TransportSecuritySettings
 
     names = [*(_bracketed(name) for name in (*LOOPBACK, settings.host, *settings.allowed_host))]
@@ -133,12 +134,12 @@ def security(settings: McpOptions) -> TransportSecuritySettings:
 
 
 def _bracketed(name: str) -> str:
-    """An IPv6 address as a URL has it."""
+    """Format an IPv6 address as in a URL."""
     return f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
 
 
 def _with_ports(names: Sequence[str] | dict[str, None]) -> list[str]:
-    """Each name without a port and with any; one that names its port with that one alone."""
+    """Return each name without a port and with any port; a name with a port is only accepted with that port."""
     hosts = []
     for name in names:
         has_port = ":" in name.rpartition("]")[2]
@@ -152,5 +153,5 @@ def _listen(settings: McpOptions) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         raise RankLLMError(
-            f"{settings.host}:{settings.port}: cannot be listened on ({error.strerror}); see --host and --port"
+            f"{settings.host}:{settings.port}: cannot listen on this address ({error.strerror}); see --host and --port"
         ) from None

@@ -1,1 +1,1 @@
-"""What the HTML pages of this package share: their look, and how they come to hold all that they need."""
+"""Shared parts of this package's HTML pages: their style, and how styles and scripts are inlined."""

@@ -1,4 +1,4 @@
-"""Style sheets and scripts as a page holds them: in its own text, each allowed by its hash and nothing else."""
+"""Inlined style sheets and scripts, each allowed by its hash in the content security policy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 BASE_STYLE = ("pages", "base.css")
-"""The look that all pages share: colours of both schemes, type, lists of passages, badges."""
+"""Style common to all pages: colours of both schemes, typography, lists of passages, badges."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inlined:
-    """The text of one `<style>` or `<script>` element."""
+    """Text of one `<style>` or `<script>` element."""
 
     text: str
 
     @property
     def source(self) -> str:
-        """The source expression that allows this element in a content security policy.
+        """Source expression that allows this element in a content security policy.
 
         Source: https://www.w3.org/TR/CSP3/, section 2.3.1, `hash-source`.
         """
@@ -29,13 +29,13 @@ class Inlined:
 
 
 def inlined(*parts: Sequence[str]) -> Inlined:
-    """The files of this package in one element, in their order.
+    """Concatenate files of this package into one element, in order.
 
-    parts: the path of each from `rankllm_infer`, such as `("report", "page.css")`. Raises ValueError where a file would
-    end its element early.
+    parts: path of each file relative to `rankllm_infer`, such as `("report", "page.css")`. Raises ValueError if a file
+    would end its element early.
     """
     texts = [files("rankllm_infer").joinpath(*part).read_text(encoding="utf-8") for part in parts]
     for part, text in zip(parts, texts, strict=True):
         if "</" in text:
-            raise ValueError(f"{'/'.join(part)}: holds '</', which may end the element around it; write '<\\/'")
+            raise ValueError(f"{'/'.join(part)}: contains '</', which may end the surrounding element; write '<\\/'")
     return Inlined("\n" + "\n".join(texts))

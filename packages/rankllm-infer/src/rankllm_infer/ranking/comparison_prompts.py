@@ -1,4 +1,4 @@
-"""Prompts that compare two passages: written for an engine, sharing what they begin with, and read as a preference."""
+"""Prompts that compare two passages: writing them for an engine, sharing prefixes, and reading the preference."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rankllm_infer.ranking.pointwise import UNTOLD, sharing
 
 
 class ComparisonWriter(Protocol):
-    """Writes the prompt of two passages in the form an engine takes."""
+    """Writes the prompt for two passages in the form that an engine takes."""
 
     def write(self, query: str, passage_a: str, passage_b: str) -> Prompt:
-        """The prompt that shows two passages, each with its title, in this order."""
+        """Return the prompt that shows two passages, each with its title, in this order."""
 
 
 class TokenComparisonWriter:
@@ -30,27 +30,27 @@ class TokenComparisonWriter:
         self._card = card
 
     def write(self, query: str, passage_a: str, passage_b: str) -> Prompt:
-        """The prompt with its ids."""
+        """Return the prompt with its token ids."""
         text, ids = self._encoder.encode(query, passage_a, passage_b)
         return Prompt(text=text, read="first-token", identifiers=self._card.tokens_read, token_ids=ids)
 
 
 class MessageComparisonWriter:
-    """Writes the turns of a chat where the tokenizer is not known: lengths are counted in words."""
+    """Writes comparisons as chat messages, for an unknown tokenizer: lengths are counted in words."""
 
     def __init__(self, card: PairwiseCard) -> None:
-        """Raises ConfigError where the template is written without turns, as a chat server writes its own."""
+        """Raises ConfigError for a template without chat turns, since a chat server adds its own."""
         if not card.template.is_chat:
             raise ConfigError(
-                f"template {card.template.name}: is written without chat turns, and a chat server writes its own; "
+                f"template {card.template.name}: has no chat turns, but a chat server adds its own; "
                 "use --engine transformers, or a chat template (--prompt-template-path pairwise)"
             )
         self._card = card
 
     def write(self, query: str, passage_a: str, passage_b: str) -> Prompt:
-        """The prompt as messages."""
+        """Return the prompt as messages."""
         template = self._card.template
-        # A word is taken for 4/3 tokens, the usual ratio of English text.
+        # # Convert token limits to words at 4/3 tokens per word, the usual ratio for English text.
         n_query, n_passage = (max(1, n * 3 // 4) for n in (self._card.query_tokens, self._card.passage_tokens))
         messages = template.render(
             first_words(query, n_query), first_words(passage_a, n_passage), first_words(passage_b, n_passage)
@@ -60,7 +60,7 @@ class MessageComparisonWriter:
         return Prompt(
             text="\n".join(f"{message.role}: {message.content}" for message in messages),
             read="first-token",
-            # Servers report tokens with or without the blank before them; see `identifier_scores`.
+            # # Servers report tokens with or without the leading space; see `identifier_scores`.
             identifiers=tuple(token.strip() for token in self._card.tokens_read),
             messages=messages,
             max_new_tokens=1,
@@ -68,10 +68,10 @@ class MessageComparisonWriter:
 
 
 def sharing_by_group(prompts: Sequence[Prompt], groups: Sequence[int]) -> tuple[Prompt, ...]:
-    """The prompts, told how many ids each begins with as others do.
+    """Set the number of shared leading ids of each prompt.
 
-    groups: of each prompt, the passage that it shows first. Those of one passage share the query and the passage; those
-    that are alone with theirs share the query.
+    groups: for each prompt, the passage that it shows first. Prompts of one group share the query and that passage;
+    prompts that are alone in their group share the query.
     """
     members: dict[int, list[int]] = {}
     for place, group in enumerate(groups):
@@ -85,13 +85,13 @@ def sharing_by_group(prompts: Sequence[Prompt], groups: Sequence[int]) -> tuple[
 
 
 def read_preference(answer: Answer, docids: tuple[str, str]) -> float:
-    """The probability that the passage shown first is more relevant: the softmax over the two tokens that are read.
+    """Return the probability that the passage shown first is more relevant: the softmax over the two tokens read.
 
-    Raises EngineError naming both docids where the answer holds no two usable scores.
+    Raises EngineError naming both docids if the answer does not contain two usable scores.
     """
     where = f"docids {docids[0]!r} and {docids[1]!r}"
     if len(answer.scores) != 2:
-        raise EngineError(f"{where}: expected the scores of two tokens, the engine gave {list(answer.scores)}")
+        raise EngineError(f"{where}: expected the scores of two tokens, the engine returned {list(answer.scores)}")
     first, second = (UNTOLD if score == -math.inf else score for score in answer.scores)
     margin = first - second
     if not math.isfinite(margin):
@@ -101,7 +101,7 @@ def read_preference(answer: Answer, docids: tuple[str, str]) -> float:
 
 
 def untold_tokens(answer: Answer, prompt: Prompt, docids: tuple[str, str]) -> tuple[str, ...]:
-    """Defects: the tokens whose probabilities a server did not report."""
+    """Return defects for tokens whose probabilities a server did not report."""
     return tuple(
         f"docids {docids[0]!r} and {docids[1]!r}: missing [{label}]"
         for label, score in zip(prompt.identifiers, answer.scores, strict=False)

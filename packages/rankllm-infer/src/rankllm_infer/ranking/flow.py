@@ -1,6 +1,6 @@
-"""What ranks: a method turns a request into a flow of prompts, by its card and by what was asked for.
+"""Ranking methods: turn a request into a flow of prompts, according to a card and settings.
 
-`make_request` makes a request of plain texts.
+`make_request` builds a request from plain texts.
 """
 
 from __future__ import annotations
@@ -18,69 +18,70 @@ from rankllm_infer.engines.base import Answer, Prompt, Read
 
 T = TypeVar("T")
 Flow = Generator[tuple[Prompt, ...], tuple[Answer, ...], Result]
-"""Yields prompts that may run together, is sent their answers in the same order, returns the result. No I/O inside."""
+"""Generator that yields prompts that may run concurrently, receives their answers in the same order, and returns the
+result. Performs no I/O."""
 Asking = Generator[tuple[Prompt, ...], tuple[Answer, ...], T]
-"""A part of a flow, with a value of its own at the end."""
+"""Part of a flow that returns a value of its own."""
 
 
 class RankingMethod(Protocol):
-    """A card with everything that decides a ranking beside the model.
+    """Ranking method: a card with all settings that affect a ranking, apart from the model.
 
-    A new method is a file in `ranking/` and a line in `rankllm_infer.plan.METHODS`.
+    To add a method, add a file to `ranking/` and a line to `rankllm_infer.plan.METHODS`.
     """
 
     @property
     def card(self) -> Card:
-        """The card in force."""
+        """Card in effect."""
 
     @property
     def read(self) -> Read:
-        """How its prompts are read."""
+        """How answers are read."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know of how this model is read."""
+        """Warnings about how this model is read."""
 
     @property
     def max_active(self) -> int:
-        """Unfinished requests at the least: enough to fill the usual batches."""
+        """Minimum number of unfinished requests: enough to fill typical batches."""
 
     @property
     def prompts_at_once(self) -> int:
-        """Prompts that one request usually has waiting at the same time."""
+        """Typical number of prompts that one request has in flight."""
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt with its answer."""
+        """Number of tokens of the longest prompt with its answer."""
 
     @property
     def sample(self) -> Prompt | None:
-        """With `permutation`, a prompt of the longest window, for the engine to check; see `Checkpoint.start`."""
+        """With `permutation`, a prompt of a full window for the engine to check; see `Checkpoint.start`."""
 
     def n_prompts(self, n_candidates: int) -> int:
-        """Prompts that a query of so many candidates takes; 0 where it cannot be asked."""
+        """Return the number of prompts for a number of candidates; 0 if such a query cannot be prompted."""
 
     def flow(self, request: Request) -> Flow:
-        """Rank one request. Raises RankLLMError where it cannot be prompted."""
+        """Rank one request. Raises RankLLMError if it cannot be prompted."""
 
 
 def make_request(
     query: str, passages: Iterable[str | Mapping[str, object]], *, qid: str = "1", instruction: str | None = None
 ) -> Request:
-    """A request from a query and passages in first-stage order.
+    """Build a request from a query and passages in first-stage order.
 
-    passages: texts, or mappings with the text under one of `rankllm_core.text.TEXT_FIELDS`, perhaps a `title`, and
-    perhaps the docid under `pid`, `docid`, `_id` or `id`, the first of them that is there, as in a corpus file. A
-    passage without one is called by its 1-based position. Ids may be integers. Scores fall from the number of passages
-    to 1. instruction: what counts as relevant, for models that take an instruction.
-    Raises RankLLMError naming the passage, for anything else, and for a docid that occurs twice.
+    passages: texts, or mappings with the text under one of `rankllm_core.text.TEXT_FIELDS`, optionally a `title`, and
+    optionally the docid under the first of `pid`, `docid`, `_id` and `id` that is present, as in corpus files. A
+    passage without docid gets its 1-based position. Ids may be integers. Scores decrease from the number of passages to
+    1. instruction: what counts as relevant, for models that take an instruction. Raises RankLLMError naming the passage
+    for anything else and for duplicate docids.
     """
     if isinstance(passages, str | bytes | Mapping | Set) or not isinstance(passages, Iterable):
         hint = "; put it into a list" if isinstance(passages, str | Mapping) else ""
         hint = "; a set has no order, use a list" if isinstance(passages, Set) else hint
         raise RankLLMError(f"passages: expected a list of texts or mappings, found {type(passages).__name__}{hint}")
     if not isinstance(query, str) or not query.strip():
-        found = "an empty one" if isinstance(query, str) else type(query).__name__
+        found = "an empty string" if isinstance(query, str) else type(query).__name__
         raise RankLLMError(f"query: expected a text, found {found}")
     stored = [_stored(passage, number) for number, passage in enumerate(passages, start=1)]
     n = len(stored)
@@ -93,7 +94,7 @@ def make_request(
 
 
 def _stored(passage: object, number: int) -> tuple[str, dict[str, object]]:
-    """(docid, doc) of one passage; the doc is without its docid, other keys in their order."""
+    """Return (docid, doc) of one passage; the doc keeps all other keys in order."""
     if isinstance(passage, str):
         return str(number), {"text": str(passage)}
     if not isinstance(passage, Mapping):

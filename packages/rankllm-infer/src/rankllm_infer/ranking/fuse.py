@@ -1,7 +1,7 @@
-"""Several orders made into one: votes on a window into a consensus, the first stage's scores and the model's into one.
+"""Combining orders: votes on a window into a consensus, and first-stage scores with the model's scores.
 
-Fusion is a convex combination of scores (arXiv:2210.11934, section 3): a first stage that is right where a small model
-is not keeps what it knows. Only candidates that were to be reranked change ranks; those behind them keep theirs.
+Fusion is a convex combination of scores (arXiv:2210.11934, section 3), which keeps what the first stage gets right and
+a small model does not. Only candidates selected for reranking change ranks; those below keep theirs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rankllm_core.types import Candidate, Request, Result
 
 
 def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | None, by_rank: bool) -> Result:
-    """The result with its first `n_ranked` candidates (None: all) in the order of their fused scores.
+    """Reorder the first `n_ranked` candidates of a result (None: all) by fused score.
 
-    A fused score is weight x first-stage score + (1 - weight) x the model's, both from 0 to 1 over these candidates:
-    (score - least) / (greatest - least). Where the first stage has one score for all of them, its order counts, evenly
-    from 1 to 0. by_rank: the model's does too, since it gave an order and no scores that can be compared between
-    windows. Ties are in the model's order.
+    A fused score is weight x first-stage score + (1 - weight) x model score, both scaled to [0, 1] over these
+    candidates: (score - min) / (max - min). If all first-stage scores are equal, first-stage ranks are used instead,
+    spaced evenly from 1 to 0. by_rank: also use the model's ranks, because it returned an order without scores
+    comparable between windows. Ties keep the model's order.
     """
     n = len(result.candidates) if n_ranked is None else min(n_ranked, len(result.candidates))
     if not weight or n < 2:
@@ -32,11 +32,11 @@ def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | Non
     fused = [weight * first + (1 - weight) * second for first, second in pairs]
     order = sorted(range(n), key=lambda place: -fused[place])
     candidates = [head[place] for place in order]
-    if result.n_ranked is not None and result.n_ranked < n:  # What no answer has ranked may have come up between.
+    if result.n_ranked is not None and result.n_ranked < n:  # Unranked candidates may have moved up.
         told = {candidate.docid for candidate in head[: result.n_ranked]}
         n_told = next(rank for rank, candidate in enumerate(candidates) if candidate.docid not in told)
         result = replace(result, n_ranked=n_told)
-    if by_rank:  # as a listwise result has them: n - rank + 1 over all candidates
+    if by_rank:  # the scores of a listwise result: n - rank + 1 over all candidates
         scores = [candidate.score for candidate in result.candidates]
     else:
         written = decreasing_scores([fused[place] for place in order])
@@ -46,27 +46,28 @@ def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | Non
 
 
 def _first_stage(request: Request, ranked: Sequence[Candidate]) -> list[float]:
-    """What the first stage says of each of the ranked candidates: its score, or its rank where all scores are equal."""
+    """Return the first-stage score of each ranked candidate, or its rank if all scores are equal."""
     given = {candidate.docid: (candidate.score, float(-rank)) for rank, candidate in enumerate(request.candidates)}
     scores, ranks = zip(*(given[candidate.docid] for candidate in ranked), strict=True)
-    # Only these candidates are fused: scores that tell no two of them apart say nothing, whatever the others have.
+    # # Only these candidates are fused: equal scores among them carry no information, whatever the others have.
     return list(ranks if len(set(scores)) == 1 else scores)
 
 
 def unit_scaled(scores: Sequence[float]) -> list[float]:
-    """The scores moved and stretched to 0 to 1; all 0 where they are equal. scores: finite."""
+    """Scale the scores to [0, 1]; all 0 if they are equal. scores: finite."""
     if math.isinf(max(scores) - min(scores)):
-        scores = [score / 2 for score in scores]  # half the difference of two doubles is always a double
+        scores = [score / 2 for score in scores]  # half the difference of two doubles never overflows
     least, width = min(scores), max(scores) - min(scores)
     return [(score - least) / width if width else 0.0 for score in scores]
 
 
 def consensus(orders: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The order with a small total Kendall distance to the given ones; ties as in the first of them.
+    """Return an order with a small total Kendall distance to the given ones; ties follow the first order.
 
-    orders: one or more permutations of the same positions. Begins with the order of mean ranks (Borda) and moves one
-    position at a time while that lowers the total, so no single move can lower it further. Where the majorities of all
-    pairs agree on one order, that is the result and the exact minimum. The exact minimum in general is NP-hard.
+    orders: one or more permutations of the same positions. Starts from the order of mean ranks (Borda) and moves one
+    position at a time while that lowers the total, so no single move can lower it further. If the pairwise majorities
+    are consistent with one order, that order is the result and the exact minimum. Finding the exact minimum in general
+    is NP-hard.
 
     Source: permutation self-consistency, arXiv:2310.07712.
     """
@@ -82,15 +83,15 @@ def consensus(orders: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 def _move_one(order: list[int], majority: Mapping[int, Mapping[int, int]]) -> bool:
-    """Move each position in turn to where it disagrees least; whether any of them was moved.
+    """Move each position in turn to where it disagrees least; return whether any was moved.
 
-    majority: [one][other] is the number of orders with `one` before `other`, less those with `other` before `one`.
+    majority: [one][other] is the number of orders with `one` before `other`, minus those with `other` before `one`.
     """
     is_moved = False
     for position in tuple(order):
         place = order.index(position)
         others = order[:place] + order[place + 1 :]
-        # costs[i]: disagreement behind the first i of the others, less that in front of them all.
+        # # costs[i]: disagreement after moving behind the first i others, relative to moving in front of all of them.
         costs = list(accumulate((majority[position][other] for other in others), initial=0))
         cheapest = min(range(len(costs)), key=costs.__getitem__)
         if costs[cheapest] < costs[place]:

@@ -1,8 +1,8 @@
-"""What a FIRST model makes of an identifier whatever passage it calls, and its scores without that.
+"""Positional bias of FIRST: per-identifier logit offsets, estimated and subtracted.
 
-A passage called [C] should score as it would under any other letter. Small models, and models that saw few windows, add
-something to each identifier's logit. Over windows whose passages were drawn by lot the passages even out, and what is
-left is that prior. Source: PriDe, arXiv:2309.03882, there of the options of multiple-choice questions.
+A passage labelled [C] should score the same under any other letter. Small models, and models trained on few windows,
+add an offset to each identifier's logit. Averaged over windows of randomly shuffled passages, passages cancel out and
+the offset remains. Source: PriDe, arXiv:2309.03882, for the options of multiple-choice questions.
 """
 
 from __future__ import annotations
@@ -21,35 +21,36 @@ from rankllm_core.types import Request
 from rankllm_infer.watching import count
 
 FEWEST_WINDOWS = 2
-"""There is no standard error of fewer."""
+"""Minimum for a standard error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentifierPrior:
-    """What is added to each identifier's logit, in nats; only differences count, so the mean over a window is 0."""
+    """Offset of each identifier's logit, in nats; only differences matter, so the mean over a window is 0."""
 
     means: tuple[float, ...]
     errors: tuple[float, ...]
-    """The standard error of each."""
+    """Standard error of each offset."""
     spread: float
-    """The standard deviation of the logits within a window, its mean over the windows: what the prior is beside."""
+    """Standard deviation of the logits within a window, averaged over windows, for comparison with the offsets."""
     n_windows: int
 
     @property
     def is_vague(self) -> bool:
-        """Whether chance alone may move a passage by places: a standard error of a quarter of the spread or more."""
+        """True if chance alone could reorder passages: a standard error of at least a quarter of the spread."""
         return max(self.errors) >= self.spread / 4
 
 
 def without_prior(scores: Sequence[float], prior: Sequence[float]) -> tuple[float, ...]:
-    """The logits of a window's identifiers less each one's own, as many as there were. prior: of a full window."""
+    """Subtract the prior of each identifier from a window's logits, keeping their number. prior: of a full window."""
     return tuple(score - share for score, share in zip(scores, chain(prior, repeat(0.0)), strict=False))
 
 
 def shuffled_windows(request: Request, *, size: int, seed: int) -> Iterator[Request]:
-    """The candidates in windows of `size` drawn by lot, each a request of its own. What fills no window is left out."""
+    """Yield the candidates in random windows of `size`, each as a request of its own; an incomplete last window is
+    dropped."""
     candidates = list(request.candidates)
-    # A generator of its own for each query: the windows do not depend on what else is asked.
+    # # One generator per query, so that windows do not depend on the other queries.
     random.Random(f"{seed}/{request.query.qid}/0").shuffle(candidates)
     for number in range(len(candidates) // size):
         query = replace(request.query, qid=f"{request.query.qid}/{number}")
@@ -57,13 +58,13 @@ def shuffled_windows(request: Request, *, size: int, seed: int) -> Iterator[Requ
 
 
 def measure_prior(windows: Sequence[Sequence[float]]) -> IdentifierPrior:
-    """The mean of each identifier's logit over windows of passages drawn by lot.
+    """Estimate the mean logit of each identifier over windows of randomly shuffled passages.
 
-    windows: the logits of each, all of one length. Raises RankLLMError where they are fewer than FEWEST_WINDOWS.
+    windows: logits of each window, all of the same length. Raises RankLLMError for fewer than FEWEST_WINDOWS.
     """
     if len(windows) < FEWEST_WINDOWS:
         raise RankLLMError(
-            f"{count(len(windows), 'window')} to measure by, expected {FEWEST_WINDOWS} at least; give more queries"
+            f"found {count(len(windows), 'window')}, expected at least {FEWEST_WINDOWS}; use more queries"
         )
     centred = [[score - fmean(scores) for score in scores] for scores in windows]
     columns = list(zip(*centred, strict=True))
@@ -77,20 +78,22 @@ def measure_prior(windows: Sequence[Sequence[float]]) -> IdentifierPrior:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPrior:
-    """What a file says."""
+    """Prior read from a file."""
 
     numbers: tuple[float, ...]
     model: str
-    """The name that the model was asked for by; empty where the file does not say."""
+    """Name the model was requested by; empty if not recorded."""
 
 
 def read_prior(path: Path) -> StoredPrior:
-    """A file that `calibrate` wrote, or one with the line `identifier_prior` alone. Raises ConfigError."""
+    """Read a file written by `calibrate`, or one that only contains `identifier_prior`. Raises ConfigError."""
     values = load_yaml(path)
     check_keys(values, (*_KEYS, "identifier_prior"), where=str(path))
     prior = numbers(values.get("identifier_prior"), where=f"{path}: identifier_prior")
     if not prior:
-        raise ConfigError(f"{path}: identifier_prior: no numbers; to take nothing off, say none in place of the file")
+        raise ConfigError(
+            f"{path}: identifier_prior: found no numbers; to subtract nothing, pass none instead of a file"
+        )
     return StoredPrior(numbers=prior, model=str(values.get("model", "")))
 
 
@@ -98,7 +101,7 @@ _KEYS = ("model", "windows", "standard_errors", "spread")
 
 
 def prior_to_dict(prior: IdentifierPrior, *, model: str) -> dict[str, object]:
-    """What is written of it. model: as the user names it."""
+    """Convert a prior to its record. model: name given by the user."""
     return {
         "model": model,
         "identifier_prior": [round(mean, 2) for mean in prior.means],

@@ -1,4 +1,4 @@
-"""Listwise reranking: windows of a request's candidates are shown to the model, and its answers reorder them."""
+"""Listwise reranking: the model is shown windows of a request's candidates, and its answers reorder them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from rankllm_infer.ranking.window_prompts import WindowPrompts
 
 
 class ListwiseMethod:
-    """Shows a request's candidates in the strategy's windows and ranks them by the model's answers."""
+    """Shows candidates in the windows of a strategy and ranks them by the model's answers."""
 
     max_active = 64
     prompts_at_once = 1
@@ -65,9 +65,9 @@ class ListwiseMethod:
 
     @classmethod
     def with_tokenizer(cls, card: ListwiseCard, settings: RankingSettings, tokenizer: Any) -> ListwiseMethod:
-        """The method of a card. tokenizer: the model's own; None for a chat server's.
+        """Build the method of a card. tokenizer: the model's tokenizer; None for a chat server's.
 
-        Raises ContractError where FIRST reads an identifier that is more than a token.
+        Raises ContractError if FIRST would read an identifier that is more than one token.
         """
         if tokenizer is None:
             return cls(card, settings, MessagePromptWriter())
@@ -81,30 +81,30 @@ class ListwiseMethod:
         sample = permutation_sample(card, writer)
         if not opens_thinking(sample, settings):
             return cls(card, settings, writer, sample=sample)
-        note = "the chat template has the model reason first: its answers are decoded freely, and may be cut off"
+        note = "the chat template makes the model reason first: its answers are decoded freely and may be truncated"
         return cls(card, replace(settings, free_decoding=True), writer, warnings=(note,))
 
     @staticmethod
     def check(card: ListwiseCard, settings: RankingSettings) -> Read:
-        """How windows will be read, as far as is known without the model. Raises ConfigError."""
+        """Return how windows will be read, as far as known without the model. Raises ConfigError."""
         read = planned_read(card, settings)
         check_windows(card, settings)
         return read
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt with its answer: the context is filled."""
+        """Number of tokens of the longest prompt with its answer: the full context."""
         return self.card.context_tokens
 
     def n_prompts(self, n_candidates: int) -> int:
-        """Prompts of a query of so many candidates; see `count_prompts`."""
+        """Return the number of prompts for a number of candidates; see `count_prompts`."""
         return count_prompts(self.card, self.settings, n_candidates)
 
     def flow(self, request: Request) -> Flow:
-        """Rank one request pass by pass."""
+        """Rank one request, pass by pass."""
         settings = self.settings
         if request.query.instruction is not None:
-            raise RankLLMError("its instruction has no effect: a listwise prompt has no place for one; leave it out")
+            raise RankLLMError("its instruction has no effect: listwise prompts take no instruction; leave it out")
         check_full_windows(self.card, settings, len(request.candidates))
         ranking = _Ranking(request, self)
         head = len(request.candidates) if settings.top_k_candidates is None else settings.top_k_candidates
@@ -114,7 +114,7 @@ class ListwiseMethod:
             asked = order[:depth]
             settled = order[len(asked) :]
             if settings.shuffle_seed is not None:
-                # A generator of its own for each query and pass: the order does not depend on what else is reranked.
+                # # One generator per query and pass, so that the order does not depend on the other queries.
                 random.Random(f"{settings.shuffle_seed}/{request.query.qid}/{number}").shuffle(asked)
             order = [*(yield from ranking.rank(asked)), *settled]
         result = ranking.result([*order, *rest])
@@ -123,7 +123,7 @@ class ListwiseMethod:
 
 
 class _Ranking:
-    """One request being ranked: what the answers so far have said and cost."""
+    """State of one request being ranked: results and usage of the answers so far."""
 
     def __init__(self, request: Request, method: ListwiseMethod) -> None:
         self.request = request
@@ -138,22 +138,23 @@ class _Ranking:
         self.trace: list[WindowTrace] = []
         self.scores: dict[str, float] = {}
         self.named: set[str] = set()
-        """Docids that an answer has ranked, in whatever window."""
+        """Docids ranked by an answer, in any window."""
         self.n_shuffled = 0
 
     def rank(self, candidates: Sequence[Candidate]) -> Asking[list[Candidate]]:
-        """One pass of the strategy over the candidates."""
+        """Run one pass of the strategy over the candidates."""
         steps = strategy_of(self.card, self.settings)(len(candidates))
         orders = None
         while True:
             try:
-                windows = steps.send(orders)  # type: ignore[arg-type]  # a generator is begun by sending it None
+                windows = steps.send(orders)  # type: ignore[arg-type]  # sending None starts a generator
             except StopIteration as stop:
                 return [candidates[position] for position in stop.value]
             orders = yield from self._ask(windows, candidates)
 
     def _ask(self, windows: Sequence[Window], candidates: Sequence[Candidate]) -> Asking[tuple[tuple[int, ...], ...]]:
-        """One round: every window is asked, as often as the plan says; the order of each, in positions."""
+        """Run one round: query every window as often as the settings require, and return each window's order as
+        positions."""
         views = [(window, view) for window in windows for view in self._views(window)]
         asked = [self.prompts.prompt([candidates[position] for position in view]) for _, view in views]
         answers = yield tuple(prompt for prompt, _ in asked)
@@ -163,7 +164,7 @@ class _Ranking:
             start = window.start if view == window.shown else None
             shown = [candidates[position] for position in view]
             order, n_told = self._take(self._read(answer, prompt, shown, findings), answer, prompt, shown, start)
-            # What an answer does not rank is no vote: the order in which it was shown may be drawn by lot.
+            # # Passages that an answer does not rank are not votes: the order they were shown in may be random.
             ranked = [view[place] for place in order]
             self.named.update(candidates[position].docid for position in ranked[:n_told])
             if n_told:
@@ -171,10 +172,10 @@ class _Ranking:
         return tuple(_agreed(votes[window]) or window.shown for window in windows)
 
     def _views(self, window: Window) -> list[tuple[int, ...]]:
-        """The orders in which a window is shown: its own, and shuffled ones where more are asked for."""
+        """Return the orders a window is shown in: its own, followed by shuffled ones if several are requested."""
         views = [window.shown]
         for _ in range(1, self.settings.permutations):
-            # Reproducible, whatever else is reranked, and another one for every prompt of the query.
+            # # Reproducible regardless of the other queries, and different for every prompt of this query.
             seed = f"{self.settings.permutation_seed}/{self.request.query.qid}/{self.n_shuffled}"
             draw = random.Random(f"permutation/{seed}")
             self.n_shuffled += 1
@@ -184,7 +185,7 @@ class _Ranking:
     def _take(
         self, read: ReadAnswer, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], start: int | None
     ) -> tuple[tuple[int, ...], int]:
-        """Keep account of one answer. The order, and how many of its first places the model decided."""
+        """Record one answer. Returns the order, and how many of its first positions the model decided."""
         order, status, defects = read.order, read.status, read.defects
         self.usage += answer.usage
         self.statuses.append(status)
@@ -210,7 +211,7 @@ class _Ranking:
     def _read(
         self, answer: Answer, prompt: Prompt, candidates: Sequence[Candidate], findings: PromptFindings
     ) -> ReadAnswer:
-        """What the answer says of the passages; nothing where its prompt showed none of them."""
+        """Read the passages' order from the answer; nothing if its prompt showed none of them."""
         if not (findings.nothing or findings.same):
             return self._read_answer(answer, prompt, candidates)
         docids = [candidate.docid for candidate in candidates]
@@ -236,7 +237,7 @@ class _Ranking:
         return ReadAnswer(order=order, status="repaired" if defects else "ok", defects=defects, n_ranked=n_ranked)
 
     def result(self, order: Sequence[Candidate]) -> Result:
-        """The request's result: scores n - rank + 1, which strictly fall."""
+        """Build the request's result with strictly decreasing scores n - rank + 1."""
         n = len(order)
         return Result(
             query=self.request.query,
@@ -251,14 +252,14 @@ class _Ranking:
         )
 
     def _n_ranked(self, order: Sequence[Candidate]) -> int:
-        """How many candidates come before the first one that no answer has ranked.
+        """Count the candidates before the first one that no answer has ranked.
 
-        Of a strategy that finds the best k, k at the most: the others are in first-stage order.
+        For a strategy that finds the top k, at most k, because the rest is in first-stage order.
         """
         size, wanted = self.card.window_size, self.settings.rank_top_k
         n_reranked = n_asked(self.settings, len(order))
         if n_reranked == 1:
-            return 1  # It is never asked about, and first in any order.
+            return 1  # A single candidate is never shown to the model.
         n = next((rank for rank, candidate in enumerate(order) if candidate.docid not in self.named), len(order))
         if self.settings.strategy in TOP_K_STRATEGIES and n_reranked > size:
             return min(n, max(1, size // 2) if wanted is None else wanted)
@@ -266,19 +267,20 @@ class _Ranking:
 
 
 def _agreed(votes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The order that votes on one window come to; empty where there are none."""
+    """Combine the votes on one window into an order; empty if there are none."""
     return consensus(votes) if len(votes) > 1 else tuple(*votes)
 
 
 def order_by_score(
     scores: Sequence[float], labels: Sequence[str], docids: Sequence[str]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Positions by score, highest first, ties in the order they had; -inf is an identifier the server did not tell.
+    """Sort positions by score, highest first, ties in their given order; -inf is an identifier that the server did not
+    report.
 
-    Raises EngineError naming the docid when a score is not a number, or infinite.
+    Raises EngineError naming the docid if a score is NaN or infinite.
     """
     if len(scores) != len(labels):
-        raise EngineError(f"expected {len(labels)} identifier scores, the engine gave {len(scores)}")
+        raise EngineError(f"expected {len(labels)} identifier scores, the engine returned {len(scores)}")
     for score, docid in zip(scores, docids, strict=True):
         if math.isnan(score):
             raise EngineError(f"the model's score of docid {docid!r} is not a number (NaN)")

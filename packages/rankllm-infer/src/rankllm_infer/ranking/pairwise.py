@@ -1,4 +1,4 @@
-"""Pairwise reranking: the model says which of two passages is more relevant, and a strategy makes an order of it."""
+"""Pairwise reranking: the model compares two passages at a time, and a strategy turns preferences into a ranking."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ from rankllm_infer.ranking.pointwise import passage_of
 from rankllm_infer.ranking.settings import RankingSettings, n_asked
 
 _PROMPTS_AT_ONCE = 256
-"""Prompts of a query that are held at the same time: enough for full batches, while all pairs of 100 are 9,900."""
+"""Maximum number of prompts of a query held at the same time: enough for full batches, while all pairs of 100
+candidates need 9,900 prompts."""
 _RETOKENIZED = 64
-"""Texts that were cut to so many tokens may be a few more once they stand in the prompt."""
+"""Additional tokens allowed for: texts truncated to a number of tokens may be tokenized into a few more in the
+prompt."""
 
 
 class PairwiseMethod:
@@ -49,7 +51,7 @@ class PairwiseMethod:
 
     @classmethod
     def with_tokenizer(cls, card: PairwiseCard, settings: RankingSettings, tokenizer: Any) -> PairwiseMethod:
-        """The method of a card. tokenizer: the model's own; None for a chat server's."""
+        """Build the method of a card. tokenizer: the model's tokenizer; None for a chat server's."""
         if tokenizer is None:
             return cls(card, settings, MessageComparisonWriter(card))
         encoder = ComparisonEncoder(
@@ -59,7 +61,8 @@ class PairwiseMethod:
 
     @staticmethod
     def check(card: PairwiseCard, settings: RankingSettings) -> Read:
-        """How comparisons are read. Raises ConfigError for a strategy of windows, or a top k that it does not take."""
+        """Return how comparisons are read. Raises ConfigError for a listwise strategy, or a top k with one that takes
+        none."""
         choose(settings.strategy)
         if settings.rank_top_k is not None and settings.strategy in (None, "all-pairs"):
             raise ConfigError("--rank-top-k has no effect with --strategy all-pairs; use --top-k-candidates")
@@ -67,23 +70,23 @@ class PairwiseMethod:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt: query and passages at their limits, and what stands around them."""
+        """Number of tokens of the longest prompt: query and passages at their limits, plus the surrounding text."""
         around = len(self.writer.write("", "", "").token_ids)
         return around + self.card.query_tokens + 2 * self.card.passage_tokens + _RETOKENIZED
 
     @property
     def top_k(self) -> int:
-        """How many of the best a sorting strategy looks for."""
+        """Number of top candidates that a sorting strategy finds."""
         return self.settings.rank_top_k or DEFAULT_TOP_K
 
     def n_prompts(self, n_candidates: int) -> int:
-        """Prompts of a query of so many candidates: exactly with `all-pairs`, else the most that it can take."""
+        """Return the number of prompts for a number of candidates: exact for `all-pairs`, else the maximum."""
         return 2 * most_comparisons(self.settings.strategy, n_asked(self.settings, n_candidates), self.top_k)
 
     def flow(self, request: Request) -> Flow:
-        """Compare the candidates of one request as the strategy asks, and rank them."""
+        """Compare the candidates of one request as the strategy requires, and rank them."""
         if request.query.instruction is not None:
-            raise RankLLMError("its instruction has no effect: a pairwise prompt has no place for one; leave it out")
+            raise RankLLMError("its instruction has no effect: pairwise prompts take no instruction; leave it out")
         n = n_asked(self.settings, len(request.candidates))
         head, rest = request.candidates[:n], request.candidates[n:]
         comparisons = _Comparisons(request, head, self)
@@ -94,7 +97,7 @@ class PairwiseMethod:
 
 
 class _Comparisons:
-    """One request being ranked: what the answers so far have said and cost."""
+    """State of one request being ranked: preferences and usage of the answers so far."""
 
     def __init__(self, request: Request, head: Sequence[Candidate], method: PairwiseMethod) -> None:
         self.request = request
@@ -109,13 +112,13 @@ class _Comparisons:
         self.findings = self._find() if len(head) > 1 else PromptFindings()
 
     def rank(self) -> Asking[PairwiseOrder]:
-        """Run the strategy; no pair is asked twice."""
+        """Run the strategy, asking for each pair only once."""
         method = self.method
         steps = choose(method.settings.strategy)(len(self.docids), method.top_k)
         known = None
         while True:
             try:
-                pairs = steps.send(known)  # type: ignore[arg-type]  # a generator is begun by sending it None
+                pairs = steps.send(known)  # type: ignore[arg-type]  # sending None starts a generator
             except StopIteration as stop:
                 order: PairwiseOrder = stop.value
                 return order
@@ -124,7 +127,7 @@ class _Comparisons:
             known = self.known
 
     def _ask(self, pairs: Sequence[Pair]) -> Asking[None]:
-        """One round: every pair in both orders, those that show the same passage first behind each other."""
+        """Run one round: ask for every pair in both orders, grouped by the passage shown first."""
         ordered = sorted(shown for i, j in pairs for shown in ((i, j), (j, i)))
         self.usage += Usage(rounds=1)
         for start in range(0, len(ordered), _PROMPTS_AT_ONCE):
@@ -139,7 +142,7 @@ class _Comparisons:
         return self.method.writer.write(self.request.query.text, one, other)
 
     def _take(self, pair: Pair, prompt: Prompt, answer: Answer) -> None:
-        """Keep what one answer says and cost. Raises EngineError where it cannot be read."""
+        """Record the preference and usage of one answer. Raises EngineError if it cannot be read."""
         docids = self.docids[pair[0]], self.docids[pair[1]]
         preference = read_preference(answer, docids)
         self.known[pair] = preference
@@ -163,7 +166,7 @@ class _Comparisons:
             )
 
     def _find(self) -> PromptFindings:
-        """What prompts do not show of their passages: each one is looked at in the first place, beside nothing."""
+        """Find passages that prompts do not show, by writing each passage first, next to an empty one."""
 
         def key(title: str, text: str) -> object:
             prompt = self._prompt(_joined(title, text), "")
@@ -172,7 +175,8 @@ class _Comparisons:
         return find_in_prompts([key(*passage) for passage in self.passages], self.passages, key)
 
     def result(self, order: PairwiseOrder, head: Sequence[Candidate], rest: Sequence[Candidate]) -> Result:
-        """The request's result: SYM-SUM where every pair was compared, else n - rank + 1; scores strictly fall."""
+        """Build the request's result: SYM-SUM scores if every pair was compared, else n - rank + 1; strictly
+        decreasing."""
         ranked = set(order.positions)
         left = [position for position in range(len(head)) if position not in ranked]
         candidates = [head[position] for position in (*order.positions, *left)] + list(rest)

@@ -1,6 +1,7 @@
-"""Pairwise strategies: which candidates are compared, in which rounds, and the order that the answers come to.
+"""Pairwise strategies: which candidates are compared, in which rounds, and how answers become an order.
 
-A strategy knows positions only: no texts, no prompts, no model. `rankllm_infer.ranking.pairwise` asks its comparisons.
+A strategy only handles positions: no texts, no prompts, no model. `rankllm_infer.ranking.pairwise` runs its
+comparisons.
 """
 
 from __future__ import annotations
@@ -11,33 +12,33 @@ from dataclasses import dataclass
 from rankllm_core.errors import ConfigError
 
 DEFAULT_TOP_K = 10
-"""How many of the best the sorting strategies look for. Source: PRP-Sliding-10, arXiv:2306.17563."""
+"""Default number of top candidates for sorting strategies. Source: PRP-Sliding-10, arXiv:2306.17563."""
 
 Pair = tuple[int, int]
-"""Two candidates, as positions in the first-stage order, in the order in which one prompt shows them."""
+"""Two candidates, as positions in first-stage order, in the order in which a prompt shows them."""
 Preferences = Mapping[Pair, float]
-"""Pair -> the probability that the one shown first is more relevant, as the model says; in both orders of each pair."""
+"""Pair -> probability that the passage shown first is more relevant, for both orders of each pair."""
 Comparing = Generator[tuple[Pair, ...], Preferences, "PairwiseOrder"]
-"""A strategy at work: it yields pairs that may be compared at the same time, is sent what is known of all pairs so far,
-and returns the order. Each pair is yielded in one of its two orders, and asked in both."""
+"""Running strategy: yields pairs that may be compared concurrently, receives all preferences known so far, and returns
+the order. Each pair is yielded in one order and asked in both."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairwiseOrder:
-    """What a strategy has come to."""
+    """Result of a strategy."""
 
     positions: tuple[int, ...]
-    """The ranked positions, best first; the other candidates follow in first-stage order."""
+    """Ranked positions, best first; other candidates follow in first-stage order."""
     scores: tuple[float, ...] = ()
-    """The score of each ranked position, where the strategy gives one."""
+    """Score of each ranked position, if the strategy provides scores."""
 
 
 def all_pairs(n: int, top_k: int) -> Comparing:
     """Compare every pair of n candidates and rank them by SYM-SUM: s_i = sum over j of p_ij + (1 - p_ji).
 
-    Ties are in first-stage order. top_k is not read: all are ranked. Source: duoT5, arXiv:2101.05667; as in
+    Ties are in first-stage order. top_k is ignored: all candidates are ranked. Source: duoT5, arXiv:2101.05667, as in
     castorini/pygaggle@06371f1 pygaggle/rerank/transformer.py. PRP-Allpair (arXiv:2306.17563) rounds each pair to a win,
-    a loss or a tie; the probabilities say more.
+    a loss or a tie; probabilities carry more information.
     """
     if n < 2:
         return PairwiseOrder(tuple(range(n)))
@@ -48,10 +49,9 @@ def all_pairs(n: int, top_k: int) -> Comparing:
 
 
 def heapsort(n: int, top_k: int) -> Comparing:
-    """Find the best `top_k` of n candidates with a heap, whose root is the best one.
+    """Find the top `top_k` of n candidates with a heap that has the best one at its root.
 
-    While the heap is built, the subtrees of one level are put in order at the same time. Source: PRP-Sorting,
-    arXiv:2306.17563.
+    While the heap is built, the subtrees of one level are sifted concurrently. Source: PRP-Sorting, arXiv:2306.17563.
     """
     heap = list(range(n))
     for level in _levels(n):
@@ -66,7 +66,7 @@ def heapsort(n: int, top_k: int) -> Comparing:
 
 
 def _levels(n: int) -> list[range]:
-    """The parents of a heap of n, level by level, the lowest first."""
+    """Return the parents in a heap of n, level by level, lowest level first."""
     levels, start = [], 0
     while 2 * start + 1 < n:
         levels.append(range(start, min(2 * start + 1, n // 2)))
@@ -75,7 +75,7 @@ def _levels(n: int) -> list[range]:
 
 
 def _sift(heap: list[int], roots: Sequence[int], size: int) -> Generator[tuple[Pair, ...], Preferences, None]:
-    """Move what stands at the roots down to where it belongs. roots: of one level, so that no two share a child."""
+    """Sift the elements at the roots down. roots: of one level, so that no two share a child."""
     places = list(roots)
     while places := [place for place in places if 2 * place + 1 < size]:
         twins = [place for place in places if 2 * place + 2 < size]
@@ -96,14 +96,15 @@ def _sift(heap: list[int], roots: Sequence[int], size: int) -> Generator[tuple[P
 
 
 def bubble(n: int, top_k: int) -> Comparing:
-    """Find the best `top_k` of n candidates by as many passes from the bottom up, each of which carries the best along.
+    """Find the top `top_k` of n candidates with that many bottom-up passes, each of which moves the best remaining one
+    up.
 
-    A pass begins as soon as the one before it is two pairs ahead, so that several are under way at the same time.
-    Source: PRP-Sliding-K, arXiv:2306.17563.
+    A pass starts as soon as the previous one is two pairs ahead, so that several passes run concurrently. Source:
+    PRP-Sliding-K, arXiv:2306.17563.
     """
     order, passes = list(range(n)), min(top_k, n - 1)
     for step in range(n + passes - 2):
-        # Pass number p is at the pair that ends at rank n - 1 - (step - 2p), and settles rank p.
+        # # Pass p is at the pair that ends at rank n - 1 - (step - 2p), and settles rank p.
         ends = [end for p in range(passes) if p < (end := n - 1 - step + 2 * p) < n]
         known = yield tuple((order[end - 1], order[end]) for end in ends)
         for end in ends:
@@ -113,9 +114,9 @@ def bubble(n: int, top_k: int) -> Comparing:
 
 
 def beats(one: int, other: int, preferences: Preferences) -> bool:
-    """Whether the first of two positions is preferred, on the average of both orders; ties are for the first stage.
+    """Return whether the first of two positions is preferred, averaged over both orders; ties follow the first stage.
 
-    Asking in both orders takes off what the model adds to whichever passage it is shown first (arXiv:2306.17563).
+    Asking in both orders cancels the model's bias towards the passage shown first (arXiv:2306.17563).
     """
     margin = preferences[one, other] - preferences[other, one]
     return margin > 0 or (margin == 0 and one < other)
@@ -126,26 +127,26 @@ STRATEGIES: Mapping[str, Callable[[int, int], Comparing]] = {
     "heapsort": heapsort,
     "bubble": bubble,
 }
-"""Name -> what begins to rank n candidates, of which the best top_k are wanted."""
+"""Name -> function that starts ranking n candidates, of which the top_k best are wanted."""
 
 SORTING = ("heapsort", "bubble")
-"""Those that look for the best k."""
+"""Strategies that find the top k."""
 
 
 def choose(name: str | None) -> Callable[[int, int], Comparing]:
     """Return the strategy of a name; None: all pairs. Raises ConfigError."""
     if name is not None and name not in STRATEGIES:
         raise ConfigError(
-            f"--strategy {name}: ranks windows of passages, and a pairwise reranker compares two; "
+            f"--strategy {name}: is a listwise strategy, but this reranker is pairwise; "
             f"expected one of {', '.join(STRATEGIES)}"
         )
     return STRATEGIES[name or "all-pairs"]
 
 
 def most_comparisons(name: str | None, n: int, top_k: int) -> int:
-    """Return how many pairs of n candidates are compared: exactly with `all-pairs`, else at the most.
+    """Return how many pairs of n candidates are compared: exactly for `all-pairs`, else the maximum.
 
-    No pair is compared twice, so that there are never more than all pairs.
+    No pair is compared twice, so this never exceeds the number of all pairs.
     """
     every, wanted = n * (n - 1) // 2, min(top_k, n)
     if n < 2 or name in (None, "all-pairs"):
@@ -157,7 +158,7 @@ def most_comparisons(name: str | None, n: int, top_k: int) -> int:
 
 
 def _most_to_sift(place: int, size: int) -> int:
-    """Comparisons to move what stands at a place of a heap to its bottom, along the longest way."""
+    """Count the comparisons needed to sift an element from a heap position to the bottom along the longest path."""
     found = 0
     while (place := 2 * place + 1) < size:
         found += 2 if place + 1 < size else 1

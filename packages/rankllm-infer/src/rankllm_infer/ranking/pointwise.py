@@ -1,4 +1,5 @@
-"""Pointwise reranking of one request as a flow: all its pairs may run together."""
+"""Pointwise reranking: every query-passage pair is scored independently; all pairs of a request may run
+concurrently."""
 
 from __future__ import annotations
 
@@ -22,19 +23,20 @@ from rankllm_infer.ranking.fuse import fuse
 from rankllm_infer.ranking.settings import RankingSettings
 
 UNTOLD = -20.0
-"""Log-probability of an answer that a server did not report.
+"""Log-probability assumed for an answer that a server did not report.
 
 Source: texttron/tevatron@dd06310 src/tevatron/eval/rerank_vllm.py.
 """
 _RETOKENIZED = 64
-"""A passage that was cut to so many tokens may be a few more once it stands in its question."""
+"""Additional tokens allowed for: a passage truncated to a number of tokens may be tokenized into a few more in the
+prompt."""
 
 
 class PairWriter(Protocol):
-    """Writes one pair in the form an engine takes."""
+    """Writes one pair in the form that an engine takes."""
 
     def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
-        """The prompt of one pair. instruction: None for the template's own."""
+        """Return the prompt of one pair. instruction: None for the template's own."""
 
 
 class TokenPairWriter:
@@ -45,7 +47,7 @@ class TokenPairWriter:
         self._card = card
 
     def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
-        """The prompt of one pair, with its ids."""
+        """Return the prompt of one pair, with its token ids."""
         template = self._card.template
         if template.is_text:
             prompt, ids = self._encoder.encode_question(query, title=title, text=text, instruction=instruction)
@@ -59,15 +61,15 @@ class TokenPairWriter:
 
 
 class MessagePairWriter:
-    """Writes the turns of a chat where the tokenizer is not known: lengths are counted in words."""
+    """Writes pairs as chat messages, for an unknown tokenizer: lengths are counted in words."""
 
     def __init__(self, card: PointwiseCard) -> None:
         self._card = card
 
     def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
-        """The prompt of one pair, as messages."""
+        """Return the prompt of one pair, as messages."""
         template = self._card.template
-        # A word is taken for 4/3 tokens, the usual ratio of English text.
+        # # Convert token limits to words at 4/3 tokens per word, the usual ratio for English text.
         query = first_words(query, max(1, self._card.query_tokens * 3 // 4))
         document = first_words(f"{title} {text}" if title else text, max(1, self._card.passage_tokens * 3 // 4))
         messages = template.render(query, document, instruction)
@@ -87,23 +89,23 @@ def _read_of(card: PointwiseCard) -> Read:
 
 
 def _check_served(card: PointwiseCard) -> None:
-    """Raise ConfigError where a chat server cannot give this head's score."""
+    """Raise ConfigError if a chat server cannot return this head's score."""
     if card.head == "sequence-classification":
         raise ConfigError("a chat server has no score head; use a yes/no template (--prompt-template-path yes_no)")
     if card.head == "single-token":
         raise ConfigError(
-            f"template {card.template.name}: is read by the logit of one token, and a server reports "
+            f"template {card.template.name}: is read by the logit of one token, but a server reports "
             "log-probabilities; use --engine transformers or vllm, or a yes/no template (--prompt-template-path yes_no)"
         )
     if not card.template.is_chat:
         raise ConfigError(
-            f"template {card.template.name}: is written without chat turns, and a chat server writes its own; "
+            f"template {card.template.name}: has no chat turns, but a chat server adds its own; "
             "use --engine transformers or vllm"
         )
 
 
 class PointwiseMethod:
-    """Scores every pair of a request on its own and sorts by score, ties in first-stage order."""
+    """Scores every pair of a request independently and sorts by score, ties in first-stage order."""
 
     max_active = 16
     prompts_at_once = 8
@@ -118,7 +120,7 @@ class PointwiseMethod:
 
     @classmethod
     def with_tokenizer(cls, card: PointwiseCard, settings: RankingSettings, tokenizer: Any) -> PointwiseMethod:
-        """The method of a card. tokenizer: the model's own; None for a chat server's."""
+        """Build the method of a card. tokenizer: the model's tokenizer; None for a chat server's."""
         if tokenizer is None:
             _check_served(card)
             return cls(card, settings, MessagePairWriter(card))
@@ -128,24 +130,24 @@ class PointwiseMethod:
 
     @staticmethod
     def check(card: PointwiseCard, settings: RankingSettings) -> Read:
-        """How pairs will be read. Raises ConfigError for an instruction that the prompt has no place for."""
+        """Return how pairs will be read. Raises ConfigError for an instruction that the prompt does not take."""
         if settings.instruction is not None and not card.template.takes_instruction:
             raise ConfigError(f"--instruction has no effect: {_no_place(card)}")
         return _read_of(card)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt: query and passage at their limits, and what stands around them."""
+        """Number of tokens of the longest prompt: query and passage at their limits, plus the surrounding text."""
         around = len(self.writer.write("", title="", text="").token_ids)
         return around + self.card.query_tokens + self.card.passage_tokens + _RETOKENIZED
 
     def n_prompts(self, n_candidates: int) -> int:
-        """Prompts of a query of so many candidates."""
+        """Return the number of prompts for a number of candidates."""
         top_k = self.settings.top_k_candidates
         return n_candidates if top_k is None else min(n_candidates, top_k)
 
     def flow(self, request: Request) -> Flow:
-        """Score the pairs of one request and sort."""
+        """Score the pairs of one request and sort them."""
         n_scored = self.n_prompts(len(request.candidates))
         head, rest = request.candidates[:n_scored], request.candidates[n_scored:]
         if not head:
@@ -160,7 +162,7 @@ class PointwiseMethod:
         found = (*findings.defects([candidate.docid for candidate in head]), *_untold(head, prompts, answers))
         result = Result(
             query=request.query,
-            # Where no prompt held its passage, the model has ranked nothing; scores that tie keep first-stage order.
+            # # If no prompt contained its passage, the model has ranked nothing; tied scores keep first-stage order.
             status="fallback" if findings.all_show_nothing else "repaired" if found else "ok",
             defects=found,
             candidates=_by_score(head, scores, rest, self.card),
@@ -172,7 +174,7 @@ class PointwiseMethod:
         return fuse(result, request, self.card.fuse_weight, n_ranked=n_ranked, by_rank=False)
 
     def _writer_of(self, request: Request) -> Callable[[str, str], Prompt]:
-        """What writes a passage, title and text, behind a request's query and instruction."""
+        """Return a function that writes the prompt of a passage (title, text) for a request's query and instruction."""
         query = request.query
         if query.instruction is not None and not self.card.template.takes_instruction:
             raise RankLLMError(f"its instruction has no effect: {_no_place(self.card)}")
@@ -181,13 +183,13 @@ class PointwiseMethod:
 
 
 def _no_place(card: PointwiseCard) -> str:
-    return f"template {card.template.name} has no place for one; leave it out, or use a template with {{instruction}}"
+    return f"template {card.template.name} takes no instruction; leave it out, or use a template with {{instruction}}"
 
 
 def _by_score(
     head: Sequence[Candidate], scores: Sequence[float], rest: Sequence[Candidate], card: PointwiseCard
 ) -> tuple[Candidate, ...]:
-    """The scored candidates, best first, and the others behind them; scores strictly fall."""
+    """Return the scored candidates, best first, followed by the others; scores are strictly decreasing."""
     order = sorted(range(len(head)), key=lambda position: -scores[position])
     written = decreasing_scores([scores[position] for position in order])
     ranked = (
@@ -204,7 +206,7 @@ def _by_score(
 
 
 def _untold(head: Sequence[Candidate], prompts: Sequence[Prompt], answers: Sequence[Answer]) -> tuple[str, ...]:
-    """Defects: the words whose probabilities a server did not report."""
+    """Return defects for words whose probabilities a server did not report."""
     return tuple(
         f"docid {candidate.docid!r}: missing [{label}]"
         for candidate, prompt, answer in zip(head, prompts, answers, strict=True)
@@ -214,10 +216,10 @@ def _untold(head: Sequence[Candidate], prompts: Sequence[Prompt], answers: Seque
 
 
 def sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """The prompts, told how many ids they all begin with: the instruction and the query, as a rule."""
+    """Set the number of leading ids that all prompts share, usually the instruction and the query."""
     if len(prompts) < 2:
         return tuple(prompts)
-    # What the first and the last in lexicographic order share, all between them share.
+    # # The prefix shared by the lexicographically first and last prompt is shared by all.
     first, last = (edge(prompt.token_ids for prompt in prompts) for edge in (min, max))
     differ = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     n_shared = next(differ, min(len(first), len(last)))
@@ -225,7 +227,7 @@ def sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
 
 
 def passage_of(candidate: Candidate) -> Passage:
-    """Title and text of a candidate. Raises RankLLMError naming the docid where it has no text."""
+    """Return title and text of a candidate. Raises RankLLMError naming the docid if it has no text."""
     try:
         return title_and_text(candidate.doc)
     except RankLLMError as error:
@@ -235,7 +237,7 @@ def passage_of(candidate: Candidate) -> Passage:
 def _find(
     prompts: Sequence[Prompt], passages: Sequence[Passage], write: Callable[[str, str], Prompt]
 ) -> PromptFindings:
-    """What the prompts do not show of their passages."""
+    """Find passages that the prompts do not show."""
 
     def key(prompt: Prompt) -> Hashable:
         return prompt.token_ids or prompt.text
@@ -244,7 +246,7 @@ def _find(
 
 
 def _score(answer: Answer, docid: str) -> float:
-    """One number a pair: the score of a head or a token, or logit(yes) - logit(no)."""
+    """Return one number per pair: the score of a head or token, or logit(yes) - logit(no)."""
     if len(answer.scores) == 1:
         (score,) = answer.scores
     elif len(answer.scores) == 2:
@@ -252,7 +254,7 @@ def _score(answer: Answer, docid: str) -> float:
         score = positive - negative
     else:
         raise EngineError(
-            f"docid {docid!r}: expected one score, or one of yes and one of no; the engine gave {list(answer.scores)}"
+            f"docid {docid!r}: expected one score, or one for yes and one for no; found {list(answer.scores)}"
         )
     if not math.isfinite(to_float32([score])[0]):
         raise EngineError(f"the model's score of docid {docid!r} is {score}, expected a finite float32 number")

@@ -1,4 +1,4 @@
-"""Relevance scores from 0 to 1, by the kind of model; they never rise from one rank to the next."""
+"""Relevance scores in [0, 1] by kind of model; they never increase from one rank to the next."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Candidate, Result
 
 ScoreKind = Literal["probability", "sigmoid", "softmax", "preference", "rank", "raw"]
-"""`probability`: of relevance, as the pointwise model's card defines it. `sigmoid`: of a pointwise model's score, where
-the card defines none. `softmax`: over the identifiers' logits of the one window that FIRST read. `preference`: mean
-preference over all other documents (pairwise, all pairs). `rank`: (n - rank) / n, the best document having rank 0.
-`raw`: the model's own score."""
+"""`probability`: probability of relevance as defined by the pointwise model's card. `sigmoid`: sigmoid of a pointwise
+model's score, if the card defines no probability. `softmax`: softmax over the identifiers' logits of the single window
+that FIRST read. `preference`: mean preference over all other documents (pairwise, all pairs). `rank`: (n - rank) / n,
+where the best document has rank 0. `raw`: the model's own score."""
 
 
 class NoModelScoresError(RankLLMError):
-    """Raw scores were asked of a model that gives none."""
+    """Raw scores were requested from a model that has none."""
 
 
 def relevance_scores(result: Result, card: Card, *, raw: bool = False) -> tuple[ScoreKind, list[float]]:
-    """(kind, the score of each candidate in ranked order). raw: the model's own scores.
+    """Return (kind, score of each candidate in ranked order). raw: the model's own scores.
 
-    Raises NoModelScoresError where raw scores are asked of a model that gives none.
+    Raises NoModelScoresError if raw scores are requested from a model that has none.
     """
     said = [candidate.model_score for candidate in result.candidates]
     scores = [score for score in said if score is not None]
@@ -33,11 +33,11 @@ def relevance_scores(result: Result, card: Card, *, raw: bool = False) -> tuple[
             raise NoModelScoresError("raw_scores: this model ranks documents without a score for each; leave it out")
         return "raw", scores
     n = len(said)
-    # With the first stage fused in, the order is no longer that of the model's scores.
+    # # With first-stage scores fused in, the order no longer follows the model's scores.
     if len(scores) < n or card.fuse_weight:
         return "rank", _by_rank(n)
     if isinstance(card, ListwiseCard):
-        # Logits of several windows come from several prompts, and cannot be compared.
+        # # Logits of several windows come from different prompts and are not comparable.
         return ("softmax", _softmax(scores)) if result.usage.calls == 1 else ("rank", _by_rank(n))
     if isinstance(card, PairwiseCard):
         return "preference", _preferences(scores)
@@ -57,13 +57,13 @@ def _softmax(scores: Sequence[float]) -> list[float]:
 
 
 def _preferences(scores: Sequence[float]) -> list[float]:
-    """SYM-SUM adds two preferences for each other document, each from 0 to 1."""
+    """Scale SYM-SUM scores, which add two preferences in [0, 1] per other document, to [0, 1]."""
     most = 2 * max(1, len(scores) - 1)
     return [min(1.0, max(0.0, score / most)) for score in scores]
 
 
 def _probabilities(candidates: Sequence[Candidate]) -> list[float]:
-    """The candidates' probabilities; empty where one has none."""
+    """Return the candidates' probabilities; empty if any candidate has none."""
     known = [candidate.probability for candidate in candidates]
     return [value for value in known if value is not None] if None not in known else []
 

@@ -1,6 +1,6 @@
-"""Strategies: which candidates are shown together, in which rounds, and what is made of the orders that come back.
+"""Listwise strategies: which candidates are shown together, in which rounds, and how the returned orders are combined.
 
-A strategy knows positions only: no texts, no prompts, no model. `rankllm_infer.ranking.listwise` queries its windows.
+A strategy only handles positions: no texts, no prompts, no model. `rankllm_infer.ranking.listwise` runs its windows.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from rankllm_infer.ranking import pairwise_strategies
 
 STRATEGIES = ("sliding", "full", "top-down", "tournament")
 TOP_K_STRATEGIES = ("top-down", "tournament")
-"""Those that find the best k and leave the rest much as it was."""
+"""Strategies that find the top k and mostly keep the order of the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Candidates that are shown together: two or more, as positions in the list that is being ranked."""
+    """Two or more candidates shown together, as positions in the list being ranked."""
 
     shown: tuple[int, ...]
     start: int | None = None
-    """0-based rank of the first one, where the window is a slice of the ranking as it stands; else None."""
+    """0-based rank of the first candidate if the window is a slice of the current ranking; else None."""
 
 
 Steps = Generator[tuple[Window, ...], tuple[tuple[int, ...], ...], list[int]]
-"""A strategy at work on n candidates, the positions 0 to n - 1 in first-stage order.
+"""Running strategy over n candidates, positions 0 to n - 1 in first-stage order.
 
-It yields windows that may be asked at the same time: one round. It is sent their candidates, for each window in the
-order that the model gives them, best first. It returns all positions, best first, each once.
+Yields windows that may run concurrently (one round), receives for each window its candidates in the model's order, best
+first, and returns all positions, best first, each exactly once.
 """
 
 Strategy = Callable[[int], Steps]
-"""Begins to rank so many candidates."""
+"""Function that starts ranking a number of candidates."""
 
 
 def choose_strategy(name: str, *, size: int, stride: int, top_k: int | None = None) -> Strategy:
-    """A strategy for windows of `size`. stride: of `sliding`. top_k: of those that find a top k; None: half a window.
+    """Return a strategy for windows of `size`. stride: for `sliding`. top_k: for top-k strategies; None: half a window.
 
-    Raises ConfigError where the numbers do not go together.
+    Raises ConfigError for inconsistent numbers.
     """
     if name in pairwise_strategies.STRATEGIES:
         raise ConfigError(
-            f"--strategy {name}: compares two passages, and a listwise reranker ranks windows of them; "
+            f"--strategy {name}: is a pairwise strategy, but this reranker is listwise; "
             f"expected one of {', '.join(STRATEGIES)}"
         )
     one_of(name, STRATEGIES, where="strategy")
@@ -66,7 +66,7 @@ def choose_strategy(name: str, *, size: int, stride: int, top_k: int | None = No
 
 
 def check_pass_depth(depth: int | None, *, num_passes: int, top_k_candidates: int | None) -> None:
-    """Raise ConfigError where a depth of later passes changes nothing, or leaves nothing to order."""
+    """Raise ConfigError if the depth of later passes has no effect or leaves nothing to order."""
     if depth is None:
         return
     if depth < 2:
@@ -76,7 +76,7 @@ def check_pass_depth(depth: int | None, *, num_passes: int, top_k_candidates: in
     if top_k_candidates is not None and depth >= top_k_candidates:
         raise ConfigError(
             f"--pass-depth {depth} has no effect with --top-k-candidates {top_k_candidates}, "
-            "which every pass goes over; leave it out"
+            "which every pass covers; leave it out"
         )
 
 
@@ -84,7 +84,7 @@ def check_pass_depth(depth: int | None, *, num_passes: int, top_k_candidates: in
 class WindowSchedule:
     """Slide a window up the ranking, bottom to top, until it covers rank 0.
 
-    Source: RankGPT, arXiv:2304.09542, section 3.2; the bounds are those of castorini/rank_llm@1b3cabb
+    Source: RankGPT, arXiv:2304.09542, section 3.2; window bounds as in castorini/rank_llm@1b3cabb
     src/rank_llm/rerank/listwise/listwise_rankllm.py.
     """
 
@@ -95,10 +95,11 @@ class WindowSchedule:
 
     def __post_init__(self) -> None:
         if not 0 < self.stride <= self.size:
-            raise ConfigError(f"window: need 0 < stride <= size, got stride={self.stride}, size={self.size}")
+            raise ConfigError(f"window: expected 0 < stride <= size, found stride={self.stride}, size={self.size}")
 
     def windows(self, n: int) -> Iterator[tuple[int, int]]:
-        """(start, end) of each window over n ranks, end excluded. None for n = 0; the last one starts at 0."""
+        """Yield (start, end) of each window over n ranks, end exclusive. None for n = 0; the last window starts at
+        0."""
         if n <= 0:
             return
         end, start = n, max(n - self.size, 0)
@@ -111,9 +112,9 @@ class WindowSchedule:
 
 
 def slide(n: int, *, schedule: WindowSchedule) -> Steps:
-    """Rank n candidates window by window, every one waiting for the one below it.
+    """Rank n candidates window by window; each window waits for the one below it.
 
-    With a model that is never wrong the first `size - stride` ranks are right. Source: RankGPT, arXiv:2304.09542.
+    With a perfect model, the first `size - stride` ranks are exact. Source: RankGPT, arXiv:2304.09542.
     """
     order = list(range(n))
     for start, end in schedule.windows(n):
@@ -123,10 +124,10 @@ def slide(n: int, *, schedule: WindowSchedule) -> Steps:
 
 
 def ask_once(n: int, *, size: int) -> Steps:
-    """Rank n candidates in one window. Raises ConfigError where it holds fewer."""
+    """Rank n candidates in one window. Raises ConfigError if they exceed the window size."""
     if n > size:
         raise ConfigError(
-            f"{n} candidates, but a window holds {size}, and --strategy full shows all at once; "
+            f"{n} candidates exceed the window size of {size}, but --strategy full shows all at once; "
             f"use --window-size {n}, --top-k-candidates {size}, or another strategy"
         )
     if n < 2:
@@ -136,26 +137,27 @@ def ask_once(n: int, *, size: int) -> Steps:
 
 
 def partition(n: int, *, size: int, top_k: int) -> Steps:
-    """Find the best `top_k` of n candidates, which with a model that is never wrong are exact.
+    """Find the top `top_k` of n candidates; exact with a perfect model.
 
-    The pivot is number `top_k` of the first window. All other candidates meet it in windows of their own, which may be
-    asked at once; those that beat it, at most `top_k` of a window, go on with those above it in the first window, until
-    they fit one window. What falls behind follows in first-stage order, what fell behind later before what did earlier.
+    The pivot is the candidate at rank `top_k` of the first window. All other candidates are compared with it in windows
+    of their own, which may run concurrently; those that beat it, at most `top_k` per window, continue together with
+    those above it in the first window, until they fit one window. Eliminated candidates follow in first-stage order,
+    later eliminations first.
 
-    Source: TDPart, arXiv:2405.14589, algorithm 1. Instead of its budget of candidates, which may lose one of the best,
-    the limit is `top_k` a window, which cannot. Needs 0 < top_k < size, else it would not end.
+    Source: TDPart, arXiv:2405.14589, algorithm 1. Its candidate budget, which may lose one of the best, is replaced by
+    a limit of `top_k` per window, which cannot. Terminates because 0 < top_k < size.
     """
     going_on, behind = list(range(n)), list[int]()
     while len(going_on) > size:
         (first,) = yield (Window(tuple(going_on[:size])),)
         pivot, others = first[top_k - 1], going_on[size:]
         groups = [others[start : start + size - 1] for start in range(0, len(others), size - 1)]
-        # The pivot comes first, so that an answer without a ranking leaves its whole window behind the pivot.
+        # # The pivot comes first, so that an unusable answer eliminates its whole window.
         answers = yield tuple(Window((pivot, *group)) for group in groups)
         winners = [answer[: answer.index(pivot)][:top_k] for answer in answers]
         if not any(winners):
             return [*first, *sorted(others), *behind]
-        # The best of each window come first: the next pivot is chosen among them.
+        # # The best of each window come first: the next pivot is chosen among them.
         chosen = [*_alternate([first[: top_k - 1], *winners]), pivot]
         behind = [*sorted(set(going_on) - set(chosen)), *behind]
         going_on = chosen
@@ -166,24 +168,23 @@ def partition(n: int, *, size: int, top_k: int) -> Steps:
 
 
 def _alternate(rankings: Sequence[Sequence[int]]) -> list[int]:
-    """The first of each ranking, then the second of each, and so on."""
+    """Interleave the rankings: the first of each, then the second of each, and so on."""
     return [position for rank in zip_longest(*rankings) for position in rank if position is not None]
 
 
 def play(n: int, *, size: int, top_k: int) -> Steps:
-    """Find the best `top_k` of n candidates, which with a model that is never wrong are exact.
+    """Find the top `top_k` of n candidates; exact with a perfect model.
 
-    In each round the candidates are split into windows of `size`, which may be asked at once, and the best `top_k` of
-    each go on, until they fit one window. How many windows are asked depends on n alone, not on the answers. What
-    falls behind follows in first-stage order, what fell behind later before what did earlier.
+    In each round, the candidates are split into windows of `size`, which may run concurrently, and the best `top_k` of
+    each window continue until they fit one window. The number of windows depends only on n, not on the answers.
+    Eliminated candidates follow in first-stage order, later eliminations first.
 
-    Source: one tournament of TourRank, arXiv:2406.11678, without its points. Needs 0 < top_k < size, else it would not
-    end.
+    Source: one tournament of TourRank, arXiv:2406.11678, without its points. Terminates because 0 < top_k < size.
     """
     going_on, behind = list(range(n)), list[int]()
     while len(going_on) > size:
         groups = [tuple(going_on[start : start + size]) for start in range(0, len(going_on), size)]
-        # A group of top_k or fewer would go on as a whole: there is nothing to ask.
+        # # A group of at most top_k candidates continues as a whole, so it needs no prompt.
         answers = yield tuple(Window(group) for group in groups if len(group) > top_k)
         chosen = [position for answer in answers for position in answer[:top_k]]
         chosen += [position for group in groups if len(group) <= top_k for position in group]

@@ -1,4 +1,4 @@
-"""The prompts of one request's windows: passages shortened until a window fits the context, and then looked for in it.
+"""Prompts of one request's windows: passages are truncated until a window fits the context, then searched for in it.
 
 Source: castorini/rank_llm@1b3cabb src/rank_llm/rerank/listwise/rank_listwise_os_llm.py, `create_prompt`, with a lower
 bound.
@@ -20,18 +20,19 @@ from rankllm_infer.ranking.prompts import OPENING, PromptWriter, WrittenPrompt, 
 from rankllm_infer.ranking.settings import RankingSettings
 
 _HOPELESS_RATIO = 4
-"""A first prompt so many times too long is tried at its least at once: cutting step by step could take a minute."""
+"""If the first prompt is this many times too long, the minimum is tried immediately: stepwise truncation could take a
+minute."""
 _FIRST_CUT_CHARACTERS = 256
-"""Where cutting by characters begins; halved until it fits."""
+"""Initial number of characters when truncating by characters; halved until it fits."""
 _LEAD_CHARACTERS = 12
-"""Characters in front of a passage that are looked for with it: `[7] a` is in no prompt by chance, `a` is in each."""
+"""Characters before a passage that are searched together with it: `[7] a` never occurs by chance, `a` always does."""
 _PART_CHARACTERS = 24
-"""Characters of a part of a long passage; a template that changes its ends may leave the middle."""
+"""Characters in a part of a long passage; a template that changes its ends may keep the middle."""
 
 
 @dataclass(slots=True, kw_only=True)
 class WindowPrompts:
-    """Writes the prompts of the windows of one request."""
+    """Writes the prompts for the windows of one request."""
 
     request: Request
     card: ListwiseCard
@@ -39,15 +40,15 @@ class WindowPrompts:
     writer: PromptWriter
     read: Read
     texts: dict[str, str] = field(default_factory=dict)
-    """docid -> its text, as far as it can be used."""
+    """docid -> usable part of its text."""
     query: str = field(init=False)
-    """The query, made safe once for all windows."""
+    """Query, sanitized once for all windows."""
 
     def __post_init__(self) -> None:
         self.query = safe_query(self.request.query.text, alpha=self.card.identifiers == "alpha")
 
     def prompt(self, candidates: Sequence[Candidate]) -> tuple[Prompt, PromptFindings]:
-        """The prompt of a window, and what it does not show of its passages."""
+        """Return the prompt of a window, and findings about passages it does not show."""
         labels = window_labels(self.card, len(candidates))
         texts = [self._text(candidate) for candidate in candidates]
         answer_tokens = self.writer.count(self.card.template.write_answer(labels))
@@ -72,7 +73,7 @@ class WindowPrompts:
     def _fitted(
         self, candidates: Sequence[Candidate], labels: Sequence[str], texts: Sequence[str], *, answer_tokens: int
     ) -> ShownWindow:
-        """The window with passages short enough for the context."""
+        """Return the window with passages truncated to fit the context."""
         shown: list[ShownWindow] = []  # the last one written
 
         def write(words: int, characters: int | None) -> WrittenPrompt:
@@ -84,7 +85,7 @@ class WindowPrompts:
             n_passages=len(candidates),
             longest_words=max(map(words_in, texts)),
             max_words=self.card.max_passage_words,
-            # The original budgets the prompt without the opening bracket; leave the room it needs to us.
+            # # The original budgets the prompt without the opening bracket; reserve room for it here.
             prompt_tokens=self.card.context_tokens - answer_tokens + (1 if self.read == "first-token" else 0),
             qid=self.request.query.qid,
         )
@@ -94,7 +95,7 @@ class WindowPrompts:
         return fitted
 
     def _show(self, candidates: Sequence[Candidate], labels: Sequence[str], passages: Sequence[str]) -> ShownWindow:
-        """The window with these passages in it."""
+        """Write the window with these passages."""
         messages = self.card.template.render(
             self.query,
             passages,
@@ -107,16 +108,17 @@ class WindowPrompts:
         return ShownWindow(written, messages)
 
     def _does_not_fit(self, n_candidates: int, words: int) -> ContextTooSmallError:
-        """All at once is a wish for whole passages: how far to shorten them is the user's choice."""
+        """Build the error for --strategy full: it promises whole passages, so truncating them is the user's
+        decision."""
         shorten = f"--max-passage-words {words}, " if words > 1 else ""
         return ContextTooSmallError(
-            f"query {self.request.query.qid!r}: its {n_candidates} candidates do not fit the context of "
-            f"{self.card.context_tokens} tokens at once; use {shorten}a larger --context-size, "
+            f"query {self.request.query.qid!r}: its {n_candidates} candidates together exceed the context of "
+            f"{self.card.context_tokens} tokens; use {shorten}a larger --context-size, "
             "a smaller --top-k-candidates, or another --strategy"
         )
 
     def _text(self, candidate: Candidate) -> str:
-        """The candidate's text, repaired once however many windows it is in, and kept no longer than it can be used."""
+        """Return the candidate's text, repaired once for all windows and truncated to its usable length."""
         if candidate.docid not in self.texts:
             try:
                 text = passage_text(candidate.doc)
@@ -127,7 +129,7 @@ class WindowPrompts:
 
 
 class ContextTooSmallError(RankLLMError):
-    """Not even one character a passage fits beside the query."""
+    """Not even one character per passage fits next to the query."""
 
 
 def fit_window(
@@ -139,12 +141,13 @@ def fit_window(
     prompt_tokens: int,
     qid: str,
 ) -> tuple[WrittenPrompt, int]:
-    """The window's prompt with the most words a passage that the original's rule finds, and that number of words.
+    """Return a window's prompt with the largest number of words per passage found by the original's rule, and that
+    number.
 
-    write: the prompt with so many words a passage, and of those so many characters (None: all). longest_words: of the
-    longest passage; with as many words or more the prompt is the same. prompt_tokens: tokens the prompt may have
-    (context less answer).
-    Raises ContextTooSmallError naming the query when one character a passage is still too much.
+    write: returns the prompt for a number of words per passage and a number of characters of these (None: all).
+    longest_words: words of the longest passage; larger numbers do not change the prompt. prompt_tokens: maximum tokens
+    of the prompt (context minus answer). Raises ContextTooSmallError naming the query if one character per passage is
+    still too much.
     """
     words, characters = max_words, None
     prompt = write(words, characters)
@@ -156,7 +159,7 @@ def fit_window(
             if words >= longest_words:
                 continue
         elif characters != 1:
-            # Text without blanks: one "word" can be a whole page.
+            # # Text without spaces: one "word" can be a whole page.
             characters = _FIRST_CUT_CHARACTERS if characters is None else characters // 2
         else:
             raise _too_small(qid, prompt.n_tokens, prompt_tokens)
@@ -166,44 +169,44 @@ def fit_window(
 
 def _too_small(qid: str, n_tokens: int, prompt_tokens: int) -> ContextTooSmallError:
     return ContextTooSmallError(
-        f"query {qid!r}: the prompt takes {n_tokens} tokens with one character a passage, and {prompt_tokens} are left "
-        "for it; shorten the query, or use a smaller --window-size (--strategy full: --top-k-candidates) or a larger "
-        "--context-size"
+        f"query {qid!r}: the prompt takes {n_tokens} tokens with one character per passage, but {prompt_tokens} are "
+        "available; shorten the query, or use a smaller --window-size (--strategy full: --top-k-candidates) or a "
+        "larger --context-size"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ShownWindow:
-    """A window's prompt, and what was to be in it."""
+    """Prompt of a window, with the messages it was written from."""
 
     written: WrittenPrompt
     messages: tuple[Message, ...]
 
     @property
     def passages(self) -> tuple[str, ...]:
-        """The passages as they were put in, shortened and made safe, by their positions."""
+        """Passages as inserted, truncated and sanitized, by position."""
         spans = (span for message in self.messages for span in message.spans)
         return tuple({span.position: span.text for span in spans if span.position is not None}.values())
 
     @property
     def key(self) -> Hashable:
-        """What stands for the prompt."""
+        """Value that identifies the prompt."""
         return self.written.token_ids or self.written.text
 
 
 def find_in_window(
     window: ShownWindow, *, write: Callable[[Sequence[str]], Hashable], text_of: Callable[[int], str]
 ) -> PromptFindings:
-    """Look at each passage of a window: its text is in the prompt, or another text would give another prompt.
+    """Check that each passage of a window is shown: its text is in the prompt, or other text would change the prompt.
 
-    write: the key of the window with other passages in it; asked for only where a text is not found.
-    text_of: the whole text of a passage by its position; asked for only where two are shown alike.
+    write: returns the key of the window with other passages; called only if a text is not found. text_of: returns the
+    whole text of a passage by position; called only if two passages are shown identically.
     """
     passages, text = window.passages, window.written.text
     shown = [position for position, passage in enumerate(passages) if passage and not passage.isspace()]
     are_distinct = len(set(passages)) == len(passages)
     if are_distinct and all(message.content in text for message in window.messages if message.role == "user"):
-        return PromptFindings(n_prompts=len(shown))  # nearly always: what was said is there, word for word
+        return PromptFindings(n_prompts=len(shown))  # the usual case: all messages are in the prompt, verbatim
     missing = _not_found(window, passages, shown)
     nothing = _without_effect(window.key, passages, missing, write) if missing else ()
     return PromptFindings(
@@ -214,7 +217,7 @@ def find_in_window(
 
 
 def _not_found(window: ShownWindow, passages: Sequence[str], shown: Sequence[int]) -> list[int]:
-    """The passages whose text is not in the prompt, one behind the other."""
+    """Return the passages whose text does not follow the previous one in the prompt."""
     text, start = window.written.text, 0
     missing = []
     needles = _needles(window)
@@ -229,7 +232,7 @@ def _not_found(window: ShownWindow, passages: Sequence[str], shown: Sequence[int
 
 
 def _needles(window: ShownWindow) -> dict[int, str]:
-    """By position: the passage with what the template writes in front of it."""
+    """Map positions to the passage together with the template text before it."""
     needles: dict[int, str] = {}
     for message in window.messages:
         before = ""
@@ -243,7 +246,8 @@ def _needles(window: ShownWindow) -> dict[int, str]:
 
 
 def _is_partly_in(passage: str, text: str) -> bool:
-    """Whether a long passage is there but for what a chat template, or repairing the whole prompt, has changed."""
+    """Return whether a long passage is shown apart from changes by the chat template or by repairing the whole
+    prompt."""
     repaired = fix_text(passage)
     middle = max(0, (len(repaired) - _PART_CHARACTERS) // 2)
     parts = (repaired[:_PART_CHARACTERS], repaired[middle : middle + _PART_CHARACTERS], repaired[-_PART_CHARACTERS:])
@@ -253,7 +257,7 @@ def _is_partly_in(passage: str, text: str) -> bool:
 def _without_effect(
     key: Hashable, passages: Sequence[str], missing: Sequence[int], write: Callable[[Sequence[str]], Hashable]
 ) -> tuple[int, ...]:
-    """Those in whose place any other text would give the same prompt."""
+    """Return the missing passages that could be replaced by any text without changing the prompt."""
 
     def has_no_effect(positions: Sequence[int]) -> bool:
         changed = list(passages)
@@ -261,6 +265,6 @@ def _without_effect(
             changed[position] = "a" if changed[position].startswith("0") else "0"
         return write(changed) == key
 
-    if has_no_effect(missing):  # one more prompt for the whole window, where the template drops all of it
+    if has_no_effect(missing):  # one extra prompt covers a template that drops all passages
         return tuple(missing)
     return tuple(position for position in missing if has_no_effect([position])) if len(missing) > 1 else ()

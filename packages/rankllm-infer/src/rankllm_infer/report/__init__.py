@@ -1,1 +1,1 @@
-"""One self-contained HTML page about a ranking: what changed against a baseline, query by query, and why."""
+"""Self-contained HTML report about a ranking: what changed against a baseline, query by query, and why."""

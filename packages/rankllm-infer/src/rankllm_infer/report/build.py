@@ -1,4 +1,4 @@
-"""A report from files: read what a page is made of, check that it belongs together, write the page."""
+"""Build a report from files: read its parts, check that they belong together, and write the page."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ _PASSAGE_CHARACTERS = 2_000
 
 
 class NoTextsError(ConfigError):
-    """The run that is explained holds no texts, and none were given."""
+    """The explained run contains no texts, and none were given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFiles:
-    """The files that a page is made of. Raises ConfigError for files that do not go together."""
+    """Input files of a report. Raises ConfigError for files that cannot be combined."""
 
     run: Path
-    """What is explained: a run or, better, the JSON Lines of `rerank --output-jsonl`."""
+    """The explained run or, preferably, the JSON Lines of `rerank --output-jsonl`."""
     qrels: Path
     baseline: Path | None = None
-    """What the run is compared with; by default the order of `requests`."""
+    """Run to compare with; by default the order of `requests`."""
     also: tuple[Path, ...] = ()
-    """Further runs, in the figures alone."""
+    """Additional runs for the table of measures."""
     requests: Path | None = None
-    """Texts: what was reranked; by default `run`, where it holds texts."""
+    """Requests that were reranked, for the texts; by default `run`, if it contains texts."""
     queries: Path | None = None
-    """Texts of the queries, with `corpus` in place of `requests`."""
+    """Query texts; with `corpus`, an alternative to `requests`."""
     corpus: Path | None = None
     trace: Path | None = None
-    """Model calls of `run`, as `rerank --trace` writes them."""
+    """Model calls of `run`, as written by `rerank --trace`."""
     run_format: RunFormat = "auto"
-    """How to read runs of three columns."""
+    """How to read runs with three columns."""
 
     def __post_init__(self) -> None:
         if (self.queries is None) != (self.corpus is None):
             raise ConfigError("--queries and --corpus go together")
         if self.requests is not None and self.queries is not None:
-            raise ConfigError("give the texts by --requests, or by --queries and --corpus")
+            raise ConfigError("give the texts with either --requests, or --queries and --corpus")
         paths = self._ranked()
         if twice := [path for path in paths if paths.count(path) > 1]:
             raise ConfigError(f"{twice[0]} is given twice")
 
     def read(self) -> tuple[Path, ...]:
-        """Every file that is read."""
+        """Return all input files."""
         found = (self.run, self.baseline, self.requests, self.queries, self.corpus, self.trace, self.qrels, *self.also)
         return tuple(path for path in found if path is not None)
 
     def named(self) -> dict[str, Path]:
-        """Name -> file: baseline, run, others; a name is the file's own where that is enough to tell them apart."""
+        """Return name -> file: baseline, run, others; names are file names if these are distinct, else paths."""
         paths = self._ranked()
         is_clear = len({path.name for path in paths}) == len(paths)
         names = [path.name if is_clear else str(path) for path in paths]
@@ -70,37 +70,37 @@ class ReportFiles:
     def _ranked(self) -> list[Path]:
         baseline = self.baseline or self.requests
         if baseline is None:
-            raise ConfigError("give a --baseline, or --requests, whose order then is the baseline")
+            raise ConfigError("give --baseline, or --requests to use their order as the baseline")
         return [baseline, self.run, *self.also]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
-    """How much a page shows, and over which queries its figures are."""
+    """How much the page shows, and which queries its measures cover."""
 
     depth: int = 20
-    """Passages of each query."""
+    """Number of passages per query."""
     max_queries: int | None = None
-    """Only the queries that changed most; by default all."""
+    """Maximum number of queries, largest change first; by default all."""
     prompt_characters: int = 1_000
-    """Kept of each prompt of the trace."""
+    """Maximum number of characters per prompt of the trace."""
     run_queries_only: bool = False
     relevance_level: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a page says. `write` writes it."""
+    """Contents of a report. `write` writes the page."""
 
     sources: Sources
     plan: Outline
     texts: Texts
     notes: Sequence[str]
-    """What a reader must know, such as queries without texts."""
+    """Notes for the reader, such as queries without texts."""
 
     @property
     def n_queries(self) -> int:
-        """Queries shown."""
+        """Number of queries shown."""
         return len(self.plan.docids)
 
     def write(self, path: Path, *, title: str | None = None) -> None:
@@ -110,10 +110,10 @@ class Report:
 
 
 def build_report(files: ReportFiles, measures: Sequence[str], settings: ReportSettings | None = None) -> Report:
-    """Explain a run: read its files, compare it with the baseline and choose what to show.
+    """Build a report: read the files, compare the run with the baseline, and choose what to show.
 
-    measures: see `parse_measures`; the first one orders the page. Raises RankLLMError (DataError with the line) for
-    files that cannot be read or do not belong together, NoTextsError where there are no texts.
+    measures: see `parse_measures`; queries are ordered by the first. Raises RankLLMError (DataError with the line) for
+    files that cannot be read or do not belong together, NoTextsError without texts.
     """
     settings = settings or ReportSettings()
     sources = _read_sources(files, settings)
@@ -143,11 +143,11 @@ def _read_sources(files: ReportFiles, settings: ReportSettings) -> Sources:
 
 
 def _check_traces(sources: Sources, traces: Mapping[str, tuple[Call, ...]], path: Path) -> None:
-    """Raise RankLLMError where the trace is of another run."""
+    """Raise RankLLMError if the trace belongs to another run."""
     run = sources.files[sources.explained].run
     if not any(qid in run for qid in traces):
         raise RankLLMError(
-            f"{path}: holds none of the run's queries (the run has {examples(run)}; this has "
+            f"{path}: contains none of the run's queries (the run has {examples(run)}; this file has "
             f"{examples(traces) or 'none'}); use the trace of the same run"
         )
     for qid, calls in traces.items():
@@ -169,18 +169,18 @@ def _read_texts(files: ReportFiles, sources: Sources, plan: Outline) -> Texts:
         texts = texts_of_requests(source, plan.docids, characters=_PASSAGE_CHARACTERS)
     else:
         raise NoTextsError(
-            f"{explained.path} is a run, which holds no texts; give --requests, or --queries and --corpus"
+            f"{explained.path} is a run, which contains no texts; give --requests, or --queries and --corpus"
         )
     texts.check(plan.docids)
     return texts
 
 
 def _notes(sources: Sources, plan: Outline, texts: Texts) -> list[str]:
-    """What a reader of the page must know, and its maker, too."""
+    """Return notes for readers and authors of the page."""
     notes = []
     n_queries = plan.comparison.n_queries
     if len(plan.docids) < n_queries:
-        notes.append(f"Shown are the {len(plan.docids)} of {n_queries} queries that changed most.")
+        notes.append(f"Showing the {len(plan.docids)} of {n_queries} queries with the largest changes.")
     if qids := texts.missing_qids(plan.docids):
         notes.append(f"{texts.source}: no text for {count(len(qids), 'query')} ({examples(qids)})")
     if docids := texts.missing_docids(plan.docids):

@@ -1,4 +1,4 @@
-"""The drawings of a page, as inline SVG. Colours come from the style sheet, by class."""
+"""Charts of the page as inline SVG. Colours come from the style sheet, by class."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ _CELL, _CELL_STEP = 9, 11
 
 
 def sign(gain: float) -> str:
-    """The class of a change: `better`, `worse` or `same`."""
+    """Return the CSS class of a change: `better`, `worse` or `same`."""
     return "better" if gain > TIE else "worse" if gain < -TIE else "same"
 
 
 def grade_class(grade: int | None, max_grade: int) -> str:
-    """The class of a grade: `gu` not judged, `g0` not relevant, `g1` to `g3` by its share of the greatest grade."""
+    """Return the CSS class of a grade: `gu` not judged, `g0` not relevant, `g1` to `g3` by its fraction of the maximum
+    grade."""
     if grade is None:
         return "gu"
     return "g0" if grade <= 0 else f"g{math.ceil(3 * grade / max(grade, max_grade))}"
 
 
 def heads_chart(before: Sequence[int | None], after: Sequence[int | None], *, max_grade: int) -> Markup:
-    """Two rows of cells, one a place: grades of the first places before (above) and after."""
+    """Draw two rows of cells, one per rank: grades of the top ranks before (above) and after."""
     width = _CELL_STEP * max(1, len(before), len(after))
     cells = Markup("").join(
         Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
@@ -35,7 +36,7 @@ def heads_chart(before: Sequence[int | None], after: Sequence[int | None], *, ma
         for row, grades in enumerate((before, after))
         for place, grade in enumerate(grades)
     )
-    label = f"Grades of the first places, before: {_grades(before)}; after: {_grades(after)}"
+    label = f"Grades of the top ranks, before: {_grades(before)}; after: {_grades(after)}"
     return Markup(
         '<svg class="heads" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">{}</svg>'
     ).format(width + 1, 2 * _CELL_STEP + 1, width + 1, 2 * _CELL_STEP + 1, label, cells)
@@ -46,7 +47,7 @@ def _grades(grades: Sequence[int | None]) -> str:
 
 
 def interval_chart(mean: float, interval: tuple[float, float]) -> Markup:
-    """A mean with its interval on a line from 0 to 1."""
+    """Draw a mean with its interval on an axis from 0 to 1."""
     low, high = (100 * min(1.0, max(0.0, value)) for value in interval)
     return Markup(
         '<svg class="interval" viewBox="-2 0 104 10" aria-hidden="true">'
@@ -56,7 +57,7 @@ def interval_chart(mean: float, interval: tuple[float, float]) -> Markup:
 
 
 def gains_chart(bars: Sequence[tuple[str, float, str]]) -> Markup:
-    """One bar a query, upwards for a gain. bars: address, gain, what it says when pointed at."""
+    """Draw one bar per query, upwards for a gain. bars: link, gain, tooltip."""
     top, bottom = max([0.0, *(gain for _, gain, _ in bars)]), min([0.0, *(gain for _, gain, _ in bars)])
     top, bottom = (top, bottom) if top > bottom else (1.0, -1.0)
     span = top - bottom
@@ -89,7 +90,7 @@ _LABEL_CHARACTERS = 28
 
 
 def cost_chart(runs: Sequence[tuple[str, float, float | None]], *, measure: str) -> Markup:
-    """Quality against tokens a query. runs: name, quality, tokens; None: not known, drawn as a level across."""
+    """Plot quality against tokens per query. runs: name, quality, tokens; None: unknown, drawn as a horizontal line."""
     most = 1.15 * max([1.0, *(tokens for _, _, tokens in runs if tokens is not None)])
     values = [mean for _, mean, _ in runs]
     margin = max(0.02, 0.25 * (max(values) - min(values)))
@@ -104,7 +105,7 @@ def cost_chart(runs: Sequence[tuple[str, float, float | None]], *, measure: str)
     return Markup('<svg class="cost" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>').format(
         _WIDTH,
         _HEIGHT,
-        f"{measure} against tokens for each query; the table beside it holds the figures",
+        f"{measure} against tokens per query; the table next to it contains the values",
         _axes(measure, low=low, high=high, most=most),
         Markup("").join(_cost_mark(name, down(mean), None if n is None else across(n)) for name, mean, n in runs),
     )
@@ -116,7 +117,7 @@ def _axes(measure: str, *, low: float, high: float, most: float) -> Markup:
         '<path class="axis" d="M{0} {1}V{2}H{3}"/>'
         '<text x="{4}" y="{5}" text-anchor="end">{6:.2f}</text><text x="{4}" y="{2}" text-anchor="end">{7:.2f}</text>'
         '<text x="{0}" y="{8}">0</text><text x="{3}" y="{8}" text-anchor="end">{9:,.0f}</text>'
-        '<text x="{10}" y="{11}" text-anchor="middle">tokens a query</text><text x="{0}" y="{12}">{13}</text>'
+        '<text x="{10}" y="{11}" text-anchor="middle">tokens per query</text><text x="{0}" y="{12}">{13}</text>'
     ).format(
         _LEFT,
         _TOP,

@@ -1,4 +1,4 @@
-"""What a page says: which queries and passages it shows, in what order, and what is told of each."""
+"""Contents of a page: which queries and passages it shows, in which order, and what it shows of each."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from rankllm_infer.report.ranked_files import Outcome, RankedFile
 from rankllm_infer.report.traces import Call, usage_of
 
 HEAD = 10
-"""First places of a list: their grades are shown side by side, and the baseline's wherever they went."""
+"""Number of top ranks whose grades are shown side by side, and whose baseline passages are always shown."""
 MAX_FURTHER = 10
-"""Passages shown from below the depth of a page, for each query."""
+"""Maximum number of passages per query shown from below the depth of the page."""
 MAX_COMPARISONS = 100
-"""Comparisons of two passages shown for each query: all pairs of a hundred candidates are 9,900."""
+"""Maximum number of comparisons shown per query: all pairs of a hundred candidates are 9,900."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What a page is made of."""
+    """Data that a page is built from."""
 
     qrels: Qrels
     files: Mapping[str, RankedFile]
-    """Name -> run: the baseline, the run that is explained, then any others, which are in the figures alone."""
+    """Name -> run: the baseline, the explained run, then others, which only appear in the measures."""
     traces: Mapping[str, tuple[Call, ...]] = field(default_factory=dict)
-    """qid -> model calls of the run that is explained."""
+    """qid -> model calls of the explained run."""
 
     @property
     def baseline(self) -> str:
@@ -39,58 +39,58 @@ class Sources:
 
     @property
     def explained(self) -> str:
-        """Name of the run that is explained."""
+        """Name of the explained run."""
         return list(self.files)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """The figures, and what is to be shown below them."""
+    """Measures, and what is shown below them."""
 
     comparison: Comparison
     depth: int
     docids: Needed
-    """qid -> passages shown; the queries in the order of the page, the greatest gain by the first measure first."""
+    """qid -> passages shown; queries in page order, largest gain by the first measure first."""
 
     @property
     def measure(self) -> str:
-        """The first measure, which orders the page."""
+        """First measure, which determines the order of queries."""
         return next(iter(self.comparison.measures))
 
     def gains(self, name: str) -> Mapping[str, float]:
-        """qid -> gain of a run by the first measure, the greatest first; empty for the baseline."""
+        """Return qid -> gain of a run by the first measure, largest first; empty for the baseline."""
         difference = self.compared(name, self.measure).difference
         return {} if difference is None else difference.gains
 
     def compared(self, name: str, measure: str) -> ComparedRun:
-        """One run by one measure."""
+        """Return one run evaluated by one measure."""
         return next(run for run in self.comparison.measures[measure] if run.name == name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCost:
-    """What a run is worth, and what it cost for each query."""
+    """Quality of a run and its cost per query."""
 
     name: str
     mean: float
-    """By the first measure."""
+    """Mean of the first measure."""
     n_told: int
-    """Queries whose cost is known; the figures below are means over them."""
+    """Number of queries whose cost is known; the fields below are means over them."""
     calls: float
     prompt_tokens: float
     completion_tokens: float
     statuses: Mapping[str, int]
-    """How answers were read -> queries; empty where it is not told."""
+    """Status of the answers -> number of queries; empty if unknown."""
 
     @property
     def tokens(self) -> float:
-        """Read and generated, of one query."""
+        """Prompt and generated tokens per query."""
         return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownPassage:
-    """One passage of a query. Ranks are from 1; None: not in that list."""
+    """One passage of a query. Ranks are 1-based; None: not in that list."""
 
     docid: str
     rank: int | None
@@ -99,32 +99,32 @@ class ShownPassage:
     """None: not judged."""
     score: float | None
     passage: Passage | None
-    """None: no text was given."""
+    """None: no text available."""
 
     @property
     def rise(self) -> int | None:
-        """Places won; None where it is in one of the lists only."""
+        """Number of ranks gained; None if it is in only one of the lists."""
         return None if self.rank is None or self.was is None else self.was - self.rank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownQuery:
-    """One query with all that a page says of it."""
+    """One query with everything a page shows about it."""
 
     number: int
-    """From 1, in the order of the page."""
+    """1-based position on the page."""
     qid: str
     text: str | None
     values: Sequence[tuple[str, float, float]]
     """Measure, value of the baseline, value of the run."""
     gain: float
-    """By the first measure."""
+    """Gain by the first measure."""
     heads: tuple[Sequence[int | None], Sequence[int | None]]
-    """Grades of the first places: of the baseline and of the run."""
+    """Grades of the top ranks: of the baseline and of the run."""
     n_candidates: int
     top: Sequence[ShownPassage]
     further: Sequence[ShownPassage]
-    """Below the depth, or in the baseline only."""
+    """Passages below the depth, or only in the baseline."""
     outcome: Outcome
     calls: Sequence[Call]
 
@@ -135,13 +135,13 @@ class ShownQuery:
 
     @property
     def is_repaired(self) -> bool:
-        """Whether an answer was no complete ranking."""
+        """True if an answer was not a complete ranking."""
         return self.outcome.status not in (None, "ok") or any(call.status != "ok" for call in self.calls)
 
     @property
     def shown_calls(self) -> list[tuple[int, Call]]:
-        """Calls with their numbers from 1. Of calls that saw one passage each, the first and those not read as `ok`; of
-        those that saw two each, the first `MAX_COMPARISONS` and the same."""
+        """Calls to show, numbered from 1. For calls with one passage each, the first call and those not read as `ok`;
+        for calls with two passages each, the first `MAX_COMPARISONS` and those not read as `ok`."""
         numbered = list(enumerate(self.calls, start=1))
         n_passages = max((len(call.docids) for call in self.calls), default=0)
         n_shown = {0: 1, 1: 1, 2: MAX_COMPARISONS}.get(n_passages, len(numbered))
@@ -159,9 +159,9 @@ def outline(
 ) -> Outline:
     """Compare the runs and choose what to show.
 
-    Of each query the first `depth` passages; behind them, at most MAX_FURTHER that the baseline had among its first
-    HEAD or that are judged relevant. max_queries: only the queries that changed most. Others: see `compare`.
-    Raises RankLLMError as `compare` does.
+    For each query, the first `depth` passages, followed by at most MAX_FURTHER passages that were among the baseline's
+    first HEAD or are judged relevant. max_queries: show only the queries with the largest changes. Other arguments: see
+    `compare`. Raises RankLLMError like `compare`.
     """
     comparison = compare(
         sources.qrels,
@@ -189,7 +189,7 @@ def _docids(run: Mapping[str, Ranking], qid: str) -> list[str]:
 
 
 def _choose_queries(comparison: Comparison, name: str, most: int | None) -> list[str]:
-    """By falling gain; of more than `most`, those that changed most."""
+    """Order queries by decreasing gain, keeping at most `most` with the largest changes."""
     first = next(iter(comparison.measures.values()))
     gains = {run.name: run.difference.gains for run in first if run.difference is not None}[name]
     kept = set(sorted(gains, key=lambda qid: -abs(gains[qid]))[:most])
@@ -199,7 +199,8 @@ def _choose_queries(comparison: Comparison, name: str, most: int | None) -> list
 def _choose_docids(
     new: Sequence[str], old: Sequence[str], grades: Mapping[str, int], *, depth: int, relevance_level: int
 ) -> list[str]:
-    """The first `depth`, then those of interest below: by rank in the run, at last those that it lacks."""
+    """Return the first `depth` docids, then those of interest below: by rank in the run, finally those missing from
+    it."""
     top, head, kept = new[:depth], set(old[:HEAD]), set(new)
     lost = [docid for docid in old if docid not in kept]
     below = [docid for docid in (*new[depth:], *lost) if docid in head or grades.get(docid, 0) >= relevance_level]
@@ -207,7 +208,7 @@ def _choose_docids(
 
 
 def shown_queries(sources: Sources, plan: Outline, texts: Texts) -> Iterator[ShownQuery]:
-    """The queries of a page, made one by one."""
+    """Yield the queries of a page, built one at a time."""
     gains = plan.gains(sources.explained)
     for number, (qid, docids) in enumerate(plan.docids.items(), start=1):
         new, old = (_docids(sources.files[name].run, qid) for name in (sources.explained, sources.baseline))
@@ -259,7 +260,7 @@ def _shown_passages(
 
 
 def run_costs(sources: Sources, plan: Outline) -> list[RunCost]:
-    """Quality and cost of each run over the queries of the figures. For a TREC run, its trace tells the cost."""
+    """Return quality and cost of each run over the evaluated queries. The cost of a TREC run comes from its trace."""
     costs = []
     for compared in plan.comparison.measures[plan.measure]:
         outcomes = sources.files[compared.name].outcomes

@@ -1,4 +1,4 @@
-"""Writes the page: one HTML file that needs nothing else, neither a network nor, to be read, its script."""
+"""Write the page: one HTML file that needs no other files or network, and is readable without its script."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     import jinja2
 
 _SNIPPET_CHARACTERS = 220
-"""Of a passage, before it is opened."""
+"""Length of a passage's snippet before it is expanded."""
 _FEW_DEFECTS = 6
-"""Of an answer, that are shown before they are opened."""
+"""Number of defects of an answer shown before they are expanded."""
 _TOLD = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-"""What HTML does not carry: controls and, of UTF-16, halves of pairs."""
+"""Characters that HTML cannot contain: control characters and lone UTF-16 surrogates."""
 _BUFFERED_PIECES = 512
 
 
 def write_page(
     path: Path, sources: Sources, plan: Outline, texts: Texts, *, title: str, notes: Sequence[str] = ()
 ) -> None:
-    """Write the page of `plan`. notes: what a reader must know, shown at the top.
+    """Write the page of `plan`. notes: shown at the top.
 
-    The page is made query by query and appears whole or not at all. Every text in it is escaped, and a content security
-    policy lets no other script run than its own, by its hash. Raises RankLLMError where it cannot be written.
+    The page is generated query by query, and written completely or not at all. All texts are escaped, and a content
+    security policy only allows the page's own script, by its hash. Raises RankLLMError if it cannot be written.
     """
     costs = run_costs(sources, plan)
     max_grade = max([1, *(grade for grades in sources.qrels.values() for grade in grades.values())])
@@ -64,7 +64,7 @@ def write_page(
 
 
 def _environment() -> jinja2.Environment:
-    """Where the template finds what is the same on every page. Texts are made displayable, and escaped."""
+    """Create the template environment with everything common to all pages. Texts are made displayable and escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -92,12 +92,12 @@ def _environment() -> jinja2.Environment:
 
 
 def displayable(text: str) -> str:
-    """A text without the characters that HTML, or UTF-8, cannot carry: each becomes U+FFFD."""
+    """Replace characters that HTML or UTF-8 cannot contain with U+FFFD."""
     return _TOLD.sub("\ufffd", text)
 
 
 def split_snippet(text: str) -> tuple[str, str]:
-    """The beginning of a text, up to a blank, and the rest; the rest is empty where little would be left."""
+    """Split a text into its start, up to a space, and the rest; the rest is empty if little would remain."""
     if len(text) <= _SNIPPET_CHARACTERS * 5 // 4:
         return text, ""
     end = text.rfind(" ", _SNIPPET_CHARACTERS // 2, _SNIPPET_CHARACTERS)
@@ -114,7 +114,7 @@ def _bars(sources: Sources, plan: Outline, texts: Texts) -> list[tuple[str, floa
 
 
 def _legend(sources: Sources, max_grade: int) -> list[tuple[str, str]]:
-    """Class and meaning of each kind of cell."""
+    """Return CSS class and meaning of each kind of cell."""
     grades = sorted({max(0, grade) for of_query in sources.qrels.values() for grade in of_query.values()} | {0})
     by_class: dict[str, list[int]] = {}
     for grade in grades:
@@ -124,7 +124,7 @@ def _legend(sources: Sources, max_grade: int) -> list[tuple[str, str]]:
 
 
 def _inlined() -> dict[str, object]:
-    """The style sheet and the script with the hashes by which the policy of the page allows them, and nothing else."""
+    """Return style sheet and script, with the hashes by which the page's policy allows them."""
     style, script = inlined(BASE_STYLE, ("report", "page.css")), inlined(("report", "page.js"))
     return {
         "style": Markup(style.text),

@@ -1,4 +1,4 @@
-"""The texts that a page shows: its queries, and of their passages those that are shown."""
+"""Texts that a page shows: its queries, and the passages shown for them."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ Needed = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """A passage as it is shown."""
+    """A passage as shown on the page."""
 
     title: str
     text: str
-    """Its beginning."""
+    """Start of the text."""
     n_left_out: int
-    """Characters behind that."""
+    """Number of characters omitted after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """Texts of queries and passages; what has none is not in here."""
+    """Texts of queries and passages; those without text are missing."""
 
     source: str
-    """Where they come from, for people."""
+    """Source of the texts, for messages."""
     queries: Mapping[str, str]
     """qid -> text."""
     passages: Mapping[str, Mapping[str, Passage]]
-    """qid -> docid -> passage; a passage may differ from query to query."""
+    """qid -> docid -> passage; a passage may differ between queries."""
 
     def missing_qids(self, needed: Needed) -> list[str]:
-        """Queries without a text."""
+        """Return queries without text."""
         return [qid for qid in needed if qid not in self.queries]
 
     def missing_docids(self, needed: Needed) -> list[str]:
-        """Passages without a text, of the queries that have one."""
+        """Return passages without text, for queries that have one."""
         texts = ((qid, docids, self.passages.get(qid, {})) for qid, docids in needed.items() if qid in self.queries)
         return list(dict.fromkeys(docid for _, docids, known in texts for docid in docids if docid not in known))
 
     def check(self, needed: Needed) -> None:
-        """Raise RankLLMError where no query, or no passage, has a text: the files are not of one set."""
+        """Raise RankLLMError if no query or no passage has a text, so that the files do not belong together."""
         if not any(qid in self.queries for qid in needed):
             raise RankLLMError(
-                f"{self.source}: holds none of the run's {len(needed)} queries (the run has {examples(needed)}; "
-                f"this has {examples(self.queries) or 'none'}); use the texts that belong to the run"
+                f"{self.source}: contains none of the run's {len(needed)} queries (the run has {examples(needed)}; "
+                f"this source has {examples(self.queries) or 'none'}); use the texts that belong to the run"
             )
         docids = [docid for qid in needed if qid in self.queries for docid in needed[qid]]
         if docids and not any(self.passages.values()):
             raise RankLLMError(
-                f"{self.source}: holds none of the run's passages ({examples(docids)}); "
+                f"{self.source}: contains none of the run's passages ({examples(docids)}); "
                 "use the texts that belong to the run"
             )
 
 
 def texts_of_requests(path: Path, needed: Needed, *, characters: int) -> Texts:
-    """From a requests, results or rerank-input file, read query by query. characters: kept of each passage."""
+    """Read texts from a requests, results or rerank-input file, query by query. characters: maximum per passage."""
     read = read_rerank_input if detect_format(path) == "rerank-input" else read_requests
     queries: dict[str, str] = {}
     passages: dict[str, dict[str, Passage]] = {}
@@ -80,7 +80,7 @@ def texts_of_requests(path: Path, needed: Needed, *, characters: int) -> Texts:
 
 
 def texts_of_collection(queries: Path, corpus: Path, needed: Needed, *, characters: int) -> Texts:
-    """From a file of queries and a corpus, which is read as a stream. characters: kept of each passage."""
+    """Read texts from a file of queries and a corpus, which is streamed. characters: maximum per passage."""
     wanted = {docid for docids in needed.values() for docid in docids}
     found = {docid: shown_passage(doc, characters) for docid, doc in read_corpus(corpus) if docid in wanted}
     return Texts(
@@ -91,7 +91,7 @@ def texts_of_collection(queries: Path, corpus: Path, needed: Needed, *, characte
 
 
 def shown_passage(doc: Mapping[str, object], characters: int) -> Passage:
-    """The title and the first `characters` of the text. One without a text field is an empty passage."""
+    """Return the title and the first `characters` of the text. A document without text field is an empty passage."""
     try:
         title, text = title_and_text(doc)
     except RankLLMError:

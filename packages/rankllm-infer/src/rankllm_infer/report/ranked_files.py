@@ -1,4 +1,4 @@
-"""Rankings to be explained: runs, and the results of `rerank` with what they tell beyond a run."""
+"""Rankings to be explained: runs, and results of `rerank` with their additional information."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ _GREATEST_COUNT = 1 << 53
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What is known of one query of a run beyond its ranking."""
+    """What is known about one query of a run besides its ranking."""
 
     status: Status | None = None
-    """None: not told."""
+    """None: unknown."""
     defects: tuple[str, ...] = ()
     usage: Usage | None = None
-    """None: not told."""
+    """None: unknown."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """docid -> what the model said; of a run, the run's score; empty where it tells ranks only (MS MARCO)."""
+    """docid -> model score, or the run's score for a run; empty if it only contains ranks (MS MARCO)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedFile:
-    """A run, or a results file, as `evaluate` ranks it."""
+    """A run or results file, ranked like `evaluate` does."""
 
     path: Path
     run: Run
     """qid -> (docid, score), best first."""
     outcomes: Mapping[str, Outcome]
     has_texts: bool
-    """Whether the file holds queries and passages, so that it can be read as a requests file."""
+    """True if the file contains queries and passages, so that it can be read as a requests file."""
 
 
 def read_ranked(path: Path, *, run_format: RunFormat = "auto") -> RankedFile:
     """Read a run (TREC, TSV, MS MARCO), or JSON Lines of `rerank --output-jsonl`, whose order is the ranking.
 
-    Requests and rerank-input files are read as well; they tell neither statuses nor usage. Texts are not kept.
-    run_format: how to read a run of three columns. Raises RankLLMError (DataError with the line) for anything else.
+    Requests and rerank-input files are supported too, but contain neither statuses nor usage. Texts are not kept.
+    run_format: how to read a run with three columns. Raises RankLLMError (DataError with the line) for anything else.
     """
     kind = detect_format(path)
     if kind == "rerank-input" or (kind == "requests" and _is_array(path)):
@@ -68,25 +68,25 @@ def read_ranked(path: Path, *, run_format: RunFormat = "auto") -> RankedFile:
             request = parse_request(record)
             qid = request.query.qid
             if qid in run:
-                raise RankLLMError(f"query {qid!r} was already given; list each query once")
+                raise RankLLMError(f"query {qid!r} occurs twice; list each query once")
             run[qid] = list_ranking(request)
             outcomes[qid] = _outcome(record)
     return RankedFile(path=path, run=run, outcomes=outcomes, has_texts=True)
 
 
 def _is_array(path: Path) -> bool:
-    """Whether it is one JSON array, as `rerank` writes none."""
+    """Return whether the file is a single JSON array, which `rerank` never writes."""
     return any(line.lstrip().startswith("[") for _, line in islice(read_lines(path), 1))
 
 
 def list_ranking(request: Request) -> list[tuple[str, float]]:
-    """The candidates in the order of the list. Their scores, which may contradict it, become n - rank + 1."""
+    """Return the candidates in list order. Their scores, which may contradict it, are replaced by n - rank + 1."""
     n = len(request.candidates)
     return [(candidate.docid, float(n - place)) for place, candidate in enumerate(request.candidates)]
 
 
 def _outcome(record: Mapping[str, object]) -> Outcome:
-    """The fields of a result that a request lacks; all of them may be absent."""
+    """Read the fields of a result that a request lacks; all are optional."""
     return Outcome(
         status=_status(record.get("status")),
         defects=_strings(record.get("defects"), what="defects"),
@@ -120,7 +120,7 @@ def _model_scores(candidates: Sequence[object]) -> dict[str, float]:
 
 
 def as_count(value: object, *, what: str) -> int:
-    """A whole number from 0. Raises RankLLMError on anything else."""
+    """Parse a non-negative whole number. Raises RankLLMError for anything else."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _GREATEST_COUNT:
         return value
     shown = value if isinstance(value, int) and abs(value) < _GREATEST_COUNT else found(value)

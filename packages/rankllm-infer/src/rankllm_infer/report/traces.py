@@ -1,4 +1,4 @@
-"""What the model was asked and what it answered, from the file that `rerank --trace` writes."""
+"""Model calls, with prompts and answers, from a file written by `rerank --trace`."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from rankllm_infer.report.ranked_files import as_count
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of the model."""
+    """One model call."""
 
     start: int | None
-    """0-based rank of the first passage shown; None where what was shown was no slice of the ranking."""
+    """0-based rank of the first passage shown; None if the passages were not a slice of the ranking."""
     docids: tuple[str, ...]
     """In the order in which the prompt showed them."""
     order: tuple[int, ...]
-    """Positions in `docids`, best first, as the answer was read."""
+    """Positions in `docids`, best first, as read from the answer."""
     prompt: str
-    """Its beginning."""
+    """Start of the prompt."""
     n_prompt_characters: int
-    """Of the whole prompt."""
+    """Length of the complete prompt."""
     response: str
     scores: tuple[float | None, ...]
-    """One for each identifier, where the order was read off scores; None where the model told none."""
+    """One score per identifier, if the order was determined by scores; None for identifiers the model did not
+    report."""
     status: Status
     defects: tuple[str, ...]
     usage: Usage
 
     @property
     def passage_scores(self) -> tuple[float | None, ...]:
-        """One for each of `docids`; empty where the trace does not hold as many."""
+        """One score for each of `docids`; empty if the trace contains a different number."""
         return self.scores if len(self.scores) == len(self.docids) else ()
 
     @property
     def yes_no(self) -> tuple[float | None, float | None] | None:
-        """What the model gave yes and no as the answer about one passage; None where the trace holds no such two."""
+        """Scores of yes and no for a single passage; None if the trace does not contain such a pair."""
         if len(self.docids) != 1 or len(self.scores) != 2:
             return None
         yes, no = self.scores
@@ -50,9 +51,9 @@ class Call:
 
 
 def read_traces(path: Path, *, prompt_characters: int) -> dict[str, tuple[Call, ...]]:
-    """qid -> calls in the order they were made. Of each prompt the first `prompt_characters` are kept.
+    """Return qid -> calls in order. The first `prompt_characters` of each prompt are kept.
 
-    Raises RankLLMError (DataError with the line) where it is not a trace that `rerank --trace` has written.
+    Raises RankLLMError (DataError with the line) if the file is not a trace written by `rerank --trace`.
     """
     traces: dict[str, tuple[Call, ...]] = {}
     for line, record in read_jsonl(path):
@@ -60,7 +61,7 @@ def read_traces(path: Path, *, prompt_characters: int) -> dict[str, tuple[Call, 
             query = as_object(required(record, ("query",), what="trace")[1], what="query")
             qid = as_id(required(query, ("qid",), what="query")[1], what="query.qid")
             if qid in traces:
-                raise RankLLMError(f"query {qid!r} was already given; expected each query once")
+                raise RankLLMError(f"query {qid!r} occurs twice; expected each query once")
             calls = as_array(required(record, ("invocations_history",), what="trace")[1], what="invocations_history")
             traces[qid] = tuple(
                 _call(as_object(call, what="call"), what=f"query {qid!r}, call {number}", keep=prompt_characters)
@@ -70,7 +71,7 @@ def read_traces(path: Path, *, prompt_characters: int) -> dict[str, tuple[Call, 
 
 
 def usage_of(calls: tuple[Call, ...]) -> Usage:
-    """What the calls of one query cost, all together. The rounds are not in a trace, and 0."""
+    """Return the total usage of one query's calls. Rounds are not recorded in a trace and are 0."""
     return sum((call.usage for call in calls), Usage())
 
 

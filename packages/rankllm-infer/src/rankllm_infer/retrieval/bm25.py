@@ -1,4 +1,4 @@
-"""BM25 over a collection: the first stage where no run file is given."""
+"""BM25 over a collection: first-stage retrieval without a given run."""
 
 from __future__ import annotations
 
@@ -17,86 +17,86 @@ if TYPE_CHECKING:
     from bm25s.tokenization import Tokenized
 
 K1 = 0.9
-"""How late repeating a term stops paying: 0 at once. 0.9 with b 0.4 are the defaults of Anserini and Pyserini."""
+"""Term frequency saturation: 0 ignores repetitions. 0.9 with b 0.4 are the defaults of Anserini and Pyserini."""
 B = 0.4
-"""How much a long document is marked down: 0 not at all, 1 in full proportion."""
+"""Document length normalization: 0 is none, 1 is full."""
 
 
 def title_and_text(title: str, text: str) -> str:
-    """What is indexed of a document: `title text`, or the text alone where there is no title."""
+    """Return the text to index for a document: `title text`, or only the text if there is no title."""
     return f"{title} {text}".strip()
 
 
 class RepeatedDocidError(RankLLMError):
-    """Two documents have one docid."""
+    """Two documents have the same docid."""
 
     def __init__(self, docid: str) -> None:
         self.docid = docid
-        super().__init__(f"BM25: docid {docid!r} occurs twice in the collection; give each document its own")
+        super().__init__(f"BM25: docid {docid!r} occurs twice in the collection; docids must be unique")
 
 
 _BATCH = 2_000
-"""Documents whose texts are held at once while they are cut into words."""
+"""Number of documents tokenized at a time, which limits the texts in memory."""
 _DOCIDS_FILE = "docids.json"
 SAVED_FILES = frozenset(
     {_DOCIDS_FILE, "params.index.json", "vocab.index.json"}
     | {f"{part}.csc.index.npy" for part in ("data", "indices", "indptr")}
 )
-"""The files of a saved index, as bm25s names them."""
+"""Files of a saved index, as named by bm25s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BM25Index:
-    """An index of English text. Make one with `BM25Index.build`.
+    """Index of English text. Create one with `BM25Index.build`.
 
-    Words of two letters or more are lower-cased, freed of English stop words and stemmed (Snowball). The score is the
-    sum, over the words of the query, of
+    Words of at least two letters are lowercased, filtered for English stop words and stemmed (Snowball). The score is
+    the sum, over the words of the query, of
 
         ln(1 + (N - df + 0.5) / (df + 0.5)) * tf / (tf + k1 * (1 - b + b * length / mean length))
 
-    where df of the N documents hold the word, this one tf times: Lucene's variant with exact lengths.
-    Source: Kamphuis et al., "Which BM25 Do You Mean?", ECIR 2020, there "Lucene (accurate)".
+    where df of the N documents contain the word, this one tf times: Lucene's variant with exact lengths. Source:
+    Kamphuis et al., "Which BM25 Do You Mean?", ECIR 2020, "Lucene (accurate)".
     """
 
     docids: tuple[str, ...]
-    """In the order in which the documents were given."""
+    """In the order of the documents."""
     scorer: BM25
     stemmer: Any
 
     @classmethod
     def build(cls, documents: Iterable[tuple[str, str]], *, k1: float = K1, b: float = B) -> BM25Index:
-        """Index (docid, text) pairs; the text is `title text`, see `title_and_text`. No text is kept.
+        """Index (docid, text) pairs; the text is `title text`, see `title_and_text`. Texts are not stored.
 
-        Raises RankLLMError when there is no document, no document holds a word, or a docid occurs twice; ConfigError
+        Raises RankLLMError if there are no documents, no document contains a word, or a docid occurs twice; ConfigError
         for a k1 below 0 or a b outside 0 to 1.
         """
         import bm25s
 
         if not k1 >= 0 or not 0 <= b <= 1:
-            raise ConfigError(f"BM25: expected k1 of at least 0 and b from 0 to 1, got k1 {k1:g} and b {b:g}")
+            raise ConfigError(f"BM25: expected k1 of at least 0 and b from 0 to 1, found k1 {k1:g} and b {b:g}")
         stemmer = _stemmer()
         docids: list[str] = []
         tokenized = _tokenize(_noting(documents, docids), stemmer)
         if not docids:
-            raise RankLLMError("BM25: the collection is empty; give at least one document")
+            raise RankLLMError("BM25: the collection is empty; expected at least one document")
         if not tokenized.vocab:
             raise RankLLMError(
-                f"BM25: none of the {len(docids)} documents holds a word to index (English stop words do not count); "
-                "give documents with text"
+                f"BM25: none of the {len(docids)} documents contains a word to index (English stop words are ignored); "
+                "use documents with text"
             )
-        # numpy by name: "auto" would change the backend, and with it the rounding, with what else is installed.
+        # # Explicit backend: "auto" would select it, and thereby the rounding, by the installed packages.
         scorer = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
         scorer.index(tokenized, show_progress=False)
         return cls(docids=tuple(docids), scorer=scorer, stemmer=stemmer)
 
     def save(self, folder: Path) -> None:
-        """Write the index into a folder, which is made."""
+        """Write the index into a folder, which is created."""
         self.scorer.save(folder, show_progress=False)
         (folder / _DOCIDS_FILE).write_text(json.dumps(self.docids), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> BM25Index:
-        """Read what `save` wrote. Scores are mapped into memory: what no query asks for is not read."""
+        """Read an index written by `save`. Scores are memory-mapped, so only what queries need is read."""
         import bm25s
 
         scorer = bm25s.BM25.load(folder, mmap=True, show_progress=False)
@@ -104,25 +104,25 @@ class BM25Index:
         return cls(docids=tuple(docids), scorer=scorer, stemmer=_stemmer())
 
     def search(self, query: str, depth: int) -> list[tuple[str, float]]:
-        """The best `depth` documents as (docid, score), best first; equal scores stay in the order of the collection.
+        """Return the best `depth` documents as (docid, score), best first; ties keep the order of the collection.
 
-        Documents that share no term with the query are left out, so the list may be shorter than `depth`; it is empty
-        when the query holds nothing but stop words and unknown words. Raises ConfigError when depth is below 1.
+        Documents that share no term with the query are omitted, so the list may be shorter than `depth`; it is empty if
+        the query only contains stop words and unknown words. Raises ConfigError if depth is below 1.
         """
         import bm25s
         import numpy as np
 
         if depth < 1:
-            raise ConfigError(f"BM25: depth must be at least 1, got {depth}")
+            raise ConfigError(f"BM25: expected depth of at least 1, found {depth}")
         [terms] = bm25s.tokenize([query], stopwords="en", stemmer=self.stemmer, return_ids=False, show_progress=False)
         term_ids = self.scorer.get_tokens_ids(terms)
         if not term_ids:
             return []
-        # Not scorer.retrieve: its partial sort leaves the order of equal scores open.
+        # # Not scorer.retrieve: its partial sort does not define the order of ties.
         scores_N = self.scorer.get_scores_from_ids(term_ids)
         hits = np.flatnonzero(scores_N > 0)
         if len(hits) > depth:
-            # Sorting what cannot be among the best would take most of the time in a large collection.
+            # # Sorting documents that cannot be among the best would dominate the time in large collections.
             least = np.partition(scores_N[hits], len(hits) - depth)[len(hits) - depth]
             hits = hits[scores_N[hits] >= least]
         best = hits[np.argsort(-scores_N[hits], kind="stable")][:depth]
@@ -136,7 +136,7 @@ def _stemmer() -> Any:
 
 
 def _noting(documents: Iterable[tuple[str, str]], docids: list[str]) -> Iterator[str]:
-    """The texts alone; the docids go into a list. Raises RankLLMError for one that comes again."""
+    """Yield the texts and collect the docids in a list. Raises RankLLMError for a repeated docid."""
     seen: set[str] = set()
     for docid, text in documents:
         if docid in seen:
@@ -147,7 +147,7 @@ def _noting(documents: Iterable[tuple[str, str]], docids: list[str]) -> Iterator
 
 
 def _tokenize(texts: Iterable[str], stemmer: Any) -> Tokenized:
-    """The word ids of every text, a few texts at a time: ids of four bytes stay, texts do not."""
+    """Tokenize the texts in batches: only four-byte word ids stay in memory, not the texts."""
     import bm25s
     from bm25s.tokenization import Tokenized
 

@@ -1,4 +1,4 @@
-"""BM25 indexes on disk: made once for a corpus, used until the corpus or a setting changes, or a file is damaged."""
+"""BM25 indexes on disk: built once per corpus and reused until corpus or settings change, or a file is damaged."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from rankllm_infer.checkpoints.cache_folder import cache_folder
 from rankllm_infer.retrieval.bm25 import K1, SAVED_FILES, B, BM25Index, RepeatedDocidError, title_and_text
 
 _MANIFEST = "rankllm-bm25.json"
-"""Says what the index was made of, with a checksum of each of its files; written last, so that a folder that has it is
-whole."""
+"""Records what the index was built from, with checksums of its files; written last, so that its presence marks a
+complete folder."""
 _FORMAT = 3
 _FILES = "files_sha256"
 _NAMES = {
@@ -31,9 +31,9 @@ _NAMES = {
     "PyStemmer": "the version of PyStemmer",
     "format": "the format",
 }
-"""How a difference is told."""
+"""How differences are described in messages."""
 _ATTEMPTS = 3
-"""How often an index is put where other processes put theirs at the same time."""
+"""Number of attempts to put an index in place while other processes do the same."""
 
 
 def open_index(
@@ -45,16 +45,18 @@ def open_index(
     tell: Callable[[str], None] = lambda line: None,
     progress: Callable[[int], None] = lambda number: None,
 ) -> BM25Index:
-    """The index of a corpus: the one in `folder` if it was made of these bytes with these settings, else a new one.
+    """Return the index of a corpus: the one in `folder` if built from the same bytes with the same settings, else a new
+    one.
 
-    corpus: a file, see `read_corpus`. folder: holds this one index; by default a folder in the user's cache, one for
-    each file name and setting. tell: is given a line on what is done and why. progress: the documents indexed so far.
-    A new index is written aside and renamed, so the folder holds a whole index or none.
-    Raises RankLLMError for a corpus that cannot be read or indexed, and for a folder that holds something else.
+    corpus: a file, see `read_corpus`. folder: contains this index only; by default a folder in the user's cache,
+    separate for each file name and settings. tell: receives a line on what is done and why. progress: receives the
+    number of documents indexed so far. A new index is written to a temporary folder and renamed, so the folder contains
+    a complete index or none. Raises RankLLMError for a corpus that cannot be read or indexed, and for a folder with
+    other contents.
     """
     if not corpus.is_file():
         raise RankLLMError(f"{corpus}: {'is not a file' if corpus.exists() else 'no such file'}")
-    # Resolved, so that the target of a link is replaced, not the link.
+    # # Resolved, so that the target of a link is replaced instead of the link.
     folder = folder or _default_folder(corpus, k1, b)
     place = folder.resolve()
     try:
@@ -64,22 +66,24 @@ def open_index(
     index, problem = _load(place, wanted)
     if index is None:
         if problem:
-            tell(f"The index in {folder} is made anew: {problem}")
+            tell(f"Rebuilding the index in {folder}: {problem}")
         if place == Path.cwd():
-            raise RankLLMError(f"{folder}: is the current folder, which an index would replace; give another folder")
+            raise RankLLMError(
+                f"{folder}: is the current folder, which would be replaced; use another folder for the index"
+            )
         index = _build(corpus, k1, b, progress)
         if (theirs := _put_in_place(index, place, wanted)) is None:
-            tell(f"Index of {corpus}: {len(index.docids):,} documents, kept in {folder}")
+            tell(f"Built the index of {corpus} with {len(index.docids):,} documents in {folder}")
             return index
         index = theirs
-    tell(f"Index of {corpus}: the one in {folder}")
+    tell(f"Using the index of {corpus} in {folder}")
     return index
 
 
 def stored_settings(folder: Path) -> tuple[float, float] | None:
-    """(k1, b) of the index in a folder; None where there is no index yet, or its manifest is damaged.
+    """Return (k1, b) of the index in a folder; None if there is no index yet or its manifest is damaged.
 
-    Raises RankLLMError for a folder that holds something else, as `open_index` does.
+    Raises RankLLMError for a folder with other contents, like `open_index`.
     """
     try:
         found = _read_manifest(folder.resolve()) or {}
@@ -90,17 +94,17 @@ def stored_settings(folder: Path) -> tuple[float, float] | None:
 
 
 def is_bm25_index(folder: Path) -> bool:
-    """Whether a folder holds an index of ours, whole or damaged."""
+    """Return whether a folder contains a BM25 index of this package, complete or damaged."""
     return (folder / _MANIFEST).is_file()
 
 
 def _build(corpus: Path, k1: float, b: float, progress: Callable[[int], None]) -> BM25Index:
-    """Index a corpus. Raises DataError with both lines for a docid that occurs twice."""
+    """Index a corpus. Raises DataError naming both lines for a docid that occurs twice."""
     try:
         return BM25Index.build(_documents(corpus, progress), k1=k1, b=b)
     except RepeatedDocidError as error:
         first, again, *_ = [*lines_of_docid(corpus, error.docid), None, None]
-        problem = f"docid {error.docid!r} occurs twice (first on line {first}); each document needs its own docid"
+        problem = f"docid {error.docid!r} occurs twice (first on line {first}); docids must be unique"
         raise DataError(problem, path=corpus, line=again) from None
 
 
@@ -116,10 +120,10 @@ def _manifest(corpus: Path, k1: float, b: float) -> dict[str, object]:
 
 
 def _load(folder: Path, wanted: Mapping[str, object]) -> tuple[BM25Index, str] | tuple[None, str]:
-    """The folder's index, or why it cannot be used; the reason is empty where there is none yet.
+    """Return the folder's index, or why it cannot be used; the reason is empty if there is none yet.
 
-    Every byte is checked: in a damaged index most queries still find something, and scores are mapped into memory.
-    Raises RankLLMError for a folder that holds anything but an index.
+    Every byte is verified: in a damaged index, most queries would still find something, and scores are memory-mapped.
+    Raises RankLLMError for a folder with other contents than an index.
     """
     try:
         found = _read_manifest(folder)
@@ -129,7 +133,7 @@ def _load(folder: Path, wanted: Mapping[str, object]) -> tuple[BM25Index, str] |
             return None, f"it is damaged ({_MANIFEST} cannot be read)"
         if problem := _difference(found, wanted) or _damage(folder, found.get(_FILES)):
             return None, problem
-    except FileNotFoundError:  # another process has just moved the old one away
+    except FileNotFoundError:  # another process has just moved the old index away
         return None, ""
     except OSError as error:
         raise RankLLMError(f"{folder}: the index cannot be read ({error.strerror}); see --index-dir") from None
@@ -140,12 +144,12 @@ def _load(folder: Path, wanted: Mapping[str, object]) -> tuple[BM25Index, str] |
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """The checksum of each file of an index."""
+    """Return the checksum of each file of an index."""
     return {name: sha256_file(folder / name) for name in sorted(SAVED_FILES)}
 
 
 def _damage(folder: Path, checksums: object) -> str | None:
-    """What has happened to the files of an index since they were written; None where they are as they were."""
+    """Describe how the files of an index have changed since they were written; None if they have not."""
     expected = checksums if isinstance(checksums, dict) else {}
     for name in sorted(SAVED_FILES):
         path = folder / name
@@ -157,16 +161,16 @@ def _damage(folder: Path, checksums: object) -> str | None:
 
 
 def _read_manifest(folder: Path) -> Mapping[str, object] | None:
-    """What the folder's index was made of; None where there is no index yet, {} where the file is cut short.
+    """Return what the folder's index was built from; None if there is no index yet, {} if the manifest is truncated.
 
-    Raises RankLLMError unless every file in the folder is one that an index has: a new index replaces them all.
+    Raises RankLLMError unless all files in the folder belong to an index, because a new index replaces them.
     """
     if not folder.exists():
         return None
     if not folder.is_dir():
         raise RankLLMError(f"{folder}: is a file, expected a folder for the index")
     if any(folder.glob("segments_*")):
-        raise RankLLMError(f"{folder}: holds a Lucene index; search it with --index {folder} in place of --corpus")
+        raise RankLLMError(f"{folder}: contains a Lucene index; search it with --index {folder} instead of --corpus")
     paths = sorted(folder.iterdir())
     if not paths:
         return None
@@ -180,12 +184,12 @@ def _read_manifest(folder: Path) -> Mapping[str, object] | None:
     except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict) or not found.keys() >= {"format", "corpus_sha256"}:
-        raise _foreign(folder, f"its {_MANIFEST} is none of an index")
+        raise _foreign(folder, f"its {_MANIFEST} does not describe an index")
     return found
 
 
 def _foreign(folder: Path, what: str) -> RankLLMError:
-    return RankLLMError(f"{folder}: holds other files than an index ({what}); give a new folder for the index")
+    return RankLLMError(f"{folder}: contains other files than an index ({what}); use a new folder for the index")
 
 
 def _difference(found: Mapping[str, object], wanted: Mapping[str, object]) -> str | None:
@@ -205,9 +209,10 @@ def _documents(corpus: Path, progress: Callable[[int], None]) -> Iterator[tuple[
 
 
 def _put_in_place(index: BM25Index, folder: Path, manifest: Mapping[str, object]) -> BM25Index | None:
-    """Write an index aside and rename it. Returns the one that another process has put there meanwhile, if it fits.
+    """Write an index to a temporary folder and rename it; return a matching index that another process put there
+    meanwhile.
 
-    Raises RankLLMError where it cannot be written, or the folder holds anything but an index by now.
+    Raises RankLLMError if it cannot be written, or if the folder now contains anything but an index.
     """
     aside: Path | None = None
     try:
@@ -222,10 +227,12 @@ def _put_in_place(index: BM25Index, folder: Path, manifest: Mapping[str, object]
             theirs, _ = _load(folder, manifest)
             if theirs is not None:
                 return theirs
-            # Another process that replaces it as well may have moved it away.
+            # # Another process that is also replacing it may have moved it away.
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(aside / f"old{attempt}")
-        raise RankLLMError(f"{folder}: other processes put other indexes here; give each a folder of its own")
+        raise RankLLMError(
+            f"{folder}: other processes are writing different indexes here; use a separate folder for each"
+        )
     except OSError as error:
         raise RankLLMError(f"{folder}: the index cannot be written ({error.strerror}); see --index-dir") from None
     finally:
@@ -234,7 +241,7 @@ def _put_in_place(index: BM25Index, folder: Path, manifest: Mapping[str, object]
 
 
 def _rename_new(new: Path, folder: Path) -> bool:
-    """Rename a folder; False where there is one with files in it."""
+    """Rename a folder; return False if the target exists and is not empty."""
     try:
         os.rename(new, folder)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Requests and judgements of a data set known by name: from stored results, or by searching a prebuilt index."""
+"""Requests and judgements of a dataset known by name: from stored results, or by searching a prebuilt index."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from rankllm_infer.retrieval.stored_retrieval import FOLDER, fetch_stored, find_
 
 
 class DocumentIndex(Searcher, Protocol):
-    """An index that also holds the documents."""
+    """Index that also stores the documents."""
 
     def document(self, docid: str) -> Mapping[str, object]:
-        """A document as stored. Raises RankLLMError where it is not."""
+        """Return a stored document. Raises RankLLMError if it is not stored."""
 
 
 class Library(Protocol):
-    """What is known by name; `pyserini_library.PyseriniLibrary` is one."""
+    """Source of resources known by name, such as `pyserini_library.PyseriniLibrary`."""
 
     def open_index(
         self, name: str, method: Method, *, k1: float = K1, b: float = B, language: str | None = None
     ) -> DocumentIndex:
-        """An index, by name or folder."""
+        """Open an index by name or folder."""
 
     def topics(self, name: str) -> dict[str, str]:
-        """qid -> text."""
+        """Return qid -> text."""
 
     def qrels(self, name: str) -> Qrels:
-        """Judgements."""
+        """Return judgements."""
 
 
 def default_folder() -> Path:
-    """Where stored results are looked for: `retrieve_results` in RANK_LLM_CACHE, or in the current folder."""
+    """Return the default folder of stored results: `retrieve_results` in RANK_LLM_CACHE, or in the current folder."""
     return Path(os.environ.get("RANK_LLM_CACHE", "."), FOLDER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchedDataset:
-    """What a search of a data set came to."""
+    """Result of searching a dataset."""
 
     queries: Mapping[str, str]
-    """qid -> text of the queries that were asked."""
+    """qid -> text of the queries searched."""
     run: Run
     qrels: Qrels
-    """Of all judged queries."""
+    """Judgements of all judged queries."""
 
 
 def search_dataset(
@@ -74,10 +74,10 @@ def search_dataset(
     check: Callable[[Mapping[str, str]], None] = lambda queries: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> SearchedDataset:
-    """Search the data set's judged queries; the others are left out, as the originals do.
+    """Search the dataset's judged queries; unjudged queries are omitted, as in rank_llm.
 
-    check: is given the queries before they are asked, and may raise. Raises ConfigError where the method has no index
-    for the data set, RankLLMError where something cannot be fetched.
+    check: receives the queries before the search, and may raise. Raises ConfigError if the method has no index for the
+    dataset, RankLLMError if something cannot be downloaded.
     """
     name = index_of(dataset, method)
     qrels = library.qrels(dataset.qrels)
@@ -90,7 +90,7 @@ def search_dataset(
 
 
 def requests_from_index(index: DocumentIndex, queries: Mapping[str, str], run: Run) -> list[Request]:
-    """The requests of a run with the texts that an index holds; a query without candidates makes none."""
+    """Build the requests of a run with texts from an index; queries without candidates are omitted."""
     return [
         Request(
             query=Query(qid=qid, text=queries[qid]),
@@ -104,7 +104,7 @@ def requests_from_index(index: DocumentIndex, queries: Mapping[str, str], run: R
 
 
 def text_index(library: Library, dataset: Dataset) -> DocumentIndex:
-    """The index that holds a data set's passages; learned indexes hold none."""
+    """Open the index that contains a dataset's passages; learned sparse indexes contain none."""
     return library.open_index(dataset.texts, find_method("bm25"))
 
 
@@ -118,10 +118,11 @@ def dataset_requests_file(
     tell: Callable[[str], None],
     progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
-    """A requests file with at least `depth` candidates a query: stored here, else on the hub, else made here now.
+    """Return a requests file with at least `depth` candidates per query: stored locally, else from the hub, else
+    created now.
 
-    library: is called only where neither has it. tell: is given a line on which it is.
-    Raises RankLLMError with both reasons where there is no way to get it.
+    library: only called if neither has it. tell: receives a line on which source is used. Raises RankLLMError with both
+    reasons if it cannot be obtained.
     """
     if (path := find_stored(folder, dataset, method, depth)) is not None:
         tell(f"First stage: {path}")
@@ -142,20 +143,20 @@ def dataset_requests_file(
     found = search_dataset(searched, dataset, method, depth=depth, progress=progress)
     path = stored_path(folder, dataset, method, depth)
     requests = requests_from_index(text_index(searched, dataset), found.queries, found.run)
-    # The requests come last: once they are there, nothing is searched, and judgements would not be written any more.
+    # # Requests are written last: their presence means nothing is searched again, so judgements must exist by then.
     judged = _keep_qrels(_qrels_path(dataset, folder), found.qrels)
     write_requests(path, requests)
-    tell(f"Wrote {path}, which is used the next time; {judged}")
+    tell(f"Wrote {path} for reuse; {judged}")
     return path
 
 
 def _keep_qrels(path: Path, qrels: Qrels) -> str:
-    """Write judgements where there is no such file yet. What became of it, for the user."""
+    """Write judgements unless the file exists. Returns a description for the user."""
     if path.exists():
-        return f"the judgements in {path} stay as they are"
+        return f"kept the existing judgements in {path}"
     with write_text(path) as stream:
         json.dump(qrels, stream, indent=2)
-    return f"its judgements are in {path}"
+    return f"wrote its judgements to {path}"
 
 
 def _qrels_path(dataset: Dataset, folder: Path) -> Path:
@@ -163,9 +164,9 @@ def _qrels_path(dataset: Dataset, folder: Path) -> Path:
 
 
 def stored_qrels(dataset: Dataset, folder: Path) -> Qrels | None:
-    """The judgements that rank_llm wrote beside its results, `qrels/qrels_DATASET.json`; None where it did not.
+    """Return the judgements stored next to rank_llm's results, `qrels/qrels_DATASET.json`; None if there are none.
 
-    folder: that of the results. Raises DataError where the file cannot be read as qid -> docid -> grade.
+    folder: folder of the results. Raises DataError if the file cannot be read as qid -> docid -> grade.
     """
     path = _qrels_path(dataset, folder)
     if not path.is_file():
@@ -184,7 +185,7 @@ def stored_qrels(dataset: Dataset, folder: Path) -> Qrels | None:
 
 
 def _grade(value: object, *, what: str) -> int:
-    """A whole number, also written as a string or as 1.0."""
+    """Parse a whole number, also from a string or 1.0."""
     try:
         grade = int(value)  # type: ignore[call-overload]
     except (ValueError, TypeError, OverflowError):

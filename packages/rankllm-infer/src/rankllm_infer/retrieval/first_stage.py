@@ -1,4 +1,4 @@
-"""The first stage: from queries to ranked candidates, whatever it is that searches."""
+"""First stage: from queries to ranked candidates, with any searcher."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rankllm_core.trec import Run, decreasing_scores
 
 
 class Searcher(Protocol):
-    """Finds candidates for one query; `bm25.BM25Index` is one."""
+    """Finds candidates for a query, such as `bm25.BM25Index`."""
 
     def search(self, query: str, depth: int) -> list[tuple[str, float]]:
-        """The best `depth` (docid, score), best first; fewer or none where no more match."""
+        """Return the best `depth` (docid, score), best first; fewer or none if fewer match."""
 
 
 def retrieve(
@@ -25,9 +25,9 @@ def retrieve(
 ) -> Run:
     """Search every query: qid -> (docid, score), best first, in the order of the queries.
 
-    queries: qid -> text. remove_query: leave out a hit whose docid is the qid (as ArguAna wants). progress: is called
-    with the number of queries done. Scores strictly decrease as float32, as a run holds them. A query that finds
-    nothing has an empty list.
+    queries: qid -> text. remove_query: drop a hit whose docid equals the qid (needed for ArguAna). progress: receives
+    the number of queries done. Scores strictly decrease as float32, as in a run. A query without results has an empty
+    list.
     """
     run: Run = {}
     for done, (qid, text) in enumerate(queries.items(), start=1):

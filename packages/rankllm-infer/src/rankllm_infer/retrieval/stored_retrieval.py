@@ -1,8 +1,8 @@
-"""First-stage results that are stored as rank_llm stores them: found here, fetched from the hub, written.
+"""First-stage results stored in rank_llm's layout: found locally, downloaded from the hub, or written.
 
 Layout: `FOLDER/METHOD/retrieve_results_DATASET_topK.jsonl`, a requests file. Source: castorini/rank_llm@1b3cabb
-src/rank_llm/retrieve/retriever.py.
-Its earlier releases wrote `.json`, the first ones `retrieve_results_DATASET.json` with 100 candidates a query.
+src/rank_llm/retrieve/retriever.py. Earlier releases wrote `.json`, the first ones `retrieve_results_DATASET.json` with
+100 candidates per query.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from rankllm_infer.retrieval.retrieval_data import Dataset, Method
 HUB_REPOSITORY = "castorini/rank_llm_data"
 FOLDER = "retrieve_results"
 _HUB_DEPTHS = (100, 1000)
-"""What the repository on the hub holds."""
+"""Depths available in the hub repository."""
 _OLD_DEPTH = 100
 
 
 def stored_path(folder: Path, dataset: Dataset, method: Method, depth: int) -> Path:
-    """Where results of this depth belong."""
+    """Return the path of results with this depth."""
     return folder / method.folder / f"retrieve_results_{dataset.name}_top{depth}.jsonl"
 
 
 def find_stored(folder: Path, dataset: Dataset, method: Method, depth: int) -> Path | None:
-    """The deepest results of at least this depth in a folder; None where there are none."""
+    """Return the deepest results of at least this depth in a folder; None if there are none."""
     name = re.compile(rf"retrieve_results_{re.escape(dataset.name)}(?:_top(?P<depth>\d+))?\.jsonl?(?:\.gz|\.xz)?")
     found = [
         (int(match["depth"] or _OLD_DEPTH), path)
@@ -37,16 +37,16 @@ def find_stored(folder: Path, dataset: Dataset, method: Method, depth: int) -> P
 
 
 def fetch_stored(dataset: Dataset, method: Method, depth: int) -> Path:
-    """Results from the hub, or from its cache. Raises RankLLMError, in one line, where there are none to be had."""
+    """Download results from the hub or its cache. Raises RankLLMError, in one line, if there are none available."""
     from huggingface_hub import hf_hub_download
 
     at_least = next((stored for stored in _HUB_DEPTHS if stored >= depth), None)
     if at_least is None:
-        raise RankLLMError(f"{HUB_REPOSITORY}: holds {_HUB_DEPTHS[-1]} candidates a query at the most, not {depth}")
+        raise RankLLMError(f"{HUB_REPOSITORY}: contains at most {_HUB_DEPTHS[-1]} candidates per query, not {depth}")
     name = f"{FOLDER}/{method.folder}/retrieve_results_{dataset.name}_top{at_least}.jsonl"
     try:
         return Path(hf_hub_download(HUB_REPOSITORY, name, repo_type="dataset"))
-    except Exception as error:  # whatever the network does; and what is not there is an error of the network's kind
+    except Exception as error:  # any network error, including missing files
         raise RankLLMError(
-            f"{HUB_REPOSITORY}: {name} could not be fetched ({first_line(error, with_kind=False)})"
+            f"{HUB_REPOSITORY}: {name} could not be downloaded ({first_line(error, with_kind=False)})"
         ) from None

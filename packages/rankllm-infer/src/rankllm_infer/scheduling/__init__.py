@@ -1,1 +1,1 @@
-"""Runs the flows of many requests over one engine, for every entry point alike."""
+"""Scheduling: runs the flows of many requests over one engine, for all entry points."""

@@ -1,4 +1,4 @@
-"""Flows that are under way over one view of an engine: their prompts go out, each answer goes back to its flow."""
+"""Running flows over one view of an engine: submits their prompts and returns each answer to its flow."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ from rankllm_infer.ranking.flow import Flow
 from rankllm_infer.scheduling.sharing import EngineView
 
 _MOST_EMPTY_COLLECTS = 100_000
-"""An engine may have nothing to give a few times, as when all it answered was cancelled; one that is closed, always."""
+"""An engine may occasionally return nothing, for example if everything it answered was cancelled; a closed one always
+does."""
 
 
 @dataclass(slots=True, eq=False)
 class RunningFlow:
-    """One request on its way."""
+    """A request being processed."""
 
     request: Request
     flow: Flow
     first_ticket: int = 0
     n_asked: int = 0
-    """Prompts that the flow has yielded."""
+    """Number of prompts that the flow has yielded."""
     answers: list[Answer | None] = field(default_factory=list)
     missing: int = 0
     is_over: bool = False
     result: Result | None = None
-    """None where it is over without one: the log knew it, or it was dropped."""
+    """None if the flow is over without a result: it was in the log, or it was dropped."""
 
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """A prompt that waits for its answer."""
+    """A prompt waiting for its answer."""
 
     entry: RunningFlow
     number: int
-    """Among all prompts of its flow, from 0."""
+    """Index among all prompts of its flow."""
     position: int
-    """Among those that its flow waits for."""
+    """Index among the prompts that its flow is waiting for."""
 
 
 class FlowSet:
     """Drives flows over a view of an engine.
 
-    on_over: called with each flow when its result is there. ticket_of: the ticket of a flow's next prompt; engines that
-    choose take lower ones first. on_bug: called with a flow that raised what is no RankLLMError, or whose prompt the
-    engine refused to take; without it, the error ends the run. log: what is known already, and where answers are kept.
+    on_over: called with each flow once it has a result. ticket_of: returns the ticket of a flow's next prompt; engines
+    that choose prefer lower tickets. on_bug: called with a flow that raised anything but a RankLLMError, or whose
+    prompt the engine refused; without it, the error ends the run. log: source of known answers and storage for new
+    ones.
     """
 
     def __init__(
@@ -68,15 +70,15 @@ class FlowSet:
         self._asked: dict[int, _Asked] = {}
         self._recalled: list[tuple[int, Answer]] = []
         self._n_empty = 0
-        """Collections in a row that brought nothing."""
+        """Number of consecutive collections without answers."""
 
     @property
     def is_waiting(self) -> bool:
-        """Whether any flow waits for an answer."""
+        """True if any flow is waiting for an answer."""
         return bool(self._asked)
 
     def advance(self, entry: RunningFlow, answers: tuple[Answer, ...] | None = None) -> None:
-        """Start a flow, or send it the answers that it waits for; its next prompts go to the engine."""
+        """Start a flow, or send it the answers it is waiting for; its next prompts are submitted to the engine."""
         try:
             try:
                 prompts = entry.flow.send(answers) if answers is not None else next(entry.flow)
@@ -103,7 +105,8 @@ class FlowSet:
             self._on_bug(entry, error)
 
     def collect(self) -> None:
-        """Take answers: those known beforehand while there are any, so that the engine's next batch is as it was."""
+        """Take answers: first those known beforehand, so that the engine's next batch is the same as in an
+        uninterrupted run."""
         for asked, ticket, answer in self._recall() if self._recalled else self._ask_engine():
             entry = asked.entry
             if entry.is_over:
@@ -119,13 +122,13 @@ class FlowSet:
                 self.advance(entry, tuple(a for a in entry.answers if a is not None))
 
     def drop(self, entry: RunningFlow) -> None:
-        """Forget a flow and its prompts; it is over without a result."""
+        """Drop a flow and its prompts; it is over without a result."""
         entry.is_over = True
         entry.flow.close()
         self._cancel(entry)
 
     def clear(self) -> None:
-        """Forget all flows, but not what the engine was asked."""
+        """Drop all flows, but not the prompts in the engine."""
         self._asked.clear()
         self._recalled.clear()
 
@@ -139,11 +142,10 @@ class FlowSet:
         self._n_empty = 0 if collected else self._n_empty + 1
         if self._n_empty > _MOST_EMPTY_COLLECTS:
             raise RankLLMError(
-                f"engine {self._engine.name!r} gives no answer to the {len(self._asked)} prompts that it was given; "
-                "was it closed?"
+                f"engine {self._engine.name!r} returns no answer to its {len(self._asked)} prompts; has it been closed?"
             )
         given = [(ticket, answer) for ticket, answer in collected if ticket in self._asked]
-        # Errors first: whatever the others lead to, the queries that failed are known.
+        # # Errors first: whatever the other answers lead to, failed queries are recorded.
         given.sort(key=lambda item: isinstance(item[1], Answer))
         taken = [(self._asked.pop(ticket), ticket, answer) for ticket, answer in given]
         kept = [
@@ -166,7 +168,7 @@ class FlowSet:
         self._finish(entry, result)
 
     def _cancel(self, entry: RunningFlow) -> None:
-        """Its other prompts are asked in vain."""
+        """Cancel the flow's other prompts."""
         in_vain = [ticket for ticket, asked in self._asked.items() if asked.entry is entry]
         self._engine.cancel(in_vain)
         for ticket in in_vain:
@@ -179,24 +181,24 @@ class FlowSet:
 
 
 class AnswerLog(Protocol):
-    """What is known of the requests from a run that was broken off, and where this run's answers are kept.
+    """Known answers from an interrupted run, and storage for the answers of this run.
 
-    An answer is known by its query and by the number of its prompt among those of the query's flow, from 0: a flow that
-    is sent the same answers yields the same prompts.
+    An answer is identified by its query and by the index of its prompt within the query's flow: a flow that receives
+    the same answers yields the same prompts.
     """
 
     def is_finished(self, qid: str) -> bool:
-        """Whether the query's result is known: it is not computed and not handed on again."""
+        """Return whether the query's result is known, so that it is neither computed nor returned again."""
 
     def recall(self, qid: str, number: int) -> Answer | None:
-        """The answer to a query's prompt, where it is known."""
+        """Return the answer to a query's prompt, if known."""
 
     def keep(self, answers: Sequence[tuple[str, int, Answer]]) -> None:
-        """Answers that the engine gave together, each with qid and number of the prompt."""
+        """Store answers returned together by the engine, each with qid and prompt index."""
 
 
 class _NoLog:
-    """A run without a past, of which nothing is kept."""
+    """Log of a run without history, which stores nothing."""
 
     def is_finished(self, qid: str) -> bool:
         return False

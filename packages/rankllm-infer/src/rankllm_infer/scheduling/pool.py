@@ -1,4 +1,4 @@
-"""Runs many flows over one engine: whatever is ready goes to the engine together, nobody waits for the slowest."""
+"""Runs many flows over one engine: all ready prompts go to the engine together, and no query waits for the slowest."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _RUNS = itertools.count()
 _REQUESTS_OF_A_RUN = 1 << 40
 _PROMPTS_OF_A_REQUEST = 1 << 24
 _MOST_HELD = 16
-"""Finished results that wait for their turn, and unfinished requests, for each request that may be unfinished: one slow
-query holds up nobody else, and memory does not grow with the run."""
+"""Maximum number of finished results waiting for their turn plus unfinished requests, per active request: one slow
+query does not delay the others, and memory does not grow with the run."""
 
 
 class FlowPool:
-    """Feeds the ready prompts of all running flows to an engine and each answer back to its flow.
+    """Feeds the ready prompts of all running flows to an engine and returns each answer to its flow.
 
-    max_active: requests begun and not finished. A finished one that waits for its turn does not count.
-    log: what is known already, and where answers are kept. What the engine is asked at any time depends on the answers
-    given so far and on nothing else, the tickets included, so a run that goes on asks what it would have asked.
+    max_active: maximum number of started but unfinished requests; finished ones waiting for their turn do not count.
+    log: source of known answers and storage for new ones. What is submitted to the engine at any time, including
+    tickets, only depends on the answers so far, so a resumed run submits what the interrupted run would have.
     """
 
     def __init__(self, engine: Engine, *, max_active: int = 64, log: AnswerLog | None = None) -> None:
@@ -45,22 +45,22 @@ class FlowPool:
         on_finished: Callable[[Result], None] = lambda result: None,
         on_answered: Callable[[str], None] = lambda qid: None,
     ) -> Iterator[Result]:
-        """The result of each request that the log does not know, in the order of the requests.
+        """Yield the result of each request that the log does not know, in the order of the requests.
 
-        A request whose prompt the engine cannot answer, or that cannot be prompted, gives a result of status `failed`
-        with its candidates as they came; the others go on.
-        on_finished: is called with each result when it is there, which may be long before its turn.
-        on_answered: is called with the qid at each answer to one of the query's prompts.
-        Other runs may use the engine meanwhile, in any thread. Raises RankLLMError where an item of `requests` is no
-        Request or, with a log, has the qid of another one in flight. Also raises what the engine and the log raise:
-        ServerGoneError, and RankLLMError where a journal cannot be read or written.
+        A request that cannot be prompted, or whose prompt the engine cannot answer, yields a result with status
+        `failed` and its candidates in their original order; other requests continue. on_finished: called with each
+        result as soon as it is available, possibly long before its turn. on_answered: called with the qid for each
+        answer to one of the query's prompts. Other runs may use the engine concurrently, in any thread. Raises
+        RankLLMError if an item of `requests` is not a Request or, with a log, has the qid of another request in flight.
+        Also raises the errors of engine and log: ServerGoneError, and RankLLMError if a journal cannot be read or
+        written.
         """
         view = self._shared.view()
         run = _Run(view, self._log, max_active=self._max_active, on_finished=on_finished, on_answered=on_answered)
         try:
             yield from run.results(checked_requests(requests), start)
         finally:
-            # A caller that leaves early must not leave prompts behind for other runs on this engine.
+            # # A caller that stops early must not leave prompts behind for other runs on this engine.
             run.flows.clear()
             view.leave()
 
@@ -79,7 +79,7 @@ class _Run:
     ) -> None:
         self._engine, self._log, self._max_active, self._on_finished = engine, log, max_active, on_finished
         self._n_active = 0
-        """Requests that were begun and are not finished."""
+        """Number of started but unfinished requests."""
         self._running: deque[RunningFlow] = deque()
         self._qids: set[str] = set()
         self.flows = FlowSet(
@@ -91,8 +91,8 @@ class _Run:
         )
 
     def results(self, waiting: Iterator[Request], start: Callable[[Request], Flow]) -> Iterator[Result]:
-        """See `FlowPool.run`."""
-        # Each run has tickets of its own: an answer to a prompt of another one is never taken for one of this one's.
+        """Yield results; see `FlowPool.run`."""
+        # # Each run has its own tickets, so that answers are never mistaken for those of another run.
         tickets = itertools.count(next(_RUNS) * _REQUESTS_OF_A_RUN * _PROMPTS_OF_A_REQUEST, _PROMPTS_OF_A_REQUEST)
         running, exhausted = self._running, False
         while True:
@@ -115,14 +115,15 @@ class _Run:
                 self.flows.collect()
 
     def _has_room(self) -> bool:
-        """Whether another request may begin. It depends on which are finished, and not on when they were."""
+        """Return whether another request may start. Depends on which requests are finished, not on when they
+        finished."""
         return self._n_active < self._max_active and len(self._running) < _MOST_HELD * self._max_active
 
     def _begin(self, entry: RunningFlow) -> None:
         qid = entry.request.query.qid
-        # A log knows answers by their query; without one, results are known by their order.
+        # # A log identifies answers by their query; without one, results are identified by their order.
         if self._log is not None and qid in self._qids:
-            raise RankLLMError(f"query {qid!r} is given twice; give each request its own qid")
+            raise RankLLMError(f"query {qid!r} occurs twice; give each request its own qid")
         self._qids.add(qid)
         self._running.append(entry)
         if self._log is not None and self._log.is_finished(qid):
@@ -138,7 +139,7 @@ class _Run:
 
 
 def checked_requests(requests: Iterable[Request]) -> Iterator[Request]:
-    """The requests as they come. Raises RankLLMError naming the 1-based place of what is no Request."""
+    """Yield the requests. Raises RankLLMError naming the 1-based position of an item that is not a Request."""
     if isinstance(requests, Request | Mapping | str | bytes) or not isinstance(requests, Iterable):
         hint = "; put it into a list" if isinstance(requests, Request) else ""
         raise RankLLMError(f"requests: expected an iterable of Request, found {type(requests).__name__}{hint}")
@@ -146,7 +147,7 @@ def checked_requests(requests: Iterable[Request]) -> Iterator[Request]:
 
 
 def checked_request(request: object) -> Request:
-    """The request. Raises RankLLMError on anything else."""
+    """Return the request. Raises RankLLMError for anything else."""
     if not isinstance(request, Request):
         raise RankLLMError(f"request: expected a Request, found {type(request).__name__}")
     return request

@@ -1,8 +1,8 @@
-"""Ranks requests that come at any time, from any thread: each is a future, with a deadline, that can be cancelled.
+"""Ranks requests that arrive at any time, from any thread: each is a future with a deadline that can be cancelled.
 
-A thread drives the flows of all of them over one view of the engine while there are any, and ends when there are none.
-Prompts are ordered by start-time fair queuing (Goyal, Vin and Cheng, SIGCOMM 1996): a request's prompts are numbered
-from where the engine is when they come, so that one with fifty windows leaves room for those that come later.
+One thread drives the flows of all requests over one view of the engine, and ends when there are none. Prompts are
+ordered by start-time fair queuing (Goyal, Vin and Cheng, SIGCOMM 1996): a request's prompts are numbered from the
+engine's current position, so that a request with fifty windows leaves room for later ones.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from rankllm_infer.scheduling.flows import FlowSet, RunningFlow
 from rankllm_infer.scheduling.sharing import EngineView, shared_engine
 
 FIRST_TICKET = -(1 << 80)
-"""Tickets of a scheduler are negative: engines take them before those of runs over files."""
+"""Tickets of a scheduler are negative: engines prefer them to those of runs over files."""
 _TURN_BITS = 32
 _NUMBERS = itertools.count()
-"""Tickets of all schedulers differ, since two may share an engine."""
+"""Source of ticket numbers, shared by all schedulers because several may use one engine."""
 
 
 class DeadlineError(RankLLMError):
-    """A request was not finished when its time was over."""
+    """A request was not finished before its deadline."""
 
 
 class _Job(RunningFlow):
-    """A request on its way, and who waits for it."""
+    """A request in flight and the future that waits for it."""
 
     __slots__ = ("deadline", "future", "on_answered", "problem", "turn")
 
@@ -44,17 +44,18 @@ class _Job(RunningFlow):
         self.future: Future[Result] = Future()
         self.on_answered = on_answered
         self.problem: Exception | None = None
-        """What `on_answered` raised; the job is then over."""
+        """Exception raised by `on_answered`; it ends the job."""
         self.deadline = deadline
-        """On the clock of `time.monotonic`; None: it may take as long as it takes."""
+        """On the clock of `time.monotonic`; None: no deadline."""
         self.turn = 0
-        """Of its latest prompt, in the order in which prompts are taken."""
+        """Position of its latest prompt in the order in which prompts are taken."""
 
 
 class Scheduler:
     """Ranks requests over an engine that others may share.
 
-    start: makes the flow of a request. max_active: requests in flight at once; others wait in the order they came.
+    start: creates the flow of a request. max_active: maximum number of requests in flight; others wait in order of
+    arrival.
     """
 
     def __init__(self, engine: Engine, start: Callable[[Request], Flow], *, max_active: int) -> None:
@@ -68,12 +69,12 @@ class Scheduler:
         self._thread: threading.Thread | None = None
         self._view: EngineView | None = None
         self._turn = 0
-        """Of the latest prompt that was answered."""
+        """Position of the latest answered prompt."""
         self._closed = ""
 
     @property
     def n_unfinished(self) -> int:
-        """Requests without a result."""
+        """Number of requests without a result."""
         with self._change:
             return len(self._waiting) + len(self._active)
 
@@ -85,14 +86,14 @@ class Scheduler:
         start: Callable[[Request], Flow] | None = None,
         on_answered: Callable[[str], None] | None = None,
     ) -> Future[Result]:
-        """Take a request; its result is the future's, of status `failed` where it cannot be prompted or answered.
+        """Accept a request and return a future for its result, which has status `failed` if it cannot be prompted or
+        answered.
 
-        start: makes the flow of this request in place of the scheduler's; the flow begins when the request does.
-        timeout_s: after so many seconds, noticed when the engine's step ends, the future raises DeadlineError.
-        on_answered: called with the qid on every answer to a prompt, in the scheduler's thread; what it raises, the
-        future raises.
-        The future can be cancelled until it is done: prompts that have not begun are then never run. It raises what the
-        engine raises, such as ServerGoneError. Raises RankLLMError where the scheduler is closed.
+        start: creates the flow of this request instead of the scheduler's; the flow starts when the request does.
+        timeout_s: after this many seconds, checked after each step of the engine, the future raises DeadlineError.
+        on_answered: called with the qid for every answer to a prompt, in the scheduler's thread; its exceptions are
+        raised by the future. The future can be cancelled until it is done: prompts that have not started are then never
+        run. It raises the engine's errors, such as ServerGoneError. Raises RankLLMError if the scheduler is closed.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         job = _Job(request, (start or self._start)(request), deadline=deadline, on_answered=on_answered)
@@ -108,9 +109,9 @@ class Scheduler:
         return job.future
 
     def settle(self) -> None:
-        """Return when the thread has ended, or at once where requests are unfinished.
+        """Wait until the thread has ended; return immediately if requests are unfinished.
 
-        A request's result is there a moment before the thread has let go of the engine.
+        A request's result is available slightly before the thread has released the engine.
         """
         if self._thread is threading.current_thread():
             return
@@ -118,7 +119,7 @@ class Scheduler:
             self._change.wait_for(lambda: self._thread is None or self._waiting or self._active)
 
     def close(self, reason: str) -> None:
-        """Fail what is unfinished with RankLLMError, and refuse what comes; returns when the thread has ended."""
+        """Fail unfinished requests with RankLLMError and refuse new ones; returns when the thread has ended."""
         with self._change:
             self._closed, thread = reason, self._thread
             self._change.notify_all()
@@ -136,7 +137,7 @@ class Scheduler:
             view.wake()
 
     def _serve(self) -> None:
-        """The thread: until there is nothing to do."""
+        """Main function of the thread: run until there is nothing to do."""
         while True:
             with self._change:
                 if not (self._waiting or self._active):
@@ -147,7 +148,7 @@ class Scheduler:
             try:
                 self._drive(self._view)
             except Exception as error:
-                # What the engine was given is lost; those that wait have not been begun.
+                # # Prompts in the engine are lost; waiting requests have not been started.
                 for job in self._take_active():
                     _raise_in(job, error)
             finally:
@@ -155,7 +156,7 @@ class Scheduler:
                 self._view = None
 
     def _drive(self, view: EngineView) -> None:
-        """While any request is in flight."""
+        """Drive flows while any request is in flight."""
         flows = FlowSet(
             view, on_over=self._finish, ticket_of=self._ticket, on_answered=self._answered, on_bug=self._fail
         )
@@ -180,7 +181,7 @@ class Scheduler:
                 flows.advance(job)
 
     def _end_what_is_over(self, flows: FlowSet) -> None:
-        """Cancelled requests, those whose time is over, and, when the scheduler was closed, all."""
+        """End cancelled requests, those past their deadline and, if the scheduler is closed, all."""
         now = time.monotonic()
         with self._change:
             jobs = [*self._active, *self._waiting]
@@ -189,7 +190,7 @@ class Scheduler:
             if self._closed:
                 error = RankLLMError(self._closed)
             elif job.deadline is not None and now >= job.deadline:
-                error = DeadlineError(f"query {job.request.query.qid!r}: was not finished in time")
+                error = DeadlineError(f"query {job.request.query.qid!r}: not finished before its deadline")
             if error is None and not job.future.cancelled():
                 continue
             flows.drop(job)
@@ -206,7 +207,7 @@ class Scheduler:
             job.future.set_result(job.result)
 
     def _fail(self, entry: RunningFlow, error: Exception) -> None:
-        """A bug in one flow is nothing to the others."""
+        """Fail one request because of a bug in its flow, without affecting the others."""
         job = _as_job(entry)
         self._forget(job)
         _raise_in(job, error)
@@ -234,7 +235,7 @@ class Scheduler:
         if job.on_answered is not None and job.problem is None:
             try:
                 job.on_answered(job.request.query.qid)
-            except Exception as error:  # of one caller's callback, and nothing to the others
+            except Exception as error:  # from one caller's callback; the others are not affected
                 job.problem = error
 
 

@@ -1,9 +1,8 @@
-"""One engine behind several runs: each has a view of its own, and receives the answers to its own prompts only.
+"""Shares one engine between several runs: each has its own view and only receives the answers to its own prompts.
 
-An engine hands its answers to whoever collects them. Here one of the threads that wait for answers collects (the
-leader) and hands on to the other views what is theirs; when it has an answer of its own, another one takes its place.
-A run that has the engine to itself pays for a lock and nothing else, and asks the engine what it would have asked
-without one.
+An engine returns its answers to whoever collects them. Here, one of the threads waiting for answers collects them (the
+leader) and passes on those of other views; once it has an answer of its own, another thread takes over. A run that has
+the engine to itself only pays for a lock, and submits exactly what it would have submitted without sharing.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ Outcome = tuple[int, Answer | EngineError]
 
 
 class EngineView:
-    """The engine as one run sees it: the members of `Engine`, except `close`."""
+    """An engine as seen by one run: the members of `Engine`, except `close`."""
 
     def __init__(self, shared: SharedEngine) -> None:
         self._shared = shared
         self.name = shared.engine.name
         self.inbox: deque[Outcome] = deque()
-        """Answers that other threads have collected."""
+        """Answers collected by other threads."""
         self.waiting: set[int] = set()
         """Tickets of prompts without an answer."""
         self.error: Exception | None = None
         """Why there will be no further answers."""
         self.stopped = ""
-        """Why the run must not go on; empty while it may."""
+        """Why the run must stop; empty while it may continue."""
 
     def submit(self, ticket: int, prompt: Prompt) -> None:
-        """Queue a prompt. Raises what the engine raises, and RankLLMError where the engine was taken away."""
+        """Queue a prompt. Raises the engine's errors, and RankLLMError if the engine was closed."""
         shared = self._shared
         with shared.change:
             shared.drop_left()
@@ -49,10 +48,10 @@ class EngineView:
             self.waiting.add(ticket)
 
     def collect(self) -> list[Outcome]:
-        """Wait until at least one of this view's prompts is answered; give all answers at hand.
+        """Wait until at least one of this view's prompts is answered; return all available answers.
 
-        An empty list where none is queued, or where the engine had nothing to give. Raises what the engine raises, in
-        whatever thread it did, and RankLLMError where the engine was taken away.
+        The list is empty if no prompt is queued or the engine has nothing to return. Raises the engine's errors,
+        whichever thread they occurred in, and RankLLMError if the engine was closed.
         """
         return self._shared.collect(self)
 
@@ -61,11 +60,11 @@ class EngineView:
         self._shared.cancel(self, tickets)
 
     def wake(self) -> None:
-        """Let a `collect` that waits return, perhaps with nothing."""
+        """Make a waiting `collect` return, possibly with an empty list."""
         self._shared.wake(self)
 
     def leave(self) -> None:
-        """Drop all prompts of this view; safe at any time and in any thread, also while it is collected as garbage."""
+        """Drop all prompts of this view; safe at any time and in any thread, including during garbage collection."""
         self._shared.leave(self)
 
 
@@ -74,21 +73,21 @@ class SharedEngine:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        # Not reentrant: `leave` must notice that its own thread is in the middle of something.
+        # # Not reentrant: `leave` must detect that its own thread is in the middle of an operation.
         self.change = threading.Condition(threading.Lock())
         self.owners: dict[int, tuple[EngineView, Prompt]] = {}
-        """Of each ticket that the engine holds or is about to be given."""
+        """Owner of each ticket that the engine has or is about to receive."""
         self.late: dict[int, Prompt] = {}
-        """Prompts that came while the engine was at work, in the order they came."""
+        """Prompts submitted while the engine was working, in order."""
         self._dropped: set[int] = set()
-        """Tickets that were cancelled while the engine was at work."""
+        """Tickets cancelled while the engine was working."""
         self._views: list[EngineView] = []
         self._left: deque[EngineView] = deque()
         self.has_leader = False
         self._woken: set[EngineView] = set()
 
     def view(self) -> EngineView:
-        """A new view; `leave` it when its run is over."""
+        """Return a new view; call its `leave` when the run is over."""
         with self.change:
             self.drop_left()
             view = EngineView(self)
@@ -97,13 +96,13 @@ class SharedEngine:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a run on this engine was begun and neither finished nor left."""
+        """True if a run on this engine was started and has neither finished nor left."""
         with self.change:
             self.drop_left()
             return bool(self._views)
 
     def stop(self, reason: str) -> None:
-        """Have every run raise RankLLMError with this reason when it is resumed."""
+        """Make every run raise RankLLMError with this reason when it continues."""
         with self.change:
             self.drop_left()
             for view in self._views:
@@ -142,7 +141,7 @@ class SharedEngine:
 
     def leave(self, view: EngineView) -> None:
         """See `EngineView.leave`."""
-        # A view may be left by the garbage collector, in the middle of whatever its thread does here.
+        # # The garbage collector may call this while the same thread is in the middle of another operation here.
         self._left.append(view)
         if self.change.acquire(blocking=False):
             try:
@@ -159,7 +158,7 @@ class SharedEngine:
         return taken
 
     def _lead(self, view: EngineView) -> bool:
-        """Collect once for all views. Returns whether this one should wait on: others were answered, it was not."""
+        """Collect once for all views. Returns True if this view got no answer and should continue waiting."""
         collected: list[Outcome] | None = None
         failure: Exception | None = None
         try:
@@ -172,11 +171,11 @@ class SharedEngine:
                 if collected is not None:
                     self._route(collected)
                 elif failure is not None:
-                    # What the engine was given is lost to all.
+                    # # All prompts in the engine are lost.
                     self._fail_others(view, failure)
                 elif not self.engine.takes_prompts_at_work:
-                    # This thread alone was interrupted, with a batch of others' prompts: those are submitted again. An
-                    # engine that works in threads of its own keeps its answers for the next one that collects.
+                    # # Only this thread was interrupted, with a batch of prompts from other views: resubmit those. An
+                    # engine with its own threads keeps its answers for the next collector.
                     self._ask_again(view)
                 self.has_leader = False
                 self._flush()
@@ -201,7 +200,7 @@ class SharedEngine:
             self.engine.submit(ticket, prompt)
 
     def _flush(self) -> None:
-        """Tell the engine what came while it was at work."""
+        """Pass on to the engine what arrived while it was working."""
         dropped, self._dropped = self._dropped, set()
         late, self.late = self.late, {}
         if dropped:
@@ -221,7 +220,7 @@ class SharedEngine:
             self.engine.cancel(given)
 
     def drop_left(self) -> None:
-        """Forget the views that were left. The caller holds `change`."""
+        """Remove the views that were left. The caller holds `change`."""
         while self._left:
             view = self._left.popleft()
             if view in self._views:
@@ -236,12 +235,12 @@ class SharedEngine:
 
 
 _SHARED: WeakValueDictionary[int, SharedEngine] = WeakValueDictionary()
-"""By `id` of the engine, which lives as long as what shares it."""
+"""SharedEngine by `id` of its engine; entries live as long as the shared engine is used."""
 _MAKING = threading.Lock()
 
 
 def shared_engine(engine: Engine) -> SharedEngine:
-    """What shares an engine among its runs; the same one for the same engine while anybody holds it."""
+    """Return the object that shares an engine between its runs; the same one per engine while it is in use."""
     with _MAKING:
         found = _SHARED.get(id(engine))
         if found is None:

@@ -1,1 +1,2 @@
-"""Reranking over HTTP: dialects of rerank APIs, the application, and the server's life from loading to draining."""
+"""Reranking over HTTP: dialects of rerank APIs, the application, and the server's life cycle from loading to
+draining."""

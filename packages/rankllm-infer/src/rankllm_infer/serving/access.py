@@ -1,4 +1,4 @@
-"""Who may call: API keys, the hosts that requests may be addressed to, and web pages."""
+"""Access control: API keys, allowed hosts, and allowed web origins."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from rankllm_infer.serving.dialects.errors import ServingError
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/\[\]]+)(?::[0-9]*)?")
-"""A host and perhaps a port: RFC 9110, section 7.2."""
+"""Host with optional port: RFC 9110, section 7.2."""
 OPEN_PATHS = {"/": "page", "/health": "health", "/ready": "ready", "/metrics": "metrics"}
-"""Path -> the word of `--protect` that closes it; a path that is not here needs a key wherever the server has keys."""
+"""Path -> value of `--protect` that requires a key for it. Other paths always require a key if the server has keys."""
 
 
 class Access:
-    """Which paths are open to whom.
+    """Decides which paths need an API key.
 
-    keys: without any, everybody may call. protect: words of `OPEN_PATHS` whose paths need a key too.
+    keys: without any, no key is needed. protect: values of `OPEN_PATHS` whose paths need a key as well.
     """
 
     def __init__(self, keys: Collection[str], *, protect: Sequence[str] = ()) -> None:
@@ -26,7 +26,7 @@ class Access:
         self._protect = set(protect)
 
     def check(self, path: str, header: str | None) -> None:
-        """Raise ServingError of status 401 unless a path is open or the header `Authorization` holds a key."""
+        """Raise ServingError with status 401 unless the path is open or the Authorization header contains a key."""
         if not self._keys or is_open(path, self._protect):
             return
         if not self._keys.are_in(header):
@@ -34,25 +34,25 @@ class Access:
 
 
 def is_open(path: str, protect: Collection[str]) -> bool:
-    """Whether a path needs no key, even where the server has keys. protect: what `--protect` was given."""
+    """Return whether a path needs no key even if the server has keys. protect: values given to `--protect`."""
     return path in OPEN_PATHS and OPEN_PATHS[path] not in protect
 
 
 def check_host(header: str | None, allowed: Sequence[str]) -> None:
-    """Raise ServingError of status 400 where a request is addressed to a host that is not allowed. `*` allows any."""
+    """Raise ServingError with status 400 if a request is addressed to a host that is not allowed. `*` allows any."""
     if "*" in allowed:
         return
     found = _HOST.fullmatch((header or "").strip().lower())
     if found is None or found[1] not in {allowed_name.lower() for allowed_name in allowed}:
-        raise ServingError(400, "this server does not answer to that Host; it is named with --allowed-host")
+        raise ServingError(400, "requests for this Host are not allowed; it can be allowed with --allowed-host")
 
 
 def check_origins(origins: Sequence[str], host: str | None, allowed: Sequence[str]) -> None:
-    """Raise ServingError of status 403 for a request that the web page of another origin has made.
+    """Raise ServingError with status 403 for a request made by a web page of another origin.
 
-    A browser names the page's origin in every POST across origins, also in those that it sends without asking first
-    (such as a form's): their answer is hidden from the page, but the work would be done. Pages of the server itself may
-    call. origins: values of the header `Origin`. allowed: those named with --cors-origin; `*` allows any.
+    Browsers send the page's origin with every cross-origin POST, including those sent without a preflight (such as a
+    form's): the response is hidden from the page, but the work would be done. Pages of the server itself may call it.
+    origins: values of the Origin header. allowed: values of --cors-origin; `*` allows any.
     """
     own = (host or "").strip().lower()
     for origin in origins:
@@ -60,12 +60,12 @@ def check_origins(origins: Sequence[str], host: str | None, allowed: Sequence[st
         is_own = scheme in ("http", "https") and address == own != ""
         if not is_own and "*" not in allowed and origin.strip() not in allowed:
             raise ServingError(
-                403, "this server does not answer to web pages of that Origin; name it with --cors-origin"
+                403, "requests from web pages of this Origin are not allowed; it can be allowed with --cors-origin"
             )
 
 
 def allowed_hosts(allowed: Sequence[str], *, listens_on: str) -> tuple[str, ...]:
-    """What was asked for; by default the names of this machine where only it can reach the server."""
+    """Return the allowed hosts; by default this machine's own names if only it can reach the server, else any."""
     if allowed:
         return tuple(allowed)
     is_local = listens_on in ("localhost", "::1") or listens_on.startswith("127.")

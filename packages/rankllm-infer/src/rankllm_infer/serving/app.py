@@ -1,4 +1,5 @@
-"""The ASGI application: routes, and a gate before them that identifies, admits, reports and never lets a bug out."""
+"""ASGI application: routes behind a gate that identifies, authorizes and logs requests and answers unexpected
+errors."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ _EXPOSED = ("x-request-id", "retry-after")
 
 
 def make_app(desk: Desk, observer: Observer, *, keys: Access) -> Starlette:
-    """The application of one reranker."""
+    """Build the application for one reranker."""
     options = desk.options
     pages = _Pages(desk, observer)
     routes = [
@@ -75,7 +76,7 @@ def make_app(desk: Desk, observer: Observer, *, keys: Access) -> Starlette:
 
 
 class _Pages:
-    """What each path answers."""
+    """Handlers of all paths."""
 
     def __init__(self, desk: Desk, observer: Observer) -> None:
         self._desk = desk
@@ -160,11 +161,11 @@ class _Pages:
         return json_response(describe(self._desk.options, self._desk.abilities))
 
     def _name(self, asked: str | None) -> str:
-        """The model's name in a response: as it was asked for, where any name goes."""
+        """Return the model name for a response: the requested one, if any name is accepted."""
         return self._desk.names[0] if asked is None else asked
 
     async def _read_json(self, request: Request, clock: Clock) -> Any:
-        """The body's JSON value. Raises ServingError: 400, 413, 415 or 504, and 499 where the client leaves."""
+        """Read the body's JSON value. Raises ServingError: 400, 413, 415 or 504, and 499 if the client disconnects."""
         options = self._desk.options
         check_media_type(request.headers.get("content-type"))
         try:
@@ -181,7 +182,9 @@ class _Pages:
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
-    too_large = ServingError(413, f"body: expected at most {limit} bytes (--max-body); send fewer documents at once")
+    too_large = ServingError(
+        413, f"body: expected at most {limit} bytes (--max-body); send fewer documents per request"
+    )
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and len(length) < 20 and int(length) > limit:
         raise too_large
@@ -199,7 +202,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
 
 
 def _gone(request: Request) -> Callable[[], Awaitable[None]]:
-    """Waits for the client to close the connection; the body has been read."""
+    """Return a function that waits until the client closes the connection; the body has been read."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -217,7 +220,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _no_such_page(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    text = {404: "no such path; see /openapi.json", 405: "this path does not take that method; see /openapi.json"}
+    text = {404: "no such path; see /openapi.json", 405: "method not allowed for this path; see /openapi.json"}
     body = error_body(
         record_of(request).dialect,
         ServingError(error.status_code, text.get(error.status_code, error.detail)),
@@ -227,5 +230,5 @@ async def _no_such_page(request: Request, error: Exception) -> Response:
 
 
 def refusal(dialect: str, error: ServingError) -> Response:
-    """The response of an error."""
+    """Build the response for an error."""
     return json_response(error_body(dialect, error, status=error.status), status=error.status, headers=error.headers)

@@ -1,4 +1,4 @@
-"""What requests to the served model may hold, found out once: for OpenAPI and for `GET /v1/models`."""
+"""Capabilities of the served model, determined once, for OpenAPI and for `GET /v1/models`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rankllm_infer.serving.variants import method_of, takes_instruction
 
 
 def abilities_of(method: RankingMethod, *, models: tuple[str, ...] | None, max_documents: int) -> Abilities:
-    """What requests may ask of a method. models: names they may give; None: any."""
+    """Determine what requests may ask of a method. models: accepted names; None: any."""
     card = method.card
     is_pointwise = isinstance(card, PointwiseCard)
     windows = _windows_of(method) if isinstance(method, ListwiseMethod) else None
@@ -35,11 +35,11 @@ def abilities_of(method: RankingMethod, *, models: tuple[str, ...] | None, max_d
 
 
 def _windows_of(method: ListwiseMethod) -> Windows:
-    """The windows that each strategy takes, found by trying: what was asked of the server limits some of them."""
+    """Determine the window sizes that each strategy supports by trying them, since the server's options limit some."""
     largest = method.card.window_size
     sizes = {}
     for strategy in STRATEGIES:
-        # A request that is shown as a whole chooses no window.
+        # # A request shown in one window does not choose a window size.
         sizes_asked = [None] if strategy == "full" else range(2, largest + 1)
         taken = [size or largest for size in sizes_asked if _is_taken(method, strategy, size)]
         if taken:
@@ -57,10 +57,10 @@ def _is_taken(method: ListwiseMethod, strategy: str, window_size: int | None) ->
 
 
 def capabilities(method: RankingMethod, abilities: Abilities, options: ServerOptions) -> dict[str, object]:
-    """What a client needs to know before it asks.
+    """Describe what a client needs to know before sending requests.
 
-    `strategies` is empty and the windows are null where a request cannot choose them; `raw_scores` says whether the
-    model scores documents, `instruction` whether its prompt has a place for one.
+    `strategies` is empty and window fields are null if requests cannot choose them; `raw_scores` tells whether the
+    model scores documents, `instruction` whether its prompt takes one.
     """
     card = method.card
     has_windows = isinstance(card, ListwiseCard)

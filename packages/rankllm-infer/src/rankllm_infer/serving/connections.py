@@ -1,7 +1,7 @@
-"""Deadlines for clients that send half a request, or that do not read their response.
+"""Deadlines for clients that send incomplete requests or do not read their responses.
 
-uvicorn closes connections that are idle between two requests, and no others; its protocol class is extended here. How
-long a request may be read and ranked is a matter of `--request-timeout`.
+uvicorn only closes connections that are idle between requests, so its protocol class is extended here. The time for
+reading and ranking a request is limited by `--request-timeout`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class BoundedProtocol(H11Protocol):
-    """A connection with deadlines for its client."""
+    """Connection with deadlines for its client."""
 
     request_s = 10.0
-    """Seconds for the head of a request to arrive, and for what is left of a body that has already been answered."""
+    """Seconds for the head of a request to arrive, and for the rest of a body that has already been answered."""
     stalled_s = 60.0
-    """Seconds after which a client that reads nothing of its response is disconnected."""
+    """Seconds after which a client that does not read its response is disconnected."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -28,18 +28,18 @@ class BoundedProtocol(H11Protocol):
         self._until_read: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a request."""
+        """Start waiting for a request."""
         super().connection_made(transport)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Cancel all deadlines."""
         self._cancel()
         self.resume_writing()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Handle what has arrived."""
+        """Handle received events."""
         super().handle_events()
         self._watch()
 
@@ -49,25 +49,25 @@ class BoundedProtocol(H11Protocol):
         self._watch()
 
     def pause_writing(self) -> None:
-        """The client does not read: it is given a while."""
+        """Start the deadline for a client that does not read."""
         super().pause_writing()
         self._wait_for_reading()
 
     def resume_writing(self) -> None:
-        """It reads."""
+        """Cancel the deadline: the client is reading."""
         super().resume_writing()
         if self._until_read is not None:
             self._until_read.cancel()
             self._until_read = None
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that is idle, which takes until the client has read the last response."""
+        """Close an idle connection, which waits until the client has read the last response."""
         super().timeout_keep_alive_handler()
         if self.transport.get_write_buffer_size():
             self._wait_for_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, once: the application may be at it already, where the body is what is wrong."""
+        """Respond to invalid HTTP once: the application may already be responding if the body is invalid."""
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -89,10 +89,10 @@ class BoundedProtocol(H11Protocol):
             self.transport.abort()
 
     def _watch(self) -> None:
-        """Start the clock where the client is the one to go on, and stop it where it is not."""
+        """Start the deadline if it is the client's turn, else cancel it."""
         state = self.conn.their_state
         is_answered = state is h11.SEND_BODY and self.conn.our_state is h11.DONE
-        # Between two requests uvicorn's own, shorter clock is running.
+        # # Between two requests, uvicorn's own shorter deadline is active.
         is_between = self.timeout_keep_alive_task is not None
         if self.transport.is_closing() or not (is_answered or (state is h11.IDLE and not is_between)):
             self._cancel()

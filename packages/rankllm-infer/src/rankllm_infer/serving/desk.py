@@ -1,4 +1,4 @@
-"""Where requests are taken: a bounded queue before the reranker, with deadlines, and clients that may leave."""
+"""Request handling: a bounded queue in front of the reranker, with deadlines and detection of disconnected clients."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _RETRY_AFTER_S = 1
 
 
 class Desk:
-    """Takes requests for one reranker, as many at a time as the queue holds."""
+    """Accepts requests for one reranker, up to the size of the queue."""
 
     def __init__(self, reranker: Reranker, options: ServerOptions, *, model: str) -> None:
         self.reranker = reranker
         self.options = options
         self.names = options.served_model_name or (model,)
-        """Of the model, the first being the one that responses carry."""
+        """Names of the model; responses contain the first."""
         self.n_unfinished = 0
-        """Requests accepted and not yet answered."""
+        """Number of requests accepted and not yet answered."""
         self.is_draining = False
 
     @cached_property
@@ -56,29 +56,29 @@ class Desk:
         return abilities_of(self.reranker.method, models=models, max_documents=self.options.max_documents)
 
     def warm_up(self) -> None:
-        """Rank one made-up request, as long as they come. Raises RankLLMError where the model cannot be asked."""
+        """Rank one synthetic request of maximum length. Raises RankLLMError if the model cannot be called."""
         n = getattr(self.reranker.card, "window_size", 2)
         passages = [f"{number} " + "lorem " * _WARM_UP_WORDS for number in range(n)]
         (result,) = self.reranker.rerank([make_request("lorem", passages, qid="warm-up")])
         if result.status == "failed":
-            raise RankLLMError(result.error or "the model did not answer the request that warms it up")
+            raise RankLLMError(result.error or "the model did not answer the warm-up request")
 
     def check_model(self, name: str | None) -> None:
-        """Raise ServingError of status 404 for a name that the model is not served under."""
+        """Raise ServingError with status 404 for a name that the model is not served under."""
         if name is None or self.options.any_model_name or name in self.names:
             return
-        raise ServingError(404, f"model: expected {' or '.join(map(repr, self.names))}; another one is not served here")
+        raise ServingError(404, f"model: expected {' or '.join(map(repr, self.names))}; no other model is served here")
 
     @contextmanager
     def slot(self) -> Iterator[Clock]:
-        """A place in the queue, from before the body is read until the response is made.
+        """Occupy a slot in the queue, from before the body is read until the response is ready.
 
-        Raises ServingError of status 429 where the queue is full, 503 while the server drains.
+        Raises ServingError with status 429 if the queue is full, 503 while the server drains.
         """
         if self.is_draining:
-            raise ServingError(503, "the server is shutting down; ask another one", retry_after_s=_RETRY_AFTER_S)
+            raise ServingError(503, "the server is shutting down; use another server", retry_after_s=_RETRY_AFTER_S)
         if self.n_unfinished >= self.options.max_queue:
-            message = f"{self.n_unfinished} requests are waiting, the most that --max-queue allows; try again later"
+            message = f"the queue is full with {self.n_unfinished} requests (--max-queue); try again later"
             raise ServingError(429, message, retry_after_s=_RETRY_AFTER_S)
         self.n_unfinished += 1
         try:
@@ -89,8 +89,8 @@ class Desk:
     async def rank(self, question: Question, clock: Clock, gone: Gone) -> Ranked:
         """Rank a question's documents.
 
-        Raises ServingError: 422 (424 in TEI's dialect) where the request cannot be prompted or the model gave no
-        answer to it, 499 where the client has left, 503 where the model is gone, 504 where time is over.
+        Raises ServingError: 422 (424 in TEI's dialect) if the request cannot be prompted or answered, 499 if the client
+        has disconnected, 503 if the model is gone, 504 after a timeout.
         """
         self.check_model(question.model)
         method = method_of(question, self.reranker.method)
@@ -99,11 +99,11 @@ class Desk:
         return _answered(results, clock, status=424 if question.dialect is TEI else 422)
 
     async def score(self, question: PairQuestion, clock: Clock, gone: Gone) -> Ranked:
-        """Score pairs of texts, each on its own. Raises as `rank`, and ServingError for a model that ranks lists."""
+        """Score pairs of texts independently. Raises like `rank`, and ServingError for a model that ranks lists."""
         self.check_model(question.model)
         if not isinstance(self.reranker.card, PointwiseCard):
             kind = self.reranker.card.kind
-            raise ServingError(400, f"this model is {kind}: it ranks documents and scores no pairs; use /rerank")
+            raise ServingError(400, f"this model is {kind}: it ranks documents but does not score pairs; use /rerank")
         check_instruction(question.instruction, self.reranker.method)
         method = without_fusion(self.reranker.method)
         requests = [
@@ -123,7 +123,7 @@ class Desk:
             raise ServingError(503, str(error)) from None
 
     async def _results(self, futures: Sequence[Future[Result]], clock: Clock, gone: Gone) -> list[Result]:
-        """The futures' results, unless the client leaves or time is over first: then they are cancelled."""
+        """Wait for the futures' results; if the client disconnects or the time is over first, cancel them."""
         waited = asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
         left: asyncio.Future[Any] = asyncio.ensure_future(gone())
         remaining = self.options.request_timeout_s - (time.monotonic() - clock.taken)
@@ -137,7 +137,7 @@ class Desk:
         except ServingError:
             raise
         except RankLLMError as error:
-            # The model behind all requests is gone: a server that stopped answering, a reranker that was closed.
+            # # The model behind all requests is gone: a server stopped answering, or the reranker was closed.
             raise ServingError(503, str(error)) from None
         finally:
             waited.cancel()
@@ -145,12 +145,12 @@ class Desk:
 
 
 def timed_out(options: ServerOptions) -> ServingError:
-    """The error of a request whose time is over."""
+    """Return the error for a request that timed out."""
     return ServingError(504, f"the request took longer than {options.request_timeout_s:g} s (--request-timeout)")
 
 
 def _answered(results: Sequence[Result], clock: Clock, *, status: int) -> Ranked:
     for result in results:
         if result.status == "failed":
-            raise ServingError(status, result.error or "the model gave no answer")
+            raise ServingError(status, result.error or "the model returned no answer")
     return ranked(results, clock)

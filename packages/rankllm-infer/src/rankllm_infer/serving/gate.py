@@ -1,4 +1,5 @@
-"""The gate before all pages: an id for each request, callers checked, one report, and no bug left unanswered."""
+"""Gate in front of all handlers: request ids, access checks, one log line per request, and a response to every
+error."""
 
 from __future__ import annotations
 
@@ -25,21 +26,21 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def record_of(request: Request) -> Record:
-    """What is reported of a request; the gate has put it there."""
+    """Return the log record of a request, which the gate has attached."""
     record: Record = request.scope["rankllm.record"]
     return record
 
 
 def json_response(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A response of JSON. A document that holds half a character comes back with an escape, as it was sent."""
+    """Build a JSON response. Lone surrogates in a document are returned escaped, as they were sent."""
     return Response(dumps(content), status_code=status, headers=headers, media_type="application/json")
 
 
 class Gate:
     """ASGI middleware.
 
-    hosts: that requests may be addressed to. origins: of web pages that may call. paths: those that are reported by
-    name; all others are `other`, since they are the caller's.
+    hosts: allowed Host values. origins: allowed web origins. paths: reported by name; all others are reported as
+    `other`, because callers choose them.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Gate:
         self._tracer = Tracer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and report it."""
+        """Pass on a request and log it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,9 +95,9 @@ class Gate:
             await _respond(record, error, scope, receive, send)
         except Exception as error:
             record.error = where_raised(error)
-            if record.status:  # The response has begun, and cannot be taken back.
+            if record.status:  # The response has started and cannot be replaced.
                 return
-            message = f"internal error; the log has more under request id {record.request_id}"
+            message = f"internal error; see request id {record.request_id} in the log"
             await _respond(record, ServingError(500, message), scope, receive, send)
 
     def _record(self, scope: Scope, headers: Headers) -> Record:
@@ -112,10 +113,10 @@ class Gate:
 
 
 def _check_framing(headers: Headers, http_version: str) -> None:
-    """Raise FramingError where another server on the way may have taken the request's end to be elsewhere.
+    """Raise FramingError if another server on the path may see the end of the request elsewhere.
 
-    Both lengths of a body, or chunks in HTTP/1.0, are how requests are smuggled past a proxy; RFC 9112, section 6.1,
-    has a server that accepts them close the connection, and h11 does not.
+    A body with both kinds of length, or chunks in HTTP/1.0, can smuggle requests past a proxy. RFC 9112, section 6.1,
+    requires servers that accept them to close the connection, which h11 does not.
     """
     if "transfer-encoding" in headers and ("content-length" in headers or http_version == "1.0"):
         raise FramingError

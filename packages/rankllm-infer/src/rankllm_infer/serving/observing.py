@@ -1,4 +1,4 @@
-"""What is known of requests from outside: one JSON line each, and Prometheus metrics. Neither holds document text."""
+"""Observability of requests: one JSON log line each, and Prometheus metrics. Neither contains document text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DOCUMENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 @dataclass(slots=True, kw_only=True)
 class Record:
-    """One request as it is reported."""
+    """Log record of one request."""
 
     request_id: str
     method: str
@@ -31,13 +31,13 @@ class Record:
     n_documents: int | None = None
     answer: Ranked | None = None
     error: str = ""
-    """Kind of an exception that is a bug, and where it was raised; never its message, which may quote a document."""
+    """Type of an unexpected exception and where it was raised; never its message, which may quote a document."""
 
 
 class Observer:
-    """Counts requests and logs them.
+    """Counts and logs requests.
 
-    stream: where lines go. registry: its metrics are this server's alone.
+    stream: destination of log lines. registry: metrics of this server only.
     """
 
     def __init__(self, *, stream: TextIO | None = None) -> None:
@@ -57,11 +57,11 @@ class Observer:
         self.unfinished = Gauge("rankllm_requests_unfinished", "Requests accepted and not yet answered.", **more)
 
     def metrics(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def finished(self, record: Record, seconds: float) -> None:
-        """Count a request and write its line."""
+        """Count a request and write its log line."""
         dialect = record.dialect if record.method == "POST" else "none"
         self.requests.labels(record.path, dialect, str(record.status)).inc()
         self.seconds.labels(record.path).observe(seconds)
@@ -106,13 +106,13 @@ class Observer:
         stream.flush()
 
     def line(self, fields: dict[str, object], *, level: str = "info") -> str:
-        """One JSON line, with the time."""
+        """Format one JSON line with a timestamp."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
         return json.dumps({"time": stamp, "level": level, **fields}) + "\n"
 
 
 def where_raised(error: BaseException) -> str:
-    """An exception's kind and the frames it came through, without its message."""
+    """Describe an exception by its type and the frames it passed through, without its message."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     return f"{type(error).__name__} at " + " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))

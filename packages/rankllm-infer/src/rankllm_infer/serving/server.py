@@ -1,4 +1,4 @@
-"""A server's life: bind, load, warm up, answer, drain at the first signal, stop at the second."""
+"""Life cycle of a server: bind, load, warm up, answer, drain on the first signal, stop on the second."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rankllm_infer.serving.settings import ServerOptions
 
 
 class DrainingServer(uvicorn.Server):
-    """Goes on answering what it has accepted after the first signal, and refuses the rest with 503."""
+    """Server that, after the first signal, finishes accepted requests and refuses new ones with 503."""
 
     def __init__(
         self, config: uvicorn.Config, desk: Desk, observer: Observer, *, on_started: Callable[[], None]
@@ -34,13 +34,13 @@ class DrainingServer(uvicorn.Server):
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Start listening and announce it."""
         await super().startup(sockets)
         self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal; at the second, end the process as that signal would."""
-        # A signal may come in the middle of a line that is being logged: this one is written past the stream.
+        """Drain on the first signal; on the second, end the process as that signal would."""
+        # # A signal may interrupt a log line being written, so this line bypasses the stream.
         name = "stop" if self._desk.is_draining else "drain"
         with suppress(OSError):  # whoever read the log may be gone
             os.write(2, self._observer.line({"event": name, "unfinished": self._desk.n_unfinished}).encode())
@@ -49,13 +49,13 @@ class DrainingServer(uvicorn.Server):
         self._desk.is_draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to stop listening: when the last accepted request has been answered."""
+        """Return whether to stop listening: once the last accepted request has been answered."""
         is_done = self._desk.is_draining and self._desk.n_unfinished == 0
         return await super().on_tick(counter) or is_done
 
 
 class _JsonLines(logging.Handler):
-    """Passes what uvicorn has to say to the observer, by kind and place where it is an exception."""
+    """Passes uvicorn's messages to the observer; exceptions only by type."""
 
     def __init__(self, observer: Observer) -> None:
         super().__init__(level=logging.WARNING)
@@ -70,9 +70,9 @@ class _JsonLines(logging.Handler):
 
 
 def bind(options: ServerOptions) -> socket.socket:
-    """The socket to listen on, taken before minutes are spent on loading. Raises RankLLMError."""
+    """Bind the socket before spending minutes on loading a model. Raises RankLLMError."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    # The protocol is named: asyncio sets TCP_NODELAY on such sockets alone, and without it a response takes 40 ms more.
+    # # Explicit protocol: asyncio only sets TCP_NODELAY on such sockets; without it, a response takes 40 ms longer.
     taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -80,16 +80,18 @@ def bind(options: ServerOptions) -> socket.socket:
     except OSError as error:
         taken.close()
         reason = error.strerror or str(error)
-        raise RankLLMError(f"--host {options.host} --port {options.port}: cannot listen there: {reason}") from None
+        raise RankLLMError(
+            f"--host {options.host} --port {options.port}: cannot listen on this address: {reason}"
+        ) from None
     return taken
 
 
 def serve(load: Callable[[], Reranker], options: ServerOptions, *, model: str, say: Callable[[str], None]) -> None:
-    """Load a reranker and serve it until a signal comes; returns when the last accepted request is answered.
+    """Load a reranker and serve it until a signal arrives; returns once the last accepted request is answered.
 
-    load: gives the reranker. model: the name it is served under where the options give none. say: for the person at
-    the screen. The reranker is closed at the end. Raises RankLLMError where the address is taken, a file cannot be
-    read, or the model cannot be loaded or asked.
+    load: returns the reranker. model: default name it is served under. say: receives messages for the user. The
+    reranker is closed at the end. Raises RankLLMError if the address is in use, a file cannot be read, or the model
+    cannot be loaded or called.
     """
     keys = Access(() if options.api_key_file is None else read_keys(options.api_key_file), protect=options.protect)
     for path in (options.ssl_certfile, options.ssl_keyfile):
@@ -126,7 +128,8 @@ def _config(desk: Desk, observer: Observer, keys: Access) -> uvicorn.Config:
             ws="none",
             server_header=False,
             root_path=options.root_path,
-            # What was accepted has its own time limit; a client that does not read its response holds nobody longer.
+            # # Accepted requests have their own timeout; a client that does not read its response must not delay the
+            # shutdown longer.
             timeout_graceful_shutdown=int(options.request_timeout_s) + 1,
             ssl_certfile=options.ssl_certfile,
             ssl_keyfile=options.ssl_keyfile,
@@ -135,6 +138,6 @@ def _config(desk: Desk, observer: Observer, keys: Access) -> uvicorn.Config:
     except OSError as error:  # ssl.SSLError is one
         reason = error.strerror or str(error)
         raise RankLLMError(
-            f"{options.ssl_certfile}, {options.ssl_keyfile}: not a certificate and its key: {reason}"
+            f"{options.ssl_certfile}, {options.ssl_keyfile}: not a valid certificate with its key: {reason}"
         ) from None
     return config

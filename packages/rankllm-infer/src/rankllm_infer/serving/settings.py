@@ -1,4 +1,4 @@
-"""What a server is told beside its reranker: names, address, keys and limits."""
+"""Options of the HTTP server besides those of its reranker: names, address, keys and limits."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from rankllm_infer.option_table import option
 from rankllm_infer.option_values import check_bounds, check_field_types
 
 PROTECTABLE = ("health", "ready", "metrics", "page")
-"""What needs no key unless it is asked for."""
+"""Endpoints that require no key by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """Options of the server. Raises ConfigError where a value cannot be used."""
+    """Options of the server. Raises ConfigError for unusable values."""
 
     served_model_name: tuple[str, ...] = option(
         (), "--served-model-name", group="Server", effect="none", metavar="NAME", default_text="--model-path"
     )
-    """Name that requests may give as "model". Repeat the option for several; responses carry the first. A request with
-    another name is answered with 404, one without a name is accepted."""
+    """Model name that requests may give as "model". Repeat the option for several; responses contain the first. A
+    request with another name gets 404; a request without a name is accepted."""
     any_model_name: bool = option(False, "--any-model-name", group="Server", effect="none")
-    """Accept whatever model name a request gives."""
+    """Accept any model name in requests."""
     host: str = option("127.0.0.1", "--host", group="Server", effect="none", metavar="HOSTNAME")
-    """Address to listen on. 0.0.0.0 listens on all interfaces; give --api-key-file then."""
+    """Address to listen on. 0.0.0.0 listens on all interfaces; combine it with --api-key-file."""
     port: int = option(8000, "--port", group="Server", effect="none", least=0, most=65535, metavar="PORT")
-    """Port to listen on; 0 chooses a free one and prints it."""
+    """Port to listen on; 0 picks a free port and prints it."""
     allowed_host: tuple[str, ...] = option(
         (),
         "--allowed-host",
@@ -36,35 +36,35 @@ class ServerOptions:
         metavar="HOSTNAME",
         default_text="localhost on a loopback address, else any",
     )
-    """Host name that requests may be addressed to, as in the Host header, without the port. Repeat the option for
-    several; * allows any. Protects a local server from web pages that resolve their name to it (DNS rebinding)."""
+    """Host name accepted in the Host header of requests, without the port. Repeat the option for several; * allows any.
+    Protects a local server against DNS rebinding by web pages."""
     cors_origin: tuple[str, ...] = option((), "--cors-origin", group="Server", effect="none", metavar="ORIGIN")
     """Origin whose web pages may call the server, such as https://app.example. Repeat the option for several; * allows
-    any. Requests from other pages are answered with 403."""
+    any. Requests from other origins get 403."""
     api_key_file: Path | None = option(None, "--api-key-file", group="Server", effect="none")
-    """File of API keys, one per line; blank lines and lines that begin with # are skipped. Requests then need the
-    header "Authorization: Bearer KEY"."""
+    """File of API keys, one per line; blank lines and lines starting with # are skipped. Requests then need the header
+    "Authorization: Bearer KEY"."""
     protect: tuple[str, ...] = option(
         (), "--protect", group="Server", effect="none", metavar=f"[{'|'.join(PROTECTABLE)}]"
     )
-    """Require a key for /health, /ready, /metrics or the page at /, too. Repeat the option for several. A browser
-    cannot send a key with an address, so `page` closes the page to all. Needs --api-key-file."""
+    """Also require a key for /health, /ready, /metrics or the page at /. Repeat the option for several. Browsers cannot
+    send a key when opening a page, so `page` disables the page. Needs --api-key-file."""
     max_queue: int = option(256, "--max-queue", group="Server", effect="none", least=1)
-    """Maximum number of requests accepted and not yet answered; further ones get 429 with Retry-After."""
+    """Maximum number of requests waiting or in flight; further ones get 429 with Retry-After."""
     max_documents: int = option(1000, "--max-documents", group="Server", effect="none", least=1)
     """Maximum number of documents per request."""
     max_body: int = option(8 * 1024 * 1024, "--max-body", group="Server", effect="none", least=1, metavar="BYTES")
-    """Maximum size of a request's body in bytes."""
+    """Maximum size of a request body in bytes."""
     request_timeout_s: float = option(
         120.0, "--request-timeout", group="Server", effect="none", above=0, unit="seconds", metavar="SECONDS"
     )
-    """Seconds after which a request is answered with 504 and given up, waiting time included."""
+    """Seconds after which a request is cancelled and answered with 504, including time in the queue."""
     ssl_certfile: Path | None = option(None, "--ssl-certfile", group="Server", effect="none")
-    """TLS certificate with its chain, PEM. Needs --ssl-keyfile."""
+    """TLS certificate chain, PEM. Needs --ssl-keyfile."""
     ssl_keyfile: Path | None = option(None, "--ssl-keyfile", group="Server", effect="none")
     """Private key of --ssl-certfile, PEM."""
     root_path: str = option("", "--root-path", group="Server", effect="none", metavar="PATH")
-    """Path under which a reverse proxy serves this server, such as /rerankers/zephyr."""
+    """URL path prefix under which a reverse proxy exposes this server, such as /rerankers/zephyr."""
 
     def __post_init__(self) -> None:
         check_field_types(self)
@@ -77,7 +77,9 @@ class ServerOptions:
         if self.protect and self.api_key_file is None:
             raise ConfigError("--protect has no effect without --api-key-file")
         if self.any_model_name and len(self.served_model_name) > 1:
-            raise ConfigError("--any-model-name makes a second --served-model-name pointless; give one name")
+            raise ConfigError(
+                "--any-model-name accepts every name, so only one --served-model-name has an effect; give one"
+            )
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ConfigError(f"--root-path: expected a path such as /rerank-api, found {self.root_path!r}")
         for origin in self.cors_origin:

@@ -1,7 +1,7 @@
-"""A span for each request where OpenTelemetry is installed; what it is exported to is OpenTelemetry's own business.
+"""OpenTelemetry spans for requests, if OpenTelemetry is installed; exporting them is configured in OpenTelemetry.
 
-Attributes are named by OpenTelemetry's conventions for HTTP servers, those of a ranking by ours. None holds text of a
-query or a document.
+Attribute names follow OpenTelemetry's conventions for HTTP servers, with own names for rankings. None contains text of
+a query or document.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Tracer:
-    """Spans of the tracer `rankllm`; nothing where opentelemetry-api is missing."""
+    """Spans of the tracer `rankllm`; does nothing without opentelemetry-api."""
 
     def __init__(self) -> None:
         self._tracer: Any = None
@@ -28,16 +28,16 @@ class Tracer:
 
     @contextmanager
     def span(self, record: Record, headers: Mapping[str, str]) -> Iterator[None]:
-        """The span of a request, a child of the caller's where `traceparent` names one.
+        """Context of a request's span, a child of the caller's span if the `traceparent` header names one.
 
-        record: read when the span ends, since it is filled while the request is answered.
+        record: read when the span ends, because it is filled while the request is processed.
         """
         if self._tracer is None:
             yield
             return
         parent = self._propagate.extract(headers)
         kind = self._trace.SpanKind.SERVER
-        # An exception's message may quote a document.
+        # # Exception messages may quote a document.
         quiet = {"record_exception": False, "set_status_on_exception": False}
         name = f"{record.method} {record.path}"
         with self._tracer.start_as_current_span(name, context=parent, kind=kind, **quiet) as span:

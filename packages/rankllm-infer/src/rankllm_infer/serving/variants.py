@@ -1,4 +1,4 @@
-"""One request ranked its own way on the shared model: another strategy, smaller windows, shorter documents."""
+"""Per-request variants of the shared model's ranking: another strategy, smaller windows, truncated documents."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from rankllm_infer.serving.dialects.explanation import MAX_EXPLAINED_CALLS
 from rankllm_infer.serving.dialects.questions import Document, Question
 
 _QID = "request"
-"""The same for all: seeds are mixed with it, and the same request must get the same answer."""
+"""The same for all requests: seeds depend on it, and equal requests must get equal answers."""
 
 
 def request_of(question: Question) -> Request:
-    """The question's documents as candidates, called by their positions."""
+    """Convert a question's documents to candidates, identified by their positions."""
     return make_candidates(question.query, question.documents, instruction=question.instruction)
 
 
 def make_candidates(query: str, documents: tuple[Document, ...], *, instruction: str | None = None) -> Request:
-    """A request whose docids are the documents' 0-based positions, whatever ids the documents hold."""
+    """Build a request whose docids are the documents' 0-based positions, regardless of ids in the documents."""
     n = len(documents)
     candidates = (
         Candidate(
@@ -46,9 +46,9 @@ def make_candidates(query: str, documents: tuple[Document, ...], *, instruction:
 
 
 def method_of(question: Question, method: RankingMethod) -> RankingMethod:
-    """The method that ranks a question: the server's, or one with the question's strategy and windows.
+    """Return the method for a question: the server's, or a variant with the question's strategy and windows.
 
-    Raises InvalidRequestError for what this model cannot do, or what lies beyond the server's windows.
+    Raises InvalidRequestError if the model does not support it or it exceeds the server's windows.
     """
     method = traced(method) if question.explains else method
     check_instruction(question.instruction, method)
@@ -68,9 +68,9 @@ def method_of(question: Question, method: RankingMethod) -> RankingMethod:
 
 
 def traced(method: RankingMethod) -> RankingMethod:
-    """The method, recording what an explanation shows.
+    """Return the method with recording of what an explanation shows.
 
-    Raises InvalidRequestError for a method of another kind than those of this package.
+    Raises InvalidRequestError for a kind of method from outside this package.
     """
     if isinstance(method, ListwiseMethod):
         return ListwiseMethod(method.card, _traced(method.settings), method.writer, sample=method.sample)
@@ -86,29 +86,31 @@ def _traced(settings: RankingSettings) -> RankingSettings:
 
 
 def check_instruction(instruction: str | None, method: RankingMethod) -> None:
-    """Raise InvalidRequestError for an instruction that the model's prompt has no place for."""
+    """Raise InvalidRequestError for an instruction if the model's prompt takes none."""
     if instruction is not None and not takes_instruction(method):
         raise InvalidRequestError(
-            "the instruction has no effect: the model's prompt has no place for one; leave it out"
+            "the instruction has no effect: the model's prompt takes no instruction; leave it out"
         )
 
 
 def takes_instruction(method: RankingMethod) -> bool:
-    """Whether a request may say what counts as relevant."""
+    """Return whether a request may specify what counts as relevant."""
     return isinstance(method.card, PointwiseCard) and method.card.template.takes_instruction
 
 
 def _fitting(method: ListwiseMethod, n: int) -> ListwiseMethod:
-    """The method, if it can rank n documents. Raises InvalidRequestError and ConfigError."""
+    """Return the method if it can rank n documents. Raises InvalidRequestError and ConfigError."""
     size = method.card.window_size
     if method.settings.strategy == "full" and n > size:
-        raise InvalidRequestError(f"documents: strategy full shows at most {size} at once (the window), found {n}")
+        raise InvalidRequestError(
+            f"documents: strategy full supports at most {size} documents (the window size), found {n}"
+        )
     check_full_windows(method.card, method.settings, n)
     return method
 
 
 def without_fusion(method: RankingMethod) -> RankingMethod:
-    """The method, its scores being the model's alone: a pair of texts has no first stage."""
+    """Return the method with scores of the model only: a pair of texts has no first stage."""
     if not isinstance(method, PointwiseMethod) or not method.card.fuse_weight:
         return method
     return PointwiseMethod(replace(method.card, fuse_weight=0.0), method.settings, method.writer)
@@ -118,7 +120,9 @@ def _listwise(question: Question, method: ListwiseMethod) -> ListwiseMethod:
     card, settings = method.card, method.settings
     size = question.window_size or card.window_size
     if size > card.window_size:
-        raise InvalidRequestError(f"window_size: expected at most {card.window_size}, the server's, found {size}")
+        raise InvalidRequestError(
+            f"window_size: expected at most {card.window_size}, the server's window size, found {size}"
+        )
     strategy = question.strategy or settings.strategy or "sliding"
     if question.stride is not None and strategy != "sliding":
         raise InvalidRequestError(f"stride: has no effect with strategy {strategy}; leave it out")
@@ -126,7 +130,7 @@ def _listwise(question: Question, method: ListwiseMethod) -> ListwiseMethod:
         raise InvalidRequestError("window_size: has no effect with strategy full; leave it out")
     stride = question.stride or min(card.stride, max(1, size // 2))
     top_k = settings.rank_top_k if strategy in TOP_K_STRATEGIES and strategy == settings.strategy else None
-    # A prior was measured with windows of one size; with others it is another one.
+    # # A prior is only valid for the window size it was measured with.
     prior = card.identifier_prior if size == card.window_size else ()
     changed: ListwiseCard = replace(card, window_size=size, stride=stride, identifier_prior=prior)
     asked = replace(settings, strategy=strategy, rank_top_k=top_k)
@@ -136,9 +140,10 @@ def _listwise(question: Question, method: ListwiseMethod) -> ListwiseMethod:
 def starter(
     method: RankingMethod, clock: Clock, *, max_tokens: int | None, tokenizer: Any
 ) -> Callable[[Request], Flow]:
-    """What makes the flow of a request: it notes when it begins, and shortens documents on the scheduler's thread.
+    """Return a function that starts the flow of a request: it records the start and truncates documents on the
+    scheduler's thread.
 
-    tokenizer: the model's own; None where a server keeps it, and 3 words are taken for 4 tokens.
+    tokenizer: the model's tokenizer; None if only a server has it: 3 words then count as 4 tokens.
     """
 
     def start(request: Request) -> Flow:
@@ -154,7 +159,7 @@ def starter(
 
 
 def _shortened(candidate: Candidate, max_tokens: int, tokenizer: Any) -> Candidate:
-    """The candidate with title and text cut to so many tokens, the title first."""
+    """Truncate title and text of a candidate to a number of tokens, the title first."""
     title, text = title_and_text(candidate.doc)
     kept_title, n_title = _first_tokens(title, max_tokens, tokenizer)
     kept_text, _ = _first_tokens(text, max_tokens - n_title, tokenizer)
@@ -162,7 +167,7 @@ def _shortened(candidate: Candidate, max_tokens: int, tokenizer: Any) -> Candida
 
 
 def _first_tokens(text: str, n: int, tokenizer: Any) -> tuple[str, int]:
-    """(the beginning of a text that is at most n tokens, how many it is)."""
+    """Return the start of a text up to n tokens, and its number of tokens."""
     if not text or n < 1:
         return "", 0
     if tokenizer is None:

@@ -1,4 +1,4 @@
-"""`rankllm-infer mcp`: a reranker as tools of a language model's client."""
+"""`rankllm-infer mcp`: offer a reranker as tools to MCP clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HTTP_ONLY = ("host", "port", "api_key_file", "allowed_host")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpCommand:
-    """One command line of `mcp`."""
+    """Parsed command line of `mcp`."""
 
     model: str
     options: RerankOptions
@@ -37,7 +37,8 @@ class McpCommand:
 
 
 def read_command(given: Mapping[str, Any]) -> McpCommand:
-    """The command line as one value. Raises UsageError where it does not go together, RankLLMError for a key file."""
+    """Parse the command line into one value. Raises UsageError for contradicting options, RankLLMError for a bad key
+    file."""
     try:
         server = from_given(McpOptions, given)
     except ConfigError as error:
@@ -58,8 +59,8 @@ def read_command(given: Mapping[str, Any]) -> McpCommand:
 def command(**given: Any) -> None:
     """Serve a reranker to MCP clients: desktop applications and agents.
 
-    Offers the tool `rerank`, and `retrieve_and_rerank` when there is a collection to search (--corpus, --index). The
-    model is loaded once, before the first call. With --transport stdio, nothing but protocol goes to standard output.
+    Offers the tool `rerank` and, with a collection to search (--corpus, --index), `retrieve_and_rerank`. The model is
+    loaded once, before the first call. With --transport stdio, standard output carries protocol messages only.
     """
     from rankllm_infer.mcp_server.server import check_sdk, make_server
     from rankllm_infer.mcp_server.transports import quiet_standard_output, serve_http, serve_stdio
@@ -70,7 +71,7 @@ def command(**given: Any) -> None:
         with quiet_standard_output():
             server = make_server(stack.enter_context(_loaded(asked)))
         if asked.server.transport == "stdio":
-            say("Ready: speaking MCP on standard input and output")
+            say("Ready: serving MCP on standard input and output")
             serve_stdio(server)
         else:
             serve_http(server, asked.server, keys=asked.keys, tell=say)
@@ -78,7 +79,7 @@ def command(**given: Any) -> None:
 
 @contextlib.contextmanager
 def _loaded(asked: McpCommand) -> Iterator[Tools]:
-    """The tools, with everything loaded that a call needs."""
+    """Load the model and the collection, and yield the tools."""
     from rankllm_infer.jobs.rerank import load_model
     from rankllm_infer.mcp_server.collection import open_collection
     from rankllm_infer.mcp_server.server import Tools, limits_for
@@ -87,6 +88,6 @@ def _loaded(asked: McpCommand) -> Iterator[Tools]:
     options = asked.server
     has_collection = options.corpus is not None or options.index is not None
     collection = open_collection(options.corpus, options.index, watcher=SCREEN) if has_collection else None
-    say(f"Loading {asked.model}, once for all calls ...")
+    say(f"Loading {asked.model} ...")
     with load_model(plan_reranking(asked.model, asked.options), SCREEN) as reranker:
         yield Tools(reranker, limits_for(reranker.card, options), collection)

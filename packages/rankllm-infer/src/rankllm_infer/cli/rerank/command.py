@@ -1,7 +1,7 @@
-"""`rankllm-infer rerank`: candidates in, a better order out.
+"""`rankllm-infer rerank`: rerank the candidates of queries.
 
-The command, then what its options say as one checked value (`serve`, `mcp` and others read a reranker's options here),
-then the requests from whichever input was given.
+Contains the command, the conversion of its options to one checked value (shared with `serve`, `mcp` and others), and
+the loading of requests from each kind of input.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FOR_MANY_QUERIES = ("max_queries", "strict", "qrels", "resume", "max_total_toke
 _STANDARD_INPUT = "-"
 _ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
 DATASET_DEPTH = 100
-"""Candidates of each query of a data set, as in the original."""
+"""Default number of candidates per query of --dataset, as in rank_llm."""
 
 
 @click.command("rerank", cls=GroupedCommand, context_settings=SETTINGS)
@@ -86,7 +86,7 @@ def command(**given: Any) -> int:
 
 
 def _check_outputs(outputs: RerankOutput, files: OutputFiles) -> None:
-    """Raise UsageError where a run of many queries would leave nothing, or is asked for two things at once."""
+    """Raise UsageError if a run would produce no output or if output options contradict each other."""
     if not files.paths() and not outputs.qrels:
         raise click.UsageError("nothing to write: give --output, --output-jsonl, --trace or --qrels")
     if outputs.resume and outputs.overwrite:
@@ -126,7 +126,7 @@ def _output_files(outputs: RerankOutput) -> OutputFiles:
 
 
 def read_command(given: Mapping[str, Any]) -> RerankCommand:
-    """The command line as one value. Raises UsageError where it does not go together."""
+    """Parse the command line into one value. Raises UsageError for options that contradict each other."""
     inputs, outputs = from_given(RerankInput, given), from_given(RerankOutput, given)
     kind = input_kind(inputs, outputs)
     _check_dry_run(outputs)
@@ -141,16 +141,16 @@ def read_command(given: Mapping[str, Any]) -> RerankCommand:
 
 
 def _check_dry_run(outputs: RerankOutput) -> None:
-    """Raise UsageError where an option goes with --dry-run and it is not given, or the other way round."""
+    """Raise UsageError if an option requires --dry-run and it is missing, or is incompatible with it."""
     if outputs.dry_run and outputs.max_total_tokens is not None:
-        raise click.UsageError("--max-total-tokens does not go with --dry-run, which uses none")
+        raise click.UsageError("--max-total-tokens has no effect with --dry-run, which uses no tokens")
     for name in ("all_strategies", "price_in", "price_out"):
         if getattr(outputs, name) and not outputs.dry_run:
-            raise click.UsageError(f"{_spelled(name)} goes with --dry-run")
+            raise click.UsageError(f"{_spelled(name)} has no effect without --dry-run")
 
 
 def input_kind(inputs: RerankInput, outputs: RerankOutput) -> str:
-    """Which of the five inputs is given. Raises UsageError where it is not one, or what goes with it is missing."""
+    """Return which of the five inputs is given. Raises UsageError unless there is exactly one, with its companions."""
     kinds = [name for name in _SOURCES if getattr(inputs, name) is not None]
     if len(kinds) != 1:
         raise click.UsageError("give one of --requests, --rerank-input, --run, --dataset and --query")
@@ -158,18 +158,18 @@ def input_kind(inputs: RerankInput, outputs: RerankOutput) -> str:
     needs = _COMPANIONS.get(kind, ())
     for name in ("queries", "corpus", "retrieval_method", "passages"):
         if (name in needs) != (getattr(inputs, name) is not None):
-            verb = "needs" if name in needs else "does not go with"
+            verb = "needs" if name in needs else "cannot be combined with"
             raise click.UsageError(f"{_spelled(kind)} {verb} {_spelled(name)}")
     if inputs.run_format != "auto" and kind != "run":
-        raise click.UsageError(f"{_spelled(kind)} does not go with --run-format")
+        raise click.UsageError(f"{_spelled(kind)} cannot be combined with --run-format")
     if inputs.retrieval_results_dir is not None and kind != "dataset":
-        raise click.UsageError(f"{_spelled(kind)} does not go with --retrieval-results-dir")
+        raise click.UsageError(f"{_spelled(kind)} cannot be combined with --retrieval-results-dir")
     if kind == "query":
         for name in _FOR_MANY_QUERIES:
             if getattr(inputs, name, None) or getattr(outputs, name, None):
-                raise click.UsageError(f"{_spelled(name)} does not go with --query")
+                raise click.UsageError(f"{_spelled(name)} cannot be combined with --query")
     elif outputs.as_json:
-        raise click.UsageError("--json goes with --query; for a file of results give --output-jsonl")
+        raise click.UsageError("--json has no effect without --query; to write results to a file, use --output-jsonl")
     return kind
 
 
@@ -178,12 +178,12 @@ def _spelled(name: str) -> str:
 
 
 def given_options(given: Mapping[str, Any]) -> RerankOptions:
-    """What the command line asks of a reranker. Raises UsageError where that does not go together."""
+    """Build RerankOptions from the command line. Raises UsageError for options that contradict each other."""
     switches = from_given(DtypeSwitches, given)
     dtypes = {given["dtype"], "bfloat16" if switches.bf16 else None, "float16" if switches.fp16 else None} - {None}
     if len(dtypes) > 1:
         raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
-    # Outside of what follows: a file that cannot be read is no wrong usage.
+    # # Outside the try block: an unreadable file is not a usage error.
     prior = _prior(given.get("identifier_prior"), model=given["model_path"])
     try:
         return from_given(
@@ -200,7 +200,7 @@ def given_options(given: Mapping[str, Any]) -> RerankOptions:
 
 
 def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
-    """What a file of `calibrate` says; nothing to take off for `none`."""
+    """Read a prior measured by `calibrate`; `none` is an empty prior, which subtracts nothing."""
     if asked is None:
         return None
     from rankllm_infer.ranking.identifier_prior import read_prior
@@ -209,19 +209,19 @@ def _prior(asked: str | None, *, model: str) -> tuple[float, ...] | None:
         return ()
     stored = read_prior(Path(asked))
     if stored.model and Path(stored.model).name != Path(model).name:
-        say(f"Warning: {asked} was measured with {stored.model}, not with {model}; each model has a prior of its own")
+        say(f"Warning: {asked} was measured with {stored.model}, not {model}; priors are specific to a model")
     return stored.numbers
 
 
 def _template(asked: str | None) -> str | None:
-    """The template asked for; of the originals' own files, which are in their repository, the one that ships."""
+    """Return the given template; a path of a template in rank_llm's repository becomes the name of the bundled one."""
     if asked is None or Path(asked).exists():
         return asked
     return asked.removeprefix(_ORIGINALS_FOLDER)
 
 
 def input_files(command: RerankCommand) -> tuple[str | Path, ...]:
-    """The files that are read, which must not be written."""
+    """Return the input files, which must not be overwritten."""
     inputs = command.inputs
     sources = (inputs.requests, inputs.rerank_input, inputs.run, inputs.queries, inputs.corpus, inputs.passages)
     beside = (command.outputs.qrels, command.options.few_shot_file, command.prior_file)
@@ -229,7 +229,7 @@ def input_files(command: RerankCommand) -> tuple[str | Path, ...]:
 
 
 def load_requests(command: RerankCommand) -> Iterable[Request]:
-    """The requests, as often as they are asked for. Texts of a run are joined here."""
+    """Return the requests as an iterable that can be read repeatedly. Texts are joined to a run here."""
     kind, inputs, depth = command.kind, command.inputs, command.options.top_k_candidates
     if kind == "query":
         from rankllm_infer.formats.text_sources import read_passages
@@ -247,7 +247,7 @@ def load_requests(command: RerankCommand) -> Iterable[Request]:
     from rankllm_infer.jobs.fingerprint import StoredRequests
 
     stored = StoredRequests(path, is_pairs=kind == "rerank_input", max_queries=inputs.max_queries)
-    # A pipe can be read once only.
+    # # A pipe can be read only once.
     return stored if path.is_file() else list(stored)
 
 

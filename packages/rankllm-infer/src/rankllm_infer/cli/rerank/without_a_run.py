@@ -1,4 +1,4 @@
-"""What `rerank` does without a run over many queries: one query for the screen, and a count of what one takes."""
+"""Modes of `rerank` without a run over many queries: ranking a single query and estimating costs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def one_query(
     sources: Sequence[str | Path],
     loading: str,
 ) -> int:
-    """Rank the one request, and print it. Returns the exit status.
+    """Rank a single request and print the result. Returns the exit status.
 
-    sources: files that are read, which must not be written. loading: what is said while the model is loaded.
+    sources: input files, which must not be overwritten. loading: message shown while the model loads.
     """
     for path in files.paths():
         check_output(path, overwrite=asked.outputs.overwrite)
@@ -54,12 +54,12 @@ def one_query(
 
 
 def count_costs(asked: RerankCommand, requests: Iterable[Request]) -> int:
-    """Print what the run would take. Returns the exit status."""
+    """Print the estimated cost of the run. Returns the exit status."""
     outputs, plan = asked.outputs, plan_reranking(asked.model, asked.options)
     for warning in plan.warnings:
         say(f"Warning: {warning}")
-    counted = SCREEN.counted(requests, "count the prompts", unit=" queries")
-    # Read once for each strategy; a reader of a file does that by itself.
+    counted = SCREEN.counted(requests, "count prompts", unit=" queries")
+    # # Requests are read once per strategy; a file-backed input can be re-read, this counted one cannot.
     requests = list(counted) if outputs.all_strategies else counted
     costs = estimate_costs(plan, requests, all_strategies=outputs.all_strategies)
     prices = None

@@ -1,4 +1,4 @@
-"""`rankllm-infer serve`: a reranker behind the rerank APIs that clients speak already."""
+"""`rankllm-infer serve`: serve a reranker over widely used rerank APIs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rankllm_infer.options import RerankOptions
 from rankllm_infer.serving.settings import ServerOptions
 
 _OF_A_RUN = ("top_k_candidates",)
-"""Options that speak of a file of requests; a client sends the documents it wants ranked."""
+"""Options that apply to files of requests; a client sends exactly the documents it wants ranked."""
 
 
 @click.command("serve", cls=GroupedCommand, context_settings=SETTINGS)
@@ -31,9 +31,9 @@ _OF_A_RUN = ("top_k_candidates",)
 def command(**given: Any) -> None:
     """Serve a reranker over HTTP.
 
-    POST /rerank, /v1/rerank and /v2/rerank speak the APIs of Cohere, Jina, vLLM and text-embeddings-inference, so that
-    their clients need a base URL and nothing else. Open / in a browser to try the model. The first SIGTERM or Ctrl-C
-    lets accepted requests finish, the second one stops the server.
+    POST /rerank, /v1/rerank and /v2/rerank implement the APIs of Cohere, Jina, vLLM and text-embeddings-inference, so
+    existing clients only need the base URL. Open / in a browser to try the model. The first SIGTERM or Ctrl-C lets
+    requests in flight finish; the second stops the server immediately.
     """
     try:
         server = from_given(ServerOptions, given)
@@ -41,7 +41,8 @@ def command(**given: Any) -> None:
         raise click.UsageError(str(error)) from None
     options = given_options(given)
     if options.fuse_weight is None:
-        # A card fuses in the scores of its first stage. A request has none, and its documents may come in any order.
+        # # A card's fuse weight applies to first-stage scores. A request has none, and its documents are in arbitrary
+        # order.
         options = replace(options, fuse_weight=0.0)
     try:
         from rankllm_infer.serving.server import serve
@@ -54,6 +55,6 @@ def command(**given: Any) -> None:
 
     model = given["model_path"]
     say(f"Loading {model} ...")
-    # A folder's path says more of this machine than a client need know.
+    # # The full path of a folder would reveal more about this machine than a client needs.
     name = Path(model).resolve().name if Path(model).is_dir() else model
     serve(lambda: start_reranker(plan_reranking(model, options)), server, model=name, say=say)

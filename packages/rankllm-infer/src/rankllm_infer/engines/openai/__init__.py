@@ -1,1 +1,1 @@
-"""Asks an OpenAI-compatible server."""
+"""Engine for OpenAI-compatible servers."""

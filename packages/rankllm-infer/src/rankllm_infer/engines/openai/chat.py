@@ -1,4 +1,4 @@
-"""A prompt as the body of a chat completion request, and the server's reply as an answer. Pure functions."""
+"""Conversion of prompts to chat completion requests, and of replies to answers. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from rankllm_infer.engines.openai.secrets import without_secrets
 from rankllm_infer.engines.openai.settings import OpenAISettings
 
 _CONTINUE: Mapping[str, object] = {"add_generation_prompt": False, "continue_final_message": True}
-"""Extra parameters of vLLM and SGLang: the last turn is left open, and the model goes on with it."""
+"""Extra parameters of vLLM and SGLang that leave the last turn open for the model to continue."""
 
 _REFUSED = (400, 422)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """Which optional parts of a request the server takes. Learned from its refusals, for the rest of the run."""
+    """Optional parts of a request that the server accepts, learned from its refusals for the rest of the run."""
 
     length_parameter: str = "max_tokens"
-    """Newer OpenAI models only take `max_completion_tokens`, most other servers only `max_tokens`."""
+    """Newer OpenAI models only accept `max_completion_tokens`, most other servers only `max_tokens`."""
     takes_temperature: bool = True
-    """OpenAI's reasoning models take no temperature."""
+    """OpenAI's reasoning models do not accept a temperature."""
     takes_template_kwargs: bool = True
     """OpenAI and Mistral refuse `chat_template_kwargs`."""
 
 
 def request_body(prompt: Prompt, options: OpenAISettings, dialect: Dialect) -> dict[str, object]:
-    """The JSON body of the request. A last turn of the assistant is an opening that the model continues."""
+    """Build the JSON body of the request. A final assistant turn is an opening that the model continues."""
     body: dict[str, object] = {
         "model": options.model,
         "messages": [{"role": m.role, "content": clean(safe_content(m.spans))} for m in prompt.messages],
@@ -54,11 +54,11 @@ def request_body(prompt: Prompt, options: OpenAISettings, dialect: Dialect) -> d
 
 
 def without_refused(dialect: Dialect, problem: ServerProblem) -> Dialect:
-    """The dialect without what the server refused, as its message says; the same one where that is nothing optional."""
+    """Return the dialect without the optional part that the server's message refuses; unchanged if there is none."""
     said = problem.message
     if problem.status not in _REFUSED:
         return dialect
-    # vLLM names both parameters where the number is too large; that is no refusal.
+    # # vLLM mentions both parameters if the number is too large, which is not a refusal.
     if dialect.length_parameter == "max_tokens" and re.search(r"max_completion_tokens.{0,3} instead", said):
         return replace(dialect, length_parameter="max_completion_tokens")
     if dialect.length_parameter == "max_tokens" and re.search(r"unsupported.{0,20}\bmax_tokens\b", said, re.IGNORECASE):
@@ -71,21 +71,21 @@ def without_refused(dialect: Dialect, problem: ServerProblem) -> Dialect:
 
 
 def explained(problem: ServerProblem, prompt: Prompt) -> ServerProblem:
-    """The problem, with the way out where the server refused what reading the answer needs."""
+    """Return the problem, with advice if the server refused something that reading the answer requires."""
     said = problem.message
     if problem.is_retryable:
         return problem
     if opening_of(prompt) and re.search(r"continue_final_message|add_generation_prompt", said):
-        reason = "the server cannot continue an answer that was begun for it"
+        reason = "the server cannot continue a partial answer"
     elif prompt.read == "first-token" and "logprobs" in said:
-        reason = "the server does not give the log-probabilities asked for"
+        reason = "the server does not return the requested log-probabilities"
     else:
         return problem
     return ServerProblem(f"{said}; {reason}{way_out(prompt)}", is_retryable=False)
 
 
 def read_answer(prompt: Prompt, reply: Mapping[str, object], options: OpenAISettings) -> Answer:
-    """The answer in a reply. Raises ServerProblem where the reply is not whole, or cannot be read as asked."""
+    """Parse a reply into an answer. Raises ServerProblem if the reply is incomplete or cannot be read as requested."""
     choice = _choice(reply, options)
     if prompt.read == "text":
         is_truncated = choice.get("finish_reason") == "length"
@@ -96,14 +96,14 @@ def read_answer(prompt: Prompt, reply: Mapping[str, object], options: OpenAISett
 def _choice(reply: Mapping[str, object], options: OpenAISettings) -> Mapping[str, object]:
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        # Some gateways put an upstream's error into a reply with status 200.
+        # # Some gateways put an upstream error into a reply with status 200.
         said = one_line(error_text(reply), options)
         raise ServerProblem(said, is_retryable=True) if said else incomplete("`choices`")
     reason = choices[0].get("finish_reason")
     if reason in ("error", "abort"):
-        raise ServerProblem("the server broke off its answer", is_retryable=True)
+        raise ServerProblem("the server aborted its answer", is_retryable=True)
     if reason == "content_filter":
-        raise ServerProblem("the server's content filter kept the answer back", is_retryable=False)
+        raise ServerProblem("the server's content filter blocked the answer", is_retryable=False)
     return choices[0]
 
 
@@ -111,11 +111,11 @@ def _text(choice: Mapping[str, object], settings: OpenAISettings) -> str:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise incomplete("`message`")
-    # Some servers leave out an empty `content`, or set it to null.
+    # # Some servers omit an empty `content` or set it to null.
     content = message.get("content") or ""
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        # The reply was redacted part by part; a key may be split over several.
+        # # The reply was redacted part by part, but a key may be split across parts.
         content = without_secrets("".join(part for part in parts if isinstance(part, str)), settings)
     if not isinstance(content, str):
         raise incomplete("`content` as text")
@@ -127,7 +127,7 @@ def _text(choice: Mapping[str, object], settings: OpenAISettings) -> str:
 
 
 def _usage(reply: Mapping[str, object]) -> Usage:
-    """What the server counted; zeros where it did not."""
+    """Return the token counts reported by the server; zeros if it reports none."""
     counts = reply.get("usage")
     if not isinstance(counts, dict):
         counts = {}

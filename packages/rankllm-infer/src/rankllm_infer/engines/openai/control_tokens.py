@@ -1,8 +1,8 @@
-"""Keep foreign text from posing as control tokens of a tokenizer that we cannot see.
+"""Prevent untrusted text from posing as control tokens of an unknown tokenizer.
 
-A server applies the chat template and tokenises by itself, and reads `<|im_end|>` as the end of a turn wherever it
-stands. So what looks like a control token in a query or a passage is broken by one blank after its first character:
-`< |im_end|>`.
+A server applies the chat template and tokenizes by itself, and treats `<|im_end|>` as the end of a turn wherever it
+occurs. Anything that looks like a control token in a query or a passage is therefore broken by a space after its first
+character: `< |im_end|>`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rankllm_core.prompts.template import Span
 
 _BAR = r"[|\uff5c]"
 _NAME = r"[^\s<>\[|\uff5c]{1,64}"
-# Every quantifier is bounded and no name holds an opening character: the search is linear, and matches cannot nest.
+# # All quantifiers are bounded and no name contains an opening character: the search is linear and matches cannot nest.
 _CONTROL_TOKEN = re.compile(
     "|".join(
         (
@@ -26,7 +26,7 @@ _CONTROL_TOKEN = re.compile(
             r"<</?SYS>>",
             # <s> </s> <bos> <eos> <unk> <pad> <mask> (SentencePiece models)
             r"</?(?:s|(?i:bos|eos|unk|pad|mask|sep|cls))>",
-            # reasoning and tool calls (Qwen3, DeepSeek, GLM, MiniMax), which many tokenizers hold as one token
+            # reasoning and tool calls (Qwen3, DeepSeek, GLM, MiniMax), single tokens in many tokenizers
             r"</?(?:think|tools?|tool_calls?|tool_responses?|arg_key|arg_value)>",
             # <start_of_turn> <end_of_image> (Gemma), <sop> <eop> (GLM), <AI> (MiniCPM), <endoftext>, fill-in-the-middle
             r"</?(?:(?:start|end)_of_(?:turn|image|audio)|image_soft_token|sop|eop|AI|用户|endoftext|im_start|im_end"
@@ -44,10 +44,10 @@ _CONTROL_TOKEN = re.compile(
 
 
 def safe_content(spans: Sequence[Span]) -> str:
-    """The text of a turn, with each control token broken that foreign text makes up, wholly or in part.
+    """Return the text of a turn, breaking each control token that untrusted text forms, entirely or in part.
 
-    Each gets a blank after its first character. A token that ends in another span is found too: `<|im_` in a title and
-    `end|>` in the text after it. Takes time linear in the length of the text.
+    A space is inserted after the token's first character. Tokens that span several spans are found too, such as `<|im_`
+    in a title and `end|>` in the text after it. Takes time linear in the length of the text.
     """
     text = "".join(span.text for span in spans)
     pieces, done = [], 0
@@ -58,7 +58,7 @@ def safe_content(spans: Sequence[Span]) -> str:
 
 
 def _foreign_tokens(text: str, untrusted: Iterable[tuple[int, int]]) -> Iterator[int]:
-    """Where each control token begins that shares a character with an untrusted range; both come in order."""
+    """Yield the start of each control token that overlaps an untrusted range; both are in order."""
     ranges = iter(untrusted)
     current = next(ranges, None)
     for match in _CONTROL_TOKEN.finditer(text):
@@ -71,7 +71,7 @@ def _foreign_tokens(text: str, untrusted: Iterable[tuple[int, int]]) -> Iterator
 
 
 def _untrusted_ranges(spans: Sequence[Span]) -> Iterator[tuple[int, int]]:
-    """Start and end of each untrusted span in the joined text; empty ones are left out."""
+    """Yield start and end of each non-empty untrusted span in the joined text."""
     start = 0
     for span in spans:
         end = start + len(span.text)

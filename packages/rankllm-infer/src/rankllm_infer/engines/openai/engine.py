@@ -1,8 +1,8 @@
-"""The engine for any OpenAI-compatible server: OpenAI, vLLM, SGLang, llama.cpp and others.
+"""Engine for OpenAI-compatible servers: OpenAI, vLLM, SGLang, llama.cpp and others.
 
-One thread runs an event loop with as many workers as there may be requests under way; `submit` hands prompts to it,
-`collect` takes answers from it. A loop can be stopped in the middle of a request; threads that wait for a socket cannot
-be, and would hold up `close` until the server answers.
+One thread runs an event loop with one worker per concurrent request; `submit` passes prompts to it, `collect` takes
+answers from it. An event loop can be stopped in the middle of a request. Threads blocked on a socket cannot, and would
+delay `close` until the server answers.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _JOIN_TIMEOUT_S = 10.0
 
 
 class OpenAIEngine:
-    """Asks a server, with bounded concurrency and retries; needs no tokenizer.
+    """Sends prompts to a server with bounded concurrency and retries; needs no tokenizer.
 
-    Reads `text` and `first-token`. With `first-token`, an identifier that is not among the `top_logprobs` likeliest
-    tokens scores -inf. A last turn of the assistant is an opening that the model goes on with.
-    options: the server. sleep: waits between tries. random: spreads the waits of many clients. breaker: notices that
-    the server is gone. Raises ConfigError, MissingPackageError.
+    Reads `text` and `first-token`. With `first-token`, an identifier outside the `top_logprobs` most likely tokens
+    scores -inf. A final assistant turn is an opening that the model continues. options: server settings. sleep: waits
+    between retries. random: jitter, which spreads retries of many clients. breaker: detects that the server is gone.
+    Raises ConfigError, MissingPackageError.
     """
 
     name = "openai"
@@ -67,7 +67,7 @@ class OpenAIEngine:
         self._random = random or Random()
         self._dialect = Dialect()
         self._transport = Transport(options)
-        # Lower tickets first: those of a run in their order, before them those for which somebody waits.
+        # # Lower tickets first: those of a run in order, preceded by those of waiting clients.
         self._waiting: asyncio.PriorityQueue[tuple[int, Prompt]] = asyncio.PriorityQueue()
         self._finished: queue.SimpleQueue[tuple[int, Answer | Exception] | None] = queue.SimpleQueue()
         self._pending = 0
@@ -80,9 +80,9 @@ class OpenAIEngine:
         self._loop = started.result()
 
     def submit(self, ticket: int, prompt: Prompt) -> None:
-        """Queue a prompt. `ticket` comes back with its answer. Raises ConfigError where a score head is to be read."""
+        """Queue a prompt. Its answer is returned with `ticket`. Raises ConfigError if a score head is to be read."""
         if prompt.read == "head":
-            raise ConfigError("engine 'openai': a server gives no score head; use --engine transformers")
+            raise ConfigError("engine 'openai': a server has no score head; use --engine transformers")
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("engine 'openai' is closed")
@@ -90,10 +90,10 @@ class OpenAIEngine:
             self._loop.call_soon_threadsafe(self._waiting.put_nowait, (ticket, prompt))
 
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
-        """Wait until at least one queued prompt is answered; give all answers at hand, each with its ticket.
+        """Wait until at least one queued prompt is answered; return all available answers with their tickets.
 
-        An empty list where none is queued, or once the engine is closed. Raises ServerGoneError where the server has
-        stopped answering, after the answers that it gave.
+        The list is empty if no prompt is queued or once the engine is closed. Raises ServerGoneError if the server has
+        stopped answering, after returning the answers it gave.
         """
         if self._gone is None:
             with self._lock:
@@ -107,7 +107,7 @@ class OpenAIEngine:
         raise gone
 
     def _next_answers(self) -> list[tuple[int, Answer | EngineError]]:
-        """Wait for an outcome; take all that are there."""
+        """Wait for an outcome, then take all that are available."""
         outcomes = [self._finished.get()]
         while not self._finished.empty():
             outcomes.append(self._finished.get())
@@ -123,20 +123,20 @@ class OpenAIEngine:
             elif isinstance(outcome, Answer | EngineError):
                 answers.append((ticket, outcome))
             else:
-                raise outcome  # a bug of ours: it keeps its traceback
+                raise outcome  # a bug: keep its traceback
         return answers
 
     def cancel(self, tickets: Collection[int]) -> None:
-        """Drop prompts: queued ones are not sent; the answers of those under way are thrown away."""
+        """Drop prompts: queued ones are not sent, answers in flight are discarded."""
         with self._lock:
             self._cancelled.update(tickets)
 
     def wake(self) -> None:
-        """Let a `collect` that waits in another thread return."""
+        """Make a `collect` waiting in another thread return."""
         self._finished.put(None)
 
     def close(self) -> None:
-        """Stop at once: requests under way are broken off, queued prompts are dropped."""
+        """Stop immediately: requests in flight are aborted, queued prompts are dropped."""
         with self._lock:
             if self._is_closed:
                 return
@@ -146,7 +146,7 @@ class OpenAIEngine:
         self._thread.join(_JOIN_TIMEOUT_S)
 
     async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
-        """The thread's main task: let the workers work until `close`."""
+        """Main task of the thread: run the workers until `close`."""
         self._stop = asyncio.Event()
         workers = [asyncio.create_task(self._work()) for _ in range(self._options.concurrency)]
         started.set_result(asyncio.get_running_loop())
@@ -157,7 +157,7 @@ class OpenAIEngine:
         await self._transport.aclose()
 
     async def _work(self) -> None:
-        """Answer one prompt after the other."""
+        """Answer prompts one after the other."""
         while True:
             ticket, prompt = await self._waiting.get()
             if ticket in self._cancelled:
@@ -171,12 +171,12 @@ class OpenAIEngine:
                     random=self._random,
                     is_wanted=lambda ticket=ticket: ticket not in self._cancelled,  # type: ignore[misc]
                 )
-            except Exception as error:  # handed to `collect`, which raises what is not an EngineError
+            except Exception as error:  # passed to `collect`, which raises anything but an EngineError
                 outcome = error
             self._finished.put((ticket, outcome))
 
     async def _ask(self, prompt: Prompt) -> Answer:
-        """One try; where the server refuses an optional part of it, again at once without. Raises ServerProblem."""
+        """Try once; if the server refuses an optional part, try again immediately without it. Raises ServerProblem."""
         while True:
             dialect = self._dialect
             try:
@@ -189,7 +189,7 @@ class OpenAIEngine:
                 return read_answer(prompt, reply, self._options)
 
     async def _asked(self, body: dict[str, object]) -> Mapping[str, object]:
-        """One exchange with the server, and what it says about whether the server is still there."""
+        """Send one request, and update the breaker on whether the server is still there."""
         began = time.monotonic()
         try:
             reply = await self._transport.ask(body)
@@ -204,37 +204,38 @@ class OpenAIEngine:
         return reply
 
     def _learn(self, problem: ServerProblem) -> None:
-        """Remember a refusal, so that it happens once. Requests that were under way may report it again."""
+        """Remember a refusal for later requests. Requests in flight may report it again."""
         before, self._dialect = self._dialect, without_refused(self._dialect, problem)
         if before.takes_temperature and not self._dialect.takes_temperature:
-            logger.warning("the server takes no temperature for this model: its answers may differ from run to run")
+            logger.warning("the server accepts no temperature for this model: answers may differ between runs")
 
 
 class ServedModel:
-    """A model whose tokenizer, limits and device its server keeps to itself."""
+    """Model on a server, whose tokenizer, limits and device are unknown."""
 
     tokenizer = None
     positions = None
     place = ""
 
     def __init__(self, settings: OpenAISettings) -> None:
-        """Ask the server for its models. Raises NoServerError at once where nobody is there."""
+        """Check the server and its list of models. Raises NoServerError immediately if it does not accept
+        connections."""
         self._settings = settings
         self.where = f"at {settings.shown_url}"
         self.warnings = _doubts_about(settings)
 
     def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> OpenAIEngine:
-        """The engine; the server finds out by itself how long prompts are. `read` is checked prompt by prompt."""
+        """Start the engine; the server itself limits prompt lengths. `read` is checked prompt by prompt."""
         return OpenAIEngine(self._settings)
 
 
 def _doubts_about(settings: OpenAISettings) -> tuple[str, ...]:
-    """What its list of models says against a server."""
+    """Return warnings from the server's list of models."""
     try:
         check_server(settings)
     except NoServerError:
         raise
     except EngineError as error:
-        # Not all servers list what they serve, or to every key: the first prompts will tell.
+        # # Some servers do not list their models, or not to every key: the first prompts will show whether they work.
         return (str(error),)
     return ()

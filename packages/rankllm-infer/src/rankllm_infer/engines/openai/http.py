@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible server, sent again where that may help."""
+"""HTTP requests to an OpenAI-compatible server, with retries."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 LONGEST_RETRY_AFTER_S = 120.0
-"""A server may ask for a longer wait than our own, but not for hours."""
+"""Maximum wait that a server may request with Retry-After; longer than our own delays, but not hours."""
 
 LONGEST_RETRYING_S = 900.0
-"""No try of a prompt begins later than this after the first one, whatever the server asks for."""
+"""Maximum time between the first and the last try of a prompt, whatever the server requests."""
 
 _CONNECT_TIMEOUT_S = 30.0
 _CHECK_TIMEOUT_S = 30.0
@@ -34,7 +34,7 @@ _NO_LIST = (404, 405, 501)
 
 
 class NoServerError(EngineError):
-    """Nobody takes connections at the address."""
+    """No server accepts connections at the address."""
 
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 def import_http_client() -> ModuleType:
-    """The HTTP package. Raises MissingPackageError."""
+    """Return the HTTP package. Raises MissingPackageError."""
     try:
         import httpx2
     except ModuleNotFoundError:
@@ -69,7 +69,7 @@ class Transport:
         )
 
     async def ask(self, body: Mapping[str, object]) -> Mapping[str, object]:
-        """One try at a chat completion: the server's reply, a JSON object. Raises ServerProblem."""
+        """Try one chat completion and return the server's reply, a JSON object. Raises ServerProblem."""
         content = json.dumps(body, ensure_ascii=False).encode("utf-8")
         request = self._client.build_request("POST", self._url, content=content)
         timeout_s = self._options.timeout_s
@@ -82,7 +82,7 @@ class Transport:
             raise ServerProblem(reason, is_retryable=True, is_silence=True) from None
 
     async def list_models(self, timeout_s: float) -> Mapping[str, object] | None:
-        """What the server says of its models; None where it keeps no list. Raises as `_exchange` does."""
+        """Return the server's list of models; None if it has none. Raises the same errors as `_exchange`."""
         request = self._client.build_request("GET", self._options.url("models"))
         try:
             return await self._exchange(request, timeout_s)
@@ -92,8 +92,9 @@ class Transport:
             raise
 
     async def _exchange(self, request: httpx2.Request, timeout_s: float) -> Mapping[str, object]:
-        """The JSON object that a request is answered with. Raises ServerProblem, TimeoutError, and httpx2's errors."""
-        # The client's own timeouts start anew with every byte; a server that drips must not hold us for ever.
+        """Send a request and return the JSON object of its reply. Raises ServerProblem, TimeoutError, and httpx2's
+        errors."""
+        # # The client's own timeouts restart with every byte; a slowly dripping server must not block forever.
         async with asyncio.timeout(timeout_s):
             response = await self._client.send(request, stream=True)
             try:
@@ -127,9 +128,9 @@ async def with_retries(
     is_wanted: Callable[[], bool] = lambda: True,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """What `attempt` gives, tried again after problems that may pass. Raises EngineError.
+    """Return the result of `attempt`, retrying after transient problems. Raises EngineError.
 
-    is_wanted: whether anybody still waits for the answer. clock: seconds; see LONGEST_RETRYING_S.
+    is_wanted: returns whether the answer is still needed. clock: seconds; see LONGEST_RETRYING_S.
     """
     tries, latest = 0, clock() + LONGEST_RETRYING_S
     while True:
@@ -147,15 +148,15 @@ async def with_retries(
 
 def _final_message(problem: ServerProblem, tries: int, options: OpenAISettings) -> str:
     count = "1 try" if tries == 1 else f"{tries} tries"
-    gave_up = f"gave up after {count}, the last problem: " if problem.is_retryable else ""
+    gave_up = f"gave up after {count}; last problem: " if problem.is_retryable else ""
     return f"{options.shown_url}: {gave_up}{problem.message}{advice(problem, options)}"
 
 
 def retry_delay_s(tries: int, retry_after_s: float | None, *, random: Random) -> float:
-    """How long to wait after the given number of failed tries, in seconds.
+    """Return the delay after a number of failed tries, in seconds.
 
-    What the server asks for, up to LONGEST_RETRY_AFTER_S; else 0.5, 1, 2, ... up to LONGEST_DELAY_S, each shortened by
-    up to a half at random so that many clients do not come back at once.
+    The delay the server requests, up to LONGEST_RETRY_AFTER_S; otherwise exponential backoff of 0.5, 1, 2, ... s up to
+    LONGEST_DELAY_S, each shortened randomly by up to half, so that clients do not retry simultaneously.
     """
     if retry_after_s is not None:
         return min(retry_after_s, LONGEST_RETRY_AFTER_S)
@@ -163,21 +164,23 @@ def retry_delay_s(tries: int, retry_after_s: float | None, *, random: Random) ->
 
 
 def server_models(options: OpenAISettings) -> tuple[str, ...] | None:
-    """The names of the models that the server offers; None where it keeps no list.
+    """Return the names of the models on the server; None if it does not list them.
 
-    Asks once, without retries: a server that is not there should be noticed at once. Raises NoServerError then, and
-    EngineError where it is there and refuses.
+    Sends one request without retries, so that a missing server is reported immediately: NoServerError if nothing
+    accepts connections, EngineError if the server refuses.
     """
     http = import_http_client()
     timeout_s = min(options.timeout_s, _CHECK_TIMEOUT_S)
     try:
-        # In a thread of its own: the caller's may run an event loop already, as a notebook's does.
+        # # In a separate thread: the caller's thread may already run an event loop, as in a notebook.
         with ThreadPoolExecutor(1) as thread:
             reply = thread.submit(asyncio.run, _list_models(options, timeout_s)).result()
     except (http.ConnectError, http.ConnectTimeout, http.InvalidURL) as error:
         raise NoServerError(f"no server at {options.shown_url}: {connection_reason(error, options)}") from None
     except (TimeoutError, http.TimeoutException):
-        raise EngineError(f"no answer from {options.shown_url} within {timeout_s:g} s; is the server up?") from None
+        raise EngineError(
+            f"no answer from {options.shown_url} within {timeout_s:g} s; is the server running?"
+        ) from None
     except http.RequestError as error:
         raise EngineError(f"no server at {options.shown_url}: {connection_reason(error, options)}") from None
     except ServerProblem as problem:
@@ -197,20 +200,20 @@ async def _list_models(options: OpenAISettings, timeout_s: float) -> Mapping[str
 
 
 def check_server(options: OpenAISettings) -> None:
-    """Make sure that the server is there, takes our key and offers the model. Raises EngineError.
+    """Check that the server is reachable, accepts the key and offers the model. Raises EngineError.
 
-    A server that keeps no list of its models passes.
+    A server that does not list its models passes.
     """
     models = server_models(options)
     if not models or options.model in models:
         return
     more = f" and {len(models) - 10} more" if len(models) > 10 else ""
     offered = one_line(", ".join(models[:10]), options) + more
-    raise EngineError(f"{options.shown_url}: offers no model {options.model!r}; it offers {offered}")
+    raise EngineError(f"{options.shown_url}: does not offer model {options.model!r}; available: {offered}")
 
 
 def _headers(options: OpenAISettings) -> dict[str, str]:
     key = {"Authorization": f"Bearer {options.key}"} if options.key else {}
-    # Packed replies are not asked for: they are short, and their size is known.
+    # # Compression is not requested: replies are short, and uncompressed replies have a known size.
     plain = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
     return plain | key

@@ -1,4 +1,4 @@
-"""Identifiers' scores from the log-probabilities that a server reports for the first token of its answer."""
+"""Scores of identifiers from the log-probabilities that a server reports for the first token of its answer."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from rankllm_infer.engines.base import Prompt
 from rankllm_infer.engines.openai.problems import ServerProblem, incomplete
 
 _BLANKS = (" ", "▁", "Ġ")
-"""How servers write the blank that a token begins with: as it is, or as the tokenizer's own sign for it."""
+"""How servers write a token's leading space: as it is, or as the tokenizer's symbol for it."""
 
 _SAME = 1e-3
-"""Log-probabilities this close belong to one token: servers compute the two that they report in different ways."""
+"""Log-probabilities this close belong to the same token: servers compute the two reports of it in different ways."""
 _NOT_TOLD = -9999.0
-"""OpenAI and vLLM write this for "very unlikely", in place of a log-probability that JSON cannot carry (-inf)."""
+"""Value that OpenAI and vLLM report for "very unlikely", because JSON cannot represent -inf."""
 
 
 def first_token_scores(prompt: Prompt, choice: Mapping[str, object]) -> tuple[float, ...]:
-    """One log-probability an identifier, in prompt order.
+    """Return one log-probability per identifier, in prompt order.
 
-    choice: one of a chat completion's choices. Raises ServerProblem where it holds none that can be trusted.
+    choice: one of a chat completion's choices. Raises ServerProblem if it contains no reliable log-probabilities.
     """
     sampled, reported = _first_token(choice, prompt)
     opening = opening_of(prompt)
     if opening.endswith("[") and sampled.lstrip("".join(_BLANKS)).startswith("["):
         raise _unreadable(
-            f"the server began the answer anew instead of continuing {opening[-20:]!r}, so it ignores "
+            f"the server started a new answer instead of continuing {opening[-20:]!r}, so it ignores "
             f"continue_final_message{way_out(prompt)}"
         )
     scores = identifier_scores(prompt.identifiers, reported)
@@ -35,11 +35,11 @@ def first_token_scores(prompt: Prompt, choice: Mapping[str, object]) -> tuple[fl
 
 
 def identifier_scores(identifiers: Sequence[str], reported: Sequence[tuple[str, float]]) -> tuple[float, ...]:
-    """One log-probability an identifier, in their order; -inf where no token of that text is reported.
+    """Return one log-probability per identifier, in order; -inf if no token with that text was reported.
 
-    reported: text and log-probability of each token. Words (yes, no) are the sum of all their spellings: any case,
-    blanks around. Other identifiers (A, 12) are spelt as they are, with at most one blank before, and the likeliest of
-    several tokens of the same text counts.
+    reported: text and log-probability of each token. For words (yes, no), the probabilities of all spellings are added:
+    any case, surrounding spaces. Other identifiers (A, 12) must match exactly except for a leading space, and the most
+    likely of several tokens with the same text counts.
 
     Source: castorini/rank_llm@99f70f1 src/rank_llm/rerank/listwise/rank_listwise_os_llm.py, `_evaluate_logits`.
     """
@@ -59,27 +59,27 @@ def identifier_scores(identifiers: Sequence[str], reported: Sequence[tuple[str, 
 
 
 def opening_of(prompt: Prompt) -> str:
-    """The beginning of the assistant's turn that the model is to continue; empty where there is none."""
+    """Return the start of the assistant turn that the model is to continue; empty if there is none."""
     last = prompt.messages[-1] if prompt.messages else None
     return last.content if last is not None and last.role == "assistant" else ""
 
 
 def way_out(prompt: Prompt) -> str:
-    """What to do where a server cannot be read this way, as the end of a message."""
+    """Return advice for a server that cannot be read this way, to end a message with."""
     if prompt.read == "text":
         return ""
     if not opening_of(prompt).endswith("["):
-        method = "pointwise scoring" if _are_words(prompt.identifiers) else "comparing passages"
-        return f"; {method} is not possible over this server: use another one, or --engine transformers"
-    return "; FIRST is not possible over this server: use --no-use-logits"
+        method = "pointwise scoring" if _are_words(prompt.identifiers) else "pairwise comparison"
+        return f"; {method} is not possible with this server; use another server, or --engine transformers"
+    return "; FIRST is not possible with this server; use --no-use-logits"
 
 
 def _first_token(choice: Mapping[str, object], prompt: Prompt) -> tuple[str, list[tuple[str, float]]]:
-    """The first token's text, and the likeliest tokens in its place with their log-probabilities."""
+    """Return the first token's text, and the most likely tokens at its position with their log-probabilities."""
     logprobs = choice.get("logprobs")
     positions = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(positions, list) or not positions:
-        raise _unreadable(f"the server gave no log-probabilities{way_out(prompt)}")
+        raise _unreadable(f"the server returned no log-probabilities{way_out(prompt)}")
     sampled = positions[0]
     likeliest = sampled.get("top_logprobs") or [] if isinstance(sampled, dict) else None
     if not isinstance(likeliest, list):
@@ -89,9 +89,10 @@ def _first_token(choice: Mapping[str, object], prompt: Prompt) -> tuple[str, lis
 
 
 def _each_once(reported: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The tokens without repetitions. The sampled one is mostly reported twice, and may differ in the last digits.
+    """Remove repeated tokens. The sampled token is usually reported twice, possibly with different last digits.
 
-    Two tokens of the same text (with and without a blank that the server does not show) have other probabilities.
+    Two different tokens with the same text (with and without a space that the server does not show) differ in
+    probability.
     """
     kept: list[tuple[str, float]] = []
     for token, logprob in reported:
@@ -103,7 +104,7 @@ def _each_once(reported: Sequence[tuple[str, float]]) -> list[tuple[str, float]]
 def _token(entry: object) -> tuple[str, float]:
     if isinstance(entry, dict):
         token, logprob = entry.get("token"), entry.get("logprob")
-        # Rounding may push the likeliest token a little above 0. NaN is above nothing and below nothing.
+        # # Rounding may put the most likely token slightly above 0. NaN fails both comparisons.
         if isinstance(token, str) and type(logprob) in (int, float) and -1e9 < logprob < 0.01:
             return token, float(logprob) if logprob > _NOT_TOLD else -math.inf
         if isinstance(token, str) and logprob == -math.inf:
@@ -112,21 +113,21 @@ def _token(entry: object) -> tuple[str, float]:
 
 
 def _check_reported(prompt: Prompt, scores: Sequence[float], reported: Sequence[tuple[str, float]]) -> None:
-    """Raises ServerProblem where the scores say nothing, or something else than they seem to."""
+    """Raise ServerProblem if the scores carry no information or are misleading."""
     if all(map(math.isinf, scores)):
         wanted = ", ".join(prompt.identifiers[:3]) + (", ..." if len(prompt.identifiers) > 3 else "")
         seen = ", ".join(repr(token[:20]) for token, _ in reported[:5])
         instead = ", or use --no-use-logits" if opening_of(prompt).endswith("[") else ""
         raise _unreadable(
-            f"none of the identifiers {wanted} is among the {len(reported)} tokens that the server reports "
-            f"({seen}, ...); check that the prompt template suits the model{instead}"
+            f"none of the identifiers {wanted} is among the {len(reported)} tokens reported by the server "
+            f"({seen}, ...); check that the prompt template fits the model{instead}"
         )
-    # Where a tokenizer cuts 12 into 1 and 2, the token 1 stands for 1 and for 10 to 19.
+    # # If a tokenizer splits 12 into 1 and 2, the token 1 stands for 1 and for 10 to 19.
     pairs = zip(prompt.identifiers, scores, strict=True)
     long = [score for identifier, score in pairs if len(identifier) > 1 and identifier.isdigit()]
     if long and all(map(math.isinf, long)):
         raise _unreadable(
-            "none of the identifiers above 9 is among the tokens that the server reports, so its model seems to write "
+            "none of the identifiers above 9 is among the tokens reported by the server, so its model seems to write "
             "them as two tokens; use --use-alpha, --window-size 9, or --no-use-logits"
         )
 

@@ -1,4 +1,4 @@
-"""What can go wrong with an OpenAI-compatible server, said in one line that helps."""
+"""Errors of an OpenAI-compatible server, described in one helpful line."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rankllm_infer.engines.openai.secrets import without_secrets
 from rankllm_infer.engines.openai.settings import OpenAISettings
 
 RETRIED_STATUS = frozenset({408, 409, 425, 429})
-"""Besides all of 5xx: timeout, conflict, too early, too many requests."""
+"""HTTP statuses retried besides all of 5xx: timeout, conflict, too early, too many requests."""
 
 MESSAGE_LENGTH = 300
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|maximum model length|too (long|many tokens)", re.IGNORECASE)
 
 
 class ServerProblem(Exception):
-    """One try failed.
+    """A single try failed.
 
-    message: what the server said, or why it said nothing; one line. status: the HTTP status, where there was one.
-    is_retryable: whether the same request may succeed later. retry_after_s: when the server wants to be asked again.
-    is_silence: whether there was no reply at all.
+    message: one line with what the server said, or why it did not answer. status: HTTP status, if any. is_retryable:
+    True if the same request may succeed later. retry_after_s: delay requested by the server. is_silence: True if there
+    was no reply at all.
     """
 
     def __init__(
@@ -46,28 +46,28 @@ class ServerProblem(Exception):
 
 
 def incomplete(expected: str) -> ServerProblem:
-    """The problem of a reply without something that belongs in it. Servers under strain send such replies."""
-    return ServerProblem(f"the reply is not whole: expected {expected}", is_retryable=True)
+    """Return the problem of a reply with a missing part, as sent by overloaded servers."""
+    return ServerProblem(f"the reply is incomplete: expected {expected}", is_retryable=True)
 
 
 def refusal(status: int, headers: Mapping[str, str], reply: object, *, options: OpenAISettings) -> ServerProblem:
-    """The problem that an HTTP status other than 2xx stands for.
+    """Return the problem for an HTTP status other than 2xx.
 
-    headers: with lower-case names. reply: the body as JSON, or as text where it is none.
+    headers: with lower-case names. reply: body as JSON, or as text if it is not JSON.
     """
     phrase = next((known.phrase for known in HTTPStatus if known == status), "")
     said = one_line(error_text(reply), options)
     message = f"{status} {phrase}".rstrip() + (f": {said}" if said else "")
     if "location" in headers:
         message += f" (redirected to {one_line(headers['location'], options)})"
-    # OpenAI answers 429 also where the account has no credit left, which no waiting mends.
+    # # OpenAI also returns 429 if the account has no credit left, which waiting does not fix.
     is_retryable = (status in RETRIED_STATUS or status >= 500) and "insufficient_quota" not in message
     retry_after_s = parse_retry_after(headers.get("retry-after"), now=datetime.now(UTC))
     return ServerProblem(message, status=status, is_retryable=is_retryable, retry_after_s=retry_after_s)
 
 
 def error_text(reply: object, *, depth: int = 4) -> str:
-    """What a server's error reply says, in any of the usual layouts; empty where there is nothing to be found."""
+    """Extract the message of a server's error reply in any of the usual formats; empty if there is none."""
     if isinstance(reply, str):
         return reply
     if depth == 0:
@@ -76,8 +76,8 @@ def error_text(reply: object, *, depth: int = 4) -> str:
         return "; ".join(filter(None, (error_text(entry, depth=depth - 1) for entry in reply)))
     if not isinstance(reply, dict):
         return ""
-    # OpenAI: error.message; older vLLM: message; FastAPI: detail, a list of msg. What FastAPI calls `input` repeats the
-    # request and is left out.
+    # # OpenAI: error.message; older vLLM: message; FastAPI: detail, a list of msg. FastAPI's `input` repeats the
+    # request and is omitted.
     for key in ("error", "message", "msg", "detail"):
         if said := error_text(reply.get(key), depth=depth - 1):
             return said + _marks(reply, said)
@@ -85,7 +85,7 @@ def error_text(reply: object, *, depth: int = 4) -> str:
 
 
 def _marks(reply: Mapping[str, object], said: str) -> str:
-    """What an error reply says about itself besides its message: the parameter it is about, its code."""
+    """Format what an error reply says besides its message: the parameter concerned and the error code."""
     place = reply.get("loc")
     steps = [str(step) for step in place if isinstance(step, str | int)] if isinstance(place, list) else []
     marks = (".".join(steps) or place, reply.get("param"), reply.get("code"))
@@ -94,7 +94,7 @@ def _marks(reply: Mapping[str, object], said: str) -> str:
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
-    """Seconds to wait, from a Retry-After header: a number of seconds or an HTTP date (RFC 9110, 10.2.3)."""
+    """Parse a Retry-After header into seconds: a number of seconds or an HTTP date (RFC 9110, 10.2.3)."""
     if value is None:
         return None
     if re.fullmatch(r"\s*\d{1,9}(\.\d{1,9})?\s*", value, re.ASCII):
@@ -107,27 +107,29 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
 
 
 def one_line(text: str, options: OpenAISettings) -> str:
-    """At most MESSAGE_LENGTH printable characters of foreign text, without our key."""
+    """Return at most MESSAGE_LENGTH printable characters of untrusted text, with the API key redacted."""
     text = str(without_secrets(text, options))
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 10 * MESSAGE_LENGTH]).split())
     return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 3] + "..."
 
 
 def advice(problem: ServerProblem, options: OpenAISettings) -> str:
-    """What to do about a problem, as the end of a message; empty where we do not know."""
+    """Return advice on a problem, to end a message with; empty if there is none."""
     if problem.status == 401:
-        return "; " + ("" if options.key else "no key was sent, ") + "set OPENAI_API_KEY to a key that it takes"
+        return (
+            "; " + ("" if options.key else "no key was sent; ") + "set OPENAI_API_KEY to a key that the server accepts"
+        )
     if problem.status == 403:
-        return f"; may this key use the model {options.model!r}?"
+        return f"; check that the key may use model {options.model!r}"
     if problem.status == 413 or _TOO_LONG.search(problem.message):
-        return "; the prompt is too long for it, lower --max-passage-words or --context-size"
+        return "; the prompt is too long; use a smaller --max-passage-words or --context-size"
     if problem.status == 404:
-        return f"; does it know the model {options.model!r}, and is --base-url right (it mostly ends in /v1)?"
+        return f"; check the model name {options.model!r} and --base-url, which usually ends in /v1"
     return ""
 
 
 def connection_reason(error: BaseException, options: OpenAISettings) -> str:
-    """Why a connection failed, in a few words."""
+    """Explain briefly why a connection failed."""
     for cause in _causes(error):
         if isinstance(cause, ConnectionError) and cause.errno:
             return os.strerror(cause.errno).lower()
@@ -137,7 +139,7 @@ def connection_reason(error: BaseException, options: OpenAISettings) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that led to it."""
+    """Yield the error and all its causes."""
     yield error
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:

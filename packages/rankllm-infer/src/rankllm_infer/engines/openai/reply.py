@@ -1,4 +1,4 @@
-"""Reads a server's reply within bounds: bytes on the wire, bytes once unpacked, and no secret of ours in it."""
+"""Read a server's reply within limits on its size, compressed and decompressed, and redact secrets."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from rankllm_infer.engines.openai.secrets import without_secrets
 from rankllm_infer.engines.openai.settings import OpenAISettings
 
 MAX_REPLY_BYTES = 8 << 20
-"""Of a reply, as sent and once unpacked. The longest answer of today's models (128k tokens) has about 1 MB as JSON."""
+"""Maximum size of a reply, compressed and decompressed. The longest answers of current models (128k tokens) are about 1
+MB as JSON."""
 MAX_ANSWER_CHARACTERS = 1 << 20
-"""Of the text in a reply."""
+"""Maximum length of the text in a reply."""
 
 _MAX_COUNT = 1 << 53
 
 
 async def read_bounded(chunks: AsyncIterator[bytes], *, encoding: str | None, length: str | None) -> bytes:
-    """Return a reply's body, unpacked, without ever holding more than MAX_REPLY_BYTES of it.
+    """Return the decompressed body of a reply without ever holding more than MAX_REPLY_BYTES of it.
 
-    chunks: as they are sent. encoding, length: the headers Content-Encoding and Content-Length, where there are any.
-    Raises ServerProblem where the reply is larger, packed in another way than gzip or deflate, or damaged.
+    chunks: body as sent. encoding, length: headers Content-Encoding and Content-Length, if present. Raises
+    ServerProblem if the reply is too large, damaged, or compressed with anything but gzip or deflate.
     """
     if length is not None and length.strip().isdecimal() and len(length) < 20 and int(length) > MAX_REPLY_BYTES:
         raise _too_large()
@@ -30,9 +31,11 @@ async def read_bounded(chunks: AsyncIterator[bytes], *, encoding: str | None, le
     if packing in ("", "identity"):
         unpack = None
     elif packing in ("gzip", "x-gzip", "deflate"):
-        unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out by itself whether it is gzip or zlib
+        unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # detects gzip or zlib
     else:
-        raise ServerProblem(f"the reply is packed as {packing[:20]!r}, which was not asked for", is_retryable=False)
+        raise ServerProblem(
+            f"the reply is compressed with {packing[:20]!r}, which was not requested", is_retryable=False
+        )
     body = bytearray()
     received = 0
     async for chunk in chunks:
@@ -40,16 +43,16 @@ async def read_bounded(chunks: AsyncIterator[bytes], *, encoding: str | None, le
         try:
             body += chunk if unpack is None else unpack.decompress(chunk, MAX_REPLY_BYTES + 1 - len(body))
         except zlib.error:
-            raise ServerProblem("the reply is not whole: its packing is damaged", is_retryable=True) from None
+            raise ServerProblem("the reply is damaged: it cannot be decompressed", is_retryable=True) from None
         if max(received, len(body)) > MAX_REPLY_BYTES:
             raise _too_large()
     if unpack is not None and not unpack.eof and received:
-        raise ServerProblem("the reply is not whole: its packing ends too early", is_retryable=True)
+        raise ServerProblem("the reply is incomplete: its compressed data ends early", is_retryable=True)
     return bytes(body)
 
 
 def parse_reply(body: bytes, options: OpenAISettings) -> object:
-    """The JSON value in a body, or its text where it is none, without our key and password in any string."""
+    """Return the JSON value of a body, or its text if it is not JSON, with key and password redacted in all strings."""
     text = body.decode("utf-8", "replace").removeprefix("\ufeff")
     try:
         return without_secrets(json.loads(text), options)
@@ -58,7 +61,7 @@ def parse_reply(body: bytes, options: OpenAISettings) -> object:
 
 
 def count_of(value: object) -> int:
-    """A count of tokens in a reply; 0 where it is none."""
+    """Return a token count from a reply; 0 if it is not a valid count."""
     return value if type(value) is int and 0 <= value < _MAX_COUNT else 0
 
 

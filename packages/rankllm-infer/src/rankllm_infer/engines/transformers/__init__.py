@@ -1,1 +1,1 @@
-"""Runs a model in this process with transformers."""
+"""Engine that runs a model in this process with transformers."""

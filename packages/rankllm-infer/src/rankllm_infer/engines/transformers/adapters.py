@@ -1,4 +1,4 @@
-"""Puts a LoRA adapter on its base and merges the two: the layers, and the score head that the adapter brings."""
+"""Load a LoRA adapter onto its base and merge it: the layers, and a score head that comes with the adapter."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PEFT_PREFIX = "base_model.model."
 
 
 def merge_adapter(model: Any, own: ModelFolder, *, has_head: bool) -> Any:
-    """The base with the adapter merged into it, score head included.
+    """Return the base with the adapter merged into it, including a score head.
 
-    own: the adapter's folder. has_head: whether it is to bring a score head. Raises ContractError where the adapter
-    lacks that head, was trained on another base, or keeps tied weights tied that it changes.
+    own: the adapter's folder. has_head: True if the adapter must contain a score head. Raises ContractError if the
+    adapter lacks that head, was trained on another base, or changes tied weights but keeps them tied.
     """
     adapter = str(own.path)
     weights = _adapter_weights(adapter)
@@ -30,18 +30,19 @@ def merge_adapter(model: Any, own: ModelFolder, *, has_head: bool) -> Any:
     merged = _merged(model, weights, adapter)
     if head is not None:
         if head.shape != merged.score.weight.shape:
-            raise ContractError(f"{adapter}: its head gives {len(head)} scores a passage, expected one")
-        # Adapters of old PEFT versions hold the head without naming it in modules_to_save.
+            raise ContractError(f"{adapter}: its head returns {len(head)} scores per passage, expected one")
+        # # Adapters saved by old PEFT versions contain the head without naming it in modules_to_save.
         with torch.no_grad():
             merged.score.weight.copy_(head)
     return merged
 
 
 def merge_encoder_adapter(model: Any, own: ModelFolder, *, fresh: Collection[str]) -> Any:
-    """An encoder with the adapter merged into it, and with the layers that the adapter brings whole, such as its head.
+    """Return an encoder with the adapter merged into it, including full layers saved with the adapter, such as its
+    head.
 
-    own: the adapter's folder. fresh: the model's weights that its own checkpoint lacks. Raises ContractError where the
-    adapter does not bring them either, gives more than one score, or was trained on another base.
+    own: the adapter's folder. fresh: weights of the model missing from its own checkpoint. Raises ContractError if the
+    adapter does not contain them either, returns more than one score, or was trained on another base.
     """
     adapter = str(own.path)
     weights = _adapter_weights(adapter)
@@ -54,19 +55,19 @@ def merge_encoder_adapter(model: Any, own: ModelFolder, *, fresh: Collection[str
     if absent := sorted(set(fresh) - whole.keys()):
         part = "pooler" if ".pooler." in absent[0] else absent[0].partition(".")[0]
         raise ContractError(
-            f"{adapter}: the adapter holds no {absent[0]}, and neither does its base; scores would be random. Save it "
+            f"{adapter}: neither the adapter nor its base contains {absent[0]}; scores would be random. Save it "
             f"with modules_to_save=['{part}']"
         )
     for name, weight in whole.items():
         place = places.get(name)
         if place is not None and place.shape[0] == 1 != weight.shape[0]:
-            raise ContractError(f"{adapter}: its head gives {len(weight)} labels a passage, expected one score")
+            raise ContractError(f"{adapter}: its head returns {len(weight)} labels per passage, expected one score")
         if place is None and not name.startswith(f"{model.base_model_prefix}."):
             raise ContractError(
                 f"{adapter}: the adapter was trained on another base model: only the adapter has {name}"
             )
     merged = _merged(model, weights, adapter)
-    # PEFT loads what modules_to_save or the task name, and nothing else that the file may hold.
+    # # PEFT only loads layers named by modules_to_save or the task, not everything in the file.
     with torch.no_grad():
         for name, weight in whole.items():
             if name in places:
@@ -91,25 +92,26 @@ def _head_of(weights: Mapping[str, torch.Tensor], adapter: str) -> torch.Tensor:
     names = [name for name in weights if name.endswith(HEAD_NAMES)]
     if not names:
         raise ContractError(
-            f"{adapter}: the adapter holds no score head (score.weight); its scores would be random. "
+            f"{adapter}: the adapter contains no score head (score.weight); its scores would be random. "
             "Save it with modules_to_save=['score']"
         )
     return weights[names[0]]
 
 
 def _adapter_weights(adapter: str) -> Mapping[str, torch.Tensor]:
-    """An adapter's tensors by name. Raises RankLLMError where its file holds anything else."""
+    """Return an adapter's tensors by name. Raises RankLLMError if its file contains anything else."""
     from peft.utils import load_peft_weights
 
     with readable_load(adapter, problem="the adapter cannot be loaded"):
         weights = load_peft_weights(adapter, device="cpu")
     if not isinstance(weights, Mapping) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
-        raise RankLLMError(f"{adapter}: the adapter cannot be loaded (its file holds something other than tensors)")
+        raise RankLLMError(f"{adapter}: the adapter cannot be loaded (its file contains something other than tensors)")
     return weights
 
 
 def _check_layers(attached: Any, weights: Mapping[str, torch.Tensor], adapter: str) -> None:
-    """PEFT leaves out what the base has no place for, and leaves places empty: both mean another base."""
+    """Check that adapter and base have the same layers: PEFT ignores unmatched weights and leaves unmatched layers
+    empty."""
     from peft import get_peft_model_state_dict
 
     places = {name for name in get_peft_model_state_dict(attached, save_embedding_layers=False) if ".lora_" in name}
@@ -121,7 +123,7 @@ def _check_layers(attached: Any, weights: Mapping[str, torch.Tensor], adapter: s
 
 @contextlib.contextmanager
 def readable_misfits(message: str) -> Iterator[None]:
-    """Turn a report on weights of other shapes than the model's into one line."""
+    """Convert an error about mismatched weight shapes to one line."""
     try:
         yield
     except RuntimeError as error:

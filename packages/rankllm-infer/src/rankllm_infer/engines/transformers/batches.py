@@ -1,4 +1,4 @@
-"""How a model with transformers is run: its settings, and which of the waiting prompts go through it together."""
+"""Batching for transformers: settings, and which queued prompts run together."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from rankllm_core.errors import ConfigError
 from rankllm_infer.engines.base import Prompt
 
 _WORTH_SHARING = 1 / 20
-"""A prefix of less than this share of the longest prompt saves less than what its own forward pass costs."""
+"""A prefix shorter than this fraction of the longest prompt saves less than its own forward pass costs."""
 _WELL_FILLED = 1 / 4
-"""A batch of one prefix that is less full than this is too small for what it saves."""
+"""A batch of prompts with a common prefix that is less full than this saves too little."""
 _LOOK_AHEAD = 3
-"""Batches of prompts among which those of like length are looked for, where somebody waits for each."""
+"""Number of batches to look ahead for prompts of similar length, when clients are waiting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersSettings:
-    """Device, precision, batches and attention of a model that runs with transformers."""
+    """Device, precision, batching and attention of a model that runs with transformers."""
 
     dtype: str = "auto"
     """auto, float32, bfloat16 or float16."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     num_gpus: int = 1
-    """Number of GPUs to spread the layers over."""
+    """Number of GPUs to shard the layers across."""
     batch_size: int | None = None
-    """Most prompts in a batch; None: 32. Always one where `TransformersCheckpoint` says why."""
+    """Maximum number of prompts per batch; None: 32. Always one in the cases explained in `TransformersCheckpoint`."""
     batch_tokens: int = 0
-    """Most tokens in a batch, padding included; 0: what suits the device."""
+    """Maximum number of tokens per batch, padding included; 0: a limit that suits the device."""
     compile: bool = False
-    """Compile the model's layers, where scores are read."""
+    """Compile the model's layers, if scores are read."""
     attn_implementation: str = "auto"
     """See `model.choose_attention`."""
     trust_remote_code: bool = False
-    """Run code that comes with a full model, or with an adapter's base; see `check_remote_code`."""
+    """Run code that comes with a full model or an adapter's base; see `check_remote_code`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """How much goes through the model at once."""
+    """Limits on the size of a batch."""
 
     max_prompts: int = 32
     max_tokens: int = 0
-    """Padded tokens of a batch; 0 for what suits the device."""
+    """Maximum number of tokens per batch, padding included; 0: a limit that suits the device."""
 
     def __post_init__(self) -> None:
         if self.max_prompts < 1 or self.max_tokens < 0:
-            raise ConfigError(f"batch: need max_prompts >= 1 and max_tokens >= 0, got {self}")
+            raise ConfigError(f"batch: expected max_prompts >= 1 and max_tokens >= 0, found {self}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +59,16 @@ class Batch:
     tickets: tuple[int, ...]
     prompts: tuple[Prompt, ...]
     n_shared: int = 0
-    """Leading ids that are the same in all of them, worth computing once."""
+    """Number of leading ids shared by all prompts, if worth computing once."""
     copies: tuple[tuple[int, int], ...] = ()
-    """Tickets of further prompts, each with the place of the one that it is equal to."""
+    """Tickets of duplicate prompts, each with the index of the prompt it equals."""
 
 
 class BatchQueue:
-    """Prompts that wait, the longest first: what does not fit is known at once, and short ones fill up the end.
+    """Queued prompts, longest first: prompts that do not fit fail early, and short ones fill up the end.
 
-    Where each runs alone (`max_prompts` 1), they go in the order of their tickets. Negative tickets go before others,
-    and in their order: somebody waits for each of them.
+    If prompts run one at a time (`max_prompts` 1), they run in ticket order. Negative tickets go first, in order,
+    because clients are waiting for them.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
@@ -81,7 +81,7 @@ class BatchQueue:
         return len(self._waiting) + len(self._urgent)
 
     def add(self, ticket: int, prompt: Prompt) -> None:
-        """One more."""
+        """Queue a prompt."""
         if ticket < 0:
             self._urgent[ticket] = prompt
             return
@@ -89,23 +89,23 @@ class BatchQueue:
         self._is_sorted = False
 
     def remove(self, tickets: Collection[int]) -> None:
-        """Forget some."""
+        """Remove prompts."""
         dropped = set(tickets)
         for ticket in dropped & self._urgent.keys():
             del self._urgent[ticket]
         self._waiting = [item for item in self._waiting if item[0] not in dropped]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all prompts."""
         self._waiting.clear()
         self._urgent.clear()
 
     def take(self) -> Batch:
-        """The longest prompt and those nearest to it in length, of its own prefix where that pays."""
+        """Take the longest prompt and those closest to it in length, with the same prefix if that saves enough."""
         if self._urgent:
             return self._take_urgent()
         if not self._is_sorted:
-            # Of equal length, the first come is the last in the list, and so the first to go.
+            # # Among prompts of equal length, the first submitted is last in the list and therefore taken first.
             self._waiting.sort(key=lambda item: (positions(item[1]), -item[0]))
             self._is_sorted = True
         if self._limits.max_prompts == 1:
@@ -117,18 +117,20 @@ class BatchQueue:
         if shares and len(places) < _WELL_FILLED * min(room, len(self._waiting)):
             shares, places = False, self._places(first, room, shares=False)
         taken = [self._waiting[place] for place in places]
-        for place in places:  # from the end: what is left keeps its place
+        for place in places:  # from the end, so that the remaining indices stay valid
             del self._waiting[place]
         return _batch(taken, shares=shares)
 
     def _take_urgent(self) -> Batch:
-        """The prompt whose turn it is, with those of its prefix where that pays, else with others of like length."""
+        """Take the next urgent prompt with others of its prefix if that saves enough, else with others of similar
+        length."""
         order = sorted(self._urgent)
         first = self._urgent[order[0]]
         alike = [ticket for ticket in order if self._urgent[ticket].read == first.read]
         prefix = first.token_ids[: first.n_shared] if _is_worth_sharing(first) else ()
         same = [ticket for ticket in alike if self._urgent[ticket].token_ids[: len(prefix)] == prefix]
-        # By the longest prompt, as in `take`: the same requests then share prefixes whoever waits for them.
+        # # Based on the longest prompt, as in `take`: the same requests then share prefixes regardless of who is
+        # waiting.
         room = self._room(max((self._urgent[ticket] for ticket in alike), key=positions))
         shares = bool(prefix) and len(same) >= _WELL_FILLED * min(room, len(alike))
         taken: list[tuple[int, Prompt]] = []
@@ -146,19 +148,20 @@ class BatchQueue:
         return _batch(taken, shares=shares)
 
     def _room(self, first: Prompt) -> int:
-        """Prompts of a batch that are as long as this one."""
+        """Return how many prompts of this length fit in a batch."""
         return max(1, min(self._limits.max_prompts, self._limits.max_tokens // max(1, positions(first))))
 
     def _take_earliest(self) -> Batch:
-        """The prompt that came first, with its copies: where each runs alone, no order saves anything, and with this
-        one a query is finished before the next is begun."""
+        """Take the first prompt with its duplicates. If prompts run one at a time, reordering saves nothing, and in
+        ticket order a query finishes before the next starts."""
         _, first = min(self._waiting, key=lambda item: item[0])
         taken = [item for item in self._waiting if item[1] == first]
         self._waiting = [item for item in self._waiting if item[1] != first]
         return _batch(sorted(taken, key=lambda item: item[0]), shares=False)
 
     def _places(self, first: Prompt, room: int, *, shares: bool) -> list[int]:
-        """Places in the list, falling, of so many prompts and their copies. shares: only those of one prefix."""
+        """Return list indices, descending, of up to `room` prompts and their duplicates. shares: only those with the
+        same prefix."""
         places: list[int] = []
         chosen: set[Prompt] = set()
         shortest = 0
@@ -182,10 +185,10 @@ class BatchQueue:
 
 
 def _nearest(tickets: Sequence[int], prompts: Mapping[int, Prompt], *, n: int) -> list[int]:
-    """The first of the tickets and, of the n next ones, those nearest to it in length first.
+    """Return the first ticket, then the others among the first n by similarity in length.
 
-    Rows of like length fill a batch with the fewest of its positions left empty. Nobody is passed over for long: each
-    is the first one in time.
+    Rows of similar length waste the least padding. No prompt is delayed for long, because each becomes the first in
+    time.
     """
     first, *others = tickets[:n]
     length = positions(prompts[first])
@@ -193,7 +196,7 @@ def _nearest(tickets: Sequence[int], prompts: Mapping[int, Prompt], *, n: int) -
 
 
 def _batch(taken: Sequence[tuple[int, Prompt]], *, shares: bool) -> Batch:
-    """What was taken, prompts that are equal once: collections hold passages twice."""
+    """Build a batch that runs equal prompts once; collections contain duplicate passages."""
     place_of: dict[Prompt, int] = {}
     tickets, copies = [], []
     for ticket, prompt in taken:
@@ -212,20 +215,20 @@ def _is_worth_sharing(prompt: Prompt) -> bool:
 
 
 def _n_shared(prompts: Sequence[Prompt]) -> int:
-    """At least one id of each prompt is left: the last one is read."""
+    """Return the number of shared ids, leaving at least one id per prompt, because the last one is read."""
     return min(prompts[0].n_shared, min(len(prompt.token_ids) for prompt in prompts) - 1)
 
 
 def positions(prompt: Prompt) -> int:
-    """Positions that a prompt and its answer take."""
+    """Return the number of positions of a prompt and its answer."""
     return len(prompt.token_ids) + prompt.max_new_tokens
 
 
 def rotation_limit(config: Any) -> int | None:
-    """The length beyond which the model turns every token of a pass differently; None where length changes nothing.
+    """Return the length beyond which the model rotates all tokens of a pass differently; None if length has no effect.
 
-    LongRoPE (arXiv:2402.13753) has factors for short and for long texts, and transformers chooses by the longest row of
-    a pass: such a model's rows cannot share one with others, nor a cache across the limit.
+    LongRoPE (arXiv:2402.13753) has separate factors for short and long texts, and transformers selects them by the
+    longest row of a pass. Rows of such a model can therefore share neither a pass nor a cache across the limit.
     """
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):

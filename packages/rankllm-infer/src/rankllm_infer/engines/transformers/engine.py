@@ -1,9 +1,9 @@
-"""Runs models with transformers, on a CPU or GPUs.
+"""Engine that runs models with transformers, on a CPU or GPUs.
 
-Batches are sorted by length under a token budget, and equal prompts run once. A read of scores is one forward pass
-whose output layer runs at the last real position only. Where the model takes it (`packing`), prompts stand in one row,
-without padding. Elsewhere they are padded on the right: what follows a causal model's last real token cannot change it,
-so no attention mask is needed. Either way scores differ from batch to batch by rounding alone.
+Batches are sorted by length under a token budget, and equal prompts run once. Reading scores takes one forward pass
+whose output layer only runs at the last real position. If the model supports it (`packing`), prompts are packed into
+one row without padding. Otherwise they are padded on the right: tokens after a causal model's last real token cannot
+affect it, so no attention mask is needed. Either way, scores only differ between batches by rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rankllm_infer.engines.transformers.permutation_ids import AnswerWalk, Permu
 
 
 class TransformersEngine:
-    """One model of transformers behind the Engine protocol."""
+    """One transformers model behind the Engine protocol."""
 
     name = "transformers"
     takes_prompts_at_work = False
@@ -39,14 +39,14 @@ class TransformersEngine:
         compiles: bool = False,
         packing: Packing | None = None,
     ) -> None:
-        """compiles: compile the model's layers now, for reads of scores alone. packing: None for `packing_of`."""
+        """compiles: compile the model's layers now, for reading scores only. packing: None for `packing_of`."""
         limits = limits or BatchLimits()
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
         self._device = loaded.model.device
         self.dtype = str(loaded.dtype).removeprefix("torch.")
         self.device, self.attention = loaded.model.device, str(loaded.model.config._attn_implementation)
-        # Small batches win on a CPU: padding and cache misses cost more than larger matrices gain.
+        # # Small batches win on a CPU: padding and cache misses cost more than larger matrices gain.
         max_tokens = limits.max_tokens or (2048 if self._device.type == "cpu" else 65536)
         self._rotation_limit = rotation_limit(loaded.model.config)
         self.n_slots = max_prompts = limits.max_prompts if self._rotation_limit is None else 1
@@ -73,19 +73,19 @@ class TransformersEngine:
         self._queue.add(ticket, prompt if self._can_share else replace(prompt, n_shared=0))
 
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
-        """Run the next batch: the longest prompt waiting and those nearest to it in length."""
+        """Run the next batch: the longest queued prompt and those closest to it in length."""
         if not self._queue:
             return []
         batch = self._queue.take()
         refused = [self._unknown_token(prompt) or self._too_long(prompt) for prompt in batch.prompts]
-        if any(refused):  # the longest came first; where it is too long, the others may not be
+        if any(refused):  # the longest comes first; shorter ones may still fit
             return self._refuse(batch, refused)
         answers = self._run_in_memory(batch)
         copied = ((ticket, answers[place]) for ticket, place in batch.copies)
         return [*zip(batch.tickets, answers, strict=True), *copied]
 
     def _refuse(self, batch: Batch, refused: Sequence[EngineError | None]) -> list[tuple[int, Answer | EngineError]]:
-        """What cannot be run. The others wait on: should they end the run, what was refused is known by then."""
+        """Return errors for prompts that cannot be run and requeue the others, in case the errors end the run."""
         given: list[tuple[int, Answer | EngineError]] = []
         for ticket, place in (*zip(batch.tickets, range(len(refused)), strict=True), *batch.copies):
             if (refusal := refused[place]) is not None:
@@ -99,39 +99,40 @@ class TransformersEngine:
         self._queue.remove(tickets)
 
     def wake(self) -> None:
-        """Without effect: a batch cannot be interrupted."""
+        """No effect: a batch cannot be interrupted."""
 
     def close(self) -> None:
-        """Drop what is queued."""
+        """Drop all queued prompts."""
         self._queue.clear()
 
     def _unknown_token(self, prompt: Prompt) -> EngineError | None:
-        """An index out of range would end the run on a CPU, and break the process's use of a GPU."""
+        """Refuse unknown token ids: an index out of range would end the run on a CPU and corrupt the CUDA context on a
+        GPU."""
         if self._vocabulary is None or max(prompt.token_ids, default=0) < self._vocabulary:
             return None
         return EngineError(
-            f"the tokenizer gives the token id {max(prompt.token_ids)}, but the model has {self._vocabulary} tokens; "
-            "the two do not belong together"
+            f"the tokenizer returned token id {max(prompt.token_ids)}, but the model has {self._vocabulary} tokens; "
+            "tokenizer and model do not match"
         )
 
     def _too_long(self, prompt: Prompt) -> EngineError | None:
-        # Where scores are read, nothing is generated: the last token of the prompt is where they are.
+        # # Reading scores generates nothing: they are read at the last token of the prompt.
         generates = prompt.read in ("text", "permutation")
         needed, limit = positions(prompt) if generates else len(prompt.token_ids), self._rotation_limit
         if prompt.read == "permutation" and limit is not None and len(prompt.token_ids) <= limit < needed:
             return EngineError(
-                f"the model reads texts of more than {limit} tokens in another way (LongRoPE), and this prompt and its "
-                f"answer stand on both sides, up to {needed}; use a smaller --context-size, or --free-decoding"
+                f"the model encodes texts of more than {limit} tokens differently (LongRoPE), but this prompt and its "
+                f"answer cross that limit ({needed} tokens); use a smaller --context-size, or --free-decoding"
             )
         if self._max_positions is None or needed <= self._max_positions:
             return None
         return EngineError(
-            f"the prompt and its answer take {needed} tokens, the model has {self._max_positions} positions; "
+            f"the prompt and its answer take {needed} tokens, but the model has {self._max_positions} positions; "
             "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (otherwise)"
         )
 
     def _run_in_memory(self, batch: Batch) -> list[Answer | EngineError]:
-        """Run a batch; where the device's memory does not hold it, its halves."""
+        """Run a batch; if it does not fit in the device's memory, run its halves."""
         try:
             return list(self._run(batch))
         except torch.OutOfMemoryError:
@@ -176,7 +177,7 @@ class TransformersEngine:
         inputs, rows_B, places_B = self._inputs([prompt.token_ids for prompt in batch.prompts], n_shared=batch.n_shared)
         hidden_BTD = self._backbone(**inputs).last_hidden_state
         pooled_BD = hidden_BTD[rows_B.to(hidden_BTD.device), places_B.to(hidden_BTD.device)]
-        # Accumulated in fp32: bf16 scores would tie (a step of 1/32 for scores from 4 to 8).
+        # # Accumulated in float32: in bfloat16, scores would tie (its step is 1/32 between 4 and 8).
         scores_B = pooled_BD.float() @ self._model.score.weight[0].float().to(pooled_BD.device)
         return _score_answers(batch.prompts, scores_B)
 
@@ -189,7 +190,8 @@ class TransformersEngine:
         ]
 
     def _walk_of(self, prompt: Prompt) -> AnswerWalk:
-        # Prompts of one template end alike; 32 characters tell apart what tokenizers may join with the answer.
+        # # Prompts of one template end alike; 32 characters are enough to distinguish what tokenizers may merge with
+        # the answer.
         key = (prompt.identifiers, prompt.form, prompt.text[-32:])
         if key not in self._permutation_ids:
             self._permutation_ids[key] = permutation_ids(self._safe, *key[:2], prompt=prompt.text)
@@ -210,7 +212,7 @@ class TransformersEngine:
             pad_token_id=self._pad,
             eos_token_id=ends,
         )
-        # Greedy means greedy: `generate` would merge a checkpoint's own penalties and constraints into ours.
+        # # Strictly greedy: `generate` would otherwise merge in the checkpoint's own penalties and constraints.
         self._model.generation_config = config
         output_BT = self._model.generate(
             ids_BT.to(self._device), attention_mask=mask_BT.to(self._device), generation_config=config
@@ -222,7 +224,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _compile(self) -> None:
-        """Compile the layers, and run them on what they will be given: several rows, and one."""
+        """Compile the layers and run them on representative inputs: several rows, and one row."""
         compile_layers(self._model)
         for rows in (((0,) * 9, (0,) * 8), ((0,) * 8,)):
             self._backbone(**self._inputs(rows, n_shared=0)[0])
@@ -230,7 +232,7 @@ class TransformersEngine:
     def _inputs(
         self, rows: Sequence[Sequence[int]], *, n_shared: int
     ) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
-        """What the model is given, and where in its output each row's last token stands: rows_B and places_B."""
+        """Return the model's inputs, and the position of each row's last token in the output: rows_B and places_B."""
         packing = self._packing
         if packing and (len(rows) > 1 or self._compiles) and max(map(len, rows)) <= packing.longest:
             inputs, places_B = packing.pack(rows, n_shared=n_shared, device=self._device)
@@ -239,7 +241,8 @@ class TransformersEngine:
         return inputs, torch.arange(len(rows), device=self._device), places_B
 
     def _padded(self, rows: Sequence[Sequence[int]], *, n_shared: int) -> tuple[dict[str, Any], torch.Tensor]:
-        """Rows padded on the right, behind a prefix that is read beforehand, and last_B: each one's last real place."""
+        """Return rows padded on the right, after a prefix computed beforehand, and last_B: the last real index of each
+        row."""
         tails = [row[n_shared:] for row in rows]
         longest = max(map(len, tails))
         ids_BT = torch.tensor([[*ids] + [self._pad] * (longest - len(ids)) for ids in tails], device=self._device)
@@ -253,17 +256,17 @@ class TransformersEngine:
 
 
 def _shares_prefixes(loaded: LoadedModel, packing: Packing | None, *, compiles: bool) -> bool:
-    """Whether what prompts begin with alike is computed once."""
+    """Return whether common prefixes of prompts are computed once."""
     if loaded.encoder is not None or loaded.encoder_decoder is not None:
         return False
     if packing is not None:
         return packing.shares_prefix
-    # A compiled layer that reads behind a cache would be compiled once more for each layer.
+    # # Compiled layers that read behind a cache would be recompiled for each layer.
     return not compiles and can_share_prefix(loaded.model)
 
 
 def _embedding_rows(model: Any) -> int | None:
-    """How many tokens a model has an embedding for; None where that cannot be told."""
+    """Return the number of token embeddings of a model; None if unknown."""
     rows = getattr(model.get_input_embeddings(), "weight", None)
     return len(rows) if isinstance(rows, torch.Tensor) and rows.dim() == 2 else None
 
@@ -279,11 +282,11 @@ def _read_once(prompt: Prompt) -> Usage:
     return Usage(calls=1, prompt_tokens=len(prompt.token_ids))
 
 
-_NOT_A_NUMBER = "the model's logits of the identifiers are not numbers (NaN); use --dtype bfloat16 or float32"
+_NOT_A_NUMBER = "the model's logits for the identifiers are NaN; use --dtype bfloat16 or float32"
 
 
 def _permutation(prompt: Prompt, walk: AnswerWalk) -> Answer:
-    """The answer that names what was chosen, then the rest in prompt order."""
+    """Build the answer that names the chosen identifiers, then the rest in prompt order."""
     order = dict.fromkeys((*walk.order, *range(len(prompt.identifiers))))
     return Answer(
         text=prompt.form.write([prompt.identifiers[position] for position in order]),

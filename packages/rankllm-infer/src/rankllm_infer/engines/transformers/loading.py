@@ -1,6 +1,6 @@
-"""A checkpoint opened: loaded the way it is made, tried on a few tokens, and started as an engine.
+"""Open a checkpoint: load it according to its type, test it on a few tokens, and start it as an engine.
 
-Full, merged or LoRA adapter; never with a head nobody trained.
+Supports full and merged models and LoRA adapters, and never a head with untrained weights.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from rankllm_infer.engines.transformers.trying import check_is_decoder, try_mode
 
 
 def open_checkpoint(files: ModelFiles, settings: TransformersSettings, *, read: Read) -> TransformersCheckpoint:
-    """Load a model's weights. read: how it is going to be read. Raises RankLLMError; see `load_model`."""
+    """Load a model's weights. read: how the model will be read. Raises RankLLMError; see `load_model`."""
     cap_threads()
     loaded = load_model(files, kind_of(read), settings)
     return TransformersCheckpoint(loaded, settings, name=files.own.name, read=read)
 
 
 class TransformersCheckpoint:
-    """A loaded model that is not running yet."""
+    """A loaded model that has not been started yet."""
 
     def __init__(self, loaded: LoadedModel, settings: TransformersSettings, *, name: str, read: Read) -> None:
         self._loaded, self._settings, self._name = loaded, settings, name
@@ -67,9 +67,9 @@ class TransformersCheckpoint:
         self._encoder: ScoresRows | None = loaded.encoder
         if self._encoder is not None:
             self.positions = self._encoder.positions
-            # A pair is cut at the tokenizer's length, and published tokenizers need not say what fits the model.
+            # # Pairs are truncated to the tokenizer's length, which in published tokenizers may exceed the model's.
             self.tokenizer.model_max_length = min(self.tokenizer.model_max_length, self.positions)
-        # Whether flash-attention is found decides the last bits of scores, as the device does.
+        # # Like the device, the use of flash-attention affects the last bits of scores.
         attention = loaded.model.config._attn_implementation
         dtype = str(loaded.dtype).removeprefix("torch.")
         with_flash = f" with {attention}" if attention in FLASH_ATTENTIONS else ""
@@ -77,9 +77,9 @@ class TransformersCheckpoint:
         self.where = f"on {self.place}" + (", running its own code" if settings.trust_remote_code else "")
 
     def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> TransformersEngine:
-        """The engine, once the model has been tried on a few tokens; `longest` is found out by itself.
+        """Start the engine after testing the model on a few tokens; `longest` is not needed here.
 
-        Raises ContractError where the model, or with `permutation` its tokenizer, cannot be read this way.
+        Raises ContractError if the model, or with `permutation` its tokenizer, cannot be read this way.
         """
         if sample is not None:
             check_permutations(self.tokenizer, sample)
@@ -93,30 +93,30 @@ class TransformersCheckpoint:
 
 
 def _without_effect(settings: TransformersSettings, alone: str) -> tuple[str, ...]:
-    """What a user who asked for larger batches should know. alone: why prompts run one at a time."""
+    """Return warnings about batch options that have no effect. alone: why prompts run one at a time."""
     asked = {"--batch-size": (settings.batch_size or 1) > 1, "--batch-tokens": settings.batch_tokens > 0}
     return tuple(f"{option} has no effect: {alone}" for option, is_asked in asked.items() if is_asked)
 
 
 def _why_alone(loaded: LoadedModel, read: Read) -> str:
-    """Why prompts of this model run one at a time here; empty where they do not.
+    """Return why prompts of this model run one at a time on this device; empty if they do not.
 
-    A CPU's matrix kernels round by the shape of the batch: float32 logits of size 30 move by 3e-5 (docs/measured.md).
-    float32 is for those who want the same number every time, and batches gain little there (at most a sixth): where
-    scores are read, one at a time. LongRoPE: see `rotation_limit`.
+    A CPU's matrix kernels round differently for each batch shape: float32 logits of size 30 move by 3e-5
+    (docs/measured.md). float32 is meant for reproducible numbers, and batching gains little there (at most a sixth), so
+    scores are read one prompt at a time. LongRoPE: see `rotation_limit`.
     """
     reads_scores = read in ("first-token", "head")
     if reads_scores and loaded.device.type == "cpu" and str(loaded.dtype) == "torch.float32":
-        return "float32 on a CPU runs one prompt at a time, so that no score depends on what runs beside it"
+        return "float32 on a CPU runs one prompt at a time, so that scores do not depend on the batch"
     if rotation_limit(loaded.model.config) is not None:
-        return "this model (LongRoPE) reads a prompt by the longest one beside it, so each runs alone"
+        return "this model (LongRoPE) encodes a prompt by the longest one in its batch, so each runs alone"
     return ""
 
 
 def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSettings | None = None) -> LoadedModel:
     """Load a checkpoint. kind: with a language-model head or a `score` head.
 
-    Raises RankLLMError when it is damaged, ContractError when its head is missing.
+    Raises RankLLMError if it is damaged, ContractError if its head is missing.
     """
     settings = settings or TransformersSettings()
     device = pick_device(settings.device, num_gpus=settings.num_gpus)
@@ -154,7 +154,7 @@ def load_model(files: ModelFiles, kind: ModelKind, settings: TransformersSetting
 
 
 def _ready(loaded: LoadedModel, files: ModelFiles, *, attention: str) -> LoadedModel:
-    """A loaded model with its attention and what runs it. attention: as in `choose_attention`."""
+    """Set up attention and the runner of a loaded model. attention: as in `choose_attention`."""
     if files.base.is_encoder:
         ready_encoder(loaded.model, attention)
         return replace(loaded, encoder=Encoder(loaded.model))
@@ -170,7 +170,7 @@ def _ready(loaded: LoadedModel, files: ModelFiles, *, attention: str) -> LoadedM
 def _load_weights(
     files: ModelFiles, kind: ModelKind, options: dict[str, Any], quantization: Quantization | None
 ) -> Any:
-    """The model with its adapter merged into it. options: for `from_pretrained`."""
+    """Load the model with its adapter merged into it. options: for `from_pretrained`."""
     is_adapter = files.own.adapter is not None
     if files.base.is_encoder:
         if quantization is not None:
@@ -185,7 +185,7 @@ def _load_weights(
 
 
 def _load_base(source: Path, kind: ModelKind, options: dict[str, Any], *, is_adapter: bool) -> Any:
-    """options: for `from_pretrained`."""
+    """Load the base model. options: for `from_pretrained`."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     if kind == "causal":
@@ -195,7 +195,7 @@ def _load_base(source: Path, kind: ModelKind, options: dict[str, Any], *, is_ada
         return model
     with (
         readable_load(source),
-        readable_misfits(f"{source}: the weights do not fit a model that gives one score a passage"),
+        readable_misfits(f"{source}: the weights do not fit a model with one score per passage"),
     ):
         labels = {} if "config" in options else {"num_labels": 1}
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -204,7 +204,7 @@ def _load_base(source: Path, kind: ModelKind, options: dict[str, Any], *, is_ada
     if not hasattr(model, "score"):
         raise ContractError(
             f"{source}: its head is not a `score` layer over a causal model ({type(model).__name__}); "
-            f"rankllm scores with decoder models such as RankLLaMA, and with encoders ({', '.join(ENCODERS)})"
+            f"rankllm supports decoder models such as RankLLaMA, and encoders ({', '.join(ENCODERS)})"
         )
     fresh = [key for key in report["missing_keys"] if key.endswith(HEAD_NAMES)]
     if fresh and not is_adapter:
@@ -217,9 +217,9 @@ def _load_base(source: Path, kind: ModelKind, options: dict[str, Any], *, is_ada
 
 
 def _check_complete(missing: Iterable[str], source: Path) -> None:
-    """transformers draws weights that a checkpoint lacks at random, and only notes it."""
+    """Raise ContractError if weights are missing: transformers initializes them randomly with only a warning."""
     if names := sorted(missing):
         raise ContractError(
             f"{source}: the checkpoint lacks {len(names)} of the model's weights, such as {names[0]}; "
-            "they would be random. Copy or convert it again"
+            "they would be random. Copy or convert the checkpoint again"
         )

@@ -1,6 +1,6 @@
-"""What runs a model: its device and dtype, its attention, and a head that gives the logits of few tokens.
+"""Model setup: device and dtype, attention, and a head that only computes the logits of a few tokens.
 
-Shapes: B rows, T new tokens, U positions that are read, R tokens whose logits are wanted.
+Shapes: B rows, T new tokens, U positions that are read, R tokens whose logits are needed.
 """
 
 from __future__ import annotations
@@ -25,42 +25,43 @@ from rankllm_infer.engines.transformers.packing import hide_from_compiler, use_b
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _HALF_DTYPES = (torch.bfloat16, torch.float16)
 _FLASH_CAPABILITY = 8
-"""Flash-attention 2 runs on NVIDIA's Ampere GPUs and later ones."""
+"""Minimum compute capability for flash-attention 2: NVIDIA's Ampere GPUs and later."""
 KERNELS_KEPT = 64
-"""A layer multiplies matrices of four shapes or so: these are a few batches'."""
+"""A layer multiplies matrices of about four shapes, so this covers a few batches."""
 
 
 class ScoresRows(Protocol):
-    """Runs a model whose tokens see each other both ways, and whose head gives one score."""
+    """Runs a model with bidirectional attention and a head that returns one score."""
 
     positions: int
-    """How many tokens a row may have."""
+    """Maximum number of tokens per row."""
 
     def scores(self, rows: Sequence[Sequence[int]], n_first: Sequence[int]) -> Tensor:
-        """scores_B in float32. rows: ids, none empty. n_first: leading ids of each row that are of the first type."""
+        """Return scores_B in float32. rows: ids, none empty. n_first: number of leading ids with the first token type,
+        per row."""
 
     def try_it(self, source: str) -> None:
-        """Raise RankLLMError in one line where the model cannot be run. source: the model, for messages."""
+        """Raise RankLLMError in one line if the model cannot be run. source: name of the model, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model ready to run, with its tokenizer."""
+    """Model ready to run, with its tokenizer."""
 
     model: Any
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device
     notes: tuple[str, ...] = ()
-    """What a user should know of how the weights were loaded."""
+    """Warnings about how the weights were loaded."""
     encoder: ScoresRows | None = None
-    """How a model with bidirectional attention is run (`encoders`, `bidirectional`); None for other models."""
+    """Runner of a model with bidirectional attention (`encoders`, `bidirectional`); None for other models."""
     encoder_decoder: Any = None
-    """How an encoder-decoder is read (`encoder_decoders.EncoderDecoder`); None for other models."""
+    """Runner of an encoder-decoder (`encoder_decoders.EncoderDecoder`); None for other models."""
 
 
 def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:
-    """The device asked for, or the best one here. Raises RankLLMError when it is not there."""
+    """Return the given device, or the best one available. Raises RankLLMError if it does not exist."""
     if num_gpus > 1 and torch.cuda.device_count() < num_gpus:
         raise RankLLMError(f"--num-gpus {num_gpus}: found {torch.cuda.device_count()} CUDA devices")
     if device == "auto":
@@ -79,9 +80,9 @@ def pick_device(device: str, *, num_gpus: int = 1) -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device, *, takes_float16: bool = True) -> torch.dtype:
-    """The dtype asked for; `auto` is bfloat16 where the hardware is fast at it, else float16 on a GPU, else float32.
+    """Return the given dtype; `auto` is bfloat16 if the hardware is fast at it, else float16 on a GPU, else float32.
 
-    takes_float16: whether `auto` may be float16, which T5's activations overflow (huggingface/transformers#9295).
+    takes_float16: False if `auto` must not be float16, which T5's activations overflow (huggingface/transformers#9295).
     """
     if dtype != "auto":
         return _DTYPES[one_of(dtype, _DTYPES, where="dtype")]
@@ -94,7 +95,7 @@ def pick_dtype(dtype: str, device: torch.device, *, takes_float16: bool = True) 
 
 
 def cpu_is_fast_at_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 on x86, BF16 on Arm)."""
+    """Return whether the CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 on x86, BF16 on Arm)."""
     capabilities = torch.backends.cpu.get_cpu_capability()
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_bf16_supported")
     found = [getattr(torch.cpu, name, None) for name in checks]
@@ -102,7 +103,7 @@ def cpu_is_fast_at_bf16() -> bool:
 
 
 def spread_over_gpus(device: torch.device, num_gpus: int) -> dict[str, object]:
-    """Arguments that let accelerate spread the layers over the first `num_gpus` devices."""
+    """Return arguments that let accelerate shard the layers across the first `num_gpus` devices."""
     if device.type != "cuda" or num_gpus <= 1:
         return {}
     free = {index: torch.cuda.mem_get_info(index)[0] * 9 // 10 for index in range(num_gpus)}
@@ -110,7 +111,7 @@ def spread_over_gpus(device: torch.device, num_gpus: int) -> dict[str, object]:
 
 
 def cap_threads() -> None:
-    """Let torch use as many threads as this process may really run at once, not as many as the machine has."""
+    """Limit torch's threads to those this process may run concurrently, instead of all of the machine's."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:
@@ -124,11 +125,11 @@ def cap_threads() -> None:
 
 
 def cap_kernel_caches(dtype: torch.dtype) -> None:
-    """Keep few of the kernels that oneDNN compiles for matrices of one shape: batches hardly ever share their length.
+    """Limit oneDNN's caches of compiled matrix kernels, because batches rarely repeat a shape.
 
-    torch and oneDNN keep 1,024 each by default, which come to 1.3 GB in a long run. Not in float32, whose kernels are
-    small, and where prompts run alone and lengths recur. A value that is set in the environment stays; without effect
-    in a process that has multiplied such matrices before.
+    By default, torch and oneDNN keep 1,024 each, which add up to 1.3 GB in a long run. Not limited in float32, whose
+    kernels are small and whose prompts run alone with recurring lengths. Values set in the environment take precedence;
+    no effect in a process that has already multiplied such matrices.
     """
     if dtype == torch.float32:
         return
@@ -137,11 +138,11 @@ def cap_kernel_caches(dtype: torch.dtype) -> None:
 
 
 def choose_attention(model: Any, asked: str = "auto") -> None:
-    """Let a model use one of transformers' attention implementations.
+    """Set one of transformers' attention implementations on a model.
 
-    asked: auto is flash-attention on a CUDA device of compute capability 8 or more where it is installed and the model
-    takes it, that of `packing` on a CPU, and else what transformers chooses. Raises RankLLMError where what is asked
-    for is not to be had.
+    asked: auto is flash-attention on a CUDA device of compute capability 8 or above if installed and supported by the
+    model, the attention of `packing` on a CPU, and otherwise transformers' own choice. Raises RankLLMError if the
+    requested implementation is not available.
     """
     if asked == "auto":
         use_block_attention(model)
@@ -151,7 +152,7 @@ def choose_attention(model: Any, asked: str = "auto") -> None:
     try:
         with quiet_transformers(hide_warnings=True):
             model.set_attn_implementation(asked)
-        reason = "" if model.config._attn_implementation == asked else f"{type(model).__name__} does not take it"
+        reason = "" if model.config._attn_implementation == asked else f"{type(model).__name__} does not support it"
     except (ImportError, ValueError) as error:
         reason = first_line(error, with_kind=False)
     if reason:
@@ -159,7 +160,7 @@ def choose_attention(model: Any, asked: str = "auto") -> None:
 
 
 def _takes_flash(model: Any) -> bool:
-    """Whether flash-attention 2 itself, and no kernel of the hub in its place, runs this model here."""
+    """Return whether flash-attention 2 itself, rather than a kernel from the hub, can run this model on this device."""
     from transformers.utils import is_flash_attn_2_available
 
     if model.device.type != "cuda" or model.dtype not in _HALF_DTYPES or not is_flash_attn_2_available():
@@ -171,7 +172,7 @@ def _takes_flash(model: Any) -> bool:
 
 
 def check_flash(device: torch.device, dtype: torch.dtype) -> None:
-    """Raise RankLLMError where flash-attention 2 was asked for and cannot run."""
+    """Raise RankLLMError if flash-attention 2 was requested and cannot run."""
     from transformers.utils import is_flash_attn_2_available
 
     problem = ""
@@ -179,7 +180,7 @@ def check_flash(device: torch.device, dtype: torch.dtype) -> None:
         found = f"{device.type} and {str(dtype).removeprefix('torch.')}"
         problem = f"needs a CUDA device and bfloat16 or float16, found {found}"
     elif (capability := torch.cuda.get_device_capability(device)[0]) < _FLASH_CAPABILITY:
-        problem = f"needs a GPU of compute capability {_FLASH_CAPABILITY} or more, found {capability}"
+        problem = f"needs a GPU of compute capability {_FLASH_CAPABILITY} or above, found {capability}"
     elif not is_flash_attn_2_available():
         problem = "the package flash-attn is not installed (uv add flash-attn)"
     if problem:
@@ -187,9 +188,9 @@ def check_flash(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def compile_layers(model: Any) -> None:
-    """Let a model's layers be compiled when they are first run, for any number of tokens.
+    """Set up a model's layers to be compiled when first run, for any number of tokens.
 
-    Raises RankLLMError where there is no C++ compiler to do it on a CPU, or the model has no layers of a known kind.
+    Raises RankLLMError if a CPU has no C++ compiler, or if the model has no layers of a known type.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -197,9 +198,7 @@ def compile_layers(model: Any) -> None:
         _check_compiler()
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise RankLLMError(
-            f"--compile: {type(model).__name__} has no layers that transformers marks as such; leave it out"
-        )
+        raise RankLLMError(f"--compile: {type(model).__name__} has no layers that can be compiled; leave it out")
     hide_from_compiler(model)
     for layer in layers:
         layer.compile(dynamic=True)
@@ -217,13 +216,15 @@ def _check_compiler() -> None:
 
 @contextlib.contextmanager
 def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
-    """Let the model's head give only the logits of some tokens, in float32; its own way from states to logits stays.
+    """Make the model's head compute the logits of only some tokens, in float32, keeping the model's own path to the
+    logits.
 
-    A head that is no plain product, or whose device is chosen as it runs, stays as it is, in the model's type.
+    A head that is not a plain linear layer, or whose device is chosen at run time, is left unchanged, in the model's
+    dtype.
     """
     narrowed = NarrowHead(model, tokens)
     head = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or hasattr(head, "_hf_hook"):  # spread over devices: the hook moves states
+    if type(head) is not torch.nn.Linear or hasattr(head, "_hf_hook"):  # sharded across devices: the hook moves states
         yield narrowed
         return
     rows = torch.tensor(narrowed.tokens, device=head.weight.device)
@@ -239,7 +240,7 @@ def narrow_head(model: Any, tokens: Sequence[int]) -> Iterator[NarrowHead]:
 
 
 class NarrowHead:
-    """A model whose head gives the logits of some tokens only."""
+    """Model whose head computes the logits of only some tokens."""
 
     def __init__(self, model: Any, tokens: Sequence[int]) -> None:
         self.model = model
@@ -248,36 +249,38 @@ class NarrowHead:
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def columns(self, tokens: Sequence[int]) -> list[int]:
-        """Where the logits of some of its tokens stand."""
+        """Return the columns of some of its tokens in the logits."""
         return [self._column_of[token] for token in tokens]
 
     def logits(self, places_U: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-        """logits_BUR at some places of the new tokens. inputs: what the model is given."""
+        """Return logits_BUR at some positions of the new tokens. inputs: the model's inputs."""
         if self._keeps_logits:
             logits = self.model(**inputs, logits_to_keep=places_U).logits
         else:
             logits = self.model(**inputs).logits[:, places_U]
-        if logits.shape[-1] != len(self.tokens):  # the model has its own way to its logits
+        if logits.shape[-1] != len(self.tokens):  # the model computes its logits in its own way
             logits = logits[..., list(self.tokens)]
         return logits
 
 
 class ExactRows(torch.nn.Linear):
-    """Some rows of a head, in float32. In bf16 close logits tie: from 16 to 32, where many are, its step is 1/8."""
+    """Some rows of a head, in float32. In bfloat16, close logits tie: its step is 1/8 between 16 and 32, where many
+    are."""
 
     def forward(self, states: Tensor) -> Tensor:
-        """logits of the rows. states: in the model's type."""
+        """Return the logits of the rows. states: in the model's dtype."""
         return torch.nn.functional.linear(states.float(), self.weight, self.bias)
 
 
 def cache_argument(model: Any) -> str:
-    """What the model's forward pass calls its cache; state-space models call it `cache_params`."""
+    """Return the name of the cache argument of the model's forward pass; state-space models call it `cache_params`."""
     parameters = inspect.signature(model.forward).parameters
     return "cache_params" if "cache_params" in parameters else "past_key_values"
 
 
 def can_share_prefix(model: Any) -> bool:
-    """Whether the model's memory of a prefix can be handed to several rows: keys and values, and nothing else."""
+    """Return whether the model's state after a prefix can be copied to several rows, i.e. consists of keys and values
+    only."""
     if rotation_limit(model.config) is not None:
         return False
     from transformers import DynamicCache

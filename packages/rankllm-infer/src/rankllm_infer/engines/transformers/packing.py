@@ -1,16 +1,16 @@
-"""Rows of different lengths as one row of tokens, and the attention on a CPU that reads them.
+"""Packing rows of different lengths into one row of tokens, and the CPU attention that reads them.
 
-Packing: every layer computes real tokens only, and no padding. Attention keeps the rows apart. On a CPU it is
-`attend_in_rows`, which also lets every row see a prefix that stands in the pack once. On a GPU it is flash-attention,
-by the cumulative lengths that transformers hands on to it; it knows no shared prefix.
+With packing, every layer computes real tokens only, without padding, and attention separates the rows. On a CPU this is
+`attend_in_rows`, which also lets every row attend to a prefix that occurs in the pack once. On a GPU it is
+flash-attention with the cumulative lengths that transformers passes on to it; it supports no shared prefix.
 
-Attention on a CPU: torch's own takes, in bfloat16, more than half of the time of a long prompt. Long prompts: queries
-go in blocks against the keys up to their end, and the heads that share keys are one matrix: two large matrix products a
-block, which run at the speed of bfloat16 hardware. As in the `eager` attention of transformers, the scores are rounded
-to bfloat16 before the softmax, whose sums are in float32. A few tokens behind a cached prompt: heads that share keys
-are rows of one matrix too; transformers would copy the cache for each of them.
+Attention on a CPU: torch's implementation takes more than half of the time of a long prompt in bfloat16. For long
+prompts, blocks of queries attend to the keys up to their end, and heads that share keys form one matrix: two large
+matrix products per block, which run at the speed of bfloat16 hardware. As in transformers' `eager` attention, scores
+are rounded to bfloat16 before the softmax, which sums in float32. For a few tokens behind a cached prompt, heads that
+share keys are rows of one matrix as well, whereas transformers would copy the cache for each of them.
 
-Shapes: T tokens of the pack, B rows of at most L tokens each, K keys that a row sees, H query heads, G heads of keys.
+Shapes: T tokens of the pack, B rows of at most L tokens each, K keys that a row sees, H query heads, G key heads.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from rankllm_core.nn.model_parts import causal_shares, changes_attention, use_at
 from rankllm_infer.engines.transformers.batches import rotation_limit
 
 CPU_ATTENTION = "rankllm_blocks"
-"""What it is called among the attention implementations of transformers."""
+"""Name of this attention among the attention implementations of transformers."""
 FLASH_ATTENTIONS = ("flash_attention_2",)
-"""Those of transformers' attention implementations that take cumulative lengths."""
+"""Attention implementations of transformers that accept cumulative lengths."""
 
 _ROTARY_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""Architectures whose layers learn a token's place from `position_ids` and the other tokens from attention alone, and
-which hand its arguments through to attention."""
+"""Architectures whose layers derive a token's position from `position_ids`, interact between tokens only through
+attention, and pass arguments through to it."""
 _SCORES_AT_ONCE = 1 << 19
-"""Attention scores of the rows that attend together: a megabyte in bfloat16, which a core's own cache holds."""
+"""Maximum number of attention scores of rows that attend together: 1 MB in bfloat16, which fits in a core's cache."""
 _BLOCK_QUERIES = 128
 _SHORTEST_IN_BLOCKS = 512
-"""Prompts of fewer tokens gain nothing."""
+"""Shorter prompts do not benefit from blocks."""
 _MOST_ANSWER_TOKENS = 32
-"""More tokens than an answer needs at once."""
+"""Upper bound on the tokens decoded in one pass of an answer."""
 
 
 def packing_of(model: Any) -> Packing | None:
-    """How a model takes packed rows; None where it does not, and rows are padded.
+    """Return how a model runs packed rows; None if it does not support packing and rows are padded.
 
-    It must be of a known architecture, on one device, with attention that keeps rows apart.
+    The model must have a known architecture, be on one device, and use an attention that separates rows.
     """
     config = model.config
     implementation = str(config._attn_implementation)
@@ -69,25 +69,26 @@ def packing_of(model: Any) -> Packing | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packing:
-    """How a model takes packed rows."""
+    """How a model runs packed rows."""
 
     kind: Literal["cpu", "flash"]
     heads: int
     key_heads: int
     longest: float
-    """Longest row: where the model does not look back further, else infinite."""
+    """Length of the longest row: the sliding window of the attention, else infinite."""
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether a prefix that stands in the pack once can be seen by all rows."""
+        """True if all rows can attend to a prefix that occurs in the pack once."""
         return self.kind == "cpu"
 
     def pack(
         self, rows: Sequence[Sequence[int]], *, n_shared: int, device: torch.device
     ) -> tuple[dict[str, Any], Tensor]:
-        """What the model is given, and last_B: where in the pack the last token of each row stands.
+        """Return the model's inputs, and last_B: the index of each row's last token in the pack.
 
-        rows: ids, none empty. n_shared: leading ids that all rows begin with, to be computed once; less than any row.
+        rows: ids, none empty. n_shared: number of leading ids common to all rows, computed once; less than the length
+        of any row.
         """
         lengths = [len(row) - n_shared for row in rows]
         ids = [*rows[0][:n_shared], *(token for row in rows for token in row[n_shared:])]
@@ -100,7 +101,8 @@ class Packing:
         }
         if self.kind == "cpu":
             inputs["packed_rows"] = self._rows(lengths, n_shared)
-            # Not read, but there: transformers would make one of all tokens by all, from the jumps of the positions.
+            # # Never read, but must be present: otherwise transformers would build a mask over all tokens from the
+            # position jumps.
             inputs["attention_mask"] = torch.zeros(1, 1, 1, 1, device=device)
         else:
             bounds = torch.tensor(ends, dtype=torch.int32, device=device)
@@ -116,7 +118,7 @@ class Packing:
         for part, before in parts:
             length_B1, place_L = torch.tensor(part)[:, None], torch.arange(max(part))
             start_B1 = length_B1.cumsum(0) - length_B1 + start
-            # Padding reads the row's last token again, which no real token sees, and is left out of the results.
+            # # Padding repeats the row's last token, which no real token attends to, and is omitted from the results.
             token_BL = start_B1 + torch.minimum(place_L, length_B1 - 1)
             key_BK = torch.cat([torch.arange(before).expand(len(part), -1), token_BL], dim=1)
             queries, keys = _of_heads(token_BL, self.heads), _of_heads(key_BK, self.key_heads)
@@ -128,7 +130,7 @@ class Packing:
         return PackedRows(groups=tuple(groups), results=torch.cat(results))
 
     def _parts(self, lengths: Sequence[int], n_shared: int) -> Iterator[list[int]]:
-        """Lengths of rows that attend together: neighbours, as many as are fast."""
+        """Yield lengths of consecutive rows that attend together, as many as are efficient."""
         part: list[int] = []
         for length in lengths:
             longest = max([*part, length])
@@ -140,39 +142,40 @@ class Packing:
 
 
 def _of_heads(token_BL: Tensor, n_heads: int) -> Tensor:
-    """Where the states of some tokens stand for each head, in the order B, head, L, where states are TH."""
+    """Return the indices of some tokens' states for each head, in the order B, head, L, into states TH."""
     return token_BL[:, None] * n_heads + torch.arange(n_heads)[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowGroup:
-    """Packed rows that attend together: B rows, padded to the longest. Places are in states TH (tokens, heads)."""
+    """Packed rows that attend together: B rows, padded to the longest. Indices are into states TH (tokens, heads)."""
 
     n_rows: int
     queries: Tensor
-    """Where to read the queries, in the order BHL."""
+    """Indices of the queries, in the order BHL."""
     keys: Tensor
-    """Where to read keys and values, in the order BGK: the shared prefix, then the row."""
+    """Indices of keys and values, in the order BGK: the shared prefix, then the row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedRows:
-    """Where the rows of a pack are."""
+    """Layout of the rows in a pack."""
 
     groups: tuple[RowGroup, ...]
     results: Tensor
-    """Where the result of each token and head, in the order TH, is in those of all groups, each in the order BHL."""
+    """Index of each token's and head's result, in the order TH, into the results of all groups, each in the order
+    BHL."""
 
 
 def use_block_attention(model: Any) -> None:
-    """Let a model on a CPU that uses torch's attention use this one, in bfloat16 or float32."""
+    """Use this attention for a model on a CPU that would use torch's attention, in bfloat16 or float32."""
     if model.device.type == "cpu" and model.dtype in (torch.bfloat16, torch.float32):
-        # It may be registered already, hidden from a compiler for another model.
+        # # It may already be registered, hidden from the compiler for another model.
         use_attention_function(model, CPU_ATTENTION, _attend, keep_registered=True)
 
 
 def hide_from_compiler(model: Any) -> None:
-    """Where a model uses this attention, keep the compiler out of it: it would compile each pack's rows anew."""
+    """Exclude this attention from compilation, which would recompile it for the rows of each pack."""
     from transformers import AttentionInterface
 
     if model.config._attn_implementation == CPU_ATTENTION:
@@ -190,7 +193,8 @@ def _attend(
     packed_rows: PackedRows | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls for each layer: states BHTD of H heads, keys and values BGTD of G shared ones."""
+    """Attention function that transformers calls for each layer: states BHTD of H heads, keys and values BGTD of G
+    heads."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -199,7 +203,7 @@ def _attend(
         return attend_in_rows(query_THD, key_TGD, value_TGD, packed_rows, scale=scale)[None], None
     n_tokens = query.shape[2]
     is_plain = getattr(module, "is_causal", True) and not changes_attention(options)
-    is_plain = is_plain and query.dtype == torch.bfloat16  # torch's own is as fast in float32
+    is_plain = is_plain and query.dtype == torch.bfloat16  # torch's attention is as fast in float32
     n_shared = query.shape[1] // key.shape[1]
     if is_plain and attention_mask is None and key.shape[2] == n_tokens >= _SHORTEST_IN_BLOCKS:
         mixed = causal_blocks(query * scale, key, value)
@@ -218,7 +222,8 @@ def _attend(
 
 
 def shared_rows(query_BHTD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor, *, mask: Tensor, scale: float) -> Tensor:
-    """Attention BHTD of a few tokens under a mask B1TK, without a copy of the keys for each head that shares them."""
+    """Return attention BHTD of a few tokens under a mask B1TK, without copying the keys for each head that shares
+    them."""
     B, H, T, D = query_BHTD.shape
     G = key_BGKD.shape[1]
     rows = query_BHTD.reshape(B, G, H // G * T, D)
@@ -231,13 +236,13 @@ def shared_rows(query_BHTD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor, *, mas
 def attend_in_rows(
     query_THD: Tensor, key_TGD: Tensor, value_TGD: Tensor, packed: PackedRows, *, scale: float
 ) -> Tensor:
-    """Attention THD of packed rows, each to itself and the prefix."""
+    """Return attention THD of packed rows, each over itself and the prefix."""
     T, H, D = query_THD.shape
     G, E = key_TGD.shape[1], value_TGD.shape[-1]
     query, key, value = query_THD.reshape(-1, D), key_TGD.reshape(-1, D), value_TGD.reshape(-1, E)
     mixed = []
     for group in packed.groups:
-        # index_select copies whole rows; indexing would go number by number.
+        # # index_select copies whole rows; indexing would copy single numbers.
         queries = query.index_select(0, group.queries).view(group.n_rows, H, -1, D)
         keys = key.index_select(0, group.keys).view(group.n_rows, G, -1, D)
         values = value.index_select(0, group.keys).view(group.n_rows, G, -1, E)
@@ -250,7 +255,7 @@ def attend_in_rows(
 
 
 def causal_block(query_BHTD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor, *, scale: float) -> Tensor:
-    """Causal attention BHTD to the T last of K keys and to all before them, in one piece: for short rows."""
+    """Return causal attention BHTD to the last T of K keys and all before them, in one piece, for short rows."""
     B, H, T, D = query_BHTD.shape
     G, K = key_BGKD.shape[1:3]
     rows = query_BHTD.reshape(B * G, H // G * T, D)
@@ -259,7 +264,7 @@ def causal_block(query_BHTD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor, *, sc
 
 
 def causal_blocks(query_BHTD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor) -> Tensor:
-    """Causal attention BHTD of scaled queries to the T last of K keys and to all before them.
+    """Return causal attention BHTD of scaled queries to the last T of K keys and all before them.
 
     H is a multiple of G: neighbouring heads share keys and values.
     """

@@ -1,13 +1,13 @@
-"""Greedy decoding that can only write permutations, for several prompts at once.
+"""Greedy decoding constrained to permutations, for several prompts at once.
 
-At each choice the token with the highest logit is taken among those that may follow; what is forced is fed along with
-the next choice: one forward pass an identifier, where identifiers are one token. The head runs for the rows of the
-tokens that are ever choices, at the places where a choice is read. Where unconstrained greedy decoding writes the
-answer in the template's form, each of its tokens is the best of all, hence of those that may follow: both answers are
-the same.
+At each choice, the allowed token with the highest logit is taken; forced tokens are fed along with the next choice, so
+there is one forward pass per identifier if identifiers are single tokens. The head only computes the rows of tokens
+that can be choices, at the positions where a choice is read. If unconstrained greedy decoding would produce an answer
+in the template's form, each of its tokens has the highest logit of all, and therefore of the allowed ones: both answers
+are equal.
 
-Prompts are padded on the right and run without a mask; later passes hide by a mask what is no token of a row.
-Shapes: B prompts, T new tokens, K tokens in the cache, R tokens that are choices.
+Prompts are padded on the right and run without a mask; later passes mask padding and rejected tokens. Shapes: B
+prompts, T new tokens, K tokens in the cache, R tokens that can be choices.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from rankllm_infer.engines.transformers.permutation_ids import AnswerWalk
 
 @dataclass(slots=True)
 class _Row:
-    """One prompt and its answer, as far as they are."""
+    """One prompt with its partial answer."""
 
     prompt: Sequence[int]
     walk: AnswerWalk
     n_read: int = 0
-    """Tokens of prompt and answer that are in the cache."""
+    """Number of tokens of prompt and answer in the cache."""
     guess: tuple[int, ...] = ()
-    """Fed behind what is certain, to be kept where it turns out to be right."""
+    """Speculative tokens fed after the certain ones, kept if they turn out to be right."""
     feed: list[int] = field(default_factory=list)
-    """What the pass under way reads: certain tokens, then the guess."""
+    """Tokens of the current pass: certain ones, then the guess."""
     kept: int = 0
-    """How many tokens of the feed have turned out to be the row's."""
+    """Number of tokens of the feed confirmed as part of the row."""
     is_broken: bool = False
-    """Whether a logit was not a number."""
+    """True if a logit was NaN."""
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is to be read for it."""
+        """True if nothing more needs to be read for this row."""
         return self.is_broken or self.walk.is_done
 
     @property
     def is_at_choice(self) -> bool:
-        """Whether the last token kept of the feed is the last certain one, so that its logits choose the next."""
+        """True if the last confirmed token of the feed is the last certain one, so that its logits decide the next."""
         return not self.is_over and self.n_read + self.kept == len(self.prompt) + len(self.walk.ids)
 
     def fill(self) -> None:
-        """Set what the next pass reads; nothing where there is no more to choose."""
+        """Set the tokens of the next pass; empty if there is nothing left to choose."""
         self.feed, self.kept = [], 0
         if not self.is_over:
             certain = [*self.prompt, *self.walk.ids][self.n_read :]
@@ -60,16 +60,16 @@ class _Row:
         self.guess = ()
 
     def read_places(self) -> range:
-        """Places of the feed where a choice may be read: from the last certain token on."""
+        """Return the positions of the feed where a choice may be read: from the last certain token on."""
         return range(self.kept - 1, len(self.feed)) if self.feed else range(0)
 
 
 def decode_permutations(
     model: Any, prompts: Sequence[Sequence[int]], walks: Sequence[AnswerWalk], *, pad: int
 ) -> list[bool]:
-    """Take each walk to its end, and tell for each whether it got there: a logit that is not a number (NaN) stops it.
+    """Complete each walk, and return for each whether it was completed: a NaN logit stops it.
 
-    model: a causal language model of transformers. pad: an id to fill rows with; nothing attends to it.
+    model: a causal language model of transformers. pad: id for padding rows; nothing attends to it.
     """
     everything = [_Row(ids, walk) for ids, walk in zip(prompts, walks, strict=True)]
     if rows := [row for row in everything if not row.is_over]:
@@ -79,7 +79,7 @@ def decode_permutations(
 
 def _decode(model: Any, rows: Sequence[_Row], pad: int) -> None:
     choices = tuple(sorted({token for row in rows for token in row.walk.pieces.choices}))
-    # A cache that forgets, or sums up, knows no padding, and cannot take back a guess.
+    # # A cache that discards or summarizes tokens supports no padding and cannot take back a guess.
     groups = [rows] if _remembers_all(model, rows) else [[row] for row in rows]
     with narrow_head(model, choices) as head:
         for group in groups:
@@ -90,7 +90,7 @@ def _decode(model: Any, rows: Sequence[_Row], pad: int) -> None:
 
 
 class _Lockstep:
-    """Rows that share passes and a cache."""
+    """Rows that share forward passes and a cache."""
 
     def __init__(self, head: NarrowHead, rows: Sequence[_Row], pad: int) -> None:
         from transformers import DynamicCache
@@ -102,10 +102,10 @@ class _Lockstep:
         self._cache_name = cache_argument(head.model)
         self._steps = not attends_alone(head.model.config)
         self._is_token_BK: list[list[bool]] = [[] for _ in rows]
-        """Whether each column of the cache is a token of its row."""
+        """For each row, whether each column of the cache is a token of that row."""
 
     def run(self) -> None:
-        """Pass by pass, until every answer is done."""
+        """Run passes until every answer is complete."""
         while not all(row.is_over for row in self._rows):
             for row in self._rows:
                 row.fill()
@@ -126,7 +126,7 @@ class _Lockstep:
         self._settle()
 
     def _choose(self, row: _Row, logit_of: dict[int, float]) -> None:
-        """Take the best token, and keep of the guess what it confirms. Of equals the lowest id, as argmax does."""
+        """Take the best token and keep the part of the guess that it confirms. Ties take the lowest id, like argmax."""
         if any(map(math.isnan, logit_of.values())):
             row.is_broken = True
             return
@@ -138,7 +138,7 @@ class _Lockstep:
             row.kept += 1
 
     def _forward(self, places: Sequence[int]) -> list[list[list[float]]]:
-        """Logits of the choices at some places of the feeds, as lists BUR."""
+        """Return the logits of the choices at some positions of the feeds, as lists BUR."""
         width = max(len(row.feed) for row in self._rows)
         ids_BT = torch.tensor([row.feed + [self._pad] * (width - len(row.feed)) for row in self._rows])
         mask_BK = position_BT = None
@@ -148,14 +148,14 @@ class _Lockstep:
             mask_BK = torch.tensor(self._is_token_BK, dtype=torch.long)
             starts_B1 = torch.tensor([[row.n_read] for row in self._rows])
             lengths_B1 = torch.tensor([[max(1, len(row.feed))] for row in self._rows])
-            # Padding repeats the last position: there may be none beyond it.
+            # # Padding repeats the last position, because there may be none beyond it.
             position_BT = starts_B1 + torch.minimum(torch.arange(width), lengths_B1 - 1)
         device = self._head.model.device
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BK, "position_ids": position_BT}
         on_device = {name: value.to(device) for name, value in inputs.items() if value is not None}
         cached = {self._cache_name: self._cache, "use_cache": True}
         if self._steps and len(self._is_token_BK[0]) > width:
-            # One row without a guess or padding (see `_decode`), read at its last place alone.
+            # # One row without guess or padding (see `_decode`), read only at its last position.
             for place in range(width - 1):
                 self._head.logits(torch.zeros(1, dtype=torch.long, device=device), _token(on_device, place) | cached)
             on_device, places = _token(on_device, width - 1), [0]
@@ -164,7 +164,7 @@ class _Lockstep:
         return read
 
     def _settle(self) -> None:
-        """Take wrong guesses out of the cache, or hide them where another row has kept its own."""
+        """Remove wrong guesses from the cache, or mask them if another row has kept its own."""
         width = max(len(row.feed) for row in self._rows)
         start = len(self._is_token_BK[0]) - width
         for columns, row in zip(self._is_token_BK, self._rows, strict=True):
@@ -176,9 +176,9 @@ class _Lockstep:
 
 
 def attends_alone(config: Any) -> bool:
-    """Whether all layers keep keys and values, and no state that sums up.
+    """Return whether all layers keep keys and values, and no recurrent state.
 
-    Many a state-space layer takes up its state for one new token only, and starts from nothing where there are more.
+    Many state-space layers only continue their state for a single new token, and start from scratch for more.
     """
     from transformers import DynamicCache
     from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
@@ -188,12 +188,13 @@ def attends_alone(config: Any) -> bool:
 
 
 def _token(inputs: dict[str, Any], place: int) -> dict[str, Any]:
-    """The inputs of one token of a row."""
+    """Return the inputs of one token of a row."""
     return {"input_ids": inputs["input_ids"][:, place : place + 1]}
 
 
 def _remembers_all(model: Any, rows: Sequence[_Row]) -> bool:
-    """Whether every layer attends to all tokens of these rows, so that hidden ones change nothing for the others."""
+    """Return whether every layer attends to all tokens of these rows, so that masked tokens do not affect the
+    others."""
     from transformers import DynamicCache
     from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -206,9 +207,9 @@ def _remembers_all(model: Any, rows: Sequence[_Row]) -> bool:
 
 
 def _columns_of(rows: Sequence[_Row]) -> int:
-    """The most columns that a cache of these rows may have: tokens, padding and wrong guesses."""
+    """Return the maximum number of cache columns for these rows: tokens, padding and wrong guesses."""
     longest = max(len(row.prompt) for row in rows)
     longest_piece = max(len(ids) for row in rows for _, ids in (*row.walk.pieces.first, *row.walk.pieces.later))
     answer = longest_piece * max(len(row.walk.pieces.last) for row in rows)
-    # Rows out of step pad each other: at worst there is a pass for each token of an answer, as wide as a whole piece.
+    # # Rows out of step pad each other: at worst, there is one pass per answer token, as wide as a whole piece.
     return longest + answer * (longest_piece if len(rows) > 1 else 1)

@@ -1,4 +1,4 @@
-"""A loaded model tried on a few tokens: whether it can be read as it is going to be."""
+"""Test a loaded model on a few tokens, to check that it can be read as intended."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from rankllm_infer.engines.transformers.permutation_decoding import attends_alon
 _N_TRIED_TOKENS = 8
 _N_CACHED_TOKENS = 5
 _MOST_OF_FORGOTTEN, _MOST_OF_SPREAD = 0.2, 0.005
-"""How far logits behind a cache may be from those without: a part of what a forgotten prefix changes, and rounding."""
+"""Tolerances for logits with and without a cache: as a fraction of the effect of forgetting the prefix, and of the
+spread."""
 
 
 def check_is_decoder(model: Any, source: str) -> None:
-    """Raise ContractError where a model's tokens see those behind them: padding would change its scores.
+    """Raise ContractError if a model's tokens attend to later ones, so that padding would change its scores.
 
-    Families of encoders have language models too, and transformers loads them as if they were decoders.
+    Encoder families include language models too, which transformers loads as if they were decoders.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -31,16 +32,16 @@ def check_is_decoder(model: Any, source: str) -> None:
     sees_behind = getattr(config, "use_bidirectional_attention", None) is True
     if is_encoder or sees_behind or getattr(config, "is_causal", True) is False or config.is_encoder_decoder:
         raise ContractError(
-            f"{source}: {type(model).__name__} is no decoder (its tokens see those behind them); rankllm reranks with "
+            f"{source}: {type(model).__name__} is not a decoder (its tokens attend to later ones); rankllm supports "
             "decoder language models"
         )
 
 
 @torch.inference_mode()
 def try_model(model: Any, read: Read, *, source: str) -> None:
-    """Raise ContractError, or RankLLMError, in one line where a model cannot be read this way.
+    """Raise ContractError or RankLLMError, in one line, if a model cannot be read this way.
 
-    read: as in `Prompt`. source: the model, for messages.
+    read: as in `Prompt`. source: name of the model, for messages.
     """
     ids_1T = torch.arange(1, _N_TRIED_TOKENS + 1, device=model.device)[None] % _n_embeddings(model)
     if read == "permutation":
@@ -63,9 +64,10 @@ def _generate(model: Any, ids_1T: torch.Tensor) -> None:
 
 
 def _check_continues(model: Any, ids_1T: torch.Tensor, source: str) -> None:
-    """Decoding permutations reads tokens behind a cache: whether the model then gives what it gives without one.
+    """Check that a model gives the same logits with and without a cache, which decoding permutations requires.
 
-    Attention does, and is not asked. Others may keep no such cache, and would forget the prompt.
+    Attention layers always do and are not tested. Other layers may not support such a cache and would forget the
+    prompt.
     """
     with readable_load(source, problem=f"{type(model).__name__} cannot be run"), quiet_transformers(hide_warnings=True):
         whole_V = model(input_ids=ids_1T, use_cache=False).logits[0, -1].float()
@@ -78,14 +80,14 @@ def _check_continues(model: Any, ids_1T: torch.Tensor, source: str) -> None:
             behind_V = _logits_behind_cache(model, ids_1T)
             alone_V = model(input_ids=ids_1T[:, _N_CACHED_TOKENS:], use_cache=False).logits[0, -1].float()
         rounding = _MOST_OF_SPREAD * (whole_V.max() - whole_V.min())
-        # Written so that NaN is refused.
+        # # Negated comparison, so that NaN is refused.
         if not (whole_V - behind_V).abs().max() <= _MOST_OF_FORGOTTEN * (whole_V - alone_V).abs().max() + rounding:
-            problem = "gives other logits behind a cache than without one"
+            problem = "its logits with a cache differ from those without"
     except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, IndexError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0][:120]
     if problem:
         raise ContractError(
-            f"{source}: {type(model).__name__} cannot decode permutations, which takes a cache of keys and values "
+            f"{source}: {type(model).__name__} cannot decode permutations, which requires a cache of keys and values "
             f"({problem}); use --free-decoding, or --use-logits for a model trained for FIRST"
         )
 

@@ -1,1 +1,1 @@
-"""Runs a model with vLLM."""
+"""Engine that runs models with vLLM."""

@@ -1,4 +1,4 @@
-"""What vLLM does not check of a checkpoint: a head nobody trained, an adapter of another base."""
+"""Checks of a checkpoint that vLLM does not make: untrained heads, and adapters of another base."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ENCODER_HEADS = {
     "roberta": "classifier.out_proj.weight",
     "xlm-roberta": "classifier.out_proj.weight",
 }
-"""Encoders that vLLM has with a classification head -> that head's last weights."""
+"""Encoders that vLLM supports with a classification head -> name of that head's last weights."""
 
 
 def check_kind(files: ModelFiles, kind: ModelKind, *, trust_remote_code: bool = False) -> None:
-    """The checkpoint has the head that is to be read, and its adapter belongs to the base. Raises ContractError."""
+    """Check that the checkpoint has the head to be read and that its adapter matches the base. Raises ContractError."""
     own, base = files.own, files.base
     if base.is_encoder or files.bidirectional is not None:
         _check_both_ways(files)
@@ -41,14 +41,15 @@ def check_kind(files: ModelFiles, kind: ModelKind, *, trust_remote_code: bool = 
 
 
 def check_quantization(files: ModelFiles) -> None:
-    """Raise MissingPackageError where vLLM lacks a package for the weights; it brings what other methods need."""
+    """Raise MissingPackageError if a package for the quantized weights is missing; vLLM includes those for other
+    methods."""
     found = quantization_of(files.base)
     if found is not None and found.method == "bitsandbytes":
         check_packages(files.base.name, found.method, found.packages)
 
 
 def check_runs(files: ModelFiles) -> None:
-    """Raise ConfigError, before weights are read, where vLLM cannot run a model with bidirectional attention."""
+    """Raise ConfigError, before weights are read, if vLLM does not support a model with bidirectional attention."""
     own, base, both_ways = files.own, files.base, files.bidirectional
     if not base.is_encoder and both_ways is None:
         return
@@ -56,11 +57,11 @@ def check_runs(files: ModelFiles) -> None:
     if own.adapter is not None:
         problem = f"is an adapter; merge it first (train merge {own.name} MERGED)"
     elif base.is_encoder and base.config.get("model_type") not in _ENCODER_HEADS:
-        problem = f"is an encoder that vLLM has no scores of ({base.config.get('model_type')})"
+        problem = f"is an encoder whose scores vLLM does not support ({base.config.get('model_type')})"
     elif base.is_encoder and not base.has_score_head:
-        problem = "keeps its score head as modules, which vLLM does not read"
+        problem = "stores its score head as separate modules, which vLLM does not read"
     elif both_ways is not None and both_ways.architecture != "llama":
-        problem = f"has bidirectional attention, which vLLM runs over llama, not {both_ways.architecture}"
+        problem = f"has bidirectional attention, which vLLM supports for llama, not {both_ways.architecture}"
     elif both_ways is not None and both_ways.temperature != 1:
         problem = f"divides its scores by {both_ways.temperature}, which vLLM does not"
     if problem:
@@ -73,7 +74,7 @@ def _check_both_ways(files: ModelFiles) -> None:
 
 
 def _check_full_head(folder: Path, head: str = _HEAD) -> None:
-    """vLLM makes a head of whatever is in memory where a checkpoint brings none, and says nothing."""
+    """Check for a score head with one output: without one, vLLM silently uses uninitialized memory."""
     shape = _shapes(folder).get(head)
     if shape is None:
         raise ContractError(
@@ -81,11 +82,11 @@ def _check_full_head(folder: Path, head: str = _HEAD) -> None:
             "Use a trained reranker, or --method pointwise with --prompt-template-path yes_no for a chat model"
         )
     if shape[0] != 1:
-        raise ContractError(f"{folder}: its head gives {shape[0]} scores a passage ({head}), expected one")
+        raise ContractError(f"{folder}: its head returns {shape[0]} scores per passage ({head}), expected one")
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every weight in a folder; no weight is read."""
+    """Map the name of every weight in a folder to its shape, without reading weights."""
     found = {name: info.shape for name, info in read_weight_headers(folder).items()}
     if not found:
         import torch
@@ -108,13 +109,13 @@ def _check_adapter(
     if kind == "sequence-classification":
         if not any(name.endswith(_HEAD) for name in weights):
             raise ContractError(
-                f"{adapter}: the adapter holds no score head ({_HEAD}); its scores would be random. "
+                f"{adapter}: the adapter contains no score head ({_HEAD}); its scores would be random. "
                 "Save it with modules_to_save=['score']"
             )
         if "score" not in (settings.get("modules_to_save") or ()):  # type: ignore[operator]
             raise ContractError(
-                f"{adapter}: vLLM reads an adapter's score head only where modules_to_save names it, as PEFT of today "
-                f"does. Merge it (train merge {adapter} MERGED) and rerank with MERGED, or use --engine transformers"
+                f"{adapter}: vLLM only reads an adapter's score head that modules_to_save names, as PEFT now does. "
+                f"Merge it (train merge {adapter} MERGED) and rerank with MERGED, or use --engine transformers"
             )
     found = {item for item in weights.items() if ".lora_" in item[0]}
     places = _places(adapter, base, kind, trust_remote_code=trust_remote_code)
@@ -127,7 +128,7 @@ def _check_adapter(
 
 
 def _places(adapter: Path, base: Path, kind: str, *, trust_remote_code: bool) -> set[tuple[str, tuple[int, ...]]]:
-    """Name and shape of the matrices that the adapter's settings ask for over this base; no weight is read."""
+    """Return name and shape of the matrices that the adapter adds to this base, without reading weights."""
     import torch
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -136,8 +137,8 @@ def _places(adapter: Path, base: Path, kind: str, *, trust_remote_code: bool) ->
         config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
     with readable_load(adapter, problem="the adapter cannot be loaded"):
         settings: Any = PeftConfig.from_pretrained(str(adapter))
-    settings.init_lora_weights = False  # what the settings of some adapters ask for needs weights
-    settings.base_model_name_or_path = str(base)  # PEFT warns of a base that was moved
+    settings.init_lora_weights = False  # some adapters request an initialization that needs weights
+    settings.base_model_name_or_path = str(base)  # avoids PEFT's warning about a moved base
     owner: Any = AutoModelForCausalLM
     if kind == "sequence-classification":
         owner, config.num_labels = AutoModelForSequenceClassification, 1
@@ -148,14 +149,14 @@ def _places(adapter: Path, base: Path, kind: str, *, trust_remote_code: bool) ->
 
 
 def lora_rank(settings: Mapping[str, object]) -> int:
-    """The largest rank in an adapter's `adapter_config.json`."""
+    """Return the largest rank in an adapter's `adapter_config.json`."""
     pattern = settings.get("rank_pattern")
     ranks = [settings.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
     return max((rank for rank in ranks if isinstance(rank, int)), default=0)
 
 
 def declared_end(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """The end tokens that the model's generation settings name, or its configuration where it has no such settings."""
+    """Return the end tokens named by the model's generation settings or, without these, by its configuration."""
     from transformers import AutoConfig, GenerationConfig
 
     with readable_load(folder):

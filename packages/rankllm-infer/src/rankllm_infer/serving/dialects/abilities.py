@@ -1,4 +1,4 @@
-"""What a served reranker takes in a request, as data (`serving.variants` finds it out) and as rules of JSON Schema."""
+"""What a served reranker accepts in requests, as data (determined by `serving.variants`) and as JSON Schema rules."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ _NO_STRIDE: Schema = {"properties": {"stride": NULL}}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """The windows that requests may choose for a listwise model."""
+    """Windows that requests may choose for a listwise model."""
 
     size: int
-    """Of the server, which is the largest; where a request does not say, it is this one."""
+    """Window size of the server: the maximum, and the default."""
     strategy: str
-    """Of the server."""
+    """Strategy of the server."""
     sizes: Mapping[str, tuple[int, int]]
-    """Strategy -> the smallest and the largest window it takes. Strategies that take none are left out."""
+    """Strategy -> minimum and maximum window size. Strategies that requests cannot choose are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
-    """What requests may ask of a reranker beside a query and documents."""
+    """What requests may ask of a reranker besides ranking documents for a query."""
 
     models: tuple[str, ...] | None
     """Names that requests may give; None: any."""
     max_documents: int
     scores_pairs: bool
-    """Whether `/score` works: pointwise models only."""
+    """True if `/score` is available: pointwise models only."""
     takes_instruction: bool
     raw_scores: Literal["always", "sometimes", "never"]
-    """Whether the model says a score for each document. `sometimes`: it depends on the documents and the strategy."""
+    """Whether the model returns a score for each document. `sometimes`: depends on the documents and the strategy."""
     strategies: tuple[str, ...] = ()
-    """Those that requests may choose; none of a pointwise model."""
+    """Strategies that requests may choose; none for a pointwise model."""
     windows: Windows | None = None
-    """Of a listwise model."""
+    """For a listwise model only."""
 
 
 def window_rules(windows: Windows) -> Iterator[Schema]:
-    """The ways in which `strategy`, `window_size` and `stride` go together; one must hold.
+    """Yield the valid combinations of `strategy`, `window_size` and `stride`; one must match.
 
-    JSON Schema cannot compare two numbers: where one bounds another, there is a way for each window.
+    JSON Schema cannot compare two numbers: where one limits another, there is a combination for each window size.
     """
     for strategy, (least, most) in windows.sizes.items():
         chosen = _is_strategy(strategy, windows)
@@ -58,7 +58,7 @@ def window_rules(windows: Windows) -> Iterator[Schema]:
 
 
 def full_rule(windows: Windows) -> Schema:
-    """How many documents can be shown at once, which strategy `full` does."""
+    """Return the rule for how many documents strategy `full` can show in one window."""
     few = {"properties": {key: {"maxItems": windows.size} for key in ("documents", "texts")}}
     others = {"enum": [name for name in windows.sizes if name != "full"]}
     if windows.strategy != "full":
@@ -67,14 +67,14 @@ def full_rule(windows: Windows) -> Schema:
 
 
 def _all(*schemas: Schema) -> Schema:
-    """One schema of several that speak of different fields."""
+    """Merge schemas about different fields into one."""
     properties = {name: held for schema in schemas for name, held in schema["properties"].items()}
     required = [name for schema in schemas for name in schema.get("required", ())]
     return {"properties": properties, **({"required": required} if required else {})}
 
 
 def _is_size(least: int, most: int, windows: Windows) -> Schema:
-    """Whether a request's windows have a size in these bounds; the server's where it does not say."""
+    """Return a schema for a window size within bounds; the server's size applies if none is given."""
     bounds: Schema = {"minimum": least, "maximum": most}
     if least <= windows.size <= most:
         return {"properties": {"window_size": bounds | {"type": ["integer", "null"]}}}
@@ -82,23 +82,23 @@ def _is_size(least: int, most: int, windows: Windows) -> Schema:
 
 
 def _is_strategy(name: str, windows: Windows) -> Schema:
-    """Whether a request is ranked with a strategy, which the server's own is where it does not say."""
+    """Return a schema for a strategy; the server's strategy applies if none is given."""
     if name == windows.strategy:
         return {"properties": {"strategy": {"enum": [name, None]}}}
     return given("strategy", {"const": name})
 
 
 def given(name: str, schema: Schema) -> Schema:
-    """Whether a field is there and as the schema says."""
+    """Return a schema that requires a field and constrains it."""
     return {"properties": {name: schema}, "required": [name]}
 
 
 def array_of(items: Schema, about: str = "") -> Schema:
-    """An array."""
+    """Return an array schema."""
     return {"type": "array", "items": items, **({"description": about} if about else {})}
 
 
 def object_of(properties: Mapping[str, Any], *optional: str) -> Schema:
-    """An object whose properties are all there, but for the optional ones."""
+    """Return an object schema that requires all properties except the optional ones."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": dict(properties), "required": required}

@@ -1,4 +1,4 @@
-"""Rankings as JSON, in the words of each dialect. Pure functions."""
+"""Rankings as JSON in each dialect. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rankllm_infer.serving.dialects.questions import TEI, Dialect, Document, Que
 
 @dataclass(slots=True)
 class Clock:
-    """When a request was taken and when its ranking began, on the clock of `time.monotonic`."""
+    """When a request was accepted and when its ranking started, on the clock of `time.monotonic`."""
 
     taken: float
     begun: float | None = None
@@ -24,7 +24,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """Results of one HTTP request, and how long they took."""
+    """Results of one HTTP request, with timings."""
 
     results: tuple[Result, ...]
     queued_s: float
@@ -32,24 +32,24 @@ class Ranked:
 
     @property
     def usage(self) -> Usage:
-        """What all of them cost."""
+        """Total usage of all results."""
         return sum((result.usage for result in self.results), Usage())
 
     @property
     def status(self) -> str:
-        """The worst of them."""
+        """Worst status of all results."""
         return worst([result.status for result in self.results])
 
 
 def ranked(results: Sequence[Result], clock: Clock) -> Ranked:
-    """The results with the seconds until now."""
+    """Combine results with the time elapsed until now."""
     now = time.monotonic()
     begun = now if clock.begun is None else clock.begun
     return Ranked(results=tuple(results), queued_s=begun - clock.taken, computed_s=now - begun)
 
 
 def rerank_body(question: Question, answer: Ranked, card: Card, *, model: str, request_id: str) -> object:
-    """The JSON of a ranking. model: the name that it is served under."""
+    """Build the JSON of a ranking. model: name that the model is served under."""
     (result,) = answer.results
     kind, scores = relevance_scores(result, card, raw=question.raw_scores)
     positions = [int(candidate.docid) for candidate in result.candidates]
@@ -84,12 +84,12 @@ def _tei_item(question: Question, position: int, score: float) -> dict[str, obje
 
 
 def _as_object(document: Document) -> Mapping[str, object]:
-    """A string becomes an object with its text; an object is returned as it was sent."""
+    """Wrap a string in an object with its text; return objects unchanged."""
     return {"text": document} if isinstance(document, str) else document
 
 
 def usage_json(usage: Usage) -> dict[str, int]:
-    """Tokens, as OpenAI's clients read them."""
+    """Format token counts in OpenAI's layout."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -98,7 +98,7 @@ def usage_json(usage: Usage) -> dict[str, int]:
 
 
 def _meta(dialect: Dialect, answer: Ranked, kind: ScoreKind, warnings: Sequence[str]) -> dict[str, object]:
-    """Cohere's `meta`, with what a caller should know of this ranking."""
+    """Build Cohere's `meta`, extended with information about this ranking."""
     return {
         "api_version": {"version": "1" if dialect.name == "cohere-v1" else "2"},
         "billed_units": {"search_units": 1},
@@ -108,8 +108,8 @@ def _meta(dialect: Dialect, answer: Ranked, kind: ScoreKind, warnings: Sequence[
 
 
 def meta_of(answer: Ranked, kind: ScoreKind, warnings: Sequence[str] = ()) -> dict[str, object]:
-    """Status, defects, calls and seconds of a ranking."""
-    notes = [f"the ranking is not wholly the model's: status {answer.status}"] if answer.status != "ok" else []
+    """Build status, defects, calls and timings of a ranking."""
+    notes = [f"the ranking is not entirely the model's: status {answer.status}"] if answer.status != "ok" else []
     return {
         "status": answer.status,
         "defects": renamed([defect for result in answer.results for defect in result.defects]),
@@ -123,7 +123,8 @@ def meta_of(answer: Ranked, kind: ScoreKind, warnings: Sequence[str] = ()) -> di
 
 
 def answer_headers(answer: Ranked, kind: str | None = None) -> dict[str, str]:
-    """What the bare array of text-embeddings-inference has no place for; times in milliseconds, under its names.
+    """Return headers for what text-embeddings-inference's plain array cannot contain; times in milliseconds, with its
+    names.
 
     Source: huggingface/text-embeddings-inference@02506d0 router/src/http/server.rs.
     """

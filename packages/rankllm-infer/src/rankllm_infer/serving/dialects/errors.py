@@ -1,4 +1,4 @@
-"""Requests that are refused: why, with which status, and in the words of the caller's dialect."""
+"""Refused requests: reason and status, formatted in the caller's dialect."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _KINDS: Mapping[int, tuple[str, str]] = {
     503: ("ServiceUnavailableError", "Unhealthy"),
     504: ("GatewayTimeoutError", "Timeout"),
 }
-"""Status -> the kind of error as vLLM and as text-embeddings-inference name it."""
+"""Status -> name of the error type in vLLM and in text-embeddings-inference."""
 
 
 class ServingError(RankLLMError):
     """A request that is not answered with a ranking.
 
-    status: of the HTTP response. retry_after_s: when another try makes sense, in seconds; None: not a matter of time.
+    status: status of the HTTP response. retry_after_s: seconds after which to retry; None: retrying does not help.
     """
 
     def __init__(self, status: int, message: str, *, retry_after_s: int | None = None) -> None:
@@ -38,42 +38,42 @@ class ServingError(RankLLMError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that belong to the status."""
+        """Headers that go with the status."""
         headers = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
         return headers | ({"www-authenticate": "Bearer"} if self.status == 401 else {})
 
 
 class InvalidRequestError(ServingError):
-    """A request that can never be answered as it stands; each dialect has its own status for it."""
+    """A request that can never be answered as it is; each dialect has its own status for it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(422, message)
 
 
 class FramingError(ServingError):
-    """A request whose end is unclear: what follows it on the connection is not read."""
+    """A request with an ambiguous end: what follows on the connection is not read."""
 
     def __init__(self) -> None:
-        super().__init__(400, "expected Content-Length or, in HTTP/1.1, Transfer-Encoding, and not both")
+        super().__init__(400, "expected either Content-Length or, in HTTP/1.1, Transfer-Encoding, but not both")
 
     @property
     def headers(self) -> dict[str, str]:
-        """The connection is closed."""
+        """Headers that close the connection."""
         return super().headers | {"connection": "close"}
 
 
 class ClientGoneError(ServingError):
-    """The client has closed the connection: nobody is left to answer."""
+    """The client has closed the connection, so there is no one to answer."""
 
     def __init__(self) -> None:
         super().__init__(499, "the client closed the connection")
 
 
 def error_body(dialect: str, error: ServingError, *, status: int) -> dict[str, object]:
-    """The JSON of an error.
+    """Build the JSON of an error.
 
-    dialect: name of a dialect. Cohere's clients read `message`, Jina's `detail`, vLLM's an OpenAI error object,
-    and those of text-embeddings-inference `error` with `error_type`.
+    dialect: name of a dialect. Cohere's clients read `message`, Jina's `detail`, vLLM's an OpenAI error object, and
+    those of text-embeddings-inference `error` with `error_type`.
     """
     message = str(error)
     openai_kind, tei_kind = _KINDS.get(status, _KINDS[500])

@@ -1,7 +1,7 @@
-"""What the model was asked and what it answered, as JSON of a response: the `explanation` of a ranking. Pure functions.
+"""The `explanation` of a ranking as JSON: what the model was asked and what it answered. Pure functions.
 
-The words are those of a file that `rerank --trace` writes, with documents called by their index. Prompts are left out:
-they repeat the documents, and an operator's system message and examples are in them.
+Field names are those of `rerank --trace` files, with documents identified by their index. Prompts are omitted: they
+repeat the documents, and contain the operator's system message and examples.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from rankllm_core.types import Result, WindowTrace
 
 MAX_EXPLAINED_CALLS = 1000
-"""Model calls that a response shows: all windows, and the first of many pairs."""
+"""Maximum number of model calls in a response: all windows, or the first of many pairs."""
 MAX_ANSWER_CHARACTERS = 20_000
-"""Of each answer. A model that reasons first writes its order at the end, so both ends are kept."""
+"""Maximum length of each answer. Models that reason first write the ranking at the end, so both ends are kept."""
 _MAX_DEFECTS = 100
-"""That are listed; a model that is mad over 1,000 documents would fill a response."""
+"""Maximum number of defects listed; otherwise, a misbehaving model with 1,000 documents would fill the response."""
 
 
 def explanation_json(result: Result) -> dict[str, object]:
-    """The model calls of a ranking in the order they were made, how many more there were, and what they have ranked."""
+    """Return the model calls of a ranking in order, the number of omitted calls, and how many documents they ranked."""
     return {
         "calls": [_call_json(call) for call in result.trace],
         "n_omitted": max(0, result.usage.calls - len(result.trace)),
@@ -29,7 +29,7 @@ def explanation_json(result: Result) -> dict[str, object]:
 
 
 def renamed(defects: Sequence[str]) -> list[str]:
-    """Defects in a caller's words: the candidates of a request are its documents, called by their index."""
+    """Rewrite defects in the caller's terms: candidates are the request's documents, identified by their index."""
     shown = [defect.replace("docid ", "document ") for defect in defects[:_MAX_DEFECTS]]
     n_more = len(defects) - len(shown)
     return [*shown, f"... and {n_more} more"] if n_more else shown
@@ -51,7 +51,7 @@ def _call_json(call: WindowTrace) -> dict[str, object]:
 
 
 def _shortened(answer: str) -> str:
-    """An answer, without its middle where it is very long."""
+    """Return an answer, without its middle part if very long."""
     n_omitted = len(answer) - MAX_ANSWER_CHARACTERS
     if n_omitted <= 0:
         return answer

@@ -1,4 +1,4 @@
-"""JSON schema of an `explanation`; `explanation` writes what it describes."""
+"""JSON schema of an `explanation`, as built by `explanation`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CALL = object_of(
     {
         "start": {
             "type": ["integer", "null"],
-            "description": "Rank of the first document shown, from 0; null where the documents were no slice of the "
+            "description": "Rank of the first document shown, from 0; null if the documents were not a slice of the "
             "ranking.",
         },
         "indices": array_of(_COUNT, "Documents shown, in the order of the prompt."),
@@ -18,9 +18,9 @@ _CALL = object_of(
         "scores": {
             "type": ["array", "null"],
             "items": {"type": ["number", "null"]},
-            "description": "What the order was read off: one score per document shown, or those of yes and no.",
+            "description": "Scores that determined the order: one per document shown, or those of yes and no.",
         },
-        "response": {"type": "string", "description": "What the model wrote; the middle of a long answer is left out."},
+        "response": {"type": "string", "description": "What the model wrote; the middle of a long answer is omitted."},
         "status": {"enum": ["ok", "repaired", "fallback"]},
         "defects": array_of({"type": "string"}),
         "prompt_tokens": _COUNT,
@@ -30,12 +30,12 @@ _CALL = object_of(
 EXPLANATION: Schema = {
     **object_of(
         {
-            "calls": {**array_of(_CALL, "Model calls in the order they were made."), "maxItems": MAX_EXPLAINED_CALLS},
-            "n_omitted": {**_COUNT, "description": "Further calls that are not shown."},
+            "calls": {**array_of(_CALL, "Model calls in order."), "maxItems": MAX_EXPLAINED_CALLS},
+            "n_omitted": {**_COUNT, "description": "Number of further calls that are not shown."},
             "n_ranked": {
                 "type": ["integer", "null"],
-                "description": "Documents at the head of the ranking whose order the model gave; those below keep the "
-                "order of the request, or one that no answer tells.",
+                "description": "Number of documents at the top whose order comes from the model; the others keep the "
+                "order of the request, or an order not determined by any answer.",
             },
         }
     ),

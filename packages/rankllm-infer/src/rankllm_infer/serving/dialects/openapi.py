@@ -1,4 +1,4 @@
-"""The server's OpenAPI description, from the tables that requests are read with and from what its model can do."""
+"""OpenAPI description of the server, generated from the tables that parse requests and the model's capabilities."""
 
 from __future__ import annotations
 
@@ -21,27 +21,30 @@ from rankllm_infer.serving.settings import ServerOptions
 SCORE_PATHS = ("/score", "/v1/score")
 _WHOLE = {"type": "string", "pattern": "^[0-9]+$"}
 _HEADERS: Mapping[str, tuple[str, Schema]] = {
-    "x-request-id": ("Of the request, or drawn.", {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}),
-    "x-queue-time": ("Milliseconds before ranking began.", _WHOLE),
-    "x-inference-time": ("Milliseconds of ranking.", _WHOLE),
-    "x-total-time": ("Milliseconds of both.", _WHOLE),
+    "x-request-id": (
+        "Id of the request, as sent or generated.",
+        {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    ),
+    "x-queue-time": ("Milliseconds before ranking started.", _WHOLE),
+    "x-inference-time": ("Milliseconds spent ranking.", _WHOLE),
+    "x-total-time": ("Milliseconds in total.", _WHOLE),
     "x-compute-tokens": ("Tokens, as the engine counts them.", _WHOLE),
     "x-rankllm-status": ("As in `meta.status`.", {"enum": ["ok", "repaired", "fallback"]}),
     "retry-after": ("Seconds after which to try again.", _WHOLE),
-    "www-authenticate": ("How to give a key.", {"const": "Bearer"}),
+    "www-authenticate": ("How to send an API key.", {"const": "Bearer"}),
 }
 _OF_RANKINGS = ("x-queue-time", "x-inference-time", "x-total-time", "x-compute-tokens", "x-rankllm-status")
 _ERRORS = {
-    400: "Not JSON, no documents, a Host that is not allowed, or a value that cannot be used (Cohere, vLLM).",
-    401: "No API key, or an unknown one.",
-    403: "From a web page whose origin is not allowed.",
-    404: "Another model than the one that is served.",
-    413: "Too many documents, or too many bytes.",
-    415: "A body that is not announced as JSON.",
-    422: "A value that cannot be used (Jina, TEI), or a request that the model cannot answer.",
+    400: "Not JSON, no documents, a Host that is not allowed, or an invalid value (Cohere, vLLM).",
+    401: "Missing or unknown API key.",
+    403: "Request from a web page whose origin is not allowed.",
+    404: "A model that is not served here.",
+    413: "Too many documents or bytes.",
+    415: "Content-Type is not JSON.",
+    422: "An invalid value (Jina, TEI), or a request that the model cannot answer.",
     424: "A request that the model cannot answer (TEI).",
     429: "The queue is full.",
-    500: "A bug; the log has more under the request's id.",
+    500: "Internal error; see the request's id in the log.",
     503: "The server is shutting down, or the model is gone.",
     504: "The request took too long.",
 }
@@ -49,7 +52,7 @@ _OF_ANY_PATH = (400, 403, 500)
 
 
 def describe(options: ServerOptions, abilities: Abilities) -> dict[str, Any]:
-    """The OpenAPI document. options: of the server. abilities: of the model that it serves."""
+    """Build the OpenAPI document. options: options of the server. abilities: abilities of the served model."""
     paths = {path: {"post": _ranking(path)} for path in RERANK_PATHS}
     if abilities.scores_pairs:
         paths |= {path: {"post": _scoring(path)} for path in SCORE_PATHS}
@@ -72,7 +75,7 @@ def describe(options: ServerOptions, abilities: Abilities) -> dict[str, Any]:
 
 
 def _close(document: dict[str, Any], *, protect: Collection[str]) -> None:
-    """Add the key that all paths need but those that are open."""
+    """Require a key for all paths that are not open."""
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, methods in document["paths"].items():
         for operation in methods.values():
@@ -99,7 +102,7 @@ def _scoring(path: str) -> dict[str, Any]:
     scores = {"$ref": "#/components/schemas/Scores"}
     return {
         "operationId": _name_of(path),
-        "summary": "Score pairs of texts: one against N, or N against N, which no schema can say",
+        "summary": "Score pairs of texts: one against N, or N against N (a rule that JSON Schema cannot express)",
         "requestBody": _body({"$ref": "#/components/schemas/ScoreRequest"}),
         "responses": {
             "200": _response("The scores, in the order of the request.", scores, headers=_OF_RANKINGS),
@@ -109,12 +112,14 @@ def _scoring(path: str) -> dict[str, Any]:
 
 
 def _pages(abilities: Abilities) -> dict[str, dict[str, Any]]:
-    """What is only read."""
+    """Describe the GET paths."""
     models = _page(
-        "/v1/models", "Names of the served model, and what requests may hold", {"$ref": "#/components/schemas/Models"}
+        "/v1/models",
+        "Names of the served model, and what requests may contain",
+        {"$ref": "#/components/schemas/Models"},
     )
     paths = (*RERANK_PATHS, *(SCORE_PATHS if abilities.scores_pairs else ()))
-    # What is listed can be asked for.
+    # # Listed models can be requested.
     models["responses"]["200"]["links"] = {
         _name_of(path): {"operationId": _name_of(path), "requestBody": {"model": "$response.body#/data/0/id"}}
         for path in paths
@@ -125,8 +130,8 @@ def _pages(abilities: Abilities) -> dict[str, dict[str, Any]]:
     return {
         "/": page,
         "/v1/models": models,
-        "/health": _page("/health", "Whether the process answers", state),
-        "/ready": _page("/ready", "Whether requests are taken: 503 while the server drains", state, statuses=(503,)),
+        "/health": _page("/health", "Whether the process responds", state),
+        "/ready": _page("/ready", "Whether requests are accepted: 503 while the server drains", state, statuses=(503,)),
         "/metrics": metrics,
         "/openapi.json": _page("/openapi.json", "This document", {"type": "object"}),
     }
@@ -155,7 +160,7 @@ def _errors(path: str, statuses: Iterable[int]) -> dict[str, Any]:
 def _error(path: str, status: int) -> dict[str, Any]:
     headers = {401: ("www-authenticate",), 429: ("retry-after",)}.get(status, ())
     response = _response(_ERRORS[status], error_schema(path), headers=headers)
-    if status == 503:  # A model that is gone does not come back at a known time.
+    if status == 503:  # It is unknown when a model that is gone comes back.
         response["headers"]["retry-after"] = {"schema": _WHOLE, "description": "While the server drains."}
     return response
 
@@ -172,5 +177,5 @@ def _body(schema: Schema) -> dict[str, Any]:
 
 
 def _name_of(path: str) -> str:
-    """The name of an operation: `v2_rerank` of /v2/rerank."""
+    """Return the name of an operation: `v2_rerank` for /v2/rerank."""
     return path.strip("/").partition(".")[0].replace("/", "_") or "page"

@@ -1,4 +1,4 @@
-"""The requests of `/score`: pairs of texts, in the three spellings that vLLM takes. Pure functions.
+"""Requests to `/score`: pairs of texts, in the three spellings that vLLM accepts. Pure functions.
 
 Source: vllm-project/vllm vllm/entrypoints/pooling/scoring/protocol.py: `queries` with `documents`, `text_1` with
 `text_2`, `data_1` with `data_2`; one against N, or N against N.
@@ -23,7 +23,7 @@ FIELDS_OF_PAIRS = ("model", "instruction", "max_tokens_per_doc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairQuestion:
-    """Pairs to score, checked."""
+    """Validated pairs to score."""
 
     groups: tuple[tuple[str, tuple[str, ...]], ...]
     """(query, its documents): one group of N documents, or N groups of one."""
@@ -34,9 +34,9 @@ class PairQuestion:
 
 
 def read_pairs(body: object, *, max_documents: int) -> PairQuestion:
-    """The pairs that a request's JSON asks for.
+    """Parse the pairs of a request's JSON.
 
-    Raises InvalidRequestError for values that cannot be used, ServingError of status 400 or 413 for none or too many.
+    Raises InvalidRequestError for invalid values, ServingError with status 400 or 413 for no texts or too many.
     """
     if not isinstance(body, Mapping):
         raise ServingError(400, f"body: expected a JSON object, found {found(body)}")
@@ -47,7 +47,7 @@ def read_pairs(body: object, *, max_documents: int) -> PairQuestion:
         raise ServingError(413, f"{spelling[1]}: expected at most {max_documents} texts, found {len(other)}")
     if len(one) not in (1, len(other)):
         raise InvalidRequestError(
-            f"{spelling[0]}: expected one text, or as many as {spelling[1]} holds ({len(other)}), found {len(one)}"
+            f"{spelling[0]}: expected one text, or as many as in {spelling[1]} ({len(other)}), found {len(one)}"
         )
     groups = ((one[0], tuple(other)),) if len(one) == 1 else tuple((a, (b,)) for a, b in zip(one, other, strict=True))
     values = {key: read_field(key, fields[key]) or None for key in FIELDS_OF_PAIRS if key in fields}
@@ -72,7 +72,7 @@ def _texts(fields: Mapping[str, object], key: str) -> list[str]:
 
 
 def score_body(question: PairQuestion, answer: Ranked, card: Card, *, model: str, request_id: str) -> dict[str, object]:
-    """The JSON of scores, in the order of the request."""
+    """Build the JSON of scores, in the order of the request."""
     scores: list[float] = []
     kind = None
     for result in answer.results:

@@ -1,7 +1,7 @@
-"""What a rerank request means in each dialect: JSON in, one checked question out. Pure functions.
+"""Rerank requests in each dialect: JSON to a validated question. Pure functions.
 
-Sources of the shapes: Cohere's API reference (`/v1/rerank`, `/v2/rerank`), Jina's reranker API, vLLM
-(vllm-project/vllm vllm/entrypoints/pooling/scoring/protocol.py) and text-embeddings-inference
+Sources: Cohere's API reference (`/v1/rerank`, `/v2/rerank`), Jina's reranker API, vLLM (vllm-project/vllm
+vllm/entrypoints/pooling/scoring/protocol.py) and text-embeddings-inference
 (huggingface/text-embeddings-inference@02506d0 router/src/http/types.rs).
 """
 
@@ -24,18 +24,18 @@ Document = str | Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How one API writes requests, answers and errors."""
+    """How one API formats requests, answers and errors."""
 
     name: str
     documents: str = "documents"
     """Key of the documents."""
     returns: str = "return_documents"
-    """Key that asks for the documents' texts in the response."""
+    """Key that requests the documents' texts in the response."""
     returns_by_default: bool = False
     invalid_status: int = 400
-    """Status of a well-formed request with values that cannot be used."""
+    """Status of a well-formed request with invalid values."""
     may_ask_for_none: bool = False
-    """Whether `top_n: 0` stands for all documents, as in vLLM; elsewhere it is an error."""
+    """True if `top_n: 0` means all documents, as in vLLM; otherwise it is an error."""
 
 
 COHERE_V1 = Dialect(name="cohere-v1")
@@ -49,35 +49,35 @@ _OF_PATH = {"/rerank": VLLM, "/v1/rerank": JINA, "/v2/rerank": COHERE_V2}
 RERANK_PATHS = tuple(_OF_PATH)
 _OF_COHERE_V1 = {"max_chunks_per_doc", "rank_fields"}
 VLLM_FIELDS = ("chat_template_kwargs", "max_tokens_per_query", "truncate_prompt_tokens")
-"""Fields by which a request to any path is vLLM's."""
+"""Fields that identify a request as vLLM's on any path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One rerank request, checked."""
+    """One validated rerank request."""
 
     dialect: Dialect
     query: str
     documents: tuple[Document, ...]
-    """As they were sent."""
+    """Documents as sent."""
     returns_documents: bool
     model: str | None = None
     top_n: int | None = None
     """None: all."""
     raw_scores: bool = False
     explains: bool = False
-    """Whether the response shows each model call."""
+    """True if the response shows each model call."""
     instruction: str | None = None
     max_tokens_per_doc: int | None = None
     strategy: str | None = None
     window_size: int | None = None
     stride: int | None = None
     warnings: tuple[str, ...] = ()
-    """Fields without effect."""
+    """Messages about fields without effect."""
 
 
 def dialect_of(path: str, body: object = None) -> Dialect:
-    """The dialect of a request, by its fields and else by its path. body: the JSON value, where it could be read."""
+    """Determine the dialect of a request from its fields or else its path. body: its JSON value, if readable."""
     keys = {key for key, value in body.items() if value is not None} if isinstance(body, Mapping) else set()
     if "texts" in keys and "documents" not in keys:
         return TEI
@@ -89,9 +89,9 @@ def dialect_of(path: str, body: object = None) -> Dialect:
 
 
 def check_media_type(header: str | None) -> None:
-    """Raise ServingError of status 415 where the header `Content-Type` announces something else than JSON.
+    """Raise ServingError with status 415 if the Content-Type header announces anything but JSON.
 
-    A request without one is read as JSON.
+    A request without the header is read as JSON.
     """
     media_type = (header or "").partition(";")[0].strip().lower()
     if media_type and media_type != "application/json" and not re.fullmatch(r"application/\S+\+json", media_type):
@@ -99,10 +99,10 @@ def check_media_type(header: str | None) -> None:
 
 
 def read_question(path: str, body: object, *, max_documents: int) -> Question:
-    """The question that a request's JSON asks.
+    """Parse the question of a request's JSON.
 
-    max_documents: a request with more is refused. Raises InvalidRequestError for values that cannot be used, and
-    ServingError of status 400 or 413 for no object, no documents, or too many.
+    max_documents: requests with more are refused. Raises InvalidRequestError for invalid values, and ServingError with
+    status 400 or 413 if the body is not an object, or has no documents or too many.
     """
     dialect = dialect_of(path, body)
     if not isinstance(body, Mapping):
@@ -112,7 +112,7 @@ def read_question(path: str, body: object, *, max_documents: int) -> Question:
     wanted = {key: read_field(key, fields[key]) for key in FIELDS if key in fields}
     query = wanted.get("query")
     if not isinstance(query, str) or not query.strip():
-        raise InvalidRequestError("query: expected a text that is not empty")
+        raise InvalidRequestError("query: expected a non-empty string")
     known = {"query", dialect.documents, dialect.returns, *FIELDS}
     question = Question(
         dialect=dialect,
@@ -130,16 +130,16 @@ def _with_values(question: Question, wanted: Mapping[str, Any]) -> Question:
         raise InvalidRequestError("top_n: expected an integer of at least 1, found the number 0")
     names = ("model", "instruction", "max_tokens_per_doc", "strategy", "window_size", "stride")
     if str(wanted.get("truncation_direction", "right")).lower() != "right":
-        raise InvalidRequestError("truncation_direction: expected 'right'; documents are always truncated at their end")
+        raise InvalidRequestError("truncation_direction: expected 'right'; documents are always truncated at the end")
     explains = bool(wanted.get("explain", False))
     if explains and question.dialect is TEI:
-        raise InvalidRequestError('explain: a response to "texts" is an array without room for it; use "documents"')
+        raise InvalidRequestError('explain: responses to "texts" are arrays and cannot contain it; use "documents"')
     return replace(
         question,
         top_n=top_n or None,
         raw_scores=bool(wanted.get("raw_scores", False)),
         explains=explains,
-        # vLLM writes 0 for no limit.
+        # # vLLM uses 0 for no limit.
         **{name: wanted.get(name) or None for name in names},
     )
 
@@ -171,12 +171,12 @@ def _check_document(document: object, *, where: str) -> None:
     try:
         title_and_text(document)
     except RankLLMError:
-        # What the library says names the object's keys, which are the caller's own words.
+        # # The library's message would use other names than the caller's keys.
         raise InvalidRequestError(f'{where}: expected an object with a string under "text"') from None
     try:
         json.dumps(document, allow_nan=False)
-    except ValueError:  # It could not be returned.
-        raise InvalidRequestError(f"{where}: holds a number that is infinite or none") from None
+    except ValueError:  # Could not be returned as JSON.
+        raise InvalidRequestError(f"{where}: contains a number that is infinite or NaN") from None
 
 
 def _shown(key: str) -> str:

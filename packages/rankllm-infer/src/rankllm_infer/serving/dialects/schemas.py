@@ -1,9 +1,9 @@
-"""JSON schemas of requests and responses: what the readers of `questions` and `pairs` take, no more and no less.
+"""JSON schemas of requests and responses: exactly what the parsers in `questions` and `pairs` accept.
 
-What no schema can say: that two arrays are as long as each other (`/score`), that the windows of
-`--no-variable-passages` are all full, and that FIRST or a pairwise model has scored every document (`raw_scores`). Such
-requests are refused with the status of a value that cannot be used. More than `--max-documents`, like more than
-`--max-body`, is a matter of size, not of form: 413.
+Rules that schemas cannot express: that two arrays have the same length (`/score`), that all windows are full with
+`--no-variable-passages`, and that FIRST or a pairwise model has scored every document (`raw_scores`). Such requests are
+refused with the status of an invalid value. Exceeding `--max-documents`, like `--max-body`, is about size, not form:
+413.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from rankllm_infer.serving.dialects.pairs import FIELDS_OF_PAIRS, SPELLINGS
 from rankllm_infer.serving.dialects.questions import RERANK_PATHS, VLLM_FIELDS, dialect_of
 
 NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-"""A character that `str.strip` keeps; \\s is not the same set in the regular expressions of any two languages."""
+"""A character that `str.strip` keeps; \\s matches different sets in the regular expressions of different languages."""
 _NAME = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 _SECONDS = {"type": "number", "minimum": 0}
 _RELEVANCE = {"type": "number", "minimum": 0, "maximum": 1}
-_INDEX = _COUNT | {"description": "Position of the document in the request, from 0."}
+_INDEX = _COUNT | {"description": "0-based position of the document in the request."}
 _TEXTS = {"type": "array", "items": _NAME}
 
 
 def request_schemas(abilities: Abilities) -> dict[str, Schema]:
-    """Name -> schema of what a request holds; `RerankRequest` is what those of all paths have in common."""
+    """Return name -> schema of request contents; `RerankRequest` is common to all paths."""
     schemas = {"Document": _document(), "RerankRequest": _rerank_request(abilities)}
     return schemas | ({"ScoreRequest": _score_request(abilities)} if abilities.scores_pairs else {})
 
 
 def rerank_request(path: str) -> Schema:
-    """The schema of a request to one of RERANK_PATHS: only vLLM's dialect takes 0 for `top_n`."""
+    """Return the schema of a request to one of RERANK_PATHS: only vLLM's dialect accepts 0 for `top_n`."""
     common = {"$ref": "#/components/schemas/RerankRequest"}
     may_be_none = given("documents", {"not": NULL})
     if not dialect_of(path).may_ask_for_none:
@@ -53,7 +53,7 @@ def rerank_request(path: str) -> Schema:
 
 
 def response_schemas(abilities: Abilities) -> dict[str, Schema]:
-    """Name -> schema of what a response holds."""
+    """Return name -> schema of response contents."""
     schemas = {
         "Ranking": _ranking(abilities),
         "TeiRanking": array_of(object_of({"index": _INDEX, "score": _tei_score(abilities), "text": _NAME}, "text")),
@@ -66,7 +66,7 @@ def response_schemas(abilities: Abilities) -> dict[str, Schema]:
 
 
 def _rerank_request(abilities: Abilities) -> Schema:
-    about = f"At most {abilities.max_documents} (--max-documents); a request with more is answered with 413."
+    about = f"At most {abilities.max_documents} (--max-documents); requests with more get 413."
     documents = {"type": "array", "items": {"$ref": "#/components/schemas/Document"}, "minItems": 1}
     properties = {name: field.schema for name, field in FIELDS.items()}
     properties["query"] |= {"type": "string", "pattern": NOT_BLANK}
@@ -75,7 +75,7 @@ def _rerank_request(abilities: Abilities) -> Schema:
     if abilities.raw_scores == "never":
         properties["raw_scores"] = _only(properties["raw_scores"], False)
     one_text = {"type": "string", "description": "One document."}
-    # TEI's response is an array, without room for an explanation.
+    # # TEI's response is an array, which cannot contain an explanation.
     texts = given("texts", documents | {"description": f"TEI's `documents`. {about}"})
     either = [
         given("documents", {"anyOf": [documents | {"description": about}, one_text]}),
@@ -99,7 +99,7 @@ def _rerank_request(abilities: Abilities) -> Schema:
 
 
 def _model_fields(abilities: Abilities) -> dict[str, Schema]:
-    """The fields that depend on the model and are the same for rankings and pairs."""
+    """Return the fields that depend on the model and are the same for rankings and pairs."""
     fields = {name: FIELDS[name].schema for name in FIELDS_OF_PAIRS}
     if abilities.models is not None:
         fields["model"] = _only(fields["model"], *abilities.models, "")
@@ -109,7 +109,8 @@ def _model_fields(abilities: Abilities) -> dict[str, Schema]:
 
 
 def _document() -> Schema:
-    """A string, or an object whose first text field that is not null can be read as text, as can its title."""
+    """Return the schema of a document: a string, or an object whose first non-null text field, and title, can be read
+    as text."""
     text = {"type": ["string", "number", "boolean"]}
     ways = [
         {"properties": {**dict.fromkeys(TEXT_FIELDS[:number], NULL), field: text}, "required": [field]}
@@ -208,15 +209,15 @@ def _models(abilities: Abilities) -> Schema:
 
 
 def _model_ranking() -> Schema:
-    """What `serving.capabilities` tells."""
+    """Return the schema of `serving.capabilities`."""
     return object_of(
         {
             "method": {"enum": ["listwise", "pointwise", "pairwise"]},
-            "strategies": array_of(_NAME, "Those that a request may choose."),
-            "strategy": {"type": ["string", "null"], "description": "The server's own."},
-            "window_size": {"type": ["integer", "null"], "description": "The largest; listwise only."},
+            "strategies": array_of(_NAME, "Strategies that a request may choose."),
+            "strategy": {"type": ["string", "null"], "description": "The server's strategy."},
+            "window_size": {"type": ["integer", "null"], "description": "Maximum window size; listwise only."},
             "stride": {"type": ["integer", "null"]},
-            "instruction": {"type": "boolean", "description": "Whether the model takes one."},
+            "instruction": {"type": "boolean", "description": "Whether the model takes an instruction."},
             "raw_scores": {"type": "boolean", "description": "Whether the model scores documents."},
             "max_documents": _COUNT,
             "max_body": _COUNT | {"description": "Bytes."},
@@ -225,7 +226,7 @@ def _model_ranking() -> Schema:
 
 
 def _errors() -> dict[str, Schema]:
-    """The body of an error in each dialect."""
+    """Return the schema of an error body in each dialect."""
     openai = {"message": _NAME, "type": _NAME, "param": NULL, "code": {"type": "integer"}}
     return {
         "CohereError": object_of({"message": _NAME}),
@@ -236,7 +237,7 @@ def _errors() -> dict[str, Schema]:
 
 
 def error_schema(path: str) -> Schema:
-    """The body of an error of a path: in its own dialect, or in one that the request's fields choose."""
+    """Return the schema of error bodies for a path: in its own dialect, or in one selected by the request's fields."""
     bodies = ({}, {"texts": []}, {"rank_fields": []}, dict.fromkeys(VLLM_FIELDS, 0)) if path in RERANK_PATHS else ({},)
     names = {dialect_of(path, body).name.partition("-")[0] for body in bodies}
     schemas = [{"$ref": f"#/components/schemas/{name.capitalize()}Error"} for name in sorted(names)]
@@ -248,5 +249,5 @@ def _not(name: str) -> Schema:
 
 
 def _only(schema: Mapping[str, Any], *values: object) -> Schema:
-    """A field that takes these values alone, or none at all; null counts as left out."""
+    """Return the schema of a field that only accepts these values or null, which counts as missing."""
     return {"enum": [*values, None], "description": schema["description"]}

@@ -1,7 +1,7 @@
-"""The page as it is sent: one HTML text, the same for everybody, with the headers that confine it.
+"""The page as sent to browsers: one HTML text, the same for everyone, with headers that restrict it.
 
-It holds no data: what the model is and what it ranks, its script asks of the API, with the caller's key where one is
-needed.
+It contains no data: its script requests everything about the model and its rankings from the API, with the user's key
+if needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rankllm_infer.pages.inlined import BASE_STYLE, inlined
 
 _ROOM = ("serving", "page")
 _SCRIPTS = ("passages.js", "snippets.js", "results.js", "page.js")
-"""In the order in which they stand on the page; each uses those before it."""
+"""In the order in which they appear on the page; each uses those before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +26,14 @@ class Content:
     headers: Mapping[str, str]
 
     def is_known(self, if_none_match: str | None) -> bool:
-        """Whether a browser has it already. if_none_match: the header of its request."""
+        """Return whether a browser has the page cached. if_none_match: the header of its request."""
         known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
         return self.headers["ETag"] in known or "*" in known
 
 
 def make_content() -> Content:
-    """The page. Its script asks the server at the page's own address, so that it works behind any proxy's path."""
+    """Build the page. Its script calls the server relative to the page's address, so that it works behind any proxy
+    path."""
     style = inlined(BASE_STYLE, (*_ROOM, "page.css"))
     script = inlined(*((*_ROOM, name) for name in _SCRIPTS))
     text = files("rankllm_infer").joinpath(*_ROOM, "page.html").read_text(encoding="utf-8")
@@ -42,7 +43,7 @@ def make_content() -> Content:
         headers={
             "Content-Security-Policy": _policy(script=script.source, style=style.source),
             "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-            # A browser asks each time, and is told 304 unless the server was updated.
+            # # Browsers revalidate each time and get 304 unless the server was updated.
             "Cache-Control": "no-cache",
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
@@ -53,7 +54,7 @@ def make_content() -> Content:
 
 
 def _policy(*, script: str, style: str) -> str:
-    """Our script, our style sheet, requests to this server, and nothing else; in nobody's frame."""
+    """Return the content security policy: own script, own style sheet, requests to this server only, no framing."""
     allowed = {
         "default-src": "'none'",
         "script-src": script,

@@ -15,7 +15,7 @@
 
   function headers() {
     const key = $("key").value.trim();
-    if (key && !KEY.test(key)) throw new ServerError("API key: expected ASCII characters without blanks");
+    if (key && !KEY.test(key)) throw new ServerError("API key: expected ASCII characters without spaces");
     return key ? { Authorization: `Bearer ${key}` } : {};
   }
 

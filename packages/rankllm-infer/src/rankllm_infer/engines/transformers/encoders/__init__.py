@@ -1,1 +1,1 @@
-"""Models whose tokens see each other both ways: cross-encoders, encoder-decoders, bidirectional decoders."""
+"""Models with bidirectional attention: cross-encoders, encoder-decoders, bidirectional decoders."""

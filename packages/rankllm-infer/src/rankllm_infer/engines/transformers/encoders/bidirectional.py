@@ -1,6 +1,6 @@
-"""Decoders with bidirectional attention: loaded as transformers' own architectures, run without padding where possible.
+"""Decoders with bidirectional attention, loaded as transformers' own architectures and run without padding if possible.
 
-Shapes: B rows of at most L tokens each, T tokens of a pack, D numbers a state.
+Shapes: B rows of at most L tokens each, T tokens of a pack, D hidden size.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ _N_TRIED_TOKENS = 8
 
 
 def bidirectional_config(folder: ModelFolder, reading: Bidirectional) -> Any:
-    """The configuration of transformers for a checkpoint, with one label and attention both ways.
+    """Return transformers' configuration of a checkpoint, with one label and bidirectional attention.
 
-    Raises ContractError where its weights are quantized.
+    Raises ContractError if its weights are quantized.
     """
     from transformers import AutoConfig, PretrainedConfig
 
     source = folder.path
     if folder.is_quantized:
-        raise ContractError(f"{folder.name}: its weights are quantized; bidirectional attention needs full weights")
+        raise ContractError(
+            f"{folder.name}: its weights are quantized; bidirectional attention needs unquantized weights"
+        )
     with readable_load(source):
         values, _ = PretrainedConfig.get_config_dict(str(source))
         kept = {key: value for key, value in values.items() if key not in ("auto_map", "model_type", "architectures")}
@@ -43,12 +45,12 @@ def bidirectional_config(folder: ModelFolder, reading: Bidirectional) -> Any:
 
 
 def ready_bidirectional(model: Any, asked: str) -> None:
-    """Let a loaded model attend both ways.
+    """Switch a loaded model to bidirectional attention.
 
-    asked: as in `choose_attention`, but auto on a CPU is that of packed rows.
+    asked: as in `choose_attention`, but auto on a CPU is the attention of packed rows.
     """
     for module in model.modules():
-        # Attention without a mask goes by this flag; masks go by the configuration.
+        # # Attention without a mask depends on this flag; masks depend on the configuration.
         if getattr(module, "is_causal", None) is True:
             module.is_causal = False
     if asked != "auto" or model.device.type != "cpu":
@@ -59,28 +61,28 @@ def ready_bidirectional(model: Any, asked: str) -> None:
 
 
 class BidirectionalDecoder:
-    """Scores rows of ids by a decoder that attends both ways and a head over its pooled states."""
+    """Scores rows of ids with a bidirectional decoder and a head over its pooled states."""
 
     def __init__(self, model: Any, reading: Bidirectional) -> None:
         self._model = model
         self._backbone = backbone_of(model)
         self._reading = reading
         self.positions = int(model.config.max_position_embeddings)
-        """How many tokens a row may have."""
+        """Maximum number of tokens per row."""
         attention = str(model.config._attn_implementation)
         self._is_packed = not hasattr(model, "hf_device_map") and attention in (ROWS_ATTENTION, *FLASH_ATTENTIONS)
         self._is_flash = attention in FLASH_ATTENTIONS
 
     def scores(self, rows: Sequence[Sequence[int]], n_first: Sequence[int]) -> Tensor:
-        """scores_B in float32. rows: ids, none empty. n_first: not read, since a decoder knows no token types."""
+        """Return scores_B in float32. rows: ids, none empty. n_first: ignored, since decoders have no token types."""
         states = self._packed(rows) if self._is_packed else self._padded(rows)
         pooled_BD = torch.stack([self._pool(states_LD) for states_LD in states])
         weight_D = self._model.score.weight[0].float().to(pooled_BD.device)
-        # Accumulated in float32: in bfloat16 the scores of close passages would tie.
+        # # Accumulated in float32: in bfloat16, the scores of similar passages would tie.
         return pooled_BD @ weight_D / self._reading.temperature
 
     def try_it(self, source: str) -> None:
-        """Raise RankLLMError in one line where the model cannot be run. source: the model, for messages."""
+        """Raise RankLLMError in one line if the model cannot be run. source: name of the model, for messages."""
         n_embeddings = int(self._model.get_input_embeddings().weight.shape[0])
         row = [token % n_embeddings for token in range(1, _N_TRIED_TOKENS + 1)]
         problem = f"{type(self._model).__name__} cannot be run"
@@ -111,7 +113,7 @@ class BidirectionalDecoder:
             inputs |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
             inputs |= {"max_length_q": max(lengths), "max_length_k": max(lengths)}
         else:
-            # The mask is not read, but must be given: transformers would make one of all tokens by all.
+            # # Never read, but must be present: otherwise transformers would build a mask over all tokens.
             inputs |= {"row_ends": ends, "attention_mask": torch.zeros(1, 1, 1, 1, device=device)}
         hidden_TD = self._backbone(**inputs).last_hidden_state[0]
         states: Sequence[Tensor] = hidden_TD.split(lengths)

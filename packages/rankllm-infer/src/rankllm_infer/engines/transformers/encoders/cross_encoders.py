@@ -1,8 +1,8 @@
-"""Encoders with a sequence-classification head: loaded with all their weights, and run without padding where possible.
+"""Encoders with a sequence-classification head, loaded completely and run without padding if possible.
 
-BERT, RoBERTa and ModernBERT take packed rows on a CPU (`encoder_attention`), and with flash-attention 2 on a GPU. Other
-encoders, and other attention, are given padded rows with an attention mask. Either way the head's last layer runs in
-float32: in bfloat16 the scores of close passages would tie.
+BERT, RoBERTa and ModernBERT support packed rows on a CPU (`encoder_attention`), and with flash-attention 2 on a GPU.
+Other encoders, and other attention implementations, get padded rows with an attention mask. Either way, the head's last
+layer runs in float32: in bfloat16, the scores of similar passages would tie.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rankllm_infer.engines.transformers.model import ExactRows, choose_attention
 from rankllm_infer.engines.transformers.packing import FLASH_ATTENTIONS
 
 Packing = Literal["rows", "flash"]
-"""`rows`: by `encoder_attention`; `flash`: by the cumulative lengths that flash-attention takes."""
+"""`rows`: with `encoder_attention`; `flash`: with the cumulative lengths that flash-attention accepts."""
 
 _N_TRIED_TOKENS = 8
 
@@ -37,15 +37,15 @@ _N_TRIED_TOKENS = 8
 def load_encoder(source: Path, options: dict[str, Any], *, adapter: ModelFolder | None = None) -> Any:
     """Load an encoder with its classification head. options: for `from_pretrained`.
 
-    adapter: what is merged into it; the head may come from there. Raises ContractError where the head is missing or
-    gives more than one score, or any weight is missing.
+    adapter: merged into the encoder, and may contain the head. Raises ContractError if the head is missing or returns
+    more than one score, or if any weight is missing.
     """
     from transformers import AutoModelForSequenceClassification
 
     labels = {} if adapter is None else {"num_labels": 1}
     with (
         readable_load(source),
-        readable_misfits(f"{source}: the weights do not fit an encoder that gives one score a passage"),
+        readable_misfits(f"{source}: the weights do not fit an encoder with one score per passage"),
     ):
         model, report = AutoModelForSequenceClassification.from_pretrained(
             str(source), **labels, output_loading_info=True, **options
@@ -61,25 +61,27 @@ def load_encoder(source: Path, options: dict[str, Any], *, adapter: ModelFolder 
         _load_module_head(model, head)
         report["missing_keys"] -= {name for name in report["missing_keys"] if name.startswith(("head.", "classifier."))}
     if model.config.num_labels != 1:
-        raise ContractError(f"{source}: its head gives {model.config.num_labels} labels a passage, expected one score")
+        raise ContractError(
+            f"{source}: its head returns {model.config.num_labels} labels per passage, expected one score"
+        )
     _check_complete(model, report["missing_keys"], source)
     _read_in_float32(model, source)
     return model
 
 
 def _check_complete(model: Any, missing_keys: Iterable[str], source: Path) -> None:
-    """Raise ContractError where a checkpoint lacks weights, which transformers draws at random."""
+    """Raise ContractError if a checkpoint lacks weights, which transformers would initialize randomly."""
     if missing := sorted(missing_keys):
         heads = [name for name in missing if not name.startswith(f"{model.base_model_prefix}.")]
         what = f"sequence-classification head ({heads[0]})" if heads else f"weights of its layers ({missing[0]})"
         raise ContractError(
             f"{source}: no {what} in the checkpoint; its scores would be random. Use a trained cross-encoder, or "
-            "convert it again"
+            "convert the checkpoint again"
         )
 
 
 def _load_module_head(model: Any, head: ModuleHead) -> None:
-    """Put a head that is kept as modules in the place of ModernBERT's own. Raises RankLLMError where it misfits."""
+    """Replace ModernBERT's head by one stored as separate modules. Raises RankLLMError if it does not fit."""
     hidden = model.config.hidden_size
     dense, norm, score = (_head_weights(folder) for folder in (head.dense, head.norm, head.score))
     model.head.dense = torch.nn.Linear(hidden, hidden, bias="bias" in dense)
@@ -96,7 +98,7 @@ def _load_module_head(model: Any, head: ModuleHead) -> None:
 
 
 def _head_weights(folder: Path) -> dict[str, Tensor]:
-    """A module's weights by name, without the name of the layer that holds them."""
+    """Return a module's weights by name, without the name of the layer that contains them."""
     from safetensors.torch import load_file
 
     read_weight_headers(folder)
@@ -105,7 +107,7 @@ def _head_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_in_float32(model: Any, source: Path) -> None:
-    """Let the layer that gives the score multiply and add in float32. Raises ContractError where it cannot be told."""
+    """Make the layer that returns the score compute in float32. Raises ContractError if it cannot be identified."""
     names = [
         name
         for name, module in model.named_modules()
@@ -113,7 +115,7 @@ def _read_in_float32(model: Any, source: Path) -> None:
     ]
     if len(names) != 1:
         raise ContractError(
-            f"{source}: the head of {type(model).__name__} has {len(names)} linear layers of one output, expected one"
+            f"{source}: the head of {type(model).__name__} has {len(names)} linear layers with one output, expected one"
         )
     last = model.get_submodule(names[0])
     exact = ExactRows(last.in_features, 1, bias=last.bias is not None, device="meta")
@@ -128,9 +130,9 @@ def _is_in_backbone(model: Any, name: str) -> bool:
 
 
 def ready_encoder(model: Any, asked: str) -> None:
-    """Let a loaded encoder use one of transformers' attention implementations, and reorder its weights for its device.
+    """Set a loaded encoder's attention implementation and reorder its weights for its device.
 
-    asked: as in `choose_attention`, but auto on a CPU is that of packed rows, or what transformers chooses.
+    asked: as in `choose_attention`, but auto on a CPU is the attention of packed rows, or transformers' own choice.
     """
     if asked != "auto" or model.device.type != "cpu":
         choose_attention(model, asked)
@@ -141,9 +143,9 @@ def ready_encoder(model: Any, asked: str) -> None:
 
 
 class Encoder:
-    """Scores rows of ids by an encoder with a classification head.
+    """Scores rows of ids with an encoder and its classification head.
 
-    packing: how rows stand one behind the other, without padding; None for the way of the model's attention, if any.
+    packing: how rows are concatenated without padding; None selects it by the model's attention, if supported.
     """
 
     def __init__(self, model: Any, *, packing: Packing | None = None) -> None:
@@ -151,23 +153,24 @@ class Encoder:
         self._model = model
         self._backbone = backbone_of(model)
         self.positions = encoder_positions(config)
-        """How many tokens a row may have."""
+        """Maximum number of tokens per row."""
         self._first_position = first_position(config)
         self._has_types = (config.get("type_vocab_size") or 0) > 1
         self.packing = packing or _packing_of(model)
-        """None where rows are padded."""
+        """None if rows are padded."""
         self._pad = config.get("pad_token_id") or 0
 
     def scores(self, rows: Sequence[Sequence[int]], n_first: Sequence[int]) -> Tensor:
-        """scores_B in float32. rows: ids, none empty. n_first: leading ids of each row that are of the first type."""
+        """Return scores_B in float32. rows: ids, none empty. n_first: number of leading ids with the first token type,
+        per row."""
         types = [[0] * n + [1] * (len(row) - n) if n else [0] * len(row) for row, n in zip(rows, n_first, strict=True)]
         return self._packed(rows, types) if self.packing else self._padded(rows, types)
 
     def try_it(self, source: str) -> None:
-        """Raise RankLLMError in one line where the model cannot be run. source: the model, for messages."""
+        """Raise RankLLMError in one line if the model cannot be run. source: name of the model, for messages."""
         n_embeddings = int(self._model.get_input_embeddings().weight.shape[0])
         row = [token % n_embeddings for token in range(1, _N_TRIED_TOKENS + 1)]
-        # transformers computes a part of DeBERTa (the first one) in float32 alone.
+        # # transformers computes part of DeBERTa (v1) in float32 only.
         dtype = str(self._model.dtype).removeprefix("torch.")
         hint = "" if dtype == "float32" else f" in {dtype}; try --dtype float32"
         problem = f"{type(self._model).__name__} cannot be run{hint}"
@@ -185,7 +188,7 @@ class Encoder:
         if self._has_types:
             inputs["token_type_ids"] = torch.tensor([[kind for row in types for kind in row]], device=device)
         if self.packing == "rows":
-            # The mask is not read, but there: transformers would make one of all tokens by all.
+            # # Never read, but must be present: otherwise transformers would build a mask over all tokens.
             inputs |= {"row_ends": ends, "attention_mask": torch.zeros(1, 1, 1, 1, device=device)}
         else:
             bounds = torch.tensor([0, *ends], dtype=torch.int32, device=device)
@@ -220,7 +223,7 @@ def _packing_of(model: Any) -> Packing | None:
 
 
 def _first_tokens(hidden_TD: Tensor, ends: Sequence[int]) -> Tensor:
-    """States B1D of the first token of each row of a pack."""
+    """Return states B1D of the first token of each row of a pack."""
     return hidden_TD[[0, *ends[:-1]], None]
 
 
@@ -249,5 +252,6 @@ _POOLS: dict[str, Callable[[Any, Tensor, Sequence[int]], Tensor]] = {
     "roberta": _roberta_logits,
     "xlm-roberta": _roberta_logits,
 }
-"""Architectures that take packed rows: their layers learn a token's position from `position_ids` and the other tokens
-from attention alone, and hand attention its arguments. From the states TD of a pack and its rows' ends to logits B1."""
+"""Architectures that support packed rows -> function from the states TD of a pack and its rows' ends to logits B1.
+Their layers derive a token's position from `position_ids`, interact between tokens only through attention, and pass
+arguments through to it."""

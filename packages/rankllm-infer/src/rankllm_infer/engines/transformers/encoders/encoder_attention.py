@@ -1,9 +1,9 @@
-"""Attention of packed rows that see both ways: rows of different lengths as one row of tokens, without padding.
+"""Bidirectional attention of packed rows: rows of different lengths as one row of tokens, without padding.
 
-Each row attends to itself alone, as a slice of the pack; nothing is copied. Layers that look only a few tokens around
-(ModernBERT's sliding ones) go over long rows in blocks of queries, each against the keys that it can see.
+Each row only attends to itself, as a slice of the pack, without copies. Layers with a local window (ModernBERT's
+sliding attention) process long rows in blocks of queries, each against the keys within its window.
 
-Shapes: T tokens of the pack, L tokens of a row, H heads, D numbers a head.
+Shapes: T tokens of the pack, L tokens of a row, H heads, D head size.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from rankllm_core.nn.model_parts import use_attention_function
 
 ROWS_ATTENTION = "rankllm_rows"
-"""What it is called among the attention implementations of transformers."""
+"""Name of this attention among the attention implementations of transformers."""
 _BLOCK_QUERIES = 128
 
 
 def use_rows_attention(model: Any) -> None:
-    """Let a model that uses torch's attention use this one."""
+    """Make a model that uses torch's attention use this one."""
     use_attention_function(model, ROWS_ATTENTION, _attend)
 
 
@@ -39,10 +39,10 @@ def _attend(
     row_ends: Sequence[int] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls for each layer: states 1HTD.
+    """Attention function that transformers calls for each layer: states 1HTD.
 
-    row_ends: where each row of the pack ends; None for any other input, which torch's own attention is given.
-    sliding_window: how far the layer looks, itself included; None for all of a row.
+    row_ends: end of each row in the pack; None for any other input, which goes to torch's own attention.
+    sliding_window: window of the layer, including the token itself; None for the whole row.
     """
     if row_ends is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -62,7 +62,7 @@ def _attend(
 def attend_within(
     query_1HLD: Tensor, key_1HLD: Tensor, value_1HLD: Tensor, *, window: int | None, scale: float | None
 ) -> Tensor:
-    """Attention 1HLD of one row to itself: to the tokens less than `window` away, or to all.
+    """Return attention 1HLD of one row over itself: over tokens less than `window` away, or over all.
 
     Neighbouring query heads may share keys and values.
     """

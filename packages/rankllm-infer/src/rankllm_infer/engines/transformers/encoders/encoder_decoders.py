@@ -1,7 +1,7 @@
 """Encoder-decoders (T5 and its family), read at the decoder's first step.
 
-The encoder reads padded prompts with an attention mask; the decoder is given its start token alone. What the model does
-between its last states and its logits (T5 scales them where its embeddings are tied) stays the model's own.
+The encoder reads padded prompts with an attention mask; the decoder only gets its start token. The model's own
+computation from its last states to the logits is kept (T5 scales the states if its embeddings are tied).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _N_TRIED_TOKENS = 8
 def load_encoder_decoder(source: Path, options: dict[str, Any]) -> Any:
     """Load an encoder-decoder with its language-model head. options: for `from_pretrained`.
 
-    Raises ContractError where any weight is missing.
+    Raises ContractError if any weight is missing.
     """
     from transformers import AutoModelForSeq2SeqLM
 
@@ -33,15 +33,16 @@ def load_encoder_decoder(source: Path, options: dict[str, Any]) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise ContractError(
             f"{source}: the checkpoint lacks {len(missing)} of the model's weights, such as {missing[0]}; they would "
-            "be random. Copy or convert it again"
+            "be random. Copy or convert the checkpoint again"
         )
     return model
 
 
 def ready_encoder_decoder(loaded: LoadedModel, attention: str, source: Path) -> EncoderDecoder:
-    """How a loaded model is read. attention: as in `choose_attention`, but auto leaves it to transformers.
+    """Set up the reader of a loaded model. attention: as in `choose_attention`, but auto leaves the choice to
+    transformers.
 
-    Raises RankLLMError where the model does not take that attention, ContractError where its settings lack something.
+    Raises RankLLMError if the model does not support that attention, ContractError if its settings are incomplete.
     """
     if attention != "auto":
         choose_attention(loaded.model, attention)
@@ -49,9 +50,9 @@ def ready_encoder_decoder(loaded: LoadedModel, attention: str, source: Path) -> 
 
 
 class EncoderDecoder:
-    """Reads tokens' logits at the decoder's first step.
+    """Reads token logits at the decoder's first step.
 
-    tokenizer: the model's own. Raises ContractError where the model does not say what its decoder starts with.
+    tokenizer: the model's own. Raises ContractError if the model does not specify its decoder's start token.
     """
 
     def __init__(self, model: Any, tokenizer: Any, source: Path) -> None:
@@ -69,13 +70,14 @@ class EncoderDecoder:
         self._known: dict[tuple[str, ...], list[int]] = {}
 
     def ids_of(self, words: tuple[str, ...]) -> list[int]:
-        """The token of each word where an answer begins. Raises ContractError where one is more than a token."""
+        """Return the token of each word at the start of an answer. Raises ContractError if a word is more than one
+        token."""
         if words not in self._known:
             self._known[words] = single_ids(self._safe, words, after="")
         return self._known[words]
 
     def logits(self, rows: Sequence[Sequence[int]], words: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
-        """The logits of each row's words, in float32. rows: prompts' ids, none empty."""
+        """Return the logits of each row's words, in float32. rows: ids of prompts, none empty."""
         ids = [self.ids_of(named) for named in words]
         with narrow_head(self._model, sorted({token for found in ids for token in found})) as head:
             places_U = torch.zeros(1, dtype=torch.long, device=self._model.device)
@@ -84,7 +86,7 @@ class EncoderDecoder:
 
     @torch.inference_mode()
     def try_it(self, source: str) -> None:
-        """Raise RankLLMError in one line where the model cannot be run. source: the model, for messages."""
+        """Raise RankLLMError in one line if the model cannot be run. source: name of the model, for messages."""
         n_embeddings = int(self._model.get_input_embeddings().weight.shape[0])
         row = [token % n_embeddings for token in range(1, _N_TRIED_TOKENS + 1)]
         problem = f"{type(self._model).__name__} cannot be run"

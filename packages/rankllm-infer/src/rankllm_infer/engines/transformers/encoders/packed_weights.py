@@ -1,7 +1,7 @@
-"""Linear layers on a CPU whose weights are kept in the order in which oneDNN multiplies them.
+"""Linear layers on a CPU whose weights are stored in oneDNN's order.
 
-A passage is a few dozen tokens: reordering the weights for each of its products is a tenth of their time in bfloat16.
-In float32, where torch hands products to another library, these take up to a fifth less time.
+Passages are only a few dozen tokens long, so reordering the weights for each product would take a tenth of the time in
+bfloat16. In float32, where torch uses another library for matrix products, these layers take up to a fifth less time.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 
 _X86 = ("x86_64", "AMD64")
 _TYPICAL_TOKENS = 256
-"""The order suits any number of tokens; oneDNN wants to be told one."""
+"""The order suits any number of tokens, but oneDNN needs one to be specified."""
 
 
 def pack_weights(model: Any) -> None:
-    """Reorder the weights of a model's layers where oneDNN multiplies them fast; they can no longer be trained."""
+    """Reorder the weights of a model's layers if oneDNN multiplies them fast; they can then no longer be trained."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     if model.device.type != "cpu" or not _has_products(model.dtype):
@@ -31,17 +31,17 @@ def pack_weights(model: Any) -> None:
 
 
 def _has_products(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies matrices of this dtype here, at full speed."""
+    """Return whether oneDNN multiplies matrices of this dtype at full speed on this machine."""
     if platform.machine() not in _X86 or not torch.backends.mkldnn.is_available():
         return False
-    # What `torch.compile` calls for linear layers whose weights are constants.
+    # # The operator that `torch.compile` uses for linear layers with constant weights.
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class PackedLinear(torch.nn.Module):
-    """A linear layer whose weights are in oneDNN's order."""
+    """Linear layer whose weights are in oneDNN's order."""
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
@@ -49,6 +49,6 @@ class PackedLinear(torch.nn.Module):
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, states: Tensor) -> Tensor:
-        """The product with the weights, and the bias. states: their last dimension is the layer's input."""
+        """Return the product with the weights plus the bias. states: their last dimension is the layer's input."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(states, self._weight, self._bias, "none", [], "")
         return product

@@ -1,6 +1,6 @@
-"""DeBERTa-v2 and v3 project the embeddings of relative positions in every layer of every pass: here, once a model.
+"""Cache the projections of DeBERTa-v2/v3's relative positions, which it otherwise recomputes in every layer and pass.
 
-They are as many as a pass of 512 tokens, and the same whatever is read: a short pair read alone would spend more time
+They cost as much as a pass of 512 tokens and do not depend on the input: a short pair read alone would spend more time
 on them than on itself.
 """
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 _PROJECTIONS = ("query_proj", "key_proj", "pos_query_proj", "pos_key_proj")
-"""The layers of an attention that are given the positions, some of them the tokens too."""
+"""Layers of the attention that process the positions, some of them also the tokens."""
 
 
 def project_positions_once(model: Any) -> None:
-    """Let a DeBERTa-v2 on one device keep the projections of its relative positions; leave any other model."""
+    """Cache the projected relative positions of a DeBERTa-v2 on one device; leave other models unchanged."""
     is_known = model.config.model_type == "deberta-v2" and type(model).__module__.startswith("transformers.")
     if not is_known or not model.config.relative_attention or hasattr(model, "hf_device_map"):
         return
@@ -32,9 +32,9 @@ def project_positions_once(model: Any) -> None:
 
 
 class _Remembering(torch.nn.Module):
-    """A linear layer that multiplies the embeddings of relative positions once.
+    """Linear layer that multiplies the embeddings of relative positions only once.
 
-    positions_SD: the tensor that the model takes them from. It is kept, so that nothing else has its address.
+    positions_SD: tensor that holds the embeddings. Keeping a reference prevents its address from being reused.
     """
 
     def __init__(self, linear: torch.nn.Module, positions_SD: Tensor) -> None:
@@ -44,7 +44,7 @@ class _Remembering(torch.nn.Module):
         self._products: dict[torch.Size, Tensor] = {}
 
     def forward(self, states: Tensor) -> Tensor:
-        """The layer's product. states: tokens, or the first of the positions."""
+        """Return the layer's product. states: tokens, or the first of the positions."""
         if states.data_ptr() != self._positions_SD.data_ptr():
             product: Tensor = self._linear(states)
             return product

@@ -160,3 +160,14 @@ def test_a_wheel_holds_its_package_and_nothing_else(wheels, name):
         held = {path for path in archive.namelist() if ".dist-info/" not in path}
     assert held == expected
     assert held >= {f"{package}/{path}" for path in DATA[name]}
+
+
+def test_a_wheel_can_be_found_on_an_index(name, distribution):
+    """Authors without an invented address, keywords, classifiers; no address that nobody answers."""
+    metadata = distribution.metadata
+    assert (metadata["Author"], metadata["Author-email"]) == ("rankllm contributors", None)
+    assert "reranking" in metadata["Keywords"].split(",")
+    classifiers = metadata.get_all("Classifier")
+    assert {"Typing :: Typed", "Programming Language :: Python :: 3.11"} <= set(classifiers)
+    assert not [line for line in classifiers if line.startswith("License ::")], "the licence has a field of its own"
+    assert metadata.get_all("Project-URL") is None

@@ -51,7 +51,7 @@ class ApiKeys:
         missing."""
         scheme, _, key = (authorization or "").partition(" ")
         given = _digest(key.strip().encode("utf-8", "surrogateescape"))
-        # # Compare against all keys, so that timing does not reveal which key nearly matched.
+        # Compare against all keys, so that timing does not reveal which key nearly matched.
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         return scheme.lower() == "bearer" and any(matches)
 

@@ -45,7 +45,7 @@ def result_table(result: Result, request: Request) -> str:
     told = [candidate.model_score for candidate in result.candidates]
     lines = [f"{'rank':>4}  {'was':>3}  {'docid':<{docid_width}}  {'score':>8}  text"]
     for rank, candidate in enumerate(result.candidates, start=1):
-        # # A passage that the model never scored shows no first-stage score in the model's column.
+        # A passage that the model never scored shows no first-stage score in the model's column.
         score = candidate.model_score if any(value is not None for value in told) else candidate.score
         number = "-" if score is None else f"{score:.3f}"
         text = printable(passage_text(candidate.doc))

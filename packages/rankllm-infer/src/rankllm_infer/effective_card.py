@@ -97,7 +97,7 @@ def _check_prior(found: Card, options: RerankOptions) -> None:
 def _contradictions(found: Card, options: RerankOptions, changed: Mapping[str, object], origin: str) -> list[str]:
     """Return warnings for options that contradict the model's own card. changed: field -> value that differs from the
     card."""
-    # # Defaults follow explicit options: the template follows the identifiers, the stride follows the window size. A
+    # Defaults follow explicit options: the template follows the identifiers, the stride follows the window size. A
     # card without a fuse weight is not contradicted by setting one.
     follows = {"template": options.template is None, "stride": options.stride is None}
     follows["fuse_weight"] = not found.fuse_weight
@@ -128,7 +128,7 @@ def fit_card(effective: EffectiveCard, positions: int | None) -> tuple[Card, tup
     """
     card = effective.card
     if isinstance(card, PointwiseCard):
-        # # In the tokenizer's own pair format, the passage is truncated in favour of the query.
+        # In the tokenizer's own pair format, the passage is truncated in favour of the query.
         is_pair = card.template.layout == "pair"
         least = max(card.query_tokens + 1, card.passage_tokens) if is_pair else card.query_tokens + card.passage_tokens
         if positions is not None and least > positions:
@@ -202,7 +202,7 @@ def _default_encoder_decoder_card(options: RerankOptions, *, score_head: bool, p
         return PairwiseCard(template=asked if is_given else default_pairwise_template(is_chat=False))
     if isinstance(asked, PointwiseTemplate) or options.method == "listwise":
         return _default_card(options, score_head=score_head, pair_tokens=pair_tokens)
-    # # Together with the prompt's own words, this adds up to the 512 tokens that monoT5 was trained with
+    # Together with the prompt's own words, this adds up to the 512 tokens that monoT5 was trained with
     # (arXiv:2003.06713).
     return PointwiseCard(template=pointwise_template("monot5"), head="yes-no", query_tokens=64, passage_tokens=436)
 
@@ -241,7 +241,7 @@ def _listwise_values(card: ListwiseCard, options: RerankOptions, template: Templ
     options.refuse(inapplicable(*LISTWISE), why=f"on a {card.kind} reranker")
     values: dict[str, object] = {"template": template, **options.card_overrides(*LISTWISE)}
     if options.strategy not in (None, "sliding") and options.window_size is not None:
-        # # Only the sliding strategy uses a stride; with other strategies the card's stride need not fit the window.
+        # Only the sliding strategy uses a stride; with other strategies the card's stride need not fit the window.
         values["stride"] = min(card.stride, options.window_size)
     if template is None and values["identifiers"] not in (None, card.identifiers):
         values["template"] = _twin(card.template, str(values["identifiers"]))

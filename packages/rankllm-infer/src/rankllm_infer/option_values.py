@@ -85,7 +85,7 @@ def check_bounds(options: Any) -> None:
         if rule.choices:
             one_of(value, rule.choices, where=row.name)
         if (rule.least is not None and value < rule.least) or (rule.most is not None and value > rule.most):
-            # # Fractions are reported by the option's spelling, counts by the field's name.
+            # Fractions are reported by the option's spelling, counts by the field's name.
             name, kind = (row.name, "") if rule.most is None else (row.spelled, "a number ")
             raise ConfigError(f"{name}: expected {kind}{row.bounds}, found {value}")
         if rule.above is not None and value <= rule.above:

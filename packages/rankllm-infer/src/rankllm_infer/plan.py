@@ -81,7 +81,7 @@ def plan_reranking(model: str | Path, options: RerankOptions | None = None) -> R
     ranking, engine = _ranking_settings(options), _engine_settings(model, options)
     own = None if options.engine == "openai" else find_folder(model, options.revision)
     card = card_in_force(model, options, own)
-    # # Read the few-shot file after the card: if the card has no use for it, that error is reported even if the file is
+    # Read the few-shot file after the card: if the card has no use for it, that error is reported even if the file is
     # unreadable.
     ranking = replace(ranking, few_shot=_few_shot(options.few_shot_file, options.num_few_shot_examples))
     read = check_settings(card.card, ranking)
@@ -197,7 +197,7 @@ def _ranking_settings(options: RerankOptions) -> RankingSettings:
         system_message=options.system_message,
         instruction=options.instruction,
         short_windows=options.variable_passages,
-        # # Only the transformers engine can constrain answers to permutations.
+        # Only the transformers engine can constrain answers to permutations.
         free_decoding=options.free_decoding or options.engine != "transformers",
         decode_top_k=options.decode_top_k,
         with_trace=options.with_trace,

@@ -107,7 +107,7 @@ def _unpack(gguf: Path, target: Path) -> None:
     try:
         with quiet_transformers(hide_warnings=True):
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-            # # Without `dequantize`, the weights stay packed and cannot be saved.
+            # Without `dequantize`, the weights stay packed and cannot be saved.
             model = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,
@@ -132,6 +132,6 @@ def _put_in_place(whole: Path, target: Path, *, old: Path) -> None:
     try:
         whole.rename(target)
     except OSError as error:
-        # # Another process may have been faster; then its folder is complete and ours is discarded.
+        # Another process may have been faster; then its folder is complete and ours is discarded.
         if damage(target):
             raise RankLLMError(f"{target}: the unpacked model could not be put in place ({error.strerror})") from None

@@ -24,7 +24,7 @@ def check_encoder_decoder(own: ModelFolder, *, engine: str, method: str, compile
     if compiles:
         raise ConfigError(f"--compile: {what}, which cannot be compiled; leave it out")
     if dtype == "float16":
-        # # T5 was trained in bfloat16, and its activations overflow float16: huggingface/transformers#9295,
+        # T5 was trained in bfloat16, and its activations overflow float16: huggingface/transformers#9295,
         # google-research/text-to-text-transfer-transformer#539.
         raise ConfigError(f"--dtype float16: {what}, whose activations overflow float16; use bfloat16 or float32")
     if own.is_quantized:

@@ -187,7 +187,7 @@ def find_base(own: ModelFolder, base_model: str | None = None) -> ModelFolder:
         if base_model is not None:
             raise
         raise RankLLMError(_NO_BASE.format(name=own.name, error=error)) from None
-    # # transformers would silently continue with the base of the base, wherever that is.
+    # transformers would silently continue with the base of the base, wherever that is.
     if base.adapter is not None:
         raise ContractError(
             f"{own.name}: its base {named} is itself an adapter; merge that first (train merge {named} OUT) "

@@ -36,7 +36,7 @@ def model_identity(model: ModelFolder) -> str:
     trained further in the same folder, even if only its head changed; unlike a hash of all weights, it does not take
     minutes.
     """
-    # # The commit identifies the revision, however it was requested.
+    # The commit identifies the revision, however it was requested.
     name = model.name if commit_of(model.path) is None else split_revision(model.name)[0]
     return f"{Path(name).expanduser().absolute().name} {folder_identity(model.path)}"
 
@@ -92,7 +92,7 @@ def _tensor_spots(stream: IO[bytes], size: int) -> list[tuple[int, int]]:
         data = 8 + n_header
         spots = [(data + begin, end - begin) for begin, end in bounds if 0 <= begin <= end <= size - data]
     except (struct.error, ValueError, RecursionError, LookupError, TypeError, OverflowError):
-        # # Not a safetensors file, which the loader reports.
+        # Not a safetensors file, which the loader reports.
         return []
     small = [spot for spot in spots if spot[1] <= _TENSOR_BYTES]
     large = [spot for spot in spots if spot[1] > _TENSOR_BYTES]

@@ -79,7 +79,7 @@ def sentencepiece_tokenizer(folder: Path) -> Any:
     given = read_model_json(folder / "tokenizer_config.json") or {}
     settings = {name: given[name] for name in _SETTINGS if given.get(name) is not None}
     tokens = {name: value["content"] if isinstance(value, dict) else value for name, value in settings.items()}
-    # # Sentinels follow the pieces in reverse order: <extra_id_0> is the very last token.
+    # Sentinels follow the pieces in reverse order: <extra_id_0> is the very last token.
     n_sentinels = given.get("extra_ids", _SENTINELS)
     if type(n_sentinels) is not int or not 0 <= n_sentinels <= _MOST_SENTINELS:
         expected = f"an integer from 0 to {_MOST_SENTINELS}"

@@ -50,6 +50,6 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the program. User errors are printed as one line; bugs keep their traceback."""
-    # # Future changes in transformers concern developers, not users.
+    # Future changes in transformers concern developers, not users.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     run_program(cli)

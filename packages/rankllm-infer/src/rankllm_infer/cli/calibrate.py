@@ -128,7 +128,7 @@ def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
     bar = counter("calibrate", unit="window", total=len(windows), delay_s=0.0)
     with load_reranker(model, raw) as reranker, bar as show:
         for warning in reranker.warnings:
-            # # The stride is set here: shuffled windows do not overlap. The card's prior is what is being remeasured.
+            # The stride is set here: shuffled windows do not overlap. The card's prior is what is being remeasured.
             if not warning.startswith(("--stride:", "--identifier-prior:")):
                 say(f"Warning: {warning}")
         n_read = itertools.count(1)

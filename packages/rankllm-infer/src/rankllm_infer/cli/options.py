@@ -33,14 +33,14 @@ class RowOption(click.Option):
             param_decls,
             type=None if row.is_switch else _click_type(row),
             multiple=row.is_repeatable,
-            # # Any default, even None, would satisfy a required option.
+            # Any default, even None, would satisfy a required option.
             **({"required": True} if row.default is MISSING else {"default": default}),
         )
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
         """Return flags and help text, followed by scope, default and bounds in brackets."""
         row = self.row
-        # # In an engine's own group, repeating the engine for each option would be noise.
+        # In an engine's own group, repeating the engine for each option would be noise.
         scope = row.methods_text if row.option.group in ENGINE_GROUPS[1:] else row.scope
         default = f"default: {row.default_text}" if row.default_text else ""
         notes = "; ".join(note for note in (scope, default, row.bounds, "required" if self.required else "") if note)
@@ -87,7 +87,7 @@ def _click_type(row: Row) -> click.ParamType[Any] | type:
     if rule.choices:
         return click.Choice(rule.choices)
     if rule.is_text or str in row.kinds:
-        # # An empty name, for example from an unset shell variable, would mean the current folder or nothing at all.
+        # An empty name, for example from an unset shell variable, would mean the current folder or nothing at all.
         return NAME if any(word in row.metavar for word in ("FILE", "FOLDER", "NAME", "COMMIT")) else str
     (kind,) = row.kinds
     if kind is Path:
@@ -156,7 +156,7 @@ def judgement_options(
             default=1,
             help="Minimum relevance grade that counts as relevant.",
         ),
-        # # trec_eval's flag for the default behaviour here.
+        # trec_eval's flag for the default behaviour here.
         click.option("-c", "is_complete", is_flag=True, hidden=True),
     ]
 

@@ -140,7 +140,7 @@ class RenderCommand:
 def _options(given: Mapping[str, Any]) -> RerankOptions:
     """Build the options that determine a prompt. given: command-line values, None if not given."""
     window_size = given["window_size"]
-    # # The first window does not depend on the stride, which only must not exceed the window size.
+    # The first window does not depend on the stride, which only must not exceed the window size.
     stride = None if window_size is None else min(window_size, _DEFAULT_STRIDE)
     return from_given(RerankOptions, given, stride=stride)
 

@@ -43,5 +43,5 @@ def load_demo_collection() -> DemoCollection:
 
 
 def _lines(file: Traversable) -> list[str]:
-    # # Not splitlines(), which also splits at U+2028 and similar characters inside a text.
+    # Not splitlines(), which also splits at U+2028 and similar characters inside a text.
     return [line for line in file.read_text(encoding="utf-8").split("\n") if line]

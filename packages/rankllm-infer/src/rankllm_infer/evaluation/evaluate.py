@@ -207,7 +207,7 @@ def _trec_eval(
     """Return relevance level -> values of the queries in `scores`."""
     import pytrec_eval
 
-    # # trec_eval writes out of bounds (and may crash) if all grades of a query are negative; all its measures are 0.
+    # trec_eval writes out of bounds (and may crash) if all grades of a query are negative; all its measures are 0.
     safe = {qid: dict(qrels[qid]) for qid in scores if max(qrels[qid].values()) >= 0}
     found: dict[int, QueryValues] = {}
     for level in sorted({measure.relevance_level for measure in measures}):
@@ -221,7 +221,7 @@ def _value(measure: Measure, values: Mapping[str, float] | None) -> float:
     """Return a query's value; 0 if trec_eval has none."""
     value = 0.0 if values is None else values[measure.key]
     if measure.trec_name == RECIPROCAL_RANK and measure.cutoff is not None:
-        # # recip_rank is 1 / rank of the first relevant document, which tells whether it is within the cutoff.
+        # recip_rank is 1 / rank of the first relevant document, which tells whether it is within the cutoff.
         return value if value and round(1 / value) <= measure.cutoff else 0.0
     return value
 

@@ -48,7 +48,7 @@ def spelling_difference(ours: Iterable[str], theirs: Iterable[str]) -> str:
         known.pop("", None)
         for name in ours:
             other = known.get(normal(name))
-            # # 'a0' and 'b0' are different documents; 'doc0' and '0' are probably the same.
+            # 'a0' and 'b0' are different documents; 'doc0' and '0' are probably the same.
             is_plain = what != _PREFIX or normal(name) in (name, other)
             if other is not None and other != name and is_plain:
                 return f"; they differ in {what} ({name!a}, {other!a})"

@@ -63,7 +63,7 @@ def randomisation_test(differences: Sequence[float], *, n_resamples: int = 10_00
     """
     values_Q = _as_values(differences, n_resamples)
     moved_Q = np.abs(values_Q[values_Q != 0])
-    # # Sums of the same numbers in a different order differ in the last digits, but must count as equal.
+    # Sums of the same numbers in a different order differ in the last digits, but must count as equal.
     least = abs(values_Q.sum()) - 1e-9 * moved_Q.sum()
     if len(moved_Q) <= _EXACT_AT_MOST:
         return RandomisationTest(p=float((np.abs(_all_sums(moved_Q)) >= least).mean()), is_exact=True)

@@ -172,7 +172,7 @@ def write_prepared(path: str | Path, requests: Iterable[Request], *, format: Pre
 
 
 def _cut(ranking: Iterable[tuple[str, float]], depth: int, *, without: str | None) -> list[tuple[str, float]]:
-    # # The originals cut in file order, which loses the best candidates of an unsorted run.
+    # The originals cut in file order, which loses the best candidates of an unsorted run.
     kept = [(docid, score) for docid, score in ranking if docid != without]
     return sorted(kept, key=lambda candidate: -candidate[1])[:depth]
 

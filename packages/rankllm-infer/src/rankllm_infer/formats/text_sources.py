@@ -81,7 +81,7 @@ def _data_set_rows(name: str, split: str) -> Iterable[dict[str, object]] | tuple
         if files:
             rows = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
             return rows
-        # # The generic error for a dataset that cannot be built adds nothing to its cause.
+        # The generic error for a dataset that cannot be built adds nothing to its cause.
         told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         why = first_line(error if told is None else told, with_kind=False)
         raise RankLLMError(f"{what} and cannot be loaded as a dataset, split {split!r}: {why}") from None

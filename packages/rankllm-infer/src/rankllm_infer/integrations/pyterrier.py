@@ -58,7 +58,7 @@ class RankLLMReRanker(pt.Transformer):
         self._texts = TextReranker(model, options, reranker=reranker)
         self._texts.load()
 
-    # # What determines the loaded model is read-only (also for pt.inspect): setting it would have no effect.
+    # What determines the loaded model is read-only (also for pt.inspect): setting it would have no effect.
 
     @property
     def model(self) -> str | Path | None:

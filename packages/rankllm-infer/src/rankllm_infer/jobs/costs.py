@@ -152,7 +152,7 @@ class _CountingEngine:
             return prompt.max_new_tokens
         if prompt.read == "permutation" and self._safe is not None:
             return self._walked(prompt, self._safe)
-        # # A server bills the token whose alternatives are read; local engines generate none.
+        # A server bills the token whose alternatives are read; local engines generate none.
         return 1 if self._safe is None else 0
 
     def _walked(self, prompt: Prompt, safe: SafeTokenizer) -> int:

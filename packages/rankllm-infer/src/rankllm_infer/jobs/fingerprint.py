@@ -83,10 +83,10 @@ def run_settings(
         settings["model"] = model_identity(files.own)
         if files.own.adapter is not None:
             settings["base model"] = folder_identity(files.base.path)
-    # # A probe, and the format version it requires, do not affect prompts: one may be added between sessions.
+    # A probe, and the format version it requires, do not affect prompts: one may be added between sessions.
     prompting = {name: value for name, value in card.to_dict().items() if name not in ("probe", "format")}
     settings |= {f"card {name}": value for name, value in _flat(prompting, prefix="")}
-    # # Absent values are recorded too: a run started with such a value must not resume without it.
+    # Absent values are recorded too: a run started with such a value must not resume without it.
     settings["card fuse_weight"] = card.fuse_weight
     settings["card identifier_prior"] = list(card.identifier_prior) if isinstance(card, ListwiseCard) else []
     file = plan.few_shot_file
@@ -138,7 +138,7 @@ def loaded_settings(engine: Engine, placement: str) -> dict[str, object]:
     device = getattr(engine, "device", None)
     is_cuda = torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda")
     settings |= {
-        # # The kernel that `auto` selected.
+        # The kernel that `auto` selected.
         "attention": getattr(engine, "attention", None),
         "torch build": torch.__version__,
         "device name": torch.cuda.get_device_name(device) if is_cuda else None,

@@ -107,7 +107,7 @@ class Journal:
             self.settings = settings
             self.outputs = frozenset(_names(outputs))
             head = {"rankllm_journal": FORMAT, "settings": settings, "outputs": _names(outputs)}
-            # # A random id makes all lines unique to this journal: its checksums detect a line copied from another one.
+            # A random id makes all lines unique to this journal: its checksums detect a line copied from another one.
             self._write(head | {"run": secrets.token_hex(8)})
             self._sync()
             self._is_bare = True
@@ -172,7 +172,7 @@ class Journal:
         """Record which files are about to be written from the journal or, once written, that they are complete."""
         sums = {name: sha256_file(name) for name in _names(paths) if are_complete and os.path.exists(name)}
         self._write({"outputs": _names(paths), "are_complete": are_complete, "sha256": sums})
-        # # Outputs must not be renamed into place before the note that they belong to this run is on disk.
+        # Outputs must not be renamed into place before the note that they belong to this run is on disk.
         self._sync()
         self.outputs, self.is_complete, self._sums = self.outputs | set(_names(paths)), are_complete, sums
 
@@ -226,7 +226,7 @@ class Journal:
         except OSError as error:
             raise RankLLMError(f"{self.path}: the journal cannot be read ({error.strerror})") from None
         except (KeyError, TypeError, ValueError) as error:
-            # # Intact, but not written by this version.
+            # Intact, but not written by this version.
             raise RankLLMError(
                 f"{self.path}: a line at byte {self._end} was written by another version of rankllm-infer "
                 f"({type(error).__name__}: {error}); start over with --overwrite"
@@ -253,7 +253,7 @@ class Journal:
     def _finish(self, qid: str, key: int, *, is_failed: bool) -> None:
         self._keys[qid] = key
         self._failed.add(qid) if is_failed else self._failed.discard(qid)
-        # # A failed query's answers may have caused the failure: a retry starts from scratch.
+        # A failed query's answers may have caused the failure: a retry starts from scratch.
         self._answers.pop(qid, None)
 
     def _record(self, key: int) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _check_head(stream: IO[bytes], path: Path) -> None:
     """Raise RankLLMError unless the file is empty or starts like a journal of this format, possibly truncated."""
     head = stream.read(len(_HEAD) + 8)
     stream.seek(0)
-    # # After a power failure, a file system may leave zeros in place of the data.
+    # After a power failure, a file system may leave zeros in place of the data.
     if head.startswith(_HEAD[: len(head)]) or (head and not head.strip(b"\0") and _is_blank(stream)):
         return
     if match := _OTHER_FORMAT.match(head):
@@ -192,7 +192,7 @@ def open_locked(path: Path) -> tuple[int, bool]:
     another process holds the lock; OSError if the file cannot be opened.
     """
     while True:
-        # # O_NOFOLLOW does not exist on all platforms; where it does, it also stops a link created at this moment.
+        # O_NOFOLLOW does not exist on all platforms; where it does, it also stops a link created at this moment.
         if path.is_symlink():
             raise RankLLMError(f"{path}: is a symbolic link; remove it")
         handle = os.open(path, _OPEN_FLAGS, 0o666)
@@ -200,7 +200,7 @@ def open_locked(path: Path) -> tuple[int, bool]:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise RankLLMError(f"{path}: is not a regular file; remove it")
             is_locked = _lock(handle, path)
-            # # The process that held the lock until now may have deleted the file.
+            # The process that held the lock until now may have deleted the file.
             if _is_at(handle, path):
                 return handle, is_locked
         except BaseException:
@@ -232,12 +232,12 @@ def _is_at(handle: int, path: Path) -> bool:
 def delete_locked(handle: int, path: Path) -> None:
     """Delete a file opened by `open_locked`, and close it in any case. Raises OSError if it cannot be deleted."""
     if os.name == "nt":
-        # # Windows cannot delete an open file; if another process has opened it meanwhile, it is left to that process.
+        # Windows cannot delete an open file; if another process has opened it meanwhile, it is left to that process.
         os.close(handle)
         path.unlink(missing_ok=True)
         return
     try:
-        # # The lock guarantees that no other process is using a file of this name.
+        # The lock guarantees that no other process is using a file of this name.
         path.unlink(missing_ok=True)
     finally:
         os.close(handle)

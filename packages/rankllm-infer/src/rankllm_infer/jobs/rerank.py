@@ -179,7 +179,7 @@ class RerankRun:
     def _compute(self, journal: Journal, plan: RerankPlan, max_total_tokens: int | None) -> None:
         """Compute what the journal lacks."""
         settings = run_settings(plan, requests=str(self.digest), environment=os.environ)
-        # # Report incompatible settings before the model is loaded.
+        # Report incompatible settings before the model is loaded.
         journal.check(settings, unknown=LOADED_SETTINGS)
         if journal.settings:
             self.watcher.say(
@@ -246,7 +246,7 @@ class RerankRun:
                     writer.write(result)
                     if figures is not None and result.status != "failed":
                         figures.add(result.query.qid, [(c.docid, c.score) for c in result.candidates])
-                # # From here on files appear under their names and the journal is removed: interrupting would only
+                # From here on files appear under their names and the journal is removed: interrupting would only
                 # cause damage.
                 self.last.begin()
         except OSError as error:

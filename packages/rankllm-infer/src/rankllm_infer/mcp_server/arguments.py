@@ -100,7 +100,7 @@ def _count(given: Mapping[str, Any], name: str) -> int | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # # In JSON Schema, 5.0 is an integer.
+    # In JSON Schema, 5.0 is an integer.
     if not is_number or value < 1 or value % 1 != 0:
         raise RankLLMError(f"{name}: expected an integer of at least 1, found {value if is_number else _kind(value)}")
     return int(value)

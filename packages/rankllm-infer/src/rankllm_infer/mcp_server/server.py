@@ -71,7 +71,7 @@ class Tools:
         if self._collection is not None:
             text = search_text(self._collection.name)
             described.append(("retrieve_and_rerank", "Search and rerank", text, search_input(self._limits)))
-        # # Repeated calls return the same answer and have no side effects.
+        # Repeated calls return the same answer and have no side effects.
         notes = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
         return [
             Tool(
@@ -147,7 +147,7 @@ class _Progress:
     def count(self, qid: str) -> None:
         """Count an answer, in the scheduler's thread."""
         self._n_answered += 1
-        # # The loop may already be closed: a stopped server does not wait for answers.
+        # The loop may already be closed: a stopped server does not wait for answers.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._has_news.set)
 
@@ -164,7 +164,7 @@ class _Progress:
             self._has_news.clear()
             n = self._n_answered
             if n > n_told:
-                # # n_prompts is a lower bound for top-down, and an upper bound for sorting strategies.
+                # n_prompts is a lower bound for top-down, and an upper bound for sorting strategies.
                 await self._report(n, max(n, self._total))
                 n_told = n
 

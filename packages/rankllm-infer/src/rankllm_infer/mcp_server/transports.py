@@ -95,7 +95,7 @@ def serve_http(server: Server[Any], settings: McpOptions, *, keys: Sequence[str]
     with _listen(settings) as listener:
         port = listener.getsockname()[1]
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        # # Connections wait in the socket's queue until the application has started.
+        # Connections wait in the socket's queue until the application has started.
         tell(f"Listening on http://{shown}:{port}{PATH}")
         config = uvicorn.Config(
             http_app(server, settings, keys=keys),

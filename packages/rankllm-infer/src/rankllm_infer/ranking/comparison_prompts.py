@@ -50,7 +50,7 @@ class MessageComparisonWriter:
     def write(self, query: str, passage_a: str, passage_b: str) -> Prompt:
         """Return the prompt as messages."""
         template = self._card.template
-        # # Convert token limits to words at 4/3 tokens per word, the usual ratio for English text.
+        # Convert token limits to words at 4/3 tokens per word, the usual ratio for English text.
         n_query, n_passage = (max(1, n * 3 // 4) for n in (self._card.query_tokens, self._card.passage_tokens))
         messages = template.render(
             first_words(query, n_query), first_words(passage_a, n_passage), first_words(passage_b, n_passage)
@@ -60,7 +60,7 @@ class MessageComparisonWriter:
         return Prompt(
             text="\n".join(f"{message.role}: {message.content}" for message in messages),
             read="first-token",
-            # # Servers report tokens with or without the leading space; see `identifier_scores`.
+            # Servers report tokens with or without the leading space; see `identifier_scores`.
             identifiers=tuple(token.strip() for token in self._card.tokens_read),
             messages=messages,
             max_new_tokens=1,

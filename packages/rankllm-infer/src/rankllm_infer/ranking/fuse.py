@@ -49,7 +49,7 @@ def _first_stage(request: Request, ranked: Sequence[Candidate]) -> list[float]:
     """Return the first-stage score of each ranked candidate, or its rank if all scores are equal."""
     given = {candidate.docid: (candidate.score, float(-rank)) for rank, candidate in enumerate(request.candidates)}
     scores, ranks = zip(*(given[candidate.docid] for candidate in ranked), strict=True)
-    # # Only these candidates are fused: equal scores among them carry no information, whatever the others have.
+    # Only these candidates are fused: equal scores among them carry no information, whatever the others have.
     return list(ranks if len(set(scores)) == 1 else scores)
 
 
@@ -91,7 +91,7 @@ def _move_one(order: list[int], majority: Mapping[int, Mapping[int, int]]) -> bo
     for position in tuple(order):
         place = order.index(position)
         others = order[:place] + order[place + 1 :]
-        # # costs[i]: disagreement after moving behind the first i others, relative to moving in front of all of them.
+        # costs[i]: disagreement after moving behind the first i others, relative to moving in front of all of them.
         costs = list(accumulate((majority[position][other] for other in others), initial=0))
         cheapest = min(range(len(costs)), key=costs.__getitem__)
         if costs[cheapest] < costs[place]:

@@ -50,7 +50,7 @@ def shuffled_windows(request: Request, *, size: int, seed: int) -> Iterator[Requ
     """Yield the candidates in random windows of `size`, each as a request of its own; an incomplete last window is
     dropped."""
     candidates = list(request.candidates)
-    # # One generator per query, so that windows do not depend on the other queries.
+    # One generator per query, so that windows do not depend on the other queries.
     random.Random(f"{seed}/{request.query.qid}/0").shuffle(candidates)
     for number in range(len(candidates) // size):
         query = replace(request.query, qid=f"{request.query.qid}/{number}")

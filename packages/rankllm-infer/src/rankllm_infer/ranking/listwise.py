@@ -114,7 +114,7 @@ class ListwiseMethod:
             asked = order[:depth]
             settled = order[len(asked) :]
             if settings.shuffle_seed is not None:
-                # # One generator per query and pass, so that the order does not depend on the other queries.
+                # One generator per query and pass, so that the order does not depend on the other queries.
                 random.Random(f"{settings.shuffle_seed}/{request.query.qid}/{number}").shuffle(asked)
             order = [*(yield from ranking.rank(asked)), *settled]
         result = ranking.result([*order, *rest])
@@ -164,7 +164,7 @@ class _Ranking:
             start = window.start if view == window.shown else None
             shown = [candidates[position] for position in view]
             order, n_told = self._take(self._read(answer, prompt, shown, findings), answer, prompt, shown, start)
-            # # Passages that an answer does not rank are not votes: the order they were shown in may be random.
+            # Passages that an answer does not rank are not votes: the order they were shown in may be random.
             ranked = [view[place] for place in order]
             self.named.update(candidates[position].docid for position in ranked[:n_told])
             if n_told:
@@ -175,7 +175,7 @@ class _Ranking:
         """Return the orders a window is shown in: its own, followed by shuffled ones if several are requested."""
         views = [window.shown]
         for _ in range(1, self.settings.permutations):
-            # # Reproducible regardless of the other queries, and different for every prompt of this query.
+            # Reproducible regardless of the other queries, and different for every prompt of this query.
             seed = f"{self.settings.permutation_seed}/{self.request.query.qid}/{self.n_shuffled}"
             draw = random.Random(f"permutation/{seed}")
             self.n_shuffled += 1

@@ -104,7 +104,7 @@ def bubble(n: int, top_k: int) -> Comparing:
     """
     order, passes = list(range(n)), min(top_k, n - 1)
     for step in range(n + passes - 2):
-        # # Pass p is at the pair that ends at rank n - 1 - (step - 2p), and settles rank p.
+        # Pass p is at the pair that ends at rank n - 1 - (step - 2p), and settles rank p.
         ends = [end for p in range(passes) if p < (end := n - 1 - step + 2 * p) < n]
         known = yield tuple((order[end - 1], order[end]) for end in ends)
         for end in ends:

@@ -69,7 +69,7 @@ class MessagePairWriter:
     def write(self, query: str, *, title: str, text: str, instruction: str | None = None) -> Prompt:
         """Return the prompt of one pair, as messages."""
         template = self._card.template
-        # # Convert token limits to words at 4/3 tokens per word, the usual ratio for English text.
+        # Convert token limits to words at 4/3 tokens per word, the usual ratio for English text.
         query = first_words(query, max(1, self._card.query_tokens * 3 // 4))
         document = first_words(f"{title} {text}" if title else text, max(1, self._card.passage_tokens * 3 // 4))
         messages = template.render(query, document, instruction)
@@ -162,7 +162,7 @@ class PointwiseMethod:
         found = (*findings.defects([candidate.docid for candidate in head]), *_untold(head, prompts, answers))
         result = Result(
             query=request.query,
-            # # If no prompt contained its passage, the model has ranked nothing; tied scores keep first-stage order.
+            # If no prompt contained its passage, the model has ranked nothing; tied scores keep first-stage order.
             status="fallback" if findings.all_show_nothing else "repaired" if found else "ok",
             defects=found,
             candidates=_by_score(head, scores, rest, self.card),
@@ -219,7 +219,7 @@ def sharing(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
     """Set the number of leading ids that all prompts share, usually the instruction and the query."""
     if len(prompts) < 2:
         return tuple(prompts)
-    # # The prefix shared by the lexicographically first and last prompt is shared by all.
+    # The prefix shared by the lexicographically first and last prompt is shared by all.
     first, last = (edge(prompt.token_ids for prompt in prompts) for edge in (min, max))
     differ = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     n_shared = next(differ, min(len(first), len(last)))

@@ -33,11 +33,11 @@ def relevance_scores(result: Result, card: Card, *, raw: bool = False) -> tuple[
             raise NoModelScoresError("raw_scores: this model ranks documents without a score for each; leave it out")
         return "raw", scores
     n = len(said)
-    # # With first-stage scores fused in, the order no longer follows the model's scores.
+    # With first-stage scores fused in, the order no longer follows the model's scores.
     if len(scores) < n or card.fuse_weight:
         return "rank", _by_rank(n)
     if isinstance(card, ListwiseCard):
-        # # Logits of several windows come from different prompts and are not comparable.
+        # Logits of several windows come from different prompts and are not comparable.
         return ("softmax", _softmax(scores)) if result.usage.calls == 1 else ("rank", _by_rank(n))
     if isinstance(card, PairwiseCard):
         return "preference", _preferences(scores)

@@ -152,12 +152,12 @@ def partition(n: int, *, size: int, top_k: int) -> Steps:
         (first,) = yield (Window(tuple(going_on[:size])),)
         pivot, others = first[top_k - 1], going_on[size:]
         groups = [others[start : start + size - 1] for start in range(0, len(others), size - 1)]
-        # # The pivot comes first, so that an unusable answer eliminates its whole window.
+        # The pivot comes first, so that an unusable answer eliminates its whole window.
         answers = yield tuple(Window((pivot, *group)) for group in groups)
         winners = [answer[: answer.index(pivot)][:top_k] for answer in answers]
         if not any(winners):
             return [*first, *sorted(others), *behind]
-        # # The best of each window come first: the next pivot is chosen among them.
+        # The best of each window come first: the next pivot is chosen among them.
         chosen = [*_alternate([first[: top_k - 1], *winners]), pivot]
         behind = [*sorted(set(going_on) - set(chosen)), *behind]
         going_on = chosen
@@ -184,7 +184,7 @@ def play(n: int, *, size: int, top_k: int) -> Steps:
     going_on, behind = list(range(n)), list[int]()
     while len(going_on) > size:
         groups = [tuple(going_on[start : start + size]) for start in range(0, len(going_on), size)]
-        # # A group of at most top_k candidates continues as a whole, so it needs no prompt.
+        # A group of at most top_k candidates continues as a whole, so it needs no prompt.
         answers = yield tuple(Window(group) for group in groups if len(group) > top_k)
         chosen = [position for answer in answers for position in answer[:top_k]]
         chosen += [position for group in groups if len(group) <= top_k for position in group]

@@ -85,7 +85,7 @@ class WindowPrompts:
             n_passages=len(candidates),
             longest_words=max(map(words_in, texts)),
             max_words=self.card.max_passage_words,
-            # # The original budgets the prompt without the opening bracket; reserve room for it here.
+            # The original budgets the prompt without the opening bracket; reserve room for it here.
             prompt_tokens=self.card.context_tokens - answer_tokens + (1 if self.read == "first-token" else 0),
             qid=self.request.query.qid,
         )
@@ -159,7 +159,7 @@ def fit_window(
             if words >= longest_words:
                 continue
         elif characters != 1:
-            # # Text without spaces: one "word" can be a whole page.
+            # Text without spaces: one "word" can be a whole page.
             characters = _FIRST_CUT_CHARACTERS if characters is None else characters // 2
         else:
             raise _too_small(qid, prompt.n_tokens, prompt_tokens)

@@ -84,7 +84,7 @@ class BM25Index:
                 f"BM25: none of the {len(docids)} documents contains a word to index (English stop words are ignored); "
                 "use documents with text"
             )
-        # # Explicit backend: "auto" would select it, and thereby the rounding, by the installed packages.
+        # Explicit backend: "auto" would select it, and thereby the rounding, by the installed packages.
         scorer = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
         scorer.index(tokenized, show_progress=False)
         return cls(docids=tuple(docids), scorer=scorer, stemmer=stemmer)
@@ -118,11 +118,11 @@ class BM25Index:
         term_ids = self.scorer.get_tokens_ids(terms)
         if not term_ids:
             return []
-        # # Not scorer.retrieve: its partial sort does not define the order of ties.
+        # Not scorer.retrieve: its partial sort does not define the order of ties.
         scores_N = self.scorer.get_scores_from_ids(term_ids)
         hits = np.flatnonzero(scores_N > 0)
         if len(hits) > depth:
-            # # Sorting documents that cannot be among the best would dominate the time in large collections.
+            # Sorting documents that cannot be among the best would dominate the time in large collections.
             least = np.partition(scores_N[hits], len(hits) - depth)[len(hits) - depth]
             hits = hits[scores_N[hits] >= least]
         best = hits[np.argsort(-scores_N[hits], kind="stable")][:depth]

@@ -56,7 +56,7 @@ def open_index(
     """
     if not corpus.is_file():
         raise RankLLMError(f"{corpus}: {'is not a file' if corpus.exists() else 'no such file'}")
-    # # Resolved, so that the target of a link is replaced instead of the link.
+    # Resolved, so that the target of a link is replaced instead of the link.
     folder = folder or _default_folder(corpus, k1, b)
     place = folder.resolve()
     try:
@@ -227,7 +227,7 @@ def _put_in_place(index: BM25Index, folder: Path, manifest: Mapping[str, object]
             theirs, _ = _load(folder, manifest)
             if theirs is not None:
                 return theirs
-            # # Another process that is also replacing it may have moved it away.
+            # Another process that is also replacing it may have moved it away.
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(aside / f"old{attempt}")
         raise RankLLMError(

@@ -143,7 +143,7 @@ def dataset_requests_file(
     found = search_dataset(searched, dataset, method, depth=depth, progress=progress)
     path = stored_path(folder, dataset, method, depth)
     requests = requests_from_index(text_index(searched, dataset), found.queries, found.run)
-    # # Requests are written last: their presence means nothing is searched again, so judgements must exist by then.
+    # Requests are written last: their presence means nothing is searched again, so judgements must exist by then.
     judged = _keep_qrels(_qrels_path(dataset, folder), found.qrels)
     write_requests(path, requests)
     tell(f"Wrote {path} for reuse; {judged}")

@@ -105,7 +105,7 @@ class PyseriniLibrary:
         """
         with fetching("topics", name):
             found: Mapping[Any, Mapping[str, str]] = self._topics.get_topics(name)
-        # # Java's map has no order that is the same on every machine.
+        # Java's map has no order that is the same on every machine.
         texts = {str(qid): fields["title"] for qid, fields in found.items()}
         return dict(sorted(texts.items(), key=lambda query: (not query[0].isdecimal(), len(query[0]), query[0])))
 
@@ -231,7 +231,7 @@ def fetching(what: str, name: str) -> Iterator[None]:
         with _stdout_to_stderr():
             yield
     except Exception as error:  # errors of Java, Pyserini, or the network
-        # # Pyserini's messages for unknown names; many other errors contain "not found" as well.
+        # Pyserini's messages for unknown names; many other errors contain "not found" as well.
         unknown = (f"Unrecognized index name {name}", f"Topic {name} Not Found", f"no qrels file for {name}")
         if isinstance(error, ValueError | FileNotFoundError) and str(error) in unknown:
             place = "folder" if what == "index" else "file"

@@ -129,7 +129,7 @@ def _beir(name: str, beir_name: str) -> Dataset:
         topics=f"{stem}-test",
         qrels=f"{stem}-test",
         aliases=(f"beir-{beir_name}", stem, f"{stem}-test", beir_name),
-        # # RM3 needs term vectors, which flat indexes lack.
+        # RM3 needs term vectors, which flat indexes lack.
         indexes={
             "BM25": f"{stem}.flat",
             "SPLADE_P_P_ENSEMBLE_DISTIL": f"{stem}.splade-pp-ed",

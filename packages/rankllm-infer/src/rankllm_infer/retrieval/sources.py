@@ -144,7 +144,7 @@ def search(
 
 def write_retrieved(found: Retrieved, files: RetrievedFiles, *, watcher: Watcher = SILENT) -> None:
     """Write the run, and the requests with their texts. The watcher receives a line for each file."""
-    # # Everything that may fail comes first, so that outputs are written completely or not at all.
+    # Everything that may fail comes first, so that outputs are written completely or not at all.
     requests = found.requests() if files.requests is not None else []
     if files.run is not None:
         tag = files.tag or found.tag

@@ -145,7 +145,7 @@ class FlowSet:
                 f"engine {self._engine.name!r} returns no answer to its {len(self._asked)} prompts; has it been closed?"
             )
         given = [(ticket, answer) for ticket, answer in collected if ticket in self._asked]
-        # # Errors first: whatever the other answers lead to, failed queries are recorded.
+        # Errors first: whatever the other answers lead to, failed queries are recorded.
         given.sort(key=lambda item: isinstance(item[1], Answer))
         taken = [(self._asked.pop(ticket), ticket, answer) for ticket, answer in given]
         kept = [

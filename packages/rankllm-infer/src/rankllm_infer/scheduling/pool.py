@@ -60,7 +60,7 @@ class FlowPool:
         try:
             yield from run.results(checked_requests(requests), start)
         finally:
-            # # A caller that stops early must not leave prompts behind for other runs on this engine.
+            # A caller that stops early must not leave prompts behind for other runs on this engine.
             run.flows.clear()
             view.leave()
 
@@ -92,7 +92,7 @@ class _Run:
 
     def results(self, waiting: Iterator[Request], start: Callable[[Request], Flow]) -> Iterator[Result]:
         """Yield results; see `FlowPool.run`."""
-        # # Each run has its own tickets, so that answers are never mistaken for those of another run.
+        # Each run has its own tickets, so that answers are never mistaken for those of another run.
         tickets = itertools.count(next(_RUNS) * _REQUESTS_OF_A_RUN * _PROMPTS_OF_A_REQUEST, _PROMPTS_OF_A_REQUEST)
         running, exhausted = self._running, False
         while True:
@@ -121,7 +121,7 @@ class _Run:
 
     def _begin(self, entry: RunningFlow) -> None:
         qid = entry.request.query.qid
-        # # A log identifies answers by their query; without one, results are identified by their order.
+        # A log identifies answers by their query; without one, results are identified by their order.
         if self._log is not None and qid in self._qids:
             raise RankLLMError(f"query {qid!r} occurs twice; give each request its own qid")
         self._qids.add(qid)

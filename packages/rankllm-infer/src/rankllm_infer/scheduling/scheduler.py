@@ -148,7 +148,7 @@ class Scheduler:
             try:
                 self._drive(self._view)
             except Exception as error:
-                # # Prompts in the engine are lost; waiting requests have not been started.
+                # Prompts in the engine are lost; waiting requests have not been started.
                 for job in self._take_active():
                     _raise_in(job, error)
             finally:

@@ -73,7 +73,7 @@ class SharedEngine:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        # # Not reentrant: `leave` must detect that its own thread is in the middle of an operation.
+        # Not reentrant: `leave` must detect that its own thread is in the middle of an operation.
         self.change = threading.Condition(threading.Lock())
         self.owners: dict[int, tuple[EngineView, Prompt]] = {}
         """Owner of each ticket that the engine has or is about to receive."""
@@ -141,7 +141,7 @@ class SharedEngine:
 
     def leave(self, view: EngineView) -> None:
         """See `EngineView.leave`."""
-        # # The garbage collector may call this while the same thread is in the middle of another operation here.
+        # The garbage collector may call this while the same thread is in the middle of another operation here.
         self._left.append(view)
         if self.change.acquire(blocking=False):
             try:
@@ -171,10 +171,10 @@ class SharedEngine:
                 if collected is not None:
                     self._route(collected)
                 elif failure is not None:
-                    # # All prompts in the engine are lost.
+                    # All prompts in the engine are lost.
                     self._fail_others(view, failure)
                 elif not self.engine.takes_prompts_at_work:
-                    # # Only this thread was interrupted, with a batch of prompts from other views: resubmit those. An
+                    # Only this thread was interrupted, with a batch of prompts from other views: resubmit those. An
                     # engine with its own threads keeps its answers for the next collector.
                     self._ask_again(view)
                 self.has_leader = False

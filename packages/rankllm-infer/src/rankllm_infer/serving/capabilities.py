@@ -39,7 +39,7 @@ def _windows_of(method: ListwiseMethod) -> Windows:
     largest = method.card.window_size
     sizes = {}
     for strategy in STRATEGIES:
-        # # A request shown in one window does not choose a window size.
+        # A request shown in one window does not choose a window size.
         sizes_asked = [None] if strategy == "full" else range(2, largest + 1)
         taken = [size or largest for size in sizes_asked if _is_taken(method, strategy, size)]
         if taken:

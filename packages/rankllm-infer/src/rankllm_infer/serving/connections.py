@@ -92,7 +92,7 @@ class BoundedProtocol(H11Protocol):
         """Start the deadline if it is the client's turn, else cancel it."""
         state = self.conn.their_state
         is_answered = state is h11.SEND_BODY and self.conn.our_state is h11.DONE
-        # # Between two requests, uvicorn's own shorter deadline is active.
+        # Between two requests, uvicorn's own shorter deadline is active.
         is_between = self.timeout_keep_alive_task is not None
         if self.transport.is_closing() or not (is_answered or (state is h11.IDLE and not is_between)):
             self._cancel()

@@ -137,7 +137,7 @@ class Desk:
         except ServingError:
             raise
         except RankLLMError as error:
-            # # The model behind all requests is gone: a server stopped answering, or the reranker was closed.
+            # The model behind all requests is gone: a server stopped answering, or the reranker was closed.
             raise ServingError(503, str(error)) from None
         finally:
             waited.cancel()

@@ -40,7 +40,7 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first signal; on the second, end the process as that signal would."""
-        # # A signal may interrupt a log line being written, so this line bypasses the stream.
+        # A signal may interrupt a log line being written, so this line bypasses the stream.
         name = "stop" if self._desk.is_draining else "drain"
         with suppress(OSError):  # whoever read the log may be gone
             os.write(2, self._observer.line({"event": name, "unfinished": self._desk.n_unfinished}).encode())
@@ -72,7 +72,7 @@ class _JsonLines(logging.Handler):
 def bind(options: ServerOptions) -> socket.socket:
     """Bind the socket before spending minutes on loading a model. Raises RankLLMError."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    # # Explicit protocol: asyncio only sets TCP_NODELAY on such sockets; without it, a response takes 40 ms longer.
+    # Explicit protocol: asyncio only sets TCP_NODELAY on such sockets; without it, a response takes 40 ms longer.
     taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -128,7 +128,7 @@ def _config(desk: Desk, observer: Observer, keys: Access) -> uvicorn.Config:
             ws="none",
             server_header=False,
             root_path=options.root_path,
-            # # Accepted requests have their own timeout; a client that does not read its response must not delay the
+            # Accepted requests have their own timeout; a client that does not read its response must not delay the
             # shutdown longer.
             timeout_graceful_shutdown=int(options.request_timeout_s) + 1,
             ssl_certfile=options.ssl_certfile,

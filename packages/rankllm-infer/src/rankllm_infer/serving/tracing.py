@@ -37,7 +37,7 @@ class Tracer:
             return
         parent = self._propagate.extract(headers)
         kind = self._trace.SpanKind.SERVER
-        # # Exception messages may quote a document.
+        # Exception messages may quote a document.
         quiet = {"record_exception": False, "set_status_on_exception": False}
         name = f"{record.method} {record.path}"
         with self._tracer.start_as_current_span(name, context=parent, kind=kind, **quiet) as span:

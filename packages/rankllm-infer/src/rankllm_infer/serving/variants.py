@@ -130,7 +130,7 @@ def _listwise(question: Question, method: ListwiseMethod) -> ListwiseMethod:
         raise InvalidRequestError("window_size: has no effect with strategy full; leave it out")
     stride = question.stride or min(card.stride, max(1, size // 2))
     top_k = settings.rank_top_k if strategy in TOP_K_STRATEGIES and strategy == settings.strategy else None
-    # # A prior is only valid for the window size it was measured with.
+    # A prior is only valid for the window size it was measured with.
     prior = card.identifier_prior if size == card.window_size else ()
     changed: ListwiseCard = replace(card, window_size=size, stride=stride, identifier_prior=prior)
     asked = replace(settings, strategy=strategy, rank_top_k=top_k)

@@ -183,7 +183,7 @@ def given_options(given: Mapping[str, Any]) -> RerankOptions:
     dtypes = {given["dtype"], "bfloat16" if switches.bf16 else None, "float16" if switches.fp16 else None} - {None}
     if len(dtypes) > 1:
         raise click.UsageError("--dtype, --bf16 and --fp16 contradict each other")
-    # # Outside the try block: an unreadable file is not a usage error.
+    # Outside the try block: an unreadable file is not a usage error.
     prior = _prior(given.get("identifier_prior"), model=given["model_path"])
     try:
         return from_given(
@@ -247,7 +247,7 @@ def load_requests(command: RerankCommand) -> Iterable[Request]:
     from rankllm_infer.jobs.fingerprint import StoredRequests
 
     stored = StoredRequests(path, is_pairs=kind == "rerank_input", max_queries=inputs.max_queries)
-    # # A pipe can be read only once.
+    # A pipe can be read only once.
     return stored if path.is_file() else list(stored)
 
 

@@ -59,7 +59,7 @@ def count_costs(asked: RerankCommand, requests: Iterable[Request]) -> int:
     for warning in plan.warnings:
         say(f"Warning: {warning}")
     counted = SCREEN.counted(requests, "count prompts", unit=" queries")
-    # # Requests are read once per strategy; a file-backed input can be re-read, this counted one cannot.
+    # Requests are read once per strategy; a file-backed input can be re-read, this counted one cannot.
     requests = list(counted) if outputs.all_strategies else counted
     costs = estimate_costs(plan, requests, all_strategies=outputs.all_strategies)
     prices = None

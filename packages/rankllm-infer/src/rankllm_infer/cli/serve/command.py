@@ -41,7 +41,7 @@ def command(**given: Any) -> None:
         raise click.UsageError(str(error)) from None
     options = given_options(given)
     if options.fuse_weight is None:
-        # # A card's fuse weight applies to first-stage scores. A request has none, and its documents are in arbitrary
+        # A card's fuse weight applies to first-stage scores. A request has none, and its documents are in arbitrary
         # order.
         options = replace(options, fuse_weight=0.0)
     try:
@@ -55,6 +55,6 @@ def command(**given: Any) -> None:
 
     model = given["model_path"]
     say(f"Loading {model} ...")
-    # # The full path of a folder would reveal more about this machine than a client needs.
+    # The full path of a folder would reveal more about this machine than a client needs.
     name = Path(model).resolve().name if Path(model).is_dir() else model
     serve(lambda: start_reranker(plan_reranking(model, options)), server, model=name, say=say)

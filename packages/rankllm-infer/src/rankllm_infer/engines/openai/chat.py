@@ -58,7 +58,7 @@ def without_refused(dialect: Dialect, problem: ServerProblem) -> Dialect:
     said = problem.message
     if problem.status not in _REFUSED:
         return dialect
-    # # vLLM mentions both parameters if the number is too large, which is not a refusal.
+    # vLLM mentions both parameters if the number is too large, which is not a refusal.
     if dialect.length_parameter == "max_tokens" and re.search(r"max_completion_tokens.{0,3} instead", said):
         return replace(dialect, length_parameter="max_completion_tokens")
     if dialect.length_parameter == "max_tokens" and re.search(r"unsupported.{0,20}\bmax_tokens\b", said, re.IGNORECASE):
@@ -96,7 +96,7 @@ def read_answer(prompt: Prompt, reply: Mapping[str, object], options: OpenAISett
 def _choice(reply: Mapping[str, object], options: OpenAISettings) -> Mapping[str, object]:
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        # # Some gateways put an upstream error into a reply with status 200.
+        # Some gateways put an upstream error into a reply with status 200.
         said = one_line(error_text(reply), options)
         raise ServerProblem(said, is_retryable=True) if said else incomplete("`choices`")
     reason = choices[0].get("finish_reason")
@@ -111,11 +111,11 @@ def _text(choice: Mapping[str, object], settings: OpenAISettings) -> str:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise incomplete("`message`")
-    # # Some servers omit an empty `content` or set it to null.
+    # Some servers omit an empty `content` or set it to null.
     content = message.get("content") or ""
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        # # The reply was redacted part by part, but a key may be split across parts.
+        # The reply was redacted part by part, but a key may be split across parts.
         content = without_secrets("".join(part for part in parts if isinstance(part, str)), settings)
     if not isinstance(content, str):
         raise incomplete("`content` as text")

@@ -67,7 +67,7 @@ class OpenAIEngine:
         self._random = random or Random()
         self._dialect = Dialect()
         self._transport = Transport(options)
-        # # Lower tickets first: those of a run in order, preceded by those of waiting clients.
+        # Lower tickets first: those of a run in order, preceded by those of waiting clients.
         self._waiting: asyncio.PriorityQueue[tuple[int, Prompt]] = asyncio.PriorityQueue()
         self._finished: queue.SimpleQueue[tuple[int, Answer | Exception] | None] = queue.SimpleQueue()
         self._pending = 0
@@ -236,6 +236,6 @@ def _doubts_about(settings: OpenAISettings) -> tuple[str, ...]:
     except NoServerError:
         raise
     except EngineError as error:
-        # # Some servers do not list their models, or not to every key: the first prompts will show whether they work.
+        # Some servers do not list their models, or not to every key: the first prompts will show whether they work.
         return (str(error),)
     return ()

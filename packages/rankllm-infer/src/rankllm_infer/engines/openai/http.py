@@ -94,7 +94,7 @@ class Transport:
     async def _exchange(self, request: httpx2.Request, timeout_s: float) -> Mapping[str, object]:
         """Send a request and return the JSON object of its reply. Raises ServerProblem, TimeoutError, and httpx2's
         errors."""
-        # # The client's own timeouts restart with every byte; a slowly dripping server must not block forever.
+        # The client's own timeouts restart with every byte; a slowly dripping server must not block forever.
         async with asyncio.timeout(timeout_s):
             response = await self._client.send(request, stream=True)
             try:
@@ -172,7 +172,7 @@ def server_models(options: OpenAISettings) -> tuple[str, ...] | None:
     http = import_http_client()
     timeout_s = min(options.timeout_s, _CHECK_TIMEOUT_S)
     try:
-        # # In a separate thread: the caller's thread may already run an event loop, as in a notebook.
+        # In a separate thread: the caller's thread may already run an event loop, as in a notebook.
         with ThreadPoolExecutor(1) as thread:
             reply = thread.submit(asyncio.run, _list_models(options, timeout_s)).result()
     except (http.ConnectError, http.ConnectTimeout, http.InvalidURL) as error:
@@ -214,6 +214,6 @@ def check_server(options: OpenAISettings) -> None:
 
 def _headers(options: OpenAISettings) -> dict[str, str]:
     key = {"Authorization": f"Bearer {options.key}"} if options.key else {}
-    # # Compression is not requested: replies are short, and uncompressed replies have a known size.
+    # Compression is not requested: replies are short, and uncompressed replies have a known size.
     plain = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
     return plain | key

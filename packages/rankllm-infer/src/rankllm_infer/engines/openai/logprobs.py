@@ -104,7 +104,7 @@ def _each_once(reported: Sequence[tuple[str, float]]) -> list[tuple[str, float]]
 def _token(entry: object) -> tuple[str, float]:
     if isinstance(entry, dict):
         token, logprob = entry.get("token"), entry.get("logprob")
-        # # Rounding may put the most likely token slightly above 0. NaN fails both comparisons.
+        # Rounding may put the most likely token slightly above 0. NaN fails both comparisons.
         if isinstance(token, str) and type(logprob) in (int, float) and -1e9 < logprob < 0.01:
             return token, float(logprob) if logprob > _NOT_TOLD else -math.inf
         if isinstance(token, str) and logprob == -math.inf:
@@ -122,7 +122,7 @@ def _check_reported(prompt: Prompt, scores: Sequence[float], reported: Sequence[
             f"none of the identifiers {wanted} is among the {len(reported)} tokens reported by the server "
             f"({seen}, ...); check that the prompt template fits the model{instead}"
         )
-    # # If a tokenizer splits 12 into 1 and 2, the token 1 stands for 1 and for 10 to 19.
+    # If a tokenizer splits 12 into 1 and 2, the token 1 stands for 1 and for 10 to 19.
     pairs = zip(prompt.identifiers, scores, strict=True)
     long = [score for identifier, score in pairs if len(identifier) > 1 and identifier.isdigit()]
     if long and all(map(math.isinf, long)):

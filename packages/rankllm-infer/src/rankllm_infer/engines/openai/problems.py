@@ -60,7 +60,7 @@ def refusal(status: int, headers: Mapping[str, str], reply: object, *, options: 
     message = f"{status} {phrase}".rstrip() + (f": {said}" if said else "")
     if "location" in headers:
         message += f" (redirected to {one_line(headers['location'], options)})"
-    # # OpenAI also returns 429 if the account has no credit left, which waiting does not fix.
+    # OpenAI also returns 429 if the account has no credit left, which waiting does not fix.
     is_retryable = (status in RETRIED_STATUS or status >= 500) and "insufficient_quota" not in message
     retry_after_s = parse_retry_after(headers.get("retry-after"), now=datetime.now(UTC))
     return ServerProblem(message, status=status, is_retryable=is_retryable, retry_after_s=retry_after_s)
@@ -76,7 +76,7 @@ def error_text(reply: object, *, depth: int = 4) -> str:
         return "; ".join(filter(None, (error_text(entry, depth=depth - 1) for entry in reply)))
     if not isinstance(reply, dict):
         return ""
-    # # OpenAI: error.message; older vLLM: message; FastAPI: detail, a list of msg. FastAPI's `input` repeats the
+    # OpenAI: error.message; older vLLM: message; FastAPI: detail, a list of msg. FastAPI's `input` repeats the
     # request and is omitted.
     for key in ("error", "message", "msg", "detail"):
         if said := error_text(reply.get(key), depth=depth - 1):

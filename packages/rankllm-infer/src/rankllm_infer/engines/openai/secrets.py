@@ -42,7 +42,7 @@ def _spellings(secret: str) -> frozenset[str]:
     base64 = {b64encode(raw).decode(), *(_base64_after(shift, raw) for shift in range(3))}
     base64 |= {text.translate(_URL_SAFE) for text in base64}
     texts = {secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/"), *base64}
-    # # Encoders differ in which characters they keep and in the case of hexadecimal digits.
+    # Encoders differ in which characters they keep and in the case of hexadecimal digits.
     encoded = {quote(text, safe=safe, errors="surrogateescape") for text in texts for safe in ("", "/", "/+=:@")}
     encoded.add("".join(f"%{byte:02X}" for byte in raw))
     return frozenset(texts | encoded | {_PERCENT.sub(lambda found: found[0].lower(), text) for text in encoded})

@@ -31,7 +31,7 @@ def merge_adapter(model: Any, own: ModelFolder, *, has_head: bool) -> Any:
     if head is not None:
         if head.shape != merged.score.weight.shape:
             raise ContractError(f"{adapter}: its head returns {len(head)} scores per passage, expected one")
-        # # Adapters saved by old PEFT versions contain the head without naming it in modules_to_save.
+        # Adapters saved by old PEFT versions contain the head without naming it in modules_to_save.
         with torch.no_grad():
             merged.score.weight.copy_(head)
     return merged
@@ -67,7 +67,7 @@ def merge_encoder_adapter(model: Any, own: ModelFolder, *, fresh: Collection[str
                 f"{adapter}: the adapter was trained on another base model: only the adapter has {name}"
             )
     merged = _merged(model, weights, adapter)
-    # # PEFT only loads layers named by modules_to_save or the task, not everything in the file.
+    # PEFT only loads layers named by modules_to_save or the task, not everything in the file.
     with torch.no_grad():
         for name, weight in whole.items():
             if name in places:

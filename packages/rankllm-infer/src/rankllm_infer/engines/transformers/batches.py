@@ -105,7 +105,7 @@ class BatchQueue:
         if self._urgent:
             return self._take_urgent()
         if not self._is_sorted:
-            # # Among prompts of equal length, the first submitted is last in the list and therefore taken first.
+            # Among prompts of equal length, the first submitted is last in the list and therefore taken first.
             self._waiting.sort(key=lambda item: (positions(item[1]), -item[0]))
             self._is_sorted = True
         if self._limits.max_prompts == 1:
@@ -129,7 +129,7 @@ class BatchQueue:
         alike = [ticket for ticket in order if self._urgent[ticket].read == first.read]
         prefix = first.token_ids[: first.n_shared] if _is_worth_sharing(first) else ()
         same = [ticket for ticket in alike if self._urgent[ticket].token_ids[: len(prefix)] == prefix]
-        # # Based on the longest prompt, as in `take`: the same requests then share prefixes regardless of who is
+        # Based on the longest prompt, as in `take`: the same requests then share prefixes regardless of who is
         # waiting.
         room = self._room(max((self._urgent[ticket] for ticket in alike), key=positions))
         shares = bool(prefix) and len(same) >= _WELL_FILLED * min(room, len(alike))

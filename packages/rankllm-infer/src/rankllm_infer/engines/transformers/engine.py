@@ -46,7 +46,7 @@ class TransformersEngine:
         self._device = loaded.model.device
         self.dtype = str(loaded.dtype).removeprefix("torch.")
         self.device, self.attention = loaded.model.device, str(loaded.model.config._attn_implementation)
-        # # Small batches win on a CPU: padding and cache misses cost more than larger matrices gain.
+        # Small batches win on a CPU: padding and cache misses cost more than larger matrices gain.
         max_tokens = limits.max_tokens or (2048 if self._device.type == "cpu" else 65536)
         self._rotation_limit = rotation_limit(loaded.model.config)
         self.n_slots = max_prompts = limits.max_prompts if self._rotation_limit is None else 1
@@ -116,7 +116,7 @@ class TransformersEngine:
         )
 
     def _too_long(self, prompt: Prompt) -> EngineError | None:
-        # # Reading scores generates nothing: they are read at the last token of the prompt.
+        # Reading scores generates nothing: they are read at the last token of the prompt.
         generates = prompt.read in ("text", "permutation")
         needed, limit = positions(prompt) if generates else len(prompt.token_ids), self._rotation_limit
         if prompt.read == "permutation" and limit is not None and len(prompt.token_ids) <= limit < needed:
@@ -177,7 +177,7 @@ class TransformersEngine:
         inputs, rows_B, places_B = self._inputs([prompt.token_ids for prompt in batch.prompts], n_shared=batch.n_shared)
         hidden_BTD = self._backbone(**inputs).last_hidden_state
         pooled_BD = hidden_BTD[rows_B.to(hidden_BTD.device), places_B.to(hidden_BTD.device)]
-        # # Accumulated in float32: in bfloat16, scores would tie (its step is 1/32 between 4 and 8).
+        # Accumulated in float32: in bfloat16, scores would tie (its step is 1/32 between 4 and 8).
         scores_B = pooled_BD.float() @ self._model.score.weight[0].float().to(pooled_BD.device)
         return _score_answers(batch.prompts, scores_B)
 
@@ -190,7 +190,7 @@ class TransformersEngine:
         ]
 
     def _walk_of(self, prompt: Prompt) -> AnswerWalk:
-        # # Prompts of one template end alike; 32 characters are enough to distinguish what tokenizers may merge with
+        # Prompts of one template end alike; 32 characters are enough to distinguish what tokenizers may merge with
         # the answer.
         key = (prompt.identifiers, prompt.form, prompt.text[-32:])
         if key not in self._permutation_ids:
@@ -212,7 +212,7 @@ class TransformersEngine:
             pad_token_id=self._pad,
             eos_token_id=ends,
         )
-        # # Strictly greedy: `generate` would otherwise merge in the checkpoint's own penalties and constraints.
+        # Strictly greedy: `generate` would otherwise merge in the checkpoint's own penalties and constraints.
         self._model.generation_config = config
         output_BT = self._model.generate(
             ids_BT.to(self._device), attention_mask=mask_BT.to(self._device), generation_config=config
@@ -261,7 +261,7 @@ def _shares_prefixes(loaded: LoadedModel, packing: Packing | None, *, compiles: 
         return False
     if packing is not None:
         return packing.shares_prefix
-    # # Compiled layers that read behind a cache would be recompiled for each layer.
+    # Compiled layers that read behind a cache would be recompiled for each layer.
     return not compiles and can_share_prefix(loaded.model)
 
 

@@ -67,9 +67,9 @@ class TransformersCheckpoint:
         self._encoder: ScoresRows | None = loaded.encoder
         if self._encoder is not None:
             self.positions = self._encoder.positions
-            # # Pairs are truncated to the tokenizer's length, which in published tokenizers may exceed the model's.
+            # Pairs are truncated to the tokenizer's length, which in published tokenizers may exceed the model's.
             self.tokenizer.model_max_length = min(self.tokenizer.model_max_length, self.positions)
-        # # Like the device, the use of flash-attention affects the last bits of scores.
+        # Like the device, the use of flash-attention affects the last bits of scores.
         attention = loaded.model.config._attn_implementation
         dtype = str(loaded.dtype).removeprefix("torch.")
         with_flash = f" with {attention}" if attention in FLASH_ATTENTIONS else ""

@@ -101,7 +101,7 @@ class Packing:
         }
         if self.kind == "cpu":
             inputs["packed_rows"] = self._rows(lengths, n_shared)
-            # # Never read, but must be present: otherwise transformers would build a mask over all tokens from the
+            # Never read, but must be present: otherwise transformers would build a mask over all tokens from the
             # position jumps.
             inputs["attention_mask"] = torch.zeros(1, 1, 1, 1, device=device)
         else:
@@ -118,7 +118,7 @@ class Packing:
         for part, before in parts:
             length_B1, place_L = torch.tensor(part)[:, None], torch.arange(max(part))
             start_B1 = length_B1.cumsum(0) - length_B1 + start
-            # # Padding repeats the row's last token, which no real token attends to, and is omitted from the results.
+            # Padding repeats the row's last token, which no real token attends to, and is omitted from the results.
             token_BL = start_B1 + torch.minimum(place_L, length_B1 - 1)
             key_BK = torch.cat([torch.arange(before).expand(len(part), -1), token_BL], dim=1)
             queries, keys = _of_heads(token_BL, self.heads), _of_heads(key_BK, self.key_heads)
@@ -170,7 +170,7 @@ class PackedRows:
 def use_block_attention(model: Any) -> None:
     """Use this attention for a model on a CPU that would use torch's attention, in bfloat16 or float32."""
     if model.device.type == "cpu" and model.dtype in (torch.bfloat16, torch.float32):
-        # # It may already be registered, hidden from the compiler for another model.
+        # It may already be registered, hidden from the compiler for another model.
         use_attention_function(model, CPU_ATTENTION, _attend, keep_registered=True)
 
 
@@ -242,7 +242,7 @@ def attend_in_rows(
     query, key, value = query_THD.reshape(-1, D), key_TGD.reshape(-1, D), value_TGD.reshape(-1, E)
     mixed = []
     for group in packed.groups:
-        # # index_select copies whole rows; indexing would copy single numbers.
+        # index_select copies whole rows; indexing would copy single numbers.
         queries = query.index_select(0, group.queries).view(group.n_rows, H, -1, D)
         keys = key.index_select(0, group.keys).view(group.n_rows, G, -1, D)
         values = value.index_select(0, group.keys).view(group.n_rows, G, -1, E)

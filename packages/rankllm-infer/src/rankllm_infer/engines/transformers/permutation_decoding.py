@@ -79,7 +79,7 @@ def decode_permutations(
 
 def _decode(model: Any, rows: Sequence[_Row], pad: int) -> None:
     choices = tuple(sorted({token for row in rows for token in row.walk.pieces.choices}))
-    # # A cache that discards or summarizes tokens supports no padding and cannot take back a guess.
+    # A cache that discards or summarizes tokens supports no padding and cannot take back a guess.
     groups = [rows] if _remembers_all(model, rows) else [[row] for row in rows]
     with narrow_head(model, choices) as head:
         for group in groups:
@@ -148,14 +148,14 @@ class _Lockstep:
             mask_BK = torch.tensor(self._is_token_BK, dtype=torch.long)
             starts_B1 = torch.tensor([[row.n_read] for row in self._rows])
             lengths_B1 = torch.tensor([[max(1, len(row.feed))] for row in self._rows])
-            # # Padding repeats the last position, because there may be none beyond it.
+            # Padding repeats the last position, because there may be none beyond it.
             position_BT = starts_B1 + torch.minimum(torch.arange(width), lengths_B1 - 1)
         device = self._head.model.device
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BK, "position_ids": position_BT}
         on_device = {name: value.to(device) for name, value in inputs.items() if value is not None}
         cached = {self._cache_name: self._cache, "use_cache": True}
         if self._steps and len(self._is_token_BK[0]) > width:
-            # # One row without guess or padding (see `_decode`), read only at its last position.
+            # One row without guess or padding (see `_decode`), read only at its last position.
             for place in range(width - 1):
                 self._head.logits(torch.zeros(1, dtype=torch.long, device=device), _token(on_device, place) | cached)
             on_device, places = _token(on_device, width - 1), [0]
@@ -211,5 +211,5 @@ def _columns_of(rows: Sequence[_Row]) -> int:
     longest = max(len(row.prompt) for row in rows)
     longest_piece = max(len(ids) for row in rows for _, ids in (*row.walk.pieces.first, *row.walk.pieces.later))
     answer = longest_piece * max(len(row.walk.pieces.last) for row in rows)
-    # # Rows out of step pad each other: at worst, there is one pass per answer token, as wide as a whole piece.
+    # Rows out of step pad each other: at worst, there is one pass per answer token, as wide as a whole piece.
     return longest + answer * (longest_piece if len(rows) > 1 else 1)

@@ -83,7 +83,7 @@ def _pieces(safe: SafeTokenizer, labels: Sequence[str], form: AnswerForm) -> tup
     start = _common([encode(probe, label) for label in labels])
     last = [encode(probe, label)[len(start) :] for label in labels]
     inside = [encode(probe, label, probe)[len(start) : -len(last[0])] for label in labels]
-    # # Every identifier after every other, in one text: pieces must not depend on their neighbours.
+    # Every identifier after every other, in one text: pieces must not depend on their neighbours.
     order = [0, *(position for pair in product(range(len(labels)), repeat=2) for position in pair), 0]
     written = (*start, *(i for position in order[1:-1] for i in inside[position]), *last[0])
     if encode(*(labels[position] for position in order)) != written:

@@ -116,7 +116,7 @@ def quantized_options(
         settings[key] = [*listed, *(head for head in _HEADS if head not in listed and _is_exact(held, head))]
     config.quantization_config = settings
     if found.method == "bitsandbytes":
-        # # bitsandbytes logs each product that it computes in float16.
+        # bitsandbytes logs each product that it computes in float16.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     changed: dict[str, Any] = {**options, "config": config}
     if found.method not in _DEQUANTIZED:
@@ -141,7 +141,7 @@ def settle_quantized(model: Any, found: Quantization, *, dtype: torch.dtype, fil
             model = model.dequantize(dtype)
         _set_dtype(model, dtype)
     elif found.method in _DEQUANTIZED:
-        # # Unquantized weights keep their stored dtype.
+        # Unquantized weights keep their stored dtype.
         _set_dtype(model, dtype)
     head = getattr(model, "score", None)
     if head is not None and type(head) is not torch.nn.Linear:

@@ -80,7 +80,7 @@ def _check_continues(model: Any, ids_1T: torch.Tensor, source: str) -> None:
             behind_V = _logits_behind_cache(model, ids_1T)
             alone_V = model(input_ids=ids_1T[:, _N_CACHED_TOKENS:], use_cache=False).logits[0, -1].float()
         rounding = _MOST_OF_SPREAD * (whole_V.max() - whole_V.min())
-        # # Negated comparison, so that NaN is refused.
+        # Negated comparison, so that NaN is refused.
         if not (whole_V - behind_V).abs().max() <= _MOST_OF_FORGOTTEN * (whole_V - alone_V).abs().max() + rounding:
             problem = "its logits with a cache differ from those without"
     except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, IndexError) as error:

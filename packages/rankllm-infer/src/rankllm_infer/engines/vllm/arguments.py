@@ -38,14 +38,14 @@ def choose_dtype(asked: str, platform: Any, *, quantization: Quantization | None
         return str(pick_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
     if quantization is not None and quantization.method in ("awq", "gptq"):
         return "float16"  # some of their kernels accept nothing else
-    # # Best first: bfloat16 if the GPU supports it, then float16.
+    # Best first: bfloat16 if the GPU supports it, then float16.
     return str(platform.supported_dtypes[0]).removeprefix("torch.")
 
 
 def engine_values(files: ModelFiles, kind: ModelKind, settings: VllmSettings, platform: Any) -> dict[str, object]:
     """Return the arguments of vLLM's engine that follow from model, reading, machine and settings."""
     if kind == "causal":
-        # # Raw logits: reported logprobs would be limited to the most likely tokens of a full softmax.
+        # Raw logits: reported logprobs would be limited to the most likely tokens of a full softmax.
         reading: dict[str, object] = {"runner": "generate", "logprobs_mode": "raw_logits"}
     else:
         reading = {"runner": "pooling", "convert": "classify"}
@@ -54,10 +54,10 @@ def engine_values(files: ModelFiles, kind: ModelKind, settings: VllmSettings, pl
         **reading,
         "skip_tokenizer_init": True,
         "trust_remote_code": settings.trust_remote_code,
-        # # Prefix states cannot be reused if tokens attend to what follows.
+        # Prefix states cannot be reused if tokens attend to what follows.
         "enable_prefix_caching": not (files.base.is_encoder or files.bidirectional is not None),
         "disable_log_stats": True,
-        # # Prompts of waiting clients go before those of a run over files; equal priorities in submission order.
+        # Prompts of waiting clients go before those of a run over files; equal priorities in submission order.
         "scheduling_policy": "priority",
         "seed": 0,
         "tensor_parallel_size": settings.num_gpus,
@@ -80,14 +80,14 @@ def _lora_values(name: str, settings: Mapping[str, object] | None) -> dict[str, 
             f"(train merge {name} MERGED) and rerank with MERGED, or use --engine transformers"
         )
     fitting = next(allowed for allowed in MAX_LORA_RANKS if allowed >= rank)
-    # # One label: the base of an adapter with a score head has no head, or one of a different size.
+    # One label: the base of an adapter with a score head has no head, or one of a different size.
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": fitting, "max_lora_cls_labels": 1}
 
 
 def _cpu_values(platform: Any, more: dict[str, object]) -> dict[str, object]:
     if platform.device_type != "cpu":
         return {}
-    # # On a CPU, compiling takes longer than most runs.
+    # On a CPU, compiling takes longer than most runs.
     values: dict[str, object] = {"enforce_eager": True}
     if "gpu_memory_utilization" not in more and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         values["kv_cache_memory_bytes"] = _CPU_CACHE_BYTES

@@ -62,7 +62,7 @@ class VllmEngine:
         """Pass a prompt to vLLM, which runs it in the next step that has room."""
         try:
             self._check_length(prompt)
-            # # The type `token` marks ids to be used as they are: vLLM tokenizes nothing.
+            # The type `token` marks ids to be used as they are: vLLM tokenizes nothing.
             self._core.add_request(
                 str(ticket),
                 {"type": "token", "prompt_token_ids": list(prompt.token_ids)},
@@ -123,7 +123,7 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         if prompt.read == "head":
-            # # By default, vLLM applies a sigmoid to a single score: same order, but different numbers, and ties near 0
+            # By default, vLLM applies a sigmoid to a single score: same order, but different numbers, and ties near 0
             # and 1.
             types = {"compressed_token_type_ids": prompt.n_first} if self._has_types and prompt.n_first else None
             return PoolingParams(task="classify", use_activation=False, extra_kwargs=types)
@@ -133,7 +133,7 @@ class VllmEngine:
             max_tokens=_new_tokens(prompt),
             stop_token_ids=self._ends,
             logprob_token_ids=identifiers,
-            # # The model's own tokenizer decodes the ids, as in the transformers engine.
+            # The model's own tokenizer decodes the ids, as in the transformers engine.
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )

@@ -117,13 +117,13 @@ def _engine(
 @contextlib.contextmanager
 def _set_environment() -> None:
     """Set options that vLLM reads only from the environment, before it is imported."""
-    # # A separate scheduler process would need a `__main__` guard in every program that uses this package, and would
+    # A separate scheduler process would need a `__main__` guard in every program that uses this package, and would
     # outlive a killed program.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    # # Standard output is reserved for results.
+    # Standard output is reserved for results.
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    # # By default, vLLM reports each start to its developers.
+    # By default, vLLM reports each start to its developers.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 
@@ -159,7 +159,7 @@ def _start(values: dict[str, object], settings: VllmSettings) -> Any:
         try:
             return LLMEngine.from_engine_args(EngineArgs(**values))  # type: ignore[arg-type]
         except (KeyError, TypeError, AttributeError, AssertionError, ImportError) as error:
-            # # Caused by a damaged or unsupported checkpoint; `_readable_failures` handles the rest.
+            # Caused by a damaged or unsupported checkpoint; `_readable_failures` handles the rest.
             raise RankLLMError(f"vLLM cannot start with {values['model']}: {first_line(error)}") from error
 
 

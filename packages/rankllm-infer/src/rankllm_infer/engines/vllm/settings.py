@@ -75,5 +75,5 @@ def _value(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError:
-        # # Python's spelling of words that JSON spells differently.
+        # Python's spelling of words that JSON spells differently.
         return {"True": True, "False": False, "None": None}.get(text, text)

@@ -119,7 +119,7 @@ def _pages(abilities: Abilities) -> dict[str, dict[str, Any]]:
         {"$ref": "#/components/schemas/Models"},
     )
     paths = (*RERANK_PATHS, *(SCORE_PATHS if abilities.scores_pairs else ()))
-    # # Listed models can be requested.
+    # Listed models can be requested.
     models["responses"]["200"]["links"] = {
         _name_of(path): {"operationId": _name_of(path), "requestBody": {"model": "$response.body#/data/0/id"}}
         for path in paths

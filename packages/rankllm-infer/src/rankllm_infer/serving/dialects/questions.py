@@ -139,7 +139,7 @@ def _with_values(question: Question, wanted: Mapping[str, Any]) -> Question:
         top_n=top_n or None,
         raw_scores=bool(wanted.get("raw_scores", False)),
         explains=explains,
-        # # vLLM uses 0 for no limit.
+        # vLLM uses 0 for no limit.
         **{name: wanted.get(name) or None for name in names},
     )
 
@@ -171,7 +171,7 @@ def _check_document(document: object, *, where: str) -> None:
     try:
         title_and_text(document)
     except RankLLMError:
-        # # The library's message would use other names than the caller's keys.
+        # The library's message would use other names than the caller's keys.
         raise InvalidRequestError(f'{where}: expected an object with a string under "text"') from None
     try:
         json.dumps(document, allow_nan=False)

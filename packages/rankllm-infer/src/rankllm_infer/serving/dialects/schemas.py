@@ -75,7 +75,7 @@ def _rerank_request(abilities: Abilities) -> Schema:
     if abilities.raw_scores == "never":
         properties["raw_scores"] = _only(properties["raw_scores"], False)
     one_text = {"type": "string", "description": "One document."}
-    # # TEI's response is an array, which cannot contain an explanation.
+    # TEI's response is an array, which cannot contain an explanation.
     texts = given("texts", documents | {"description": f"TEI's `documents`. {about}"})
     either = [
         given("documents", {"anyOf": [documents | {"description": about}, one_text]}),

@@ -43,7 +43,7 @@ def make_content() -> Content:
         headers={
             "Content-Security-Policy": _policy(script=script.source, style=style.source),
             "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-            # # Browsers revalidate each time and get 304 unless the server was updated.
+            # Browsers revalidate each time and get 304 unless the server was updated.
             "Cache-Control": "no-cache",
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",

@@ -50,7 +50,7 @@ def ready_bidirectional(model: Any, asked: str) -> None:
     asked: as in `choose_attention`, but auto on a CPU is the attention of packed rows.
     """
     for module in model.modules():
-        # # Attention without a mask depends on this flag; masks depend on the configuration.
+        # Attention without a mask depends on this flag; masks depend on the configuration.
         if getattr(module, "is_causal", None) is True:
             module.is_causal = False
     if asked != "auto" or model.device.type != "cpu":
@@ -78,7 +78,7 @@ class BidirectionalDecoder:
         states = self._packed(rows) if self._is_packed else self._padded(rows)
         pooled_BD = torch.stack([self._pool(states_LD) for states_LD in states])
         weight_D = self._model.score.weight[0].float().to(pooled_BD.device)
-        # # Accumulated in float32: in bfloat16, the scores of similar passages would tie.
+        # Accumulated in float32: in bfloat16, the scores of similar passages would tie.
         return pooled_BD @ weight_D / self._reading.temperature
 
     def try_it(self, source: str) -> None:
@@ -113,7 +113,7 @@ class BidirectionalDecoder:
             inputs |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
             inputs |= {"max_length_q": max(lengths), "max_length_k": max(lengths)}
         else:
-            # # Never read, but must be present: otherwise transformers would build a mask over all tokens.
+            # Never read, but must be present: otherwise transformers would build a mask over all tokens.
             inputs |= {"row_ends": ends, "attention_mask": torch.zeros(1, 1, 1, 1, device=device)}
         hidden_TD = self._backbone(**inputs).last_hidden_state[0]
         states: Sequence[Tensor] = hidden_TD.split(lengths)

@@ -170,7 +170,7 @@ class Encoder:
         """Raise RankLLMError in one line if the model cannot be run. source: name of the model, for messages."""
         n_embeddings = int(self._model.get_input_embeddings().weight.shape[0])
         row = [token % n_embeddings for token in range(1, _N_TRIED_TOKENS + 1)]
-        # # transformers computes part of DeBERTa (v1) in float32 only.
+        # transformers computes part of DeBERTa (v1) in float32 only.
         dtype = str(self._model.dtype).removeprefix("torch.")
         hint = "" if dtype == "float32" else f" in {dtype}; try --dtype float32"
         problem = f"{type(self._model).__name__} cannot be run{hint}"
@@ -188,7 +188,7 @@ class Encoder:
         if self._has_types:
             inputs["token_type_ids"] = torch.tensor([[kind for row in types for kind in row]], device=device)
         if self.packing == "rows":
-            # # Never read, but must be present: otherwise transformers would build a mask over all tokens.
+            # Never read, but must be present: otherwise transformers would build a mask over all tokens.
             inputs |= {"row_ends": ends, "attention_mask": torch.zeros(1, 1, 1, 1, device=device)}
         else:
             bounds = torch.tensor([0, *ends], dtype=torch.int32, device=device)

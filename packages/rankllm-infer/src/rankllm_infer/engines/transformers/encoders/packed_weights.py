@@ -34,7 +34,7 @@ def _has_products(dtype: torch.dtype) -> bool:
     """Return whether oneDNN multiplies matrices of this dtype at full speed on this machine."""
     if platform.machine() not in _X86 or not torch.backends.mkldnn.is_available():
         return False
-    # # The operator that `torch.compile` uses for linear layers with constant weights.
+    # The operator that `torch.compile` uses for linear layers with constant weights.
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())

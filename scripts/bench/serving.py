@@ -158,14 +158,16 @@ def server(way: str, model: str, dtype: str) -> Iterator[str]:
     if way == OURS:
         words = [str(Path(sys.executable).with_name("rankllm-infer")), "serve", "--model-path", model]
         words += ["--dtype", dtype, "--device", "cpu", "--port", str(port)]
-    with started(words, stderr=subprocess.PIPE) as process:
+    # A file: nobody reads a pipe, and a server that logs to a full one waits for ever.
+    with tempfile.TemporaryFile("w+") as log, started(words, stderr=log) as process:
         began = time.monotonic()
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             if process.poll() is not None or time.monotonic() - began > _READY_S:
-                raise click.ClickException(f"{way} did not start: {process.stderr.read() if process.stderr else ''}")
+                log.seek(0)
+                raise click.ClickException(f"{way} did not start: {log.read()}")
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
 

@@ -216,7 +216,7 @@ def test_a_run_says_how_many_passages_were_not_shown(tmp_path, rankllm, tiny_cla
     files = ["--requests", requests, "--output-jsonl", output]
     done = rankllm("rerank", "--model-path", tiny_classifier, *files, *options)
     assert done.code == 0, done.err
-    assert "Warning: 3 passages of which the prompt holds nothing, in 1 query ('q2')" in done.err
+    assert "Warning: 3 passages absent from the prompt, in 1 query ('q2')" in done.err
     first, second = map(json.loads, output.read_text(encoding="utf-8").splitlines())
     assert (first["status"], second["status"]) == ("ok", "fallback")
     assert len(second["defects"]) == 3

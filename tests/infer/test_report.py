@@ -90,8 +90,8 @@ def test_the_queries_that_changed_most_can_be_shown_alone(folder, sources):
 def test_cost_is_a_mean_over_the_queries_that_tell_it(sources):
     """Two results of 120 tokens each; a TREC run tells nothing."""
     old, new = run_costs(sources, outline(sources, ["RR"]))
-    assert (old.n_told, old.statuses) == (0, {})
-    assert (new.n_told, new.calls, new.prompt_tokens, new.completion_tokens) == (2, 1, 100, 20)
+    assert (old.n_recorded, old.statuses) == (0, {})
+    assert (new.n_recorded, new.calls, new.prompt_tokens, new.completion_tokens) == (2, 1, 100, 20)
     assert (new.tokens, dict(new.statuses)) == (120, {"ok": 1, "repaired": 1})
 
 
@@ -99,7 +99,7 @@ def test_the_trace_tells_the_cost_of_a_run_that_does_not(folder, sources):
     """The same as a TREC run: the one query of the trace."""
     files = {"old": sources.files["old"], "new": read_ranked(folder / "base.run")}
     traced = Sources(qrels=sources.qrels, files=files, traces=sources.traces)
-    assert [(cost.n_told, cost.tokens) for cost in run_costs(traced, outline(traced, ["RR"]))] == [(0, 0), (1, 120)]
+    assert [(cost.n_recorded, cost.tokens) for cost in run_costs(traced, outline(traced, ["RR"]))] == [(0, 0), (1, 120)]
 
 
 def test_a_call_is_read_as_it_was_written(folder):

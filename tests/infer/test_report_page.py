@@ -75,10 +75,10 @@ def test_the_page_says_what_was_counted(report):
         "grade 2",
         "model score 2.5",
         "Cedar trees.",
-        "left out, was 3",
-        "No text was given for this passage.",
-        "The run has no candidate for this query.",
-        "What was wrong: missing [1]",
+        "dropped, was 3",
+        "The text of this passage is not available.",
+        "The run has no candidates for this query.",
+        "Defects: missing [1]",
         "[2] > [1]",
         "Rank [1] Birch trees. [2] Alder trees.",
     ):
@@ -102,9 +102,9 @@ def test_the_figures_are_those_of_compare(report, rankllm):
     ("docids", "scores", "said"),
     [
         (["b"], [17.5, 15.0], ", with scores [1] b yes 17.5, no 15 Prompt"),
-        (["b"], [17.5, None], ", with scores [1] b yes 17.5, no not told Prompt"),
+        (["b"], [17.5, None], ", with scores [1] b yes 17.5, no n/a Prompt"),
         (["b", "a"], [2.5, None], ", with scores [1] b 2.5 [2] a Prompt"),
-        (["b", "a"], [2.5, 1.5, 0.5], "in the order of the prompt [1] b [2] a Prompt"),
+        (["b", "a"], [2.5, 1.5, 0.5], "in prompt order [1] b [2] a Prompt"),
     ],
 )
 def test_scores_of_a_call_are_named_for_what_they_are(tmp_path, report, docids, scores, said):
@@ -168,7 +168,7 @@ def test_a_page_is_small_and_says_what_it_leaves_out(tmp_path, report):
     (tmp_path / "qrels").write_text("".join(f"q{number} 0 d3 1\n" for number in range(40)), encoding="utf-8")
     page = report("many.jsonl", "--baseline", "other.jsonl", "--depth", "20")
     assert (tmp_path / "page.html").stat().st_size < 40 * 20 * (len(text) + 600) + 50_000
-    assert page.said.count("100 candidates in all.") == 40
+    assert page.said.count("100 candidates in total.") == 40
     page = report("many.jsonl", "--baseline", "other.jsonl", "--max-queries", "5")
     assert "Showing the 5 of 40 queries with the largest changes." in page.said
     assert (tmp_path / "page.html").stat().st_size < 5 * 20 * (len(text) + 600) + 50_000

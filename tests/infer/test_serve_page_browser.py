@@ -103,7 +103,7 @@ def test_the_keyboard_ranks_and_shows_what_moved(opened):
     assert page.evaluate(ROWS) == [
         "1 ▲ up 1, was 2 score 1.000 rank 2 → 1 (call 2) a",
         "2 ▲ up 3, was 5 score 0.8333 rank 5 → 3 (call 1) → 2 (call 2) bb",
-        "3 unmoved score 0.6667 rank 3 → 4 (call 1) → 3 (call 2) ccc",
+        "3 unchanged score 0.6667 rank 3 → 4 (call 1) → 3 (call 2) ccc",
         "4 ▼ down 3, was 1 score 0.5000 rank 1 → 4 (call 2) dddd",
         "5 ▲ up 1, was 6 score 0.3333 rank 6 → 5 (call 1) eeeee",
         "6 ▼ down 2, was 4 score 0.1667 rank 4 → 6 (call 1) ffffff",
@@ -111,7 +111,7 @@ def test_the_keyboard_ranks_and_shows_what_moved(opened):
     assert text(page, "#said") == "6 passages ranked, status ok."
     assert "5 of 6 passages moved" in text(page, "#summary")
     assert "2 model calls in 2 rounds" in text(page, "#summary")
-    assert "Scores tell the rank alone" in text(page, "#summary")
+    assert "Scores reflect the rank only" in text(page, "#summary")
     assert recording.posted == [("/v2/rerank", {"query": "which is short", "documents": SIX, "explain": True})]
     origin = page.evaluate("location.origin")
     assert {address.removeprefix(origin) for address in page.addresses()} == {"/", "/v1/models", "/v2/rerank"}
@@ -128,8 +128,8 @@ def test_it_says_why(opened):
     call = "(call) => call.innerText.trim().split(/\\s+/).join(' ')"
     first, second = page.evaluate(f"[...document.querySelectorAll('#calls li')].map({call})")
     assert first == (
-        "Call 1 ranks 3–6 ok 10 tokens read, 3 written Answer [3] > [1] > [4] > [2] Order read from the answer "
-        "Rank Shown as Passage 3 [3] 5. bb 4 [1] 3. ccc 5 [4] 6. eeeee 6 [2] 4. ffffff"
+        "Call 1 ranks 3–6 ok 10 prompt tokens, 3 output tokens Answer [3] > [1] > [4] > [2] Order parsed from the "
+        "answer Rank Identifier Passage 3 [3] 5. bb 4 [1] 3. ccc 5 [4] 6. eeeee 6 [2] 4. ffffff"
     )
     assert second.startswith("Call 2 ranks 1–4 ok ")
 
@@ -148,14 +148,14 @@ def test_pointwise_scores_and_options(opened):
     ]
     rows = page.evaluate(ROWS)
     assert rows[0] == "1 ▲ up 2, was 3 score 3.000 worth 3"
-    assert rows[1].startswith("2 unmoved score 2.000 D7 Two word word")
+    assert rows[1].startswith("2 unchanged score 2.000 D7 Two word word")
     page.click("#ranking > li:nth-child(2) details > summary")
     assert page.evaluate(ROWS)[1].endswith("word worth 2")
-    assert text(page, "#cut") == "1 passage further down is not in the response."
+    assert text(page, "#cut") == "1 passage ranked lower is not in the response."
     shown = (
         "[...document.querySelectorAll('[data-needs]')].filter((part) => !part.hidden).map((part) => part.textContent)"
     )
-    assert [option.strip() for option in page.evaluate(shown)] == ["The model’s own scores"]
+    assert [option.strip() for option in page.evaluate(shown)] == ["Raw model scores"]
 
 
 def test_a_request_takes_its_own_windows(opened):
@@ -171,7 +171,7 @@ def test_a_request_takes_its_own_windows(opened):
     rank(page, SIX)
     page.wait_until(IS_RANKED)
     assert (recording.posted[0][1]["strategy"], recording.posted[0][1]["window_size"]) == ("tournament", 3)
-    assert text(page, "#cut") == "The model ranked the first 1; it gave no order for those below."
+    assert text(page, "#cut") == "The model ranked the top 1 only; it did not determine the order of the others."
     assert "call" not in " ".join(page.evaluate(ROWS))  # windows that are no slices of the ranking have no ranks
     fill(page, "window_size", "5")
     page.evaluate("document.querySelector('#options').open = false")
@@ -215,10 +215,10 @@ def test_files_are_read(opened, tmp_path):
         "a.csv": "2 passages (JSON lines)",
         "b.tsv": "2 passages (JSON lines)",
         "c.txt": "3 passages (one per line)",
-        "d.txt": "d.txt: not a text in UTF-8",
-        "e.csv": 'e.csv: its first row names no column "text" (found a, b)',
+        "d.txt": "d.txt: not valid UTF-8 text",
+        "e.csv": 'e.csv: expected a column "text" in the first row, found a, b',
         "f.csv": "f.csv: row 2: expected 2 columns, found 3",
-        "g.csv": "g.csv: row 3: its last quote is not closed",
+        "g.csv": "g.csv: row 3: unterminated quote",
     }
     for name, found in expected.items():
         page.give_file("#file", tmp_path / name)
@@ -298,12 +298,12 @@ def test_a_fallback_says_that_it_is_one(opened):
     rank(page, ["a", "b"])
     page.wait_until(IS_RANKED)
     shown = text(page, "#summary")
-    assert shown.startswith("Fallback: where the model gave no ranking, passages stay in the order they had.")
-    assert "What was wrong: ranks 1-2: missing [1]; ranks 1-2: missing [2]" in shown
-    assert text(page, "#cut") == "The model ranked none of them."
+    assert shown.startswith("Fallback: where the model returned no ranking, passages keep their previous order.")
+    assert "Defects: ranks 1-2: missing [1]; ranks 1-2: missing [2]" in shown
+    assert text(page, "#cut") == "The model ranked no passages."
     page.click("#calls > details > summary")
     page.wait_until("document.querySelectorAll('#calls caption').length === 1")
-    assert text(page, "#calls caption") == "Order kept: the answer held no ranking"
+    assert text(page, "#calls caption") == "Order kept: the answer contained no ranking"
 
 
 def test_every_control_has_a_name(opened):
@@ -389,7 +389,7 @@ def test_a_server_that_is_gone_is_no_crash(browser):
         page.wait_until("document.title.includes('tiny')")
     rank(page, ["a"])
     page.wait_until(IS_REFUSED)
-    assert text(page, "#problem") == "The server cannot be reached, or has closed the connection."
+    assert text(page, "#problem") == "The server cannot be reached or closed the connection."
 
 
 def test_a_key_is_asked_for_and_kept_in_memory(opened):
@@ -487,4 +487,4 @@ def test_a_thousand_passages_are_shown(opened):
     assert page.evaluate("document.querySelector('#ranking > li').innerText").startswith("1\n▲ up 999, was 1000")
     page.click("#calls > details > summary")
     page.wait_until("document.querySelectorAll('#calls tbody tr').length === 200")
-    assert text(page, "#calls .none") == "800 more are in the response."
+    assert text(page, "#calls .none") == "The response contains 800 more."

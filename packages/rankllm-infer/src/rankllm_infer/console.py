@@ -119,8 +119,8 @@ def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) ->
     if summary.misshown_qids:
         lines.append(
             f"Warning: {_not_shown(summary)}, in {count(len(summary.misshown_qids), 'query')} "
-            f"({examples(summary.misshown_qids)}): their ranks say little; see `defects` in the results, and shorten "
-            "the queries or give the prompt more room (--context-size, or --q-max-len and --p-max-len)"
+            f"({examples(summary.misshown_qids)}): their ranks are not meaningful; see `defects` in the results, and "
+            "shorten the queries or allow longer prompts (--context-size, or --q-max-len and --p-max-len)"
         )
     if summary.failures:
         lines.append(f"Failed and omitted from all outputs: {count(len(summary.failures), 'query')}")
@@ -133,9 +133,9 @@ def summary_lines(summary: Summary, *, seconds: float, files: Sequence[Path]) ->
 def _not_shown(summary: Summary) -> str:
     found = []
     if n := summary.n_showing_nothing:
-        found.append(f"{count(n, 'passage')} of which the prompt holds nothing")
+        found.append(f"{count(n, 'passage')} absent from the prompt")
     if n := summary.n_shown_alike:
-        found.append(f"{count(n, 'passage')} shown exactly as a different one")
+        found.append(f"{count(n, 'passage')} displayed identically to a different one")
     return ", ".join(found)
 
 

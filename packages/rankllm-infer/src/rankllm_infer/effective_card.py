@@ -69,7 +69,7 @@ def resolve_card(
     card: Card = replace(found, **changed)  # type: ignore[arg-type]
     if isinstance(card, ListwiseCard):
         _refuse_for(card, options)
-        warnings += _doubts_about(card)
+        warnings += _card_warnings(card)
     return EffectiveCard(
         card=card, origin=origin, warnings=tuple(warnings), is_context_asked=options.context_size is not None
     )
@@ -152,7 +152,7 @@ def fit_card(effective: EffectiveCard, positions: int | None) -> tuple[Card, tup
     return replace(card, context_tokens=positions), (note,)
 
 
-def _doubts_about(card: ListwiseCard) -> list[str]:
+def _card_warnings(card: ListwiseCard) -> list[str]:
     """Return warnings about inconsistent settings of a card. Raises ConfigError if they cannot work at all."""
     template = card.template
     if card.answer == "first-token" and not template.is_chain:
@@ -160,18 +160,18 @@ def _doubts_about(card: ListwiseCard) -> list[str]:
             f"--use-logits: template {template.name} asks for answers that do not start with an identifier in "
             "brackets; use another template, or generation (--no-use-logits)"
         )
-    doubts = []
+    warnings = []
     if template.identifiers not in (None, card.identifiers):
-        doubts.append(
+        warnings.append(
             f"template {template.name} describes {template.identifiers} identifiers, but passages are labelled with "
             f"{card.identifiers} ones; use {'--no-use-alpha' if template.identifiers == 'numeric' else '--use-alpha'}"
         )
     if card.answer == "permutation" and "<answer>" in (template.system_message or ""):
-        doubts.append(
+        warnings.append(
             f"template {template.name} makes the model reason first, but answers are limited to a ranking's length; "
             "they will be truncated"
         )
-    return doubts
+    return warnings
 
 
 def _default_card(options: RerankOptions, *, score_head: bool, pair_tokens: int | None) -> Card:

@@ -1,4 +1,4 @@
-"""Everything that can be asked of a reranker, checked by itself; the card comes later (`effective_card`)."""
+"""Options of a reranker, validated on their own; `effective_card` combines them with the model's card."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _OPENAI: Group = "Engine (OpenAI-compatible server)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankOptions:
-    """Options of a reranker. None means the value in the model's card, or the default that the field names.
+    """Options of a reranker. None means the value in the model's card, or the default given in the field's docstring.
 
     Each field is a row of the option table (`rankllm_infer.option_table`); docs/rerank-options.md lists them all.
     """
 
     method: str = option("auto", "--method", group="Model", choices=METHODS, card="kind")
-    """Ranking method. auto takes the card's; without one, pointwise for a score head or an encoder-decoder, else
-    listwise."""
+    """Ranking method. auto uses the card's method; without a card, pointwise for models with a score head and
+    encoder-decoders, else listwise."""
     engine: str = option("transformers", "--engine", group="Engine", choices=ENGINES)
     """Inference engine: transformers or vLLM in this process, or an OpenAI-compatible server (openai)."""
     base_url: str | None = option(
@@ -44,11 +44,11 @@ class RerankOptions:
     timeout_s: float = option(
         300.0, "--timeout", group=_OPENAI, effect="none", engines=_SERVER, above=0, unit="seconds", metavar="SECONDS"
     )
-    """Seconds to wait for an answer before the request is retried."""
+    """Seconds to wait for a response before the request is retried."""
     concurrency: int = option(16, "--concurrency", group=_OPENAI, effect="none", engines=_SERVER, least=1)
-    """Number of requests in flight at once."""
+    """Maximum number of requests in flight."""
     dtype: str = option("auto", "--dtype", group="Engine", effect="loaded", engines=LOCAL, choices=DTYPES)
-    """Dtype of weights and activations. auto is bfloat16 where the hardware is fast at it, else float16 on a GPU and
+    """Dtype of weights and activations. auto selects bfloat16 if the hardware is fast at it, else float16 on a GPU and
     float32 on a CPU."""
     device: str = option(
         "auto", "--device", group="Engine (transformers)", effect="loaded", engines=_TRANSFORMERS, metavar="DEVICE"
@@ -63,15 +63,15 @@ class RerankOptions:
         group="Engine",
         engines=LOCAL,
         least=1,
-        default_text="32, or vLLM's own choice",
+        default_text="32, or vLLM's own default",
     )
-    """Maximum number of prompts per batch. Scores read in float32 on a CPU are always computed one prompt at a time."""
+    """Maximum number of prompts per batch. In float32 on a CPU, scores are always computed one prompt at a time."""
     batch_tokens: int = option(0, "--batch-tokens", group="Engine", engines=LOCAL, least=0)
-    """Maximum number of tokens per batch, padding included; 0 chooses a limit that suits the device."""
+    """Maximum number of tokens per batch, including padding. 0 selects a limit that suits the device."""
     compile: bool = option(
         False, "--compile", group="Engine (transformers)", engines=_TRANSFORMERS, methods=("FIRST", *_SCORING)
     )
-    """Compile the model's layers. Startup takes about a minute longer, scoring is faster from then on. Scores in
+    """Compile the model's layers. Startup takes about a minute longer; scoring is faster from then on. Scores in
     bfloat16 change slightly, because compiled layers round less often."""
     attn_implementation: str = option(
         "auto",
@@ -80,8 +80,8 @@ class RerankOptions:
         engines=_TRANSFORMERS,
         choices=ATTENTIONS,
     )
-    """Attention kernel. auto is flash-attention 2 on a GPU where it is installed, rankllm's own kernel on a CPU for the
-    architectures it supports, else sdpa."""
+    """Attention implementation. auto selects flash-attention 2 on a GPU if installed, rankllm's own kernel on a CPU for
+    supported architectures, else sdpa."""
     revision: str | None = option(
         None,
         "--revision",
@@ -91,42 +91,41 @@ class RerankOptions:
         metavar="BRANCH|TAG|COMMIT",
         default_text="main",
     )
-    """Revision of a model on the Hugging Face Hub: a branch, a tag or a commit. Of an adapter, its own; pin its base as
-    --base-model OWNER/MODEL@COMMIT."""
+    """Revision of a model on the Hugging Face Hub: a branch, tag or commit. For an adapter, the revision of the
+    adapter; pin its base with --base-model OWNER/MODEL@COMMIT."""
     trust_remote_code: bool = option(False, "--trust-remote-code", group="Model", engines=LOCAL)
-    """Run Python code that comes with the model. Allowed for a local folder or a model pinned to a commit, all 40
-    digits of it: --revision COMMIT or OWNER/MODEL@COMMIT. The code of an adapter is that of its base, which
-    --base-model must name."""
+    """Run custom Python code that comes with the model. Only allowed for a local folder or a model pinned to a full
+    40-digit commit hash: --revision COMMIT or OWNER/MODEL@COMMIT. For an adapter, this is the code of its base, which
+    must be named with --base-model."""
     vllm_args: tuple[str, ...] = option((), "--vllm-arg", group="Engine (vLLM)", engines=_VLLM, metavar="KEY=VALUE")
-    """Further argument of vLLM's engine, such as gpu_memory_utilization=0.8. Repeat the option for several."""
+    """Additional argument for vLLM's engine, such as gpu_memory_utilization=0.8. Repeat the option for several."""
     base_model: str | None = option(
         None, "--base-model", group="Model", effect="content", engines=LOCAL, metavar="FOLDER|NAME"
     )
-    """Base model of an adapter, when it is not the one that adapter_config.json names."""
+    """Base model of an adapter, if different from the one named in adapter_config.json."""
     verify: bool | None = option(
         None,
         "--verify",
         group="Model",
         effect="none",
         engines=LOCAL,
-        default_text="on for models up to 1B parameters whose card holds a probe",
+        default_text="on for models up to 1B parameters whose card contains a probe",
     )
-    """Recompute the probe in the model's card (a few prompts and their recorded scores) once the model is loaded, and
-    warn where the scores differ: the base model, adapter, template, BOS rule, quantization or score head is then not
-    the recorded one."""
+    """Verify the loaded model: recompute the probe in its card (a few prompts with recorded scores) and warn if scores
+    differ. This detects a wrong base model, adapter, template, BOS rule, quantization or score head."""
     template: str | Path | None = option(
         None, "--prompt-template-path", group="Prompt", card="template", metavar="NAME|FILE"
     )
-    """Prompt template: the name of a bundled one (`rankllm-infer prompts list`) or a YAML file."""
+    """Prompt template: name of a bundled template (see `rankllm-infer prompts list`) or a YAML file."""
     instruction: str | None = option(
         None, "--instruction", group="Prompt", methods=("pointwise",), default_text="the template's"
     )
-    """What counts as relevant, for models that take an instruction, such as Qwen3-Reranker. A request's own
-    "instruction" takes precedence."""
+    """Instruction that defines relevance, for models that take one, such as Qwen3-Reranker. The "instruction" of a
+    request takes precedence."""
     use_alpha: bool | None = option(
         None, "--use-alpha", group="Prompt", card="identifiers", card_values=("alpha", "numeric"), methods=LISTWISE
     )
-    """Label passages A, B, C instead of 1, 2, 3. A window then holds at most 26 passages."""
+    """Label passages A, B, C, ... instead of 1, 2, 3, ... The window size is then limited to 26."""
     use_logits: bool | None = option(
         None,
         "--use-logits",
@@ -139,19 +138,21 @@ class RerankOptions:
     free_decoding: bool = option(
         False, "--free-decoding", group="Ranking", methods=("generation",), engines=_TRANSFORMERS
     )
-    """Generate answers freely. By default decoding is constrained to permutations of the window's identifiers."""
+    """Generate answers without constraints. By default, decoding is constrained to permutations of the window's
+    identifiers."""
     decode_top_k: int | None = option(
         None, "--decode-top-k", group="Ranking", methods=("generation",), engines=_TRANSFORMERS, least=1
     )
-    """Generate only the first K identifiers of each window, which is faster; the other passages keep their order."""
+    """Number of identifiers to generate per window; the remaining passages keep their order. Smaller numbers are
+    faster."""
     context_size: int | None = option(
         None, "--context-size", group="Prompt", card="context_tokens", methods=LISTWISE, least=1
     )
-    """Maximum number of tokens of prompt and answer together; passages are truncated to fit."""
+    """Maximum number of tokens of prompt and answer together. Passages are truncated to fit."""
     max_passage_words: int | None = option(
         None, "--max-passage-words", group="Prompt", card="max_passage_words", methods=LISTWISE, least=1
     )
-    """Maximum number of words shown per passage."""
+    """Maximum number of words per passage."""
     window_size: int | None = option(
         None, "--window-size", group="Ranking", card="window_size", methods=LISTWISE, least=1
     )
@@ -166,9 +167,9 @@ class RerankOptions:
         choices=(*STRATEGIES, *pairwise_strategies.STRATEGIES),
         default_text="sliding, or all-pairs for a pairwise model",
     )
-    """Which passages are shown together. Listwise: sliding (windows from bottom to top), full (all candidates in one
-    window), top-down (partition around a pivot) or tournament (rounds of window winners). Pairwise: all-pairs, heapsort
-    or bubble (passes from bottom to top)."""
+    """Which passages are shown together. Listwise models: sliding (windows from bottom to top), full (all candidates in
+    one window), top-down (partition around a pivot) or tournament (rounds of window winners). Pairwise models:
+    all-pairs, heapsort or bubble (passes from bottom to top)."""
     rank_top_k: int | None = option(
         None,
         "--rank-top-k",
@@ -177,43 +178,44 @@ class RerankOptions:
         least=1,
         default_text=f"half a window; {pairwise_strategies.DEFAULT_TOP_K} for a pairwise model",
     )
-    """Number of top passages that --strategy top-down, tournament, heapsort and bubble look for."""
+    """Number of top passages to find with --strategy top-down, tournament, heapsort or bubble."""
     permutations: int = option(1, "--permutations", group="Ranking", methods=LISTWISE, least=1)
     """Permutation self-consistency: query each window N times, with shuffled passages after the first, and aggregate
     the rankings."""
     num_passes: int = option(1, "--num-passes", group="Ranking", methods=LISTWISE, least=1)
-    """Number of passes over the list. One pass settles the first (window size - stride) ranks; further passes
-    settle more."""
+    """Number of passes over the list. One pass settles the top (window size - stride) ranks; each further pass settles
+    more."""
     pass_depth: int | None = option(
         None, "--pass-depth", group="Ranking", methods=LISTWISE, least=2, default_text="the whole list"
     )
-    """Number of top ranks that passes after the first cover; the others keep their order."""
+    """Number of top ranks covered by passes after the first; the rest keep their order."""
     shuffle_candidates: bool = option(False, "--shuffle-candidates", group="Ranking", methods=LISTWISE)
     """Shuffle the candidates of each query before reranking, to measure the influence of the first-stage order."""
     seed: int = option(0, "--seed", group="Ranking", methods=LISTWISE)
     """Random seed for --shuffle-candidates and --permutations."""
     variable_passages: bool = option(True, "--variable-passages", group="Ranking", methods=LISTWISE)
-    """Allow windows with fewer passages than the window size. With --no-variable-passages such a window is an error."""
+    """Allow windows with fewer passages than the window size. With --no-variable-passages, such a window is an
+    error."""
     system_message: str | None = option(
         None, "--system-message", group="Prompt", methods=LISTWISE, default_text="the template's"
     )
-    """System message that replaces the template's."""
+    """System message that replaces the template's system message."""
     few_shot_file: str | Path | None = option(
         None, "--few-shot-file", group="Prompt", effect="content", methods=LISTWISE, metavar="FILE"
     )
-    """Few-shot examples: a JSON array of {"conversations": [{"role", "value"}, ...]}."""
+    """File of few-shot examples: a JSON array of {"conversations": [{"role", "value"}, ...]}."""
     num_few_shot_examples: int = option(0, "--num-few-shot-examples", group="Prompt", methods=LISTWISE, least=0)
-    """Number of examples taken from the start of --few-shot-file."""
+    """Number of examples to use, from the start of --few-shot-file."""
     q_max_len: int | None = option(None, "--q-max-len", group="Prompt", card="query_tokens", methods=_SCORING, least=1)
     """Maximum number of query tokens."""
     p_max_len: int | None = option(
         None, "--p-max-len", group="Prompt", card="passage_tokens", methods=_SCORING, least=1
     )
-    """Maximum number of tokens of a passage; of each of the two that a pairwise prompt shows."""
+    """Maximum number of tokens per passage."""
     top_k_candidates: int | None = option(
         None, "--top-k-candidates", group="Input", least=1, default_text="all, or 100 with --dataset"
     )
-    """Number of candidates per query to rerank. The others follow in first-stage order; with --run and --dataset they
+    """Number of candidates to rerank per query. The rest follow in first-stage order; with --run and --dataset, they
     are dropped."""
     identifier_prior: tuple[float, ...] | None = option(
         None,
@@ -224,14 +226,14 @@ class RerankOptions:
         metavar="FILE|none",
         is_text=True,
     )
-    """Positional bias to subtract from the identifiers' logits, as `rankllm-infer calibrate` measured it. none (in
-    Python: an empty tuple) subtracts nothing."""
+    """File with the positional bias to subtract from the identifiers' logits, as measured by `rankllm-infer calibrate`.
+    none (in Python: an empty tuple) subtracts nothing."""
     fuse_weight: float | None = option(
         None, "--fuse-weight", group="Ranking", card="fuse_weight", least=0, most=1, metavar="WEIGHT"
     )
-    """Weight of the first-stage score in the final order, from 0 (the model alone) to 1 (the first stage alone)."""
+    """Weight of the first-stage score in the final order, from 0 (model only) to 1 (first stage only)."""
     with_trace: bool = option(False, "--trace", group="Output", set_by="--trace")
-    """Keep every prompt and answer with the results."""
+    """Record every prompt and answer with the results."""
 
     def __post_init__(self) -> None:
         check_field_types(self)
@@ -244,7 +246,7 @@ class RerankOptions:
         check_combinations(self)
 
     def refuse(self, names: tuple[str, ...], *, why: str) -> None:
-        """Raise ConfigError where one of the named options is set: without effect it is an error, not a silence."""
+        """Raise ConfigError if one of the named options is set, because an option without effect is an error."""
         rows = rows_of(RerankOptions)
         for name in names:
             if (value := getattr(self, name)) != rows[name].default:
@@ -252,7 +254,8 @@ class RerankOptions:
                 raise ConfigError(f"{spelled} has no effect {why}; leave it out")
 
     def card_overrides(self, *methods: str) -> Mapping[str, object]:
-        """The card's fields that options of these methods speak of, with the values asked for; None: as in the card.
+        """Return the card's fields overridden by options of these methods, with the requested values; None: keep the
+        card's value.
 
         The template, which is a name here, and the kind are left to the caller.
         """
@@ -263,9 +266,9 @@ class RerankOptions:
         }
 
     def settings(self) -> dict[str, object]:
-        """The options that affect results by their own values, for a run's fingerprint.
+        """Return the options that affect results by their own values, for a run's fingerprint.
 
-        The others count through the card, the model or a file's contents, once the model is loaded, or not at all: see
+        The others count through the card, the contents of model or files, once the model is loaded, or not at all: see
         `Option.effect`.
         """
         return {
@@ -277,17 +280,17 @@ class RerankOptions:
 
 
 def option_of(name: str) -> str:
-    """What a field of `RerankOptions` is called on the command line."""
+    """Return the command-line option of a field of `RerankOptions`."""
     return rows_of(RerankOptions)[name].spelled
 
 
 def card_option(name: str, value: object) -> str:
-    """The option that gives a field of the card this value."""
+    """Return the command-line option that sets a field of the card to this value."""
     row = next(row for row in rows_of(RerankOptions).values() if row.option.card == name)
     return row.off if row.option.card_values and value == row.option.card_values[1] else row.spelled
 
 
 def inapplicable(*methods: str) -> tuple[str, ...]:
-    """The options that none of these methods knows."""
+    """Return the options that apply to none of these methods."""
     rows = rows_of(RerankOptions).values()
     return tuple(row.name for row in rows if not set(methods) & set(row.option.methods))

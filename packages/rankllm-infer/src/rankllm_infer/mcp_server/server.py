@@ -158,15 +158,15 @@ class _Progress:
 
     async def tell(self) -> None:
         """Report answers as they arrive, until the end."""
-        n_told = 0
+        n_reported = 0
         while not self._is_over:
             await self._has_news.wait()
             self._has_news.clear()
             n = self._n_answered
-            if n > n_told:
+            if n > n_reported:
                 # n_prompts is a lower bound for top-down, and an upper bound for sorting strategies.
                 await self._report(n, max(n, self._total))
-                n_told = n
+                n_reported = n
 
 
 def make_server(tools: Tools) -> Server[Any]:

@@ -12,7 +12,7 @@ from rankllm_core.prompts.pairs import ComparisonEncoder
 from rankllm_core.prompts.template import Message, Span
 from rankllm_core.text import first_words
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
-from rankllm_infer.ranking.pointwise import UNTOLD, sharing
+from rankllm_infer.ranking.pointwise import UNREPORTED_LOGPROB, sharing
 
 
 class ComparisonWriter(Protocol):
@@ -92,7 +92,7 @@ def read_preference(answer: Answer, docids: tuple[str, str]) -> float:
     where = f"docids {docids[0]!r} and {docids[1]!r}"
     if len(answer.scores) != 2:
         raise EngineError(f"{where}: expected the scores of two tokens, the engine returned {list(answer.scores)}")
-    first, second = (UNTOLD if score == -math.inf else score for score in answer.scores)
+    first, second = (UNREPORTED_LOGPROB if score == -math.inf else score for score in answer.scores)
     margin = first - second
     if not math.isfinite(margin):
         raise EngineError(f"{where}: the model's scores are {list(answer.scores)}, expected finite numbers")
@@ -100,7 +100,7 @@ def read_preference(answer: Answer, docids: tuple[str, str]) -> float:
     return 1 / (1 + odds) if margin >= 0 else odds / (1 + odds)
 
 
-def untold_tokens(answer: Answer, prompt: Prompt, docids: tuple[str, str]) -> tuple[str, ...]:
+def unreported_tokens(answer: Answer, prompt: Prompt, docids: tuple[str, str]) -> tuple[str, ...]:
     """Return defects for tokens whose probabilities a server did not report."""
     return tuple(
         f"docids {docids[0]!r} and {docids[1]!r}: missing [{label}]"

@@ -33,9 +33,9 @@ def fuse(result: Result, request: Request, weight: float, *, n_ranked: int | Non
     order = sorted(range(n), key=lambda place: -fused[place])
     candidates = [head[place] for place in order]
     if result.n_ranked is not None and result.n_ranked < n:  # Unranked candidates may have moved up.
-        told = {candidate.docid for candidate in head[: result.n_ranked]}
-        n_told = next(rank for rank, candidate in enumerate(candidates) if candidate.docid not in told)
-        result = replace(result, n_ranked=n_told)
+        ranked = {candidate.docid for candidate in head[: result.n_ranked]}
+        n_ranked = next(rank for rank, candidate in enumerate(candidates) if candidate.docid not in ranked)
+        result = replace(result, n_ranked=n_ranked)
     if by_rank:  # the scores of a listwise result: n - rank + 1 over all candidates
         scores = [candidate.score for candidate in result.candidates]
     else:

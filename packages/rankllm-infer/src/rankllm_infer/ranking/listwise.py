@@ -163,12 +163,12 @@ class _Ranking:
         for (window, view), (prompt, findings), answer in zip(views, asked, answers, strict=True):
             start = window.start if view == window.shown else None
             shown = [candidates[position] for position in view]
-            order, n_told = self._take(self._read(answer, prompt, shown, findings), answer, prompt, shown, start)
+            order, n_read = self._take(self._read(answer, prompt, shown, findings), answer, prompt, shown, start)
             # Passages that an answer does not rank are not votes: the order they were shown in may be random.
             ranked = [view[place] for place in order]
-            self.named.update(candidates[position].docid for position in ranked[:n_told])
-            if n_told:
-                votes[window].append((*ranked[:n_told], *sorted(ranked[n_told:], key=window.shown.index)))
+            self.named.update(candidates[position].docid for position in ranked[:n_read])
+            if n_read:
+                votes[window].append((*ranked[:n_read], *sorted(ranked[n_read:], key=window.shown.index)))
         return tuple(_agreed(votes[window]) or window.shown for window in windows)
 
     def _views(self, window: Window) -> list[tuple[int, ...]]:

@@ -19,7 +19,7 @@ from rankllm_infer.ranking.comparison_prompts import (
     TokenComparisonWriter,
     read_preference,
     sharing_by_group,
-    untold_tokens,
+    unreported_tokens,
 )
 from rankllm_infer.ranking.flow import Asking, Flow
 from rankllm_infer.ranking.fuse import fuse
@@ -147,7 +147,7 @@ class _Comparisons:
         preference = read_preference(answer, docids)
         self.known[pair] = preference
         self.usage += answer.usage
-        defects = untold_tokens(answer, prompt, docids)
+        defects = unreported_tokens(answer, prompt, docids)
         self.defects += defects
         settings = self.method.settings
         if settings.traces(len(self.trace)):

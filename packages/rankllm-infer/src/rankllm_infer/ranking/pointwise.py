@@ -22,7 +22,7 @@ from rankllm_infer.ranking.flow import Flow
 from rankllm_infer.ranking.fuse import fuse
 from rankllm_infer.ranking.settings import RankingSettings
 
-UNTOLD = -20.0
+UNREPORTED_LOGPROB = -20.0
 """Log-probability assumed for an answer that a server did not report.
 
 Source: texttron/tevatron@dd06310 src/tevatron/eval/rerank_vllm.py.
@@ -159,7 +159,10 @@ class PointwiseMethod:
         prompts = sharing(built)
         answers = yield prompts
         scores = [_score(answer, candidate.docid) for answer, candidate in zip(answers, head, strict=True)]
-        found = (*findings.defects([candidate.docid for candidate in head]), *_untold(head, prompts, answers))
+        found = (
+            *findings.defects([candidate.docid for candidate in head]),
+            *_unreported_defects(head, prompts, answers),
+        )
         result = Result(
             query=request.query,
             # If no prompt contained its passage, the model has ranked nothing; tied scores keep first-stage order.
@@ -205,7 +208,9 @@ def _by_score(
     return (*ranked, *(replace(c, score=s) for c, s in zip(rest, tail, strict=True)))
 
 
-def _untold(head: Sequence[Candidate], prompts: Sequence[Prompt], answers: Sequence[Answer]) -> tuple[str, ...]:
+def _unreported_defects(
+    head: Sequence[Candidate], prompts: Sequence[Prompt], answers: Sequence[Answer]
+) -> tuple[str, ...]:
     """Return defects for words whose probabilities a server did not report."""
     return tuple(
         f"docid {candidate.docid!r}: missing [{label}]"
@@ -250,7 +255,7 @@ def _score(answer: Answer, docid: str) -> float:
     if len(answer.scores) == 1:
         (score,) = answer.scores
     elif len(answer.scores) == 2:
-        positive, negative = (UNTOLD if value == -math.inf else value for value in answer.scores)
+        positive, negative = (UNREPORTED_LOGPROB if value == -math.inf else value for value in answer.scores)
         score = positive - negative
     else:
         raise EngineError(

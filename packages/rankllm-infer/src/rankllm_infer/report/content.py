@@ -74,7 +74,7 @@ class RunCost:
     name: str
     mean: float
     """Mean of the first measure."""
-    n_told: int
+    n_recorded: int
     """Number of queries whose cost is known; the fields below are means over them."""
     calls: float
     prompt_tokens: float
@@ -276,7 +276,7 @@ def run_costs(sources: Sources, plan: Outline) -> list[RunCost]:
             RunCost(
                 name=compared.name,
                 mean=compared.mean,
-                n_told=len(told),
+                n_recorded=len(told),
                 calls=total.calls / n,
                 prompt_tokens=total.prompt_tokens / n,
                 completion_tokens=total.completion_tokens / n,

@@ -23,7 +23,7 @@ _SNIPPET_CHARACTERS = 220
 """Length of a passage's snippet before it is expanded."""
 _FEW_DEFECTS = 6
 """Number of defects of an answer shown before they are expanded."""
-_TOLD = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Characters that HTML cannot contain: control characters and lone UTF-16 surrogates."""
 _BUFFERED_PIECES = 512
 
@@ -38,7 +38,7 @@ def write_page(
     """
     costs = run_costs(sources, plan)
     max_grade = max([1, *(grade for grades in sources.qrels.values() for grade in grades.values())])
-    plotted = [(displayable(cost.name), cost.mean, cost.tokens if cost.n_told else None) for cost in costs]
+    plotted = [(displayable(cost.name), cost.mean, cost.tokens if cost.n_recorded else None) for cost in costs]
     stream = (
         _environment()
         .get_template("page.html")
@@ -93,7 +93,7 @@ def _environment() -> jinja2.Environment:
 
 def displayable(text: str) -> str:
     """Replace characters that HTML or UTF-8 cannot contain with U+FFFD."""
-    return _TOLD.sub("\ufffd", text)
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def split_snippet(text: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ _BLANKS = (" ", "▁", "Ġ")
 
 _SAME = 1e-3
 """Log-probabilities this close belong to the same token: servers compute the two reports of it in different ways."""
-_NOT_TOLD = -9999.0
+_UNREPORTED = -9999.0
 """Value that OpenAI and vLLM report for "very unlikely", because JSON cannot represent -inf."""
 
 
@@ -106,7 +106,7 @@ def _token(entry: object) -> tuple[str, float]:
         token, logprob = entry.get("token"), entry.get("logprob")
         # Rounding may put the most likely token slightly above 0. NaN fails both comparisons.
         if isinstance(token, str) and type(logprob) in (int, float) and -1e9 < logprob < 0.01:
-            return token, float(logprob) if logprob > _NOT_TOLD else -math.inf
+            return token, float(logprob) if logprob > _UNREPORTED else -math.inf
         if isinstance(token, str) and logprob == -math.inf:
             return token, -math.inf
     raise incomplete("`token` as text and `logprob` as a number")

@@ -3,7 +3,7 @@
   const { element, count } = results;
   const $ = (id) => document.getElementById(id);
   const form = $("ask");
-  /* The page is at the root of the server's paths, wherever a reverse proxy puts that, with or without a slash behind. */
+  /* The page is at the root of the server's paths, including any prefix of a reverse proxy, with or without a trailing slash. */
   const root = new URL(location.pathname.replace(/\/?$/, "/"), location.origin);
   const NUMBERS = ["top_n", "max_tokens_per_doc", "window_size", "stride"];
   const KEY = /^[\x21-\x7e]+$/;
@@ -19,7 +19,7 @@
     return key ? { Authorization: `Bearer ${key}` } : {};
   }
 
-  /* The JSON of a response. Throws ServerError with the server's words. */
+  /* The parsed JSON of a response. Throws ServerError with the server's message. */
   async function fetchJson(path, options = {}) {
     let response;
     let text;
@@ -29,13 +29,13 @@
       text = await response.text();
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ServerError("The server cannot be reached, or has closed the connection.");
+      throw new ServerError("The server cannot be reached or closed the connection.");
     }
     let body = null;
     try {
       body = JSON.parse(text);
     } catch {
-      /* An error of a proxy is not JSON; its status says enough. */
+      /* An error from a proxy is not JSON; its status is enough. */
     }
     if (response.ok && body !== null) return body;
     const failure = new ServerError(words(body) || "The response is not JSON.");
@@ -43,7 +43,7 @@
     throw failure;
   }
 
-  /* What an error says, wherever the server's dialect has it. */
+  /* The message of an error, in any of the response formats. */
   const words = (body) => [body?.message, body?.detail, body?.error?.message, body?.error].find((value) => typeof value === "string");
 
   function showProblem(error) {
@@ -60,7 +60,7 @@
     }
   }
 
-  /* What the served model takes: options without effect are not shown. */
+  /* Loads the capabilities of the served model and hides options that have no effect. */
   async function connect() {
     try {
       const { data } = await fetchJson("v1/models");
@@ -70,7 +70,7 @@
       $("problem").hidden = true;
     } catch (error) {
       if (!(error instanceof ServerError)) throw error;
-      $("model").textContent = error.response?.status === 401 ? "The model is shown to those who have a key." : "";
+      $("model").textContent = error.response?.status === 401 ? "Enter an API key to see the served model." : "";
       const isFirst = error.response?.status === 401 && !$("key").value;
       if (isFirst) $("key-field").hidden = false;
       else showProblem(error);
@@ -80,7 +80,7 @@
       const needed = served[part.dataset.needs];
       part.hidden = Array.isArray(needed) ? needed.length === 0 : !needed;
     }
-    const own = element("option", { value: "" }, `the server’s own (${served.strategy})`);
+    const own = element("option", { value: "" }, `the server’s default (${served.strategy})`);
     $("strategy").replaceChildren(own, ...served.strategies.map((name) => element("option", { value: name }, name)));
     if (served.window_size) {
       $("window_size").max = served.window_size;
@@ -89,13 +89,13 @@
     }
   }
 
-  /* It is read aloud when it changes, so it is not set to what it says already. */
+  /* Screen readers announce every assignment, so the text is set only if it differs. */
   function tellFound(text, isBad) {
     if ($("found").textContent !== text) $("found").textContent = text;
     $("found").classList.toggle("bad", isBad);
   }
 
-  /* The passages as they are now, told below the field. Null where they cannot be read. */
+  /* Reads the passages and reports the result below the field. Null if they cannot be read. */
   function readPassages() {
     let found = null;
     let problem = "";
@@ -135,7 +135,7 @@
     try {
       const options = { method: "POST", body: snippets.json(asked.body), signal: running.signal };
       showRanking(await fetchJson("v2/rerank", { ...options, headers: { "Content-Type": "application/json" } }), found.documents);
-      if (!served.method) connect(); // the key has only just been typed
+      if (!served.method) connect(); // the key was entered after the page had loaded
     } catch (error) {
       if (error.name === "AbortError") $("said").textContent = "Cancelled.";
       else if (error instanceof ServerError) {
@@ -180,16 +180,16 @@
     $("results").scrollIntoView({ block: "nearest" });
   }
 
-  /* What a reader of the list should know of its end. */
+  /* Notes about where the ranked list ends. */
   function cut({ results: items, explanation }, n) {
     const ranked = explanation?.n_ranked ?? n;
     return [
-      ...(ranked < n ? [ranked ? `The model ranked the first ${ranked}; it gave no order for those below.` : "The model ranked none of them."] : []),
-      ...(items.length < n ? [`${count(n - items.length, "passage")} further down ${n - items.length === 1 ? "is" : "are"} not in the response.`] : []),
+      ...(ranked < n ? [ranked ? `The model ranked the top ${ranked} only; it did not determine the order of the others.` : "The model ranked no passages."] : []),
+      ...(items.length < n ? [`${count(n - items.length, "passage")} ranked lower ${n - items.length === 1 ? "is" : "are"} not in the response.`] : []),
     ];
   }
 
-  /* The request as it is sent, for elsewhere; long ones are written out when they are looked at. */
+  /* Shows the request as curl and Python; the text is generated when it is first opened, as it may be long. */
   function showRequest() {
     $("request").hidden = false;
     $("copied").textContent = "";
@@ -206,7 +206,7 @@
       await navigator.clipboard.writeText(text);
       $("copied").textContent = "Copied.";
     } catch {
-      /* A page that came over plain HTTP from another machine has no clipboard. */
+      /* A page served over plain HTTP from another machine has no clipboard access. */
       $(name).parentElement.open = true;
       $(name).textContent = text;
       getSelection().selectAllChildren($(name));
@@ -248,20 +248,20 @@
     if (event.key === "Escape") running?.abort();
   });
   for (const id of ["passages", "query", "format"]) $(id).addEventListener("input", readPassages);
-  /* A field that is wrong can only be shown where it can be seen. */
+  /* An invalid field can be reported only while it is visible. */
   $("options").addEventListener("invalid", () => ($("options").open = true), true);
   $("cancel").addEventListener("click", () => running?.abort());
   $("example").addEventListener("click", fillInExample);
   $("key").addEventListener("change", connect);
   $("file").addEventListener("change", () => take($("file").files));
-  $("file").addEventListener("click", () => ($("file").value = "")); // so that the same file can be read again
+  $("file").addEventListener("click", () => ($("file").value = "")); // so that the same file can be selected again
   $("strategy").addEventListener("change", () => {
     const strategy = $("strategy").value || served.strategy;
     $("stride-label").hidden = !served.stride || strategy !== "sliding";
     $("window-label").hidden = !served.window_size || strategy === "full";
   });
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
-    /* Anywhere: a browser would leave the page for a file that is dropped beside the field. */
+    /* Handled on the whole page: a browser would navigate to a file dropped outside the field. */
     addEventListener(kind, (event) => {
       if (!event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();

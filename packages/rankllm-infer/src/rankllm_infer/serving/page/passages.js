@@ -1,5 +1,5 @@
 "use strict";
-/* From what was pasted, or a file, to the documents of a request. */
+/* Parses pasted text or a file into the documents of a request. */
 const passages = (() => {
   const TEXT_FIELDS = ["text", "segment", "contents", "content", "body", "passage"];
   const EXAMPLE = {
@@ -16,7 +16,7 @@ const passages = (() => {
 
   class Problem extends Error {}
 
-  /* {documents, form}: how many there are, and what they were taken for. Throws Problem, with the line. */
+  /* {documents, form}: the documents and the detected format. Throws Problem with the line. */
   function read(text, format) {
     if (!text.trim()) return { documents: [], form: "" };
     if (format === "json" || (format === "auto" && looksLikeJson(text))) return readJson(text);
@@ -68,7 +68,7 @@ const passages = (() => {
     if (!holdsText(value)) throw new Problem(`${where}: expected a string, or an object with a string under "text"`);
   }
 
-  /* Title, text and name of a document, as the server reads them. */
+  /* Title, text and docid of a document, read as the server reads them. */
   function parts(doc) {
     if (typeof doc === "string") return { title: "", text: doc, docid: "" };
     const field = TEXT_FIELDS.find((name) => doc[name] !== undefined && doc[name] !== null);
@@ -76,14 +76,14 @@ const passages = (() => {
     return { title: String(doc.title ?? "").trim(), text: String(doc[field] ?? "").trim(), docid: String(docid ?? "") };
   }
 
-  /* What goes into the field for a file. Tables become JSON lines. Throws Problem. */
+  /* The text of a file for the field. Tables become JSON lines. Throws Problem. */
   async function fromFile(file, { most }) {
     if (file.size > most) throw new Problem(`${file.name}: ${file.size} bytes; this server takes at most ${most} (--max-body)`);
     let text;
     try {
       text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
     } catch {
-      throw new Problem(`${file.name}: not a text in UTF-8`);
+      throw new Problem(`${file.name}: not valid UTF-8 text`);
     }
     const kind = file.name.toLowerCase().match(/\.(csv|tsv)$/)?.[1];
     return kind ? fromTable(text, { name: file.name, separator: kind === "csv" ? "," : "\t" }) : text;
@@ -94,7 +94,7 @@ const passages = (() => {
     const [header = [], ...rows] = table.filter((row) => row.length > 1 || row[0].trim());
     const columns = header.map((cell) => cell.trim());
     if (!columns.some((column) => TEXT_FIELDS.includes(column))) {
-      throw new Problem(`${name}: its first row names no column "text" (found ${columns.slice(0, 8).join(", ") || "nothing"})`);
+      throw new Problem(`${name}: expected a column "text" in the first row, found ${columns.slice(0, 8).join(", ") || "nothing"}`);
     }
     const records = rows.map((row, position) => {
       if (row.length !== columns.length) throw new Problem(`${name}: row ${position + 2}: expected ${columns.length} columns, found ${row.length}`);
@@ -116,7 +116,7 @@ const passages = (() => {
       else if (!isQuoted && character === "\n") rows.push([""]);
       else if (isQuoted || character !== "\r") row[row.length - 1] += character;
     }
-    if (isQuoted) throw new Problem(`${name}: row ${rows.length}: its last quote is not closed`);
+    if (isQuoted) throw new Problem(`${name}: row ${rows.length}: unterminated quote`);
     return rows;
   }
 

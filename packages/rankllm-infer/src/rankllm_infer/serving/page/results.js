@@ -1,5 +1,5 @@
 "use strict";
-/* A response as elements. Texts are set as text, never as markup. */
+/* Renders a response as elements. Strings are set as text, never as markup. */
 const results = (() => {
   const SNIPPET = 220;
   const SHORT_SNIPPET = 90;
@@ -11,13 +11,13 @@ const results = (() => {
     sigmoid: "Scores are the sigmoid of the model’s score: comparable between requests, not calibrated.",
     softmax: "Scores are a softmax over the identifiers’ logits; they sum to 1.",
     preference: "Scores are mean preferences over the other passages.",
-    rank: "Scores tell the rank alone: the best of n passages has 1, the last 1/n.",
-    raw: "Scores are the model’s own.",
+    rank: "Scores reflect the rank only: of n passages, the best has 1 and the last 1/n.",
+    raw: "Scores are the model’s raw scores.",
   };
-  const FALLBACK = "Fallback: where the model gave no ranking, passages stay in the order they had.";
-  const REPAIRED = "Repaired: an answer was no complete ranking; what it left out is placed behind what it ranked.";
+  const FALLBACK = "Fallback: where the model returned no ranking, passages keep their previous order.";
+  const REPAIRED = "Repaired: an answer was not a complete ranking; passages it omitted are placed after those it ranked.";
 
-  /* A new element: attributes by name, `class` among them, and children, of which strings become text. */
+  /* Creates an element: attributes by name, including `class`, and children; strings become text nodes. */
   function element(name, attributes = {}, ...children) {
     const made = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -28,10 +28,10 @@ const results = (() => {
   const number = (value) => value.toLocaleString("en");
   const short = (value) => (Math.abs(value) < 1e4 ? value.toPrecision(4) : String(Math.round(value)));
   const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
-  const tokens = (read, written) => `${number(read)} tokens read, ${number(written)} written`;
+  const tokens = (read, written) => `${number(read)} prompt tokens, ${number(written)} output tokens`;
   const badge = (status) => element("span", { class: `badge ${status}` }, status);
 
-  /* [its beginning, up to a blank; the rest, empty where little would be left]. */
+  /* Splits a text into [head, rest], at a space. `rest` is empty if it would be short. */
   function split(text, most = SNIPPET) {
     if (text.length <= (most * 5) / 4) return [text, ""];
     const blank = text.lastIndexOf(" ", most);
@@ -42,19 +42,19 @@ const results = (() => {
   function defects(all) {
     if (!all.length) return null;
     const few = all.slice(0, FEW_DEFECTS).join("; ");
-    if (all.length <= FEW_DEFECTS) return element("p", { class: "defects" }, `What was wrong: ${few}`);
-    const more = element("summary", {}, `What was wrong: ${few}; ${all.length - FEW_DEFECTS} more`);
+    if (all.length <= FEW_DEFECTS) return element("p", { class: "defects" }, `Defects: ${few}`);
+    const more = element("summary", {}, `Defects: ${few}; ${all.length - FEW_DEFECTS} more`);
     return element("details", { class: "defects" }, more, element("p", {}, all.slice(FEW_DEFECTS).join("; ")));
   }
 
   function move(rank, was) {
-    if (rank === was) return element("span", { class: "move" }, "unmoved");
+    if (rank === was) return element("span", { class: "move" }, "unchanged");
     const rise = was - rank;
     const arrow = element("span", { "aria-hidden": "true" }, rise > 0 ? "▲" : "▼");
     return element("span", { class: `move ${rise > 0 ? "better" : "worse"}` }, arrow, ` ${rise > 0 ? "up" : "down"} ${Math.abs(rise)}, was ${was}`);
   }
 
-  /* Of each passage that windows moved: its ranks, and the calls between them. Empty where other calls decided, too. */
+  /* The path of each passage that windows moved: its ranks and the calls between them. Empty if other calls contributed. */
   function paths({ calls: all }, items) {
     const steps = new Map();
     all.forEach((call, place) => {
@@ -93,7 +93,7 @@ const results = (() => {
   }
 
   function summary({ meta, usage, model, results: items }) {
-    const warnings = meta.warnings.filter((warning) => !warning.startsWith("the ranking is not wholly"));
+    const warnings = meta.warnings.filter((warning) => !warning.startsWith("the ranking is not entirely"));
     const notes = meta.status === "fallback" ? [FALLBACK, ...warnings] : warnings;
     const repaired = meta.status === "repaired" ? [element("p", { class: "none" }, REPAIRED)] : [];
     const nMoved = items.filter((item, place) => item.index !== place).length;
@@ -114,24 +114,24 @@ const results = (() => {
     ].filter(Boolean);
   }
 
-  /* Where a document stood, and how it begins. */
+  /* The original rank of a document and the beginning of its text. */
   function brief(documents, index) {
     const { title, text } = passages.parts(documents[index]);
     const [head, rest] = split(title ? `${title}: ${text}` : text, SHORT_SNIPPET);
     return element("span", { dir: "auto" }, `${index + 1}. ${head || "(empty)"}${rest && " …"}`);
   }
 
-  /* columns: names, those of numbers with a leading "#". */
+  /* columns: names; numeric columns have a leading "#". */
   function table(caption, columns, rows) {
     const of = (name) => (name.startsWith("#") ? { class: "n" } : {});
     const head = columns.map((name) => element("th", { scope: "col", ...of(name) }, name.replace("#", "")));
     const body = rows.slice(0, MOST_ROWS).map((cells) => element("tr", {}, ...cells.map((cell, place) => element("td", of(columns[place]), cell))));
     const shown = element("table", {}, element("caption", {}, caption), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
     const n = rows.length - MOST_ROWS;
-    return n > 0 ? [shown, element("p", { class: "none" }, `${number(n)} more are in the response.`)] : [shown];
+    return n > 0 ? [shown, element("p", { class: "none" }, `The response contains ${number(n)} more.`)] : [shown];
   }
 
-  /* Fills an element when it is opened for the first time: a window's table may be long, and most stay closed. */
+  /* Fills an element when it is first opened: the table of a window may be long, and most are never opened. */
   function lazily(details, fill) {
     let isFilled = false;
     details.addEventListener("toggle", () => {
@@ -161,10 +161,10 @@ const results = (() => {
         brief(documents, call.indices[position]),
         ...(call.scores?.length === call.indices.length ? [call.scores[position] === null ? "none" : short(call.scores[position])] : []),
       ]);
-    const columns = ["#Rank", "#Shown as", "Passage", ...(call.scores?.length === call.indices.length ? ["#Score"] : [])];
+    const columns = ["#Rank", "#Identifier", "Passage", ...(call.scores?.length === call.indices.length ? ["#Score"] : [])];
     const fill = () => [
       ...(call.response ? [element("p", { class: "label" }, "Answer"), element("pre", { dir: "auto", tabindex: "0" }, call.response)] : []),
-      ...table(call.status === "fallback" ? "Order kept: the answer held no ranking" : "Order read from the answer", columns, rows()),
+      ...table(call.status === "fallback" ? "Order kept: the answer contained no ranking" : "Order parsed from the answer", columns, rows()),
     ];
     const details = lazily(element("details", {}, element("summary", {}, facts)), fill);
     details.open = isOpen;
@@ -182,19 +182,19 @@ const results = (() => {
       String(call.indices[call.order[0]] + 1),
       scoresOf(call),
     ]);
-    return table("Comparisons, in the order they were made", columns, rows);
+    return table("Comparisons, in order of execution", columns, rows);
   }
 
   function single(calls, documents) {
     const isYesNo = calls.some((call) => call.scores?.length === 2);
     const rows = calls.map((call) => [brief(documents, call.indices[0]), scoresOf(call), number(call.prompt_tokens)]);
-    return table("Each passage on its own", ["Passage", isYesNo ? "#Yes / no" : "#Score", "#Tokens"], rows);
+    return table("Each passage individually", ["Passage", isYesNo ? "#Yes / no" : "#Score", "#Tokens"], rows);
   }
 
-  /* The model calls of a ranking, closed. */
+  /* The model calls of a ranking, collapsed. */
   function calls({ calls: all, n_omitted: n }, documents) {
-    const heading = element("summary", {}, `Why: ${count(all.length + n, "model call")}`);
-    const note = n ? [element("p", { class: "none" }, `The response holds the first ${number(all.length)}.`)] : [];
+    const heading = element("summary", {}, `Explanation: ${count(all.length + n, "model call")}`);
+    const note = n ? [element("p", { class: "none" }, `The response contains the first ${number(all.length)}.`)] : [];
     const width = Math.max(0, ...all.map((call) => call.indices.length));
     const fill = () => {
       if (width > 2 || all.some((call) => call.start !== null && call.indices.length === 2)) {
@@ -205,7 +205,7 @@ const results = (() => {
     return lazily(element("details", { class: "calls" }, heading), fill);
   }
 
-  /* The passages of a response in their order. */
+  /* The ranked passages of a response. */
   function ranking({ results: items, explanation }, documents) {
     const ways = explanation ? paths(explanation, items) : [];
     return items.map((item, place) => passage(documents[item.index], item, { rank: place + 1, path: ways[place] ?? "" }));

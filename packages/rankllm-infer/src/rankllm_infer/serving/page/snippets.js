@@ -1,17 +1,17 @@
 "use strict";
-/* A request as text: what is sent, and the same for a shell and for Python. */
+/* Renders a request as JSON, as a shell command and as Python. */
 const snippets = (() => {
-  /* Controls, and characters that are not seen or turn text around: a terminal should not be given them. */
+  /* Control, invisible and bidirectional characters, which must not reach a terminal. */
   const UNSEEN = /[\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
   const escaped = (character) => "\\u" + character.charCodeAt(0).toString(16).padStart(4, "0");
 
-  /* The JSON of a request's body, as it is sent. */
+  /* The JSON of a request's body, exactly as sent. */
   const json = (body) => JSON.stringify(body, null, 2).replace(UNSEEN, escaped);
 
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-  /* Nothing in a here-document of a quoted word is expanded, and no line of JSON is that word. */
+  /* A here-document with a quoted delimiter is not expanded, and no line of JSON equals the delimiter. */
   function curl({ url, body, hasKey }) {
     const key = hasKey ? ['  -H "Authorization: Bearer $RANKLLM_API_KEY" \\'] : [];
     return [
@@ -25,7 +25,7 @@ const snippets = (() => {
     ].join("\n");
   }
 
-  /* A value as Python writes it: JSON's strings and numbers are Python's. */
+  /* A value as a Python literal. JSON strings and numbers are valid Python. */
   function literal(value, indent) {
     const inside = indent + "    ";
     if (Array.isArray(value)) {

@@ -163,10 +163,10 @@ def test_a_card_comes_back_in_the_oldest_format_that_holds_it(tmp_path, card, wr
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "single-token"}, "head 'single-token' does not go with template 'rankllama'"),
+        ({"head": "single-token"}, "head 'single-token' does not match template 'rankllama'"),
         (
             {"template": GEMMA, "head": "yes-no"},
-            r"reads the logit of a token that template .* does not name \(negative\)",
+            r"reads the logit of a token that template .* does not define \(negative\)",
         ),
         ({"head": "two-tokens"}, "head: expected one of sequence-classification, yes-no, single-token"),
         ({"probability_scale": 0}, "probability_scale: expected a finite number above 0, found 0"),

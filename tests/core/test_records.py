@@ -199,7 +199,7 @@ def test_lone_surrogates_survive(tmp_path):
         (
             '{"query": {"qid": "q1", "text": "t"}, "candidates": '
             '[{"docid": "d1", "doc": {}}, {"docid": "d2", "doc": {}}, {"docid": "d1", "doc": {}}]}',
-            "query 'q1': docid 'd1' occurs twice; a candidate must be listed once",
+            "query 'q1': docid 'd1' occurs twice; list each candidate once",
         ),
         ('{"query": "t", "hits": []}', "query 't': expected at least one hit, which would give the qid; found none"),
         (

@@ -36,7 +36,7 @@ def bomb(width, levels):
         ("a: !!set {b}", "f.yaml:1: not YAML: a set is not supported"),
         ("a: !!omap [b: 1]", "f.yaml:1: not YAML: an ordered map is not supported"),
         ("a: !!python/object/apply:os.getcwd []", "f.yaml:1: not YAML: could not determine a constructor"),
-        ("a:\n  b: 1\n  c: 2\n  b: 3", "f.yaml:4: not YAML: the key 'b' is given twice; remove one"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3", "f.yaml:4: not YAML: the key 'b' occurs twice; remove one"),
         ("a:\n  1: x", "f.yaml:2: not YAML: expected the key to be a string, found '1'; put it in quotes"),
         ("on: x", "f.yaml:1: not YAML: expected the key to be a string, found 'on'; put it in quotes"),
         ("? [a]\n: b", "f.yaml:1: not YAML: expected the key to be a string, found a list"),

@@ -101,7 +101,7 @@ def test_an_output_that_exists_is_kept(tmp_path, rankllm, requests):
         (tmp_path / "mine").write_text("mine\n", encoding="utf-8")
         done = rankllm("rerank", *NO_MODEL, "--requests", requests, option, tmp_path / "mine")
         assert (done.code, done.out) == (1, "")
-        assert done.err == f"Error: {tmp_path / 'mine'}: exists; use --overwrite to replace it, or another name\n"
+        assert done.err == f"Error: {tmp_path / 'mine'}: already exists; use --overwrite to replace it, or another name\n"
         assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine\n"
 
 
@@ -110,7 +110,7 @@ def test_an_input_is_never_an_output(tmp_path, rankllm, requests):
     before = requests.read_bytes()
     done = rankllm("rerank", *NO_MODEL, "--requests", requests, "--output-jsonl", requests, "--overwrite")
     assert done.code == 1
-    assert done.err == f"Error: {requests}: is the input as well as the output; write to another name\n"
+    assert done.err == f"Error: {requests}: is both input and output; write to another file\n"
     assert requests.read_bytes() == before
 
 
@@ -222,7 +222,7 @@ def test_bad_passages_of_one_query_are_one_line(tmp_path, rankllm, monkeypatch, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--use-alpha", "--window-size", "30"], "30 passages a window, but there are 26 alphabetic identifiers; use"),
+        (["--use-alpha", "--window-size", "30"], "30 passages per window, but there are 26 alphabetic identifiers; use"),
         (
             ["--window-size", "5"],
             "need 0 < stride <= size, got stride=10, size=5; set --stride and --window-size",

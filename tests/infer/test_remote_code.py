@@ -123,8 +123,8 @@ def test_the_option_runs_the_code_of_one_folder_and_says_so(rankllm, tiny_causal
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("owner/model", "allowed for a local folder or a pinned revision only, found 'owner/model'"),
-        ("owner/model@main", "pinned revision only"),
+        ("owner/model", "allowed only for a local folder or a pinned revision, found 'owner/model'"),
+        ("owner/model@main", "only for a local folder or a pinned revision"),
     ],
 )
 def test_the_option_is_for_a_folder_or_a_pinned_revision(tmp_path, monkeypatch, name, said, marker, tiny_causal):

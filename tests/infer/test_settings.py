@@ -182,7 +182,7 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
 @pytest.mark.parametrize(
     ("options", "score_head", "message"),
     [
-        ({"use_alpha": True, "window_size": 30}, False, "30 passages a window, but there are 26 alphabetic"),
+        ({"use_alpha": True, "window_size": 30}, False, "30 passages per window, but there are 26 alphabetic"),
         ({"window_size": 5, "stride": 6}, False, "expected 0 < stride <= size, found stride=6, size=5"),
         ({"template": "yes_no", "method": "listwise"}, False, "is a pointwise template, but the method is listwise"),
         ({"template": "rank_zephyr", "method": "pointwise"}, False, "listwise template, but the method is pointwise"),

@@ -69,7 +69,7 @@ def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
 def test_a_base_with_several_labels_is_no_scorer(tmp_path, smollm2_tokenizer):
     """One with a single label goes on from its score layer."""
     save_classifier(tmp_path / "two", smollm2_tokenizer, labels=2)
-    with pytest.raises(RankLLMError, match="has a score layer of 2 labels, expected 1 score a pair"):
+    with pytest.raises(RankLLMError, match="has a score layer with 2 labels, expected 1 score per pair"):
         load(tmp_path / "two", kind="sequence-classification")
     whole = save_classifier(tmp_path / "one", smollm2_tokenizer)
     assert torch.equal(load(tmp_path / "one", kind="sequence-classification").score.weight, whole.score.weight)

@@ -137,7 +137,7 @@ def test_an_empty_file_is_an_error(tmp_path):
     """Whatever its kind would have been."""
     path = write_records(tmp_path / "e.jsonl", [])
     for options in ([], ["--kind", "pointwise"]):
-        assert str(checked(path, *options)[1]) == f"{path}: no record in it"
+        assert str(checked(path, *options)[1]) == f"{path}: contains no records"
 
 
 def test_a_file_that_breaks_off_is_said_to(tmp_path):

@@ -155,7 +155,7 @@ def test_what_a_card_leaves_out_has_the_papers_values():
         ({"bos": "triple"}, "c: .*bos: expected one of single, double; found 'triple'"),
         ({"window": {"size": 5, "stride": 6}}, "c: .*window: need 0 < stride <= size, got stride=6, size=5"),
         ({"window": {"size": 5, "stride": 0}}, "c: .*window: need 0 < stride <= size, got stride=0, size=5"),
-        ({"identifiers": "alpha", "window": {"size": 27}}, "c: .*27 passages per window,  but there are 26 alphabetic"),
+        ({"identifiers": "alpha", "window": {"size": 27}}, "c: .*27 passages per window, but there are 26 alphabetic"),
     ],
 )
 def test_a_card_that_cannot_be_kept_is_refused(changes, message):

@@ -151,11 +151,11 @@ def test_lone_surrogates_survive(tmp_path):
         ('{"query": {"qid": "q1", "text": null}, "candidates": []}', "query 'q1': text: expected a string, found null"),
         (
             '{"query": {"qid": 1.5, "text": "t"}, "candidates": []}',
-            "query.qid: expected a string that is not empty, or an integer; found the number 1.5",
+            "query.qid: expected a non-empty string or an integer, found the number 1.5",
         ),
         (
             '{"query": {"qid": " ", "text": "t"}, "candidates": []}',
-            "query.qid: expected a string that is not empty, or an integer; found the string ' '",
+            "query.qid: expected a non-empty string or an integer, found the string ' '",
         ),
         ('{"query": {"qid": "q1", "text": "t"}}', "query 'q1': expected the key 'candidates', found 'query'"),
         (
@@ -172,7 +172,7 @@ def test_lone_surrogates_survive(tmp_path):
         ),
         (
             '{"query": {"qid": "q1", "text": "t"}, "candidates": [{"docid": true}]}',
-            "query 'q1', candidate 1: docid: expected a string that is not empty, or an integer; found true",
+            "query 'q1', candidate 1: docid: expected a non-empty string or an integer, found true",
         ),
         (
             '{"query": {"qid": "q1", "text": "t"}, "candidates": [{"docid": "d1", "score": 1}]}',

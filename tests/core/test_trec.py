@@ -477,7 +477,7 @@ def test_a_tag_is_one_word():
 def test_a_run_through_a_pipe_is_refused_where_it_is_read_twice(tmp_path):
     """Its beginning would be gone the second time. With the format given it is read once, so it is read."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(RankLLMError, match=r"pipe: is a pipe, but must be read twice;  give a file$"):
+    with pytest.raises(RankLLMError, match=r"pipe: is a pipe, but must be read twice; give a file$"):
         next(iter_run(tmp_path / "pipe"))
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("q Q0 d 1 2.5 t\n"))
     writer.start()

@@ -42,7 +42,7 @@ def bomb(width, levels):
         ("? [a]\n: b", "f.yaml:1: not YAML: expected the key to be a string, found a list"),
         ("a: 1\nb: \x00", "f.yaml:2: "),
         ("a: \x1b[31m", "f.yaml:1: not YAML: special characters are not allowed"),
-        ('a: "\\ud800"', "f.yaml:1: not YAML: '\\ud800' holds a lone surrogate"),
+        ('a: "\\ud800"', "f.yaml:1: not YAML: '\\ud800' contains a lone surrogate"),
         ('a: "\\UFFFFFFFF"', "f.yaml: not YAML: "),
         ("a: &x [*x]", "f.yaml:1: not YAML: the alias *x refers to a node that contains it"),
         ("a: &x {b: {c: *x}}", "f.yaml:1: not YAML: the alias *x refers to a node that contains it"),

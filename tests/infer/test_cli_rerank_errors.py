@@ -101,7 +101,9 @@ def test_an_output_that_exists_is_kept(tmp_path, rankllm, requests):
         (tmp_path / "mine").write_text("mine\n", encoding="utf-8")
         done = rankllm("rerank", *NO_MODEL, "--requests", requests, option, tmp_path / "mine")
         assert (done.code, done.out) == (1, "")
-        assert done.err == f"Error: {tmp_path / 'mine'}: already exists; use --overwrite to replace it, or another name\n"
+        assert (
+            done.err == f"Error: {tmp_path / 'mine'}: already exists; use --overwrite to replace it, or another name\n"
+        )
         assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine\n"
 
 
@@ -206,7 +208,7 @@ def test_judgements_that_cannot_be_used_are_found_before_the_model_is_loaded(
         (
             "-",
             '{"docid": null, "text": "a"}\n',
-            "Error: -:1: docid: expected a string that is not empty, or an integer",
+            "Error: -:1: docid: expected a non-empty string or an integer",
         ),
         ("-", '{"docid": 1, "text": "a"}\n{"docid": "1", "text": "b"}\n', "Error: query '1': docid '1' occurs twice"),
     ],
@@ -222,7 +224,10 @@ def test_bad_passages_of_one_query_are_one_line(tmp_path, rankllm, monkeypatch, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--use-alpha", "--window-size", "30"], "30 passages per window, but there are 26 alphabetic identifiers; use"),
+        (
+            ["--use-alpha", "--window-size", "30"],
+            "30 passages per window, but there are 26 alphabetic identifiers; use",
+        ),
         (
             ["--window-size", "5"],
             "need 0 < stride <= size, got stride=10, size=5; set --stride and --window-size",

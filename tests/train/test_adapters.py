@@ -69,8 +69,8 @@ def test_layers_that_it_does_not_have_begin_idle(tiny, trained):
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
-        ({"r": 2}, r"has lora\.r 4, but the recipe has 2; set  lora\.r"),
-        ({"alpha": 16}, r"has lora\.alpha 8, but the recipe has 16; set  lora\.alpha"),
+        ({"r": 2}, r"has lora\.r 4, but the recipe has 2; set lora\.r"),
+        ({"alpha": 16}, r"has lora\.alpha 8, but the recipe has 16; set lora\.alpha"),
         ({"target_modules": ("q_proj",)}, r"adapts layers that the recipe does not.*add them to lora\.target_modules"),
     ],
 )

@@ -101,7 +101,7 @@ def test_poolers_and_prediction_heads_of_language_models_are_kept_or_new(tmp_pat
         language_model.save_pretrained(tmp_path / name)
         told = []
         model = load(tmp_path / name, say=told.append)
-        assert told[0].endswith(f"at random:  {new}")
+        assert told[0].endswith(f"at random: {new}")
         if name == "ModernBert":
             assert torch.equal(model.head.dense.weight, language_model.head.dense.weight)
 
@@ -292,7 +292,7 @@ def test_the_command_needs_a_model_and_data(tmp_path):
     arguments = ["--model-name-or-path", base, "--train-dataset-path", records, "--output-dir", tmp_path / "out"]
     done = CliRunner().invoke(cli, ["pointwise", *map(str, arguments), "--lora", "--num-train-epochs", "1"])
     assert done.exit_code == 0, done.output
-    assert "new weights at random:  classifier" in done.stderr
+    assert "new weights at random: classifier" in done.stderr
     settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text(encoding="utf-8"))
     assert set(settings["target_modules"]) == {"attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"}
     weights = load_file(tmp_path / "out" / "adapter_model.safetensors")

@@ -212,7 +212,7 @@ def test_an_empty_side_is_an_error(files):
     records = [group(f"q{i}", f"question {i}", "same") for i in range(9)]
     with pytest.raises(RankLLMError) as caught:
         split(files, records)
-    assert "9 records form 1 components, the largest with 9;  use another --dev-fraction or --seed or" in str(
+    assert "9 records form 1 components, the largest with 9; use another --dev-fraction or --seed or" in str(
         caught.value
     )
     assert not files.path("train.jsonl").exists()

@@ -99,7 +99,8 @@ def test_trec_markup_is_refused_by_name(name, start):
     """Old TREC topics are not tables; the error says what to make of them."""
     path = data(f"trec_io/topics/{name}")
     assert refusal(read_queries, path) == (
-        f"{name}:1: TREC or XML markup ({start}) is not read; expected tab-separated lines (id, text) or JSON Lines"
+        f"{name}:1: TREC or XML markup ({start}) is not supported; "
+        "expected tab-separated lines (id, text) or JSON Lines"
     )
 
 

@@ -111,7 +111,7 @@ def test_a_passages_room_is_what_its_query_leaves(tokenizer):
 
 def test_a_tokenizer_that_only_joins_texts_is_refused(smollm2_tokenizer):
     """SmolLM2 puts nothing between two texts."""
-    with pytest.raises(ContractError, match="no format of two texts"):
+    with pytest.raises(ContractError, match="no format for two texts"):
         encoder(smollm2_tokenizer)
 
 

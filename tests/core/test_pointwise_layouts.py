@@ -123,8 +123,8 @@ def test_a_long_passage_is_cut_and_the_end_stays(smollm2_tokenizer):
 @pytest.mark.parametrize(
     ("values", "changes", "message"),
     [
-        (ZERANK, {"body": "{query} {document}"}, r"expected the placeholder \{query\} once, found it 2 times"),
-        (ZERANK, {"system_message": "Judge."}, r"expected the placeholder \{query\} once, found it 0 times"),
+        (ZERANK, {"body": "{query} {document}"}, r"expected the placeholder \{query\} exactly once, found it 2 times"),
+        (ZERANK, {"system_message": "Judge."}, r"expected the placeholder \{query\} exactly once, found it 0 times"),
         (ZERANK, {"body": "{text}"}, r"body: unknown placeholder \{text\}"),
         (ZERANK, {"instructed_query": "{query}"}, r"instructed_query: expected the placeholder \{instruction\}"),
         (GEMMA, {"system_message": "x"}, "system_message: has no effect with the layout raw; leave it out"),

@@ -123,23 +123,23 @@ def test_an_input_is_never_an_output(tmp_path, rankllm, requests):
         ([], [], "the input contains no queries; nothing to rerank"),
         (["not JSON"], [], "requests.jsonl:3: not JSON"),
         (['{"query": "text"}'], [], "requests.jsonl:3: query: expected an object, found the string 'text'"),
-        ([request("q1", 1)], [], "requests.jsonl:3: query 'q1' was already given in line 1; list each query once"),
+        ([request("q1", 1)], [], "requests.jsonl:3: query 'q1' occurs again (first on line 1); list each query once"),
         ([request("q9", 1, doc={"docid": ""})], [], "requests.jsonl:3: query 'q9', candidate 1: docid: expected a str"),
         ([request("q9", 1, doc={"score": math.nan})], [], "docid 'd1': score: expected a finite number, found NaN"),
         ([request("q9", 1, 2, doc={"docid": "d2"})], [], "query 'q9': docid 'd2' occurs twice"),
         (
             [request("q9", 1, doc={"docid": "a b"})],
             [],
-            "query 'q9': docid 'a b': holds a blank, which separates the columns of a TREC run; "
+            "query 'q9': docid 'a b': contains whitespace, which separates the columns of a TREC run; "
             "write TSV instead (--output-format tsv)",
         ),
-        ([request("q 9", 1)], [], "qid 'q 9': holds a blank"),
+        ([request("q 9", 1)], [], "qid 'q 9': contains whitespace"),
         (
             [request("q9", 1, doc={"docid": "a\tb"})],
             ["--output-format", "tsv"],
-            "query 'q9': docid 'a\\tb': holds a tab",
+            "query 'q9': docid 'a\\tb': contains a tab",
         ),
-        ([], ["--tag", "two words"], "tag 'two words': expected a word without blanks"),
+        ([], ["--tag", "two words"], "tag 'two words': expected a word without spaces"),
         ([request("q9")], ["--strict"], "query 'q9': no candidates (--strict)"),
         (
             [request("q9", 1, doc={"doc": {"title": "T"}})],
@@ -236,7 +236,7 @@ def test_bad_passages_of_one_query_are_one_line(tmp_path, rankllm, monkeypatch, 
         (["--method", "pointwise", "--stride", "5"], "--stride has no effect on a pointwise reranker; leave it out"),
         (
             ["--prompt-template-path", "rank_zefyr"],
-            "rank_zefyr: no such template, neither a file nor a shipped one; did",
+            "rank_zefyr: no such template; expected a file or the name of a bundled template; did",
         ),
         (
             ["--method", "pointwise", "--prompt-template-path", "rankllama"],

@@ -71,7 +71,7 @@ def test_code_is_not_run_whatever_is_typed(rankllm, tiny_causal, tmp_path, reque
     assert done.code == 1, done.err
     errors = [line for line in done.err.splitlines() if not line.startswith(("Loading", "Warning"))]
     assert len(errors) == 1, done.err
-    assert "--trust-remote-code allows it, for a local folder or a pinned revision" in errors[0]
+    assert "allow it with --trust-remote-code, for a local folder or a pinned revision" in errors[0]
 
 
 def test_an_adapters_base_is_no_way_round(rankllm, tiny_causal, tmp_path, requests, marker):

@@ -316,7 +316,7 @@ def test_queries_are_skipped_and_limited(files):
 @pytest.mark.parametrize(
     ("results", "message"),
     [
-        ([result("1", "ab"), result("1", "ab")], "results.jsonl:2: query '1' was already given in line 1"),
+        ([result("1", "ab"), result("1", "ab")], "results.jsonl:2: query '1' occurs again (first on line 1)"),
         ([result("1", "ab", status="great")], "results.jsonl:1: status: expected one of ok, repaired"),
         ([{"qid": "1"}], "results.jsonl:1: request: expected the key 'query'"),
         (

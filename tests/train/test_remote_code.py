@@ -59,7 +59,7 @@ def recipe(method, model, tmp_path, **changes):
 def test_training_runs_no_code_whatever_is_typed(tiny, tmp_path, method, make):
     """One line that names the option."""
     folder = make(tiny, tmp_path / "model", tmp_path / "it-ran")
-    with pytest.raises(RankLLMError, match="which is not run; --trust-remote-code allows it") as caught:
+    with pytest.raises(RankLLMError, match="which is not run; allow it with --trust-remote-code") as caught:
         train(recipe(method, folder, tmp_path))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "it-ran").exists()

@@ -56,7 +56,9 @@ class PassageStore:
         """Store a passage. Raises RankLLMError if the docid has a different text, or if the disk is full."""
         if docid in self._rows:
             if self.doc(docid) != {"title": title, "text": text}:
-                raise RepeatedDocidError(f"docid {docid!r} occurs twice with different contents; docids must be unique")
+                raise RepeatedDocidError(
+                    f"docid {docid!r} occurs twice, with different contents; docids must be unique"
+                )
             return
         line = json.dumps([title, text]).encode("ascii") + b"\n"
         self._rows[docid] = len(self._offsets)

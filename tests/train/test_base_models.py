@@ -60,7 +60,7 @@ def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
     assert "| training data | lists.jsonl |" in page
     assert str(tiny.parent) not in page
     hub = model_page(recipe.changed({"model.name_or_path": "owner/base"}), card)
-    assert "The base model, owner/base, is not in this folder. It is fetched from the hub" in hub
+    assert "The base model, owner/base, is not in this folder. It is downloaded from the hub" in hub
     load(tiny, lora=True).save_pretrained(tmp_path / "adapter")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert settings["base_model_name_or_path"] == str(tiny)

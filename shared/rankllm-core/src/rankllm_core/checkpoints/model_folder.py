@@ -1,7 +1,6 @@
 """Validation of a model folder before heavy imports: its small files, its JSON, and code that comes with it.
 
-Libraries may still reject what passes here; what fails here would make them raise long errors, allocate without bound,
-or run code. `checkpoints.weights` validates the weights.
+What fails here would make libraries raise long errors, allocate without bound, or run code. For weights, see `weights`.
 """
 
 from __future__ import annotations

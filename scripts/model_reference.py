@@ -1,4 +1,4 @@
-"""docs/models.md, out of the cards that ship and what is known about each model.
+"""Generate docs/models.md from the bundled cards and the known facts about each model.
 
 uv run --all-packages python scripts/model_reference.py
 """
@@ -47,11 +47,11 @@ These rerankers are read in ways that rankllm does not have:
 - `jinaai/jina-reranker-v3`: the score is a cosine of hidden states, for up to 64 passages at once.
 """
 SHOWN = ("read", "probability", "limits", "base", "parameters", "paper", "source")
-"""Facts that a model's section lists; the table has the others."""
+"""Facts listed in a model's section; the table contains the others."""
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the whole page."""
     models = known_models()
     sections = (line for facts in models for line in _section(facts))
     return "\n".join([HEAD, *_table(models), *sections, TAIL])

@@ -1,4 +1,4 @@
-"""docs/rerank-options.md, out of the option table of `rankllm-infer rerank`.
+"""Generate docs/rerank-options.md from the option table of `rankllm-infer rerank`.
 
 uv run --all-packages python scripts/option_reference.py
 """
@@ -53,7 +53,7 @@ RESUME = {
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return HEAD + "".join(f"\n{line}\n" if line.startswith("#") else f"{line}\n" for line in _tables())
 
 

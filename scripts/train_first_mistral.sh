@@ -6,7 +6,7 @@ set -euo pipefail
 
 gpus=4
 if [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; then gpus=$1 && shift; fi
-if ((16 % gpus)); then echo "$gpus GPUs: expected a number that divides 16 (128 lists a step, 8 at once)" >&2 && exit 2; fi
+if ((16 % gpus)); then echo "$gpus GPUs: expected a number that divides 16 (128 lists per step, batches of 8)" >&2 && exit 2; fi
 
 export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
 exec "$(dirname "${BASH_SOURCE[0]}")/launch-deepspeed" "$gpus" \

@@ -6,7 +6,7 @@ set -euo pipefail
 
 gpus=4
 if [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; then gpus=$1 && shift; fi
-if ((64 % gpus)); then echo "$gpus GPUs: expected a number that divides 64 (256 lists a step, 4 at once)" >&2 && exit 2; fi
+if ((64 % gpus)); then echo "$gpus GPUs: expected a number that divides 64 (256 lists per step, batches of 4)" >&2 && exit 2; fi
 
 export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
 exec "$(dirname "${BASH_SOURCE[0]}")/launch-deepspeed" "$gpus" \

@@ -6,7 +6,7 @@ set -euo pipefail
 
 gpus=4
 if [[ ${1:-} =~ ^[1-9][0-9]*$ ]]; then gpus=$1 && shift; fi
-if ((32 % gpus)); then echo "$gpus GPUs: expected a number that divides 32 (128 groups a step, 4 at once)" >&2 && exit 2; fi
+if ((32 % gpus)); then echo "$gpus GPUs: expected a number that divides 32 (128 groups per step, batches of 4)" >&2 && exit 2; fi
 
 exec "$(dirname "${BASH_SOURCE[0]}")/launch-deepspeed" "$gpus" \
     pointwise --recipe rankllama --deepspeed zero3 \

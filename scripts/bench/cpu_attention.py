@@ -19,7 +19,7 @@ WAYS = ("sdpa", "eager", "auto")
 
 
 @click.command()
-@click.option("--model-path", required=True, help="A folder with a language model.")
+@click.option("--model-path", required=True, help="Folder of a language model.")
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(model_path: str, repeats: int, threads: int) -> None:

@@ -56,9 +56,9 @@ class Way:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--run", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--model-path", help="Any model; by default the one of the demo.")
-@click.option("--queries", "n_queries", default=3, show_default=True, help="Each gives one window.")
-@click.option("--depth", default=20, show_default=True, help="Passages of a window.")
+@click.option("--model-path", help="Model to use.  [default: the demo model]")
+@click.option("--queries", "n_queries", default=3, show_default=True, help="Number of queries; each gives one window.")
+@click.option("--depth", default=20, show_default=True, help="Passages per window.")
 @click.option(
     "--identifiers", "kinds", type=click.Choice(["alpha", "numeric"]), multiple=True, default=["alpha", "numeric"]
 )

@@ -38,7 +38,7 @@ Scoring = Callable[[Sequence[Pair]], list[float]]
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--run", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Where the models are kept.")
+@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Folder for the models.")
 @click.option("--architecture", type=click.Choice(list(_SIZES)), default="minilm", show_default=True)
 @click.option("--queries", "n_queries", default=3, show_default=True)
 @click.option("--depth", default=100, show_default=True)

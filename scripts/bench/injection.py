@@ -44,10 +44,15 @@ ATTACKS = {
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--run", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--model-path", help="Any model; by default the one of the demo.")
+@click.option("--model-path", help="Model to use.  [default: the demo model]")
 @click.option("--queries", "n_queries", default=10, show_default=True)
-@click.option("--generation-queries", default=4, show_default=True, help="Generation is many times slower.")
-@click.option("--depth", default=20, show_default=True, help="Candidates of each query: one window.")
+@click.option(
+    "--generation-queries",
+    default=4,
+    show_default=True,
+    help="Number of queries for generation, which is many times slower.",
+)
+@click.option("--depth", default=20, show_default=True, help="Candidates per query, all in one window.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--dtype", default="bfloat16", show_default=True)
 def main(

@@ -205,7 +205,7 @@ def table_row(case: Case, *, repeats: int) -> str:
 
 
 @click.command()
-@click.option("--model-path", help="A folder with a language model, such as SmolLM2-135M-Instruct.")
+@click.option("--model-path", help="Folder of a language model, such as SmolLM2-135M-Instruct.")
 @click.option("--data", type=click.Path(exists=True), help="Listwise training records.")
 @click.option("--objective", "objectives", multiple=True, default=OBJECTIVES, show_default=True)
 @click.option("--dtype", "dtypes", multiple=True, default=("fp32", "bf16"), show_default=True)

@@ -158,10 +158,16 @@ def row_names() -> list[str]:
 
 
 @click.command()
-@click.option("--against", type=click.Path(exists=True), help="Python of another checkout's environment.")
-@click.option("--queries", "n_queries", default=10_000, show_default=True, help="Queries of the scripted run.")
+@click.option(
+    "--against",
+    type=click.Path(exists=True),
+    help="Python executable of another checkout's environment to compare with.",
+)
+@click.option(
+    "--queries", "n_queries", default=10_000, show_default=True, help="Number of queries in the scripted run."
+)
 @click.option("--repeats", default=5, show_default=True)
-@click.option("--row", "rows", multiple=True, help="Measure only this, such as `demo`.  [default: everything]")
+@click.option("--row", "rows", multiple=True, help="Measure only this row, such as `demo`.  [default: all]")
 @click.option("--work", "what", hidden=True, help="Measure this row for another process.")
 def main(against: str | None, n_queries: int, repeats: int, rows: tuple[str, ...], what: str | None) -> None:
     """Print the median of each measurement and, with --against, the ratio of this checkout's to the other's."""

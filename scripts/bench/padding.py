@@ -16,9 +16,9 @@ SHAPES = ((1, 2, 4), (1, 4, 4), (4, 4, 16), (4, 8, 4))
 
 
 @click.command()
-@click.option("--model-path", required=True, help="Whose tokenizer and chat template make the ids.")
+@click.option("--model-path", required=True, help="Model that provides the tokenizer and chat template.")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Listwise training records.")
-@click.option("--context-size", default=4096, show_default=True, help="The constant length to compare with.")
+@click.option("--context-size", default=4096, show_default=True, help="Constant length to compare with.")
 def main(model_path: str, data: Path, context_size: int) -> None:
     """Print, for some shapes of a step, the share of positions that hold no token over one epoch."""
     from rankllm_train.encoding.batches import by_length_sampler

@@ -70,16 +70,16 @@ class Worker:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--run", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Where the model with its head is kept.")
+@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Folder for the model with its head.")
 @click.option("--queries", "n_queries", default=3, show_default=True)
 @click.option("--depth", default=100, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--threads", default=1, show_default=True)
-@click.option(
-    "--distinct", is_flag=True, help="Leave out pairs that repeat another: the collection holds passages twice."
-)
+@click.option("--distinct", is_flag=True, help="Skip repeated pairs, since the collection contains duplicate passages.")
 @click.option("--flips/--no-flips", default=True, show_default=True, help="Also score at batch sizes 1 to 64.")
-@click.option("--without-cross-encoder", is_flag=True, help="Where sentence-transformers is not installed.")
+@click.option(
+    "--without-cross-encoder", is_flag=True, help="Skip the comparison with CrossEncoder (sentence-transformers)."
+)
 def main(
     data: Path,
     run: Path,

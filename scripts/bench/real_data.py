@@ -26,9 +26,11 @@ MEASURE = "nDCG@10"
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), multiple=True, required=True)
 @click.option("--run", type=click.Path(path_type=Path, exists=True), multiple=True, required=True)
-@click.option("--model-path", help="Any model; by default the one of the demo.")
-@click.option("--queries", "n_queries", default=20, show_default=True, help="Queries of each set, from its beginning.")
-@click.option("--depth", default=20, show_default=True, help="Candidates of each query: one window.")
+@click.option("--model-path", help="Model to use.  [default: the demo model]")
+@click.option(
+    "--queries", "n_queries", default=20, show_default=True, help="Number of queries per set, from its start."
+)
+@click.option("--depth", default=20, show_default=True, help="Candidates per query, all in one window.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 def main(

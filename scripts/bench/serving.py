@@ -53,12 +53,14 @@ class Answers:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--run", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Where the model with its head is kept.")
+@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Folder for the model with its head.")
 @click.option("--clients", default="1,8,32,128", show_default=True)
 @click.option("--documents", default=5, show_default=True, help="Documents per request.")
-@click.option("--rounds", default=2, show_default=True, help="Requests per client, at least.")
-@click.option("--least", default=48, show_default=True, help="Requests per measurement, at least.")
-@click.option("--against-clients", default=32, show_default=True, help="Clients of the comparison with CrossEncoder.")
+@click.option("--rounds", default=2, show_default=True, help="Minimum number of requests per client.")
+@click.option("--least", default=48, show_default=True, help="Minimum number of requests per measurement.")
+@click.option(
+    "--against-clients", default=32, show_default=True, help="Number of clients in the comparison with CrossEncoder."
+)
 @click.option("--parts", default="offline,against,float32", show_default=True)
 def main(
     data: Path,

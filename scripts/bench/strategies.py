@@ -54,12 +54,21 @@ _SHOWN = re.compile(r"^\[(\d+)\] p(\d+) ", re.MULTILINE)
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="queries, corpus and qrels.")
-@click.option("--run", type=click.Path(path_type=Path, exists=True), required=True, help="The first stage.")
-@click.option("--queries", "n_queries", type=int, help="Of the set, from its beginning.  [default: all]")
+@click.option(
+    "--data", type=click.Path(path_type=Path, exists=True), required=True, help="Folder with queries, corpus and qrels."
+)
+@click.option("--run", type=click.Path(path_type=Path, exists=True), required=True, help="First-stage run.")
+@click.option("--queries", "n_queries", type=int, help="Number of queries, from the start of the set.  [default: all]")
 @click.option("--depth", default=100, show_default=True)
-@click.option("--noise", type=float, multiple=True, default=(0.0, 1.0), show_default=True, help="In relevance grades.")
-@click.option("--model-path", help="Ask this model by FIRST as well.")
+@click.option(
+    "--noise",
+    type=float,
+    multiple=True,
+    default=(0.0, 1.0),
+    show_default=True,
+    help="Noise levels, in relevance grades.",
+)
+@click.option("--model-path", help="Also rank with this FIRST model.")
 def main(
     data: Path, run: Path, n_queries: int | None, depth: int, noise: tuple[float, ...], model_path: str | None
 ) -> None:

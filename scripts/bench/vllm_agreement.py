@@ -19,7 +19,7 @@ CACHE = "kv_cache_memory_bytes=1073741824"
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--run", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--queries", "n_queries", default=40, show_default=True)
-@click.option("--depth", default=20, show_default=True, help="Candidates of each query: one window.")
+@click.option("--depth", default=20, show_default=True, help="Candidates per query, all in one window.")
 @click.option("--max-passage-words", default=12, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(data: Path, run: Path, n_queries: int, depth: int, max_passage_words: int, threads: int) -> None:

@@ -1,5 +1,5 @@
-"""Hostile contents for a file whose valid ones are known: what the tests' generators make, and one value or column
-replaced by another, which gets further into a reader than noise does."""
+"""Hostile file contents derived from valid ones: output of the tests' generators, and files with one value or column
+replaced by another, which get further into a reader than noise does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORDS = (*ODD_LETTERS, *_NUMBERS, "\ud800", "null", "{", "[", '"', "\\", "q1", 
 
 
 def hostile(seed: int, *, valid: bytes, kind: str) -> bytes:
-    """The contents, the same for the same seed. kind: `lines`, `json` or `yaml`."""
+    """Return contents that depend only on the seed. kind: `lines`, `json` or `yaml`."""
     draw = random.Random(f"hostile {seed}")
     share = draw.random()
     if share < 0.4:
@@ -52,7 +52,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _with_another_value(data: bytes, draw: random.Random) -> bytes:
-    """One to three lines in which one column, or one JSON value, is another."""
+    """Replace one column or JSON value in one to three lines."""
     lines = data.decode("utf-8", "replace").split("\n")
     for _ in range(draw.choice((1, 1, 3))):
         number = draw.randrange(len(lines))

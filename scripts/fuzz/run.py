@@ -1,11 +1,13 @@
-"""Feed hostile files to every command that reads any, and report what does not end with one line and a proper status.
+"""Run every command that reads files on hostile inputs, and report whatever does not end with one line and a valid
+status.
+
 
     scripts/test-fuzz --seconds 3600     # an hour in two processes; at least 100,000 inputs on two cores
     scripts/test-fuzz --target evaluate --seed 17 --inputs 1     # one input again, by the seed of a report
 
-A finding is a traceback, a line with a control character, more than one `Error:` line, an exit status that is none of
-0 to 3, more than 10 s of a processor for one input, no end after two minutes, or more than 1 GB of memory above a clean
-run. Processor time, so that what else runs on the machine makes no finding.
+A finding is a traceback, a line with a control character, more than one `Error:` line, an exit status outside 0 to 3,
+more than 10 s of processor time for one input, no end after two minutes, or more than 1 GB of memory above a clean run.
+Processor time is used so that other load on the machine causes no findings.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # the generators of hostile files are the tests', too
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # shares the tests' generators of hostile files
 
 from hostile import hostile
 from targets import Target, make_model, targets
 
 LONGEST_S = 10.0
-"""Of processor time, for one input."""
+"""Maximum processor time for one input."""
 HANGS_AFTER_S = 120.0
 MOST_BYTES = 1 << 30
 _STATUSES = (0, 1, 2, 3)
@@ -46,7 +48,7 @@ _MEMORY = "above a clean run"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One input that was not dealt with as promised."""
+    """Input that was not handled as promised."""
 
     target: str
     seed: int
@@ -54,13 +56,14 @@ class Finding:
 
 
 def choose(seed: int, names: list[str]) -> Target:
-    """The target of a seed."""
+    """Return the target for a seed."""
     known = [target for target in targets() if not names or target.name in names]
     return random.Random(f"target/{seed}").choices(known, weights=[target.weight for target in known])[0]
 
 
 def run_one(target: Target, seed: int | None, *, model: Path) -> str | None:
-    """Run a command over its files, made hostile by the seed; what went wrong, or None. No seed: the valid files."""
+    """Run a command on its files, made hostile by the seed, and return what went wrong, or None. No seed: valid
+    files."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)
         if target.needs_model:
@@ -113,7 +116,7 @@ def _judge(code: object, err: str) -> str | None:
 
 
 def work(connection: Connection, names: list[str], model: Path) -> None:
-    """Run the seeds that come, and answer with what each came to. In a process of its own."""
+    """Run incoming seeds in a separate process, and send back the outcome of each."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "1000"}
     os.environ["XDG_CACHE_HOME"] = str(model.parent / "cache")
     for target in targets():
@@ -134,7 +137,7 @@ def _peak_bytes() -> int:
 
 
 class Worker:
-    """A process that runs one seed at a time, and is replaced where it hangs or dies."""
+    """Process that runs one seed at a time, replaced if it hangs or dies."""
 
     def __init__(self, names: list[str], model: Path) -> None:
         self._names, self._model = names, model
@@ -155,7 +158,7 @@ class Worker:
         self.connection.send(seed)
 
     def poll(self) -> tuple[bool, str | None]:
-        """Whether the seed is done, and what was wrong."""
+        """Return whether the seed is done, and what went wrong."""
         if self.connection.poll():
             try:
                 problem, took = self.connection.recv()
@@ -182,7 +185,7 @@ class Worker:
 
 
 def fuzz(arguments: argparse.Namespace, *, model: Path) -> tuple[Counter[str], list[Finding]]:
-    """Give seeds to the workers until the time is over, or the inputs are."""
+    """Pass seeds to the workers until time or inputs run out."""
     names: list[str] = arguments.target
     workers = [Worker(names, model) for _ in range(arguments.processes)]
     counts: Counter[str] = Counter()
@@ -213,13 +216,15 @@ def fuzz(arguments: argparse.Namespace, *, model: Path) -> tuple[Counter[str], l
 
 
 def main() -> int:
-    """Run, report, and fail where there are findings."""
+    """Run, report, and fail if there are findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="stop after this time")
     parser.add_argument("--inputs", type=int, help="stop after this many inputs")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first input; the others count on from it")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first input; later inputs count up from it")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--target", action="append", default=[], choices=[t.name for t in targets()], help="only this")
+    parser.add_argument(
+        "--target", action="append", default=[], choices=[t.name for t in targets()], help="run only this target"
+    )
     parser.add_argument("--report", type=Path, help="write counts, seeds and findings as JSON")
     arguments = parser.parse_args()
     began = time.monotonic()

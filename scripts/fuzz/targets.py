@@ -1,4 +1,4 @@
-"""What the fuzzer drives: every command that reads files, each with small valid files of every kind that it reads."""
+"""Targets of the fuzzer: every command that reads files, with small valid files of every kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Argv = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A command, and the files it reads."""
+    """Command with the files it reads."""
 
     name: str
     program: str
@@ -22,15 +22,15 @@ class Target:
     files: Mapping[str, str]
     """Name -> valid contents. One or more of them are made hostile."""
     kinds: Mapping[str, str] = field(default_factory=dict)
-    """Name -> `lines`, `json` or `yaml`: which grammar a hostile file may be drawn from; `lines` where not given."""
+    """Name -> `lines`, `json` or `yaml`: grammar for hostile variants; `lines` by default."""
     weight: int = 10
-    """How often it is drawn, against the others."""
+    """Relative frequency."""
     needs_model: bool = False
-    """Whether the folder `model` is a tiny model's."""
+    """Whether the folder `model` contains a tiny model."""
 
     @property
     def main(self) -> Callable[[], None]:
-        """The program's entry point."""
+        """Return the program's entry point."""
         if self.program == "infer":
             from rankllm_infer.cli import main
         else:
@@ -171,7 +171,7 @@ _JUDGED = ("--run", "a.run", "--qrels", "qrels", *_TEXTS, "--output-path", "out.
 
 @functools.cache
 def targets() -> tuple[Target, ...]:
-    """All of them."""
+    """Return all targets."""
     return (*_infer_targets(), *_train_targets(), *_model_targets())
 
 
@@ -256,7 +256,7 @@ def _train_targets() -> tuple[Target, ...]:
 
 
 def _model_targets() -> tuple[Target, ...]:
-    """With a tiny model: what is read once it is there. Slow, and so drawn rarely."""
+    """Targets with a tiny model, for files read after loading it. Slow, and therefore drawn rarely."""
     train = ("--model-name-or-path", "model", "--output-dir", "out", "--max-train-steps", "1",
              "--per-device-train-batch-size", "1")  # fmt: skip
     return (
@@ -276,7 +276,7 @@ def _model_targets() -> tuple[Target, ...]:
 
 
 def make_model(folder: Path) -> None:
-    """A random Llama of a few thousand weights, with a tokenizer of bytes, `yes`, `no` and a chat template."""
+    """Save a random Llama with a few thousand weights, and a tokenizer with bytes, `yes`, `no` and a chat template."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""A small model with random weights: requests are answered fast enough that a minute shows what a long run would."""
+"""Small model with random weights: fast enough that one minute shows what a long run would."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def save_random_model(folder: Path, *, hidden: int = 128, layers: int = 4) -> None:
-    """Save a Llama with a score head and the demo model's tokenizer, its weights drawn from a fixed seed."""
+    """Save a Llama with a score head and the demo model's tokenizer, with weights from a fixed seed."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 

@@ -1,7 +1,7 @@
-"""Overload, then mixed traffic, each for so many seconds. Prints what was seen; status 1 where a promise was broken.
+"""Load test: overload, then mixed traffic. Prints what was observed; status 1 if a promise was broken.
 
-What is promised: no accepted request is lost, the others are refused at once and told when to come again, nobody
-waits longer than the queue, memory stays flat, and nothing is left when the clients are gone. See docs/serving.md.
+Promises: no accepted request is lost, others are rejected immediately with a retry time, nobody waits longer than the
+queue allows, memory stays flat, and nothing remains when the clients are gone. See docs/serving.md.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from traffic import Seen, closed_loop, equal_bodies, errands, largest_errand, op
 
 PARTS = ("overload", "mixed")
 OVERLOAD = 4
-"""Arrivals over what the server can do."""
+"""Ratio of arrival rate to the server's capacity."""
 QUEUE = 16
 WARM_UP = 0.3
-"""Fraction of the samples skipped before memory is compared: allocators keep what requests of all sizes needed."""
+"""Fraction of samples skipped before comparing memory: allocators keep what requests of all sizes needed."""
 MOST_GROWTH = 0.02
 GRACE_S = 2.0
-"""What a response may take beyond its turn in the queue."""
+"""Time that a response may take beyond its turn in the queue."""
 AT_ONCE_S = 1.0
 
 
 @click.command()
-@click.option("--seconds", default=60.0, show_default=True, help="Of each of the two parts.")
+@click.option("--seconds", default=60.0, show_default=True, help="Seconds for each of the two parts.")
 @click.option("--model", help="Model to serve  [default: a small one with random weights, which answers many requests]")
-@click.option("--clients", "n_clients", default=8, show_default=True, help="Of the mixed traffic.")
+@click.option("--clients", "n_clients", default=8, show_default=True, help="Number of clients in the mixed traffic.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default=True)
 def main(seconds: float, model: str | None, n_clients: int, seed: int, parts: Sequence[str]) -> None:
@@ -60,7 +60,7 @@ def main(seconds: float, model: str | None, n_clients: int, seed: int, parts: Se
 
 
 async def overload(served: Served, rng: random.Random, seconds: float) -> list[str]:
-    """Requests at four times the rate that a closed loop reaches."""
+    """Send requests at four times the rate that a closed loop reaches."""
     bodies = equal_bodies(rng)
     capacity = await closed_loop(served.url, bodies, n_clients=QUEUE, seconds=seconds / 4)
     before = served.metric(r"rankllm_rankings_total")
@@ -86,7 +86,7 @@ async def overload(served: Served, rng: random.Random, seconds: float) -> list[s
 
 
 async def soak(served: Served, rng: random.Random, seconds: float, n_clients: int) -> list[str]:
-    """All kinds of requests, some refused, some left by their clients."""
+    """Send all kinds of requests, some of which are rejected or abandoned by their clients."""
     seen = Seen()
     largest = iter([largest_errand(rng)] * n_clients)
     await asyncio.gather(*(run_errands(served.url, largest, seen) for _ in range(n_clients)))
@@ -105,7 +105,7 @@ async def soak(served: Served, rng: random.Random, seconds: float, n_clients: in
 
 
 def left_over(served: Served, seen: Seen) -> list[str]:
-    """Answers that should have been others, and what the server still holds when all clients are gone."""
+    """Return wrong answers, and what the server still holds when all clients are gone."""
     deadline = time.monotonic() + 30
     while (n := served.metric(r"rankllm_requests_unfinished")) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -113,7 +113,7 @@ def left_over(served: Served, seen: Seen) -> list[str]:
 
 
 def growth_of(samples: Sequence[float]) -> float:
-    """By how much the last tenth is above the first tenth after the warm-up."""
+    """Return by how much the last tenth exceeds the first tenth after the warm-up."""
     counted = samples[int(len(samples) * WARM_UP) :]
     tenth = max(1, len(counted) // 10)
     return median(counted[-tenth:]) / median(counted[:tenth]) - 1

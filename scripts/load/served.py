@@ -1,4 +1,4 @@
-"""A server process under load, and what it holds."""
+"""Server process under load, and its resources."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ import httpx2
 
 @dataclass(frozen=True)
 class Served:
-    """A server of its own process."""
+    """Server in a separate process."""
 
     url: str
     pid: int
 
     def rss_mib(self) -> float:
-        """Memory that it holds now."""
+        """Return its current memory."""
         return int(Path(f"/proc/{self.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
 
     def n_files(self) -> int:
-        """Open files and connections."""
+        """Return the number of open files and connections."""
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def metric(self, pattern: str) -> float:
-        """Sum of the metrics whose line matches."""
+        """Return the sum of the metrics whose lines match."""
         text = httpx2.get(f"{self.url}/metrics", trust_env=False).text
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(pattern, line))
 
 
 @contextmanager
 def serving(model: str, *more: str) -> Iterator[Served]:
-    """A server that is ready, ended with the block by the signal that lets it finish."""
+    """Start a server, wait until it is ready, and shut it down gracefully at the end of the block."""
     words = [sys.executable, "-m", "rankllm_infer", "serve", "--model-path", model, "--port", "0", *more]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(words, stderr=log, text=True)
@@ -65,7 +65,7 @@ def _address(process: subprocess.Popen[str], log: int) -> str:
 
 @dataclass
 class MemoryWatch:
-    """Memory by the second, while the block runs."""
+    """Records memory every second while the block runs."""
 
     served: Served
     samples: list[float] = field(default_factory=list)

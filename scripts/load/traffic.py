@@ -1,4 +1,4 @@
-"""Requests by a seed, clients that send them, and what they see."""
+"""Seeded requests, clients that send them, and their observations."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _WORDS = ("reranker", "aspirin", "Übergröße", "東京", "of", "the", "window"
 
 @dataclass
 class Seen:
-    """What clients saw: how often each status, and seconds by status of those that waited for the response."""
+    """What clients observed: number of responses and waiting times by status."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: dict[int, list[float]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
-    """What should not have been answered so."""
+    """Responses with an unexpected status."""
     n_left: int = 0
-    """Requests whose client left."""
+    """Number of requests abandoned by their client."""
 
     def add(self, status: int, seconds: float) -> None:
         """Count a response."""
@@ -36,25 +36,25 @@ class Seen:
         self.seconds.setdefault(status, []).append(seconds)
 
     def p99(self, status: int) -> float:
-        """Seconds that one response of this status in a hundred takes longer than."""
+        """Return the 99th percentile of the seconds for this status."""
         taken = self.seconds.get(status, [])
         return quantiles(taken, n=100, method="inclusive")[98] if len(taken) > 1 else sum(taken)
 
 
 def words(rng: random.Random, n: int) -> str:
-    """A text of so many words."""
+    """Return a text with this many words."""
     return " ".join(rng.choices(_WORDS, k=n))
 
 
 def equal_bodies(rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Requests that cost the same, no two alike."""
+    """Yield requests of equal cost, all different."""
     for number in itertools.count():
         yield {"query": f"{number} {words(rng, 4)}", "documents": [words(rng, 20) for _ in range(4)]}
 
 
 @dataclass(frozen=True)
 class Errand:
-    """A request, the statuses that answer it well, and the seconds after which its client leaves."""
+    """Request with its expected statuses, and the seconds after which its client leaves."""
 
     path: str
     body: Any
@@ -63,7 +63,7 @@ class Errand:
 
 
 def errands(rng: random.Random) -> Iterator[Errand]:
-    """Requests of all kinds: most are ranked, some are refused, some are left."""
+    """Yield requests of all kinds: most are ranked, some rejected, some abandoned."""
     while True:
         documents = [words(rng, rng.choice((1, 5, 30, 200, 900))) for _ in range(rng.choice((1, 2, 5, 12)))]
         body: dict[str, Any] = {"query": words(rng, rng.randint(1, 12)), "documents": documents}
@@ -85,12 +85,12 @@ def errands(rng: random.Random) -> Iterator[Errand]:
 
 
 def largest_errand(rng: random.Random) -> Errand:
-    """As large as any."""
+    """Return a request of the maximum size."""
     return Errand("/v2/rerank", {"query": words(rng, 12), "documents": [words(rng, 900) for _ in range(12)]})
 
 
 async def run_errands(url: str, work: Iterator[Errand], seen: Seen) -> None:
-    """One client: an errand after the other, on one connection while it lasts."""
+    """Run one client: one errand after the other, on one connection while it lasts."""
     async with httpx2.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
         for errand in work:
             began = time.monotonic()
@@ -105,7 +105,7 @@ async def run_errands(url: str, work: Iterator[Errand], seen: Seen) -> None:
 
 
 async def closed_loop(url: str, bodies: Iterator[dict[str, Any]], *, n_clients: int, seconds: float) -> float:
-    """Responses a second with so many clients, each of which always waits for one."""
+    """Return responses per second with this many clients, each of which always waits for one response."""
     async with client_of_many(url, n_clients) as client:
         began, done = time.monotonic(), 0
 
@@ -120,7 +120,7 @@ async def closed_loop(url: str, bodies: Iterator[dict[str, Any]], *, n_clients: 
 
 
 async def open_loop(url: str, bodies: Iterator[dict[str, Any]], *, rate: float, seconds: float) -> Seen:
-    """What comes of requests that arrive at this rate, whatever is answered. Waits for all of them."""
+    """Send requests at this rate regardless of the responses, wait for all of them, and return what was observed."""
     seen = Seen()
     async with client_of_many(url, 10_000) as client, asyncio.TaskGroup() as group:
 
@@ -141,7 +141,7 @@ async def open_loop(url: str, bodies: Iterator[dict[str, Any]], *, rate: float, 
 
 
 def check_overload_answer(response: httpx2.Response, body: dict[str, Any], seen: Seen) -> None:
-    """Note what is neither a full ranking nor a refusal that says when to come again."""
+    """Record a response that is neither a full ranking nor a rejection with a retry time."""
     if response.status_code == 200:
         indexes = sorted(result["index"] for result in response.json()["results"])
         if indexes != list(range(len(body["documents"]))):
@@ -151,6 +151,6 @@ def check_overload_answer(response: httpx2.Response, body: dict[str, Any], seen:
 
 
 def client_of_many(url: str, n: int) -> httpx2.AsyncClient:
-    """A client with up to so many connections."""
+    """Return a client with up to n connections."""
     limits = httpx2.Limits(max_connections=n, max_keepalive_connections=n)
     return httpx2.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False, limits=limits)

@@ -1,10 +1,10 @@
-"""How a trained adapter ranks the development questions, alone and fused with the first stage in several weights.
+"""Measure how trained adapters rank the development questions, alone and fused with the first stage at several weights.
 
-The shipped rerankers' data, stages and `fuse_weight` are chosen by these figures.
+The bundled rerankers' data, training stages and `fuse_weight` are chosen by these scores.
 
     uv run --package rankllm-infer python scripts/models/dev_scores.py --data DATA --work dev models/pointwise-1/step_*
 
-What is measured is kept in WORK/scores.jsonl and not measured again with the same weights.
+Results are kept in WORK/scores.jsonl and not measured again for the same weights.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from rankllm_infer.ranking.identifier_prior import read_prior
 
 MEASURE = "nDCG@10"
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
-"""Of the first stage; 1 is the first stage itself."""
+"""Weight of the first stage; 1 is the first stage alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevSet:
-    """Questions that choices are made by."""
+    """Questions used to make choices."""
 
     folder: str
     queries: str
@@ -68,22 +68,32 @@ SETS = {
         run="runs/SPLADE_P_P_ENSEMBLE_DISTIL.run.gz",
     ),
 }
-"""msmarco is looked at, for questions unlike those of the training data; nothing is trained on it. Those of TREC DL
-2020 are there for the weights over the same first stages' lists of 2021; DEFAULT_SETS leaves them out."""
+"""msmarco provides questions unlike those of the training data; nothing is trained on it. Those of TREC DL 2020 are for
+choosing the weights for the same first stages' lists of 2021; DEFAULT_SETS leaves them out."""
 
 DEFAULT_SETS = ("nq", "nfcorpus", "wikiqa", "msmarco")
 
 
 @click.command()
-@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of the collections.")
-@click.option("--work", required=True, type=click.Path(path_type=Path), help="Requests, results, scores.jsonl.")
-@click.option("--base-model", help="Where the hub cannot be reached.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder with the collections."
+)
+@click.option(
+    "--work", required=True, type=click.Path(path_type=Path), help="Folder for requests, results and scores.jsonl."
+)
+@click.option("--base-model", help="Base model, if the hub cannot be reached.")
 @click.option("--set", "names", multiple=True, type=click.Choice(list(SETS)), default=DEFAULT_SETS, show_default=True)
-@click.option("--queries", "n_queries", default=60, show_default=True, help="The first so many of each.")
-@click.option("--depth", default=20, show_default=True, help="Candidates of a query.")
-@click.option("--identifier-prior", type=click.Path(path_type=Path, exists=True), help="Taken off FIRST's logits.")
-@click.option("--num-passes", type=click.IntRange(2), help="Of a listwise model over each list.")
-@click.option("--pass-depth", type=click.IntRange(2), help="What passes after the first go over.")
+@click.option(
+    "--queries", "n_queries", default=60, show_default=True, help="Number of queries per set, from its start."
+)
+@click.option("--depth", default=20, show_default=True, help="Candidates per query.")
+@click.option(
+    "--identifier-prior",
+    type=click.Path(path_type=Path, exists=True),
+    help="Positional bias to subtract from FIRST's logits.",
+)
+@click.option("--num-passes", type=click.IntRange(2), help="Passes of a listwise model over each list.")
+@click.option("--pass-depth", type=click.IntRange(2), help="Depth of the passes after the first.")
 @click.argument("adapters", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 def main(
     data: Path,
@@ -97,7 +107,7 @@ def main(
     pass_depth: int | None,
     adapters: Sequence[Path],
 ) -> None:
-    """Measure what is not yet measured, and print all of it."""
+    """Measure what is missing, and print everything."""
     work.mkdir(parents=True, exist_ok=True)
     scores = work / "scores.jsonl"
     passes = {"num_passes": num_passes, "pass_depth": pass_depth}
@@ -124,18 +134,18 @@ def main(
 
 
 def identity(adapter: Path) -> str:
-    """Of weights and card: what was measured with others is not what is asked."""
+    """Return an identity of weights and card, which results depend on."""
     files = (adapter / name for name in ("adapter_model.safetensors", "rankllm.yaml"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 def read_scores(path: Path) -> list[dict]:
-    """What was measured."""
+    """Return the scores measured so far."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def prepare(dev_set: DevSet, data: Path, target: Path, n_queries: int, depth: int) -> Path:
-    """The questions with their candidates."""
+    """Return a requests file with the questions and their candidates."""
     if not target.exists():
         folder = data / dev_set.folder
         command = [
@@ -151,7 +161,7 @@ def prepare(dev_set: DevSet, data: Path, target: Path, n_queries: int, depth: in
 
 
 def measure(adapter: Path, dev_set: DevSet, data: Path, requests: Path, options: Sequence[object]) -> dict[str, float]:
-    """Weight of the first stage -> nDCG@10 over the judged questions. options: of `rerank`."""
+    """Map the first stage's weight to nDCG@10 over the judged questions. options: of `rerank`."""
     hashed = hashlib.sha256(repr([*map(str, options)]).encode()).hexdigest()[:6]
     stem = requests.with_name(f"{requests.stem}.{'.'.join(adapter.parts[-2:])}.{hashed}")
     results = Path(f"{stem}.jsonl")
@@ -171,12 +181,12 @@ def measure(adapter: Path, dev_set: DevSet, data: Path, requests: Path, options:
 
 
 def as_result(found: Request) -> Result:
-    """A line of the results: its scores are the model's own, nothing was fused yet."""
+    """Return a line of results with the model's own scores, before fusion."""
     return Result(query=found.query, candidates=tuple(replace(c, model_score=c.score) for c in found.candidates))
 
 
 def call(command: Sequence[object]) -> None:
-    """Run rankllm-infer; its error ends the script."""
+    """Run rankllm-infer; an error ends the script."""
     done = subprocess.run(["rankllm-infer", *map(str, command)], check=False)
     if done.returncode:
         raise click.ClickException(f"rankllm-infer {command[0]}: exit status {done.returncode}")

@@ -1,6 +1,6 @@
-"""Make a trained adapter the one that ships: bfloat16 weights, its base by its public name, the weight of fusing.
+"""Export a trained adapter as a bundled one: bfloat16 weights, public name of its base, fusion weight.
 
-The folder's README.md, the text of its model card, is written by hand and stays.
+The folder's README.md, the text of its model card, is written by hand and kept.
 
     uv run --package rankllm-infer python scripts/models/export_model.py --adapter models/pointwise \\
       --name smollm2-pointwise --fuse-weight 0.1
@@ -30,13 +30,21 @@ KEPT = (
     "lora_dropout",
     "peft_type",
 )
-"""Of the adapter's configuration, beside rank, layers and task: the rest is defaults that change from peft to peft."""
+"""Adapter settings kept in addition to rank, layers and task; the rest are defaults, which vary between PEFT
+versions."""
 
 
 @click.command()
-@click.option("--adapter", required=True, type=click.Path(path_type=Path, exists=True), help="A trained folder.")
+@click.option(
+    "--adapter", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of the trained adapter."
+)
 @click.option("--name", required=True, type=click.Choice(list(SHIPPED.values())))
-@click.option("--fuse-weight", required=True, type=click.FloatRange(0, 1), help="Chosen by dev_scores.py; 0: none.")
+@click.option(
+    "--fuse-weight",
+    required=True,
+    type=click.FloatRange(0, 1),
+    help="Fusion weight, chosen with dev_scores.py; 0: no fusion.",
+)
 def main(adapter: Path, name: str, fuse_weight: float) -> None:
     """Write packages/rankllm-infer/src/rankllm_infer/models/NAME."""
     card = load_card(adapter)

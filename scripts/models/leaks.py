@@ -1,6 +1,7 @@
-"""What training must not see: questions that are measured on, and passages that are relevant to one.
+"""Leak protection for training: questions used for evaluation, and passages relevant to them.
 
-Passages are compared by their text, too: Wikipedia is in most of these collections, and MS MARCO has copies of it.
+Passages are also compared by their text: most of these collections contain Wikipedia, and MS MARCO contains copies of
+it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from rankllm_core.data.collections import read_corpus, read_queries
 from rankllm_core.trec.qrels import read_qrels
 
 GRAM_WORDS, SAME = 8, 0.6
-"""Two texts are one passage if so much of the shorter one's runs of so many words are in the other."""
+"""Two texts count as the same passage if they share this fraction of the shorter one's n-grams of this many words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """A collection's split that is measured on, or that choices are made by."""
+    """Split of a collection used for evaluation or for making choices."""
 
     folder: str
     queries: tuple[str, ...]
@@ -39,17 +40,17 @@ HELD_OUT = (
     HeldOut(folder="cosqa", queries=("queries.tsv",), qrels="qrels.txt"),
     HeldOut(folder="nq_qed", queries=("queries.tsv",)),
 )
-"""Of these, no question in any spelling, and no relevant passage where `qrels` are named."""
+"""Splits that must not leak: no question in any spelling, and no relevant passage if `qrels` are given."""
 
 
 def held_out_queries(data: Path) -> set[str]:
-    """The questions, as `words` has them."""
+    """Return the questions, normalized by `words`."""
     files = [data / held.folder / name for held in HELD_OUT for name in held.queries]
     return {words(text) for file in files for text in read_queries(file).values()}
 
 
 def held_out_passages(data: Path) -> list[str]:
-    """The texts that are relevant to a question that is measured on."""
+    """Return the texts relevant to an evaluation question."""
     found = []
     for held in HELD_OUT:
         if held.qrels:
@@ -60,7 +61,7 @@ def held_out_passages(data: Path) -> list[str]:
 
 
 def copies(corpus: Iterable[tuple[str, Mapping[str, object]]], texts: Sequence[str]) -> set[str]:
-    """The docids of passages that are one of the texts, hold it, or are a part of it."""
+    """Return docids of passages that equal, contain or are part of one of the texts."""
     sizes: list[int] = []
     holders: dict[str, list[int]] = defaultdict(list)
     for number, text in enumerate(texts):
@@ -78,7 +79,7 @@ def copies(corpus: Iterable[tuple[str, Mapping[str, object]]], texts: Sequence[s
 
 
 def grams(text: str) -> set[str]:
-    """The runs of `GRAM_WORDS` words; of a shorter text, all of it."""
+    """Return the n-grams of `GRAM_WORDS` words; for a shorter text, the whole text."""
     found = words(text).split()
     if not found:
         return set()
@@ -86,11 +87,11 @@ def grams(text: str) -> set[str]:
 
 
 def relevant_docids(files: Iterable[Path], level: int = 1) -> set[str]:
-    """Whatever has at least this grade for any query."""
+    """Return docids with at least this grade for any query."""
     judged = [grades for file in files for grades in read_qrels(file).values()]
     return {docid for grades in judged for docid, grade in grades.items() if grade >= level}
 
 
 def words(text: str) -> str:
-    """A text without case and punctuation."""
+    """Return a text without case and punctuation."""
     return " ".join(re.findall(r"\w+", text.lower()))

@@ -1,9 +1,10 @@
-"""Draw how the shipped rerankers learned: losses, and how checkpoints rank the development questions.
+"""Plot how the bundled rerankers learned: losses, and how checkpoints rank the development questions.
+
 
     uv run --all-packages python scripts/models/learning_curves.py --models models --work dev \\
       --output docs/learning-curves.png
 
---models is the folder of train.sh, --work that of dev_scores.py.
+--models is the output folder of train.sh, --work that of dev_scores.py.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from matplotlib.figure import Figure
 STAGES = {"pointwise": ("pointwise",), "FIRST": ("first-1", "first-2", "first")}
 COLOURS = {"nq": "#0072b2", "nfcorpus": "#d55e00", "wikiqa": "#009e73", "msmarco": "#999933"}
 SMOOTH = 20
-"""Steps that a loss is the mean of."""
+"""Number of steps over which losses are averaged."""
 
 
 @click.command()
 @click.option("--models", required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--work", required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--output", required=True, type=click.Path(path_type=Path))
-@click.option("--queries", "n_queries", default=60, show_default=True, help="As dev_scores.py measured them.")
-@click.option("--depth", default=20, show_default=True, help="As dev_scores.py measured them.")
+@click.option("--queries", "n_queries", default=60, show_default=True, help="Same value as in dev_scores.py.")
+@click.option("--depth", default=20, show_default=True, help="Same value as in dev_scores.py.")
 def main(models: Path, work: Path, output: Path, n_queries: int, depth: int) -> None:
-    """A row for each model: its losses, its scores. Dashed: the first stage."""
+    """Draw one row per model: its losses and its scores. Dashed: the first stage."""
     figure = Figure(figsize=(9, 5.4), layout="constrained")
     wanted = {"queries": n_queries, "depth": depth}.items()
     scores = [known for known in read_scores(work / "scores.jsonl") if known.items() >= wanted]
@@ -64,7 +65,7 @@ def main(models: Path, work: Path, output: Path, n_queries: int, depth: int) -> 
 
 
 def started(models: Path, stages: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    """Each stage with the steps before it."""
+    """Yield each stage with the number of steps before it."""
     steps = 0
     for stage in stages:
         yield stage, steps
@@ -72,7 +73,7 @@ def started(models: Path, stages: tuple[str, ...]) -> Iterator[tuple[str, int]]:
 
 
 def read_metrics(model: Path) -> list[dict[str, Any]]:
-    """A training's own record."""
+    """Return the metrics of a training run."""
     path = model / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
@@ -80,7 +81,7 @@ def read_metrics(model: Path) -> list[dict[str, Any]]:
 def points_of(
     name: str, scores: list[dict[str, Any]], starts: Mapping[str, int]
 ) -> Iterator[tuple[int, Mapping[str, float]]]:
-    """Steps and scores of the checkpoints of these stages that a set was measured with."""
+    """Return steps and scores of the checkpoints of these stages measured on a set."""
     for known in scores:
         stage, _, step = known["adapter"].partition("/step_")
         if known["set"] == name and stage in starts and step:
@@ -88,7 +89,7 @@ def points_of(
 
 
 def running_mean(values: list[float]) -> list[float]:
-    """Each value's mean with those before it, SMOOTH at most."""
+    """Return the running mean over at most SMOOTH values."""
     spans = (values[max(0, place - SMOOTH + 1) : place + 1] for place in range(len(values)))
     return [sum(span) / len(span) for span in spans]
 

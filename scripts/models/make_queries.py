@@ -1,8 +1,8 @@
-"""Make up questions that a passage answers, in the manner of a web search, with SmolLM2 itself.
+"""Generate web-search style questions that a passage answers, with SmolLM2 itself.
 
-The training collections' own questions are of four kinds; people ask in more. Which passage answers a made-up question
-is left to the teacher (`make_records.py`): many are vague, some are nonsense. What was asked before a stop is kept
-beside the output.
+The training collections contain four kinds of questions; users ask more kinds. Which passage answers a generated
+question is decided by the teacher (`make_records.py`): many questions are vague, some are nonsense. Questions generated
+before an interruption are kept next to the output.
 
     uv run --package rankllm-train python scripts/models/make_queries.py --corpus pieces.jsonl --output queries.tsv
 """
@@ -26,11 +26,11 @@ NONE = "-"
 """No question was found."""
 BATCH = 16
 MOST_WORDS = 60
-"""Of a passage."""
+"""Maximum words of a passage."""
 MOST_TOKENS = 18
-"""Of a question."""
+"""Maximum tokens of a question."""
 FEWEST_WORDS = 26
-"""A shorter passage says too little to ask about."""
+"""Shorter passages contain too little to ask about."""
 EXAMPLES = (
     (
         "A standard bathtub holds about 80 gallons of water to the rim, "
@@ -52,16 +52,27 @@ EXAMPLES = (
         "notary fee cost",
     ),
 )
-"""Written for this; they are in no collection."""
+"""Written for this script; not from any collection."""
 
 
 @click.command()
 @click.option("--corpus", required=True, type=click.Path(path_type=Path, exists=True), help="Passages, in any format.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Queries, by docid.")
-@click.option("--passages", "n_passages", default=1000, show_default=True, help="Ask about so many, drawn at random.")
-@click.option("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", show_default=True, help="Who asks.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Output file: queries by docid.")
+@click.option(
+    "--passages",
+    "n_passages",
+    default=1000,
+    show_default=True,
+    help="Number of passages to ask about, drawn at random.",
+)
+@click.option(
+    "--model",
+    default="HuggingFaceTB/SmolLM2-135M-Instruct",
+    show_default=True,
+    help="Model that generates the questions.",
+)
 def main(corpus: Path, output: Path, n_passages: int, model: str) -> None:
-    """Write docid<TAB>question, of those passages that a question was found for."""
+    """Write docid<TAB>question for the passages with a question."""
     texts = [(docid, str(doc["text"])) for docid, doc in read_corpus(corpus)]
     texts = [(docid, text) for docid, text in texts if len(text.split()) >= FEWEST_WORDS]
     random.Random(SEED).shuffle(texts)
@@ -74,7 +85,7 @@ def main(corpus: Path, output: Path, n_passages: int, model: str) -> None:
 def ask_about(
     wanted: Sequence[tuple[str, str]], progress: Path, load: Callable[[], Callable[[Sequence[str]], Sequence[str]]]
 ) -> dict[str, str]:
-    """Docid -> question, or nothing that is one. What `progress` knows is not asked again; `load` gives who asks."""
+    """Map docid -> question, or NONE. Entries in `progress` are not generated again; `load` returns the generator."""
     asked = dict(read_queries(progress)) if progress.exists() else {}
     if unasked := [pair for pair in wanted if pair[0] not in asked]:
         ask = load()
@@ -89,7 +100,7 @@ def ask_about(
 
 
 class Asker:
-    """SmolLM2 with a few examples before each passage."""
+    """SmolLM2, prompted with a few examples before each passage."""
 
     def __init__(self, model: str) -> None:
         import torch
@@ -101,9 +112,9 @@ class Asker:
         self._torch = torch
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
-        """One question for each passage: the first line of what is generated, or "" where it does not end."""
+        """Return one question per passage: the first line of the output, or "" if it is not complete."""
         batch = self._tokenizer([prompt(text) for text in texts], return_tensors="pt", padding=True)
-        # By the passages, not by what was asked before: a stop changes nothing.
+        # Seeded by the passages, not by earlier calls, so that an interruption changes nothing.
         self._torch.manual_seed(zlib.crc32("\n".join(texts).encode()))
         with self._torch.inference_mode():
             out = self._model.generate(
@@ -120,13 +131,14 @@ class Asker:
 
 
 def prompt(text: str) -> str:
-    """The examples, and the passage that is to be asked about."""
+    """Return the examples followed by the passage to ask about."""
     examples = "".join(f"Passage: {passage}\nWeb search: {query}\n\n" for passage, query in EXAMPLES)
     return f"{examples}Passage: {' '.join(text.split()[:MOST_WORDS])}\nWeb search:"
 
 
 def is_question(query: str, text: str) -> bool:
-    """Whether it may be one: of 2 to 12 words, one of them the passage's, not an example, not a copied sentence."""
+    """Whether it is a plausible question: 2 to 12 words, sharing one with the passage, not an example or a copied
+    sentence."""
     found = re.findall(r"\w+", query)
     words = re.findall(r"\w+", text.lower())
     if not 2 <= len(found) <= 12 or query in {asked for _, asked in EXAMPLES}:
@@ -136,7 +148,7 @@ def is_question(query: str, text: str) -> bool:
 
 
 def batches(pairs: Sequence[tuple[str, str]]) -> list[Sequence[tuple[str, str]]]:
-    """So many passages at once."""
+    """Yield batches of passages."""
     return [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
 
 

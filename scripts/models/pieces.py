@@ -1,7 +1,7 @@
-"""Passages as the web has them: pieces of some fifty words without a title, cut at the ends of sentences.
+"""Web-like passages: pieces of about fifty words without a title, split at sentence ends.
 
-The training collections have titles, and long passages; a model that learned from those alone leans on titles that most
-passages do not have. A piece's docid is its passage's with #0, #1, ... behind it.
+The training collections have titles and long passages; a model trained only on those relies on titles, which most
+passages lack. The docid of a piece is its passage's followed by #0, #1, ...
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from rankllm_core.trec.runs import Run, write_run
 
 ENOUGH_WORDS, MOST_WORDS, FEW_WORDS = 45, 80, 12
 POOL_DEPTH = 30
-"""Of BM25's candidates."""
+"""Number of BM25 candidates used."""
 GOOD_ANSWER, NEAR_THE_TOP = 0.4, 3
-"""The cosine and the rank of a piece that a question was made up from."""
+"""Minimum cosine and maximum rank of the piece that a question was generated from."""
 PIECES_OF_ONE = 12
-"""Pieces of a relevant passage that are looked at, from its beginning."""
+"""Maximum number of pieces considered per relevant passage, from its start."""
 
 
 def split_passage(text: str) -> list[str]:
-    """Sentences until there are enough words; one that is too long is cut, a short rest joins the piece before."""
+    """Group sentences until there are enough words; long ones are split, a short remainder joins the previous piece."""
     pieces: list[list[str]] = [[]]
     for sentence in _sentences(text):
         if pieces[-1] and (len(pieces[-1]) >= ENOUGH_WORDS or len(pieces[-1]) + len(sentence) > MOST_WORDS):
@@ -46,7 +46,7 @@ def _sentences(text: str) -> Iterator[list[str]]:
 
 
 def plain(text: str) -> str:
-    """Text as it was before a tokenizer set its punctuation apart."""
+    """Return text as it was before a tokenizer separated its punctuation."""
     text = text.replace("``", '"').replace("''", '"')
     text = re.sub(r" ([.,;:!?)\]%]|'s\b|n't\b|')", r"\1", text)
     text = re.sub(r"([(\[$]) ", r"\1", text)
@@ -55,12 +55,12 @@ def plain(text: str) -> str:
 
 
 def passage_of(docid: str) -> str:
-    """The passage that a piece belongs to; a passage is its own."""
+    """Return the passage that a piece belongs to; a passage belongs to itself."""
     return docid.partition("#")[0]
 
 
 def write_pieces(corpus: Path, target: Path) -> None:
-    """The pieces of a corpus, as a corpus."""
+    """Write the pieces of a corpus as a corpus."""
     with write_text(target) as stream:
         for docid, doc in read_corpus(corpus):
             for number, piece in enumerate(split_passage(str(doc["text"]))):
@@ -68,14 +68,14 @@ def write_pieces(corpus: Path, target: Path) -> None:
 
 
 def write_plain(corpus: Path, target: Path) -> None:
-    """A corpus in plain text."""
+    """Write a corpus in plain text."""
     with write_text(target) as stream:
         for docid, doc in read_corpus(corpus):
             stream.write(dumps({"docid": docid, "title": doc["title"], "text": plain(str(doc["text"]))}) + "\n")
 
 
 def write_pool(target: Path, run: Run, qrels: Qrels, docids: Sequence[str]) -> None:
-    """BM25's candidates, and behind them the pieces of relevant passages that it did not find."""
+    """Write BM25's candidates, followed by pieces of relevant passages that it did not retrieve."""
     pieces: dict[str, list[str]] = defaultdict(list)
     for docid in docids:
         pieces[passage_of(docid)].append(docid)
@@ -89,7 +89,7 @@ def write_pool(target: Path, run: Run, qrels: Qrels, docids: Sequence[str]) -> N
 
 
 def judge_pieces(teacher: Run, qrels: Qrels) -> tuple[dict[str, str], Run]:
-    """Query -> the relevant passages' best piece by the teacher; its run without the others, which may answer too."""
+    """Return query -> best piece of a relevant passage, and the run without other pieces, which may also answer."""
     best: dict[str, str] = {}
     kept = {}
     for qid, ranking in teacher.items():
@@ -103,12 +103,12 @@ def judge_pieces(teacher: Run, qrels: Qrels) -> tuple[dict[str, str], Run]:
 
 
 def judge_answers(teacher: Run, unasked: Set[str] = frozenset()) -> tuple[dict[str, str], Run]:
-    """Of questions made up from a piece, and named by it, those that it answers well by the teacher.
+    """Return the questions generated from a piece that the piece answers well according to the teacher.
 
-    unasked: passages that no question may come from.
+    unasked: passages whose questions are left out.
 
     Returns:
-        Query -> its best piece; the teacher's run of these questions.
+        Query -> its best piece; the teacher's run for these questions.
     """
     best: dict[str, str] = {}
     kept = {}
@@ -123,7 +123,7 @@ def judge_answers(teacher: Run, unasked: Set[str] = frozenset()) -> tuple[dict[s
 
 
 def write_qrels(target: Path, qrels: Qrels) -> None:
-    """In TREC's format."""
+    """Write qrels in TREC format."""
     with write_text(target) as stream:
         stream.writelines(
             f"{qid} 0 {docid} {grade}\n" for qid, judged in qrels.items() for docid, grade in judged.items()
@@ -131,5 +131,5 @@ def write_qrels(target: Path, qrels: Qrels) -> None:
 
 
 def relevant(qrels: Qrels, qid: str) -> list[str]:
-    """The docids judged relevant to a query."""
+    """Return the docids judged relevant to a query."""
     return [docid for docid, grade in qrels.get(qid, {}).items() if grade > 0]

@@ -1,12 +1,12 @@
-"""What smollm2-first makes of a passage's place, and what taking it off does, on the development questions.
+"""Measure the positional bias of smollm2-first, and the effect of subtracting it, on the development questions.
 
-Each set's candidates are asked in windows drawn by lot, as `rankllm-infer calibrate` asks them. Two tables: the prior
-of each identifier, and how many pairs of a window's passages that are judged unlike are in the right order, with the
-prior of each set taken off.
+Each set's candidates are ranked in randomly drawn windows, as in `rankllm-infer calibrate`. Prints two tables: the bias
+of each identifier, and the fraction of pairs of passages with different grades in the right order, with each set's bias
+subtracted.
 
     uv run --package rankllm-infer python scripts/models/place_bias.py --data DATA --work dev
 
-The logits are kept in WORK and not asked for again.
+The logits are kept in WORK and not computed again.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ from rankllm_infer.options import RerankOptions
 from rankllm_infer.ranking.identifier_prior import measure_prior, shuffled_windows, without_prior
 
 DEPTHS = {"nq": 20, "nfcorpus": 20, "wikiqa": 20, "msmarco": 20, "dl20-bm25": 40}
-"""Candidates of each set's first sixty questions."""
+"""Number of candidates for each set's first sixty questions."""
 N_QUERIES = 60
 MODEL, SIZE = "smollm2-first", 10
-"""The model, and its windows."""
+"""Model and its window size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Passages in the order in which they were shown, and their identifiers' logits."""
+    """Passages in the order shown, with their identifiers' logits."""
 
     grades: tuple[int, ...]
     scores: tuple[float, ...]
 
 
 @click.command()
-@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of the collections.")
-@click.option("--work", required=True, type=click.Path(path_type=Path), help="Requests and logits.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path, exists=True), help="Folder with the collections."
+)
+@click.option("--work", required=True, type=click.Path(path_type=Path), help="Folder for requests and logits.")
 def main(data: Path, work: Path) -> None:
-    """Ask what is not known yet, and print both tables."""
+    """Compute what is missing, and print both tables."""
     work.mkdir(parents=True, exist_ok=True)
     with load_reranker(MODEL, RerankOptions(with_trace=True)) as reranker:
         found = {name: windows_of(name, data, work, reranker) for name in DEPTHS}
@@ -64,7 +66,7 @@ def main(data: Path, work: Path) -> None:
 
 
 def windows_of(name: str, data: Path, work: Path, reranker: Reranker) -> list[Window]:
-    """The windows of a set, asked unless their logits are kept."""
+    """Return the windows of a set, computed unless their logits are stored."""
     requests = prepare(SETS[name], data, work / f"{name}-{N_QUERIES}x{DEPTHS[name]}.jsonl", N_QUERIES, DEPTHS[name])
     qrels = read_qrels(data / SETS[name].folder / SETS[name].qrels)
     kept = work / f"{name}-place-bias.{identity(shipped_folder(MODEL))}.json"
@@ -77,13 +79,13 @@ def windows_of(name: str, data: Path, work: Path, reranker: Reranker) -> list[Wi
 
 
 def grades_of(window: Request, qrels: Mapping[str, Mapping[str, int]]) -> tuple[int, ...]:
-    """Of each passage; its window is called QID/NUMBER."""
+    """Return the grade of each passage; its window is called QID/NUMBER."""
     judged = qrels.get(window.query.qid.rsplit("/", 1)[0], {})
     return tuple(judged.get(candidate.docid, 0) for candidate in window.candidates)
 
 
 def pairs_in_order(windows: Sequence[Window], prior: Sequence[float]) -> float:
-    """Of all pairs of a window that are judged unlike, the share whose better one has the greater logit."""
+    """Return the fraction of pairs with different grades in a window whose better passage has the higher logit."""
     n_pairs = n_right = 0
     for window in windows:
         scores = without_prior(window.scores, prior)
@@ -95,7 +97,7 @@ def pairs_in_order(windows: Sequence[Window], prior: Sequence[float]) -> float:
 
 
 def row(cells: Sequence[str]) -> str:
-    """A row of a Markdown table."""
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 

@@ -1,4 +1,4 @@
-"""What the results page is about: test sets with their first stages, and the systems that rerank them."""
+"""Contents of the results page: test sets with their first stages, and the systems that rerank them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestSet:
-    """A first stage's lists of one collection. Nothing was trained on its queries, nor chosen by them."""
+    """First-stage lists of one collection. Its queries were used neither for training nor for making choices."""
 
     __test__ = False
 
@@ -19,31 +19,31 @@ class TestSet:
     run: str
     corpus: str
     depth: int
-    """Candidates that are reranked."""
+    """Number of candidates to rerank."""
     n_queries: int = 0
-    """The first so many of the run; 0: all."""
+    """Number of queries, from the start of the run; 0: all."""
     first_stage: str = "BM25"
     relevance_level: int = 1
-    """The least grade that MRR and recall take for relevant."""
+    """Lowest grade that counts as relevant for MRR and recall."""
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """System -> options of `rerank` that are this set's own, beside what the model's card says."""
+    """System -> options of `rerank` specific to this set, in addition to the model's card."""
 
     def path(self, data: Path, file: str) -> Path:
-        """A file of the set."""
+        """Return the path of a file of the set."""
         return data / self.folder / file
 
 
 TREC_DL_PRIOR = Path(__file__).with_name("trec_dl_prior.yaml")
-"""Of TREC DL 2020's queries: `rankllm-infer calibrate` over forty candidates of each, BM25's."""
+"""Calibrated with `rankllm-infer calibrate` on TREC DL 2020 queries, with forty BM25 candidates each."""
 TWO_PASSES = {"--num-passes": 2, "--pass-depth": 30}
 OVER_BM25 = {"first": {"--identifier-prior": TREC_DL_PRIOR, **TWO_PASSES}, "generation": TWO_PASSES}
-"""Over a weak first stage: chosen on BM25's lists of TREC DL 2020 (dev_scores.py --set dl20-bm25 --depth 100)."""
+"""For a weak first stage: chosen on BM25 lists of TREC DL 2020 (dev_scores.py --set dl20-bm25 --depth 100)."""
 OVER_SPLADE = {
     "pointwise": {"--fuse-weight": 0.5},
     "first": {"--fuse-weight": 0.4},
     "generation": {"--fuse-weight": 0.4},
 }
-"""Over a strong first stage: chosen on its lists of TREC DL 2020 (dev_scores.py --set dl20-splade --depth 50)."""
+"""For a strong first stage: chosen on its lists of TREC DL 2020 (dev_scores.py --set dl20-splade --depth 50)."""
 
 SETS = (
     TestSet(
@@ -117,12 +117,12 @@ SETS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """A way to order the candidates."""
+    """Method of ordering the candidates."""
 
     name: str
     title: str
     options: tuple[str, ...] = ()
-    """Of `rankllm-infer rerank`; empty: the first stage itself, or MiniLM."""
+    """Options of `rankllm-infer rerank`; empty: the first stage itself, or MiniLM."""
 
 
 SYSTEMS = (

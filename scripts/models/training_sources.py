@@ -1,4 +1,4 @@
-"""What the shipped rerankers are trained on: collections whose licences allow it, and how much of each."""
+"""Training data of the bundled rerankers: collections whose licences permit it, and how much of each is used."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 Form = Literal["whole", "pieces", "made"]
-"""Passages as they are, pieces of them, pieces for made-up questions."""
+"""Passages as they are, pieces of them, and pieces for generated questions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A collection's training split."""
+    """Training split of a collection."""
 
     name: str
     """Its folder."""
@@ -21,37 +21,37 @@ class Source:
     qrels: str
     run: str
     depth: int
-    """Candidates of a query that the teacher orders."""
+    """Number of candidates per query that the teacher orders."""
     share: float
-    """Of the records that RECORDS wants."""
+    """Fraction of the records in RECORDS."""
     n_asked: int = 0
-    """Pieces that questions are made up from."""
+    """Number of pieces that questions are generated from."""
     one_in: int = 1
-    """Use one query in so many, by a hash of its qid."""
+    """Use one query in this many, by a hash of its qid."""
     held_out: tuple[str, ...] = ()
-    """Qrels of the splits that the results page measures on: what they find relevant is in no record."""
+    """Qrels of the evaluation splits: what they judge relevant occurs in no record."""
     dev: tuple[str, ...] = ()
-    """Qrels of the splits that choices are made by: what they find relevant is no record's answer."""
+    """Qrels of the splits used for choices: what they judge relevant is no record's answer."""
 
     def n_records(self, form: Form) -> dict[str, int]:
-        """File -> records of this form in it, at most. Of made-up questions, all that there are."""
+        """Map each file to its maximum number of records of this form. All generated questions are used."""
         wanted = RECORDS[form]
         return {kind: self.n_asked if n is None else round(n * self.share) for kind, n in wanted.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lists:
-    """Files that records are made of: a first stage's candidates, and a teacher's order of them."""
+    """Input files for records: a first stage's candidates and a teacher's order of them."""
 
     name: str
     queries: Path
     corpus: Path
     qrels: Path
-    """Relevant passages alone."""
+    """Relevant passages only."""
     run: Path
     teacher: Path
     depth: int
-    """Candidates that windows are drawn from, all of them with a teacher's score."""
+    """Number of candidates that windows are drawn from, all with a teacher score."""
 
 
 RECORDS: dict[Form, dict[str, int | None]] = {
@@ -59,8 +59,8 @@ RECORDS: dict[Form, dict[str, int | None]] = {
     "pieces": {"groups": 1100, "windows-2": 1100, "windows-3": 1400},
     "made": {"groups": None, "windows-3": None},
 }
-"""A little more than train.sh reads. The first windows, of few words, are of passages with titles: those say at once
-what a passage is about."""
+"""Slightly more than train.sh reads. The first windows, with few words, use passages with titles, which summarize a
+passage immediately."""
 
 SOURCES = (
     Source(

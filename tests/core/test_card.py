@@ -122,7 +122,7 @@ def test_what_a_card_leaves_out_has_the_papers_values():
         ({"query_tokens": 32}, "c: query_tokens: unknown key"),
         (
             {"format": 4},
-            "c: format 4: written by a newer rankllm-train; rankllm-core here reads formats up to 3; upgrade "
+            "c: format 4: written by a newer rankllm-train; this rankllm-core reads formats up to 3; upgrade "
             "rankllm-core",
         ),
         ({"format": None}, "c: format: expected a number from 1 to 3, found None"),
@@ -155,7 +155,7 @@ def test_what_a_card_leaves_out_has_the_papers_values():
         ({"bos": "triple"}, "c: .*bos: expected one of single, double; found 'triple'"),
         ({"window": {"size": 5, "stride": 6}}, "c: .*window: need 0 < stride <= size, got stride=6, size=5"),
         ({"window": {"size": 5, "stride": 0}}, "c: .*window: need 0 < stride <= size, got stride=0, size=5"),
-        ({"identifiers": "alpha", "window": {"size": 27}}, "c: .*27 passages a window, but there are 26 alphabetic"),
+        ({"identifiers": "alpha", "window": {"size": 27}}, "c: .*27 passages per window, but there are 26 alphabetic"),
     ],
 )
 def test_a_card_that_cannot_be_kept_is_refused(changes, message):
@@ -167,7 +167,7 @@ def test_a_card_that_cannot_be_kept_is_refused(changes, message):
 
 def test_a_head_goes_with_a_layout():
     """The logits of tokens are read behind one text; query and passage tokenised apart are none."""
-    with pytest.raises(ConfigError, match="head 'yes-no' does not go with template 'rankllama'"):
+    with pytest.raises(ConfigError, match="head 'yes-no' does not match template 'rankllama'"):
         PointwiseCard(template=load_template("rankllama"), head="yes-no")
     with pytest.raises(ConfigError, match="query_tokens: expected a positive number"):
         PointwiseCard(template=load_template("rankllama"), query_tokens=0)

@@ -218,7 +218,7 @@ def test_an_answer_is_told_from_its_prompt(smollm2_tokenizer, llama2_tokenizer, 
 def test_an_answer_that_grows_into_its_prompt_is_refused(llama2_tokenizer):
     """Vicuna's prompt ends in `ASSISTANT:`, and Llama 2 has a token `:[`."""
     encoder = ChatEncoder(llama2_tokenizer, layout="vicuna")
-    with pytest.raises(ContractError, match="joins the end of the prompt with the beginning of the answer"):
+    with pytest.raises(ContractError, match="merges the end of the prompt with the start of the answer"):
         encoder.encode_answered([Message("user", (Span("hi"),))], answer=ANSWER)
 
 

@@ -74,7 +74,7 @@ def test_a_template_that_writes_far_more_than_its_messages_is_refused(smollm2_to
         ("{{ messages + 1 }}", "fails: TypeError"),
         ("{{ ''.__class__.__mro__ }}", "fails: SecurityError"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "fails: RecursionError"),
-        ("{{ raise_exception('no\\nway\\x1b[31m') }}", r"refuses the prompt: no way\\x1b\[31m$"),
+        ("{{ raise_exception('no\\nway\\x1b[31m') }}", r"rejects the prompt: no way\\x1b\[31m$"),
         ("{{ range(999999) }}", "fails: OverflowError: Range too big"),
     ],
 )
@@ -124,7 +124,7 @@ def test_whoever_traces_goes_on_tracing():
 )
 def test_a_power_is_refused_before_it_is_tried(template):
     """One operation in C that nothing can interrupt."""
-    with pytest.raises(ChatTemplateLimitError, match="raises a number to a power"):
+    with pytest.raises(ChatTemplateLimitError, match="uses exponentiation"):
         check_power(template)
 
 

@@ -63,7 +63,7 @@ def test_a_query_that_is_listed_twice_with_one_text_is_one_query(tmp_path):
         ("q.tsv", "q1\ta\tb\n", "q.tsv:1: expected 2 tab-separated fields (qid, text), found 3: 'q1\\ta\\tb'"),
         ("q.tsv", "q1\tfine\nq2\t \n", "q.tsv:2: query 'q2': expected a text, found an empty one"),
         ("q.tsv", "q1\t\n", "q.tsv:1: query 'q1': expected a text, found an empty one"),
-        ("q.tsv", "\tt\n", "q.tsv:1: qid: expected a string that is not empty, or an integer; found the string ''"),
+        ("q.tsv", "\tt\n", "q.tsv:1: qid: expected a non-empty string or an integer, found the string ''"),
         ("q.tsv", "q1\ta\n\nq1\tb\n", "q.tsv:3: query 'q1' has two texts: 'a' in line 1, 'b' here"),
         (
             "q.tsv",
@@ -85,7 +85,7 @@ def test_a_query_that_is_listed_twice_with_one_text_is_one_query(tmp_path):
         (
             "q.jsonl",
             '{"qid": null, "query": "t"}\n',
-            "q.jsonl:1: qid: expected a string that is not empty, or an integer; found null",
+            "q.jsonl:1: qid: expected a non-empty string or an integer, found null",
         ),
     ],
 )
@@ -99,7 +99,8 @@ def test_trec_markup_is_refused_by_name(name, start):
     """Old TREC topics are not tables; the error says what to make of them."""
     path = data(f"trec_io/topics/{name}")
     assert refusal(read_queries, path) == (
-        f"{name}:1: TREC or XML markup ({start}) is not read; expected tab-separated lines (id, text) or JSON Lines"
+        f"{name}:1: TREC or XML markup ({start}) is not supported; "
+        "expected tab-separated lines (id, text) or JSON Lines"
     )
 
 
@@ -189,7 +190,7 @@ def test_columns_are_read_by_the_names_that_the_first_line_gives(tmp_path):
         (
             "c.jsonl",
             '{"docid": [1], "text": "x"}\n',
-            "c.jsonl:1: docid: expected a string that is not empty, or an integer; found an array",
+            "c.jsonl:1: docid: expected a non-empty string or an integer, found an array",
         ),
         ("c.jsonl", '["d", "x"]\n', "c.jsonl:1: expected a JSON object, found list"),
     ],

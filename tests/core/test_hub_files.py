@@ -58,7 +58,7 @@ def test_a_split_that_no_file_is_named_for_is_told_with_the_files_there_are(tmp_
         (tmp_path / name).write_text("")
     with pytest.raises(RankLLMError) as caught:
         fetch_split(FolderRepository(tmp_path), split="dl19")
-    assert "no data file that is named for the split 'dl19' (dev.jsonl.gz, train.jsonl.gz)" in str(caught.value)
+    assert "no data file named for the split 'dl19' (dev.jsonl.gz, train.jsonl.gz)" in str(caught.value)
     assert "give its path" in str(caught.value)
 
 

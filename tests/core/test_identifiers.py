@@ -32,7 +32,7 @@ def test_past_z_is_an_error_that_says_what_to_do():
     """The originals go on with `[` and a backslash; here the user is told to shrink the window or to use numbers."""
     assert MAX_ALPHA == 26
     with pytest.raises(
-        ConfigError, match=r"27 passages .* end at Z; use a window of at most 26, or numeric identifiers"
+        ConfigError, match=r"27 passages .* only go up to Z; use a window of at most 26, or numeric identifiers"
     ):
         identifiers("alpha", 27)
 

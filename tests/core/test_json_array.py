@@ -28,7 +28,7 @@ def read(path, size=1 << 18):
         ('[{"a": 1}]\n\nx', "f:3: not JSON: expected nothing after the array"),
         ("[" * 200 + "]" * 200, "f:1: not usable: JSON is nested too deeply"),
         ("[" + "1" * 5000 + "]", "f:1: not usable: a number of more than 4300 digits"),
-        ('[1,\n{"docid": "\\ud800"}]', "f:2: not usable: docid '\\ud800' holds a lone surrogate"),
+        ('[1,\n{"docid": "\\ud800"}]', "f:2: not usable: docid '\\ud800' contains a lone surrogate"),
     ],
 )
 def test_an_error_names_the_place_whatever_is_in_memory(tmp_path, size, text, message):

@@ -94,5 +94,5 @@ def test_ids_of_all_languages_pass(text):
 
 def test_the_message_names_the_character():
     """It cannot be seen."""
-    with pytest.raises(RankLLMError, match=r"docid: 'a\\ufeffb' holds a byte-order mark \(U\+FEFF\); remove it"):
+    with pytest.raises(RankLLMError, match=r"docid: 'a\\ufeffb' contains a byte-order mark \(U\+FEFF\); remove it"):
         check_id("a\ufeffb", what="docid")

@@ -95,15 +95,15 @@ def test_first_over_qwen3_is_read_as_first_over_mistral_with_one_bos():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"models": None}, "mine: models: expected a list of texts, found None"),
-        ({"models": []}, r"mine: models: expected a list of texts, found \[\]"),
+        ({"models": None}, "mine: models: expected a list of strings, found None"),
+        ({"models": []}, r"mine: models: expected a list of strings, found \[\]"),
         ({"about": None}, "mine: about: expected a mapping of names to values, found NoneType"),
         ({"about": ABOUT | {"license": "MIT"}}, "mine: about: license: unknown key; did you mean 'licence'"),
         ({"about": {k: v for k, v in ABOUT.items() if k != "how"}}, "mine: about: how: missing"),
         ({"about": {k: v for k, v in ABOUT.items() if k != "source"}}, "mine: about: expected a paper or a source"),
         ({"about": ABOUT | {"verified": "surely"}}, "mine: about: verified: expected one of against published weights"),
-        ({"about": ABOUT | {"engines": "vllm"}}, "mine: about: engines: expected a list of texts, found 'vllm'"),
-        ({"about": ABOUT | {"notes": [1]}}, r"mine: about: notes: expected a list of texts, found \[1\]"),
+        ({"about": ABOUT | {"engines": "vllm"}}, "mine: about: engines: expected a list of strings, found 'vllm'"),
+        ({"about": ABOUT | {"notes": [1]}}, r"mine: about: notes: expected a list of strings, found \[1\]"),
         ({"about": ABOUT | {"licence": 2}}, "mine: about: licence: expected str, found int 2"),
     ],
 )

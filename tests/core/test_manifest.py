@@ -72,7 +72,7 @@ def test_what_is_no_manifest_is_one_line(folder, content):
 def test_a_manifest_of_a_later_format_is_told_from_a_damaged_one(folder):
     """Its user needs another version, not another copy."""
     (folder / MANIFEST_NAME).write_text('{"format": 2, "step": 1, "files": {}}', encoding="utf-8")
-    assert find_damage(folder) == f"{MANIFEST_NAME}: is of format 2, expected 1; update rankllm"
+    assert find_damage(folder) == f"{MANIFEST_NAME}: expected format 1, found 2; update rankllm"
 
 
 def test_a_missing_manifest_is_named(folder):

@@ -70,7 +70,7 @@ def test_a_header_says_what_a_file_holds(tmp_path):
 @pytest.mark.parametrize(
     ("header", "data", "said"),
     [
-        (b"[]", b"", "a header that is no JSON object"),
+        (b"[]", b"", "a header that is not a JSON object"),
         (b"{", b"", "a header that is not JSON"),
         (b'{"a": 1, "a": 2}', b"", r"ambiguous \(a name occurs twice\)"),
         ({"a": []}, b"", "no description of tensor 'a'"),
@@ -133,8 +133,8 @@ def test_what_published_configurations_hold_passes(tmp_path, value):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"vocab_size": 5}, r"config.json says vocab_size 5, the weights have 4 \(model.embed_tokens.weight\)"),
-        ({"num_hidden_layers": 999}, "config.json says 999 layers, the weights have 1"),
+        ({"vocab_size": 5}, r"config.json has vocab_size 5, but the weights have 4 rows \(model.embed_tokens.weight\)"),
+        ({"num_hidden_layers": 999}, "config.json has 999 layers, but the weights only 1"),
     ],
 )
 def test_a_configuration_of_another_model_is_named(tmp_path, change, said):
@@ -195,7 +195,7 @@ def test_code_of_a_folder_is_found_and_bound_to_it(tmp_path):
         with pytest.raises(ConfigError, match=f"found 'o/m@{revision}'"):
             check_trusted_source("o/m", folder=folder, option="--x", revision=revision)
     for name in ("o/m", "o/m@main", "o/m@" + "a" * 39, "o/m@" + "A" * 40):
-        with pytest.raises(ConfigError, match="for a local folder or a pinned revision only"):
+        with pytest.raises(ConfigError, match="only for a local folder or a pinned revision"):
             check_trusted_source(name, folder=folder, option="--x")
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": [None, "o/m--own.T"]}}))
     with pytest.raises(ConfigError, match=r"code in another repository \('o/m--own.T'\)"):

@@ -133,13 +133,13 @@ def test_an_answers_opening_belongs_to_the_question(smollm2_tokenizer):
 
 def test_only_a_question_template_asks_one(rankllama):
     """A pair for a score head is no question."""
-    with pytest.raises(ConfigError, match="template rankllama: layout 'segments' asks no question"):
+    with pytest.raises(ConfigError, match="template rankllama: layout 'segments' is not a single text"):
         rankllama.encode_question("q", title="", text="d")
 
 
 def test_what_a_tokenizer_or_layout_cannot_do_is_refused(llama2_tokenizer, smollm2_tokenizer):
     """EOS goes behind the joined layout only, BOS needs a BOS token, and a limit of nothing is none."""
-    with pytest.raises(ConfigError, match="append_eos: only the layout 'joined' takes it"):
+    with pytest.raises(ConfigError, match="append_eos: needs the layout 'joined'"):
         PairEncoder(llama2_tokenizer, load_template("rankllama"), limits=PairLimits(), append_eos=True)
     for limits in ({"query_tokens": 0}, {"passage_tokens": 3}):
         with pytest.raises(ConfigError, match="need query_tokens >= 1 and passage_tokens > 3"):

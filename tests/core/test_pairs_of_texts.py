@@ -111,7 +111,7 @@ def test_a_passages_room_is_what_its_query_leaves(tokenizer):
 
 def test_a_tokenizer_that_only_joins_texts_is_refused(smollm2_tokenizer):
     """SmolLM2 puts nothing between two texts."""
-    with pytest.raises(ContractError, match="no format of two texts"):
+    with pytest.raises(ContractError, match="no format for two texts"):
         encoder(smollm2_tokenizer)
 
 
@@ -119,6 +119,6 @@ def test_the_layout_has_no_texts_of_its_own_and_goes_with_a_score_head():
     """A word that would have no effect is an error."""
     with pytest.raises(ConfigError, match="template x: body: has no effect with the layout pair"):
         PointwiseTemplate(name="x", layout="pair", body="{query} {document}")
-    with pytest.raises(ConfigError, match="head 'yes-no' does not go with template 'pair'"):
+    with pytest.raises(ConfigError, match="head 'yes-no' does not match template 'pair'"):
         PointwiseCard(template=load_template("pair"), head="yes-no")
     assert load_template("pair").to_dict() == {"method": "pointwise", "layout": "pair"}

@@ -123,8 +123,8 @@ def test_a_long_passage_is_cut_and_the_end_stays(smollm2_tokenizer):
 @pytest.mark.parametrize(
     ("values", "changes", "message"),
     [
-        (ZERANK, {"body": "{query} {document}"}, r"expected the placeholder \{query\} once, found it 2 times"),
-        (ZERANK, {"system_message": "Judge."}, r"expected the placeholder \{query\} once, found it 0 times"),
+        (ZERANK, {"body": "{query} {document}"}, r"expected the placeholder \{query\} exactly once, found it 2 times"),
+        (ZERANK, {"system_message": "Judge."}, r"expected the placeholder \{query\} exactly once, found it 0 times"),
         (ZERANK, {"body": "{text}"}, r"body: unknown placeholder \{text\}"),
         (ZERANK, {"instructed_query": "{query}"}, r"instructed_query: expected the placeholder \{instruction\}"),
         (GEMMA, {"system_message": "x"}, "system_message: has no effect with the layout raw; leave it out"),
@@ -163,10 +163,10 @@ def test_a_card_comes_back_in_the_oldest_format_that_holds_it(tmp_path, card, wr
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "single-token"}, "head 'single-token' does not go with template 'rankllama'"),
+        ({"head": "single-token"}, "head 'single-token' does not match template 'rankllama'"),
         (
             {"template": GEMMA, "head": "yes-no"},
-            r"reads the logit of a token that template .* does not name \(negative\)",
+            r"reads the logit of a token that template .* does not define \(negative\)",
         ),
         ({"head": "two-tokens"}, "head: expected one of sequence-classification, yes-no, single-token"),
         ({"probability_scale": 0}, "probability_scale: expected a finite number above 0, found 0"),

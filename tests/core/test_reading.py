@@ -171,7 +171,7 @@ def test_a_line_that_is_no_text_does_not_end_the_file(tmp_path):
 def test_lines_that_end_nothing_are_bounded_all_the_same(tmp_path, monkeypatch):
     """Zeros without an end, and a damaged archive."""
     monkeypatch.setattr(reading, "MAX_LINE_CHARACTERS", 1 << 20)
-    with pytest.raises(DataError, match=r"f:2: line of more than 1,048,576 characters"):
+    with pytest.raises(DataError, match=r"f:2: line longer than 1,048,576 characters"):
         list(read_sound_lines(written(tmp_path, b"a\n" + bytes(2 << 20))))
     with pytest.raises(DataError, match="damaged archive"):
         list(read_sound_lines(written(tmp_path, gzip.compress(TEXT.encode() * 99)[:-20])))
@@ -182,7 +182,7 @@ def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path, monkeypatc
     monkeypatch.setattr(reading, "MAX_LINE_CHARACTERS", 1 << 20)
     path = written(tmp_path, gzip.compress(b"first\n" + bytes(65 for _ in range(1000)) * 200_000, 1))
     tracemalloc.start()
-    with pytest.raises(DataError, match=r"f:2: line of more than 1,048,576 characters"):
+    with pytest.raises(DataError, match=r"f:2: line longer than 1,048,576 characters"):
         list(read_lines(path))
     assert tracemalloc.get_traced_memory()[1] < 20 << 20
     tracemalloc.stop()

@@ -151,11 +151,11 @@ def test_lone_surrogates_survive(tmp_path):
         ('{"query": {"qid": "q1", "text": null}, "candidates": []}', "query 'q1': text: expected a string, found null"),
         (
             '{"query": {"qid": 1.5, "text": "t"}, "candidates": []}',
-            "query.qid: expected a string that is not empty, or an integer; found the number 1.5",
+            "query.qid: expected a non-empty string or an integer, found the number 1.5",
         ),
         (
             '{"query": {"qid": " ", "text": "t"}, "candidates": []}',
-            "query.qid: expected a string that is not empty, or an integer; found the string ' '",
+            "query.qid: expected a non-empty string or an integer, found the string ' '",
         ),
         ('{"query": {"qid": "q1", "text": "t"}}', "query 'q1': expected the key 'candidates', found 'query'"),
         (
@@ -172,7 +172,7 @@ def test_lone_surrogates_survive(tmp_path):
         ),
         (
             '{"query": {"qid": "q1", "text": "t"}, "candidates": [{"docid": true}]}',
-            "query 'q1', candidate 1: docid: expected a string that is not empty, or an integer; found true",
+            "query 'q1', candidate 1: docid: expected a non-empty string or an integer, found true",
         ),
         (
             '{"query": {"qid": "q1", "text": "t"}, "candidates": [{"docid": "d1", "score": 1}]}',
@@ -199,9 +199,9 @@ def test_lone_surrogates_survive(tmp_path):
         (
             '{"query": {"qid": "q1", "text": "t"}, "candidates": '
             '[{"docid": "d1", "doc": {}}, {"docid": "d2", "doc": {}}, {"docid": "d1", "doc": {}}]}',
-            "query 'q1': docid 'd1' occurs twice; a candidate must be listed once",
+            "query 'q1': docid 'd1' occurs twice; list each candidate once",
         ),
-        ('{"query": "t", "hits": []}', "query 't': expected at least one hit, which would give the qid; found none"),
+        ('{"query": "t", "hits": []}', "query 't': expected at least one hit, which contains the qid, found none"),
         (
             '{"query": "t", "hits": [{"qid": 1, "docid": "d"}]}',
             "query 't', hit 1: hit: expected the key 'content', found 'qid', 'docid'",
@@ -209,7 +209,7 @@ def test_lone_surrogates_survive(tmp_path):
         (
             '{"query": "t", "hits": ['
             '{"qid": 1, "docid": "d", "content": "x"}, {"qid": 2, "docid": "e", "content": "x"}]}',
-            "query 't', hit 2: expected the qid '1' of the hits before it, found '2'",
+            "query 't', hit 2: expected the qid '1' of the previous hits, found '2'",
         ),
         (
             '{"query": "t", "hits": [{"qid": 1, "docid": "d", "content": "x", "score": NaN}]}',
@@ -227,7 +227,7 @@ def test_a_query_that_comes_twice_is_refused_with_both_lines(tmp_path):
     """Two lists for one query cannot both be right; 1 and "1" are the same id."""
     line = '{"query": {"text": "t", "qid": %s}, "candidates": []}'
     path = written(tmp_path, line % '"1"', line % "2", line % "1")
-    assert refusal(read_requests, path) == "r.jsonl:3: query '1' was already given in line 1; list each query once"
+    assert refusal(read_requests, path) == "r.jsonl:3: query '1' occurs again (first on line 1); list each query once"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_query_that_comes_twice_is_refused_with_both_lines(tmp_path):
     [
         ('[\n\n{"query": 1}\n]', "r.json:3: query: expected an object, found the number 1"),
         ("[\n1]", "r.json:2: array element: expected an object, found the number 1"),
-        (f"[{NEW_LINE},\n {NEW_LINE}]", "r.json:2: query 'q1' was already given in line 1; list each query once"),
+        (f"[{NEW_LINE},\n {NEW_LINE}]", "r.json:2: query 'q1' occurs again (first on line 1); list each query once"),
         (f"[{NEW_LINE},\n", f"r.json:1: not JSON: Expecting value at column {len(NEW_LINE) + 3}"),
         (f"[{NEW_LINE}\n] x", "r.json:2: not JSON: expected nothing after the array"),
         (f"[{NEW_LINE}\n{OLD_LINE}]", "r.json:2: not JSON: expected ',' or ']' after this record"),
@@ -387,15 +387,15 @@ def row(**changes):
     [
         (
             [row(), row(docid="d2"), row(query_id="q2"), row(docid="d3")],
-            "r.jsonl:4: query 'q1' comes back after its rows 1 to 2; sort the rows by query",
+            "r.jsonl:4: query 'q1' occurs again after its rows 1 to 2; group the rows by query",
         ),
         (
             [row(), row(docid="d2", query="u")],
-            "r.jsonl:2: query 'q1' has another text than in line 1",
+            "r.jsonl:2: query 'q1' has a different text than on line 1",
         ),
         (
             [row(), row(docid="d2"), row()],
-            "r.jsonl:3: query 'q1': docid 'd1' was already given in line 1; list each candidate once",
+            "r.jsonl:3: query 'q1': docid 'd1' occurs again (first on line 1); list each candidate once",
         ),
         (
             [row(), row(docid="d2", score=None)],

@@ -38,7 +38,7 @@ def test_a_count_and_letters_take_a_format_too():
 
 def test_a_format_that_an_identifier_cannot_take_is_one_line():
     """Only numbers have leading zeros of this sort."""
-    with pytest.raises(ConfigError, match=r"the placeholder \{rank:02d\} cannot write 'A'"):
+    with pytest.raises(ConfigError, match=r"the placeholder \{rank:02d\} cannot format 'A'"):
         content("[{rank:02d}] {candidate}", labels="AB")
 
 

@@ -197,5 +197,5 @@ def test_a_slow_tokenizer_is_refused():
     class SlowTokenizer:
         """A tokenizer without a backend."""
 
-    with pytest.raises(ContractError, match=r"SlowTokenizer is not a fast one.*tokenizer\.json"):
+    with pytest.raises(ContractError, match=r"SlowTokenizer is not a fast tokenizer.*tokenizer\.json"):
         SafeTokenizer(SlowTokenizer())

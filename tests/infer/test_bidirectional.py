@@ -190,7 +190,7 @@ def test_what_such_a_model_cannot_do_is_said_before_weights_are_read(tmp_path, l
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pooling": "mean"}, "pooling 'mean' goes with bidirectional attention"),
+        ({"pooling": "mean"}, "pooling 'mean' needs bidirectional attention"),
         ({"attention": "both"}, "card: attention: "),
         ({"attention": "bidirectional", "pooling": "max"}, "card: pooling: "),
         (

@@ -106,7 +106,7 @@ def test_a_tag_goes_with_trec_alone(folder):
 def test_outputs_are_not_replaced_by_accident(folder):
     """Neither an existing file without --overwrite nor the input with it."""
     assert "use --overwrite" in str(convert("rows.jsonl", "run.trec", "trec").exception)
-    assert "is the input as well" in str(convert("rows.jsonl", "rows.jsonl", "trec", "--overwrite").exception)
+    assert "is both input and output" in str(convert("rows.jsonl", "rows.jsonl", "trec", "--overwrite").exception)
     assert (folder / "run.trec").read_text(encoding="utf-8") == RUN
     assert convert("rows.jsonl", "run.trec", "trec", "--overwrite").exception is None
     assert (folder / "run.trec").read_text(encoding="utf-8") != RUN

@@ -50,7 +50,10 @@ def test_success_is_status_0(folder):
         (["convert", "--input", "bad.run", "--output", "new", "--to", "tsv"], "Error: bad.run:1: expected 6"),
         (["evaluate", "--qrels", "a.run", "a.run"], "Error: a.run:1: expected 4 columns"),
         (["evaluate", "--qrels", "qrels", "a.run", "-m", "nDGC@10"], "Error: measure 'nDGC@10': unknown"),
-        (["convert", "--input", "a.run", "--output", "out.tsv", "--to", "tsv"], "Error: out.tsv: exists; use --over"),
+        (
+            ["convert", "--input", "a.run", "--output", "out.tsv", "--to", "tsv"],
+            "Error: out.tsv: already exists; use --over",
+        ),
         (["prompts", "show", "rank_zefyr"], "Error: rank_zefyr: no such template"),
         (["prompts", "render", "--requests", "a.run"], "Error: a.run: expected requests or rerank-input"),
     ],

@@ -105,7 +105,7 @@ def test_an_existing_output_is_kept_unless_it_may_be_replaced(folder):
     """The error names --overwrite; with it the file is new."""
     (folder / "out.jsonl").write_text("mine", encoding="utf-8")
     refused = prepare()
-    assert str(refused.exception) == "out.jsonl: exists; use --overwrite to replace it, or another name"
+    assert str(refused.exception) == "out.jsonl: already exists; use --overwrite to replace it, or another name"
     assert (folder / "out.jsonl").read_text(encoding="utf-8") == "mine"
     assert prepare("--overwrite").exception is None
     assert "mine" not in (folder / "out.jsonl").read_text(encoding="utf-8")
@@ -116,7 +116,7 @@ def test_an_input_is_never_the_output(folder, name):
     """--overwrite does not let the output take the place of what it is made from."""
     before = (folder / name).read_bytes()
     result = prepare("--overwrite", output=f"./{name}")
-    assert str(result.exception) == f"{name}: is the input as well as the output; write to another name"
+    assert str(result.exception) == f"{name}: is both input and output; write to another file"
     assert (folder / name).read_bytes() == before
 
 
@@ -126,7 +126,7 @@ def test_an_input_is_never_the_output(folder, name):
         (".", "is a folder"),
         ("run.trec/out.jsonl", "is not a folder"),
         ("out.jsonl.xz", "writing .xz is not supported"),
-        ("/dev/null", "is a device or a pipe"),
+        ("/dev/null", "expected an output file, found a device or a pipe"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_told_before_the_work(folder, output, says):

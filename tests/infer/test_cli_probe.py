@@ -194,7 +194,7 @@ def test_probe_keeps_the_prompt_it_was_recorded_with(rankllm, plain, tmp_path):
     [
         (("--write", "--output", "x.yaml"), 2, "--write and --output contradict each other; give one of them"),
         (("--write",), 1, "rankllm.yaml already contains a probe; use --overwrite to replace it"),
-        (("--output", "."), 1, ".: is a folder, expected the name of a file to write"),
+        (("--output", "."), 1, ".: expected an output file, found a folder"),
         (("--engine", "openai"), 2, "Invalid value for '--engine': 'openai' is not one of 'transformers', 'vllm'."),
         (("--use-logits",), 1, "--use-logits has no effect on a pointwise reranker; leave it out"),
     ],

@@ -241,4 +241,4 @@ def test_control_characters_of_ids_and_texts_are_shown_and_not_sent(folder):
     assert not any(letter in shown for letter in "\x1b\x07\r\x9b")
     (folder / "hostile.jsonl").write_text(request("q\x1b]0;owned\x07", ["one"]), encoding="utf-8")
     refused = str(prompts("render", "--requests", "hostile.jsonl").exception)
-    assert r"query.qid: 'q\x1b]0;owned\x07' holds a control character (U+001B)" in refused
+    assert r"query.qid: 'q\x1b]0;owned\x07' contains a control character (U+001B)" in refused

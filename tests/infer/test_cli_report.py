@@ -34,7 +34,7 @@ def test_the_page_lies_beside_the_run(folder, rankllm):
     again = report(rankllm, "new.jsonl", "--baseline", "base.run")
     assert (again.code, again.err) == (
         1,
-        "Error: new.jsonl.html: exists; use --overwrite to replace it, or another name\n",
+        "Error: new.jsonl.html: already exists; use --overwrite to replace it, or another name\n",
     )
 
 
@@ -74,7 +74,7 @@ def test_a_run_without_texts_takes_them_from_a_collection(folder, rankllm):
         (["new.jsonl", "--baseline", "base.run", "--queries", "q"], 2, "--queries and --corpus go together"),
         (["base.run", "--baseline", "new.jsonl"], 2, "base.run is a run, which holds no texts; give --requests"),
         (["new.jsonl", "--baseline", "gone.run"], 1, "gone.run: no such file"),
-        (["new.jsonl", "--baseline", "base.run", "--output", "base.run", "--overwrite"], 1, "is the input as well"),
+        (["new.jsonl", "--baseline", "base.run", "--output", "base.run", "--overwrite"], 1, "is both input and output"),
         (["new.jsonl", "--baseline", "foreign.run"], 1, "foreign.run: no query of the run is judged"),
         (
             ["base.run", "--baseline", "new.jsonl", "--requests", "foreign.jsonl"],

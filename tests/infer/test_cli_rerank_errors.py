@@ -101,7 +101,9 @@ def test_an_output_that_exists_is_kept(tmp_path, rankllm, requests):
         (tmp_path / "mine").write_text("mine\n", encoding="utf-8")
         done = rankllm("rerank", *NO_MODEL, "--requests", requests, option, tmp_path / "mine")
         assert (done.code, done.out) == (1, "")
-        assert done.err == f"Error: {tmp_path / 'mine'}: exists; use --overwrite to replace it, or another name\n"
+        assert (
+            done.err == f"Error: {tmp_path / 'mine'}: already exists; use --overwrite to replace it, or another name\n"
+        )
         assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine\n"
 
 
@@ -110,7 +112,7 @@ def test_an_input_is_never_an_output(tmp_path, rankllm, requests):
     before = requests.read_bytes()
     done = rankllm("rerank", *NO_MODEL, "--requests", requests, "--output-jsonl", requests, "--overwrite")
     assert done.code == 1
-    assert done.err == f"Error: {requests}: is the input as well as the output; write to another name\n"
+    assert done.err == f"Error: {requests}: is both input and output; write to another file\n"
     assert requests.read_bytes() == before
 
 
@@ -121,23 +123,23 @@ def test_an_input_is_never_an_output(tmp_path, rankllm, requests):
         ([], [], "the input contains no queries; nothing to rerank"),
         (["not JSON"], [], "requests.jsonl:3: not JSON"),
         (['{"query": "text"}'], [], "requests.jsonl:3: query: expected an object, found the string 'text'"),
-        ([request("q1", 1)], [], "requests.jsonl:3: query 'q1' was already given in line 1; list each query once"),
+        ([request("q1", 1)], [], "requests.jsonl:3: query 'q1' occurs again (first on line 1); list each query once"),
         ([request("q9", 1, doc={"docid": ""})], [], "requests.jsonl:3: query 'q9', candidate 1: docid: expected a str"),
         ([request("q9", 1, doc={"score": math.nan})], [], "docid 'd1': score: expected a finite number, found NaN"),
         ([request("q9", 1, 2, doc={"docid": "d2"})], [], "query 'q9': docid 'd2' occurs twice"),
         (
             [request("q9", 1, doc={"docid": "a b"})],
             [],
-            "query 'q9': docid 'a b': holds a blank, which separates the columns of a TREC run; "
+            "query 'q9': docid 'a b': contains whitespace, which separates the columns of a TREC run; "
             "write TSV instead (--output-format tsv)",
         ),
-        ([request("q 9", 1)], [], "qid 'q 9': holds a blank"),
+        ([request("q 9", 1)], [], "qid 'q 9': contains whitespace"),
         (
             [request("q9", 1, doc={"docid": "a\tb"})],
             ["--output-format", "tsv"],
-            "query 'q9': docid 'a\\tb': holds a tab",
+            "query 'q9': docid 'a\\tb': contains a tab",
         ),
-        ([], ["--tag", "two words"], "tag 'two words': expected a word without blanks"),
+        ([], ["--tag", "two words"], "tag 'two words': expected a word without spaces"),
         ([request("q9")], ["--strict"], "query 'q9': no candidates (--strict)"),
         (
             [request("q9", 1, doc={"doc": {"title": "T"}})],
@@ -206,7 +208,7 @@ def test_judgements_that_cannot_be_used_are_found_before_the_model_is_loaded(
         (
             "-",
             '{"docid": null, "text": "a"}\n',
-            "Error: -:1: docid: expected a string that is not empty, or an integer",
+            "Error: -:1: docid: expected a non-empty string or an integer",
         ),
         ("-", '{"docid": 1, "text": "a"}\n{"docid": "1", "text": "b"}\n', "Error: query '1': docid '1' occurs twice"),
     ],
@@ -222,7 +224,10 @@ def test_bad_passages_of_one_query_are_one_line(tmp_path, rankllm, monkeypatch, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--use-alpha", "--window-size", "30"], "30 passages a window, but there are 26 alphabetic identifiers; use"),
+        (
+            ["--use-alpha", "--window-size", "30"],
+            "30 passages per window, but there are 26 alphabetic identifiers; use",
+        ),
         (
             ["--window-size", "5"],
             "need 0 < stride <= size, got stride=10, size=5; set --stride and --window-size",
@@ -231,7 +236,7 @@ def test_bad_passages_of_one_query_are_one_line(tmp_path, rankllm, monkeypatch, 
         (["--method", "pointwise", "--stride", "5"], "--stride has no effect on a pointwise reranker; leave it out"),
         (
             ["--prompt-template-path", "rank_zefyr"],
-            "rank_zefyr: no such template, neither a file nor a shipped one; did",
+            "rank_zefyr: no such template; expected a file or the name of a bundled template; did",
         ),
         (
             ["--method", "pointwise", "--prompt-template-path", "rankllama"],

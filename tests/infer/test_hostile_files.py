@@ -199,7 +199,7 @@ def test_top1000_given_for_a_run_is_told(folder):
         ({"docid": "d", "text": ["x"]}, "docid 'd': passage: text: expected text, found list"),
         ({"docid": "d", "text": {"x": 1}}, "docid 'd': passage: text: expected text, found dict"),
         ({"docid": "d", "title": ["x"], "text": "x"}, "docid 'd': passage: title: expected text, found list"),
-        ({"docid": ["d"], "text": "x"}, "docid: expected a string that is not empty, or an integer; found an array"),
+        ({"docid": ["d"], "text": "x"}, "docid: expected a non-empty string or an integer, found an array"),
     ],
 )
 def test_a_passage_that_is_no_text_is_found_where_it_stands(folder, record, message):

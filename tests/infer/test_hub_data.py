@@ -50,7 +50,7 @@ def test_the_originals_data_sets_are_read_from_their_files(prepared):
 def test_a_split_that_the_repository_lacks_is_one_line(prepared):
     """It names the files that there are."""
     online, *_ = prepared
-    assert online[1].startswith(f"{QUERIES}: holds a loading script, which is not run, and no data file that is named")
+    assert online[1].startswith(f"{QUERIES}: contains a loading script, which is not run, and no data file named")
     assert "'dl20' (dl19.jsonl.gz, train.jsonl.gz)" in online[1]
 
 

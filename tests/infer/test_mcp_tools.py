@@ -177,7 +177,7 @@ def test_an_instruction_is_taken_by_models_that_have_a_place_for_one():
         ({"query": "q", "documents": [{"id": "a"}]}, "document 1: passage without text"),
         (
             {"query": "q", "documents": [{"id": "a", "text": "x"}] * 2},
-            "documents: id 'a' occurs twice; a document must be listed once",
+            "documents: id 'a' occurs twice; list each document once",
         ),
         ({"query": "q", "documents": ["d0"], "top_n": 0}, "top_n: expected an integer of at least 1, found 0"),
         ({"query": "q", "documents": ["d0"], "top_n": 1.5}, "top_n: expected an integer of at least 1, found 1.5"),

@@ -59,7 +59,7 @@ def test_a_linked_output_stays_a_link(rankllm, command, tmp_path, exists):
         (tmp_path / "disk" / "run").write_text("old\n", encoding="utf-8")
         done = rankllm(*command, "--output", tmp_path / "out.trec")
         assert done.code == 1
-        assert "out.trec: exists; use --overwrite" in done.err
+        assert "out.trec: already exists; use --overwrite" in done.err
     options = ["--overwrite"] if exists else []
     done = rankllm(*command, "--output", tmp_path / "out.trec", *options)
     assert done.code == 0, done.err

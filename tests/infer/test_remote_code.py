@@ -71,7 +71,7 @@ def test_code_is_not_run_whatever_is_typed(rankllm, tiny_causal, tmp_path, reque
     assert done.code == 1, done.err
     errors = [line for line in done.err.splitlines() if not line.startswith(("Loading", "Warning"))]
     assert len(errors) == 1, done.err
-    assert "--trust-remote-code allows it, for a local folder or a pinned revision" in errors[0]
+    assert "allow it with --trust-remote-code, for a local folder or a pinned revision" in errors[0]
 
 
 def test_an_adapters_base_is_no_way_round(rankllm, tiny_causal, tmp_path, requests, marker):
@@ -123,8 +123,8 @@ def test_the_option_runs_the_code_of_one_folder_and_says_so(rankllm, tiny_causal
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("owner/model", "allowed for a local folder or a pinned revision only, found 'owner/model'"),
-        ("owner/model@main", "pinned revision only"),
+        ("owner/model", "allowed only for a local folder or a pinned revision, found 'owner/model'"),
+        ("owner/model@main", "only for a local folder or a pinned revision"),
     ],
 )
 def test_the_option_is_for_a_folder_or_a_pinned_revision(tmp_path, monkeypatch, name, said, marker, tiny_causal):

@@ -39,10 +39,10 @@ def test_passages_are_a_list(passages):
         ({}, "passage without text: expected one of text, .*; found nothing"),
         ({"title": "T", "docid": "d"}, "passage without text"),
         ({"text": ["a"]}, "text: expected text, found list"),
-        ({"text": "x", "docid": None}, "docid: expected a string that is not empty, or an integer; found null"),
+        ({"text": "x", "docid": None}, "docid: expected a non-empty string or an integer, found null"),
         ({"text": "x", "id": ""}, "id: expected a string that is not empty"),
-        ({"text": "x", "_id": True}, "_id: expected a string that is not empty, or an integer; found true"),
-        ({"text": "x", "pid": 1.0}, "pid: expected a string that is not empty, or an integer; found the number 1.0"),
+        ({"text": "x", "_id": True}, "_id: expected a non-empty string or an integer, found true"),
+        ({"text": "x", "pid": 1.0}, "pid: expected a non-empty string or an integer, found the number 1.0"),
     ],
 )
 def test_a_passage_that_is_none_is_named(wrong, message):
@@ -93,7 +93,7 @@ def test_a_query_is_a_text(query):
 @pytest.mark.parametrize(("qid", "message"), [(None, "found null"), ("", "found the string ''"), (True, "found true")])
 def test_a_qid_is_an_id(qid, message):
     """An integer is one."""
-    with pytest.raises(RankLLMError, match=rf"qid: expected a string that is not empty, or an integer; {message}"):
+    with pytest.raises(RankLLMError, match=rf"qid: expected a non-empty string or an integer, {message}"):
         make_request("cat", ["a"], qid=qid)
     assert make_request("cat", ["a"], qid=7).query.qid == "7"
 

@@ -239,7 +239,7 @@ def test_a_finished_run_is_not_repeated(tmp_path, rankllm, requests, failed):
     for options in ([], ["--resume"]):
         done = rankllm(*arguments, *options)
         assert done.code == 1
-        assert done.err == f"Error: {run}: exists; use --overwrite to replace it, or another name\n"
+        assert done.err == f"Error: {run}: already exists; use --overwrite to replace it, or another name\n"
     server.requests.clear()
     assert rankllm(*arguments, "--overwrite").code == 0
     assert len(prompts(server)) == N_PROMPTS
@@ -290,7 +290,7 @@ def test_a_file_that_is_not_the_runs_own_is_not_replaced(tmp_path, rankllm, fail
     changed = [mine if str(word).endswith("out.jsonl") else word for word in arguments]
     done = rankllm(*changed, "--resume")
     assert done.code == 1
-    assert done.err == f"Error: {mine}: exists; use --overwrite to replace it, or another name\n"
+    assert done.err == f"Error: {mine}: already exists; use --overwrite to replace it, or another name\n"
     assert mine.read_text(encoding="utf-8") == "mine"
 
 

@@ -182,11 +182,15 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
 @pytest.mark.parametrize(
     ("options", "score_head", "message"),
     [
-        ({"use_alpha": True, "window_size": 30}, False, "30 passages a window, but there are 26 alphabetic"),
+        ({"use_alpha": True, "window_size": 30}, False, "30 passages per window, but there are 26 alphabetic"),
         ({"window_size": 5, "stride": 6}, False, "expected 0 < stride <= size, found stride=6, size=5"),
         ({"template": "yes_no", "method": "listwise"}, False, "is a pointwise template, but the method is listwise"),
         ({"template": "rank_zephyr", "method": "pointwise"}, False, "listwise template, but the method is pointwise"),
-        ({"template": "rank_zefyr"}, False, "no such template, neither a file nor a shipped one; did you mean"),
+        (
+            {"template": "rank_zefyr"},
+            False,
+            "no such template; expected a file or the name of a bundled template; did you mean",
+        ),
         ({"q_max_len": 8}, False, "--q-max-len has no effect on a listwise reranker"),
         ({"p_max_len": 8}, False, "--p-max-len has no effect on a listwise reranker"),
         ({"use_logits": True}, True, "--use-logits has no effect on a pointwise reranker"),

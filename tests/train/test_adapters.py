@@ -69,9 +69,9 @@ def test_layers_that_it_does_not_have_begin_idle(tiny, trained):
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
-        ({"r": 2}, r"has lora\.r 4, the recipe 2; set lora\.r"),
-        ({"alpha": 16}, r"has lora\.alpha 8, the recipe 16; set lora\.alpha"),
-        ({"target_modules": ("q_proj",)}, r"adapts layers that the recipe does not.*set lora\.target_modules"),
+        ({"r": 2}, r"has lora\.r 4, but the recipe has 2; set lora\.r"),
+        ({"alpha": 16}, r"has lora\.alpha 8, but the recipe has 16; set lora\.alpha"),
+        ({"target_modules": ("q_proj",)}, r"adapts layers that the recipe does not.*add them to lora\.target_modules"),
     ],
 )
 def test_an_adapter_of_another_shape_is_refused(tiny, trained, lora, message):
@@ -87,13 +87,13 @@ def test_an_adapter_of_another_base_is_refused(trained, tmp_path, smollm2_tokeni
     folder = shutil.copytree(trained[0], tmp_path / "adapter")
     change_json(folder / "adapter_config.json", base_model_name_or_path=None)
     wider = save_tiny(tmp_path / "wider", smollm2_tokenizer, hidden=64)
-    with pytest.raises(ConfigError, match="was trained on another base"):
+    with pytest.raises(ConfigError, match="was trained on a different base model"):
         load(wider, kind=kind, start_from=str(folder))
 
 
 def test_a_folder_without_an_adapter_is_named(tiny, tmp_path):
     """So is an option without effect."""
-    with pytest.raises(ConfigError, match=r"no adapter there \(adapter_config\.json is missing\)"):
+    with pytest.raises(ConfigError, match=r"expected a LoRA adapter, but adapter_config\.json is missing"):
         load(tiny, start_from=str(tmp_path))
     with pytest.raises(ConfigError, match=r"lora\.start_from: has no effect without lora\.enabled"):
         LoraSection(start_from=str(tmp_path))
@@ -120,8 +120,8 @@ def test_a_yes_no_adapter_begins_one_with_a_score_layer(tiny, tmp_path):
         ("adapter_config.json", "{", r"adapter_config\.json is not JSON"),
         ("adapter_config.json", "[" * 100_000, r"adapter_config\.json is not JSON"),
         ("adapter_config.json", '{"peft_type": "IA3"}', "peft_type: expected LORA, found 'IA3'"),
-        ("adapter_config.json", None, "no adapter there"),
-        ("adapter_model.safetensors", None, r"no weights there \(adapter_model\.safetensors is missing\)"),
+        ("adapter_config.json", None, "expected a LoRA adapter"),
+        ("adapter_model.safetensors", None, r"adapter_model\.safetensors is missing"),
         ("adapter_model.safetensors", "torn", "its weights cannot be read"),
     ],
 )
@@ -150,9 +150,9 @@ def test_damaged_pickled_weights_are_named(tiny, tmp_path, content):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("use_rslora", True, "has use_rslora True, which recipes do not have"),
+        ("use_rslora", True, "has use_rslora True, which recipes do not support"),
         ("alpha_pattern", {"q_proj": 1}, "has alpha_pattern"),
-        ("base_model_name_or_path", "/models/another", "was trained on /models/another, the recipe says"),
+        ("base_model_name_or_path", "/models/another", "was trained on /models/another, but the recipe names"),
     ],
 )
 def test_an_adapter_of_another_scale_or_base_is_refused(tiny, tmp_path, key, value, message):

@@ -94,7 +94,7 @@ def test_auto_leaves_flash_attention_to_gpus_and_precisions_that_run_it(loaded, 
     ("case", "message"),
     [
         ("asked, old GPU", "needs a GPU of compute capability 8 or more, found 7.0"),
-        ("asked, fp32", "computes in bf16 or fp16, and model.precision is fp32"),
+        ("asked, fp32", "computes in bf16 or fp16, but model.precision is fp32"),
     ],
 )
 def test_what_was_asked_for_and_cannot_run_is_one_line(loaded, case, message):
@@ -105,6 +105,6 @@ def test_what_was_asked_for_and_cannot_run_is_one_line(loaded, case, message):
 
 def test_without_a_gpu_flash_attention_is_refused_before_the_weights_are_loaded():
     """Any other choice is loaded as it is, `auto` with torch's."""
-    with pytest.raises(ConfigError, match="flash_attention_2 needs a CUDA GPU, and none is here"):
+    with pytest.raises(ConfigError, match="flash_attention_2 needs a CUDA GPU, but none is available"):
         loading_attention(FLASH)
     assert [loading_attention(choice) for choice in ("auto", "sdpa", "eager")] == ["sdpa", "sdpa", "eager"]

@@ -60,7 +60,7 @@ def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
     assert "| training data | lists.jsonl |" in page
     assert str(tiny.parent) not in page
     hub = model_page(recipe.changed({"model.name_or_path": "owner/base"}), card)
-    assert "The base model, owner/base, is not in this folder. It is fetched from the hub" in hub
+    assert "The base model, owner/base, is not in this folder. It is downloaded from the hub" in hub
     load(tiny, lora=True).save_pretrained(tmp_path / "adapter")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert settings["base_model_name_or_path"] == str(tiny)
@@ -69,7 +69,7 @@ def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
 def test_a_base_with_several_labels_is_no_scorer(tmp_path, smollm2_tokenizer):
     """One with a single label goes on from its score layer."""
     save_classifier(tmp_path / "two", smollm2_tokenizer, labels=2)
-    with pytest.raises(RankLLMError, match="has a score layer of 2 labels, expected 1 score a pair"):
+    with pytest.raises(RankLLMError, match="has a score layer with 2 labels, expected 1 score per pair"):
         load(tmp_path / "two", kind="sequence-classification")
     whole = save_classifier(tmp_path / "one", smollm2_tokenizer)
     assert torch.equal(load(tmp_path / "one", kind="sequence-classification").score.weight, whole.score.weight)

@@ -79,7 +79,7 @@ def test_every_bad_pointwise_record_is_named_with_its_reason(tmp_path, name):
     assert reason in problem
     said, error = checked(path)
     assert problem in said
-    assert str(error) == f"{path}: 1 of 3 records are invalid;  correct them, or train with --bad-records skip"
+    assert str(error) == f"{path}: 1 of 3 records are invalid; correct them, or train with --bad-records skip"
 
 
 def test_a_text_that_differs_in_a_sign_or_a_title_is_another_one(tmp_path):
@@ -137,7 +137,7 @@ def test_an_empty_file_is_an_error(tmp_path):
     """Whatever its kind would have been."""
     path = write_records(tmp_path / "e.jsonl", [])
     for options in ([], ["--kind", "pointwise"]):
-        assert str(checked(path, *options)[1]) == f"{path}: no record in it"
+        assert str(checked(path, *options)[1]) == f"{path}: contains no records"
 
 
 def test_a_file_that_breaks_off_is_said_to(tmp_path):

@@ -93,10 +93,10 @@ def test_an_output_is_replaced_only_with_leave(folder):
     """And never an input."""
     command = ["mine", *sources(), "--output-path"]
     run(*command, "a.jsonl")
-    with pytest.raises(RankLLMError, match=r"a\.jsonl: exists; use --overwrite"):
+    with pytest.raises(RankLLMError, match=r"a\.jsonl: already exists; use --overwrite"):
         run(*command, "a.jsonl")
     run(*command, "a.jsonl", "--overwrite")
-    with pytest.raises(RankLLMError, match=r"corpus\.jsonl: is the input as well as the output"):
+    with pytest.raises(RankLLMError, match=r"corpus\.jsonl: is both input and output"):
         run(*command, "corpus.jsonl", "--overwrite")
     with pytest.raises(RankLLMError, match="is to hold two outputs"):
         run(*command, "b.jsonl", "--report", "b.jsonl")
@@ -104,7 +104,7 @@ def test_an_output_is_replaced_only_with_leave(folder):
     for same in ("link/b.jsonl", "new/../b.jsonl"):
         with pytest.raises(RankLLMError, match="is to hold two outputs"):
             run(*command, "b.jsonl", "--report", same)
-    with pytest.raises(RankLLMError, match=r"a\.jsonl: is the input as well as the output"):
+    with pytest.raises(RankLLMError, match=r"a\.jsonl: is both input and output"):
         run("split", "a.jsonl", "--train-output", "a.jsonl", "--dev-output", "b.jsonl", "--overwrite")
 
 
@@ -116,7 +116,7 @@ RESULTS = ["label", "--results", "results.jsonl"]
     [
         (["mine", *sources(), "--teacher-margin", "1"], "--teacher-margin: has no effect without --teacher-run"),
         (["mine", *sources(), "--margin", "nan"], "--margin: expected a number, found nan"),
-        (["mine", *sources(), "--relative-margin", "inf"], "--relative-margin: expected a finite share"),
+        (["mine", *sources(), "--relative-margin", "inf"], "--relative-margin: expected a finite fraction"),
         (
             ["mine", *sources(), "--teacher-run", "run.trec", "--teacher-margin", "nan"],
             "--teacher-margin: expected a number, found nan",

@@ -21,7 +21,7 @@ QRELS = {"q1": {"d1": 1}, "q2": {"d2": 1}}
 TEACHER = {"q1": {"d2": 9.5, "d1": 9, "d3": -5}, "q2": {"d2": 9, "d4": -5}}
 QUERIES = {"q1": "first question", "q2": "second question"}
 CORPUS = {f"d{i}": f"text number {i}" for i in range(1, 10)}
-SHORT = ("random negatives", "wanted, but no more answers to other queries are easy")
+SHORT = ("random negatives", "requested, but no further eligible passages")
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_what_a_teacher_finds_too_near_is_not_drawn_either(files):
     """d2, the only answer to another query, was just left out; q2 may still have d1, which nobody ranks for it."""
     negatives, tally = mined(files, teacher=TEACHER, rule={"random_negatives": 3})
     assert negatives == {"q1": ["d3"], "q2": ["d4", "d1"]}
-    assert counts(tally)["candidates", "by the teacher's score too near the best positive"] == 1
+    assert counts(tally)["candidates", "teacher score too close to the best positive"] == 1
     assert counts(tally)[SHORT] == 3 + 2
     assert tally.made["random negatives"] == 1
 
@@ -136,7 +136,7 @@ def test_a_copy_of_what_was_left_out_as_too_near_is_no_hard_negative(files):
     teacher = {"q1": {"d2": 9.5, "d1": 9, "d3": -5, "d4": -6}}
     negatives, tally = mined(files, run=run, teacher=teacher, corpus=corpus)
     assert negatives["q1"] == ["d4"]
-    assert counts(tally)["candidates", "with the title and text of a passage that is no negative"] == 1
+    assert counts(tally)["candidates", "same title and text as a rejected candidate"] == 1
     negatives, _ = mined(files, run=run, teacher=teacher, corpus=corpus, qrels=QRELS | {"q1": {"d1": 1, "d3": 0}})
     assert negatives["q1"] == ["d3", "d4"]
 

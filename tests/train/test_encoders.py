@@ -80,7 +80,7 @@ def test_a_new_head_is_said_and_an_old_one_is_kept(tmp_path, name):
     base = save_headless(tmp_path / "base", name)
     new = load(base, say=told.append).state_dict()
     (line,) = told
-    said = line.removeprefix(f"{base}: has no score head; new weights, drawn at random: ").split(", ")
+    said = line.removeprefix(f"{base} has no score head; initialized new weights at random: ").split(", ")
     differing = {
         path.rpartition(".")[0] for path in kept if path.endswith("weight") and not kept[path].equal(new[path])
     }
@@ -101,7 +101,7 @@ def test_poolers_and_prediction_heads_of_language_models_are_kept_or_new(tmp_pat
         language_model.save_pretrained(tmp_path / name)
         told = []
         model = load(tmp_path / name, say=told.append)
-        assert told[0].endswith(f"drawn at random: {new}")
+        assert told[0].endswith(f"at random: {new}")
         if name == "ModernBert":
             assert torch.equal(model.head.dense.weight, language_model.head.dense.weight)
 
@@ -133,14 +133,14 @@ def test_adapters_are_on_every_linear_layer_and_the_head_is_trained_whole(tmp_pa
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("classifier",), "'classifier' is trained in full beside the adapters; leave it out"),
-        (("pooler",), "'pooler' is trained in full beside the adapters; leave it out"),
+        (("classifier",), "'classifier' is already trained in full next to the adapters; leave it out"),
+        (("pooler",), "'pooler' is already trained in full next to the adapters; leave it out"),
         (
             ("query", "dense"),
-            "'dense' is also bert.pooler.dense, which is trained in full beside the adapters; use "
+            "'dense' is also bert.pooler.dense, which is already trained in full next to the adapters; use "
             "attention.output.dense, intermediate.dense, output.dense",
         ),
-        (("q_proj",), "'q_proj' is no layer of this model; known: query, key, value, dense"),
+        (("q_proj",), "'q_proj' is not a layer of this model; known: query, key, value, dense"),
     ],
 )
 def test_names_of_layers_are_those_of_the_encoder(tmp_path, names, message):
@@ -292,7 +292,7 @@ def test_the_command_needs_a_model_and_data(tmp_path):
     arguments = ["--model-name-or-path", base, "--train-dataset-path", records, "--output-dir", tmp_path / "out"]
     done = CliRunner().invoke(cli, ["pointwise", *map(str, arguments), "--lora", "--num-train-epochs", "1"])
     assert done.exit_code == 0, done.output
-    assert "new weights, drawn at random: classifier" in done.stderr
+    assert "new weights at random: classifier" in done.stderr
     settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text(encoding="utf-8"))
     assert set(settings["target_modules"]) == {"attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"}
     weights = load_file(tmp_path / "out" / "adapter_model.safetensors")
@@ -311,12 +311,18 @@ def test_the_command_needs_a_model_and_data(tmp_path):
         ({"prompt.template": "yes_no"}, "prompt.template yes_no: .* use --prompt-template-path pair"),
         ({"prompt.bos": "double"}, "prompt.bos double: .* is an encoder .*; leave out --bos"),
         ({"prompt.append_eos": True}, "prompt.append_eos: .* is an encoder .*; leave out --append-eos"),
-        ({"prompt.instruction": "be strict"}, "prompt.instruction has no effect: template pair has no place for one"),
+        (
+            {"prompt.instruction": "be strict"},
+            "prompt.instruction has no effect: template pair has no {instruction} placeholder",
+        ),
         ({"prompt.query_tokens": 96}, "pairs of 96 [+] 96 tokens: .* has 96 positions; use a smaller --q-max-len or"),
         ({"prompt.passage_tokens": 97}, "pairs of 48 [+] 97 tokens: .* has 96 positions; use a smaller --q-max-len or"),
         ({"batch.by_length": True, "batch.accumulation": 2}, "batch.by_length: applies to listwise records only"),
         ({"method": "listwise", "objective.name": ""}, "train listwise: .* is an encoder .*; use train pointwise"),
-        ({"model.attn_implementation": "flash_attention_2"}, "flash_attention_2 needs a CUDA GPU, and none is here"),
+        (
+            {"model.attn_implementation": "flash_attention_2"},
+            "flash_attention_2 needs a CUDA GPU, but none is available",
+        ),
     ],
 )
 def test_what_makes_no_sense_for_an_encoder_is_one_line(tmp_path, changes, message):
@@ -343,7 +349,7 @@ def test_heads_that_give_no_one_score_are_refused(tmp_path):
     with pytest.raises(ContractError, match="its head has 3 labels, expected 1 score per pair; start from the model"):
         train(recipe_for(tmp_path / "three", tmp_path / "out"))
     save_modular(tmp_path / "modules")
-    with pytest.raises(ContractError, match=r"keeps its score head as modules .*, which cannot be trained"):
+    with pytest.raises(ContractError, match=r"stores its score head as modules .*, which cannot be trained"):
         train(recipe_for(tmp_path / "modules", tmp_path / "out"))
     save_encoder(tmp_path / "lost", "Bert")
     drop_weights(tmp_path / "lost" / "model.safetensors", "classifier")
@@ -361,7 +367,7 @@ def test_a_damaged_base_is_one_line(tmp_path):
     with torch.no_grad():
         model.bert.encoder.layer[0].output.dense.weight.fill_(float("nan"))
     model.save_pretrained(tmp_path / "nan")
-    with pytest.raises(ContractError, match="the weights give scores that are not numbers; copy them again"):
+    with pytest.raises(ContractError, match="the weights give scores that are not finite; copy them again"):
         load(tmp_path / "nan")
 
 

@@ -79,5 +79,5 @@ def test_what_cannot_be_read_is_one_line(read):
     """A damaged record by its number, a split that is not there by the files that are, an unknown name."""
     online, offline = read
     assert online["some/damaged"].startswith("some/damaged:2: ")
-    assert "no data file that is named for the split 'train' (dev.jsonl.gz)" in online["some/nothing"]
+    assert "no data file named for the split 'train' (dev.jsonl.gz)" in online["some/nothing"]
     assert offline[1].startswith("no/where: neither a file nor an available data set on the hub")

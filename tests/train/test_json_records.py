@@ -165,5 +165,5 @@ def test_a_missing_file_is_an_error_in_one_line(tmp_path):
 def test_a_pipe_is_refused(tmp_path):
     """What was read of it to see the layout could not be read again."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(RankLLMError, match=r"pipe: is a pipe, and is read twice; give a file$"):
+    with pytest.raises(RankLLMError, match=r"pipe: is a pipe, but must be read twice; give a file$"):
         values(tmp_path / "pipe")

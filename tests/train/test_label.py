@@ -125,8 +125,8 @@ def test_copies_of_a_relevant_passage_are_left_out(files):
     corpus = CORPUS | {"a": "About D.", "e": "ABOUT c"}
     (record,), tally = labelled(files, corpus=corpus, min_size=4, max_size=4, shuffle=False)
     assert record["docids"] == ["b", "c", "d", "z"]
-    assert counts(tally)["candidates", "with the title and text of a positive"] == 1
-    assert counts(tally)["candidates", "with the title and text of another candidate"] == 1
+    assert counts(tally)["candidates", "same title and text as a positive"] == 1
+    assert counts(tally)["candidates", "same title and text as another candidate"] == 1
 
 
 def test_of_two_copies_the_better_grade_stays(files):
@@ -151,7 +151,7 @@ def test_copies_of_a_relevant_passage_that_the_run_lacks_are_left_out(files):
     )
     assert record["docids"] == ["a", "r2"]
     assert learnt(record) == ["r2", "a"]
-    assert counts(tally) == {("candidates", "with the title and text of a positive"): 1}
+    assert counts(tally) == {("candidates", "same title and text as a positive"): 1}
 
 
 def test_copies_of_a_relevant_passage_are_not_drawn_either(files):
@@ -316,7 +316,7 @@ def test_queries_are_skipped_and_limited(files):
 @pytest.mark.parametrize(
     ("results", "message"),
     [
-        ([result("1", "ab"), result("1", "ab")], "results.jsonl:2: query '1' was already given in line 1"),
+        ([result("1", "ab"), result("1", "ab")], "results.jsonl:2: query '1' occurs again (first on line 1)"),
         ([result("1", "ab", status="great")], "results.jsonl:1: status: expected one of ok, repaired"),
         ([{"qid": "1"}], "results.jsonl:1: request: expected the key 'query'"),
         (
@@ -335,7 +335,7 @@ def test_results_that_cannot_be_read_are_an_error_with_their_line(files, results
 
 def test_nothing_to_write_is_an_error(files):
     """It says what most was left out for."""
-    with pytest.raises(RankLLMError, match="no records; most of what was left out: 1 queries, fewer candidates"):
+    with pytest.raises(RankLLMError, match="most common reason for skipping: 1 queries, fewer candidates"):
         by_results(files, [result("1", "a")])
 
 
@@ -343,12 +343,12 @@ def test_nothing_to_write_is_an_error(files):
     ("template", "kind", "message"),
     [
         ("rank_zephyr", "alpha", "--identifiers alpha: template rank_zephyr speaks of numeric ones"),
-        ("rank_gpt", None, "template rank_gpt: has one turn a passage"),
+        ("rank_gpt", None, "template rank_gpt: has one turn per passage"),
         ("rankllama", None, "template rankllama: is a pointwise template"),
-        ("duot5", None, "template duot5: is a pairwise template; expected a listwise one"),
+        ("duot5", None, "template duot5: expected a listwise template, found a pairwise one"),
         ("insert_rank", None, "template insert_rank: shows first-stage scores"),
-        ("rank_lrl", None, "template rank_lrl: makes records that `train listwise` does not read"),
-        (None, "alpha", "--max-window 30: alpha identifiers end at Z"),
+        ("rank_lrl", None, "template rank_lrl: produces records that `train listwise` cannot read"),
+        (None, "alpha", "--max-window 30: alpha identifiers only go up to Z"),
     ],
 )
 def test_templates_whose_records_cannot_be_trained_on_are_refused(template, kind, message):
@@ -431,5 +431,5 @@ def test_a_template_with_words_behind_the_passage_is_refused(tmp_path):
         'method: singleturn_listwise\nprefix: "{num} for {query}:\\n"\nbody: "[{rank}] {candidate} (for {query})\\n"\n',
         encoding="utf-8",
     )
-    with pytest.raises(ConfigError, match="has words behind the passage in its line"):
+    with pytest.raises(ConfigError, match="has text after the passage on the same line"):
         record_writer(str(template), None, max_passage_words=300, max_size=20)

@@ -58,13 +58,13 @@ def test_every_name_is_an_adapted_layer(untied, names, n_adapted):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("q_proj", "w_pack"), "'w_pack' is no layer of this model; known: q_proj, k_proj, v_proj"),
-        (("q_proj", "v_prj"), "'v_prj' is no layer of this model; did you mean 'v_proj'?"),
-        (("proj",), "'proj' is no layer of this model"),
-        ((r".*_proj",), r"'.*_proj' is no layer of this model"),
-        (("Q_PROJ",), "'Q_PROJ' is no layer of this model"),
-        (("score", "q_proj"), "'score' is no layer of this model"),
-        (("all-linear", "lm_head"), "all-linear stands for every linear layer; give it alone, or names"),
+        (("q_proj", "w_pack"), "'w_pack' is not a layer of this model; known: q_proj, k_proj, v_proj"),
+        (("q_proj", "v_prj"), "'v_prj' is not a layer of this model; did you mean 'v_proj'?"),
+        (("proj",), "'proj' is not a layer of this model"),
+        ((r".*_proj",), r"'.*_proj' is not a layer of this model"),
+        (("Q_PROJ",), "'Q_PROJ' is not a layer of this model"),
+        (("score", "q_proj"), "'score' is not a layer of this model"),
+        (("all-linear", "lm_head"), "all-linear means every linear layer; use it alone, or names"),
         (
             ("self_attn",),
             "lora.target_modules: 'self_attn' is not a linear layer (model.layers.0.self_attn is a LlamaAttention); "
@@ -99,7 +99,7 @@ def test_tied_weights_take_no_adapter(model_folder, name):
 
 def test_a_score_layer_is_not_adapted_beside_its_training(untied):
     """It is trained in full; PEFT would drop its adapter without a word."""
-    with pytest.raises(ConfigError, match="'score' is trained in full beside the adapters; leave it out"):
+    with pytest.raises(ConfigError, match="'score' is already trained in full next to the adapters; leave it out"):
         adapted(untied, "q_proj", "score", kind="sequence-classification")
 
 

@@ -202,7 +202,7 @@ def test_an_adapter_without_a_tokenizer_has_its_bases(adapters, tmp_path):
 
 def test_what_cannot_be_merged_is_told(adapters, tmp_path, smollm2_tokenizer):
     """No adapter, no card, another base, a folder in use."""
-    with pytest.raises(RankLLMError, match=r"no adapter there \(adapter_config.json is missing\)"):
+    with pytest.raises(RankLLMError, match=r"expected a LoRA adapter, but adapter_config.json is missing"):
         merge(adapters["base"], tmp_path / "x")
     with pytest.raises(RankLLMError, match="exists; give the name of a new folder"):
         merge(adapters["listwise"], adapters["base"])

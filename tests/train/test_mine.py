@@ -98,8 +98,8 @@ def test_a_margin_needs_a_positive_in_the_run(files):
     """q2's positive has no first-stage score: nothing says how near its candidates are."""
     records, tally = mined(files, pool=PoolRule(margin=Margin()))
     assert list(records) == ["q1"]
-    assert counts(tally)["queries", "no positive in the run, which a margin needs"] == 1
-    assert counts(tally)["candidates", "their query is left out"] == 2
+    assert counts(tally)["queries", "no positive in the run, as a margin requires"] == 1
+    assert counts(tally)["candidates", "query skipped"] == 2
 
 
 TEACHER = {"q1": {"b": 0.9, "p": 0.8, "c": 0.7, "j": 0.95, "d": -3}, "q2": {"z": 1, "a": 0.5, "b": 2}}
@@ -109,7 +109,7 @@ def test_what_a_teacher_puts_above_the_positive_is_no_negative(files):
     """b is above p; a was not scored, so nothing clears it; j is judged. In q2, b is above z."""
     records, tally = mined(files, teacher=TEACHER)
     assert records == {"q1": (["p"], ["j", "c", "d"]), "q2": (["z"], ["a"])}
-    assert counts(tally)["candidates", "by the teacher's score too near the best positive"] == 2
+    assert counts(tally)["candidates", "teacher score too close to the best positive"] == 2
     assert counts(tally)["candidates", "not scored by the teacher"] == 1
 
 
@@ -147,7 +147,7 @@ def test_teacher_scores_go_into_the_records(files):
 )
 def test_a_distance_is_not_measured_in_ranks(files, rule, name):
     """A run of three columns with 1, 2, 3, ... tells an order only."""
-    with pytest.raises(ConfigError, match=rf"{name}: holds ranks, no scores; leave out --"):
+    with pytest.raises(ConfigError, match=rf"{name}: contains ranks but no scores; leave out --"):
         mined_by_ranks(files, **rule)
 
 
@@ -189,8 +189,8 @@ def test_what_the_corpus_lacks_is_replaced_by_what_comes_next(files):
     records, tally = mined(files, corpus=corpus, negatives_per_query=2, queries={"q1": "one"})
     assert records == {"q1": (["p"], ["b", "c"])}
     assert counts(tally)["candidates", "not in the corpus"] == 1
-    assert counts(tally)["candidates", "without a word in it"] == 1
-    assert counts(tally)["candidates", "usable, but not chosen"] == 1
+    assert counts(tally)["candidates", "empty text"] == 1
+    assert counts(tally)["candidates", "usable, but not selected"] == 1
 
 
 def test_a_text_is_in_a_record_once(files):
@@ -198,8 +198,8 @@ def test_a_text_is_in_a_record_once(files):
     corpus = CORPUS | {"b": "Text of P.", "d": "TEXT, of c"}
     records, tally = mined(files, corpus=corpus, queries={"q1": "one"})
     assert records == {"q1": (["p"], ["a", "j", "c"])}
-    assert counts(tally)["candidates", "with the title and text of a positive"] == 1
-    assert counts(tally)["candidates", "with the title and text of another candidate"] == 1
+    assert counts(tally)["candidates", "same title and text as a positive"] == 1
+    assert counts(tally)["candidates", "same title and text as another candidate"] == 1
 
 
 def test_a_text_under_another_title_is_another_passage(files):
@@ -213,7 +213,7 @@ def test_a_text_under_another_title_is_another_passage(files):
         files, run={"q1": {"a": 3, "b": 2, "p": 1}}, qrels={"q1": {"p": 2}}, queries={"q1": "one"}, corpus=corpus
     )
     assert records == {"q1": (["p"], ["a"])}
-    assert counts(tally)["candidates", "with the title and text of a positive"] == 1
+    assert counts(tally)["candidates", "same title and text as a positive"] == 1
 
 
 def test_a_query_without_a_positive_or_negatives_is_left_out(files):
@@ -271,7 +271,7 @@ def test_easy_negatives_are_answers_to_other_queries(files):
         assert len(set(easy)) == (2 if qid == "q0" else 3)
         assert set(easy) <= answers - set(positives) - (set(MANY["q0"]) if qid == "q0" else set())
     assert tally.made["random negatives"] == 17
-    assert counts(tally)["random negatives", "wanted, but no more answers to other queries are easy"] == 1
+    assert counts(tally)["random negatives", "requested, but no further eligible passages"] == 1
 
 
 def test_what_is_relevant_to_a_question_is_no_negative_of_it_under_any_qid(files):
@@ -292,7 +292,7 @@ def test_what_is_relevant_to_a_question_is_no_negative_of_it_under_any_qid(files
     reasons = counts(tally)
     assert reasons["candidates", "judged relevant to the same question under another qid"] == 2
     assert reasons["candidates", "judged, with a grade above 0 and below --min-relevance"] == 1
-    assert reasons["candidates", "with the title and text of a positive"] == 1
+    assert reasons["candidates", "same title and text as a positive"] == 1
     easy = {"run": {"q1": {"d": 1}}, "random_negatives": 9, "negatives_per_query": 0}
     records, _ = mined(
         files,
@@ -339,14 +339,14 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process(files):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"run": {"x": {"a": 1}}}, "run.trec: holds none of the 2 queries with a relevant passage"),
-        ({"qrels": {}}, "qrels.txt: holds no judgements"),
+        ({"run": {"x": {"a": 1}}}, "run.trec: contains none of the 2 queries with a relevant passage"),
+        ({"qrels": {}}, "qrels.txt: contains no judgements"),
         ({"qrels": {"x": {"a": 1}}}, "qrels.txt: judges none of the 3 queries"),
-        ({"corpus": {"x": "text"}}, "corpus.jsonl: holds none of the 7 passages that are needed, such as 'a'"),
-        ({"teacher": {"x": {"a": 1}}}, "teacher.trec: the teacher has scored none of the 2 queries"),
+        ({"corpus": {"x": "text"}}, "corpus.jsonl: contains none of the 7 passages needed, such as 'a'"),
+        ({"teacher": {"x": {"a": 1}}}, "teacher.trec: contains scores for none of the 2 queries"),
         (
             {"qrels": {"q1": {"p": 1}}},
-            "no records; most of what was left out: 3 queries, no passage is judged relevant",
+            "no records to write; most common reason for skipping: 3 queries, no passage is judged relevant",
         ),
         ({"strict": True, "run": RUN | {"q9": {"a": 1}}}, "queries of the run: 'q9' is without a text"),
         ({"strict": True, "corpus": {n: "x" for n in "abcdhj"}}, "positives: 'p' is not in the corpus"),
@@ -363,7 +363,7 @@ def test_files_that_do_not_belong_together_are_an_error(files, change, message):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("q1 Q0 a 1 2 t\nq2 Q0 a 1 2 t\nq1 Q0 b 2 1 t\n", "run.trec:3: query 'q1' comes back (first on line 1)"),
+        ("q1 Q0 a 1 2 t\nq2 Q0 a 1 2 t\nq1 Q0 b 2 1 t\n", "run.trec:3: query 'q1' occurs again (first on line 1)"),
         ("q1 Q0 a 1 2 t\nq1 Q0 a 2 1 t\n", "run.trec:2: query 'q1': docid 'a' occurs again (first on line 1)"),
     ],
 )

@@ -45,9 +45,9 @@ def test_it_says_what_was_trained_on_and_how():
         "| prompt template | yes_no |",
         "| objective | kl |",
         "| learning rate | 0.0005, linear |",
-        "| length | up to 40 steps, 2 x 4 records a step and process |",
+        "| length | up to 40 steps, 2 x 4 records per step and process |",
         "| LoRA | rank 16, alpha 8 |",
-        "| begun from | first/step_2 |",
+        "| started from | first/step_2 |",
     ):
         assert row in text.split("\n")
     assert "train pointwise --recipe recipe.yaml --output-dir" in text
@@ -57,8 +57,8 @@ def test_what_was_not_used_has_no_row():
     """No adapters, no dev data, no start."""
     _, text = page(LISTWISE)
     assert "| objective | generation |" in text
-    assert "| length | up to 3 epochs, 1 x 1 records a step and process |" in text
-    assert not any(name in text for name in ("dev data", "LoRA", "begun from"))
+    assert "| length | up to 3 epochs, 1 x 1 records per step and process |" in text
+    assert not any(name in text for name in ("dev data", "LoRA", "started from"))
 
 
 def test_a_base_in_a_folder_is_not_named_to_a_hub(tmp_path):

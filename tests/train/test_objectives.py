@@ -168,7 +168,7 @@ def test_a_model_that_changes_its_logits_is_refused(smollm2_tokenizer):
     )
     model = Gemma2ForCausalLM(config)
     make_lean(model)
-    with pytest.raises(ContractError, match="changes its logits after the head"):
+    with pytest.raises(ContractError, match="transforms its logits after the head"):
         check_lean(model)
 
 
@@ -178,7 +178,8 @@ def test_an_adapter_cannot_be_trained_on(tiny, tmp_path):
 
     fresh(tiny, r=4).save_pretrained(tmp_path / "adapter")
     with pytest.raises(
-        ConfigError, match="is an adapter; name its base, and the adapter by --start-from-adapter, or merge it"
+        ConfigError,
+        match="is an adapter; give its base model here and the adapter with --start-from-adapter, or merge it",
     ):
         load_model(ModelSection(name_or_path=str(tmp_path / "adapter")), kind="causal", lora=LoraSection(), seed=0)
 

@@ -67,7 +67,7 @@ LISTWISE = {
     "unknown": (listwise(answers("[A] > [B] > [D]")), r":2: record 'r1': .*unknown \[D\]"),
     "27 in letters": (
         [listwise_record(0, n=27, kind="numeric")],
-        r":1: record 'r0': 27 passages, but alpha identifiers end at Z",
+        r":1: record 'r0': 27 passages, but alpha identifiers only go up to Z",
     ),
     "too long": ([listwise_record(0), listwise_record(2, n=20)], r":2: record 'r2': \d+ tokens exceed the context"),
     "empty file": ([], "no record"),
@@ -108,9 +108,13 @@ def test_bad_pointwise_records_are_named(tiny, tmp_path, name):
     ("method", "changes", "note"),
     [
         ("listwise", {"data.overlong": "skip"}, "skipped 1 of "),
-        ("listwise", {"data.overlong": "truncate"}, "cut the passages of 1 records to fit the context"),
+        ("listwise", {"data.overlong": "truncate"}, "truncated the passages of 1 records to fit the context"),
         ("listwise", {"data.bad_records": "skip", "prompt.context_tokens": 1024}, "skipped 1 of "),
-        ("pointwise", {"data.group_size": 9}, "2 records have fewer than 8 negatives: drawn with replacement"),
+        (
+            "pointwise",
+            {"data.group_size": 9},
+            "2 records have fewer than 8 negatives, which are sampled with replacement",
+        ),
     ],
 )
 def test_what_is_left_out_or_cut_is_counted(tiny, tmp_path, method, changes, note):
@@ -141,7 +145,7 @@ def test_an_adapter_is_not_trained_on(tiny, tmp_path):
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0)])
     changes = {"lora.enabled": True, "lora.r": 4, "schedule.max_steps": 1}
     train(recipe_for(tiny, path, tmp_path / "a", **changes))
-    with pytest.raises(RankLLMError, match="is an adapter; name its base"):
+    with pytest.raises(RankLLMError, match="is an adapter; give its base"):
         train(recipe_for(str(tmp_path / "a"), path, tmp_path / "b"))
 
 

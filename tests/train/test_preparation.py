@@ -106,7 +106,7 @@ def test_a_tally_is_a_table_and_json():
     assert tally.lines() == [
         "read            1,234  queries",
         "made                2  records",
-        "left out            4  queries  for a reason (a, b, c, ...)",
+        "skipped             4  queries  for a reason (a, b, c, ...)",
     ]
     reason = {"what": "queries", "reason": "for a reason", "n": 4, "examples": ["a", "b", "c"]}
     assert tally.to_dict() == {"read": {"queries": 1234}, "made": {"records": 2}, "left_out": [reason], "notes": []}

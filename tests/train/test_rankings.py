@@ -207,7 +207,9 @@ def test_more_passages_than_letters_are_refused():
     """The originals go on with [ and \\."""
     prompt = listed(*(f"[{number}] text" for number in range(1, 28)))
     target = " > ".join(f"[{number}]" for number in range(1, 28))
-    with pytest.raises(DataError, match=r"train\.jsonl:17: record 'x': 27 passages, but alpha identifiers end at Z"):
+    with pytest.raises(
+        DataError, match=r"train\.jsonl:17: record 'x': 27 passages, but alpha identifiers only go up to Z"
+    ):
         with_identifiers(record(prompt, target), "alpha")
     assert with_identifiers(record(prompt, target), "numeric").prompt == prompt
 

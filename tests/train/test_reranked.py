@@ -86,8 +86,8 @@ def test_results_of_an_earlier_version_without_scores_are_told_of(labelled):
     orders, tally = labelled(line("q", "dcba"), line("r", "ab"))
     assert orders == {"q": "dcba", "r": "ab"}
     (note,) = tally.notes
-    assert note.startswith("Warning: 2 results do not say how many candidates were reranked")
-    assert note.endswith("Where --top-k-candidates was used, give it as --depth")
+    assert note.startswith("Warning: 2 results do not tell how many candidates were reranked")
+    assert note.endswith("If --top-k-candidates was used, pass the same number as --depth")
 
 
 def test_a_list_by_another_hand_is_learnt_whole(labelled):
@@ -102,12 +102,12 @@ def test_a_first_stage_order_is_not_learnt_whatever_status_is_wanted(labelled):
     orders, tally = labelled(*lines, worst="fallback")
     assert orders == {"b": "dc", "c": "ba"}
     assert counts(tally)[UNRANKED] == 4 + 2
-    with pytest.raises(RankLLMError, match="no records; most of what was left out"):
+    with pytest.raises(RankLLMError, match="no records to write; most common reason for skipping"):
         labelled(line("a", "abcd", status="failed"))
 
 
 @pytest.mark.parametrize("n_ranked", [-1, 3, 1.5, "2", True, [2]])
 def test_a_count_that_cannot_be_is_an_error(labelled, n_ranked):
     """With its line."""
-    with pytest.raises(DataError, match=r"results\.jsonl:1: n_ranked: expected a whole number from 0 to 2"):
+    with pytest.raises(DataError, match=r"results\.jsonl:1: n_ranked: expected an integer from 0 to 2"):
         labelled(line("q", "ab", n_ranked=n_ranked))

@@ -62,4 +62,4 @@ def test_label_shows_windows_in_the_order_of_the_ranks(folder):
 def test_margins_need_scores(folder):
     """A run said to hold ranks has no distances."""
     result = run(*MINE, "--run-format", "msmarco", "--margin", "0.5")
-    assert "ranks: holds ranks, no scores" in str(result.exception)
+    assert "ranks: contains ranks but no scores" in str(result.exception)

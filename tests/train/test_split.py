@@ -190,10 +190,10 @@ def test_listwise_and_pointwise_records_are_split_alike(files):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"id": "1"}, "in.jsonl:3: expected a listwise record ('conversations') or a pointwise one"),
+        ({"id": "1"}, "in.jsonl:3: expected a listwise record (key 'conversations') or a pointwise one"),
         (group("q", "one"), "in.jsonl:3: query 'q': positive_passages is empty"),
         (listwise_record(1) | {"conversations": [{"from": "human", "value": "[A] x"}, {"from": "gpt", "value": "[A]"}]},
-         "does not tell its query"),
+         "contains no query"),
     ],
 )  # fmt: skip
 def test_a_record_that_cannot_be_read_is_an_error_or_skipped(files, record, message):
@@ -212,9 +212,11 @@ def test_an_empty_side_is_an_error(files):
     records = [group(f"q{i}", f"question {i}", "same") for i in range(9)]
     with pytest.raises(RankLLMError) as caught:
         split(files, records)
-    assert "9 records are 1 components, the largest of 9; use another --dev-fraction or --seed or" in str(caught.value)
+    assert "9 records form 1 components, the largest with 9; use another --dev-fraction or --seed or" in str(
+        caught.value
+    )
     assert not files.path("train.jsonl").exists()
-    with pytest.raises(RankLLMError, match="no record in it"):
+    with pytest.raises(RankLLMError, match="contains no records"):
         split(files, [])
     with pytest.raises(ConfigError):
         SplitRule(dev_fraction=1.0)
@@ -225,8 +227,8 @@ def test_a_side_far_from_what_was_asked_for_is_said(files):
     records = [*loners(10), *(group(f"x{i}", f"other {i}", "same") for i in range(90))]
     _, dev, tally = split(files, records, dev_fraction=0.2)
     (note,) = tally.notes
-    assert f"Warning: dev is {len(dev)}.0% of the records, and 20.0% were asked for" in note
-    assert "the largest component holds 90.0%" in note
+    assert f"Warning: dev has {len(dev)}.0% of the records instead of the requested 20.0%" in note
+    assert "the largest component contains 90.0%" in note
     _, _, tally = split(files, loners(100), dev_fraction=0.2)
     assert tally.notes == []
 

@@ -238,7 +238,7 @@ def test_weights_that_are_not_numbers_are_told_before_the_first_step(recipes, tm
     model.save_pretrained(tmp_path / "broken")
     smollm2_tokenizer.save_pretrained(tmp_path / "broken")
     changes = {"model.name_or_path": str(tmp_path / "broken"), "checkpoint.output_dir": str(tmp_path / "out")}
-    with pytest.raises(RankLLMError, match="the weights give logits that are not numbers"):
+    with pytest.raises(RankLLMError, match="the weights give logits that are not finite"):
         train(recipes["listwise"].changed(changes))
 
 

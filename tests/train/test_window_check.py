@@ -39,7 +39,7 @@ def test_a_chat_template_that_drops_the_passages_is_an_error_or_leaves_nothing()
     records = [record(n) for n in range(3)]
     with pytest.raises(DataError, match=r"d.jsonl:1: record 'r0': the prompt does not contain the passages; check"):
         encode(records, DROPPING)
-    with pytest.raises(RankLLMError, match=r"the first of 3 left out: .* nothing of the passages"):
+    with pytest.raises(RankLLMError, match=r"skipped 3, the first: .* does not contain the passages"):
         encode(records, DROPPING, bad_records="skip")
 
 

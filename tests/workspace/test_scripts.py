@@ -50,6 +50,9 @@ def test_passages_that_the_corpus_lacks_are_named(files):
 def test_nothing_is_replaced_without_leave_and_no_input_ever(files):
     """What was there stays."""
     files.path("out.trec").write_text("mine", encoding="utf-8")
-    assert minilm(files, ["out.trec"]) == "Error: out.trec: exists; use --overwrite to replace it, or another name\n"
+    assert (
+        minilm(files, ["out.trec"])
+        == "Error: out.trec: already exists; use --overwrite to replace it, or another name\n"
+    )
     assert "is the input as well as the output" in minilm(files, ["corpus.jsonl", "--overwrite"])
     assert files.path("out.trec").read_text(encoding="utf-8") == "mine"

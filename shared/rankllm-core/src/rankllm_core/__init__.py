@@ -1,3 +1,4 @@
-"""What rankllm-train and rankllm-infer share: prompt templates, data formats, TREC I/O, the card. No torch here."""
+"""Shared by rankllm-train and rankllm-infer: prompt templates, data formats, TREC I/O and model cards. Torch-free
+outside nn/."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,7 @@
-"""The card: what a checkpoint says about how it was trained, so that inference needs no flags.
+"""Model cards: how a checkpoint was trained and must be prompted, so that inference needs no options.
 
-A checkpoint carries it as `rankllm.yaml`. Cards of well-known published models that carry none ship in `cards/`.
+A checkpoint carries its card as `rankllm.yaml`. Cards for well-known published models without one are bundled in
+`cards/`.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from rankllm_core.prompts.template import Template, load_template, template_from
 
 CARD_NAME = "rankllm.yaml"
 CARD_FORMAT = 3
-"""The newest format. 2: a template may declare identifiers, answer and reasoning. 3: heads of a single token, layouts
-`chat`, `raw` and `pair`, probabilities, bidirectional attention, pairwise cards, probes. A card is written in the
-oldest format that can hold it, so that older releases read it."""
+"""Newest format. 2: templates may declare identifiers, answer and reasoning. 3: single-token heads, layouts `chat`,
+`raw` and `pair`, probabilities, bidirectional attention, pairwise cards, probes. A card is written in the oldest format
+that can represent it, so that older releases can read it."""
 
 Card = ListwiseCard | PointwiseCard | PairwiseCard
 CARDS: Mapping[str, type[Card]] = {owner.kind: owner for owner in (ListwiseCard, PointwiseCard, PairwiseCard)}
-"""Kind -> what holds a card of it."""
+"""Kind -> card class."""
 
 
 def load_card(folder: str | Path) -> Card | None:
-    """The card in a checkpoint's folder, or None where it has none. Raises ConfigError on a bad one."""
+    """Return the card in a checkpoint's folder, or None if there is none. Raises ConfigError if it is invalid."""
     path = Path(folder) / CARD_NAME
     return card_from_dict(load_yaml(path), where=str(path)) if path.exists() else None
 
@@ -51,17 +52,17 @@ def write_card_file(card: Card, path: str | Path) -> None:
 
 
 def published_card(model: str) -> Card | None:
-    """The shipped card of a well-known published model, by its hub name or a folder of that name; else None."""
+    """Return the bundled card of a published model, by its hub name or a folder of that name; else None."""
     known = known_model(model)
     return card_from_dict(known.card, where=f"{known.name}.yaml") if known else None
 
 
 def card_from_dict(values: Mapping[str, object], *, where: str) -> Card:
-    """Build a card from YAML values. `where` opens every message. Raises ConfigError."""
+    """Build a card from YAML values. `where` prefixes every message. Raises ConfigError."""
     try:
         return _card(dict(values), where)
     except ConfigError as error:
-        # Templates and the cards themselves check their values without knowing which file they are from.
+        # Templates and card classes validate their values without knowing the file.
         message = str(error)
         raise ConfigError(message if message.startswith(f"{where}:") else f"{where}: {message}") from None
 
@@ -70,7 +71,7 @@ def _card(values: dict[str, object], where: str) -> Card:
     version = values.pop("format", None)
     if isinstance(version, int) and not isinstance(version, bool) and version > CARD_FORMAT:
         raise ConfigError(
-            f"{where}: format {version}: written by a newer rankllm-train; rankllm-core here reads formats up to "
+            f"{where}: format {version}: written by a newer rankllm-train; this rankllm-core reads formats up to "
             f"{CARD_FORMAT}; upgrade rankllm-core"
         )
     if isinstance(version, bool) or version not in range(1, CARD_FORMAT + 1):

@@ -1,4 +1,4 @@
-"""What a card holds, by the kind of reranker: how it is prompted, how it is read."""
+"""Card classes by kind of reranker: how the model is prompted and how its output is read."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ POOLINGS = ("last", "mean", "first")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseCard:
-    """How a listwise reranker is prompted and read. Defaults are RankZephyr's (arXiv:2312.02724)."""
+    """Prompting and reading of a listwise reranker. Defaults are RankZephyr's (arXiv:2312.02724)."""
 
     template: ListwiseTemplate
     base_model: str | None = None
-    """The model that an adapter was trained on."""
+    """Base model of an adapter."""
     identifiers: str = "numeric"
     answer: str = "permutation"
-    """`permutation`: the generated text; `first-token`: the logits after `[` (FIRST, arXiv:2406.15657)."""
+    """How the ranking is read. `permutation`: from the generated text; `first-token`: from the logits after `[` (FIRST,
+    arXiv:2406.15657)."""
     bos: str = "single"
     context_tokens: int = 4096
     max_passage_words: int = 300
     window_size: int = 20
     stride: int = 10
     identifier_prior: tuple[float, ...] = ()
-    """What the model adds to the logit of a full window's first, second, ... identifier, whatever passage it calls.
-    FIRST takes it off again. Empty: nothing was measured. Source: PriDe, arXiv:2309.03882."""
+    """Positional bias of FIRST: offset of the logit of the first, second, ... identifier of a full window, subtracted
+    at inference. Empty: not measured. Source: PriDe, arXiv:2309.03882."""
     fuse_weight: float = 0.0
-    """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+    """Weight of the first-stage score in the final ranking, from 0 (model only) to 1; tuned on development data."""
     probe: Probe | None = None
-    """What the model answers to a few prompts, by which it is recognized; None: nothing was recorded."""
+    """The model's scores for a few fixed prompts, which identify its weights; None: not recorded."""
 
     def __post_init__(self) -> None:
         one_of(self.identifiers, ("numeric", "alpha"), where="card: identifiers")
@@ -60,14 +61,14 @@ class ListwiseCard:
             raise ConfigError(f"card: identifier_prior: expected finite numbers, found {list(self.identifier_prior)}")
         if self.identifiers == "alpha" and self.window_size > MAX_ALPHA:
             raise ConfigError(
-                f"window: {self.window_size} passages a window, but there are {MAX_ALPHA} alphabetic identifiers; "
+                f"window: {self.window_size} passages per window, but there are {MAX_ALPHA} alphabetic identifiers; "
                 f"use --window-size {MAX_ALPHA} or less, or numeric identifiers (--no-use-alpha)"
             )
 
     kind = "listwise"
 
     def to_dict(self) -> dict[str, object]:
-        """The card as it is written."""
+        """Return the card as YAML values."""
         return {
             "format": 3 if self.probe else 2 if self.template.has_declarations else 1,
             "kind": self.kind,
@@ -87,29 +88,29 @@ class ListwiseCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseCard:
-    """How a pointwise reranker is prompted and read. Defaults are RankLLaMA's (arXiv:2310.08319)."""
+    """Prompting and reading of a pointwise reranker. Defaults are RankLLaMA's (arXiv:2310.08319)."""
 
     template: PointwiseTemplate
     base_model: str | None = None
     head: str = "sequence-classification"
-    """`sequence-classification`: the `score` layer; of the template's tokens, `yes-no`: logit(positive) -
-    logit(negative), `single-token`: logit(positive)."""
+    """Source of the score. `sequence-classification`: the `score` layer; `yes-no`: logit(positive) - logit(negative) of
+    the template's tokens; `single-token`: logit(positive)."""
     bos: str = "single"
     append_eos: bool = False
     query_tokens: int = 32
     passage_tokens: int = 164
     attention: str | None = None
-    """Of a decoder: `causal`, or `bidirectional`: its tokens see those behind them too. None: as its configuration
-    says."""
+    """Attention of a decoder: `causal`, or `bidirectional`, where tokens also attend to later ones. None: as in the
+    model's configuration."""
     pooling: str | None = None
-    """Whose state a score head reads under bidirectional attention: that of the `last` or the `first` token, or the
-    `mean` over all. None: as the model's configuration says."""
+    """Token states that a score head reads under bidirectional attention: `last`, `first`, or the `mean` of all. None:
+    as in the model's configuration."""
     probability_scale: float | None = None
-    """The model gives a probability, sigmoid(score / scale); None: its score is none and stands for none."""
+    """The relevance probability is sigmoid(score / scale); None: the score does not represent a probability."""
     fuse_weight: float = 0.0
-    """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+    """Weight of the first-stage score in the final ranking, from 0 (model only) to 1; tuned on development data."""
     probe: Probe | None = None
-    """What the model answers to a few prompts, by which it is recognized; None: nothing was recorded."""
+    """The model's scores for a few fixed prompts, which identify its weights; None: not recorded."""
 
     def __post_init__(self) -> None:
         one_of(self.head, HEADS, where="card: head")
@@ -126,14 +127,15 @@ class PointwiseCard:
         template = self.template
         if self.head != "sequence-classification" and not template.is_text:
             raise ConfigError(
-                f"card: head {self.head!r} does not go with template {template.name!r} (layout {template.layout!r}); "
-                "the logits of tokens are read behind the layouts chat, yes-no and raw, a score head behind any"
+                f"card: head {self.head!r} does not match template {template.name!r} (layout {template.layout!r}); "
+                "token logits "
+                "need one of the layouts chat, yes-no and raw, a score head works with any layout"
             )
         for name, token in zip(("positive", "negative"), self.tokens_read, strict=False):
             if not token:
                 raise ConfigError(
                     f"card: head {self.head!r} reads the logit of a token that template {template.name!r} does not "
-                    f"name ({name})"
+                    f"define ({name})"
                 )
 
     def _check_attention(self) -> None:
@@ -142,25 +144,25 @@ class PointwiseCard:
                 one_of(value, allowed, where=f"card: {name}")
         if self.pooling is not None and self.attention != "bidirectional":
             raise ConfigError(
-                f"card: pooling {self.pooling!r} goes with bidirectional attention; add attention: "
+                f"card: pooling {self.pooling!r} needs bidirectional attention; add attention: "
                 "bidirectional, or leave it out"
             )
         if self.attention != "bidirectional":
             return
         if self.head != "sequence-classification" or self.template.layout == "pair":
-            found = f"head {self.head!r} behind layout {self.template.layout!r}"
+            found = f"head {self.head!r} with layout {self.template.layout!r}"
             raise ConfigError(f"card: attention 'bidirectional' needs the score head of a decoder, found {found}")
 
     kind = "pointwise"
 
     @property
     def tokens_read(self) -> tuple[str, ...]:
-        """The tokens whose logits are the score, the second one's taken off the first one's; none for a score head."""
+        """Tokens whose logits form the score, the second subtracted from the first; empty for a score head."""
         tokens = {"yes-no": (self.template.positive, self.template.negative), "single-token": (self.template.positive,)}
         return tokens.get(self.head, ())
 
     def probability(self, score: float) -> float | None:
-        """The probability of relevance that a score stands for; None where the card defines none."""
+        """Return the relevance probability of a score; None if the card defines none."""
         if self.probability_scale is None:
             return None
         odds = math.exp(-abs(score / self.probability_scale))
@@ -180,7 +182,7 @@ class PointwiseCard:
         return 3 if is_new else 1
 
     def to_dict(self) -> dict[str, object]:
-        """The card as it is written."""
+        """Return the card as YAML values."""
         return {
             "format": self._format,
             "kind": self.kind,
@@ -201,20 +203,20 @@ class PointwiseCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairwiseCard:
-    """How a pairwise reranker is prompted and read, at one token. Default lengths fill the 512 tokens of duoT5
+    """Prompting and reading of a pairwise reranker, at one token. The default lengths fill the 512 tokens of duoT5
     (arXiv:2101.05667)."""
 
     template: PairwiseTemplate
     base_model: str | None = None
-    """The model that an adapter was trained on."""
+    """Base model of an adapter."""
     bos: str = "single"
     query_tokens: int = 64
     passage_tokens: int = 216
-    """The most tokens of each of the two passages."""
+    """Maximum tokens of each of the two passages."""
     fuse_weight: float = 0.0
-    """The first stage's share in the final order, from 0 (the model alone) to 1; chosen on development data."""
+    """Weight of the first-stage score in the final ranking, from 0 (model only) to 1; tuned on development data."""
     probe: Probe | None = None
-    """What the model answered to a few comparisons, to be recomputed when it is loaded; None: nothing was recorded."""
+    """The model's scores for a few fixed comparisons, recomputed when it is loaded; None: not recorded."""
 
     def __post_init__(self) -> None:
         one_of(self.bos, BOS_RULES, where="card: bos")
@@ -225,11 +227,11 @@ class PairwiseCard:
 
     @property
     def tokens_read(self) -> tuple[str, str]:
-        """The tokens whose logits are compared: the answer "the first passage", and "the second"."""
+        """Tokens whose logits are compared: those for "the first passage" and "the second"."""
         return self.template.first, self.template.second
 
     def to_dict(self) -> dict[str, object]:
-        """The card as it is written."""
+        """Return the card as YAML values."""
         return {
             "format": 3,
             "kind": self.kind,

@@ -1,6 +1,6 @@
-"""What both command lines are made of: a lazy group, types and options, and how a program ends.
+"""Shared by both command lines: a lazy command group, parameter types, options and program exit.
 
-Needs click, which both programs install and rankllm-core alone does not: nothing else in the core imports this module.
+Needs click, which both programs install but rankllm-core alone does not: no other core module imports this one.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from rankllm_core.errors import RankLLMError, for_terminal, one_line
 EXIT_USER_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 143
 
 SETTINGS: dict[str, Any] = {
-    # Every option may be spelled with underscores, as in the commands of the original projects.
+    # Options may also be spelled with underscores, as in the original projects' commands.
     "token_normalize_func": lambda token: token.replace("_", "-"),
     "help_option_names": ["-h", "--help"],
     "max_content_width": 120,
 }
-"""click's context settings of every command."""
+"""click's context settings for every command."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module only to run it, so that `--help` is quick.
+    """Command group that imports a command's module only to run it, which keeps `--help` fast.
 
-    package: holds a module for each command, with the command as `command`. summaries: name -> what the command does.
-    modules: command -> a module in the package that holds several, each by its own name.
+    package: contains one module per command, with the command as `command`. summaries: command -> one-line help.
+    modules: command -> module of the package that contains several commands under their own names.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
         self.modules = modules or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order of a first use."""
+        """Return the commands in the order of a typical workflow."""
         return list(self.summaries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -73,7 +73,8 @@ class LazyGroup(click.Group):
 
 
 class NonEmptyPath(click.Path):
-    """A path that is not empty. An empty name is most often an unset shell variable, not the current folder."""
+    """Non-empty path. An empty one most often comes from an unset shell variable and does not mean the current
+    folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path, or fail with an error that names the option."""
@@ -83,7 +84,7 @@ class NonEmptyPath(click.Path):
 
 
 class NonEmptyName(click.types.StringParamType):
-    """A name or a path that is not empty."""
+    """Non-empty name or path."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the text, or fail with an error that names the option."""
@@ -93,15 +94,15 @@ class NonEmptyName(click.types.StringParamType):
 
 
 PATH = NonEmptyPath(path_type=Path)
-"""A file or a folder, as a `Path`."""
+"""File or folder, as a `Path`."""
 NAME = NonEmptyName()
-"""A file, a folder, or a name known elsewhere (of a model, a data set, a template), as text."""
+"""File, folder or the name of a model, data set or template, as text."""
 
 
 def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
-    """A hidden option of the originals that has no effect here: it is accepted, with one warning.
+    """Create a hidden option of the original projects that has no effect here; it is accepted with one warning.
 
-    name: in kebab-case, with its dashes. takes_value: False for a switch, which gets a `--no-` form as well.
+    name: in kebab-case, with its dashes. takes_value: False for a switch, which also gets a `--no-` form.
     """
 
     def warn(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -115,15 +116,15 @@ def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
 
 
 def say(line: str) -> None:
-    """Print a line for the person at the screen; standard output is for results."""
+    """Print a line for the user on standard error; standard output is reserved for results."""
     click.echo(for_terminal(line), err=True)
 
 
 def run_program(group: click.Group) -> NoReturn:
-    """Run a program and end the process. Errors of the user are one line; bugs keep their traceback."""
+    """Run a program and end the process. User errors are printed as one line; bugs keep their traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name that is not UTF-8 is printed with escapes, as on standard error, and does not end the program.
+        # File names that are not UTF-8 are printed with escapes instead of raising, as on standard error.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = group.main(standalone_mode=False)
@@ -135,30 +136,30 @@ def run_program(group: click.Group) -> NoReturn:
         sys.exit(EXIT_USER_ERROR)
     except (KeyboardInterrupt, click.Abort) as error:
         if isinstance(error.__cause__, EOFError):
-            raise error.__cause__ from None  # click takes it for Ctrl-D at a prompt; there are none
+            raise error.__cause__ from None  # click assumes Ctrl-D at a prompt, but there are no prompts
         say("Stopped.")
         sys.exit(EXIT_INTERRUPTED)
     except _TerminatedError:
         say("Stopped.")
         sys.exit(EXIT_TERMINATED)
     except BrokenPipeError:
-        # The reader of our output has left (`| head`): nothing more to say, and nothing to flush.
+        # The reader of standard output has exited (`| head`): nothing more to print or flush.
         sys.stderr.close()
         sys.exit(EXIT_USER_ERROR)
     except OSError as error:
         if error.filename is None:
             raise
-        # What a name, a disk or a permission forbids, wherever it shows first.
+        # Forbidden by a name, a disk or a permission, wherever it occurs first.
         say(one_line(f"Error: {error.filename!s}: {error.strerror}"))
         sys.exit(EXIT_USER_ERROR)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM has come. Like KeyboardInterrupt, it passes whatever handles errors."""
+    """Raised on SIGTERM. Like KeyboardInterrupt, it is not caught by error handlers."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # `timeout` sends it twice; the second must not break off the cleaning up.
+    # `timeout` sends it twice; the second one must not interrupt the clean-up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _TerminatedError

@@ -1,7 +1,7 @@
-"""Read YAML into checked values: an unknown key is an error that names its likely spelling.
+"""Validated YAML: an unknown key is an error that suggests the likely spelling.
 
-A file of settings is plain data: its size and depth are bounded, and tags that make objects, dates and repeated keys
-are refused.
+Settings files are plain data: size and depth are limited, and tags that construct objects, dates and repeated keys are
+rejected.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rankllm_core.errors import ConfigError, DataError
 from rankllm_core.files.reading import read_text
 
 MAX_CHARACTERS = 256 << 10
-"""The largest card that a training run writes has a twentieth of it."""
+"""Twenty times the largest card that a training run writes."""
 MAX_DEPTH = 50
-"""Levels of nested lists and mappings."""
+"""Maximum nesting of lists and mappings."""
 MAX_NODES = 4_000
-"""Keys and values in a file, those that aliases repeat counted each time."""
+"""Maximum number of keys and values in a file, counting those repeated by aliases."""
 
 _LONGEST_NUMBER = 64
 _SHOWN_CHARACTERS = 200
@@ -43,7 +43,7 @@ _TAG_NAMES = {
 
 
 def load_yaml(path: str | Path) -> dict[str, object]:
-    """Read a YAML file that holds one mapping. Raises ConfigError naming the file and, where known, the line."""
+    """Read a YAML file with one mapping. Raises ConfigError naming the file and, if known, the line."""
     try:
         text = read_text(path)
     except DataError as error:
@@ -52,10 +52,10 @@ def load_yaml(path: str | Path) -> dict[str, object]:
 
 
 def parse_yaml(text: str, *, where: str, is_one_line: bool = False) -> Any:
-    """The value of a YAML text: plain data, no tags that make objects, no dates, keys that are strings and occur once.
+    """Parse a YAML text: plain data without object-constructing tags or dates, with unique string keys.
 
-    where: the file, or the option of a text `is_one_line`, whose line is not named. Raises ConfigError in one line, so
-    beyond MAX_CHARACTERS, MAX_DEPTH or MAX_NODES.
+    where: the file, or the option of a text `is_one_line`, for which no line is named. Raises ConfigError, also beyond
+    MAX_CHARACTERS, MAX_DEPTH or MAX_NODES.
     """
     try:
         return plain_yaml(text)
@@ -65,14 +65,14 @@ def parse_yaml(text: str, *, where: str, is_one_line: bool = False) -> Any:
 
 
 def mapping(value: object, *, where: str) -> dict[str, object]:
-    """The value as a mapping with string keys, or a ConfigError."""
+    """Return the value as a mapping with string keys. Raises ConfigError if it is not one."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{where}: expected a mapping of names to values, found {type(value).__name__}")
     return dict(value)
 
 
 def check_keys(found: Iterable[str], allowed: Iterable[str], *, where: str) -> None:
-    """Raise ConfigError on the first key that is not allowed, with the nearest allowed name."""
+    """Raise ConfigError for the first key that is not allowed, suggesting the closest allowed name."""
     allowed = sorted(allowed)
     for key in found:
         if key not in allowed:
@@ -80,14 +80,14 @@ def check_keys(found: Iterable[str], allowed: Iterable[str], *, where: str) -> N
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or a list of the choices when none is near."""
+    """Return `; did you mean 'x'?`, or the list of choices if none is close."""
     choices = list(choices)
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(choices)}"
 
 
 def typed(value: object, kind: type | tuple[type, ...], *, where: str) -> object:
-    """The value, or a ConfigError when it is of another type or no finite number. A boolean is not a number."""
+    """Return the value. Raises ConfigError if its type is wrong or it is not finite. A boolean is not a number."""
     _of_type(value, kind if isinstance(kind, tuple) else (kind,), where=where)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}: expected a finite number, found {value}")
@@ -95,7 +95,7 @@ def typed(value: object, kind: type | tuple[type, ...], *, where: str) -> object
 
 
 def numbers(value: object, *, where: str) -> tuple[float, ...]:
-    """The value as numbers, which may be infinite or NaN; a ConfigError when it is no list of them."""
+    """Return the value as numbers, possibly infinite or NaN. Raises ConfigError if it is not a list of numbers."""
     if not isinstance(value, list):
         raise ConfigError(f"{where}: expected a list of numbers, found {type(value).__name__} {_brief(value)}")
     return tuple(float(_of_type(number, (int, float), where=where)) for number in value)  # type: ignore[arg-type]
@@ -109,14 +109,14 @@ def _of_type(value: object, kinds: tuple[type, ...], *, where: str) -> object:
 
 
 def at_least(least: float, *, data: object, names: tuple[str, ...], section: str) -> None:
-    """Raise ConfigError where one of these values of a section is below the least, infinite or not a number."""
+    """Raise ConfigError if one of these values of a section is below the minimum, infinite or NaN."""
     for name in names:
         if not least <= getattr(data, name) < math.inf:
             raise ConfigError(f"{section}.{name}: expected {least} or more, found {getattr(data, name)}")
 
 
 def one_of(value: object, choices: Iterable[str], *, where: str) -> str:
-    """The value when it is one of the choices, or a ConfigError."""
+    """Return the value if it is one of the choices. Raises ConfigError otherwise."""
     choices = list(choices)
     if value not in choices:
         raise ConfigError(f"{where}: expected one of {', '.join(choices)}; found {_brief(value)}")
@@ -129,7 +129,7 @@ def _brief(value: object) -> str:
 
 
 class YamlError(Exception):
-    """Text that is not read as YAML. line: 1-based, or None where it is not known."""
+    """Text that cannot be read as YAML. line: 1-based, or None if unknown."""
 
     def __init__(self, problem: str, *, line: int | None = None) -> None:
         self.line = line
@@ -137,9 +137,9 @@ class YamlError(Exception):
 
 
 def plain_yaml(text: str) -> Any:
-    """The value of a YAML text, of dict, list, str, int, float, bool and None. Raises YamlError for anything else."""
+    """Parse a YAML text into dict, list, str, int, float, bool and None. Raises YamlError for anything else."""
     if len(text) > MAX_CHARACTERS:
-        raise YamlError(f"more than {MAX_CHARACTERS:,} characters, which is too long for a file of settings")
+        raise YamlError(f"more than {MAX_CHARACTERS:,} characters, which is too long for a settings file")
     try:
         loader = _PlainLoader(text)
         try:
@@ -153,7 +153,7 @@ def plain_yaml(text: str) -> Any:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "context", None) or str(error)
         raise YamlError(f"not YAML: {problem[:_SHOWN_CHARACTERS]}", line=mark.line + 1 if mark else None) from None
-    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" is no character
+    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" is not a character
         raise YamlError(f"not YAML: {error}") from None
     except RecursionError:
         raise YamlError(f"nested more than {MAX_DEPTH} levels deep") from None
@@ -166,11 +166,11 @@ class _PlainLoader(yaml.SafeLoader):
         super().__init__(text)
         self._depth = 0
         self._size: dict[int, tuple[int, int]] = {}
-        """id of a finished node -> (nodes in it, depth of it)."""
+        """id of a completed node -> (nodes in it, its depth)."""
         self._nodes = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        """As PyYAML, counting."""
+        """Compose a node like PyYAML, within the limits."""
         self._depth += 1
         self._nodes += 1
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -206,7 +206,7 @@ class _PlainLoader(yaml.SafeLoader):
         return measured
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
-        """As PyYAML, but what cannot be such a value is an error with its line."""
+        """Construct a value like PyYAML; invalid values are errors with their line."""
         if isinstance(node, ScalarNode):
             _check_scalar(node)
         if node.tag not in _PLAIN_TAGS and node.tag.removeprefix(_TAG_PREFIX) in _TAG_NAMES:
@@ -219,7 +219,7 @@ class _PlainLoader(yaml.SafeLoader):
             ) from None
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As PyYAML, but a key is a string and stands once."""
+        """Construct a mapping like PyYAML; keys must be unique strings."""
         if isinstance(node, MappingNode):
             self._check_keys(node)
         return super().construct_mapping(node, deep)
@@ -233,17 +233,17 @@ class _PlainLoader(yaml.SafeLoader):
                 problem = f"expected the key to be a string, found {_shown_node(key)}; put it in quotes"
                 raise _refused(problem, key.start_mark)
             if key.value in seen:
-                raise _refused(f"the key {_shown_node(key)} is given twice; remove one", key.start_mark)
+                raise _refused(f"the key {_shown_node(key)} occurs twice; remove one", key.start_mark)
             seen.add(key.value)
 
 
 def _check_scalar(node: ScalarNode) -> None:
     if node.tag in (_TAG_PREFIX + "int", _TAG_PREFIX + "float") and len(node.value) > _LONGEST_NUMBER:
         raise _refused(
-            f"a number of {len(node.value):,} characters, expected at most {_LONGEST_NUMBER}", node.start_mark
+            f"a number with {len(node.value):,} characters, expected at most {_LONGEST_NUMBER}", node.start_mark
         )
     if _SURROGATE.search(node.value):
-        raise _refused(f"{_shown_node(node)} holds a lone surrogate, which is not a character", node.start_mark)
+        raise _refused(f"{_shown_node(node)} contains a lone surrogate, which is not a character", node.start_mark)
 
 
 def _not_plain(node: Node) -> str:

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, shown as one line without a traceback; and untrusted text made safe for a terminal."""
+"""Errors that users can fix, shown as one line without a traceback; and untrusted text made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ _LONGEST_REASON = 240
 _TERMINAL_COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""Control characters other than tab and newline, marks that turn the direction of writing, lone surrogates."""
+"""Control characters other than tab and newline, text direction marks, lone surrogates."""
 
 
 class RankLLMError(Exception):
-    """Base of every error a user can mend. The message says where, what was found, what was expected, what to do."""
+    """Base class of errors that users can fix. The message says where, what was found, what was expected, what to
+    do."""
 
 
 class ConfigError(RankLLMError):
-    """An option, a template or a card holds something that cannot be used."""
+    """An option, template or card contains an unusable value."""
 
 
 class DataError(RankLLMError):
-    """A file holds something that cannot be read.
+    """A file contains unreadable data.
 
-    path: the file. line: 1-based line number, or None where the whole file is meant. problem: the message without both.
+    path: the file. line: 1-based line number, or None for the whole file. problem: the message without both.
     """
 
     def __init__(self, message: str, *, path: str | Path, line: int | None = None) -> None:
@@ -37,18 +38,18 @@ class DataError(RankLLMError):
 
 
 class ContractError(RankLLMError):
-    """A model does not keep what its card, or the way it is to be read, promises."""
+    """A model does not behave as its card, or the way it is to be read, requires."""
 
 
 class MissingPackageError(RankLLMError):
-    """An optional package is needed and not installed."""
+    """A required optional package is not installed."""
 
 
 def first_line(error: BaseException, *, with_kind: bool = True) -> str:
-    """Return what a library's error says in its first line, or in two where the first ends in a colon.
+    """Return the first line of a library's error message, or the first two if the first ends in a colon.
 
-    It is printable, has at most 240 characters, and is the name of the error's kind where the error says nothing.
-    with_kind: whether the name stands before it in any case.
+    The result is printable and has at most 240 characters; for an empty message, it is the exception's class name.
+    with_kind: whether to prefix the class name in any case.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()][:2]
     line = " ".join(lines) if lines and lines[0].endswith(":") else "".join(lines[:1])
@@ -59,10 +60,10 @@ def first_line(error: BaseException, *, with_kind: bool = True) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message fit for a terminal: control characters, line ends and lone surrogates are written as escapes.
+    """Make a message fit for a terminal: control characters, line ends and lone surrogates become escapes.
 
-    File names and ids may hold them, and would otherwise break the line or reach the terminal as commands. Cut where
-    it is longer than any message of ours.
+    File names and ids may contain them, and would otherwise break the line or act as terminal commands. Messages longer
+    than any of rankllm's own are truncated.
     """
     if len(text) > _LONGEST_MESSAGE:
         text = f"{text[:_LONGEST_MESSAGE]} ..."
@@ -76,9 +77,9 @@ def _is_harmless(letter: str) -> bool:
 
 
 def for_terminal(text: str, *, one_line: bool = False) -> str:
-    """The text with every character that a terminal would obey written as in Python: an escape becomes `\\x1b`.
+    """Escape every character that a terminal would interpret, in Python's notation (`\\x1b`).
 
-    one_line: newlines and tabs, too.
+    one_line: escape newlines and tabs too.
     """
     safe = (
         text

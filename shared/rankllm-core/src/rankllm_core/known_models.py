@@ -1,7 +1,7 @@
-"""Published models that are known by name: the card that ships for each, and what is known about it.
+"""Published models known by name: their bundled cards and further facts.
 
-A file of `cards/` holds a card as a checkpoint's `rankllm.yaml` does, the names of its `models`, and `about`: where its
-facts come from and how far they were checked.
+A file of `cards/` contains a card like a checkpoint's `rankllm.yaml`, the names of its `models`, and `about`: sources
+of its facts and how far they were verified.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rankllm_core.config import check_keys, load_yaml, mapping, one_of, typed
 from rankllm_core.errors import ConfigError
 
 VERIFIED = ("against published weights", "on random weights of this architecture", "from its documentation")
-"""How far a card was checked, the furthest first."""
+"""Levels of verification of a card, strongest first."""
 _TEXTS = ("licence", "parameters", "verified", "how", "base", "paper", "source")
 _LISTS = ("engines", "notes", "unconfirmed")
 _REQUIRED = ("licence", "parameters", "engines", "verified", "how")
@@ -25,31 +25,31 @@ _REQUIRED = ("licence", "parameters", "engines", "verified", "how")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownModel:
-    """A published model, or a family of them that is prompted and read in one way."""
+    """Published model, or a family of models with the same prompt and reading."""
 
     name: str
-    """The name of its file in `cards/`, without the ending."""
+    """Name of its file in `cards/`, without the extension."""
     patterns: tuple[str, ...]
-    """Names on the hub; `*` stands for any characters."""
+    """Hub names; `*` matches any characters."""
     licence: str
     parameters: str
     engines: tuple[str, ...]
-    """The engines that can read its answer."""
+    """Engines that can read its output."""
     verified: str
     """One of `VERIFIED`."""
     how: str
     """What was compared with what."""
     base: str | None = None
-    """The model that it was trained from, where the card names none: cards do for adapters alone."""
+    """Model that it was fine-tuned from, if the card names none: only cards of adapters do."""
     paper: str | None = None
     source: str | None = None
-    """Where prompt, tokens and limits are published, if not in the paper alone."""
+    """Where prompt, tokens and limits are published, unless the paper alone says so."""
     notes: tuple[str, ...] = ()
-    """What a user should know, in sentences."""
+    """Notes for users, in sentences."""
     unconfirmed: tuple[str, ...] = ()
-    """What no source confirms, in sentences."""
+    """Assumptions that no source confirms, in sentences."""
     card: Mapping[str, object]
-    """The values of its card, as `rankllm_core.card.card_from_dict` reads them."""
+    """Values of its card, as read by `rankllm_core.card.card_from_dict`."""
 
     def __post_init__(self) -> None:
         where = f"{self.name}: about"
@@ -59,15 +59,15 @@ class KnownModel:
 
 
 def known_models() -> tuple[KnownModel, ...]:
-    """Every model whose card ships with the core, by the name of its file."""
+    """Return every model with a bundled card, ordered by file name."""
     return tuple(_load(name) for name in _patterns())
 
 
 def known_model(model: str) -> KnownModel | None:
-    """The known model of this hub name, or of a folder of that name; None where there is none.
+    """Return the known model with this hub name, or in a folder of that name; None if there is none.
 
-    The last part of the name counts, in any case: a copy in a folder is the same model. Where several patterns fit, the
-    longest one does.
+    Only the last part of the name counts, ignoring case, so that a copy in a folder is recognized. If several patterns
+    match, the longest wins.
     """
     name = PurePath(model).name.lower()
     fitting = [
@@ -80,7 +80,7 @@ def known_model(model: str) -> KnownModel | None:
 
 
 def known_model_from_dict(values: Mapping[str, object], *, name: str) -> KnownModel:
-    """Build a known model from the values of a file in `cards/`. `name` opens every message. Raises ConfigError."""
+    """Build a known model from the values of a file in `cards/`. `name` prefixes every message. Raises ConfigError."""
     card = dict(values)
     patterns = _strings(card.pop("models", None), where=f"{name}: models")
     about = mapping(card.pop("about", None), where=f"{name}: about")
@@ -95,9 +95,9 @@ def known_model_from_dict(values: Mapping[str, object], *, name: str) -> KnownMo
 
 @functools.cache
 def _patterns() -> dict[str, tuple[str, ...]]:
-    """File in `cards/` -> the names that its card goes with.
+    """Map each file in `cards/` to the model names that its card applies to.
 
-    Every run asks, so no file is parsed: `models` is one line, a list in brackets.
+    Every run needs this, so no file is parsed: `models` is one line, a list in brackets.
     """
     files = sorted(item for item in _folder().iterdir() if item.suffix == ".yaml")
     return {file.stem: _listed(file.read_text(encoding="utf-8")) for file in files}
@@ -118,7 +118,7 @@ def _folder() -> Path:
 
 
 def _strings(value: object, *, where: str) -> tuple[str, ...]:
-    """The value as a list of texts, at least one, or a ConfigError."""
+    """Return the value as a non-empty list of strings. Raises ConfigError otherwise."""
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
-        raise ConfigError(f"{where}: expected a list of texts, found {value!r}")
+        raise ConfigError(f"{where}: expected a list of strings, found {value!r}")
     return tuple(value)

@@ -1,8 +1,8 @@
-"""The probe of a checkpoint: what its model answers to a few short prompts, so that a wrong model is noticed.
+"""Probe of a checkpoint: the model's scores for a few short prompts, which reveal wrong weights.
 
-Training records it in the card, with the weights it has in memory; inference recomputes it with the model, the prompt
-and the dtype in force. A pointwise model gives a score for each passage. A listwise one gives the logit of each
-identifier behind the prompt and an opening bracket, whether it ranks by these (FIRST) or goes on to generate.
+Training records it in the card, from the weights in memory; inference recomputes it with the model, prompt and dtype in
+use. A pointwise model gives a score for each passage. A listwise model gives the logit of each identifier after the
+prompt and an opening bracket, whether it ranks by these logits (FIRST) or generates an answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rankllm_core.errors import ConfigError
 from rankllm_core.types import Candidate, Query, Request
 
 MOST_QUERIES, MOST_PASSAGES, MOST_CHARACTERS = 8, 9, 1_000
-"""Limits of a probe: it runs whenever a model is loaded. Nine numeric identifiers are of one digit."""
+"""Limits of a probe, which runs whenever a model is loaded. Nine numeric identifiers have one digit each."""
 _DECIMALS = 5
 _DEPICTED_CHARACTERS = 40
 
@@ -34,19 +34,19 @@ _PROBED = {
         "Soup should be kept just below the boiling point.",
     ),
 }
-"""Query -> passages, short enough to be shown whole by any card: at most a dozen words or so."""
+"""Query -> passages, short enough (about a dozen words) for any card to show them in full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far two computations of one score may be apart."""
+    """Maximum difference between two computations of a score."""
 
     absolute: float
     relative: float
-    """Share of the largest score of the probe, whose size its rounding errors follow."""
+    """As a fraction of the probe's largest score, since rounding errors grow with it."""
 
     def of(self, scores: Sequence[float]) -> float:
-        """The largest difference that rounding explains for scores of this size."""
+        """Return the largest difference that rounding explains for these scores."""
         return self.absolute + self.relative * max(map(abs, scores))
 
 
@@ -55,25 +55,25 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "float16": Tolerance(absolute=0.02, relative=0.002),
     "bfloat16": Tolerance(absolute=0.2, relative=0.015),
 }
-"""By the less precise of the two dtypes: two to four times the largest difference from float32 that was measured with
+"""By the less precise of the two dtypes: two to four times the largest difference from float32 measured with
 SmolLM2-135M (docs/measured.md). Logits of 16 to 32 are an eighth apart in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedQuery:
-    """A query with its passages, and what the model makes of them."""
+    """Query with its passages and the model's scores for them."""
 
     query: str
     passages: tuple[str, ...]
     scores: tuple[float, ...]
-    """One number per passage, in their order: model scores (pointwise) or logits of their identifiers (listwise)."""
+    """One number per passage, in order: model scores (pointwise) or logits of their identifiers (listwise)."""
 
     def __post_init__(self) -> None:
         texts = (self.query, *self.passages)
         if not all(text.strip() and len(text) <= MOST_CHARACTERS for text in texts):
             raise ConfigError(f"probe: expected texts of 1 to {MOST_CHARACTERS:,} characters")
         if not 2 <= len(self.passages) <= MOST_PASSAGES:
-            raise ConfigError(f"probe: expected 2 to {MOST_PASSAGES} passages a query, found {len(self.passages)}")
+            raise ConfigError(f"probe: expected 2 to {MOST_PASSAGES} passages per query, found {len(self.passages)}")
         if len(self.scores) != len(self.passages):
             raise ConfigError(f"probe: {len(self.scores)} scores for {len(self.passages)} passages, expected one each")
         if not all(map(math.isfinite, self.scores)):
@@ -81,17 +81,17 @@ class ProbedQuery:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """0-based positions by score, best first, ties in the order shown."""
+        """0-based indices by score, best first; ties in the given order."""
         return tuple(sorted(range(len(self.scores)), key=lambda position: -self.scores[position]))
 
     def to_dict(self) -> dict[str, object]:
-        """The record as it is written."""
+        """Return the record as YAML values."""
         return {"query": self.query, "passages": list(self.passages), "scores": list(self.scores)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A model's answers to a few prompts, and the dtype that they were computed in."""
+    """A model's scores for a few prompts, with the dtype of the computation."""
 
     dtype: str
     queries: tuple[ProbedQuery, ...]
@@ -102,16 +102,16 @@ class Probe:
             raise ConfigError(f"probe: expected 1 to {MOST_QUERIES} queries, found {len(self.queries)}")
 
     def to_dict(self) -> dict[str, object]:
-        """The probe as the card holds it."""
+        """Return the probe as YAML values of a card."""
         return {"dtype": self.dtype, "queries": [query.to_dict() for query in self.queries]}
 
     def requests(self) -> tuple[Request, ...]:
-        """The queries with their passages, as they are reranked."""
+        """Return the queries with their passages as requests."""
         return tuple(probe_request(query.query, query.passages, number) for number, query in enumerate(self.queries))
 
 
 def probe_from_dict(value: object, *, where: str) -> Probe:
-    """The probe of a card's values. `where` opens every message. Raises ConfigError."""
+    """Build a probe from a card's values. `where` prefixes every message. Raises ConfigError."""
     values = mapping(value, where=where)
     check_keys(values, ("dtype", "queries"), where=where)
     queries = typed(values.get("queries"), list, where=f"{where}: queries")
@@ -134,7 +134,7 @@ def _query_from_dict(value: object, *, where: str) -> ProbedQuery:
 
 
 def probe_request(query: str, passages: Sequence[str], number: int) -> Request:
-    """One query of a probe. number: 0-based. Passages are called by their positions, from 0."""
+    """Return one query of a probe as a request. number: 0-based. Docids are the passages' indices, from 0."""
     n = len(passages)
     return Request(
         query=Query(qid=f"probe-{number + 1}", text=query),
@@ -146,12 +146,12 @@ def probe_request(query: str, passages: Sequence[str], number: int) -> Request:
 
 
 def new_requests() -> tuple[Request, ...]:
-    """The queries that a new probe is recorded with: two of four passages each."""
+    """Return the requests for a new probe: two queries with four passages each."""
     return tuple(probe_request(query, texts, number) for number, (query, texts) in enumerate(_PROBED.items()))
 
 
 def recorded(requests: Sequence[Request], scores: Sequence[Sequence[float]], *, dtype: str) -> Probe:
-    """The probe of requests and what a model made of them: scores by query, in the order of its candidates.
+    """Return the probe of requests and the model's scores for them, by query and in candidate order.
 
     Raises ConfigError on scores that are not finite.
     """
@@ -170,29 +170,30 @@ def recorded(requests: Sequence[Request], scores: Sequence[Sequence[float]], *, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A recorded probe beside the same one recomputed."""
+    """Recorded probe next to its recomputation."""
 
     recorded: Probe
     found: Probe
 
     @property
     def tolerance(self) -> float:
-        """The largest difference that counts as rounding."""
+        """Largest difference that counts as rounding."""
         dtype = max(self.recorded.dtype, self.found.dtype, key=lambda name: TOLERANCES[name].relative)
         return TOLERANCES[dtype].of([score for query in self.recorded.queries for score in query.scores])
 
     @property
     def difference(self) -> float:
-        """The largest difference between two scores of a passage."""
+        """Largest difference between two scores of a passage."""
         return max(map(_difference, self.recorded.queries, self.found.queries))
 
     @property
     def agrees(self) -> bool:
-        """Whether rounding explains every difference; an order then differs only where recorded scores all but tie."""
+        """Whether rounding explains every difference; the order then changes only where recorded scores nearly tie."""
         return self.difference <= self.tolerance
 
     def __str__(self) -> str:
-        """One line: how near the scores are or, where they disagree, both of the query that is furthest off."""
+        """Return one line: how close the scores are or, if they disagree, both score lists of the most different
+        query."""
         if self.agrees:
             return f"scores agree within {self.difference:.2g} (tolerance {self.tolerance:.2g})"
         pairs = zip(self.recorded.queries, self.found.queries, strict=True)

@@ -1,4 +1,4 @@
-"""A package's public names, imported when they are first used: `--help` and other programs wait for nothing."""
+"""Lazily imported public names of a package, which keep `--help` and other programs fast."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return the `__getattr__` and the `__dir__` of a package.
+    """Return `__getattr__` and `__dir__` for a package.
 
-    package: its `__name__`. homes: each public name, and the module that defines it.
+    package: its `__name__`. homes: public name -> the module that defines it.
     """
 
     def get(name: str) -> object:

@@ -1,6 +1,6 @@
-"""The many ways to write a bracket, a digit, a letter or `>`: what the answer reader and the sanitizer see through.
+"""Unicode spellings of brackets, digits, letters and `>` that the answer reader and the sanitizer recognize.
 
-Both use these tables, so that whatever the reader takes for an identifier is also one that a passage cannot hold.
+Both use these tables, so that whatever the reader accepts as an identifier is also removed from passages.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ INVISIBLE = (
     "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20e3\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
 )
 INVISIBLE_BEYOND = "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f\U000e0100-\U000e01ef"
-"""Characters without a shape of their own, as the inside of a regular expression's `[...]`: control and format
-characters, variation selectors, fillers. Those beyond the basic plane are apart: a set of both is slow to search."""
+"""Characters without a visible shape, as the content of a regular expression's `[...]`: control and format characters,
+variation selectors, fillers. Those beyond the basic plane are separate, since one set of both is slow to search."""
 
 TERMINAL_ESCAPE = r"\x1b\[[\d;]*[A-Za-z]"
-"""What sets a terminal's colours; repairing a prompt removes it."""
+"""Terminal colour sequences, which repairing a prompt removes."""
 
 COMBINING = (
     "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"
     "\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20e2\u20e4-\u20f0\ufe20-\ufe2f"
 )
-"""Marks drawn over the character before them, as the inside of a regular expression's `[...]`."""
+"""Combining marks, as the content of a regular expression's `[...]`."""
 
 _CIRCLED_NUMBERS = (
     (0x2460, 1, 20),  # ①
@@ -35,7 +35,7 @@ _CIRCLED_NUMBERS = (
     (0x2780, 1, 10),  # ➀
     (0x278A, 1, 10),  # ➊
 )
-"""First character, its number, how many there are."""
+"""First character, its number, count."""
 _CIRCLED_LETTERS = (0x24B6, 0x1F150, 0x1F130, 0x1F170)  # Ⓐ 🅐 🄰 🅰
 
 
@@ -49,20 +49,20 @@ def _spellings() -> dict[int, str]:
 
 
 SPELLINGS = _spellings()
-"""Code point -> what it stands for in ASCII."""
+"""Code point -> its ASCII equivalent."""
 
 _OTHER_BRACKETS = frozenset(chr(code) for code, spelled in SPELLINGS.items() if not {"[", "]", ">"}.isdisjoint(spelled))
 _NAMED_BRACKETS = sorted(
     name for name, decoded in html5.items() if name[-1] == ";" and decoded in {*"[]>", *_OTHER_BRACKETS}
 )
 _HINT = re.compile(rf"&(?:#|amp;|AMP;|{'|'.join(_NAMED_BRACKETS)})")
-"""The beginning of an entity that can stand for a bracket, or for the `>` of `<answer>`."""
+"""Start of an entity that may encode a bracket, or the `>` of `<answer>`."""
 
 
 def may_pose(text: str, *, word: str = "") -> bool:
-    """A quick look: False where nothing in the text can pose as an identifier of the prompt, as in most texts.
+    """Check quickly whether a text may contain something that looks like an identifier; False for most texts.
 
-    That takes a bracket in some spelling, `<answer>`, or the word that a prompt puts before its identifiers.
+    That requires a bracket in some spelling, `<answer>`, or the word that a prompt puts before its identifiers.
     """
     return (
         "[" in text

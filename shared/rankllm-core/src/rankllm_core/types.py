@@ -1,4 +1,4 @@
-"""The records that flow through rankllm (queries, candidates, requests, results), and the identifiers of passages."""
+"""Data types of rankllm (queries, candidates, requests, results) and passage identifiers."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import Literal, get_args
 from rankllm_core.errors import ConfigError, RankLLMError
 
 Status = Literal["ok", "repaired", "fallback", "failed"]
-"""How a model's answers were read, worst of all its windows; `failed` means that the engine gave no answer."""
+"""How a model's answers were read, the worst of all windows; `failed` means that the engine gave no answer."""
 SEVERITY: Mapping[str, int] = {"ok": 0, "repaired": 1, "fallback": 2, "failed": 3}
 
 IdentifierKind = Literal["numeric", "alpha"]
-"""`numeric` counts from 1; `alpha` runs from A to Z and names at most 26 passages."""
+"""`numeric` counts from 1; `alpha` runs from A to Z, for at most 26 passages."""
 MAX_ALPHA = len(ascii_uppercase)
-"""Passages that a window with alpha identifiers can hold."""
+"""Maximum number of passages in a window with alpha identifiers."""
 
 _SHOWN_CHARACTERS = 60
 _set = object.__setattr__
-"""How a frozen record is given the plain value of one that is accepted, while it is made."""
+"""Sets a converted value in a frozen record during its initialization."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What is asked. Raises RankLLMError where a text or the qid is no string, or the qid is empty."""
+    """Query with its id. Raises RankLLMError if a text or the qid is not a string, or the qid is empty."""
 
     qid: str
     text: str
     instruction: str | None = None
-    """What counts as relevant, for models that take an instruction; None: what the run or the model's card says."""
+    """Relevance instruction, for models that take one; None: that of the run or the model's card."""
 
     def __post_init__(self) -> None:
         _set(self, "qid", _plain_id(self.qid, "qid"))
@@ -44,23 +44,24 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A passage with the score that its place comes from.
+    """Passage with the score that determines its rank.
 
-    Raises RankLLMError where the docid is no string or empty, a score is not a finite number, or the doc no mapping.
+    Raises RankLLMError if the docid is empty or not a string, a score is not a finite number, or the doc is not a
+    mapping.
     """
 
     docid: str
     score: float
-    """First-stage score before reranking; after it, a score that strictly falls with the rank."""
+    """First-stage score before reranking; afterwards a score that strictly decreases with the rank."""
     doc: Mapping[str, object] = field(default_factory=dict)
-    """Text fields as stored: `title` and one of `text`, `segment`, `contents`, `content`, `body`, `passage`."""
+    """Stored text fields: `title` and one of `text`, `segment`, `contents`, `content`, `body`, `passage`."""
     model_score: float | None = None
-    """What the model said, where it says a number: a logit, a log-probability, a relevance score."""
+    """The model's own score, if it gives one: a logit, a log-probability or a relevance score."""
     probability: float | None = None
-    """The probability of relevance that `model_score` stands for, where the model's card defines one."""
+    """Relevance probability of `model_score`, if the model's card defines one."""
 
     def __post_init__(self) -> None:
-        # Made by the million: what is as it should be, is seen at a glance.
+        # Created by the million: valid values take a fast path.
         docid, score, said = self.docid, self.score, self.model_score
         if type(docid) is not str or not docid.isascii() or not docid or docid.isspace():
             _set(self, "docid", _plain_id(docid, "docid"))
@@ -76,9 +77,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One query with its candidates in first-stage order.
+    """Query with its candidates in first-stage order.
 
-    candidates: any iterable of them. Raises RankLLMError where one of them is none, or a docid occurs twice.
+    candidates: any iterable of Candidate. Raises RankLLMError if an item is not one, or if a docid occurs twice.
     """
 
     query: Query
@@ -96,7 +97,7 @@ class Request:
             _set(self, "candidates", tuple(self.candidates))
         are_candidates = set(map(type, self.candidates)) == {Candidate}
         if are_candidates and len({candidate.docid for candidate in self.candidates}) == len(self.candidates):
-            return  # Nearly always: what is wrong is looked for only where something is.
+            return  # The usual case; the problem is located only if there is one.
         seen: set[str] = set()
         for number, candidate in enumerate(self.candidates, start=1):
             if not isinstance(candidate, Candidate):
@@ -105,19 +106,19 @@ class Request:
                 )
             if candidate.docid in seen:
                 raise RankLLMError(
-                    f"query {self.query.qid!r}: docid {candidate.docid!r} occurs twice; a candidate must be listed once"
+                    f"query {self.query.qid!r}: docid {candidate.docid!r} occurs twice; list each candidate once"
                 )
             seen.add(candidate.docid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a ranking cost. Tokens are counted by the engine."""
+    """Cost of a ranking. Tokens are counted by the engine."""
 
     calls: int = 0
-    """Prompts sent to the model."""
+    """Number of prompts sent to the model."""
     rounds: int = 0
-    """How often one had to wait for the answer to another; the calls of one round may run together."""
+    """Number of sequential rounds: calls of one round do not depend on each other and may run concurrently."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -132,10 +133,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowTrace:
-    """One model call: what was asked, what came back, how it was read."""
+    """One model call: prompt, response and how it was read."""
 
     start: int | None
-    """0-based rank of the window's first passage when it was asked; None where it was no slice of the ranking."""
+    """0-based rank of the window's first passage at the time of the call; None if it was not a slice of the ranking."""
     docids: tuple[str, ...]
     prompt: str
     response: str
@@ -148,7 +149,7 @@ class WindowTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One query with its candidates in the order the model gave."""
+    """Query with its candidates in the order given by the model."""
 
     query: Query
     candidates: tuple[Candidate, ...]
@@ -157,14 +158,14 @@ class Result:
     usage: Usage = field(default_factory=Usage)
     trace: tuple[WindowTrace, ...] = ()
     error: str | None = None
-    """Why the engine gave no answer, where `status` is `failed`; the candidates are then in first-stage order."""
+    """Why the engine gave no answer, if `status` is `failed`; the candidates are then in first-stage order."""
     n_ranked: int | None = None
-    """How many of the first candidates are in an order that the model gave; those behind them are in first-stage order,
-    or in one that no answer tells. None: not known, as of results that other programs wrote."""
+    """Number of leading candidates that the model has ordered; the rest are in first-stage order, or in an order that
+    no answer determines. None: unknown, as in results from other programs."""
 
 
 def worst(statuses: list[Status]) -> Status:
-    """The worst of several statuses; `ok` when there is none."""
+    """Return the worst of several statuses; `ok` if there are none."""
     return max(statuses, key=lambda status: SEVERITY[status], default="ok")
 
 
@@ -177,7 +178,7 @@ def _plain_id(value: object, name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise RankLLMError(f"{name}: {value!r} holds a lone surrogate, which no file can") from None
+        raise RankLLMError(f"{name}: {value!r} contains a lone surrogate, which cannot be written to a file") from None
     return str(value)
 
 
@@ -199,11 +200,11 @@ def _plain_number(value: object, name: str) -> float:
 
 
 def _shown(value: object) -> str:
-    """What was found, by its type and, where that is short, its value."""
+    """Describe a value by its type and, if short, its value."""
     kind = type(value).__name__
     if not isinstance(value, str | bytes | int | float):
         return kind
-    if isinstance(value, int) and value.bit_length() > 128:  # Python refuses to print one of many thousand digits
+    if isinstance(value, int) and value.bit_length() > 128:  # Python refuses to print integers with thousands of digits
         return f"{kind} of {value.bit_length()} bits"
     text = repr(value)
     return f"{kind} {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '...'}"
@@ -211,34 +212,34 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a prompt calls its passages."""
+    """How a prompt identifies its passages."""
 
     kind: IdentifierKind
     word: str = ""
-    """What stands before each identifier without a blank, such as `PASSAGE`; empty for most prompts."""
+    """Word directly before each identifier, such as `PASSAGE`; empty for most prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerForm:
-    """How an answer names identifiers in order: what stands before the first, between two and behind the last."""
+    """Format of an answer that lists identifiers: text before the first, between two, and after the last one."""
 
     opening: str
     link: str
     closing: str
 
     def write(self, labels: Sequence[str]) -> str:
-        """The answer that names these identifiers."""
+        """Return the answer that lists these identifiers."""
         return self.opening + self.link.join(labels) + self.closing
 
 
 CHAIN = AnswerForm(opening="[", link="] > [", closing="]")
-"""The form that most templates ask for: `[2] > [1]`."""
+"""Answer format of most templates: `[2] > [1]`."""
 
 
 def identifiers(kind: IdentifierKind, n: int) -> tuple[str, ...]:
-    """The identifiers of `n` passages, in prompt order.
+    """Return the identifiers of `n` passages, in prompt order.
 
-    Raises ConfigError for an unknown kind, and where the alphabet is too short: past `Z` the originals go on with `[`.
+    Raises ConfigError for an unknown kind, and if the alphabet is too short: the originals continue after `Z` with `[`.
     """
     if kind not in get_args(IdentifierKind):
         raise ConfigError(f"identifiers: {kind!r} is unknown, expected 'numeric' or 'alpha'; use one of these")
@@ -248,7 +249,7 @@ def identifiers(kind: IdentifierKind, n: int) -> tuple[str, ...]:
         return tuple(str(number) for number in range(1, n + 1))
     if n > MAX_ALPHA:
         raise ConfigError(
-            f"identifiers: {n} passages in one window, but alpha identifiers end at Z; "
+            f"identifiers: {n} passages in one window, but alpha identifiers only go up to Z; "
             f"use a window of at most {MAX_ALPHA}, or numeric identifiers"
         )
     return tuple(ascii_uppercase[:n])

@@ -136,7 +136,7 @@ def _in_terms_of_documents(message: str) -> str:
     words = {
         "passage ": "document ",
         "query '1': docid": "documents: id",
-        "a candidate must": "a document must",
+        "each candidate once": "each document once",
         "or a mapping": "or an object",
     }
     for ours, theirs in words.items():

@@ -98,9 +98,9 @@ def _facts(recipe: Recipe, card: Card) -> list[tuple[str, str]]:
         ("prompt template", card.template.name),
         ("objective", recipe.objective_name),
         ("learning rate", f"{recipe.optim.learning_rate:g}, {schedule.lr_scheduler}"),
-        ("length", f"{length}, {batch.per_device} x {batch.accumulation} records a step and process"),
+        ("length", f"{length}, {batch.per_device} x {batch.accumulation} records per step and process"),
         ("LoRA", f"rank {recipe.lora.r}, alpha {recipe.lora.alpha}" if recipe.lora.enabled else ""),
-        ("begun from", _without_folders(recipe.lora.start_from)),
+        ("started from", _without_folders(recipe.lora.start_from)),
     ]
     return [(name, value) for name, value in rows if value]
 

@@ -1,1 +1,1 @@
-"""Ranking methods that can be trained: one module each, found by the name that a recipe gives."""
+"""Trainable ranking methods: one module each, selected by the recipe's `method`."""

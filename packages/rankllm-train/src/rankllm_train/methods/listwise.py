@@ -1,4 +1,4 @@
-"""The listwise method: a window of passages and the order to give them (RankZephyr, FIRST)."""
+"""Listwise method: orders a window of passages (RankZephyr, FIRST)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def training_data(recipe: Recipe, tokenizer: Any, *, track: Track = iter) -> Tra
     """Read, check and encode listwise records. Raises RankLLMError naming file, line and record."""
     bad = BadRecords(recipe.data.bad_records, source=recipe.data.train)
     dataset = _dataset(recipe, tokenizer, bad=bad, track=track)
-    # Again by those that are left: an over-long one may have been the first. The shipped ones have one chat layout.
+    # Chosen again from the remaining records, since the first one may have been skipped. All bundled ones share a chat
+    # layout.
     template = template_for(dataset.first_records, given=recipe.prompt.template)
     notes = mismatch_notes(dataset.first_records, template)
     collator = ListwiseCollator(
@@ -56,7 +57,7 @@ def _dataset(recipe: Recipe, tokenizer: Any, *, bad: BadRecords, track: Track) -
 
 
 def _records(recipe: Recipe, bad: BadRecords) -> Sequence[ListwiseRecord]:
-    """The listwise records that the recipe wants, in the identifiers that it wants."""
+    """Return the listwise records of the recipe, with the identifiers that it asks for."""
     records: Iterable[ListwiseRecord] = listwise_source(recipe.data.train, limit=recipe.data.max_records, bad=bad)
     if recipe.data.identifiers == "keep":
         return list(records)
@@ -70,12 +71,12 @@ def _records(recipe: Recipe, bad: BadRecords) -> Sequence[ListwiseRecord]:
 
 
 def _cuts(dataset: ListwiseDataset) -> tuple[str, ...]:
-    """What there is to say of records that were cut to fit."""
+    """Return notes about truncated records."""
     cuts: tuple[str, ...] = ()
     if dataset.n_truncated:
-        cuts += (f"cut the passages of {dataset.n_truncated} records to fit the context",)
+        cuts += (f"truncated the passages of {dataset.n_truncated} records to fit the context",)
     if dataset.n_alike:
-        cuts += (f"in {dataset.n_alike} of them different passages are now shown alike; use a larger --context-size",)
+        cuts += (f"in {dataset.n_alike} of them, different passages now look the same; use a larger --context-size",)
     return cuts
 
 

@@ -1,4 +1,4 @@
-"""The pointwise method: one passage, one score, read off a score head or off a language model's own tokens."""
+"""Pointwise method: one score per passage, from a score head or from the language model's token logits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rankllm_train.training.objectives import PointwiseObjective
 def training_data(recipe: Recipe, tokenizer: Any, *, track: Track = iter) -> TrainingData:
     """Read, check and encode pointwise records. Raises RankLLMError naming file, line and record.
 
-    track: is not used. Groups are drawn and tokenized anew in each epoch, not before the first step.
+    track: not used, since groups are sampled and tokenized in each epoch instead of before the first step.
     """
     template = _template(recipe)
     bad = BadRecords(recipe.data.bad_records, source=recipe.data.train)
@@ -31,7 +31,7 @@ def training_data(recipe: Recipe, tokenizer: Any, *, track: Track = iter) -> Tra
     dataset = _dataset(recipe, tokenizer, template, bad=bad)
     answer_ids: Sequence[int] = ()
     if card.tokens_read:
-        # Where a prompt ends decides which ids the words have; inference looks there, too.
+        # The end of the prompt decides which ids the words have; inference reads them there too.
         end = dataset.encoder.encode_question("q", title="", text="p")[0][-1:]
         answer_ids = single_ids(SafeTokenizer(tokenizer), card.tokens_read, after=end)
     return TrainingData(
@@ -54,8 +54,9 @@ def _template(recipe: Recipe) -> PointwiseTemplate:
         return template
     if not template.takes_instruction:
         raise ConfigError(
-            f"prompt.instruction has no effect: template {template.name} has no place for one; leave it out, or use a "
-            "template with {instruction}"
+            f"prompt.instruction has no effect: template {template.name} has no {{instruction}} placeholder; leave it "
+            "out, "
+            "or use a template with one"
         )
     return replace(template, instruction=prompt.instruction)
 
@@ -108,8 +109,10 @@ def _notes(dataset: PointwiseDataset) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     if dataset.n_short:
         n_negatives = dataset.rule.group_size - 1
-        notes += (f"{dataset.n_short} records have fewer than {n_negatives} negatives: drawn with replacement",)
+        notes += (
+            f"{dataset.n_short} records have fewer than {n_negatives} negatives, which are sampled with replacement",
+        )
     if dataset.alike:
-        alike = f"{len(dataset.alike)} records have passages that their prompts do not tell apart"
-        notes += (f"{alike}, the first: {dataset.alike[0]}",)
+        alike = f"{len(dataset.alike)} records have different passages with the same prompt"
+        notes += (f"{alike}; the first: {dataset.alike[0]}",)
     return notes

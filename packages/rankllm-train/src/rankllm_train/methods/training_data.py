@@ -1,4 +1,4 @@
-"""What a method makes of a recipe: data set, collator, objective and card."""
+"""Components that a method derives from a recipe: data set, collator, objective and card."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from rankllm_train.models.base_names import base_name
 from rankllm_train.recipe.recipe import Recipe
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
-"""Gives the records it is given, and may show how far they are."""
+"""Yields the records unchanged, and may show progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """What the loop is fed with, and the card that follows from it."""
+    """Inputs of the training loop, and the card that follows from them."""
 
     dataset: Any
     collator: Any
     objective: Any
     card: Card
     notes: tuple[str, ...] = ()
-    """What a user should know: records left out, and the like."""
+    """Notes for the user, such as skipped records."""
 
 
 def pad_id(tokenizer: Any) -> int:
-    """The id that fills a batch. Any does: nothing looks at it."""
+    """Return the id for padding. Its value does not matter, since padding is never read."""
     return next(int(i) for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
 
 
 def base_of_adapters(recipe: Recipe) -> str | None:
-    """What the card names as the base model; None where the model is trained in full, and is its own."""
+    """Return the base model for the card; None for a fully fine-tuned model, which has no separate base."""
     return base_name(recipe.model.name_or_path) if recipe.lora.enabled else None
 
 
 def collator_of_both(data: TrainingData, dev: TrainingData | None) -> Any:
-    """One collator for training and dev data: the longer lists need the longer row of identifiers, if both have one."""
+    """Return one collator for training and dev data: the one with more identifiers, unless either has none."""
 
     def n_identifiers(collator: Any) -> int:
         return len(getattr(collator, "identifier_ids", ()))

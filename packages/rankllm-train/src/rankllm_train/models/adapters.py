@@ -1,4 +1,4 @@
-"""Go on from a trained adapter: its weights in place of new ones, and nothing else of it."""
+"""Training that continues from an adapter: only its weights are used, in place of newly initialized ones."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rankllm_train.models.heads import head_parts, is_in_head
 ADAPTER_NAME = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _SAME = {"r": "lora.r", "lora_alpha": "lora.alpha"}
-"""What decides the size of an adapter's change, by its key there and the recipe's."""
+"""Settings that decide the size of an adapter's update: PEFT key -> recipe key."""
 _UNUSUAL = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
-"""Further ways to say it, which a recipe does not have."""
+"""Further settings of that kind, which recipes do not support."""
 
 
 def start_from_adapter(model: Any, folder: str) -> None:
-    """Load the adapter in a folder into a model that has new ones of the same shape.
+    """Load the adapter in a folder into a model with new adapters of the same shape.
 
-    Layers that the adapter does not have keep their new, idle adapters, a score layer its new weights; the score layer
-    of an adapter is left out where the model has none. Raises ConfigError where the folder holds no whole adapter, or
-    one of another base, rank or scale, or of layers that the model does not adapt.
+    Layers that the adapter does not cover keep their new adapters, which have no effect yet, and a score layer its new
+    weights; the adapter's score layer is dropped if the model has none. Raises ConfigError if the folder holds no
+    complete adapter, or one with another base, rank, scale or set of layers.
     """
     from peft import load_peft_weights, set_peft_model_state_dict
 
@@ -49,17 +49,19 @@ def start_from_adapter(model: Any, folder: str) -> None:
     except RuntimeError as error:
         reason = first_line(error, with_kind=False)
         shape = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), reason)
-        raise ConfigError(f"{where}: was trained on another base ({shape})") from None
+        raise ConfigError(f"{where}: was trained on a different base model ({shape})") from None
     if report.unexpected_keys:
         name = report.unexpected_keys[0]
-        raise ConfigError(f"{where}: adapts layers that the recipe does not, such as {name}; set lora.target_modules")
+        raise ConfigError(
+            f"{where}: adapts layers that the recipe does not, such as {name}; add them to lora.target_modules"
+        )
 
 
 def _settings(folder: Path, where: str) -> dict[str, Any]:
     if not (folder / ADAPTER_NAME).is_file():
-        raise ConfigError(f"{where}: no adapter there ({ADAPTER_NAME} is missing)")
+        raise ConfigError(f"{where}: expected a LoRA adapter, but {ADAPTER_NAME} is missing")
     if not any((folder / name).is_file() for name in _WEIGHTS):
-        raise ConfigError(f"{where}: no weights there ({_WEIGHTS[0]} is missing)")
+        raise ConfigError(f"{where}: {_WEIGHTS[0]} is missing")
     try:
         settings = json.loads((folder / ADAPTER_NAME).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -73,27 +75,31 @@ def _settings(folder: Path, where: str) -> dict[str, Any]:
 def _check_shape(settings: dict[str, Any], mine: Any, where: str) -> None:
     for key, name in _SAME.items():
         if settings.get(key) != getattr(mine, key):
-            raise ConfigError(f"{where}: has {name} {settings.get(key)}, the recipe {getattr(mine, key)}; set {name}")
+            raise ConfigError(
+                f"{where}: has {name} {settings.get(key)}, but the recipe has {getattr(mine, key)}; set {name}"
+            )
     for key in _UNUSUAL:
         if settings.get(key):
-            raise ConfigError(f"{where}: has {key} {settings[key]}, which recipes do not have; merge it (train merge)")
+            raise ConfigError(
+                f"{where}: has {key} {settings[key]}, which recipes do not support; merge it first (train merge)"
+            )
 
 
 def _check_base(settings: dict[str, Any], folder: str, base: str | None, where: str) -> None:
     card = load_card(folder)
     theirs = (card.base_model if card else None) or settings.get("base_model_name_or_path")
     if theirs and base and _model_name(str(theirs)) != _model_name(base):
-        raise ConfigError(f"{where}: was trained on {theirs}, the recipe says {base}")
+        raise ConfigError(f"{where}: was trained on {theirs}, but the recipe names {base}; use the same base model")
 
 
 def _model_name(name_or_path: str) -> str:
-    """The last part of a model's name; NAME for a folder of the hub's cache, models--OWNER--NAME/snapshots/HASH."""
+    """Return the last part of a model's name; NAME for a hub cache folder, models--OWNER--NAME/snapshots/HASH."""
     path = Path(name_or_path)
     return path.parent.parent.name.split("--")[-1] if path.parent.name == "snapshots" else path.name
 
 
 def _with_own_head(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
-    """The adapter's weights, with a head if and only if the model has one: peft wants exactly that."""
+    """Return the adapter's weights, with a head if and only if the model has one, as PEFT requires."""
     from peft import get_peft_model_state_dict
 
     parts = head_parts(model.get_base_model())

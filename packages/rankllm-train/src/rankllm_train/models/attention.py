@@ -1,7 +1,8 @@
-"""Which attention a model is trained with: flash-attention on a GPU that runs it, else torch's or, on a CPU, our own.
+"""Choice of the attention implementation for training: flash-attention on GPUs that support it, else torch's or, on a
+CPU, ours.
 
-Weights are loaded on the CPU, where flash-attention has no kernel. A model is therefore loaded and checked with torch's
-attention, and switched afterwards.
+Weights are loaded on the CPU, where flash-attention has no kernels. A model is therefore loaded and checked with
+torch's attention, and switched afterwards.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ _MIN_CAPABILITY = 8
 
 
 def loading_attention(choice: str) -> str:
-    """Return the attention to load a model with, which any device runs.
+    """Return the attention implementation to load a model with, which runs on any device.
 
-    Raises ConfigError where flash-attention is asked for on a machine that lacks it.
+    Raises ConfigError if flash-attention is requested on a machine without it.
     """
     if choice == FLASH:
         _check_flash_is_here()
@@ -28,10 +29,10 @@ def loading_attention(choice: str) -> str:
 
 
 def use_attention(model: Any, section: ModelSection) -> None:
-    """Switch a loaded model to the attention it is trained with.
+    """Switch a loaded model to the attention implementation for training.
 
-    `auto` is flash-attention where this machine, the recipe's precision and the model allow it, else torch's; on a CPU
-    in bfloat16, `cpu_attention`. Raises ConfigError where flash-attention is asked for and the model does not take it.
+    `auto` uses flash-attention if the machine, the recipe's precision and the model support it, else torch's; on a CPU
+    in bfloat16, `cpu_attention`. Raises ConfigError if flash-attention is requested and the model does not support it.
     """
     from rankllm_train.models.cpu_attention import use_block_attention
 
@@ -40,7 +41,7 @@ def use_attention(model: Any, section: ModelSection) -> None:
         if not is_encoder_model(model):
             use_block_attention(model)
         takes_flash = getattr(model, "_supports_flash_attn", False)
-        # A model may name kernels of the hub, which transformers would fetch in place of the installed package.
+        # A model may name kernels on the hub, which transformers would download instead of using the installed package.
         names_kernels = getattr(model, "_compatible_flash_implementations", None)
         if takes_flash and not names_kernels and not flash_problem(section.precision):
             choice = FLASH
@@ -50,7 +51,7 @@ def use_attention(model: Any, section: ModelSection) -> None:
         raise ConfigError(f"model.attn_implementation: {FLASH} {problem}; use auto or sdpa")
     try:
         model.set_attn_implementation(FLASH)
-        reason = "" if model.config._attn_implementation == FLASH else "the model does not take it"
+        reason = "" if model.config._attn_implementation == FLASH else "the model does not support it"
     except (ImportError, ValueError) as error:
         reason = first_line(error, with_kind=False)
     if reason:
@@ -58,24 +59,24 @@ def use_attention(model: Any, section: ModelSection) -> None:
 
 
 def flash_problem(precision: str) -> str:
-    """Say why flash-attention 2 cannot train on this machine in a precision (`fp32`, `bf16`, `fp16`); empty: it can."""
+    """Return why flash-attention 2 cannot train here in a precision (`fp32`, `bf16`, `fp16`); empty if it can."""
     import torch
     from transformers.utils import is_flash_attn_2_available
 
     if not torch.cuda.is_available():
-        return "needs a CUDA GPU, and none is here"
+        return "needs a CUDA GPU, but none is available"
     capability = torch.cuda.get_device_capability()
     if capability[0] < _MIN_CAPABILITY:
         found = ".".join(map(str, capability))
         return f"needs a GPU of compute capability {_MIN_CAPABILITY} or more, found {found}"
     if precision == "fp32":
-        return "computes in bf16 or fp16, and model.precision is fp32"
+        return "computes in bf16 or fp16, but model.precision is fp32"
     if not is_flash_attn_2_available():
         return "is not installed (uv add 'rankllm-train[flash-attn]')"
     return ""
 
 
 def _check_flash_is_here() -> None:
-    """Raise ConfigError before the weights are loaded where flash-attention cannot run at all."""
+    """Raise ConfigError before the weights are loaded if flash-attention cannot run at all."""
     if problem := flash_problem("bf16"):
         raise ConfigError(f"model.attn_implementation: {FLASH} {problem}; use auto or sdpa")

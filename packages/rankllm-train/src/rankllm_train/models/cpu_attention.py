@@ -1,8 +1,9 @@
-"""Attention for training on a CPU in bfloat16, where torch's own is slow, above all backward.
+"""Attention for bfloat16 training on a CPU, where torch's own is slow, especially in the backward pass.
 
-Queries go in blocks against the keys up to their end, and the heads that share keys are rows of one matrix: large
-matrix products, which run at the speed of bfloat16 hardware. Of rows longer than a block the backward pass computes the
-probabilities anew, as flash-attention does (arXiv:2205.14135), so that memory grows with the length and not its square.
+Queries are processed in blocks against the keys up to the block's end, with the heads that share keys stacked in one
+matrix: large matrix products, which run at full speed on bfloat16 hardware. For sequences longer than a block, the
+backward pass recomputes the probabilities, as flash-attention does (arXiv:2205.14135), so that memory grows linearly
+with length.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from torch import Tensor
 from rankllm_core.nn.model_parts import causal_shares, changes_attention, use_attention_function
 
 CPU_ATTENTION = "rankllm_train_blocks"
-"""What it is called among the attention implementations of transformers."""
+"""Name among the attention implementations of transformers."""
 _BLOCK = 128
 
 
 def use_block_attention(model: Any) -> None:
-    """Let a model that uses torch's attention use this one wherever it computes in bfloat16 on a CPU.
+    """Make a model with torch's attention use this one wherever it computes in bfloat16 on a CPU.
 
-    A model is loaded on the CPU in any case; where it is moved to later decides at each call.
+    Models are always loaded on the CPU; the device is checked at each call, since the model may be moved later.
     """
     use_attention_function(model, CPU_ATTENTION, _attend)
 
@@ -37,12 +38,13 @@ def _attend(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls for each layer: states BHTD of H heads, keys and values BGTD of G shared ones."""
+    """Attention function that transformers calls in each layer: states BHTD with H heads, keys and values BGTD with G
+    heads."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     is_causal = getattr(module, "is_causal", True) and attention_mask is None and key.shape[2] == query.shape[2]
     is_plain = is_causal and not dropout and not changes_attention(options)
-    # Made for bfloat16 hardware, and measured there alone.
+    # Designed for bfloat16 hardware, and measured only there.
     is_ours = query.device.type == "cpu" and query.dtype == key.dtype == value.dtype == torch.bfloat16
     if not is_plain or not is_ours or key.shape[-1] != value.shape[-1]:
         return sdpa_attention_forward(
@@ -55,15 +57,15 @@ def _attend(
 
 
 class CausalAttention(torch.autograd.Function):
-    """Causal attention BHTD of queries BHTD to keys and values BGTD; H is a multiple of G, neighbours share.
+    """Causal attention BHTD of queries BHTD over keys and values BGTD; H is a multiple of G, adjacent heads share keys.
 
-    As in the `eager` attention of transformers, the scores are rounded to the inputs' type before the softmax, whose
-    sums are in float32.
+    As in the `eager` attention of transformers, scores are rounded to the inputs' dtype before the softmax, which sums
+    in float32.
     """
 
     @staticmethod
     def forward(ctx: Any, query_BHTD: Tensor, key_BGTD: Tensor, value_BGTD: Tensor, scale: float) -> Tensor:
-        """Keeps the probabilities of one block, and nothing of several: they are cheaper to compute again."""
+        """Save the probabilities of a single block, but none of several, which are cheaper to recompute."""
         B, H, T, D = query_BHTD.shape
         G = key_BGTD.shape[1]
         query = query_BHTD.reshape(B * G, H // G, T, D)
@@ -80,12 +82,12 @@ class CausalAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """The gradients of queries, keys and values; those of the shared ones are summed in float32 over blocks."""
+        """Return the gradients of queries, keys and values; those of shared keys and values are summed in float32."""
         query, key, value, mixed, *kept = ctx.saved_tensors
         N, R, T, D = query.shape
         B, H = gradients[0].shape[:2]
         d_mixed = gradients[0].reshape(N, R, T, D)
-        # The softmax's derivative takes a row's mean gradient away: sum_j P_j dP_j = d_mixed . mixed.
+        # The softmax derivative subtracts a row's mean gradient: sum_j P_j dP_j = d_mixed . mixed.
         mean = (d_mixed.float() * mixed).sum(-1, keepdim=True)
         d_query = torch.empty_like(query)
         d_key, d_value = (torch.zeros(N, T, D, dtype=torch.float32) for _ in range(2))
@@ -109,5 +111,5 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 
 
 def _rows(states_NRTD: Tensor, start: int, end: int) -> Tensor:
-    """The block's rows of all heads that share keys, one under the other."""
+    """Return the block's rows of all heads that share keys, stacked."""
     return states_NRTD[:, :, start:end].flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Encoders with a classification head that gives one score: loaded, the head new or kept, and run on padded pairs.
+"""Encoders with a single-score classification head: loading with a new or existing head, and scoring of padded pairs.
 
 Shapes: B pairs, T tokens.
 """
@@ -26,10 +26,10 @@ _PROBE_TOKENS = 5
 def load_encoder(
     name: str, config: Mapping[str, object], options: Mapping[str, Any], *, say: Callable[[str], None]
 ) -> Any:
-    """An encoder with a head of one score. Weights that its checkpoint lacks are new, in the head alone.
+    """Load an encoder with a single-score head. Only weights of the head may be missing; they are initialized randomly.
 
-    name: a folder or a hub name. config: its `config.json`. options: for `from_pretrained`. say: is told what is new.
-    Raises ContractError where weights of its layers are missing, or those of a head that it says it has.
+    name: folder or hub name. config: its `config.json`. options: for `from_pretrained`. say: called with a note on new
+    weights. Raises ContractError if weights of its layers, or of a head that its configuration declares, are missing.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -49,26 +49,27 @@ def load_encoder(
     save_by_present_names(model)
     if missing:
         new = dict.fromkeys(key.rpartition(".")[0] for key in missing)
-        say(f"{name}: has no score head; new weights, drawn at random: {', '.join(new)}")
+        say(f"{name} has no score head; initialized new weights at random: {', '.join(new)}")
     return model
 
 
 def check_module_head(folder: Path, name: str) -> None:
-    """Raise ContractError for an encoder whose score head stands in modules beside it, where it would be left behind.
+    """Raise ContractError for an encoder whose score head is stored in separate modules, which would be lost.
 
-    folder: with its small files. name: the model, for messages.
+    folder: contains its small files. name: the model, for messages.
     """
     if module_head(folder) is not None:
         raise ContractError(
-            f"{name}: keeps its score head as modules (modules.json), which cannot be trained further here; start from "
-            "the encoder that it was made from"
+            f"{name}: stores its score head as modules (modules.json), which cannot be trained; start from "
+            "the encoder that it was fine-tuned from"
         )
 
 
 def score_pairs(model: Any) -> None:
-    """Bind a forward pass that gives scores, the last product in float32, as in inference: in bf16 close ones tie.
+    """Bind a forward pass that returns scores, with the last layer in float32 as at inference: in bf16 close scores
+    tie.
 
-    The forward takes `input_ids`, `attention_mask` and, where the tokenizer has them, `token_type_ids` (B, T); it gives
+    It takes `input_ids`, `attention_mask` and, if the tokenizer produces them, `token_type_ids` (B, T), and returns
     `scores` (B,) in float32.
     """
     backbone = backbone_of(model)
@@ -82,16 +83,16 @@ def score_pairs(model: Any) -> None:
         raise ContractError(f"{type(model).__name__}: its head has {len(scoring)} layers of one output, expected one")
     last = model.get_submodule(scoring[0])
     exact = _Float32Linear(last.in_features, 1, bias=last.bias is not None, device="meta")
-    exact.weight, exact.bias = last.weight, last.bias  # the same tensors: ZeRO-3 may have sharded them
+    exact.weight, exact.bias = last.weight, last.bias  # the same tensors, which ZeRO-3 may have sharded
     model.set_submodule(scoring[0], exact)
     model.forward = MethodType(_scores, model)
 
 
 class _Float32Linear(nn.Linear):
-    """A linear layer that multiplies and adds in float32, whatever it is given and whatever is asked of the others."""
+    """Linear layer that computes in float32, whatever its input and the autocast dtype."""
 
     def forward(self, states: Tensor) -> Tensor:
-        """The product with the weights, and the bias, in float32."""
+        """Return the affine transformation in float32."""
         with torch.autocast(states.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.float()
             return functional.linear(states.float(), self.weight.float(), bias)
@@ -102,10 +103,10 @@ def _scores(
     input_ids: Tensor,
     attention_mask: Tensor,
     token_type_ids: Tensor | None = None,
-    **ignored: object,  # what decoders are given, and what PEFT passes along
+    **ignored: object,  # arguments for decoders, and those that PEFT passes along
 ) -> dict[str, Tensor]:
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-    # Tokenizers may number the two texts for models that do not read it.
+    # Tokenizers may return token types for models that do not use them.
     if token_type_ids is not None and (getattr(self.config, "type_vocab_size", 0) or 0) > 1:
         inputs["token_type_ids"] = token_type_ids
     scores_B: Tensor = type(self).forward(self, **inputs).logits[:, 0].float()
@@ -114,11 +115,11 @@ def _scores(
 
 @torch.no_grad()
 def check_scores(model: Any, *, name: str) -> None:
-    """Raise ContractError where a few tokens get no score that is a number. name: the model, for messages."""
+    """Raise ContractError if the scores of a few tokens are not finite. name: the model, for messages."""
     ids_1T = torch.arange(1, _PROBE_TOKENS + 1, device=model.device)[None] % model.config.vocab_size
     was_training = model.training
     model.eval()
     scores_B = model(input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T))["scores"]
     model.train(was_training)
     if not bool(scores_B.isfinite().all()):
-        raise ContractError(f"{name}: the weights give scores that are not numbers; copy them again")
+        raise ContractError(f"{name}: the weights give scores that are not finite; copy them again")

@@ -1,4 +1,4 @@
-"""What makes a score of a model's last states, by the names of its modules; torch is not needed to tell."""
+"""Scoring heads identified by module names; does not import torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _OLD_NAMES = frozenset({"LayerNorm.gamma", "LayerNorm.beta"})
 
 
 def is_encoder_model(model: Any) -> bool:
-    """Whether a loaded model sees both ways."""
+    """Whether a loaded model is a bidirectional encoder."""
     return is_encoder(model.config.to_dict())
 
 
 def head_parts(model: Any) -> tuple[str, ...]:
-    """Names of the modules that make a score of a model's last states: they are trained in full beside adapters.
+    """Return the names of the modules that compute the score; they are trained in full next to adapters.
 
-    Of an encoder, all that stands behind its backbone, and the pooler, which some count to the backbone; of a decoder,
-    its score layer, if any.
+    In an encoder, everything after the backbone, and the pooler, which some architectures place inside it; in a
+    decoder, the score layer, if any.
     """
     if not is_encoder_model(model):
         return (_SCORE,) if hasattr(model, _SCORE) else ()
@@ -36,15 +36,15 @@ def head_parts(model: Any) -> tuple[str, ...]:
 
 
 def is_in_head(path: str, parts: Iterable[str]) -> bool:
-    """Whether a module or a weight of this path belongs to the head. parts: see `head_parts`."""
+    """Whether the module or weight at this path belongs to the head. parts: see `head_parts`."""
     return not set(parts).isdisjoint(path.split("."))
 
 
 def save_by_present_names(model: Any) -> None:
-    """Have a model saved by the names that its layers have, where its checkpoint has those of TensorFlow's BERT.
+    """Save a model under its layers' own names if its checkpoint has those of TensorFlow's BERT.
 
-    transformers reads `LayerNorm.gamma` as `LayerNorm.weight` and turns it back when it saves: always, where a
-    checkpoint had it, and under ZeRO-3 in any case. Not every library reads such names.
+    transformers reads `LayerNorm.gamma` as `LayerNorm.weight` and renames it back on saving, if the checkpoint used
+    that name and always under ZeRO-3. Not every library reads such names.
     """
     conversions = getattr(model, "_weight_conversions", None) or []
     model._weight_conversions = [known for known in conversions if not _OLD_NAMES & set(known.source_patterns)]

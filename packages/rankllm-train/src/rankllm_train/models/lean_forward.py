@@ -1,6 +1,6 @@
-"""A forward pass that computes only what a loss reads.
+"""Forward pass that computes only what a loss reads.
 
-It is bound to the innermost model, so whatever wraps it (PEFT, data parallel, DeepSpeed) stays in charge.
+It is bound to the innermost model, so that wrappers (PEFT, data parallel, DeepSpeed) work as usual.
 Shapes: B rows, T tokens, D hidden, V vocabulary, N read ids, L label positions.
 """
 
@@ -23,22 +23,24 @@ _PROBE_TOLERANCE = 1e-3
 
 
 def make_lean(model: Any) -> None:
-    """Bind a forward pass that computes logits at label positions and at one position a row only, or scores.
+    """Bind a forward pass that computes logits only at label positions and one position per row, or scores.
 
-    The forward takes `input_ids` padded on the right and, where wanted, `labels` (shifted), `read_positions` and
-    `read_ids`; it gives `token_logits` (L, V), `read_logits` (B, N) in float32, or `scores` (B,) in float32.
+    It takes right-padded `input_ids` and optionally `labels` (shifted), `read_positions` and `read_ids`, and returns
+    `token_logits` (L, V) and `read_logits` (B, N), or `scores` (B,), the last two in float32.
     """
     is_classifier = hasattr(model, "score")
     if not is_classifier and model.get_output_embeddings() is None:
-        raise ContractError(f"{type(model).__name__} has no language-model head that can be read by position")
+        raise ContractError(
+            f"{type(model).__name__} has no language-model head whose logits can be computed by position"
+        )
     model.forward = MethodType(_score_rows if is_classifier else _read_logits, model)
 
 
 def check_lean(model: Any) -> None:
-    """Compare the lean forward with the model's own on a few tokens.
+    """Compare the lean forward pass with the model's own on a few tokens.
 
-    Raises ContractError where they differ (the model changes its logits after the head, by softcapping or scaling),
-    and where the model's own are not numbers.
+    Raises ContractError if they differ (the model transforms its logits after the head, by softcapping or scaling), or
+    if the model's logits are not finite.
     """
     ids = torch.arange(1, _PROBE_TOKENS + 1, device=model.device)[None] % model.config.vocab_size
     last = torch.tensor([_PROBE_TOKENS - 1], device=model.device)
@@ -55,25 +57,25 @@ def check_lean(model: Any) -> None:
     model.train(was_training)
     if not bool(own.isfinite().all()):
         raise ContractError(
-            f"{model.config.name_or_path}: the weights give logits that are not numbers; copy them again"
+            f"{model.config.name_or_path}: the weights give logits that are not finite; copy them again"
         )
     scale = own.abs().max().clamp(min=1)
     tolerance = _PROBE_TOLERANCE if model.dtype == torch.float32 else 0.05
     if not bool(((lean - own).abs() <= tolerance * scale).all()):
         raise ContractError(
-            f"{type(model).__name__} changes its logits after the head (softcapping or scaling); "
-            "rankllm cannot train it yet"
+            f"{type(model).__name__} transforms its logits after the head (softcapping or scaling); "
+            "training such models is not supported"
         )
 
 
 def is_zero3_sharded(model: Any) -> bool:
-    """Whether the weights are spread over the processes (ZeRO-3): here only while their module is called."""
+    """Whether the weights are sharded across processes (ZeRO-3), and only present while their module runs."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 @contextlib.contextmanager
 def head_alone(model: Any) -> Iterator[None]:
-    """Under ZeRO-3, before DeepSpeed wraps the model: the head's weights gathered, hidden states made up."""
+    """Under ZeRO-3, before DeepSpeed wraps the model: run with gathered head weights and artificial hidden states."""
     import deepspeed
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
@@ -101,7 +103,7 @@ def _read_logits(
     labels: Tensor | None = None,
     read_positions: Tensor | None = None,
     read_ids: Tensor | None = None,
-    **ignored: object,  # what PEFT passes along: no mask, no embeddings
+    **ignored: object,  # arguments that PEFT passes along, such as mask and embeddings
 ) -> dict[str, Tensor]:
     hidden_BTD = _backbone(self, input_ids)
     head = self.get_output_embeddings()
@@ -115,9 +117,9 @@ def _read_logits(
 
 
 def _rows_of_head(head: Any, hidden_BD: Tensor, ids_BN: Tensor) -> Tensor:
-    """logits_BN of the ids alone, in float32: in bf16 close identifiers would tie."""
+    """Return logits_BN of these ids only, in float32: in bf16, close identifiers would tie."""
     if type(head) is not nn.Linear or hasattr(head.weight, "ds_id"):
-        # Adapted, or its weight is elsewhere until the module is called (ZeRO-3).
+        # The layer is adapted, or its weight is sharded until the module runs (ZeRO-3).
         logits_BN: Tensor = head(hidden_BD).gather(1, ids_BN).float()
         return logits_BN
     with torch.autocast(hidden_BD.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Load what is trained: tokenizer, model, adapters; its forward pass computes only what a loss reads."""
+"""Loading of tokenizer, model and adapters for training, with a forward pass that computes only what a loss reads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load_tokenizer(section: ModelSection) -> Any:
-    """The model's tokenizer. Raises RankLLMError where there is none, or where its code may not be run."""
+    """Load the model's tokenizer. Raises RankLLMError if there is none, or if its code must not run."""
     from transformers import AutoTokenizer
 
     _check_trust(section)
@@ -52,13 +52,13 @@ def load_tokenizer(section: ModelSection) -> Any:
 
 
 def _check_trust(section: ModelSection) -> None:
-    """Raise ConfigError where code of the model's own is allowed from anywhere but a folder or a pinned revision."""
+    """Raise ConfigError if remote code is allowed for a model that is neither a folder nor pinned to a revision."""
     if section.trust_remote_code:
         check_trusted_source(section.name_or_path, folder=_small_files(section), option="model.trust_remote_code")
 
 
 def _small_files(section: ModelSection) -> Path:
-    """The folder of a model's settings and code; of a hub name it is fetched where it is pinned to a revision."""
+    """Return the folder with a model's settings and code, downloaded if the hub name is pinned to a revision."""
     name, revision = split_revision(section.name_or_path)
     if Path(name).is_dir() or revision is None:
         return Path(name)
@@ -69,10 +69,10 @@ def _small_files(section: ModelSection) -> Path:
 
 
 def base_config(section: ModelSection) -> Mapping[str, object]:
-    """The model's `config.json`; empty where there is none. Of a hub name it is fetched.
+    """Return the model's `config.json`, downloaded for a hub name; empty if there is none.
 
-    Raises RankLLMError where it cannot be had or its code may not be run, ContractError where it is an encoder whose
-    head would be left behind.
+    Raises RankLLMError if it is unavailable or its code must not run, ContractError for an encoder whose head would be
+    lost.
     """
     _check_trust(section)
     name, revision = split_revision(section.name_or_path)
@@ -90,15 +90,16 @@ def base_config(section: ModelSection) -> Mapping[str, object]:
 
 
 def limit_pairs(tokenizer: Any, config: Mapping[str, object]) -> None:
-    """Let the tokenizer of an encoder cut pairs at the model's positions: published ones need not say what fits."""
+    """Make an encoder's tokenizer truncate pairs at the model's positions, which published tokenizers may not
+    declare."""
     if is_encoder(config):
         tokenizer.model_max_length = min(tokenizer.model_max_length, encoder_positions(config))
 
 
 def code_notes(section: ModelSection) -> tuple[str, ...]:
-    """What there is to say about code that comes with the model, before any of it runs.
+    """Return notes about the model's own code, before any of it runs.
 
-    Raises ConfigError where it may not be run from there.
+    Raises ConfigError if code from there must not run.
     """
     _check_trust(section)
     folder = _small_files(section)
@@ -106,9 +107,13 @@ def code_notes(section: ModelSection) -> tuple[str, ...]:
         return ()
     files, option = ", ".join(own_code(folder)), "--trust-remote-code"
     if not section.trust_remote_code:
-        return (f"{folder}: has code of its own ({files}), which is not run; transformers' own is",) if files else ()
+        return (
+            (f"{folder}: contains its own code ({files}), which is not run; transformers' implementation is used",)
+            if files
+            else ()
+        )
     if not files:
-        return (f"Warning: {option} has no effect: {folder} has no code of its own",)
+        return (f"Warning: {option} has no effect: {folder} contains no code of its own",)
     return (f"{option}: code from {folder} runs with your permissions ({files})",)
 
 
@@ -121,12 +126,12 @@ def load_model(
     deepspeed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Any:
-    """The model to train, adapters and lean forward in place.
+    """Load the model to train, with adapters and lean forward pass.
 
-    kind: `causal`, or `sequence-classification` with one score a row, of a decoder or an encoder. seed: of new layers.
-    say: is told which of an encoder's weights are new.
-    Weights that are trained are float32 (DeepSpeed keeps its own copy); frozen ones have the recipe's precision.
-    Raises RankLLMError where there is no such model, ContractError where its head cannot be read leanly.
+    kind: `causal`, or `sequence-classification` with one score per row (decoder or encoder). seed: for new layers. say:
+    called with a note on an encoder's new weights. Trained weights are float32 (DeepSpeed keeps its own copy); frozen
+    ones have the recipe's precision.
+    Raises RankLLMError if there is no such model, ContractError if its head does not support the lean forward pass.
     """
     from transformers import set_seed
 
@@ -138,21 +143,21 @@ def load_model(
     _run_leanly(model, section)
     with quiet_transformers():
         use_attention(model, section)
-    if kind != "causal" and not deepspeed:  # which wants all weights of one dtype
+    if kind != "causal" and not deepspeed:  # DeepSpeed needs a single dtype
         parts = head_parts(model)
         for path, module in model.named_modules():
             if path.rpartition(".")[2] in parts:
-                module.float()  # trained, and its product is worth full precision, as in inference
-    # Again: under ZeRO-3 the first process alone has drawn the new score layer, and adapters must be the same in all.
+                module.float()  # trained, and computed in full precision as at inference
+    # Seed again: under ZeRO-3 only the first process has drawn the new score layer, and adapters must be equal in all.
     set_seed(seed)
     return add_lora(model, lora, kind=kind, deepspeed=deepspeed) if lora.enabled else model
 
 
 def _run_leanly(model: Any, section: ModelSection) -> None:
-    """Bind a forward pass that computes what a loss reads, and try it. Raises ContractError; see `load_model`."""
+    """Bind the lean forward pass and check it. Raises ContractError; see `load_model`."""
     if is_encoder_model(model):
         score_pairs(model)
-        if not is_zero3_sharded(model):  # whose weights are not at hand before DeepSpeed wraps the model
+        if not is_zero3_sharded(model):  # sharded weights are unavailable until DeepSpeed wraps the model
             check_scores(model, name=section.name_or_path)
         return
     model.config.use_cache = False
@@ -184,7 +189,7 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype, *, say: Callable
         model, report = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **options)
     if kind != "causal" and not hasattr(model, "score"):
         raise ContractError(
-            f"{name}: {type(model).__name__} has no score layer over a decoder, and is no encoder that is trained here "
+            f"{name}: {type(model).__name__} has no score layer over a decoder, and is not a supported encoder "
             f"({', '.join(ENCODERS)})"
         )
     missing = sorted(key for key in report["missing_keys"] if kind == "causal" or not key.startswith("score."))
@@ -194,7 +199,7 @@ def _load(section: ModelSection, kind: str, dtype: torch.dtype, *, say: Callable
 
 
 def _encoder_options(options: Mapping[str, Any], section: ModelSection) -> dict[str, Any]:
-    """options: of decoders. Which attention an encoder has by itself depends on its architecture."""
+    """Adapt the options of decoders to encoders, whose default attention depends on the architecture."""
     kept = dict(options)
     if section.attn_implementation not in ("sdpa", "eager"):
         del kept["attn_implementation"]
@@ -202,30 +207,31 @@ def _encoder_options(options: Mapping[str, Any], section: ModelSection) -> dict[
 
 
 def _check_folder(folder: Path, kind: str) -> None:
-    """Judge a folder by its small files and the headers of its weights. Raises RankLLMError in one line."""
+    """Check a folder by its small files and weight headers. Raises RankLLMError."""
     if (folder / ADAPTER_NAME).exists():
         raise ConfigError(
-            f"{folder}: is an adapter; name its base, and the adapter by --start-from-adapter, or merge it first "
-            f"(train merge {folder} OUT) and train on the result"
+            f"{folder}: is an adapter; give its base model here and the adapter with --start-from-adapter, or merge it "
+            "first "
+            f"(train merge {folder} OUT) and train the result"
         )
     check_settings_files(folder)
     if not (folder / "config.json").exists():
-        raise RankLLMError(f"{folder}: no model there (config.json is missing); give another --model-name-or-path")
+        raise RankLLMError(f"{folder}: config.json is missing; give a folder with a model as --model-name-or-path")
     score = read_weight_headers(folder).get("score.weight")
     check_intact(folder)
     if kind != "causal" and score is not None and score.shape[:1] != (1,):
         raise ContractError(
-            f"{folder}: has a score layer of {score.shape[0]} labels, expected 1 score a pair; "
-            "start from the model that it was made from"
+            f"{folder}: has a score layer with {score.shape[0]} labels, expected 1 score per pair; "
+            "start from the model that it was fine-tuned from"
         )
 
 
 def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = False) -> Any:
-    """The model with LoRA adapters, what makes the score trained in full.
+    """Add LoRA adapters to a model; its scoring head is trained in full.
 
-    Adapters are float32, like everything that is trained; under DeepSpeed they keep the model's precision, since it
-    flattens all trainable weights into one buffer (ZeRO-3 asserts that they share a dtype) and updates a float32 copy.
-    Raises ConfigError where no layer has a name.
+    Adapters are float32, like all trained weights. Under DeepSpeed they keep the model's precision, since it flattens
+    all trainable weights into one buffer (ZeRO-3 asserts that they share a dtype) and updates a float32 copy.
+    Raises ConfigError if no layer has a given name.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -253,7 +259,8 @@ def add_lora(model: Any, section: LoraSection, *, kind: str, deepspeed: bool = F
 
 
 def _targets(model: Any, targets: Sequence[str]) -> str | list[str]:
-    """Which layers get adapters, as PEFT takes it. Of an encoder's head it would know the last layer alone."""
+    """Return the layers to adapt in PEFT's format. For an encoder, PEFT would only exclude the last layer of the
+    head."""
     if tuple(targets) != (ALL_LINEAR,):
         return list(targets)
     return list(encoder_layers(model)) if is_encoder_model(model) else ALL_LINEAR
@@ -261,7 +268,8 @@ def _targets(model: Any, targets: Sequence[str]) -> str | list[str]:
 
 @contextlib.contextmanager
 def readable_failures(source: str) -> Iterator[None]:
-    """Turn whatever transformers, tokenizers and the hub raise for a missing or damaged model into one line."""
+    """Turn any exception of transformers, tokenizers or the hub about a missing or damaged model into a one-line
+    error."""
     try:
         with readable_load(source):
             yield
@@ -270,6 +278,6 @@ def readable_failures(source: str) -> Iterator[None]:
         if Path(source).is_dir() or not isinstance(cause, OSError | ValueError):
             raise
         raise RankLLMError(
-            f"model {source!r} cannot be loaded: no complete model in a folder of that name, and none to be had from "
-            f"the hub ({first_line(cause, with_kind=False)}); give another --model-name-or-path"
+            f"model {source!r} cannot be loaded: there is no folder of that name with a complete model, and it is not "
+            f"available from the hub ({first_line(cause, with_kind=False)}); give another --model-name-or-path"
         ) from None

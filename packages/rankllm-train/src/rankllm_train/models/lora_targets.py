@@ -1,4 +1,4 @@
-"""Which layers LoRA adapters are put on: every name that a recipe gives must be a layer that can be adapted."""
+"""Layers to adapt with LoRA: every name in a recipe must match layers that can be adapted."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _WHERE = "lora.target_modules"
 
 
 def check_targets(model: Any, names: Sequence[str]) -> None:
-    """Raise ConfigError for a name that would have no effect, or another one than it says.
+    """Raise ConfigError for a name that would have no effect, or a different one than intended.
 
-    A name is matched as PEFT matches it: against a layer's whole path, or the end of it behind a dot. PEFT itself is
-    content when one of several names matches, and records the others as if they had been trained.
+    Names match as in PEFT: a layer's whole path, or its end after a dot. PEFT itself accepts a list if one of the names
+    matches, and records the others as if they had been trained.
     """
     if tuple(names) == (ALL_LINEAR,):
         return
     if ALL_LINEAR in names:
-        raise ConfigError(f"{_WHERE}: {ALL_LINEAR} stands for every linear layer; give it alone, or names")
+        raise ConfigError(f"{_WHERE}: {ALL_LINEAR} means every linear layer; use it alone, or give names")
     modules = {path: module for path, module in model.named_modules() if path}
     parts = head_parts(model)
     for name in names:
         matched = [path for path in modules if path == name or path.endswith(f".{name}")]
         if not matched:
             hint = did_you_mean(name, _linear_names(model))
-            raise ConfigError(f"{_WHERE}: {name!r} is no layer of this model{hint}")
+            raise ConfigError(f"{_WHERE}: {name!r} is not a layer of this model{hint}")
         if inside := next((path for path in matched if is_in_head(path, parts)), None):
             if all(is_in_head(path, parts) for path in matched):
-                raise ConfigError(f"{_WHERE}: {name!r} is trained in full beside the adapters; leave it out")
+                raise ConfigError(f"{_WHERE}: {name!r} is already trained in full next to the adapters; leave it out")
             raise ConfigError(
-                f"{_WHERE}: {name!r} is also {inside}, which is trained in full beside the adapters; use "
+                f"{_WHERE}: {name!r} also matches {inside}, which is trained in full next to the adapters; use "
                 f"{', '.join(end for end in encoder_layers(model) if f'.{end}'.endswith(f'.{name}'))}"
             )
         if odd := next((path for path in matched if not _is_adaptable(modules[path])), None):
@@ -44,13 +44,13 @@ def check_targets(model: Any, names: Sequence[str]) -> None:
             raise ConfigError(f"{_WHERE}: {name!r} is not a linear layer ({odd} is a {kind}){hint}")
         if (other := _tied_to(model, matched)) is not None:
             raise ConfigError(
-                f"{_WHERE}: {name!r} shares its weights with {other!r} in this model (tie_word_embeddings): merged, "
+                f"{_WHERE}: {name!r} shares its weights with {other!r} in this model (tie_word_embeddings), so merging "
                 "an adapter on one of them would change both; leave it out"
             )
 
 
 def encoder_layers(model: Any) -> tuple[str, ...]:
-    """Every linear layer of an encoder but those of its head: the end of its path behind the number of its block."""
+    """Return every linear layer of an encoder outside its head, as the end of its path after the block number."""
     from torch import nn
 
     parts, ends = head_parts(model), []
@@ -70,7 +70,7 @@ def _is_adaptable(module: Any) -> bool:
 
 
 def _linear_names(model: Any) -> list[str]:
-    """Last parts of the paths of linear layers, in the model's order, without repetitions."""
+    """Return the last parts of the paths of linear layers, in model order, without duplicates."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -79,7 +79,7 @@ def _linear_names(model: Any) -> list[str]:
 
 
 def _tied_to(model: Any, paths: Sequence[str]) -> str | None:
-    """The head or the embeddings, where their common weights would be adapted through the other path."""
+    """Return the head or embeddings whose shared weights would be adapted through the other path, if any."""
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if embeddings is None or head is None or embeddings.weight is not head.weight:
         return None

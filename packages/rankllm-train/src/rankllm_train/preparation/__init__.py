@@ -1,1 +1,2 @@
-"""From raw data to training records: hard negatives mined, windows labelled, files split. No torch here."""
+"""From raw data to training records: mining hard negatives, labelling windows, splitting files. Does not import
+torch."""

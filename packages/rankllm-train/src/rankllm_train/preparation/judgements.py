@@ -1,4 +1,4 @@
-"""Which passages are relevant to which query, and which are known not to be."""
+"""Relevance judgements: which passages are relevant to a query, and which are known not to be."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from rankllm_train.preparation.tally import Tally
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedSources:
-    """The files of a judged collection."""
+    """Files of a judged collection."""
 
     run: str | Path | RunFile
-    """A first-stage run: which passages are candidates, and in what order."""
+    """First-stage run: the candidates and their order."""
     qrels: str | Path
     queries: str | Path
     corpus: str | Path
     teacher_run: str | Path | RunFile | None = None
-    """The run of a better model over the same queries."""
+    """Run of a stronger model on the same queries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgements:
-    """The queries of a file, in its order, with their texts and grades."""
+    """Queries of a file, in file order, with their texts and grades."""
 
     texts: Mapping[str, str]
     """qid -> text."""
     grades: Qrels
     """qid -> docid -> grade."""
     question_grades: Qrels
-    """qid -> docid -> the best grade under any qid of the same question (`exact_form`)."""
+    """qid -> docid -> best grade under any qid of the same question (`exact_form`)."""
     questions: Mapping[str, int]
-    """qid -> a number that the qids of one question share."""
+    """qid -> number shared by all qids of one question."""
     min_relevance: int
-    """The least grade of a relevant passage."""
+    """Lowest grade that counts as relevant."""
 
     def relevant(self, qid: str) -> list[str]:
-        """The docids relevant to a query, best grade first, of one grade in the order of the judgements."""
+        """Return the docids relevant to a query, best grade first; ties in the order of the judgements."""
         return self._relevant(self.grades.get(qid, {}))
 
     def relevant_to_question(self, qid: str) -> list[str]:
-        """The same under any qid of its question."""
+        """Return the docids relevant under any qid of the query's question, ordered likewise."""
         return self._relevant(self.question_grades.get(qid, {}))
 
     def maybe_relevant(self, qid: str) -> list[str]:
-        """The docids judged relevant, or with a grade above 0, under any qid of the question."""
+        """Return the docids judged relevant, or with a grade above 0, under any qid of the question."""
         least = min(1, self.min_relevance)
         return [docid for docid, grade in self.question_grades.get(qid, {}).items() if grade >= least]
 
     def of_questions(self) -> Judgements:
-        """The same queries, where what is judged under one qid of a question is judged under all of them."""
+        """Return the same queries with the judgements of a question applied to all of its qids."""
         return replace(self, grades=self.question_grades)
 
     def _relevant(self, grades: Mapping[str, int]) -> list[str]:
@@ -65,7 +65,7 @@ class Judgements:
         return [docid for docid, _ in sorted(judged, key=lambda entry: -entry[1])]
 
     def answered(self, tally: Tally) -> dict[str, list[str]]:
-        """qid -> relevant docids of the queries that have any, in file order; the others are counted."""
+        """Map each qid with relevant docids to them, in file order; count the other queries as skipped."""
         found = {}
         tally.see("queries", len(self.texts))
         for qid in self.texts:
@@ -77,14 +77,14 @@ class Judgements:
 
 
 def read_judgements(queries: str | Path, qrels: str | Path, *, min_relevance: int) -> Judgements:
-    """Read queries and judgements. Raises RankLLMError where there are none, or none of these queries."""
+    """Read queries and judgements. Raises RankLLMError if there are no judgements, or none of these queries."""
     texts, grades = read_queries(queries), read_qrels(qrels)
     if not grades:
-        raise RankLLMError(f"{qrels}: holds no judgements")
+        raise RankLLMError(f"{qrels}: contains no judgements")
     if texts and not texts.keys() & grades.keys():
         raise RankLLMError(
             f"{qrels}: judges none of the {len(texts):,} queries of {queries} (it has {next(iter(grades))!r}, "
-            f"those have {next(iter(texts))!r}); use the files that belong together"
+            f"they have {next(iter(texts))!r}); use matching files"
         )
     questions = {qid: digest(exact_form(text)) for qid, text in texts.items()}
     return Judgements(
@@ -97,7 +97,7 @@ def read_judgements(queries: str | Path, qrels: str | Path, *, min_relevance: in
 
 
 def _by_question(questions: Mapping[str, int], grades: Qrels) -> Qrels:
-    """The grades of each qid, with those of the other qids of its question; the best one where they differ."""
+    """Merge the grades of all qids of a question; where they differ, the best one applies."""
     qids: defaultdict[int, list[str]] = defaultdict(list)
     for qid, question in questions.items():
         qids[question].append(qid)

@@ -1,4 +1,4 @@
-"""Listwise records (the layout of RankZephyr and FIRST) from judgements, or from the results of a reranker."""
+"""Listwise records (format of RankZephyr and FIRST) from judgements or from a reranker's results."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from rankllm_train.preparation.windows import RecordWriter, WindowRule, draw_win
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordRule:
-    """Which windows become records, and how they are written."""
+    """Which windows become records and how they are written."""
 
     writer: RecordWriter
     windows: WindowRule
     skip_queries: int = 0
-    """Leave out so many usable queries first."""
+    """Number of usable queries to skip from the start."""
     max_queries: int | None = None
-    """Then use so many."""
+    """Maximum number of queries to use after that; None: all."""
 
 
 def label_judged(
@@ -40,11 +40,11 @@ def label_judged(
     strict: bool = False,
     track: Track = untracked,
 ) -> Tally:
-    """Write windows whose order is that of the judgements, in the order of the query file; count what was left out.
+    """Write windows ordered by the judgements, in the order of the query file, and count what was skipped.
 
-    In memory are the queries and ids. The same seed gives the same bytes. strict: a query of the run without a text, or
-    a passage that the corpus lacks, is an error. Raises RankLLMError (DataError with the place) for unusable files, and
-    where there is nothing to write.
+    Holds queries and ids in memory. The same seed gives identical bytes. strict: a query of the run without text, or a
+    passage missing from the corpus, is an error. Raises RankLLMError (DataError with the line) for unusable files, and
+    if there is nothing to write.
     """
     tally = Tally(is_strict=strict)
     judgements = read_judgements(sources.queries, sources.qrels, min_relevance=min_relevance).of_questions()
@@ -68,10 +68,10 @@ def label_results(
     run: str | Path | RunFile | None = None,
     track: Track = untracked,
 ) -> Tally:
-    """Write windows whose order is that of a reranker's results, in their order; count what was left out and why.
+    """Write windows ordered by a reranker's results, in file order, and count what was skipped and why.
 
-    run: the first stage, whose order windows that are not shuffled are shown in. The other arguments as
-    `reranked.result_lists`. One query is in memory. Raises as `label_judged`.
+    run: first stage that gives the passage order of unshuffled windows. For the other arguments see
+    `reranked.result_lists`. Holds one query in memory. Raises like `label_judged`.
     """
     tally = Tally()
     lists = result_lists(results, tally, depth=depth, worst_status=worst_status, run=run, track=track)
@@ -88,13 +88,13 @@ def _write(lists: Iterable[LabelledList], rule: RecordRule, tally: Tally, *, out
             if tally.made.get("records", 0) > n_before:
                 tally.make("queries in them")
             else:
-                tally.leave_out("queries", "no window of theirs is left", labelled.qid)
+                tally.leave_out("queries", "no window is left", labelled.qid)
         if not tally.made:
             raise nothing_made(tally, "records")
 
 
 def _wanted(lists: Iterable[LabelledList], rule: RecordRule, tally: Tally) -> Iterator[LabelledList]:
-    """The lists that are long enough, within --skip-queries and --max-queries."""
+    """Yield the lists that are long enough and within --skip-queries and --max-queries."""
     n_usable = 0
     for labelled in lists:
         if len(labelled.docids) < rule.windows.min_size:
@@ -110,7 +110,7 @@ def _wanted(lists: Iterable[LabelledList], rule: RecordRule, tally: Tally) -> It
 
 
 def _records(labelled: LabelledList, rule: RecordRule, tally: Tally) -> Iterator[dict[str, object]]:
-    """The records of one list: each window once."""
+    """Yield the records of one list, each window once."""
     seen: set[tuple[int, ...]] = set()
     windows = draw_windows(len(labelled.docids), rule.windows, relevant=labelled.relevant, key=labelled.qid)
     for number, window in enumerate(windows, start=1):

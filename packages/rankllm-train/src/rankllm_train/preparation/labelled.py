@@ -1,4 +1,4 @@
-"""Lists whose order is known: by judgements. Those by results are in `reranked`."""
+"""Labelled lists from judgements; `reranked` makes those from results."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rankllm_train.preparation.tally import Tally, Track
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledList:
-    """The candidates of a query, and how good each of them is."""
+    """Candidates of a query with their target order."""
 
     qid: str
     query: str
     docids: tuple[str, ...]
-    """In first-stage order, where that is known; else in the order to learn."""
+    """In first-stage order if known, else in target order."""
     ranks: tuple[int, ...]
-    """0-based place of each in the order to learn."""
+    """0-based target rank of each candidate."""
     relevant: frozenset[int]
-    """Positions of those judged relevant; empty where there are no judgements."""
+    """Indices of candidates judged relevant; empty without judgements."""
     doc: Callable[[str], Mapping[str, object]]
-    """The stored passage of a docid."""
+    """Returns the stored passage of a docid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +37,13 @@ class JudgedRule:
     """Which candidates of a judged query are labelled."""
 
     depth: int = 100
-    """Candidates of the run, by falling score."""
+    """Number of candidates taken from the run, by descending score."""
     add_relevant: bool = True
-    """Whether relevant passages that are not among them come behind them."""
+    """Whether to append relevant passages that the run does not retrieve."""
     random_negatives: int = 0
-    """Answers to other queries, put last."""
+    """Number of positives of other queries to append as the last ones."""
     require_relevant: bool = True
-    """Whether a query without a relevant candidate is left out."""
+    """Whether to skip queries without a relevant candidate."""
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -52,7 +52,8 @@ class JudgedRule:
 
 
 class JudgedLists:
-    """Lists by judgements: best grade first, unjudged last, one grade by a teacher's score or in first-stage order."""
+    """Lists ordered by judgements: best grade first, unjudged last; ties by the teacher's score or in first-stage
+    order."""
 
     def __init__(self, judgements: Judgements, rule: JudgedRule, tally: Tally) -> None:
         self._judgements = judgements
@@ -65,7 +66,7 @@ class JudgedLists:
         self._ranked = RankedDocids(judgements.questions)
 
     def fill(self, run: str | Path, *, track: Track) -> None:
-        """Take the candidates of a run. Raises RankLLMError where it has none of the queries."""
+        """Take the candidates of a run. Raises RankLLMError if it contains none of the queries."""
         for ranked in track(read_ranked_queries(run), "queries of the run"):
             self._note(ranked)
             if ranked.qid not in self._judgements.texts:
@@ -75,8 +76,8 @@ class JudgedLists:
                 self._candidates[ranked.qid] = kept
         if self._relevant and not self._candidates:
             raise RankLLMError(
-                f"{run}: holds none of the {len(self._relevant):,} queries with a relevant passage, such as "
-                f"{next(iter(self._relevant))!r}; use the run that belongs to the queries"
+                f"{run}: contains none of the {len(self._relevant):,} queries with a relevant passage, such as "
+                f"{next(iter(self._relevant))!r}; use the run of these queries"
             )
         for qid in [qid for qid in self._relevant if qid not in self._candidates]:
             self._drop(qid, "not in the run")
@@ -87,7 +88,7 @@ class JudgedLists:
             self._tally.see("candidates", len(candidates))
 
     def order_by_teacher(self, run: str | Path, *, track: Track) -> None:
-        """Let a teacher's scores order candidates of one grade; those that it has not scored come behind them."""
+        """Order candidates of the same grade by a teacher's scores; those it has not scored come last."""
         for ranked in track(read_ranked_queries(run), "queries of the teacher"):
             self._note(ranked)
             if ranked.qid in self._candidates:
@@ -96,7 +97,7 @@ class JudgedLists:
                 self._teacher[ranked.qid] = {docid: scores[docid] for docid in candidates if docid in scores}
         if self._candidates and not self._teacher:
             raise RankLLMError(
-                f"{run}: the teacher has scored none of the {len(self._candidates):,} queries, such as "
+                f"{run}: contains scores for none of the {len(self._candidates):,} queries, such as "
                 f"{next(iter(self._candidates))!r}; use a run of the same queries"
             )
         for qid in [qid for qid in self._candidates if qid not in self._teacher]:
@@ -108,31 +109,31 @@ class JudgedLists:
 
     @property
     def needed(self) -> set[str]:
-        """The docids whose texts are needed."""
+        """Docids whose texts are needed."""
         return {docid for docids in (*self._candidates.values(), *self._relevant.values()) for docid in docids}
 
     @property
     def compared(self) -> set[str]:
-        """The docids whose copies are no easy negatives."""
+        """Docids whose copies must not become random negatives."""
         if not self._rule.random_negatives:
             return set()
         judged = map(self._judgements.maybe_relevant, self._relevant)
         return {*self._ranked.docids, *(docid for docids in judged for docid in docids)}
 
     def lists(self, passages: PassageStore) -> Iterator[LabelledList]:
-        """The lists, in the order of the query file."""
+        """Yield the lists in the order of the query file."""
         select = Selection(passages, self._tally)
         easy = EasyDraw(self._relevant, passages, self._tally, ranked=self._ranked, seed=self._rule.seed)
         for qid in list(self._relevant):
             known = select.known("candidates", self._candidates[qid])
             in_list, relevant = set(known), set(self._relevant[qid])
-            # Best grade first: of two copies of a text, the better grade stays.
+            # Best grade first: of two copies of a text, the one with the better grade is kept.
             answers = select.distinct([docid for docid in self._relevant[qid] if docid in in_list])
             if self._rule.require_relevant and not answers:
                 self._drop(qid, "no relevant passage among the candidates")
                 continue
             others = [docid for docid in known if docid not in relevant]
-            # A copy of a relevant passage that is not in the list is no unjudged passage either.
+            # A copy of a relevant passage outside the list does not count as unjudged either.
             relevant_known = [docid for docid in self._relevant[qid] if docid in passages]
             kept = {*answers, *select.distinct(others, positive_words=select.words(relevant_known))}
             own = [docid for docid in known if docid in kept]
@@ -147,7 +148,7 @@ class JudgedLists:
 
         def goodness(place: int) -> tuple[bool, float, float]:
             docid = docids[place]
-            # Those drawn may be judged 0; they stand behind unjudged candidates all the same.
+            # Random negatives may be judged 0, but still rank below unjudged candidates.
             return place < len(own), grades.get(docid, -math.inf), scores.get(docid, -math.inf)
 
         relevant = set(self._relevant[qid])
@@ -167,7 +168,7 @@ class JudgedLists:
 
 
 def _ranks(best_first: Sequence[int]) -> tuple[int, ...]:
-    """0-based place of each position in an order of positions."""
+    """Return the 0-based rank of each index in an order of indices."""
     ranks = [0] * len(best_first)
     for rank, place in enumerate(best_first):
         ranks[place] = rank

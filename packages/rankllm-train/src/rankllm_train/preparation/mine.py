@@ -1,4 +1,4 @@
-"""Hard negatives from a first-stage run: a Tevatron record for each query with a relevant passage."""
+"""Hard negatives from a first-stage run: one Tevatron record for each query with a relevant passage."""
 
 from __future__ import annotations
 
@@ -27,34 +27,35 @@ class MineRule:
 
     pool: PoolRule = field(default_factory=PoolRule)
     min_relevance: int = 1
-    """The least grade of a positive."""
+    """Lowest grade that counts as positive."""
     teacher_margin: Margin = field(default_factory=Margin)
-    """By the teacher's scores; read where there is a teacher."""
+    """Margin on the teacher's scores; used only with a teacher."""
     with_teacher_scores: bool = False
-    """Whether each passage gets its `teacher_score`, for distillation."""
+    """Whether to store each passage's `teacher_score`, for distillation."""
     negatives_per_query: int = 15
-    """Of the run. RankLLaMA's groups hold one positive and 15 negatives."""
+    """Number of hard negatives from the run. RankLLaMA's groups have one positive and 15 negatives."""
     random_negatives: int = 0
-    """Answers to other queries, added behind those of the run."""
+    """Number of positives of other queries to append to the hard negatives."""
     min_negatives: int = 1
-    """A query with fewer, of both kinds, is left out."""
+    """Queries with fewer negatives of both kinds are skipped."""
     sample: Sample = "top"
-    """`top`: the first of the run that are usable. `random`: any of them."""
+    """`top`: the highest-ranked usable candidates of the run. `random`: a uniform sample of the usable ones."""
     skip_queries: int = 0
-    """Leave out so many usable queries first."""
+    """Number of usable queries to skip from the start."""
     max_queries: int | None = None
-    """Then make at most so many records."""
+    """Maximum number of records after that; None: all."""
     seed: int = 42
 
     def __post_init__(self) -> None:
         wanted = self.negatives_per_query + self.random_negatives
         if not 1 <= self.min_negatives <= wanted:
             raise ConfigError(
-                f"--min-negatives {self.min_negatives}: expected 1 to {wanted}, the negatives that are asked for"
+                f"--min-negatives {self.min_negatives}: expected 1 to {wanted}, the number of negatives requested"
             )
         if self.with_teacher_scores and self.random_negatives:
             raise ConfigError(
-                "--random-negatives: the teacher has not scored them; leave out --with-teacher-scores or them"
+                "--random-negatives: cannot be combined with --with-teacher-scores, since the teacher has not scored "
+                "them"
             )
 
 
@@ -66,14 +67,14 @@ def mine(
     strict: bool = False,
     track: Track = untracked,
 ) -> Tally:
-    """Write a Tevatron record for each query, in the order of the query file, and count what was left out and why.
+    """Write a Tevatron record for each query, in the order of the query file, and count what was skipped and why.
 
-    The run and the teacher's run are read one query at a time, the corpus once; in memory are the queries and ids.
-    The same seed gives the same bytes. strict: a query of the run without a text, or a passage that the corpus lacks,
-    is an error. Raises RankLLMError (DataError with the place) for unusable files, and where there is nothing to write.
+    Reads the runs one query at a time and the corpus once; holds queries and ids in memory. The same seed gives
+    identical bytes. strict: a query of the run without text, or a passage missing from the corpus, is an error. Raises
+    RankLLMError (DataError with the line) for unusable files, and if there is nothing to write.
     """
     if rule.with_teacher_scores and sources.teacher_run is None:
-        raise ConfigError("--with-teacher-scores: needs --teacher-run, where the scores stand")
+        raise ConfigError("--with-teacher-scores: needs --teacher-run, which contains the scores")
     _refuse_ranks(sources, rule)
     tally = Tally(is_strict=strict)
     judgements = read_judgements(sources.queries, sources.qrels, min_relevance=rule.min_relevance)
@@ -84,7 +85,7 @@ def mine(
         pool.filter_by_teacher(
             sources.teacher_run, rule.teacher_margin, needs_scores=rule.with_teacher_scores, track=track
         )
-    # Read whole before the output is begun, so that nothing is written where it cannot be used.
+    # Read completely before the output is opened, so that nothing is written if they are unusable.
     relevant = map(judgements.relevant_to_question, pool.positives)
     needed = {docid for docids in chain(relevant, pool.negatives.values()) for docid in docids}
     maybe_relevant = map(judgements.maybe_relevant, pool.positives)
@@ -101,14 +102,14 @@ def mine(
 
 
 def _refuse_ranks(sources: JudgedSources, rule: MineRule) -> None:
-    """Raise ConfigError where distances are to be measured by a run that tells an order only."""
+    """Raise ConfigError if a margin is to be applied to a run that contains only ranks."""
     if rule.pool.margin is not None and rule.pool.margin.needs_scores and _holds_ranks(sources.run):
-        raise ConfigError(f"{sources.run}: holds ranks, no scores; leave out --margin and --relative-margin")
+        raise ConfigError(f"{sources.run}: contains ranks but no scores; leave out --margin and --relative-margin")
     if sources.teacher_run is None or not (rule.with_teacher_scores or rule.teacher_margin.needs_scores):
         return
     if _holds_ranks(sources.teacher_run):
         options = "--with-teacher-scores, --teacher-margin and --teacher-relative-margin"
-        raise ConfigError(f"{sources.teacher_run}: holds ranks, no scores; leave out {options}")
+        raise ConfigError(f"{sources.teacher_run}: contains ranks but no scores; leave out {options}")
 
 
 def _holds_ranks(run: str | Path | RunFile) -> bool:
@@ -116,17 +117,17 @@ def _holds_ranks(run: str | Path | RunFile) -> bool:
 
 
 class _Chosen(NamedTuple):
-    """The docids of one record."""
+    """Docids of one record."""
 
     positives: list[str]
     hard: list[str]
-    """Negatives of the run, in its order."""
+    """Negatives from the run, in its order."""
     easy: list[str]
-    """Answers to other queries."""
+    """Positives of other queries."""
 
 
 class _Miner:
-    """Makes the records, now that it is known which passages have a text."""
+    """Writes the records once it is known which passages have a text."""
 
     def __init__(self, pool: Pool, passages: PassageStore, rule: MineRule, *, ranked: RankedDocids) -> None:
         self._pool = pool
@@ -138,14 +139,14 @@ class _Miner:
         self._n_usable = 0
 
     def records(self) -> Iterator[dict[str, object]]:
-        """One record for each query that is not left out."""
+        """Yield one record for each query that is not skipped."""
         for qid in list(self._pool.positives):
             chosen = self._choose_passages(qid)
             if chosen is not None and self._is_wanted(qid):
                 yield self._record(qid, chosen)
 
     def _choose_passages(self, qid: str) -> _Chosen | None:
-        """The passages of a query's record; None where the query is left out."""
+        """Return the passages of a query's record; None if the query is skipped."""
         positives = self._select.known("positives", self._pool.positives[qid])
         if not positives:
             self._pool.drop_query(qid, "no positive with a text in the corpus")
@@ -186,7 +187,7 @@ class _Miner:
 
     def _record(self, qid: str, chosen: _Chosen) -> dict[str, object]:
         tally = self._tally
-        tally.leave_out("candidates", "usable, but not chosen", n=len(self._pool.negatives[qid]) - len(chosen.hard))
+        tally.leave_out("candidates", "usable, but not selected", n=len(self._pool.negatives[qid]) - len(chosen.hard))
         tally.make("records")
         tally.make("positives", len(chosen.positives))
         tally.make("negatives of the run", len(chosen.hard))

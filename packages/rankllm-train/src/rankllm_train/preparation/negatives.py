@@ -1,7 +1,7 @@
-"""Which candidates of a first stage may serve as negatives.
+"""Selection of first-stage candidates that may serve as negatives.
 
-A first-stage candidate that nobody judged may well be relevant. How to tell: it scores too near the positive, by the
-first stage or by a better model (positive-aware mining: NV-Retriever, arXiv:2407.15831).
+Unjudged candidates may well be relevant. They are rejected if they score too close to the positive, by the first stage
+or by a stronger model (positive-aware mining: NV-Retriever, arXiv:2407.15831).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rankllm_train.preparation.tally import Tally, Track
 Pools = dict[str, list[str]]
 """qid -> docids that may be its negatives, in the order of the run."""
 
-_NEAR_BY_RUN = "by their first-stage score too near the best positive"
-_NEAR_BY_TEACHER = "by the teacher's score too near the best positive"
+_NEAR_BY_RUN = "first-stage score too close to the best positive"
+_NEAR_BY_TEACHER = "teacher score too close to the best positive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,21 +31,21 @@ class Margin:
 
     absolute: float = 0.0
     relative: float = 0.0
-    """As a share of the positive's score, whatever its sign."""
+    """As a fraction of the positive's score, whatever its sign."""
 
     def __post_init__(self) -> None:
         if math.isnan(self.absolute):
             raise ConfigError("margin: expected a number, found nan")
         if not math.isfinite(self.relative):
-            raise ConfigError(f"relative-margin: expected a finite share, such as 0.05; found {self.relative}")
+            raise ConfigError(f"relative-margin: expected a finite fraction such as 0.05, found {self.relative}")
 
     @property
     def needs_scores(self) -> bool:
-        """Whether it is a distance; else the order alone tells what lies within it."""
+        """Whether the margin is a distance between scores; otherwise the order alone decides."""
         return self.relative != 0 or (self.absolute != 0 and math.isfinite(self.absolute))
 
     def ceiling(self, positive: float) -> float:
-        """The highest score a candidate may have beside a positive of this score."""
+        """Return the highest score that a candidate may have next to a positive of this score."""
         return positive - self.absolute - self.relative * abs(positive)
 
 
@@ -54,11 +54,11 @@ class PoolRule:
     """Which candidates of a query's ranking may be negatives."""
 
     min_rank: int = 1
-    """1-based; what stands above it is left out."""
+    """1-based rank of the first candidate used."""
     max_rank: int = 100
-    """1-based; what stands below it is left out."""
+    """1-based rank of the last candidate used."""
     margin: Margin | None = None
-    """By the run's own scores; None: not looked at."""
+    """Margin on the run's scores; None: no margin."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_rank <= self.max_rank:
@@ -68,32 +68,32 @@ class PoolRule:
 
 
 class Pool:
-    """The candidates of all queries, narrowed down step by step; each step counts what it drops."""
+    """Candidates of all queries, narrowed down step by step; each step counts what it drops."""
 
     def __init__(self, judgements: Judgements, tally: Tally, *, ranked: RankedDocids | None = None) -> None:
-        """ranked: is told of every ranking that is read."""
+        """ranked: collects every ranking that is read."""
         self.judgements = judgements
         self.tally = tally
         self._ranked = ranked
         self.positives = judgements.answered(tally)
-        """qid -> relevant docids, of the queries still in use, in file order."""
+        """qid -> relevant docids of the queries still in use, in file order."""
         self.negatives: Pools = {qid: [] for qid in self.positives}
         self.near: Pools = {}
-        """qid -> docids left out as too near a positive: their copies are too."""
+        """qid -> docids dropped as too close to a positive; their copies are dropped too."""
         self.teacher_scores: dict[str, dict[str, float]] = {}
-        """qid -> docid -> score of what the teacher let pass."""
+        """qid -> docid -> score of candidates accepted by the teacher."""
 
     def drop_query(self, qid: str, reason: str) -> None:
-        """Leave a query out, with what is left of its candidates."""
+        """Skip a query and its remaining candidates."""
         self.tally.leave_out("queries", reason, qid)
-        self.tally.leave_out("candidates", "their query is left out", n=len(self.negatives.pop(qid)))
+        self.tally.leave_out("candidates", "query skipped", n=len(self.negatives.pop(qid)))
         del self.positives[qid]
 
     def fill(self, run: str | Path, rule: PoolRule, *, needs_run: bool, track: Track) -> None:
-        """Take the candidates of a run that the rule lets pass.
+        """Take the candidates of a run that the rule accepts.
 
-        needs_run: whether a query that is not in the run is left out. Raises RankLLMError where the run has none of
-        the queries.
+        needs_run: whether to skip queries that are not in the run. Raises RankLLMError if the run contains none of the
+        queries.
         """
         seen: set[str] = set()
         n_of_run = 0
@@ -107,8 +107,8 @@ class Pool:
                 self._take(ranked, rule)
         if n_of_run and self.positives and not seen:
             raise RankLLMError(
-                f"{run}: holds none of the {len(self.positives):,} queries with a relevant passage, such as "
-                f"{next(iter(self.positives))!r}; use the run that belongs to the queries"
+                f"{run}: contains none of the {len(self.positives):,} queries with a relevant passage, such as "
+                f"{next(iter(self.positives))!r}; use the run of these queries"
             )
         if needs_run:
             for qid in [qid for qid in self.positives if qid not in seen]:
@@ -126,7 +126,7 @@ class Pool:
         if rule.margin is not None:
             ceiling = _ceiling(ranked.qid, self.positives, dict(ranked.candidates), rule.margin)
             if ceiling is None:
-                self.drop_query(ranked.qid, "no positive in the run, which a margin needs")
+                self.drop_query(ranked.qid, "no positive in the run, as a margin requires")
                 return
         self._keep(ranked.qid, lambda docid, score: self._problem(ranked.qid, docid, score, ceiling), window)
 
@@ -138,16 +138,16 @@ class Pool:
             return "judged relevant" if is_own else "judged relevant to the same question under another qid"
         if grade is not None and grade > 0:
             return "judged, with a grade above 0 and below --min-relevance"
-        # A judged candidate is known not to be relevant, whatever it scores.
+        # A judged candidate is known not to be relevant, whatever its score.
         if grade is None and ceiling is not None and score > ceiling:
             return _NEAR_BY_RUN
         return None
 
     def filter_by_teacher(self, run: str | Path, margin: Margin, *, needs_scores: bool, track: Track) -> None:
-        """Drop candidates that a teacher scores too near the best positive, and those it has not scored.
+        """Drop candidates that the teacher scores too close to the best positive, and those it has not scored.
 
-        needs_scores: whether the scores go into the records; then a judged candidate needs one too, and a positive
-        without one is left out.
+        needs_scores: whether the scores go into the records. Judged candidates then need one too, and positives without
+        one are dropped.
         """
         seen: set[str] = set()
         for ranked in track(read_ranked_queries(run), "queries of the teacher"):
@@ -163,7 +163,7 @@ class Pool:
             self._apply_teacher(ranked.qid, scores, ceiling, needs_scores=needs_scores)
         if self.positives and not seen:
             raise RankLLMError(
-                f"{run}: the teacher has scored none of the {len(self.positives):,} queries, such as "
+                f"{run}: contains scores for none of the {len(self.positives):,} queries, such as "
                 f"{next(iter(self.positives))!r}; use a run of the same queries"
             )
         for qid in [qid for qid in self.positives if qid not in seen]:
@@ -199,7 +199,7 @@ class Pool:
                 if reason in (_NEAR_BY_RUN, _NEAR_BY_TEACHER):
                     self.near.setdefault(qid, []).append(sys.intern(docid))
             else:
-                # A passage is a candidate of many queries: one string for all of them.
+                # A passage is a candidate of many queries: intern its docid.
                 kept.append(sys.intern(docid))
         self.negatives[qid] = kept
 
@@ -207,6 +207,6 @@ class Pool:
 def _ceiling(
     qid: str, positives: Mapping[str, Sequence[str]], scores: Mapping[str, float], margin: Margin
 ) -> float | None:
-    """The highest score that a negative may have; None where no positive has a score."""
+    """Return the highest score that a negative may have; None if no positive has a score."""
     found = [scores[docid] for docid in positives[qid] if docid in scores]
     return margin.ceiling(max(found)) if found else None

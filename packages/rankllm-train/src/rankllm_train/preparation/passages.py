@@ -1,4 +1,4 @@
-"""The passages that training records are made of, in a temporary file, found by docid: memory holds ids only."""
+"""Store for the passages of training records: a temporary file, indexed by docid, so that memory holds only ids."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from rankllm_train.data.sameness import digest, exact_form
 from rankllm_train.preparation.tally import Track, untracked
 
 _IN_MEMORY_BYTES = 64 << 20
-"""A smaller collection never reaches the disk."""
+"""Smaller collections are never written to disk."""
 
 
 class RepeatedDocidError(RankLLMError):
-    """A docid names two passages."""
+    """A docid that occurs with two different passages."""
 
 
 class PassageStore:
-    """Titles and texts on disk. A context manager: the file is gone at the end of its block."""
+    """Titles and texts on disk. A context manager: the file is deleted at the end of the block."""
 
     def __init__(self, *, beside: str | Path, in_memory_bytes: int = _IN_MEMORY_BYTES) -> None:
-        """beside: the output that is being made; the temporary file lies in its folder, on a disk meant for data."""
+        """beside: the output being written; the temporary file is placed in its folder, on a disk meant for data."""
         folder = Path(beside).absolute().parent
         folder.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=in_memory_bytes, dir=folder)  # noqa: SIM115
@@ -53,11 +53,11 @@ class PassageStore:
         return len(self._rows)
 
     def add(self, docid: str, *, title: str, text: str) -> None:
-        """Keep a passage. Raises RankLLMError where the docid has another text, or the disk is full."""
+        """Store a passage. Raises RankLLMError if the docid has a different text, or if the disk is full."""
         if docid in self._rows:
             if self.doc(docid) != {"title": title, "text": text}:
                 raise RepeatedDocidError(
-                    f"docid {docid!r} occurs twice, with different contents; a docid names one passage"
+                    f"docid {docid!r} occurs twice, with different contents; docids must be unique"
                 )
             return
         line = json.dumps([title, text]).encode("ascii") + b"\n"
@@ -68,25 +68,28 @@ class PassageStore:
             self._file.seek(self._end)
             self._file.write(line)
         except OSError as error:
-            raise RankLLMError(f"the temporary file with the passages: {error.strerror}; make room for it") from None
+            raise RankLLMError(
+                f"the temporary passage file cannot be written ({error.strerror}); free disk space in the output folder"
+            ) from None
         self._end += len(line)
 
     def doc(self, docid: str) -> dict[str, str]:
-        """A passage's title (empty where it has none) and text. Raises KeyError for one that is not kept."""
+        """Return a passage's title (empty if it has none) and text. Raises KeyError if it is not stored."""
         self._file.seek(self._offsets[self._rows[docid]])
         title, text = json.loads(self._file.readline())
         return {"title": title, "text": text}
 
     def compare(self, docid: str, *, title: str, text: str) -> None:
-        """Keep what `words_digests` needs of a passage that goes into no record."""
+        """Store what `words_digests` needs of a passage that goes into no record."""
         self._compared[docid] = _words_digest(title, text)
 
     def words_digest(self, docid: str) -> int:
-        """The digest of a passage's title and text (`exact_form`), both of which are shown; 0 where it has neither."""
+        """Return the digest of a passage's title and text (`exact_form`), since prompts show both; 0 if it has
+        neither."""
         return self._digests[self._rows[docid]]
 
     def words_digests(self, docids: Iterable[str]) -> set[int]:
-        """The digests of those passages that are kept or compared; those that the corpus lacks have none."""
+        """Return the digests of the passages that are stored or compared; those missing from the corpus have none."""
         kept, compared = self._rows, self._compared
         return {
             self._digests[kept[docid]] if docid in kept else compared[docid]
@@ -96,7 +99,7 @@ class PassageStore:
 
 
 def _words_digest(title: str, text: str) -> int:
-    # Zero stands for a passage without a word; a digest is zero once in 2**64 passages.
+    # Zero stands for an empty passage; a digest is zero once in 2**64 passages.
     words = f"{exact_form(title)}\n{exact_form(text)}"
     return digest(words) if words != "\n" else 0
 
@@ -111,9 +114,9 @@ def collect_passages(
 ) -> None:
     """Put the passages with these docids into the store, reading the corpus once.
 
-    compared: passages that go into no record, but whose copies must not either; only their digests are kept.
-    Raises RankLLMError (DataError with the line) for an unusable corpus, for a docid with two texts, and where the
-    corpus holds none of the needed ones.
+    compared: passages that go into no record and whose copies must not either; only their digests are stored.
+    Raises RankLLMError (DataError with the line) for an unusable corpus, for a docid with two texts, and if the corpus
+    contains none of the needed passages.
     """
     for docid, doc in track(read_corpus(corpus), "passages"):
         if docid in needed:
@@ -127,6 +130,6 @@ def collect_passages(
             store.compare(docid, title=title, text=text)
     if needed and not len(store):
         raise RankLLMError(
-            f"{corpus}: holds none of the {len(needed):,} passages that are needed, such as {min(needed)!r}; "
-            "use the corpus that belongs to the run and the judgements"
+            f"{corpus}: contains none of the {len(needed):,} passages needed, such as {min(needed)!r}; "
+            "use the corpus of this run and these judgements"
         )

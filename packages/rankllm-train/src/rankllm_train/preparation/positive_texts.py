@@ -1,8 +1,8 @@
-"""The positive passages of a record in one form, whichever of the two kinds it is, and the keys that link records.
+"""Positive passages of either kind of record in one form, and the keys that link records.
 
-A pointwise record stores title and text; a listwise prompt shows `Title: ... Content: ...`, repaired, defused, and cut
-to so many words. Compared are the words of the text alone, leniently (`normalised`), and of a text that may be cut,
-those that are left of it.
+A pointwise record stores title and text; a listwise prompt shows `Title: ... Content: ...`, repaired, defused and
+truncated to a number of words. Only the words of the text are compared, leniently (`normalised`); of a text that may be
+truncated, those that remain.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ from rankllm_train.data.sameness import digest, normalised
 from rankllm_train.data.shortening import passage_spans
 
 LEAST_WORDS = 8
-"""A text that may be cut is the beginning of another one where it has so many words; a shorter one must equal it."""
+"""A text that may be truncated matches a longer one by prefix if it has this many words; shorter ones must be equal."""
 _LONGEST_UNIT = 8
-"""Characters. Longer words, and lines of a script without blanks, count as several."""
+"""In characters. Longer words, and lines of scripts without spaces, count as several words."""
 _CHARACTERS_A_WORD, _SPARE_CHARACTERS = 32, 256
-"""Where `rankllm_core.text.first_words` cuts a text without blanks, inside a word."""
+"""Where `rankllm_core.text.first_words` truncates a text without spaces, inside a word."""
 _TITLED = re.compile(r"Title:(?: (.*?))?? Content:(?: (.*))?\Z", re.DOTALL)
-"""As `passage_text` writes it; where blanks were folded, nothing is left of a title of blanks."""
+"""As written by `passage_text`; where whitespace was folded, nothing remains of a blank title."""
 _QUERIES_IN_PROMPT = re.compile(r"^Search Query: (.*?)\.?$", re.MULTILINE)
-"""Where the originals' listwise prompts repeat the query, behind the passages."""
+"""Where the originals' listwise prompts repeat the query, after the passages."""
 
 
 class Positive(NamedTuple):
-    """A passage that a record teaches to put first."""
+    """Passage that a record teaches to rank first."""
 
     docid: str | None
     words: tuple[str, ...]
-    """Of its text, or of its title where it has no text."""
+    """Words of its text, or of its title if it has no text."""
     may_be_cut: bool
-    """Whether the text may go on: a prompt shows its first words."""
+    """Whether the text may be truncated, as a prompt shows only its first words."""
 
 
 class RecordKeys(NamedTuple):
-    """What a record must not share with the other side of a split."""
+    """Keys of a record that the other side of a split must not share."""
 
     query: int
-    """A digest."""
+    """Digest of the query."""
     positives: tuple[int, ...]
-    """Digests of docids and whole texts."""
+    """Digests of docids and full texts."""
     passages: tuple[Positive, ...]
 
     def cut_lengths(self) -> Iterator[int]:
-        """Word counts of the texts that others may begin with."""
+        """Yield the word counts of texts that may be prefixes of others."""
         return (len(p.words) for p in self.passages if p.may_be_cut and len(p.words) >= LEAST_WORDS)
 
     def beginnings(self, lengths: Collection[int]) -> Iterator[int]:
-        """The digests that whole texts of these numbers of words would have, of what each passage begins with."""
+        """Yield digests of the passages' prefixes with these word counts, comparable with digests of full texts."""
         for passage in self.passages:
             words = hashlib.blake2b(b"text", digest_size=8)
             for n, word in enumerate(passage.words[:-1], start=1):
@@ -70,10 +70,11 @@ class RecordKeys(NamedTuple):
 
 
 def record_keys(record: Mapping[str, object], *, path: str | Path, line: int) -> RecordKeys:
-    """The query and the positives of a record; of a listwise one, what its target ranks first and `positive_docids`.
+    """Return the keys of a record's query and positives; in a listwise record, the top-ranked passage and
+    `positive_docids`.
 
-    Raises DataError naming `path` and `line` where it is neither a listwise nor a pointwise record, and where it does
-    not tell its query.
+    Raises DataError naming `path` and `line` if it is neither a listwise nor a pointwise record, or has no recognizable
+    query.
     """
     with located(path, line):
         if "conversations" in record:
@@ -81,14 +82,14 @@ def record_keys(record: Mapping[str, object], *, path: str | Path, line: int) ->
         if "positive_passages" in record or "passages" in record:
             return _pointwise(parse_pointwise(record, path=path, line=line))
         raise RankLLMError(
-            "expected a listwise record ('conversations') or a pointwise one ('positive_passages'), found "
-            f"{', '.join(map(repr, record)) or 'no key at all'}"
+            "expected a listwise record (key 'conversations') or a pointwise one (key 'positive_passages'), found "
+            f"{', '.join(map(repr, record)) or 'no keys'}"
         )
 
 
 def _pointwise(record: PointwiseRecord) -> RecordKeys:
     positives = tuple(
-        # As a prompt would show it, since repairing a text may change its words.
+        # As a prompt would show it, since text repair may change its words.
         Positive(p.docid, _words(passage_text({"title": p.title, "text": p.text})), may_be_cut=False)
         for p in record.positives
     )
@@ -100,7 +101,7 @@ def _listwise(record: ListwiseRecord) -> RecordKeys:
     if query is None:
         told = _QUERIES_IN_PROMPT.findall(record.prompt)
         if not told:
-            raise record.error("does not tell its query, under 'query' or behind 'Search Query: ' in the prompt")
+            raise record.error("contains no query, neither under 'query' nor after 'Search Query: ' in the prompt")
         query = told[-1]
     best = target_ranks(record).index(1)
     docids, relevant = dict(enumerate(record.docids)), set(record.positive_docids)
@@ -123,7 +124,8 @@ def _keys(query: str, passages: tuple[Positive, ...]) -> RecordKeys:
 
 
 def _words(shown: str, *, may_be_cut: bool = False) -> tuple[str, ...]:
-    """The words of a passage as a prompt shows it, without its title. may_be_cut: the last one may be half a word."""
+    """Return the words of a passage as shown in a prompt, without title. may_be_cut: the last word may be
+    incomplete."""
     titled = _TITLED.match(shown)
     content = shown if titled is None else titled[2] or titled[1] or ""
     words = [
@@ -131,7 +133,7 @@ def _words(shown: str, *, may_be_cut: bool = False) -> tuple[str, ...]:
         for word in normalised(content.translate(_invisible())).split()
         for start in range(0, len(word), _LONGEST_UNIT)
     ]
-    # Only texts with very few blanks reach this length, and are cut inside a word.
+    # Only texts with very few spaces reach this length and are truncated inside a word.
     if may_be_cut and len(words) > 1 and len(shown) >= _CHARACTERS_A_WORD * len(shown.split()) + _SPARE_CHARACTERS:
         words.pop()
     return tuple(words)
@@ -139,5 +141,5 @@ def _words(shown: str, *, may_be_cut: bool = False) -> tuple[str, ...]:
 
 @cache
 def _invisible() -> dict[int, None]:
-    """Format characters, such as zero-width blanks, which a prompt may not hold where the record does."""
+    """Format characters, such as zero-width spaces, which a prompt may lack although the record has them."""
     return {code: None for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"}

@@ -1,4 +1,4 @@
-"""A run as one query after the other: no more than one query's candidates are in memory."""
+"""Run files read one query at a time, so that only one query's candidates are in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rankllm_core.trec.runs import RunLine, holds_ranks, iter_run
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
-    """A run file, and how it is read where three columns may hold scores or ranks."""
+    """Run file with the format for runs whose three columns may be scores or ranks."""
 
     path: str | Path
     asked: RunFormat = "auto"
@@ -25,27 +25,28 @@ class RunFile:
 
     @property
     def format(self) -> RunFormat:
-        """What is asked for, unless the file has six columns, which are TREC whatever is said of other runs."""
+        """The requested format, except that a file with six columns is always TREC."""
         return format_beside_others(self.path, self.asked)
 
     @property
     def holds_ranks(self) -> bool:
-        """Whether it tells an order, and no scores."""
+        """Whether it contains ranks but no scores."""
         return holds_ranks(self.path, format=self.format)
 
 
 class RankedQuery(NamedTuple):
-    """One query of a run."""
+    """Query of a run with its candidates."""
 
     qid: str
     candidates: tuple[tuple[str, float], ...]
-    """(docid, score) by falling score; of equal scores the first in the file comes first, as `prepare` has them."""
+    """(docid, score) by descending score; ties in file order, as in `prepare`."""
 
 
 def read_ranked_queries(run: str | Path | RunFile) -> Iterator[RankedQuery]:
-    """Yield the queries of a run, whose lines must stand together.
+    """Yield the queries of a run, whose lines must be grouped by query.
 
-    Formats and errors as `rankllm_core.trec.runs.read_run`; DataError also where a query comes back after another one.
+    Formats and errors as in `rankllm_core.trec.runs.read_run`; also raises DataError if a query's lines are not
+    contiguous.
     """
     file = run if isinstance(run, RunFile) else RunFile(run)
     path = file.path
@@ -53,7 +54,7 @@ def read_ranked_queries(run: str | Path | RunFile) -> Iterator[RankedQuery]:
     for qid, group in groupby(iter_run(path, format=file.format), key=lambda row: row.qid):
         lines = list(group)
         if qid in first_line:
-            problem = f"query {qid!r} comes back (first on line {first_line[qid]}); sort the lines by query"
+            problem = f"query {qid!r} occurs again (first on line {first_line[qid]}); group the lines by query"
             raise DataError(problem, path=path, line=lines[0].line)
         first_line[qid] = lines[0].line
         _check_docids(lines, path)

@@ -1,4 +1,4 @@
-"""Lists whose order is that of a reranker's results, as far as the reranker has ranked them."""
+"""Labelled lists in the order of a reranker's results, as far as the reranker has ranked them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from rankllm_train.preparation.tally import Tally, Track
 
 
 class _Ranked(NamedTuple):
-    """A line of results."""
+    """Parsed line of results."""
 
     request: Request
     status: Status
     n_ranked: int
-    """Of the first candidates, those in an order that the reranker gave."""
+    """Number of leading candidates that the reranker has ordered."""
     is_told: bool
-    """Whether the line says so."""
+    """Whether the line tells that number."""
 
 
 def result_lists(
@@ -38,12 +38,12 @@ def result_lists(
     run: str | Path | RunFile | None,
     track: Track,
 ) -> Iterator[LabelledList]:
-    """Yield the lists of a reranker's results, one query in memory: the order of its candidates is the order to learn.
+    """Yield the lists of a reranker's results, one query at a time; the order of its candidates is the target order.
 
-    results: results JSONL, or a requests file in the same layout. depth: candidates that a list keeps. worst_status:
-    lists that were read worse (`rankllm_core.types.Status`) are left out. run: gives the first-stage order.
-    Candidates behind those that the reranker ranked are in first-stage order: they are left out and counted.
-    Raises DataError naming the line of a record that cannot be read.
+    results: results JSONL, or a requests file in the same format. depth: maximum candidates per list. worst_status:
+    lists with a worse status (`rankllm_core.types.Status`) are skipped. run: provides the first-stage order.
+    Candidates below those that the reranker ranked are in first-stage order; they are dropped and counted.
+    Raises DataError naming the line of an unreadable record.
     """
     first_stage = None if run is None else _places(run, track)
     n_untold = 0
@@ -63,13 +63,14 @@ def result_lists(
             yield _result_list(request, n_kept, None if first_stage is None else first_stage[qid])
     if n_untold:
         tally.notes.append(
-            f"Warning: {n_untold:,} results do not say how many candidates were reranked (n_ranked, which an earlier "
-            "version did not write); all were taken to be. Where --top-k-candidates was used, give it as --depth"
+            f"Warning: {n_untold:,} results do not tell how many candidates were reranked (n_ranked, which an earlier "
+            "version did not write); all are assumed to be. If --top-k-candidates was used, pass the same number as "
+            "--depth"
         )
 
 
 def _results(results: str | Path, depth: int) -> Iterator[_Ranked]:
-    """The lines of a results file. Raises DataError for one that cannot be read, and for a query given twice."""
+    """Yield the lines of a results file. Raises DataError for an unreadable line and for a repeated query."""
     lines: dict[str, int] = {}
     for line, value in read_json_records(results):
         if isinstance(value, DataError):
@@ -79,7 +80,7 @@ def _results(results: str | Path, depth: int) -> Iterator[_Ranked]:
             _check_texts(ranked.request, min(depth, ranked.n_ranked))
             qid = ranked.request.query.qid
             if qid in lines:
-                raise RankLLMError(f"query {qid!r} was already given in line {lines[qid]}; list each query once")
+                raise RankLLMError(f"query {qid!r} occurs again (first on line {lines[qid]}); list each query once")
         lines[qid] = line
         yield ranked
 
@@ -90,26 +91,28 @@ def _ranked(record: Mapping[str, object]) -> _Ranked:
     told = record.get("n_ranked")
     if told is not None:
         if not isinstance(told, int) or isinstance(told, bool) or not 0 <= told <= n:
-            raise RankLLMError(f"n_ranked: expected a whole number from 0 to {n}, the candidates; found {found(told)}")
+            raise RankLLMError(
+                f"n_ranked: expected an integer from 0 to {n}, the number of candidates, found {found(told)}"
+            )
         return _Ranked(request, status, told, is_told=True)
-    # Scores are given to what was ranked, and to nothing behind it.
+    # Only ranked candidates have scores.
     scored = [rank for rank, entry in enumerate(_entries(record), start=1) if entry.get("model_score") is not None]
     if scored:
         return _Ranked(request, status, scored[-1], is_told=True)
-    if SEVERITY[status] >= SEVERITY["fallback"]:  # An answer was no ranking: the order is the first stage's, or partly.
+    if SEVERITY[status] >= SEVERITY["fallback"]:  # An answer was not a ranking: the order is partly the first stage's.
         return _Ranked(request, status, 0, is_told=True)
-    # A list without a status was made by hand or by another program: its order is what is to be learnt.
+    # A list without a status was made by hand or by another program: its whole order is the target.
     return _Ranked(request, status, n, is_told="status" not in record or n < 2)
 
 
 def _entries(record: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """The candidates as they are in the file; `parse_request` has checked them."""
+    """Return the candidates as stored in the file; `parse_request` has validated them."""
     entries = record.get("candidates")
     return entries if isinstance(entries, list) else []
 
 
 def _check_texts(request: Request, depth: int) -> None:
-    """Raise RankLLMError where a candidate has no text field."""
+    """Raise RankLLMError if a candidate has no text field."""
     for candidate in request.candidates[:depth]:
         try:
             title_and_text(candidate.doc)
@@ -118,7 +121,7 @@ def _check_texts(request: Request, depth: int) -> None:
 
 
 def _places(run: str | Path | RunFile, track: Track) -> dict[str, dict[str, int]]:
-    """qid -> docid -> place in a run."""
+    """Map qid -> docid -> 0-based rank in a run."""
     return {
         ranked.qid: {sys.intern(docid): place for place, (docid, _) in enumerate(ranked.candidates)}
         for ranked in track(read_ranked_queries(run), "queries of the run")
@@ -136,7 +139,7 @@ def _status(record: Mapping[str, object]) -> Status:
 def _result_list(request: Request, depth: int, places: Mapping[str, int] | None) -> LabelledList:
     docs = {candidate.docid: candidate.doc for candidate in request.candidates[:depth]}
     best_first = list(docs)
-    # What the run lacks stands behind what it has.
+    # Candidates missing from the run come last.
     shown = best_first if places is None else sorted(docs, key=lambda docid: places.get(docid, len(places)))
     rank_of = {docid: rank for rank, docid in enumerate(best_first)}
     return LabelledList(

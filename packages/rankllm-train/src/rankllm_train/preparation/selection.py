@@ -1,6 +1,6 @@
-"""Which queries are asked for, and which docids can be used in a record: with words in the corpus, each text once.
+"""Selection of queries and docids for records: passages with a non-empty text in the corpus, each text once.
 
-Easy negatives are answers to other queries that no ranking has for this one.
+Random (easy) negatives are positives of other queries that no run ranks for this one.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from rankllm_train.preparation.tally import Tally
 
 
 class RankedDocids:
-    """The docids, at any depth, that a run or a teacher ranks for a question; none of them is an easy negative of it.
+    """Docids that a run or teacher ranks for a question, at any depth; none of them may be a random negative for it.
 
-    Memory: 4 bytes a candidate, and each docid once.
+    Memory: 4 bytes per candidate, plus each docid once.
     """
 
     def __init__(self, questions: Mapping[str, int]) -> None:
-        """questions: qid -> what the qids of one question share."""
+        """questions: qid -> number shared by the qids of one question."""
         self._questions = questions
         self._numbers: dict[str, int] = {}
         self._ranked: defaultdict[int, array[int]] = defaultdict(lambda: array("I"))
 
     def add(self, qid: str, docids: Iterable[str]) -> None:
-        """Note a ranking; of a query without a text nothing is kept."""
+        """Add a ranking; queries without text are ignored."""
         if qid in self._questions:
             numbers = self._numbers
             self._ranked[self._questions[qid]].extend(
@@ -37,11 +37,11 @@ class RankedDocids:
 
     @property
     def docids(self) -> Collection[str]:
-        """All of them."""
+        """All docids."""
         return self._numbers.keys()
 
     def finder(self) -> Callable[[str], set[str]]:
-        """A function from a qid to the docids ranked for its question, under any of its qids."""
+        """Return a function from a qid to the docids ranked for its question, under any of its qids."""
         names = list(self._numbers)
         nothing = array("I")
         return lambda qid: {names[number] for number in self._ranked.get(self._questions[qid], nothing)}
@@ -51,12 +51,13 @@ class EasyNegatives:
     """Passages relevant to other queries."""
 
     def __init__(self, docids: Collection[str], *, seed: int) -> None:
-        # Sorted: what is drawn must not depend on the order of a set.
+        # Sorted, because the draw must not depend on the order of a set.
         self._docids = sorted(set(docids))
         self._seed = seed
 
     def draw(self, qid: str, n: int, *, is_usable: Callable[[str], bool]) -> list[str]:
-        """n of them in random order, or as many as are usable; a function of the seed and the qid."""
+        """Return n docids in random order, or all usable ones if there are fewer; a function of the seed and the
+        qid."""
         chosen: list[str] = []
         for docid in self._shuffled(qid):
             if len(chosen) == n:
@@ -66,7 +67,7 @@ class EasyNegatives:
         return chosen
 
     def _shuffled(self, qid: str) -> Iterator[str]:
-        """All of them in random order, drawn one by one: a few are wanted of very many."""
+        """Yield all docids in random order, drawn lazily since few of very many are needed."""
         draw = random.Random(f"{self._seed}/{qid}/random-negatives")
         seen: set[int] = set()
         while len(seen) < len(self._docids):
@@ -77,26 +78,26 @@ class EasyNegatives:
 
 
 class Selection:
-    """Sorts out what the corpus lacks or holds twice, and counts it."""
+    """Filters out passages that the corpus lacks or contains twice, and counts them."""
 
     def __init__(self, passages: PassageStore, tally: Tally) -> None:
         self._passages = passages
         self._tally = tally
 
     def known(self, what: str, docids: Sequence[str]) -> list[str]:
-        """Those with a text in the corpus. what: their kind, in the plural."""
+        """Return the docids with a non-empty text in the corpus. what: plural noun for the count."""
         known = []
         for docid in docids:
             if docid not in self._passages:
                 self._tally.miss(what, "not in the corpus", docid)
             elif not self._passages.words_digest(docid):
-                self._tally.leave_out(what, "without a word in it", docid)
+                self._tally.leave_out(what, "empty text", docid)
             else:
                 known.append(docid)
         return known
 
     def words(self, docids: Iterable[str]) -> set[int]:
-        """What the passages say, title and text, as digests; those that the corpus lacks say nothing."""
+        """Return digests of the passages' titles and texts; passages missing from the corpus have none."""
         return self._passages.words_digests(docids)
 
     def distinct(
@@ -107,21 +108,21 @@ class Selection:
         refused_words: Collection[int] = (),
         judged: Collection[str] = (),
     ) -> list[str]:
-        """Those that say neither what a positive says, nor what one before them says, title and text.
+        """Return the docids whose title and text equal neither a positive's nor an earlier candidate's.
 
-        refused_words: what passages say that are no negatives, although they are not known to be relevant. judged:
-        docids that are known not to be relevant, so they may say the same.
+        refused_words: digests of passages that may be relevant and must not be negatives. judged: docids known not to
+        be relevant, which may share such a digest.
         """
         seen: set[int] = set()
         kept = []
         for docid in docids:
             words = self._passages.words_digest(docid)
             if words in positive_words:
-                self._tally.leave_out("candidates", "with the title and text of a positive", docid)
+                self._tally.leave_out("candidates", "same title and text as a positive", docid)
             elif words in refused_words and docid not in judged:
-                self._tally.leave_out("candidates", "with the title and text of a passage that is no negative", docid)
+                self._tally.leave_out("candidates", "same title and text as a rejected candidate", docid)
             elif words in seen:
-                self._tally.leave_out("candidates", "with the title and text of another candidate", docid)
+                self._tally.leave_out("candidates", "same title and text as another candidate", docid)
             else:
                 seen.add(words)
                 kept.append(docid)
@@ -129,7 +130,7 @@ class Selection:
 
 
 class EasyDraw:
-    """Draws answers to other queries that nothing takes for an answer to this one."""
+    """Draws random negatives: positives of other queries that nothing marks as relevant to this one."""
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class EasyDraw:
         ranked: RankedDocids,
         seed: int,
     ) -> None:
-        """positives: qid -> relevant docids, of all queries. ranked: what the runs hold for each question."""
+        """positives: qid -> relevant docids, of all queries. ranked: docids that the runs contain for each question."""
         answers = {docid for docids in positives.values() for docid in docids if docid in passages}
         self._easy = EasyNegatives(answers, seed=seed)
         self._passages = passages
@@ -148,12 +149,10 @@ class EasyDraw:
         self._ranked_for = ranked.finder()
 
     def draw(self, qid: str, n: int, *, maybe_relevant: Iterable[str]) -> list[str]:
-        """n passages, or as many as there are, each text once.
+        """Return n passages, or as many as there are, each text once.
 
-        None that a run or the teacher ranks for the question, at any depth, none that is judged relevant to it, and no
-        copy of such a one.
-
-        maybe_relevant: docids judged relevant or above grade 0, under any qid of the question.
+        Excludes passages that a run or the teacher ranks for the question, at any depth, passages judged relevant to
+        it, and copies of these. maybe_relevant: docids judged relevant or above grade 0, under any qid of the question.
         """
         if not n:
             return []
@@ -170,14 +169,15 @@ class EasyDraw:
         return self._easy.draw(qid, n, is_usable=is_usable)
 
     def count(self, qid: str, drawn: Sequence[str], *, wanted: int) -> None:
-        """Count what was drawn for a query, and what could not be."""
+        """Count the passages drawn for a query, and those missing."""
         self._tally.make("random negatives", len(drawn))
-        reason = "wanted, but no more answers to other queries are easy"
+        reason = "requested, but no further eligible passages"
         self._tally.leave_out("random negatives", reason, qid, n=wanted - len(drawn))
 
 
 def outside(n_before: int, *, skip_queries: int, max_queries: int | None) -> str | None:
-    """Why a usable query is not asked for, by how many usable ones stand before it; None where it is."""
+    """Return why a usable query is out of range, given the number of usable queries before it; None if it is in
+    range."""
     if n_before < skip_queries:
         return "skipped by --skip-queries"
     if max_queries is not None and n_before - skip_queries >= max_queries:

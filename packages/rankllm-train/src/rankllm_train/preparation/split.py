@@ -1,8 +1,8 @@
-"""Train and dev without a leak: records that share a query or a positive passage stay on one side.
+"""Split into training and dev sets without leakage: records that share a query or a positive passage stay together.
 
-Records are nodes, and what they share are edges; a connected component goes to one side as a whole, by a hash of its
-queries. So a record's side does not depend on the order of the file, and a file that grows moves no record whose
-component stays as it was.
+Records are nodes, and what they share are edges; each connected component goes to one side, decided by a hash of its
+queries. A record's side therefore does not depend on the order of the file, and when a file grows, only records whose
+component changes can move.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ BadRecords = Literal["error", "skip"]
 
 _HASH_RANGE = 2**64
 _SKIPPED = _HASH_RANGE - 1
-"""Stands for the query of a record that cannot be read."""
+"""Replaces the query of an unreadable record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRule:
-    """Which records go to dev."""
+    """Which records go to the dev set."""
 
     dev_fraction: float = 0.1
-    """Of the components, in expectation."""
+    """Expected fraction of the components."""
     link_positives: bool = True
     """Whether records that share a positive passage stay together, and not only those that share a query."""
     bad_records: BadRecords = "error"
-    """What to do with a record that cannot be read: `error`, or `skip` and count."""
+    """Unreadable records: `error`, or `skip` and count."""
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -48,11 +48,11 @@ class SplitRule:
 def split_records(
     path: str | Path, rule: SplitRule, *, train: str | Path, dev: str | Path, track: Track = untracked
 ) -> Tally:
-    """Write the records of a file (Tevatron's or listwise ones, one or the other or both) to two files, in its order.
+    """Write the records of a file (pointwise, listwise or both) to two files, preserving the order.
 
-    The file is read twice, and once more where it holds listwise records, whose prompts may show the beginning of a
-    passage only. In memory are digests of its queries and positives. The same seed gives the same bytes.
-    Raises RankLLMError (DataError with the line) for an unusable file, and where one side would be empty.
+    Reads the file twice, and a third time if it contains listwise records, whose prompts may show passages truncated.
+    Holds digests of queries and positives in memory. The same seed gives identical bytes.
+    Raises RankLLMError (DataError with the line) for an unusable file, and if one side would be empty.
     """
     tally = Tally()
     components = _Components()
@@ -79,7 +79,7 @@ def split_records(
 
 
 def _keys(path: str | Path, rule: SplitRule, tally: Tally) -> Iterator[RecordKeys | None]:
-    """What each record must not share; None for one that is skipped."""
+    """Yield each record's keys; None for a skipped record."""
     for line, value in read_json_records(path):
         tally.see("records")
         try:
@@ -89,7 +89,7 @@ def _keys(path: str | Path, rule: SplitRule, tally: Tally) -> Iterator[RecordKey
         except DataError as error:
             if rule.bad_records == "error":
                 raise
-            tally.leave_out("records", "not readable", str(error))
+            tally.leave_out("records", "unreadable", str(error))
             yield None
 
 
@@ -100,25 +100,26 @@ class _Components:
         self._nodes: dict[int, int] = {}
         self._parents = array("Q")
         self._least_query = array("Q")
-        """At a root: the least query digest of its component, which names it whatever came first."""
+        """At a root: the smallest query digest of its component, which identifies it regardless of the order of
+        records."""
         self.n_records = Counter[int]()
-        """Query digest -> records."""
+        """Query digest -> number of records."""
 
     def add(self, keys: RecordKeys, *, link_positives: bool) -> None:
-        """Join a record's query with its positives, and so with every record that shares one of them."""
+        """Join a record's query with its positives, and thereby with every record that shares one of them."""
         self.n_records[keys.query] += 1
         query = self._node(keys.query, least=keys.query)
         for positive in keys.positives if link_positives else ():
             self._join(query, self._node(positive, least=_HASH_RANGE - 1))
 
     def link(self, keys: RecordKeys, *, lengths: Collection[int]) -> None:
-        """Join a record that was added with the texts of so many words that its positives begin with."""
+        """Join a record added before with texts of these word counts that are prefixes of its positives."""
         for beginning in keys.beginnings(lengths):
             if beginning in self._nodes:
                 self._join(self._nodes[keys.query], self._nodes[beginning])
 
     def name(self, query: int) -> int:
-        """The least query digest of the component that holds this query."""
+        """Return the smallest query digest of the component that contains this query."""
         return self._least_query[self._root(self._nodes[query])]
 
     def _node(self, key: int, *, least: int) -> int:
@@ -135,14 +136,14 @@ class _Components:
 
     def _root(self, node: int) -> int:
         while self._parents[node] != node:
-            # Halve the path: later look-ups are short.
+            # Path halving keeps later look-ups short.
             self._parents[node] = self._parents[self._parents[node]]
             node = self._parents[node]
         return node
 
 
 class _Sides:
-    """Which side each component is on."""
+    """Side of each component."""
 
     def __init__(self, components: _Components, rule: SplitRule) -> None:
         self._components = components
@@ -168,19 +169,20 @@ def _report(components: _Components, sides: _Sides, rule: SplitRule, tally: Tall
     tally.see("records held together by a positive", sum(n for name, n in sizes.items() if n_queries[name] > 1))
     if n_records and not 0.5 < n_dev / n_records / rule.dev_fraction < 2 and largest > 0.5 * n_dev:
         tally.notes.append(
-            f"Warning: dev is {n_dev / n_records:.1%} of the records, and {rule.dev_fraction:.1%} were asked for: the "
-            f"largest component holds {largest / n_records:.1%}{_hint(rule)}"
+            f"Warning: dev has {n_dev / n_records:.1%} of the records instead of the requested "
+            f"{rule.dev_fraction:.1%}: the "
+            f"largest component contains {largest / n_records:.1%}{_hint(rule)}"
         )
 
 
 def _hint(rule: SplitRule) -> str:
-    """What may be done where components are large."""
-    more = " or --no-link-positives (then both sides may share passages)" if rule.link_positives else ""
+    """Return what to do about large components."""
+    more = " or --no-link-positives (both sides may then share passages)" if rule.link_positives else ""
     return f"; use another --dev-fraction or --seed{more}"
 
 
 def _component_sizes(components: _Components) -> Counter[int]:
-    """Name of a component -> its records."""
+    """Return the number of records of each component by its name."""
     sizes: Counter[int] = Counter()
     for query, n in components.n_records.items():
         sizes[components.name(query)] += n
@@ -188,15 +190,15 @@ def _component_sizes(components: _Components) -> Counter[int]:
 
 
 def _check_sides(path: str | Path, components: _Components, sides: _Sides, rule: SplitRule) -> None:
-    """Raise RankLLMError where a side is empty."""
+    """Raise RankLLMError if a side is empty."""
     n_records = components.n_records.total()
     if not n_records:
-        raise RankLLMError(f"{path}: no record in it")
+        raise RankLLMError(f"{path}: contains no records")
     on_dev = {sides.is_dev(query) for query in components.n_records}
     if len(on_dev) == 2:
         return
     sizes = _component_sizes(components)
     raise RankLLMError(
-        f"{path}: {'train' if on_dev == {True} else 'dev'} would be empty: {n_records:,} records are "
-        f"{len(sizes):,} components, the largest of {max(sizes.values()):,}{_hint(rule)}"
+        f"{path}: {'train' if on_dev == {True} else 'dev'} would be empty: {n_records:,} records form "
+        f"{len(sizes):,} components, the largest with {max(sizes.values()):,}{_hint(rule)}"
     )

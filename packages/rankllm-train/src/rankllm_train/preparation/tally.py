@@ -1,4 +1,4 @@
-"""What a command made of its input, and what it left out and why: counted while the data goes by."""
+"""Counts of what a command read, wrote and skipped, with reasons, collected while the data is processed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.files import write_text
 
 N_EXAMPLES = 3
-"""How many names a reason keeps."""
+"""Number of examples kept per reason."""
 
 Track = Callable[[Iterable[Any], str], Iterator[Any]]
-"""Gives back the same items and shows how many have come; the second argument says what they are."""
+"""Yields the same items and shows progress; the second argument is the plural noun for them."""
 
 
 def untracked(items: Iterable[Any], what: str) -> Iterator[Any]:
-    """The items, with nothing shown."""
+    """Yield the items without showing progress."""
     return iter(items)
 
 
 @dataclass(slots=True)
 class Losses:
-    """How many of a kind were left out for one reason, and the first few of them."""
+    """Number of items of a kind skipped for one reason, with a few examples."""
 
     n: int = 0
     examples: list[str] = field(default_factory=list)
@@ -34,9 +34,9 @@ class Losses:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of what was read and made, and of what was left out by kind and reason, in the order of their first one.
+    """Counts of what was read, made and skipped, by kind and reason, in order of first occurrence.
 
-    is_strict: whether what is missing in the input is an error, in place of one more thing that is left out.
+    is_strict: whether missing input is an error instead of being skipped.
     """
 
     is_strict: bool = False
@@ -44,19 +44,19 @@ class Tally:
     made: dict[str, int] = field(default_factory=dict)
     left_out: dict[tuple[str, str], Losses] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """What a person should know beside the counts."""
+    """Notes for the user in addition to the counts."""
 
     def see(self, what: str, n: int = 1) -> None:
-        """Count something that was looked at."""
+        """Count items that were read."""
         self.read[what] = self.read.get(what, 0) + n
 
     def make(self, what: str, n: int = 1) -> None:
-        """Count something made."""
+        """Count items that were made."""
         if n:
             self.made[what] = self.made.get(what, 0) + n
 
     def leave_out(self, what: str, reason: str, name: str = "", *, n: int = 1) -> None:
-        """Count something left out. what: its kind, in the plural. name: one of them."""
+        """Count skipped items. what: plural noun for their kind. name: one of them, as an example."""
         if not n:
             return
         losses = self.left_out.setdefault((what, reason), Losses())
@@ -65,28 +65,28 @@ class Tally:
             losses.examples.append(name)
 
     def miss(self, what: str, reason: str, name: str) -> None:
-        """The same for what the input lacks. Raises RankLLMError where that is not allowed."""
+        """Count something missing from the input as skipped. Raises RankLLMError under is_strict."""
         if self.is_strict:
-            raise RankLLMError(f"{what}: {name!r} is {reason}; mend the input, or leave out --strict to go on without")
+            raise RankLLMError(f"{what}: {name!r} is {reason}; correct the input, or skip it by leaving out --strict")
         self.leave_out(what, reason, name)
 
     def n_left_out(self, what: str) -> int:
-        """How many of a kind were left out, for all reasons together."""
+        """Return how many items of a kind were skipped, for all reasons together."""
         return sum(losses.n for (kind, _), losses in self.left_out.items() if kind == what)
 
     def lines(self) -> list[str]:
-        """The counts as a table: what was read, what was made, then one row for each reason."""
+        """Return the counts as a table: what was read, what was made, then one row per reason for skipping."""
         rows = [("read", what, n, "") for what, n in self.read.items()]
         rows += [("made", what, n, "") for what, n in self.made.items()]
         rows += [
-            ("left out", what, losses.n, reason + _named(losses)) for (what, reason), losses in self.left_out.items()
+            ("skipped", what, losses.n, reason + _named(losses)) for (what, reason), losses in self.left_out.items()
         ]
         widest = max((len(what) for _, what, _, _ in rows), default=0)
         table = [f"{verb:8}  {n:>11,}  {what:{widest}}  {why}".rstrip() for verb, what, n, why in rows]
         return [*table, *self.notes]
 
     def to_dict(self) -> dict[str, object]:
-        """The counts as a JSON object."""
+        """Return the counts as a JSON object."""
         left_out = [
             {"what": what, "reason": reason, "n": losses.n, "examples": losses.examples}
             for (what, reason), losses in self.left_out.items()
@@ -95,12 +95,14 @@ class Tally:
 
 
 def nothing_made(tally: Tally, what: str) -> RankLLMError:
-    """The error of a command that has nothing to write. what: what it wanted to make, in the plural."""
+    """Return the error of a command that has nothing to write. what: plural noun for what it makes."""
     worst = max(tally.left_out.items(), key=lambda entry: entry[1].n, default=None)
     if worst is None:
-        return RankLLMError(f"no {what}: the input holds nothing to make them of")
+        return RankLLMError(f"no {what} to write: the input contains nothing to make them from")
     (kind, reason), losses = worst
-    return RankLLMError(f"no {what}; most of what was left out: {losses.n:,} {kind}, {reason}{_named(losses)}")
+    return RankLLMError(
+        f"no {what} to write; most common reason for skipping: {losses.n:,} {kind}, {reason}{_named(losses)}"
+    )
 
 
 def _named(losses: Losses) -> str:
@@ -111,12 +113,13 @@ def _named(losses: Losses) -> str:
 
 
 def write_report(path: Path, tally: Tally, *, options: Mapping[str, object]) -> None:
-    """Write the counts and the options they came of, as JSON. options: a value that JSON cannot hold becomes text."""
+    """Write the counts with the options that led to them as JSON. Option values that JSON cannot represent become
+    text."""
     shown = {name: value if _is_json(value) else str(value) for name, value in options.items()}
     with write_text(path) as stream:
         stream.write(json.dumps(tally.to_dict() | {"options": shown}, indent=2) + "\n")
 
 
 def _is_json(value: object) -> bool:
-    """Numbers, switches and texts are; paths and infinity are not."""
+    """Whether JSON can represent a value: numbers, booleans and text, but not paths and infinity."""
     return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int | None)

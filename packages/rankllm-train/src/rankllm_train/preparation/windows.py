@@ -1,6 +1,6 @@
-"""Windows of a labelled list as listwise records: which passages are drawn, and how prompt and answer are written.
+"""Windows of a labelled list as listwise records: sampling of passages, and writing of prompt and answer.
 
-The prompt is the one that inference writes for the same passages.
+The prompt is identical to the one written for the same passages at inference.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ WindowSample = Literal["uniform", "with-relevant"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRule:
-    """How windows are drawn. RankZephyr's augmentation: 2 to 20 passages, shuffled (arXiv:2312.02724)."""
+    """Sampling of windows. RankZephyr's augmentation: 2 to 20 passages, shuffled (arXiv:2312.02724)."""
 
     per_query: int = 1
-    """Windows that are drawn from each list."""
+    """Number of windows drawn from each list."""
     min_size: int = 2
     max_size: int = 20
-    """The number of passages is drawn evenly from `min_size` to `max_size`, or to as many as there are."""
+    """The window size is drawn uniformly from `min_size` to `max_size`, or to the number of candidates if smaller."""
     shuffle: bool = True
-    """Whether passages are shown in random order; if not, in first-stage order."""
+    """Whether to shuffle the passages; otherwise they are in first-stage order."""
     sample: WindowSample = "with-relevant"
-    """`uniform`: any passages. `with-relevant`: one of the relevant ones, then any others."""
+    """`uniform`: any passages. `with-relevant`: one of the relevant passages, then any others."""
     require_relevant: bool = True
-    """Whether a window without a relevant passage is left out."""
+    """Whether to skip windows without a relevant passage."""
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -46,15 +46,15 @@ class WindowRule:
                 f"windows: expected 2 <= --min-window <= --max-window, found {self.min_size} and {self.max_size}"
             )
         if self.per_query < 1:
-            raise ConfigError(f"windows: expected 1 or more a query, found {self.per_query}")
+            raise ConfigError(f"windows: expected 1 or more per query, found {self.per_query}")
 
 
 def draw_windows(n: int, rule: WindowRule, *, relevant: Collection[int], key: str) -> Iterator[tuple[int, ...]]:
-    """Yield `rule.per_query` windows over n candidates: positions in the order in which they are shown.
+    """Yield `rule.per_query` windows over n candidates, as indices in the order shown.
 
-    relevant: positions of relevant candidates; where there is none, windows are drawn evenly. key: names the list;
-    the windows are a function of it, of the seed and of their number.
-    Raises ConfigError where there are fewer candidates than the smallest window holds.
+    relevant: indices of relevant candidates; if there are none, windows are drawn uniformly. key: identifies the list;
+    windows are a function of it, the seed and their number.
+    Raises ConfigError if there are fewer candidates than the minimum window size.
     """
     if n < rule.min_size:
         raise ConfigError(f"windows: expected {rule.min_size} or more candidates, found {n}")
@@ -75,12 +75,12 @@ def draw_windows(n: int, rule: WindowRule, *, relevant: Collection[int], key: st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordWriter:
-    """Writes windows as records."""
+    """Writes windows as training records."""
 
     template: ListwiseTemplate
     identifiers: IdentifierKind
     max_passage_words: int = 300
-    """As inference cuts passages; see the card's key of this name."""
+    """Maximum words per passage, as at inference; see the card key of this name."""
 
     def record(
         self,
@@ -92,11 +92,10 @@ class RecordWriter:
         record_id: str,
         positive_docids: Sequence[str] = (),
     ) -> dict[str, object]:
-        """The record of a window, in the layout that `train listwise` reads.
+        """Return the record of a window, in the format that `train listwise` reads.
 
-        docs: the passages in the order shown. best_first: their positions in the order to learn. positive_docids:
-        those known to be relevant, for `train split`. Raises RankLLMError naming the docid of a passage without a text
-        field.
+        docs: passages in the order shown. best_first: their indices in the target order. positive_docids: docids known
+        to be relevant, for `train split`. Raises RankLLMError naming the docid of a passage without a text field.
         """
         labels = identifiers(self.identifiers, len(docs))
         messages = self._messages(query, [self._text(doc, docid) for doc, docid in zip(docs, docids, strict=True)])
@@ -126,21 +125,22 @@ class RecordWriter:
 
 @lru_cache(maxsize=8192)
 def _repaired_text(title: str, text: str) -> str:
-    """Repairing a passage takes most of the time, and each is in the windows of many queries."""
+    """Return a repaired passage, cached: repair takes most of the time, and passages occur in windows of many
+    queries."""
     return passage_text({"title": title, "text": text})
 
 
 def record_writer(
     template: str | None, identifiers: IdentifierKind | None, *, max_passage_words: int, max_size: int
 ) -> RecordWriter:
-    """The writer for a template and identifiers; what is not given follows from the other, and else is numeric.
+    """Return the writer for a template and identifiers; one that is None follows from the other, numeric by default.
 
-    template: a shipped one's name, or a YAML file. max_size: passages of the largest window.
-    Raises ConfigError where they do not go together, or make records that `train listwise` does not read.
+    template: name of a bundled template, or a YAML file. max_size: maximum window size.
+    Raises ConfigError if they do not match, or if `train listwise` could not read the records.
     """
     loaded = load_template(template) if template else None
     if loaded is not None and not isinstance(loaded, ListwiseTemplate):
-        raise ConfigError(f"template {loaded.name}: is a {loaded.kind} template; expected a listwise one")
+        raise ConfigError(f"template {loaded.name}: expected a listwise template, found a {loaded.kind} one")
     if loaded is not None and identifiers is None:
         identifiers = "alpha" if loaded.identifiers == "alpha" else "numeric"
     kind: IdentifierKind = identifiers or "numeric"
@@ -148,32 +148,40 @@ def record_writer(
         loaded = default_listwise_template(kind)
     if loaded.identifiers not in (None, kind):
         raise ConfigError(
-            f"--identifiers {kind}: template {loaded.name} speaks of {loaded.identifiers} ones; "
-            "give the template for them with --prompt-template-path"
+            f"--identifiers {kind}: template {loaded.name} uses {loaded.identifiers} identifiers; "
+            "choose a matching template with --prompt-template-path"
         )
     if kind == "alpha" and max_size > MAX_ALPHA:
-        raise ConfigError(f"--max-window {max_size}: alpha identifiers end at Z; use at most {MAX_ALPHA}, or numeric")
+        raise ConfigError(
+            f"--max-window {max_size}: alpha identifiers only go up to Z; use at most {MAX_ALPHA}, or numeric "
+            "identifiers"
+        )
     writer = RecordWriter(template=loaded, identifiers=kind, max_passage_words=max_passage_words)
     _check_readable(writer)
     return writer
 
 
 def _check_readable(writer: RecordWriter) -> None:
-    """Raise ConfigError unless `train listwise` reads records of this template."""
+    """Raise ConfigError unless `train listwise` can read records of this template."""
     name = writer.template.name
     if writer.template.method != "singleturn_listwise":
-        raise ConfigError(f"template {name}: has one turn a passage; records hold one prompt: use a single-turn one")
+        raise ConfigError(
+            f"template {name}: has one turn per passage, but records have a single prompt; use a single-turn template"
+        )
     if "{score" in writer.template.body:
-        raise ConfigError(f"template {name}: shows first-stage scores, which records do not keep; use another one")
+        raise ConfigError(
+            f"template {name}: shows first-stage scores, which records do not contain; use another template"
+        )
     made = writer.record("q", [{"text": "a"}, {"text": "b"}], docids=("1", "2"), best_first=(1, 0), record_id="sample")
     try:
         ranks = target_ranks(parse_listwise(made, path=name, line=1))
     except RankLLMError as error:
-        raise ConfigError(f"template {name}: makes records that `train listwise` does not read: {error}") from None
+        raise ConfigError(f"template {name}: produces records that `train listwise` cannot read: {error}") from None
     if ranks != (2, 1):
-        raise ConfigError(f"template {name}: its records read back as another order; use another template")
+        raise ConfigError(f"template {name}: its records are read back in a different order; use another template")
     if re.search(r"\{candidate\}[^\n]", writer.template.body):
         raise ConfigError(
-            f"template {name}: has words behind the passage in its line, which could not be told from it when a long "
-            "passage is cut; put them in a line of their own"
+            f"template {name}: has text after the passage on the same line, which cannot be separated from it when a "
+            "long "
+            "passage is truncated; move it to a line of its own"
         )

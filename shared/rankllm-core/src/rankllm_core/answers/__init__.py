@@ -1,1 +1,1 @@
-"""From what a model wrote to a permutation."""
+"""Parsing of model answers into permutations."""

@@ -1,4 +1,4 @@
-"""Finds the rankings in a model's answer: identifiers that `>`, brackets or plain listing hold together."""
+"""Detection of rankings in a model's answer: identifiers connected by `>`, brackets or plain listing."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from rankllm_core.answers.tokens import Token
 
 @dataclass(slots=True, kw_only=True)
 class Chain:
-    """Identifiers in the order in which the answer puts them. Grows while it is read."""
+    """Identifiers in the order of the answer, collected while it is read."""
 
     names: list[Token]
     strays: list[tuple[int, int]] = field(default_factory=list)
-    """Offsets of what stands between two identifiers and is not only `>`; where pieces meet it may be blank."""
+    """Offsets of text between two identifiers that is not only `>`; where pieces meet it may be blank."""
     ties: list[tuple[str, str]] = field(default_factory=list)
     """Pairs joined by `=`."""
     is_joined: bool = False
-    """At least two of them are joined by `>` or `<`."""
+    """Whether at least two of them are joined by `>` or `<`."""
     signs: set[str] = field(default_factory=set)
-    """The signs that join them. By `<` alone, the names stand from the last to the first, best first."""
+    """Signs that join them. With only `<`, `names` is reversed to be best first."""
     is_marked: bool = False
-    """At least one of them is marked as an identifier."""
+    """Whether at least one of them is marked as an identifier."""
     known: set[str] = field(default_factory=set)
-    """Those that the prompt had."""
+    """Those that the prompt contains."""
 
     @property
     def is_reversed(self) -> bool:
-        """Whether the answer names the best last: `[4] < [5] < [2]`."""
+        """Whether the answer lists the best last: `[4] < [5] < [2]`."""
         return self.signs == {"<"}
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether `<` and `>` say different things about the order."""
+        """Whether `<` and `>` contradict each other."""
         return self.signs > {"<"}
 
     @property
     def is_contradictory(self) -> bool:
-        """Whether it names the same identifiers twice, in two orders: `[1, 2, 3] -> [3] > [1] > [2]`."""
+        """Whether it lists the same identifiers twice in different orders: `[1, 2, 3] -> [3] > [1] > [2]`."""
         names = list(self.known_names())
         first, second = names[: len(names) // 2], names[len(names) // 2 :]
         return self.is_joined and first != second and len(set(first)) == len(first) and sorted(first) == sorted(second)
 
     @property
     def tier(self) -> int:
-        """How sure it is that a ranking is meant. `[2] > [1]`: 2; `2 > 1` and `[2] [1]`: 1; `2 1`: 0."""
+        """Confidence that a ranking is meant. `[2] > [1]`: 2; `2 > 1` and `[2] [1]`: 1; `2 1`: 0."""
         return self.is_joined + self.is_marked
 
     def known_names(self) -> Iterator[str]:
-        """The identifiers of the prompt in it, in order, repeats included."""
+        """Yield its identifiers that are in the prompt, in order, with repeats."""
         return (token.name for token in self.names if token.kind == "name" and token.name in self.known)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Gap:
-    """What stands between the last identifier and the next."""
+    """Text between one identifier and the next."""
 
     words: bool = False
     lines: int = 0
     join_first: bool = False
-    """A `>` follows the last identifier directly."""
+    """A `>` directly follows the last identifier."""
     join_last: bool = False
     """Nothing follows the last `>`."""
     tie: bool = False
@@ -81,17 +81,17 @@ class _Gap:
 
     @property
     def is_remark(self) -> bool:
-        """Whether it holds words inside a chain, as in `[1] as said > [2]`: a `>` touches an end, no paragraph ends."""
+        """Whether it is a remark inside a chain, as in `[1] as said > [2]`: words next to a `>`, within a paragraph."""
         return self.words and ((self.join_last and self.lines < 2) or (self.join_first and self.lines < 1))
 
     def ends(self, chain: Chain) -> bool:
-        """Whether the chain before it ends here: other words follow, or a new paragraph without a `>`."""
+        """Whether the preceding chain ends here: other words follow, or a new paragraph without a `>`."""
         is_paragraph = chain.is_joined and self.lines > 1 and not (self.join_first or self.join_last)
         return (self.words and not self.is_remark) or is_paragraph
 
 
 def find_chains(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
-    """The chains of an answer. A bare identifier counts only right beside a `>`; elsewhere it is prose."""
+    """Return the chains of an answer. A bare identifier counts only next to a `>`; elsewhere it is prose."""
     chains: list[Chain] = []
     gap = _Gap()
     tokens = _without_loose_less(tokens)
@@ -114,7 +114,7 @@ def find_chains(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
 
 
 def list_bare(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
-    """The lists of bare identifiers, as in `2, 1, 3`; among words, two known ones are needed to make a list."""
+    """Return lists of bare identifiers such as `2, 1, 3`; among words, a list needs two identifiers of the prompt."""
     chains: list[Chain] = []
     has_words, is_open = False, False
     gap = _Gap()
@@ -132,9 +132,9 @@ def list_bare(tokens: Sequence[Token], known: Collection[str]) -> list[Chain]:
 
 
 def rankings(chains: Iterable[Chain]) -> list[Chain]:
-    """Chains put together: those that follow each other and share no identifier are pieces of one ranking.
+    """Merge consecutive chains without common identifiers, which are pieces of one ranking.
 
-    Chains without an identifier of the prompt count only where there is no other.
+    Chains without an identifier of the prompt count only if there are no others.
     """
     groups: list[list[Chain]] = []
     known: set[str] = set()
@@ -158,7 +158,7 @@ def _merge(pieces: Sequence[Chain]) -> Chain:
         is_joined=any(piece.is_joined for piece in pieces),
         is_marked=any(piece.is_marked for piece in pieces),
         known=set().union(*(piece.known for piece in pieces)),
-        # Pieces that are read backwards do not tell in which order they follow each other.
+        # The order of reversed pieces relative to each other is unknown.
         signs=set().union(*(piece.signs | {">"} if piece.is_reversed else piece.signs for piece in pieces)),
     )
 
@@ -179,7 +179,7 @@ def _append(chain: Chain, token: Token, gap: _Gap, known: Collection[str]) -> No
 
 
 def _beside_join(tokens: Sequence[Token]) -> list[bool]:
-    """For each token, whether a `>` or `=` touches it on one side; line breaks are looked through."""
+    """For each token, whether a `>` or `=` is next to it, ignoring line breaks."""
     beside = [False] * len(tokens)
     before = -1
     for here, token in enumerate(tokens):
@@ -193,7 +193,7 @@ def _beside_join(tokens: Sequence[Token]) -> list[bool]:
 
 
 def _without_loose_less(tokens: Sequence[Token]) -> Sequence[Token]:
-    """The tokens, a `<` that does not stand between two identifiers being a word, as in `[3] scores < 5`."""
+    """Turn every `<` that is not between two identifiers into a word, as in `[3] scores < 5`."""
     if not any(token.kind == "less" for token in tokens):
         return tokens
     kept = list(tokens)
@@ -206,7 +206,7 @@ def _without_loose_less(tokens: Sequence[Token]) -> Sequence[Token]:
 
 
 def _next_kinds(tokens: Sequence[Token], here: int, step: int) -> list[str]:
-    """The kind of the next token that is no line break, on one side; nothing past a blank line."""
+    """Return the kind of the next token on one side, ignoring a line break; nothing beyond a blank line."""
     for distance in (1, 2):
         place = here + step * distance
         if not 0 <= place < len(tokens):

@@ -1,7 +1,7 @@
-"""Statements of an answer about one passage: its rank (`[1]: 2nd`, `Rank 2: [1]`) or its score (`[1] (score: 2)`).
+"""Statements about single passages in an answer: a rank (`[1]: 2nd`, `Rank 2: [1]`) or a score (`[1] (score: 2)`).
 
-Each form is a whole, an identifier together with its rank or score, and counts only where an answer has it twice or
-more. What the tokens of an answer are does not depend on these forms.
+Each form is complete, an identifier with its rank or score, and counts only if an answer contains it at least twice.
+These forms do not affect tokenization.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rankllm_core.answers.tokens import NOUN
 from rankllm_core.types import IdentifierKind
 
 Sort = Literal["rank", "number", "score"]
-"""What stands beside the identifiers: a rank that says so, the number of a list item, or a score."""
+"""What accompanies the identifiers: an explicit rank, the number of a list item, or a score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An identifier with its rank or score, by offsets in the answer."""
+    """Identifier with its rank or score, by offsets in the answer."""
 
     name: str
     value: float
@@ -30,7 +30,7 @@ class Claim:
 
 
 _LAST_RANK = 10_000
-"""The rank of what an answer calls the worst."""
+"""Rank of what an answer calls the worst."""
 _ORDINALS = (
     *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh"),
     *("twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth"),
@@ -45,7 +45,7 @@ ORDINAL_WORDS = (
     rf"(?i:(?:{'|'.join(_ORDINALS)})(?:[ _-](?:best|place|most[ _]relevant))?"
     r"|best|worst|last|(?:most|least)[ _]relevant)"
 )
-"""A rank in words, as a regular expression."""
+"""Regular expression for a rank in words."""
 _WORDS: Mapping[str, str] = {
     "QUOTES": r"""["'*_`]{0,3}+""",
     "NOUN": rf"(?<!\w) (?: {NOUN} (?: [ _]? (?i:id|number|no\.?) \b )? | (?i:id|pid|docid) \b ) [ \t_\#:=\"']{{0,5}}+",
@@ -70,7 +70,7 @@ _WORDS: Mapping[str, str] = {
     "CLOSED": r"(?: (?<= [\w★☆⭐%] ) [^()\[\]\n]{0,200}+ \) )?",
     "ENDS": r"(?= [ \t]*+ (?: [,;)}|*_\n] | \. (?!\d) | and\b | \Z ) | [ \t]++ (?: QUOTES \[ | NOUN ) )",
 }
-"""What the capitals in the forms below, and in these themselves, stand for: verbose regular expressions."""
+"""Expansions of the capitalized words in the forms below and in each other: verbose regular expressions."""
 _BEHIND: Mapping[Sort, tuple[str, ...]] = {
     "rank": (
         r"(?i:rank|position) \( (?P<name> MARKED | IDENTIFIER ) \) SIGN RANK",  # rank(1) = 3
@@ -85,7 +85,7 @@ _BEHIND: Mapping[Sort, tuple[str, ...]] = {
         r"NAME THEN (?P<score> PLAIN ) CLOSED ENDS",  # [1] = 0.9; [1]: 80%; [1] (4/5); [1] ★★★
     ),
 }
-"""Forms with the rank or the score behind the identifier."""
+"""Forms with the rank or score after the identifier."""
 _BEFORE: Mapping[Sort, tuple[str, ...]] = {
     "rank": (
         r"(?<!\w) RANKED RANK QUOTES FIELD (?P<name> MARKED )",  # Rank 2: [1]; Rank: 1, Passage: 3; a line each
@@ -102,20 +102,20 @@ _BEFORE: Mapping[Sort, tuple[str, ...]] = {
         r"(?<![\w.]) (?P<score> PLAIN ) QUOTES SIGN (?P<name> MARKED )",  # 0.9: [1]
     ),
 }
-"""Forms with the rank, the number or the score before the identifier."""
+"""Forms with the rank, number or score before the identifier."""
 _IDENTIFIER = {"numeric": r"\d{1,3} (?! \w | [.,:]\d )", "alpha": r"[A-Z] (?!\w)"}
 _LAST_NAME = {"numeric": re.compile(r"\d{1,3}"), "alpha": re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")}
 
 
 def read_rank(written: str) -> float | None:
-    """A rank in digits, as an ordinal or in words."""
+    """Parse a rank in digits, as an ordinal or in words."""
     if digits := re.match(r"(?i:rank)?[ _]?(\d{1,9})", written):
         return int(digits[1])
     return _RANK_OF_WORD.get(re.split(r"[ _-]", written.lower())[0])
 
 
 def read_score(written: str) -> float | None:
-    """A score as a number, a percentage, a fraction or in stars."""
+    """Parse a score given as a number, a percentage, a fraction or stars."""
     if stars := sum(map(written.count, "★⭐")):
         return stars
     try:
@@ -132,7 +132,7 @@ _READ = {"rank": read_rank, "number": read_rank, "letter": _read_letter, "score"
 
 
 def _compile(forms: tuple[str, ...], kind: IdentifierKind) -> re.Pattern[str]:
-    """One pattern of all forms; the groups of each get its number, as names must differ."""
+    """Combine all forms into one pattern; group names get the form's number, since they must be unique."""
     written = []
     for number, form in enumerate(forms):
         while (spelled := re.sub(r"\b[A-Z]{4,}\b", lambda match: _spelled(match[0], kind), form)) != form:
@@ -154,19 +154,19 @@ _HINTS: Mapping[Sort, re.Pattern[str]] = {
         r"(?i)\d%|\d\.\d|\d[ ]?/[ ]?\d|[★⭐]|point|pts|star|score|relevan|rat(?:ing|ed)|grade|confid|similar|probab"
     ),
 }
-"""What every form of a sort has, quick to look for: most answers have none of it."""
+"""Patterns that every form of a kind contains and that are fast to search: most answers contain none of them."""
 
 
 @functools.cache
 def _patterns(sort: Sort, kind: IdentifierKind) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Compiled when an answer first hints at them: that takes longer than to print `--help`."""
+    """Compile the patterns when an answer first needs them, since this takes longer than printing `--help`."""
     return _compile(_BEHIND[sort], kind), _compile(_BEFORE[sort], kind)
 
 
 def find_claims(text: str, kind: IdentifierKind, sort: Sort) -> tuple[tuple[Claim, ...], bool]:
-    """The statements of one sort in an answer that went through `normalise`, in reading order.
+    """Return the statements of one kind in an answer that went through `normalise`, in reading order.
 
-    Returns them, and whether the identifiers before the ranks fit as well as those behind them.
+    Also returns whether the identifiers before the ranks match as well as those after them.
     """
     if not _HINTS[sort].search(text):
         return (), False

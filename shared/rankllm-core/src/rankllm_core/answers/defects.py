@@ -1,4 +1,4 @@
-"""What was wrong with a model's answer, in words for people."""
+"""Human-readable defects of a model's answer."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from rankllm_core.answers.chains import Chain
 from rankllm_core.answers.tokens import Token
 
 MAX_DEFECTS_OF_A_SORT = 10
-"""More missing, repeated, ... identifiers than this are counted, not listed."""
+"""Further missing, repeated, ... identifiers are counted instead of listed."""
 
 _NAME_LENGTH = 12
 _EXCERPT_LENGTH = 40
 _HARMLESS = " \t\r\n>[]=.,:;*|-"
-"""Nobody means anything by these between two identifiers."""
+"""Characters without meaning between two identifiers."""
 
 
 def describe_defects(
     ranking: Chain, others: Sequence[Chain], *, tokens: Sequence[Token], labels: Sequence[str], text: str
 ) -> tuple[str, ...]:
-    """The defects of a ranking, in reading order, what is missing last.
+    """Return the defects of a ranking in reading order, missing identifiers last.
 
-    others: rankings of the same answer that were not taken. tokens, text: the answer that all of them are from.
+    others: rankings of the same answer that were not used. tokens, text: the answer that they all come from.
     """
     listed: list[str] = []
     counts: dict[str, int] = {}
@@ -36,7 +36,7 @@ def describe_defects(
 def _defects(
     ranking: Chain, others: Sequence[Chain], *, tokens: Sequence[Token], labels: Sequence[str], text: str
 ) -> Iterator[tuple[str, str]]:
-    """Each defect as its sort and what it is about."""
+    """Yield each defect as its kind and its subject."""
     if ranking.is_reversed:
         yield "ascending", "order: joined by '<', read from the last to the first"
     yield from dict.fromkeys(_defects_of_names(ranking))
@@ -72,7 +72,7 @@ def _defects_of_names(ranking: Chain) -> Iterator[tuple[str, str]]:
 
 
 def _shown(text: str, length: int) -> str:
-    """Text from a model, short and fit to print: one line, no control characters, no lone surrogates."""
+    """Shorten text from a model for printing: one line, no control characters, no lone surrogates."""
     line = " ".join(text[: 4 * length].split())
     short = line if len(line) <= length else line[: length - 1] + "…"
     return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in short)

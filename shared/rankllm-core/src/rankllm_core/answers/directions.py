@@ -1,4 +1,4 @@
-"""Words of an answer that say its best passage comes last: `From least to most relevant: [2], [1], [3]`."""
+"""Phrases in an answer which say that its best passage comes last: `From least to most relevant: [2], [1], [3]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rankllm_core.answers.chains import Chain
 ASCENDING = "ascending order: the answer says so, read from the last to the first"
 
 _BEFORE, _BEHIND = 200, 100
-"""How many characters around a ranking are searched."""
+"""Number of characters around a ranking that are searched."""
 _PHRASE = re.compile(
     r"""(?ix)
     \b (?:least|worst|lowest|low) (?:[ -]\w{1,12})? [ -] to [ -] (?:the[ ])? (?:most|best|highest|high) \b
@@ -21,7 +21,7 @@ _PHRASE = re.compile(
 
 
 def says_ascending(text: str, ranking: Chain) -> bool:
-    """Whether words right before or behind the ranking of a text say that it begins with the worst."""
+    """Whether words directly before or after the ranking say that it starts with the worst."""
     start = min(token.start for token in ranking.names)
     end = max(token.end for token in ranking.names)
     before, behind = text[max(start - _BEFORE, 0) : start], text[end : end + _BEHIND].partition("\n\n")[0]

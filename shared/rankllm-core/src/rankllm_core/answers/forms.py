@@ -1,7 +1,7 @@
-"""Forms of a ranking other than identifiers in order: records, ranks beside the identifiers, scores, plain `D3 > D1`.
+"""Rankings in other forms than ordered identifiers: records, ranks next to identifiers, scores, plain `D3 > D1`.
 
-Each is written over as identifiers in brackets, best first, before an answer is cut into tokens. Where two readings
-are possible, none is taken, and a defect says what the answer held.
+Each is rewritten as identifiers in brackets, best first, before an answer is tokenized. If two readings are possible,
+neither is used, and a defect describes what the answer contained.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rankllm_core.answers.tokens import NOUN, tokenize
 from rankllm_core.types import IdentifierKind
 
 _MAX_CHARACTERS = 200_000
-"""How much of an answer is searched for these forms."""
+"""Maximum number of characters searched for these forms."""
 _CLASH = "no ranking: the ranks beside the identifiers contradict each other"
 _CLASHING_SIGNS = "no ranking: identifiers joined by '>' whose ranks say another order"
 _SCATTERED = "no ranking: ranks out of sequence, and identifiers between them that have none"
@@ -27,17 +27,17 @@ _UNSORTED = "no ranking: a score beside each identifier, and they are not in the
 _BY_NUMBERS = "numbered out of sequence: read by the numbers, not from the first to the last"
 _MARK = re.compile(rf"\[|{NOUN}")
 _LIST_NUMBER = re.compile(r"\W*\w+[*_]*[ \t]*[.)]")
-"""`2.` and `2)`, which number a list; `2:` and `2 |` may stand before a score."""
+"""`2.` and `2)` number a list; `2:` and `2 |` may precede a score."""
 
 _ARROWS = re.compile(
     r"""(?x) (?<! \w ) ( [A-Z]\]? ) [ \t]*+ > [ \t]*+ (?= \d{1,3} (?! [\w.] | [ \t]*+> ) )
       | (?<! [^\n,;] ) ( [ \t]*+ \d{1,3} ) [ \t]*+ > [ \t]*+ (?= \[? [A-Z] \]? [ \t]*+ (?: [\n,;] | \Z ) )"""
 )
-"""`[A] > 2` and `2 > [A]`: beside letters no number is an identifier, and that `>` joins nothing."""
+"""`[A] > 2` and `2 > [A]`: with letters as identifiers, a number is not one, and this `>` joins nothing."""
 
 
 def read_forms(text: str, labels: Collection[str], kind: IdentifierKind) -> Rows:
-    """What an answer that went through `normalise` comes to, with every such form written over."""
+    """Return an answer that went through `normalise` with every such form rewritten."""
     records = find_records(text, kind)
     if records:
         return _of_records(text, records)
@@ -51,7 +51,7 @@ def read_forms(text: str, labels: Collection[str], kind: IdentifierKind) -> Rows
 
 
 def _of_records(text: str, records: Records) -> Rows:
-    """The records as a list of their passages, by rank where they have ranks."""
+    """Return the records as a list of their passages, by rank if they have ranks."""
     names, doubt = records.names, AMBIGUOUS if records.is_ambiguous else ""
     if records.ranks:
         ranks = [rank for rank in records.ranks if rank is not None]
@@ -66,7 +66,7 @@ def _of_records(text: str, records: Records) -> Rows:
 
 
 def _by_ranks(text: str, labels: Collection[str], kind: IdentifierKind) -> Rows | None:
-    """By `[1]: 2nd`, `Rank 2: [1]` and the like; without these, by the numbers of list items that are out of order."""
+    """Rank by `[1]: 2nd`, `Rank 2: [1]` and the like; otherwise by the numbers of list items that are out of order."""
     for sort in ("rank", "number"):
         claims, is_unclear = find_claims(text, kind, sort)
         if len(claims) < 2:
@@ -98,7 +98,7 @@ def _by_ranks(text: str, labels: Collection[str], kind: IdentifierKind) -> Rows 
 
 
 def _by_scores(text: str, labels: Collection[str], kind: IdentifierKind) -> Rows | None:
-    """With scores that fall along the text. Scores in another order are no ranking that anybody wrote down."""
+    """Accept scores that decrease along the text. Scores in another order do not express a ranking."""
     claims, is_unclear = find_claims(text, kind, "score")
     if len(claims) < 2:
         return None
@@ -107,14 +107,14 @@ def _by_scores(text: str, labels: Collection[str], kind: IdentifierKind) -> Rows
         return None
     if not is_unclear and _falls([claim.value for claim in claims]):
         return Rows(listed)
-    # A few percentages in the comments of a list are not its order.
+    # A few percentages in the comments of a list do not define its order.
     return Rows(listed, doubt=_UNSORTED) if 2 * len(claims) > _count_marked(listed, kind) else None
 
 
 def _number_a_list(text: str, claims: Sequence[Claim], kind: IdentifierKind) -> bool:
-    """Whether the numbers are those of a list, out of order: `2. [1]` over `1. [3]`, or 1 to n in some order."""
+    """Whether the numbers are list numbers out of order: `2. [1]` above `1. [3]`, or 1 to n in some order."""
     line = text[: claims[0].start].rpartition("\n")[2]
-    if _count_marked(line, kind):  # the numbers may as well be those of the identifiers before them
+    if _count_marked(line, kind):  # the numbers may belong to the identifiers before them
         return False
     if all(_LIST_NUMBER.match(text, claim.start) for claim in claims):
         return True
@@ -123,7 +123,7 @@ def _number_a_list(text: str, claims: Sequence[Claim], kind: IdentifierKind) -> 
 
 
 def _write(text: str, claims: Sequence[Claim], names: Sequence[str]) -> str:
-    """The text with an identifier in place of each statement, bare where it was: `2 (best)` over `1` is a list."""
+    """Replace each statement with its identifier, bare where it was bare: `2 (best)` above `1` is a list."""
     pieces, done = [], 0
     for claim, name in zip(claims, names, strict=True):
         is_marked = _MARK.search(text, claim.start, claim.end)
@@ -138,7 +138,7 @@ def _falls(scores: Sequence[float | None]) -> bool:
 
 
 def _is_joined(text: str, labels: Collection[str], kind: IdentifierKind) -> bool:
-    """Whether the text ranks by `[2] > [1]`."""
+    """Whether the text ranks with `[2] > [1]`."""
     chains = find_chains(tuple(tokenize(text, kind)), labels)
     return any(chain.is_joined and len(chain.known) > 1 for chain in chains)
 
@@ -173,9 +173,9 @@ _LISTED = {kind: _plain(kind, _LIST_SIGN) for kind in _KINDS}
 
 
 def read_plain(text: str, labels: Collection[str], kind: IdentifierKind) -> str | None:
-    """An answer that is nothing but `3.0 > 1.0` or `D3 > D1 > D2` with identifiers in brackets, else None.
+    """Rewrite an answer that is only `3.0 > 1.0` or `D3 > D1 > D2` with identifiers in brackets, else return None.
 
-    Without a `>`, as in `D3, D1, D2`, every identifier must be named once.
+    Without a `>`, as in `D3, D1, D2`, every identifier must occur once.
     """
     head = text[:_MAX_CHARACTERS]
     for pattern, is_complete in ((_FLOATS, False), (_JOINED[kind], False), (_LISTED[kind], True)):

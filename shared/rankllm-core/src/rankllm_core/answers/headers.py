@@ -1,4 +1,4 @@
-"""What the line above the rows of an answer says of their columns: `| Passage | Rank |`, `Scores (out of 3):`."""
+"""Column headers above the rows of an answer: `| Passage | Rank |`, `Scores (out of 3):`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from typing import Literal
 
 Column = Literal["passage", "rank", "score", ""]
-"""What a column holds; empty where a header does not say."""
+"""Content of a column; empty if a header does not tell."""
 
 _MAX_CHARACTERS = 300
-"""How much is read before the first row."""
+"""Number of characters read before the first row."""
 RULE = re.compile(r"[\s|:+=\-–—_`*]*|```\w*")
-"""A line of a table, or a fence, between a header and its rows."""
+"""Line of a table, or a fence, between a header and its rows."""
 _WORDS = re.compile(r"[^\W\d_]+")
 _COLUMNS: dict[str, Column] = {
     **dict.fromkeys(("passage", "document", "doc", "docid", "id", "identifier", "item", "paragraph"), "passage"),
@@ -24,7 +24,7 @@ _ORDERS = re.compile(r"(?i)\b(?:rank|order|sort|list|top|most|best|first|high)")
 
 
 def read_header(before: str) -> tuple[Column, Column]:
-    """The two first columns by the header, which is the last line of the text before the first row."""
+    """Return the first two columns according to the header, the last line of text before the first row."""
     for line in reversed(before[-_MAX_CHARACTERS:].splitlines()):
         if RULE.fullmatch(line):
             continue
@@ -36,7 +36,7 @@ def read_header(before: str) -> tuple[Column, Column]:
 
 
 def _of_line(line: str) -> tuple[Column, Column]:
-    """By a line such as `Passage: Rank`; a sentence tells no more than that scores follow."""
+    """Interpret a line such as `Passage: Rank`; a sentence only tells whether scores follow."""
     words = [word.lower() for word in _WORDS.findall(line)]
     found = [_of_word(word) for word in words if word not in _FILLERS]
     if all(found):
@@ -49,7 +49,7 @@ def _of_line(line: str) -> tuple[Column, Column]:
 
 
 def column_of(cell: str) -> Column:
-    """By the last word of a cell, or of a key, that says something: `Passage rank` is a rank."""
+    """Interpret the last meaningful word of a cell or key: `Passage rank` is a rank."""
     for word in reversed(_WORDS.findall(cell.lower())):
         if column := _of_word(word):
             return column

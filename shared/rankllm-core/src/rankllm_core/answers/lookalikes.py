@@ -1,7 +1,7 @@
-"""Finds what could pose as an identifier of the prompt in a query or a passage, and writes it so that it cannot.
+"""Removal of text in queries and passages that looks like an identifier of the prompt.
 
-`[3]` becomes `(3)`, as the originals do, and so does everything that the answer reader takes for `[3]`: `[ 3 ]`,
-`［３］`, `①`, `&#91;3&#93;`, an invisible character inside. Text without any of these is returned as it is.
+`[3]` becomes `(3)`, as in the originals, and so does everything that the answer reader accepts as `[3]`: `[ 3 ]`,
+`［３］`, `①`, `&#91;3&#93;`, or an invisible character inside. Other text is returned unchanged.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from rankllm_core.types import IdentifierKind, Names
 
 
 def defuse(text: str, names: Names) -> str:
-    """The text with every look-alike of the prompt's identifiers in round brackets, and nothing else changed.
+    """Return the text with every look-alike of the prompt's identifiers in round brackets, and nothing else changed.
 
-    Numbers are defused under alphabetic identifiers, too. So are the marks around an answer, `<answer>` and
-    `[rankstart]`. Idempotent; takes time linear in the length of the text.
-
-    What is returned is safe by construction: either the answer reader itself found no bracketed identifier in it
-    (`posing`), or no square bracket is left that could mark one.
+    Numbers are defused under alphabetic identifiers too, and so are the answer marks `<answer>` and `[rankstart]`.
+    Idempotent; linear in the length of the text.
+    The result is safe by construction: either the answer reader itself finds no bracketed identifier in it (`posing`),
+    or it contains no square bracket that could mark one.
     """
     for _ in range(_ROUNDS):
         if not may_pose(text, word=names.word):
@@ -39,14 +38,15 @@ def defuse(text: str, names: Names) -> str:
 
 
 def identifiers_in(text: str, names: Names) -> list[str]:
-    """What looks like an identifier in a text that may hold the prompt's own, in order, in its plainest spelling."""
+    """Return everything that looks like an identifier in a text that may contain the prompt's own, in plain
+    spelling."""
     if not may_pose(text, word=names.word):
         return []
     return [found.shown for decode in _views(text) for found in _find(see(text, decode=decode), names)]
 
 
 def _without_lookalikes(text: str, names: Names) -> str:
-    """The text with round brackets for everything that looks like an identifier by itself."""
+    """Put everything that looks like an identifier by itself in round brackets."""
     for decode in _views(text):
         seen = see(text, decode=decode)
         text = _edited(text, _edits(seen, names))
@@ -54,9 +54,9 @@ def _without_lookalikes(text: str, names: Names) -> str:
 
 
 def _without_posing(text: str, names: Names) -> str:
-    """The text with round brackets where the answer reader finds a bracketed identifier after all.
+    """Use round brackets where the answer reader nevertheless finds a bracketed identifier.
 
-    Rare: crossed brackets, or a number where the reader cuts a long word.
+    Rare: crossed brackets, or a number where the reader splits a long word.
     """
     views = {normalise(text): False}
     if (written := repaired(text)) != text:
@@ -75,12 +75,12 @@ def _without_posing(text: str, names: Names) -> str:
     }
     if edits:
         return _edited(text, sorted(edits))
-    rounded = without_brackets(text)  # the reader drops what stands between its brackets, such as a terminal escape
+    rounded = without_brackets(text)  # the reader drops text between its brackets, such as a terminal escape
     return rounded if rounded != text else without_brackets(repaired(text))
 
 
 def _edited(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
-    """The text with what is written over its characters; the edits are in order and do not overlap."""
+    """Apply replacements to the text; they are in order and do not overlap."""
     pieces, done = [], 0
     for start, end, written in edits:
         pieces += [text[done:start], written]
@@ -89,26 +89,26 @@ def _edited(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
 
 
 def _views(text: str) -> tuple[bool, ...]:
-    """With entities as they are written, and decoded: a model sees the one, the repair of a prompt makes the other."""
+    """Views with entities as written and decoded: a model sees the former, repair of a prompt produces the latter."""
     return (False, True) if "&" in text else (False,)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A look-alike, by offsets in the text as it is seen. The round brackets go in place of `[` and `]`."""
+    """Look-alike, by offsets in the text as seen. Round brackets replace `[` and `]`."""
 
     start: int
     end: int
     shown: str
     is_bare: bool = False
-    """An identifier and its brackets, and nothing else."""
+    """Only an identifier and its brackets."""
     opens: bool = True
-    """Whether the first character is a bracket; if not, one is missing or put in."""
+    """Whether the first character is a bracket; if not, one is missing or inserted."""
     closes: bool = True
 
 
 def _edits(seen: Seen, names: Names) -> list[tuple[int, int, str]]:
-    """What to write over which characters of the original, in order and without overlap."""
+    """Return replacements in the original text, in order and without overlap."""
     edits: list[tuple[int, int, str]] = []
     for found in _find(seen, names):
         start, end = seen.source(found.start), seen.source(found.end - 1)
@@ -121,7 +121,7 @@ def _edits(seen: Seen, names: Names) -> list[tuple[int, int, str]]:
             edits.append((*start, "("))
         if found.closes:
             edits.append((*end, ")"))
-        if not found.opens and not found.closes:  # PASSAGE3: the number is put in brackets
+        if not found.opens and not found.closes:  # PASSAGE3: brackets are put around the number
             edits.append((start[0], end[1], f"({found.shown})"))
     edits.sort()
     kept: list[tuple[int, int, str]] = []
@@ -146,9 +146,9 @@ def _find(seen: Seen, names: Names) -> list[_Found]:
 
 
 def _in_brackets(text: str, kind: IdentifierKind, *, spares_prose: bool) -> Iterator[_Found]:
-    """Brackets that an identifier touches from inside, in pairs where they are.
+    """Yield brackets with an identifier directly inside, in pairs if possible.
 
-    spares_prose: leave out those that hold more than identifiers, which the answer reader does not take for one.
+    spares_prose: skip brackets that contain more than identifiers, which the answer reader does not accept.
     """
     opened: list[tuple[int, bool]] = []  # offset, and whether an identifier follows it
     last = -1  # the bracket before
@@ -176,14 +176,14 @@ def _in_brackets(text: str, kind: IdentifierKind, *, spares_prose: bool) -> Iter
 
 
 def _is_touched(text: str, bracket: int, *, after: int, kind: IdentifierKind) -> bool:
-    """Whether an identifier, or more blanks than a text has, stands right before a closing bracket."""
+    """Whether an identifier, or a run of blanks at the search limit, directly precedes a closing bracket."""
     before = text[max(after + 1, bracket - _LOOKED_BACK) : bracket]
     return _CLOSED[kind].search(before) is not None or (len(before) == _LOOKED_BACK and not before.strip())
 
 
 _ROUNDS = 4
-"""How often a text is rewritten before all its square brackets become round. Replacing one bracket can change how the
-reader takes another; ordinary texts need one round, hostile ones seldom more than two."""
+"""Maximum rewrites of a text before all its square brackets become round. Replacing one bracket can change how the
+reader reads another; ordinary texts need one round, hostile ones rarely more than two."""
 _LOOKED_BACK = 80
 _BRACKET = re.compile(r"[\[\]]")
 _MARKS = re.compile(r"</?answer>|\[rank(?:start|end)\]", re.IGNORECASE)
@@ -206,4 +206,4 @@ _BARE = {
     "alpha": re.compile(rf"\s*((?:{_CAPITAL}|{IDENTIFIER['numeric']})[.]?)\s*"),
 }
 _OTHER = re.compile(r"[^\[\]<>,;=\n]{1,30}+")
-"""What the reader takes as a whole for something unknown in brackets."""
+"""What the reader treats as one unknown item in brackets."""

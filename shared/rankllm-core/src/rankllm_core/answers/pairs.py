@@ -1,4 +1,4 @@
-"""Answers in pairs of identifiers of which nothing tells what they mean: `3 2` over `1 3`, `1 > 3` over `2 > 1`."""
+"""Ambiguous pairs of identifiers in answers: `3 2` above `1 3`, `1 > 3` above `2 > 1`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rankllm_core.answers.tokens import Token
 
 
 def goes_in_circles(tokens: Sequence[Token], known: Collection[str]) -> bool:
-    """Whether the answer is pairs joined by `>` in which no ranking is: `1 > 3, 2 > 1, 3 > 2`.
+    """Whether the answer consists of pairs joined by `>` that do not form a ranking: `1 > 3, 2 > 1, 3 > 2`.
 
-    Where each identifier stands once on the left and once on the right, the pairs go round in circles. Where the left
-    side counts 1, 2, 3, ... without brackets, `1 > 13, 2 > 7` may be ranks and passages; so may `[13] > 1, [7] > 2`.
+    If each identifier occurs once on the left and once on the right, the pairs are circular. If the left side counts 1,
+    2, 3, ... without brackets, `1 > 13, 2 > 7` may be ranks and passages; so may `[13] > 1, [7] > 2`.
     """
     pieces: list[list[Token]] = []
     is_open = False
@@ -41,9 +41,9 @@ def goes_in_circles(tokens: Sequence[Token], known: Collection[str]) -> bool:
 
 
 def is_paired(tokens: Sequence[Token], known: Collection[str]) -> bool:
-    """Whether an answer without a `>` is pairs of identifiers, on lines of their own or in turn, that share some.
+    """Whether an answer without `>` consists of identifier pairs, on separate lines or in sequence, with repeats.
 
-    One of each pair may be its rank, and nothing tells which.
+    One of each pair may be its rank, and it is unclear which.
     """
     if any(token.kind in ("join", "less") for token in tokens):
         return False
@@ -68,21 +68,21 @@ def _names_on_lines(tokens: Sequence[Token]) -> list[int]:
 
 
 def has_unread_numbers(text: str, names: Sequence[Token]) -> bool:
-    """Whether a number stands beside each identifier, and they neither count up nor fall, as ranks or scores would.
+    """Whether each identifier has a number next to it that neither counts up nor decreases like ranks or scores.
 
-    Whatever words go with it: `[1] got 2 votes, [2] got 3`.
+    Whatever words accompany it: `[1] got 2 votes, [2] got 3`.
     """
     values = _numbers_beside(text, sorted((token.start, token.end) for token in names))
     if len(values) < 2 or all(1900 <= value < 2100 for value in values):  # (2019), (2021): years of publication
         return False
     counts = all(map(float.is_integer, values)) and all(one < two for one, two in pairwise(values))
-    # 3, 2, 1 are ranks from the worst to the best as well as scores.
+    # 3, 2, 1 may be scores, or ranks from worst to best.
     is_countdown = len(values) == len(names) and sorted(values) == list(range(1, len(values) + 1))
     return not counts and (is_countdown or values != sorted(values, reverse=True))
 
 
 def _numbers_beside(text: str, places: Sequence[tuple[int, int]]) -> list[float]:
-    """The numbers between identifiers, and the one before the first or behind the last; [] if some have none."""
+    """Return the numbers between identifiers, and one before the first or after the last; [] if some have none."""
     between = [text[one[1] : two[0]] for one, two in pairwise(places)]
     if not between or any(len(gap) > _MAX_GAP for gap in between):
         return []
@@ -98,5 +98,5 @@ def _numbers_beside(text: str, places: Sequence[tuple[int, int]]) -> list[float]
 
 
 _MAX_GAP = 300
-"""Characters between two identifiers that are searched for a number."""
+"""Maximum number of characters between two identifiers that are searched for a number."""
 _NUMBER = re.compile(r"(?<![\w.])(\d{1,6}(?:\.\d{1,9})?)(?:%|(?:st|nd|rd|th)\b|(?![\w.]\w))")

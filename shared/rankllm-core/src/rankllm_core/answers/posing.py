@@ -1,4 +1,4 @@
-"""Asks the answer reader for the bracketed identifiers of a text that stands somewhere in a prompt."""
+"""Bracketed identifiers that the answer reader would find in a text, wherever it occurs in a prompt."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rankllm_core.types import IdentifierKind
 
 
 def posing(text: str, kind: IdentifierKind) -> list[Token]:
-    """The bracketed identifiers in a text that went through `normalise`, whatever stands before it; often none.
+    """Return the bracketed identifiers in a normalised text, whatever precedes it; usually none.
 
-    Lower-case letters do not count. What stands before a text can change how it is read in two ways: a list goes on
-    into it, or a parenthesis is open that the text closes, so that the reader skips all before as a remark. Other
-    states of the reader only make it find less, since a text's own brackets begin anew.
+    Lower-case letters do not count. Preceding text can affect the reading in two ways: a list may continue into the
+    text, or the text may close a parenthesis, so that the reader skips everything before as a remark. Other reader
+    states only find less, since the text's own brackets start anew.
     """
     if not _MAY_POSE[kind].search(text):
         return []
@@ -30,9 +30,9 @@ def posing(text: str, kind: IdentifierKind) -> list[Token]:
 
 
 def adds_bracketed(text: str, base: str, kind: IdentifierKind) -> bool:
-    """Whether a prompt holds more bracketed identifiers than `base`, the same prompt around harmless texts.
+    """Whether a prompt contains more bracketed identifiers than `base`, the same prompt around harmless texts.
 
-    A parenthesis in a text can make the reader skip some of the prompt's own, so fewer are as good.
+    Fewer are fine: a parenthesis in a text can make the reader skip some of the prompt's own.
     """
     if _brackets(text) == _brackets(base):
         return False
@@ -44,7 +44,7 @@ def adds_bracketed(text: str, base: str, kind: IdentifierKind) -> bool:
 
 
 def _brackets(text: str) -> int:
-    """How many square brackets a text holds. Circled numbers and letters do not count: each is an identifier."""
+    """Count the square brackets in a text. Circled numbers and letters do not count, since each is an identifier."""
     n_others = 0 if text.isascii() else len(_OTHER_BRACKET.findall(text))
     return text.count("[") + text.count("]") + n_others
 
@@ -63,9 +63,9 @@ _MAY_POSE = {
     )
     for kind, first, unglued in (("numeric", r"\d", ""), ("alpha", "A-Z", r"(?![^\W_])"))
 }
-"""Where an identifier touches a bracket as the reader's grammar has it, whatever stands around: a bracketed identifier
-holds such a place, so a text without one needs no closer look."""
+"""Where an identifier touches a bracket according to the reader's grammar, ignoring context. Every bracketed identifier
+matches, so a text without a match needs no further check."""
 _REMARK = "(as "
-"""A remark that is still open."""
+"""Remark that is still open."""
 _CLOSES_REMARK = re.compile(r"[^()>]*+\)")
-"""A text up to the end of a remark that began before it."""
+"""Text up to the end of a remark that started before it."""

@@ -1,4 +1,4 @@
-"""Reads what a listwise model answered: always a permutation, and an honest word on how it was read."""
+"""Parser for answers of listwise models: always returns a permutation, with a status and defects."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _ANSWER_TAGS = (
     (re.compile(r"<answer>", re.IGNORECASE), re.compile(r"</answer>", re.IGNORECASE)),  # ReasonRank
     (re.compile(r"\[rankstart\]", re.IGNORECASE), re.compile(r"\[rankend\]", re.IGNORECASE)),  # APEER
 )
-_FINISHED = re.compile(r"</answer>\s*+(?:<[^<>]{1,30}>\s*+)*\Z", re.IGNORECASE)  # perhaps with <|im_end|> after it
+_FINISHED = re.compile(r"</answer>\s*+(?:<[^<>]{1,30}>\s*+)*\Z", re.IGNORECASE)  # optionally followed by <|im_end|>
 _NUMBERS = frozenset(map(str, range(1, 1000)))
 _LETTERS = frozenset(ascii_uppercase)
 _PROBE_CHARACTERS = 10_000
-"""How much of an answer without a ranking is searched for identifiers of the other kind."""
+"""Maximum length of an answer without a ranking that is searched for identifiers of the other kind."""
 _AMBIGUOUS_SIGNS = "no ranking: identifiers are joined by both '>' and '<', or by '<' in several pieces"
 _TWO_ORDERS = "no ranking: the same identifiers twice, in two orders"
 _PAIRS = "no ranking: pairs joined by '>' that contradict each other, or ranks and passages"
 _ASCENDING_SIGNS = "no ranking: identifiers joined by '>' beside words that say the best comes last"
 _SURE = 2
-"""The tier of `[2] > [1]`, which nothing else in an answer makes doubtful."""
+"""Tier of `[2] > [1]`, which nothing else in an answer makes ambiguous."""
 _CUT_OFF = "no ranking: the answer ends inside <think>"
 _WRONG_KIND: Mapping[IdentifierKind, str] = {
     "numeric": "no ranking: alphabetic identifiers where numeric ones were asked for",
@@ -42,22 +42,23 @@ _WRONG_KIND: Mapping[IdentifierKind, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadAnswer:
-    """A ranking, and how it was found."""
+    """Ranking, and how it was found."""
 
     order: tuple[int, ...]
-    """0-based prompt positions, best first, each exactly once."""
+    """0-based indices into the prompt, best first, each exactly once."""
     status: Status
-    """`ok`, `repaired` or `fallback`, as `read_answer` says."""
+    """`ok`, `repaired` or `fallback`, as defined in `read_answer`."""
     defects: tuple[str, ...]
-    """What was wrong, for people. Empty exactly when the status is `ok`."""
+    """Human-readable defects. Empty exactly if the status is `ok`."""
     n_ranked: int = field(default=0, compare=False)
-    """How many of the first places the answer gave; the others follow in prompt order."""
+    """Number of leading entries that the answer ordered; the others follow in prompt order."""
 
 
 def parse_permutation(text: str, labels: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The permutation in a model's answer, and what was wrong with it; `read_answer` says how it is read.
+    """Return the permutation in a model's answer, and its defects; see `read_answer`.
 
-    Returns the 0-based positions of `labels`, best first, each exactly once, and the defects, such as `repeated [2]`.
+    The permutation contains the 0-based indices of `labels`, best first, each exactly once; defects are such as
+    `repeated [2]`.
     """
     answer = read_answer(text, labels)
     return answer.order, answer.defects
@@ -66,28 +67,30 @@ def parse_permutation(text: str, labels: Sequence[str]) -> tuple[tuple[int, ...]
 def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
     """Read the ranking in a model's answer. Total: any text gives a permutation, in time linear in its length.
 
-    labels: what the prompt called its passages, in prompt order: numbers or single letters A-Z.
+    labels: the passages' identifiers in prompt order: numbers or single letters A-Z.
 
-    What is read:
-    - Thinking is skipped: all up to the last `</think>`, and all after a `<think>` that is never closed, unless the
-      text ends in `</answer>`. Where `<answer>` or `[rankstart]` is filled in, only what it holds is read.
-    - Identifiers joined by `>` come first, then those in brackets or after a noun (`[2], [1]`, `Passage 2`), then bare
-      lists (`2, 1, 3`). Beside the first two a bare number or letter counts only where it touches a `>`.
-    - Numbers, letters and ranks of a list (`A. [3]`, `1: 3`) are skipped, and so are comments and further columns
-      behind a bare identifier. Under a header such as `Passage | Rank`, rows are read in the order of their ranks.
-    - JSON objects and tables are read by their fields, and identifiers beside ranks (`[1]: 2nd`, `Rank 2: [1]`) by
-      these, in whatever order they stand. Scores give no order; they must follow the one that is written.
-    - `D3 > D1` and `3.0 > 1.0` are read where the answer is nothing else.
-    - A ranking joined by `<`, or one that is said to run from the least to the most relevant, is read from its end.
-    - Rankings that share no identifier are pieces of one. Of several, the one with most identifiers is taken, the last
-      among equals. Repeats are dropped, the first stays; what is missing follows in prompt order.
+    Rules:
+    - Thinking is skipped: everything up to the last `</think>`, and everything after a `<think>` that is never closed,
+      unless the text ends in `</answer>`. If `<answer>` or `[rankstart]` is not empty, only its content is read.
+    - Identifiers joined by `>` take precedence, then those in brackets or after a noun (`[2], [1]`, `Passage 2`), then
+      bare lists (`2, 1, 3`). Next to the first two, a bare number or letter counts only if it touches a `>`.
+    - List numbers, letters and ranks (`A. [3]`, `1: 3`) are skipped, as are comments and further columns after a bare
+      identifier. Under a header such as `Passage | Rank`, rows are read in the order of their ranks.
+    - JSON objects and tables are read by their fields, and identifiers with ranks (`[1]: 2nd`, `Rank 2: [1]`) by rank,
+      in whatever order they occur. Scores define no order; they must agree with the written one.
+    - `D3 > D1` and `3.0 > 1.0` are read if the answer contains nothing else.
+    - A ranking joined by `<`, or described as running from least to most relevant, is reversed.
+    - Rankings without common identifiers are pieces of one. Of several, the one with most identifiers is used, the last
+      in case of ties. Of repeats, the first counts; missing identifiers follow in prompt order.
 
     Status:
-    - `ok`: every identifier once and nothing else between the first and the last; text around them does not count.
-    - `repaired`: a ranking, but with a defect: an identifier missing, repeated, unknown, tied (`=`) or in lower case,
-      words inside it, items numbered out of sequence, another ranking that contradicts it, a text too long to read.
-    - `fallback`: no identifier of the prompt was ranked, or the order cannot be told (`<` and `>` mixed, pairs in a
-      circle, scores that do not fall, a number beside each identifier that may be rank or score); the prompt's order.
+    - `ok`: every identifier once, and nothing else between the first and the last; surrounding text does not count.
+    - `repaired`: a ranking with a defect: an identifier missing, repeated, unknown, tied (`=`) or in lower case, words
+      inside it, items numbered out of sequence, a contradicting second ranking, or a text too long to read.
+    - `fallback`: no identifier of the prompt was ranked, or the order is ambiguous (`<` and `>` mixed, circular pairs,
+      scores that do not decrease, a number next to each identifier that may be rank or score); prompt order is
+      returned.
+
     Raises ValueError when labels are neither distinct numbers nor distinct letters.
     """
     kind = _kind_of(labels)
@@ -97,12 +100,12 @@ def read_answer(text: str, labels: Sequence[str]) -> ReadAnswer:
 
 
 def read_trained_form(text: str, labels: Sequence[str]) -> ReadAnswer | None:
-    """Read the form that listwise rerankers are trained to write, `[2] > [1] > [3]`, at once; None for any other text.
+    """Read the form that listwise rerankers are trained to write, `[2] > [1] > [3]`; None for any other text.
 
-    Each identifier once, in square brackets and joined by `>`, and nothing else but blanks: what `read_any_form` makes
-    of it needs no search.
+    Each identifier once, in square brackets and joined by `>`, and otherwise only blanks: a fast path with the same
+    result as `read_any_form`.
     """
-    if len(text) >= MAX_PIECES:  # there may be more than is read, and that is a defect
+    if len(text) >= MAX_PIECES:  # it may exceed what is read, which is a defect
         return None
     names = [name.strip(" ") for name in text.strip().split(">")]
     position_of = {f"[{label}]": position for position, label in enumerate(labels)}
@@ -113,7 +116,7 @@ def read_trained_form(text: str, labels: Sequence[str]) -> ReadAnswer | None:
 
 
 def read_any_form(text: str, labels: Sequence[str], kind: IdentifierKind) -> ReadAnswer:
-    """Read an answer in whatever form it is, as `read_answer` says; there is at least one label."""
+    """Read an answer in any form, as defined in `read_answer`; there is at least one label."""
     region, is_cut_off = _answer_region(normalise(text))
     read = _read_ranking(region, labels, kind)
     if read.status == "fallback" and not read.defects[0].startswith("no ranking"):
@@ -127,7 +130,7 @@ def read_any_form(text: str, labels: Sequence[str], kind: IdentifierKind) -> Rea
 
 
 def _read_ranking(region: str, labels: Sequence[str], kind: IdentifierKind) -> ReadAnswer:
-    """The ranking of an answer without its thinking, or a fallback with the reason, if one is known."""
+    """Return the ranking of an answer without its thinking, or a fallback with the reason, if known."""
     form = read_forms(region, labels, kind)
     tokens = tuple(tokenize(form.text, kind))
     best, others = _best_ranking(tokens, frozenset(labels))
@@ -149,7 +152,7 @@ def _read_ranking(region: str, labels: Sequence[str], kind: IdentifierKind) -> R
 
 
 def _doubt_about(best: Chain, tokens: Sequence[Token], form: Rows, labels: Sequence[str]) -> str:
-    """Why the order of a ranking cannot be told; empty where it can."""
+    """Return why the order of a ranking is ambiguous; empty if it is not."""
     if best.is_ambiguous:
         return _AMBIGUOUS_SIGNS
     if best.is_contradictory:
@@ -174,7 +177,7 @@ def _kind_of(labels: Sequence[str]) -> IdentifierKind:
 
 
 def _answer_region(text: str) -> tuple[str, bool]:
-    """The part of the text that is meant as the answer, and whether thinking that never ended was cut away."""
+    """Return the part of the text that is the answer, and whether unterminated thinking was removed."""
     text = _THINK_CLOSE.split(text)[-1]
     thinking = None if _FINISHED.search(text[-100:]) else _THINK_OPEN.search(text)
     if thinking:
@@ -188,7 +191,7 @@ def _answer_region(text: str) -> tuple[str, bool]:
 
 
 def _best_ranking(tokens: Sequence[Token], known: Collection[str]) -> tuple[Chain, Sequence[Chain]]:
-    """The ranking to take, and the others that are as sure to be meant as rankings as it is."""
+    """Return the ranking to use, and the others with the same confidence."""
     chains = find_chains(tokens, known)
     found: list[Chain] = []
     for is_joined, is_marked in ((True, True), (False, True), (True, False)):
@@ -197,7 +200,7 @@ def _best_ranking(tokens: Sequence[Token], known: Collection[str]) -> tuple[Chai
         found = list_bare(tokens, known) or found
     best = Chain(names=[])
     for ranking in found:
-        if _worth(ranking) >= _worth(best):  # the last among equals
+        if _worth(ranking) >= _worth(best):  # the last one in case of ties
             best = ranking
     return best, [ranking for ranking in found if ranking is not best and ranking.tier == best.tier]
 
@@ -207,7 +210,7 @@ def _worth(ranking: Chain) -> tuple[bool, int, int, bool]:
 
 
 def _is_other_kind(region: str, kind: IdentifierKind) -> bool:
-    """Whether the answer ranks by identifiers of the kind that was not asked for."""
+    """Whether the answer ranks by identifiers of the other kind."""
     other: IdentifierKind = "alpha" if kind == "numeric" else "numeric"
     known = _LETTERS if other == "alpha" else _NUMBERS
     chains = find_chains(tuple(tokenize(region[:_PROBE_CHARACTERS], other)), known)

@@ -1,4 +1,4 @@
-"""Answers of which each record has fields with names: a list of JSON objects, a table with a header."""
+"""Answers whose records have named fields: a list of JSON objects, or a table with a header."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rankllm_core.answers.tokens import NOUN
 from rankllm_core.types import IdentifierKind
 
 _MAX_CHARACTERS = 200_000
-"""How much of an answer is searched for records."""
+"""Maximum number of characters searched for records."""
 _OBJECTS = re.compile(r"\[\s*+\{|\{")
 _TABLE = re.compile(r"(?:(?:(?<=\n)|(?<![\s\S]))[ \t]*+\|[^\n]*+(?:\n|\Z)){2,}")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -25,31 +25,31 @@ _BARE, _MARKED = (
         rf"""[\s"'*_`]*+(?:{NOUN}[\s_#]{{0,3}}+[\["'*_`(]{{0,4}}+NAME|\["?NAME"?\])["'*_`)\]]{{0,4}}+\s*+""",
     )
 )
-"""A whole cell or field that names a passage; the latter with brackets or a noun."""
+"""Whole cell or field that identifies a passage; the latter with brackets or a noun."""
 _NUMBER = re.compile(
     r"""(?ix) [\s*_\#]*+ (?:rank|place|position|no\.?|top)? [\s:*_\#]*+
         ( -?\d{1,6} (?:\.\d{1,9})? ) (?: st|nd|rd|th|%|/\d{1,4} )? [\s*_.)]*+"""
 )
-"""A whole cell that holds a number."""
+"""Whole cell that contains a number."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Records:
-    """The fields of an answer's records that matter, in reading order."""
+    """Relevant fields of an answer's records, in reading order."""
 
     start: int
     """Offset of their first character."""
     end: int
     names: list[str]
     ranks: list[float | None] = field(default_factory=list)
-    """Empty where they have none."""
+    """Empty if they have none."""
     scores: list[float | None] = field(default_factory=list)
     is_ambiguous: bool = False
-    """Whether a number stands beside each identifier of which nothing says what it is."""
+    """Whether each identifier has a number next to it whose meaning is unclear."""
 
 
 def find_records(text: str, kind: IdentifierKind) -> Records | None:
-    """The records of an answer that went through `normalise`, two at least."""
+    """Return the records of an answer that went through `normalise`; at least two."""
     head = text[:_MAX_CHARACTERS]
     return _find_objects(head, kind) or _find_table(head, kind)
 
@@ -69,7 +69,7 @@ def _find_objects(text: str, kind: IdentifierKind) -> Records | None:
 
 
 def _decode(text: str, start: int) -> tuple[list[object], int]:
-    """The JSON values that begin at an offset, one behind the other, and where they end."""
+    """Return the consecutive JSON values from an offset on, and where they end."""
     values: list[object] = []
     decoder = json.JSONDecoder()
     end = start
@@ -90,7 +90,7 @@ _SPACE = re.compile(r"[\s,]*+")
 
 
 def _objects(values: Sequence[object]) -> list[dict[str, object]]:
-    """The objects that are records: a list of them, one behind the other, under one key, or each under a key."""
+    """Return the objects that are records: a list, consecutive ones, a list under one key, or one under each key."""
     value: object = values[0] if len(values) == 1 else values
     if isinstance(value, dict):
         lists = [inner for inner in value.values() if isinstance(inner, list)]
@@ -106,13 +106,13 @@ def _objects(values: Sequence[object]) -> list[dict[str, object]]:
 
 
 def _with_key(key: str, inner: dict[str, object]) -> dict[str, object]:
-    """A record with the key that it stands under, which is its passage, or its rank if the passage is inside."""
+    """Add the key of a record to it, as its passage, or as its rank if the record contains the passage."""
     has_passage = any(column_of(_CAMEL.sub(" ", name[:100])) == "passage" for name in inner)
     return {"rank" if has_passage else "passage": key, **inner}
 
 
 def _pairs(written: dict[str, str]) -> list[dict[str, object]]:
-    """Records from an object of ranks and passages, where the keys or the values say that they are ranks."""
+    """Return records from an object of ranks and passages, if its keys or values are recognizably ranks."""
     if all(_RANK.fullmatch(key) for key in written):
         return [{"rank": key, "passage": value} for key, value in written.items()]
     if all(_RANK.fullmatch(value) for value in written.values()):
@@ -145,7 +145,7 @@ def _find_table(text: str, kind: IdentifierKind) -> Records | None:
 def _by_columns(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], kind: IdentifierKind, *, span: tuple[int, int]
 ) -> Records | None:
-    """The records, if one column holds passages and no other could."""
+    """Return the records, if exactly one column can contain passages."""
     cells = {place: [row[place] for row in rows] for place in range(len(columns))}
     named = [place for place, column in enumerate(columns) if column == "passage"]
     whole, form = (named, _BARE[kind]) if named else (list(cells), _MARKED[kind])
@@ -168,7 +168,7 @@ def _by_columns(
 
 
 def _numbers(cells: dict[int, list[str]], *, but: int) -> Iterator[tuple[int, list[float]]]:
-    """The other columns that hold nothing but numbers."""
+    """Yield the other columns that contain only numbers."""
     for place, column in cells.items():
         found = [_NUMBER.fullmatch(cell) for cell in column]
         if place != but and all(found):
@@ -176,7 +176,7 @@ def _numbers(cells: dict[int, list[str]], *, but: int) -> Iterator[tuple[int, li
 
 
 def _by_numbers(records: Records, numbers: Sequence[tuple[int, list[float]]], passage: int) -> Records | None:
-    """By numbers of which no header says what they are: `| 1 | [3] |` over `| 2 | [1] |` is a ranking in order."""
+    """Interpret numbers without a header: `| 1 | [3] |` above `| 2 | [1] |` is a ranking in order."""
     ranks = [place for place, column in numbers if column == list(range(1, len(column) + 1))]
     scores = [
         place
@@ -186,6 +186,6 @@ def _by_numbers(records: Records, numbers: Sequence[tuple[int, list[float]]], pa
     if len(ranks) + len(scores) == len(numbers):
         return records
     if all(place > passage for place, _ in numbers):
-        return None  # as rows, which may be sorted by a score
+        return None  # read as rows, which may be sorted by a score
     records.is_ambiguous = True
     return records

@@ -1,7 +1,7 @@
 """Answers in rows of two columns: a rank and a passage, or a passage and its rank or score.
 
-`1: 3` over `2: 1` is a numbered list, `| [3] | 1 |` over `| [1] | 2 |` a table that is sorted by rank. Which column
-ranks is told by a header or by the numbers; where they do not tell, nothing is guessed.
+`1: 3` above `2: 1` is a numbered list, `| [3] | 1 |` above `| [1] | 2 |` a table sorted by rank. A header or the
+numbers tell which column contains ranks; if they do not, nothing is guessed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from rankllm_core.answers.tokens import NOUN
 AMBIGUOUS = "no ranking: a number beside each identifier, and the order of neither is that of a ranking"
 
 _MAX_CHARACTERS = 200_000
-"""How much of an answer is searched for rows."""
+"""Maximum number of characters searched for rows."""
 _LEAD = r"[ \t>*_|\-•]*+"
 _SIGN = r"(?: [ \t]*+ (?: [:|)=] | \.(?!\d) | [\-–—]{1,2}+ >?+ (?!\d) ) ){1,3} [ \t]*+"
-"""`1: 3`, `1. | 3`, `1 -> 3`; but not the decimal `1.3`."""
+"""`1: 3`, `1. | 3`, `1 -> 3`, but not the decimal `1.3`."""
 _PAIR = rf"""
     (?P<first>) (?P<rank> (?i:rank(?:ed)?|place|position|number|no\.?|top) [ \t]{{0,3}}+ )?
     (?P<noun> {NOUN} [ \t_\#]{{0,3}}+ )?
@@ -31,7 +31,7 @@ _PAIR = rf"""
     (?P<right> -?\d{{1,6}} (?:\.\d{{1,9}})? (?: [ \t]?/[ \t]?\d{{1,4}} | % )? | [A-Z] ) (?P<past>) [*_"'`]{{0,3}}+
 """
 _TAIL = r"(?: [ \t]*+ (?: \|[^\n]* | \([^()\n]{1,200}\) | [\-–—][ \t]++(?=[^\W\d])[^\n]* ) )? [ \t|.]*+"
-"""More columns of a table, or a comment: `1: 3 (best)`, `1. 3 - explains it`."""
+"""Further columns of a table, or a comment: `1: 3 (best)`, `1. 3 - explains it`."""
 _BETWEEN = (
     rf"(?: ^ | (?<=[\n,;{{]) | (?<=:[ ]) ) {_LEAD}",
     rf"{_SIGN} | (?<=\)) [ \t]++",
@@ -39,33 +39,32 @@ _BETWEEN = (
 )
 _ON_LINES = (rf"(?: ^ | (?<=\n) ) {_LEAD}", r",[ \t]*+ | [ \t]++", rf"{_TAIL} (?= \n | \Z )")
 _IN_LINE = (r"(?<! \S )", rf"{_SIGN} | (?<=\)) [ \t]++", r"(?= \s | \Z )")
-"""What stands before a pair, between its columns and behind it: `1: 3, 2: 1`; `1 3` on a line of its own;
-`1) 3 2) 1`."""
+"""Text before a pair, between its columns and after it: `1: 3, 2: 1`; `1 3` on a line of its own; `1) 3 2) 1`."""
 _BETWEEN_ROWS, _ON_LINES_ROWS, _IN_LINE_ROWS = (
     re.compile(start + _PAIR.replace("SIGN", sign) + end, re.VERBOSE)
     for start, sign, end in (_BETWEEN, _ON_LINES, _IN_LINE)
 )
 _NUMBERED = re.compile(r"[ \t*\-]*+\d{1,3}[.)][ \t]")
-"""The number of a list item that `tokenize` skips."""
+"""Number of a list item, which `tokenize` skips."""
 _OBJECT = re.compile(r"""\{[^{}]{0,300}?"[A-Za-z_]{1,30}"\s*:\s*"?\d[^{}]{0,300}?"[A-Za-z_]{1,30}"\s*:\s*"?\d""")
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the rows of an answer come to."""
+    """Interpretation of the rows of an answer."""
 
     text: str
-    """The answer, with blanks over the column that does not rank, or the rows in the order of their ranks."""
+    """The answer, with the column that does not rank blanked out, or with the rows in the order of their ranks."""
     doubt: str = ""
-    """Why no order can be told, unless identifiers joined by `>` tell one; empty where one can."""
+    """Why the order is ambiguous, unless identifiers joined by `>` define one; empty if it is not."""
     remark: str = ""
-    """A defect of the order that was read, unless identifiers joined by `>` tell one."""
+    """Defect of the order that was read, unless identifiers joined by `>` define one."""
     ranks: tuple[str, ...] = ()
-    """The identifiers by what the answer says of their ranks, best first, where the text has them in another order."""
+    """Identifiers by their stated ranks, best first, if the text lists them in another order."""
 
 
 def read_rows(text: str) -> Rows:
-    """Find the rows of an answer that went through `normalise`, two at least."""
+    """Find the rows of an answer that went through `normalise`; at least two."""
     head = text[:_MAX_CHARACTERS]
     rows = _find_rows(head)
     if len(rows) < 2:
@@ -77,7 +76,7 @@ def read_rows(text: str) -> Rows:
     if columns == ("passage", "rank"):
         return _ranked(text, rows, names=left, ranks=right)
     is_score = columns[1] == "score" or any(not value.isalnum() for value in right) or not is_distinct(right)
-    # `1: 3` over `2: 3` could be scores as well as a list with a repeat.
+    # `1: 3` above `2: 3` may be scores, or a list with a repeat.
     is_unsure = counts_up(left) and columns == ("", "") and not _says_passage(rows) and all(map(str.isdigit, right))
     if columns[0] != "score" and columns != ("rank", "score"):
         if columns == ("rank", "passage") or any(row["rank"] or row["ordinal"] for row in rows):
@@ -108,7 +107,7 @@ def _find_rows(text: str) -> list[re.Match[str]]:
 
 
 def _is_numbered(row: re.Match[str]) -> bool:
-    """Whether the left column is no more than the number of a list item at the start of a line."""
+    """Whether the left column is only the number of a list item at the start of a line."""
     begins_line = row.start() == 0 or row.string[row.start() - 1] == "\n"
     return begins_line and _NUMBERED.match(row.string, row.start()) is not None
 
@@ -121,7 +120,7 @@ def _says_passage(rows: Sequence[re.Match[str]]) -> bool:
 
 
 def is_distinct(values: Sequence[str]) -> bool:
-    """Whether no value is there twice."""
+    """Whether all values are different."""
     return len(set(values)) == len(values)
 
 
@@ -133,7 +132,7 @@ def counts_up(values: Sequence[str]) -> bool:
 
 
 def _falls(values: Sequence[str]) -> bool:
-    """Whether a column of scores is sorted, the highest first."""
+    """Whether a column of scores is sorted in descending order."""
     try:
         numbers = [float(value.partition("/")[0].rstrip("% \t")) for value in values]
     except ValueError:
@@ -142,7 +141,7 @@ def _falls(values: Sequence[str]) -> bool:
 
 
 def _ranked(text: str, rows: Sequence[re.Match[str]], *, names: Sequence[str], ranks: Sequence[str]) -> Rows:
-    """The rows by their ranks."""
+    """Return the rows in the order of their ranks."""
     if not all(name.isalnum() for name in names) or not is_distinct(ranks):
         return Rows(text, doubt=AMBIGUOUS)
     if all(rank.isdigit() for rank in ranks):
@@ -158,7 +157,7 @@ def _ranked(text: str, rows: Sequence[re.Match[str]], *, names: Sequence[str], r
 
 
 def _without(text: str, rows: Sequence[re.Match[str]], *, column: str) -> Rows:
-    """The text with blanks over one column and what is behind the two."""
+    """Return the text with one column blanked out, and what follows the two."""
     pieces, done = [], 0
     for row in rows:
         ranges = {

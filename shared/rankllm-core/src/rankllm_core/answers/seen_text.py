@@ -1,4 +1,4 @@
-"""A text as the answer reader sees it: other spellings in ASCII, entities decoded, invisible characters left out."""
+"""Text as the answer reader sees it: normalized spelling, decoded entities, no invisible characters."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from rankllm_core.spellings import COMBINING, INVISIBLE, INVISIBLE_BEYOND, SPELL
 
 @dataclass(slots=True)
 class Seen:
-    """A text as it is seen, and where in the original each of its characters comes from."""
+    """Text as seen, with the origin of each of its characters in the original."""
 
     original: str
     text: str = ""
     starts: list[int] = field(default_factory=lambda: [0])
-    """Offsets in `text` where a piece begins."""
+    """Offsets in `text` where a piece starts."""
     sources: list[tuple[int, int]] = field(default_factory=lambda: [(0, -1)])
-    """Of each piece: where it begins in the original, and where it ends if it is one unit there, else -1."""
+    """For each piece: its start in the original, and its end if it is one unit there, else -1."""
 
     has_decoded_brackets: bool = False
-    """Whether an entity stands for a bracket: then the text is not read alike before and after it is decoded."""
+    """Whether an entity encodes a bracket: the text is then read differently before and after decoding."""
 
     def source(self, place: int) -> tuple[int, int]:
-        """The characters of the original that one character of `text` stands for."""
+        """Return the span of the original that one character of `text` comes from."""
         piece = bisect_right(self.starts, place) - 1
         start, end = self.sources[piece]
         here = start + place - self.starts[piece]
         return (here, here + 1) if end < 0 else (start, end)
 
     def spelled(self, place: int) -> str:
-        """How those characters are seen: `[3]` for each of the three that stand for `③`."""
+        """Return how this span is seen: `[3]` for each of the three characters that `③` becomes."""
         piece = bisect_right(self.starts, place) - 1
         return (
             self.text[place] if self.sources[piece][1] < 0 else self.text[self.starts[piece] : self.starts[piece + 1]]
@@ -40,7 +40,7 @@ class Seen:
 
 
 def see(text: str, *, decode: bool) -> Seen:
-    """The text as it is seen, with its entities decoded or as they are written."""
+    """Return the text as seen, with its entities decoded or as written."""
     seen = Seen(text)
     pieces, length, done = [], 0, 0
     for match in _SPECIAL.finditer(text):
@@ -60,10 +60,10 @@ def see(text: str, *, decode: bool) -> Seen:
 
 
 def repaired(text: str) -> str:
-    """The text as the repair of a prompt writes it: entities decoded, one sort of line break, no control characters.
+    """Return the text as repaired in a prompt: entities decoded, uniform line breaks, no control characters.
 
-    Entities without their semicolon stay. What is removed can join the pieces of an entity, so it goes over the text
-    again, as ftfy does.
+    Entities without their semicolon are kept. Removing characters can join the parts of an entity, so the text is
+    processed repeatedly, as in ftfy.
     """
     for _ in range(_REPAIRS):
         before = text
@@ -85,7 +85,7 @@ def _decoded(entity: str) -> str:
 def _spelled(special: str) -> str:
     if special[0] == "&":
         if special[-1] != ";" and html.unescape(special) not in ("[", "]"):
-            return special  # browsers read `&#91` without its semicolon; of other entities that is too far
+            return special  # browsers accept `&#91` without its semicolon; other such entities are kept
         special = _SEEN_THROUGH.sub("", _decoded(special))
     elif _SEEN_THROUGH.match(special):
         return " " if COMBINING_MARK.search(special) else ""
@@ -93,12 +93,12 @@ def _spelled(special: str) -> str:
 
 
 def without_brackets(text: str) -> str:
-    """The text with round brackets for all square ones, in whatever spelling."""
+    """Return the text with round brackets instead of all square ones, in any spelling."""
     return _ENTITIES.sub(lambda match: in_round(_spelled(match[0]), match[0]), text.translate(_ROUND))
 
 
 def in_round(spelled: str, otherwise: str = "") -> str:
-    """A spelling with round brackets for square ones; `otherwise` where it holds none."""
+    """Replace square brackets in a spelling with round ones; return `otherwise` if there are none."""
     rounded = spelled.replace("[", "(").replace("]", ")")
     return rounded if rounded != spelled else otherwise or spelled
 
@@ -117,9 +117,9 @@ _OTHER_LINE_BREAKS = re.compile("\r\n?|[\u2028\u2029\x85]")
 _REMOVED = re.compile(
     r"\x1b[\[［][\d;；]*[A-Za-zＡ-Ｚａ-ｚ]|[\x00-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffb]"
 )
-"""`TERMINAL_ESCAPE`, in full width, too, and control characters."""
+"""`TERMINAL_ESCAPE`, also in full width, and control characters."""
 _REPAIRS = 4
 _SPECIAL = re.compile(
-    # Beyond the basic plane one range for all: a set with more is a hundred times as slow.
+    # One range for all characters beyond the basic plane: a more complex set is a hundred times slower.
     rf"{_ENTITY}|{TERMINAL_ESCAPE}|[{_BELOW}{INVISIBLE}{COMBINING}\U00010000-\U0010ffff]"
 )

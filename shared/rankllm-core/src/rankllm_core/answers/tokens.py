@@ -1,4 +1,4 @@
-"""Cuts a model's answer into identifiers, `>` signs and other words, in time linear in its length."""
+"""Tokenization of a model's answer into identifiers, `>` signs and other words, in linear time."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from rankllm_core.types import IdentifierKind
 TokenKind = Literal["name", "unknown", "join", "less", "tie", "words", "line", "unread"]
 
 MAX_PIECES = 100_000
-"""Words, numbers and signs that are read of one answer: far more than a ranking needs, read in about a second."""
+"""Maximum number of words, numbers and signs read from one answer: far more than a ranking needs, about one second."""
 
 
 class Token(NamedTuple):
-    """A piece of an answer. A named tuple, because a degenerate answer has hundreds of thousands of them."""
+    """Piece of an answer. A named tuple, because a degenerate answer has hundreds of thousands of them."""
 
     kind: TokenKind
     """`name`: looks like an identifier; `unknown`: other text in brackets; `join`: `>`; `less`: `<`;
     `tie`: `=`; `words`: other text; `line`: a line break; `unread`: the rest of an answer that is too long."""
     name: str
-    """Of a `name`: its canonical spelling (`[07]` is `7`, `[b]` is `B`); of others: the text."""
+    """For a `name`: its canonical spelling (`[07]` is `7`, `[b]` is `B`); otherwise the text."""
     start: int
     """Offset of the first character."""
     end: int
     """Offset past the last character."""
     is_marked: bool
-    """Of a `name`: brackets or a noun (`[2]`, `11]`, `Passage 2`) say that it is one; bare numbers may be prose."""
+    """For a `name`: brackets or a noun mark it as one (`[2]`, `11]`, `Passage 2`); bare numbers may be prose."""
     is_lower: bool = False
-    """Of a `name`: a lower-case letter where the prompt had upper case."""
+    """For a `name`: a lower-case letter where the prompt has upper case."""
     is_bracketed: bool = False
-    """Of a `name`: square brackets mark it, and not only its noun or the list that it stands in."""
+    """For a `name`: marked by square brackets, and not only by a noun or the list that contains it."""
 
 
 NOUN = r"(?i:passage|document|doc|paragraph|candidate|item|text)"
 SHORT_NOUN = r"(?:[Pp](?=\d)|\#(?=\d))"
-"""`P3`, `#3`: said of a passage, but too short to make a number of prose an identifier."""
-# Glued to more text, a number or a letter is no identifier: 2nd, m2, 3.5, 10:30, 5%, 2019-01-02, 5·5–7·0, I'm, A/B.
+"""`P3`, `#3`: refer to a passage, but are too short to make a number in prose an identifier."""
+# Joined to more text, a number or letter is not an identifier: 2nd, m2, 3.5, 10:30, 5%, 2019-01-02, 5·5–7·0, I'm, A/B.
 GLUE = ".·/'’\\-–—−"
-"""Between digits or letters, these make one word of them, as the inside of a regular expression's `[...]`."""
+"""Characters that join digits or letters into one word, as the content of a regular expression's `[...]`."""
 _UNGLUED = rf"(?![^\W_]|%|[:{GLUE}][^\W_])"
 _ZEROS = r"\.0{1,3}(?=\s*+[\])])"  # [3.0]
 IDENTIFIER = {
     "numeric": rf"\d++(?:{_UNGLUED}|(?={_ZEROS}))(?![ \t]{{0,3}}+{NOUN}s\b)(?:{_ZEROS})?",  # "20 passages" is a count
     "alpha": rf"[A-Za-z]{_UNGLUED}",
 }
-"""An identifier on its own, as a regular expression."""
+"""Regular expression for an identifier on its own."""
 
 _MAX_DIGITS = 9
-"""Longer numbers name no passage; int() on thousands of digits is slow, or refused."""
+"""Longer numbers never identify passages; int() on thousands of digits is slow or rejected."""
 
-# Possessive quantifiers (++, *+) never give characters back, so that no answer can make the scan quadratic, and a
-# group is repeated 64 times at most, since it keeps a record of each.
+# Possessive quantifiers (++, *+) never backtrack, so that no answer can make the scan quadratic. Groups are repeated at
+# most 64 times, since each repetition is recorded.
 _GRAMMAR = r"""
     (?P<line>  \n [\ \t*\-]*+ (?: \d{1,3} [.)] (?=[\ \t]++[^\s>=]) )? )  # a line break, the number of a list item
   | (?P<join>  (?: (?: &gt; | =?>=? | \\succ(?:eq)?\b ) [^\S\n]*+ ){1,64} )
@@ -89,7 +89,8 @@ _PATTERN = {
 
 
 def normalise(text: str) -> str:
-    """Write full-width, circled and other forms of brackets, digits, letters, `>` in ASCII; drop what is invisible."""
+    """Convert full-width, circled and other forms of brackets, digits, letters and `>` to ASCII; drop invisible
+    characters."""
     return _UNSEEN.sub("", text.translate(SPELLINGS)) if not text.isascii() or not text.isprintable() else text
 
 
@@ -98,17 +99,17 @@ _UNSEEN = re.compile(f"{TERMINAL_ESCAPE}|[{INVISIBLE}]+|[{INVISIBLE_BEYOND}]+")
 
 @dataclass(slots=True)
 class _Brackets:
-    """What brackets say about the identifiers in them, while an answer is read."""
+    """State of brackets around identifiers while an answer is read."""
 
     is_list: bool = False
-    """`[2, 1, 3]` and `Passages 2, 1, 3` mark what stands between the ends, too."""
+    """`[2, 1, 3]` and `Passages 2, 1, 3` also mark the items between the ends."""
     is_open: bool = False
-    """A bracket is open that holds no identifier at its beginning."""
+    """Whether a bracket is open that does not start with an identifier."""
     has_words: bool = False
-    """It holds words, so that the number before its end is prose: `[see page, 12]`."""
+    """Whether it contains words, so that a number before its end is prose: `[see page, 12]`."""
 
     def add(self, found: str | None, text: str) -> None:
-        """Take note of a piece that is no identifier."""
+        """Update the state with a piece that is not an identifier."""
         if found == "open_list":
             self.is_open, self.has_words = True, False
         elif found == "fill" and "]" in text:
@@ -119,10 +120,10 @@ class _Brackets:
 
 
 def tokenize(text: str, kind: IdentifierKind, *, in_list: bool = False) -> Iterator[Token]:
-    """The tokens of an answer that went through `normalise`; punctuation and markup between them are dropped.
+    """Yield the tokens of an answer that went through `normalise`; punctuation and markup between them are dropped.
 
-    in_list: read as what follows a list that goes on (`Passages 2, 1,`). Ends in a token of kind `unread` where there
-    is more than can be read.
+    in_list: read as the continuation of a list (`Passages 2, 1,`). The last token has kind `unread` if the answer
+    exceeds the limit.
     """
     brackets = _Brackets(is_list=in_list)
     in_words = False
@@ -155,7 +156,7 @@ _SIGNS: Mapping[str | None, tuple[TokenKind, str]] = {
 
 
 def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> Token:
-    """The token of an identifier."""
+    """Return the token of an identifier."""
     before = (match["open"] or "") + (match["inner"] or "")
     close = match["close"] or ""
     noun = (match["noun"] or "").rstrip(" \t_#")
@@ -186,7 +187,7 @@ def _name(match: re.Match[str], kind: IdentifierKind, brackets: _Brackets) -> To
 
 
 def opens_list(text: str, end: int, kind: IdentifierKind) -> bool:
-    """Whether brackets that begin with an identifier, which ends there, hold identifiers and nothing else."""
+    """Whether brackets that start with an identifier ending here contain only identifiers."""
     if not _LIST_GOES_ON.match(text, end):
         return False
     closing, nested = (text.find(bracket, end, end + _LIST_LENGTH) for bracket in "][")

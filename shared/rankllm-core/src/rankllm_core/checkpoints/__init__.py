@@ -1,1 +1,1 @@
-"""Checks of a model folder before anything is loaded."""
+"""Validation of model folders before anything is loaded."""

@@ -1,4 +1,4 @@
-"""Encoders that cross-encoders are made of, recognised by their configuration alone, and how much they can read."""
+"""Encoders for cross-encoders, recognized by their configuration alone, and their input limits."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ ENCODERS = (
     "roberta",
     "xlm-roberta",
 )
-"""Architectures of transformers whose tokens see each other both ways, and which it gives a classification head."""
+"""Architectures of transformers that are bidirectional and have a sequence-classification class."""
 
 _OFFSET_POSITIONS = ("camembert", "mpnet", "roberta", "xlm-roberta")
-"""Encoders that number positions from behind the padding token's id, as fairseq does: 514 positions hold 512 tokens."""
+"""Encoders whose positions start after the padding token's id, as in fairseq: 514 positions hold 512 tokens."""
 _USUAL_POSITIONS = 512
-"""Where a configuration does not say."""
+"""Used if a configuration does not specify it."""
 _HEADED = "ForSequenceClassification"
 
 
 def is_encoder(config: Mapping[str, object]) -> bool:
-    """Whether a model of this configuration sees both ways. BERT with `is_decoder` does not."""
+    """Whether a model with this configuration is bidirectional. BERT with `is_decoder` is not."""
     return config.get("model_type") in ENCODERS and not config.get("is_decoder")
 
 
 def first_position(config: Mapping[str, object]) -> int:
-    """The position of an encoder's first token."""
+    """Return the position of an encoder's first token."""
     if config.get("model_type") not in _OFFSET_POSITIONS:
         return 0
     pad = config.get("pad_token_id", 1)
@@ -40,7 +40,7 @@ def first_position(config: Mapping[str, object]) -> int:
 
 
 def encoder_positions(config: Mapping[str, object]) -> int:
-    """How many tokens an encoder has positions for."""
+    """Return the maximum number of tokens that an encoder has positions for."""
     found = config.get("max_position_embeddings")
     return (found if isinstance(found, int) else _USUAL_POSITIONS) - first_position(config)
 
@@ -52,7 +52,7 @@ def has_classification_head(config: Mapping[str, object]) -> bool:
 
 
 def n_labels(config: Mapping[str, object]) -> int:
-    """Labels of the classification head, as transformers counts them: two where the configuration does not say."""
+    """Return the number of labels of the classification head; two by default, as in transformers."""
     names = config.get("id2label")
     if isinstance(names, Mapping):
         return len(names)
@@ -61,14 +61,14 @@ def n_labels(config: Mapping[str, object]) -> int:
 
 
 def architecture(config: Mapping[str, object]) -> str:
-    """The name of the model's class, for messages; its `model_type` where the configuration names no class."""
+    """Return the name of the model's class, for messages; its `model_type` if the configuration names no class."""
     architectures = config.get("architectures")
     return str(architectures[0] if isinstance(architectures, list) and architectures else config.get("model_type"))
 
 
 def pair_limits(positions: int) -> tuple[int, int]:
-    """Token limits of query and passage where nothing else is asked for: at most half of the pair is query.
+    """Return the default token limits of query and passage: the query gets at most half of the pair.
 
-    sentence-transformers' CrossEncoder cuts the longer text first: the same, unless a query takes over half.
+    sentence-transformers' CrossEncoder truncates the longer text first, which is the same unless a query exceeds half.
     """
     return positions // 2, positions

@@ -1,8 +1,8 @@
-"""Classification heads that sentence-transformers keeps as modules beside a plain encoder, such as Ettin rerankers.
+"""Classification heads that sentence-transformers stores as modules next to a plain encoder, such as Ettin rerankers.
 
-`modules.json` lists them: the encoder, a pooling, and layers with a folder each. Read here are those that make up the
+`modules.json` lists them: the encoder, a pooling, and layers with a folder each. Supported are those that make up the
 head of transformers' own ModernBertForSequenceClassification.
-Source: huggingface/blog@3e4560d ettin-reranker.md; the files are those that sentence-transformers 6.2.0 writes.
+Source: huggingface/blog@3e4560d ettin-reranker.md; file formats as written by sentence-transformers 6.2.0.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ _GELU, _IDENTITY = "torch.nn.modules.activation.GELU", "torch.nn.modules.linear.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleHead:
-    """Pooling, a dense layer with GELU, a layer norm, and a dense layer that gives the score."""
+    """Head of pooling, a dense layer with GELU, a layer norm, and a dense layer that outputs the score."""
 
     pooling: str
     """`cls` or `mean`."""
     dense: Path
-    """The folder with the first dense layer's weights."""
+    """Folder with the first dense layer's weights."""
     norm: Path
     score: Path
 
 
 def module_folders(folder: Path) -> tuple[Path, ...]:
-    """The folders of the modules behind the encoder, in their order; none where there is no list of modules."""
+    """Return the folders of the modules after the encoder, in order; empty without a list of modules."""
     return tuple(path for _, path in _modules(folder)[1:])
 
 
 def module_head(folder: Path) -> ModuleHead | None:
-    """The head that a checkpoint keeps as modules; None where its modules give no score.
+    """Return the head that a checkpoint stores as modules; None if its modules give no score.
 
-    Raises ContractError where they give one in a way that is not known here.
+    Raises ContractError if they give one in an unsupported way.
     """
     modules = _modules(folder)
     if not modules or modules[-1][0] != "Dense" or _settings(modules[-1][1]).get("out_features") != 1:
@@ -64,7 +64,7 @@ def module_head(folder: Path) -> ModuleHead | None:
 
 
 def _modules(folder: Path) -> Sequence[tuple[str, Path]]:
-    """Kind and folder of each module. Raises ContractError where the list cannot be read."""
+    """Return kind and folder of each module. Raises ContractError if the list cannot be read."""
     path = folder / MODULES_NAME
     content = read_bounded(path, limit=MAX_JSON_BYTES)
     if content is None:

@@ -1,7 +1,7 @@
-"""Which files of a data set's repository hold a split, for repositories that come with a loading script.
+"""Data files of a split, for data set repositories that contain a loading script.
 
-`datasets` 4 and later runs no scripts and refuses such a repository, though its data are plain files. The data sets of
-the original projects are among them: Tevatron/msmarco-passage (train.jsonl.gz, dev.jsonl.gz, ...) and its corpus
+`datasets` 4 and later do not run scripts and reject such a repository, even if its data are plain files. The data sets
+of the original projects are among them: Tevatron/msmarco-passage (train.jsonl.gz, dev.jsonl.gz, ...) and its corpus
 (corpus.jsonl.gz).
 """
 
@@ -15,57 +15,57 @@ from typing import Protocol
 from rankllm_core.errors import RankLLMError
 
 MAIN, PARQUET = "main", "refs/convert/parquet"
-"""The revision with a repository's own files, and the one that the hub converts them into."""
+"""Revisions with a repository's own files, and with the hub's conversion of them."""
 _ENDINGS = re.compile(r"\.(?:(?:jsonl|ndjson|json|tsv)(?:\.gz|\.xz)?|parquet)$")
 _NO_DATA = {"dataset_infos", "dataset_info", "dataset_dict", "state", "config", "metadata", "package"}
-"""Stems of JSON files that describe a repository."""
+"""Stems of JSON files that describe a repository instead of containing data."""
 _OTHER_SPLIT = re.compile(r"(?:^|[-_./])(?:dev|val|valid|validation|test|testing|eval|dl\d\d)(?:[-_./]|$)")
 _SHARD = re.compile(r"[-_.]\d+(?:[-_.]of[-_.]\d+)?$")
 _MOST_NAMED = 10
 
 
 class Repository(Protocol):
-    """A data set's files: in a folder, or on a hub."""
+    """Files of a data set, in a folder or on a hub."""
 
     name: str
 
     def files(self, revision: str) -> Sequence[str]:
-        """Paths of the files of a revision, with `/`; none where there is no such revision."""
+        """Return the paths of a revision's files, with `/`; empty if there is no such revision."""
 
     def fetch(self, file: str, revision: str) -> Path:
-        """Return a file's path on this machine, downloading it if needed."""
+        """Return a file's local path, downloading it if needed."""
 
 
 class FolderRepository:
-    """A repository that was cloned or downloaded."""
+    """Repository that was cloned or downloaded."""
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
         self._folder = folder
 
     def files(self, revision: str) -> Sequence[str]:
-        """All files of the folder, hidden ones left out."""
+        """Return all files of the folder except hidden ones."""
         if revision != MAIN:
             return ()
         paths = (path.relative_to(self._folder) for path in self._folder.rglob("*") if path.is_file())
         return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
     def fetch(self, file: str, revision: str) -> Path:
-        """The file's own path."""
+        """Return the file's own path."""
         return self._folder / file
 
 
 def is_refused_script(error: BaseException) -> bool:
-    """Whether an error of `datasets.load_dataset` says that the repository holds a script, which it does not run."""
+    """Whether `datasets.load_dataset` rejected a repository because of its script, which it does not run."""
     return isinstance(error, RuntimeError) and "scripts are no longer supported" in str(error)
 
 
 def fetch_split(repository: Repository, *, split: str, config: str = "") -> tuple[Path, ...]:
-    """Return the files of a split in their order, on this machine: the repository's own, else the hub's Parquet files.
+    """Return the local files of a split in order: the repository's own, else the hub's Parquet files.
 
-    config: a part of the data set that has a folder, or a file, of its own. The hub's conversion comes second because
-    it leaves out what is beyond 5 GB of a split.
-    Raises RankLLMError that names what there is where no file can be told to hold the split.
+    config: a part of the data set with its own folder or file. The hub's conversion comes second because it omits
+    everything beyond 5 GB of a split.
+    Raises RankLLMError naming the files found if none can be identified as the split.
     """
     seen: list[str] = []
     for revision in (MAIN, PARQUET):
@@ -78,17 +78,17 @@ def fetch_split(repository: Repository, *, split: str, config: str = "") -> tupl
     there = ", ".join(seen[:_MOST_NAMED]) + (", ..." if len(seen) > _MOST_NAMED else "")
     part = f"split {split!r}" + (f" of {config!r}" if config else "")
     raise RankLLMError(
-        f"{repository.name}: holds a loading script, which is not run, and no data file that is named for the {part} "
-        f"({there or 'no data files at all'}); download the file that you want and give its path"
+        f"{repository.name}: contains a loading script, which is not run, and no data file named for the {part} "
+        f"({there or 'no data files at all'}); download the file you need and give its path"
     )
 
 
 def split_files(names: Iterable[str], *, split: str, config: str = "") -> tuple[str, ...]:
-    """Return the data files that hold a split, sorted; none where that cannot be told.
+    """Return the data files of a split, sorted; empty if they cannot be identified.
 
-    Those are files named for the split (`dev.jsonl.gz`, `dev-00000-of-00002.json`) or in a folder of its name. The
-    split `train` is, where no file is named so, the only file there is, or all shards of it: a corpus has no other
-    split. Files of that kind in several folders are parts of a data set, and `config` has to name one.
+    They are files named for the split (`dev.jsonl.gz`, `dev-00000-of-00002.json`) or in a folder of its name. If no
+    file is named so, the split `train` is the only file, or all shards of it, since a corpus has no other split. Files
+    of that kind in several folders are parts of a data set, and `config` must select one.
     """
     stems = {name: stem for name in sorted(names) if (stem := _stem(name)) is not None}
     if config:
@@ -99,18 +99,18 @@ def split_files(names: Iterable[str], *, split: str, config: str = "") -> tuple[
         if len(only) == 1 and not _OTHER_SPLIT.search(next(iter(stems))):
             named = list(stems)
     folders = {name: tuple(part for part in PurePosixPath(name).parts[:-1] if part != split) for name in named}
-    # Of several parts, one is wanted: the one at the top, or the hub's own name for it.
+    # Of several parts, use the one at the top level, or the hub's default.
     part = next((part for part in ((), ("default",)) if part in folders.values()), None)
     if part is None and len(set(folders.values())) > 1:
         return ()
     kept = [name for name in named if part in (None, folders[name])]
-    # The same data in two formats is read once.
+    # If the same data exists in two formats, read one.
     best = min((_format(name) for name in kept), default="")
     return tuple(name for name in kept if _format(name) == best)
 
 
 def _stem(name: str) -> str | None:
-    """What a data file is named for, shard numbers left out; None for any other file."""
+    """Return the name of a data file without shard numbers; None for any other file."""
     base = PurePosixPath(name).name
     if any(part.startswith(".") for part in PurePosixPath(name).parts) or not (ending := _ENDINGS.search(base)):
         return None

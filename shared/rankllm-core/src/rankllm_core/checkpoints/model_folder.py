@@ -1,7 +1,6 @@
-"""A model's folder, judged before anything heavy is imported: its small files, its JSON, and code that comes with it.
+"""Validation of a model folder before heavy imports: its small files, its JSON, and code that comes with it.
 
-What passes can still be refused by the libraries that load it; what fails here would make them raise something long,
-allocate without bound, or run code. The weights are judged in `checkpoints.weights`.
+What fails here would make libraries raise long errors, allocate without bound, or run code. For weights, see `weights`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from pathlib import Path
 from rankllm_core.errors import ConfigError, RankLLMError
 
 MAX_JSON_BYTES = 64 << 20
-"""Larger than any published configuration or index (the index of a model of 671B weights has 9 MB)."""
+"""Larger than any published configuration or index (the index of a 671B model has 9 MB)."""
 MAX_DEPTH = 64
-"""Libraries walk a configuration recursively; published ones are under ten levels deep."""
+"""Libraries walk a configuration recursively; published ones are less than ten levels deep."""
 LFS_POINTER = b"version https://git-lfs.github.com/"
 
 _JSON_FILES = (
@@ -40,7 +39,7 @@ _SIZES = {
     "num_attention_heads": 1 << 16,
     "max_position_embeddings": 1 << 31,
 }
-"""Sizes that must be positive integers where a configuration gives them at all, and their bounds."""
+"""Sizes that must be positive integers if a configuration specifies them, with upper bounds."""
 _OPTIONAL_SIZES = {
     "intermediate_size": 1 << 22,
     "num_key_value_heads": 1 << 16,
@@ -54,19 +53,19 @@ _OPTIONAL_SIZES = {
     "n_positions": 1 << 31,
     "state_size": 1 << 16,
 }
-"""The same for sizes that may be null: the library then takes its own."""
+"""Sizes that may also be null, in which case the library uses its default."""
 _MAX_LORA_RANK = 1 << 14
 _MAX_PATTERN_CHARACTERS = 4000
 _NESTED_REPETITION = re.compile(r"[+*}]\??[^()]*\)[+*{]")
-"""Such as `(a+)+`: matching it against a name may take longer than a lifetime."""
+"""For example `(a+)+`: matching it against a name may take exponential time."""
 _KERNEL_KEYS = re.compile(r"(attn|experts)_implementation(_internal)?$")
 _PINNED_NAME = re.compile(r"(?P<name>[^@]+)@(?P<revision>[0-9a-f]{40})")
 
 
 def check_settings_files(folder: str | Path) -> None:
-    """Check a folder's small files: configuration, tokenizer, adapter settings, chat template. Missing ones pass.
+    """Validate a folder's small files: configuration, tokenizer, adapter settings, chat template. Missing ones pass.
 
-    Raises RankLLMError in one line that names the file.
+    Raises RankLLMError naming the file.
     """
     folder = Path(folder)
     found = {name: values for name in _JSON_FILES if (values := read_model_json(folder / name)) is not None}
@@ -89,7 +88,7 @@ def check_settings_files(folder: str | Path) -> None:
 
 
 def _refuse_hub_kernels(path: Path, values: Mapping[str, object]) -> None:
-    """An attention named OWNER/KERNEL is downloaded from the hub and run as it is loaded."""
+    """Reject an attention named OWNER/KERNEL, which would be downloaded from the hub and executed on loading."""
     for key, value in walk_json(values):
         if not _KERNEL_KEYS.search(key):
             continue
@@ -134,7 +133,7 @@ def _check_token_ids(path: Path, values: Mapping[str, object]) -> None:
 
 
 def _check_size(path: Path, key: str, value: object, limit: int) -> None:
-    # Some families give one number for each layer.
+    # Some families specify one number per layer.
     for number in value if isinstance(value, list) and value else [value]:
         if type(number) is not int or not 1 <= number <= limit:
             raise unexpected(path, key, f"an integer from 1 to {limit}", number)
@@ -143,7 +142,7 @@ def _check_size(path: Path, key: str, value: object, limit: int) -> None:
 def _check_adapter_config(path: Path, settings: Mapping[str, object]) -> None:
     for key in ("peft_type", "task_type", "base_model_name_or_path"):
         if settings.get(key) is not None and not isinstance(settings[key], str):
-            raise unexpected(path, key, "a text", settings[key])
+            raise unexpected(path, key, "a string", settings[key])
     ranks = settings.get("rank_pattern")
     numbers = {"r": settings.get("r"), **(ranks if isinstance(ranks, Mapping) else {})}
     for key, rank in numbers.items():
@@ -160,13 +159,13 @@ def _check_adapter_config(path: Path, settings: Mapping[str, object]) -> None:
 
 
 def _check_tokenizer_json(path: Path) -> None:
-    """Not parsed: that takes up to half a second, and the tokenizer's own library does it again."""
+    """Check its start and end only: parsing takes up to half a second, and the tokenizer library does it anyway."""
     content = read_bounded(path, limit=_MAX_TOKENIZER_BYTES)
     if content is None:
         return
     refuse_lfs_pointer(path, content[:64])
     if not content[:3].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") or not content[-64:].rstrip().endswith(b"}"):
-        raise RankLLMError(f"{path}: not a whole JSON object ({len(content)} bytes); copy or download the model again")
+        raise RankLLMError(f"{path}: incomplete JSON object ({len(content)} bytes); copy or download the model again")
 
 
 def _check_tokenizer_model(path: Path) -> None:
@@ -178,7 +177,7 @@ def _check_tokenizer_model(path: Path) -> None:
 
 
 def own_code(folder: str | Path) -> tuple[str, ...]:
-    """Name the files of a folder that ask for code of its own to be run (`auto_map`, `custom_generate`)."""
+    """Return the files of a folder that request its own code to be run (`auto_map`, `custom_generate`)."""
     folder = Path(folder)
     named = [name for name in _JSON_FILES if "auto_map" in (read_model_json(folder / name) or {})]
     script = folder / "custom_generate" / "generate.py"
@@ -186,17 +185,17 @@ def own_code(folder: str | Path) -> tuple[str, ...]:
 
 
 def check_trusted_source(name: str, *, folder: str | Path, option: str, revision: str | None = None) -> None:
-    """Code is run from one local folder or one revision of the hub, and from nowhere else.
+    """Allow remote code only from a local folder or a pinned revision on the hub.
 
-    name: the model as the user named it. folder: where its files are. option: what allowed it, for messages.
-    revision: the branch, tag or commit that was given beside a hub name. Only a commit's whole hash pins: a branch or
-    a tag can be moved. Raises ConfigError on any other name, and on settings that refer to another repository's code.
+    name: the model as the user named it. folder: where its files are. option: the option that allowed the code, for
+    messages. revision: branch, tag or commit given with a hub name. Only a full commit hash pins, since branches and
+    tags can move. Raises ConfigError for any other name, and if settings refer to code in another repository.
     """
     shown = name if revision is None else f"{name}@{revision}"
     is_folder = revision is None and Path(name).expanduser().is_dir()
     if not is_folder and split_revision(shown)[1] is None:
         raise ConfigError(
-            f"{option}: allowed for a local folder or a pinned revision only, found {shown!r}; "
+            f"{option}: allowed only for a local folder or a pinned revision, found {shown!r}; "
             "download it and read its code, or name it as OWNER/MODEL@COMMIT (40 hexadecimal digits)"
         )
     for file in _JSON_FILES:
@@ -211,16 +210,16 @@ def check_trusted_source(name: str, *, folder: str | Path, option: str, revision
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """Return a hub name and the commit that it is pinned to (OWNER/MODEL@COMMIT), or None where it is not pinned."""
+    """Return a hub name and the commit that it is pinned to (OWNER/MODEL@COMMIT), or None if it is not pinned."""
     found = _PINNED_NAME.fullmatch(name)
     return (found["name"], found["revision"]) if found else (name, None)
 
 
 def read_model_json(path: str | Path) -> dict[str, object] | None:
-    """Return the object in one of a model's JSON files, or None where there is no such file.
+    """Return the object in one of a model's JSON files, or None if the file does not exist.
 
-    Raises RankLLMError in one line that names the file: not a file, not readable, larger than MAX_JSON_BYTES, not
-    UTF-8, not JSON, nested deeper than MAX_DEPTH, not an object.
+    Raises RankLLMError naming the file if it is not a file, unreadable, larger than MAX_JSON_BYTES, not UTF-8, not
+    JSON, nested deeper than MAX_DEPTH or not an object.
     """
     path = Path(path)
     content = read_bounded(path, limit=MAX_JSON_BYTES)
@@ -243,7 +242,7 @@ def read_model_json(path: str | Path) -> dict[str, object] | None:
 
 
 def read_bounded(path: Path, *, limit: int) -> bytes | None:
-    """Return a regular file's bytes, or None where nothing has this name. Raises RankLLMError."""
+    """Return a regular file's bytes, or None if there is nothing of that name. Raises RankLLMError."""
     try:
         if not path.exists():
             if path.is_symlink():
@@ -260,7 +259,8 @@ def read_bounded(path: Path, *, limit: int) -> bytes | None:
 
 
 def depth_exceeds(value: object, limit: int) -> bool:
-    """Whether lists and mappings are nested deeper than a limit. Iterative, as it judges what recursion cannot."""
+    """Whether lists and mappings are nested deeper than a limit. Iterative, because it guards against deep
+    recursion."""
     level = [value]
     for _ in range(limit):
         level = [child for item in level for child in _children(item)]
@@ -270,7 +270,7 @@ def depth_exceeds(value: object, limit: int) -> bool:
 
 
 def walk_json(value: object) -> Iterator[tuple[str, object]]:
-    """Yield (key, value) of every mapping in a JSON value, at any depth."""
+    """Yield (key, value) for every mapping in a JSON value, at any depth."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -290,11 +290,11 @@ def _too_deep(path: Path) -> RankLLMError:
 
 
 def unexpected(path: Path, key: str, expected: str, found: object) -> RankLLMError:
-    """Return the error of a value that is not what its key asks for."""
+    """Return the error for an unexpected value of a key."""
     return RankLLMError(f"{path}: {key}: expected {expected}, found {str(found)[:60]!r}")
 
 
 def refuse_lfs_pointer(path: str | Path, start: bytes) -> None:
-    """Raise RankLLMError for the placeholder that Git leaves where Git LFS has not fetched the file itself."""
+    """Raise RankLLMError for a Git LFS pointer, which stands in for a file that was not fetched."""
     if start.startswith(LFS_POINTER):
         raise RankLLMError(f"{path}: is a Git LFS pointer, not the file itself; fetch it with: git lfs pull")

@@ -1,4 +1,4 @@
-"""A model's weights, judged from the headers of their files before anything heavy is imported."""
+"""Validation of a model's weights by their file headers, before heavy imports."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rankllm_core.checkpoints.model_folder import LFS_POINTER, read_model_json, 
 from rankllm_core.errors import ContractError, RankLLMError
 
 MAX_HEADER_BYTES = 100_000_000
-"""The limit of the safetensors library itself."""
+"""Limit of the safetensors library."""
 
 _LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
 _MAX_LAYERS_A_COUNT = 4
-"""Some families hold several of what they count as one layer; more than this factor is a damaged configuration."""
+"""Some families store several layers per counted layer; a larger factor indicates a damaged configuration."""
 _MAX_DIMENSIONS = 16
 _ELEMENT_BITS = {
     "BOOL": 8,
@@ -45,19 +45,19 @@ _ELEMENT_BITS = {
     "F6_E3M2": 6,
     "F4": 4,
 }
-"""Bits of one element by the name of its type."""
+"""Bits per element, by dtype name."""
 
 
 def read_weight_headers(folder: str | Path) -> dict[str, TensorInfo]:
-    """Check the weights that would be loaded from a model's or an adapter's folder, and describe their tensors.
+    """Check the weights that would be loaded from a model or adapter folder, and describe their tensors.
 
-    Pickled weights (.bin) are only looked at from outside: the result is empty. Raises RankLLMError in one line: no
-    weights, a damaged or missing file, an index that does not match, a configuration of far more layers than there are.
+    Pickled weights (.bin) are not inspected: the result is empty. Raises RankLLMError for missing weights, a damaged or
+    missing file, an index that does not match, or a configuration with far more layers than there are weights for.
     """
     folder = Path(folder)
     is_adapter = (folder / "adapter_config.json").is_file()
     if not is_adapter and not (folder / "config.json").is_file():
-        raise RankLLMError(f"{folder}: no model there (config.json is missing)")
+        raise RankLLMError(f"{folder}: config.json is missing, expected a folder with a model")
     stem = "adapter_model" if is_adapter else "model"
     if (folder / f"{stem}.safetensors").exists():
         tensors = read_safetensors_header(folder / f"{stem}.safetensors")
@@ -79,7 +79,7 @@ def _read_shards(folder: Path, index: Path) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for name, shard in weight_map.items():
         if name not in shards[shard]:
-            raise RankLLMError(f"{index}: expected tensor {name[:80]!r} in {shard}, which does not hold it")
+            raise RankLLMError(f"{index}: expected tensor {name[:80]!r} in {shard}, which does not contain it")
         tensors[name] = shards[shard][name]
     return tensors
 
@@ -90,18 +90,18 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise unexpected(index, "weight_map", "file names by tensor", weight_map)
     for name in weight_map.values():
         if not isinstance(name, str) or not name or name in (".", "..") or "/" in name or "\\" in name:
-            raise unexpected(index, "weight_map", "names of files beside it", name)
+            raise unexpected(index, "weight_map", "names of files in the same folder", name)
     return dict(weight_map)
 
 
 def _check_pickled(folder: Path, name: str) -> None:
-    """Pickled weights: whether the files are there and no placeholders. They are only ever loaded as tensors alone."""
+    """Check that pickled weights exist and are not placeholders. They are only ever loaded as plain tensors."""
     index = folder / f"{name}.index.json"
     if not (folder / name).exists() and not index.exists():
         others = sorted(path.name for path in folder.iterdir() if path.suffix in (".gguf", ".h5", ".msgpack", ".onnx"))
-        beside = f"; {others[0]} is of a format that is not read here" if others else ""
+        beside = f"; {others[0]} has an unsupported format" if others else ""
         wanted = name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
-        raise RankLLMError(f"{folder}: no weights there ({wanted} is missing){beside}")
+        raise RankLLMError(f"{folder}: {wanted} is missing, expected the model's weights{beside}")
     files = [name] if (folder / name).exists() else sorted(set(_weight_map(index).values()))
     for file in files:
         path = folder / file
@@ -111,52 +111,54 @@ def _check_pickled(folder: Path, name: str) -> None:
             start = stream.read(64)
         refuse_lfs_pointer(path, start)
         if not start.startswith((b"PK\x03\x04", b"\x80")):
-            raise RankLLMError(f"{path}: damaged or incomplete weights: not a file of PyTorch's; copy it again")
+            raise RankLLMError(
+                f"{path}: damaged or incomplete weights: not a PyTorch file; copy or download the model again"
+            )
 
 
 def _check_sizes_held(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
-    """Weights that a checkpoint lacks are allocated before they are reported: bound how many that can be."""
+    """Missing weights are allocated before they are reported: limit how many there can be."""
     config = read_model_json(folder / "config.json") or {}
     part = config.get("text_config")
     rows = config.get("vocab_size", part.get("vocab_size") if isinstance(part, Mapping) else None)
     for name, info in tensors.items():
         if name.endswith(_EMBEDDINGS) and len(info.shape) == 2 and isinstance(rows, int) and rows != info.shape[0]:
             raise ContractError(
-                f"{folder}: config.json says vocab_size {rows}, the weights have {info.shape[0]} ({name})"
+                f"{folder}: config.json has vocab_size {rows}, but the weights have {info.shape[0]} rows ({name})"
             )
     held = max((int(match[1]) + 1 for name in tensors if (match := _LAYER_NUMBER.search(name))), default=0)
     said = config.get("num_hidden_layers")
     if held and isinstance(said, int) and said > _MAX_LAYERS_A_COUNT * held:
         raise ContractError(
-            f"{folder}: the checkpoint lacks weights: config.json says {said} layers, the weights have {held}"
+            f"{folder}: the checkpoint lacks weights: config.json has {said} layers, but the weights only {held}"
         )
 
 
 def _check_lora_ranks(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
-    """The matrices are allocated from the settings: those must be of the weights' size."""
+    """The matrices are allocated from the settings, so these must match the size of the weights."""
     settings = read_model_json(folder / "adapter_config.json") or {}
     held = {info.shape[0] for name, info in tensors.items() if ".lora_A." in name and info.shape}
     pattern = settings.get("rank_pattern")
     for rank in (settings.get("r"), *(pattern.values() if isinstance(pattern, Mapping) else ())):
         if held and isinstance(rank, int) and rank > max(held):
             raise ContractError(
-                f"{folder}: adapter_config.json says rank {rank}, the weights have rank {max(held)} at most"
+                f"{folder}: adapter_config.json has rank {rank}, but the weights have at most rank {max(held)}"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
-    """One tensor of a file."""
+    """Type and shape of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def read_safetensors_header(path: str | Path) -> dict[str, TensorInfo]:
-    """Return every tensor's type and shape by name, after checking that the file is whole.
+    """Return every tensor's type and shape by name, after checking that the file is complete.
 
-    Raises RankLLMError in one line that names the file: missing, a Git LFS pointer, truncated, header too long or not
-    JSON, unknown types, offsets that overlap, leave a gap or do not fit the file.
+    Raises RankLLMError naming the file if it is missing, a Git LFS pointer or truncated, if its header is too long or
+    not JSON, or for unknown types and for offsets that overlap, leave gaps or do not fit the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -186,7 +188,7 @@ def _parsed_header(path: Path, text: bytes) -> Mapping[str, object]:
         reason = str(error) if isinstance(error, _RepeatedKeyError) else "not JSON"
         raise _damaged(path, f"a header that is {reason}") from None
     if not isinstance(header, dict):
-        raise _damaged(path, "a header that is no JSON object")
+        raise _damaged(path, "a header that is not a JSON object")
     return header
 
 
@@ -202,7 +204,7 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _tensor(path: Path, name: str, entry: object) -> tuple[TensorInfo, int, int]:
-    """Type and shape of a tensor, and where its bytes begin and end."""
+    """Return type and shape of a tensor, and where its bytes start and end."""
     if not isinstance(entry, dict):
         raise _damaged(path, f"no description of tensor {name[:80]!r}")
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
@@ -224,7 +226,7 @@ def _is_sizes(value: object) -> bool:
 
 
 def _check_layout(path: Path, tensors: Mapping[str, tuple[TensorInfo, int, int]], *, data_bytes: int) -> None:
-    """The tensors stand one behind the other and fill the file."""
+    """Check that the tensors are contiguous and fill the file."""
     expected = 0
     for name, (_, begin, end) in sorted(tensors.items(), key=lambda item: item[1][1:]):
         if begin != expected:

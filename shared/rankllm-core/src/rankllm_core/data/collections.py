@@ -1,4 +1,4 @@
-"""Reading corpora and query files: TSV and JSON Lines, in the layouts of Tevatron, BEIR, Anserini and MS MARCO."""
+"""Corpora and query files: TSV and JSON Lines, in the formats of Tevatron, BEIR, Anserini and MS MARCO."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from rankllm_core.files import read_jsonl, read_lines, unpacked_name
 from rankllm_core.files.json_text import as_id, as_string, located, required, shown
 from rankllm_core.text import TEXT_FIELDS, title_and_text
 
-# MS MARCO v2 passages hold both: `pid` names the passage, `docid` the document that it was cut from.
+# MS MARCO v2 passages have both: `pid` is the passage, `docid` the document that it was taken from.
 DOCID_KEYS = ("pid", "docid", "_id", "id")
-"""Where a corpus record may hold the docid; the first one present counts."""
+"""Keys that may contain a corpus record's docid; the first one present is used."""
 QID_KEYS = ("query_id", "qid", "_id", "id")
-"""Where a query record may hold the qid; the first one present counts."""
+"""Keys that may contain a query record's qid; the first one present is used."""
 QUERY_TEXT_KEYS = ("query", "text")
-"""Where a query record may hold the text; the first one present counts."""
+"""Keys that may contain a query record's text; the first one present is used."""
 
 
 def read_corpus(path: str | Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """Stream (docid, doc) of a corpus. The doc is the record without its docid, other keys in their order.
+    """Stream (docid, doc) from a corpus. The doc is the record without its docid, with the other keys in order.
 
     JSON Lines (`.jsonl`, `.json`): an id under DOCID_KEYS and a text under rankllm_core.text.TEXT_FIELDS.
-    Everything else is TSV: `docid TAB text`, `docid TAB title TAB text`, or a first line that names the columns; the
-    doc then holds `title` and `text`. Repeated docids are not looked for. Raises as `rankllm_core.files.read_lines`,
-    and DataError naming the line, also for a text or title that is an array or an object.
+    Everything else is TSV: `docid TAB text`, `docid TAB title TAB text`, or columns named by the first line; the doc
+    then has `title` and `text`. Repeated docids are not detected. Raises like `rankllm_core.files.read_lines`, and
+    DataError naming the line, also for a text or title that is an array or an object.
     """
     for _, docid, doc in _corpus_rows(path):
         yield docid, doc
 
 
 def lines_of_docid(path: str | Path, docid: str) -> list[int]:
-    """The 1-based lines of a corpus that hold this docid. For errors: no reader keeps the lines of millions."""
+    """Return the 1-based lines of a corpus with this docid. For errors, since readers do not store millions of
+    lines."""
     return [line for line, found, _ in _corpus_rows(path) if found == docid]
 
 
 def two_contents(path: str | Path, docid: str) -> RankLLMError:
-    """The error for a docid that names two passages of a corpus, with their lines; the corpus is read again."""
+    """Return the error for a docid with two different passages, with their lines; reads the corpus again."""
     lines = ", ".join(map(str, lines_of_docid(path, docid)[:5]))
     return RankLLMError(
-        f"{path}: docid {docid!r} occurs twice, with different contents (lines {lines}); a docid names one passage"
+        f"{path}: docid {docid!r} occurs twice, with different contents (lines {lines}); docids must be unique"
     )
 
 
@@ -63,7 +64,7 @@ def _corpus_rows(path: str | Path) -> Iterator[tuple[int, str, dict[str, object]
 
 
 def parse_corpus_record(record: Mapping[str, object]) -> tuple[str, dict[str, object]]:
-    """(docid, doc) of one corpus record. Raises RankLLMError without a place."""
+    """Return (docid, doc) for one corpus record. Raises RankLLMError without file and line."""
     key, value = required(record, DOCID_KEYS, what="passage")
     docid = as_id(value, what=key)
     _, text = required(record, TEXT_FIELDS, what=f"passage {docid!r}")
@@ -80,18 +81,18 @@ def _check_texts(docid: str, record: Mapping[str, object]) -> None:
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
-    """Read qid -> text, in the order of the file.
+    """Read qid -> text, in file order.
 
-    JSON Lines (`.jsonl`, `.json`): QID_KEYS and QUERY_TEXT_KEYS. Everything else is TSV, `qid TAB text`, with or
-    without a line that names the columns.
-    Raises as `rankllm_core.files.read_lines`, and DataError naming the line, also for an empty text and for a qid that
-    comes with two texts.
+    JSON Lines (`.jsonl`, `.json`): QID_KEYS and QUERY_TEXT_KEYS. Everything else is TSV, `qid TAB text`, optionally
+    with a line that names the columns.
+    Raises like `rankllm_core.files.read_lines`, and DataError naming the line, also for an empty text and for a qid
+    with two different texts.
     """
     return collect_queries(_query_records(path), source=path)
 
 
 def collect_queries(records: Iterable[tuple[int, Mapping[str, object]]], *, source: str | Path) -> dict[str, str]:
-    """Gather qid -> text from (1-based number, record) pairs. Raises DataError that names `source` and the number."""
+    """Collect qid -> text from (1-based number, record) pairs. Raises DataError naming `source` and the number."""
     texts: dict[str, str] = {}
     first_line: dict[str, int] = {}
     for line, record in records:
@@ -105,7 +106,7 @@ def collect_queries(records: Iterable[tuple[int, Mapping[str, object]]], *, sour
 
 
 def parse_query_record(record: Mapping[str, object]) -> tuple[str, str]:
-    """(qid, text) of one query record. Raises RankLLMError without a place."""
+    """Return (qid, text) for one query record. Raises RankLLMError without file and line."""
     key, value = required(record, QID_KEYS, what="query")
     qid = as_id(value, what=key)
     key, value = required(record, QUERY_TEXT_KEYS, what=f"query {qid!r}")
@@ -132,7 +133,7 @@ def _query_records(path: str | Path) -> Iterator[tuple[int, Mapping[str, object]
 
 
 def _tsv_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (1-based line number, fields), the id without blanks around it and empty fields at the end left out."""
+    """Yield (1-based line number, fields), without blanks around the id and without trailing empty fields."""
     for index, (line, text) in enumerate(read_lines(path)):
         if index == 0:
             with located(path, line):
@@ -140,7 +141,7 @@ def _tsv_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
         fields = text.split("\t")
         while len(fields) > 2 and not fields[-1]:
             fields.pop()
-        fields[0] = fields[0].strip(" ")  # no id of a run begins or ends with a blank
+        fields[0] = fields[0].strip(" ")  # ids in runs never start or end with a space
         yield line, fields
 
 
@@ -150,7 +151,8 @@ def _check_is_table(first_line: str) -> None:
     text = first_line.lstrip()
     if text.startswith("<"):
         raise RankLLMError(
-            f"TREC or XML markup ({shown(text)}) is not read; expected tab-separated lines (id, text) or JSON Lines"
+            f"TREC or XML markup ({shown(text)}) is not supported; expected tab-separated lines (id, text) or JSON "
+            "Lines"
         )
     if text.startswith("{"):
         raise RankLLMError("expected tab-separated lines, found a JSON object; JSON Lines files must be named .jsonl")

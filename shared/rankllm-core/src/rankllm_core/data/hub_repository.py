@@ -1,4 +1,4 @@
-"""A data set's files on the Hugging Face hub."""
+"""Files of a data set on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rankllm_core.errors import RankLLMError, first_line
 
 
 class HubRepository:
-    """The repository of a data set; what was downloaded before is found without a network as well."""
+    """Data set repository; files downloaded earlier are also found offline."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def files(self, revision: str) -> Sequence[str]:
-        """Paths of a revision's files; none where there is no such revision. Raises RankLLMError offline."""
+        """Return the paths of a revision's files; empty if there is no such revision. Raises RankLLMError offline."""
         from huggingface_hub import HfApi
         from huggingface_hub.errors import RevisionNotFoundError
 
@@ -23,16 +23,16 @@ class HubRepository:
             return HfApi().list_repo_files(self.name, repo_type="dataset", revision=revision)
         except RevisionNotFoundError:
             return ()
-        except Exception as error:  # whatever the network does: the cache may still have it
+        except Exception as error:  # any network failure: the cache may still have it
             return self._cached_files(revision, error)
 
     def fetch(self, file: str, revision: str) -> Path:
-        """Download a file, or find it in the hub's cache. Raises RankLLMError where neither can be done."""
+        """Download a file, or find it in the hub's cache. Raises RankLLMError if neither is possible."""
         from huggingface_hub import hf_hub_download
 
         try:
             return Path(hf_hub_download(self.name, file, repo_type="dataset", revision=revision))
-        except Exception as error:  # whatever the network does
+        except Exception as error:  # any network failure
             reason = first_line(error, with_kind=False)
             raise RankLLMError(
                 f"{self.name}: the download of {file} was interrupted ({reason}); repeat the command to resume it"
@@ -47,6 +47,6 @@ class HubRepository:
         except LocalEntryNotFoundError:
             reason = first_line(error, with_kind=False)
             raise RankLLMError(
-                f"{self.name}: its files cannot be listed on the hub ({reason}), and none are in its cache"
+                f"{self.name}: its files cannot be listed on the hub ({reason}), and none are in the local cache"
             ) from None
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

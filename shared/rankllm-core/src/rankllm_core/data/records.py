@@ -1,7 +1,7 @@
-"""Requests and results as JSON: rank_llm's layouts, old and new, and Tevatron's rerank-input rows.
+"""Requests and results as JSON, in rank_llm's old and new formats, and Tevatron's rerank-input rows.
 
 Sources: castorini/rank_llm@1b3cabb src/rank_llm/data.py; texttron/tevatron@0545746
-examples/rankllama/prepare_rerank_file.py; and the data files that both projects published.
+examples/rankllama/prepare_rerank_file.py; and data files published by both projects.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _ROW_KEYS = frozenset({"docid", "score", "query_id", "query"})
 
 
 def read_requests(path: str | Path) -> Iterator[Request]:
-    """Yield the requests of a file: JSON Lines, or one array where the name ends in `.json`; packed files too.
+    """Yield the requests of a file: JSON Lines, or one array if the name ends in `.json`; optionally compressed.
 
-    A record is `{"query": {"text", "qid"}, "candidates": [{"docid", "score", "doc"}]}`, perhaps with an `instruction`;
-    a line of our own results; or rank_llm's old `{"query", "hits": [{"content", "qid", "docid", "score"}]}`. Candidates
-    keep the file's order; ids may be integers; a missing score is 0.0; a doc that is a string becomes
-    `{"contents": string}`; other keys are ignored, `model_score` among them: it belongs to the reranker that wrote it,
-    not to the one that reads it.
+    A record is `{"query": {"text", "qid"}, "candidates": [{"docid", "score", "doc"}]}`, optionally with an
+    `instruction`; a line of rankllm's results; or rank_llm's old `{"query", "hits": [{"content", "qid", "docid",
+    "score"}]}`. Candidates keep the file's order; ids may be integers; a missing score is 0.0; a doc that is a string
+    becomes `{"contents": string}`; other keys are ignored, including `model_score`, which belongs to the reranker that
+    wrote it.
     Raises DataError naming the line (of an array: where the record begins).
     """
     first_line: dict[str, int] = {}
@@ -39,13 +39,15 @@ def read_requests(path: str | Path) -> Iterator[Request]:
             request = parse_request(record)
             qid = request.query.qid
             if qid in first_line:
-                raise RankLLMError(f"query {qid!r} was already given in line {first_line[qid]}; list each query once")
+                raise RankLLMError(
+                    f"query {qid!r} occurs again (first on line {first_line[qid]}); list each query once"
+                )
         first_line[qid] = line
         yield request
 
 
 def parse_request(record: Mapping[str, object]) -> Request:
-    """One record of a requests file. Raises RankLLMError without a place."""
+    """Parse one record of a requests file. Raises RankLLMError without file and line."""
     if "hits" in record and "candidates" not in record:
         return _parse_hits(record)
     query = as_object(required(record, ("query",), what="request")[1], what="query")
@@ -70,7 +72,7 @@ def _instruction(record: Mapping[str, object], qid: str) -> str | None:
 
 
 def _parse_candidate(entry: Mapping[str, object], *, doc: object = None) -> Candidate:
-    """doc: what stands for the doc in layouts that have no key of that name."""
+    """doc: the document, in formats that have no key of that name."""
     docid = as_id(required(entry, ("docid",), what="candidate")[1], what="docid")
     try:
         if doc is None:
@@ -87,11 +89,11 @@ def _parse_candidate(entry: Mapping[str, object], *, doc: object = None) -> Cand
 
 
 _WHOLE_FLOATS = 2**53
-"""Whole numbers below it are floats without a loss."""
+"""Smaller integers convert to float exactly."""
 
 
 def _usual_candidate(entry: object) -> Candidate | None:
-    """The candidate of an entry as nearly all are, at a third of the cost; None of any other, right or wrong."""
+    """Return the candidate of a typical entry, at a third of the cost; None for any other, valid or not."""
     if type(entry) is not dict:
         return None
     docid, score, doc = entry.get("docid"), entry.get("score"), entry.get("doc")
@@ -108,7 +110,7 @@ def _usual_candidate(entry: object) -> Candidate | None:
 
 
 def _check_texts(doc: Mapping[str, object]) -> None:
-    """Raise RankLLMError where a title or text is an array or an object, which would only show at the prompt."""
+    """Raise RankLLMError for a title or text that is an array or object, which would fail only when prompting."""
     for value in doc.values():
         if type(value) is list or type(value) is dict:
             if not doc.keys().isdisjoint(TEXT_FIELDS):
@@ -117,7 +119,7 @@ def _check_texts(doc: Mapping[str, object]) -> None:
 
 
 def _parse_hits(record: Mapping[str, object]) -> Request:
-    """A record of the old layout. The qid stands in every hit, not beside the query."""
+    """Parse a record of the old format. The qid is in every hit instead of the query."""
     text = as_string(required(record, ("query",), what="request")[1], what="query")
     qid: str | None = None
     candidates = []
@@ -126,20 +128,20 @@ def _parse_hits(record: Mapping[str, object]) -> Request:
             hit = as_object(entry, what="hit")
             hit_qid = as_id(required(hit, ("qid",), what="hit")[1], what="qid")
             if qid not in (None, hit_qid):
-                raise RankLLMError(f"expected the qid {qid!r} of the hits before it, found {hit_qid!r}")
+                raise RankLLMError(f"expected the qid {qid!r} of the previous hits, found {hit_qid!r}")
             content = as_string(required(hit, ("content",), what="hit")[1], what="content")
             candidates.append(_parse_candidate(hit, doc={"content": content}))
         except RankLLMError as error:
             raise RankLLMError(f"query {text!r}, hit {number}: {error}") from None
         qid = hit_qid
     if qid is None:
-        raise RankLLMError(f"query {text!r}: expected at least one hit, which would give the qid; found none")
+        raise RankLLMError(f"query {text!r}: expected at least one hit, which contains the qid, found none")
     return Request(query=Query(qid=qid, text=text), candidates=tuple(candidates))
 
 
 def _records(path: str | Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     if not (unpacked_name(path).endswith(".json") and _may_hold_array(path)):
-        # Files named .json that hold JSON Lines are common.
+        # Files named .json that contain JSON Lines are common.
         yield from read_jsonl(path)
         return
     for line, value in read_array(path, describe=lambda problem, column, _: f"{problem} at column {column}"):
@@ -154,7 +156,7 @@ def _may_hold_array(path: str | Path) -> bool:
 
 
 def request_to_dict(request: Request) -> dict[str, object]:
-    """A request as a record of a requests file, keys in rank_llm's order."""
+    """Return a request as a record of a requests file, with keys in rank_llm's order."""
     return {
         "query": {"text": request.query.text, "qid": request.query.qid},
         **_with_instruction(request.query),
@@ -166,7 +168,7 @@ def request_to_dict(request: Request) -> dict[str, object]:
 
 
 def result_to_dict(result: Result) -> dict[str, object]:
-    """A result as a record of a results file; `error` is there only when it is set, the trace is not."""
+    """Return a result as a record of a results file; `error` is included only if set, the trace is not."""
     record: dict[str, object] = {
         "query": {"text": result.query.text, "qid": result.query.qid},
         **_with_instruction(result.query),
@@ -201,7 +203,7 @@ def _with_instruction(query: Query) -> dict[str, object]:
 
 
 def write_requests(path: str | Path, requests: Iterable[Request]) -> None:
-    """Write a requests file: JSON Lines, or an array where the name ends in `.json` or `.json.gz`."""
+    """Write a requests file: JSON Lines, or an array if the name ends in `.json` or `.json.gz`."""
     lines = (dumps(request_to_dict(request)) for request in requests)
     with write_text(path) as stream:
         if not unpacked_name(path).endswith(".json"):
@@ -219,10 +221,10 @@ class _Row(NamedTuple):
 
 
 def read_rerank_input(path: str | Path) -> Iterator[Request]:
-    """Yield one request a query of a Tevatron rerank-input file: JSON Lines, one line a (query, candidate).
+    """Yield one request per query of a Tevatron rerank-input file: JSON Lines, one line per (query, candidate).
 
-    A row is `{"docid", "title", "text", "score", "query_id", "query"}`; every other key is kept in the doc; a missing
-    score is 0.0. The rows of a query must follow each other, so that one query at a time is held in memory.
+    A row is `{"docid", "title", "text", "score", "query_id", "query"}`; all other keys are kept in the doc; a missing
+    score is 0.0. The rows of a query must be contiguous, so that only one query is in memory at a time.
     Raises DataError naming the line.
     """
     lines: dict[str, tuple[int, int]] = {}
@@ -230,7 +232,7 @@ def read_rerank_input(path: str | Path) -> Iterator[Request]:
         group = list(rows)
         if qid in lines:
             first, last = lines[qid]
-            message = f"query {qid!r} comes back after its rows {first} to {last}; sort the rows by query"
+            message = f"query {qid!r} occurs again after its rows {first} to {last}; group the rows by query"
             raise DataError(message, path=path, line=group[0].line)
         lines[qid] = (group[0].line, group[-1].line)
         yield _join_rows(path, group)
@@ -256,18 +258,18 @@ def _join_rows(path: str | Path, rows: list[_Row]) -> Request:
         docid = row.candidate.docid
         with located(path, row.line):
             if row.query.text != query.text:
-                raise RankLLMError(f"query {query.qid!r} has another text than in line {rows[0].line}")
+                raise RankLLMError(f"query {query.qid!r} has a different text than on line {rows[0].line}")
             if docid in first_line:
-                place = f"in line {first_line[docid]}; list each candidate once"
-                raise RankLLMError(f"query {query.qid!r}: docid {docid!r} was already given {place}")
+                first = f"(first on line {first_line[docid]}); list each candidate once"
+                raise RankLLMError(f"query {query.qid!r}: docid {docid!r} occurs again {first}")
         first_line[docid] = row.line
     return Request(query=query, candidates=tuple(row.candidate for row in rows))
 
 
 def write_rerank_input(path: str | Path, requests: Iterable[Request]) -> None:
-    """Write a Tevatron rerank-input file. A request without candidates has no row and so leaves no trace in it.
+    """Write a Tevatron rerank-input file. A request without candidates has no rows and is lost.
 
-    Where a doc has fields of its own called docid, score, query_id or query, the row's give their values.
+    If a doc has fields called docid, score, query_id or query, they are replaced by the row's.
     """
     with write_text(path) as stream:
         for request in requests:
@@ -275,4 +277,4 @@ def write_rerank_input(path: str | Path, requests: Iterable[Request]) -> None:
                 doc = {key: value for key, value in candidate.doc.items() if key not in _ROW_KEYS}
                 row = {"docid": candidate.docid, **doc, "score": candidate.score}
                 row |= {"query_id": request.query.qid, "query": request.query.text}
-                stream.write(json.dumps(row) + "\n")  # ASCII escapes, as the original writes
+                stream.write(json.dumps(row) + "\n")  # ASCII escapes, as in the original

@@ -1,4 +1,4 @@
-"""Text files: bounded reading by line, plain or compressed, and writing that leaves a whole file or none."""
+"""Text files: bounded reading by line, optionally compressed, and writing that leaves a complete file or none."""
 
 from rankllm_core.files.json_text import dumps as dumps
 from rankllm_core.files.json_text import read_json as read_json

@@ -1,15 +1,15 @@
-"""What a file is, told from its first bytes: its name may say otherwise, or nothing."""
+"""Detection of file formats by their first bytes, independent of the name."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 HEAD_BYTES = 512
-"""How much of a file `packing_of` and `unreadable_kind` look at; a tar archive is known by bytes 257 to 262."""
+"""Number of bytes that `packing_of` and `unreadable_kind` inspect; a tar archive is recognized by bytes 257 to 262."""
 
 
 class Unreadable(NamedTuple):
-    """A kind of content that is not read as text."""
+    """Kind of content that cannot be read as text."""
 
     name: str
     advice: str
@@ -20,7 +20,7 @@ _PACKINGS = {
     "xz": (b"\xfd7zXZ\x00", b"\x5d\x00\x00"),  # the second is the older .lzma
     "bzip2": tuple(b"BZh%d" % level + block for level in range(1, 10) for block in (b"1AY&SY", b"\x17rE8P\x90")),
 }
-# The others begin a file with a frame without content.
+# The others start a file with an empty frame.
 _ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))
 _UNPACK = "unpack it first"
 _EXPORT = "export it as JSON Lines or TSV"
@@ -63,16 +63,16 @@ _ENCODINGS = (
 
 
 def packing_of(head: bytes) -> str | None:
-    """`gzip`, `xz` or `bzip2`, or None for what is not compressed so. head: the first HEAD_BYTES."""
+    """Return `gzip`, `xz` or `bzip2`; None if the content is not compressed with these. head: the first HEAD_BYTES."""
     return next((name for name, magics in _PACKINGS.items() if head.startswith(magics)), None)
 
 
 def unreadable_kind(head: bytes) -> Unreadable | None:
-    """What content that is not UTF-8 text is, and what to do with it; None where nothing speaks against text."""
+    """Return what content other than UTF-8 text is, and what to do about it; None if it may be text."""
     for mark, name in _ENCODINGS:
         if head.startswith(mark):
             return _encoded(name)
-    # PAR1 or ORC may also be the id that a text begins with.
+    # Text may also start with an id such as PAR1 or ORC.
     is_binary = any(byte < 9 or 13 < byte < 32 for byte in head)
     for magic, name, advice in _UNREADABLE:
         if head.startswith(magic) and (is_binary or not magic.isalnum()):
@@ -85,7 +85,8 @@ def unreadable_kind(head: bytes) -> Unreadable | None:
 
 
 def _unmarked_encoding(head: bytes) -> Unreadable | None:
-    """UTF-16 or UTF-32 without a byte-order mark: in Western text every second byte, or three of four, is zero."""
+    """Detect UTF-16 or UTF-32 without a byte-order mark: in Western text, every other byte or three of four are
+    zero."""
     for width, positions in (("UTF-32LE", (1, 2, 3)), ("UTF-32BE", (0, 1, 2)), ("UTF-16LE", (1,)), ("UTF-16BE", (0,))):
         size = 4 if len(positions) == 3 else 2
         units = [head[start : start + size] for start in range(0, len(head) - size + 1, size)]

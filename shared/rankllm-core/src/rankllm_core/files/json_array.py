@@ -1,4 +1,4 @@
-"""One JSON array of records out of a file, a record at a time: memory holds a record, not the file."""
+"""Read one JSON array from a file, one record in memory at a time."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from rankllm_core.files.json_text import check_size, check_value, json_problem
 from rankllm_core.files.reading import MAX_LINE_CHARACTERS, open_text
 
 CHUNK_CHARACTERS = 1 << 18
-"""How much is read at once at the least."""
+"""Minimum number of characters read at once."""
 _DECODER = json.JSONDecoder()
 _LONGEST_ATOM = 16
-"""Where text is cut, the decoder complains at most so many characters before the end: a `\\uXXXX`, `-Infinity`."""
+"""Where text is cut off, the decoder reports an error at most this many characters before the end: `\\uXXXX`,
+`-Infinity`."""
 _BLANKS = re.compile(r"\s*")
 
 Describe = Callable[[str, int, str], str]
-"""From what the parser says, the 1-based column, and the text there (empty at the end of the file), a message."""
+"""Builds a message from the parser's problem, the 1-based column, and the text there (empty at the end of the file)."""
 
 
 def holds_array(path: str | Path) -> bool:
-    """Whether the first character of a file, blanks aside, opens an array. Raises as `rankllm_core.files.open_text`."""
-    with open_text(path, errors="replace") as stream:  # what is not UTF-8 is for the reader of lines or elements to say
+    """Whether the first non-blank character of a file opens an array. Raises like `rankllm_core.files.open_text`."""
+    with open_text(path, errors="replace") as stream:  # the reader of lines or elements reports invalid UTF-8
         return _Window(path, stream, CHUNK_CHARACTERS).peek() == "["
 
 
 def read_array(
     path: str | Path, *, describe: Describe, chunk_characters: int = CHUNK_CHARACTERS
 ) -> Iterator[tuple[int, object]]:
-    """Yield (1-based line where it begins, value) of each element of a file that is one array; see `holds_array`.
+    """Yield (1-based line, value) for each element of a file that is a single array; see `holds_array`.
 
-    chunk_characters: read at once at the least.
-    Raises DataError where it is not JSON (nothing behind that can be found again), or an element is too long, too deep
-    or holds too many values; and as `open_text`.
+    chunk_characters: minimum number of characters read at once.
+    Raises DataError if it is not JSON (nothing after the error can be recovered), or if an element is too long, too
+    deep or has too many values; also raises like `open_text`.
     """
     with open_text(path) as stream:
         window = _Window(path, stream, chunk_characters)
@@ -51,7 +52,7 @@ def read_array(
 
 
 class _Window:
-    """The part of a file that is in memory, from the next character to be read on."""
+    """Part of a file that is in memory, from the next unread character on."""
 
     def __init__(self, path: str | Path, stream: IO[str], chunk_characters: int) -> None:
         self.text = ""
@@ -62,10 +63,10 @@ class _Window:
         self._stream = stream
         self._chunk_characters = chunk_characters
         self._line_start = 0
-        """Where in `text` the line of `position` begins; below zero where that is no longer in it."""
+        """Index in `text` where the line of `position` starts; negative if that part was dropped."""
 
     def peek(self) -> str:
-        """Skip blanks; the character after them, or `""` at the end of the file."""
+        """Skip whitespace and return the next character, or `""` at the end of the file."""
         while True:
             blanks = _BLANKS.match(self.text, self.position)
             self.advance(blanks.end() if blanks else self.position)
@@ -76,10 +77,11 @@ class _Window:
             self.grow()
 
     def grow(self) -> None:
-        """Drop what was read and read on, twice as much as is left: a long record is not scanned again and again."""
+        """Drop what was read and read at least as much as remains, so that a long record is not rescanned
+        repeatedly."""
         left = self.text[self.position :]
         if len(left) > MAX_LINE_CHARACTERS:
-            raise self.error(f"one record of more than {MAX_LINE_CHARACTERS:,} characters")
+            raise self.error(f"a record longer than {MAX_LINE_CHARACTERS:,} characters")
         try:
             more = self._stream.read(max(self._chunk_characters, len(left)))
         except UnicodeDecodeError as error:
@@ -90,20 +92,20 @@ class _Window:
         self.text, self.position, self.is_at_end = left + more, 0, not more
 
     def advance(self, position: int) -> None:
-        """Take what stands before `position` as read."""
+        """Mark everything before `position` as read."""
         if ends := self.text.count("\n", self.position, position):
             self.line += ends
             self._line_start = self.text.rfind("\n", self.position, position) + 1
         self.position = position
 
     def place(self, position: int) -> tuple[int, int]:
-        """1-based line and column of a position from the next character on."""
+        """Return the 1-based line and column of a position at or after the next character."""
         ends = self.text.count("\n", self.position, position)
         start = self.text.rfind("\n", self.position, position) + 1 if ends else self._line_start
         return self.line + ends, position - start + 1
 
     def error(self, problem: str, *, line: int | None = None) -> DataError:
-        """The error that names the file and, unless another line is given, this one."""
+        """Return an error that names the file and the given line, by default the current one."""
         return DataError(problem, path=self._path, line=line or self.line)
 
 
@@ -138,7 +140,7 @@ def _decode(window: _Window, describe: Describe) -> object:
         except (RecursionError, ValueError) as error:
             raise window.error(f"not usable: {json_problem(error)}") from None
         if end == len(window.text) and not window.is_at_end:
-            window.grow()  # a number may go on
+            window.grow()  # a number may continue
             continue
         _check(value, window.text[window.position : end], window)
         window.advance(end)

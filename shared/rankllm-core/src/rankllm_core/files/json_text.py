@@ -1,6 +1,6 @@
-"""JSON of untrusted files: records and values read within bounds, their fields checked, and lines written.
+"""JSON from untrusted files: bounded parsing, validated fields, and writing of lines.
 
-An error says what was found and expected; `located` adds where.
+Errors say what was found and expected; `located` adds the position.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from rankllm_core.files.reading import read_lines, read_text
 from rankllm_core.spellings import INVISIBLE, INVISIBLE_BEYOND
 
 MAX_DEPTH = 100
-"""How deep arrays and objects may be nested. Records of this field need four levels."""
+"""Maximum nesting of arrays and objects. Records in this field need four levels."""
 MAX_VALUES = 2_000_000
-"""How many values one record may hold: 3 bytes of JSON can become 70 bytes of memory."""
+"""Maximum number of values in one record: 3 bytes of JSON can become 70 bytes of memory."""
 ID_KEYS = frozenset({"qid", "docid", "pid", "query_id", "_id", "id"})
-"""Keys whose values name queries and documents."""
+"""Keys whose values identify queries and documents."""
 
 _DECODER = json.JSONDecoder()
 _READABLE_ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -40,12 +40,12 @@ _WITHOUT_WIDTH = re.compile(f"[{INVISIBLE}{INVISIBLE_BEYOND}\u2028\u2029\ufffe\u
 
 
 def read_json(path: str | Path) -> Any:
-    """The JSON value that a whole file holds. Raises DataError, with the line where it is known."""
+    """Return the JSON value of a whole file. Raises DataError, with the line if known."""
     return parse_json(read_text(path), path=path)
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (1-based line number, object) of a JSON Lines file. Raises DataError naming the line."""
+    """Yield (1-based line number, object) for each line of a JSON Lines file. Raises DataError naming the line."""
     for number, line in read_lines(path):
         record = parse_json(line, path=path, line=number)
         if not isinstance(record, dict):
@@ -54,11 +54,12 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def parse_json(text: str, *, path: str | Path, line: int | None = None) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
-    line: 1-based, where the text is one line of the file; else lines are counted in the text.
-    Raises DataError where the text is not JSON, nested deeper than MAX_DEPTH, holds more than MAX_VALUES, a number of
-    thousands of digits, or a lone surrogate under one of ID_KEYS. Other strings may hold one: tokenizing replaces it.
+    line: 1-based, if the text is one line of the file; otherwise lines are counted in the text.
+    Raises DataError if the text is not JSON, is nested deeper than MAX_DEPTH, has more than MAX_VALUES values or a
+    number with thousands of digits, or contains a lone surrogate under one of ID_KEYS. Other strings may contain one,
+    which tokenization replaces.
     """
     try:
         check_size(text)
@@ -75,22 +76,22 @@ def parse_json(text: str, *, path: str | Path, line: int | None = None) -> Any:
 
 
 def json_problem(error: ValueError | RecursionError) -> str:
-    """What the parser refused, other than the syntax, in our words."""
+    """Return what the parser rejected, other than the syntax, in rankllm's words."""
     if isinstance(error, RecursionError):
         return _TOO_DEEP
-    # Python's own message advises a call of sys.set_int_max_str_digits.
+    # Python's own message recommends calling sys.set_int_max_str_digits.
     return "a number of more than 4300 digits" if "integer string conversion" in str(error) else str(error)
 
 
 def check_size(text: str) -> None:
-    """Raise ValueError where a text would become too many values."""
+    """Raise ValueError if a text would result in too many values."""
     if len(text) > _UNCOUNTED_CHARACTERS and sum(map(text.count, ",[{")) > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES:,} values in one record")
 
 
 def check_value(value: Any, text: str) -> None:
-    """Raise ValueError where the value that `text` gave is nested too deeply, or an id in it holds a lone surrogate."""
-    # Looking for characters is many times as quick as walking through the value, and settles it for most records.
+    """Raise ValueError if a parsed value is nested too deeply, or an id in it contains a lone surrogate."""
+    # Searching for characters is many times faster than walking through the value, and suffices for most records.
     if (_occurs(text, "{", MAX_DEPTH // 2) or _occurs(text, "[", MAX_DEPTH // 2)) and _is_deep(value):
         raise ValueError(_TOO_DEEP)
     if "\\" in text and _ESCAPED_SURROGATE.search(text):
@@ -98,7 +99,7 @@ def check_value(value: Any, text: str) -> None:
 
 
 def _occurs(text: str, character: str, times: int) -> bool:
-    """Whether a character occurs so often. Unlike `str.count`, it leaps from one to the next."""
+    """Whether a character occurs at least this often. Unlike `str.count`, it stops early."""
     at = -1
     for _ in range(times):
         at = text.find(character, at + 1)
@@ -124,7 +125,7 @@ def _is_deep(value: Any) -> bool:
 def _check_ids(value: Any, *, key: str | None) -> None:
     if isinstance(value, str):
         if key in ID_KEYS and _SURROGATE.search(value) is not None:
-            raise ValueError(f"{key} {value!r} holds a lone surrogate, which is not a character")
+            raise ValueError(f"{key} {value!r} contains a lone surrogate, which is not a character")
     elif isinstance(value, list):
         for item in value:
             _check_ids(item, key=key)
@@ -134,7 +135,7 @@ def _check_ids(value: Any, *, key: str | None) -> None:
 
 
 def dumps(record: object) -> str:
-    """One line of JSON, readable (no ASCII escapes) unless the text holds lone surrogates, which UTF-8 cannot carry."""
+    """Return one line of JSON, without ASCII escapes except for lone surrogates, which UTF-8 cannot represent."""
     text = _READABLE_ENCODER.encode(record)
     try:
         text.encode("utf-8")
@@ -145,7 +146,7 @@ def dumps(record: object) -> str:
 
 @contextmanager
 def located(path: str | Path, line: int) -> Iterator[None]:
-    """Turn a RankLLMError raised inside into a DataError that names the place. line: 1-based."""
+    """Turn a RankLLMError raised inside into a DataError with file and line. line: 1-based."""
     try:
         yield
     except DataError:
@@ -155,31 +156,31 @@ def located(path: str | Path, line: int) -> Iterator[None]:
 
 
 def required(record: Mapping[str, object], keys: Iterable[str], *, what: str) -> tuple[str, object]:
-    """The first of `keys` that the record has, and its value. Raises RankLLMError naming the keys it has instead."""
+    """Return the first of `keys` in the record, with its value. Raises RankLLMError naming the keys found instead."""
     for key in keys:
         value = record.get(key, _NO_VALUE)
         if value is not _NO_VALUE:
             return key, value
     expected = " or ".join(repr(key) for key in keys)
-    raise RankLLMError(f"{what}: expected the key {expected}, found {', '.join(map(repr, record)) or 'no key at all'}")
+    raise RankLLMError(f"{what}: expected the key {expected}, found {', '.join(map(repr, record)) or 'no keys'}")
 
 
 def as_id(value: object, *, what: str) -> str:
-    """A qid or docid as a string; files also hold integers. Raises RankLLMError on anything else, on an empty id and
-    as `check_id`."""
+    """Return a qid or docid as a string; files may also contain integers. Raises RankLLMError for anything else, for an
+    empty id, and like `check_id`."""
     if isinstance(value, str) and value.strip():
         return value if value.isprintable() else check_id(value, what=what)
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < _LONGEST_ID_BITS:
         return str(value)
-    raise RankLLMError(f"{what}: expected a string that is not empty, or an integer; found {found(value)}")
+    raise RankLLMError(f"{what}: expected a non-empty string or an integer, found {found(value)}")
 
 
 def check_id(text: str, *, what: str) -> str:
-    """The qid or docid, if every file and every library can carry it.
+    """Return the qid or docid if every file format and library can represent it.
 
-    Raises RankLLMError for a lone surrogate (which crashes pytrec_eval), for NUL (where C code cuts an id) and other
-    control characters, and for a byte-order mark or another zero-width character: two ids would look the same.
-    Tabs and line ends are the business of the file that cannot hold them.
+    Raises RankLLMError for a lone surrogate (which crashes pytrec_eval), for NUL (where C code truncates an id) and
+    other control characters, and for zero-width characters such as a byte-order mark, since two ids would look the
+    same. Tabs and line ends are checked by the writers of formats that cannot contain them.
     """
     if text.isprintable() and (text.isascii() or not _WITHOUT_WIDTH.search(text)):
         return text
@@ -192,33 +193,33 @@ def check_id(text: str, *, what: str) -> str:
             problem = "a byte-order mark" if letter == "\ufeff" else "a zero-width character"
         else:
             continue
-        raise RankLLMError(f"{what}: {shown(text)} holds {problem} (U+{ord(letter):04X}); remove it from all files")
+        raise RankLLMError(f"{what}: {shown(text)} contains {problem} (U+{ord(letter):04X}); remove it from all files")
     return text
 
 
 def as_string(value: object, *, what: str) -> str:
-    """A string. Raises RankLLMError on anything else."""
+    """Return a string. Raises RankLLMError for anything else."""
     if isinstance(value, str):
         return value
     raise RankLLMError(f"{what}: expected a string, found {found(value)}")
 
 
 def as_object(value: object, *, what: str) -> Mapping[str, object]:
-    """A JSON object. Raises RankLLMError on anything else."""
+    """Return a JSON object. Raises RankLLMError for anything else."""
     if isinstance(value, Mapping):
         return value
     raise RankLLMError(f"{what}: expected an object, found {found(value)}")
 
 
 def as_array(value: object, *, what: str) -> list[object]:
-    """A JSON array. Raises RankLLMError on anything else."""
+    """Return a JSON array. Raises RankLLMError for anything else."""
     if isinstance(value, list):
         return value
     raise RankLLMError(f"{what}: expected an array, found {found(value)}")
 
 
 def as_score(value: object) -> float:
-    """A finite score. Raises RankLLMError on null, NaN, infinity and on anything that is no number."""
+    """Return a finite score. Raises RankLLMError for null, NaN, infinity and anything that is not a number."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             score = float(value)
@@ -230,7 +231,7 @@ def as_score(value: object) -> float:
 
 
 def found(value: object) -> str:
-    """What a JSON value is, in JSON's words."""
+    """Describe a JSON value in JSON's terms."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -238,7 +239,7 @@ def found(value: object) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "an infinite number"
     if isinstance(value, int) and value.bit_length() >= _LONGEST_ID_BITS:
-        return "a number of more than 38 digits"  # Python refuses to print one of many thousand
+        return "a number of more than 38 digits"  # Python refuses to print integers with thousands of digits
     if isinstance(value, int | float):
         return f"the number {value}"
     if isinstance(value, str):
@@ -247,5 +248,5 @@ def found(value: object) -> str:
 
 
 def shown(text: str) -> str:
-    """A string as an error shows it: quoted, on one line, not too long."""
+    """Return a string as shown in errors: quoted, on one line, truncated."""
     return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")

@@ -1,12 +1,12 @@
-"""Manifests of model folders: the size and SHA-256 of each file, so that damage is found before anything is loaded.
+"""Manifests of model folders: size and SHA-256 of each file, so that damage is detected before anything is loaded.
 
-`manifest.json` is written last, after every file it lists has reached the disk:
+`manifest.json` is written last, after every file it lists has been synced to disk:
 
     {"format": 1, "step": 500, "files": {"model.safetensors": {"size": 1234, "sha256": "..."}, ...}, "sha256": "..."}
 
-`files` holds paths relative to the folder, with `/` between their parts. The last `sha256` is of the manifest itself
-without that entry, so a damaged manifest is not mistaken for a damaged file. README.md is not listed: it is prose, and
-its owner may edit it.
+`files` contains paths relative to the folder, with `/` as separator. The last `sha256` is that of the manifest without
+this entry, so that a damaged manifest is not mistaken for a damaged file. README.md is not listed: it is prose that its
+owner may edit.
 """
 
 from __future__ import annotations
@@ -28,40 +28,41 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
 _UNLISTED = (MANIFEST_NAME, "README.md")
 _THREADS = 4
-"""Files hashed at once. hashlib releases the interpreter lock, and one core hashes more slowly than a disk reads."""
+"""Files hashed in parallel: hashlib releases the interpreter lock, and one core hashes more slowly than a disk
+reads."""
 _MAX_BYTES = 64 * 2**20
-"""A larger file is not a manifest."""
+"""Larger files are not manifests."""
 _KEYS = {"format", "files", "sha256"}
 _LOADED = re.compile(r"((adapter_)?model|pytorch_model)\b.*\.(safetensors|bin)|tokenizer\.(json|model)")
-"""Weights, in one file or several, and the tokenizer."""
+"""Weights, in one or several files, and the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file as it was written."""
+    """Size and digest of a file when it was written."""
 
     size: int
-    """Bytes."""
+    """In bytes."""
     sha256: str
     """Hexadecimal digest of the content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The files of a model folder, by path relative to it."""
+    """Files of a model folder, by relative path."""
 
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     step: int | None = None
-    """Optimizer steps behind the model, where they are known."""
+    """Number of optimizer steps taken, if known."""
 
 
 def write_manifest(
     folder: str | Path, *, step: int | None = None, known: Mapping[str, FileEntry] | None = None
 ) -> Manifest:
-    """List every file of a folder that is complete, and write the manifest into it.
+    """List every file of a complete folder, and write the manifest into it.
 
-    Each listed file, the manifest and the folder are on the disk when this returns. known: entries of files whose
-    digest is at hand, which are not read again. Raises OSError where a file cannot be read or written.
+    All listed files, the manifest and the folder are synced to disk on return. known: entries of files with known
+    digests, which are not read again. Raises OSError if a file cannot be read or written.
     """
     folder, known = Path(folder), known or {}
     paths = {_name(path, folder): path for path in _files(folder)}
@@ -83,7 +84,7 @@ def write_manifest(
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a folder. Raises DataError where it is missing, damaged or of another format."""
+    """Return the manifest of a folder. Raises DataError if it is missing, damaged or of another format."""
     path = Path(folder) / MANIFEST_NAME
     try:
         with path.open("rb") as stream:
@@ -100,7 +101,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         is_other, is_whole = False, False
     if is_other:
-        raise DataError(f"is of format {found['format']}, expected {MANIFEST_FORMAT}; update rankllm", path=path)
+        raise DataError(f"expected format {MANIFEST_FORMAT}, found {found['format']}; update rankllm", path=path)
     if not is_whole:
         raise DataError("is damaged (its own checksum does not match)", path=path)
     return manifest
@@ -113,12 +114,12 @@ def find_damage(
     is_loaded: Callable[[str], bool] = lambda name: False,
     only_sizes: bool = False,
 ) -> str | None:
-    """What is wrong with the first damaged file of a folder, as `NAME: reason`; None where every byte is as written.
+    """Return what is wrong with the first damaged file of a folder, as `NAME: reason`; None if all files are as
+    written.
 
-    is_read: which of the listed files matter to the caller, by their relative path; the others are not looked at.
-    is_loaded: which files would be loaded where they are present; one of them that is not listed is damage, too.
-    only_sizes: compare sizes alone, which finds missing and truncated files without reading any. A folder without a
-    manifest is damaged.
+    is_read: selects the listed files to check, by relative path; the others are ignored. is_loaded: selects files that
+    would be loaded if present; such a file is damage if it is not listed. only_sizes: compare only sizes, which detects
+    missing and truncated files without reading them. A folder without a manifest counts as damaged.
     """
     folder = Path(folder)
     try:
@@ -141,13 +142,13 @@ def find_damage(
 
 
 def sha256_file(path: str | Path) -> str:
-    """SHA-256 of a file's bytes as 64 lower-case hexadecimal digits. Raises OSError where it cannot be read."""
+    """Return the SHA-256 of a file's bytes as 64 lower-case hexadecimal digits. Raises OSError if it cannot be read."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hash_file(path: str | Path) -> FileEntry:
-    """Size and SHA-256 of a file, which is read in pieces. Raises OSError where it cannot be read."""
+    """Return size and SHA-256 of a file, read in chunks. Raises OSError if it cannot be read."""
     return FileEntry(size=Path(path).stat().st_size, sha256=sha256_file(path))
 
 
@@ -155,7 +156,9 @@ def _size_fault(path: Path, expected: FileEntry) -> str | None:
     if not path.is_file():
         return "is missing"
     size = path.stat().st_size
-    return None if size == expected.size else f"is damaged ({size} bytes, {MANIFEST_NAME} says {expected.size})"
+    return (
+        None if size == expected.size else f"is damaged ({size} bytes, expected {expected.size} as in {MANIFEST_NAME})"
+    )
 
 
 def _content_fault(path: Path, expected: FileEntry) -> str | None:
@@ -163,7 +166,7 @@ def _content_fault(path: Path, expected: FileEntry) -> str | None:
         is_whole = hash_file(path) == expected
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return None if is_whole else f"is damaged (its SHA-256 is not the one in {MANIFEST_NAME})"
+    return None if is_whole else f"is damaged (its SHA-256 differs from the one in {MANIFEST_NAME})"
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -175,7 +178,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _render(manifest: Manifest) -> bytes:
-    """The one way to write a manifest: reading compares with it, so no byte of the file can change unnoticed."""
+    """Return the only valid serialization of a manifest: reading compares with it, so any changed byte is detected."""
     content: dict[str, Any] = {
         "format": MANIFEST_FORMAT,
         "step": manifest.step,
@@ -186,22 +189,22 @@ def _render(manifest: Manifest) -> bytes:
 
 
 def _sync(path: Path) -> None:
-    # Windows syncs only what is open for writing.
+    # Windows syncs only files that are open for writing.
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
 
 
 def check_intact(folder: str | Path) -> None:
-    """Raise RankLLMError, in one line that names the file, where the weights or the tokenizer of a model are damaged.
+    """Raise RankLLMError naming the file if the weights or the tokenizer of a model are damaged.
 
-    A folder without a manifest passes, and so does one whose manifest.json is of something else. Settings and card,
-    which their owner may edit, are not compared: whoever reads them checks what they say.
+    A folder without a manifest passes, and so does one whose manifest.json has another purpose. Settings and card,
+    which their owner may edit, are not compared; they are validated when they are read.
     """
     if not _has_manifest(Path(folder)):
         return
     if damage := find_damage(folder, is_read=lambda name: _LOADED.fullmatch(name) is not None):
         raise RankLLMError(
-            f"{folder}: {damage}; restore it from where it was copied, or, if it was changed on purpose, delete "
+            f"{folder}: {damage}; copy it again from its source or, if it was changed on purpose, delete "
             f"{MANIFEST_NAME}"
         )
 
@@ -214,5 +217,5 @@ def _has_manifest(folder: Path) -> bool:
         with path.open("rb") as stream:
             found = json.loads(stream.read(_MAX_BYTES))
     except (OSError, ValueError, RecursionError):
-        return True  # damaged, which reading it says
+        return True  # damaged, as reading it will report
     return isinstance(found, dict) and len(_KEYS & found.keys()) > 1

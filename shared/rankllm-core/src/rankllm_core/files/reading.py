@@ -1,4 +1,4 @@
-"""Reading a user's files: bounded, plain or compressed, with errors that say in one line where and what."""
+"""Bounded reading of user files, optionally compressed, with one-line errors that say where and what."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rankllm_core.files.file_kinds import HEAD_BYTES, packing_of, unreadable_kin
 from rankllm_core.files.unpacking import UnpackedFile
 
 MAX_LINE_CHARACTERS = 64 << 20
-"""The longest line that is read: a request with a thousand long documents has half as many characters."""
+"""Maximum line length: twice that of a request with a thousand long documents."""
 MAX_TEXT_CHARACTERS = 64 << 20
-"""The longest file that `read_text` and `read_json` hold in memory."""
+"""Maximum size of files that `read_text` and `read_json` hold in memory."""
 BYTE_ORDER_MARK = "\ufeff"
 _BLOCK_BYTES = 1 << 17
 _PACKED_ENDINGS = (".gz", ".gzip", ".xz", ".lzma", ".bz2", ".bzip2")
 
 
 class _PlainFile(io.RawIOBase):
-    """A file as it is, `head` first. Raises DataError where the system cannot read it."""
+    """File read as it is, starting with `head`. Raises DataError if the system cannot read it."""
 
     def __init__(self, source: IO[bytes], head: bytes, *, path: str | Path) -> None:
         self._source = source
@@ -31,11 +31,11 @@ class _PlainFile(io.RawIOBase):
         self._path = path
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; the number of bytes, 0 at the end."""
+        """Fill the buffer and return the number of bytes, 0 at the end."""
         data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         data = data or _read_some(self._source, len(buffer), path=self._path)
         buffer[: len(data)] = data
@@ -44,11 +44,11 @@ class _PlainFile(io.RawIOBase):
 
 @contextmanager
 def open_bytes(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
-    """Open a text file as bytes; gzip, xz and bzip2 are unpacked, whatever the file is called.
+    """Open a text file as bytes; gzip, xz and bzip2 are decompressed, whatever the file's name.
 
-    source: is read in place of the path, which then only names it.
-    Raises RankLLMError when the file is missing, a folder or not readable, DataError when it is known to be no UTF-8
-    text (UTF-16, ZIP, Parquet, ...), and while reading where an archive is damaged or unpacks beyond measure.
+    source: read instead of the path, which then only names it.
+    Raises RankLLMError if the file is missing, a folder or unreadable, DataError if it is recognizably not UTF-8 text
+    (UTF-16, ZIP, Parquet, ...), and while reading if an archive is damaged or decompresses excessively.
     """
     with _open(path) if source is None else nullcontext(source) as source:
         head = _read_some(source, HEAD_BYTES, path=path)
@@ -82,7 +82,7 @@ def _open(path: str | Path) -> IO[bytes]:
 
 
 def _read_some(source: IO[bytes], size: int, *, path: str | Path) -> bytes:
-    """What one read of the system gives, at most `size` bytes; empty at the end."""
+    """Return what one system read gives, at most `size` bytes; empty at the end."""
     try:
         return source.read1(size)  # type: ignore[attr-defined,no-any-return]
     except OSError as error:
@@ -91,10 +91,10 @@ def _read_some(source: IO[bytes], size: int, *, path: str | Path) -> bytes:
 
 @contextmanager
 def open_text(path: str | Path, *, errors: str = "strict") -> Iterator[IO[str]]:
-    """Open a UTF-8 text file for reading, unpacked as `open_bytes` does; a byte-order mark at the start is dropped.
+    """Open a UTF-8 text file, decompressed as in `open_bytes`; a byte-order mark at the start is dropped.
 
-    errors: what becomes of bytes that are not UTF-8, as in `open`.
-    Raises as `open_bytes`, and DataError where the file is not UTF-8.
+    errors: treatment of bytes that are not UTF-8, as in `open`.
+    Raises like `open_bytes`, and DataError if the file is not UTF-8.
     """
     with open_bytes(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors, newline=None) as stream:
         try:
@@ -104,7 +104,8 @@ def open_text(path: str | Path, *, errors: str = "strict") -> Iterator[IO[str]]:
 
 
 def read_text(path: str | Path, *, limit: int = MAX_TEXT_CHARACTERS) -> str:
-    """The whole text of a file; a byte-order mark is dropped. Raises as `open_text`, and beyond `limit` characters."""
+    """Return the whole text of a file without byte-order mark. Raises like `open_text`, and beyond `limit`
+    characters."""
     with open_text(path) as stream:
         text = stream.read(limit + 1)
     if len(text) > limit:
@@ -115,24 +116,25 @@ def read_text(path: str | Path, *, limit: int = MAX_TEXT_CHARACTERS) -> str:
 
 
 def read_lines(path: str | Path, *, source: IO[bytes] | None = None) -> Iterator[tuple[int, str]]:
-    """Yield (1-based number, line without its end) of every line that is not blank.
+    """Yield (1-based number, line without its end) for every non-blank line.
 
-    Only `\\n`, `\\r\\n` and `\\r` end a line. A byte-order mark at the start of any line is dropped: `cat` puts the
-    mark of its second file there. source: see `open_bytes`.
-    Raises as `open_bytes`, and DataError, with the line, where the file is not UTF-8 or contains a NUL byte, and for a
-    line of more than MAX_LINE_CHARACTERS.
+    Only `\\n`, `\\r\\n` and `\\r` end a line. A byte-order mark at the start of any line is dropped, since `cat` puts
+    the mark of its second file there. source: see `open_bytes`.
+    Raises like `open_bytes`, and DataError with the line if the file is not UTF-8, contains a NUL byte, or has a line
+    longer than MAX_LINE_CHARACTERS.
     """
     yield from _numbered_lines(path, source, is_strict=True)
 
 
 def read_sound_lines(path: str | Path) -> Iterator[tuple[int, str | DataError]]:
-    """The same, with a DataError in place of each line that is not UTF-8 or contains a NUL byte: they end nothing."""
+    """Yield lines like `read_lines`, with a DataError in place of each line that is not UTF-8 or contains a NUL
+    byte."""
     for number, line in _numbered_lines(path, None, is_strict=False):
         yield number, _line_fault(line, path=path, number=number) or line
 
 
 def _line_fault(line: str, *, path: str | Path, number: int) -> DataError | None:
-    """What is wrong with a line whose bytes that are not UTF-8 were decoded to lone surrogates."""
+    """Return what is wrong with a line whose non-UTF-8 bytes were decoded to lone surrogates."""
     if "\x00" in line:
         return DataError(_NUL, path=path, line=number)
     try:
@@ -162,7 +164,7 @@ def _numbered_lines(path: str | Path, source: IO[bytes] | None, *, is_strict: bo
 
 
 class _UnreadableError(Exception):
-    """A file that cannot be read on. n_lines: lines between what was given out before and the problem."""
+    """A file cannot be read further. n_lines: lines between the last one yielded and the problem."""
 
     def __init__(self, problem: str, *, n_lines: int = 0) -> None:
         super().__init__(problem)
@@ -171,7 +173,7 @@ class _UnreadableError(Exception):
 
 
 def _whole_lines(path: str | Path, source: IO[bytes] | None, *, is_strict: bool) -> Iterator[str]:
-    """The text of a file in pieces of one or more lines, without the line end between two pieces."""
+    """Yield the text of a file in chunks of complete lines, without the line end between two chunks."""
     begun: list[str] = []
     length = 0
     for block in _blocks(path, source, is_strict=is_strict):
@@ -183,7 +185,7 @@ def _whole_lines(path: str | Path, source: IO[bytes] | None, *, is_strict: bool)
         begun.append(rest)
         length += len(rest)
         if length > MAX_LINE_CHARACTERS:
-            raise _UnreadableError(f"line of more than {MAX_LINE_CHARACTERS:,} characters")
+            raise _UnreadableError(f"line longer than {MAX_LINE_CHARACTERS:,} characters")
     yield "".join(begun)
 
 
@@ -191,9 +193,10 @@ _NUL = "contains a NUL byte, expected text; is this a binary or damaged file?"
 
 
 def _blocks(path: str | Path, source: IO[bytes] | None, *, is_strict: bool) -> Iterator[str]:
-    """The decoded text of a file, piece by piece as it comes, line ends as `\\n`.
+    """Yield the decoded text of a file in chunks as they are read, with line ends as `\\n`.
 
-    is_strict: else NUL bytes stay, and bytes that are not UTF-8 become lone surrogates, which no UTF-8 is decoded to.
+    is_strict: if False, NUL bytes are kept, and bytes that are not UTF-8 become lone surrogates, which valid UTF-8
+    never decodes to.
     """
     utf8 = codecs.getincrementaldecoder("utf-8")("strict" if is_strict else "surrogateescape")
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
@@ -219,18 +222,18 @@ def _line_ends(data: bytes) -> int:
 
 
 def unpacked_name(path: str | Path) -> str:
-    """The last part of a path in lower case, without the ending of a packed file: `A.JSONL.GZ` is `a.jsonl`."""
+    """Return the last part of a path in lower case, without compression suffix: `A.JSONL.GZ` becomes `a.jsonl`."""
     name = Path(path).name.lower()
     return next((name.removesuffix(end) for end in _PACKED_ENDINGS if name.endswith(end)), name)
 
 
 def refuse_pipe(path: str | Path) -> None:
-    """Raise RankLLMError for what gives its bytes only once. Called before a file that is to be read twice."""
+    """Raise RankLLMError for a pipe or device, which can be read only once. Called before reading a file twice."""
     path = Path(path)
     try:
         is_once = path.exists() and not path.is_file() and not path.is_dir()
     except (OSError, ValueError):
-        return  # opening it says why
+        return  # opening it reports why
     if is_once:
         kind = "pipe" if path.is_fifo() else "device"
-        raise RankLLMError(f"{path}: is a {kind}, and is read twice; give a file")
+        raise RankLLMError(f"{path}: is a {kind}, but must be read twice; give a file")

@@ -1,4 +1,4 @@
-"""Compressed files as one stream of bytes: every member, nothing behind the last, and no archive bombs."""
+"""Compressed files as one stream of bytes: all members, no trailing data, no decompression bombs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rankllm_core.files.file_kinds import packing_of
 
 _CHUNK_BYTES = 1 << 17
 _DICTIONARY_BYTES = 512 << 20
-"""Memory that an .xz file may ask for; `xz -9` asks for 65 MiB."""
+"""Maximum memory for decompressing an .xz file; `xz -9` needs 65 MiB."""
 _HARMLESS_BYTES = 32 << 20
 _GREATEST_RATIO = 200
-"""Text shrinks to a third or a tenth, hardly ever to a hundredth. Above `_HARMLESS_BYTES` of output, more is a bomb."""
+"""Text compresses to a third or a tenth, hardly ever to a hundredth. Beyond `_HARMLESS_BYTES`, a higher ratio is a
+bomb."""
 
 
 class _Decompressor(Protocol):
-    """What `bz2` and `lzma` agree on."""
+    """Common interface of `bz2` and `lzma`."""
 
     @property
     def eof(self) -> bool: ...
@@ -36,7 +37,7 @@ class _Decompressor(Protocol):
 
 
 class _Gzip:
-    """zlib's reader of gzip members, which checks their checksums, with the interface of the others."""
+    """zlib's decompressor for gzip members, which verifies checksums, with the same interface."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
@@ -69,7 +70,7 @@ def _new_decompressor(packing: str) -> _Decompressor:
 
 
 class UnpackedFile(io.RawIOBase):
-    """The content of a compressed file, for reading. Raises DataError where the archive is damaged, cut or a bomb."""
+    """Content of a compressed file. Raises DataError if the archive is damaged, truncated or a decompression bomb."""
 
     def __init__(self, packed: IO[bytes], packing: str, *, path: str | Path) -> None:
         self._packed = packed
@@ -82,11 +83,11 @@ class UnpackedFile(io.RawIOBase):
         self._is_at_end = False
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; the number of bytes, 0 at the end."""
+        """Fill the buffer and return the number of bytes, 0 at the end."""
         data = b""
         while not data and not self._is_at_end:
             try:
@@ -97,7 +98,7 @@ class UnpackedFile(io.RawIOBase):
         self._bytes_out += len(data)
         if self._bytes_out > max(_HARMLESS_BYTES, _GREATEST_RATIO * self._bytes_in):
             problem = (
-                f"decompresses to more than {_GREATEST_RATIO} times its size; if that is right, decompress it first"
+                f"decompresses to more than {_GREATEST_RATIO} times its size; if that is expected, decompress it first"
             )
             raise DataError(problem, path=self._path)
         return len(data)
@@ -119,9 +120,9 @@ class UnpackedFile(io.RawIOBase):
         return data
 
     def _start_next_member(self) -> None:
-        """Go on with what follows a member: padding, another member, or the end."""
+        """Continue after a member: with padding, another member, or the end."""
         rest = self._decompressor.unused_data
-        while not (rest := rest.lstrip(b"\x00")):  # tapes and xz pad with zeros
+        while not (rest := rest.lstrip(b"\x00")):  # tape archives and xz pad with zeros
             rest = self._read()
             if not rest:
                 self._is_at_end = True

@@ -1,1 +1,1 @@
-"""What both programs need with torch and transformers. Nothing else in the core imports it: the core has no torch."""
+"""Code that both programs share and that needs torch and transformers. No other core module imports it."""

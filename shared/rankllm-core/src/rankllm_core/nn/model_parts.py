@@ -1,6 +1,6 @@
-"""Models of transformers: loaded quietly and with readable errors; their backbone, tied weights and attention.
+"""transformers models: quiet loading with readable errors, backbones, tied weights and attention functions.
 
-Needs torch and transformers where it is used, not where it is imported.
+Imports torch and transformers when used, not when imported.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TIED_LAYERS = {"lm_head", "embed_tokens"}
-"""Layers whose weights are one matrix in many models."""
+"""Layers that share one weight matrix in many models."""
 _ATTENTION_EXTRAS = ("softcap", "s_aux", "position_bias", "cache", "is_causal")
-"""What some models have attention do beside the usual; torch's way is left to them."""
+"""Options for unusual attention, which is left to torch's implementation."""
 _SHOWN_CHARACTERS = 240
 
 
 @contextlib.contextmanager
 def quiet_transformers(*, hide_warnings: bool = False) -> Iterator[None]:
-    """Keep transformers' notes about loading off the user's screen; errors stay.
+    """Hide transformers' notes about loading; errors are still shown.
 
-    hide_warnings: also those of torch, PEFT and transformers, where what is wrong with a checkpoint is checked here.
+    hide_warnings: also hide warnings of torch, PEFT and transformers, where the checkpoint is validated here.
     """
     from transformers.utils import logging as transformers_logging
 
@@ -39,7 +39,7 @@ def quiet_transformers(*, hide_warnings: bool = False) -> Iterator[None]:
     transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            # peft asks for an attribute that transformers has renamed; nobody else can do anything about it.
+            # PEFT uses an attribute that transformers has renamed; users cannot do anything about it.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             if hide_warnings:
                 warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|peft|transformers)\.")
@@ -53,8 +53,8 @@ def quiet_transformers(*, hide_warnings: bool = False) -> Iterator[None]:
 def readable_load(source: object, *, problem: str = "the model cannot be loaded") -> Iterator[None]:
     """Turn any error of the libraries that load a model into a RankLLMError that names the folder and the cause.
 
-    Only calls into such libraries belong inside: damaged files make them raise KeyError, TypeError, RuntimeError,
-    errors of their own and, from Rust, panics. Errors that are already one line pass. The cause stays attached.
+    Only calls into such libraries belong inside: for damaged files they raise KeyError, TypeError, RuntimeError, errors
+    of their own and, from Rust, panics. RankLLMErrors pass unchanged. The cause stays attached.
     source: the folder. problem: what cannot be done, for the message.
     """
     try:
@@ -64,7 +64,7 @@ def readable_load(source: object, *, problem: str = "the model cannot be loaded"
     except Exception as error:
         raise _load_error(source, error, problem) from error
     except BaseException as error:
-        # A panic in Rust derives from BaseException, so that nobody catches it by accident.
+        # A Rust panic derives from BaseException, so that it is not caught by accident.
         if type(error).__name__ != "PanicException":
             raise
         raise _load_error(source, error, problem) from error
@@ -76,15 +76,17 @@ def _load_error(source: object, error: BaseException, problem: str) -> RankLLMEr
         shapes = next(
             (f" ({line.strip()[:_SHOWN_CHARACTERS]})" for line in text.splitlines() if "size mismatch" in line), ""
         )
-        return ContractError(f"{source}: {problem}: the weights are of other sizes than its settings say{shapes}")
+        return ContractError(f"{source}: {problem}: the sizes of the weights do not match its settings{shapes}")
     if "Weights only load failed" in text:
         return RankLLMError(
-            f"{source}: {problem}: its pickled weights hold more than tensors, or are damaged, and are not unpickled; "
-            "get or save them as safetensors"
+            f"{source}: {problem}: its pickled weights are damaged or contain more than tensors, and are not "
+            "unpickled; "
+            "use weights in safetensors format"
         )
     if "trust_remote_code" in text:
         return RankLLMError(
-            f"{source}: {problem} without code of its own (auto_map), which is not run; --trust-remote-code allows it, "
+            f"{source}: {problem} without its own code (auto_map), which is not run; allow it with "
+            "--trust-remote-code, "
             "for a local folder or a pinned revision"
         )
     if "Unrecognized configuration class" in text:
@@ -99,19 +101,19 @@ def _load_error(source: object, error: BaseException, problem: str) -> RankLLMEr
 
 
 def fast_tokenizer_options() -> dict[str, Any]:
-    """Return options for AutoTokenizer that keep it to tokenizer.json.
+    """Return options for AutoTokenizer that restrict it to tokenizer.json.
 
-    With mistral_common installed it prefers a tekken.json, and gives a tokenizer without chat templates as text and
-    without the interface that prompts are checked through.
+    If mistral_common is installed, it would prefer a tekken.json and return a tokenizer without text chat templates and
+    without the interface that prompts are checked with.
     """
     has_option = importlib.util.find_spec("transformers.integrations.mistral.tokenizer") is not None
     return {"mistral_format": False} if has_option else {}
 
 
 def backbone_of(model: Any) -> Any:
-    """Return the model without its head. Its name is `base_model_prefix`, but not in every family (Llama 4).
+    """Return the model without its head, usually at `base_model_prefix`, but not in every family (Llama 4).
 
-    Raises ContractError where there is none.
+    Raises ContractError if there is none.
     """
     import torch
 
@@ -120,16 +122,17 @@ def backbone_of(model: Any) -> Any:
             return backbone
     if isinstance(decoder := getattr(model, "get_decoder", lambda: None)(), torch.nn.Module) and decoder is not model:
         return decoder
-    raise ContractError(f"{type(model).__name__} has no backbone apart from its head, so it cannot be run here")
+    raise ContractError(f"{type(model).__name__} has no backbone separate from its head, which is not supported")
 
 
 def untie_changed(model: Any, changed: Iterable[str], *, adapter: str | Path, is_kept_tied: bool) -> None:
-    """Give the head weights of its own where an adapter changes the head or the embeddings, and they are one matrix.
+    """Untie the head if an adapter changes the head or the embeddings, and they share one matrix.
 
-    Merged into it, the adapter would change both, and the model would compute another function than was trained.
-    changed: names of the adapter's tensors or layers. Trainable tokens do not count: on tied weights PEFT changes head
-    and embeddings alike. adapter: its folder, for messages.
-    is_kept_tied: whether it was trained with `ensure_weight_tying`. Raises ContractError then: no merging keeps that.
+    Merged into the shared matrix, the adapter would change both, and the model would differ from the trained one.
+    changed: names of the adapter's tensors or layers. Trainable tokens do not count: for tied weights, PEFT changes
+    head and embeddings alike. adapter: its folder, for messages.
+    is_kept_tied: whether it was trained with `ensure_weight_tying`, which raises ContractError: merging cannot preserve
+    that.
     """
     head = model.get_output_embeddings()
     parts = {part for name in changed if "trainable_tokens" not in name for part in name.split(".")}
@@ -148,9 +151,9 @@ def untie_changed(model: Any, changed: Iterable[str], *, adapter: str | Path, is
 
 
 def use_attention_function(model: Any, name: str, attend: Callable[..., Any], *, keep_registered: bool = False) -> None:
-    """Let a model that uses torch's attention (`sdpa`) use this function, under this name.
+    """Make a model that uses torch's attention (`sdpa`) use this function, under this name.
 
-    keep_registered: leave a function that the name already has, such as one that is hidden from a compiler.
+    keep_registered: keep a function already registered under the name, such as one hidden from a compiler.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -164,14 +167,14 @@ def use_attention_function(model: Any, name: str, attend: Callable[..., Any], *,
 
 
 def changes_attention(options: Mapping[str, Any]) -> bool:
-    """Whether a layer asks its attention for more than the usual (softcapping, sinks, position biases)."""
+    """Whether a layer requests unusual attention (softcapping, sinks, position biases)."""
     return any(options.get(name) is not None for name in _ATTENTION_EXTRAS)
 
 
 def causal_shares(rows_NQD: Tensor, key_NKD: Tensor, *, n_queries: int, scale: float) -> Tensor:
-    """How each of the last n_queries tokens divides its attention among the K tokens up to it (NQK, sums of 1).
+    """Return the attention probabilities of the last n_queries tokens over the K tokens up to each (NQK, sums of 1).
 
-    N: batch and shared keys. Q: the heads that share keys, one under the other, n_queries rows each.
+    N: batch and shared keys. Q: the heads that share keys, stacked, with n_queries rows each.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""From a template, a query and passages to messages and token ids."""
+"""Prompts: from a template, a query and passages to messages and token ids."""

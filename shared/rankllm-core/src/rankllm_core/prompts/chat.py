@@ -1,4 +1,4 @@
-"""From chat messages to the ids a model reads, in training and in inference alike."""
+"""Encoding of chat messages into token ids, identical in training and inference."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from rankllm_core.text import defuse, fix_text
 from rankllm_core.types import Names
 
 BOS_RULES = ("single", "double")
-"""`single`: one BOS, from the chat template or the tokenizer. `double`: the chat template's and the tokenizer's, as the
-published castorini checkpoints were trained and served."""
+"""`single`: one BOS, from the chat template or the tokenizer. `double`: both the chat template's and the tokenizer's,
+as in training and serving of the published castorini checkpoints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedPrompt:
-    """A prompt as text and as ids."""
+    """Prompt as text and as token ids."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -39,23 +39,22 @@ class EncodedPrompt:
 
 @dataclass(frozen=True, slots=True)
 class _Meant:
-    """What a prompt holds around harmless texts."""
+    """What a prompt contains around harmless texts."""
 
     text: str
     controls: list[str]
     """Its control tokens, in order."""
     names: Names | None
-    """What it calls its passages, where identifiers are looked for."""
+    """How it identifies passages, if identifiers are checked."""
     identifiers: list[str]
 
 
 class ChatEncoder:
-    """Writes messages in a chat layout and tokenises them with foreign text kept text.
+    """Writes messages in a chat layout and tokenizes them so that untrusted text remains text.
 
-    layout: one of CHAT_LAYOUTS, or None for the tokenizer's own chat template; `bare`: the text alone. bos: one of
-    BOS_RULES.
-    repair_text: run ftfy over the whole prompt, as the listwise originals do in training and inference. Raises
-    ContractError for a tokenizer without a chat template, or with one that exceeds `chat_limits`.
+    layout: one of CHAT_LAYOUTS, or None for the tokenizer's own chat template; `bare`: only the text. bos: one of
+    BOS_RULES. repair_text: run ftfy over the whole prompt, as the listwise originals do in training and inference.
+    Raises ContractError for a tokenizer without a chat template, or with one that exceeds `chat_limits`.
     """
 
     def __init__(
@@ -79,15 +78,16 @@ class ChatEncoder:
             self._try_out()
 
     def encode(self, messages: Sequence[Message], *, opening: str = "") -> EncodedPrompt:
-        """The prompt up to the model's turn, which begins with `opening` (`[` for FIRST)."""
+        """Encode the prompt up to the model's turn, which starts with `opening` (`[` for FIRST)."""
         text = self._guarded(messages) + opening
         ids = self.safe.encode_prompt(text, add_special_tokens=self._adds_special_tokens(text))
         return EncodedPrompt(text=text.replace(MASK, ""), token_ids=tuple(ids))
 
     def encode_answered(self, messages: Sequence[Message], *, answer: str) -> tuple[tuple[int, ...], int]:
-        """The ids of the prompt with its whole answer, and how many of them are the prompt's: those of `encode`.
+        """Return the ids of the prompt with its full answer, and the number of prompt ids, which equal those of
+        `encode`.
 
-        answer: holds no control token. Raises ContractError where the tokenizer joins prompt and answer.
+        answer: contains no control tokens. Raises ContractError if the tokenizer merges prompt and answer.
         """
         text = self._guarded(messages)
         ids, n_prompt = self.safe.encode_answered(text, answer, add_special_tokens=self._adds_special_tokens(text))
@@ -98,11 +98,11 @@ class ChatEncoder:
         return self._bos == "double" or not (bos and text.startswith(bos))
 
     def _guarded(self, messages: Sequence[Message]) -> str:
-        """The prompt's text, in which untrusted text holds neither a control token nor an identifier of the prompt.
+        """Return the prompt's text, in which untrusted text contains neither control tokens nor identifiers.
 
-        A MASK stands inside every control token that a query or a passage holds. As a rule the whole prompt is
-        repaired, as the originals do. Where that would make a control token or an identifier of the pieces, untrusted
-        text is repaired by itself, made safe, and put in last.
+        A MASK breaks every control token in a query or passage. Usually the whole prompt is repaired, as in the
+        originals. If that would create a control token or an identifier from the pieces, untrusted text is repaired on
+        its own, made safe, and inserted last.
         """
         messages = [
             _map_untrusted(m, lambda span: _without_private(clean(span.text))) if _has_untrusted(m) else m
@@ -112,7 +112,7 @@ class ChatEncoder:
         written = self._write(messages)
         text = self._repair(written)
         if text == written:
-            names = None  # repairing has made nothing of the pieces, and each was defused before
+            names = None  # repair changed nothing, and each piece is already defused
         meant = self._meant(messages, names)
         if self._holds_only(text, meant):
             return text
@@ -123,21 +123,21 @@ class ChatEncoder:
         text = self._filled(messages, self._made_safe)
         if self._holds_only(text, meant):
             return text
-        # Pieces of several texts make a control token together: break every character that one can begin with.
+        # Pieces of several texts together form a control token: break every character that may start one.
         return self._filled(messages, lambda span: self.safe.mask_control(_break_markup(self._made_safe(span))))
 
     def _meant(self, messages: Sequence[Message], names: Names | None) -> _Meant:
-        """What the prompt holds without its untrusted text."""
+        """Return what the prompt contains without its untrusted text."""
         meant = self._meant_around(tuple(_map_untrusted(m, lambda _: "x") for m in messages), names)
         if names and any(span.untrusted and not span.names for message in messages for span in message.spans):
-            # Words of a template in a training record: a control token in them is text, an identifier is meant.
+            # Template text in a training record: control tokens in it are text, identifiers are intended.
             kept = [_map_untrusted(m, lambda span: "x" if span.names else span.text) for m in messages]
             text = self._repair(self._write(kept))
             return replace(meant, text=text, identifiers=identifiers_in(text, names))
         return meant
 
     def _meant_around(self, harmless: tuple[Message, ...], names: Names | None) -> _Meant:
-        """What messages without untrusted text hold. Remembered: nearly all prompts of a run share these words."""
+        """Return what messages without untrusted text contain. Cached, since nearly all prompts of a run share it."""
         if (known := self._known.get((harmless, names))) is None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
@@ -147,7 +147,7 @@ class ChatEncoder:
         return known
 
     def _holds_only(self, text: str, meant: _Meant) -> bool:
-        """Whether a prompt holds the control tokens that are meant and, where they are given, the identifiers."""
+        """Whether a prompt contains only the intended control tokens and, if they are checked, identifiers."""
         if self.safe.control_in(text) != meant.controls:
             return False
         if meant.names is None:
@@ -162,7 +162,7 @@ class ChatEncoder:
         return self.safe.mask_control(defuse(repaired, span.names) if span.names else repaired)
 
     def _filled(self, messages: Sequence[Message], safe_text: Callable[[Span], str]) -> str:
-        """The prompt's text, repaired around its untrusted text, which is put in afterwards."""
+        """Return the prompt's text, repaired around its untrusted text, which is inserted afterwards."""
         texts: list[str] = []
 
         def hold(span: Span) -> str:
@@ -177,14 +177,15 @@ class ChatEncoder:
             unknown = {message.role for message in messages} - {"system", "user", "assistant"}
             if unknown:
                 raise ContractError(
-                    f"chat layout {self._layout!r} has no role {sorted(unknown)[0]!r}; expected user or assistant"
+                    f"chat layout {self._layout!r} has no role {sorted(unknown)[0]!r}; expected system, user or "
+                    "assistant"
                 )
             return _LAYOUTS[self._layout](messages)
         return self._apply(messages if self._takes_system else _merge_system(messages))
 
     @functools.cached_property
     def _takes_system(self) -> bool:
-        """Whether the chat template has a system role. Some mention it only to refuse it."""
+        """Whether the chat template supports a system role. Some mention it only to reject it."""
         if "system" not in self._tokenizer.chat_template:
             return False
         try:
@@ -207,7 +208,7 @@ class ChatEncoder:
         )
 
     def _try_out(self) -> None:
-        """Raise ChatTemplateLimitError for a chat template that never ends, may not, or fills the memory."""
+        """Raise ChatTemplateLimitError for a chat template that may not terminate or exhausts memory."""
         templates = self._tokenizer.chat_template
         for template in templates.values() if isinstance(templates, dict) else (templates,):
             check_power(template)
@@ -217,7 +218,7 @@ class ChatEncoder:
         except ChatTemplateLimitError:
             raise
         except ContractError:
-            pass  # it may want other turns than this one; the first prompt will tell
+            pass  # it may need other turns than this one; the first prompt will show
 
 
 def _map_untrusted(message: Message, change: Callable[[Span], str]) -> Message:
@@ -232,14 +233,14 @@ def _has_untrusted(message: Message) -> bool:
 
 
 def _without_private(text: str) -> str:
-    """The text without the characters that this module writes into prompts for a while."""
+    """Return the text without the private-use characters that this module inserts temporarily."""
     return text.replace(MASK, "\ufffd").replace(_HOLDER, "\ufffd")
 
 
 _MOST_KNOWN = 64
-"""Prompts without their untrusted text that an encoder remembers; one that shows scores is another each time."""
+"""Maximum number of cached prompts without untrusted text; prompts that show scores differ each time."""
 _HOLDER = "\uf8e4"
-"""A private-use character; two of them enclose the number of an untrusted text that is put in last."""
+"""Private-use character; two of them enclose the number of an untrusted text that is inserted last."""
 _HOLDERS = re.compile(rf"{_HOLDER}(\d+){_HOLDER}")
 
 
@@ -250,7 +251,7 @@ def _break_markup(text: str) -> str:
 
 
 def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
-    """Put the system turn before the first user turn, for chat templates without one.
+    """Move the system turn to the start of the first user turn, for chat templates without a system role.
 
     Source: castorini/rank_llm@1b3cabb training/utils/data_utils.py: `system + "\\n " + user`.
     """
@@ -261,7 +262,7 @@ def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 def _vicuna(messages: Sequence[Message]) -> str:
-    """Vicuna v1.1 as RankVicuna is served.
+    """Vicuna v1.1 as used to serve RankVicuna.
 
     Source: castorini/rank_llm@1b3cabb src/rank_llm/rerank/listwise/rank_listwise_os_llm.py.
     """

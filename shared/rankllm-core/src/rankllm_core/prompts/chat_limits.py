@@ -1,8 +1,8 @@
-"""Run a tokenizer's chat template within limits: it is a program that came with a model.
+"""Resource limits for a tokenizer's chat template, which is a program that came with a model.
 
-transformers compiles chat templates in a sandbox that keeps them from files and modules, but not from time and memory:
-nested loops over `range(99999)` never end, and one line writes gigabytes. This module knows no jinja2: a template is
-recognised by the name of its code, `<template>`.
+transformers compiles chat templates in a sandbox that blocks files and modules, but limits neither time nor memory:
+nested loops over `range(99999)` never end, and one line can write gigabytes. This module does not import jinja2:
+template code is recognized by its file name, `<template>`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 from rankllm_core.errors import ContractError
 
 MAX_SECONDS = 10.0
-"""A chat template may take so long for one prompt; honest ones take a millisecond."""
+"""Maximum time of a chat template for one prompt; benign ones take a millisecond."""
 SPARE_CHARACTERS = 1_000_000
-"""What a chat template may write beside the messages."""
+"""Characters that a chat template may write in addition to the messages."""
 REPEATS = 4
 """How often it may write each message."""
 SPARE_BYTES = 1 << 30
-"""Address space that it may take when it is tried out."""
+"""Additional address space allowed when it is first tried."""
 
 _WHOSE = "the tokenizer's chat template"
 
@@ -35,11 +35,11 @@ class ChatTemplateLimitError(ContractError):
 
 
 def rendered(write: Callable[[], Any], *, n_characters: int, is_short: bool = False) -> str:
-    """The text that a chat template writes for messages of so many characters.
+    """Return the text that a chat template writes for messages with this many characters.
 
-    is_short: the template is known to end (`ends_by_itself`), so that its time is not watched.
-    Raises ChatTemplateLimitError, or ContractError for any other fault of the template, in one line. Errors from
-    elsewhere pass.
+    is_short: the template is known to terminate (`ends_by_itself`), so its time is not monitored.
+    Raises ChatTemplateLimitError, or ContractError for any other error of the template. Other errors propagate.
+
     """
     try:
         with nullcontext() if is_short else _deadline():
@@ -50,7 +50,7 @@ def rendered(write: Callable[[], Any], *, n_characters: int, is_short: bool = Fa
         if not _comes_from_template(error):
             raise
         if type(error).__name__ == "TemplateError":
-            raise ContractError(f"{_WHOSE} refuses the prompt: {_one_line(error)}") from None
+            raise ContractError(f"{_WHOSE} rejects the prompt: {_one_line(error)}") from None
         if isinstance(error, MemoryError):
             raise ChatTemplateLimitError(f"{_WHOSE} needs too much memory; use another chat template") from None
         raise ContractError(f"{_WHOSE} fails: {type(error).__name__}: {_one_line(error)}") from None
@@ -65,14 +65,14 @@ def rendered(write: Callable[[], Any], *, n_characters: int, is_short: bool = Fa
 
 
 def check_power(template: str) -> None:
-    """Raise ChatTemplateLimitError for a template that raises to a power.
+    """Raise ChatTemplateLimitError for a template that uses exponentiation.
 
-    `9 ** 9 ** 9` is one operation that no watch can interrupt, and templates of chats have no use for it.
+    `9 ** 9 ** 9` is a single operation that cannot be interrupted, and chat templates have no use for it.
     """
     for block in _BLOCK.findall(template):
         if _POWER.search(_STRING.sub("''", block)):
             raise ChatTemplateLimitError(
-                f"{_WHOSE} raises a number to a power (**), which may never end; use another one"
+                f"{_WHOSE} uses exponentiation (**), which may not terminate; use another chat template"
             )
 
 
@@ -83,10 +83,10 @@ _POWER = re.compile(r"[\w)\]'\"]\s*\*\*")
 
 @functools.lru_cache(maxsize=16)
 def ends_by_itself(template: str) -> bool:
-    """Whether a template only loops over the messages, in no other loop, and calls and sets nothing.
+    """Whether a template only loops over the messages, without nested loops, calls or assignments.
 
-    Then each of its lines runs at most once for each message, and nobody need watch its time, which takes longer than
-    the work itself, some 0.1 ms a prompt. Templates that do anything else are watched, however harmless.
+    Then each of its lines runs at most once per message, and its time need not be monitored, which would take longer
+    than the work itself (about 0.1 ms per prompt). All other templates are monitored, however harmless.
     """
     if len(template) > _LONGEST_PLAIN or _OPENING.search(_PLAIN_STEP.sub("", template)):
         return False
@@ -95,9 +95,9 @@ def ends_by_itself(template: str) -> bool:
 
 
 _LONGEST_PLAIN = 5_000
-"""Characters of a template that may be plain; those that do little are short."""
+"""Maximum length of a template that may count as plain."""
 _VALUE = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\w\s=!+~.\[\]-])*"""
-"""Texts, names, their parts, comparisons and sums: neither brackets that call, nor filters, nor products."""
+"""Strings, names, attributes, comparisons and sums; no calls, filters or products."""
 _TAG = rf"(?:(?P<loop>for\s+\w+\s+in\s+messages|endfor)|else|endif)\s*[-+]?|(?:if|elif)\b{_VALUE}"
 _PLAIN_STEP = re.compile(rf"(?<!\{{)\{{(?:\{{{_VALUE}\}}|%[-+]?\s*(?:{_TAG})%)\}}", re.DOTALL)
 _OPENING = re.compile(r"\{[{%#]")
@@ -105,9 +105,9 @@ _OPENING = re.compile(r"\{[{%#]")
 
 @contextmanager
 def limited_memory() -> Iterator[None]:
-    """Let this process take SPARE_BYTES more, where the system can limit it.
+    """Limit this process to SPARE_BYTES more memory, if the system supports it.
 
-    For trying out a template while a model is loaded: threads that work beside it share the limit.
+    Used to try a template when a model is loaded; concurrent threads share the limit.
     """
     try:
         import resource
@@ -138,15 +138,15 @@ _WITHOUT_LOOPS = frozenset(
         "transformers.utils.chat_template_utils",
     }
 )
-"""Modules behind every template with no loop that a template can make long, but over what it calls or the messages."""
+"""Modules used by every template that have no loops a template can lengthen, except over its calls or the messages."""
 
 
 @contextmanager
 def _deadline() -> Iterator[None]:
     """Raise ChatTemplateLimitError inside a template that is still running after MAX_SECONDS.
 
-    Watches every line of the template and of what it calls, in this thread alone; of the modules in `_WITHOUT_LOOPS`,
-    where an honest template spends most of its time, every call.
+    Traces every line of the template and of what it calls, in this thread only; in the modules of `_WITHOUT_LOOPS`,
+    where a benign template spends most of its time, only every call.
     """
     end = time.monotonic() + MAX_SECONDS
     clock = time.monotonic

@@ -1,8 +1,8 @@
-"""Finds prompts that do not show what they are about: nothing of their passage, or the same for different passages.
+"""Detection of prompts that do not contain their passage, or are the same for different passages.
 
-A long query can push its passage out, a chat template can drop the user's text, and a cut can leave two passages alike.
-A model still gives such prompts a score. Training and inference look for them where prompts are built.
-Pure functions: a prompt is known by whatever stands for it (its ids, its text), compared for equality alone.
+A long query can displace its passage, a chat template can drop the user's text, and truncation can make two passages
+equal. A model still scores such prompts, so training and inference check for them where prompts are built.
+Pure functions: a prompt is represented by any key (its ids, its text) that is only compared for equality.
 """
 
 from __future__ import annotations
@@ -12,41 +12,42 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 SHOWS_NOTHING = "prompt holds nothing of the passage"
-"""What a defect says of a prompt that would be the same with any other passage."""
+"""Defect of a prompt that would be the same with any other passage."""
 SHOWS_THE_SAME = "whose passage differs"
-"""What a defect says at its end of a passage that is shown exactly as another one is."""
+"""End of the defect of a passage that is shown exactly like a different one."""
 
 Passage = tuple[str, str]
 """Title and text."""
 WriteKey = Callable[[str, str], Hashable]
-"""What stands for the prompt of a title and a text, with everything else as it is."""
+"""Returns the key of a prompt for a title and a text, everything else being equal."""
 
 _PROBES = {True: ("0", "1"), False: ("a", "b")}
-"""Passages to compare with: two digits, two letters. Tokenizers cut the blanks before a digit in another way."""
+"""Passages to compare with: two digits and two letters, since tokenizers treat spaces before digits differently."""
 _SLACK = 8
-"""Tokens at the end of a cut prompt that may be blanks before the passage."""
+"""Tokens at the end of a truncated prompt that may be spaces before the passage."""
 _CHARACTERS_A_TOKEN = 8
-"""A passage cut at n tokens shows at least n / 8 characters: up to 4 bytes each, and blanks that a tokenizer adds."""
+"""A passage truncated to n tokens shows at least n / 8 characters: up to 4 bytes each, plus spaces added by
+tokenizers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptFindings:
-    """What is wrong with the prompts of one query, by their 0-based positions."""
+    """Problems with the prompts of one query, by 0-based index."""
 
     n_prompts: int = 0
-    """Prompts whose passage is not blank."""
+    """Number of prompts whose passage is not blank."""
     nothing: tuple[int, ...] = ()
-    """Those that hold nothing of it."""
+    """Prompts that contain nothing of their passage."""
     same: tuple[tuple[int, int], ...] = ()
-    """(position, the first with the same prompt) where the passages differ."""
+    """(index, first index with the same prompt) for different passages."""
 
     @property
     def all_show_nothing(self) -> bool:
-        """Whether no prompt holds anything of its passage."""
+        """Whether no prompt contains anything of its passage."""
         return bool(self.nothing) and len(self.nothing) == self.n_prompts
 
     def defects(self, docids: Sequence[str]) -> tuple[str, ...]:
-        """One line each, for people and for `count_findings`."""
+        """Return one line per problem, for users and for `count_findings`."""
         nothing = (f"docid {docids[position]!r}: {SHOWS_NOTHING}" for position in self.nothing)
         return (
             *nothing,
@@ -58,10 +59,10 @@ class PromptFindings:
 
 
 def find_in_prompts(keys: Sequence[Hashable], passages: Sequence[Passage], write: WriteKey) -> PromptFindings:
-    """Look at the prompts of one query's passages.
+    """Check the prompts of one query's passages.
 
-    keys: what stands for each prompt, as `write` gives it. write: is asked for one more prompt of the same query, and
-    for up to four where one looks as if it held nothing.
+    keys: key of each prompt, as returned by `write`. write: called for one more prompt of the same query, and for up to
+    four if a prompt seems to contain nothing of its passage.
     """
     shown = [position for position, passage in enumerate(passages) if not is_blank(passage)]
     if not shown:
@@ -74,7 +75,8 @@ def find_in_prompts(keys: Sequence[Hashable], passages: Sequence[Passage], write
 
 
 def nothing_check(write: WriteKey) -> Callable[[Hashable, Passage], bool]:
-    """A check of one query's prompts: whether one is that of a blank passage, or of one that begins otherwise."""
+    """Return a check for one query's prompts: whether a prompt equals that of a blank or a differently starting
+    passage."""
     blank = write("", "")
     probe = functools.cache(write)
 
@@ -83,7 +85,7 @@ def nothing_check(write: WriteKey) -> Callable[[Hashable, Passage], bool]:
             return True
         if not (isinstance(key, tuple) and isinstance(blank, tuple) and key[:-_SLACK] == blank[: len(key) - _SLACK]):
             return False
-        # Cut between the prefix and the passage: what blanks make of a prompt's end differs from text to text.
+        # Truncated between prefix and passage: the effect of spaces on the end of a prompt depends on the text.
         title, text = passage
         begins = (title.strip() or text.strip())[:1].lower()
         first, second = _PROBES[begins.isdigit()]
@@ -96,9 +98,9 @@ def nothing_check(write: WriteKey) -> Callable[[Hashable, Passage], bool]:
 def find_same(
     keys: Sequence[Hashable], positions: Iterable[int], text_of: Callable[[int], str]
 ) -> tuple[tuple[int, int], ...]:
-    """(position, first position) of equal keys whose texts differ in more than blanks. Copies of a text are no fault.
+    """Return (index, first index) of equal keys whose texts differ in more than whitespace. Copies are not a problem.
 
-    text_of: the whole text of a passage; asked for where keys are equal.
+    text_of: returns the full text of a passage; called only for equal keys.
     """
     first: dict[Hashable, int] = {}
     same = []
@@ -110,9 +112,9 @@ def find_same(
 
 
 def may_look_alike(passages: Sequence[Passage], passage_tokens: int) -> list[int]:
-    """Positions of the passages that could have the same prompt as another one, cut at so many tokens.
+    """Return the indices of passages that could have the same prompt as another, truncated to this many tokens.
 
-    Others begin differently, so that they need not be tokenised to be told apart.
+    The others start differently, and need not be tokenized to tell them apart.
     """
     n_characters = max(1, passage_tokens // _CHARACTERS_A_TOKEN)
     beginnings = [" ".join(f"{title} {text}".split())[:n_characters] for title, text in passages]
@@ -123,12 +125,12 @@ def may_look_alike(passages: Sequence[Passage], passage_tokens: int) -> list[int
 
 
 def is_blank(passage: Passage) -> bool:
-    """Whether there is nothing that a prompt could show."""
+    """Whether the passage is empty or only whitespace."""
     return not (passage[0].strip() or passage[1].strip())
 
 
 def count_findings(defects: Iterable[str]) -> tuple[int, int]:
-    """How many defects say that a prompt holds nothing of its passage, and that two passages are shown alike."""
+    """Count the defects that report prompts without their passage, and passages shown like a different one."""
     nothing = same = 0
     for defect in defects:
         nothing += defect.endswith(SHOWS_NOTHING)

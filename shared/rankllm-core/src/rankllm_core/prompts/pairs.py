@@ -1,4 +1,5 @@
-"""The ids of one (query, passage) pair for a pointwise model, in training and in inference alike, and of two passages.
+"""Token ids of a (query, passage) pair for pointwise models, identical in training and inference, and of two passages.
+
 
 Sources: RankLLaMA v1, texttron/tevatron@0545746 examples/rankllama/data.py; v2, texttron/tevatron@dd06310
 src/tevatron/reranker/dataset.py.
@@ -17,18 +18,18 @@ from rankllm_core.prompts.text_pairs import PairFormat
 from rankllm_core.prompts.tokens import SafeTokenizer
 
 _PASSAGE_MARGIN = 3
-"""v1 cuts a passage at `passage_tokens - 3`, which leaves room for the two BOS and a further special token."""
+"""v1 truncates a passage at `passage_tokens - 3`, which leaves room for two BOS and one more special token."""
 _PAIR_MARGIN = 4
-"""v1 lets the pair budget count two BOS and two more special tokens, and cuts what is over from the query's end."""
+"""v1 counts two BOS and two more special tokens in the pair's limit, and truncates the excess from the query's end."""
 _SPARE = 8
-"""Tokens beside text: BOS, EOS, blanks that a tokenizer adds."""
+"""Tokens in addition to text: BOS, EOS and spaces added by a tokenizer."""
 _AMPLE = 8
-"""Room that leaves no doubt that something of a passage is shown."""
+"""Number of tokens that certainly show part of a passage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairLimits:
-    """Token limits of one pair."""
+    """Token limits of a pair."""
 
     query_tokens: int = 32
     passage_tokens: int = 164
@@ -42,9 +43,9 @@ class PairLimits:
 
 
 class PairEncoder:
-    """Turns pairs into ids by a pointwise template.
+    """Encodes pairs into token ids with a pointwise template.
 
-    append_eos: put EOS behind the pair (`joined` only; the published adapters were trained without).
+    append_eos: append EOS to the pair (`joined` only; the published adapters were trained without it).
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class PairEncoder:
         self._limits = limits
         self._append_eos = append_eos
         self._safe = SafeTokenizer(tokenizer)
-        # A query stands in the pairs of all its passages.
+        # A query is shared by the pairs of all its passages.
         self._clipped_query = functools.lru_cache(maxsize=16)(lambda query: self._safe.clip(query, limits.query_tokens))
         self._chat = None
         self._pair = PairFormat(self._safe) if template.layout == "pair" else None
@@ -69,14 +70,16 @@ class PairEncoder:
             layout = "bare" if template.layout == "raw" else template.chat_layout
             self._chat = ChatEncoder(tokenizer, layout=layout, bos=bos, repair_text=False)
         elif template.layout == "segments" and tokenizer.bos_token_id is None:
-            raise ContractError(f"template {template.name} puts BOS before each segment, but the tokenizer has none")
+            raise ContractError(
+                f"template {template.name} puts BOS before each segment, but the tokenizer has no BOS token"
+            )
         if append_eos and (template.layout != "joined" or tokenizer.eos_token_id is None):
-            raise ConfigError("append_eos: only the layout 'joined' takes it, and the tokenizer must have an EOS token")
+            raise ConfigError("append_eos: needs the layout 'joined' and a tokenizer with an EOS token")
 
     def encode(self, query: str, *, title: str, text: str, instruction: str | None = None) -> tuple[int, ...]:
-        """The ids of one pair, without padding. An empty title is written as the template says.
+        """Return the ids of one pair, without padding. An empty title is written as the template specifies.
 
-        instruction: for templates that have a place for one; None for their own.
+        instruction: for templates with a placeholder for one; None for their own.
         """
         if self._template.layout == "segments":
             return self._segments(query, title, text)
@@ -89,9 +92,10 @@ class PairEncoder:
     def encode_question(
         self, query: str, *, title: str, text: str, instruction: str | None = None
     ) -> tuple[str, tuple[int, ...]]:
-        """Text and ids of a pair in one text (`chat`, `raw`), whose end survives: its parts are cut before."""
+        """Return text and ids of a pair in one text (`chat`, `raw`); its parts are truncated first, so that its end is
+        kept."""
         if self._chat is None:
-            raise ConfigError(f"template {self._template.name}: layout {self._template.layout!r} asks no question")
+            raise ConfigError(f"template {self._template.name}: layout {self._template.layout!r} is not a single text")
         query = self._clipped_query(query)
         document = self._safe.clip(f"{title} {text}" if title else text, self._limits.passage_tokens)
         messages = self._template.render(query, document, instruction)
@@ -99,14 +103,17 @@ class PairEncoder:
         return prompt.text, prompt.token_ids
 
     def encode_texts(self, query: str, *, title: str, text: str) -> tuple[str, tuple[int, ...], int]:
-        """Text and ids of a pair (`pair` only), and how many leading ids are of the first token type; 0: no types."""
+        """Return text and ids of a pair (`pair` only), and the number of leading ids of the first token type (0: no
+        types)."""
         if self._pair is None:
-            raise ConfigError(f"template {self._template.name}: layout {self._template.layout!r} is no pair of texts")
+            raise ConfigError(
+                f"template {self._template.name}: layout {self._template.layout!r} is not a pair of texts"
+            )
         ids, n_first = self.encode_typed(query, title=title, text=text)
         return self._pair.show(query, f"{title} {text}" if title else text), ids, n_first
 
     def encode_typed(self, query: str, *, title: str, text: str) -> tuple[tuple[int, ...], int]:
-        """The ids of one pair, and how many leading ones are of the first token type; 0 where there are no types."""
+        """Return the ids of one pair, and the number of leading ids of the first token type; 0 without token types."""
         if self._pair is None:
             return self.encode(query, title=title, text=text), 0
         limits = self._limits
@@ -118,9 +125,9 @@ class PairEncoder:
         )
 
     def passage_room(self, query: str) -> int:
-        """Tokens for title and text that a pair with this query has at the least; 0 where it can show nothing of them.
+        """Return a lower bound of the tokens for title and text with this query; 0 if nothing of them can be shown.
 
-        Only the layout `joined` lets a long query take a passage's room.
+        Only in the layout `joined` can a long query take up a passage's tokens.
         """
         if self._template.is_text:
             return self._limits.passage_tokens
@@ -134,7 +141,7 @@ class PairEncoder:
             least = self._limits.passage_tokens - _PASSAGE_MARGIN - prefix
         else:
             least = self._limits.query_tokens + self._limits.passage_tokens - prefix
-            # Hardly any tokenizer writes more tokens than bytes; where that might matter, the ids are counted.
+            # Hardly any tokenizer produces more tokens than bytes; where that might matter, the ids are compared.
             least -= len(self._template.query.encode()) + len(query.encode("utf-8", "replace")) + _SPARE
         if least >= _AMPLE:
             return least
@@ -152,7 +159,7 @@ class PairEncoder:
         return (bos, *query_ids[: len(query_ids) - over], bos, *passage_ids)
 
     def _joined(self, query: str, title: str, text: str) -> tuple[int, ...]:
-        # v2 writes `-` in titles as a blank, and joins the two parts by a blank after their own.
+        # v2 writes `-` in titles as a space, and joins the two parts with a space in addition to their own.
         title = title.replace("-", " ").strip()
         parts = (self._template.query.format(query=query), self._template.passage.format(title=title, text=text))
         joined = " ".join(parts).strip()
@@ -162,10 +169,10 @@ class PairEncoder:
 
 
 class ComparisonEncoder:
-    """Turns a query and two passages into text and ids by a pairwise template.
+    """Encodes a query and two passages into text and token ids with a pairwise template.
 
-    query_tokens, passage_tokens: where the query, and each passage, is cut. Raises ContractError where the tokenizer
-    cannot write the template's layout.
+    query_tokens, passage_tokens: limits of the query and of each passage. Raises ContractError if the tokenizer does
+    not support the template's layout.
     """
 
     def __init__(
@@ -175,12 +182,12 @@ class ComparisonEncoder:
         layout = "bare" if template.layout == "raw" else template.chat_layout
         self._chat = ChatEncoder(tokenizer, layout=layout, bos=bos, repair_text=False)
         safe = self._chat.safe
-        # A query stands in all prompts of a request, a passage in one for each other passage.
+        # A query occurs in all prompts of a request, a passage once for each other passage.
         self._clipped_query = functools.lru_cache(maxsize=64)(lambda text: safe.clip(text, query_tokens))
         self._clipped_passage = functools.lru_cache(maxsize=4096)(lambda text: safe.clip(text, passage_tokens))
 
     def encode(self, query: str, passage_a: str, passage_b: str) -> tuple[str, tuple[int, ...]]:
-        """Text and ids of a prompt, which ends where the answer is read: its parts are cut before they are put in."""
+        """Return text and ids of a prompt that ends where the answer is read; its parts are truncated beforehand."""
         messages = self._template.render(
             self._clipped_query(query), self._clipped_passage(passage_a), self._clipped_passage(passage_b)
         )

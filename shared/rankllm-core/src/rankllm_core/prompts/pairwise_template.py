@@ -1,4 +1,4 @@
-"""Templates that show two passages and ask which of them is more relevant.
+"""Templates that show two passages and ask which one is more relevant.
 
 Sources: duoT5, arXiv:2101.05667; pairwise ranking prompting (PRP), arXiv:2306.17563.
 """
@@ -16,26 +16,26 @@ from rankllm_core.prompts.template_text import Message, Span, check_placeholders
 
 _PLACEHOLDERS = ("query", "passage_a", "passage_b")
 _OTHER_NAMES = {"{doc1}": "{passage_a}", "{doc2}": "{passage_b}"}
-"""Placeholders of castorini/rank_llm@1b2b94a src/rank_llm/rerank/prompt_templates/duot5_template.yaml."""
+"""Placeholder names of castorini/rank_llm@1b2b94a src/rank_llm/rerank/prompt_templates/duot5_template.yaml."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairwiseTemplate:
-    """A prompt that shows two passages and asks which of them is more relevant."""
+    """Prompt that shows two passages and asks which one is more relevant."""
 
     name: str
     body: str
-    """The user's turn (`chat`) or the whole text (`raw`); holds {query}, {passage_a} and {passage_b}, each once."""
+    """User turn (`chat`) or whole text (`raw`), with {query}, {passage_a} and {passage_b}, each exactly once."""
     layout: str = "chat"
-    """`chat`: turns of a chat; `raw`: one string without any turns."""
+    """`chat`: chat turns; `raw`: one string without turns."""
     system_message: str | None = None
     chat_layout: str | None = None
     answer_prefix: str = ""
-    """Text that opens the answer, before the position where it is read (`chat`)."""
+    """Start of the answer, before the position where it is read (`chat`)."""
     first: str = "A"
-    """The token of the answer "the first passage". A leading blank belongs to it."""
+    """Token of the answer "the first passage", including a leading space if it has one."""
     second: str = "B"
-    """The token of the answer "the second passage"."""
+    """Token of the answer "the second passage"."""
 
     kind: ClassVar[str] = "pairwise"
     method: ClassVar[str] = kind
@@ -47,7 +47,9 @@ class PairwiseTemplate:
         check_placeholders(self.body, set(_PLACEHOLDERS), optional=set(), where=f"{where}: body")
         for name, times in Counter(placeholder_list(self.body)).items():
             if times != 1:
-                raise ConfigError(f"{where}: body: expected the placeholder {{{name}}} once, found it {times} times")
+                raise ConfigError(
+                    f"{where}: body: expected the placeholder {{{name}}} exactly once, found it {times} times"
+                )
         if not self.first.strip() or not self.second.strip() or self.first == self.second:
             raise ConfigError(
                 f"{where}: first and second: expected two different tokens, found {self.first!r} and {self.second!r}"
@@ -59,22 +61,22 @@ class PairwiseTemplate:
 
     @property
     def is_chat(self) -> bool:
-        """Whether it is written as the turns of a chat."""
+        """Whether it is written as chat turns."""
         return self.layout == "chat"
 
     @property
     def is_text(self) -> bool:
-        """Whether a language model continues it; always, as its answer is a token."""
+        """Whether a language model continues it; always true, since its answer is a token."""
         return True
 
     def render(self, query: str, passage_a: str, passage_b: str) -> tuple[Message, ...]:
-        """The turns that compare two passages; of `raw` one, of the user. All three texts are untrusted."""
+        """Return the turns that compare two passages; for `raw`, one user turn. All three texts are untrusted."""
         values = zip(_PLACEHOLDERS, (query, passage_a, passage_b), strict=True)
         turn = Message("user", fill(self.body, {name: Span(text, untrusted=True) for name, text in values}))
         return (Message("system", (Span(self.system_message),)), turn) if self.system_message else (turn,)
 
     def to_dict(self) -> dict[str, object]:
-        """The template as it is written to a card or a file."""
+        """Return the template as written to a card or file."""
         return {"method": self.method} | {k: v for k, v in given_fields(self).items() if k != "name"}
 
 

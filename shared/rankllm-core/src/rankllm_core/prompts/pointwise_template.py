@@ -1,6 +1,6 @@
 """Templates that show one passage and ask how relevant it is.
 
-Sources: texttron/tevatron@0545746 examples/rankllama/data.py; of the further layouts, each template's own.
+Sources: texttron/tevatron@0545746 examples/rankllama/data.py; for other layouts, see each template.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ _IN_TURNS = ("query", "document", "instruction")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseTemplate:
-    """A prompt that shows one passage and asks how relevant it is."""
+    """Prompt that shows one passage and asks how relevant it is."""
 
     name: str
     layout: str
-    """`segments`: query and passage tokenised apart; `joined`: one string; `chat`: turns of a chat; `raw`: one string
-    without any turns; `pair`: the tokenizer's own format of two texts, for encoders. `yes-no` is the older name of
+    """`segments`: query and passage tokenized separately; `joined`: one string; `chat`: chat turns; `raw`: one string
+    without turns; `pair`: the tokenizer's own format for two texts, for encoders. `yes-no` is an older name of
     `chat`."""
     query: str = ""
-    """How the query is written; holds {query}. Of `chat` and `raw`: what stands for {query} in their texts."""
+    """Format of the query, with {query}. In `chat` and `raw`: what replaces {query} in their texts."""
     instructed_query: str = ""
-    """How the query is written where there is an instruction; holds {query} and {instruction} (chats and `raw`)."""
+    """Format of the query with an instruction, with {query} and {instruction} (`chat` and `raw`)."""
     passage: str = ""
-    """How the passage is written (`segments`, `joined`); holds {title} and {text}."""
+    """Format of the passage (`segments`, `joined`), with {title} and {text}."""
     body: str = ""
-    """The user's turn (`chat`) or the whole text (`raw`); holds {query}, {document} and, if wanted, {instruction}."""
+    """User turn (`chat`) or whole text (`raw`), with {query}, {document} and optionally {instruction}."""
     system_message: str | None = None
-    """The system's turn. With `chat` it may hold the placeholders of `body`."""
+    """System turn. With `chat` it may contain the placeholders of `body`."""
     instruction: str | None = None
-    """The instruction where none is given."""
+    """Default instruction."""
     chat_layout: str | None = None
     answer_prefix: str = ""
-    """Text that opens the answer, before the position where it is read (`chat`)."""
+    """Start of the answer, before the position where it is read (`chat`)."""
     positive: str = "yes"
     negative: str = "no"
-    """The token whose logit is taken off that of `positive`; empty: none is."""
+    """Token whose logit is subtracted from that of `positive`; empty: none."""
     message_roles: str | None = None
-    """`reranker`: instruction, query and document are turns of their own roles, as some servers expect."""
+    """`reranker`: instruction, query and document are separate turns with their own roles, as some servers expect."""
 
     kind: ClassVar[str] = "pointwise"
     method: ClassVar[str] = kind
@@ -72,19 +72,21 @@ class PointwiseTemplate:
             self._check_unused(where)
 
     def _check_turns(self, where: str) -> None:
-        """Query and document stand once each, whichever turn they are in."""
+        """Check that query and document occur exactly once, in any turn."""
         found: Counter[str] = Counter()
         for name, text in self._turns().items():
             check_placeholders(text, set(), optional=set(_IN_TURNS), where=f"{where}: {name}")
             found.update(placeholder_list(text))
         for name in ("query", "document"):
             if found[name] != 1:
-                raise ConfigError(f"{where}: expected the placeholder {{{name}}} once, found it {found[name]} times")
+                raise ConfigError(
+                    f"{where}: expected the placeholder {{{name}}} exactly once, found it {found[name]} times"
+                )
         if self.query:
             check_placeholders(self.query, {"query"}, optional=set(), where=f"{where}: query")
 
     def _check_unused(self, where: str) -> None:
-        """Raise ConfigError on a text that this layout has no place for; files of the older layouts may hold some."""
+        """Raise ConfigError for a text that this layout does not use; files of the older layouts may contain some."""
         unused = ["passage"]
         if not self.takes_instruction:
             unused.append("instruction")
@@ -97,24 +99,24 @@ class PointwiseTemplate:
                 raise ConfigError(f"{where}: {name}: has no effect with the layout {self.layout}; leave it out")
 
     def _turns(self) -> Mapping[str, str]:
-        """The texts that hold the placeholders, by their fields."""
+        """Return the texts with placeholders, by field."""
         if self.layout == "chat" and self.system_message:
             return {"system_message": self.system_message, "body": self.body}
         return {"body": self.body}
 
     @property
     def is_chat(self) -> bool:
-        """Whether it is written as the turns of a chat."""
+        """Whether it is written as chat turns."""
         return self.layout in ("chat", "yes-no")
 
     @property
     def is_text(self) -> bool:
-        """Whether it is written as one text, turns or not, behind which a language model goes on."""
+        """Whether it is one text, with or without turns, that a language model continues."""
         return self.is_chat or self.layout == "raw"
 
     @property
     def takes_instruction(self) -> bool:
-        """Whether it has a place for an instruction."""
+        """Whether it has a placeholder for an instruction."""
         if self.message_roles:
             return True
         if self.is_text and self.instructed_query:
@@ -122,13 +124,13 @@ class PointwiseTemplate:
         return self.is_text and any("instruction" in placeholder_list(text) for text in self._turns().values())
 
     def render(self, query: str, document: str, instruction: str | None = None) -> tuple[Message, ...]:
-        """The turns of one pair (`chat`; of `raw` one, of the user). instruction: None for the template's own."""
+        """Return the turns of one pair (`chat`; for `raw`, one user turn). instruction: None for the template's own."""
         asked, shown = Span(query, untrusted=True), Span(document, untrusted=True)
-        # What a template says is its author's word, what a request says is not.
+        # The template's instruction is trusted, the request's is not.
         told = Span(self.instruction or "") if instruction is None else Span(instruction, untrusted=True)
         if self.message_roles:
             return (Message("system", (told,)), Message("query", (asked,)), Message("document", (shown,)))
-        # Files of the layout yes-no may hold a `query`, which was never read.
+        # Files with layout yes-no may contain a `query`, which was never used.
         plain = "" if self.layout == "yes-no" else self.query
         form = self.instructed_query if self.instructed_query and told.text else plain
         values: dict[str, str | float | Span | tuple[Span, ...]] = {"document": shown, "instruction": told}
@@ -140,7 +142,7 @@ class PointwiseTemplate:
         return (Message("system", said), turn)
 
     def to_dict(self) -> dict[str, object]:
-        """The template as it is written to a card or a file."""
+        """Return the template as written to a card or file."""
         return {"method": self.method} | {k: v for k, v in given_fields(self).items() if k != "name"}
 
 

@@ -1,6 +1,6 @@
-"""Prompt templates: YAML in the originals' layout, rendered to chat messages whose untrusted text is marked.
+"""Prompt templates: YAML in the originals' format, rendered to chat messages in which untrusted text is marked.
 
-Layouts and placeholders: castorini/rank_llm@1b3cabb src/rank_llm/rerank/prompt_templates,
+Formats and placeholders: castorini/rank_llm@1b3cabb src/rank_llm/rerank/prompt_templates,
 texttron/tevatron@0545746 examples/rankllama/data.py.
 """
 
@@ -35,30 +35,30 @@ from rankllm_core.text import defuse
 from rankllm_core.types import AnswerForm, IdentifierKind, Names
 
 CHAT_LAYOUTS = ("vicuna", "chatml", "plain")
-"""Chat layouts that a template may name; without one the tokenizer's own chat template is used."""
+"""Chat layouts that a template may specify; without one, the tokenizer's chat template is used."""
 LISTWISE_DEFAULTS: Mapping[IdentifierKind, str] = {"numeric": "rank_zephyr", "alpha": "rank_zephyr_alpha"}
-"""Identifiers -> name of RankZephyr's prompt that speaks of them."""
+"""Kind of identifiers -> RankZephyr prompt for them."""
 POINTWISE_DEFAULTS: Mapping[str, str] = {
     "sequence-classification": "rankllama",
     "yes-no": "yes_no",
     "single-token": "yes_no",
 }
-"""Head -> name of the prompt whose score it gives."""
+"""Head -> default prompt for it."""
 PAIRWISE_DEFAULTS = {True: "pairwise", False: "pairwise_raw"}
-"""Whether the model is asked in turns of a chat -> name of the prompt that compares two passages."""
+"""Whether the model is prompted in chat turns -> prompt that compares two passages."""
 
 _MULTITURN_NAMES = {"prefix": "prefix_user", "body": "body_user", "suffix": "suffix_user"}
 _IGNORED_KEYS = ("output_validation_regex", "output_extraction_regex", "output_patterns")
-"""Keys of the originals' files that describe the answer. A grammar reads answers (`rankllm_core.answers`)."""
+"""Keys of the originals' files that describe the answer. Here a grammar reads answers (`rankllm_core.answers`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseTemplate:
-    """A prompt that shows several passages and asks for their order."""
+    """Prompt that shows several passages and asks for their order."""
 
     name: str
     method: str
-    """`singleturn_listwise`, or `multiturn_listwise`: one chat turn a passage."""
+    """`singleturn_listwise`, or `multiturn_listwise` with one chat turn per passage."""
     body: str
     prefix: str | None = None
     suffix: str | None = None
@@ -67,12 +67,12 @@ class ListwiseTemplate:
     system_message: str | None = None
     chat_layout: str | None = None
     identifiers: str | None = None
-    """`numeric` or `alpha`: the identifiers that its words speak of; guessed where a file does not declare it, and None
-    where the words name none."""
+    """Kind of identifiers in its text, `numeric` or `alpha`; guessed if a file does not declare it, and None if the
+    text names none."""
     answer: str | None = None
-    """The form of the answer that it asks for, one of `ANSWER_FORMS`; guessed where a file does not declare it."""
+    """Answer format that it asks for, one of `ANSWER_FORMS`; guessed if a file does not declare it."""
     reasoning: bool | None = None
-    """Whether the model reasons in words before it gives the ranking; guessed where a file does not declare it."""
+    """Whether the model reasons before it gives the ranking; guessed if a file does not declare it."""
 
     kind: ClassVar[str] = "listwise"
     METHODS: ClassVar[tuple[str, ...]] = ("singleturn_listwise", "multiturn_listwise")
@@ -92,7 +92,7 @@ class ListwiseTemplate:
             self._check_turns(where)
 
     def _fill_in(self, where: str) -> None:
-        """Check what is declared of the answer, and guess what is not."""
+        """Check what is declared about the answer, and guess what is not."""
         if self.identifiers is not None:
             one_of(self.identifiers, get_args(IdentifierKind), where=f"{where}: identifiers")
         if self.answer is not None:
@@ -126,11 +126,11 @@ class ListwiseTemplate:
         system_message: str | None = None,
         few_shot: Sequence[Message] = (),
     ) -> tuple[Message, ...]:
-        """The chat messages of one window.
+        """Return the chat messages of one window.
 
-        passages: texts in window order, already shortened. labels: what the prompt calls them. scores: first-stage
-        scores, read by templates that show them. system_message: used in place of the template's own. few_shot: turns
-        put before the question. In query and passages, what could pose as a label is defused here, last of all.
+        passages: texts in window order, already truncated. labels: their identifiers. scores: first-stage scores, for
+        templates that show them. system_message: replaces the template's own. few_shot: turns before the question.
+        Anything in query and passages that looks like a label is defused here, as the last step.
         """
         system = self.system_message if system_message is None else system_message
         names = Names("alpha" if labels and labels[0].isalpha() else "numeric", word=self._word)
@@ -177,33 +177,33 @@ class ListwiseTemplate:
 
     @property
     def _word(self) -> str:
-        """What stands before each identifier without a blank: `PASSAGE` of `PASSAGE{rank}`."""
+        """Word directly before each identifier: `PASSAGE` for `PASSAGE{rank}`."""
         before = self.body.partition("{rank")[0]
         return before[len(before.rstrip(string.ascii_letters + "_")) :]
 
     @property
     def is_chain(self) -> bool:
-        """Whether it asks for `[2] > [1]` and nothing before it, so that the first token after `[` is an identifier."""
+        """Whether it asks for only `[2] > [1]`, so that the first token after `[` is an identifier."""
         return "[{rank}]" in self.body and self.answer == "chain" and not self.reasoning
 
     @property
     def answer_form(self) -> AnswerForm:
-        """What stands around the identifiers in the answer that it asks for."""
+        """Format of the answer around the identifiers."""
         return ANSWER_FORMS[self.answer or "chain"]
 
     def write_answer(self, labels: Sequence[str]) -> str:
-        """A complete answer in the form that the template asks for."""
+        """Return a complete answer in the template's format."""
         return self.answer_form.write(labels)
 
     def to_dict(self) -> dict[str, object]:
-        """The template in the originals' layout, with what its words do not say of the answer."""
+        """Return the template in the originals' format, plus declarations that its text does not imply."""
         rename = _MULTITURN_NAMES if self.method == "multiturn_listwise" else {}
         guessed = {name for name, guess in self._guesses().items() if getattr(self, name) == guess}
         return {rename.get(k, k): v for k, v in given_fields(self).items() if k not in guessed | {"name"}}
 
     @property
     def has_declarations(self) -> bool:
-        """Whether it declares something of the answer that its words do not say: cards of format 2 hold that."""
+        """Whether it declares something about the answer that its text does not imply, which needs card format 2."""
         return any(getattr(self, name) != guess for name, guess in self._guesses().items())
 
 
@@ -220,13 +220,13 @@ _Kind = TypeVar("_Kind", ListwiseTemplate, PointwiseTemplate, PairwiseTemplate)
 
 
 def template_names() -> tuple[str, ...]:
-    """The templates that ship with rankllm."""
+    """Names of the bundled templates."""
     folder = resources.files("rankllm_core") / "templates"
     return tuple(sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")))
 
 
 def load_template(name_or_path: str | Path) -> Template:
-    """A shipped template by name, or a YAML file in the originals' layout. Raises ConfigError."""
+    """Load a bundled template by name, or a YAML file in the originals' format. Raises ConfigError."""
     name = str(name_or_path)
     shipped = name.removesuffix(".yaml").removesuffix("_template")
     if shipped in template_names() and not Path(name).is_file():
@@ -234,18 +234,18 @@ def load_template(name_or_path: str | Path) -> Template:
             return template_from_dict(load_yaml(path), name=shipped)
     if not Path(name).exists():
         hint = did_you_mean(shipped, template_names())
-        raise ConfigError(f"{name}: no such template, neither a file nor a shipped one{hint}")
+        raise ConfigError(f"{name}: no such template; expected a file or the name of a bundled template{hint}")
     return template_from_dict(load_yaml(name), name=name)
 
 
 def template_from_dict(values: Mapping[str, object], *, name: str) -> Template:
-    """Build a template from the originals' YAML layout. `name` is used in messages. Raises ConfigError."""
+    """Build a template from the originals' YAML format. `name` is used in messages. Raises ConfigError."""
     where = f"template {name}"
     values = {k: v for k, v in values.items() if k not in _IGNORED_KEYS}
     known = (*ListwiseTemplate.METHODS, PointwiseTemplate.method, PairwiseTemplate.method)
     method = values.get("method")
     if method == "rankfid":
-        raise ConfigError(f"{where}: method: {method!r} is not one that rankllm runs; expected {', '.join(known)}")
+        raise ConfigError(f"{where}: method: {method!r} is not supported; expected one of {', '.join(known)}")
     one_of(method, known, where=f"{where}: method")
     if "chat_layout" in values:
         one_of(values["chat_layout"], CHAT_LAYOUTS, where=f"{where}: chat_layout")
@@ -263,32 +263,32 @@ def template_from_dict(values: Mapping[str, object], *, name: str) -> Template:
         renamed.get(k, k): typed(v, kinds.get(k, str), where=f"{where}: {k}") for k, v in values.items()
     }
     if "body" not in checked:
-        raise ConfigError(f"{where}: {'body_user' if renamed else 'body'}: missing, expected the text of one passage")
+        raise ConfigError(f"{where}: {'body_user' if renamed else 'body'}: missing, expected the format of one passage")
     return ListwiseTemplate(name=name, **checked)
 
 
 def default_listwise_template(identifiers: IdentifierKind = "numeric") -> ListwiseTemplate:
-    """Return the template for a listwise card with these identifiers."""
+    """Return the default template for listwise cards with these identifiers."""
     return listwise_template(LISTWISE_DEFAULTS[identifiers])
 
 
 def default_pointwise_template(head: str) -> PointwiseTemplate:
-    """Return the template for a pointwise card with this head."""
+    """Return the default template for pointwise cards with this head."""
     return pointwise_template(POINTWISE_DEFAULTS[head])
 
 
 def default_pairwise_template(*, is_chat: bool = True) -> PairwiseTemplate:
-    """Return the template that any language model compares two passages by. is_chat: in the turns of a chat."""
+    """Return the default template for comparing two passages. is_chat: in chat turns."""
     return _template_of(PairwiseTemplate, PAIRWISE_DEFAULTS[is_chat], "")
 
 
 def listwise_template(name_or_path: str, *, where: str = "") -> ListwiseTemplate:
-    """Load a listwise template. where: what the message of another kind begins with. Raises ConfigError."""
+    """Load a listwise template. where: prefix of the error for another kind. Raises ConfigError."""
     return _template_of(ListwiseTemplate, name_or_path, where)
 
 
 def pointwise_template(name_or_path: str, *, where: str = "") -> PointwiseTemplate:
-    """Load a pointwise template. where: what the message of another kind begins with. Raises ConfigError."""
+    """Load a pointwise template. where: prefix of the error for another kind. Raises ConfigError."""
     return _template_of(PointwiseTemplate, name_or_path, where)
 
 

@@ -1,8 +1,8 @@
-"""The texts of a template: messages and their spans, placeholders, and what is guessed from the words.
+"""Texts of a template: messages and their spans, placeholders, and guesses from the wording.
 
 Placeholders (`{query}`, `{rank}`, `{score:.1f}`) are checked when a template is read and filled in when a prompt is
-written. Guesses are for files of other projects, which do not declare what they ask for: templates that ship with
-rankllm declare it, and a test holds each declaration against the guess.
+written. Guesses are for files of other projects, which declare nothing about the answer; bundled templates do, and a
+test compares each declaration with the guess.
 """
 
 from __future__ import annotations
@@ -21,42 +21,43 @@ ANSWER_FORMS = {
     "rankstart": AnswerForm(opening="[rankstart] [", link="] > [", closing="] [rankend]"),
     "passages": AnswerForm(opening="[PASSAGE", link=", PASSAGE", closing="]"),
 }
-"""Name -> what stands around the identifiers of an answer: `[2] > [1]`, APEER's form, LRL's form."""
+"""Name -> answer format around the identifiers: `[2] > [1]`, APEER's, LRL's."""
 
 _FORMATTED_NAMES = ("score", "rank", "num")
 _FORMAT_SPEC = re.compile(r"(?:[^{}]?[<>^])?[-+ ]?0?[0-9]{0,3}[,_]?(?:\.[0-9]{1,2})?[a-zA-Z%]?")
-"""Python's format specification, with widths that keep a prompt a prompt."""
+"""Python's format specification, with limited widths."""
 _NUMERIC_PHRASES = ("numerical identifier", "number identifier", "[2] > [1]", "[1] > [2]", "PASSAGE2")
 _ALPHA_PHRASES = ("alphabetical identifier", "[B] > [A]")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A run of prompt text. Untrusted text comes from queries and passages: it must stay text for the tokenizer."""
+    """Run of prompt text. Untrusted text comes from queries and passages and must be tokenized as plain text."""
 
     text: str
     untrusted: bool = False
     names: Names | None = field(default=None, compare=False)
-    """Of untrusted text that may not hold them: what the prompt calls its passages."""
+    """Identifiers that this untrusted text must not imitate."""
     position: int | None = field(default=None, compare=False)
-    """Of a passage: its 0-based position in the window."""
+    """0-based index in the window, for passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat turn."""
+    """Chat turn."""
 
     role: str
     spans: tuple[Span, ...]
 
     @property
     def content(self) -> str:
-        """The text of the turn."""
+        """Text of the turn."""
         return "".join(span.text for span in self.spans)
 
 
 def fill(text: str | None, values: Mapping[str, str | float | Span | tuple[Span, ...]]) -> tuple[Span, ...]:
-    """`str.format` that keeps untrusted text apart from the template's own. values: some may be filled texts."""
+    """Format like `str.format`, keeping untrusted text separate from the template's. values: some may be filled
+    texts."""
     spans: list[Span] = []
     for literal, name, spec, _ in string.Formatter().parse(text or ""):
         if literal:
@@ -73,25 +74,25 @@ def fill(text: str | None, values: Mapping[str, str | float | Span | tuple[Span,
                 spans.append(Span(_formatted(value, spec or "")))
             except ValueError as error:
                 raise ConfigError(
-                    f"template: the placeholder {{{name}:{spec}}} cannot write {value!r}: {error}"
+                    f"template: the placeholder {{{name}:{spec}}} cannot format {value!r}: {error}"
                 ) from None
     return tuple(spans)
 
 
 def placeholders(text: str) -> set[str]:
-    """The names in braces. Raises ConfigError for an open brace."""
+    """Return the names in braces. Raises ConfigError for an unmatched brace."""
     return set(placeholder_list(text))
 
 
 def placeholder_list(text: str) -> list[str]:
-    """The names in braces, in their order. Raises ConfigError for an open brace."""
+    """Return the names in braces, in order. Raises ConfigError for an unmatched brace."""
     return [name for _, name, _, _ in _parsed(text) if name is not None]
 
 
 def check_placeholders(text: str | None, required: set[str], *, optional: set[str], where: str) -> None:
-    """Raise ConfigError unless a template's text holds the required placeholders, and otherwise optional ones alone.
+    """Raise ConfigError unless a template's text contains the required placeholders and otherwise only optional ones.
 
-    A score, an identifier and a count may have a format; nothing takes a conversion, an attribute or an index.
+    Scores, identifiers and counts may have a format; conversions, attributes and indices are not allowed.
     """
     if text is None:
         return
@@ -108,7 +109,7 @@ def check_placeholders(text: str | None, required: set[str], *, optional: set[st
 
 
 def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
-    """Literal text, placeholder, format and conversion, in order. Raises ConfigError for an open brace."""
+    """Return literal text, placeholder, format and conversion, in order. Raises ConfigError for an unmatched brace."""
     try:
         return list(string.Formatter().parse(text))
     except ValueError as error:
@@ -116,7 +117,7 @@ def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
 
 
 def _check_format(name: str, spec: str, conversion: str | None, *, where: str) -> None:
-    """Raise ConfigError unless the placeholder stands for a number or an identifier, and the format fits it."""
+    """Raise ConfigError unless the placeholder is a number or an identifier, and the format is valid for it."""
     shown = f"{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
     if conversion:
         raise ConfigError(f"{where}: the placeholder {shown}: expected no conversion; write {{{name}}}")
@@ -132,7 +133,7 @@ def _check_format(name: str, spec: str, conversion: str | None, *, where: str) -
 
 
 def _formatted(value: str | float, spec: str) -> str:
-    """A score, a count or an identifier in a format. Raises ValueError where the two do not go together."""
+    """Format a score, count or identifier. Raises ValueError if the format is not valid for it."""
     if not spec or value == "":
         return value if isinstance(value, str) else f"{value:.3f}"
     try:
@@ -149,7 +150,7 @@ def given_fields(template: Any) -> dict[str, object]:
 
 
 def guess_identifiers(*parts: str | None) -> IdentifierKind | None:
-    """Return the kind of identifiers that the parts of a prompt speak of; None where they name none."""
+    """Return the kind of identifiers that the parts of a prompt mention; None if they mention none."""
     words = _joined(*parts)
     if any(name in words for name in _ALPHA_PHRASES):
         return "alpha"
@@ -164,7 +165,7 @@ def guess_answer(body: str, *parts: str | None) -> str:
 
 
 def guess_reasoning(*parts: str | None) -> bool:
-    """Whether a prompt has the model reason in words before it gives the ranking inside `<answer>`."""
+    """Whether a prompt asks the model to reason before it gives the ranking inside `<answer>`."""
     return "<answer>" in _joined(*parts)
 
 

@@ -1,9 +1,8 @@
-"""Tokenise text that nobody vouches for: a control token written in a passage stays text.
+"""Tokenization of untrusted text: a control token written in a passage remains text.
 
-A tokenizer turns `<|im_end|>` into the control token wherever it stands. Prompts are tokenised here instead: the
-control tokens of the prompt's own layout are looked up, everything else is encoded by a copy of the tokenizer that
-knows none.
-The tokenizer is any fast one of transformers; this module does not import transformers.
+A tokenizer turns `<|im_end|>` into the control token wherever it occurs. Prompts are tokenized here instead: the
+control tokens of the prompt's own layout are looked up, and everything else is encoded by a copy of the tokenizer
+without them. Works with any fast tokenizer of transformers; this module does not import transformers.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _MARKUP = re.compile(r"^(<.*>|\[.*\]|\{.*\})$", re.DOTALL)
 
 
 class SafeTokenizer:
-    """A fast tokenizer that can encode text without reading control tokens in it.
+    """Fast tokenizer that can encode text without interpreting control tokens in it.
 
     tokenizer: a fast tokenizer of transformers. Raises ContractError for any other.
     """
@@ -29,46 +28,47 @@ class SafeTokenizer:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None or not hasattr(backend, "to_str"):
             raise ContractError(
-                f"tokenizer {type(tokenizer).__name__} is not a fast one; "
-                "rankllm needs a tokenizer.json beside the model"
+                f"tokenizer {type(tokenizer).__name__} is not a fast tokenizer; "
+                "rankllm needs a tokenizer.json in the model's folder"
             )
         self.tokenizer = tokenizer
         self.control_tokens = _control_tokens(tokenizer)
-        """Text of each control token -> (id, whether it swallows blanks on its left, on its right)."""
+        """Text of each control token -> (id, whether it strips whitespace on its left, on its right)."""
         self._find_control = _alternatives(self.control_tokens)
         layout = json.loads(backend.to_str())
         self._first = _plain(type(backend), layout)
-        """For text at the start of a prompt, where some tokenizers add a blank; `_later` for text behind a token."""
+        """For text at the start of a prompt, where some tokenizers add a space; `_later` for text after a token."""
         later = _without_first_blank(layout["pre_tokenizer"])
         unchanged = later == layout["pre_tokenizer"]
         self._later = self._first if unchanged else _plain(type(backend), layout | {"pre_tokenizer": later})
         self._moved = _moved_ids(self._first, layout)
 
     def control_in(self, text: str) -> list[str]:
-        """The control tokens that the tokenizer would read in the text, in order."""
+        """Return the control tokens that the tokenizer would recognize in the text, in order."""
         return self._find_control.findall(text) if self._find_control else []
 
     def mask_control(self, text: str) -> str:
-        """Put a private-use character before the last one of each control token's text, so that none is read."""
+        """Insert a private-use character before the last character of each control token's text to break it."""
         if self._find_control is None:
             return text
         return self._find_control.sub(lambda match: match[0][:-1] + MASK + match[0][-1], text)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text, special tokens neither added nor read. Lone surrogates become U+FFFD."""
+        """Return the ids of the text, without adding or interpreting special tokens. Lone surrogates become U+FFFD."""
         return self._plain_ids(self._first, clean(text))
 
     def clip(self, text: str, max_tokens: int) -> str:
-        """The longest beginning of the text that the tokenizer cuts into at most `max_tokens` tokens."""
+        """Return the longest prefix of the text that is at most `max_tokens` tokens."""
         text = clean(text)
         encoding = self._first.encode(text, add_special_tokens=False)
         if len(encoding) <= max_tokens:
             return text
-        # Where the first token too many begins: a character that is several tokens is kept whole or not at all.
+        # Cut where the first excess token starts: a character of several tokens is kept whole or dropped.
         return text[: encoding.offsets[max_tokens][0]] if max_tokens > 0 else ""
 
     def encode_prompt(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Ids of a prompt in which each MASK breaks a control token that must stay text, all others being meant."""
+        """Return the ids of a prompt in which MASK breaks control tokens that must stay text; all others are
+        intended."""
         text = clean(text)
         if MASK not in text:
             return list(self.tokenizer.encode(text, add_special_tokens=add_special_tokens))
@@ -82,27 +82,28 @@ class SafeTokenizer:
         return [*ids, *self._around_ids[1]] if add_special_tokens else ids
 
     def ids_behind(self, prompt: str, text: str) -> list[int] | None:
-        """Ids that a text adds behind a prompt, None where the tokenizer joins the two. One character of it is read."""
+        """Return the ids that a text adds after a prompt, of which only the last character is used; None if they
+        merge."""
         end = "" if any(prompt.endswith(token) for token in self.control_tokens) else clean(prompt[-1:])
         before, whole = (self._plain_ids(self._later, end + added) for added in ("", clean(text)))
         return whole[len(before) :] if whole[: len(before)] == before else None
 
     def encode_answered(self, text: str, answer: str, *, add_special_tokens: bool) -> tuple[list[int], int]:
-        """Ids of a prompt with an answer behind it, and how many of them are the prompt's.
+        """Return the ids of a prompt followed by an answer, and the number of prompt ids.
 
-        A tokenizer cuts at every control token, so what follows the prompt's last one is tokenised once more, to be
-        counted, and not the whole prompt. Raises ContractError where prompt and answer share a token.
+        Tokenizers split at every control token, so only the part after the prompt's last one is tokenized again for
+        counting. Raises ContractError if prompt and answer share a token.
         """
         whole = self.encode_prompt(text + answer, add_special_tokens=add_special_tokens)
         if n_prompt := self._counted_from_last_control(text, whole):
             return whole, n_prompt
         prompt = self.encode_prompt(text, add_special_tokens=add_special_tokens)
         if whole[: len(prompt)] != prompt:
-            raise ContractError("the tokenizer joins the end of the prompt with the beginning of the answer")
+            raise ContractError("the tokenizer merges the end of the prompt with the start of the answer")
         return whole, len(prompt)
 
     def _counted_from_last_control(self, text: str, whole: list[int]) -> int:
-        """How many of the ids are the prompt's; 0 where its last control token does not tell."""
+        """Return the number of prompt ids; 0 if the last control token does not determine it."""
         found = list(self._find_control.finditer(text)) if self._find_control else []
         if not found:
             return 0
@@ -119,7 +120,7 @@ class SafeTokenizer:
         return [self._moved.get(i, i) for i in ids] if self._moved else list(ids)
 
     def _pieces(self, text: str) -> list[str | int]:
-        """The prompt as text, control id, text, control id, ..., text."""
+        """Split the prompt into text, control id, text, control id, ..., text."""
         pieces: list[str | int] = []
         start, strip_left = 0, False
         for match in self._find_control.finditer(text) if self._find_control else ():
@@ -132,13 +133,13 @@ class SafeTokenizer:
         return [*pieces, tail.lstrip() if strip_left else tail]
 
     def leading_ids(self) -> list[int]:
-        """What the tokenizer puts before every text (BOS)."""
+        """Return the ids that the tokenizer puts before every text (BOS)."""
         return list(self._around_ids[0])
 
     @functools.cached_property
     def _around_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What the tokenizer puts before every text (BOS), and behind it (T5's EOS)."""
-        # Asked for with every pair, and two calls of the tokenizer.
+        """Ids that the tokenizer puts before every text (BOS) and after it (EOS of T5)."""
+        # Cached: needed for every pair, and takes two calls of the tokenizer.
         plain = self.tokenizer.encode("a", add_special_tokens=False)
         full = self.tokenizer.encode("a", add_special_tokens=True)
         for start in range(len(full) - len(plain) + 1):
@@ -148,11 +149,11 @@ class SafeTokenizer:
 
 
 MASK = "\uf8e3"
-"""A private-use character that breaks up control tokens of foreign text until the prompt is cut into pieces."""
+"""Private-use character that breaks control tokens in untrusted text until the prompt is split into pieces."""
 
 
 def clean(text: str) -> str:
-    """The text without lone surrogates, which no tokenizer takes; each becomes U+FFFD."""
+    """Replace lone surrogates, which no tokenizer accepts, by U+FFFD."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -161,7 +162,7 @@ def clean(text: str) -> str:
 
 
 def single_ids(safe: SafeTokenizer, words: Sequence[str], *, after: str) -> list[int]:
-    """The id that each word has where it follows `after` without a blank, one token each.
+    """Return the id of each word directly after `after`, where it must be a single token.
 
     Source: the originals train and read the token of the bare letter (castorini/rank_llm@1b3cabb
     training/utils/train_utils.py).
@@ -175,9 +176,9 @@ def single_ids(safe: SafeTokenizer, words: Sequence[str], *, after: str) -> list
         if ids[: len(before)] == before and len(ids) == len(before) + 1:
             found.append(ids[-1])
             continue
-        # Some tokenizers glue `[A`. The word is then read, and trained, as a token of its own.
+        # Some tokenizers merge `[A`. The word is then read, and trained, as a separate token.
         token = tokenizer.convert_tokens_to_ids(word)
-        # A model may be read at the unknown token itself (ctxl-rerank-v2 of 6B: the first of the vocabulary).
+        # A model may be read at the unknown token itself (ctxl-rerank-v2-6b: the first in the vocabulary).
         if token is None or (token == tokenizer.unk_token_id and word != tokenizer.unk_token):
             raise ContractError(f"identifier {word!r} is {len(ids) - len(before)} tokens after {after!r}, expected one")
         found.append(int(token))
@@ -185,7 +186,7 @@ def single_ids(safe: SafeTokenizer, words: Sequence[str], *, after: str) -> list
 
 
 def _control_tokens(tokenizer: Any) -> dict[str, tuple[int, bool, bool]]:
-    """All special tokens, and added tokens that look like markup (`<think>` of Qwen3 is not marked special)."""
+    """Return all special tokens, and added tokens that look like markup (Qwen3's `<think>` is not marked special)."""
     return {
         token.content: (int(identity), bool(token.lstrip), bool(token.rstrip))
         for identity, token in tokenizer.added_tokens_decoder.items()
@@ -199,7 +200,7 @@ def _alternatives(control_tokens: dict[str, tuple[int, bool, bool]]) -> re.Patte
 
 
 def _plain(kind: Any, layout: dict[str, Any]) -> Any:
-    """The tokenizer without control tokens."""
+    """Return the tokenizer without control tokens."""
     kept = [t for t in layout["added_tokens"] if not (t["special"] or _MARKUP.match(t["content"]))]
     plain = layout | {"added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
     left_out = {t["content"] for t in layout["added_tokens"] if t not in kept}
@@ -208,13 +209,13 @@ def _plain(kind: Any, layout: dict[str, Any]) -> Any:
 
 
 def _without_pieces(model: dict[str, Any], contents: set[str]) -> dict[str, Any]:
-    """The model of a tokenizer that finds whole pieces in its vocabulary, without these: `</s>` is one of XLM-R's.
+    """Remove pieces from a tokenizer model that finds whole pieces in its vocabulary: `</s>` is one in XLM-R.
 
-    Ids stay as they are: the pieces are renamed to what no text is split into, since blanks separate words.
+    Ids are unchanged: the pieces are renamed to what no text is split into, since spaces separate words.
     """
     if model.get("type") not in ("Unigram", "WordPiece", "WordLevel"):
         return model
-    spared = {model.get("unk_token")}  # asked for by name; text that writes it is as unknown as any other
+    spared = {model.get("unk_token")}  # looked up by name; text that spells it is as unknown as any other
 
     def rename(piece: str) -> str:
         return f"{piece} {piece}" if piece in contents - spared else piece
@@ -225,14 +226,15 @@ def _without_pieces(model: dict[str, Any], contents: set[str]) -> dict[str, Any]
 
 
 def _moved_ids(plain: Any, layout: dict[str, Any]) -> dict[int, int]:
-    """Id in the copy -> id in the tokenizer, of added tokens that moved up where a control token was left out."""
+    """Map ids in the copy to ids in the tokenizer, for added tokens that moved up because a control token was
+    removed."""
     right = {token["content"]: int(token["id"]) for token in layout["added_tokens"]}
     here = {token.content: identity for identity, token in plain.get_added_tokens_decoder().items()}
     return {identity: right[content] for content, identity in here.items() if right[content] != identity}
 
 
 def _without_first_blank(step: Any) -> Any:
-    """Metaspace with `prepend_scheme: first` puts a blank before the first piece of a text only."""
+    """Undo that Metaspace with `prepend_scheme: first` puts a space before the first piece of a text."""
     if not isinstance(step, dict):
         return step
     if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first":

@@ -1,4 +1,4 @@
-"""TREC files: runs, relevance judgements, and scores as trec_eval compares them."""
+"""TREC files: runs, relevance judgements, and scores with the precision that trec_eval compares."""
 
 from __future__ import annotations
 

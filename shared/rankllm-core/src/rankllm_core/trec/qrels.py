@@ -1,4 +1,4 @@
-"""Relevance judgements: TREC qrels and the BEIR layout."""
+"""Relevance judgements in TREC qrels and BEIR format."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rankllm_core.files.json_text import check_id, located, shown
 from rankllm_core.trec.run_layout import split_blanks
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
-"""qid -> docid -> grade; a negative grade is judged, and not relevant."""
+"""qid -> docid -> grade; a negative grade means judged not relevant."""
 
 MAX_GRADE = 10_000
-"""Beyond it a column is surely not a grade. (trec_eval takes memory in proportion to the greatest grade.)"""
+"""Larger values are certainly not grades. (trec_eval allocates memory in proportion to the largest grade.)"""
 
 _HEADERS = ({"query-id", "corpus-id", "score"}, {"query-id", "doc-id", "score"})
 
@@ -22,10 +22,10 @@ _HEADERS = ({"query-id", "corpus-id", "score"}, {"query-id", "doc-id", "score"})
 def read_qrels(path: str | Path) -> Qrels:
     """Read judgements: 4 columns (qid iteration docid grade) or BEIR's 3 (query-id corpus-id score, header optional).
 
-    Columns are separated by tabs or runs of blanks; the iteration column may hold anything and is ignored.
-    A judgement that is repeated with the same grade is read once. Raises DataError, with the line, for one that is
-    repeated with another grade (trec_eval refuses every repetition), another number of columns (TREC prels have 5),
-    a grade that is not a whole number, and an id that `json_text.check_id` refuses.
+    Columns are separated by tabs or runs of blanks; the iteration column is ignored.
+    A judgement repeated with the same grade is read once. Raises DataError, with the line, for one repeated with
+    another grade (trec_eval rejects every repetition), another number of columns (TREC prels have 5), a grade that is
+    not an integer, and an id that `json_text.check_id` rejects.
     """
     qrels: Qrels = {}
     lines: dict[tuple[str, str], int] = {}
@@ -51,8 +51,8 @@ def read_qrels(path: str | Path) -> Qrels:
         if first != number and qrels[qid][docid] != grade:
             problem = (
                 f"query {shown(qid)}, docid {shown(docid)}: grade {grade}, but {qrels[qid][docid]} on line {first}; "
-                "expected one judgement a document (in diversity qrels the second column is a subtopic: choose or "
-                "merge them first)"
+                "expected one judgement per document (in diversity qrels, the second column is a subtopic: select or "
+                "merge subtopics first)"
             )
             raise DataError(problem, path=path, line=number)
         qrels.setdefault(qid, {})[docid] = grade
@@ -62,7 +62,7 @@ def read_qrels(path: str | Path) -> Qrels:
 def _wrong_width(found: int, line: str) -> str:
     expected = "expected 4 columns (qid iteration docid grade) or BEIR's 3 (query-id corpus-id score)"
     if found == 5:
-        return f"{expected}, found 5; prels (sampled judgements with probabilities) are not read: {line[:80]!r}"
+        return f"{expected}, found 5; prels (sampled judgements with probabilities) are not supported: {line[:80]!r}"
     return f"{expected}, found {found}: {line[:80]!r}"
 
 
@@ -72,7 +72,7 @@ def _grade(text: str, path: str | Path, line: int) -> int:
     except ValueError:
         value = None
     if value is None or not value.is_integer():
-        raise DataError(f"grade {shown(text)} is not a whole number", path=path, line=line)
+        raise DataError(f"grade {shown(text)} is not an integer", path=path, line=line)
     if abs(value) > MAX_GRADE:
         problem = f"grade {text[:40]} is beyond {MAX_GRADE}; are the columns in order (qid iteration docid grade)?"
         raise DataError(problem, path=path, line=line)

@@ -1,4 +1,4 @@
-"""The layouts of run files: how a line splits into columns, and whether a third column holds scores or ranks."""
+"""Formats of run files: splitting lines into columns, and whether a third column contains scores or ranks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ RunFormat = Literal["auto", "trec", "tsv", "msmarco"]
 
 _LAYOUTS = {6: "qid Q0 docid rank score tag", 4: "qid docid _ score", 3: "qid docid score"}
 _COLUMNS = {6: (0, 2, 4), 4: (0, 1, 3), 3: (0, 1, 2)}
-"""Where qid, docid and score (or an MS MARCO rank) stand, by number of columns."""
+"""Columns of qid, docid and score (or MS MARCO rank), by number of columns."""
 _WIDTHS: dict[str, tuple[int, ...]] = {"auto": (6, 4, 3), "trec": (6,), "tsv": (3, 4), "msmarco": (3,)}
 
-# trec_eval separates at C's isspace; str.split() would also split at the no-break spaces that some docids hold.
+# trec_eval splits at C's isspace; str.split() would also split at no-break spaces, which some docids contain.
 split_blanks: Callable[[str], list[str]] = re.compile(r"[^ \t\v\f\r\n]+").findall
-"""The fields of a line that tabs or runs of blanks separate."""
+"""Returns the fields of a line, separated by tabs or runs of blanks."""
 
 _RANK = re.compile(r"[0-9]+(\.0*)?")
-"""A rank as it is written: a whole number, which some tools write as a float."""
+"""Written form of a rank: an integer, which some tools write as a float."""
 
 
 class RunRow(NamedTuple):
@@ -35,14 +35,13 @@ class RunRow(NamedTuple):
     qid: str
     docid: str
     value: str
-    """The score, or the rank of an MS MARCO run, as written."""
+    """Score, or rank of an MS MARCO run, as written."""
 
 
 def run_rows(path: str | Path, format: RunFormat) -> Iterator[RunRow]:
-    """Split every line of a run; the first one settles the layout that the others must have.
+    """Yield every line of a run as a row; the first line determines the format of the others.
 
-    Raises DataError, with the line, where the number of columns is wrong, or an id is empty or one that
-    `check_id` refuses.
+    Raises DataError, with the line, for a wrong number of columns, an empty id, or one that `check_id` rejects.
     """
     if format not in get_args(RunFormat):
         raise ConfigError(f"run format {format!r}: expected one of {', '.join(get_args(RunFormat))}")
@@ -58,7 +57,7 @@ def run_rows(path: str | Path, format: RunFormat) -> Iterator[RunRow]:
             qid_column, docid_column, value_column = _COLUMNS[width]
         fields = split(line)
         if len(fields) != width:
-            problem = f"{_wrong_width((width,), len(fields), line)}; the file began with {width}"
+            problem = f"{_wrong_width((width,), len(fields), line)}; the first line has {width}"
             raise DataError(problem, path=path, line=number)
         row = RunRow(number, width, fields[qid_column], fields[docid_column], fields[value_column])
         if not (row.qid and row.docid):
@@ -71,9 +70,9 @@ def run_rows(path: str | Path, format: RunFormat) -> Iterator[RunRow]:
 
 
 def row_score(row: RunRow, path: str | Path, format: RunFormat) -> float:
-    """The row's score; for `msmarco`, -rank. Raises DataError where it is neither."""
+    """Return the row's score; for `msmarco`, -rank. Raises DataError if it is neither."""
     if format == "msmarco" and not _RANK.fullmatch(row.value):
-        raise _value_error(row, path, f"rank {shown(row.value)} is not a whole number; use the format tsv for scores")
+        raise _value_error(row, path, f"rank {shown(row.value)} is not an integer; use the format tsv for scores")
     if not _is_number(row.value):
         raise _value_error(row, path, f"score {shown(row.value)} is not a number")
     score = float(row.value)
@@ -87,10 +86,10 @@ def _value_error(row: RunRow, path: str | Path, problem: str) -> DataError:
 
 
 def detect_run_format(path: str | Path) -> RunFormat:
-    """The format of a run that does not say it: `trec`, `tsv` or `msmarco`; `auto` for an empty file.
+    """Detect the format of a run: `trec`, `tsv` or `msmarco`; `auto` for an empty file.
 
-    Reads as far as it takes to be certain, which for a third column of whole numbers is the whole file. Raises
-    RankLLMError for a pipe, and DataError where scores and ranks cannot be told apart.
+    Reads as far as necessary to be certain, which for a third column of integers is the whole file. Raises RankLLMError
+    for a pipe, and DataError if scores and ranks cannot be distinguished.
     """
     refuse_pipe(path)
     evidence = RankEvidence()
@@ -104,9 +103,9 @@ def detect_run_format(path: str | Path) -> RunFormat:
 
 
 def format_beside_others(path: str | Path, asked: RunFormat) -> RunFormat:
-    """The format to read one of several runs in when `asked` is said of them all.
+    """Return the format of one of several runs, for all of which `asked` was given.
 
-    `tsv` and `msmarco` say what a third column holds; a run of six columns among the others is TREC all the same.
+    `tsv` and `msmarco` describe the third column; a run with six columns among them is TREC nevertheless.
     """
     if asked not in ("tsv", "msmarco"):
         return asked
@@ -115,12 +114,12 @@ def format_beside_others(path: str | Path, asked: RunFormat) -> RunFormat:
 
 
 class RankEvidence:
-    """What the rows of a three-column run say about its last column: scores (highest first) or ranks (lowest first).
+    """Evidence whether the last column of a three-column run contains scores (highest first) or ranks (lowest first).
 
-    Reading one as the other turns every list upside down, so nothing is guessed: ranks are certain where every query
-    counts 1, 2, 3, ...; scores are certain where a value can be no rank (negative, or with a fraction other than a
-    half), or where no list ever rises and values tie or are written as floats, as listwise results are: ranks from the
-    worst to the best would be integers.
+    Reading one as the other would reverse every list, so nothing is guessed. They are ranks if every query counts 1, 2,
+    3, ... They are scores if a value cannot be a rank (negative, or with a fraction other than a half), or if no list
+    ever rises and values tie or are written as floats, as in listwise results: ranks from worst to best would be
+    integers.
     """
 
     def __init__(self) -> None:
@@ -135,11 +134,11 @@ class RankEvidence:
         """Whether no further row can change the conclusion that these are scores."""
 
     def add(self, row: RunRow) -> None:
-        """The next row, of three columns."""
+        """Add the next row, with three columns."""
         if self.are_certainly_scores:
             return
         if (value := _possible_rank(row.value)) is None:
-            # What is no number at all is reported where the score is read.
+            # Values that are not numbers are reported when the score is read.
             self.are_certainly_scores = True
             return
         rank = self._counts[row.qid] = self._counts.get(row.qid, 0) + 1
@@ -153,7 +152,7 @@ class RankEvidence:
         self._last[row.qid] = value
 
     def conclude(self, path: str | Path) -> RunFormat:
-        """`tsv` or `msmarco`; `auto` where no row was seen. Raises DataError where it is not certain."""
+        """Return `tsv` or `msmarco`; `auto` without rows. Raises DataError if it is uncertain."""
         if self.are_certainly_scores:
             return "tsv"
         if not self._counts:
@@ -161,20 +160,21 @@ class RankEvidence:
         if self._counting:
             return "msmarco"
         if self._example is None:
-            return "tsv"  # One candidate a query has one order, however it is read.
+            return "tsv"  # With one candidate per query, both readings give the same order.
         if not self._rises and (self._has_tie or self._has_float):
             return "tsv"
         row = self._example
         raise _value_error(
             row,
             path,
-            f"the third column ({row.value[:40]}) may be a score or a rank; say which: --run-format tsv for scores "
-            "(highest first), --run-format msmarco for ranks (lowest first); in convert, --from tsv or --from msmarco",
+            f"the third column ({row.value[:40]}) may be a score or a rank; specify --run-format tsv for scores "
+            "(highest first) or --run-format msmarco for ranks (lowest first); with convert, --from tsv or --from "
+            "msmarco",
         )
 
 
 def _possible_rank(text: str) -> float | None:
-    """The value where it may be a rank, however it is written: whole, or a half where a tie was averaged."""
+    """Return the value if it may be a rank: an integer, or a half from averaging a tie."""
     value = float(text) if _is_number(text) else math.nan
     return value if value >= 0 and math.isfinite(value) and (2 * value).is_integer() else None
 
@@ -184,7 +184,7 @@ def _split_tabs(line: str) -> list[str]:
 
 
 def _is_tab_separated(line: str, format: RunFormat) -> bool:
-    """Whether a first line is three columns between tabs, so that blanks belong to the ids."""
+    """Whether a first line has three tab-separated columns, so that blanks belong to the ids."""
     fields = _split_tabs(line)
     return len(fields) == 3 and (format != "auto" or _is_number(fields[2]) or len(split_blanks(line)) == 3)
 
@@ -204,7 +204,7 @@ def _wrong_width(widths: Sequence[int], found: int, line: str) -> str:
 
 
 def _mistaken_for(line: str) -> str | None:
-    """What a line that is not one of a run belongs to, and what to give instead; None where it is not known."""
+    """Return what kind of file a line seems to come from, and what to give instead; None if unknown."""
     fields = line.split("\t")
     if line.lstrip().startswith(("{", "[")):
         return "looks like JSON; requests and results are not runs"
@@ -213,6 +213,6 @@ def _mistaken_for(line: str) -> str | None:
     if len(fields) == 4 and all(fields) and not _is_number(fields[3]) and " " in f"{fields[2]} {fields[3]}".strip():
         return (
             "looks like a top1000 file of MS MARCO (qid, pid, query, passage), which contains texts but no ranking; "
-            "give the run it was made from"
+            "use the run it was made from"
         )
     return None

@@ -1,6 +1,6 @@
-"""Runs: reading every layout in use, writing scores that no tie rule can reorder.
+"""Runs: reading of all common formats, and writing of scores that no tie-breaking rule can reorder.
 
-Scores are compared as trec_eval compares them: in single precision, ties by docid descending.
+Scores are compared as in trec_eval: in single precision, ties by descending docid.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from rankllm_core.trec.run_layout import RankEvidence, RunFormat, detect_run_for
 DEFAULT_TAG = "rankllm"
 
 Ranking: TypeAlias = Sequence[tuple[str, float]]
-"""(docid, score) of one query's candidates."""
+"""(docid, score) for one query's candidates."""
 Run: TypeAlias = dict[str, list[tuple[str, float]]]
-"""qid -> (docid, score) in the order of the file; `trec_order` gives trec_eval's order."""
+"""qid -> (docid, score) in file order; `trec_order` gives trec_eval's order."""
 RunOutput = Literal["trec", "tsv", "msmarco"]
 
 _DIGITS_OF_FLOAT32 = 9
-"""Significant decimal digits that tell any two float32 values apart (IEEE 754, binary32)."""
+"""Number of significant decimal digits that distinguish any two float32 values (IEEE 754, binary32)."""
 _PLAIN_INTEGERS = 1_000_000
-"""Integers below it have six digits, which every float32 value keeps."""
+"""Smaller integers have at most six digits, which every float32 value preserves."""
 
 
 class RunLine(NamedTuple):
@@ -41,14 +41,14 @@ class RunLine(NamedTuple):
 
 
 def read_run(path: str | Path, *, format: RunFormat = "auto") -> Run:
-    """Read a run: qid -> candidates in the order of the file. The rank column of TREC runs is ignored.
+    """Read a run: qid -> candidates in file order. The rank column of TREC runs is ignored.
 
-    format: `trec` (6 columns), `tsv` (3 columns, qid docid score, or Tevatron's 4, qid docid _ score), `msmarco`
-    (3 columns, qid docid rank; the score is -rank) or `auto`: by the number of columns, and of 3 columns by what the
-    last one holds (see `run_layout.RankEvidence`).
-    Columns are separated by tabs or by runs of blanks; in 3 columns separated by tabs, an id may hold blanks.
-    Raises DataError, with the line, for another number of columns, a score that is not a finite number, a docid
-    that occurs twice in a query, and with `auto` where scores and ranks cannot be told apart.
+    format: `trec` (6 columns), `tsv` (3 columns, qid docid score, or Tevatron's 4, qid docid _ score), `msmarco` (3
+    columns, qid docid rank; the score is -rank) or `auto`: by the number of columns, and for 3 columns by the values of
+    the last one (see `run_layout.RankEvidence`).
+    Columns are separated by tabs or runs of blanks; in 3 tab-separated columns, ids may contain blanks.
+    Raises DataError, with the line, for another number of columns, a score that is not a finite number, a docid that
+    occurs twice in a query, and with `auto` if scores and ranks cannot be distinguished.
     """
     run: Run = {}
     lines: dict[str, array[int]] = {}
@@ -68,10 +68,10 @@ def read_run(path: str | Path, *, format: RunFormat = "auto") -> Run:
 
 
 def iter_run(path: str | Path, *, format: RunFormat = "auto") -> Iterator[RunLine]:
-    """Stream the lines of a run, holding none of them; repeated docids are not looked for.
+    """Stream the lines of a run without storing them; repeated docids are not detected.
 
-    Formats and errors as `read_run`. With `auto` the beginning is read twice, and three columns of whole numbers
-    wholly, so a pipe is refused with RankLLMError.
+    Formats and errors as in `read_run`. With `auto`, the beginning is read twice, or the whole file for three columns
+    of integers, so a pipe is rejected with RankLLMError.
     """
     if format == "auto":
         format = detect_run_format(path)
@@ -80,7 +80,7 @@ def iter_run(path: str | Path, *, format: RunFormat = "auto") -> Iterator[RunLin
 
 
 def holds_ranks(path: str | Path, *, format: RunFormat = "auto") -> bool:
-    """Whether a run is read as `msmarco`: it tells an order, and no scores. Raises as `iter_run`."""
+    """Whether a run is read as `msmarco`, with ranks but no scores. Raises like `iter_run`."""
     return (detect_run_format(path) if format == "auto" else format) == "msmarco"
 
 
@@ -100,9 +100,9 @@ def write_results(
     format: RunOutput = "trec",
     tag: str = DEFAULT_TAG,
 ) -> None:
-    """Write (qid, ranking) pairs, each ranking best first, as a run; a query without candidates has no line.
+    """Write (qid, ranking) pairs, each ranking best first, as a run; a query without candidates has no lines.
 
-    Raises RankLLMError as `trec_lines` does, and for a query that occurs twice.
+    Raises RankLLMError like `trec_lines`, and for a query that occurs twice.
     """
     written: set[str] = set()
     with write_text(path) as stream:
@@ -129,7 +129,7 @@ def write_msmarco(path: str | Path, results: Iterable[tuple[str, Ranking]]) -> N
 
 
 def run_lines(qid: str, ranking: Ranking, *, format: RunOutput = "trec", tag: str = DEFAULT_TAG) -> list[str]:
-    """The lines of one query in any of the three layouts; `tag` stands only in `trec`."""
+    """Return the lines of one query in one of the three formats; `tag` is used only by `trec`."""
     if format == "trec":
         return trec_lines(qid, ranking, tag=tag)
     if format == "tsv":
@@ -140,13 +140,14 @@ def run_lines(qid: str, ranking: Ranking, *, format: RunOutput = "trec", tag: st
 
 
 def trec_lines(qid: str, ranking: Ranking, *, tag: str = DEFAULT_TAG) -> list[str]:
-    """The lines `qid Q0 docid rank score tag` of one query, each with its line end; ranks from 1.
+    """Return the lines `qid Q0 docid rank score tag` of one query, with line ends; ranks start at 1.
 
     ranking: (docid, score), best first. Tied scores are lowered until all strictly decrease as float32.
-    Raises RankLLMError for a blank in an id or the tag, a repeated docid, scores that are not finite or increase.
+    Raises RankLLMError for whitespace in an id or the tag, a repeated docid, or scores that are not finite or that
+    increase.
     """
     if tag.split() != [tag]:
-        raise ConfigError(f"tag {tag!r}: expected a word without blanks")
+        raise ConfigError(f"tag {tag!r}: expected a word without spaces")
     _check_ids(qid, ranking, blanks=False)
     scores = _decreasing(qid, ranking)
     return [
@@ -156,14 +157,16 @@ def trec_lines(qid: str, ranking: Ranking, *, tag: str = DEFAULT_TAG) -> list[st
 
 
 def tsv_lines(qid: str, ranking: Ranking) -> list[str]:
-    """The lines `qid TAB docid TAB score` of one query; scores as in `trec_lines`, ids may hold blanks but no tabs."""
+    """Return the lines `qid TAB docid TAB score` of one query; scores as in `trec_lines`, ids may contain spaces but no
+    tabs."""
     _check_ids(qid, ranking, blanks=True)
     scores = _decreasing(qid, ranking)
     return [f"{qid}\t{docid}\t{format_score(score)}\n" for (docid, _), score in zip(ranking, scores, strict=True)]
 
 
 def msmarco_lines(qid: str, ranking: Ranking) -> list[str]:
-    """The lines `qid TAB docid TAB rank` of one query in the order given; ranks from 1, ids as in `tsv_lines`."""
+    """Return the lines `qid TAB docid TAB rank` of one query in the given order; ranks start at 1, ids as in
+    `tsv_lines`."""
     _check_ids(qid, ranking, blanks=True)
     return [f"{qid}\t{docid}\t{rank}\n" for rank, (docid, _) in enumerate(ranking, start=1)]
 
@@ -178,7 +181,7 @@ def _decreasing(qid: str, ranking: Ranking) -> list[float]:
 
 
 def _check_ids(qid: str, ranking: Ranking, *, blanks: bool) -> None:
-    """Raise RankLLMError where an id would be read back as something else, or a docid is listed twice."""
+    """Raise RankLLMError if an id would be read back differently, or a docid is listed twice."""
     _check_id(f"qid {qid!r}", qid, blanks=blanks)
     seen: set[str] = set()
     for docid, _ in ranking:
@@ -190,35 +193,35 @@ def _check_ids(qid: str, ranking: Ranking, *, blanks: bool) -> None:
 
 def _check_id(name: str, text: str, *, blanks: bool) -> None:
     if not text:
-        raise RankLLMError(f"{name}: is empty, expected an identifier")
+        raise RankLLMError(f"{name}: expected an id, found an empty string")
     if not blanks and text.split() != [text]:
-        raise RankLLMError(f"{name}: holds a blank, which separates the columns of a TREC run; write TSV instead")
+        raise RankLLMError(f"{name}: contains whitespace, which separates the columns of a TREC run; write TSV instead")
     if blanks and (text.strip() != text or any(end in text for end in "\t\r\n")):
-        raise RankLLMError(f"{name}: holds a tab, a line end or an outer blank, which a TSV file cannot carry")
+        raise RankLLMError(f"{name}: contains a tab, a line end or outer whitespace, which a TSV file cannot represent")
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise RankLLMError(f"{name}: holds half of a surrogate pair, which UTF-8 cannot carry")
+        raise RankLLMError(f"{name}: contains a lone surrogate, which UTF-8 cannot represent")
 
 
 def trec_order(candidates: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Candidates as trec_eval ranks them: score descending as float32, ties by docid descending.
+    """Return candidates as ranked by trec_eval: descending score as float32, ties by descending docid.
 
-    candidates: (docid, score) in any order; the scores come back as they were.
+    candidates: (docid, score) in any order; the scores are returned unchanged.
     """
     listed = list(candidates)
     rounded = to_float32(score for _, score in listed)
-    # trec_eval compares docids with strcmp: the order of UTF-8 bytes is the order of code points.
+    # trec_eval compares docids with strcmp: the order of UTF-8 bytes equals the order of code points.
     keys = [(score, docid) for score, (docid, _) in zip(rounded, listed, strict=True)]
     return [listed[place] for place in sorted(range(len(listed)), key=keys.__getitem__, reverse=True)]
 
 
 def decreasing_scores(scores: Sequence[float]) -> list[float]:
-    """Scores that strictly decrease when read as float32, each as near to its original as that allows.
+    """Return scores that strictly decrease as float32, each as close to the original as possible.
 
-    scores: best first, not increasing. Each is rounded to float32; one that is not below the one before it is set to
-    the next float32 below that one. So a run of n equal scores loses at most n - 1 float32 steps.
+    scores: best first, not increasing. Each is rounded to float32; one that is not below its predecessor is set to the
+    next float32 below it. A run of n equal scores therefore loses at most n - 1 float32 steps.
     Returns float32 values (as Python floats); zero is never negative.
-    Raises ScoreError for NaN, an infinity, a score beyond the float32 range, one that is above the one before it, or
-    one that is tied at the end of the range.
+    Raises ScoreError for NaN, infinity, a score outside the float32 range, one above its predecessor, or one tied at
+    the end of the range.
     """
     rounded = to_float32(scores)
     lowered: list[float] = []
@@ -226,7 +229,9 @@ def decreasing_scores(scores: Sequence[float]) -> list[float]:
         if not math.isfinite(value):
             raise ScoreError(_not_finite(scores[position]), position=position)
         if position and value > rounded[position - 1]:
-            problem = f"{scores[position]!r} is above the one before it, {scores[position - 1]!r}; expected best first"
+            problem = (
+                f"{scores[position]!r} is higher than the previous score {scores[position - 1]!r}; expected best first"
+            )
             raise ScoreError(problem, position=position)
         if position and value >= lowered[-1]:
             value = next_below(lowered[-1])
@@ -237,13 +242,13 @@ def decreasing_scores(scores: Sequence[float]) -> list[float]:
 
 
 class ScoreError(RankLLMError):
-    """A score cannot stand in a run.
+    """A score cannot be written to a run.
 
-    position: 0-based place in the list of scores. problem: what is wrong with it, without saying where.
+    position: 0-based index in the list of scores. problem: what is wrong with it, without its location.
     """
 
     def __init__(self, problem: str, *, position: int) -> None:
-        """Keep the place for callers that know which query and docid stand there."""
+        """Keep the index for callers that know which query and docid it belongs to."""
         self.position = position
         self.problem = problem
         super().__init__(f"score at rank {position + 1}: {problem}")
@@ -251,12 +256,12 @@ class ScoreError(RankLLMError):
 
 def _not_finite(score: float) -> str:
     if math.isfinite(score):
-        return f"{score!r} is beyond the float32 range, in which trec_eval compares scores"
+        return f"{score!r} is outside the float32 range, in which trec_eval compares scores"
     return f"is {score!r}; expected a finite number"
 
 
 def next_below(value: float) -> float:
-    """The greatest float32 below `value`, itself a finite float32; -inf below the least of them."""
+    """Return the largest float32 below `value`, itself a finite float32; -inf below the smallest."""
     if value == 0.0:
         bits = 0x80000001
     else:
@@ -267,17 +272,17 @@ def next_below(value: float) -> float:
 
 
 def to_float32(scores: Iterable[float]) -> list[float]:
-    """Each score rounded to the nearest float32, as C's cast does; beyond the float32 range it becomes +-inf."""
+    """Round each score to the nearest float32, like a C cast; values outside its range become +-inf."""
     return array("f", scores).tolist()
 
 
 def format_score(value: float) -> str:
-    """The shortest decimal text that reads back as the float32 `value`, with a decimal point or an exponent.
+    """Return the shortest decimal text that reads back as the float32 `value`, with a decimal point or an exponent.
 
-    Texts of different float32 values order as the values do, in double precision too.
+    Texts of different float32 values order like the values, in double precision too.
     """
     if -_PLAIN_INTEGERS < value < _PLAIN_INTEGERS and value == int(value):
-        return repr(float(value))  # every score that a listwise run writes
+        return repr(float(value))  # all scores of listwise runs
     (value,) = to_float32([value])
     for digits in range(6, _DIGITS_OF_FLOAT32):
         text = f"{value:.{digits}g}"

@@ -13,38 +13,38 @@ from rankllm_infer.known_models import COLUMNS, ModelFacts, known_models
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 HEAD = """\
-# Models that need no flags
+# Models that need no options
 
 ```bash
 rankllm-infer models                                   # this table
-rankllm-infer models castorini/rank_zephyr_7b_v1_full  # everything about one model, with the words of its prompt
+rankllm-infer models castorini/rank_zephyr_7b_v1_full  # everything about one model, including the wording of its prompt
 rankllm-infer rerank --model-path castorini/rank_zephyr_7b_v1_full --requests requests.jsonl --output ranked.trec
 ```
 
-Each of these models has a card that says how it is prompted and read: it ships with rankllm, or is part of the bundled
-reranker. `*` stands for any characters, and a local folder that keeps a model's name is that model. Other models work
-too; [loading-models.md](loading-models.md#without-a-card) says what they are taken for.
+Each of these models has a [card](loading-models.md#model-cards) that says how to prompt it and how to read its answers.
+The cards are part of rankllm. `*` matches any characters, and a local folder with a model's name is treated as that
+model. Other models work too ([without a card](loading-models.md#without-a-card)).
 
-**verified** is how far a card was checked:
+**verified** says how a card was checked:
 
-- *against published weights*: its scores were measured with the weights that users load.
-- *on random weights of this architecture*: prompt and scores were compared with the reference's on a small model with
-  random weights. No published weights were at hand.
-- *from its documentation*: the facts are those of the sources named below.
+- *against published weights*: scores were measured with the published weights.
+- *on random weights of this architecture*: prompt and scores were compared with the reference implementation on a small
+  model with random weights, because the published weights were not available.
+- *from its documentation*: the facts come from the sources listed below.
 
-**head** is what is read of the model: `permutation` and `first-token` (FIRST) of a listwise model;
-`sequence-classification` (a score head), `yes-no` (the difference of two logits) or `single-token` (one logit) of a
-pointwise one; `two-tokens` (which of two passages is preferred) of a pairwise one.
+**head** is the output that is read: `permutation` and `first-token` (FIRST) for listwise models;
+`sequence-classification` (a score head), `yes-no` (the difference of two logits) or `single-token` (one logit) for
+pointwise models; `two-tokens` (which of two passages is preferred) for pairwise models.
 
 This page is generated from the cards by `scripts/model_reference.py`.
 """
 TAIL = """
-## What a card cannot say
+## Unsupported models
 
-These rerankers are read in ways that rankllm does not have:
+These rerankers compute scores in ways that rankllm does not implement:
 
-- `castorini/LiT5-*`: a T5 whose decoder reads all passages at once, each encoded by itself.
-- `jinaai/jina-reranker-v3`: the score is a cosine of hidden states, for up to 64 passages at once.
+- `castorini/LiT5-*`: a T5 that encodes each passage separately and whose decoder reads all passages together.
+- `jinaai/jina-reranker-v3`: the score is a cosine similarity of hidden states, for up to 64 passages together.
 """
 SHOWN = ("read", "probability", "limits", "base", "parameters", "paper", "source")
 """Facts listed in a model's section; the table contains the others."""

@@ -33,7 +33,7 @@ Every option may also be spelled with underscores (`--window_size`). A switch is
 option that has no effect, because of the model, the engine or another option, is an error.
 
 - **default**: "from the card" is the value in the model's `rankllm.yaml`, or in the bundled card of a published
-  model ([reranking.md](reranking.md)).
+  model ([loading-models.md](loading-models.md#model-cards)).
 - **applies to**: generation and FIRST are the two listwise methods. Blank: it always applies.
 - **resume**: whether the option must stay the same for an interrupted run to resume. The journal is stored next to the
   first output (`--output`, `--output-jsonl`, `--trace`), so that path must stay the same.

@@ -13,7 +13,8 @@ RANK_LLM_MODEL = """model_path context_size num_gpus prompt_template_path num_fe
  use_alpha pointwise_vllm listwise_vllm_with_openai_sdk sglang_batched reasoning_effort max_passage_words batch_size"""
 RANK_LLM_RERANK = (
     RANK_LLM_MODEL
-    + """ query dataset requests_file input_json stdin dry_run validate_only retrieval_method top_k_candidates
+    + """ query dataset requests_file input_json stdin dry_run validate_only batched vllm_batched
+ tensorrt_batched step_size retrieval_method top_k_candidates
  top_k_rerank max_queries qrels_file output_jsonl_file output_trec_file invocations_history_file prompt_mode"""
 )
 RANK_LLM_TRAIN = """model_name_or_path config_name tokenizer_name train_dataset_path cache_dir
@@ -85,17 +86,19 @@ TRAIN = [
 ]
 
 
-def answer_to(group, command, option):
-    """What a program says to one option with a value: an error of one line, or nothing where it is taken.
+def answer_to(group, *words):
+    """What a program says to a command line: an error of one line, or nothing where it is taken.
 
-    The words of the command line are put into ours and parsed; nothing runs.
+    The words are put into ours and parsed; nothing runs.
     """
     import click
 
-    above = click.Context(group, **group.context_settings)
+    above = click.Context(group, info_name="program", **group.context_settings)
     try:
-        _, found, words = group.resolve_command(above, [command, option, "1"])
-        found.make_parser(click.Context(found, parent=above, **found.context_settings)).parse_args(words)
+        group.parse_args(above, list(words))
+        _, found, rest = group.resolve_command(above, [*above._protected_args, *above.args])
+        if not isinstance(found, click.Group):
+            found.make_parser(click.Context(found, parent=above, **found.context_settings)).parse_args(rest)
     except click.UsageError as error:
         return error.format_message()
     return ""

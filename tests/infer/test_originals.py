@@ -17,7 +17,7 @@ def test_no_option_of_the_originals_is_unknown(whose, command, options, capsys):
     """It parses, in both spellings, or one line says what to do; never `No such option`."""
     for name in options.split():
         for option in (f"--{name}", f"--{name.replace('_', '-')}"):
-            said = original_parsers.answer_to(cli, command, option)
+            said = original_parsers.answer_to(cli, command, option, "1")
             assert "\n" not in said
             if said:
                 assert said.startswith(f"--{name.replace('_', '-')}: is an option of the original programs; "), said
@@ -74,6 +74,45 @@ def test_commands_of_rank_llm_are_ours_by_another_name(words, usage):
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0
     assert usage in done.output.splitlines()[0]
+
+
+_BM25 = "--top_k_candidates=100 --dataset=dl19 --retrieval_method=bm25"
+_SPLADE = "--top_k_candidates=100 --dataset=dl20 --retrieval_method=SPLADE++_EnsembleDistil_ONNX"
+_TEMPLATES = "src/rank_llm/rerank/prompt_templates"
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        # castorini/rank_llm@1b3cabb README.md, behind `rank-llm` and, for `rerank`, `run_rank_llm.py`.
+        ("rerank --model-path m --dataset dl20 --retrieval-method bm25 --top-k-candidates 100", ""),
+        ("prompt list", ""),
+        ("view demo_outputs/rerank_results.jsonl", "`report` shows a run query by query"),
+        ("evaluate --model-name castorini/rank_zephyr_7b_v1_full", "name the runs: evaluate --qrels QRELS"),
+        ("serve http --model-path castorini/rank_zephyr_7b_v1_full --port 8082", ""),
+        ("serve mcp --transport stdio", ""),
+        (f"rerank --model-path m {_SPLADE} --prompt-template-path {_TEMPLATES}/rank_zephyr_template.yaml", ""),
+        (f"rerank --model-path m {_SPLADE} --prompt_mode=rank_GPT --context_size=4096 --variable_passages", ""),
+        (f"rerank --model-path m {_SPLADE} --num_passes 3 --vllm_batched", ""),
+        (f"rerank --model-path m {_SPLADE} --sglang_batched", "use --engine openai --base-url"),
+        (f"rerank --model-path m {_SPLADE} --tensorrt_batched", "use --engine openai --base-url"),
+        (
+            f"rerank --model-path gpt-4o {_BM25} --context-size 4096 --use-azure-openai",
+            "use --engine openai --base-url",
+        ),
+        (f"rerank --model_path=castorini/LiT5-Distill-large-v2 {_BM25} --batch_size=4 --window_size=100", ""),
+        (
+            f"rerank --model_path m {_BM25} --prompt_template_path {_TEMPLATES}/monot5_template.yaml --context_size 9",
+            "",
+        ),
+        (f"rerank --model_path=first {_SPLADE} --variable_passages --use_logits --use_alpha --num_gpus 1", ""),
+    ],
+)
+def test_the_lines_of_rank_llms_readme_parse_or_are_answered(line, answer):
+    """What each comes to in our words, without running it."""
+    said = original_parsers.answer_to(cli, *line.split())
+    assert bool(said) == bool(answer)
+    assert answer in said
 
 
 def test_unknown_words_stay_unknown():

@@ -21,7 +21,7 @@ def test_no_option_of_the_originals_is_unknown(whose, command, options, capsys):
     """It parses, in both spellings, or one line says what to do; never `No such option`."""
     for name in options.split():
         for option in (f"--{name}", f"--{name.replace('_', '-')}"):
-            said = original_parsers.answer_to(cli, command, option)
+            said = original_parsers.answer_to(cli, command, option, "1")
             assert "\n" not in said
             if said:
                 assert said.startswith(f"--{name.replace('_', '-')}: is an option of the original programs; "), said
@@ -32,7 +32,7 @@ def test_no_argument_of_todays_trainer_is_unknown(capsys):
     transformers = pytest.importorskip("transformers")
     names = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(transformers.TrainingArguments)}
     assert names <= set(HUGGING_FACE_ARGUMENTS)
-    assert not [name for name in names if "No such" in original_parsers.answer_to(cli, "pointwise", name)]
+    assert not [name for name in names if "No such" in original_parsers.answer_to(cli, "pointwise", name, "1")]
 
 
 def test_every_replacement_is_of_an_option_that_we_have():

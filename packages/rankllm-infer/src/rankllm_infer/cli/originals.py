@@ -33,6 +33,10 @@ _MODEL: Mapping[str, OriginalOption] = {
     "--listwise-vllm-with-openai-sdk": renamed("--engine", "openai", takes="switch"),
     "--pointwise-vllm": renamed("--engine", "openai", "--method", "pointwise", takes="switch"),
     "--sglang-batched": replaced(f"start SGLang's server and {_SERVER} with its URL", takes="switch"),
+    "--tensorrt-batched": replaced(f"start TensorRT-LLM's server and {_SERVER} with its URL", takes="switch"),
+    "--vllm-batched": renamed("--engine", "vllm", takes="switch"),
+    "--batched": idle("switch"),
+    "--step-size": renamed("--stride", "{}"),
     "--is-thinking": replaced(_REASONING, takes="switch"),
     "--reasoning-token-budget": replaced(
         "use --context-size: prompt, reasoning and answer share it", defaults=("10000",)

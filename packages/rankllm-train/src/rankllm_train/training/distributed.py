@@ -17,6 +17,8 @@ from rankllm_core.files import read_json
 _SUFFIX = ".yaml"
 _DECIDED = {"optimizer": "optim", "scheduler": "schedule"}
 """Sections of a DeepSpeed file -> the section of the recipe that decides in their place. Tevatron's file has both."""
+_LOSS_SCALING = ("loss_scale", "initial_scale_power", "loss_scale_window", "hysteresis", "min_loss_scale")
+"""Settings of float16. Tevatron's file gives them for bfloat16 as well, where DeepSpeed 0.19 refuses unknown keys."""
 
 Decision = TypeVar("Decision")
 
@@ -44,11 +46,21 @@ def load_deepspeed(name_or_path: str, *, say: Callable[[str], None] = lambda lin
         hint = did_you_mean(name_or_path, deepspeed_names())
         raise ConfigError(f"--deepspeed {name_or_path}: expected a file or one of {', '.join(deepspeed_names())}{hint}")
     where = f"--deepspeed {name_or_path}"
+    config = _without_idle_settings(config, where=where, say=say)
+    _check(config, where=where)
+    return config
+
+
+def _without_idle_settings(config: dict[str, object], *, where: str, say: Callable[[str], None]) -> dict[str, object]:
+    """Drop what the recipe decides and what DeepSpeed refuses, with a warning for each."""
     if decided := [key for key in _DECIDED if key in config]:
         sections = " and ".join(f"{key} (section {_DECIDED[key]})" for key in decided)
         say(f"Warning: {where}: the recipe decides {sections}; the file's settings for it are ignored")
     config = {key: value for key, value in config.items() if key not in _DECIDED}
-    _check(config, where=where)
+    section = config.get("bf16")
+    if isinstance(section, dict) and (scaling := [key for key in _LOSS_SCALING if key in section]):
+        say(f"Warning: {where}: bf16: has no loss scaling; {', '.join(scaling)} are ignored")
+        config["bf16"] = {key: value for key, value in section.items() if key not in _LOSS_SCALING}
     return config
 
 

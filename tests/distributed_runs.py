@@ -35,6 +35,47 @@ EVEN = {
 """Nothing random but the order of the data; a batch that two processes can halve."""
 
 
+_LOSS_SCALING = {
+    "enabled": "auto",
+    "loss_scale": 0,
+    "initial_scale_power": 10,
+    "loss_scale_window": 1000,
+    "hysteresis": 2,
+    "min_loss_scale": 1,
+}
+TEVATRON = {
+    "zero_optimization": {
+        "stage": 3,
+        "offload_optimizer": {"device": "none", "pin_memory": True},
+        "offload_param": {"device": "none", "pin_memory": True},
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+        "sub_group_size": 1e9,
+        "reduce_bucket_size": "auto",
+        "stage3_prefetch_bucket_size": "auto",
+        "stage3_param_persistence_threshold": "auto",
+        "stage3_max_live_parameters": 1e9,
+        "stage3_max_reuse_distance": 1e9,
+        "stage3_gather_16bit_weights_on_model_save": True,
+    },
+    "fp16": _LOSS_SCALING,
+    "bf16": _LOSS_SCALING,
+    "optimizer": {
+        "type": "AdamW",
+        "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto", "torch_adam": True},
+    },
+    "scheduler": {
+        "type": "WarmupDecayLR",
+        "params": dict.fromkeys(("warmup_min_lr", "warmup_max_lr", "warmup_num_steps", "total_num_steps"), "auto"),
+    },
+    **dict.fromkeys(("gradient_accumulation_steps", "gradient_clipping", "train_batch_size"), "auto"),
+    "steps_per_print": 1000,
+    "train_micro_batch_size_per_gpu": "auto",
+    "wall_clock_breakdown": False,
+}
+"""The settings of texttron/tevatron@eeafa83 examples/rankllama/ds_config.json."""
+
+
 def write_inputs(folder, tokenizer):
     """`section.key` -> value for each method: a tiny model, and data with lists of one passage, which order nothing."""
     model = save_tiny(folder / "model", tokenizer)

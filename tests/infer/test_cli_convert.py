@@ -120,3 +120,30 @@ def test_nothing_is_left_behind_where_a_line_is_broken(folder):
     assert isinstance(result.exception, DataError)
     assert str(result.exception).startswith("rows.jsonl:4: ")
     assert sorted(path.name for path in folder.iterdir()) == ["rows.jsonl", "run.trec"]
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("out.trec", "trec"),
+        ("out.tsv.gz", "tsv"),
+        ("OUT.TSV", "tsv"),
+        ("run.msmarco", "msmarco"),
+        ("run.marco", "msmarco"),
+    ],
+)
+def test_the_name_of_the_output_tells_its_layout(folder, name, layout):
+    """As in tevatron's convert_result_to_trec; --to says another one."""
+    args = ["convert", "--input", "rows.jsonl", "--output", name]
+    assert CliRunner().invoke(cli, args, standalone_mode=False).stderr.splitlines()[-1] == f"Wrote {name} ({layout})"
+    again = CliRunner().invoke(cli, [*args, "--to", "requests", "--overwrite"], standalone_mode=False)
+    assert again.stderr.splitlines()[-1] == f"Wrote {name} (requests)"
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out.jsonl", "out"])
+def test_a_name_that_tells_no_layout_needs_to(folder, name):
+    """It may be several; nothing is guessed."""
+    done = CliRunner().invoke(cli, ["convert", "--input", "run.trec", "--output", name])
+    assert done.exit_code == 2
+    assert f"{name}: the name does not tell its layout (.trec, .tsv, .msmarco, .marco do); add --to" in done.stderr
+    assert not (folder / name).exists()

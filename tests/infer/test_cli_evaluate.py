@@ -135,3 +135,83 @@ def test_published_first_stage_numbers_come_out(folder_name, run, expected):
     args = ["evaluate", "--qrels", str(collection / "qrels.txt"), str(collection / "runs" / run)]
     result = CliRunner().invoke(cli, args, standalone_mode=False)
     assert f"{float(result.stdout.split()[2]):.{len(expected) - 2}f}" == expected
+
+
+@pytest.fixture
+def home(folder, monkeypatch):
+    """A home folder without a cache, and none of Pyserini's."""
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.delenv("PYSERINI_CACHE", raising=False)
+    monkeypatch.delenv("RANK_LLM_CACHE", raising=False)
+    return folder / "home"
+
+
+def trec_eval(*args):
+    """Run the command as trec_eval is called: the judgements stand before the runs."""
+    return CliRunner().invoke(cli, ["evaluate", *args], standalone_mode=False)
+
+
+def test_judgements_may_stand_before_the_runs(folder):
+    """The line of tevatron's README, with files; without a run, a line says how it goes."""
+    result = trec_eval("-c", "-m", "ndcg_cut.10", "qrels", "a.run", "b.run")
+    assert result.stdout.splitlines()[0] == f"a.run\tndcg_cut.10\t{NDCG_Q1 / 2:.4f}"
+    assert len(result.stdout.splitlines()) == 2
+    assert "give a run behind the judgements: evaluate qrels RUN" in str(trec_eval("qrels").exception)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("dl19-passage", "qrels.dl19-passage.txt"),
+        ("dl19", "qrels/qrels.dl19-passage.txt"),
+        ("beir-scifact", "home/.cache/pyserini/topics-and-qrels/qrels.beir-v1.0.0-scifact-test.txt"),
+        ("msmarco-passage-dev-subset", "qrels.msmarco-passage-dev-subset.txt"),
+    ],
+)
+def test_a_test_collection_is_known_by_name(folder, home, name, file):
+    """Its judgements may lie here, in a folder of their own, or where Pyserini has put them."""
+    path = folder / file
+    if path.parent.name == "qrels":
+        (folder / "qrels").unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(QRELS, encoding="utf-8")
+    assert trec_eval("-c", "-m", "RR", name, "a.run").stdout == "a.run\tRR\t0.2500\n"
+    assert trec_eval("-m", "RR", "--qrels", name, "a.run").stdout == "a.run\tRR\t0.2500\n"
+
+
+def test_judgements_in_rank_llms_json_are_read(folder, home):
+    """By the collection's name or as a file: qid -> docid -> grade."""
+    (folder / "qrels").unlink()
+    (folder / "qrels").mkdir()
+    judged = {"q1": {"d1": "2", "d2": 0}, "q2": {"d9": 1}}
+    (folder / "qrels" / "qrels_dl20.json").write_text(json.dumps(judged), encoding="utf-8")
+    assert trec_eval("-m", "RR", "dl20", "a.run").stdout == "a.run\tRR\t0.2500\n"
+    assert trec_eval("-m", "RR", "qrels/qrels_dl20.json", "a.run").stdout == "a.run\tRR\t0.2500\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "dl20-passage",
+            "download https://trec.nist.gov/data/deep/2020qrels-pass.txt and save it as qrels.dl20-passage",
+        ),
+        (
+            "beir-scifact",
+            "download test.tsv of https://huggingface.co/datasets/BeIR/scifact-qrels and save it as qrels.",
+        ),
+        (
+            "mrtydi-sw",
+            "github.com/castorini/mr.tydi and save it as qrels.mrtydi-v1.1-swahili-test.txt, or give --qrels",
+        ),
+        (
+            "dl18-passage",
+            "dl18-passage: no such file, and not the name of a test collection (dl19-passage, dl20-passage",
+        ),
+    ],
+)
+def test_judgements_that_are_not_at_hand_are_named_with_their_source(folder, home, name, says):
+    """One line, and nothing is downloaded."""
+    message = str(trec_eval(name, "a.run").exception)
+    assert says in message
+    assert "\n" not in message

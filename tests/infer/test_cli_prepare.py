@@ -3,13 +3,11 @@
 import gzip
 import json
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from rankllm_core.errors import DataError, RankLLMError
-from rankllm_infer.cli import SETTINGS, cli
-from rankllm_infer.cli.options import ignored
+from rankllm_infer.cli import cli
 
 RUN = "q1 Q0 d1 1 9.5 t\nq1 Q0 d2 2 8.5 t\nq1 Q0 q1 3 7.5 t\nq2 Q0 d2 1 3.0 t\n"
 QUERIES = "q1\twhat is aml\nq2\twho is it\n"
@@ -60,22 +58,6 @@ def test_the_originals_spelling_and_their_cache_option_are_taken(folder):
     assert len((folder / "out.jsonl").read_text(encoding="utf-8").splitlines()) == 2
     assert result.stderr.splitlines()[0] == "Warning: --cache-dir has no effect in rankllm and is ignored"
     assert result.stderr.count("Warning") == 1
-
-
-@pytest.mark.parametrize("spelling", ["--overwrite-cache", "--overwrite_cache", "--no_overwrite_cache"])
-def test_a_switch_without_effect_is_taken_in_both_forms(spelling):
-    """It costs one warning, reaches no function, stays out of the help, and is silent where it is not given."""
-
-    @click.command(context_settings=SETTINGS)
-    @ignored("--overwrite-cache", takes_value=False)
-    def command():
-        click.echo("ran")
-
-    given = CliRunner().invoke(command, [spelling])
-    assert given.stdout == "ran\n"
-    assert given.stderr == "Warning: --overwrite-cache has no effect in rankllm and is ignored\n"
-    assert CliRunner().invoke(command, []).stderr == ""
-    assert "cache" not in CliRunner().invoke(command, ["--help"]).output
 
 
 def test_requests_format_depth_and_queries_without_themselves(folder):

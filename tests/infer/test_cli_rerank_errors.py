@@ -57,7 +57,6 @@ def served(server, *options):
         (["--query", "q", "--passages", "p", "--strict"], "--strict cannot be combined with --query"),
         (["--query", "q", "--passages", "p", "--max-queries", "1"], "--max-queries cannot be combined with --query"),
         (["--requests", "r", "--output", "o", "--json"], "--json has no effect without --query"),
-        (["--requests", "r"], "nothing to write: give --output, --output-jsonl, --trace or --qrels"),
         (["--requests", "r", "--output", "o", "--output-jsonl", "o"], "o: given for two outputs"),
         (["--requests", "r", "--output", "o", "--encoded-save-path", "p"], "--output and --encoded-save-path are the"),
         (["--requests", "r", "--trace", "o", "--output-format", "tsv"], "--output-format has no effect without --out"),

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from distributed_runs import (  # noqa: E402
     LEARNING_RATE,
     STEPS,
+    TEVATRON,
     assert_same_course,
     in_one_process,
     in_two_processes,
@@ -70,6 +71,35 @@ def assert_trained_alike(two, one, *, schedule):
     assert not [*two.glob("*.py"), *two.glob("best/*.py")]
     scores = served_scores(two)
     assert scores == {docid: pytest.approx(score, abs=1e-3) for docid, score in served_scores(one).items()}
+
+
+# texttron/tevatron@130ed2c examples/rankllama/README.md, with `--module rankllm_train` for its reranker_train.py.
+LAUNCHED = (
+    "--include localhost:0,1,2,3 --module rankllm_train --deepspeed ds_config.json --output_dir model_rankllama "
+    "--train_n_passages 16"
+)
+
+
+def test_the_line_of_tevatrons_launcher_is_read_as_it_is(tmp_path):
+    """Four slots of this machine, and everything behind the program is the program's."""
+    from deepspeed.launcher.runner import parse_args, parse_inclusion_exclusion
+
+    found = parse_args(LAUNCHED.split())
+    assert (found.module, found.user_script) == (True, "rankllm_train")
+    assert found.user_args == LAUNCHED.partition("rankllm_train ")[2].split()
+    assert parse_inclusion_exclusion({"localhost": 8}, found.include, "") == {"localhost": [0, 1, 2, 3]}
+
+
+def test_deepspeeds_launcher_trains_as_one_process_does(inputs, tmp_path):
+    """Two slots in a hostfile, tevatron's configuration file and options: pointwise and LoRA are inferred."""
+    (tmp_path / "hostfile").write_text("localhost slots=2\n", encoding="utf-8")
+    (tmp_path / "ds_config.json").write_text(json.dumps(TEVATRON), encoding="utf-8")
+    values = {key: value for key, value in inputs["pointwise"].items() if key != "data.group_size"}
+    one = in_one_process(load_recipe("rankllama"), values | {"data.group_size": 4}, tmp_path / "one")
+    launcher = ("deepspeed", "--hostfile", str(tmp_path / "hostfile"), "--include", "localhost:0,1")
+    options = ("--deepspeed", str(tmp_path / "ds_config.json"), "--train_n_passages", "4")
+    two = in_two_processes((*launcher, "--module", "rankllm_train"), values, tmp_path / "two", *options)
+    assert_trained_alike(two, one, schedule="linear")
 
 
 OPTIMIZER = {"optimizer.pt", "rng_state.pth"}

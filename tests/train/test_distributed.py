@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from distributed_runs import (  # noqa: E402
     STEPS,
+    TEVATRON,
     all_logged,
     assert_same_course,
     in_one_process,
@@ -121,19 +122,34 @@ def test_a_deepspeed_file_of_ones_own_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"optimizer": {"type": "OneBitAdam"}}, "optimizer: is decided by the recipe's section 'optim'"),
-        ({"scheduler": {"type": "WarmupDecayLR"}}, "scheduler: is decided by the recipe's section 'schedule'"),
         ({}, "zero_optimization.stage: expected 0, 1, 2 or 3, found None"),
         ({"zero_optimization": {"stage": 3}}, "otherwise checkpoints contain no weights"),
     ],
 )
-def test_a_deepspeed_file_that_decides_too_much_or_saves_nothing_is_refused(tmp_path, config, message):
-    """The recipe says what the optimizer and the learning rate do; a checkpoint holds weights."""
+def test_a_deepspeed_file_that_saves_nothing_is_refused(tmp_path, config, message):
+    """A checkpoint holds weights."""
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.json") as caught:
         load_deepspeed(str(path))
     assert message in str(caught.value)
+
+
+def test_what_the_recipe_decides_is_left_out_of_a_deepspeed_file_with_a_warning(tmp_path):
+    """Tevatron's file is taken as it is; its optimizer and its schedule are the recipe's."""
+    path, said = tmp_path / "ds_config.json", []
+    path.write_text(json.dumps(TEVATRON), encoding="utf-8")
+    config = load_deepspeed(str(path), say=said.append)
+    kept = {key: value for key, value in TEVATRON.items() if key not in ("optimizer", "scheduler")}
+    assert config == kept | {"bf16": {"enabled": "auto"}}
+    assert said == [
+        f"Warning: --deepspeed {path}: the recipe decides optimizer (section optim) and scheduler (section schedule); "
+        "the file's settings for it are ignored",
+        f"Warning: --deepspeed {path}: bf16: has no loss scaling; loss_scale, initial_scale_power, loss_scale_window, "
+        "hysteresis, min_loss_scale are ignored",
+    ]
+    assert load_deepspeed("zero3", say=said.append)
+    assert len(said) == 2
 
 
 @pytest.mark.parametrize(

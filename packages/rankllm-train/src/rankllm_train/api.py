@@ -94,7 +94,7 @@ def _meet(recipe: Recipe, *, say: Say) -> tuple[Recipe, Any]:
     check_precision(recipe)
     check_trackers(recipe, say)
     check_output_names(output_dir)
-    arguments = training_arguments(recipe)
+    arguments = training_arguments(recipe, say=say)
     check_by_length(recipe, processes=arguments.world_size)
     with arguments.main_process_first(local=False):  # the others see the folder after its clean-up
         if arguments.process_index == 0:

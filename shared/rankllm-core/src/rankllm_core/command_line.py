@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
-from click.decorators import FC
 
-from rankllm_core.errors import RankLLMError, for_terminal, one_line
+from rankllm_core.errors import ConfigError, RankLLMError, for_terminal, one_line
 
 EXIT_USER_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 143
 
@@ -35,6 +35,8 @@ class LazyGroup(click.Group):
 
     package: contains one module per command, with the command as `command`. summaries: command -> one-line help.
     modules: command -> module of the package that contains several commands under their own names.
+    originals: module with the names that rank_llm and tevatron give our commands and options, as `ORIGINALS`; imported
+    only if a command line contains an unknown word.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class LazyGroup(click.Group):
         package: str,
         summaries: Mapping[str, str],
         modules: Mapping[str, str] | None = None,
+        originals: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        self.originals = originals
         self.package = package
         self.summaries = summaries
         self.modules = modules or {}
@@ -65,6 +69,40 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{self.package}.{module}.{attribute} is not a click command")
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put our words in the place of an original's command."""
+        is_ours = not args or args[0].replace("_", "-") in self.summaries or args[0] in ctx.help_option_names
+        has_two_words = len(args) > 1 and not args[1].startswith("-")
+        if self.originals is not None and (has_two_words or not is_ours):
+            from rankllm_core.original_options import adapt_command
+
+            try:
+                args = adapt_command(args, importlib.import_module(self.originals).ORIGINALS)
+            except ConfigError as error:
+                raise click.UsageError(str(error), ctx=ctx) from None
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and put our words in the place of the originals' options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if self.originals is None or command is None or isinstance(command, click.Group):
+            return name, command, rest
+        own = _own_options(command)
+        if _holds_foreign_words(own, rest):
+            from rankllm_core.original_options import adapt_options
+
+            table = importlib.import_module(self.originals).ORIGINALS.options.get(name or "")
+            try:
+                rest, warnings = adapt_options(rest, own, table)
+            except ConfigError as error:
+                raise click.UsageError(str(error), ctx=ctx) from None
+            if os.environ.get("RANK", "0") == "0":  # one of the processes of a training run says it
+                for warning in warnings:
+                    say(warning)
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -99,20 +137,27 @@ NAME = NonEmptyName()
 """File, folder or the name of a model, data set or template, as text."""
 
 
-def ignored(name: str, *, takes_value: bool) -> Callable[[FC], FC]:
-    """Create a hidden option of the original projects that has no effect here; it is accepted with one warning.
+def _own_options(command: click.Command) -> dict[str, Literal["switch", "value"]]:
+    """Spellings of a command's options -> what follows them."""
+    own: dict[str, Literal["switch", "value"]] = {"--help": "switch"}
+    for option in command.params:
+        if isinstance(option, click.Option):
+            own |= dict.fromkeys((*option.opts, *option.secondary_opts), "switch" if option.is_flag else "value")
+    return own
 
-    name: in kebab-case, with its dashes. takes_value: False for a switch, which also gets a `--no-` form.
+
+def _holds_foreign_words(own: Mapping[str, object], arguments: Sequence[str]) -> bool:
+    """Whether there is an option that the command does not declare, or a value that only the originals take.
+
+    Those are true and false of a switch, and -1 for as many as there are.
     """
-
-    def warn(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
-        if value is not None:
-            say(f"Warning: {name} has no effect in rankllm and is ignored")
-
-    if takes_value:
-        return click.option(name, type=click.UNPROCESSED, hidden=True, expose_value=False, callback=warn)
-    switch = f"{name}/--no-{name.removeprefix('--')}"
-    return click.option(switch, default=None, hidden=True, expose_value=False, callback=warn)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if (value if equals else argument).lower() in ("true", "false", "-1"):
+            return True
+        if name.startswith("--") and name != "--" and name.replace("_", "-") not in own:
+            return True
+    return False
 
 
 def say(line: str) -> None:

@@ -38,6 +38,7 @@ SETTINGS = COMMON_SETTINGS | {"show_default": True}
     package="rankllm_infer.cli",
     summaries=COMMANDS,
     modules={"probe": "doctor"},
+    originals="rankllm_infer.cli.originals",
     context_settings=SETTINGS,
 )
 @click.version_option(__version__, prog_name="rankllm-infer")

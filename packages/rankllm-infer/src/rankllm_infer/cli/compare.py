@@ -10,7 +10,7 @@ import click
 
 from rankllm_core.command_line import PATH
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import JudgedCommand, judgement_options, run_format_option
+from rankllm_infer.cli.options import JudgedCommand, judgement_options, judgements_file, run_format_option
 
 _SHOWN_QUERIES = 5
 
@@ -85,7 +85,7 @@ def command(**given: Any) -> None:
 
     asked = CompareCommand(**given)
     found = compare_files(
-        asked.qrels,
+        judgements_file(asked.qrels),
         asked.paths,
         asked.measures(),
         baseline=asked.baseline,

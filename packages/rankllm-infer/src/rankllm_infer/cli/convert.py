@@ -12,7 +12,7 @@ from rankllm_core.command_line import NAME, PATH
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import DEFAULT_TAG
 from rankllm_infer.cli import say
-from rankllm_infer.formats.convert import Source, Target, convert
+from rankllm_infer.formats.convert import ENDINGS, Source, Target, convert, layout_of_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class ConvertCommand:
 
     source: Path
     target: Path
-    to: Target
+    to: Target | None
     source_format: Source
     queries: str | None
     corpus: str | None
@@ -30,14 +30,29 @@ class ConvertCommand:
     overwrite: bool
 
     def __post_init__(self) -> None:
-        if self.tag is not None and self.to != "trec":
-            raise click.UsageError(f"--tag is a column of TREC runs; it has no effect with --to {self.to}")
+        if self.tag is not None and self.layout != "trec":
+            raise click.UsageError(f"--tag is a column of TREC runs; it has no effect with --to {self.layout}")
+
+    @property
+    def layout(self) -> Target:
+        """The layout to write: --to, or what the output's name says. Raises UsageError where neither says it."""
+        asked = self.to or layout_of_name(self.target)
+        if asked is None:
+            raise click.UsageError(
+                f"{self.target}: the name does not tell its layout ({', '.join(f'.{end}' for end in ENDINGS)} do); "
+                f"add --to, with one of {', '.join(get_args(Target))}"
+            )
+        return asked
 
 
 @click.command("convert")
 @click.option("--input", "source", type=PATH, required=True, help="File to read; .gz and .xz are decompressed.")
 @click.option("--output", "target", type=PATH, required=True, help="File to write; compressed if its name ends in .gz.")
-@click.option("--to", type=click.Choice(get_args(Target)), required=True, help="Format to write.")
+@click.option(
+    "--to",
+    type=click.Choice(get_args(Target)),
+    help="Format to write.  [default: from the output's name: .trec, .tsv or .msmarco]",
+)
 @click.option(
     "--from", "source_format", type=click.Choice(get_args(Source)), default="auto", help="Format of the input."
 )
@@ -67,13 +82,13 @@ def command(**given: Any) -> None:
     report = convert(
         asked.source,
         asked.target,
-        to=asked.to,
+        to=asked.layout,
         source_format=asked.source_format,
         queries=asked.queries,
         corpus=asked.corpus,
         remove_query=asked.remove_query,
         tag=asked.tag or DEFAULT_TAG,
     )
-    for line in report.lines(to=asked.to):
+    for line in report.lines(to=asked.layout):
         say(line)
-    say(f"Wrote {asked.target} ({asked.to})")
+    say(f"Wrote {asked.target} ({asked.layout})")

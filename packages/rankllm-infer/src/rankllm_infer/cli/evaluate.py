@@ -10,7 +10,7 @@ import click
 
 from rankllm_core.command_line import PATH
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import JudgedCommand, judgement_options, run_format_option
+from rankllm_infer.cli.options import JudgedCommand, judgement_options, judgements_file, run_format_option
 
 if TYPE_CHECKING:
     from rankllm_infer.evaluation.evaluate import Evaluation
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 class EvaluateCommand(JudgedCommand):
     """Parsed command line of `evaluate`."""
 
-    runs: tuple[Path, ...]
+    files: tuple[Path, ...]
+    """The runs; without --qrels, the judgements before them."""
     per_query: bool
     as_json: bool
 
 
 @click.command("evaluate")
-@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN [RUN ...]")
-@judgement_options()
+@click.argument("files", type=PATH, nargs=-1, required=True, metavar="[QRELS] RUN [RUN ...]")
+@judgement_options(is_required=False)
 @run_format_option
 @click.option(
     "--per-query/--no-per-query", "-q", default=False, help="Print the value of each query, then the mean as `all`."
@@ -41,6 +42,9 @@ class EvaluateCommand(JudgedCommand):
 def command(**given: Any) -> None:
     """Evaluate runs against relevance judgements, averaging over all judged queries like `trec_eval -c`.
 
+    Judgements come from --qrels or, as in trec_eval, precede the runs: a file, or the name of a test collection
+    (dl19-passage, beir-scifact, ...) whose qrels file is on this machine.
+
     Prints `RUN TAB measure TAB value` or, with --per-query, `RUN TAB measure TAB qid TAB value`. Runs may be TREC, TSV
     or MS MARCO files, optionally gzipped. -c, -m, -l and -q have the same meaning as in trec_eval; -c is the default.
     """
@@ -48,9 +52,14 @@ def command(**given: Any) -> None:
     measures = asked.measures()
     from rankllm_infer.evaluation.evaluate import evaluate_files
 
+    judged, *runs = asked.files if asked.qrels is None else (asked.qrels, *asked.files)
+    if not runs:
+        raise click.UsageError(
+            f"give a run behind the judgements: evaluate {judged} RUN, or evaluate --qrels QRELS RUN"
+        )
     for path, found in evaluate_files(
-        asked.qrels,
-        asked.runs,
+        judgements_file(judged),
+        runs,
         measures,
         run_format=asked.run_format,
         run_queries_only=asked.run_queries_only,

@@ -1,4 +1,4 @@
-"""Click options generated from the option table, grouped help, and options that are accepted and ignored."""
+"""Click options generated from the option table, and grouped help."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import click
 from click.decorators import FC
 
 from rankllm_core.command_line import NAME, PATH
-from rankllm_core.command_line import ignored as ignored
 from rankllm_core.trec import RunFormat
 from rankllm_infer.option_table import ENGINE_GROUPS, GROUPS, Row, option, rows_of
 
@@ -111,7 +110,7 @@ DEFAULT_MEASURES = ("nDCG@10",)
 class JudgedCommand:
     """Base of commands that evaluate runs against relevance judgements."""
 
-    qrels: Path
+    qrels: Path | None
     names: tuple[str, ...]
     """Measures as given on the command line."""
     relevance_level: int
@@ -130,16 +129,27 @@ class JudgedCommand:
         return split_measures(self.names, relevance_level=self.relevance_level)
 
 
+def judgements_file(asked: Path | None) -> Path:
+    """The file of judgements that a path or a test collection's name means. Raises RankLLMError where there is none."""
+    if asked is None:
+        raise click.UsageError("--qrels is missing")
+    if asked.exists():
+        return asked
+    from rankllm_infer.jobs.known_qrels import find_qrels
+
+    return find_qrels(str(asked))
+
+
 def judgement_options(
-    measures: Sequence[str] = DEFAULT_MEASURES,
+    measures: Sequence[str] = DEFAULT_MEASURES, *, is_required: bool = True
 ) -> Callable[[click.decorators.FC], click.decorators.FC]:
-    """Add --qrels, -m, -l and -c to a command. measures: default of -m."""
+    """Add --qrels, -m, -l and -c to a command. measures: default of -m. is_required: whether --qrels is."""
     options = [
         click.option(
             "--qrels",
             type=PATH,
-            required=True,
-            help="Relevance judgements (qrels): TREC or BEIR format, optionally gzipped.",
+            required=is_required,
+            help="Relevance judgements (qrels), TREC or BEIR, optionally gzipped, or the name of a test collection.",
         ),
         click.option(
             "-m",

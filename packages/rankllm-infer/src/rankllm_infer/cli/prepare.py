@@ -13,7 +13,7 @@ from rankllm_core.errors import RankLLMError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_core.trec import RunFormat
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import ignored, run_format_option
+from rankllm_infer.cli.options import run_format_option
 from rankllm_infer.console import counter
 from rankllm_infer.formats.prepare import PreparedFormat, build_requests, write_prepared
 
@@ -89,7 +89,6 @@ class PrepareCommand:
     help="Output format: one line per query-passage pair, or one line per query (requests).",
 )
 @click.option("--overwrite/--no-overwrite", default=False, help="Replace an existing output.")
-@ignored("--cache-dir", takes_value=True)
 def command(**given: Any) -> None:
     """Join a first-stage run with the texts of its queries and passages.
 

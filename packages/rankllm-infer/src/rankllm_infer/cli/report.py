@@ -12,7 +12,7 @@ from rankllm_core.command_line import PATH
 from rankllm_core.errors import ConfigError
 from rankllm_core.files import check_output, refuse_same_file
 from rankllm_infer.cli import say
-from rankllm_infer.cli.options import JudgedCommand, judgement_options, run_format_option
+from rankllm_infer.cli.options import JudgedCommand, judgement_options, judgements_file, run_format_option
 from rankllm_infer.watching import count
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ReportCommand(JudgedCommand):
         try:
             return ReportFiles(
                 run=self.run,
-                qrels=self.qrels,
+                qrels=judgements_file(self.qrels),
                 baseline=self.baseline,
                 also=self.also,
                 requests=self.requests,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,8 @@ from rankllm_infer.watching import count, examples
 Source = Literal["auto", "requests", "rerank-input", "tsv", "trec", "msmarco"]
 Target = Literal["requests", "rerank-input", "tsv", "trec", "msmarco"]
 _Kind = Literal["requests", "rerank-input", "run"]
+ENDINGS: Mapping[str, Target] = {"trec": "trec", "tsv": "tsv", "msmarco": "msmarco", "marco": "msmarco"}
+"""Ending of a file's name -> its layout, where the name tells it. `.txt` and `.jsonl` may be several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,12 @@ def _check_formats(source_format: str, to: str) -> None:
         raise ConfigError(f"target format {to!r}: expected one of {', '.join(get_args(Target))}")
     if source_format not in get_args(Source):
         raise ConfigError(f"source format {source_format!r}: expected one of {', '.join(get_args(Source))}")
+
+
+def layout_of_name(path: str | Path) -> Target | None:
+    """The layout that a file's name tells, its compression left aside; None where it may be several."""
+    name = Path(path).name.lower().removesuffix(".gz").removesuffix(".xz")
+    return ENDINGS.get(name.rpartition(".")[2]) if "." in name else None
 
 
 def detect_format(path: str | Path) -> _Kind:

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from rankllm_core.data.records import write_requests
-from rankllm_core.errors import ConfigError, DataError, RankLLMError
-from rankllm_core.files import read_json, write_text
-from rankllm_core.files.json_text import as_object, check_id, found
-from rankllm_core.trec import Qrels, Run
-from rankllm_core.trec.qrels import MAX_GRADE
+from rankllm_core.errors import ConfigError, RankLLMError
+from rankllm_core.files import write_text
+from rankllm_core.trec import Qrels, Run, read_qrels
 from rankllm_core.types import Candidate, Query, Request
 from rankllm_infer.retrieval.bm25 import K1, B
 from rankllm_infer.retrieval.first_stage import Searcher, retrieve
@@ -144,7 +142,7 @@ def dataset_requests_file(
     path = stored_path(folder, dataset, method, depth)
     requests = requests_from_index(text_index(searched, dataset), found.queries, found.run)
     # Requests are written last: their presence means nothing is searched again, so judgements must exist by then.
-    judged = _keep_qrels(_qrels_path(dataset, folder), found.qrels)
+    judged = _keep_qrels(qrels_json(dataset, folder), found.qrels)
     write_requests(path, requests)
     tell(f"Wrote {path} for reuse; {judged}")
     return path
@@ -159,7 +157,8 @@ def _keep_qrels(path: Path, qrels: Qrels) -> str:
     return f"wrote its judgements to {path}"
 
 
-def _qrels_path(dataset: Dataset, folder: Path) -> Path:
+def qrels_json(dataset: Dataset, folder: Path) -> Path:
+    """Where rank_llm keeps the judgements of a data set whose results are in a folder."""
     return folder.absolute().parent / "qrels" / f"qrels_{dataset.name}.json"
 
 
@@ -168,28 +167,5 @@ def stored_qrels(dataset: Dataset, folder: Path) -> Qrels | None:
 
     folder: folder of the results. Raises DataError if the file cannot be read as qid -> docid -> grade.
     """
-    path = _qrels_path(dataset, folder)
-    if not path.is_file():
-        return None
-    try:
-        return {
-            check_id(qid, what="query"): {
-                check_id(docid, what="docid"): _grade(grade, what=f"query {qid!r}, docid {docid!r}")
-                for docid, grade in as_object(grades, what=f"query {qid!r}").items()
-            }
-            for qid, grades in as_object(read_json(path), what="judgements").items()
-        }
-    except RankLLMError as error:
-        problem = error.problem if isinstance(error, DataError) else str(error)
-        raise DataError(f"expected an object of query -> docid -> grade ({problem})", path=path) from None
-
-
-def _grade(value: object, *, what: str) -> int:
-    """Parse a whole number, also from a string or 1.0."""
-    try:
-        grade = int(value)  # type: ignore[call-overload]
-    except (ValueError, TypeError, OverflowError):
-        grade = MAX_GRADE + 1
-    if abs(grade) > MAX_GRADE:
-        raise RankLLMError(f"{what}: expected a whole number of at most {MAX_GRADE:,}, found {found(value)}")
-    return int(grade)
+    path = qrels_json(dataset, folder)
+    return read_qrels(path) if path.is_file() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NoReturn
 
 import click
@@ -28,27 +29,38 @@ _OWN_OPTIONS = ("-h", "--help", "--version")
 
 
 class TrainGroup(LazyGroup):
-    """Command group that runs `listwise` when options come without a command."""
+    """Command group that runs `listwise` when options come without a command, and `pointwise` for tevatron's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert the default command before options that do not belong to the group."""
+        """Insert the command that is meant before options that do not belong to the group."""
         if args and args[0].startswith("--local_rank="):
             # Added by DeepSpeed's launcher in front of the user's arguments. The environment variables carry the same
             # rank.
             args = args[1:]
         if args and args[0].startswith("-") and args[0] not in _OWN_OPTIONS:
-            args = [DEFAULT_COMMAND, *args]
+            from rankllm_train.cli.originals import tevatron_command
+
+            words = tevatron_command(args)
+            if words and os.environ.get("RANK", "0") == "0":
+                say(f"Options of tevatron: running `train {' '.join(words)}`; unspecified values come from the recipe")
+            args = [*(words or [DEFAULT_COMMAND]), *args]
         return super().parse_args(ctx, args)
 
 
 @click.group(
-    cls=TrainGroup, package="rankllm_train.cli", summaries=COMMANDS, modules=MODULES, context_settings=SETTINGS
+    cls=TrainGroup,
+    package="rankllm_train.cli",
+    summaries=COMMANDS,
+    modules=MODULES,
+    originals="rankllm_train.cli.originals",
+    context_settings=SETTINGS,
 )
 @click.version_option(__version__, prog_name="rankllm-train")
 def cli() -> None:
     """Fine-tune large language models as rerankers.
 
-    To get started, run `train recipes`. `train OPTIONS` without a command means `train listwise OPTIONS`.
+    To get started, run `train recipes`. `train OPTIONS` without a command means `train listwise OPTIONS` or, with
+    options of tevatron such as --train-n-passages, `train pointwise --recipe rankllama OPTIONS`.
     """
 
 

@@ -9,13 +9,11 @@ from typing import Any
 import click
 from click.decorators import FC
 
-from rankllm_core.command_line import NAME, ignored
+from rankllm_core.command_line import NAME
 from rankllm_core.errors import ConfigError
 from rankllm_train.cli.recipe_table import (
     COMMON,
     FORMATS,
-    IGNORED_SWITCHES,
-    IGNORED_VALUES,
     LISTWISE,
     RecipeOption,
 )
@@ -43,10 +41,8 @@ def recipe_options(options: Sequence[RecipeOption]) -> Callable[[FC], FC]:
 
 
 def shared_options(command: FC) -> FC:
-    """Decorate a command with options that set several recipe values and with ignored options of the originals."""
+    """Decorate a command with options that set several recipe values."""
     for decorate in (
-        *(ignored(name, takes_value=True) for name in IGNORED_VALUES),
-        *(ignored(name, takes_value=False) for name in IGNORED_SWITCHES),
         click.option(
             "--set",
             "settings",

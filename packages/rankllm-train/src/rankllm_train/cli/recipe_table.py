@@ -284,12 +284,3 @@ POINTWISE = (
     ),
 )
 FORMATS = {"v1": "rankllama", "v2": "rankllama-v2"}
-IGNORED_VALUES = (
-    "--dataset-proc-num",
-    "--preprocessing-num-workers",
-    "--cache-dir",
-    "--config-name",
-    "--model-type",
-    "--dataloader-num-workers",
-)
-IGNORED_SWITCHES = ("--overwrite-cache", "--low-cpu-mem-usage", "--do-train")

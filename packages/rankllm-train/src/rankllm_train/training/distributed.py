@@ -15,6 +15,10 @@ from rankllm_core.errors import ConfigError, DataError, MissingPackageError, Ran
 from rankllm_core.files import read_json
 
 _SUFFIX = ".yaml"
+_DECIDED = {"optimizer": "optim", "scheduler": "schedule"}
+"""Sections of a DeepSpeed file -> the section of the recipe that decides in their place. Tevatron's file has both."""
+_LOSS_SCALING = ("loss_scale", "initial_scale_power", "loss_scale_window", "hysteresis", "min_loss_scale")
+"""Settings of float16. Tevatron's file gives them for bfloat16 as well, where DeepSpeed 0.19 refuses unknown keys."""
 
 Decision = TypeVar("Decision")
 
@@ -25,10 +29,11 @@ def deepspeed_names() -> tuple[str, ...]:
     return tuple(sorted(i.name.removesuffix(_SUFFIX) for i in folder.iterdir() if i.name.endswith(_SUFFIX)))
 
 
-def load_deepspeed(name_or_path: str) -> dict[str, object]:
+def load_deepspeed(name_or_path: str, *, say: Callable[[str], None] = lambda line: None) -> dict[str, object]:
     """Load a bundled configuration by name, or a JSON or YAML file.
 
-    Raises ConfigError if there is none, if it sets what the recipe decides, or if it would save no weights.
+    Sections that the recipe decides are dropped, with a warning to say. Raises ConfigError if there is no such
+    configuration, or if it would save no weights.
     """
     path = Path(name_or_path)
     # Pipes and devices go to the reader too, which rejects them with a clear message.
@@ -40,7 +45,22 @@ def load_deepspeed(name_or_path: str) -> dict[str, object]:
     else:
         hint = did_you_mean(name_or_path, deepspeed_names())
         raise ConfigError(f"--deepspeed {name_or_path}: expected a file or one of {', '.join(deepspeed_names())}{hint}")
-    _check(config, where=f"--deepspeed {name_or_path}")
+    where = f"--deepspeed {name_or_path}"
+    config = _without_idle_settings(config, where=where, say=say)
+    _check(config, where=where)
+    return config
+
+
+def _without_idle_settings(config: dict[str, object], *, where: str, say: Callable[[str], None]) -> dict[str, object]:
+    """Drop what the recipe decides and what DeepSpeed refuses, with a warning for each."""
+    if decided := [key for key in _DECIDED if key in config]:
+        sections = " and ".join(f"{key} (section {_DECIDED[key]})" for key in decided)
+        say(f"Warning: {where}: the recipe decides {sections}; the file's settings for it are ignored")
+    config = {key: value for key, value in config.items() if key not in _DECIDED}
+    section = config.get("bf16")
+    if isinstance(section, dict) and (scaling := [key for key in _LOSS_SCALING if key in section]):
+        say(f"Warning: {where}: bf16: has no loss scaling; {', '.join(scaling)} are ignored")
+        config["bf16"] = {key: value for key, value in section.items() if key not in _LOSS_SCALING}
     return config
 
 
@@ -57,11 +77,6 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _check(config: Mapping[str, object], *, where: str) -> None:
-    for key, section in (("optimizer", "optim"), ("scheduler", "schedule")):
-        if key in config:
-            raise ConfigError(
-                f"{where}: {key}: is decided by the recipe's section {section!r}; remove it from the file"
-            )
     zero = config.get("zero_optimization")
     stage = zero.get("stage") if isinstance(zero, Mapping) else None
     if type(stage) is not int or stage not in (0, 1, 2, 3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +15,17 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 
-def training_arguments(recipe: Recipe) -> TrainingArguments:
+def training_arguments(recipe: Recipe, *, say: Callable[[str], None] = lambda line: None) -> TrainingArguments:
     """Return the Trainer's arguments for a recipe. Initializes the process group if several processes were started.
 
-    Raises ConfigError if they were started in a way that cannot train.
+    say: receives a warning about ignored settings of a DeepSpeed file. Raises ConfigError if the processes were started
+    in a way that cannot train.
     """
     import torch
     from transformers import TrainingArguments
 
     batch = recipe.batch
-    deepspeed = load_deepspeed(batch.deepspeed) if batch.deepspeed else None
+    deepspeed = load_deepspeed(batch.deepspeed, say=say) if batch.deepspeed else None
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     check_launch(deepspeed=bool(deepspeed), precision=recipe.model.precision, has_accelerator=has_gpu)
     is_deepspeed_on_cpu = bool(deepspeed) and not has_gpu

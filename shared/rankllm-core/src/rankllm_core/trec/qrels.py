@@ -1,13 +1,13 @@
-"""Relevance judgements in TREC qrels and BEIR format."""
+"""Relevance judgements in TREC qrels format, BEIR format and rank_llm's JSON."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TypeAlias
 
-from rankllm_core.errors import DataError
-from rankllm_core.files import read_lines
-from rankllm_core.files.json_text import check_id, located, shown
+from rankllm_core.errors import DataError, RankLLMError
+from rankllm_core.files import read_json, read_lines
+from rankllm_core.files.json_text import as_object, check_id, found, located, shown
 from rankllm_core.trec.run_layout import split_blanks
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
@@ -22,14 +22,16 @@ _HEADERS = ({"query-id", "corpus-id", "score"}, {"query-id", "doc-id", "score"})
 def read_qrels(path: str | Path) -> Qrels:
     """Read judgements: 4 columns (qid iteration docid grade) or BEIR's 3 (query-id corpus-id score, header optional).
 
+    A file name ending in .json selects rank_llm's JSON: an object of qid -> docid -> grade.
     Columns are separated by tabs or runs of blanks; the iteration column is ignored.
     A judgement repeated with the same grade is read once. Raises DataError, with the line, for one repeated with
     another grade (trec_eval rejects every repetition), another number of columns (TREC prels have 5), a grade that is
     not an integer, and an id that `json_text.check_id` rejects.
     """
+    if str(path).endswith(".json"):
+        return _read_json(path)
     qrels: Qrels = {}
-    lines: dict[tuple[str, str], int] = {}
-    width = 0
+    lines, width = dict[tuple[str, str], int](), 0
     for number, line in read_lines(path):
         fields = split_blanks(line)
         if not width:
@@ -77,3 +79,29 @@ def _grade(text: str, path: str | Path, line: int) -> int:
         problem = f"grade {text[:40]} is beyond {MAX_GRADE}; are the columns in order (qid iteration docid grade)?"
         raise DataError(problem, path=path, line=line)
     return int(value)
+
+
+def _read_json(path: str | Path) -> Qrels:
+    """Read judgements as rank_llm writes them. Raises DataError where the file is not qid -> docid -> grade."""
+    try:
+        return {
+            check_id(qid, what="query"): {
+                check_id(docid, what="docid"): _json_grade(grade, what=f"query {qid!r}, docid {docid!r}")
+                for docid, grade in as_object(grades, what=f"query {qid!r}").items()
+            }
+            for qid, grades in as_object(read_json(path), what="judgements").items()
+        }
+    except RankLLMError as error:
+        problem = error.problem if isinstance(error, DataError) else str(error)
+        raise DataError(f"expected an object of query -> docid -> grade ({problem})", path=path) from None
+
+
+def _json_grade(value: object, *, what: str) -> int:
+    """A whole number, also written as a string or as 1.0."""
+    try:
+        grade = int(value)  # type: ignore[call-overload]
+    except (ValueError, TypeError, OverflowError):
+        grade = MAX_GRADE + 1
+    if abs(grade) > MAX_GRADE:
+        raise RankLLMError(f"{what}: expected a whole number of at most {MAX_GRADE:,}, found {found(value)}")
+    return int(grade)

@@ -18,12 +18,12 @@ from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_infer.cli import EXIT_SOME_FAILED, SETTINGS, say
 from rankllm_infer.cli.options import GroupedCommand, row_options, select
 from rankllm_infer.cli.rerank.options import (
+    DATASET_DEPTH,
     OWNERS,
     DtypeSwitches,
     RerankCommand,
     RerankInput,
     RerankOutput,
-    ignored_options,
 )
 from rankllm_infer.console import SCREEN, show_report
 from rankllm_infer.option_table import rows_of
@@ -40,13 +40,10 @@ _COMPANIONS = {"run": ("queries", "corpus"), "dataset": ("retrieval_method",), "
 _FOR_MANY_QUERIES = ("max_queries", "strict", "qrels", "resume", "max_total_tokens")
 _STANDARD_INPUT = "-"
 _ORIGINALS_FOLDER = "src/rank_llm/rerank/prompt_templates/"
-DATASET_DEPTH = 100
-"""Default number of candidates per query of --dataset, as in rank_llm."""
 
 
 @click.command("rerank", cls=GroupedCommand, context_settings=SETTINGS)
 @row_options(*(row for owner in OWNERS for row in select(owner)))
-@ignored_options
 def command(**given: Any) -> int:
     """Rerank candidates with a language model.
 
@@ -63,6 +60,10 @@ def command(**given: Any) -> int:
             return count_costs(asked, load_requests(asked))
         files, loading = _output_files(asked.outputs), _loading(asked)
         return one_query(asked, files, load_requests(asked), sources=input_files(asked), loading=loading)
+    if not _names_a_result(asked.outputs):
+        from rankllm_infer.cli.rerank.unnamed_outputs import with_named_outputs
+
+        asked = with_named_outputs(asked)
     files = _output_files(asked.outputs)
     _check_outputs(asked.outputs, files)
     from rankllm_infer.jobs.fingerprint import load_qrels
@@ -85,10 +86,13 @@ def command(**given: Any) -> int:
     return EXIT_SOME_FAILED if report.summary.failures else 0
 
 
+def _names_a_result(outputs: RerankOutput) -> bool:
+    """Return whether an option says what the run produces: a file, or only metrics."""
+    return any((outputs.output, outputs.encoded_save_path, outputs.output_jsonl, outputs.trace, outputs.qrels))
+
+
 def _check_outputs(outputs: RerankOutput, files: OutputFiles) -> None:
-    """Raise UsageError if a run would produce no output or if output options contradict each other."""
-    if not files.paths() and not outputs.qrels:
-        raise click.UsageError("nothing to write: give --output, --output-jsonl, --trace or --qrels")
+    """Raise UsageError if output options contradict each other."""
     if outputs.resume and outputs.overwrite:
         raise click.UsageError("--resume resumes a run, --overwrite starts over; give one of them")
     if outputs.resume and not files.paths():

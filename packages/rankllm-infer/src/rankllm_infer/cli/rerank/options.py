@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-import click
-
-from rankllm_infer.cli.options import ReadsRuns, ignored
+from rankllm_infer.cli.options import ReadsRuns
 from rankllm_infer.option_table import LOCAL, option
 from rankllm_infer.options import RerankOptions
 
 OUTPUT_FORMATS = ("trec", "tsv", "msmarco")
+DATASET_DEPTH = 100
+"""Default number of candidates per query of --dataset, as in rank_llm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,14 +138,3 @@ class RerankCommand:
     options: RerankOptions
     prior_file: str | None
     """File that --identifier-prior was read from."""
-
-
-def ignored_options(command: click.decorators.FC) -> click.decorators.FC:
-    """Accept, with a warning, options of rank_llm and Tevatron that have no effect here."""
-    with_value = ("--dataset-name", "--dataset-proc-num", "--tokenizer-name", "--cache-dir", "--output-dir")
-    switches = ("--overwrite-cache", "--print-prompts-responses", "--populate-invocations-history")
-    for name in with_value:
-        command = ignored(name, takes_value=True)(command)
-    for name in switches:
-        command = ignored(name, takes_value=False)(command)
-    return command

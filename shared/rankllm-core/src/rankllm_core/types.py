@@ -162,6 +162,34 @@ class Result:
     """How many of the first candidates are in an order that the model gave; those behind them are in first-stage order,
     or in one that no answer tells. None: not known, as of results that other programs wrote."""
 
+    def to_dicts(self) -> list[dict[str, object]]:
+        """Return one flat row per candidate, best first, as `pandas.DataFrame` and `csv.DictWriter` take them.
+
+        Each holds qid, query, docid, rank (from 1), score, model_score, probability and status, then the document's own
+        fields. A field with the name of one of these columns is called `doc.NAME`.
+        """
+        return [
+            with_fields(
+                {
+                    "qid": self.query.qid,
+                    "query": self.query.text,
+                    "docid": candidate.docid,
+                    "rank": rank,
+                    "score": candidate.score,
+                    "model_score": candidate.model_score,
+                    "probability": candidate.probability,
+                    "status": self.status,
+                },
+                candidate.doc,
+            )
+            for rank, candidate in enumerate(self.candidates, start=1)
+        ]
+
+
+def with_fields(row: Mapping[str, object], doc: Mapping[str, object]) -> dict[str, object]:
+    """Return the row with a document's fields behind its own columns; a name that is taken becomes `doc.NAME`."""
+    return {**row, **{f"doc.{name}" if name in row else name: value for name, value in doc.items()}}
+
 
 def worst(statuses: list[Status]) -> Status:
     """The worst of several statuses; `ok` when there is none."""

@@ -79,10 +79,10 @@ class Reranker(RanksDocuments):
     @overload
     def rerank(self, requests: Iterable[Request]) -> list[Result]: ...
     def rerank(self, requests: Request | Iterable[Request]) -> Result | list[Result]:
-        """Return the result of one request, or of each of several in input order.
+        """Return the result of one request, or the results of several in input order.
 
-        A query that failed has status `failed` and a reason in `error`. Raises the errors that `stream` raises; the
-        results obtained before are then lost.
+        The result of a failed query has status `failed` and a reason in `error`. Raises the errors that `stream`
+        raises; results obtained before are then lost.
         """
         return self.rerank([requests])[0] if isinstance(requests, Request) else list(self.stream(requests))
 
@@ -234,10 +234,10 @@ def load_reranker(
     """Load a model and everything its card says about prompting it.
 
     model: a folder, a hub name, a bundled model such as `smollm2-pointwise`, or, for a server, the name it knows the
-    model by. keywords: fields of `RerankOptions`, such as dtype="bfloat16"; or pass the whole as `options`.
-    What a user should know before trusting the numbers is logged (logger `rankllm_infer`), and kept in `warnings`.
-    Raises ConfigError naming an option that is unknown or cannot be used, and RankLLMError when the model cannot be
-    found, or does not keep what its card promises.
+    model by. keywords: fields of `RerankOptions`, such as dtype="bfloat16". options: all of them in one object, instead.
+    Warnings are logged (logger `rankllm_infer`) and kept in `Reranker.warnings`.
+    Raises ConfigError for an unknown or invalid option, and RankLLMError if the model cannot be found, or does not keep
+    what its card promises.
     """
     options = with_environment_key(from_keywords(RerankOptions, options, keywords=keywords, where="load_reranker"))
     reranker = start_reranker(plan_reranking(model, options))
@@ -247,7 +247,7 @@ def load_reranker(
 
 
 def with_environment_key(options: RerankOptions | None) -> RerankOptions | None:
-    """The options with a server's key from OPENAI_API_KEY where they hold none, as on the command line."""
+    """Return the options with OPENAI_API_KEY as the server's key if they contain none, as on the command line."""
     if isinstance(options, RerankOptions) and options.engine == "openai" and options.api_key is None:
         return replace(options, api_key=os.environ.get("OPENAI_API_KEY"))
     return options

@@ -96,9 +96,9 @@ class RerankKeywords(TypedDict, total=False):
 def from_keywords(
     owner: type[Owner], options: Owner | None, *, keywords: Mapping[str, Any], where: str
 ) -> Owner | None:
-    """The options, given whole or as keywords; None where neither is.
+    """Return the options, given as one object or as keywords; None if neither is given.
 
-    where: the function that was called. Raises ConfigError for an unknown keyword, and where both are given.
+    where: name of the calling function, for messages. Raises ConfigError for an unknown keyword, and if both are given.
     """
     if not keywords:
         return options
@@ -109,9 +109,9 @@ def from_keywords(
 
 
 def shows_options(owner: type, keywords: type) -> Callable[[Function], Function]:
-    """Give a function the signature of its keywords, as `help`, notebooks and API references show it.
+    """Give a function the full signature of its keywords, which `help`, notebooks and API references show.
 
-    owner: has their defaults, in the option table. keywords: the TypedDict with their types.
+    owner: the dataclass with their defaults. keywords: the TypedDict with their types.
     """
 
     def decorate(function: Function) -> Function:

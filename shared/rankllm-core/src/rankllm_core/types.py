@@ -163,10 +163,10 @@ class Result:
     or in one that no answer tells. None: not known, as of results that other programs wrote."""
 
     def to_dicts(self) -> list[dict[str, object]]:
-        """Return one flat row per candidate, best first, as `pandas.DataFrame` and `csv.DictWriter` take them.
+        """Return one flat row per candidate, best first, for `pandas.DataFrame` or `csv.DictWriter`.
 
-        Each holds qid, query, docid, rank (from 1), score, model_score, probability and status, then the document's own
-        fields. A field with the name of one of these columns is called `doc.NAME`.
+        A row contains qid, query, docid, rank (from 1), score, model_score, probability and status, then the document's
+        fields. A field with the name of one of these columns is renamed to `doc.NAME`.
         """
         return [
             with_fields(
@@ -187,7 +187,7 @@ class Result:
 
 
 def with_fields(row: Mapping[str, object], doc: Mapping[str, object]) -> dict[str, object]:
-    """Return the row with a document's fields behind its own columns; a name that is taken becomes `doc.NAME`."""
+    """Return the row with a document's fields after its own columns; a name already in the row becomes `doc.NAME`."""
     return {**row, **{f"doc.{name}" if name in row else name: value for name, value in doc.items()}}
 
 

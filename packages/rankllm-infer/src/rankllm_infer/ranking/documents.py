@@ -1,4 +1,4 @@
-"""Documents ranked for one query: `Reranker.rank`, and what it shares with the integrations."""
+"""Rank documents for one query: `Reranker.rank`, and what it shares with the integrations."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 logger = logging.getLogger("rankllm_infer")
-"""Warns of what loading a model has to say, and of rankings that a model's answers do not cover."""
+"""Logs the warnings of a loaded model, and answers that could not be read as a ranking."""
 
 Document = str | Mapping[str, object] | Candidate
-"""A text; a mapping with its text under one of `rankllm_core.text.TEXT_FIELDS`; or a candidate of a request."""
+"""A text, a mapping with a text under one of `rankllm_core.text.TEXT_FIELDS`, or a candidate of a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedTexts:
-    """N texts in the order of the model."""
+    """The ranking of N texts."""
 
     order: tuple[int, ...] = ()
-    """0-based positions before reranking, best first; texts that could not be shown come last, in their given order."""
+    """0-based input positions, best first; texts that could not be shown to the model come last, in input order."""
     scores: tuple[float | None, ...] = ()
-    """From 0 to 1, never rising from one rank to the next; None for a text that could not be shown."""
+    """From 0 to 1, never increasing with the rank; None for a text that could not be shown to the model."""
     score_kind: ScoreKind = "rank"
     status: Status = "ok"
     defects: tuple[str, ...] = ()
 
     def notes(self) -> dict[str, Any]:
-        """What documents are told of their ranking, under names for their metadata."""
+        """Return how the texts were ranked, as metadata for the documents."""
         notes: dict[str, Any] = {"rankllm_status": self.status, "rankllm_score_kind": self.score_kind}
         return notes | {"rankllm_defects": list(self.defects)} if self.defects else notes
 
 
 class RanksDocuments(ABC):
-    """Adds `rank` and `arank` to what ranks requests by a method."""
+    """Mixin with `rank` and `arank` for a class that has a ranking method and `submit`."""
 
     method: RankingMethod
 
     @abstractmethod
     def submit(self, request: Request, *, start: Callable[[Request], Flow] | None = None) -> Future[Result]:
-        """Rank one request. start: makes its flow."""
+        """Rank one request. start: creates its flow."""
 
     def rank(
         self,
@@ -65,18 +65,17 @@ class RanksDocuments(ABC):
         return_documents: bool = False,
         instruction: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Rank documents for one query, best first, in the shape of sentence-transformers' `CrossEncoder.rank`.
+        """Return one row per document, best first, shaped like those of sentence-transformers' `CrossEncoder.rank`.
 
-        documents: texts, mappings with a text (and perhaps a title and metadata), or Candidates, in any mixture; the
-        best first where a first stage has ordered them, which listwise models make use of. Only Candidates bring
-        first-stage scores: unless all documents do, `fuse_weight` is not applied.
-        top_k: number of documents to return; None: all. All documents are ranked in any case.
-        return_documents: add `text` and every other field of a document to its row.
+        documents: texts, mappings with a text (optionally a title and metadata), or Candidates, in first-stage order if
+        there is one. Only Candidates have first-stage scores; `fuse_weight` applies if every document is one.
+        top_k: number of rows to return; None returns all. All documents are ranked in either case.
+        return_documents: add `text` and all other fields of the document to its row.
         instruction: what counts as relevant, for models that take an instruction.
 
-        Each row holds `corpus_id`, the 0-based position in `documents`, and `score`, from 0 to 1 and never rising. A
-        field called like one of these is returned as `doc.NAME`. `pandas.DataFrame` takes the rows as they are.
-        Raises RankLLMError where an argument cannot be used, and where the model gave no answer.
+        A row contains `corpus_id`, the 0-based position in `documents`, and `score`, from 0 to 1 and never increasing
+        with the rank. A document field with one of these names is returned as `doc.NAME`. `pandas.DataFrame` accepts
+        the rows as they are. Raises RankLLMError for an invalid argument, and if the model gave no answer.
         """
         asked = _Question.of(
             self.method, query, documents, top_k=top_k, return_documents=return_documents, instruction=instruction
@@ -85,7 +84,7 @@ class RanksDocuments(ABC):
         try:
             return asked.rows(answer.result())
         finally:
-            answer.cancel()  # where Ctrl-C ended the wait; a finished one is not affected
+            answer.cancel()  # after Ctrl-C; a finished request is not affected
 
     async def arank(
         self,
@@ -96,7 +95,7 @@ class RanksDocuments(ABC):
         return_documents: bool = False,
         instruction: str | None = None,
     ) -> list[dict[str, Any]]:
-        """As `rank`, without blocking the event loop; concurrent calls share the engine's batches."""
+        """As `rank`, without blocking the event loop. Concurrent calls share the engine's batches."""
         asked = _Question.of(
             self.method, query, documents, top_k=top_k, return_documents=return_documents, instruction=instruction
         )
@@ -105,12 +104,12 @@ class RanksDocuments(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
-    """A call of `rank`: the request, and what is to be returned."""
+    """One call of `rank`: its request, and what it returns."""
 
     method: RankingMethod
     documents: Sequence[Document]
     request: Request
-    """Its docids are positions in `documents`: documents with the same id, or the same text, are told apart."""
+    """Its docids are positions in `documents`, so ids of the documents may repeat."""
     top_k: int | None
     return_documents: bool
 
@@ -153,7 +152,7 @@ def _takes_instruction(card: Card) -> bool:
 
 
 def _numbered(document: Any, position: int) -> Any:
-    """The document with its position as its docid; whatever is no document is left for `make_request` to refuse."""
+    """Return the document with its position as its docid. `make_request` rejects anything that is not a document."""
     doc = document.doc if isinstance(document, Candidate) else document
     if isinstance(doc, str):
         return {"pid": str(position), "text": doc}
@@ -161,7 +160,7 @@ def _numbered(document: Any, position: int) -> Any:
 
 
 def _fields(document: Document) -> Mapping[str, object]:
-    """A document's fields, with its text as `text` wherever it is stored."""
+    """Return a document's fields, with its text as `text` whatever field stores it."""
     if isinstance(document, str):
         return {"text": document}
     if isinstance(document, Candidate):
@@ -170,7 +169,7 @@ def _fields(document: Document) -> Mapping[str, object]:
 
 
 def without_fusion(method: RankingMethod) -> RankingMethod:
-    """The method with scores that are the model's alone, for documents without a first stage."""
+    """Return the method with scores of the model only, for documents without first-stage scores."""
     if not method.card.fuse_weight:
         return method
     card: Any = replace(method.card, fuse_weight=0.0)
@@ -182,19 +181,19 @@ def without_fusion(method: RankingMethod) -> RankingMethod:
 
 
 def with_scores(request: Request, scores: Sequence[float]) -> Request:
-    """The request with other first-stage scores. scores: by position, which is each candidate's docid."""
+    """Return the request with other first-stage scores. scores: by position, which is each candidate's docid."""
     candidates = (replace(candidate, score=scores[int(candidate.docid)]) for candidate in request.candidates)
     return replace(request, candidates=tuple(candidates))
 
 
 def check_top(top: int | None, *, name: str) -> None:
-    """Raise ConfigError where the number of documents to return is none. name: as the caller calls it."""
+    """Raise ConfigError for an invalid number of documents to return. name: of the caller's argument."""
     if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
         raise ConfigError(f"{name}: expected an integer of at least 1, or None for all, found {top!r}")
 
 
 def read_ranking(result: Result, card: Card) -> RankedTexts:
-    """The ranking of a result whose docids are positions. Raises RankLLMError where the query failed."""
+    """Return the ranking of a result whose docids are positions. Raises RankLLMError if the query failed."""
     kind, scores = relevance_scores(checked(result, is_named=False), card)
     return RankedTexts(
         order=tuple(int(candidate.docid) for candidate in result.candidates),
@@ -206,10 +205,10 @@ def read_ranking(result: Result, card: Card) -> RankedTexts:
 
 
 def checked(result: Result, *, is_named: bool) -> Result:
-    """The result of a query that was ranked; warns where a model's answers could not be read.
+    """Return the result of a query that was ranked; log a warning if answers of the model could not be read.
 
-    is_named: whether the caller knows the query by its qid. Raises RankLLMError where the query failed: its documents
-    are in the order they came in, which is no ranking.
+    is_named: whether the caller chose the qid. Raises RankLLMError if the query failed, since its documents are then
+    in input order, which is not a ranking.
     """
     name = f"query {result.query.qid!r}: "
     where = name if is_named else ""

@@ -147,7 +147,7 @@ def checked_requests(requests: Iterable[Request]) -> Iterator[Request]:
 
 
 async def each_request(requests: Iterable[Request] | AsyncIterable[Request]) -> AsyncIterator[Request]:
-    """The requests of an iterable of either kind, as they come. Raises as `checked_requests`."""
+    """Yield the requests of a plain or asynchronous iterable. Raises RankLLMError as `checked_requests` does."""
     if isinstance(requests, AsyncIterable):
         async for request in requests:
             yield checked_request(request)

@@ -82,7 +82,9 @@ def test_a_keyword_that_cannot_be_used_is_one_line(keywords, message):
 
 def test_options_are_given_in_one_way():
     """Which of two values counts would be a guess."""
-    with pytest.raises(ConfigError, match=r"^load_reranker: dtype: is given beside options; put it into RerankOptions"):
+    with pytest.raises(
+        ConfigError, match=r"^load_reranker: dtype: cannot be combined with options; make it a field of RerankOptions"
+    ):
         load_reranker("no/such/model", RerankOptions(), dtype="float32")
 
 

@@ -234,7 +234,7 @@ def load_reranker(
     """Load a model and everything its card says about prompting it.
 
     model: a folder, a hub name, a bundled model such as `smollm2-pointwise`, or, for a server, the name it knows the
-    model by. keywords: fields of `RerankOptions`, such as dtype="bfloat16". options: all of them in one object, instead.
+    model by. keywords: fields of `RerankOptions`, such as dtype="bfloat16"; or pass the object itself as `options`.
     Warnings are logged (logger `rankllm_infer`) and kept in `Reranker.warnings`.
     Raises ConfigError for an unknown or invalid option, and RankLLMError if the model cannot be found, or does not keep
     what its card promises.

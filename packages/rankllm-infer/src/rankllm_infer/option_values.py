@@ -104,7 +104,9 @@ def from_keywords(
         return options
     check_keys(keywords, rows_of(owner), where=where)
     if options is not None:
-        raise ConfigError(f"{where}: {next(iter(keywords))}: is given beside options; put it into {owner.__name__}")
+        raise ConfigError(
+            f"{where}: {next(iter(keywords))}: cannot be combined with options; make it a field of {owner.__name__}"
+        )
     return owner(**keywords)
 
 

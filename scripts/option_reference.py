@@ -21,12 +21,12 @@ HEAD = """\
 rankllm-infer rerank --model-path smollm2-first --requests requests.jsonl --output ranked.trec --window-size 10
 ```
 
-In Python, pass options as fields of `RerankOptions`:
+In Python, options are keywords of `load_reranker`, and fields of `RerankOptions` ([python.md](python.md)):
 
 ```python
-from rankllm_infer import RerankOptions, load_reranker
+from rankllm_infer import load_reranker
 
-reranker = load_reranker("smollm2-first", RerankOptions(window_size=10))
+reranker = load_reranker("smollm2-first", window_size=10)
 ```
 
 Every option may also be spelled with underscores (`--window_size`). A switch is turned off by its `--no-` form. An

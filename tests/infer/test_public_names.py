@@ -48,6 +48,11 @@ def test_names_are_used_and_a_model_is_planned_without_torch(tmp_path):
     code = (
         "from rankllm_infer import Reranker, RerankOptions, load_reranker, make_request, plan_reranking\n"
         "make_request('q', ['a', 'b'])\n"
+        "assert callable(Reranker.rank) and callable(Reranker.arank)\n"
+        "try:\n"
+        "    load_reranker('m', dtpe='float32')\n"
+        "except Exception as error:\n"
+        "    assert 'dtype' in str(error)\n"
         f"plan = plan_reranking({str(tmp_path)!r}, RerankOptions(window_size=5, stride=2))\n"
         "assert plan.card.card.window_size == 5"
     )

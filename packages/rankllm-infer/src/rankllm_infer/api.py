@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from rankllm_core.card import Card
-from rankllm_core.errors import RankLLMError
+from rankllm_core.errors import RankLLMError, one_line
 from rankllm_core.probe import Comparison, Probe
 from rankllm_core.types import Request, Result
 from rankllm_infer.checkpoints.model_files import ModelFiles
@@ -18,11 +20,13 @@ from rankllm_infer.engines.base import Checkpoint, Engine
 from rankllm_infer.engines.openai.settings import OpenAISettings
 from rankllm_infer.engines.transformers.batches import TransformersSettings
 from rankllm_infer.engines.vllm.settings import VllmSettings
+from rankllm_infer.option_values import RerankKeywords, from_keywords, shows_options
 from rankllm_infer.options import RerankOptions
 from rankllm_infer.plan import RerankPlan, make_method, plan_reranking
 from rankllm_infer.probing import compare, record, verification_notes
+from rankllm_infer.ranking.documents import RanksDocuments, logger
 from rankllm_infer.ranking.flow import Flow, RankingMethod, make_request
-from rankllm_infer.scheduling.pool import AnswerLog, FlowPool, checked_request, checked_requests
+from rankllm_infer.scheduling.pool import AnswerLog, FlowPool, checked_request, each_request
 from rankllm_infer.scheduling.scheduler import Scheduler
 from rankllm_infer.scheduling.sharing import shared_engine
 
@@ -36,7 +40,7 @@ _IN_USE = "cannot be closed now: a run is in progress; finish or close it first 
 _CLOSED = "the reranker is closed; load it again"
 
 
-class Reranker:
+class Reranker(RanksDocuments):
     """How a model is prompted, and what runs it. Close it, or use it as a context manager."""
 
     def __init__(
@@ -62,17 +66,25 @@ class Reranker:
         self._shared = shared_engine(engine)
         self._scheduler = Scheduler(engine, method.flow, max_active=self.most_unfinished)
 
+    def __repr__(self) -> str:
+        return f"<Reranker: {self.description or self.card.kind}{', closed' if self._is_closed else ''}>"
+
     @property
     def card(self) -> Card:
         """The card in force."""
         return self.method.card
 
-    def rerank(self, requests: Iterable[Request]) -> list[Result]:
-        """Return the result of each request, in input order. A failed one has status `failed` and a reason in `error`.
+    @overload
+    def rerank(self, requests: Request) -> Result: ...
+    @overload
+    def rerank(self, requests: Iterable[Request]) -> list[Result]: ...
+    def rerank(self, requests: Request | Iterable[Request]) -> Result | list[Result]:
+        """Return the result of one request, or the results of several in input order.
 
-        Raises the errors that `stream` raises; the results obtained before are then lost.
+        The result of a failed query has status `failed` and a reason in `error`. Raises the errors that `stream`
+        raises; results obtained before are then lost.
         """
-        return list(self.stream(requests))
+        return self.rerank([requests])[0] if isinstance(requests, Request) else list(self.stream(requests))
 
     def stream(
         self,
@@ -122,11 +134,19 @@ class Reranker:
         request = checked_request(request)
         return self._scheduler.submit(request, timeout_s=timeout_s, start=start, on_answered=on_answered)
 
-    async def arerank(self, requests: Iterable[Request], *, timeout_s: float | None = None) -> list[Result]:
-        """Rank requests without blocking the event loop; see `submit`. Cancelling the task cancels the requests.
+    @overload
+    async def arerank(self, requests: Request, *, timeout_s: float | None = None) -> Result: ...
+    @overload
+    async def arerank(self, requests: Iterable[Request], *, timeout_s: float | None = None) -> list[Result]: ...
+    async def arerank(
+        self, requests: Request | Iterable[Request], *, timeout_s: float | None = None
+    ) -> Result | list[Result]:
+        """As `rerank`, without blocking the event loop; see `submit`. Cancelling the task cancels the requests.
 
-        timeout_s: for each request. Results are in input order.
+        timeout_s: for each request.
         """
+        if isinstance(requests, Request):
+            return (await self.arerank([requests], timeout_s=timeout_s))[0]
         return [result async for result in self.astream(requests, timeout_s=timeout_s)]
 
     async def astream(
@@ -140,7 +160,7 @@ class Reranker:
 
         pending: deque[asyncio.Future[Result]] = deque()
         try:
-            async for request in _each(requests):
+            async for request in each_request(requests):
                 pending.append(asyncio.wrap_future(self.submit(request, timeout_s=timeout_s)))
                 while pending and (pending[0].done() or len(pending) >= self.most_unfinished):
                     yield await pending[0]
@@ -207,13 +227,30 @@ class Reranker:
         self._close()
 
 
-def load_reranker(model: str | Path, options: RerankOptions | None = None) -> Reranker:
+@shows_options(RerankOptions, RerankKeywords)
+def load_reranker(
+    model: str | Path, options: RerankOptions | None = None, **keywords: Unpack[RerankKeywords]
+) -> Reranker:
     """Load a model and everything its card says about prompting it.
 
-    model: a folder, a hub name, or, for a server, the name it knows the model by.
-    Raises RankLLMError when the model cannot be found, or does not keep what its card promises.
+    model: a folder, a hub name, a bundled model such as `smollm2-pointwise`, or, for a server, the name it knows the
+    model by. keywords: fields of `RerankOptions`, such as dtype="bfloat16"; or pass the object itself as `options`.
+    Warnings are logged (logger `rankllm_infer`) and kept in `Reranker.warnings`.
+    Raises ConfigError for an unknown or invalid option, and RankLLMError if the model cannot be found, or does not keep
+    what its card promises.
     """
-    return start_reranker(plan_reranking(model, options))
+    options = with_environment_key(from_keywords(RerankOptions, options, keywords=keywords, where="load_reranker"))
+    reranker = start_reranker(plan_reranking(model, options))
+    for warning in reranker.warnings:
+        logger.warning("%s: %s", model, one_line(warning))
+    return reranker
+
+
+def with_environment_key(options: RerankOptions | None) -> RerankOptions | None:
+    """Return the options with OPENAI_API_KEY as the server's key if they contain none, as on the command line."""
+    if isinstance(options, RerankOptions) and options.engine == "openai" and options.api_key is None:
+        return replace(options, api_key=os.environ.get("OPENAI_API_KEY"))
+    return options
 
 
 def start_reranker(plan: RerankPlan) -> Reranker:
@@ -260,12 +297,3 @@ def _open_checkpoint(plan: RerankPlan) -> Checkpoint:
 
             return open_checkpoint(files, settings, read=plan.read)
     raise TypeError(f"no engine for {type(plan.engine).__name__} and {type(plan.files).__name__}")
-
-
-async def _each(requests: Iterable[Request] | AsyncIterable[Request]) -> AsyncIterator[Request]:
-    if isinstance(requests, AsyncIterable):
-        async for request in requests:
-            yield checked_request(request)
-        return
-    for request in checked_requests(requests):
-        yield request

@@ -234,7 +234,9 @@ def _device_text(device: Device) -> str:
 
 
 def _demo_lines(demo: DemoModelState) -> list[str]:
-    state = "installed" if demo.installed else "not installed; `rankllm-infer demo` explains how to install it"
+    from rankllm_infer.checkpoints.demo_model import install_command
+
+    state = "installed" if demo.installed else f"not installed; {install_command()}"
     if demo.unpacked:
         state = "ready"
     elif demo.installed:

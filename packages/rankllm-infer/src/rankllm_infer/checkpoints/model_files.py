@@ -22,7 +22,16 @@ from rankllm_core.errors import ConfigError, ContractError, RankLLMError
 from rankllm_core.files.manifest import MANIFEST_NAME, check_intact
 from rankllm_core.nn.model_parts import readable_load
 from rankllm_infer.checkpoints.bidirectional import Bidirectional, bidirectional_of
-from rankllm_infer.checkpoints.hub import check_revision, commit_of, find_elsewhere, is_shipped, shipped_base
+from rankllm_infer.checkpoints.hub import (
+    HubUnreachableError,
+    check_revision,
+    commit_of,
+    find_elsewhere,
+    full_name,
+    is_shipped,
+    missing_base,
+    shipped_base,
+)
 from rankllm_infer.checkpoints.sentencepiece_model import SENTENCEPIECE_MODEL, sentencepiece_tokenizer
 
 ENCODER_DECODERS = ("mt5", "t5", "umt5")
@@ -186,6 +195,8 @@ def find_base(own: ModelFolder, base_model: str | None = None) -> ModelFolder:
     except RankLLMError as error:
         if base_model is not None:
             raise
+        if isinstance(error, HubUnreachableError) and is_shipped(own.path):
+            raise missing_base() from None
         raise RankLLMError(_NO_BASE.format(name=own.name, error=error)) from None
     # transformers would silently continue with the base of the base, wherever that is.
     if base.adapter is not None:
@@ -205,11 +216,17 @@ def locate_model(name_or_path: str, *, revision: str | None = None, weights: boo
     or only its small files (configuration, tokenizer, card). Raises RankLLMError in one line if the model does not
     exist or one of its small files is damaged, and ConfigError if `revision` does not apply.
     """
-    folder = Path(name_or_path).expanduser()
+    name = full_name(name_or_path)
+    folder = Path(name).expanduser()
     if revision is not None:
-        check_revision(name_or_path, revision)
+        check_revision(name, revision)
     if not folder.is_dir():
-        folder = find_elsewhere(name_or_path, revision=revision, weights=weights)
+        try:
+            folder = find_elsewhere(name, revision=revision, weights=weights)
+        except HubUnreachableError:
+            if name == name_or_path:
+                raise
+            raise missing_base() from None
     _check_once(folder, _stamp(folder))
     return folder
 

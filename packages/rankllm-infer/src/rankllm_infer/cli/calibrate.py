@@ -111,7 +111,7 @@ def command(**given: Any) -> None:
 def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
     """Run the model on shuffled windows. Raises ConfigError if the model is not a FIRST model."""
     from rankllm_core.card import ListwiseCard
-    from rankllm_infer.api import load_reranker
+    from rankllm_infer.api import start_reranker
     from rankllm_infer.plan import plan_reranking
     from rankllm_infer.ranking.identifier_prior import measure_prior
 
@@ -126,7 +126,7 @@ def _measure(asked: CalibrateCommand) -> tuple[ListwiseCard, IdentifierPrior]:
     say(f"Loading {model} ...")
     raw = replace(options, identifier_prior=())
     bar = counter("calibrate", unit="window", total=len(windows), delay_s=0.0)
-    with load_reranker(model, raw) as reranker, bar as show:
+    with start_reranker(plan_reranking(model, raw)) as reranker, bar as show:
         for warning in reranker.warnings:
             # The stride is set here: shuffled windows do not overlap. The card's prior is what is being remeasured.
             if not warning.startswith(("--stride:", "--identifier-prior:")):

@@ -53,9 +53,10 @@ def command(model_path: str | None, output_dir: Path, **given: str | None) -> in
     writes the runs. smollm2-pointwise scores each passage, smollm2-first reranks windows of passages. Both are adapters
     of SmolLM2-135M; models with billions of parameters improve the ranking more.
     """
-    from rankllm_infer.api import load_reranker
+    from rankllm_infer.api import start_reranker
     from rankllm_infer.demo.collection import load_demo_collection
     from rankllm_infer.demo.run import DemoFiles, demo_requests, run_demo
+    from rankllm_infer.plan import plan_reranking
     from rankllm_infer.watching import PromptProgress
 
     if given["revision"] is not None and model_path is None:
@@ -63,17 +64,10 @@ def command(model_path: str | None, output_dir: Path, **given: str | None) -> in
     files = DemoFiles(folder=output_dir)
     check_output(files.reranked, overwrite=True)
     if model_path is None:
-        from rankllm_infer.checkpoints.demo_model import MODEL_NAME, demo_model_path
-        from rankllm_infer.checkpoints.hub import SHIPPED, shipped_folder
-
-        say(f"Preparing {MODEL_NAME} (unpacked on first use, about half a minute) ...")
-        demo_model_path()
         given["method"] = given["method"] or "pointwise"
-        model_path = SHIPPED[given["method"]]
-        if Path(model_path).exists():  # a user's folder of that name is not the bundled reranker
-            model_path = str(shipped_folder(model_path))
+        model_path = _bundled(given["method"])
     options = _options(model_path, given)
-    with load_reranker(model_path, options) as reranker:
+    with start_reranker(plan_reranking(model_path, options)) as reranker:
         for warning in reranker.warnings:
             say(f"Warning: {warning}")
         say(f"Reranking: {reranker.description}")
@@ -86,6 +80,18 @@ def command(model_path: str | None, output_dir: Path, **given: str | None) -> in
             )
     _print(report, files)
     return EXIT_SOME_FAILED if report.summary.failures else 0
+
+
+def _bundled(method: str) -> str:
+    """Prepare the base model, and return the bundled reranker of a method as `--model-path` takes it."""
+    from rankllm_infer.checkpoints.demo_model import MODEL_NAME, demo_model_path
+    from rankllm_infer.checkpoints.hub import SHIPPED, shipped_folder
+
+    say(f"Preparing {MODEL_NAME} (unpacked on first use, about half a minute) ...")
+    demo_model_path()
+    name = SHIPPED[method]
+    # A user's folder of that name is not the bundled reranker.
+    return str(shipped_folder(name)) if Path(name).exists() else name
 
 
 def _options(model_path: str, given: Mapping[str, str | None]) -> RerankOptions:

@@ -123,10 +123,11 @@ def _refuse_without_model(given: Mapping[str, Any]) -> None:
 
 
 def _loaded(model: str, options: RerankOptions) -> Reranker:
-    from rankllm_infer.api import load_reranker
+    from rankllm_infer.api import start_reranker
+    from rankllm_infer.plan import plan_reranking
 
     say(f"Loading {model} ...")
-    reranker = load_reranker(model, options)
+    reranker = start_reranker(plan_reranking(model, options))
     for warning in reranker.warnings:
         say(f"Warning: {warning}")
     return reranker

@@ -11,8 +11,9 @@ from typing import Any
 from rankllm_core.errors import RankLLMError
 from rankllm_infer.api import Reranker
 from rankllm_infer.integrations.stored_options import to_plain
-from rankllm_infer.integrations.texts import RankedTexts, TextReranker, check_top, missing_package
+from rankllm_infer.integrations.texts import TextReranker, missing_package
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.ranking.documents import RankedTexts, check_top
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict

@@ -8,8 +8,9 @@ from typing import Any
 
 from rankllm_infer.api import Reranker
 from rankllm_infer.integrations.stored_options import as_options, to_plain
-from rankllm_infer.integrations.texts import RankedTexts, TextReranker, check_top, missing_package
+from rankllm_infer.integrations.texts import TextReranker, missing_package
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.ranking.documents import RankedTexts, check_top
 
 try:
     from langchain_core.callbacks import Callbacks

@@ -9,8 +9,9 @@ from typing import Any
 from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Candidate, Query, Request, Result
 from rankllm_infer.api import Reranker
-from rankllm_infer.integrations.texts import TextReranker, checked, missing_package
+from rankllm_infer.integrations.texts import TextReranker, missing_package
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.ranking.documents import checked
 
 try:
     import pyterrier as pt

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from rankllm_core.config import check_keys
 from rankllm_core.errors import ConfigError
+from rankllm_infer.api import with_environment_key
 from rankllm_infer.option_table import rows_of
 from rankllm_infer.options import RerankOptions
 
@@ -34,9 +33,7 @@ def as_options(options: RerankOptions | Mapping[str, Any] | None) -> RerankOptio
     if not isinstance(options, RerankOptions):
         raise ConfigError(f"options: expected RerankOptions or a mapping of its fields, found {type(options).__name__}")
     options.refuse(_WITHOUT_EFFECT, why="in an integration")
-    if options.engine == "openai" and options.api_key is None:
-        return replace(options, api_key=os.environ.get(_KEY))
-    return options
+    return with_environment_key(options)
 
 
 def to_plain(options: RerankOptions | None) -> dict[str, Any] | None:

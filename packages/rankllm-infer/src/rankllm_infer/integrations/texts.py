@@ -1,25 +1,21 @@
-"""What the integrations share: a reranker that is loaded once, texts ranked by it, and how its answers were read."""
+"""What the integrations share: a reranker that is loaded once, and texts ranked by it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError, one_line
-from rankllm_core.types import Request, Result, Status
+from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError
+from rankllm_core.types import Request, Result
 from rankllm_infer.api import Reranker, load_reranker
 from rankllm_infer.integrations.stored_options import as_options
 from rankllm_infer.options import RerankOptions
+from rankllm_infer.ranking.documents import RankedTexts, read_ranking, with_scores
 from rankllm_infer.ranking.flow import make_request
-from rankllm_infer.ranking.relevance import ScoreKind, relevance_scores
-
-logger = logging.getLogger("rankllm_infer.integrations")
-"""Warns of what loading a model has to say, and of rankings that a model's answers do not cover."""
 
 
 def missing_package(error: ModuleNotFoundError, package: str, *, extra: str) -> Exception:
@@ -33,30 +29,6 @@ def missing_package(error: ModuleNotFoundError, package: str, *, extra: str) -> 
         f"rankllm_infer.integrations.{extra.replace('-', '_')} needs {package}, which is not installed. "
         f"Install it with: uv add 'rankllm-infer[{extra}]'"
     )
-
-
-def check_top(top: int | None, *, name: str) -> None:
-    """Raise ConfigError where the number of documents to return is none. name: as the framework calls it."""
-    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
-        raise ConfigError(f"{name}: expected an integer of at least 1, or None for all, found {top!r}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedTexts:
-    """N texts in the order of the model."""
-
-    order: tuple[int, ...] = ()
-    """0-based positions before reranking, best first; texts that could not be shown come last, in their given order."""
-    scores: tuple[float | None, ...] = ()
-    """From 0 to 1, never rising from one rank to the next; None for a text that could not be shown."""
-    score_kind: ScoreKind = "rank"
-    status: Status = "ok"
-    defects: tuple[str, ...] = ()
-
-    def notes(self) -> dict[str, Any]:
-        """What documents are told of their ranking, under names for their metadata."""
-        notes: dict[str, Any] = {"rankllm_status": self.status, "rankllm_score_kind": self.score_kind}
-        return notes | {"rankllm_defects": list(self.defects)} if self.defects else notes
 
 
 class TextReranker:
@@ -106,8 +78,6 @@ class TextReranker:
             reranker = self._reranker
             if reranker is None:  # then there is a model
                 reranker = self._reranker = load_reranker(self.model or "", self.options)
-                for warning in reranker.warnings:
-                    logger.warning("%s: %s", self.model, one_line(warning))
             return reranker
 
     async def aload(self) -> Reranker:
@@ -144,8 +114,7 @@ class TextReranker:
         if request is None:
             return _unranked(len(texts))
         reranker = self.load()
-        (result,) = reranker.rerank([request])
-        return _read(result, reranker, n=len(texts))
+        return _read(reranker.rerank(request), reranker, n=len(texts))
 
     async def arank(
         self,
@@ -160,8 +129,7 @@ class TextReranker:
         if request is None:
             return _unranked(len(texts))
         reranker = await self.aload()
-        (result,) = await reranker.arerank([request])
-        return _read(result, reranker, n=len(texts))
+        return _read(await reranker.arerank(request), reranker, n=len(texts))
 
 
 def text_request(
@@ -178,30 +146,7 @@ def text_request(
     passages = [{"docid": str(position), "text": text} for position, text in shown]
     request = make_request(query, passages, instruction=instruction)
     known = [score for score in scores if score is not None]
-    if len(known) < len(texts):
-        return request
-    candidates = (replace(candidate, score=known[int(candidate.docid)]) for candidate in request.candidates)
-    return replace(request, candidates=tuple(candidates))
-
-
-def checked(result: Result, *, is_named: bool) -> Result:
-    """The result of a query that was ranked; warns where a model's answers could not be read.
-
-    is_named: whether the caller knows the query by its qid. Raises RankLLMError where the query failed: its documents
-    are in the order they came in, which is no ranking.
-    """
-    name = f"query {result.query.qid!r}: "
-    where = name if is_named else ""
-    if result.status == "failed":
-        raise RankLLMError(where + (result.error or "no answer").removeprefix(name))
-    if result.status == "fallback":
-        shown = one_line("; ".join(result.defects[:3]))
-        logger.warning(
-            "%ssome of the model's answers could not be read (%s); the documents concerned keep their order",
-            where,
-            shown,
-        )
-    return result
+    return request if len(known) < len(texts) else with_scores(request, known)
 
 
 def _unranked(n: int) -> RankedTexts:
@@ -210,13 +155,6 @@ def _unranked(n: int) -> RankedTexts:
 
 def _read(result: Result, reranker: Reranker, *, n: int) -> RankedTexts:
     """The ranking of n texts, of which the result holds those that could be shown."""
-    kind, scores = relevance_scores(checked(result, is_named=False), reranker.card)
-    order = [int(candidate.docid) for candidate in result.candidates]
-    rest = sorted(set(range(n)) - set(order))
-    return RankedTexts(
-        order=(*order, *rest),
-        scores=(*scores, *[None] * len(rest)),
-        score_kind=kind,
-        status=result.status,
-        defects=result.defects,
-    )
+    ranked = read_ranking(result, reranker.card)
+    rest = sorted(set(range(n)) - set(ranked.order))
+    return replace(ranked, order=(*ranked.order, *rest), scores=(*ranked.scores, *[None] * len(rest)))

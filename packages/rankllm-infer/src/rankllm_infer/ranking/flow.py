@@ -76,10 +76,7 @@ def make_request(
     1. instruction: what counts as relevant, for models that take an instruction. Raises RankLLMError naming the passage
     for anything else and for duplicate docids.
     """
-    if isinstance(passages, str | bytes | Mapping | Set) or not isinstance(passages, Iterable):
-        hint = "; put it into a list" if isinstance(passages, str | Mapping) else ""
-        hint = "; a set has no order, use a list" if isinstance(passages, Set) else hint
-        raise RankLLMError(f"passages: expected a list of texts or mappings, found {type(passages).__name__}{hint}")
+    check_passages(passages, name="passages")
     if not isinstance(query, str) or not query.strip():
         found = "an empty string" if isinstance(query, str) else type(query).__name__
         raise RankLLMError(f"query: expected a text, found {found}")
@@ -91,6 +88,14 @@ def make_request(
             Candidate(docid=docid, score=float(n - rank), doc=doc) for rank, (docid, doc) in enumerate(stored)
         ),
     )
+
+
+def check_passages(passages: object, *, name: str) -> None:
+    """Raise RankLLMError where this is no ordered collection of passages. name: what the caller calls them."""
+    if isinstance(passages, str | bytes | Mapping | Set) or not isinstance(passages, Iterable):
+        hint = "; put it into a list" if isinstance(passages, str | Mapping) else ""
+        hint = "; a set has no order, use a list" if isinstance(passages, Set) else hint
+        raise RankLLMError(f"{name}: expected a list of texts or mappings, found {type(passages).__name__}{hint}")
 
 
 def _stored(passage: object, number: int) -> tuple[str, dict[str, object]]:

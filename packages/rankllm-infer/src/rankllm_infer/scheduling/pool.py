@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 
 from rankllm_core.errors import ConfigError, RankLLMError
 from rankllm_core.types import Request, Result
@@ -144,6 +144,16 @@ def checked_requests(requests: Iterable[Request]) -> Iterator[Request]:
         hint = "; put it into a list" if isinstance(requests, Request) else ""
         raise RankLLMError(f"requests: expected an iterable of Request, found {type(requests).__name__}{hint}")
     return _each_checked(requests)
+
+
+async def each_request(requests: Iterable[Request] | AsyncIterable[Request]) -> AsyncIterator[Request]:
+    """Yield the requests of a plain or asynchronous iterable. Raises RankLLMError as `checked_requests` does."""
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield checked_request(request)
+        return
+    for request in checked_requests(requests):
+        yield request
 
 
 def checked_request(request: object) -> Request:

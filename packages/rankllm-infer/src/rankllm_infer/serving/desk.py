@@ -14,6 +14,7 @@ from rankllm_core.card import PointwiseCard
 from rankllm_core.errors import RankLLMError
 from rankllm_core.types import Request, Result
 from rankllm_infer.api import Reranker
+from rankllm_infer.ranking.documents import without_fusion
 from rankllm_infer.ranking.flow import RankingMethod, make_request
 from rankllm_infer.serving.capabilities import abilities_of
 from rankllm_infer.serving.dialects.abilities import Abilities
@@ -28,7 +29,6 @@ from rankllm_infer.serving.variants import (
     method_of,
     request_of,
     starter,
-    without_fusion,
 )
 
 Gone = Callable[[], Awaitable[object]]

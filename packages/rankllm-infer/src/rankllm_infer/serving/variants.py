@@ -109,13 +109,6 @@ def _fitting(method: ListwiseMethod, n: int) -> ListwiseMethod:
     return method
 
 
-def without_fusion(method: RankingMethod) -> RankingMethod:
-    """Return the method with scores of the model only: a pair of texts has no first stage."""
-    if not isinstance(method, PointwiseMethod) or not method.card.fuse_weight:
-        return method
-    return PointwiseMethod(replace(method.card, fuse_weight=0.0), method.settings, method.writer)
-
-
 def _listwise(question: Question, method: ListwiseMethod) -> ListwiseMethod:
     card, settings = method.card, method.settings
     size = question.window_size or card.window_size

@@ -119,6 +119,7 @@ class Page:
         *,
         width: int,
         height: int,
+        scale: float = 1,
         is_dark: bool = False,
         is_still: bool = False,
         scripts: bool = True,
@@ -130,7 +131,11 @@ class Page:
             self._call(f"{domain}.enable")
         is_phone = width < 600
         self._call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=is_phone
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=is_phone,
         )
         wishes = {
             "prefers-color-scheme": "dark" if is_dark else "light",

@@ -234,9 +234,8 @@ def load_reranker(
 ) -> Reranker:
     """Load a model and the prompting settings of its card.
 
-    model: a folder, a hub name, a bundled model such as `smollm2-pointwise`, or, for a server, the model's
-    name on that server. keywords: fields of `RerankOptions`, such as dtype="bfloat16"; or pass the object itself as
-    `options`.
+    model: a folder, a hub name, a bundled model such as `smollm2-pointwise`, or the model's name on a server.
+    keywords: fields of `RerankOptions`, such as dtype="bfloat16"; or pass the object itself as `options`.
     Warnings are logged (logger `rankllm_infer`) and kept in `Reranker.warnings`.
     Raises ConfigError for an unknown or invalid option, and RankLLMError if the model cannot be found or does not match
     its card.

@@ -78,7 +78,7 @@ def test_scores_are_plain_floats():
     [
         ([], "collection is empty"),
         ([("a", "cat"), ("a", "dog")], "docid 'a' occurs twice"),
-        ([("a", "the"), ("b", "")], "none of the 2 documents holds a word"),
+        ([("a", "the"), ("b", "")], "none of the 2 documents contains a word"),
     ],
 )
 def test_a_collection_that_cannot_be_indexed_is_refused(documents, message):

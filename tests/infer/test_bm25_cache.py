@@ -143,9 +143,9 @@ def test_a_broken_corpus_leaves_nothing_behind(told, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("notes.txt", "mine", r"holds other files than an index \(such as notes.txt\); give a new folder"),
-        ("index.json", "{}", r"holds other files than an index \(such as index.json\)"),
-        ("docids.json", "[]", r"holds other files than an index \(it has no rankllm-bm25.json\)"),
+        ("notes.txt", "mine", r"contains other files than an index \(such as notes.txt\); use a new folder"),
+        ("index.json", "{}", r"contains other files than an index \(such as index.json\)"),
+        ("docids.json", "[]", r"contains other files than an index \(it has no rankllm-bm25.json\)"),
         ("rankllm-bm25.json", '{"mine": 1}', r"its rankllm-bm25.json does not describe an index"),
         ("segments_1", "mine", "contains a Lucene index; search it with --index"),
     ],
@@ -168,7 +168,7 @@ def test_what_a_person_puts_beside_an_index_is_not_deleted(told, corpus, tmp_pat
         (tmp_path / "index" / "my.run").write_text("mine", encoding="utf-8")
 
     for progress in (write_run, lambda number: None):
-        with pytest.raises(RankLLMError, match=r"holds other files than an index \(such as my\.run\)"):
+        with pytest.raises(RankLLMError, match=r"contains other files than an index \(such as my\.run\)"):
             told(progress=progress)
         assert (tmp_path / "index" / "my.run").read_text(encoding="utf-8") == "mine"
         assert hidden(tmp_path) == []
@@ -179,7 +179,7 @@ def test_a_folder_under_the_name_of_an_indexs_file_is_left_alone(told, tmp_path)
     told()
     (tmp_path / "index" / "docids.json").unlink()
     (tmp_path / "index" / "docids.json").mkdir()
-    with pytest.raises(RankLLMError, match=r"holds other files than an index \(such as docids\.json\)"):
+    with pytest.raises(RankLLMError, match=r"contains other files than an index \(such as docids\.json\)"):
         told()
     assert (tmp_path / "index" / "docids.json").is_dir()
 

@@ -166,7 +166,7 @@ def test_requests_are_not_stored_without_judgements(tmp_path):
 def test_what_cannot_be_searched_says_what_can(tmp_path):
     """RepLLaMA's results can only be read: the message says where they were searched for and what is available."""
     with pytest.raises(
-        RankLLMError, match=r"no stored results in .*rank_llm_data.*, and .*rep-llama is read from stor"
+        RankLLMError, match=r"no stored results in .*rank_llm_data.*, and .*rep-llama is available only as stor"
     ):
         requests_file(tmp_path, library=None, method=find_method("rep-llama"))
 
@@ -192,7 +192,7 @@ for depth in (101, 1001):
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     found, too_deep, beyond = done.stdout.splitlines()
     assert Path(found) == fetched
-    assert "retrieve_results_nfc_top1000.jsonl could not be fetched" in too_deep
+    assert "retrieve_results_nfc_top1000.jsonl could not be downloaded" in too_deep
     assert beyond == "castorini/rank_llm_data: contains at most 1000 candidates per query, not 1001"
 
 

@@ -178,10 +178,10 @@ def test_any_encoder_decoder_compares_passages(saved, tokenizer):
     [
         (
             {"engine": "vllm"},
-            r"--engine vllm: .* is an encoder-decoder \(t5\), which only the engine transformers runs",
+            r"--engine vllm: .* is an encoder-decoder \(t5\), which only the transformers engine supports",
         ),
         ({"method": "listwise"}, "--method listwise: .*, which is read at a single token; use pointwise or pairwise"),
-        ({"compile": True}, "--compile: .* whose layers are not compiled here"),
+        ({"compile": True}, "--compile: .*, which cannot be compiled"),
         ({"dtype": "float16"}, "--dtype float16: .*, whose activations overflow float16; use bfloat16 or float32"),
         ({"template": "rankllama", "method": "pointwise"}, "but its card reads a score head"),
         ({"template": "yes_no"}, "template yes_no: is written as a chat, .* --prompt-template-path monot5"),
@@ -217,7 +217,7 @@ def test_a_listwise_card_and_an_adapter_over_it_are_refused(saved, tmp_path):
     adapter.mkdir()
     values = {"base_model_name_or_path": str(folder), "peft_type": "LORA", "task_type": "SEQ_2_SEQ_LM"}
     (adapter / "adapter_config.json").write_text(json.dumps(values))
-    with pytest.raises(RankLLMError, match=r"is an adapter over an encoder-decoder .* merge_and_unload"):
+    with pytest.raises(RankLLMError, match=r"is an adapter of an encoder-decoder .* merge_and_unload"):
         plan_reranking(adapter)
 
 
@@ -225,7 +225,7 @@ def test_a_model_without_a_tokenizer_is_refused(saved, tmp_path):
     """transformers would create a vocabulary of a hundred tokens."""
     folder, _ = saved
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    with pytest.raises(RankLLMError, match=r"holds no tokenizer \(neither tokenizer.json nor spiece.model\)"):
+    with pytest.raises(RankLLMError, match=r"contains no tokenizer \(neither tokenizer.json nor spiece.model\)"):
         plan_reranking(tmp_path)
 
 

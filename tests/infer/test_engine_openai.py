@@ -189,7 +189,7 @@ def test_yes_and_no_sum_their_spellings():
         (chat_reply("yes"), first_prompt("yes", "no", opening=""), "pointwise scoring is not possible"),
         (logprobs_reply({"The": -0.1, " cat": -3}), first_prompt("A", "B"), "none of the identifiers A, B .*'The', "),
         (logprobs_reply({"<think>": -0.1}), first_prompt("yes", "no", opening=""), "none of the identifiers yes, no"),
-        (logprobs_reply({"[": -0.1, "A": -3}), first_prompt("A", "B"), "began the answer anew .*--no-use-logits"),
+        (logprobs_reply({"[": -0.1, "A": -3}), first_prompt("A", "B"), "started a new answer .*--no-use-logits"),
         (logprobs_reply({"1": -0.1, "2": -3}), first_prompt("1", "2", "10"), "none of the identifiers above 9 .*alpha"),
         (
             Reply({"error": {"message": "Unrecognized request argument supplied: continue_final_message"}}, 400),
@@ -199,7 +199,7 @@ def test_yes_and_no_sum_their_spellings():
         (
             Reply({"error": {"message": "You are not allowed to request logprobs from this model"}}, 403),
             first_prompt("A", "B"),
-            "does not give the log-probabilities asked for; FIRST is not possible .*--no-use-logits",
+            "does not return the requested log-probabilities; FIRST is not possible .*--no-use-logits",
         ),
     ],
 )

@@ -223,7 +223,7 @@ def test_a_prompt_beyond_the_models_positions_fails_alone(causal):
     ]
     answers, _ = run(causal, prompts, max_tokens=100_000)
     assert [isinstance(answer, EngineError) for answer in answers] == [False, True, False, True, False]
-    assert "take 257 tokens, the model has 256 positions" in str(answers[1])
+    assert "take 257 tokens, but the model has 256 positions" in str(answers[1])
 
 
 @pytest.mark.parametrize(

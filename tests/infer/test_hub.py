@@ -166,7 +166,9 @@ def test_an_adapters_base_is_the_one_asked_for_or_the_one_it_names(tmp_path):
     assert str(find_model(adapter).base.path) == base
     assert str(find_model(adapter, other).base.path) == other
     alone = folder_with(tmp_path / "alone", adapter_config={"base_model_name_or_path": None})
-    with pytest.raises(ContractError, match=r"alone: adapter_config.json names no base model; give it with --base-mod"):
+    with pytest.raises(
+        ContractError, match=r"alone: adapter_config.json names no base model; specify it with --base-mod"
+    ):
         find_model(alone)
 
 

@@ -255,7 +255,7 @@ def test_asking_a_noisy_model_several_times_is_nearer_to_the_truth(strategy):
     ("options", "message"),
     [
         ({"strategy": "quick"}, "strategy: expected one of"),
-        ({"strategy": "heapsort"}, "--strategy heapsort: compares two passages"),
+        ({"strategy": "heapsort"}, "--strategy heapsort: is a pairwise strategy"),
         ({"permutations": 0}, "permutations: expected at least 1, found 0"),
         ({"rank_top_k": 3}, "--rank-top-k has no effect with --strategy sliding"),
         ({"strategy": "top-down", "rank_top_k": 20}, "less than the window of 20 passages"),

@@ -140,7 +140,7 @@ def copied(folder, target):
 
 def test_a_missing_score_head_is_an_error_never_a_random_one(zoo, tmp_path):
     """In an adapter, in a full model, and in a language model that should score."""
-    with pytest.raises(ContractError, match=r"adapter holds no score head .* scores would be random"):
+    with pytest.raises(ContractError, match=r"adapter contains no score head .* scores would be random"):
         load(drop(copied(zoo.adapter, tmp_path / "a"), "score.weight"))
     with pytest.raises(ContractError, match=r"no score head .*scores would be random.*yes_no"):
         load(drop(copied(zoo.full, tmp_path / "f"), "score.weight"))
@@ -190,7 +190,7 @@ def test_the_card_and_the_adapter_must_name_the_same_base(zoo, tmp_path):
     card = PointwiseCard(template=load_template("rankllama"), base_model="meta-llama/Llama-2-7b-hf")
     save_card(card, folder)
     options = RerankOptions(dtype="float32", device="cpu")
-    with pytest.raises(ContractError, match=r"card names the base model 'meta-llama/Llama-2-7b-hf', adapter_config"):
+    with pytest.raises(ContractError, match=r"card names base model 'meta-llama/Llama-2-7b-hf', but adapter_config"):
         load_reranker(folder, options)
     load_reranker(folder, RerankOptions(dtype="float32", device="cpu", base_model=str(zoo.causal))).close()
 

@@ -219,7 +219,11 @@ def test_a_key_file_that_cannot_be_meant_is_refused(tmp_path, text, message):
     [
         (["--port", "9"], 2, "--port has no effect with --transport stdio; leave it out"),
         (["--allowed-host", "h"], 2, "--allowed-host has no effect with --transport stdio; leave it out"),
-        (["--transport", "http", "--host", "0.0.0.0"], 2, "--host 0.0.0.0 is reached from other machines, which needs"),
+        (
+            ["--transport", "http", "--host", "0.0.0.0"],
+            2,
+            "--host 0.0.0.0 can be reached from other machines and needs",
+        ),
         (["--transport", "http", "--api-key-file", "none.txt"], 1, "none.txt: no such file"),
         (["--corpus", "none.jsonl"], 1, "none.jsonl: no such file"),
         (["--transport", "http", "--port", "65536"], 2, "--port: expected a number from 0 to 65535, found 65536"),

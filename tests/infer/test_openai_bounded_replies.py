@@ -111,7 +111,7 @@ def test_a_drip_ends_at_the_time_limit(start):
     with listener:
         began = time.monotonic()
         assert "no answer within 0.3 s" in str(ask(url, timeout_s=0.3))
-        with pytest.raises(EngineError, match=r"within 0.3 s; is the server up\?"):
+        with pytest.raises(EngineError, match=r"within 0.3 s; is the server running\?"):
             server_models(OpenAISettings(base_url=url, model="m", timeout_s=0.3))
         assert time.monotonic() - began < 5
 

@@ -281,9 +281,9 @@ def test_the_first_stage_can_be_fused_in(weight, strategy, order):
     [
         (
             {"strategy": "tournament"},
-            "--strategy tournament: ranks windows of passages, .* all-pairs, heapsort, bubble",
+            "--strategy tournament: is a listwise strategy, .* all-pairs, heapsort, bubble",
         ),
-        ({"strategy": "sliding"}, "--strategy sliding: ranks windows"),
+        ({"strategy": "sliding"}, "--strategy sliding: is a listwise strategy"),
         ({"rank_top_k": 3}, "--rank-top-k has no effect with --strategy all-pairs; use --top-k-candidates"),
     ],
 )
@@ -295,7 +295,7 @@ def test_what_does_not_go_together_is_said_before_a_model_is_loaded(settings, sa
 
 def test_a_server_needs_a_chat_template():
     """The chat template belongs to the server."""
-    with pytest.raises(ConfigError, match="template duot5: is written without chat turns"):
+    with pytest.raises(ConfigError, match="template duot5: has no chat turns"):
         PairwiseMethod.with_tokenizer(PairwiseCard(template=load_template("duot5")), RankingSettings(), None)
 
 

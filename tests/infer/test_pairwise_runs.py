@@ -238,12 +238,12 @@ def test_a_comparison_is_previewed_with_its_models_card(rankllm, requests, tmp_p
     ("options", "said"),
     [
         (["--method", "pairwise", "--window-size", "5"], "--window-size has no effect on a pairwise reranker"),
-        (["--method", "pairwise", "--strategy", "full"], "--strategy full: ranks windows of passages"),
+        (["--method", "pairwise", "--strategy", "full"], "--strategy full: is a listwise strategy"),
         (
             ["--method", "pairwise", "--rank-top-k", "5"],
             "--rank-top-k has no effect with --strategy sliding and all-pairs",
         ),
-        (["--strategy", "heapsort"], "--strategy heapsort: compares two passages"),
+        (["--strategy", "heapsort"], "--strategy heapsort: is a pairwise strategy"),
         (["--method", "pointwise", "--strategy", "heapsort"], "--strategy has no effect on a pointwise reranker"),
         (
             ["--method", "listwise", "--prompt-template-path", "prp"],
@@ -253,7 +253,7 @@ def test_a_comparison_is_previewed_with_its_models_card(rankllm, requests, tmp_p
             ["--method", "pairwise", "--prompt-template-path", "yes_no"],
             "is a pointwise template, but the method is pair",
         ),
-        (["--method", "pairwise", "--prompt-template-path", "duot5"], "template duot5: is written without chat turns"),
+        (["--method", "pairwise", "--prompt-template-path", "duot5"], "template duot5: has no chat turns"),
         (["--method", "pairwise", "--instruction", "x"], "--instruction has no effect on a pairwise reranker"),
     ],
 )

@@ -148,7 +148,7 @@ def test_yes_against_no_is_one_number(scores, expected):
 def test_a_pair_has_one_score_or_two(scores):
     """Any other number cannot be interpreted."""
     result = rerank_one(lambda prompt: Answer(scores=scores), 1)
-    assert result.error.startswith("query 'q': docid 'd0': expected one score, or one of yes and one of no")
+    assert result.error.startswith("query 'q': docid 'd0': expected one score, or one for yes and one for no")
 
 
 def test_an_engine_error_fails_its_query_alone():

@@ -153,8 +153,8 @@ def test_a_report_names_the_first_few(join):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("q9 Q0 d1 1 1 t\n", r"queries\.tsv: lacks 1 of the run's 3 qids \('q9'\); add them, or leave out --strict"),
-        ("q1 Q0 e1 4 1 t\n", r"corpus\.jsonl: lacks 1 of the run's 4 docids \('e1'\); add them, or leave out --strict"),
+        ("q9 Q0 d1 1 1 t\n", r"queries\.tsv: lacks 1 of the run's 3 qids \('q9'\); add them, or omit --strict"),
+        ("q1 Q0 e1 4 1 t\n", r"corpus\.jsonl: lacks 1 of the run's 4 docids \('e1'\); add them, or omit --strict"),
     ],
 )
 def test_strict_refuses_what_has_no_text(join, extra, message):

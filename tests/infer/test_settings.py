@@ -207,7 +207,7 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
         ({"free_decoding": True}, True, "--free-decoding has no effect on a pointwise reranker"),
         ({"decode_top_k": 3}, True, "--decode-top-k has no effect on a pointwise reranker"),
         ({"use_logits": True, "free_decoding": True}, False, "--free-decoding has no effect with FIRST"),
-        ({"compile": True}, False, "--compile has no effect with generation, only where scores are read"),
+        ({"compile": True}, False, "--compile has no effect with generation, only for models that output scores"),
         ({"use_logits": True, "decode_top_k": 3}, False, "--decode-top-k has no effect with FIRST"),
         ({"system_message": "Hi"}, True, "--system-message has no effect on a pointwise reranker"),
         ({"few_shot_file": "f", "num_few_shot_examples": 1}, True, "--few-shot-file has no effect on a pointwise"),

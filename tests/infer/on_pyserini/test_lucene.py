@@ -83,7 +83,7 @@ def test_an_index_without_texts_is_named(library, build):
     """It can be searched, but requests cannot be built from it."""
     index = library.open_index(str(build([{"id": "d1", "contents": "cat"}])), BM25)
     assert index.search("cat", 5)[0][0] == "d1"
-    with pytest.raises(RankLLMError, match="holds no text of docid 'd1'; index with --storeRaw"):
+    with pytest.raises(RankLLMError, match="contains no text of docid 'd1'; index with --storeRaw"):
         index.document("d1")
 
 
@@ -120,8 +120,8 @@ def test_every_name_of_the_table_is_pyserinis(library):
     ("call", "message"),
     [
         (lambda library: library.topics("nope"), "topics 'nope': no such file, and unknown to Pyserini"),
-        (lambda library: library.qrels("nope"), "judgements 'nope': no such file, and Pyserini knows none"),
-        (lambda library: library.open_index("nope", BM25), "index 'nope': no such folder, and Pyserini knows none"),
+        (lambda library: library.qrels("nope"), "judgements 'nope': no such file, and unknown to Pyserini"),
+        (lambda library: library.open_index("nope", BM25), "index 'nope': no such folder, and unknown to Pyserini"),
         (lambda library: library.topics("dl19-passage"), "topics 'dl19-passage': could not be downloaded"),
         (lambda library: library.qrels("dl19-passage"), "judgements 'dl19-passage': could not be downloaded"),
         (lambda library: library.open_index("cacm", BM25), "index 'cacm': could not be downloaded .*connect this mach"),

@@ -53,5 +53,5 @@ def test_what_vllm_does_not_have_is_one_line_before_anything_is_loaded(tmp_path)
     """vLLM does not score with DeBERTa."""
     encoder_models.save_encoder(tmp_path, "DebertaV2")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match=r"is an encoder that vLLM has no scores of .deberta-v2.; use --eng"):
+    with pytest.raises(ConfigError, match=r"is an encoder whose scores vLLM does not support .deberta-v2.; use --eng"):
         plan_reranking(tmp_path, RerankOptions(engine="vllm"))

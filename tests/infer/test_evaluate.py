@@ -178,7 +178,7 @@ def test_several_cut_offs_are_several_measures():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nDGC@10", r"measure 'nDGC@10': unknown; did you mean 'nDCG@10'\? known are nDCG"),
+        ("nDGC@10", r"measure 'nDGC@10': unknown; did you mean 'nDCG@10'\? known measures: nDCG"),
         ("ERR@20", r"measure 'ERR@20': unknown"),
         ("", "unknown"),
         ("P", r"measure 'P': needs a cutoff, such as P@10"),

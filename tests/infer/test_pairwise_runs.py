@@ -231,7 +231,7 @@ def test_a_comparison_is_previewed_with_its_models_card(rankllm, requests, tmp_p
     done = rankllm("prompts", "render", "--requests", requests, "--model-path", tmp_path / "m")
     assert done.code == 0, done.err
     assert "Passage A: passage 0\n\nPassage B: passage 1" in done.out
-    assert "pairwise, template pairwise, read: the logits of the next token" in done.out + done.err
+    assert "pairwise, template pairwise, output: the logits of the next token" in done.out + done.err
 
 
 @pytest.mark.parametrize(

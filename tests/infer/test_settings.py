@@ -298,8 +298,8 @@ def test_identifiers_follow_the_words_of_the_template_that_is_asked_for(tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"template": "rank_vicuna", "use_alpha": True}, "speaks of numeric identifiers"),
-        ({"template": "rank_zephyr_alpha", "use_alpha": False}, "speaks of alpha identifiers"),
+        ({"template": "rank_vicuna", "use_alpha": True}, "describes numeric identifiers"),
+        ({"template": "rank_zephyr_alpha", "use_alpha": False}, "describes alpha identifiers"),
         ({"template": "reasonrank"}, "reason first"),
     ],
 )

@@ -130,9 +130,7 @@ def test_an_adapter_without_a_head_over_a_base_without_one_is_refused(tmp_path):
     base = save_headless(tmp_path / "base", "Roberta")
     save_adapter(tmp_path / "adapter", base)
     drop_weights(tmp_path / "adapter" / "adapter_model.safetensors", "base_model.model.classifier.out_proj")
-    with pytest.raises(
-        ContractError, match=r"its base contains classifier.out_proj.bias; .* random. .*'classifier'"
-    ) as error:
+    with pytest.raises(ContractError, match=r"contains classifier.out_proj.bias; .* random. .*'classifier'") as error:
         load_reranker(tmp_path / "adapter", RerankOptions(device="cpu"))
     assert "\n" not in str(error.value)
 

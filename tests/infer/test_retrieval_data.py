@@ -66,7 +66,7 @@ def test_each_method_has_its_index():
     [
         (
             lambda: find_dataset("nfcorpsu"),
-            "dataset 'nfcorpsu': unknown; did you mean 'nfcorpus'\\? known names: dl19, ",
+            "dataset 'nfcorpsu': unknown; did you mean 'nfcorpus'\\? known names: dl19",
         ),
         (
             lambda: find_method("bm52"),

@@ -46,7 +46,7 @@ These rerankers compute scores in ways that rankllm does not implement:
 - `castorini/LiT5-*`: a T5 that encodes each passage separately and whose decoder reads all passages together.
 - `jinaai/jina-reranker-v3`: the score is a cosine similarity of hidden states, for up to 64 passages together.
 """
-SHOWN = ("read", "probability", "limits", "base", "parameters", "paper", "source")
+SHOWN = ("output", "probability", "limits", "base", "parameters", "paper", "source")
 """Facts listed in a model's section; the table contains the others."""
 
 

@@ -1,4 +1,4 @@
-"""Tiny checkpoints and the command line in this process, for the tests of what a user does."""
+"""Tiny checkpoints and an in-process command line, for tests of user-visible behaviour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Done:
-    """What a command came to."""
+    """Outcome of a command."""
 
     code: int
     out: str
@@ -21,13 +21,13 @@ class Done:
 
 @pytest.fixture
 def no_proxy(monkeypatch):
-    """Servers on this machine are asked directly, whatever proxy the environment names."""
+    """Connect to servers on this machine directly, regardless of any proxy in the environment."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @pytest.fixture
 def rankllm(no_proxy, monkeypatch, capsys):
-    """Run `rankllm-infer ARGUMENTS` in this process, its own `main` included."""
+    """Run `rankllm-infer ARGUMENTS` in this process, through its own `main`."""
     from rankllm_infer.cli import main
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -50,7 +50,7 @@ def rankllm(no_proxy, monkeypatch, capsys):
 
 @pytest.fixture
 def whole(tmp_path, monkeypatch):
-    """The outputs of a scripted run that nothing disturbed."""
+    """Outputs of an undisturbed scripted run."""
     from scripted_runs import contents, rerank
 
     assert rerank(monkeypatch, tmp_path / "whole") == 0
@@ -59,7 +59,7 @@ def whole(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def tiny_causal(tmp_path_factory, smollm2_tokenizer):
-    """A random language model of two layers with SmolLM2's tokenizer and 2,048 positions."""
+    """Random two-layer language model with SmolLM2's tokenizer and 2,048 positions."""
     from tiny_models import change_json, save_causal
 
     folder = tmp_path_factory.mktemp("tiny") / "causal"
@@ -70,7 +70,7 @@ def tiny_causal(tmp_path_factory, smollm2_tokenizer):
 
 @pytest.fixture(scope="session")
 def tiny_classifier(tmp_path_factory, smollm2_tokenizer):
-    """The same with a score head in place of the language model's."""
+    """Like `tiny_causal`, with a score head instead of the language model's head."""
     from tiny_models import save_classifier
 
     folder = tmp_path_factory.mktemp("tiny") / "classifier"
@@ -80,7 +80,7 @@ def tiny_classifier(tmp_path_factory, smollm2_tokenizer):
 
 @pytest.fixture(scope="session")
 def tiny_adapter(tmp_path_factory, tiny_causal):
-    """A LoRA adapter with a score head over `tiny_causal`, without a tokenizer of its own."""
+    """LoRA adapter with a score head for `tiny_causal`, without its own tokenizer."""
     from tiny_models import save_adapter
 
     folder = tmp_path_factory.mktemp("tiny") / "adapter"

@@ -1,4 +1,4 @@
-"""Adapters and their bases: found, or asked for; weights that a base shares between layers; which files are fetched."""
+"""Adapters and their bases: finding or requiring the base, tied weights, and which files are downloaded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tied(tmp_path_factory, smollm2_tokenizer):
 
 
 def save_lora(folder, base, **lora):
-    """An adapter on a base, saved. Returns the logits of the two, side by side."""
+    """Save an adapter for a base. Return the logits of the combination."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -62,7 +62,7 @@ def save_lora(folder, base, **lora):
     ids=["head", "embeddings", "saved-head", "tokens"],
 )
 def test_an_adapter_on_one_of_two_tied_layers_changes_that_one(tied, tmp_path, lora):
-    """Head and embeddings are one matrix in the base: merged into it, an adapter would change both."""
+    """Head and embeddings share one matrix in the base: merging the adapter would change both."""
     expected = save_lora(tmp_path / "adapter", tied, **lora)
     loaded = load_model(
         find_model(str(tmp_path / "adapter")), "causal", TransformersSettings(dtype="float32", device="cpu")
@@ -73,7 +73,7 @@ def test_an_adapter_on_one_of_two_tied_layers_changes_that_one(tied, tmp_path, l
 
 @pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
 def test_an_adapter_that_keeps_tied_layers_tied_is_refused(tied, tmp_path, layer):
-    """PEFT saves one of the two, or both, and merging gives another model either way."""
+    """PEFT saves one or both of them, and merging gives a different model in either case."""
     save_lora(tmp_path / "adapter", tied, target_modules=["q_proj", layer], ensure_weight_tying=True)
     with pytest.raises(RankLLMError, match="with ensure_weight_tying, which cannot be merged"):
         load_model(find_model(str(tmp_path / "adapter")), "causal", TransformersSettings(dtype="float32", device="cpu"))
@@ -81,7 +81,7 @@ def test_an_adapter_that_keeps_tied_layers_tied_is_refused(tied, tmp_path, layer
 
 @pytest.mark.parametrize("named", ["/models/of/another/machine/base", "./base", "base"])
 def test_a_base_that_is_elsewhere_is_asked_for(tied, tmp_path, named):
-    """The message says that it is an adapter's base, and which option says where it is."""
+    """The message says that it is an adapter's base and which option gives its location."""
     save_lora(tmp_path / "adapter", tied, target_modules=["q_proj"])
     change_json(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=named)
     with pytest.raises(RankLLMError) as caught:
@@ -97,7 +97,7 @@ def test_a_base_that_is_elsewhere_is_asked_for(tied, tmp_path, named):
 
 
 def test_weights_are_fetched_once():
-    """Mistral's repositories hold them twice: for transformers, and consolidated for Mistral's own code."""
+    """Mistral's repositories contain them twice: for transformers, and consolidated for Mistral's own code."""
     from fnmatch import fnmatch
 
     def fetched(*files):
@@ -112,7 +112,7 @@ def test_weights_are_fetched_once():
 
 
 def test_a_tekken_file_does_not_replace_the_tokenizer(tmp_path, smollm2_tokenizer, monkeypatch):
-    """Where mistral_common is installed, transformers would take it first."""
+    """With mistral_common installed, transformers would prefer it."""
     as_if_mistral_common_were_installed(monkeypatch)
     folder = tmp_path / "mistral"
     smollm2_tokenizer.save_pretrained(folder)
@@ -123,7 +123,7 @@ def test_a_tekken_file_does_not_replace_the_tokenizer(tmp_path, smollm2_tokenize
 
 
 def as_if_mistral_common_were_installed(monkeypatch):
-    """transformers' own tables, as they are with that package."""
+    """transformers' tables as they are with that package installed."""
     tokenization = pytest.importorskip("transformers.models.auto.tokenization_auto")
     monkeypatch.setitem(tokenization.TOKENIZER_MAPPING_NAMES, "mistral", "MistralCommonBackend")
     mistral = pytest.importorskip("transformers.integrations.mistral.tokenizer")

@@ -1,4 +1,4 @@
-"""The Python interface: load a reranker, rerank requests; memory, failures, and what is checked when."""
+"""The Python interface: loading a reranker, reranking requests, memory use, failures, and when inputs are checked."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class PlainPairWriter:
 
 
 def listwise(answer, *, batch_size=8, **plan):
-    """A listwise reranker over a scripted engine, which is its `engine`."""
+    """Listwise reranker with a scripted engine, available as its `engine`."""
     return Reranker(make_method(**plan), ScriptedEngine(answer, batch_size=batch_size))
 
 
 def pointwise(answer, **plan):
-    """A pointwise reranker over a scripted engine."""
+    """Pointwise reranker with a scripted engine."""
     card = PointwiseCard(template=load_template("rankllama"))
     return Reranker(PointwiseMethod(card, RankingSettings(**plan), PlainPairWriter()), ScriptedEngine(answer))
 
@@ -52,7 +52,7 @@ best_last = answer_by(lambda text: -number(text))
 
 
 def test_results_come_in_the_order_of_the_requests():
-    """Whatever finishes first: short and long lists mixed, one batch of two prompts at a time."""
+    """Regardless of which finishes first: short and long lists mixed, in batches of two prompts."""
     reranker = listwise(best_last, batch_size=2)
     requests = [make_request(f"q{n}", size) for n, size in enumerate((45, 1, 3, 30, 0, 2))]
     results = reranker.rerank(requests)
@@ -70,7 +70,7 @@ def test_results_come_in_the_order_of_the_requests():
 
 
 def test_a_pointwise_reranker_sorts_by_score():
-    """Scores come from the head, ties keep first-stage order and are told apart by the least step."""
+    """Scores come from the head; ties keep the first-stage order and are separated by the smallest step."""
     reranker = pointwise(lambda prompt: Answer(scores=(float(number(prompt.text.split()[-1]) // 2),)))
     (result,) = reranker.rerank([make_request("q", 5)])
     assert docids(result) == ["d4", "d2", "d3", "d0", "d1"]
@@ -90,7 +90,7 @@ def test_a_pointwise_reranker_sorts_by_score():
     ],
 )
 def test_a_query_that_cannot_be_scored_fails_alone(bad, reason):
-    """NaN never sorts: the query and the docid are named, the candidates are as they came, the others go on."""
+    """NaN is never sorted: the error names query and docid, candidates keep their order, and other queries continue."""
     reranker = pointwise(
         lambda prompt: bad if prompt.text == "query q2 | d1" else Answer(scores=(1.0,), usage=Usage(calls=1))
     )
@@ -103,10 +103,10 @@ def test_a_query_that_cannot_be_scored_fails_alone(bad, reason):
 
 
 def test_a_stream_keeps_few_requests_in_memory():
-    """Of 2,000 requests few are begun and not handed on, and what was handed on is let go."""
+    """Of 2,000 requests, only a few are started and not yet yielded; yielded ones are released."""
 
     class Doc(dict):
-        """A passage that can be watched."""
+        """A passage that supports weak references."""
 
         __hash__ = object.__hash__
 
@@ -149,7 +149,7 @@ def test_a_slow_first_query_holds_up_nobodys_progress():
 
 
 def test_a_failed_query_is_finished_too():
-    """Progress counts it."""
+    """Progress includes it."""
     finished = []
     reranker = listwise(lambda prompt: EngineError("no"))
     list(reranker.stream([make_request("q", 3)], on_finished=finished.append))
@@ -172,7 +172,7 @@ def test_a_reranker_closes_its_engine():
 
 
 def test_a_request_is_made_of_texts_or_mappings():
-    """Docids are counted from 1 where none is given; scores fall from the number of passages to 1."""
+    """Docids default to numbers from 1; scores decrease from the number of passages to 1."""
     request = api.make_request("q", ["a", {"text": "b", "docid": 7}, {"title": "T", "text": "c"}], qid="x")
     assert (request.query.qid, request.query.text) == ("x", "q")
     assert [(c.docid, c.score, c.doc) for c in request.candidates] == [
@@ -183,7 +183,7 @@ def test_a_request_is_made_of_texts_or_mappings():
 
 
 def test_a_passage_that_is_handed_in_is_not_changed():
-    """Mappings are the caller's."""
+    """Mappings belong to the caller."""
     passage = {"text": "b", "docid": "x"}
     api.make_request("q", [passage])
     assert passage == {"text": "b", "docid": "x"}
@@ -204,7 +204,7 @@ def options(server, **values):
 
 
 def test_examples_of_a_file_come_before_the_question(tmp_path):
-    """The first so many of them, turn by turn."""
+    """The first examples in the file, as chat turns."""
     file = few_shot(tmp_path / "f.json", EXAMPLE, EXAMPLE | {"id": 3}, {"conversations": [{"role": "?", "value": ""}]})
     with (
         serving(respond) as server,
@@ -234,7 +234,7 @@ def test_examples_of_a_file_come_before_the_question(tmp_path):
     ],
 )
 def test_a_bad_example_file_is_one_line(tmp_path, text, message):
-    """What was expected, and what was found; before the model is looked for."""
+    """What was expected and found, before the model is located."""
     (tmp_path / "f.json").write_text(text, encoding="utf-8")
     wanted = RerankOptions(few_shot_file=str(tmp_path / "f.json"), num_few_shot_examples=1)
     (tmp_path / "model").mkdir()
@@ -243,7 +243,7 @@ def test_a_bad_example_file_is_one_line(tmp_path, text, message):
 
 
 def test_a_served_reranker_knows_its_card_and_its_doubts(tmp_path):
-    """A published model's name is enough; the description says what runs where."""
+    """The name of a published model suffices; the description states what runs where."""
     with serving(respond) as server, load_reranker("castorini/first_mistral", options(server)) as reranker:
         assert (reranker.card.identifiers, reranker.card.answer) == ("alpha", "first-token")
         assert reranker.warnings == (
@@ -255,7 +255,7 @@ def test_a_served_reranker_knows_its_card_and_its_doubts(tmp_path):
 
 
 def test_a_server_that_is_not_there_is_found_at_loading():
-    """Not by the first prompt, after its retries."""
+    """Not by the first prompt after its retries."""
     with serving(respond) as server:
         pass
     with pytest.raises(NoServerError, match=r"no server at .*: connection refused"):
@@ -280,7 +280,7 @@ def test_a_server_has_no_score_head():
     ],
 )
 def test_identifiers_of_first_are_single_tokens(smollm2_tokenizer, kind, size, message):
-    """SmolLM2 writes digits one by one, so numbers end at 9; letters are one token each."""
+    """SmolLM2 tokenizes digits individually, so numbers end at 9; letters are single tokens."""
     from rankllm_core.prompts.tokens import SafeTokenizer
     from rankllm_infer.ranking.prompts import check_identifiers
 
@@ -294,7 +294,7 @@ def test_identifiers_of_first_are_single_tokens(smollm2_tokenizer, kind, size, m
 
 
 def test_a_loaded_reranker_reranks_and_reads_no_further_than_it_must(tiny_causal):
-    """A real model: every candidate once, FIRST's scores tell the order, four windows for 50 candidates."""
+    """A real model: every candidate once, order from FIRST's scores, four windows for 50 candidates."""
     wanted = RerankOptions(use_alpha=True, use_logits=True, dtype="float32", max_passage_words=8)
     with load_reranker(tiny_causal, wanted) as reranker:
         (result,) = reranker.rerank([make_request("q", 50)])
@@ -307,7 +307,8 @@ def test_a_loaded_reranker_reranks_and_reads_no_further_than_it_must(tiny_causal
 
 
 def test_a_generated_answer_is_always_a_ranking_unless_decoding_is_free(tiny_causal):
-    """A random model writes no ranking; held to permutations it must, in every form that templates ask for."""
+    """A random model does not write rankings; constrained decoding forces it to, in every format that templates
+    request."""
     for template in ("rank_zephyr", "rank_zephyr_alpha", "rank_lrl", "rank_gpt_apeer"):
         wanted = RerankOptions(template=template, dtype="float32", context_size=1000, window_size=4, stride=2)
         for options, status in ((wanted, "ok"), (replace(wanted, free_decoding=True), "fallback")):
@@ -318,7 +319,7 @@ def test_a_generated_answer_is_always_a_ranking_unless_decoding_is_free(tiny_cau
 
 
 def test_the_top_of_a_window_is_decoded_and_the_rest_keeps_its_order(tiny_causal):
-    """Top 2 of 6: the two that come first in the whole answer, then the others as they were."""
+    """Top 2 of 6: the same first two as in the full answer, then the others in their original order."""
     wanted = RerankOptions(use_alpha=True, dtype="float32")
     found = []
     for options in (wanted, replace(wanted, decode_top_k=2)):
@@ -329,7 +330,7 @@ def test_the_top_of_a_window_is_decoded_and_the_rest_keeps_its_order(tiny_causal
 
 
 def test_the_same_list_is_reranked_the_same_whatever_runs_beside_it(tiny_causal):
-    """In float32, alone or among others of other lengths."""
+    """In float32, alone or batched with prompts of other lengths."""
     wanted = RerankOptions(use_alpha=True, use_logits=True, dtype="float32")
     with load_reranker(tiny_causal, wanted) as reranker:
         (alone,) = reranker.rerank([make_request("q", 12)])
@@ -338,7 +339,7 @@ def test_the_same_list_is_reranked_the_same_whatever_runs_beside_it(tiny_causal)
 
 
 def test_shuffling_depends_on_the_seed_and_the_query_alone():
-    """The same seed gives the same list; what the model sees first differs from first-stage order."""
+    """The same seed gives the same list; the first prompt differs from the first-stage order."""
     seen = []
 
     def answer(prompt):

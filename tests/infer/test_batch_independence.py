@@ -1,4 +1,4 @@
-"""In float32 on a CPU a score is the same to the bit, whatever the batch size and the order of the requests."""
+"""In float32 on a CPU, scores are bit-identical for any batch size and order of requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUERIES = ("what makes bread rise", "rivers of europe")
 
 
 def scores(model, requests, **options):
-    """(qid, docid) -> the model's own score."""
+    """(qid, docid) -> raw model score."""
     with load_reranker(str(model), RerankOptions(device="cpu", dtype="float32", **options)) as reranker:
         results = reranker.rerank(requests)
     return {(r.query.qid, c.docid): c.model_score for r in results for c in r.candidates}, reranker.warnings
@@ -33,7 +33,7 @@ def scores(model, requests, **options):
     "options", [{"method": "pointwise"}, {"method": "listwise", "use_logits": True, "use_alpha": True}]
 )
 def test_no_score_depends_on_batch_or_order(smollm2_path, options):
-    """On the real model, whose logits of size 30 would move by 3e-5 with the shape of the batch."""
+    """On the real model, whose logits around 30 would otherwise vary by 3e-5 with the batch shape."""
     docs = [{"docid": str(number), "text": text} for number, text in enumerate(PASSAGES)]
     # Of different lengths, and with a list of its own each: FIRST's prompt depends on the order within a list.
     requests = [make_request(query, docs[: 5 - n], qid=str(n)) for n, query in enumerate(QUERIES)]
@@ -46,7 +46,7 @@ def test_no_score_depends_on_batch_or_order(smollm2_path, options):
 
 
 def test_models_that_read_by_the_longest_neighbour_run_alone(tmp_path, smollm2_tokenizer):
-    """LongRoPE, in any number type: told where another batch size was asked for."""
+    """LongRoPE, in any dtype; a warning is issued if another batch size was requested."""
     factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 64}
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
     tiny_models.save_causal(tmp_path, smollm2_tokenizer, rope_parameters=rope)
@@ -56,7 +56,7 @@ def test_models_that_read_by_the_longest_neighbour_run_alone(tmp_path, smollm2_t
 
 
 def test_what_is_not_asked_for_is_not_warned_of(tiny_causal):
-    """Neither the default, nor where batches are as asked: numbers of other types, and rankings written out."""
+    """No warning for defaults, other dtypes, or generated rankings."""
     ways = [
         {"dtype": "float32", "method": "pointwise"},
         {"dtype": "bfloat16", "method": "pointwise", "batch_size": 4},

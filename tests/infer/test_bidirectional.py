@@ -151,7 +151,11 @@ def test_an_adapter_over_it_is_merged(tmp_path, llama2_tokenizer):
         (PUBLISHED | {"pooling": "max"}, None, "pooling: expected avg, cls, last, found 'max'"),
         (PUBLISHED | {"temperature": 0}, None, "temperature: expected a number above 0, found 0"),
         ({"model_type": "qwen3", "is_causal": False}, None, "neither config.json nor the card names a pooling"),
-        ({"model_type": "gpt2"}, CARD, "is read over llama, mistral, qwen2, qwen3, found model type 'gpt2'"),
+        (
+            {"model_type": "gpt2"},
+            CARD,
+            "bidirectional attention is supported for llama, mistral, qwen2, qwen3, found model type 'gpt2'",
+        ),
     ],
 )
 def test_contradictions_are_one_line(config, card, message):
@@ -173,7 +177,7 @@ def test_what_a_configuration_says():
     ("options", "message"),
     [
         ({"compile": True}, "--compile: .* has bidirectional attention"),
-        ({"method": "listwise"}, "its score head is read, but its card is listwise"),
+        ({"method": "listwise"}, "needs a card for its score head, found a card that is listwise"),
         ({"method": "pointwise", "template": "yes_no", "no_card": True}, "read by yes-no"),
     ],
 )

@@ -1,4 +1,4 @@
-"""BM25: the formula, the ties, the edges, and the figures of a published data set."""
+"""BM25: formula, ties, edge cases, and figures on a published dataset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rankllm_infer.retrieval.bm25 import BM25Index, title_and_text
 
 
 def test_scores_follow_the_lucene_formula():
-    """Three documents of 3, 2 and 1 words (2 on average), worked out by hand with k1 0.9 and b 0.4."""
+    """Three documents of 3, 2 and 1 words (2 on average), computed by hand with k1 0.9 and b 0.4."""
     index = BM25Index.build([("a", "cat cat dog"), ("b", "dog bird"), ("c", "fish")])
 
     # N = 3. "cat" is in one document, "dog" in two: idf = ln(1 + (N - df + 0.5) / (df + 0.5)).
@@ -33,7 +33,7 @@ def test_scores_follow_the_lucene_formula():
 
 
 def test_case_endings_and_stop_words_do_not_matter():
-    """`the CATS` finds what `cat` finds, with the same score; stop words do not lengthen a document."""
+    """`the CATS` finds the same as `cat` with the same score; stop words do not lengthen a document."""
     index = BM25Index.build([("a", "The cat and the dog"), ("b", "a bird")])
     assert index.search("Is it the CATS?", 5) == index.search("cat", 5)
     # Two words against one: 1.5 on average; idf = ln(1 + 1.5 / 1.5); 0.9 * (0.6 + 0.4 * 2 / 1.5) = 1.02.
@@ -42,18 +42,18 @@ def test_case_endings_and_stop_words_do_not_matter():
 
 @pytest.mark.parametrize("query", ["", "the of and", "zebra", "?!"])
 def test_a_query_without_known_words_finds_nothing(query):
-    """Nothing to match is no error: the list is empty."""
+    """No match is not an error: the list is empty."""
     assert BM25Index.build([("a", "cat"), ("b", "")]).search(query, 5) == []
 
 
 def test_documents_without_a_query_word_are_left_out():
-    """The list is shorter than the depth rather than padded with zero scores."""
+    """The list is shorter than the depth instead of being padded with zero scores."""
     index = BM25Index.build([("a", "cat"), ("b", "dog"), ("c", "")])
     assert [docid for docid, _ in index.search("dog", 3)] == ["b"]
 
 
 def test_equal_scores_stay_in_the_order_of_the_collection():
-    """Forty equal documents, named against the order, with one better one among them."""
+    """Forty equal documents with ids in reverse order, and a better one among them."""
     documents = [(f"d{99 - number}", "cat dog") for number in range(40)]
     documents.insert(25, ("best", "cat cat"))
     hits = BM25Index.build(documents).search("cat", 30)
@@ -61,14 +61,14 @@ def test_equal_scores_stay_in_the_order_of_the_collection():
 
 
 def test_depth_cuts_the_list():
-    """At most `depth` hits, and all of them where there are fewer."""
+    """At most `depth` hits; all if there are fewer."""
     index = BM25Index.build([("a", "cat"), ("b", "cat cat"), ("c", "cat cat cat")])
     assert len(index.search("cat", 2)) == 2
     assert len(index.search("cat", 99)) == 3
 
 
 def test_scores_are_plain_floats():
-    """They go into JSON and run files."""
+    """So that they can be written to JSON and run files."""
     [(docid, score)] = BM25Index.build([("a", "cat")]).search("cat", 1)
     assert (type(docid), type(score)) == (str, float)
 
@@ -78,35 +78,35 @@ def test_scores_are_plain_floats():
     [
         ([], "collection is empty"),
         ([("a", "cat"), ("a", "dog")], "docid 'a' occurs twice"),
-        ([("a", "the"), ("b", "")], "none of the 2 documents holds a word"),
+        ([("a", "the"), ("b", "")], "none of the 2 documents contains a word"),
     ],
 )
 def test_a_collection_that_cannot_be_indexed_is_refused(documents, message):
-    """The message says what was found and what to do."""
+    """The message states what was found and what to do."""
     with pytest.raises(RankLLMError, match=message):
         BM25Index.build(documents)
 
 
 def test_a_depth_below_one_is_refused():
-    """Zero hits are never what was meant."""
+    """Zero hits are never intended."""
     with pytest.raises(ConfigError, match="expected depth of at least 1, found 0"):
         BM25Index.build([("a", "cat")]).search("cat", 0)
 
 
 def test_a_title_precedes_the_text_where_there_is_one():
-    """One blank between, none at the ends."""
+    """Separated by one space, with none at the ends."""
     assert title_and_text("Cats", "They purr.") == "Cats They purr."
     assert title_and_text("", "They purr.") == "They purr."
 
 
 def test_building_and_searching_print_nothing(capfd):
-    """No progress bars: they belong to the command line."""
+    """Progress bars belong to the command line."""
     BM25Index.build([("a", "cat"), ("b", "dog")]).search("cat", 2)
     assert capfd.readouterr() == ("", "")
 
 
 def test_importing_loads_nothing_heavy():
-    """`--help` stays fast: neither module pulls in numpy, bm25s or torch until it is used."""
+    """`--help` stays fast: neither module imports numpy, bm25s or torch until needed."""
     program = (
         "import sys, rankllm_infer.retrieval.bm25, rankllm_infer.demo.collection;"
         "print(sorted({'numpy', 'bm25s', 'Stemmer', 'torch'} & set(sys.modules)))"
@@ -116,7 +116,7 @@ def test_importing_loads_nothing_heavy():
 
 
 def test_scifact_scores_as_recorded():
-    """nDCG@10 and recall of BM25 on SciFact's 300 test claims, as recorded with the data set."""
+    """nDCG@10 and recall of BM25 on SciFact's 300 test claims, as recorded with the dataset."""
     import pytrec_eval
 
     recorded = json.loads(data("scifact/bm25.json").read_text())["main"]
@@ -139,7 +139,7 @@ def test_scifact_scores_as_recorded():
 
 
 def test_a_saved_index_finds_the_same(tmp_path):
-    """Documents, scores and order survive the disk; a query without known words still finds nothing."""
+    """Documents, scores and order survive saving; a query without known words still finds nothing."""
     index = BM25Index.build([("a", "cat cat dog"), ("b", "dog bird"), ("c", "fish")], k1=1.2, b=0.75)
     index.save(tmp_path / "index")
     loaded = BM25Index.load(tmp_path / "index")
@@ -148,25 +148,25 @@ def test_a_saved_index_finds_the_same(tmp_path):
 
 
 def test_settings_reach_the_formula():
-    """k1 1.2 and b 0.75, worked out by hand: one word of one in a collection of 2 and 1 words, 1.5 on average."""
+    """k1 1.2 and b 0.75, computed by hand: one matching one-word document; lengths 2 and 1, 1.5 on average."""
     [(docid, score)] = BM25Index.build([("a", "cat"), ("b", "dog bird")], k1=1.2, b=0.75).search("cat", 5)
     assert (docid, score) == ("a", pytest.approx(math.log(2) / (1 + 1.2 * (0.25 + 0.75 / 1.5)), rel=1e-6))
 
 
 @pytest.mark.parametrize("settings", [{"k1": -0.1}, {"b": 1.1}, {"b": -0.1}, {"k1": math.nan}])
 def test_impossible_settings_are_refused(settings):
-    """They have no meaning in the formula."""
+    """They are meaningless in the formula."""
     with pytest.raises(ConfigError, match="expected k1 of at least 0 and b from 0 to 1"):
         BM25Index.build([("a", "cat")], **settings)
 
 
 def test_texts_are_not_kept():
-    """Of 9,000 documents that come one by one, no more than a few batches are ever alive at once."""
+    """Of 9,000 documents that arrive one by one, only a few batches are alive at any time."""
     alive = weakref.WeakSet()
     most = 0
 
     class Text(str):
-        """A text that can be watched."""
+        """A text that supports weak references."""
 
     def documents():
         nonlocal most
@@ -182,7 +182,7 @@ def test_texts_are_not_kept():
 
 
 def test_words_keep_their_meaning_over_many_batches():
-    """5,000 documents, more than are tokenised at once; the words of each come in another order than in the others."""
+    """5,000 documents, more than one tokenization batch; the word order differs between batches."""
     words = ["cat", "dog", "bird", "fish", "horse"]
     documents = [(f"d{n}", " ".join(words[n % 5 :] + words[: n % 5]) + f" only{n}") for n in range(5_000)]
     index = BM25Index.build(iter(documents))
@@ -204,7 +204,7 @@ def _recorded(folder, run):
 
 @pytest.mark.parametrize(("folder", "run"), [("nq_qed", "bm25.run.gz"), ("nfcorpus", "bm25.run")])
 def test_recorded_runs_come_out(folder, run):
-    """Every score of a run that bm25s made by itself, to the last of its five decimals, and its nDCG@10 exactly."""
+    """Every score of a run generated by bm25s itself, to all five decimals, and its exact nDCG@10."""
     from rankllm_infer.evaluation.evaluate import evaluate
 
     recorded, found, qrels = _recorded(folder, run)

@@ -1,4 +1,4 @@
-"""Indexes on disk: reused while they match, rebuilt with a reason, complete or absent."""
+"""Indexes on disk: reused if they match, rebuilt with a stated reason, complete or absent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def corpus(tmp_path):
 
 @pytest.fixture
 def told(tmp_path, corpus):
-    """Open the index and give what it told and what it finds."""
+    """Open the index; return its messages and search results."""
 
     def open_it(query="cat", **options):
         lines = []
@@ -36,19 +36,19 @@ def told(tmp_path, corpus):
 
 
 def hidden(folder):
-    """What is left beside the index."""
+    """Hidden files next to the index."""
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_an_index_is_made_once(told, tmp_path):
-    """The second time it is read; the title is indexed as well as the text."""
+    """The second time it is loaded; titles are indexed along with texts."""
     assert told() == (f"Built the index of {tmp_path}/corpus.jsonl with 2 documents in {tmp_path}/index", ["a"])
     assert told() == (f"Using the index of {tmp_path}/corpus.jsonl in {tmp_path}/index", ["a"])
     assert hidden(tmp_path) == []
 
 
 def test_a_changed_corpus_makes_a_new_index(told, corpus, tmp_path):
-    """Also where neither the name nor the length has changed; the reason is told."""
+    """Even if neither name nor length has changed; the reason is reported."""
     told()
     corpus.write_text(CORPUS.replace("Cats", "Owls"), encoding="utf-8")
     lines, found = told()
@@ -59,7 +59,7 @@ def test_a_changed_corpus_makes_a_new_index(told, corpus, tmp_path):
 
 
 def test_changed_settings_make_a_new_index(told):
-    """The old value and the new one are told."""
+    """The old and new values are reported."""
     told()
     assert ": k1 was 0.9, is 1.2" in told(k1=1.2)[0]
     assert ": b was 0.4, is 0.75" in told(k1=1.2, b=0.75)[0]
@@ -67,7 +67,7 @@ def test_changed_settings_make_a_new_index(told):
 
 @pytest.mark.parametrize("damage", ["data.csc.index.npy", "docids.json", "rankllm-bm25.json", "vocab.index.json"])
 def test_a_damaged_index_is_made_anew(told, tmp_path, damage):
-    """A file that was cut short is noticed, not searched."""
+    """A truncated file is detected instead of searched."""
     told()
     (tmp_path / "index" / damage).write_bytes(b"")
     lines, found = told()
@@ -76,7 +76,7 @@ def test_a_damaged_index_is_made_anew(told, tmp_path, damage):
 
 
 def test_a_flipped_byte_never_changes_what_is_found(corpus, tmp_path):
-    """Anywhere in any file of the index: it is rebuilt with the file named, or the folder is refused."""
+    """At any position in any file of the index: it is rebuilt and the file named, or the folder is rejected."""
     texts = [f"word{n % 7} word{n % 11} word{n % 13} cat{n % 3}" for n in range(60)]
     corpus.write_text("".join(json.dumps({"docid": f"d{n}", "text": text}) + "\n" for n, text in enumerate(texts)))
     queries = ("word1 cat2", "word5 word3", "word10 cat1 word0")
@@ -109,7 +109,7 @@ def test_a_flipped_byte_never_changes_what_is_found(corpus, tmp_path):
 
 
 def test_files_of_another_index_are_noticed(told, corpus, tmp_path):
-    """Each is whole, but not the one that was written here."""
+    """Each is intact, but not the one written here."""
     told()
     before = (tmp_path / "index" / "docids.json").read_bytes()
     (tmp_path / "index" / "docids.json").write_bytes(before.replace(b'"a", "b"', b'"b", "a"'))
@@ -121,7 +121,7 @@ def test_files_of_another_index_are_noticed(told, corpus, tmp_path):
 
 
 def test_the_default_folder_is_in_the_users_cache(told, tmp_path, monkeypatch):
-    """Each setting has a folder of its own there, so going to and fro builds nothing anew."""
+    """Each configuration has its own folder there, so switching back and forth rebuilds nothing."""
     monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path / "cache"))
     told(folder=None)
     told(folder=None, k1=1.2)
@@ -130,7 +130,7 @@ def test_the_default_folder_is_in_the_users_cache(told, tmp_path, monkeypatch):
 
 
 def test_a_broken_corpus_leaves_nothing_behind(told, corpus, tmp_path):
-    """And an index that was there stays."""
+    """An existing index is preserved."""
     told()
     before = json.loads((tmp_path / "index" / "rankllm-bm25.json").read_text(encoding="utf-8"))
     corpus.write_text(CORPUS + "{oops\n", encoding="utf-8")
@@ -143,9 +143,9 @@ def test_a_broken_corpus_leaves_nothing_behind(told, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("notes.txt", "mine", r"holds other files than an index \(such as notes.txt\); give a new folder"),
-        ("index.json", "{}", r"holds other files than an index \(such as index.json\)"),
-        ("docids.json", "[]", r"holds other files than an index \(it has no rankllm-bm25.json\)"),
+        ("notes.txt", "mine", r"contains other files than an index \(such as notes.txt\); use a new folder"),
+        ("index.json", "{}", r"contains other files than an index \(such as index.json\)"),
+        ("docids.json", "[]", r"contains other files than an index \(it has no rankllm-bm25.json\)"),
         ("rankllm-bm25.json", '{"mine": 1}', r"its rankllm-bm25.json does not describe an index"),
         ("segments_1", "mine", "contains a Lucene index; search it with --index"),
     ],
@@ -160,7 +160,7 @@ def test_a_folder_with_something_else_is_left_alone(told, tmp_path, name, text, 
 
 
 def test_what_a_person_puts_beside_an_index_is_not_deleted(told, corpus, tmp_path):
-    """A run written into the folder of an index that has become old, before or while the new one is made."""
+    """For example a run written into the folder of an outdated index, before or during the rebuild."""
     told()
     corpus.write_text(CORPUS.replace("Cats", "Owls"), encoding="utf-8")
 
@@ -168,24 +168,24 @@ def test_what_a_person_puts_beside_an_index_is_not_deleted(told, corpus, tmp_pat
         (tmp_path / "index" / "my.run").write_text("mine", encoding="utf-8")
 
     for progress in (write_run, lambda number: None):
-        with pytest.raises(RankLLMError, match=r"holds other files than an index \(such as my\.run\)"):
+        with pytest.raises(RankLLMError, match=r"contains other files than an index \(such as my\.run\)"):
             told(progress=progress)
         assert (tmp_path / "index" / "my.run").read_text(encoding="utf-8") == "mine"
         assert hidden(tmp_path) == []
 
 
 def test_a_folder_under_the_name_of_an_indexs_file_is_left_alone(told, tmp_path):
-    """What is in it is a person's."""
+    """Its contents belong to the user."""
     told()
     (tmp_path / "index" / "docids.json").unlink()
     (tmp_path / "index" / "docids.json").mkdir()
-    with pytest.raises(RankLLMError, match=r"holds other files than an index \(such as docids\.json\)"):
+    with pytest.raises(RankLLMError, match=r"contains other files than an index \(such as docids\.json\)"):
         told()
     assert (tmp_path / "index" / "docids.json").is_dir()
 
 
 def test_a_linked_folder_stays_a_link(told, tmp_path):
-    """The index is made, and made anew, where the link points to."""
+    """The index is built and rebuilt in the link's target."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "index").symlink_to(tmp_path / "disk")
     told()
@@ -195,7 +195,7 @@ def test_a_linked_folder_stays_a_link(told, tmp_path):
 
 
 def test_the_current_folder_is_read_and_never_replaced(told, tmp_path, monkeypatch):
-    """Replacing it would leave the person in a folder that is gone."""
+    """Replacing it would leave the user's shell in a deleted folder."""
     told()
     monkeypatch.chdir(tmp_path / "index")
     assert told(folder=Path()) == (f"Using the index of {tmp_path}/corpus.jsonl in .", ["a"])
@@ -204,7 +204,7 @@ def test_the_current_folder_is_read_and_never_replaced(told, tmp_path, monkeypat
 
 
 def test_an_index_that_another_process_made_meanwhile_is_used(told, tmp_path):
-    """Two that begin at the same time both end well, with the one index that was there first."""
+    """Two processes that start at the same time both succeed, with the first complete index."""
     others = []
 
     def make_another(number):
@@ -218,7 +218,7 @@ def test_an_index_that_another_process_made_meanwhile_is_used(told, tmp_path):
 
 
 def test_places_that_cannot_hold_or_give_anything_are_named(told, corpus, tmp_path):
-    """A file where the folder should be; a corpus that is not there; a text that is none."""
+    """A file in place of the folder, a missing corpus, a corpus that is not text."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(RankLLMError, match="file: is a file, expected a folder"):
         told(folder=tmp_path / "file")

@@ -1,4 +1,4 @@
-"""A broken model is one line, whatever is broken: no traceback, within seconds, in bounded memory."""
+"""A broken model gives a one-line error, whatever is broken: no traceback, within seconds, in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rankllm_infer.checkpoints import model_files
 
 HARMLESS = {"a quantization that is unknown"}  # transformers leaves it out, and takes the weights as they are
 NO_MATTER_OF_PROMPTS = re.compile(r"weights|header|tensor of|tensor behind|index|rank|modules|layers|width")
-"""`prompts render` does not look at it."""
+"""Not checked by `prompts render`."""
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory, smollm2_tokenizer):
-    """A tiny model and an adapter over it."""
+    """A tiny model and an adapter for it."""
     root = tmp_path_factory.mktemp("sources")
     save_causal(root / "model", smollm2_tokenizer, max_position_embeddings=2048)
     save_adapter(root / "adapter", root / "model", task="CAUSAL_LM")
@@ -33,7 +33,7 @@ def sources(tmp_path_factory, smollm2_tokenizer):
 
 @pytest.fixture
 def check(rankllm, tmp_path):
-    """Run both commands on a folder: one line and exit 1, or a result and exit 0 where that is allowed."""
+    """Run both commands on a folder: one line and exit status 1, or a result and exit status 0 if allowed."""
     requests = write_jsonl(tmp_path / "requests.jsonl", request("q", 0, 1, 2))
 
     def run(what, folder, *, allowed, renders=True):
@@ -59,7 +59,7 @@ def check(rankllm, tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_broken_model_is_one_line(sources, tmp_path, check, name):
-    """Weights, configuration, tokenizer."""
+    """Weights, configuration and tokenizer."""
     folder = tmp_path / "model"
     shutil.copytree(sources / "model", folder)
     MODELS[name](folder)
@@ -79,6 +79,7 @@ def test_a_broken_adapter_is_one_line(sources, tmp_path, check, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["model", "adapter"])
 def test_a_folder_damaged_at_random_places_is_one_line_or_still_works(sources, tmp_path, check, kind):
-    """Each file cut and with flipped bits, seeded. A flip in a weight cannot be seen, and ranks in another way."""
+    """Each file truncated and with flipped bits, seeded. A flipped bit in a weight is undetectable and changes the
+    ranking."""
     for what, folder in damaged(sources / kind, tmp_path / "damaged", seed=17, each=2):
         check(what, folder, allowed=True)

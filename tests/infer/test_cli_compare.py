@@ -1,4 +1,4 @@
-"""`rankllm-infer compare` as a user sees it."""
+"""`rankllm-infer compare` from the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PILOT = "; for a partial run, --run-queries-only averages over the queries of th
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Judgements and three runs of two queries: RR 1/2 1, then 1 1, then 1 and nothing."""
+    """Judgements and three runs over two queries, with RR (1/2, 1), (1, 1) and (1, missing)."""
     files = {
         "qrels": "q1 0 a 1\nq2 0 a 1\n",
         "base.run": "q1 b 2.5\nq1 a 1\nq2 a 1\n",
@@ -30,7 +30,7 @@ def compare(rankllm, *arguments):
 
 
 def test_a_table_goes_to_standard_output(folder, rankllm):
-    """And what a run lacks to standard error."""
+    """Queries missing from a run are reported on standard error."""
     done = compare(rankllm, "base.run", "good.run", "short.run")
     assert done.code == 0, done.err
     assert [line.split()[:2] for line in done.out.splitlines()[2:]] == [
@@ -42,14 +42,14 @@ def test_a_table_goes_to_standard_output(folder, rankllm):
 
 
 def test_the_queries_of_all_runs_can_be_compared_alone(folder, rankllm):
-    """Both runs over q1, as one of them has no more; -c would be the contrary."""
+    """Both runs on q1, the only common query; -c would do the opposite."""
     done = compare(rankllm, "base.run", "short.run", "--run-queries-only")
     assert [line.split()[1] for line in done.out.splitlines()[2:]] == ["0.5000", "1.0000"]
     assert done.err == "short.run: 1 of 2 judged queries missing from the run, excluded from the means ('q2')\n"
 
 
 def test_json_has_the_settings_and_per_query_values(folder, rankllm):
-    """One object; the baseline that is not among the runs is put before them."""
+    """One object; a baseline that is not among the runs comes first."""
     options = ["--baseline", "base.run", "--json", "-q", "--seed", "5", "--resamples", "200", "--level", "0.9"]
     record = json.loads(compare(rankllm, "good.run", *options).out)
     assert (record["baseline"], record["resamples"], record["seed"], record["level"]) == ("base.run", 200, 5, 0.9)
@@ -59,7 +59,7 @@ def test_json_has_the_settings_and_per_query_values(folder, rankllm):
 
 
 def test_gained_and_lost_queries_are_listed(folder, rankllm):
-    """--per-query names them, from the baseline's value to the run's."""
+    """--per-query lists them with the values of baseline and run."""
     done = compare(rankllm, "base.run", "good.run", "--per-query")
     assert done.out.splitlines()[-1] == "good.run  gained  q1  0.5000 -> 1.0000"
 
@@ -76,7 +76,7 @@ def test_gained_and_lost_queries_are_listed(folder, rankllm):
     ],
 )
 def test_errors_are_one_line_without_figures(folder, rankllm, arguments, code, message):
-    """The words are those of `evaluate`."""
+    """With the same messages as `evaluate`."""
     (folder / "other.run").write_text("x a 1\n", encoding="utf-8")
     done = compare(rankllm, *arguments)
     assert (done.code, done.out) == (code, "")
@@ -84,7 +84,8 @@ def test_errors_are_one_line_without_figures(folder, rankllm, arguments, code, m
 
 
 def test_a_real_difference_is_significant_and_a_missing_one_is_not(rankllm):
-    """TREC DL 2021: SPLADE++ .685 against BM25 .446, as recorded; BM25 with RM3 is as good as BM25."""
+    """TREC DL 2021: SPLADE++ .685 against BM25 .446, as recorded; BM25 with RM3 does not differ significantly from
+    BM25."""
     source = data("trec_dl21")
     runs = [source / "runs" / f"{name}.run.gz" for name in ("BM25", "SPLADE_P_P_ENSEMBLE_DISTIL", "BM25_RM3")]
     done = rankllm("compare", "--qrels", source / "qrels.txt", *runs, "--json")

@@ -145,5 +145,8 @@ def test_a_name_that_tells_no_layout_needs_to(folder, name):
     """It may be several; nothing is guessed."""
     done = CliRunner().invoke(cli, ["convert", "--input", "run.trec", "--output", name])
     assert done.exit_code == 2
-    assert f"{name}: the name does not tell its layout (.trec, .tsv, .msmarco, .marco do); add --to" in done.stderr
+    assert (
+        f"{name}: the format is not clear from the name (as it is for .trec, .tsv, .msmarco, .marco); add --to"
+        in done.stderr
+    )
     assert not (folder / name).exists()

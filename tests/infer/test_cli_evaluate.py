@@ -156,7 +156,7 @@ def test_judgements_may_stand_before_the_runs(folder):
     result = trec_eval("-c", "-m", "ndcg_cut.10", "qrels", "a.run", "b.run")
     assert result.stdout.splitlines()[0] == f"a.run\tndcg_cut.10\t{NDCG_Q1 / 2:.4f}"
     assert len(result.stdout.splitlines()) == 2
-    assert "give a run behind the judgements: evaluate qrels RUN" in str(trec_eval("qrels").exception)
+    assert "expected a run after the judgements: evaluate qrels RUN" in str(trec_eval("qrels").exception)
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_judgements_in_rank_llms_json_are_read(folder, home):
         ),
         (
             "beir-scifact",
-            "download test.tsv of https://huggingface.co/datasets/BeIR/scifact-qrels and save it as qrels.",
+            "download test.tsv from https://huggingface.co/datasets/BeIR/scifact-qrels and save it as qrels.",
         ),
         (
             "mrtydi-sw",
-            "github.com/castorini/mr.tydi and save it as qrels.mrtydi-v1.1-swahili-test.txt, or give --qrels",
+            "github.com/castorini/mr.tydi and save it as qrels.mrtydi-v1.1-swahili-test.txt, or use --qrels",
         ),
         (
             "dl18-passage",
-            "dl18-passage: no such file, and not the name of a test collection (dl19-passage, dl20-passage",
+            "dl18-passage: no such file, and no such test collection (known: dl19-passage, dl20-passage",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""`rankllm-infer models`: every model that is known by name, and everything about one."""
+"""`rankllm-infer models`: all models known by name, and details of one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ READABLE = {
     "sequence-classification": {"transformers", "vllm"},
     "two-tokens": set(ENGINES),
 }
-"""What is read of a model -> the engines that give it. A server gives log-probabilities, neither logits nor a head."""
+"""Quantity read from a model -> engines that provide it. Servers provide log-probabilities, but neither logits nor
+heads."""
 
 
 def models(*args):
@@ -31,7 +32,7 @@ def models(*args):
 
 
 def test_the_table_has_a_line_for_every_name():
-    """The bundled rerankers first; columns are aligned under their headings."""
+    """Bundled rerankers come first; columns are aligned with their headings."""
     lines = models().stdout.splitlines()
     heading, rows = lines[0], lines[1:]
     patterns = [pattern for facts in known_models() for pattern in facts.known.patterns]
@@ -57,7 +58,7 @@ def test_a_line_says_how_a_model_is_read_and_how_far_that_was_checked():
 
 
 def test_one_model_is_told_whole():
-    """Its prompt, limits, sources and what is unconfirmed."""
+    """Its prompt, limits, sources and unconfirmed facts."""
     text = models("castorini/first_qwen3_8b").stdout
     assert text.startswith("castorini/first_qwen3_*\n")
     for words in (
@@ -72,7 +73,7 @@ def test_one_model_is_told_whole():
 
 
 def test_an_adapter_is_told_with_its_base():
-    """And that the base is needed."""
+    """And a note that the base is required."""
     text = models("rankllama-v1-13b-lora-passage").stdout
     assert "base         meta-llama/Llama-2-13b-hf (this is an adapter)\n" in text
     assert "output       the score head\n" in text
@@ -80,12 +81,12 @@ def test_an_adapter_is_told_with_its_base():
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-Reranker-4B", "qwen3-reranker-4b", "qwen3_reranker"])
 def test_a_name_may_be_the_hubs_its_last_part_or_the_cards(name):
-    """In any case."""
+    """The hub name, its last part or the card's name, in any letter case."""
     assert find_known_model(name).known.name == "qwen3_reranker"
 
 
 def test_json_is_one_record_a_model():
-    """With the whole template; of one model, one record."""
+    """With the full template; one record if a single model is requested."""
     records = [json.loads(line) for line in models("--json").stdout.splitlines()]
     assert [record["name"] for record in records] == [facts.known.name for facts in known_models()]
     (record,) = [json.loads(line) for line in models("smollm2-pointwise", "--json").stdout.splitlines()]
@@ -106,7 +107,7 @@ def test_json_is_one_record_a_model():
     ],
 )
 def test_an_unknown_name_is_one_line_with_the_nearest(name, says):
-    """No traceback, no list of all."""
+    """No traceback, and no list of all names."""
     result = models(name)
     assert isinstance(result.exception, RankLLMError)
     assert says in str(result.exception)
@@ -115,6 +116,6 @@ def test_an_unknown_name_is_one_line_with_the_nearest(name, says):
 
 @pytest.mark.parametrize("facts", known_models(), ids=lambda facts: facts.known.name)
 def test_a_model_names_engines_that_can_read_it(facts):
-    """Transformers reads every one; the others what they give."""
+    """Transformers runs every model; the other engines run those whose outputs they provide."""
     assert facts.known.engines[0] == "transformers"
     assert set(facts.known.engines) <= READABLE[facts.head]

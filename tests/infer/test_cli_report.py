@@ -72,7 +72,7 @@ def test_a_run_without_texts_takes_them_from_a_collection(folder, rankllm):
         (["new.jsonl"], 2, "give --baseline, or --requests"),
         (["new.jsonl", "--baseline", "new.jsonl"], 2, "new.jsonl is given twice"),
         (["new.jsonl", "--baseline", "base.run", "--queries", "q"], 2, "--queries and --corpus go together"),
-        (["base.run", "--baseline", "new.jsonl"], 2, "base.run is a run, which holds no texts; give --requests"),
+        (["base.run", "--baseline", "new.jsonl"], 2, "base.run is a run, which contains no texts; give --requests"),
         (["new.jsonl", "--baseline", "gone.run"], 1, "gone.run: no such file"),
         (["new.jsonl", "--baseline", "base.run", "--output", "base.run", "--overwrite"], 1, "is both input and output"),
         (["new.jsonl", "--baseline", "foreign.run"], 1, "foreign.run: no query of the run is judged"),

@@ -1,4 +1,4 @@
-"""`rankllm-infer rerank` with checkpoints: the card decides, adapters, commands of the papers' repositories."""
+"""`rankllm-infer rerank` with checkpoints: cards, adapters, and commands from the papers' repositories."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def requests(tmp_path):
 
 @pytest.fixture
 def carded(tmp_path, tiny_causal):
-    """A copy of the tiny model with the card of a letter-reading FIRST model beside it."""
+    """A copy of the tiny model with the card of a FIRST model that reads letters."""
     folder = tmp_path / "carded"
     shutil.copytree(tiny_causal, folder)
     save_card(FIRST, folder)
@@ -45,7 +45,7 @@ def carded(tmp_path, tiny_causal):
 
 @pytest.fixture
 def pairs(tmp_path):
-    """A rerank-input file, as Tevatron's `prepare_rerank_file.py` writes it."""
+    """A rerank-input file as written by Tevatron's `prepare_rerank_file.py`."""
     rows = [
         {
             "docid": f"d{number}",
@@ -62,13 +62,13 @@ def pairs(tmp_path):
 
 
 def calls(path):
-    """The model calls in a trace file."""
+    """Model calls in a trace file."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [call for record in records for call in record["invocations_history"]]
 
 
 def test_a_checkpoint_with_a_card_needs_no_option(tmp_path, rankllm, carded, requests):
-    """Letters, windows of three, two words a passage, one token read: all from rankllm.yaml, without a warning."""
+    """Letters, windows of three, two words per passage, one token read: all from rankllm.yaml, without warnings."""
     trace = tmp_path / "trace.jsonl"
     done = rankllm("rerank", "--model-path", carded, "--requests", requests, "--trace", trace)
     assert done.code == 0, done.err
@@ -86,7 +86,7 @@ def test_a_checkpoint_with_a_card_needs_no_option(tmp_path, rankllm, carded, req
 
 
 def test_an_option_against_the_card_is_honoured_with_both_values(tmp_path, rankllm, carded, requests):
-    """One line of warning for each."""
+    """One warning line for each."""
     trace = tmp_path / "trace.jsonl"
     options = ["--window-size", "4", "--no-use-alpha", "--context-size", "1024"]
     done = rankllm("rerank", "--model-path", carded, "--requests", requests, "--trace", trace, *options)
@@ -101,7 +101,7 @@ def test_an_option_against_the_card_is_honoured_with_both_values(tmp_path, rankl
 
 
 def test_the_command_line_gives_what_the_python_interface_gives(tmp_path, rankllm, carded, requests):
-    """The command is load_reranker(...).rerank(...) and nothing else."""
+    """The command is equivalent to load_reranker(...).rerank(...)."""
     run = tmp_path / "run.trec"
     done = rankllm("rerank", "--model-path", carded, "--requests", requests, "--output", run, "--dtype", "float32")
     assert done.code == 0, done.err
@@ -112,7 +112,8 @@ def test_the_command_line_gives_what_the_python_interface_gives(tmp_path, rankll
 
 
 def test_the_command_of_tevatrons_readme_runs_as_it_is(tmp_path, rankllm, monkeypatch, tiny_adapter, pairs):
-    """A RankLLaMA is a LoRA adapter: its scores come out in TSV; what has no effect is said once; no folder `temp`."""
+    """RankLLaMA is a LoRA adapter: scores are written as TSV, options without effect are reported once, no folder
+    `temp`."""
     monkeypatch.chdir(tmp_path)
     done = rankllm(
         *["rerank", "--output_dir=temp", "--model_name_or_path", tiny_adapter, "--tokenizer_name", "some/tokenizer"],
@@ -140,7 +141,7 @@ def test_the_command_of_tevatrons_readme_runs_as_it_is(tmp_path, rankllm, monkey
 
 
 def test_scores_of_a_head_order_the_run(tmp_path, rankllm, tiny_classifier, pairs):
-    """The run's scores are the model's, and fall."""
+    """The run contains the model's scores, in decreasing order."""
     run, out = tmp_path / "run.trec", tmp_path / "out.jsonl"
     done = rankllm(
         "rerank", "--model-path", tiny_classifier, "--rerank-input", pairs, "--output", run, "--output-jsonl", out
@@ -166,7 +167,7 @@ def test_a_chat_model_is_asked_yes_or_no(tmp_path, rankllm, tiny_causal, request
 
 
 def test_a_model_with_fewer_positions_than_the_default_says_so(tmp_path, rankllm, tiny_causal, requests):
-    """4,096 tokens are the default without a card; the model has 2,048."""
+    """The default without a card is 4,096 tokens; the model has 2,048 positions."""
     options = ["--use-alpha", "--use-logits", "--output", tmp_path / "run.trec"]
     done = rankllm("rerank", "--model-path", tiny_causal, "--requests", requests, *options)
     assert done.code == 0
@@ -197,7 +198,7 @@ def test_a_model_with_fewer_positions_than_the_default_says_so(tmp_path, rankllm
 def test_a_model_that_cannot_do_it_is_one_line(
     tmp_path, rankllm, request, requests, monkeypatch, checkpoint, options, message
 ):
-    """What does not fit the checkpoint is found before the first prompt."""
+    """Conflicts with the checkpoint are found before the first prompt."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     model = request.getfixturevalue(f"tiny_{checkpoint}")
     done = rankllm("rerank", "--model-path", model, "--requests", requests, "--output", tmp_path / "run", *options)
@@ -208,7 +209,7 @@ def test_a_model_that_cannot_do_it_is_one_line(
 
 
 def test_an_adapter_on_another_base_than_its_cards_is_an_error(tmp_path, rankllm, tiny_adapter, requests):
-    """Both names are given, and what to do; --base-model settles it."""
+    """The message gives both names and what to do; --base-model resolves it."""
     adapter = tmp_path / "adapter"
     shutil.copytree(tiny_adapter, adapter)
     base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
@@ -228,7 +229,7 @@ def test_an_adapter_on_another_base_than_its_cards_is_an_error(tmp_path, rankllm
 
 
 def test_an_adapter_whose_base_is_nowhere_is_an_error(tmp_path, rankllm, tiny_adapter, requests):
-    """The base that it names is looked for, and said to be missing, with the option that says where it is."""
+    """The base named by the adapter is reported as missing, with the option that gives its location."""
     adapter = tmp_path / "adapter"
     shutil.copytree(tiny_adapter, adapter)
     change_json(adapter / "adapter_config.json", base_model_name_or_path="nobody/base")
@@ -241,7 +242,7 @@ def test_an_adapter_whose_base_is_nowhere_is_an_error(tmp_path, rankllm, tiny_ad
 
 
 def test_scores_that_are_no_numbers_fail_the_query(tmp_path, rankllm, tiny_classifier, requests):
-    """A broken head gives NaN: no query survives, query and docid are named, no file is made."""
+    """A broken head returns NaN: every query fails with query and docid named, and no file is created."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -258,7 +259,7 @@ def test_scores_that_are_no_numbers_fail_the_query(tmp_path, rankllm, tiny_class
 
 
 def test_a_query_too_long_for_the_context_fails_alone(tmp_path, rankllm, tiny_causal):
-    """Status 3: the query is named and is in no output; the others are ranked."""
+    """Status 3: the query is named and omitted from all outputs; the others are ranked."""
     long = request("long", 1, 2)
     long["query"]["text"] = "word " * 500
     requests = write_jsonl(tmp_path / "requests.jsonl", request("q1", 1, 2), long, request("q2", 1, 2))
@@ -276,7 +277,7 @@ def test_a_query_too_long_for_the_context_fails_alone(tmp_path, rankllm, tiny_ca
 
 
 def test_the_first_stage_has_its_say(tmp_path, rankllm, carded, requests):
-    """With --fuse-weight 1 its order stands, in the run and in the results."""
+    """With --fuse-weight 1 the first-stage order is kept, in the run and in the results."""
     outputs = ["--output", tmp_path / "run.trec", "--output-jsonl", tmp_path / "results.jsonl"]
     done = rankllm("rerank", "--model-path", carded, "--requests", requests, "--fuse-weight", "1", *outputs)
     assert done.code == 0, done.err

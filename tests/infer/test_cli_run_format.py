@@ -1,4 +1,4 @@
-"""--run-format, in every command of `rankllm-infer` that reads a run."""
+"""--run-format, in every command of `rankllm-infer` that reads runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 import pytest
 
 UNSORTED = "q1\td2\t2\nq1\td1\t1\n"
-"""Ranks: d1 is first. As scores, d2 would be."""
+"""Interpreted as ranks, d1 is first; as scores, d2."""
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """d1 is the one relevant document; `trec` finds it at rank 2."""
+    """d1 is the only relevant document; `trec` finds it at rank 2."""
     files = {
         "ranks": UNSORTED,
         "trec": "q1 Q0 d2 1 9.0 t\nq1 Q0 d1 2 8.0 t\n",
@@ -41,7 +41,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_a_run_that_may_be_either_is_refused(folder, rankllm, command):
-    """One line that names the option; nothing is written."""
+    """One line naming the option; nothing is written."""
     before = sorted(path.name for path in folder.iterdir())
     done = rankllm(*command)
     assert (done.code, done.out) == (1, "")
@@ -52,7 +52,7 @@ def test_a_run_that_may_be_either_is_refused(folder, rankllm, command):
 
 
 def test_convert_names_its_own_option(folder, rankllm):
-    """Which is --from."""
+    """It is --from."""
     convert = ("convert", "--input", "ranks", "--output", "out.trec", "--to", "trec")
     assert "--from msmarco" in rankllm(*convert).err
     done = rankllm(*convert, "--from", "msmarco")
@@ -61,13 +61,13 @@ def test_convert_names_its_own_option(folder, rankllm):
 
 
 def test_evaluate_reads_ranks_as_told(folder, rankllm):
-    """d1 at rank 1: reciprocal rank 1; as scores, 1/2."""
+    """d1 at rank 1: reciprocal rank 1; interpreted as scores, 1/2."""
     assert rankllm(*COMMANDS["evaluate"], "--run-format", "msmarco").out == "ranks\tRR\t1.0000\n"
     assert rankllm(*COMMANDS["evaluate"], "--run-format", "tsv").out == "ranks\tRR\t0.5000\n"
 
 
 def test_a_trec_run_beside_it_stays_one(folder, rankllm):
-    """The format is said of the run that needs it."""
+    """The format applies only to the ambiguous run."""
     done = rankllm(*COMMANDS["compare"], "--run-format", "msmarco", "--json")
     (figures,) = json.loads(done.out)["measures"].values()
     assert [(run["run"], run["mean"]) for run in figures] == [("trec", 0.5), ("ranks", 1.0)]
@@ -80,13 +80,13 @@ def test_prepare_keeps_the_best(folder, rankllm):
 
 
 def test_report_orders_the_page_by_it(folder, rankllm):
-    """As `evaluate` does."""
+    """Like `evaluate`."""
     done = rankllm(*COMMANDS["report"], "--run-format", "msmarco")
     assert done.code == 0, done.err
 
 
 def test_a_pilot_is_told_how_to_be_scored(folder, rankllm):
-    """One of three queries: the means over all three are right for trec_eval -c, and misleading for a pilot."""
+    """One of three queries: means over all three match trec_eval -c but mislead for a pilot run."""
     (folder / "qrels").write_text("q1 0 d1 1\nq2 0 d1 1\nq3 0 d1 1\n", encoding="utf-8")
     for command in ("evaluate", "compare"):
         done = rankllm(*COMMANDS[command], "--run-format", "msmarco")
@@ -100,7 +100,7 @@ def test_a_pilot_is_told_how_to_be_scored(folder, rankllm):
 
 
 def test_rerank_takes_it_for_runs_alone(folder, rankllm):
-    """It says nothing of requests."""
+    """It has no effect on requests."""
     done = rankllm("rerank", "--model-path", "none", "--requests", "r.jsonl", "--run-format", "tsv", "--output", "o")
     assert done.code == 2
     assert "--requests cannot be combined with --run-format" in done.err

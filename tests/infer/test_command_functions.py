@@ -21,7 +21,7 @@ from rankllm_infer.watching import Watcher
 
 @pytest.fixture
 def pets(tmp_path, monkeypatch):
-    """A corpus of two passages and three queries, of which the last finds nothing."""
+    """A corpus of two passages and three queries, the last of which finds nothing."""
     monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path / "cache"))
     passages = {"d1": "cats purr", "d2": "dogs bark"}
     write_lines(tmp_path / "corpus.jsonl", [{"docid": docid, "text": text} for docid, text in passages.items()])
@@ -31,13 +31,13 @@ def pets(tmp_path, monkeypatch):
 
 @pytest.fixture
 def files(tmp_path):
-    """What a page is made of; the texts are those of the results."""
+    """Inputs of a report; texts come from the results."""
     write_files(tmp_path)
     return ReportFiles(run=tmp_path / "new.jsonl", baseline=tmp_path / "base.run", qrels=tmp_path / "qrels")
 
 
 def test_a_search_is_silent_unless_it_is_told_otherwise(pets, capsys):
-    """Messages and progress go where the caller says: by default nowhere."""
+    """Messages and progress go to the caller's callbacks; by default nowhere."""
     found = search(pets)
     assert {qid: [docid for docid, _ in ranking] for qid, ranking in found.run.items()} == {
         "q1": ["d1"],
@@ -53,7 +53,7 @@ def test_a_search_is_silent_unless_it_is_told_otherwise(pets, capsys):
 
 
 def test_a_search_keeps_to_its_settings_and_its_check(pets):
-    """The check sees just the queries that are asked, before any is, and may refuse them."""
+    """The check receives exactly the selected queries before the search and may reject them."""
     seen: list[dict[str, str]] = []
     found = search(pets, SearchSettings(max_queries=1), check=lambda queries: seen.append(dict(queries)))
     assert seen == [{"q1": "cats"}]
@@ -67,7 +67,7 @@ def test_a_search_keeps_to_its_settings_and_its_check(pets):
 
 
 def test_what_was_found_is_written_to_the_files_that_are_asked_for(pets, tmp_path):
-    """A run with the method as its tag, or another; no requests unless there is a path for them."""
+    """A run tagged with the method, or a given tag; requests only if a path is given."""
     found = search(pets)
     write_retrieved(found, RetrievedFiles(run=tmp_path / "run.trec"))
     assert [line.split()[-1] for line in (tmp_path / "run.trec").read_text().splitlines()] == ["bm25", "bm25"]
@@ -78,7 +78,7 @@ def test_what_was_found_is_written_to_the_files_that_are_asked_for(pets, tmp_pat
 
 
 def test_files_are_evaluated_and_compared_without_a_word(files, capsys):
-    """RR by hand: base.run 1/3, 1 and 1; the lines on missing queries are for the caller to print."""
+    """RR by hand: base.run 1/3, 1 and 1; messages about missing queries are left to the caller."""
     [(path, found)] = evaluate_files(files.qrels, [files.baseline], ["RR"])
     assert (path, found.n_judged) == (files.baseline, 3)
     assert found.means["RR"] == pytest.approx(7 / 9)
@@ -95,7 +95,8 @@ def test_files_are_evaluated_and_compared_without_a_word(files, capsys):
 
 
 def test_queries_that_were_asked_and_judged_count(files):
-    """One that found nothing counts 0, one that was not asked does not count; where all found nothing, no figure."""
+    """A searched query without results counts as 0, an unsearched one does not count; without any results, no
+    measures."""
     qrels = {"q1": {"a": 1}, "q2": {"b": 1}, "q3": {"c": 1}}
     found = evaluate_asked(qrels, {"q1": [("a", 1.0)], "q2": []}, ["RR"])
     assert (found.n_queries, found.means["RR"]) == (2, 0.5)
@@ -103,7 +104,7 @@ def test_queries_that_were_asked_and_judged_count(files):
 
 
 def test_a_report_is_built_before_it_is_written(files, tmp_path):
-    """Building leaves no file behind; its notes are what the page shows at the top."""
+    """Building writes no file; its notes are shown at the top of the page."""
     before = sorted(tmp_path.iterdir())
     report = build_report(files, ["RR"], ReportSettings(max_queries=2))
     assert sorted(tmp_path.iterdir()) == before

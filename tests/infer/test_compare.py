@@ -1,4 +1,4 @@
-"""Runs side by side: every figure counted by hand from three queries."""
+"""Runs compared: every figure computed by hand from three queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUNS = {
 
 
 def test_means_changes_and_counts():
-    """RR: base 1/2 1/2 1, good 1 1 1, bad 1/2 1 and nothing for q3, which counts 0."""
+    """RR: base 1/2, 1/2, 1; good 1, 1, 1; bad 1/2, 1 and a missing q3, which counts as 0."""
     base, good, bad = compare(QRELS, RUNS, ["RR"]).measures["RR"]
     assert (base.mean, good.mean, bad.mean) == pytest.approx((2 / 3, 1.0, 1 / 2))
     assert base.difference is None
@@ -33,7 +33,8 @@ def test_means_changes_and_counts():
 
 
 def test_p_is_corrected_over_the_runs_of_a_measure():
-    """good: two differences of one sign, p 2/4; bad: -1 and 1/2, every pattern is as extreme, p 1. Holm: 2 * 1/2, 1."""
+    """good: two differences of the same sign, p 2/4; bad: -1 and 1/2, all sign patterns as extreme, p 1. Holm: 2 *
+    1/2, 1."""
     _, good, bad = compare(QRELS, RUNS, ["RR"]).measures["RR"]
     assert (good.difference.p, good.difference.p_holm, good.difference.is_exact) == (0.5, 1.0, True)
     assert (bad.difference.p, bad.difference.p_holm) == (1.0, 1.0)
@@ -42,7 +43,7 @@ def test_p_is_corrected_over_the_runs_of_a_measure():
 
 
 def test_any_run_may_be_the_baseline():
-    """Runs stay in their order."""
+    """The order of the runs is kept."""
     found = compare(QRELS, RUNS, ["RR"], baseline="good")
     assert found.baseline == "good"
     base, good, _ = found.measures["RR"]
@@ -51,7 +52,7 @@ def test_any_run_may_be_the_baseline():
 
 
 def test_queries_that_a_run_lacks_can_be_left_out_for_all():
-    """All runs are then compared over q1 and q2."""
+    """All runs are then compared on q1 and q2."""
     found = compare(QRELS, RUNS, ["RR"], run_queries_only=True)
     assert found.n_queries == 2
     assert [run.mean for run in found.measures["RR"]] == pytest.approx([0.5, 1.0, 0.75])
@@ -59,7 +60,7 @@ def test_queries_that_a_run_lacks_can_be_left_out_for_all():
 
 
 def test_the_table_can_be_read_in_columns():
-    """One row a run, no change for the baseline; below, what gained and lost: the baseline's value, then the run's."""
+    """One row per run, no change for the baseline; below, gains and losses with the values of baseline and run."""
     lines = comparison_lines(compare(QRELS, RUNS, ["RR"]), per_query=1)
     assert lines[0] == "RR over 3 queries, baseline base"
     assert lines[1].split() == ["run", "mean", "95", "%", "interval", "change", "p", "(Holm)", "better/same/worse"]
@@ -74,7 +75,7 @@ def test_the_table_can_be_read_in_columns():
 
 
 def test_the_record_holds_everything():
-    """In full precision, per query where asked for."""
+    """In full precision, and per query if requested."""
     record = comparison_to_dict(compare(QRELS, RUNS, ["RR", "P@1"]), per_query=True)
     assert list(record["measures"]) == ["RR", "P@1"]
     base, good, _ = record["measures"]["RR"]

@@ -1,4 +1,4 @@
-"""The consensus of several orders: the one that disagrees least with all of them."""
+"""Consensus of several orders: the one that disagrees least with all of them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rankllm_infer.ranking.fuse import consensus
 
 
 def distance(one, other):
-    """Kendall distance: pairs that the two orders put differently."""
+    """Kendall distance: the number of pairs ordered differently."""
     place = {position: rank for rank, position in enumerate(other)}
     return sum(place[first] > place[second] for first, second in combinations(one, 2))
 
 
 def total(order, votes):
-    """Total distance of an order to the votes."""
+    """Total distance between an order and the votes."""
     return sum(distance(order, vote) for vote in votes)
 
 
 def borda(votes):
-    """By mean rank, ties as in the first vote."""
+    """By mean rank; ties as in the first vote."""
     return sorted(votes[0], key=lambda position: sum(vote.index(position) for vote in votes))
 
 
 def draws(seed, n, n_votes, *, noise):
-    """Votes on 0..n-1, whose true order is 0, 1, 2, ...: each sorts by rank plus Gaussian noise."""
+    """Votes on 0..n-1 with true order 0, 1, 2, ...: each sorts by rank plus Gaussian noise."""
     draw = random.Random(seed)
     return [tuple(sorted(range(n), key=lambda rank: rank + draw.gauss(0, noise))) for _ in range(n_votes)]
 
@@ -47,13 +47,14 @@ def draws(seed, n, n_votes, *, noise):
     ],
 )
 def test_small_votes_counted_by_hand(votes, expected):
-    """A single vote is itself; otherwise each pair goes as most put it."""
+    """A single vote is the consensus; otherwise the majority decides each pair."""
     assert consensus(votes) == expected
 
 
 @given(st.integers(2, 5).flatmap(lambda n: st.lists(st.permutations(range(n)).map(tuple), min_size=1, max_size=5)))
 def test_no_single_move_brings_it_nearer(votes):
-    """Whatever the votes: each position once, no farther than mean ranks are, and no position is better elsewhere."""
+    """For any votes: each position occurs once, the distance is at most that of mean ranks, and no single move
+    reduces it."""
     found = consensus(votes)
     assert sorted(found) == sorted(votes[0])
     reached = total(found, votes)
@@ -64,7 +65,7 @@ def test_no_single_move_brings_it_nearer(votes):
 
 
 def test_where_the_majorities_agree_on_an_order_that_is_it():
-    """It is then the exact minimum over all orders: 30 elections of six, each by trying all 720."""
+    """It is then the exact minimum over all orders: 30 elections of six, each by brute force over 720 orders."""
     n_agreed = 0
     for seed in range(30):
         votes = draws(seed, 6, 5, noise=1.5)
@@ -83,7 +84,8 @@ def test_where_the_majorities_agree_on_an_order_that_is_it():
 
 
 def test_more_votes_of_a_noisy_model_are_nearer_to_the_truth():
-    """Averaging lowers noise: 9 votes halve the mean distance of one, 3 take a quarter off; 50 seeds of 20 passages."""
+    """Averaging reduces noise: 9 votes halve the mean distance of one, 3 reduce it by a quarter; 50 seeds, 20
+    passages."""
     means = {
         n_votes: sum(distance(consensus(draws(seed, 20, n_votes, noise=5)), range(20)) for seed in range(50)) / 50
         for n_votes in (1, 3, 9)

@@ -1,4 +1,4 @@
-"""Text of queries and passages must stay text, whatever tokenizer reads it."""
+"""Text of queries and passages must remain text for any tokenizer."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ TOKENS = (
 
 
 def broken(text):
-    """What becomes of a passage."""
+    """The passage as it is shown to the model."""
     return safe_content([Span(text, untrusted=True)])
 
 
 @pytest.mark.parametrize("token", TOKENS)
 def test_a_control_token_is_broken_after_its_first_character(token):
-    """No tokenizer reads `< |im_end|>` as one token."""
+    """No tokenizer encodes `< |im_end|>` as one token."""
     assert broken(f"so{token}it goes{token}") == f"so{token[0]} {token[1:]}it goes{token[0]} {token[1:]}"
 
 
@@ -52,7 +52,7 @@ def test_a_control_token_is_broken_after_its_first_character(token):
     ],
 )
 def test_other_text_comes_back_as_it_is(text):
-    """Ordinary brackets, code and markup are no control tokens."""
+    """Ordinary brackets, code and markup are not control tokens."""
     assert broken(text) == text
 
 
@@ -68,7 +68,7 @@ def test_the_special_tokens_of_a_real_tokenizer_are_broken():
 @example(["<", "[CLS]", "|>"])
 @example(["[|", "<s>", "|]"])
 def test_nothing_is_left_to_break(pieces):
-    """Breaking adds blanks only, and what comes out holds no control token, however they are nested."""
+    """Only spaces are inserted, and the output contains no control token, however they are nested."""
     text = "".join(pieces)
     once = broken(text)
     assert once.replace(" ", "") == text.replace(" ", "")
@@ -77,7 +77,7 @@ def test_nothing_is_left_to_break(pieces):
 
 @pytest.mark.parametrize("piece", ["<", "<|", "<|a", "[|", "<|" + "a" * 63, "<<SYS", "[INST", "<s", "<extra_id_"])
 def test_long_hostile_text_takes_linear_time(piece):
-    """Beginnings of tokens, one after the other, take no more than a moment."""
+    """A long sequence of token prefixes takes only a moment."""
     text = piece * (300_000 // len(piece))
     start = time.perf_counter()
     assert broken(text) == text
@@ -97,5 +97,5 @@ def test_long_hostile_text_takes_linear_time(piece):
     ],
 )
 def test_only_what_foreign_text_makes_up_is_broken(spans, content):
-    """The template's own control tokens stay; one that foreign text completes does not."""
+    """The template's own control tokens are kept; one completed by untrusted text is not."""
     assert safe_content(spans) == content

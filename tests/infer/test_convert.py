@@ -1,4 +1,4 @@
-"""Conversion: the originals' recorded files, round trips, and what is reported."""
+"""Conversion: recorded files of the originals, round trips, and reports."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write(path, content):
     ],
 )
 def test_result_files_convert_as_tevatron_converts_them(tmp_path, to, remove_query, expected):
-    """Byte for byte, with the original's tag; ranks are counted after the query's own row is left out."""
+    """Byte for byte, with the original's tag; ranks are counted after the query's own row is removed."""
     source = write(tmp_path / "result.tsv", RESULT)
     report = convert(source, tmp_path / "out", to=to, remove_query=remove_query, tag="dense")
     assert (tmp_path / "out").read_text() == expected
@@ -55,7 +55,7 @@ def test_result_files_convert_as_tevatron_converts_them(tmp_path, to, remove_que
 
 
 def test_trec_and_result_files_turn_into_each_other(tmp_path):
-    """Scores that single precision tells apart survive both ways."""
+    """Scores that differ in single precision survive both directions."""
     source = write(tmp_path / "result.tsv", RESULT)
     convert(source, tmp_path / "run", to="trec", tag="dense")
     convert(tmp_path / "run", tmp_path / "back.tsv", to="tsv")
@@ -63,7 +63,7 @@ def test_trec_and_result_files_turn_into_each_other(tmp_path):
 
 
 def test_ties_keep_the_order_of_the_file_and_are_lowered(tmp_path):
-    """The original keeps equal scores, which trec_eval then orders by docid; here the file's order wins."""
+    """The original keeps equal scores, which trec_eval then orders by docid; here the file's order is kept."""
     source = write(tmp_path / "result.tsv", "q\ta\t2.0\nq\tb\t2.0\nq\tc\t2.0\n")
     report = convert(source, tmp_path / "run", to="trec")
     ranking = read_run(tmp_path / "run")["q"]
@@ -72,7 +72,7 @@ def test_ties_keep_the_order_of_the_file_and_are_lowered(tmp_path):
 
 
 def test_a_run_that_is_not_sorted_is_sorted_and_reported(tmp_path):
-    """Score decides, whatever rank the line claims; the query is named."""
+    """Scores decide, regardless of the stated ranks; the query is named."""
     source = write(tmp_path / "run", "q1 Q0 a 1 1.0 t\nq1 Q0 b 2 3.0 t\nq2 Q0 c 1 1.0 t\n")
     report = convert(source, tmp_path / "out", to="msmarco")
     assert (tmp_path / "out").read_text() == "q1\tb\t1\nq1\ta\t2\nq2\tc\t1\n"
@@ -80,7 +80,7 @@ def test_a_run_that_is_not_sorted_is_sorted_and_reported(tmp_path):
 
 
 def test_ranks_become_scores_that_fall(tmp_path):
-    """An MS MARCO run keeps its order in every layout."""
+    """An MS MARCO run keeps its order in every format."""
     source = write(tmp_path / "msmarco", MSMARCO)
     convert(source, tmp_path / "run", to="trec")
     assert [docid for docid, _ in trec_order(read_run(tmp_path / "run")["q1"])] == ["d2", "q1", "d1"]
@@ -89,7 +89,7 @@ def test_ranks_become_scores_that_fall(tmp_path):
 
 
 def test_a_real_run_keeps_its_order_through_every_layout(tmp_path):
-    """40,001 ties: line order in, the same order out, and no tie left."""
+    """40,001 ties: the order of the lines is kept, and no ties remain."""
     source = data("trec_io/runs/rank_llm.REP_LLAMA.dl19.trec.txt.gz")
     convert(source, tmp_path / "tsv", to="tsv")
     convert(tmp_path / "tsv", tmp_path / "run", to="trec")
@@ -100,7 +100,7 @@ def test_a_real_run_keeps_its_order_through_every_layout(tmp_path):
 
 
 def test_results_become_a_run_in_the_order_of_the_list(tmp_path):
-    """Results JSONL keeps its scores where they fall with the list."""
+    """Scores of results JSONL are kept if they decrease along the list."""
     source = write(tmp_path / "results.jsonl", [record("q1", [3.0, 2.5]), record("q2", [1.0])])
     report = convert(source, tmp_path / "run", to="trec")
     assert (tmp_path / "run").read_text() == (
@@ -111,7 +111,7 @@ def test_results_become_a_run_in_the_order_of_the_list(tmp_path):
 
 @pytest.mark.parametrize("scores", [[1.0, 5.0, 2.0], [0.0, 0.0, 0.0]])
 def test_the_list_is_the_ranking_where_scores_contradict_it_or_say_nothing(tmp_path, scores):
-    """Such a query gets n - rank + 1 and is named."""
+    """Such a query gets scores n - rank + 1 and is named."""
     source = write(tmp_path / "results.jsonl", [record("q1", scores), record("q2", [2.0, 1.0])])
     report = convert(source, tmp_path / "out.tsv", to="tsv")
     assert (tmp_path / "out.tsv").read_text() == "q1\td0\t3.0\nq1\td1\t2.0\nq1\td2\t1.0\nq2\td0\t2.0\nq2\td1\t1.0\n"
@@ -119,7 +119,7 @@ def test_the_list_is_the_ranking_where_scores_contradict_it_or_say_nothing(tmp_p
 
 
 def test_requests_and_rerank_input_turn_into_each_other(tmp_path):
-    """Nothing is lost: ids, texts, scores, the fields of the passages."""
+    """Lossless: ids, texts, scores and passage fields."""
     source = write(tmp_path / "requests.jsonl", [record("q1", [3.0, 2.5]), record("q2", [1.0])])
     convert(source, tmp_path / "rows.jsonl", to="rerank-input")
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
@@ -145,7 +145,7 @@ def test_the_query_itself_is_removed_from_requests(tmp_path):
 
 @pytest.mark.parametrize("to", ["requests", "rerank-input"])
 def test_a_run_is_joined_with_its_texts(tmp_path, to):
-    """Every candidate, by score, with the text of query and passage; what is missing is in the report."""
+    """Every candidate, by score, with the texts of query and passage; missing ones are reported."""
     run = write(tmp_path / "run", "q1 Q0 d1 1 1.0 t\nq1 Q0 d2 2 3.0 t\nq1 Q0 q1 3 9.0 t\nq1 Q0 d404 4 0.5 t\n")
     queries = write(tmp_path / "queries.tsv", "q1\twhat?\n")
     passages = [{"docid": docid, "title": "", "text": f"text of {docid}"} for docid in ("d1", "d2", "q1")]
@@ -159,7 +159,7 @@ def test_a_run_is_joined_with_its_texts(tmp_path, to):
 
 
 def test_texts_are_asked_for_only_where_they_are_needed(tmp_path):
-    """A run holds no texts; a conversion that needs none does not take them."""
+    """A run contains no texts; a conversion that needs none rejects them."""
     run = write(tmp_path / "run", TREC)
     with pytest.raises(
         ConfigError, match=r"run: is a run, which contains no texts; converting it to requests needs queries"
@@ -181,7 +181,7 @@ def test_texts_are_asked_for_only_where_they_are_needed(tmp_path):
     ],
 )
 def test_the_first_line_tells_the_format(tmp_path, text, kind):
-    """Runs, requests (new and old, lines or an array) and rerank-input."""
+    """Runs, requests (new and old, lines or an array) and rerank-input files."""
     assert detect_format(write(tmp_path / "file", text)) == kind
 
 
@@ -194,13 +194,13 @@ def test_the_first_line_tells_the_format(tmp_path, text, kind):
     ],
 )
 def test_other_files_are_an_error(tmp_path, text, message):
-    """An unknown file is not guessed at."""
+    """An unknown format is not guessed."""
     with pytest.raises(DataError, match=message):
         detect_format(write(tmp_path / "file", text))
 
 
 @pytest.mark.parametrize("options", [{"to": "csv"}, {"to": "trec", "source_format": "csv"}])
 def test_unknown_formats_are_an_error(tmp_path, options):
-    """With the list of those that are known."""
+    """The message lists the known ones."""
     with pytest.raises(ConfigError, match="format 'csv': expected one of"):
         convert(write(tmp_path / "run", TREC), tmp_path / "out", **options)

@@ -1,4 +1,4 @@
-"""`rerank --dry-run` counts what the run then takes; `--max-total-tokens` stops it, and a larger limit resumes it."""
+"""`rerank --dry-run` predicts the cost of a run; `--max-total-tokens` stops it, and a larger limit resumes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORDS = ["red", "green", "blue", "black", "white", "cat", "dog", "house", "road"
 
 
 def requests_of(sizes, *, words=lambda place: 5):
-    """A request for each size; passages of so many words, all different."""
+    """One request per size; passages with the given numbers of words, all different."""
     return [
         make_request(
             f"which is number {size}",
@@ -37,7 +37,7 @@ def requests_of(sizes, *, words=lambda place: 5):
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory, smollm2_tokenizer):
-    """A language model and a score head of random weights."""
+    """A language model and a score head with random weights."""
     folder = tmp_path_factory.mktemp("zoo")
     tiny_models.save_causal(folder / "causal", smollm2_tokenizer, max_position_embeddings=2048)
     tiny_models.save_classifier(folder / "classifier", smollm2_tokenizer, max_position_embeddings=2048)
@@ -61,7 +61,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_run_takes_what_was_counted(zoo, way):
-    """Exactly, where all passages are as long as each other: windows then cost the same, whatever is in them."""
+    """Exactly, if all passages have the same length: windows then cost the same regardless of their contents."""
     name, options = WAYS[way]
     folder, asked = zoo / name, RerankOptions(**options)
     pairs_alone = way in ("score head", "yes/no", "pairwise")
@@ -77,7 +77,7 @@ def test_the_run_takes_what_was_counted(zoo, way):
 
 
 def test_all_strategies_are_counted_side_by_side(zoo):
-    """Windows of 4, stride 2, over 10 candidates: 4 of them slide; ten passages do not fit a full window of 4."""
+    """Windows of 4, stride 2, over 10 candidates: four sliding windows; ten passages exceed a full window of 4."""
     plan = plan_reranking(zoo / "causal", RerankOptions(**FIRST, num_passes=2))
     found = {costs.strategy: costs for costs in estimate_costs(plan, requests_of((10, 10)), all_strategies=True)}
     assert list(found) == ["sliding", "full", "top-down", "tournament"]
@@ -89,7 +89,7 @@ def test_all_strategies_are_counted_side_by_side(zoo):
 
 
 def test_the_table_and_the_prices(zoo, tmp_path, rankllm):
-    """18,000 prompt tokens at 2 a million are 0.036."""
+    """18,000 prompt tokens at 2 per million cost 0.036."""
     path = write_jsonl(tmp_path / "requests.jsonl", record("a", 3, 1, 2), record("b", 1, 2))
     words = ["rerank", "--model-path", zoo / "classifier", "--requests", path, "--dry-run"]
     done = rankllm(*words, "--price-in", 2, "--price-out", 100)
@@ -103,7 +103,7 @@ def test_the_table_and_the_prices(zoo, tmp_path, rankllm):
 
 
 def test_a_servers_tokens_are_estimated(tmp_path, rankllm):
-    """And said to be; the server is not asked."""
+    """And labelled as estimates; the server is not contacted."""
     path = write_jsonl(tmp_path / "requests.jsonl", record("a", 3, 1, 2))
     words = ["rerank", "--engine", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model-path", "oracle"]
     done = rankllm(*words, "--requests", path, "--dry-run", "--all-strategies")
@@ -113,7 +113,7 @@ def test_a_servers_tokens_are_estimated(tmp_path, rankllm):
 
 
 def test_one_query_can_be_counted(zoo, tmp_path, rankllm):
-    """As it can be ranked."""
+    """A single query can be counted, just as it can be ranked."""
     passages = tmp_path / "passages.txt"
     passages.write_text("one\ntwo\nthree\n")
     query = ["--query", "q", "--passages", passages]
@@ -135,7 +135,7 @@ def test_one_query_can_be_counted(zoo, tmp_path, rankllm):
     ],
 )
 def test_wrong_usage_is_one_line(tmp_path, rankllm, more, message):
-    """Before a model is looked for."""
+    """Before the model is located."""
     path = write_jsonl(tmp_path / "requests.jsonl", record("a", 1))
     done = rankllm("rerank", "--model-path", "/no/model", "--requests", path, *more)
     assert done.code == 2
@@ -143,7 +143,7 @@ def test_wrong_usage_is_one_line(tmp_path, rankllm, more, message):
 
 
 def test_a_limit_stops_the_run_and_a_larger_one_resumes_it(tmp_path, rankllm):
-    """16 tokens a call, one after the other: 40 are reached by the third of 6. A fourth may be in flight, and count."""
+    """16 tokens per call, sequentially: the third of 6 calls reaches 40. A fourth may be in flight and counts."""
     path = write_jsonl(tmp_path / "requests.jsonl", *(record(f"q{number}", 3, number, 2) for number in range(6)))
     with serving(respond) as model:
         words = ["rerank", "--engine", "openai", "--base-url", model.base_url, "--model-path", "oracle"]
@@ -174,7 +174,7 @@ def test_a_limit_stops_the_run_and_a_larger_one_resumes_it(tmp_path, rankllm):
 
 
 def test_a_run_that_only_measures_is_limited_by_its_finished_queries(tmp_path, rankllm):
-    """There is no journal beside no output."""
+    """Without outputs there is no journal."""
     path = write_jsonl(tmp_path / "requests.jsonl", *(record(f"q{number}", 3, number, 2) for number in range(6)))
     qrels = tmp_path / "qrels.txt"
     qrels.write_text("q1 0 d1 1\n")
@@ -189,7 +189,7 @@ def test_a_run_that_only_measures_is_limited_by_its_finished_queries(tmp_path, r
 
 @pytest.mark.slow
 def test_real_windows_are_counted_within_two_percent():
-    """Passages of all lengths, of which the model moves others on than the first stage would."""
+    """Passages of varying length, moved by the model differently from the first-stage order."""
     from real_windows import real_requests
 
     options = RerankOptions(window_size=10, stride=5, top_k_candidates=20, dtype="bfloat16", device="cpu")

@@ -1,4 +1,4 @@
-"""Attention in blocks, and for a few tokens behind a cache: the same as torch's own, which is slower on a CPU."""
+"""Blockwise attention, and attention of a few tokens to a cache: equal to torch's own, which is slower on a CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def states(*shape):
 @pytest.mark.parametrize("n_tokens", [1, 127, 128, 129, 700])
 @pytest.mark.parametrize(("heads", "groups"), [(9, 3), (4, 4), (4, 1)])
 def test_blocks_attend_to_what_is_before(n_tokens, heads, groups):
-    """As torch's causal attention does, in float32, with keys shared by several heads or not."""
+    """Like torch's causal attention, in float32, with or without keys shared by several heads."""
     query = states(2, heads, n_tokens, 16)
     key, value = states(2, groups, n_tokens, 16), states(2, groups, n_tokens, 24)
     keys, values = (each.repeat_interleave(heads // groups, dim=1) for each in (key, value))
@@ -30,7 +30,7 @@ def test_blocks_attend_to_what_is_before(n_tokens, heads, groups):
 
 
 def test_shared_rows_keep_each_heads_mask():
-    """Each row and head sees what the mask shows it, also where it differs from row to row."""
+    """Each row and head attends to what the mask allows, also if it differs between rows."""
     query, key, value = states(3, 6, 4, 16), states(3, 2, 50, 16), states(3, 2, 50, 16)
     mask = torch.rand(3, 1, 4, 50, generator=torch.Generator().manual_seed(1)) < 0.5
     keys, values = (each.repeat_interleave(3, dim=1) for each in (key, value))
@@ -39,7 +39,7 @@ def test_shared_rows_keep_each_heads_mask():
 
 
 def test_a_model_in_bfloat16_answers_as_before():
-    """A prompt of 600 tokens, then three more behind its cache: within the rounding of bfloat16."""
+    """A prompt of 600 tokens, then three more with its cache: equal within bfloat16 rounding."""
     from transformers import DynamicCache, LlamaForCausalLM
 
     torch.manual_seed(1)
@@ -60,7 +60,7 @@ def test_a_model_in_bfloat16_answers_as_before():
 
 
 def test_other_models_keep_their_attention():
-    """In float16, or with attention that a user has chosen, nothing changes."""
+    """In float16, or with a user-selected attention implementation, nothing changes."""
     from transformers import LlamaForCausalLM
 
     in_float16 = LlamaForCausalLM(tiny_models.config()).to(torch.float16)

@@ -1,4 +1,4 @@
-"""Data sets by name: stored results, the hub's cache, a search where there are none, judgements."""
+"""Datasets by name: stored results, the hub's cache, searching as a fallback, judgements."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXTS = {"d1": "cats purr", "d2": "dogs and cats", "q2": "fish swim", "d4": "fis
 
 
 class SmallIndex:
-    """An index in memory that also keeps the texts."""
+    """In-memory index with stored texts."""
 
     def __init__(self):
         self._index = BM25Index.build(TEXTS.items())
@@ -41,7 +41,7 @@ class SmallIndex:
 
 
 class SmallLibrary:
-    """Knows one data set; notes which indexes are opened."""
+    """Knows one dataset; records which indexes are opened."""
 
     def __init__(self):
         self.opened = []
@@ -77,7 +77,7 @@ def requests_file(folder, library, *, depth=10, method=BM25):
 
 
 def test_judged_queries_are_searched(monkeypatch):
-    """q4 has no judgements, q3 finds nothing; settings and language reach the index."""
+    """q4 has no judgements, q3 finds nothing; settings and language are passed to the index."""
     library = SmallLibrary()
     found = search_dataset(library, NFC, BM25, depth=2, k1=1.2, b=0.75)
     assert list(found.queries) == ["q1", "q2", "q3"]
@@ -92,7 +92,7 @@ def test_judged_queries_are_searched(monkeypatch):
 
 
 def test_requests_have_the_texts_of_the_index():
-    """A query without candidates makes none."""
+    """A query without candidates yields no request."""
     found = search_dataset(SmallLibrary(), NFC, BM25, depth=2)
     requests = requests_from_index(SmallIndex(), found.queries, found.run)
     assert [request.query.qid for request in requests] == ["q1", "q2"]
@@ -100,7 +100,7 @@ def test_requests_have_the_texts_of_the_index():
 
 
 def test_a_method_without_an_index_opens_none():
-    """Refused before anything is fetched."""
+    """Rejected before anything is downloaded."""
     library = SmallLibrary()
     with pytest.raises(ConfigError, match="has no prebuilt index for dataset mrtydi-ar"):
         search_dataset(library, find_dataset("mrtydi-ar"), find_method("splade_v3"), depth=2)
@@ -108,7 +108,7 @@ def test_a_method_without_an_index_opens_none():
 
 
 def test_stored_results_come_first(tmp_path):
-    """Of those that are deep enough, the deepest; of other data sets and methods, none."""
+    """The deepest results of sufficient depth; none of other datasets or methods."""
     write_stored(tmp_path, "retrieve_results_nfc_top20.jsonl")
     deep = write_stored(tmp_path, "retrieve_results_nfc_top1000.jsonl")
     write_stored(tmp_path, "retrieve_results_covid_top5000.jsonl")
@@ -125,14 +125,14 @@ def test_stored_results_come_first(tmp_path):
     [("retrieve_results_nfc_top100.json", 1, 100), ("retrieve_results_nfc.json", 1, 100)],
 )
 def test_older_layouts_are_found(tmp_path, name, least, most):
-    """Arrays, and the first releases' files without a depth, which hold 100."""
+    """Arrays, and files of the first releases without a depth, which hold 100 candidates."""
     path = write_stored(tmp_path, name)
     assert find_stored(tmp_path, NFC, BM25, least) == find_stored(tmp_path, NFC, BM25, most) == path
     assert find_stored(tmp_path, NFC, BM25, most + 1) is None
 
 
 def test_what_is_not_stored_is_searched_and_stored(tmp_path):
-    """The reason is told; the next time it is there, with the judgements."""
+    """The reason is reported; the next time the results are available, with the judgements."""
     folder = tmp_path / "retrieve_results"
     path, told = requests_file(folder, SmallLibrary, depth=1)
     assert path == stored_path(folder, NFC, BM25, 1) == folder / "BM25" / "retrieve_results_nfc_top1.jsonl"
@@ -145,7 +145,7 @@ def test_what_is_not_stored_is_searched_and_stored(tmp_path):
 
 
 def test_judgements_that_are_there_stay(tmp_path):
-    """A file of one's own beside the results is not overwritten, and is named."""
+    """An existing user file next to the results is not overwritten, and is named."""
     path = tmp_path / "qrels" / "qrels_nfc.json"
     path.parent.mkdir()
     path.write_text('{"q1": {"d1": 3}}', encoding="utf-8")
@@ -164,15 +164,15 @@ def test_requests_are_not_stored_without_judgements(tmp_path):
 
 
 def test_what_cannot_be_searched_says_what_can(tmp_path):
-    """RepLLaMA's results are read, not made: where they were looked for, and what there is instead."""
+    """RepLLaMA's results can only be read: the message says where they were searched for and what is available."""
     with pytest.raises(
-        RankLLMError, match=r"no stored results in .*rank_llm_data.*, and .*rep-llama is read from stor"
+        RankLLMError, match=r"no stored results in .*rank_llm_data.*, and .*rep-llama is available only as stor"
     ):
         requests_file(tmp_path, library=None, method=find_method("rep-llama"))
 
 
 def test_the_hubs_cache_is_read_without_a_network(tmp_path):
-    """A file that was fetched once; 100 candidates where that is enough, else 1,000."""
+    """A file downloaded earlier; 100 candidates if sufficient, else 1,000."""
     repository = tmp_path / "datasets--castorini--rank_llm_data"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("abc", encoding="utf-8")
@@ -192,12 +192,12 @@ for depth in (101, 1001):
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     found, too_deep, beyond = done.stdout.splitlines()
     assert Path(found) == fetched
-    assert "retrieve_results_nfc_top1000.jsonl could not be fetched" in too_deep
+    assert "retrieve_results_nfc_top1000.jsonl could not be downloaded" in too_deep
     assert beyond == "castorini/rank_llm_data: contains at most 1000 candidates per query, not 1001"
 
 
 def test_stored_judgements_are_read_or_named(tmp_path):
-    """rank_llm writes grades as texts; a file of another kind is named."""
+    """rank_llm writes grades as strings; a file of a different kind is named."""
     assert stored_qrels(NFC, tmp_path / "retrieve_results") is None
     path = tmp_path / "qrels" / "qrels_nfc.json"
     path.parent.mkdir()
@@ -218,7 +218,7 @@ def test_stored_results_are_looked_for_where_rank_llm_keeps_them(monkeypatch):
 
 
 def test_without_pyserini_there_is_one_line(tmp_path):
-    """Where it is not installed, its absence says how to install it."""
+    """If it is not installed, the message says how to install it."""
     import importlib.util
 
     if importlib.util.find_spec("pyserini") is not None:

@@ -1,4 +1,4 @@
-"""When answers are held to permutations, and when the model writes freely."""
+"""When answers are constrained to permutations, and when decoding is free."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ SERVER = {"engine": "openai", "base_url": "http://127.0.0.1:1/v1"}
     ],
 )
 def test_answers_are_held_to_permutations_unless_something_speaks_against_it(tmp_path, template, options, is_free):
-    """A flag, a server, or a prompt that has the model reason in words first."""
+    """Exceptions: a flag, a server, or a prompt that has the model reason first."""
     plan = plan_reranking(tmp_path, RerankOptions(template=template, **options))
     assert plan.read == ("text" if is_free else "permutation")
 
 
 def test_the_top_of_a_window_is_not_decoded_where_the_model_reasons_first(tmp_path):
-    """Said before a model is loaded."""
+    """Reported before a model is loaded."""
     with pytest.raises(ConfigError, match="--decode-top-k has no effect with template reasonrank"):
         plan_reranking(tmp_path, RerankOptions(template="reasonrank", decode_top_k=3))
 
 
 def check(chat_template, *, merges=(), **settings):
-    """The method of a card that holds answers to permutations of letters, checked by the engine."""
+    """Method of a card that constrains answers to permutations of letters, checked by the engine."""
     tokenizer = letter_tokenizer(merges=merges)
     tokenizer.chat_template = "{% for message in messages %}{{ message.content }}\n{% endfor %}" + chat_template
     card = ListwiseCard(template=load_template("rank_zephyr_alpha"), identifiers="alpha")
@@ -56,7 +56,7 @@ def check(chat_template, *, merges=(), **settings):
 
 
 def test_a_prompt_that_opens_the_models_thinking_is_answered_freely_with_a_warning():
-    """Its answer begins with thoughts, not with a ranking. Closed thoughts are none."""
+    """Its answer begins with reasoning, not with a ranking. Closed reasoning is not affected."""
     method = check("<think>\n")
     (warning,) = method.warnings
     assert method.read == "text"
@@ -70,7 +70,7 @@ def test_a_prompt_that_opens_the_models_thinking_is_answered_freely_with_a_warni
 
 
 def test_a_tokenizer_without_such_answers_is_refused_unless_decoding_is_free():
-    """`A] > [B` in one token, but no other pair."""
+    """`A] > [B` is one token, but no other pair is."""
     merges = [("A", "]"), ("A]", " "), ("A] ", ">"), ("A] >", " "), ("A] > ", "["), ("A] > [", "B")]
     with pytest.raises(ContractError, match="use --free-decoding"):
         check("", merges=merges)

@@ -1,4 +1,4 @@
-"""The collection that ships with the package keeps the promises of its README."""
+"""The bundled collection matches its README."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def collection() -> DemoCollection:
 
 @pytest.fixture(scope="module")
 def first_stage(collection):
-    """BM25's 100 best for each query."""
+    """BM25's top 100 for each query."""
     index = BM25Index.build(
         (docid, title_and_text(doc["title"], doc["text"])) for docid, doc in collection.corpus.items()
     )
@@ -52,13 +52,13 @@ def test_every_query_has_answers_helps_and_near_misses(collection):
 
 
 def test_every_judged_passage_exists(collection):
-    """A judgement of a passage that cannot be found would cap every score."""
+    """A judged passage that cannot be found would cap every score."""
     judged = {docid for grades in collection.qrels.values() for docid in grades}
     assert judged <= collection.corpus.keys()
 
 
 def test_no_file_names_a_thing_twice():
-    """A repeated key would vanish silently on loading, so the lines themselves are counted."""
+    """Repeated keys would be lost on loading, so the lines themselves are counted."""
     corpus = [json.loads(line)["docid"] for line in lines("corpus.jsonl")]
     queries = [line.split("\t")[0] for line in lines("queries.tsv")]
     judgements = [tuple(line.split()[::2]) for line in lines("qrels.txt")]
@@ -74,12 +74,12 @@ def test_every_line_has_the_documented_fields():
 
 
 def test_identifiers_are_safe_in_trec_files(collection):
-    """TREC files are split at blanks, so no qid or docid may hold one."""
+    """TREC files are split at whitespace, so qids and docids must not contain any."""
     assert all(name and name.isascii() and name.isalnum() for name in [*collection.corpus, *collection.queries])
 
 
 def test_passages_are_short_paragraphs(collection):
-    """20 to 60 words, on one line, without stray blanks at the ends or in between."""
+    """20 to 60 words on one line, without extra spaces at the ends or in between."""
     for docid, doc in collection.corpus.items():
         assert 20 <= len(doc["text"].split()) <= 60, docid
         for field in doc.values():
@@ -87,7 +87,7 @@ def test_passages_are_short_paragraphs(collection):
 
 
 def test_no_text_occurs_twice(collection):
-    """No passage, opening of a passage, title or query is repeated, whatever the case."""
+    """No passage, passage beginning, title or query is repeated, ignoring case."""
     texts = [doc["text"].casefold() for doc in collection.corpus.values()]
     openings = [text[:40] for text in texts]
     titles = [doc["title"].casefold() for doc in collection.corpus.values() if doc["title"]]
@@ -97,7 +97,7 @@ def test_no_text_occurs_twice(collection):
 
 
 def test_a_missing_title_says_nothing_about_relevance(collection):
-    """Some passages have no title, at every grade."""
+    """Some passages of every grade have no title."""
     untitled = {docid for docid, doc in collection.corpus.items() if not doc["title"]}
     grades = {grade for judged in collection.qrels.values() for docid, grade in judged.items() if docid in untitled}
     assert grades == {0, 1, 2}
@@ -115,27 +115,27 @@ def test_the_order_of_docids_says_nothing_about_relevance(collection):
 
 
 def test_the_first_ten_hits_are_all_judged(collection, first_stage):
-    """No unjudged passage stands in BM25's first ten, so its nDCG@10 rests on judgements alone."""
+    """BM25's top ten contain no unjudged passage, so its nDCG@10 depends on judgements alone."""
     for qid, hits in first_stage.items():
         assert {docid for docid, _ in hits[:10]} <= collection.qrels[qid].keys()
 
 
 def test_word_matching_is_good_but_leaves_room(collection, first_stage):
-    """BM25 alone lies between 0.5 and 0.9, about the 0.61 that the README states."""
+    """BM25 alone scores between 0.5 and 0.9, about the 0.61 stated in the README."""
     ndcg10 = mean_ndcg10(collection.qrels, first_stage)
     assert 0.5 < ndcg10 < 0.9
     assert ndcg10 == pytest.approx(0.61, abs=0.02)
 
 
 def test_a_perfect_reranker_reaches_the_top(collection, first_stage):
-    """Every relevant passage is among the first 100 hits, so reordering them can score 1."""
+    """All relevant passages are among the top 100, so reordering them can score 1."""
     for qid, hits in first_stage.items():
         relevant = {docid for docid, grade in collection.qrels[qid].items() if grade > 0}
         assert relevant <= {docid for docid, _ in hits}, qid
 
 
 def test_loading_gives_what_the_files_say(collection):
-    """One line of each file, read by eye."""
+    """One line of each file, checked by eye."""
     doc = collection.corpus["d001"]
     assert doc["title"] == "Closed archives"
     assert doc["text"].startswith("Secret diplomatic messages are often kept from the public")

@@ -1,4 +1,4 @@
-"""LoRA adapters over encoders, as PEFT itself writes them: merged to the scores they have unmerged, or one line."""
+"""LoRA adapters over encoders, as written by PEFT: merged, they give the unmerged scores, or a one-line error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PASSAGES = (*TEXTS, "a", "They live long. " * 4)
 
 
 def save_adapter(folder, base, *, labels=1, task="SEQ_CLS", whole=None):
-    """A LoRA adapter on all linear layers, without a zero in it. whole: modules to save. Returns the unmerged model."""
+    """A LoRA adapter on all linear layers, without zeros. whole: modules to save. Returns the unmerged model."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification
 
@@ -49,7 +49,7 @@ def save_adapter(folder, base, *, labels=1, task="SEQ_CLS", whole=None):
 
 
 def oracle(name, model):
-    """What PEFT gives for each pair alone, without merging."""
+    """PEFT's output for each pair individually, without merging."""
     tokenizer = make_tokenizer(MODELS[name][0])
     with torch.inference_mode():
         pairs = (tokenizer([(QUERY, p)], truncation=True, max_length=POSITIONS, return_tensors="pt") for p in PASSAGES)
@@ -59,7 +59,7 @@ def oracle(name, model):
 
 
 def scores(folder, **options):
-    """rankllm's scores, in the order of the passages."""
+    """rankllm's scores in passage order."""
     with load_reranker(folder, RerankOptions(device="cpu", dtype="float32", **options)) as reranker:
         (result,) = reranker.rerank([make_request(QUERY, PASSAGES)])
     found = {candidate.docid: candidate.model_score for candidate in result.candidates}
@@ -68,7 +68,7 @@ def scores(folder, **options):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_an_adapter_gives_the_scores_that_it_has_unmerged(tmp_path, name):
-    """Over a base without a head, with no card and no option: prompt, head and limits follow from the two folders."""
+    """Over a base without a head, without card or options: prompt, head and limits follow from the two folders."""
     base = save_headless(tmp_path / "base", name)
     adapted = save_adapter(tmp_path / "adapter", base)
     expected = oracle(name, adapted)
@@ -79,7 +79,7 @@ def test_an_adapter_gives_the_scores_that_it_has_unmerged(tmp_path, name):
 
 @pytest.mark.parametrize("task", ["SEQ_CLS", None])
 def test_an_adapter_over_a_cross_encoder_is_merged_too(tmp_path, task):
-    """With a head of its own or, where PEFT was given no task, with its base's."""
+    """With its own head or, if PEFT was given no task, with that of its base."""
     save_encoder(base := tmp_path / "base", "Bert")
     adapted = save_adapter(tmp_path / "adapter", base, task=task)
     held = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
@@ -88,7 +88,7 @@ def test_an_adapter_over_a_cross_encoder_is_merged_too(tmp_path, task):
 
 
 def test_a_head_that_the_settings_do_not_name_is_read(tmp_path):
-    """Old versions of PEFT wrote the head's tensors and no modules_to_save."""
+    """Old versions of PEFT wrote the head's tensors without modules_to_save."""
     base = save_headless(tmp_path / "base", "Roberta")
     adapted = save_adapter(tmp_path / "adapter", base, whole=["classifier"])
     change_json(tmp_path / "adapter" / "adapter_config.json", modules_to_save=None)
@@ -96,18 +96,20 @@ def test_a_head_that_the_settings_do_not_name_is_read(tmp_path):
 
 
 def test_a_pooler_is_brought_by_the_adapter_or_missed(tmp_path):
-    """BERT as a masked language model has none: PEFT saves it where it is told to."""
+    """BERT as a masked language model has none: PEFT saves it if told to."""
     base = save_headless(tmp_path / "base", "Bert")
     drop_weights(base / "model.safetensors", "bert.pooler")
     adapted = save_adapter(tmp_path / "adapter", base, whole=["classifier", "pooler"])
     assert scores(tmp_path / "adapter") == pytest.approx(oracle("Bert", adapted), abs=1e-5)
     save_adapter(tmp_path / "without", base)
-    with pytest.raises(ContractError, match=r"holds no bert.pooler.dense.bias, and neither does its base; .*'pooler'"):
+    with pytest.raises(
+        ContractError, match=r"neither the adapter nor its base contains bert.pooler.dense.bias; .*'pooler'"
+    ):
         load_reranker(tmp_path / "without", RerankOptions(device="cpu"))
 
 
 def test_the_command_and_the_preview_need_no_flags(tmp_path, rankllm):
-    """The preview shows the pair that is scored, and fetches no weights."""
+    """The preview shows the scored pair and downloads no weights."""
     base = save_headless(tmp_path / "base", "Bert")
     adapted = save_adapter(tmp_path / "adapter", base)
     candidates = [{"docid": f"d{number}", "doc": {"text": text}} for number, text in enumerate(PASSAGES)]
@@ -128,13 +130,13 @@ def test_an_adapter_without_a_head_over_a_base_without_one_is_refused(tmp_path):
     base = save_headless(tmp_path / "base", "Roberta")
     save_adapter(tmp_path / "adapter", base)
     drop_weights(tmp_path / "adapter" / "adapter_model.safetensors", "base_model.model.classifier.out_proj")
-    with pytest.raises(ContractError, match=r"holds no classifier.out_proj.bias, .* random. .*'classifier'") as error:
+    with pytest.raises(ContractError, match=r"contains classifier.out_proj.bias; .* random. .*'classifier'") as error:
         load_reranker(tmp_path / "adapter", RerankOptions(device="cpu"))
     assert "\n" not in str(error.value)
 
 
 def test_an_adapter_of_two_labels_is_refused(tmp_path):
-    """It has no score to sort by."""
+    """It has no single score to sort by."""
     base = save_headless(tmp_path / "base", "Electra")
     save_adapter(tmp_path / "adapter", base, labels=2)
     with pytest.raises(ContractError, match="its head returns 2 labels per passage, expected one score"):
@@ -150,7 +152,7 @@ def test_an_adapter_of_two_labels_is_refused(tmp_path):
     ],
 )
 def test_an_adapter_does_not_go_on_another_encoder(tmp_path, other, options, message):
-    """Of another family, depth or width."""
+    """A different family, depth or width."""
     save_encoder(tmp_path / "base", "Bert")
     save_adapter(tmp_path / "adapter", tmp_path / "base")
     save_encoder(tmp_path / "other", other, **options)
@@ -197,7 +199,7 @@ def test_what_an_encoder_cannot_do_is_said_of_its_adapter_too(tmp_path, options,
 
 
 def test_a_damaged_adapter_is_one_line(tmp_path):
-    """Torn weights."""
+    """Truncated weights."""
     save_encoder(tmp_path / "base", "Bert")
     save_adapter(tmp_path / "adapter", tmp_path / "base")
     file = tmp_path / "adapter" / "adapter_model.safetensors"

@@ -1,4 +1,4 @@
-"""Encoder-decoders against plain transformers: ids, scores and orders of monoT5 and duoT5, and what is refused."""
+"""Encoder-decoders compared with plain transformers: ids, scores and orders of monoT5 and duoT5, and rejections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def saved(tokenizer, tmp_path_factory):
-    """Folder and model of a T5 whose embeddings are tied, as published, so that its last states are scaled."""
+    """Folder and model of a T5 with tied embeddings, as published, whose last states are therefore scaled."""
     folder = tmp_path_factory.mktemp("t5") / "monot5-base-msmarco"
     model = save_t5(folder, tokenizer)
     assert model.config.scale_decoder_outputs
@@ -43,7 +43,7 @@ def saved(tokenizer, tmp_path_factory):
 
 
 def margin(model, tokenizer, text, words=("true", "false")):
-    """The difference of two words' logits at the first step, by plain transformers."""
+    """Logit difference of two words at the first step, with plain transformers."""
     ids = tokenizer(text, return_tensors="pt").input_ids
     start = torch.tensor([[model.config.decoder_start_token_id]])
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def scores_of(result):
 
 
 def rerank(folder, passages=PASSAGES, **options):
-    """The result of one query on a CPU."""
+    """Result of one query on a CPU."""
     with load_reranker(folder, RerankOptions(device="cpu", **options)) as reranker:
         (result,) = reranker.rerank([make_request(QUERY, passages)])
     assert result.error is None
@@ -70,7 +70,7 @@ def rerank(folder, passages=PASSAGES, **options):
 
 
 def test_a_pairs_ids_are_the_tokenizers_own(tokenizer):
-    """With `</s>` behind, also where a passage writes it, and where it is cut."""
+    """With a trailing `</s>`, also if a passage contains it or is truncated."""
     card = published_card("castorini/monot5-3b-msmarco-10k")
     encoder = PairEncoder(tokenizer, card.template, limits=PairLimits(query_tokens=64, passage_tokens=436))
     for passage in PASSAGES:
@@ -91,7 +91,7 @@ def test_a_pairs_ids_are_the_tokenizers_own(tokenizer):
     [("T5", {}), ("T5", GATED), ("UMT5", {})],
 )
 def test_scores_are_those_of_plain_transformers(tokenizer, tmp_path, architecture, options):
-    """In float32 to 1e-5, in order, with no option: T5, FLAN-T5 and mT5 (gated, with a head of its own), umT5."""
+    """In float32 to 1e-5, in order, without options: T5, FLAN-T5, mT5 (gated, with its own head) and umT5."""
     model = save_t5(tmp_path / "t5", tokenizer, architecture=architecture, **options)
     result = rerank(tmp_path / "t5", dtype="float32")
     expected = [margin(model, tokenizer, MONO.format(QUERY, passage)) for passage in PASSAGES]
@@ -111,14 +111,14 @@ def test_a_published_name_has_its_card_and_its_probability(saved, tokenizer):
 
 
 def test_padded_batches_give_the_scores_of_single_rows(saved, tokenizer):
-    """The mask hides what is padded: in bfloat16, batches of many lengths against one row at a time."""
+    """The mask hides padding: in bfloat16, batches of mixed lengths against single rows."""
     folder, _ = saved
     together, alone = (scores_of(rerank(folder, dtype="bfloat16", batch_size=size)) for size in (4, 1))
     assert together == pytest.approx(alone, abs=0.1)
 
 
 def test_any_two_words_can_be_read(saved, tokenizer, tmp_path):
-    """A template of the user's own; a leading blank is the tokenizer's business."""
+    """A user's template; a leading space is left to the tokenizer."""
     folder, model = saved
     template = tmp_path / "mine.yaml"
     template.write_text("method: pointwise\nlayout: raw\nbody: 'Document: {document} Query: {query}'\n")
@@ -131,7 +131,7 @@ def test_any_two_words_can_be_read(saved, tokenizer, tmp_path):
 
 
 def test_a_comparisons_ids_are_the_tokenizers_own(tokenizer):
-    """Two passages, and `</s>` behind."""
+    """Two passages and a trailing `</s>`."""
     card = published_card("castorini/duot5-base-msmarco")
     encoder = ComparisonEncoder(
         tokenizer, card.template, query_tokens=card.query_tokens, passage_tokens=card.passage_tokens
@@ -161,7 +161,7 @@ def test_duot5_is_summed_as_its_authors_do(tokenizer, tmp_path):
 
 
 def test_any_encoder_decoder_compares_passages(saved, tokenizer):
-    """FLAN-T5 without a card, by heapsort: its best one wins against both of its children."""
+    """FLAN-T5 without a card, by heapsort: the top passage beats both of its children."""
     folder, model = saved
     result = rerank(folder, PASSAGES[:2], dtype="float32", method="pairwise", strategy="heapsort")
     prompt = load_template("pairwise_raw").body
@@ -178,10 +178,10 @@ def test_any_encoder_decoder_compares_passages(saved, tokenizer):
     [
         (
             {"engine": "vllm"},
-            r"--engine vllm: .* is an encoder-decoder \(t5\), which only the engine transformers runs",
+            r"--engine vllm: .* is an encoder-decoder \(t5\), which only the transformers engine supports",
         ),
         ({"method": "listwise"}, "--method listwise: .*, which is read at a single token; use pointwise or pairwise"),
-        ({"compile": True}, "--compile: .* whose layers are not compiled here"),
+        ({"compile": True}, "--compile: .*, which cannot be compiled"),
         ({"dtype": "float16"}, "--dtype float16: .*, whose activations overflow float16; use bfloat16 or float32"),
         ({"template": "rankllama", "method": "pointwise"}, "but its card reads a score head"),
         ({"template": "yes_no"}, "template yes_no: is written as a chat, .* --prompt-template-path monot5"),
@@ -194,7 +194,7 @@ def test_any_encoder_decoder_compares_passages(saved, tokenizer):
     ],
 )
 def test_what_an_encoder_decoder_cannot_do_is_said_before_it_is_loaded(tokenizer, tmp_path, options, said):
-    """One line each, from its configuration alone."""
+    """One line each, from the configuration alone."""
     folder = tmp_path / "flan"
     save_t5(folder, tokenizer)
     (folder / "model.safetensors").unlink()
@@ -204,7 +204,7 @@ def test_what_an_encoder_decoder_cannot_do_is_said_before_it_is_loaded(tokenizer
 
 
 def test_a_listwise_card_and_an_adapter_over_it_are_refused(saved, tmp_path):
-    """LiT5 is read in another way, and adapters over encoder-decoders are not merged."""
+    """LiT5 is read differently, and adapters over encoder-decoders are not merged."""
     folder, _ = saved
     card = "format: 1\nkind: listwise\ntemplate: rank_zephyr\n"
     listed = tmp_path / "lit5"
@@ -217,15 +217,15 @@ def test_a_listwise_card_and_an_adapter_over_it_are_refused(saved, tmp_path):
     adapter.mkdir()
     values = {"base_model_name_or_path": str(folder), "peft_type": "LORA", "task_type": "SEQ_2_SEQ_LM"}
     (adapter / "adapter_config.json").write_text(json.dumps(values))
-    with pytest.raises(RankLLMError, match=r"is an adapter over an encoder-decoder .* merge_and_unload"):
+    with pytest.raises(RankLLMError, match=r"is an adapter of an encoder-decoder .* merge_and_unload"):
         plan_reranking(adapter)
 
 
 def test_a_model_without_a_tokenizer_is_refused(saved, tmp_path):
-    """transformers would make up a vocabulary of a hundred tokens."""
+    """transformers would create a vocabulary of a hundred tokens."""
     folder, _ = saved
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    with pytest.raises(RankLLMError, match=r"holds no tokenizer \(neither tokenizer.json nor spiece.model\)"):
+    with pytest.raises(RankLLMError, match=r"contains no tokenizer \(neither tokenizer.json nor spiece.model\)"):
         plan_reranking(tmp_path)
 
 
@@ -239,6 +239,6 @@ def test_a_word_of_several_tokens_is_refused(saved, tmp_path):
 
 
 def test_float16_is_never_chosen_for_it():
-    """Where `auto` would be float16, as on Apple's GPUs."""
+    """Even where `auto` would select float16, as on Apple's GPUs."""
     mps = torch.device("mps")
     assert (pick_dtype("auto", mps), pick_dtype("auto", mps, takes_float16=False)) == (torch.float16, torch.float32)

@@ -1,4 +1,4 @@
-"""Encoders with a classification head: transformers' own scores, whatever runs beside; one line for what is refused."""
+"""Encoders with a classification head: transformers' scores in any batch; one-line rejections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSAGES = (*TEXTS, "a", "They live long. " * 4, "llama café")
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Architecture -> folder and model in float32; made when it is asked for."""
+    """Architecture -> folder and model in float32; created on request."""
     made = {}
 
     def checkpoint(name):
@@ -37,7 +37,7 @@ def checkpoints(tmp_path_factory):
 
 
 def oracle(name, model, passages=PASSAGES):
-    """What plain transformers gives for each pair alone, cut as CrossEncoder cuts it."""
+    """Plain transformers' output for each pair individually, truncated like CrossEncoder."""
     tokenizer = make_tokenizer(MODELS[name][0])
     with torch.inference_mode():
         pairs = (tokenizer([(QUERY, p)], truncation=True, max_length=POSITIONS, return_tensors="pt") for p in passages)
@@ -45,7 +45,7 @@ def oracle(name, model, passages=PASSAGES):
 
 
 def scores(folder, passages=PASSAGES, **options):
-    """rankllm's scores, in the order of the passages."""
+    """rankllm's scores in passage order."""
     with load_reranker(folder, RerankOptions(device="cpu", **options)) as reranker:
         (result,) = reranker.rerank([make_request(QUERY, passages)])
     found = {candidate.docid: candidate.model_score for candidate in result.candidates}
@@ -53,7 +53,7 @@ def scores(folder, passages=PASSAGES, **options):
 
 
 def prompts(name):
-    """Ids and leading ids of the first type of each pair, by the tokenizer itself."""
+    """Ids and the number of leading ids of the first type for each pair, from the tokenizer itself."""
     tokenizer = make_tokenizer(MODELS[name][0])
     batch = tokenizer([(QUERY, passage) for passage in PASSAGES], truncation=True, max_length=POSITIONS)
     types = batch.get("token_type_ids", [[0]] * len(PASSAGES))
@@ -62,14 +62,15 @@ def prompts(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_are_those_of_transformers(checkpoints, name):
-    """Without any flag but the dtype: card, limits, token types, positions and pooling come from the checkpoint."""
+    """Without options other than the dtype: card, limits, token types, positions and pooling come from the
+    checkpoint."""
     folder, model = checkpoints(name)
     assert scores(folder, dtype="float32") == pytest.approx(oracle(name, model), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_batch_gives_what_each_pair_gives_alone(name):
-    """In a batch with rows of other lengths: packed where the architecture allows it, else padded under a mask."""
+    """In a batch with rows of other lengths: packed if the architecture allows it, else padded with a mask."""
     model = make_model(name, make_tokenizer(MODELS[name][0]))
     expected = oracle(name, model)
     rows, n_first = prompts(name)
@@ -94,7 +95,7 @@ def test_flash_attention_is_given_rows_by_their_lengths(name):
 
 
 def _use_flash_stand_in(model):
-    """What flash-attention's varlen kernel computes of each stretch, both ways; its window includes its ends."""
+    """Result of flash-attention's varlen kernel for each sequence, bidirectional; its window includes both ends."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import flash_attention_mask
 
@@ -113,7 +114,7 @@ def _use_flash_stand_in(model):
 
 
 def brute_force(query, key, value, *, window, scale):
-    """Softmax over all keys, those at a distance of `window` or more left out."""
+    """Softmax over all keys except those at a distance of `window` or more."""
     place = torch.arange(query.shape[2])
     weights = query @ key.transpose(2, 3) * scale
     if window is not None:
@@ -124,7 +125,7 @@ def brute_force(query, key, value, *, window, scale):
 @pytest.mark.parametrize("n_tokens", [1, 4, 5, 6, 127, 128, 129, 300])
 @pytest.mark.parametrize("window", [None, 5, 140])
 def test_attention_within_a_row_sees_both_ways_as_far_as_the_window(n_tokens, window):
-    """Lengths at the edges of the window and of the blocks."""
+    """Lengths at the boundaries of the window and of the blocks."""
     torch.manual_seed(0)
     states = [torch.randn(1, 2, n_tokens, 8) for _ in range(3)]
     found = attend_within(*states, window=window, scale=0.3)
@@ -133,7 +134,7 @@ def test_attention_within_a_row_sees_both_ways_as_far_as_the_window(n_tokens, wi
 
 @pytest.mark.parametrize("name", ["XLMRoberta", "DebertaV2"])
 def test_float32_scores_do_not_depend_on_the_batch(checkpoints, name):
-    """To the bit, packed or padded: neither on the batch size nor on what is ranked beside."""
+    """Bit-identical, packed or padded, for any batch size and any neighbours."""
     folder, _ = checkpoints(name)
     alone = [scores(folder, [passage], dtype="float32")[0] for passage in PASSAGES[:3]]
     assert scores(folder, dtype="float32", batch_size=8)[:3] == alone
@@ -161,7 +162,7 @@ def test_transformers_own_attention_can_be_asked_for(checkpoints, attention):
 
 
 def test_long_texts_are_cut_and_long_queries_leave_room(checkpoints):
-    """A query takes at most half of the positions, a passage the rest."""
+    """A query takes at most half of the positions, and a passage the rest."""
     folder, _ = checkpoints("Roberta")
     with load_reranker(folder, RerankOptions(device="cpu", dtype="float32")) as reranker:
         assert (reranker.card.query_tokens, reranker.card.passage_tokens) == (POSITIONS // 2, POSITIONS)
@@ -174,7 +175,7 @@ def test_long_texts_are_cut_and_long_queries_leave_room(checkpoints):
 
 
 def test_the_command_ranks_with_an_encoder_without_flags(checkpoints, rankllm, tmp_path):
-    """In the order of transformers' scores, and the trace shows the pair."""
+    """In the order of transformers' scores; the trace shows the pair."""
     folder, model = checkpoints("Bert")
     candidates = [{"docid": f"d{number}", "doc": {"text": text}} for number, text in enumerate(TEXTS)]
     asked = {"query": {"qid": "q", "text": QUERY}, "candidates": candidates}
@@ -204,7 +205,7 @@ def test_the_command_ranks_with_an_encoder_without_flags(checkpoints, rankllm, t
     ],
 )
 def test_what_an_encoder_cannot_do_is_one_line_before_weights_are_read(checkpoints, options, message):
-    """The plan says it, which reads no weights."""
+    """Reported by the plan, which reads no weights."""
     folder, _ = checkpoints("Bert")
     with pytest.raises(RankLLMError, match=message) as error:
         plan_reranking(folder, RerankOptions(**options))
@@ -212,7 +213,7 @@ def test_what_an_encoder_cannot_do_is_one_line_before_weights_are_read(checkpoin
 
 
 def test_a_head_of_two_labels_or_of_words_is_refused_by_the_configuration(tmp_path):
-    """A classifier of two classes has no score to sort by; a language model of BERT has no such head at all."""
+    """A two-class classifier has no score to sort by; a BERT language model has no such head."""
     save_encoder(tmp_path / "two", "Bert", num_labels=2)
     with pytest.raises(ContractError, match="its head returns 2 labels per passage, expected one score"):
         plan_reranking(tmp_path / "two")
@@ -229,7 +230,7 @@ def test_a_head_of_two_labels_or_of_words_is_refused_by_the_configuration(tmp_pa
     ],
 )
 def test_weights_that_would_be_random_are_refused(tmp_path, lost, message):
-    """transformers only notes what a checkpoint lacks."""
+    """transformers only logs what a checkpoint lacks."""
     save_encoder(tmp_path, "Bert")
     file = tmp_path / "model.safetensors"
     weights = load_file(file)
@@ -240,7 +241,7 @@ def test_weights_that_would_be_random_are_refused(tmp_path, lost, message):
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_a_head_of_modules_is_read_as_ettin_rerankers_keep_it(tmp_path, pooling):
-    """Beside a plain encoder: pooling, a dense layer, a norm and a dense layer, each in a folder of its own."""
+    """Next to a plain encoder: pooling, a dense layer, a norm and a dense layer, each in its own folder."""
     backbone, head = save_modular(tmp_path, pooling=pooling)
     rows, _ = prompts("ModernBert")
     with torch.inference_mode():
@@ -251,7 +252,7 @@ def test_a_head_of_modules_is_read_as_ettin_rerankers_keep_it(tmp_path, pooling)
 
 
 def test_a_head_of_modules_is_part_of_a_models_identity(tmp_path):
-    """A run is not resumed with another head."""
+    """A run is not resumed with a different head."""
     save_modular(tmp_path)
     before = folder_identity(tmp_path)
     file = tmp_path / "4_Dense" / "model.safetensors"
@@ -275,7 +276,7 @@ def test_modules_that_give_no_score_or_another_one_are_refused(tmp_path, changes
 
 
 def test_damaged_modules_are_one_line(tmp_path):
-    """A list that is none, a path that leads away, and weights of another size."""
+    """A malformed list, a path outside the folder, and weights of a different size."""
     save_modular(tmp_path)
     listed = (tmp_path / "modules.json").read_text(encoding="utf-8")
     for text, message in (
@@ -293,7 +294,7 @@ def test_damaged_modules_are_one_line(tmp_path):
 
 
 def test_relative_positions_are_projected_once():
-    """Of DeBERTa-v2: later passes give the same bits and leave the projections alone."""
+    """DeBERTa-v2: later passes give identical bits and reuse the projections."""
     model = make_model("DebertaV2", make_tokenizer("deberta"))
     rows, n_first = prompts("DebertaV2")
     ready_encoder(model, "auto")

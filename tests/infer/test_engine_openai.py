@@ -1,4 +1,4 @@
-"""The openai engine against a real server on this machine."""
+"""The openai engine with a real server on this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("no_proxy")
 
 @contextlib.contextmanager
 def engine_for(server: ChatServer | str, **options):
-    """An engine that does not really wait between tries: its waits are in `engine.slept`."""
+    """An engine that does not actually wait between tries: its waits are recorded in `engine.slept`."""
     slept: list[float] = []
 
     async def sleep(delay_s: float) -> None:
@@ -73,7 +73,7 @@ def ask(engine: OpenAIEngine, prompt: Prompt) -> Answer | EngineError:
 
 
 def sequence(*replies):
-    """A `respond` that gives one reply after the other, the last one for ever."""
+    """A `respond` that gives the replies in order and then repeats the last."""
     numbers = count()
     return lambda received: replies[min(next(numbers), len(replies) - 1)]
 
@@ -87,7 +87,7 @@ def test_the_servers_text_and_token_counts_become_the_answer():
 
 
 def test_a_prompt_is_sent_as_chat_turns_and_decoded_greedily():
-    """The server gets the turns, the length and temperature 0, and no thinking is asked for."""
+    """The server receives the turns, the length and temperature 0, and thinking is disabled."""
     with serving(lambda _: chat_reply("x")) as server, engine_for(server) as engine:
         ask(engine, text_prompt())
     (received,) = server.requests
@@ -110,14 +110,14 @@ def test_a_prompt_is_sent_as_chat_turns_and_decoded_greedily():
     ],
 )
 def test_an_empty_answer_is_an_answer(message, text):
-    """Servers write an empty answer as null or leave it out; some write it in parts."""
+    """Servers return an empty answer as null or omit it; some return it in parts."""
     reply = {"choices": [{"message": message}]}
     with serving(lambda _: reply) as server, engine_for(server) as engine:
         assert ask(engine, text_prompt()) == Answer(text=text, usage=Usage(calls=1))
 
 
 def test_control_tokens_of_a_passage_reach_the_server_broken():
-    """The template's own stay as they are."""
+    """The template's own control tokens are kept."""
     with serving(lambda _: chat_reply("x")) as server, engine_for(server) as engine:
         ask(engine, text_prompt(user="hi<|im_end|>", untrusted=True))
         ask(engine, text_prompt(user="hi<|im_end|>"))
@@ -125,7 +125,7 @@ def test_control_tokens_of_a_passage_reach_the_server_broken():
 
 
 def test_lone_surrogates_are_sent_as_replacement_characters():
-    """They cannot be written in UTF-8, which JSON is; pairs become the character they stand for."""
+    """They cannot be encoded in UTF-8, as JSON requires; pairs become the character they represent."""
     with serving(lambda _: chat_reply("x")) as server, engine_for(server) as engine:
         ask(engine, text_prompt(user="a\ud800b\udc00 \ud83d\ude00 é", untrusted=True))
     assert server.requests[0].body["messages"][1]["content"] == "a\ufffdb\ufffd \U0001f600 é"
@@ -141,7 +141,7 @@ def test_the_key_is_sent_as_a_bearer_token_and_only_where_there_is_one():
 
 
 def test_the_key_is_in_no_error_and_no_repr():
-    """Not even where the server repeats it."""
+    """Not even if the server echoes it."""
     with serving(lambda _: Reply(REFUSED_KEY, 401)) as server, engine_for(server, api_key=KEY) as engine:
         error = ask(engine, text_prompt())
     assert str(error).endswith(
@@ -155,7 +155,7 @@ def test_the_key_is_in_no_error_and_no_repr():
 
 
 def test_first_token_scores_are_the_reported_log_probabilities():
-    """The likeliest spelling counts, a letter in other case is none, what is not reported is -inf."""
+    """The likeliest spelling counts, other letter case does not match, and unreported identifiers are -inf."""
     likeliest = [("B", -0.5), (" A", -1.5), ("A", -3.0), ("b", -3.5), (" ", -4.0)]
     with serving(lambda _: logprobs_reply(likeliest)) as server, engine_for(server) as engine:
         answer = ask(engine, first_prompt("A", "B", "C"))
@@ -163,7 +163,7 @@ def test_first_token_scores_are_the_reported_log_probabilities():
 
 
 def test_first_token_continues_the_begun_answer():
-    """The opening `[` goes as the assistant's unfinished turn."""
+    """The opening `[` is sent as the assistant's unfinished turn."""
     with serving(lambda _: logprobs_reply({"A": -0.1})) as server, engine_for(server, top_logprobs=5) as engine:
         ask(engine, first_prompt("A", "B"))
     body = server.requests[0].body
@@ -173,7 +173,7 @@ def test_first_token_continues_the_begun_answer():
 
 
 def test_yes_and_no_sum_their_spellings():
-    """0.5 + 0.125 for yes, 0.25 for no; the model's turn is not begun for it."""
+    """0.5 + 0.125 for yes, 0.25 for no; the assistant's turn is not prefilled."""
     likeliest = {"yes": math.log(0.5), "No": math.log(0.25), " YES": math.log(0.125), "yesterday": math.log(0.1)}
     prompt = first_prompt("yes", "no", opening="")
     with serving(lambda _: logprobs_reply(likeliest)) as server, engine_for(server) as engine:
@@ -189,7 +189,7 @@ def test_yes_and_no_sum_their_spellings():
         (chat_reply("yes"), first_prompt("yes", "no", opening=""), "pointwise scoring is not possible"),
         (logprobs_reply({"The": -0.1, " cat": -3}), first_prompt("A", "B"), "none of the identifiers A, B .*'The', "),
         (logprobs_reply({"<think>": -0.1}), first_prompt("yes", "no", opening=""), "none of the identifiers yes, no"),
-        (logprobs_reply({"[": -0.1, "A": -3}), first_prompt("A", "B"), "began the answer anew .*--no-use-logits"),
+        (logprobs_reply({"[": -0.1, "A": -3}), first_prompt("A", "B"), "started a new answer .*--no-use-logits"),
         (logprobs_reply({"1": -0.1, "2": -3}), first_prompt("1", "2", "10"), "none of the identifiers above 9 .*alpha"),
         (
             Reply({"error": {"message": "Unrecognized request argument supplied: continue_final_message"}}, 400),
@@ -199,12 +199,12 @@ def test_yes_and_no_sum_their_spellings():
         (
             Reply({"error": {"message": "You are not allowed to request logprobs from this model"}}, 403),
             first_prompt("A", "B"),
-            "does not give the log-probabilities asked for; FIRST is not possible .*--no-use-logits",
+            "does not return the requested log-probabilities; FIRST is not possible .*--no-use-logits",
         ),
     ],
 )
 def test_a_server_that_cannot_be_read_is_an_error_that_says_what_to_do(reply, prompt, said):
-    """A ranking read from the wrong tokens would be worse than none. It is not tried again."""
+    """A ranking read from the wrong tokens would be worse than none. It is not retried."""
     with serving(lambda _: reply) as server, engine_for(server) as engine:
         answer = ask(engine, prompt)
     assert isinstance(answer, EngineError)
@@ -214,7 +214,7 @@ def test_a_server_that_cannot_be_read_is_an_error_that_says_what_to_do(reply, pr
 
 
 def test_numeric_identifiers_above_nine_are_read_where_they_are_tokens():
-    """Models like Llama 3 write 10 as one token."""
+    """Models like Llama 3 encode 10 as one token."""
     reply = logprobs_reply({"10": -0.5, "1": -1.0})
     with serving(lambda _: reply) as server, engine_for(server) as engine:
         answer = ask(engine, first_prompt("1", "2", "10"))
@@ -222,7 +222,7 @@ def test_numeric_identifiers_above_nine_are_read_where_they_are_tokens():
 
 
 def test_as_many_requests_are_under_way_as_allowed_and_no_more():
-    """Three at once, whatever is queued."""
+    """Three at a time, regardless of the queue."""
     met = threading.Barrier(3, timeout=5)
 
     def respond(received):
@@ -238,7 +238,7 @@ def test_as_many_requests_are_under_way_as_allowed_and_no_more():
 
 
 def test_a_slow_prompt_holds_up_nobody_and_tickets_stay_with_their_answers():
-    """The slow one comes back last, each answer under its own ticket."""
+    """The slow one comes back last, and each answer has its own ticket."""
     others_are_done = threading.Event()
 
     def respond(received):
@@ -258,7 +258,7 @@ def test_a_slow_prompt_holds_up_nobody_and_tickets_stay_with_their_answers():
 
 
 def test_passing_problems_are_tried_again_after_growing_waits():
-    """Waits of 0.5, 1 and 2 seconds, each shortened by at most a half."""
+    """Waits of 0.5, 1 and 2 seconds, each shortened by at most half."""
     replies = (Reply({}, 500), Reply(b"busy", 503), Reply({}, 408), chat_reply("at last"))
     with serving(sequence(*replies)) as server, engine_for(server) as engine:
         assert ask(engine, text_prompt()).text == "at last"
@@ -267,7 +267,7 @@ def test_passing_problems_are_tried_again_after_growing_waits():
 
 
 def test_the_servers_own_waiting_time_is_kept():
-    """Seconds, a date, and at most two minutes."""
+    """Seconds or a date, limited to two minutes."""
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     waits = [Reply({}, 429, {"Retry-After": value}) for value in ("7", "0", date, "86400")]
     with serving(sequence(*waits, chat_reply("x"))) as server, engine_for(server) as engine:
@@ -278,7 +278,7 @@ def test_the_servers_own_waiting_time_is_kept():
 
 
 def test_a_lasting_problem_is_an_error_and_never_an_answer():
-    """It says how often it was tried and what came last; the other prompts go on."""
+    """It reports the number of tries and the last problem; other prompts continue."""
 
     def respond(received):
         is_bad = received.body["messages"][1]["content"] == "bad"
@@ -309,7 +309,7 @@ def test_a_lasting_problem_is_an_error_and_never_an_answer():
     ],
 )
 def test_a_refusal_is_not_tried_again(status, body, said):
-    """Asking the same again cannot help; the message says what the server said and what to do, in one line."""
+    """Retrying would not help; the message contains the server's reply and advice, in one line."""
     with serving(lambda _: Reply(body, status)) as server, engine_for(server) as engine:
         answer = ask(engine, text_prompt())
     assert isinstance(answer, EngineError)
@@ -319,7 +319,7 @@ def test_a_refusal_is_not_tried_again(status, body, said):
 
 
 def test_a_long_message_is_shortened():
-    """A proxy's whole error page is not one line."""
+    """A proxy's full error page is not one line."""
     with serving(lambda _: Reply(b"word " * 1000, 400)) as server, engine_for(server) as engine:
         answer = ask(engine, text_prompt())
     assert len(str(answer)) < 400
@@ -342,7 +342,7 @@ def test_a_long_message_is_shortened():
     ],
 )
 def test_a_broken_reply_is_tried_again(body):
-    """A reply that is not whole is the server's fault and never an answer."""
+    """An incomplete reply is the server's fault and never an answer."""
     with serving(sequence(Reply(body), chat_reply("whole"))) as server, engine_for(server) as engine:
         assert ask(engine, text_prompt()).text == "whole"
     assert len(server.requests) == 2
@@ -350,7 +350,7 @@ def test_a_broken_reply_is_tried_again(body):
 
 @pytest.mark.parametrize("logprob", ["NaN", "null", '"-1"', "0.5", "true", "-1" + "0" * 400])
 def test_a_log_probability_that_is_none_is_a_broken_reply(logprob):
-    """NaN never sorts."""
+    """NaN is never sorted."""
     entry = '{"token": "A", "logprob": %s, "top_logprobs": []}' % logprob  # noqa: UP031
     body = '{"choices": [{"logprobs": {"content": [%s]}}]}' % entry  # noqa: UP031
     replies = (Reply(body.encode()), logprobs_reply({"A": -1.0}))
@@ -359,14 +359,14 @@ def test_a_log_probability_that_is_none_is_a_broken_reply(logprob):
 
 
 def test_a_withheld_answer_is_an_error():
-    """What the content filter of the server keeps back is no empty answer."""
+    """An answer withheld by the server's content filter is not an empty answer."""
     reply = {"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}
     with serving(lambda _: reply) as server, engine_for(server) as engine:
         assert "content filter" in str(ask(engine, text_prompt()))
 
 
 def test_a_server_that_does_not_answer_in_time_is_given_up():
-    """After the retries, which count as any other problem's."""
+    """After retries, which count like those for any other problem."""
     with (
         serving(lambda _: server.stopped.wait(5)) as server,
         engine_for(server, timeout_s=0.2, max_retries=1) as engine,
@@ -376,7 +376,7 @@ def test_a_server_that_does_not_answer_in_time_is_given_up():
 
 
 def test_a_server_that_drips_is_given_up_as_well():
-    """The time limit is for the whole answer, not for each byte."""
+    """The time limit applies to the whole answer, not to each byte."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def drip():
@@ -396,13 +396,13 @@ def test_a_server_that_drips_is_given_up_as_well():
 
 @pytest.fixture
 def nobody() -> str:
-    """An address where nothing listens."""
+    """An address with no listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
 def test_a_refused_connection_is_tried_again_then_named(nobody):
-    """A server may be starting anew."""
+    """A server may be restarting."""
     with engine_for(nobody, max_retries=3) as engine:
         answer = ask(engine, text_prompt())
     assert str(answer) == f"{nobody}: gave up after 4 tries; last problem: connection refused"
@@ -410,7 +410,7 @@ def test_a_refused_connection_is_tried_again_then_named(nobody):
 
 
 def openai_like(received):
-    """Refuses what OpenAI's reasoning models refuse, one thing at a time."""
+    """Rejects what OpenAI's reasoning models reject, one parameter at a time."""
     refusals = {
         "chat_template_kwargs": "Unrecognized request argument supplied: chat_template_kwargs",
         "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
@@ -424,7 +424,7 @@ def openai_like(received):
 
 
 def test_what_a_server_refuses_is_left_out_from_then_on(caplog):
-    """Learned once, for the whole run; that answers may then differ from run to run is a warning."""
+    """Learned once for the whole run; a warning states that answers may then differ between runs."""
     with caplog.at_level(logging.WARNING), serving(openai_like) as server, engine_for(server) as engine:
         assert [ask(engine, text_prompt()).text for _ in range(3)] == ["x", "x", "x"]
     assert len(server.requests) == 3 + 3
@@ -434,7 +434,7 @@ def test_what_a_server_refuses_is_left_out_from_then_on(caplog):
 
 
 def test_a_length_that_is_too_large_is_no_refusal_of_the_parameter():
-    """vLLM names both spellings in that message."""
+    """vLLM mentions both spellings in that message."""
     message = "'max_tokens' or 'max_completion_tokens' is too large: 9. This model's maximum context length is 8 tokens"
     with serving(lambda _: Reply({"error": {"message": message}}, 400)) as server, engine_for(server) as engine:
         assert "use a smaller --max-passage-words" in str(ask(engine, text_prompt()))
@@ -442,7 +442,7 @@ def test_a_length_that_is_too_large_is_no_refusal_of_the_parameter():
 
 
 def test_close_breaks_off_what_is_under_way_and_leaves_no_thread():
-    """Queued prompts are dropped; nobody waits for the server."""
+    """Queued prompts are dropped; no thread waits for the server."""
     before = set(threading.enumerate())
     arrived = threading.Semaphore(0)
 
@@ -467,7 +467,7 @@ def test_close_breaks_off_what_is_under_way_and_leaves_no_thread():
 
 
 def test_close_wakes_up_a_collect_that_waits():
-    """In whichever thread."""
+    """In any thread."""
     with serving(lambda _: server.stopped.wait(10)) as server, engine_for(server) as engine:
         engine.submit(0, text_prompt())
         answers: list[object] = [None]
@@ -480,13 +480,13 @@ def test_close_wakes_up_a_collect_that_waits():
 
 
 def test_collect_without_prompts_gives_nothing():
-    """It does not wait for what was never asked."""
+    """It does not wait for prompts that were never submitted."""
     with serving(lambda _: chat_reply("x")) as server, engine_for(server) as engine:
         assert engine.collect() == []
 
 
 def test_a_score_head_cannot_be_read_from_a_server():
-    """Said at once, before anything is sent."""
+    """Reported immediately, before anything is sent."""
     with engine_for("http://127.0.0.1/v1") as engine, pytest.raises(ConfigError, match="--engine transformers"):
         engine.submit(0, Prompt(text="", read="head"))
 
@@ -495,7 +495,7 @@ MODELS = {"object": "list", "data": [{"id": "m"}, {"id": "n"}]}
 
 
 def test_a_server_with_the_model_passes_the_check():
-    """So does one that keeps no list of its models."""
+    """So does a server without a list of models."""
     with serving(sequence(MODELS, MODELS, Reply(b"nothing here", 404))) as server:
         options = OpenAISettings(base_url=f"{server.base_url}/", model="m", api_key=KEY)
         assert server_models(options) == ("m", "n")
@@ -523,7 +523,7 @@ def test_the_check_names_the_models_that_there_are():
     ],
 )
 def test_the_check_says_what_is_wrong_with_the_server(reply, said):
-    """In one line, asked once."""
+    """In one line, after a single request."""
     with serving(lambda _: reply) as server, pytest.raises(EngineError) as caught:
         check_server(OpenAISettings(base_url=server.base_url, model="m", api_key=KEY))
     assert said in str(caught.value)
@@ -532,7 +532,7 @@ def test_the_check_says_what_is_wrong_with_the_server(reply, said):
 
 
 def test_the_check_says_where_no_server_is(nobody):
-    """The most usual mistake: the server is not up."""
+    """The most common mistake: the server is not running."""
     with pytest.raises(EngineError, match=f"^no server at {nobody}: connection refused$"):
         check_server(OpenAISettings(base_url=nobody, model="m"))
 
@@ -552,7 +552,7 @@ def test_the_check_says_where_no_server_is(nobody):
     ],
 )
 def test_options_that_cannot_be_used_are_named(change, said):
-    """Before a connection is made, without what may be secret in an address."""
+    """Before a connection is made, and without secrets from the address."""
     with pytest.raises(ConfigError) as caught:
         OpenAISettings(**{"base_url": "http://localhost/v1", "model": "m"} | change)
     assert said in str(caught.value)
@@ -560,7 +560,7 @@ def test_options_that_cannot_be_used_are_named(change, said):
 
 
 def test_a_missing_http_client_is_named_with_the_extra_that_brings_it(monkeypatch):
-    """None in sys.modules is Python's own way to say that a module cannot be imported."""
+    """None in sys.modules makes Python report that a module cannot be imported."""
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(MissingPackageError, match=r"needs httpx2.*uv add 'rankllm-infer\[openai\]'"):
         OpenAIEngine(OpenAISettings(base_url="http://localhost/v1", model="m"))

@@ -1,4 +1,4 @@
-"""The transformers engine: batches by length, reads at the last real position, and no prompt spoils another."""
+"""The transformers engine: batches by length, reads at the last real position, isolation between prompts."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LETTER_IDS = [49, 50, 51, 52]  # recorded of SmolLM2
 
 
 def loaded(model, tokenizer):
-    """A model as the engine takes it."""
+    """A model in the form the engine takes."""
     return LoadedModel(model=model.eval(), tokenizer=tokenizer, dtype=torch.float32, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def causal(smollm2_tokenizer):
-    """A tiny random language model of 256 positions."""
+    """A tiny random language model with 256 positions."""
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(1)
@@ -53,7 +53,7 @@ LENGTHS = (5, 90, 17, 17, 1, 43, 60, 2, 90, 31)
 
 
 def run(model, prompts, **limits):
-    """Answers in the order of the prompts, and the sizes of the batches."""
+    """Answers in the order of the prompts, and the batch sizes."""
     engine = TransformersEngine(model, limits=BatchLimits(**limits))
     for ticket, prompt in enumerate(prompts):
         engine.submit(ticket, prompt)
@@ -78,7 +78,7 @@ def head_prompts():
 
 
 def text_prompts(n_tokens):
-    """Prompts that ask for text."""
+    """Prompts for text generation."""
     return [
         Prompt(text="", read="text", token_ids=some_ids(n, seed=i), max_new_tokens=n_tokens)
         for i, n in enumerate(LENGTHS)
@@ -90,7 +90,7 @@ LIMITS = [{"max_prompts": 1}, {"max_prompts": 3}, {"max_prompts": 16}, {"max_tok
 
 @pytest.mark.parametrize("limits", LIMITS)
 def test_identifier_logits_are_those_of_the_last_position(causal, limits):
-    """One forward pass of plain transformers a prompt gives the same, however ours are batched."""
+    """One forward pass of plain transformers per prompt gives the same, however prompts are batched."""
     answers, _ = run(causal, first_prompts(), **limits)
     for prompt, answer in zip(first_prompts(), answers, strict=True):
         with torch.inference_mode():
@@ -100,7 +100,8 @@ def test_identifier_logits_are_those_of_the_last_position(causal, limits):
 
 
 def test_logits_are_not_rounded_to_the_models_type(causal):
-    """In bfloat16 the head's rows are multiplied in float32: close identifiers would tie, and their order be lost."""
+    """In bfloat16 the head's rows are multiplied in float32: otherwise close identifiers would tie and lose their
+    order."""
     model = copy.deepcopy(causal.model).to(torch.bfloat16)
     ids = torch.tensor([some_ids(12, seed=3)])
     with torch.inference_mode():
@@ -116,7 +117,7 @@ def test_logits_are_not_rounded_to_the_models_type(causal):
 
 @pytest.mark.parametrize("limits", LIMITS)
 def test_head_scores_are_those_of_the_last_position(classifier, limits):
-    """The last real one, not the last of the padded row, whatever is in the batch beside it."""
+    """The last real position, not the last of the padded row, for any batch."""
     answers, _ = run(classifier, head_prompts(), **limits)
     for prompt, answer in zip(head_prompts(), answers, strict=True):
         with torch.inference_mode():
@@ -125,7 +126,7 @@ def test_head_scores_are_those_of_the_last_position(classifier, limits):
 
 
 def test_a_score_is_read_at_an_eos_that_ends_the_pair(classifier):
-    """Also where EOS is the padding token, which makes transformers itself read one position early."""
+    """Even if EOS is the padding token, which makes transformers itself read one position too early."""
     ids = (*some_ids(20, seed=1), 2)
     (answer, _), _ = run(classifier, [Prompt(text="", read="head", token_ids=i) for i in (ids, some_ids(40, seed=2))])
     with torch.inference_mode():
@@ -135,7 +136,7 @@ def test_a_score_is_read_at_an_eos_that_ends_the_pair(classifier):
 
 
 def generate(model, prompt):
-    """The new ids of plain greedy generation."""
+    """New ids of plain greedy generation."""
     ids = torch.tensor([prompt.token_ids])
     output = model.generate(
         ids,
@@ -149,7 +150,7 @@ def generate(model, prompt):
 
 @pytest.mark.parametrize("limits", LIMITS)
 def test_generated_text_is_that_of_transformers(causal, limits):
-    """Greedy, by plain `generate` one prompt at a time."""
+    """Greedy, compared with plain `generate` on one prompt at a time."""
     answers, _ = run(causal, text_prompts(6), **limits)
     for prompt, answer in zip(text_prompts(6), answers, strict=True):
         new = generate(causal.model, prompt)
@@ -158,7 +159,7 @@ def test_generated_text_is_that_of_transformers(causal, limits):
 
 
 def test_greedy_decoding_knows_no_penalties_of_the_checkpoint(causal):
-    """A checkpoint may ship a repetition penalty for chatting; it would forbid naming each passage in turn."""
+    """A checkpoint may contain a repetition penalty for chat, which would prevent naming each passage in turn."""
     (before,), _ = run(causal, text_prompts(6)[:1])
     causal.model.generation_config.repetition_penalty = 5.0
     causal.model.generation_config.no_repeat_ngram_size = 1
@@ -167,7 +168,7 @@ def test_greedy_decoding_knows_no_penalties_of_the_checkpoint(causal):
 
 
 def test_text_ends_where_the_model_ends_it(causal):
-    """What follows the end token is no answer, and the end token is counted but not shown."""
+    """Text after the end token is not part of the answer; the end token is counted but not shown."""
     prompts = text_prompts(8)
     new = generate(causal.model, prompts[1])
     end = next(place for place in range(3, 8) if new[place] not in new[:place])
@@ -181,7 +182,7 @@ def test_text_ends_where_the_model_ends_it(causal):
 
 
 def test_each_prompt_has_its_own_limit(causal):
-    """A short answer beside a long one is cut where its own limit is."""
+    """A short answer in a batch with a long one is truncated at its own limit."""
     prompts = [
         Prompt(text="", read="text", token_ids=some_ids(9, seed=1), max_new_tokens=n_tokens) for n_tokens in (2, 7)
     ]
@@ -192,14 +193,14 @@ def test_each_prompt_has_its_own_limit(causal):
 
 
 def test_the_longest_go_first_under_the_token_budget(causal):
-    """90 + 90 tokens need 180; with room for 200 padded tokens the rest follow in batches of their own length."""
+    """90 + 90 tokens need 180; with a limit of 200 padded tokens the rest follow in batches of their own length."""
     _, sizes = run(causal, first_prompts(), max_tokens=200)
     assert sizes == [2, 3, 5]
     assert run(causal, first_prompts(), max_tokens=200, max_prompts=2)[1] == [2] * 5
 
 
 def test_reads_are_not_mixed_in_a_batch(causal):
-    """Text and logits take different passes."""
+    """Text and logits need different passes."""
     prompts = [first_prompts()[2], *text_prompts(4)[2:4], first_prompts()[3]]
     answers, sizes = run(causal, prompts)
     assert sum(sizes) == 4
@@ -207,7 +208,8 @@ def test_reads_are_not_mixed_in_a_batch(causal):
 
 
 def test_a_prompt_beyond_the_models_positions_fails_alone(causal):
-    """256 positions: 256 fit, 257 do not, nor do 250 with an answer of 7. Those beside them are answered."""
+    """256 positions: 256 tokens fit; 257 do not, nor do 250 with an answer of 7. Other prompts in the batch are
+    answered."""
     lengths = ((256, 0), (257, 0), (10, 0), (250, 7), (250, 6))
     prompts = [
         Prompt(
@@ -221,7 +223,7 @@ def test_a_prompt_beyond_the_models_positions_fails_alone(causal):
     ]
     answers, _ = run(causal, prompts, max_tokens=100_000)
     assert [isinstance(answer, EngineError) for answer in answers] == [False, True, False, True, False]
-    assert "take 257 tokens, the model has 256 positions" in str(answers[1])
+    assert "take 257 tokens, but the model has 256 positions" in str(answers[1])
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,8 @@ def test_a_prompt_beyond_the_models_positions_fails_alone(causal):
     [("first-token", 0, 256), ("first-token", 1, 256), ("text", 6, 250), ("permutation", 6, 250)],
 )
 def test_only_what_is_generated_takes_positions_behind_the_prompt(causal, read, n_new, most):
-    """256 positions: FIRST reads at the prompt's last token, whatever room its prompt names; answers need theirs."""
+    """256 positions: FIRST reads at the prompt's last token, whatever length its prompt reserves; answers need
+    theirs."""
     for n, fits in ((most - 1, True), (most, True), (most + 1, False)):
         prompt = Prompt(text="[", read=read, identifiers=LETTERS, token_ids=some_ids(n, seed=n), max_new_tokens=n_new)
         ((answer,), _) = run(causal, [prompt], max_tokens=100_000)
@@ -237,7 +240,7 @@ def test_only_what_is_generated_takes_positions_behind_the_prompt(causal, read, 
 
 
 def test_a_pair_may_fill_all_positions(classifier):
-    """The score head reads at the last token, too."""
+    """The score head also reads at the last token."""
     most = classifier.model.config.max_position_embeddings
     for n, fits in ((most - 1, True), (most, True), (most + 1, False)):
         ((answer,), _) = run(classifier, [Prompt(text="x", read="head", token_ids=some_ids(n, seed=n))])
@@ -245,7 +248,8 @@ def test_a_pair_may_fill_all_positions(classifier):
 
 
 def test_what_is_refused_is_told_before_the_others_run(causal):
-    """So a run that ends in the others' batch has kept it. Copies of what is refused are refused with it."""
+    """So that a run which ends in the others' batch has recorded it. Duplicates of a rejected prompt are rejected as
+    well."""
     engine = TransformersEngine(causal)
     for ticket, n in enumerate((300, 20, 300)):
         engine.submit(ticket, Prompt(text="[", read="first-token", identifiers=LETTERS, token_ids=some_ids(n, seed=n)))
@@ -255,7 +259,7 @@ def test_what_is_refused_is_told_before_the_others_run(causal):
 
 
 def test_copies_are_answered_alike(classifier):
-    """A passage that a collection holds twice is computed once and answered twice."""
+    """A passage that occurs twice is computed once and answered twice."""
     prompts = [head_prompts()[place] for place in (0, 1, 0, 2, 1)]
     seen = []
     hook = classifier.model.get_input_embeddings().register_forward_hook(lambda _, ids, __: seen.append(ids[0].numel()))
@@ -267,7 +271,7 @@ def test_copies_are_answered_alike(classifier):
 
 
 def test_closing_drops_what_is_queued(causal):
-    """Nothing is run after it."""
+    """Nothing runs afterwards."""
     engine = TransformersEngine(causal)
     engine.submit(0, first_prompts()[0])
     engine.close()
@@ -276,6 +280,6 @@ def test_closing_drops_what_is_queued(causal):
 
 @pytest.mark.parametrize("limits", [{"max_prompts": 0}, {"max_tokens": -1}])
 def test_batches_of_nothing_are_refused(limits):
-    """They would never end."""
+    """They would loop forever."""
     with pytest.raises(ConfigError, match="expected max_prompts >= 1 and max_tokens >= 0"):
         BatchLimits(**limits)

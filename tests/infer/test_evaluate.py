@@ -1,4 +1,4 @@
-"""Evaluation: values counted by hand, the two means, and names of measures."""
+"""Evaluation: hand-computed values, the two means, and measure names."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def only(measure, *, qrels=QRELS, run=RUN, **options):
     ],
 )
 def test_measures_have_their_textbook_values(measure, q1, q2):
-    """Counted by hand from the definitions."""
+    """Computed by hand from the definitions."""
     values = only(measure)
     assert values == pytest.approx({"q1": q1, "q2": q2, "q3": 0.0}, abs=1e-12)
 
 
 def test_a_missing_query_counts_zero_and_is_named():
-    """trec_eval -c: the mean is over all judged queries."""
+    """trec_eval -c: the mean is taken over all judged queries."""
     evaluation = evaluate(QRELS, RUN, ["RR"])
     assert evaluation.means["RR"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
     assert evaluation.n_queries == 3
@@ -62,7 +62,7 @@ def test_a_missing_query_counts_zero_and_is_named():
 
 
 def test_the_originals_way_leaves_missing_queries_out():
-    """With run_queries_only the mean is over judged queries of the run."""
+    """With run_queries_only the mean is taken over the judged queries in the run."""
     evaluation = evaluate(QRELS, RUN, ["RR"], run_queries_only=True)
     assert evaluation.means["RR"] == pytest.approx(1 / 2)
     assert evaluation.n_queries == 2
@@ -71,28 +71,28 @@ def test_the_originals_way_leaves_missing_queries_out():
 
 
 def test_a_query_without_candidates_is_missing():
-    """An empty list is what a file could not hold at all."""
+    """An empty list cannot be represented in a run file."""
     evaluation = evaluate(QRELS, {**RUN, "q3": []}, ["RR"], run_queries_only=True)
     assert evaluation.missing_qids == ("q3",)
     assert evaluation.n_queries == 2
 
 
 def test_ties_in_single_precision_go_to_the_greater_docid():
-    """1.00000001 is above 1 only in double precision, so docid b is first, as with trec_eval."""
+    """1.00000001 exceeds 1 only in double precision, so docid b comes first, as in trec_eval."""
     run = {"q": [("a", 1.00000001), ("b", 1.0)]}
     assert only("RR", qrels={"q": {"b": 1}}, run=run) == {"q": 1.0}
     assert only("RR@1", qrels={"q": {"a": 1}}, run=run) == {"q": 0.0}
 
 
 def test_reciprocal_rank_is_cut_in_trec_order():
-    """MRR@3 with a tie at the cut: of two equal scores the greater docid has rank 3, the other rank 4."""
+    """MRR@3 with a tie at the cutoff: of two equal scores the greater docid has rank 3, the other rank 4."""
     run = {"q": [("m", 9.0), ("n", 8.0), ("a", 1.0), ("b", 1.0)]}
     assert only("MRR@3", qrels={"q": {"b": 1}}, run=run) == {"q": pytest.approx(1 / 3)}
     assert only("MRR@3", qrels={"q": {"a": 1}}, run=run) == {"q": 0.0}
 
 
 def test_reciprocal_rank_is_exact_at_every_cut():
-    """Rank k is within the cut k and outside k - 1, for every k up to 1000."""
+    """Rank k is within cutoff k and outside cutoff k - 1, for every k up to 1000."""
     run = {"q": [(f"d{rank}", -float(rank)) for rank in range(1, 1001)]}
     for rank in (2, 3, 7, 10, 49, 98, 161, 999, 1000):
         values = evaluate({"q": {f"d{rank}": 1}}, run, [f"RR@{rank}", f"RR@{rank - 1}"]).means
@@ -100,7 +100,7 @@ def test_reciprocal_rank_is_exact_at_every_cut():
 
 
 def test_the_relevance_level_is_the_default_of_measures_that_name_none():
-    """trec_eval -l 2; nDCG uses the grades and does not change."""
+    """trec_eval -l 2; nDCG uses the grades and is unaffected."""
     values = evaluate(QRELS, RUN, ["P@4", "P(rel=1)@4", "nDCG@2"], relevance_level=2).per_query
     assert values["P@4"]["q1"] == 1 / 4
     assert values["P(rel=1)@4"]["q1"] == 2 / 4
@@ -108,7 +108,7 @@ def test_the_relevance_level_is_the_default_of_measures_that_name_none():
 
 
 def test_only_negative_grades_are_zero_and_no_crash():
-    """Such a query makes trec_eval's own code write outside its memory; it must not reach it."""
+    """Such a query makes trec_eval's code write out of bounds, so it must not be passed on."""
     qrels = {"q1": {"a": -2, "b": -5}, "q2": {"a": 1}}
     run = {"q1": [("a", 2.0)], "q2": [("a", 1.0)]}
     assert evaluate(qrels, run, ["nDCG@10", "AP", "RR@10"]).means == {"nDCG@10": 0.5, "AP": 0.5, "RR@10": 0.5}
@@ -116,7 +116,7 @@ def test_only_negative_grades_are_zero_and_no_crash():
 
 
 def test_negative_grades_are_not_relevant():
-    """A document judged -2 (spam) ranks like one that is not relevant."""
+    """A document judged -2 (spam) ranks like a non-relevant one."""
     assert only("nDCG@2", qrels={"q": {"s": -2, "a": 1}}, run={"q": [("s", 2.0), ("a", 1.0)]}) == {
         "q": pytest.approx(1 / math.log2(3))
     }
@@ -131,7 +131,7 @@ def test_a_run_of_other_queries_is_an_error():
 
 
 def test_bad_scores_and_repeated_docids_are_named():
-    """Neither is sorted or dropped silently."""
+    """Neither is silently sorted or dropped."""
     with pytest.raises(RankLLMError, match="query 'q2', docid 'a': score is nan"):
         evaluate(QRELS, {"q2": [("a", math.nan)]}, ["RR"])
     with pytest.raises(RankLLMError, match="query 'q2': docid 'a' occurs twice"):
@@ -164,13 +164,13 @@ def test_bad_scores_and_repeated_docids_are_named():
     ],
 )
 def test_both_spellings_of_a_measure_are_known(name, key, cutoff):
-    """The names of papers and trec_eval's own."""
+    """The names used in papers and trec_eval's own."""
     (measure,) = parse_measures([name])
     assert (measure.label, measure.key, measure.cutoff) == (name, key, cutoff)
 
 
 def test_several_cut_offs_are_several_measures():
-    """trec_eval's `recall.100,1000`; a measure asked for twice is computed once."""
+    """trec_eval's `recall.100,1000`; a repeated measure is computed once."""
     labels = [measure.label for measure in parse_measures(["recall.100,1000", "P@5", "recall.100"])]
     assert labels == ["recall.100", "recall.1000", "P@5"]
 
@@ -178,7 +178,7 @@ def test_several_cut_offs_are_several_measures():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nDGC@10", r"measure 'nDGC@10': unknown; did you mean 'nDCG@10'\? known are nDCG"),
+        ("nDGC@10", r"measure 'nDGC@10': unknown; did you mean 'nDCG@10'\? known measures: nDCG"),
         ("ERR@20", r"measure 'ERR@20': unknown"),
         ("", "unknown"),
         ("P", r"measure 'P': needs a cutoff, such as P@10"),
@@ -191,7 +191,7 @@ def test_several_cut_offs_are_several_measures():
     ],
 )
 def test_a_measure_that_cannot_be_is_an_error(name, message):
-    """With the list of what is known and the nearest name."""
+    """With the list of known measures and the closest name."""
     with pytest.raises(ConfigError, match=message):
         evaluate(QRELS, RUN, [name])
 
@@ -203,7 +203,7 @@ def test_a_relevance_level_below_one_is_an_error():
 
 
 def test_lines_hold_run_measure_and_four_decimals():
-    """What the command prints; with per_query a fourth column says whose value it is."""
+    """As printed by the command; with per_query a further column contains the query."""
     evaluation = evaluate(QRELS, RUN, ["RR", "P@4"])
     assert evaluation_lines("my.run", evaluation) == ["my.run\tRR\t0.3333", "my.run\tP@4\t0.2500"]
     assert evaluation_lines("my.run", evaluation, per_query=True)[:4] == [
@@ -215,7 +215,7 @@ def test_lines_hold_run_measure_and_four_decimals():
 
 
 def test_the_record_is_json_with_full_precision():
-    """Means unrounded, the queries that count 0 named, values per query on request."""
+    """Unrounded means, queries that count as 0, and values per query on request."""
     evaluation = evaluate(QRELS, RUN, ["RR", "P@4"])
     record = json.loads(json.dumps(evaluation_to_dict("my.run", evaluation, per_query=True)))
     assert record == {
@@ -231,7 +231,8 @@ def test_the_record_is_json_with_full_precision():
 
 
 def test_rankings_that_come_one_by_one_have_the_same_means():
-    """q1 has its first relevant passage at rank 2, q2 too; what is not judged or has no candidate does not count."""
+    """q1 and q2 have their first relevant passage at rank 2; unjudged queries and those without candidates do not
+    count."""
     running = RunningEvaluation(QRELS, ["RR", "P@4"])
     assert running.result() is None
     for qid, ranking in (*RUN.items(), ("q3", [])):
@@ -244,7 +245,7 @@ def test_rankings_that_come_one_by_one_have_the_same_means():
 
 
 def test_many_rankings_one_by_one_keep_each_query_its_own_value():
-    """More queries than are evaluated at a time: those with an odd number have their relevant passage at rank 2."""
+    """More queries than one evaluation batch: the odd-numbered ones have their relevant passage at rank 2."""
     qids = [f"q{number}" for number in range(150)]
     running = RunningEvaluation({qid: {"good": 1} for qid in qids}, ["RR"])
     for number, qid in enumerate(qids):

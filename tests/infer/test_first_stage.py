@@ -1,4 +1,4 @@
-"""The first stage over any searcher: order, depth, ties, queries that find nothing."""
+"""First stage with any searcher: order, depth, ties, queries without results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rankllm_infer.retrieval.first_stage import retrieve
 
 
 class Shelf:
-    """Finds the same documents for every query but an empty one."""
+    """Finds the same documents for every query except an empty one."""
 
     def __init__(self, *hits):
         self.hits = list(hits)
@@ -28,7 +28,7 @@ def test_tied_scores_fall_and_keep_their_order():
 
 
 def test_the_query_itself_takes_nobodys_place():
-    """One more is searched for; at most the depth is kept."""
+    """One more is retrieved; at most the depth is kept."""
     shelf = Shelf(("q1", 3.0), ("b", 2.0), ("c", 1.0))
     assert retrieve(shelf, {"q1": "x"}, depth=2, remove_query=True) == {"q1": [("b", 2.0), ("c", 1.0)]}
     assert retrieve(shelf, {"q9": "x"}, depth=1, remove_query=True) == {"q9": [("q1", 3.0)]}
@@ -36,7 +36,7 @@ def test_the_query_itself_takes_nobodys_place():
 
 
 def test_progress_counts_queries():
-    """One call a query."""
+    """One call per query."""
     seen = []
     retrieve(Shelf(), {"q1": "x", "q2": "y"}, depth=1, progress=seen.append)
     assert seen == [1, 2]

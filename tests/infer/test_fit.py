@@ -11,12 +11,12 @@ from rankllm_infer.ranking.window_prompts import ContextTooSmallError, fit_windo
 
 
 def prompt_of(n_tokens):
-    """A prompt of so many tokens."""
+    """A prompt with this many tokens."""
     return WrittenPrompt(text="", n_tokens=n_tokens)
 
 
 def test_the_recorded_case_of_the_original():
-    """Context 512, 20 passages of 200 words, tokens are words: the reference ends at 17 words and 469 tokens."""
+    """Context 512, 20 passages of 200 words, one token per word: the reference ends at 17 words and 469 tokens."""
     candidates = tuple(Candidate(docid=str(i), score=1.0, doc={"text": " ".join(["lorem"] * 200)}) for i in range(20))
     request = Request(query=Query(qid="q", text="alpha beta"), candidates=candidates)
     (prompt,) = next(make_method(card={"context_tokens": 512}).flow(request))
@@ -36,7 +36,7 @@ def test_the_recorded_case_of_the_original():
     ],
 )
 def test_words_are_taken_off_by_the_originals_rule(context, words, asked):
-    """A passage gives up a quarter of its share of what is over, and at least a word, until it fits."""
+    """Each passage loses a quarter of its share of the excess, at least one word, until the window fits."""
     seen = []
 
     def write(n_words, n_characters):
@@ -49,7 +49,7 @@ def test_words_are_taken_off_by_the_originals_rule(context, words, asked):
 
 
 def test_a_passage_without_blanks_is_cut_by_characters():
-    """One word may be a page of Chinese: below one word a passage, the characters are halved."""
+    """One word may be a page of Chinese: below one word per passage, the number of characters is halved."""
     seen = []
 
     def write(n_words, n_characters):
@@ -64,7 +64,7 @@ def test_a_passage_without_blanks_is_cut_by_characters():
 
 @pytest.mark.parametrize("over", [1, 10_000_000])
 def test_a_query_that_leaves_no_room_is_an_error_that_names_it(over):
-    """The original's loop never ends here. Ours says what it found, and ends after a bounded number of prompts."""
+    """The original loops forever here. Ours reports the numbers, and ends after a bounded number of prompts."""
     calls = 0
 
     def write(n_words, n_characters):
@@ -78,13 +78,13 @@ def test_a_query_that_leaves_no_room_is_an_error_that_names_it(over):
 
 
 def test_a_negative_budget_is_the_same_error():
-    """An answer longer than the context leaves less than nothing."""
+    """An answer longer than the context leaves a negative budget."""
     with pytest.raises(ContextTooSmallError, match="query 'q'"):
         fit_window(lambda *_: prompt_of(5), n_passages=2, longest_words=3, max_words=3, prompt_tokens=-4, qid="q")
 
 
 def test_a_prompt_that_cannot_change_is_not_written_again():
-    """Passages of 40 words are the same with 300 words or 41: the rule goes down from 300, the work begins at 40."""
+    """Passages of 40 words are the same at 300 words or 41: the rule starts from 300, but rendering starts at 40."""
     seen = []
 
     def write(n_words, n_characters):

@@ -1,4 +1,4 @@
-"""A run that is broken off anywhere and gone on with asks what was left to ask, batch by batch the same."""
+"""A run interrupted anywhere and resumed asks the remaining prompts in identical batches."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ REQUESTS = [make_request(f"q{i}", n) for i, n in enumerate([25, 0, 30, 1, 7, 20,
 
 
 class Killed(BaseException):
-    """What stops a test's run, as a kill does: nobody handles it."""
+    """Stops a test's run like a kill: nothing handles it."""
 
 
 class BatchedEngine:
-    """Like the engine for transformers: the longest prompts first; and what else is in the batch shows in an answer."""
+    """Like the transformers engine: longest prompts first, and the answers depend on the rest of the batch."""
 
     name = "batched"
     takes_prompts_at_work = False
@@ -36,7 +36,7 @@ class BatchedEngine:
         self._queue.append((ticket, prompt))
 
     def collect(self):
-        """Answer a batch by what is in it; `Killed` where that would be one more than `n_batches`."""
+        """Answer a batch depending on its contents; raise `Killed` if it would be one more than `n_batches`."""
         if len(self.batches) == self._n_batches:
             raise Killed
         self._queue.sort(key=lambda item: (len(item[1].text), -item[0]))
@@ -57,7 +57,7 @@ class BatchedEngine:
         self._queue = [item for item in self._queue if item[0] not in set(tickets)]
 
     def close(self):
-        """Nothing to give back."""
+        """Nothing to release."""
 
 
 def listwise(request):
@@ -66,7 +66,7 @@ def listwise(request):
 
 
 def all_at_once(request):
-    """A flow of two steps of many prompts each, as pointwise and partitioning ones are."""
+    """A flow of two steps with many prompts each, like pointwise and partitioning ones."""
     said = []
     for step in range(2):
         answers = yield tuple(
@@ -88,7 +88,7 @@ def run(engine, flow, journal=None):
 
 @pytest.mark.parametrize("flow", [listwise, all_at_once])
 def test_a_run_gone_on_with_asks_the_batches_that_were_left(tmp_path, flow):
-    """Wherever it is broken off: the same results as a run that was not, though answers depend on their batch."""
+    """Wherever it was interrupted: the same results as an uninterrupted run, although answers depend on their batch."""
     whole = BatchedEngine(batch_size=3)
     expected = run(whole, flow)
     assert [result.status for result in expected].count("failed") == 1
@@ -140,7 +140,7 @@ def test_queries_that_failed_are_asked_again_when_they_are_forgotten(tmp_path):
 
 
 def test_a_query_that_failed_is_asked_nothing_more():
-    """The rest of its prompts, which wait in the engine, are dropped."""
+    """Its remaining prompts, queued in the engine, are dropped."""
     asked = []
 
     class Failing(BatchedEngine):
@@ -154,14 +154,14 @@ def test_a_query_that_failed_is_asked_nothing_more():
 
 
 class DyingJournal(Journal):
-    """A journal whose process is killed after so many batches."""
+    """A journal whose process is killed after this many batches."""
 
     def __init__(self, path, *, n_batches):
         super().__init__(path)
         self.n_batches_left = n_batches
 
     def keep(self, answers):
-        """Write down a batch; `Killed` when it was the last one."""
+        """Record a batch; raise `Killed` if it was the last one."""
         super().keep(answers)
         self.n_batches_left -= 1
         if not self.n_batches_left:
@@ -172,7 +172,7 @@ class DyingJournal(Journal):
     "options", [{"use_logits": True, "use_alpha": True, "window_size": 5, "stride": 3}, {"method": "pointwise"}]
 )
 def test_a_model_gives_the_same_results_to_the_bit(tmp_path, tiny_causal, options):
-    """In bfloat16, where a score depends on what else is in its batch."""
+    """In bfloat16, where a score depends on the rest of its batch."""
     from rankllm_infer.api import load_reranker
     from rankllm_infer.options import RerankOptions
 

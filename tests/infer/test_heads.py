@@ -1,4 +1,4 @@
-"""Heads of pointwise models from a checkpoint to the results: one token, two, or a score layer, behind any layout."""
+"""Heads of pointwise models from checkpoint to results: one token, two tokens, or a score layer, with any layout."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHATML = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im
 
 
 def with_card(folder, tmp_path, **card):
-    """A copy of a checkpoint with a card of its own."""
+    """A copy of a checkpoint with a given card."""
     copy = tmp_path / "model"
     shutil.copytree(folder, copy)
     text = yaml.safe_dump({"format": 3, "kind": "pointwise", **card})
@@ -48,7 +48,7 @@ def scores_of(folder, *, options=None, instruction=None):
 
 @torch.inference_mode()
 def last_logits(folder, texts, tokenizer):
-    """The language model's logits behind each text, as plain transformers gives them."""
+    """The language model's logits after each text, from plain transformers."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     return [model(torch.tensor([tokenizer.encode(text)])).logits[0, -1] for text in texts]
 
@@ -66,7 +66,7 @@ def test_one_token_is_read_in_a_chat(tiny_causal, tmp_path, smollm2_tokenizer):
 
 
 def test_two_tokens_are_read_behind_a_raw_text(tiny_causal, tmp_path, smollm2_tokenizer):
-    """The difference of the logits, without any turns."""
+    """The difference of the logits, without chat turns."""
     template = RAW | {"positive": "yes", "negative": "no"}
     found = scores_of(with_card(tiny_causal, tmp_path, template=template, head="yes-no"))
     texts = [f"A: {QUERY}\nB: {passage}\nRelevant? " for passage in PASSAGES]
@@ -78,7 +78,7 @@ def test_two_tokens_are_read_behind_a_raw_text(tiny_causal, tmp_path, smollm2_to
 
 @pytest.mark.parametrize("template", [ZERANK, RAW], ids=["chat", "raw"])
 def test_a_score_head_is_read_behind_any_layout(tiny_classifier, tmp_path, smollm2_tokenizer, template):
-    """Qwen3-Reranker's conversions: a chat's turns, and a score layer in place of the language model's."""
+    """Conversions of Qwen3-Reranker: chat turns, and a score layer in place of the language model's head."""
     found = scores_of(with_card(tiny_classifier, tmp_path, template=template))
     model = AutoModelForSequenceClassification.from_pretrained(tiny_classifier, dtype=torch.float32).eval()
     for number, passage in enumerate(PASSAGES, start=1):
@@ -89,7 +89,7 @@ def test_a_score_head_is_read_behind_any_layout(tiny_classifier, tmp_path, smoll
 
 
 def test_without_a_card_the_checkpoint_says_which_head(tiny_classifier, tiny_causal, tmp_path):
-    """The same template, over a score layer or over a language model."""
+    """The same template, with a score layer or with a language model."""
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(ZERANK), encoding="utf-8")
     for folder, head in ((tiny_classifier, "sequence-classification"), (tiny_causal, "single-token")):
@@ -98,7 +98,7 @@ def test_without_a_card_the_checkpoint_says_which_head(tiny_classifier, tiny_cau
 
 
 def test_a_requests_instruction_goes_before_the_runs(tiny_causal, tmp_path, smollm2_tokenizer):
-    """And the run's before the template's; the scores are those of the text with it."""
+    """The run's precedes the template's; the scores are those of the text with it."""
     folder = with_card(tiny_causal, tmp_path, template=ZERANK, head="single-token")
     (yes,) = smollm2_tokenizer.encode("Yes")
     of_run = RerankOptions(dtype="float32", instruction="the run's")
@@ -113,7 +113,7 @@ def test_a_requests_instruction_goes_before_the_runs(tiny_causal, tmp_path, smol
 
 
 def test_an_instruction_without_a_place_is_refused(tiny_classifier, tiny_causal):
-    """Before the model is loaded, or for the one query that brings it."""
+    """Before the model is loaded, or for the single query that contains it."""
     with pytest.raises(ConfigError, match="--instruction has no effect: template rankllama takes no instruction"):
         plan_reranking(tiny_classifier, RerankOptions(instruction="be strict"))
     with pytest.raises(ConfigError, match="--instruction has no effect on a listwise reranker"):
@@ -126,7 +126,7 @@ def test_an_instruction_without_a_place_is_refused(tiny_classifier, tiny_causal)
 
 
 def test_a_server_cannot_tell_one_tokens_logit(tiny_causal, tmp_path):
-    """Log-probabilities of one token are no logits: other texts would rank."""
+    """Log-probabilities of one token are not logits: the ranking would differ."""
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(ZERANK), encoding="utf-8")
     options = RerankOptions(engine="openai", base_url="http://127.0.0.1:9/v1", method="pointwise", template=path)
@@ -135,7 +135,7 @@ def test_a_server_cannot_tell_one_tokens_logit(tiny_causal, tmp_path):
 
 
 def test_probability_and_instruction_are_in_the_results(tiny_causal, tmp_path, rankllm):
-    """Also of a run that was resumed; results read back as requests keep the instruction, and no probability."""
+    """Also in a resumed run; results read back as requests keep the instruction but no probability."""
     folder = with_card(tiny_causal, tmp_path, template=ZERANK, head="single-token", probability_scale=5.0)
     requests = tmp_path / "requests.jsonl"
     candidates = [{"docid": f"d{n}", "score": 1, "doc": {"text": text}} for n, text in enumerate(PASSAGES)]

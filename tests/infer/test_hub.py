@@ -1,4 +1,4 @@
-"""Finding a model: a folder, the hub, or one line that says that there is neither."""
+"""Locating a model: a folder, the hub, or a one-line error if there is neither."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ for name in sys.argv[1:]:
 
 
 def look_for(*names, endpoint, cache):
-    """What a process of its own finds on a hub of ours, one line a name."""
+    """Result lines of a separate process with a local hub, one per name."""
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(cache)}
     done = subprocess.run(
         [sys.executable, "-c", LOOK_FOR, *names],
@@ -51,7 +51,7 @@ def look_for(*names, endpoint, cache):
 
 
 def folder_with(path, **files):
-    """A folder with JSON files; keys are their names without the end."""
+    """A folder with JSON files; keys are their names without the extension."""
     path.mkdir()
     for name, values in files.items():
         (path / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
@@ -59,7 +59,7 @@ def folder_with(path, **files):
 
 
 def test_a_folder_is_the_model(tmp_path, monkeypatch):
-    """An absolute path, a relative one, one from the home folder."""
+    """An absolute path, a relative one, one in the home folder."""
     folder = folder_with(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -70,7 +70,7 @@ def test_a_folder_is_the_model(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/where", "~/nowhere", "a/b/c", "a b/c", "owner/", "ü/ö"])
 def test_what_cannot_be_a_name_on_the_hub_must_be_a_folder(name):
-    """Nobody is asked; the message shows what a name on the hub looks like."""
+    """No request is made; the message shows the form of hub names."""
     shipped = "smollm2-pointwise and smollm2-first are bundled"
     with pytest.raises(
         RankLLMError, match=rf": no such model folder \(a name on the hub looks like OWNER/MODEL; {shipped}\)$"
@@ -79,14 +79,14 @@ def test_what_cannot_be_a_name_on_the_hub_must_be_a_folder(name):
 
 
 def test_a_file_is_no_model(tmp_path):
-    """Some point at the weights."""
+    """Some users give the path of the weights."""
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(RankLLMError, match=r"model.safetensors: is a file, expected a model's folder"):
         locate_model(str(tmp_path / "model.safetensors"))
 
 
 def test_without_a_network_it_is_one_line_at_once(tmp_path):
-    """Not in the cache, hub not to be reached: said within seconds, without a traceback."""
+    """Not cached and hub unreachable: reported within seconds, without a traceback."""
     began = time.monotonic()
     (line,) = look_for("nobody/nothing", endpoint="http://127.0.0.1:9", cache=tmp_path)
     assert time.monotonic() - began < 20
@@ -96,7 +96,7 @@ def test_without_a_network_it_is_one_line_at_once(tmp_path):
 
 
 def test_what_the_hub_says_is_one_line(tmp_path):
-    """No such model, a gated one, a download that breaks off."""
+    """A missing model, a gated one, an interrupted download."""
 
     def respond(received):
         if "/missing" in received.path:
@@ -135,7 +135,7 @@ def test_what_the_hub_says_is_one_line(tmp_path):
     ],
 )
 def test_a_checkpoint_says_whether_it_has_a_score_head(tmp_path, files, expected):
-    """By its architecture, or its adapter's task."""
+    """By its architecture or its adapter's task."""
     assert find_folder(folder_with(tmp_path / "model", **files)).has_score_head is expected
 
 
@@ -152,7 +152,7 @@ def test_a_checkpoint_is_an_adapter_or_a_model(tmp_path):
     [("{", r"config.json: not JSON \("), ("[]", r"config.json: expected a JSON object, found list")],
 )
 def test_a_damaged_configuration_is_named(tmp_path, text, message):
-    """The file and what is wrong with it."""
+    """The file and the problem."""
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(RankLLMError, match=message):
         find_folder(str(tmp_path))
@@ -166,18 +166,20 @@ def test_an_adapters_base_is_the_one_asked_for_or_the_one_it_names(tmp_path):
     assert str(find_model(adapter).base.path) == base
     assert str(find_model(adapter, other).base.path) == other
     alone = folder_with(tmp_path / "alone", adapter_config={"base_model_name_or_path": None})
-    with pytest.raises(ContractError, match=r"alone: adapter_config.json names no base model; give it with --base-mod"):
+    with pytest.raises(
+        ContractError, match=r"alone: adapter_config.json names no base model; specify it with --base-mod"
+    ):
         find_model(alone)
 
 
 def test_an_adapter_without_a_tokenizer_has_its_bases(tmp_path, smollm2_tokenizer):
-    """Adapters are often saved without one."""
+    """Adapters are often saved without a tokenizer."""
     smollm2_tokenizer.save_pretrained(tmp_path / "base")
     adapter = folder_with(tmp_path / "adapter", adapter_config={"base_model_name_or_path": str(tmp_path / "base")})
     assert load_tokenizer(find_model(adapter).tokenizer_folder).get_vocab() == smollm2_tokenizer.get_vocab()
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
-    """One line instead of what transformers says."""
+    """One line instead of the message of transformers."""
     with pytest.raises(RankLLMError, match=r"model: cannot load a tokenizer from it \("):
         load_tokenizer(Path(folder_with(tmp_path / "model", config={"model_type": "llama"})))

@@ -1,4 +1,4 @@
-"""Runs and judgements that do not belong together are not scored as if they did."""
+"""Mismatched runs and judgements are not scored as if they matched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NFC, NFD = "Müller", unicodedata.normalize("NFD", "Müller")
     ],
 )
 def test_a_run_whose_docids_are_never_judged_is_an_error(docid, judged, why):
-    """A mean of 0.0000 would look like a bad ranking; where only the spelling differs, that is named."""
+    """A mean of 0.0000 would look like a bad ranking; if only the spelling differs, that is reported."""
     with pytest.raises(RankLLMError, match="none of the run's docids is judged for its query: .*" + why):
         evaluate({"q": {judged: 1}}, {"q": [(docid, 1.0), ("other", 0.5)]}, ["RR"])
 
@@ -44,25 +44,25 @@ def test_swapped_columns_are_recognised():
 
 
 def test_qids_that_differ_in_spelling_are_named():
-    """As docids are."""
+    """Like docids."""
     with pytest.raises(RankLLMError, match=r"no query of the run is judged: .* leading zeros \('01', '1'\)"):
         evaluate({"1": {"d": 1}}, {"01": [("d", 1.0)]}, ["RR"])
 
 
 def test_one_judged_candidate_is_enough():
-    """A document judged not relevant shows that the collections are the same: 0 is then the run's own."""
+    """A document judged non-relevant shows that the collections match: 0 is then the true value."""
     assert evaluate({"q": {"a": 1, "b": 0}}, {"q": [("b", 1.0)]}, ["RR"]).means == {"RR": 0.0}
 
 
 def test_compare_names_the_run_that_does_not_belong():
-    """The other one is fine."""
+    """The other run is fine."""
     runs = {"good": {"q": [("7", 1.0)]}, "padded": {"q": [("007", 1.0)]}}
     with pytest.raises(RankLLMError, match=r"^padded: none of the run's docids is judged .* leading zeros"):
         compare({"q": {"7": 1}}, runs, ["RR"])
 
 
 def test_a_running_evaluation_knows_whether_anything_was_judged():
-    """One query without judged candidates is no error; a run without any has no figures worth printing."""
+    """One query without judged candidates is not an error; a run without any has no meaningful measures."""
     figures = RunningEvaluation({"q": {"7": 1}, "r": {"8": 1}}, ["RR"])
     figures.add("q", [("007", 1.0)])
     assert not figures.has_judged_candidates
@@ -72,5 +72,5 @@ def test_a_running_evaluation_knows_whether_anything_was_judged():
 
 
 def test_ids_that_are_the_same_do_not_differ():
-    """Only a pair of different ids is a difference of spelling."""
+    """Only a pair of different ids is a difference in spelling."""
     assert spelling_difference(["a", "b"], ["a", "c"]) == ""

@@ -1,4 +1,4 @@
-"""What a FIRST model adds to an identifier whatever passage it calls: measured, taken off, and never by accident."""
+"""Positional bias of a FIRST model: measured, subtracted, and never applied by accident."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ FIRST = ListwiseCard(
 
 
 def biased(prompt):
-    """A FIRST model that prefers high numbers, half a grade apart, and some letters besides."""
+    """A FIRST model that prefers high numbers, by half a grade each, and some letters."""
     texts = [text for _, text in shown(prompt)]
     return Answer(scores=tuple(number(text) / 2 + share for text, share in zip(texts, PRIOR, strict=False)))
 
 
 def test_each_passage_in_each_place_leaves_the_prior_alone():
-    """Passages of 10, 20, 30 and 60, turned round four times; the prior's mean of 0 needs no taking off."""
+    """Passages of 10, 20, 30 and 60, rotated four times; the prior has mean 0."""
     values = (10.0, 20.0, 30.0, 60.0)
     windows = [[values[(place + turn) % 4] + share for place, share in enumerate(PRIOR)] for turn in range(4)]
     found = measure_prior(windows)
@@ -50,14 +50,14 @@ def test_each_passage_in_each_place_leaves_the_prior_alone():
 
 
 def test_few_windows_are_vague():
-    """Passages 10 apart turned round twice say little of half a nat; a hundred times that, enough."""
+    """Passages 10 apart rotated twice are uninformative about half a nat; a hundred rotations suffice."""
     turns = [[0.5, 10.0], [10.5, 0.0]]
     assert measure_prior(turns).is_vague
     assert not measure_prior(turns * 100).is_vague
 
 
 def test_the_spread_is_that_of_a_window():
-    """Two passages 2 and 6 apart: deviations of 1 and 3."""
+    """Two passages 2 and 6 apart: standard deviations of 1 and 3."""
     assert measure_prior([[7.0, 5.0], [0.0, 6.0]]).spread == pytest.approx(2.0)
 
 
@@ -68,13 +68,13 @@ def test_one_window_is_not_enough():
 
 
 def test_what_is_taken_off_is_each_identifiers_own():
-    """A window may hold fewer passages; without a prior nothing changes."""
+    """A window may contain fewer passages; without a prior nothing changes."""
     assert without_prior((1.0, 2.0, 3.0), (0.5, -1.0, 0.0, 9.0)) == (0.5, 3.0, 3.0)
     assert without_prior((1.0, 2.0), ()) == (1.0, 2.0)
 
 
 def test_windows_are_drawn_by_lot_and_whole():
-    """Of ten candidates two windows of four; no passage twice; the same ones again by the same seed."""
+    """Two windows of four from ten candidates; no passage twice; reproducible by seed."""
     asked = make_request("q", 10)
     windows = list(shuffled_windows(asked, size=4, seed=1))
     assert [(window.query.qid, len(window.candidates)) for window in windows] == [("q/0", 4), ("q/1", 4)]
@@ -100,7 +100,7 @@ def test_the_order_is_as_if_there_were_no_letters(prior, first):
 
 
 def test_too_many_scores_are_no_ranking():
-    """An engine's fault is found with a prior as without."""
+    """An engine fault is detected with or without a prior."""
     card = {"identifiers": "alpha", "answer": "first-token", "identifier_prior": PRIOR}
     plan = make_method(size=4, stride=2, template="rank_zephyr_alpha", card=card)
     engine = ScriptedEngine(lambda prompt: Answer(scores=(1.0,) * 5))
@@ -109,12 +109,12 @@ def test_too_many_scores_are_no_ranking():
 
 
 def test_what_no_server_told_stays_untold():
-    """A missing log-probability is -inf whatever is taken off."""
+    """A missing log-probability remains -inf after subtraction."""
     assert without_prior((-math.inf, 2.0), (0.5, 1.0)) == (-math.inf, 1.0)
 
 
 def test_scores_are_told_without_the_prior():
-    """As they were compared; a trace keeps what the model gave."""
+    """As compared; a trace keeps the raw scores."""
     card = {"identifiers": "alpha", "answer": "first-token", "identifier_prior": PRIOR}
     plan = make_method(size=4, stride=2, template="rank_zephyr_alpha", card=card, with_trace=True)
     (result,) = rerank(ScriptedEngine(biased), [make_request("q", 4)], plan)
@@ -126,7 +126,7 @@ def test_scores_are_told_without_the_prior():
     "options", [{"window_size": 8}, {"use_alpha": False, "use_logits": True}, {"template": "query_behind_alpha"}]
 )
 def test_other_windows_have_another_prior(tmp_path, options):
-    """What the card's was measured with is gone: it is left out, and said so."""
+    """The card's prior was measured with other windows: it is ignored, with a warning."""
     save_card(FIRST, tmp_path)
     resolved = resolve_card("m", RerankOptions(**options), folder=tmp_path, score_head=False)
     assert resolved.card.identifier_prior == ()
@@ -134,7 +134,7 @@ def test_other_windows_have_another_prior(tmp_path, options):
 
 
 def test_an_option_decides(tmp_path):
-    """Against the card with a warning; where the card has none, without."""
+    """With a warning if it contradicts the card; without one if the card has no prior."""
     save_card(FIRST, tmp_path)
     resolved = resolve_card("m", RerankOptions(identifier_prior=()), folder=tmp_path, score_head=False)
     assert resolved.card == replace(FIRST, identifier_prior=())
@@ -160,7 +160,7 @@ def test_an_option_decides(tmp_path):
     ],
 )
 def test_only_first_has_one(options, message):
-    """An option without effect is refused."""
+    """An option without effect is rejected."""
     with pytest.raises(ConfigError, match=message):
         resolve_card("m", RerankOptions(identifier_prior=PRIOR, **options), folder=None, score_head=False)
 
@@ -179,7 +179,7 @@ def test_only_first_has_one(options, message):
     ],
 )
 def test_a_file_that_is_no_prior_is_refused(tmp_path, text, message):
-    """With its name."""
+    """The error names it."""
     path = tmp_path / "prior.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=f"{path}: {message}"):
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_prior_is_refused(tmp_path, text, message):
 
 @pytest.fixture
 def carded(tmp_path, tiny_causal):
-    """The tiny model as a FIRST one."""
+    """The tiny model with a FIRST card."""
     folder = tmp_path / "carded"
     shutil.copytree(tiny_causal, folder)
     save_card(replace(FIRST, identifier_prior=(), context_tokens=1024), folder)
@@ -197,7 +197,7 @@ def carded(tmp_path, tiny_causal):
 
 @pytest.fixture
 def alike(tmp_path):
-    """A query whose nine candidates say the same."""
+    """A query with nine identical candidates."""
     asked = request("q", *range(9))
     for candidate in asked["candidates"]:
         candidate["doc"] = {"text": "the same"}
@@ -205,14 +205,14 @@ def alike(tmp_path):
 
 
 def spread(path):
-    """The greatest difference of the first window's scores."""
+    """Largest difference between scores of the first window."""
     result = json.loads(path.read_text(encoding="utf-8"))
     scores = [candidate["model_score"] for candidate in result["candidates"][:4]]
     return max(scores) - min(scores)
 
 
 def test_what_calibrate_finds_rerank_takes_off(tmp_path, rankllm, carded, alike):
-    """Of passages that are alike, the prior is all that a model can tell apart: without it they score the same."""
+    """For identical passages only the prior distinguishes them: without it their scores are equal."""
     prior, raw, even = tmp_path / "prior.yaml", tmp_path / "raw.jsonl", tmp_path / "even.jsonl"
     model = ["--model-path", carded, "--dtype", "float32"]
     done = rankllm("calibrate", *model, "--requests", alike, "--output", prior)
@@ -245,7 +245,8 @@ def test_another_models_prior_is_taken_with_a_warning(tmp_path, rankllm, carded,
 
 
 def test_calibrate_asks_what_it_is_told_to(tmp_path, rankllm, carded, alike):
-    """Eight of nine candidates are two windows, as nine are; four are one, which is too few; other windows by seed."""
+    """Eight of nine candidates give two windows, as do nine; four give one, which is too few; the seed changes
+    windows."""
     model = ["calibrate", "--model-path", carded, "--requests", alike]
     assert (
         "2 windows; standard deviation" in rankllm(*model, "--top-k-candidates", 8, "--max-queries", 1, "--seed", 3).out
@@ -256,7 +257,7 @@ def test_calibrate_asks_what_it_is_told_to(tmp_path, rankllm, carded, alike):
 
 
 def test_calibrate_says_what_it_cannot_measure(tmp_path, rankllm, carded, alike):
-    """Before a model is loaded: no identifiers to read, no full window, an output that is there."""
+    """Before a model is loaded: no identifiers to read, no full window, an existing output."""
     generating = ["--model-path", carded, "--requests", alike]
     save_card(replace(FIRST, answer="permutation", identifier_prior=()), carded)
     done = rankllm("calibrate", *generating)

@@ -1,4 +1,4 @@
-"""What the integrations share, without any framework: options as plain data, requests of texts, loading once."""
+"""Shared code of the integrations, without any framework: options as plain data, requests from texts, loading once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FRAMEWORKS = [
     ("haystack", "haystack", "haystack"),
     ("pyterrier", "pyterrier", "pyterrier"),
 ]
-"""Module of ours, module of the framework, extra."""
+"""Our module, the framework's module, extra."""
 
 
 @pytest.mark.parametrize(("module", "package", "extra"), FRAMEWORKS)
@@ -49,13 +49,13 @@ def test_a_missing_framework_is_one_line_with_its_extra(module, package, extra):
 
 
 def test_a_broken_framework_keeps_its_own_error():
-    """What it lacks is not what we would install."""
+    """Its missing dependency is not what we would install."""
     error = ModuleNotFoundError("No module named 'pydantic'", name="pydantic")
     assert missing_package(error, "langchain_core", extra="langchain") is error
 
 
 def test_options_survive_being_stored():
-    """Those that differ from their defaults, tuples as lists and paths as texts."""
+    """Options that differ from defaults; tuples become lists and paths strings."""
     options = RerankOptions(window_size=4, stride=2, identifier_prior=(0.5, 0.25), template=Path("t.yaml"))
     stored = to_plain(options)
     assert stored == {"window_size": 4, "stride": 2, "identifier_prior": [0.5, 0.25], "template": "t.yaml"}
@@ -64,7 +64,7 @@ def test_options_survive_being_stored():
 
 
 def test_a_servers_key_comes_from_the_environment_and_is_not_stored(monkeypatch):
-    """As for the command; one that is given counts more."""
+    """As on the command line; an explicit key takes precedence."""
     monkeypatch.setenv("OPENAI_API_KEY", "from the environment")
     server = {"engine": "openai", "base_url": "http://localhost/v1"}
     assert as_options(server).api_key == "from the environment"
@@ -87,7 +87,7 @@ def test_a_servers_key_comes_from_the_environment_and_is_not_stored(monkeypatch)
     ],
 )
 def test_options_that_cannot_be_used_are_one_line(options, message):
-    """Which names the option."""
+    """The line names the option."""
     with pytest.raises(ConfigError) as caught:
         as_options(options)
     assert message in str(caught.value)
@@ -95,7 +95,7 @@ def test_options_that_cannot_be_used_are_one_line(options, message):
 
 
 def test_texts_are_ranked_by_position():
-    """Best first; what cannot be shown comes last, in its order."""
+    """Best first; texts that cannot be shown come last, in their original order."""
     ranked = TextReranker(None, reranker=listwise()).rank("q", [None, *TEXTS, " "])
     assert ranked.order == (*(position + 1 for position in BEST), 0, 5)
     assert ranked.scores == (*BY_RANK, None, None)
@@ -112,7 +112,7 @@ def test_nothing_to_show_needs_no_model(texts):
 
 
 def test_an_instruction_reaches_the_prompt():
-    """Of a model that takes one; where none is given, the model's own counts."""
+    """For a model that takes one; the default is the model's own."""
 
     class Writer:
         def write(self, query, *, title, text, instruction=None):
@@ -127,7 +127,7 @@ def test_an_instruction_reaches_the_prompt():
 
 
 def test_scores_of_the_first_stage_are_fused_where_all_are_known():
-    """With weight 1 the first stage alone decides; where a score is missing, its order does."""
+    """With weight 1 the first stage alone decides; if a score is missing, its order does."""
     ranker = TextReranker(None, reranker=pointwise(fuse_weight=1.0))
     assert ranker.rank("q", TEXTS, scores=[1.0, 2.0, 4.0, 3.0]).order == (2, 3, 1, 0)
     assert ranker.rank("q", TEXTS, scores=[1.0, 2.0, None, 3.0]).order == (0, 1, 2, 3)
@@ -159,7 +159,7 @@ def test_a_model_is_loaded_once_whoever_comes_first():
 
 
 def test_a_closed_model_is_loaded_again_and_a_shared_one_stays_open():
-    """Who opened it closes it."""
+    """Only the owner closes it."""
     with counted_model() as (model, loads):
         ranker = TextReranker(model["model"], model["options"])
         ranker.close()
@@ -174,7 +174,7 @@ def test_a_closed_model_is_loaded_again_and_a_shared_one_stays_open():
 
 
 def test_a_cancelled_task_leaves_the_queue():
-    """As when a client goes away: its prompt is never asked."""
+    """For example when a client disconnects: its prompt is never run."""
     crowd = Crowd(3)
     ranker = TextReranker(None, reranker=crowd)
 
@@ -195,7 +195,7 @@ def test_a_cancelled_task_leaves_the_queue():
 
 
 def test_a_failed_query_says_why_without_a_name_that_nobody_gave():
-    """The qid of a single request is ours."""
+    """The qid of a single request is internal."""
     ranker = TextReranker(None, reranker=listwise(lambda prompt: REFUSED))
     with pytest.raises(RankLLMError) as caught:
         ranker.rank("q", TEXTS)

@@ -1,4 +1,4 @@
-"""The journal: nothing that was written is lost, nothing torn is believed, no other run is gone on with."""
+"""The journal: nothing written is lost, nothing incomplete is used, and no other run is resumed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ANSWER = Answer(text="[2] > [1]", scores=(0.1, -math.inf), usage=Usage(calls=1, 
 
 
 def asked(qid):
-    """What a query of `result` was asked with."""
+    """Answers to the prompts of a query of `result`."""
     candidates = (Candidate(docid=f"d{n}", score=9.0 - n, doc={"text": f"passage {n}"}) for n in (1, 2))
     return Request(query=Query(qid=qid, text=f"text of {qid}"), candidates=tuple(candidates))
 
 
 def result(qid, *, status="ok"):
-    """A result with a trace, numbers that JSON has no short form of, and a text that is no UTF-8."""
+    """A result with a trace, numbers without a short JSON form, and a text that is not valid UTF-8."""
     first, second = asked(qid).candidates
     if status == "failed":
         return Result(query=asked(qid).query, candidates=(first, second), status="failed", error="no answer")
@@ -64,12 +64,12 @@ def begin(path, *entries):
 
 
 def test_it_is_beside_the_output():
-    """Whatever the output's ending."""
+    """Whatever the extension of the output."""
     assert str(journal_path(Path("runs/out.trec.gz"))) == "runs/out.trec.gz.journal.jsonl"
 
 
 def test_results_come_back_as_they_were(tmp_path):
-    """Every field, every bit of every number; passages and query from the request."""
+    """Every field and every bit of every number; passages and query come from the request."""
     path = begin(tmp_path / "journal", result("q1"), result("q2", status="failed"), result("q3"))
     assert "passage 1" not in path.read_text(encoding="utf-8")
     with Journal(path) as journal:
@@ -82,7 +82,7 @@ def test_results_come_back_as_they_were(tmp_path):
 
 
 def test_answers_come_back_until_their_query_is_finished(tmp_path):
-    """Those of finished queries are not held."""
+    """Those of finished queries are not kept."""
     path = begin(tmp_path / "journal", ("q1", 0), ("q2", 0), ("q1", 1), result("q1"), ("q2", 1))
     with Journal(path) as journal:
         assert [journal.recall("q2", number) for number in (0, 1, 2)] == [ANSWER, ANSWER, None]
@@ -91,7 +91,7 @@ def test_answers_come_back_until_their_query_is_finished(tmp_path):
 
 
 def test_each_line_is_on_the_disk_when_the_call_returns(tmp_path):
-    """One a finished query: a kill at any later moment cannot take it back."""
+    """One per finished query: a later kill cannot lose it."""
     path = tmp_path / "journal"
     with Journal(path) as journal:
         journal.begin(SETTINGS)
@@ -103,7 +103,7 @@ def test_each_line_is_on_the_disk_when_the_call_returns(tmp_path):
 
 
 def test_a_journal_cut_anywhere_loses_at_most_its_last_line(tmp_path):
-    """Whatever byte a kill leaves as the last one, whole lines before it count and the journal goes on."""
+    """Wherever a kill truncates the file, earlier whole lines count and the journal continues."""
     whole = begin(tmp_path / "whole", ("q1", 0), result("q1"), ("q2", 0)).read_bytes()
     ends = [place + 1 for place, byte in enumerate(whole) if byte == ord("\n")]
     assert len(ends) == 4
@@ -125,7 +125,7 @@ def test_a_journal_cut_anywhere_loses_at_most_its_last_line(tmp_path):
 
 
 def test_damage_in_the_middle_is_an_error_not_a_loss(tmp_path):
-    """A bad line that is not the last one was not made by a kill; and nothing is touched."""
+    """A bad line before the last one was not caused by a kill; nothing is modified."""
     path = begin(tmp_path / "journal", result("q1"), result("q2"))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(damaged := lines[0] + b"garbage\n" + lines[2])
@@ -135,7 +135,7 @@ def test_damage_in_the_middle_is_an_error_not_a_loss(tmp_path):
 
 
 def test_a_file_of_another_kind_is_not_overwritten(tmp_path):
-    """Somebody's notes that happen to have the name."""
+    """A user's notes that happen to have this name."""
     path = tmp_path / "journal"
     path.write_text("my notes", encoding="utf-8")
     with pytest.raises(RankLLMError, match="not a journal of this version"):
@@ -153,7 +153,7 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path):
     ],
 )
 def test_another_run_is_refused_with_the_difference_named(tmp_path, changes, message):
-    """The same output name with a changed option must not mix two runs; one line, and nothing is touched."""
+    """The same output name with a changed option must not mix two runs; one line, and nothing is modified."""
     path = begin(tmp_path / "journal", result("q1"))
     before = path.read_bytes()
     with Journal(path) as journal, pytest.raises(RankLLMError) as refused:
@@ -164,7 +164,7 @@ def test_another_run_is_refused_with_the_difference_named(tmp_path, changes, mes
 
 
 def test_a_setting_that_was_removed_is_a_difference(tmp_path):
-    """A prompt without its system message is another prompt, although no setting of the new run says so."""
+    """A prompt without its system message differs, although no setting of the new run mentions it."""
     path = begin(tmp_path / "journal", result("q1"))
     removed = {name: value for name, value in SETTINGS.items() if name != "--window-size"}
     with Journal(path) as journal, pytest.raises(RankLLMError, match=r"--window-size was 20, is not set\. Resume"):
@@ -185,7 +185,7 @@ def test_every_difference_is_named(tmp_path):
 
 
 def test_where_long_texts_differ_that_place_is_shown(tmp_path):
-    """Two templates that begin with the same thousand letters."""
+    """Two templates with the same first thousand characters."""
     with Journal(tmp_path / "journal") as journal:
         journal.begin({"prefix": "x" * 1000 + "old end"})
         with pytest.raises(RankLLMError, match=r'prefix was \.\.\.x{10}old end", is \.\.\.x{10}new end"\.'):
@@ -193,7 +193,7 @@ def test_where_long_texts_differ_that_place_is_shown(tmp_path):
 
 
 def test_failed_queries_are_finished_until_they_are_forgotten(tmp_path):
-    """Asked again, they are asked from the beginning: their answers may be why they failed."""
+    """When retried they start over: their recorded answers may be the cause of the failure."""
     path = begin(tmp_path / "journal", ("q2", 0), result("q1"), result("q2", status="failed"))
     with Journal(path) as journal:
         assert journal.is_finished("q2")
@@ -209,7 +209,7 @@ def test_failed_queries_are_finished_until_they_are_forgotten(tmp_path):
 
 
 def test_a_journal_to_begin_anew_is_kept_until_it_is_begun(tmp_path):
-    """What goes wrong before must not cost the old one."""
+    """An earlier error must not cost the old journal."""
     path = begin(tmp_path / "journal", result("q1"))
     before = path.read_bytes()
     with Journal(path, is_new=True) as journal:
@@ -224,7 +224,7 @@ def test_a_journal_to_begin_anew_is_kept_until_it_is_begun(tmp_path):
 
 
 def test_what_nobody_would_miss_leaves_no_file(tmp_path):
-    """Not begun, begun and nothing answered, done and removed."""
+    """Not started, started without answers, finished and removed."""
     path = tmp_path / "journal"
     with Journal(path):
         pass
@@ -238,7 +238,7 @@ def test_what_nobody_would_miss_leaves_no_file(tmp_path):
 
 
 def test_it_remembers_which_outputs_are_its_own(tmp_path):
-    """Those that it was begun to replace, and those that it has written, whether it was killed in between or not."""
+    """Those it was started to replace and those it has written, with or without a kill in between."""
     path, run, results = (tmp_path / name for name in ("journal", "run", "results"))
     with Journal(path) as journal:
         journal.begin(SETTINGS, outputs=[run])
@@ -268,7 +268,7 @@ def _open_in_a_process_of_its_own(path, replies):
 
 
 def test_two_processes_never_have_it_open(tmp_path):
-    """The second is told; once the first is gone it may."""
+    """The second process gets an error; once the first has ended, it succeeds."""
     path = tmp_path / "journal"
     context = multiprocessing.get_context("fork")
     replies = context.Queue()
@@ -297,7 +297,7 @@ def _write_until_the_disk_is_full(path, replies):
 
 
 def test_a_full_disk_is_one_line_and_costs_the_last_line_only(tmp_path):
-    """What did not fit is torn, and the journal goes on without it."""
+    """The incomplete line is discarded, and the journal continues without it."""
     path = begin(tmp_path / "journal", result("q1"))
     size = path.stat().st_size
     context = multiprocessing.get_context("fork")
@@ -314,7 +314,7 @@ def test_a_full_disk_is_one_line_and_costs_the_last_line_only(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
-    """Where a file is in the way."""
+    """A file is in the way."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(RankLLMError, match="file/journal: the journal cannot be written"):
         Journal(tmp_path / "file" / "journal")

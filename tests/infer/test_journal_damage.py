@@ -1,4 +1,4 @@
-"""Damaged journals: a run gives the bytes of one that nothing disturbed, or refuses and names the file."""
+"""Damaged journals: a run gives the bytes of an undisturbed run, or is rejected with the file named."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def backwards(prompt):
 
 @pytest.fixture
 def stopped(tmp_path, monkeypatch, whole):
-    """Folders of runs that were killed early, late, or finished with a failed query, and what to resume them with."""
+    """Folders of runs that were killed early, killed late, or finished with a failed query, and their commands."""
     for n in (4, 20):
         with suppress(Killed):
             rerank(monkeypatch, tmp_path / f"killed{n}", answer=killed_after(n))
@@ -34,14 +34,14 @@ def stopped(tmp_path, monkeypatch, whole):
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-    """The lines of a journal of the same settings and input, with other answers."""
+    """Lines of a journal with the same settings and input but other answers."""
     with suppress(Killed):
         rerank(monkeypatch, tmp_path / "foreign", answer=killed_after(20, backwards))
     return lines_of(journal_of(tmp_path / "foreign").read_bytes())
 
 
 def lines_of(data):
-    """With their ends."""
+    """Including line ends."""
     return data.splitlines(keepends=True)
 
 
@@ -114,7 +114,7 @@ def damages(foreign):
 
 
 def refusal(run):
-    """The one line that a run is refused with; None where it is done."""
+    """The line with which a run is rejected; None if it succeeds."""
     try:
         code = run()
     except RankLLMError as error:
@@ -124,7 +124,7 @@ def refusal(run):
 
 
 def test_no_damage_changes_a_result(tmp_path, monkeypatch, whole, stopped, foreign):
-    """Seeded damages of every kind, to runs stopped early, late, and with a failed query."""
+    """Seeded damage of every kind, to runs stopped early, stopped late, and with a failed query."""
     kinds, n_refused = damages(foreign), 0
     for number in range(N_DAMAGES):
         draw = random.Random(SEED + number)
@@ -154,7 +154,7 @@ def test_no_damage_changes_a_result(tmp_path, monkeypatch, whole, stopped, forei
 
 
 def test_a_journal_cut_at_any_byte_is_resumed(tmp_path, monkeypatch, whole, stopped):
-    """What a kill or a power failure leaves is never refused, with zeros behind it or without."""
+    """Files left by a kill or a power failure are never rejected, with or without trailing zeros."""
     origin, _ = stopped[1]
     data = journal_of(origin).read_bytes()
     for number, length in enumerate(range(0, len(data), 307)):
@@ -166,7 +166,7 @@ def test_a_journal_cut_at_any_byte_is_resumed(tmp_path, monkeypatch, whole, stop
 
 
 def test_the_damaged_line_is_named_with_what_to_do(tmp_path, monkeypatch, stopped):
-    """File, line, and the two ways out; --overwrite is one of them."""
+    """File, line and the two remedies; --overwrite is one of them."""
     origin, _ = stopped[1]
     journal = journal_of(origin)
     lines = lines_of(journal.read_bytes())
@@ -182,7 +182,7 @@ def test_the_damaged_line_is_named_with_what_to_do(tmp_path, monkeypatch, stoppe
 
 
 def test_a_damaged_last_line_is_computed_again_and_said(tmp_path, monkeypatch, capsys, whole, stopped):
-    """A whole line whose checksum fails was not left by a kill: the user should look at the disk."""
+    """A whole line with a wrong checksum was not caused by a kill: the user should check the disk."""
     origin, _ = stopped[1]
     journal = journal_of(origin)
     data = journal.read_bytes()
@@ -196,7 +196,7 @@ def test_a_damaged_last_line_is_computed_again_and_said(tmp_path, monkeypatch, c
 
 @pytest.mark.parametrize("number", [1, 3, 12])
 def test_a_journal_of_another_format_is_refused(tmp_path, monkeypatch, number):
-    """An older or newer version's; the way out is named, and works."""
+    """From an older or newer version; the remedy is named, and works."""
     journal = journal_of(tmp_path)
     old = b'{"rankllm_journal": %d, "settings": {}, "outputs": []}\n' % number
     journal.write_bytes(old)

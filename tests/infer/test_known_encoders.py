@@ -1,4 +1,4 @@
-"""Scores of published cross-encoders: small random models, under the published names and without options."""
+"""Scores of published cross-encoders: small random models under the published names, without options."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def save(name, folder):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_cross_encoder_scores_as_transformers_does_without_any_option(name, tmp_path):
-    """The tokenizer's own format of two texts; the sigmoid where the authors take it."""
+    """The tokenizer's own format for text pairs; the sigmoid if the authors apply it."""
     model, tokenizer = save(name, tmp_path / name)
     query, *passages = TEXTS
     with load_reranker(tmp_path / name, RerankOptions(dtype="float32", device="cpu")) as reranker:
@@ -65,7 +65,7 @@ def test_a_cross_encoder_scores_as_transformers_does_without_any_option(name, tm
 
 @pytest.mark.parametrize(("name", "most"), [("ms-marco-MiniLM-L6-v2", 512), ("bge-reranker-base", 512)])
 def test_a_long_passage_is_cut_where_the_original_cuts_it(name, most, tmp_path):
-    """The passage gives way until the pair has the model's 512 tokens, as `only_second` of transformers does."""
+    """The passage is truncated until the pair fits the model's 512 tokens, like `only_second` of transformers."""
     model, tokenizer = save(name, tmp_path / name)
     query, passage = TEXTS[0], " ".join(TEXTS[1:] * 40)
     with load_reranker(tmp_path / name, RerankOptions(dtype="float32", device="cpu")) as reranker:

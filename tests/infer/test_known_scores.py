@@ -25,21 +25,21 @@ TOLD = "Find animals."
 
 @dataclass(frozen=True)
 class Published:
-    """How a published reranker is asked and read, by its own documentation."""
+    """How a published reranker is prompted and read, according to its documentation."""
 
     architecture: str
     plain: str
-    """Its prompt without an instruction; {query} and {document} are left open."""
+    """Its prompt without an instruction; {query} and {document} are placeholders."""
     tokens: tuple[str, ...] = ()
-    """The token whose logit is read, and the one whose logit is taken off; none: the score head."""
+    """The token whose logit is read, and the one whose logit is subtracted; empty: the score head."""
     told: str | None = None
     """Its prompt with the instruction TOLD."""
     scale: float | None = None
-    """X of the probability sigmoid(score / X)."""
+    """X in the probability sigmoid(score / X)."""
     tokenizer: str = "smollm2_tokenizer"
 
     def score(self, model, tokenizer, text):
-        """What plain transformers gives."""
+        """Score computed with plain transformers."""
         with torch.inference_mode():
             logits_V = model(torch.tensor([tokenizer.encode(text)])).logits[0]
         if not self.tokens:
@@ -83,7 +83,7 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_reranker_scores_as_its_authors_say_without_any_option(name, tmp_path, request):
-    """Prompt, head and probability come from the card of the name; the instruction from the request."""
+    """Prompt, head and probability come from the card with that name; the instruction comes from the request."""
     published = MODELS[name]
     tokenizer = request.getfixturevalue(published.tokenizer)
     model = save_decoder(tmp_path / name, published.architecture, tokenizer, has_score_head=not published.tokens)

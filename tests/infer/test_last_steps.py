@@ -1,4 +1,5 @@
-"""A signal at any moment: the run is either done, with status 0, or resumed by the same command with the same bytes."""
+"""A signal at any moment: the run either finishes with status 0, or is resumed by the same command with the same
+bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def command(tmp_path):
 
 
 def signal_at(monkeypatch, owner, name, number, *, call, before):
-    """Let the process be signalled when a function is called for the n-th time, before it runs or after it."""
+    """Signal the process when a function is called for the n-th time, before or after the call."""
     original, calls = getattr(owner, name), iter(range(10**6))
 
     def signalled(*args, **kwargs):
@@ -71,7 +72,7 @@ DONE = list(POINTS)[4:]
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_signal_either_stops_the_run_or_comes_too_late(tmp_path, rankllm, command, monkeypatch, point, number):
-    """Status 130 or 143 and a journal to resume, or status 0 and all outputs; never one with the other."""
+    """Status 130 or 143 and a journal to resume, or status 0 and all outputs; never a mixture."""
     assert rankllm(*command(tmp_path / "whole")).code == 0
     owner, name, call, before = POINTS[point]
     folder = tmp_path / "signalled"
@@ -109,7 +110,7 @@ def test_a_second_interrupt_is_obeyed():
 
 
 def test_another_thread_is_never_signalled():
-    """Python sets handlers in the main thread alone; elsewhere there is nothing to do."""
+    """Python sets handlers only in the main thread; other threads have nothing to do."""
     last = LastSteps()
     thread = threading.Thread(target=last.begin)
     before = [signal.getsignal(number) for number in SIGNALS]
@@ -119,7 +120,7 @@ def test_another_thread_is_never_signalled():
 
 
 def test_outputs_are_on_the_disk_before_the_journal_goes(tmp_path, rankllm, command, monkeypatch):
-    """In this order: the journal with the note whose outputs they are, each output, its name, and then no journal."""
+    """In this order: the journal's note of its outputs, each output, its name, and finally removal of the journal."""
     events = []
 
     def noted(owner, name, describe):

@@ -1,4 +1,4 @@
-"""A run that is left early leaves nothing behind for the next one on the same engine."""
+"""A run that is abandoned early does not affect the next one on the same engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def request(qid: str) -> Request:
 
 
 def test_answers_to_a_run_that_was_left_never_reach_the_next_one():
-    """First answers reverse the list; the second run's keep it. A mix-up would show as a reversed list."""
+    """The first run's answers reverse the list, the second's keep it. A mix-up would show as a reversed list."""
     engine = ScriptedEngine(
         lambda prompt: Answer(text="[3] > [2] > [1]" if "first" in prompt.text else "[1] > [2] > [3]"), batch_size=1
     )

@@ -1,4 +1,4 @@
-"""Listwise reranking of one request: always a ranking, and an honest word on how it was read."""
+"""Listwise reranking of one request: always a ranking, with an accurate report of how it was read."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ FIRST = {"identifiers": "alpha", "answer": "first-token"}
 
 
 def rerank_one(answer, n, plan, **request):
-    """The one result, and the engine that was asked."""
+    """The single result, and the engine."""
     engine = ScriptedEngine(answer)
     (result,) = rerank(engine, [make_request("q", n, **request)], plan)
     return result, engine
 
 
 def say(text):
-    """An engine that always answers this."""
+    """An engine that always returns this answer."""
     return lambda prompt: Answer(text=text)
 
 
 def score_by(key):
-    """A FIRST oracle: the identifiers' logits by a key of the passage's text, greatest first."""
+    """A FIRST oracle: identifier logits by a key of the passage's text, greatest first."""
     return lambda prompt: Answer(scores=tuple(float(key(text)) for _, text in shown(prompt)))
 
 
@@ -41,7 +41,7 @@ def score_by(key):
 )
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 20, 23, 101])
 def test_each_candidate_comes_out_exactly_once(answer, n):
-    """Whatever the model writes, and however many candidates there are, with scores n, n - 1, ..., 1."""
+    """For any answer and any number of candidates, with scores n, n - 1, ..., 1."""
     result, _ = rerank_one(say(answer), n, make_method())
     assert sorted(docids(result), key=number) == [f"d{i}" for i in range(n)]
     assert [candidate.score for candidate in result.candidates] == [float(n - rank) for rank in range(n)]
@@ -50,7 +50,7 @@ def test_each_candidate_comes_out_exactly_once(answer, n):
 
 
 def test_a_right_model_brings_the_best_to_the_top():
-    """One pass of windows of 20, stride 10, sorts the first ten of a hundred in reverse, in nine calls."""
+    """One pass of windows of 20 with stride 10 sorts the top ten of a hundred in reverse, in nine calls."""
     result, engine = rerank_one(answer_by(lambda text: -number(text)), 100, make_method())
     assert docids(result)[:10] == [f"d{i}" for i in range(99, 89, -1)]
     assert [len(shown(prompt)) for prompt in engine.asked] == [20] * 9
@@ -59,7 +59,7 @@ def test_a_right_model_brings_the_best_to_the_top():
 
 
 def test_each_pass_brings_up_more():
-    """A window of 4 and stride 2 settles two more ranks with each pass over the list."""
+    """A window of 4 with stride 2 settles two more ranks per pass."""
     for passes in range(1, 11):
         result, engine = rerank_one(
             answer_by(lambda text: -number(text)), 20, make_method(size=4, stride=2, num_passes=passes)
@@ -70,7 +70,7 @@ def test_each_pass_brings_up_more():
 
 
 def test_later_passes_may_go_over_the_first_alone():
-    """A model that turns each window round: the first pass as below, the second turns the first three back."""
+    """A model that reverses each window: the first pass as below, the second reverses the top three again."""
     turn = say("[4] > [3] > [2] > [1]")
     once, _ = rerank_one(turn, 7, make_method(size=4, stride=2))
     assert docids(once) == ["d6", "d5", "d0", "d2", "d1", "d4", "d3"]
@@ -82,7 +82,7 @@ def test_later_passes_may_go_over_the_first_alone():
 
 
 def test_passes_deeper_than_the_list_go_over_all_of_it():
-    """And no depth says the same."""
+    """Equivalent to no depth."""
     right = answer_by(lambda text: -number(text))
     deep, engine = rerank_one(right, 20, make_method(size=4, stride=2, num_passes=2, pass_depth=50))
     whole, other = rerank_one(right, 20, make_method(size=4, stride=2, num_passes=2))
@@ -90,7 +90,7 @@ def test_passes_deeper_than_the_list_go_over_all_of_it():
 
 
 def test_windows_are_asked_from_the_bottom_up_each_with_what_the_last_one_left():
-    """A model that turns each window round: 7 candidates, windows of 4, stride 2."""
+    """A model that reverses each window: 7 candidates, windows of 4, stride 2."""
     _, engine = rerank_one(say("[4] > [3] > [2] > [1]"), 7, make_method(size=4, stride=2))
     assert [[text for _, text in shown(prompt)] for prompt in engine.asked] == [
         ["d3", "d4", "d5", "d6"],
@@ -100,7 +100,7 @@ def test_windows_are_asked_from_the_bottom_up_each_with_what_the_last_one_left()
 
 
 def test_the_status_is_that_of_the_worst_window_and_defects_say_where():
-    """Ranks are 1-based for people, those of the window when it was asked."""
+    """Ranks are 1-based for users, and those of the window at the time of its call."""
     answers = iter(["[2] > [1] > [3] > [4]", "[2] > [9]", "nothing"])
     result, _ = rerank_one(lambda prompt: Answer(text=next(answers)), 7, make_method(size=4, stride=2))
     assert result.status == "fallback"
@@ -112,14 +112,14 @@ def test_the_status_is_that_of_the_worst_window_and_defects_say_where():
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_to_order_is_not_asked(n):
-    """No candidates or one: no call, and no defect."""
+    """No candidates or a single one: no call and no defect."""
     result, engine = rerank_one(say("mad"), n, make_method(num_passes=3))
     assert engine.asked == []
     assert (len(result.candidates), result.status, result.usage) == (n, "ok", Usage())
 
 
 def test_only_the_first_k_are_asked_about():
-    """The others keep their order behind them, with scores that go on falling."""
+    """The others follow in their original order, with decreasing scores."""
     result, engine = rerank_one(answer_by(lambda text: -number(text)), 10, make_method(top_k_candidates=4))
     assert docids(result) == ["d3", "d2", "d1", "d0", "d4", "d5", "d6", "d7", "d8", "d9"]
     assert [c.score for c in result.candidates] == [float(score) for score in range(10, 0, -1)]
@@ -130,19 +130,19 @@ def test_only_the_first_k_are_asked_about():
 
 
 def keep_order(prompt):
-    """A model that leaves every window as it is."""
+    """A model that leaves every window unchanged."""
     return Answer(text=" > ".join(f"[{label}]" for label, _ in shown(prompt)))
 
 
 def shuffled(seed, qids, **options):
-    """The order that each query's candidates have after shuffling alone."""
+    """Each query's order after shuffling alone."""
     plan = make_method(shuffle_seed=seed, **options)
     results = rerank(ScriptedEngine(keep_order), [make_request(qid, 15) for qid in qids], plan)
     return {result.query.qid: docids(result) for result in results}
 
 
 def test_shuffling_is_seeded_and_its_own_for_each_query():
-    """The same seed, the same order, alone or among others; another seed or query, another order."""
+    """The same seed gives the same order in any batch; another seed or query gives another order."""
     together = shuffled(7, ["a", "b", "c"])
     assert shuffled(7, ["b"])["b"] == together["b"]
     assert shuffled(7, ["c", "b", "a"]) == together
@@ -153,7 +153,7 @@ def test_shuffling_is_seeded_and_its_own_for_each_query():
 
 
 def test_each_pass_shuffles_anew_and_only_what_is_asked_about():
-    """Two passes over the same shuffled list would ask the same questions again."""
+    """Two passes over the same shuffled list would repeat the same windows."""
     assert shuffled(7, ["a"], num_passes=2) != shuffled(7, ["a"])
     twice = shuffled(7, ["a"], num_passes=2, pass_depth=5)["a"]
     assert twice[5:] == shuffled(7, ["a"])["a"][5:]
@@ -163,7 +163,7 @@ def test_each_pass_shuffles_anew_and_only_what_is_asked_about():
 
 
 def test_first_orders_by_score_and_keeps_it():
-    """The logits of the identifiers decide; the last one a passage got is its model score."""
+    """Identifier logits determine the order; the last logit of a passage is its model score."""
     result, engine = rerank_one(score_by(number), 30, make_method(template="rank_zephyr_alpha", card=FIRST))
     assert docids(result)[:10] == [f"d{i}" for i in range(29, 19, -1)]
     assert all(candidate.model_score == number(candidate.docid) for candidate in result.candidates)
@@ -173,7 +173,7 @@ def test_first_orders_by_score_and_keeps_it():
 
 
 def test_ties_keep_their_order():
-    """Equal scores say nothing, so nothing moves."""
+    """Equal scores carry no information, so nothing moves."""
     result, _ = rerank_one(say(""), 5, make_method())
     first, _ = rerank_one(
         lambda prompt: Answer(scores=(1.0, 2.0, 1.0, 2.0, 1.0)),
@@ -185,7 +185,7 @@ def test_ties_keep_their_order():
 
 
 def test_identifiers_that_a_server_did_not_tell_follow_in_their_order():
-    """-inf: outside a server's top log-probabilities. A defect names each, and it gets no model score."""
+    """-inf: not among a server's top log-probabilities. A defect names each, and it gets no model score."""
     scores = (-1.0, -math.inf, -0.5, -math.inf)
     result, _ = rerank_one(
         lambda prompt: Answer(scores=scores), 4, make_method(template="rank_zephyr_alpha", card=FIRST)
@@ -197,7 +197,7 @@ def test_identifiers_that_a_server_did_not_tell_follow_in_their_order():
 
 
 def test_a_score_that_is_not_a_number_fails_its_query_and_names_the_docid():
-    """NaN never sorts. The candidates stay as they came, and no score is invented."""
+    """NaN is never sorted. Candidates keep their order, and no score is invented."""
     result, _ = rerank_one(
         lambda prompt: Answer(scores=(1.0, math.nan, 2.0)), 3, make_method(template="rank_zephyr_alpha", card=FIRST)
     )
@@ -207,7 +207,7 @@ def test_a_score_that_is_not_a_number_fails_its_query_and_names_the_docid():
 
 
 def test_scores_must_be_as_many_as_identifiers():
-    """An engine that gives too few cannot be read by position."""
+    """Too few scores cannot be matched with identifiers by position."""
     with pytest.raises(EngineError, match="expected 3 identifier scores, the engine returned 2"):
         order_by_score((1.0, 2.0), ("A", "B", "C"), ("d0", "d1", "d2"))
     assert order_by_score((), (), ()) == ((), ())
@@ -215,7 +215,7 @@ def test_scores_must_be_as_many_as_identifiers():
 
 
 def test_examples_and_a_system_message_are_in_the_prompt():
-    """Examples stand between the system message and the question; a given system message replaces the template's."""
+    """Examples come between the system message and the question; a given system message replaces the template's."""
     shots = (Message("user", (Span("Example question"),)), Message("assistant", (Span("[2] > [1]"),)))
     _, engine = rerank_one(keep_order, 2, make_method(system_message="Be brief.", few_shot=shots))
     (prompt,) = engine.asked
@@ -226,7 +226,7 @@ def test_examples_and_a_system_message_are_in_the_prompt():
 
 
 def test_passages_are_named_numbered_and_cannot_pose_as_others():
-    """`[2]` in a passage or the query is defused; letters only where they are the identifiers."""
+    """`[2]` in a passage or query is neutralized; letters only if they are the identifiers."""
     _, engine = rerank_one(keep_order, 2, make_method(), doc=lambda i: {"title": "T", "text": f"see [1] [B] {i}"})
     assert shown(engine.asked[0]) == [
         ("1", "Title: T Content: see (1) [B] 0"),
@@ -239,14 +239,14 @@ def test_passages_are_named_numbered_and_cannot_pose_as_others():
 
 
 def test_passages_are_cut_at_the_cards_words():
-    """The card's max_passage_words is what the model was trained with."""
+    """The card's max_passage_words is the training value."""
     plan = make_method(card={"max_passage_words": 3})
     _, engine = rerank_one(keep_order, 2, plan, doc=lambda i: {"text": "one two  three four"})
     assert shown(engine.asked[0]) == [("1", "one two three"), ("2", "one two three")]
 
 
 def test_first_stage_scores_are_shown_where_the_template_asks_for_them():
-    """InsertRank puts them beside the passages."""
+    """InsertRank shows them with the passages."""
     _, engine = rerank_one(keep_order, 2, make_method(template="insert_rank"))
     assert "BM25 score for passge [1]: 2.000" in engine.asked[0].text
     assert "BM25 score for passge [2]: 1.000" in engine.asked[0].text
@@ -264,14 +264,14 @@ def test_a_query_too_long_for_the_context_fails_and_is_named():
 
 
 def test_a_passage_without_text_fails_its_query_and_is_named():
-    """Query and docid are what the user needs to find the record."""
+    """Users need query and docid to find the record."""
     result, _ = rerank_one(keep_order, 2, make_method(), doc=lambda i: {"text": "t"} if i == 0 else {"id": 1})
     assert result.status == "failed"
     assert result.error.startswith("query 'q': docid 'd1': passage without text: expected one of text, ")
 
 
 def test_full_windows_can_be_asked_for():
-    """--no-variable-passages: fewer candidates than the window is an error; as many are not."""
+    """--no-variable-passages: fewer candidates than the window size is an error."""
     plan = make_method(size=4, stride=2, short_windows=False, num_passes=2, pass_depth=4)
     assert rerank_one(keep_order, 4, plan)[0].status == "ok"
     result, engine = rerank_one(keep_order, 3, plan)
@@ -291,7 +291,7 @@ def test_full_windows_can_be_asked_for():
     ],
 )
 def test_a_short_window_is_found_before_the_first_is_asked(n, size, stride, shortest, full):
-    """The number is the query's own, not the window's; what is advised works."""
+    """The number is the query's, not the window's; the advice works."""
     plan = make_method(size=size, stride=stride, short_windows=False)
     result, engine = rerank_one(keep_order, n, plan)
     assert engine.asked == []
@@ -307,14 +307,14 @@ def test_a_short_window_is_found_before_the_first_is_asked(n, size, stride, shor
 
 @pytest.mark.parametrize(("n", "size", "stride"), [(21, 20, 20), (0, 4, 2), (1, 4, 2), (8, 4, 2), (100, 20, 10)])
 def test_a_window_of_one_is_not_asked_and_so_not_short(n, size, stride):
-    """As full windows are not."""
+    """The same holds for full windows."""
     result, engine = rerank_one(keep_order, n, make_method(size=size, stride=stride, short_windows=False))
     assert result.status == "ok"
     assert all(len(prompt.identifiers) == size for prompt in engine.asked)
 
 
 def test_a_trace_says_what_was_asked_answered_and_read():
-    """One entry a window, in the order they were asked; none unless asked for."""
+    """One entry per window, in order of execution; none unless requested."""
     answers = iter(["[2] > [1]", "x"])
     plan = make_method(size=2, stride=1, with_trace=True)
     result, engine = rerank_one(
@@ -330,7 +330,7 @@ def test_a_trace_says_what_was_asked_answered_and_read():
 
 
 def test_the_request_is_left_as_it_was():
-    """A request may be reranked again, by another model."""
+    """A request may be reranked again by another model."""
     request = make_request("q", 5)
     before = make_request("q", 5)
     rerank(ScriptedEngine(answer_by(lambda text: -number(text))), [request], make_method())
@@ -339,13 +339,13 @@ def test_the_request_is_left_as_it_was():
 
 @pytest.mark.parametrize(("option", "value"), [("num_passes", 0), ("top_k_candidates", 0), ("top_k_candidates", -1)])
 def test_a_plan_that_reranks_nothing_is_refused(option, value):
-    """Zero passes would hand back the first stage as if a model had spoken."""
+    """Zero passes would return the first stage as if ranked by a model."""
     with pytest.raises(ConfigError, match=f"{option}: expected at least 1, found {value}"):
         RankingSettings(**{option: value})
 
 
 def test_a_flow_asks_for_one_window_at_a_time_and_does_no_io():
-    """It is a generator: prompts out, answers in, the result at the end."""
+    """It is a generator: it yields prompts, receives answers and returns the result."""
     flow = make_method().flow(make_request("q", 2))
     (prompt,) = next(flow)
     assert (prompt.read, prompt.identifiers, prompt.max_new_tokens) == ("text", ("1", "2"), 3)

@@ -1,4 +1,4 @@
-"""Strategies over a model: through prompts, the pool and the engine, with oracles, noise and nonsense."""
+"""Strategies with a model: through prompts, pool and engine, with oracles, noise and malformed answers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rankllm_infer.engines.scripted import ScriptedEngine
 from rankllm_infer.scheduling.pool import FlowPool
 
 PLACES = random.Random(1).sample(range(100), 100)
-"""The true rank of each passage."""
+"""True rank of each passage."""
 
 
 def place(text):
-    """The true rank of the passage `d7`."""
+    """True rank of the passage `d7`."""
     return PLACES[number(text)]
 
 
 def rerank_one(answer, n, plan, *, batch_size=64, **request):
-    """The one result, and the engine that was asked."""
+    """The single result, and the engine."""
     engine = ScriptedEngine(answer, batch_size=batch_size)
     (result,) = rerank(engine, [make_request("q", n, **request)], plan)
     return result, engine
@@ -50,7 +50,7 @@ def rerank_one(answer, n, plan, *, batch_size=64, **request):
     ],
 )
 def test_a_right_model_finds_the_best_and_all_of_a_round_is_asked_at_once(options, settled, batches):
-    """The true best, in order; usage says the calls and how many of them had to wait for another."""
+    """The true top ranks in order; usage reports the calls and how many rounds they took."""
     result, engine = rerank_one(answer_by(place), 100, make_method(**options))
     assert [place(docid) for docid in docids(result)[:settled]] == list(range(settled))
     assert engine.batches == batches
@@ -62,7 +62,7 @@ def test_a_right_model_finds_the_best_and_all_of_a_round_is_asked_at_once(option
 
 
 def test_top_down_meets_the_pivot_everywhere_at_once():
-    """The first stage is right but for two: one window, five with the pivot (number 10) first, and one for the rest."""
+    """The first stage has two errors: one window, five with the pivot (number 10) first, and one for the rest."""
     strays = {"d55": -2, "d95": -1}
     result, engine = rerank_one(
         answer_by(lambda text: strays.get(text, number(text))), 100, make_method(strategy="top-down")
@@ -81,7 +81,7 @@ def test_top_down_meets_the_pivot_everywhere_at_once():
 @pytest.mark.parametrize("strategy", ["sliding", "top-down", "tournament"])
 @pytest.mark.parametrize("permutations", [1, 3])
 def test_batching_never_shows_in_a_result(strategy, permutations):
-    """With a model that is often wrong, many queries together give what each gives alone, one prompt at a time."""
+    """With an often wrong model, many queries together give what each gives alone, one prompt at a time."""
     options = {"strategy": strategy, "permutations": permutations, "permutation_seed": 4, "with_trace": True}
     plan = make_method(size=8, stride=3, **options)
     requests = [make_request(f"q{i}", n) for i, n in enumerate([35, 0, 64, 1, 7, 8, 2, 41])]
@@ -95,7 +95,7 @@ def test_batching_never_shows_in_a_result(strategy, permutations):
 
 
 def test_an_error_in_one_of_a_rounds_windows_fails_the_query():
-    """Half a tournament would look like a whole one."""
+    """A partial tournament would look like a complete one."""
 
     def answer(prompt):
         return EngineError("lost") if ("1", "d40") in shown(prompt) else answer_by(place)(prompt)
@@ -106,7 +106,7 @@ def test_an_error_in_one_of_a_rounds_windows_fails_the_query():
 
 
 def test_windows_that_are_no_slice_are_named_by_their_call():
-    """In the defects and in the trace, whose docids say what was shown."""
+    """In the defects and in the trace, whose docids list the passages shown."""
 
     def answer(prompt):
         return Answer(text="nothing") if ("1", "d2") in shown(prompt) else answer_by(number)(prompt)
@@ -125,7 +125,7 @@ def test_windows_that_are_no_slice_are_named_by_their_call():
 
 
 def test_only_the_first_k_candidates_are_asked_about():
-    """The others keep their order behind them, whatever the strategy."""
+    """The others follow in their original order, for every strategy."""
     for strategy in ("full", "top-down", "tournament"):
         result, _ = rerank_one(
             answer_by(lambda text: -number(text)), 30, make_method(strategy=strategy, top_k_candidates=20)
@@ -134,7 +134,7 @@ def test_only_the_first_k_candidates_are_asked_about():
 
 
 def test_full_refuses_more_candidates_than_its_window():
-    """The query fails and is named; nothing is asked."""
+    """The query fails and is named; no prompt is run."""
     result, engine = rerank_one(answer_by(place), 21, make_method(strategy="full"))
     assert result.error.startswith(
         "query 'q': 21 candidates exceed the window size of 20, but --strategy full shows all"
@@ -143,7 +143,8 @@ def test_full_refuses_more_candidates_than_its_window():
 
 
 def test_full_cuts_no_passage_but_says_how_far_to():
-    """Where the context is too small: the words it names do fit, one more does not. A sliding window would cut."""
+    """If the context is too small: the stated number of words fits, one more does not. A sliding window would
+    truncate."""
     words = " ".join(f"w{i}" for i in range(50))
 
     def options(**card):
@@ -161,7 +162,7 @@ def test_full_cuts_no_passage_but_says_how_far_to():
 
 
 class LetterWriter(WordWriter):
-    """The same, with ten characters a token."""
+    """Like `WordWriter`, with ten characters per token."""
 
     def write(self, messages, *, opening=""):
         written = super().write(messages, opening=opening)
@@ -169,7 +170,7 @@ class LetterWriter(WordWriter):
 
 
 def test_full_names_no_words_where_one_a_passage_is_too_much():
-    """Text without blanks: one word can be a page."""
+    """Text without spaces: one word can be a page."""
     method = make_method(strategy="full", card={"context_tokens": 180}, writer=LetterWriter())
     request = make_request("q", 4, doc=lambda i: {"text": "x" * 4000})
     pool = FlowPool(ScriptedEngine(answer_by(len)))
@@ -178,7 +179,7 @@ def test_full_names_no_words_where_one_a_passage_is_too_much():
 
 
 def test_permutations_show_the_same_window_in_several_orders():
-    """The first in its own order, the others shuffled, by a seed and the query; the trace tells which."""
+    """The first in its own order, the others shuffled by seed and query; the trace records the orders."""
 
     def asked(seed, qid="q"):
         engine = ScriptedEngine(answer_by(number), batch_size=64)
@@ -199,7 +200,7 @@ def test_permutations_show_the_same_window_in_several_orders():
 
 
 def test_what_most_of_the_shuffled_answers_say_counts():
-    """A model that moves the passage it is shown first to the end: alone it is wrong, in a majority it is right."""
+    """A model that moves the first shown passage to the end: wrong in a single answer, right in the majority."""
 
     def forgetful(prompt):
         texts = [(number(text), label) for label, text in shown(prompt)]
@@ -213,7 +214,7 @@ def test_what_most_of_the_shuffled_answers_say_counts():
 
 
 def test_an_answer_without_a_ranking_is_no_vote():
-    """It would vote for the order that was drawn by lot. Where nobody votes, the window keeps its order."""
+    """It would vote for a random order. Without votes the window keeps its order."""
 
     def answer(prompt):
         is_own_order = shown(prompt)[0][1] == "d0"
@@ -229,14 +230,15 @@ def test_an_answer_without_a_ranking_is_no_vote():
 
 
 def noise(prompt):
-    """A model that misplaces passages by about five ranks, in another way for each prompt."""
+    """A model that misplaces passages by about five ranks, differently for each prompt."""
     draw = random.Random(prompt.text)
     return answer_by(lambda text: place(text) + draw.gauss(0, 5))(prompt)
 
 
 @pytest.mark.parametrize("strategy", ["sliding", "full", "top-down", "tournament"])
 def test_asking_a_noisy_model_several_times_is_nearer_to_the_truth(strategy):
-    """Sum of the ten best's distances to their true ranks, over 12 queries: five askings take a quarter off or more."""
+    """Summed distance of the top ten to their true ranks over 12 queries: five permutations reduce it by at least a
+    quarter."""
 
     def miss(permutations):
         plan = make_method(
@@ -253,7 +255,7 @@ def test_asking_a_noisy_model_several_times_is_nearer_to_the_truth(strategy):
     ("options", "message"),
     [
         ({"strategy": "quick"}, "strategy: expected one of"),
-        ({"strategy": "heapsort"}, "--strategy heapsort: compares two passages"),
+        ({"strategy": "heapsort"}, "--strategy heapsort: is a pairwise strategy"),
         ({"permutations": 0}, "permutations: expected at least 1, found 0"),
         ({"rank_top_k": 3}, "--rank-top-k has no effect with --strategy sliding"),
         ({"strategy": "top-down", "rank_top_k": 20}, "less than the window of 20 passages"),
@@ -266,13 +268,13 @@ def test_asking_a_noisy_model_several_times_is_nearer_to_the_truth(strategy):
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(options, message):
-    """Before anything is asked."""
+    """Before any prompt is run."""
     with pytest.raises(ConfigError, match=message):
         make_method(**options)
 
 
 def test_what_no_answer_ranks_keeps_its_order_whatever_was_drawn():
-    """Answers name the last two of six alone, however they are shown: the other four stay as they were."""
+    """Answers name only the last two of six in any shown order: the other four keep their order."""
 
     def best_two(prompt):
         labels = {text: label for label, text in shown(prompt)}
@@ -284,7 +286,7 @@ def test_what_no_answer_ranks_keeps_its_order_whatever_was_drawn():
 
 @pytest.mark.parametrize("strategy", ["top-down", "tournament"])
 def test_a_strategy_gets_the_places_it_builds_on(strategy):
-    """Half a window of twenty, or what was asked for: fewer would be prompt order taken for judgement."""
+    """Half a window of twenty, or the requested number: with fewer, prompt order would be mistaken for ranking."""
     with pytest.raises(ConfigError, match=r"--decode-top-k 9: --strategy .* needs the first 10 of a window"):
         make_method(strategy=strategy, decode_top_k=9, free_decoding=False)
     make_method(strategy=strategy, decode_top_k=9, rank_top_k=9, free_decoding=False)

@@ -1,4 +1,4 @@
-"""Every form that a reranker is published in loads to the same scores, and none with weights that nobody trained."""
+"""Every published form of a reranker loads with the same scores, and none with untrained weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDS = ((1, 500, 600, 700), (1, 9, 8, 7, 6, 5, 4000), (30000,))
 
 
 class Zoo:
-    """The checkpoints, and the scores that plain transformers and PEFT give with them."""
+    """Checkpoints, and their scores from plain transformers and PEFT."""
 
     def __init__(self, root, tokenizer):
         self.root = root
@@ -41,12 +41,12 @@ class Zoo:
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory, smollm2_tokenizer):
-    """All checkpoints, made once."""
+    """All checkpoints, created once."""
     return Zoo(tmp_path_factory.mktemp("zoo"), smollm2_tokenizer)
 
 
 def expected(model):
-    """Scores by the model's own forward pass, one pair at a time, unpadded."""
+    """Scores from the model's own forward pass, one unpadded pair at a time."""
     with torch.inference_mode():
         return [model(input_ids=torch.tensor([ids])).logits.item() for ids in IDS]
 
@@ -57,7 +57,7 @@ def load(folder, kind="sequence-classification", *, base_model=None):
 
 
 def scores(loaded):
-    """Scores by our engine, in one batch."""
+    """Scores from our engine, in one batch."""
     engine = TransformersEngine(loaded)
     for ticket, ids in enumerate(IDS):
         engine.submit(ticket, Prompt(text="", read="head", token_ids=ids))
@@ -68,12 +68,12 @@ def scores(loaded):
 
 
 def test_a_full_model_scores_as_transformers_does(zoo):
-    """Right-padded in one batch, or one by one: the same."""
+    """The same right-padded in one batch or one by one."""
     assert scores(load(zoo.full)) == pytest.approx(zoo.full_scores, abs=1e-5)
 
 
 def test_an_adapter_is_merged_to_the_scores_it_has_unmerged(zoo):
-    """Base, LoRA matrices and score head as today's PEFT writes and reads them."""
+    """Base, LoRA matrices and score head as written and read by the current PEFT."""
     with zoo.adapted.disable_adapter():
         assert expected(zoo.adapted) != pytest.approx(zoo.adapter_scores, abs=1e-2)
     loaded = load(zoo.adapter)
@@ -83,7 +83,7 @@ def test_an_adapter_is_merged_to_the_scores_it_has_unmerged(zoo):
 
 @pytest.mark.parametrize("weights", ["adapter_model.bin", "adapter_model.safetensors"])
 def test_an_adapter_of_an_old_peft_brings_its_own_head(zoo, tmp_path, weights):
-    """The published RankLLaMA names no modules_to_save: its head must come from the file all the same."""
+    """The published RankLLaMA has no modules_to_save: its head must still come from the file."""
     old = tiny_models.age_adapter(zoo.adapter, tmp_path / "old", weights=weights)
     loaded = load(old)
     head = load_file(zoo.adapter / "adapter_model.safetensors")["base_model.model.score.weight"]
@@ -92,7 +92,7 @@ def test_an_adapter_of_an_old_peft_brings_its_own_head(zoo, tmp_path, weights):
 
 
 def test_a_language_models_adapter_is_merged(zoo, tmp_path):
-    """The other kind of adapter: next-token logits as PEFT gives them unmerged."""
+    """The other kind of adapter: the same next-token logits as unmerged in PEFT."""
     adapted = tiny_models.save_adapter(tmp_path / "lm", zoo.causal, task="CAUSAL_LM")
     ids = torch.tensor([IDS[1]])
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_a_language_models_adapter_is_merged(zoo, tmp_path):
 
 
 def test_an_adapters_base_can_be_elsewhere(zoo, tmp_path):
-    """`--base-model` stands in for a base that was moved since training."""
+    """`--base-model` replaces a base that was moved after training."""
     moved = tmp_path / "moved"
     tiny_models.shutil.copytree(zoo.adapter, moved)
     tiny_models.change_json(moved / "adapter_config.json", base_model_name_or_path=str(tmp_path / "gone"))
@@ -114,7 +114,7 @@ def test_an_adapters_base_can_be_elsewhere(zoo, tmp_path):
 
 
 def test_an_adapter_has_its_own_tokenizer_or_its_bases(zoo, tmp_path, smollm2_tokenizer):
-    """Where the adapter carries one, that is the one it was trained with."""
+    """If the adapter contains one, it is the one used in training."""
     own = tmp_path / "own"
     tiny_models.shutil.copytree(zoo.adapter, own)
     assert load(own).tokenizer.eos_token == smollm2_tokenizer.eos_token
@@ -124,7 +124,7 @@ def test_an_adapter_has_its_own_tokenizer_or_its_bases(zoo, tmp_path, smollm2_to
 
 
 def drop(folder, suffix):
-    """The folder with one of its weights left out."""
+    """The folder without one of its weights."""
     (file,) = folder.glob("*.safetensors")
     weights = load_file(file)
     kept = {name: weight.clone() for name, weight in weights.items() if not name.endswith(suffix)}
@@ -134,13 +134,13 @@ def drop(folder, suffix):
 
 
 def copied(folder, target):
-    """A copy of a checkpoint, to be spoilt."""
+    """A copy of a checkpoint, to be damaged."""
     return tiny_models.shutil.copytree(folder, target)
 
 
 def test_a_missing_score_head_is_an_error_never_a_random_one(zoo, tmp_path):
-    """In an adapter, in a full model, and in a language model that is asked for scores."""
-    with pytest.raises(ContractError, match=r"adapter holds no score head .* scores would be random"):
+    """In an adapter, in a full model, and in a language model that should score."""
+    with pytest.raises(ContractError, match=r"adapter contains no score head .* scores would be random"):
         load(drop(copied(zoo.adapter, tmp_path / "a"), "score.weight"))
     with pytest.raises(ContractError, match=r"no score head .*scores would be random.*yes_no"):
         load(drop(copied(zoo.full, tmp_path / "f"), "score.weight"))
@@ -149,7 +149,7 @@ def test_a_missing_score_head_is_an_error_never_a_random_one(zoo, tmp_path):
 
 
 def test_a_missing_layer_is_an_error_too(zoo, tmp_path):
-    """transformers would fill it with random numbers and go on."""
+    """transformers would initialize it randomly and continue."""
     lost = "layers.1.mlp.up_proj.weight"
     for kind, folder in (("sequence-classification", zoo.full), ("causal", zoo.causal)):
         with pytest.raises(ContractError, match=rf"lacks 1 of the model's weights, such as model\.{lost}"):
@@ -157,7 +157,7 @@ def test_a_missing_layer_is_an_error_too(zoo, tmp_path):
 
 
 def test_a_model_is_not_taken_for_the_other_kind(zoo, tmp_path):
-    """A score head writes no text, and an adapter without a head gives no scores."""
+    """A score head generates no text, and an adapter without a head gives no scores."""
     with pytest.raises(ContractError, match="has a score head and no language model; use --method pointwise"):
         load(zoo.full, "causal")
     with pytest.raises(ContractError, match="the adapter was trained with a score head; use --method pointwise"):
@@ -168,7 +168,7 @@ def test_a_model_is_not_taken_for_the_other_kind(zoo, tmp_path):
 
 
 def test_a_head_must_give_one_score(zoo, tmp_path, smollm2_tokenizer):
-    """A classifier of two labels is no reranker of this kind."""
+    """A two-label classifier is not a reranker of this kind."""
     tiny_models.save_classifier(tmp_path / "two", smollm2_tokenizer, labels=2)
     with pytest.raises(ContractError, match="two: the weights do not fit a model with one score per passage"):
         load(tmp_path / "two")
@@ -177,7 +177,7 @@ def test_a_head_must_give_one_score(zoo, tmp_path, smollm2_tokenizer):
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")
 @pytest.mark.parametrize("other", [{"hidden": 64}, {"layers": 3}, {"layers": 1}])
 def test_an_adapter_does_not_go_on_another_base(zoo, tmp_path, other):
-    """Wider, deeper or shallower: PEFT would leave out what does not fit, or stop with a page of shapes."""
+    """Wider, deeper or shallower: PEFT would drop mismatching weights, or fail with a long list of shapes."""
     tiny_models.save_causal(tmp_path / "other", **other)
     with pytest.raises(ContractError, match="adapter: the adapter was trained on another base model") as error:
         load(zoo.adapter, base_model=str(tmp_path / "other"))
@@ -185,12 +185,12 @@ def test_an_adapter_does_not_go_on_another_base(zoo, tmp_path, other):
 
 
 def test_the_card_and_the_adapter_must_name_the_same_base(zoo, tmp_path):
-    """Two names for the base: one of the two files belongs to another checkpoint."""
+    """If the base names differ, one of the two files belongs to another checkpoint."""
     folder = copied(zoo.adapter, tmp_path / "a")
     card = PointwiseCard(template=load_template("rankllama"), base_model="meta-llama/Llama-2-7b-hf")
     save_card(card, folder)
     options = RerankOptions(dtype="float32", device="cpu")
-    with pytest.raises(ContractError, match=r"card names the base model 'meta-llama/Llama-2-7b-hf', adapter_config"):
+    with pytest.raises(ContractError, match=r"card names base model 'meta-llama/Llama-2-7b-hf', but adapter_config"):
         load_reranker(folder, options)
     load_reranker(folder, RerankOptions(dtype="float32", device="cpu", base_model=str(zoo.causal))).close()
 
@@ -205,7 +205,7 @@ def test_the_card_and_the_adapter_must_name_the_same_base(zoo, tmp_path):
     ],
 )
 def test_a_model_that_is_not_there_is_one_line(name, message):
-    """A folder that is missing, and a hub name without a hub: no traceback, and no wait."""
+    """A missing folder, and a hub name without a hub: no traceback and no delay."""
     with pytest.raises(RankLLMError, match=message) as error:
         load(name)
     assert "\n" not in str(error.value)
@@ -234,7 +234,7 @@ def test_a_folder_that_holds_no_model_is_one_line(tmp_path, zoo, smollm2_tokeniz
 
 
 def test_dtype_and_device_are_those_asked_for(zoo):
-    """Nothing is trained here, and nothing is drawn at random."""
+    """The model is in eval mode, without gradients or dropout."""
     loaded = load_model(
         find_model(str(zoo.full)), "sequence-classification", TransformersSettings(dtype="bfloat16", device="cpu")
     )
@@ -245,7 +245,7 @@ def test_dtype_and_device_are_those_asked_for(zoo):
 
 
 def test_devices_and_dtypes_that_are_not_there_are_one_line():
-    """The message says what there is."""
+    """The message lists the available ones."""
     for device in ("tpu-of-mine", "cuda:99"):
         with pytest.raises(RankLLMError, match=f"--device {device}: "):
             pick_device(device)
@@ -257,7 +257,7 @@ def test_devices_and_dtypes_that_are_not_there_are_one_line():
 
 
 def test_first_refuses_identifiers_of_two_tokens_before_any_query_is_read(zoo, tmp_path):
-    """SmolLM2 writes 10 as two tokens: the message names the largest window, and letters."""
+    """SmolLM2 encodes 10 as two tokens: the message suggests the largest window, and letters."""
     folder = copied(zoo.causal, tmp_path / "m")
     save_card(ListwiseCard(template=load_template("rank_zephyr"), answer="first-token", context_tokens=256), folder)
     with pytest.raises(ContractError, match=r"'10' is 2 tokens .* use --use-alpha, or --window-size 9 or less"):
@@ -265,7 +265,7 @@ def test_first_refuses_identifiers_of_two_tokens_before_any_query_is_read(zoo, t
 
 
 def test_attention_that_is_not_to_be_had_is_refused(tiny_causal):
-    """In one line that names the option; what is to be had is used."""
+    """In one line naming the option; available attention is used."""
     files = find_model(str(tiny_causal))
     with pytest.raises(RankLLMError, match=r"--attn-implementation flash_attention_2: needs a CUDA device"):
         load_model(files, "causal", TransformersSettings(device="cpu", attn_implementation="flash_attention_2"))

@@ -1,4 +1,4 @@
-"""`rankllm-infer mcp` as its clients meet it: over a pipe, over HTTP with keys and hosts, and stopped by a signal."""
+"""`rankllm-infer mcp` as used by clients: over a pipe, over HTTP with keys and hosts, and stopped by a signal."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(tiny_classifier, corpus):
-    """A tiny random model, and something to search."""
+    """A tiny random model and a collection to search."""
     folder = corpus.parent / "index"
     return ["--model-path", tiny_classifier, "--dtype", "float32", "--corpus", corpus, "--index", folder]
 
 
 @pytest.fixture(scope="module")
 def scores(tiny_classifier):
-    """What the model says of the two documents of CALL, asked in this process."""
+    """Model scores of the two documents of CALL, computed in this process."""
     from rankllm_infer import RerankOptions, load_reranker
 
     with load_reranker(tiny_classifier, RerankOptions(dtype="float32")) as reranker:
@@ -60,7 +60,7 @@ def scores(tiny_classifier):
 
 
 async def check_tools(client, scores):
-    """Both tools are listed and answer."""
+    """Both tools are listed and respond."""
     assert [tool.name for tool in (await client.list_tools()).tools] == ["rerank", "retrieve_and_rerank"]
     found = (await client.call_tool("rerank", CALL)).structured_content
     assert {result["id"]: result["score"] for result in found["results"]} == pytest.approx(scores, rel=1e-6)
@@ -71,7 +71,7 @@ async def check_tools(client, scores):
 
 
 def test_a_client_speaks_over_a_pipe(options, scores):
-    """The client starts the program, as a desktop application does."""
+    """The client starts the program, as desktop applications do."""
     arguments = ["-m", "rankllm_infer", "mcp", *map(str, options)]
     server = StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ))
 
@@ -83,7 +83,7 @@ def test_a_client_speaks_over_a_pipe(options, scores):
 
 
 def test_standard_output_is_the_protocols_alone(options):
-    """Every line of it is a message; what people read goes to standard error. The end of the input ends the program."""
+    """Every line is a message; logs go to standard error. The end of input ends the program."""
     messages = [HELLO, {"jsonrpc": "2.0", "method": "notifications/initialized"}]
     with started(["mcp", *options]) as process:
         process.stdin.write("".join(json.dumps(message) + "\n" for message in messages))
@@ -124,7 +124,7 @@ def test_a_signal_ends_the_program_while_a_client_is_connected(number, code):
 
 @contextmanager
 def listening(options, *more):
-    """The program as an HTTP server on a free port: the process, and its URL."""
+    """The program as an HTTP server on a free port: the process and its URL."""
     with started(["mcp", *options, "--transport", "http", "--port", 0, *more]) as process:
         for line in process.stderr:
             if found := re.match(r"Listening on (http://127\.0\.0\.1:\d+/mcp)$", line):
@@ -135,7 +135,7 @@ def listening(options, *more):
 
 @asynccontextmanager
 async def connected(url, **headers):
-    """The SDK's client at a URL."""
+    """The SDK's client for a URL."""
     async with (
         httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S) as http,
         Client(streamable_http_client(url, http_client=http)) as client,
@@ -144,14 +144,14 @@ async def connected(url, **headers):
 
 
 def hello(url, **headers):
-    """The status of a first request, and its body."""
+    """Status and body of a first request."""
     accept = {"Accept": "application/json, text/event-stream"}
     answer = httpx2.post(url, json=HELLO, headers=accept | headers, timeout=PATIENCE_S, trust_env=False)
     return answer.status_code, answer.text
 
 
 def test_clients_speak_over_http(options, scores, tmp_path, monkeypatch):
-    """With a key and a Host that is known; others are refused. A signal ends the program."""
+    """With a key and a known Host; others are rejected. A signal ends the program."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     keys = tmp_path / "keys.txt"
     keys.write_text(f"# of the tests\n{OTHER_KEY}\n\n{KEY}\n", encoding="utf-8")
@@ -183,7 +183,7 @@ def test_clients_speak_over_http(options, scores, tmp_path, monkeypatch):
 
 
 def test_hosts_that_are_answered():
-    """The loopback's names, the address listened on, and those that are allowed; any port where none is named."""
+    """The loopback's names, the listening address and the allowed hosts; any port unless one is given."""
     found = security(McpOptions(host="10.0.0.5", allowed_host=("a.example", "b.example:9000", "::2")))
     assert found.enable_dns_rebinding_protection
     assert found.allowed_hosts == [
@@ -206,7 +206,7 @@ def test_hosts_that_are_answered():
     ],
 )
 def test_a_key_file_that_cannot_be_meant_is_refused(tmp_path, text, message):
-    """In one line that shows no key."""
+    """In one line that does not show a key."""
     path = tmp_path / "keys.txt"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(RankLLMError, match=re.escape(message)) as refused:
@@ -219,7 +219,11 @@ def test_a_key_file_that_cannot_be_meant_is_refused(tmp_path, text, message):
     [
         (["--port", "9"], 2, "--port has no effect with --transport stdio; leave it out"),
         (["--allowed-host", "h"], 2, "--allowed-host has no effect with --transport stdio; leave it out"),
-        (["--transport", "http", "--host", "0.0.0.0"], 2, "--host 0.0.0.0 is reached from other machines, which needs"),
+        (
+            ["--transport", "http", "--host", "0.0.0.0"],
+            2,
+            "--host 0.0.0.0 can be reached from other machines and needs",
+        ),
         (["--transport", "http", "--api-key-file", "none.txt"], 1, "none.txt: no such file"),
         (["--corpus", "none.jsonl"], 1, "none.jsonl: no such file"),
         (["--transport", "http", "--port", "65536"], 2, "--port: expected a number from 0 to 65535, found 65536"),
@@ -236,7 +240,7 @@ def test_wrong_usage_is_said_before_anything_is_loaded(rankllm, words, code, mes
 
 
 def test_a_bm25_index_without_its_corpus_is_named(rankllm, corpus, tmp_path):
-    """It holds no texts."""
+    """It contains no texts."""
     from rankllm_infer.retrieval.bm25_cache import open_index
 
     open_index(corpus, folder=tmp_path / "index", k1=1.5)
@@ -246,7 +250,7 @@ def test_a_bm25_index_without_its_corpus_is_named(rankllm, corpus, tmp_path):
 
 
 def test_an_index_is_searched_with_the_settings_it_was_made_with(corpus, tmp_path):
-    """It is not built again for others."""
+    """It is not rebuilt for different settings."""
     from rankllm_infer.mcp_server.collection import open_collection
     from rankllm_infer.retrieval.bm25_cache import open_index, stored_settings
 

@@ -1,4 +1,4 @@
-"""Memory does not grow with the number of queries: ten thousand stream through, journal and figures included."""
+"""Memory does not grow with the number of queries: ten thousand stream through, including journal and measures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT = "a passage of some length " * 80
 
 
 def write_requests(path, n_queries, n_candidates):
-    """A requests file of so many queries with so many candidates each."""
+    """A requests file with this many queries and candidates."""
     with path.open("w", encoding="utf-8") as stream:
         for number in range(n_queries):
             candidates = [{"docid": f"d{i}", "score": -i, "doc": {"text": TEXT}} for i in range(n_candidates)]
@@ -41,7 +41,7 @@ def flow(request):
 
 
 def rerank(folder: Path, n_queries: int, n_candidates: int) -> None:
-    """All that the command does with a file of requests, with an engine that keeps nothing."""
+    """Everything the command does with a file of requests, with an engine that retains nothing."""
     path = write_requests(folder / "requests.jsonl", n_queries, n_candidates)
     requests = StoredRequests(path, is_pairs=False, max_queries=None)
     files = OutputFiles(run=folder / "run", results=folder / "results", trace=folder / "trace")
@@ -63,7 +63,7 @@ def rerank(folder: Path, n_queries: int, n_candidates: int) -> None:
 
 
 def peak_mb(folder: Path, n_queries: int, n_candidates: int) -> float:
-    """The peak memory of a process of its own that reranks so many queries, in MB."""
+    """Peak memory in MB of a separate process that reranks this many queries."""
     folder.mkdir()
     program = [sys.executable, __file__, str(folder), str(n_queries), str(n_candidates)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
@@ -73,7 +73,7 @@ def peak_mb(folder: Path, n_queries: int, n_candidates: int) -> float:
 
 @pytest.mark.slow
 def test_ten_thousand_queries_need_no_more_memory_than_a_thousand(tmp_path):
-    """Beyond the name and the place of each query, some hundred bytes; 40 MB stream through."""
+    """Apart from about a hundred bytes for qid and offset of each query; 40 MB stream through."""
     few, many = (peak_mb(tmp_path / str(n), n, 2) for n in (1000, 10_000))
     assert (tmp_path / "10000" / "results").stat().st_size > 40e6
     assert many - few < 12, (few, many)
@@ -95,12 +95,12 @@ with load_reranker(sys.argv[1], RerankOptions(dtype="bfloat16", device="cpu")) a
         if number in (60, 240):
             print(open("/proc/self/status").read().partition("VmRSS:")[2].split()[0])
 """
-"""Prints resident KiB after 60 batches of different lengths, and after 240."""
+"""Prints resident KiB after 60 batches of different lengths and after 240."""
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
 def test_kernels_of_many_lengths_are_not_kept(tmp_path, smollm2_tokenizer):
-    """oneDNN compiles kernels for each length of a batch; by default a thousand would stay, hundreds of megabytes."""
+    """oneDNN compiles kernels for each batch length; by default a thousand are cached, taking hundreds of megabytes."""
     from tiny_models import save_classifier
 
     save_classifier(tmp_path, smollm2_tokenizer, max_position_embeddings=2048)

@@ -1,4 +1,4 @@
-"""Ranking methods: what the Reranker asks of one, and that every kind of card has one."""
+"""Ranking methods: the interface required by Reranker, and a method for every kind of card."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class BestOfAll:
     sample = None
 
     def n_prompts(self, n_candidates):
-        """One prompt, however many candidates there are."""
+        """One prompt for any number of candidates."""
         return 1
 
     def flow(self, request):
-        """Ask once."""
+        """Yield a single prompt."""
         (answer,) = yield (Prompt(text=" ".join(candidate.docid for candidate in request.candidates), read="text"),)
         order = sorted(request.candidates, key=lambda candidate: candidate.docid != answer.text)
         scored = tuple(replace(candidate, score=float(-rank)) for rank, candidate in enumerate(order))
@@ -46,7 +46,7 @@ class BestOfAll:
 
 
 def test_a_new_method_is_run_by_the_reranker_as_it_is():
-    """Neither Reranker, pool nor engine knows its kind."""
+    """Reranker, pool and engine do not know its kind."""
     engine = ScriptedEngine(lambda prompt: Answer(text=max(prompt.text.split(), key=number), usage=Usage(calls=1)))
     reranker = Reranker(BestOfAll(), engine)
     results = reranker.rerank([make_request(f"q{n}", n) for n in (3, 5, 2, 4)])
@@ -60,7 +60,7 @@ def test_a_new_method_is_run_by_the_reranker_as_it_is():
 
 
 def test_every_kind_of_card_has_a_method():
-    """Of each template that ships, with the kinds that cards can be of."""
+    """For each bundled template and every possible kind of card."""
     assert set(METHODS) == {ListwiseCard.kind, PointwiseCard.kind, PairwiseCard.kind}
     for name in template_names():
         template = load_template(name)
@@ -97,7 +97,7 @@ def test_the_card_decides_the_method(card, n_prompts, read, max_active):
     ],
 )
 def test_what_does_not_go_with_the_card_is_said_before_a_model_is_loaded(settings, message):
-    """By the check alone, and by the method itself where nobody checked."""
+    """By the check alone, and by the method itself if unchecked."""
     settings = RankingSettings(**settings)
     with pytest.raises(ConfigError, match=message):
         check_settings(LISTWISE, settings)

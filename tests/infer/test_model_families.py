@@ -1,4 +1,4 @@
-"""Other families of models than Llama: each way of reading works, or one line says which would."""
+"""Model families other than Llama: each kind of read works, or one line says which would."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ EXPECTED: dict[str, dict[str, str]] = {
     "t5": {"text": f"--free-decoding {ONE_TOKEN}", "first-token": f"--use-[a-z]+ {ONE_TOKEN}"},
     "longt5": dict.fromkeys(WAYS, NO_CAUSAL),
 }
-"""Family -> way of reading -> what is said in place of a ranking; ways that are not named work."""
+"""Family -> read -> message in place of a ranking; reads that are not listed work."""
 
 
 @pytest.fixture
 def run(rankllm, tmp_path, smollm2_tokenizer):
-    """Rerank one query with a model of a family."""
+    """Rerank one query with a model of this family."""
 
     def rerank(family, *options):
         folder = tmp_path / family
@@ -60,7 +60,7 @@ QUICK = ("llama4-text", "mamba2", "bert", "t5", "longt5")
 
 @pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in EXPECTED])
 def test_a_family_is_reranked_with_or_one_line_says_why_not(run, family):
-    """No traceback, and no ranking that is read off a model which cannot give it."""
+    """No traceback, and no ranking from a model that cannot provide it."""
     for way, options in WAYS.items():
         done = run(family, *options)
         said = EXPECTED[family].get(way)
@@ -81,13 +81,13 @@ def test_a_score_head_that_a_family_lacks_is_named(run):
 
 @pytest.mark.parametrize("family", ["rwkv", "recurrent-gemma"])
 def test_a_model_that_would_forget_the_prompt_does_not_pass_the_trial(family):
-    """The one takes no such cache and says nothing, the other raises."""
+    """One ignores such a cache silently, the other raises."""
     with pytest.raises(ContractError, match=NO_CACHE):
         try_model(FAMILIES[family]().eval(), "permutation", source="m")
 
 
 def test_a_decoder_of_an_encoders_family_is_one_by_its_configuration():
-    """BERT with `is_decoder`; and Gemma for embeddings, whose tokens see each other."""
+    """BERT with `is_decoder`; and Gemma for embeddings, with bidirectional attention."""
     check_is_decoder(FAMILIES["bert-decoder"](), "m")
     model = FAMILIES["gemma3-text"]()
     model.config.use_bidirectional_attention = True

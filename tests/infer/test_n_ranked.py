@@ -1,4 +1,4 @@
-"""A result says how many of its candidates the model has ranked: the others are in first-stage order."""
+"""A result reports how many candidates the model has ranked; the others are in first-stage order."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def backwards(prompt):
 
 
 def says(text):
-    """An engine that always gives this answer."""
+    """An engine that always returns this answer."""
     return lambda prompt: Answer(text=text)
 
 
 def ranked(answer, n, **plan):
-    """The result of n candidates."""
+    """Result of n candidates."""
     (result,) = rerank(ScriptedEngine(answer), [make_request("q", n)], make_method(**plan))
     return result
 
@@ -55,12 +55,12 @@ def ranked(answer, n, **plan):
     ],
 )
 def test_what_the_windows_ranked_is_counted(n, options, expected):
-    """All of what was to be reranked; of a search for the best k, those k, unless one window held all."""
+    """All requested candidates; for a top-k search k of them, unless one window contained all."""
     assert ranked(backwards, n, **options).n_ranked == expected
 
 
 def test_what_is_behind_is_in_first_stage_order():
-    """The 4 reranked ones, then the 8 others as they came."""
+    """The 4 reranked ones, then the other 8 in their original order."""
     result = ranked(backwards, 12, size=8, stride=4, top_k_candidates=4)
     assert docids(result) == ["d3", "d2", "d1", "d0", *(f"d{i}" for i in range(4, 12))]
 
@@ -70,12 +70,12 @@ def test_what_is_behind_is_in_first_stage_order():
     [("I cannot rank these.", 0), ("", 0), ("[2] > [1]", 2), ("[3]", 1), ("[9] > [8]", 0), ("[2] > [2] > [4]", 2)],
 )
 def test_what_an_answer_leaves_out_is_not_ranked(text, expected):
-    """One window of five: the named ones come first."""
+    """One window of five: the named passages come first."""
     assert ranked(says(text), 5).n_ranked == expected
 
 
 def test_a_window_without_a_ranking_ends_the_count_where_its_candidates_stand():
-    """Of 12, windows of 8 by 4: the lower one says nothing, the upper one ranks its own eight."""
+    """Of 12, windows of 8 by 4: the lower one has no ranking, the upper one ranks its own eight."""
 
     def answer(prompt):
         return Answer(text="no") if "d11" in prompt.text else backwards(prompt)
@@ -86,13 +86,13 @@ def test_a_window_without_a_ranking_ends_the_count_where_its_candidates_stand():
 
 
 def test_answers_held_to_a_few_count_as_a_few():
-    """With `decode_top_k` the first two of the one window are chosen, the others keep their order."""
+    """With `decode_top_k` the top two of the single window are chosen; the others keep their order."""
     result = ranked(says("[5] > [4] > [1] > [2] > [3]"), 5, free_decoding=False, decode_top_k=2)
     assert result.n_ranked == 2
 
 
 def test_identifiers_that_a_server_does_not_tell_are_not_ranked():
-    """FIRST over a server's likeliest tokens: the third has no score."""
+    """FIRST with a server's top tokens: the third has no score."""
     scores = Answer(scores=(1.0, 3.0, float("-inf"), 2.0), text="")
     result = ranked(
         lambda prompt: scores, 4, template="rank_zephyr_alpha", card={"identifiers": "alpha", "answer": "first-token"}
@@ -102,7 +102,7 @@ def test_identifiers_that_a_server_does_not_tell_are_not_ranked():
 
 @pytest.mark.parametrize(("options", "expected"), [({}, 5), ({"top_k_candidates": 2}, 2), ({"top_k_candidates": 9}, 5)])
 def test_what_was_scored_is_counted(options, expected):
-    """Pointwise: every pair that was asked."""
+    """Pointwise: every scored pair."""
     engine = ScriptedEngine(lambda prompt: Answer(text="", scores=(float(number(prompt.text.split("|")[2])),)))
     card = PointwiseCard(template=load_template("rankllama"))
     method = PointwiseMethod(card, RankingSettings(**options), PlainPairWriter())
@@ -120,7 +120,7 @@ def test_a_failed_query_is_not_ranked():
 
 
 def test_fusion_may_bring_what_is_not_ranked_between():
-    """Of five the answer names d4 alone: with much weight the first stage's d0 comes before it, and nothing is told."""
+    """Of five, the answer names only d4: with a large weight the first stage's d0 precedes it, so the count is 0."""
     request = make_request("q", 5)
     result = ranked(says("[5]"), 5)
     assert result.n_ranked == 1
@@ -132,7 +132,7 @@ def test_fusion_may_bring_what_is_not_ranked_between():
 
 
 def test_it_is_written_and_kept_in_the_journal(tmp_path):
-    """Beside the usage; a result that does not know it, of an older journal, writes nothing."""
+    """Next to the usage; a result without it, from an older journal, writes nothing."""
     request = make_request("q", 12)
     result = ranked(backwards, 12, size=8, stride=4, top_k_candidates=4)
     assert json.loads(json.dumps(result_to_dict(result)))["n_ranked"] == 4

@@ -1,4 +1,4 @@
-"""Replies that are huge, endless, packed or slow are read within bounds of memory and time."""
+"""Replies that are huge, endless, compressed or slow are read within bounds on memory and time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def memory_mb() -> float:
 
 @pytest.mark.parametrize("packing", ["gzip", "deflate"])
 def test_a_packed_reply_is_bounded_before_it_is_unpacked(packing):
-    """200 MB of `>` in 0.2 MB; the memory that it takes is bounded too."""
+    """200 MB of `>` in 0.2 MB; memory use is bounded as well."""
     body = json.dumps(chat_reply("@")).encode().replace(b"@", b">" * (200 << 20))
     packed = gzip.compress(body, compresslevel=9) if packing == "gzip" else zlib.compress(body, 9)
     del body
@@ -42,7 +42,7 @@ def test_a_packed_reply_is_bounded_before_it_is_unpacked(packing):
 
 
 def test_a_packed_reply_is_read_though_none_was_asked_for():
-    """Some gateways pack whatever they send."""
+    """Some gateways compress every reply."""
     packed = gzip.compress(json.dumps(chat_reply("[2] > [1]")).encode())
     with serving(lambda _: Reply(packed, headers={"Content-Encoding": "gzip"})) as server:
         assert ask(server.base_url).text == "[2] > [1]"
@@ -65,7 +65,7 @@ def test_a_reply_that_cannot_be_unpacked_is_named(body, encoding, said):
 
 
 def endless(start: bytes, chunk: bytes, *, pause_s: float = 0.0):
-    """A listener that sends `start`, then `chunk` for ever."""
+    """A server that sends `start`, then `chunk` forever."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():
@@ -93,7 +93,7 @@ def endless(start: bytes, chunk: bytes, *, pause_s: float = 0.0):
     ],
 )
 def test_a_reply_without_end_is_broken_off(start, chunk):
-    """Body or headers, whatever length they promise: within seconds, in little memory."""
+    """Body or headers, whatever length they announce: within seconds, in little memory."""
     listener, url = endless(start, chunk)
     before = memory_mb()
     with listener:
@@ -111,7 +111,7 @@ def test_a_drip_ends_at_the_time_limit(start):
     with listener:
         began = time.monotonic()
         assert "no answer within 0.3 s" in str(ask(url, timeout_s=0.3))
-        with pytest.raises(EngineError, match=r"within 0.3 s; is the server up\?"):
+        with pytest.raises(EngineError, match=r"within 0.3 s; is the server running\?"):
             server_models(OpenAISettings(base_url=url, model="m", timeout_s=0.3))
         assert time.monotonic() - began < 5
 
@@ -124,6 +124,6 @@ def test_a_list_of_models_is_bounded_as_well():
 
 
 def test_an_answer_of_millions_of_characters_is_refused():
-    """Within the bound of a reply, but longer than anything that was asked for."""
+    """Within the size limit of a reply, but longer than the requested answer."""
     with serving(lambda _: chat_reply(">" * 5_000_000)) as server:
         assert "5000000 characters, expected at most 1048576" in str(ask(server.base_url))

@@ -1,4 +1,4 @@
-"""Prompts are measured without the server's tokenizer: rather too long than too short."""
+"""Prompts are measured without the server's tokenizer: overestimated rather than underestimated."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from rankllm_infer.ranking.prompts import estimate_tokens
     ],
 )
 def test_text_is_counted_by_words_and_characters(text, tokens):
-    """By hand, from the documented costs, besides 6 a turn and 32 a prompt."""
+    """By hand, from the documented costs, plus 6 per turn and 32 per prompt."""
     assert estimate_tokens([Message("user", (Span(text),))]) == 32 + 6 + tokens
 
 
 def test_every_turn_costs_its_frame():
-    """A prompt of no turns still has its own."""
+    """A prompt without turns still has its own overhead."""
     assert estimate_tokens([]) == 32
     assert estimate_tokens([Message("system", ()), Message("user", (Span("a"), Span("b")))]) == 32 + 6 + 6 + 1
 
 
 @pytest.mark.parametrize("name", ["nfcorpus", "cosqa", "nq_qed"])
 def test_windows_of_real_passages_are_never_estimated_too_short(name):
-    """Medical abstracts, code and Wikipedia, counted by Llama 2's tokenizer; and less than a third too long."""
+    """Medical abstracts, code and Wikipedia, counted by Llama 2's tokenizer; overestimated by less than a third."""
     tokenizers = pytest.importorskip("tokenizers")
     tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_dir("llama2") / "tokenizer.json"))
     (path,) = data(name).glob("corpus.jsonl*")

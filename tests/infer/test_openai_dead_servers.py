@@ -1,4 +1,4 @@
-"""A run over a server that has stopped answering ends soon, and resumes where it stopped."""
+"""A run with a server that stopped responding ends soon, and resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 class Clock:
-    """Seconds that a test sets."""
+    """A clock set by the test."""
 
     now = 0.0
 
@@ -34,7 +34,7 @@ class Clock:
 
 
 def test_a_breaker_needs_failures_in_a_row_and_time():
-    """Six tries without a reply, and four seconds; an answer starts the count over."""
+    """Six tries without a reply, and four seconds; an answer resets the count."""
     clock = Clock()
     breaker = Breaker(clock=clock)
 
@@ -56,7 +56,7 @@ def test_a_breaker_needs_failures_in_a_row_and_time():
 
 
 def test_a_proxy_before_a_dead_server_is_given_more_time():
-    """A status of 500 or more is a sign of life of somebody: thirty in a row, over a minute."""
+    """A status of 500 or more shows that something is alive: thirty in a row, over a minute."""
     clock = Clock()
     breaker = Breaker(BreakerLimits(n_faults=3, faults_s=60.0), clock=clock)
     for at in (0.0, 1.0, 2.0, 59.0):
@@ -72,7 +72,8 @@ def queries(n: int):
 
 
 def test_a_run_over_a_dead_server_stops_and_is_resumed(rankllm, tmp_path):
-    """16 queries: two answers, then silence. One line within seconds; the same command asks only what is missing."""
+    """16 queries: two answers, then silence. One line within seconds; the same command asks only the missing
+    prompts."""
     requests = write_jsonl(tmp_path / "requests.jsonl", *queries(16))
     lock, n_answered, is_up = threading.Lock(), [0], threading.Event()
 
@@ -107,7 +108,7 @@ def test_a_run_over_a_dead_server_stops_and_is_resumed(rankllm, tmp_path):
 
 
 def test_an_engine_can_be_used_again_when_the_server_is_back():
-    """What the dead server was asked is dropped, and the count starts over."""
+    """Prompts of the dead server are dropped, and the count is reset."""
     is_up = threading.Event()
 
     def respond(received):
@@ -131,7 +132,7 @@ def test_an_engine_can_be_used_again_when_the_server_is_back():
 
 
 def test_answers_that_came_before_the_end_are_given_first():
-    """They are paid for, and the journal keeps them."""
+    """They have been paid for, and the journal keeps them."""
     release = threading.Event()
 
     def respond(received):
@@ -155,7 +156,7 @@ def test_answers_that_came_before_the_end_are_given_first():
 
 
 def test_a_prompt_is_not_retried_for_hours():
-    """A server that asks for two minutes each time is given up after a quarter of an hour."""
+    """A server that requests two minutes each time is given up after a quarter of an hour."""
     waits = []
 
     async def sleep(delay_s):

@@ -1,4 +1,4 @@
-"""A reply whose fields are of other types than promised is an answer or one line, never a traceback."""
+"""A reply with fields of unexpected types is an answer or a one-line error, never a traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ODD = [None, True, -1, 1e400, "x", [], {}, [[]], [{}], {"a": []}, 10**4000, "\ud
 
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:12])
 def test_a_field_of_another_type_is_never_a_bug(odd):
-    """Each field of a reply, replaced in turn: an answer, or one line."""
+    """Each field of a reply, replaced in turn: an answer or a one-line error."""
     replies = [odd]
     good = logprobs_reply({"A": -1.0, "B": -2.0})
     for path in (

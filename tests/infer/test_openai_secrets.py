@@ -1,4 +1,4 @@
-"""The key and the password in the address reach no answer, message or file."""
+"""The key and the address's password never appear in answers, messages or files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("spelled", SPELLINGS)
 def test_a_key_that_the_server_repeats_is_in_no_answer(spelled):
-    """Answers go into traces, results and journals."""
+    """Answers are written to traces, results and journals."""
     said = f"[1] > [2] {spelled}"
     with serving(lambda _: chat_reply(said)) as server:
         assert ask(server.base_url, api_key=KEY).text == "[1] > [2] ***"
@@ -49,7 +49,7 @@ def test_a_key_that_the_server_repeats_is_in_no_answer(spelled):
 @pytest.mark.parametrize("after", ["", "\n", ":"])
 @pytest.mark.parametrize("key", [KEY, "sk-\u00ff\u00ff\u00ff??>>0", "12345678"])
 def test_a_secret_in_base64_is_redacted(alphabet, before, after, key):
-    """As in a Basic header, whatever user or scheme comes before it: less than one byte is left at either end."""
+    """As in a Basic header, after any user or scheme: less than one byte remains at either end."""
     options = OpenAISettings(base_url=f"http://u:{quote(key, safe='')}@h/v1", model="m")
     spelled = alphabet(f"{before}{key}{after}".encode()).decode()
     left, right = without_secrets(f"got {spelled}.", options).removeprefix("got ").removesuffix(".").split("***")
@@ -58,7 +58,7 @@ def test_a_secret_in_base64_is_redacted(alphabet, before, after, key):
 
 
 def test_a_key_in_base64_is_in_no_error_and_percent_encoded_neither():
-    """An error that quotes the Authorization header of a gateway, and a redirect that carries it in the address."""
+    """An error that quotes a gateway's Authorization header, and a redirect with the key in its address."""
     basic = b64encode(f":{KEY}".encode()).decode()
     refused = Reply({"error": {"message": f"bad header Basic {basic}"}}, 400, {"Location": f"/?auth={quote(basic)}"})
     with serving(lambda _: refused) as server:
@@ -85,12 +85,12 @@ def test_the_password_in_an_address_is_in_no_message():
 
 
 def test_a_key_is_in_no_repr_of_the_options():
-    """They are printed when something is debugged."""
+    """They are printed while debugging."""
     assert KEY not in repr(RerankOptions(engine="openai", base_url="http://h/v1", api_key=KEY))
 
 
 def test_a_key_is_not_sent_where_a_server_redirects_to():
-    """The other server is never asked."""
+    """The other server is never contacted."""
     with serving(lambda _: chat_reply("x")) as other:
         moved = Reply(b"", 307, {"Location": f"{other.base_url}/chat/completions?key={KEY}"})
         with serving(lambda _: moved) as server:
@@ -104,7 +104,7 @@ def test_a_key_is_not_sent_where_a_server_redirects_to():
 
 @pytest.mark.parametrize("spelled", [KEY, b64encode(f"user:{KEY}".encode()).decode()])
 def test_a_key_that_the_server_repeats_reaches_no_file(rankllm, monkeypatch, tmp_path, spelled):
-    """Trace, results, run and screen, of a run through the command line."""
+    """Trace, results, run and terminal, for a run from the command line."""
     requests = write_jsonl(tmp_path / "requests.jsonl", request("q", 0, 1, 2))
     outputs = [tmp_path / name for name in ("out.trec", "out.jsonl", "trace.jsonl")]
     options = ("--output", outputs[0], "--output-jsonl", outputs[1], "--trace", outputs[2])

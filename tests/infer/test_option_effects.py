@@ -1,4 +1,4 @@
-"""What an option of `rerank` applies to and what it changes: as its row says, in refusals, card and fingerprint."""
+"""Scope and effect of each `rerank` option match its row: in rejections, card and fingerprint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rankllm_infer.ranking.settings import RankingSettings
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with the files that the options name, which is the current one."""
+    """Current folder, with the files that the options name."""
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
     return tmp_path
@@ -41,7 +41,7 @@ FOREIGN_ENGINE = [
 
 @pytest.mark.parametrize(("name", "engine"), FOREIGN_ENGINE)
 def test_an_option_of_another_engine_is_refused_by_its_flag(name, engine):
-    """As the user wrote it."""
+    """As spelled by the user."""
     flag = SET[name].words.split()[0]
     with pytest.raises(ConfigError, match=rf"^{flag} has no effect with --engine {engine}; leave it out$"):
         options(name, engine=engine)
@@ -70,7 +70,7 @@ FOREIGN_METHOD = [
 
 @pytest.mark.parametrize(("name", "method"), FOREIGN_METHOD)
 def test_an_option_of_another_method_is_refused_by_its_flag(name, method):
-    """Or by the flag without which it cannot be given."""
+    """Or by the flag it requires."""
     changes, why = ASKED[method]
     flags = [SET[name].words.split()[0]]
     flags += [SET[other].words.split()[0] for other in SET[name].beside if other in SET and other not in changes]
@@ -80,7 +80,7 @@ def test_an_option_of_another_method_is_refused_by_its_flag(name, method):
 
 
 def test_what_applies_is_written_down():
-    """By hand, of the options that not every engine and method knows."""
+    """By hand, for options that are not supported by every engine and method."""
     restricted = {"FIRST": ["identifier_prior"], "generation": ["decode_top_k", "free_decoding"]}
     restricted |= {"FIRST, pointwise and pairwise": ["compile"], "pointwise": ["instruction"]}
     restricted |= {"pointwise and pairwise": ["p_max_len", "q_max_len"]}
@@ -109,7 +109,7 @@ def test_what_applies_is_written_down():
 
 
 def settings(model, asked):
-    """The settings of a run with these options, and the card that they make."""
+    """Settings of a run with these options, and the resulting card."""
     server = TransformersSettings()
     files = None
     if asked.engine == "openai":
@@ -137,12 +137,12 @@ WITHOUT = {
     "few_shot_file": RerankOptions(few_shot_file="copy.json", num_few_shot_examples=1),
     "num_few_shot_examples": RerankOptions(few_shot_file="shots.json", num_few_shot_examples=2),
 }
-"""What an option is compared with, where its default is no answer."""
+"""Reference for an option whose default is not comparable."""
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "api_key"])
 def test_the_fingerprint_holds_an_option_as_its_row_says(folder, name):
-    """Its own value, the card, what is loaded or found in a file, or nothing at all."""
+    """Its value, the card, what was loaded or found in a file, or nothing."""
     effect, flag = OPTIONS[name].option.effect, SET[name].words.split()[0].replace("--no-", "--")
     asked, without = options(name), WITHOUT.get(name)
     without = without or replace(asked, **{name: OPTIONS[name].default})
@@ -168,7 +168,7 @@ def test_an_adapters_base_counts_by_its_files(folder):
 
 
 def test_what_counts_by_contents_and_not_at_all():
-    """By hand; the card's options are counted above."""
+    """By hand; options of the card are covered above."""
     by_effect = {}
     for name, row in OPTIONS.items():
         by_effect.setdefault(row.option.effect, set()).add(name)

@@ -1,4 +1,4 @@
-"""Each option of `rerank` is declared once: every row takes part in all that is derived from the table."""
+"""Each option of `rerank` is declared once: every row takes part in everything derived from the table."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from rankllm_infer.options import RerankOptions
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with the files that the options name, which is the current one."""
+    """Current folder, with the files that the options name."""
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
     return tmp_path
 
 
 def test_the_fields_written_down_here_are_all_there_are():
-    """A new option is added above, or the tests below say nothing of it; and every field of RerankOptions has a row."""
+    """A new option must be added above to be tested; and every field of RerankOptions has a row."""
     assert set(SET) | {"api_key"} == set(ROWS)
     assert set(OPTIONS) == {field.name for field in fields(RerankOptions)}
     assert len(ROWS) == sum(len(rows_of(owner)) for owner in OWNERS)
@@ -38,26 +38,26 @@ def test_the_fields_written_down_here_are_all_there_are():
 
 
 def test_the_command_has_the_options_of_the_table_and_no_others():
-    """Those that are accepted and ignored are hidden."""
+    """Options that are accepted and ignored are hidden."""
     shown = {name for p in command.params if not getattr(p, "hidden", False) for name in p.opts}
     assert shown == {flag for name, row in ROWS.items() if name not in FOR_PYTHON for flag in row.option.flags}
 
 
 def spelled(name):
-    """The option by its name, by its aliases, and each of them with underscores."""
+    """The option's name and aliases, each also with underscores."""
     flag, *value = SET[name].words.split()
     flags = [flag, *ALIASES.get(name, [])]
     return [[spelling, *value] for f in flags for spelling in (f, "--" + f.removeprefix("--").replace("-", "_"))]
 
 
 def parsed(*words):
-    """What click makes of a command line."""
+    """Result of parsing a command line with click."""
     return command.make_context("rerank", list(words)).params
 
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.owner is RerankOptions and name in SET])
 def test_each_flag_sets_its_field_of_the_options(folder, name):
-    """The options of a command line are those of Python, in which every other field has its default."""
+    """Command-line options equal those of Python, with defaults in every other field."""
     given = SET[name]
     beside = [word for other in given.beside for word in WORDS_BESIDE.get(other, SET.get(other, given).words).split()]
     engine = [] if name == "engine" else ["--engine", given.engine]
@@ -70,7 +70,7 @@ def test_each_flag_sets_its_field_of_the_options(folder, name):
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.owner is not RerankOptions])
 def test_each_flag_sets_its_field_of_the_command(name):
-    """Inputs, outputs and the model: what is not given has the owner's default."""
+    """Inputs, outputs and the model: fields that are not given have the owner's default."""
     model = [] if name == "model_path" else ["--model-path", "m"]
     for words in spelled(name):
         made = from_given(ROWS[name].owner, parsed(*model, *words))
@@ -81,7 +81,7 @@ def test_each_flag_sets_its_field_of_the_command(name):
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.option.least is not None])
 def test_a_number_below_the_least_is_refused(name):
-    """By the command line and by Python."""
+    """On the command line and in Python."""
     row = ROWS[name]
     below = int(row.option.least) - 1
     with pytest.raises(click.BadParameter, match="is not in the range"):
@@ -92,7 +92,7 @@ def test_a_number_below_the_least_is_refused(name):
 
 
 def test_bounds_are_written_down():
-    """By hand; a number without a bound is one of any size."""
+    """By hand; a number without a bound may have any value."""
     by_bounds = {}
     for name, row in ROWS.items():
         if {int, float} & set(row.kinds):
@@ -111,7 +111,7 @@ def test_bounds_are_written_down():
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.option.choices])
 def test_what_is_no_choice_is_refused(name):
-    """By the command line and by Python."""
+    """On the command line and in Python."""
     row = ROWS[name]
     with pytest.raises(click.BadParameter, match="'nonsense' is not one of"):
         parsed("--model-path", "m", row.spelled, "nonsense")
@@ -124,7 +124,7 @@ def test_what_is_no_choice_is_refused(name):
 
 
 def sections(text):
-    """Heading -> its lines, of a help text."""
+    """Heading -> its lines, from a help text."""
     found, lines = {}, []
     for line in text.splitlines():
         if re.fullmatch(r"[A-Z][^\n]*:", line):
@@ -135,12 +135,12 @@ def sections(text):
 
 @pytest.fixture(scope="module")
 def shown():
-    """The help text of `rerank`, by its headings."""
+    """Help text of `rerank`, by heading."""
     return sections(CliRunner().invoke(command, ["--help"], terminal_width=10_000).output)
 
 
 def test_help_has_the_groups_in_their_order(shown):
-    """And `--help` behind them."""
+    """With `--help` last."""
     assert list(shown) == [*(group for group in GROUPS if group != "Server"), "Other"]
 
 
@@ -156,7 +156,7 @@ def test_help_shows_an_option_in_its_group(shown, name):
 
 
 def test_a_row_without_a_text_is_noticed():
-    """What the tests above rely on: a new field must be explained."""
+    """The tests above rely on this: a new field must have a help text."""
 
     @dataclass(frozen=True, kw_only=True)
     class Plain:
@@ -167,7 +167,7 @@ def test_a_row_without_a_text_is_noticed():
 
 
 def test_a_model_is_required():
-    """Of all the options, it alone."""
+    """It is the only required option."""
     assert [name for name, row in ROWS.items() if row.default is MISSING] == ["model_path"]
     with pytest.raises(click.MissingParameter, match="model_path"):
         parsed("--requests", "r")

@@ -1,4 +1,4 @@
-"""The command line needs nothing that only POSIX systems have: no module, no function, no flag."""
+"""The command line uses no POSIX-only module, function or flag."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ for name in {sorted(POSIX_NAMES - {"O_NONBLOCK", "fork"})}:
     if hasattr(os, name):
         delattr(os, name)
 """
-"""Without what Windows lacks, as far as Python's own library runs without it here."""
+"""Removes what Windows lacks, as far as Python's standard library works without it here."""
 
 
 def sources():
-    """Every source file of the packages that are installed."""
+    """Every source file of the installed packages."""
     found = [util.find_spec(name) for name in PACKAGES]
     folders = [Path(spec.origin).parent for spec in found if spec is not None and spec.origin]
     return sorted(path for folder in folders for path in folder.rglob("*.py"))
 
 
 def needs_posix(path):
-    """What a file imports or calls that other systems lack; under `try`, or looked up with getattr, is fine."""
+    """POSIX-only imports and calls in a file; those within `try` or through getattr are allowed."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guarded = {id(node) for tried in ast.walk(tree) if isinstance(tried, ast.Try) for node in ast.walk(tried)}
     for node in ast.walk(tree):
@@ -61,7 +61,7 @@ def needs_posix(path):
 
 
 def test_no_module_needs_what_only_posix_has():
-    """Locks go through filelock, and the rest is asked for before it is used."""
+    """Locks use filelock; other features are checked before use."""
     assert len(sources()) > 100
     assert {str(path): found for path in sources() if (found := list(needs_posix(path)))} == {}
 
@@ -81,14 +81,14 @@ def run_without_posix(*arguments):
 
 
 def test_help_starts_without_posix():
-    """Of the program and of the command that keeps a journal."""
+    """For the program and for the command with a journal."""
     for words in (["--help"], ["rerank", "--help"]):
         done = run_without_posix(*words)
         assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_run_and_its_journal_work_without_posix(tmp_path):
-    """Begun, failed in part, and resumed; where nothing can lock, a warning says so."""
+    """Started, partly failed and resumed; if locking is unavailable, a warning says so."""
     requests = write_jsonl(tmp_path / "requests.jsonl", request("q1", 1, 2, 3), request("q2", 2, 1))
     with serving(respond) as server:
         model = ["--engine", "openai", "--base-url", server.base_url, "--model-path", "oracle"]
@@ -105,7 +105,7 @@ def test_a_run_and_its_journal_work_without_posix(tmp_path):
     "source", ["import fcntl", "from resource import getrusage", "import os\nos.pwrite(1, b'', 0)"]
 )
 def test_what_needs_posix_is_seen(tmp_path, source):
-    """The search would find it."""
+    """The check detects it."""
     path = tmp_path / "module.py"
     path.write_text(source, encoding="utf-8")
     assert list(needs_posix(path))

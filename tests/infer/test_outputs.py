@@ -1,4 +1,4 @@
-"""What a run leaves behind: files that appear whole or not at all, and a summary that hides nothing."""
+"""Outputs of a run: files appear whole or not at all, and the summary is complete."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALL = WindowTrace(
 
 
 def result(qid="q1", scores=((2.0, None), (1.0, None)), **values):
-    """A result with candidates d1, d2, ...; scores: (score, the model's) of each."""
+    """A result with candidates d1, d2, ...; scores: (score, model score) of each."""
     candidates = tuple(
         Candidate(docid=f"d{number}", score=score, doc={"title": "T", "text": f"text {number}"}, model_score=said)
         for number, (score, said) in enumerate(scores, start=1)
@@ -55,14 +55,14 @@ def write(files, *results):
     ],
 )
 def test_a_run_is_written_in_each_layout_without_the_failed(tmp_path, run_format, text):
-    """qid, docid, rank, score and tag where the layout has them; a failed query has no line."""
+    """qid, docid, rank, score and tag, as far as the format has them; failed queries have no line."""
     run = tmp_path / "run"
     write(OutputFiles(run=run, run_format=run_format, tag="mine"), result(), FAILED)
     assert run.read_text(encoding="utf-8") == text
 
 
 def test_results_hold_everything_but_the_failed(tmp_path):
-    """Texts, both scores, status, defects and usage, one query a line."""
+    """Texts, both scores, status, defects and usage, one query per line."""
     file = tmp_path / "results.jsonl"
     answered = result(scores=((2.0, -0.5), (1.0, None)), status="repaired", defects=("missing [1]",), usage=CALL.usage)
     write(OutputFiles(results=file), answered, FAILED)
@@ -81,7 +81,7 @@ def test_results_hold_everything_but_the_failed(tmp_path):
 
 
 def test_results_read_back_as_requests(tmp_path):
-    """The candidates in their new order with their new scores; what the model said is not taken along."""
+    """Candidates in their new order with their new scores; model scores are not carried over."""
     file = tmp_path / "results.jsonl.gz"
     write(OutputFiles(results=file), result(scores=((2.0, -0.5), (1.0, -1.5))))
     expected = result()
@@ -89,7 +89,7 @@ def test_results_read_back_as_requests(tmp_path):
 
 
 def test_a_trace_holds_every_call_in_the_originals_layout(tmp_path):
-    """rank_llm's four keys, and beside them how the answer was read; no line for the failed."""
+    """rank_llm's four keys plus how the answer was read; no line for failed queries."""
     file = tmp_path / "trace.jsonl"
     write(OutputFiles(trace=file), result(trace=(CALL,)), FAILED)
     (line,) = file.read_text(encoding="utf-8").splitlines()
@@ -113,7 +113,7 @@ def test_a_trace_holds_every_call_in_the_originals_layout(tmp_path):
 
 
 def test_written_scores_strictly_fall_in_single_precision(tmp_path):
-    """Scores that differ in double precision alone would tie in trec_eval."""
+    """Scores that differ only in double precision would tie in trec_eval."""
     run = tmp_path / "run"
     close = [(1.0 - number * 1e-12, None) for number in range(50)]
     write(OutputFiles(run=run), result(scores=close))
@@ -124,7 +124,7 @@ def test_written_scores_strictly_fall_in_single_precision(tmp_path):
 
 
 def files_in(folder):
-    """Names of all files, hidden ones included."""
+    """Names of all files, including hidden ones."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -147,7 +147,7 @@ def test_an_error_leaves_no_file_and_an_old_one_as_it_was(tmp_path, error):
 
 
 def test_a_run_without_any_result_makes_no_file(tmp_path):
-    """An empty run would look like one that found nothing."""
+    """An empty run would look like a run without results."""
     with pytest.raises(NothingWrittenError):
         write(OutputFiles(run=tmp_path / "run", trace=tmp_path / "trace"), FAILED)
     assert files_in(tmp_path) == []
@@ -177,7 +177,7 @@ def test_the_layout_follows_the_name_unless_asked_for(name, asked, expected):
 
 
 def test_a_run_is_written_as_its_name_says(tmp_path):
-    """From Python as from the command line; a layout that is asked for goes before the name."""
+    """In Python as on the command line; an explicit format takes precedence over the name."""
     for asked, text in ((None, "q1\td1\t2.0\nq1\td2\t1.0\n"), ("trec", "q1 Q0 d1 1 2.0 mine\nq1 Q0 d2 2 1.0 mine\n")):
         run = tmp_path / "out.tsv"
         write(OutputFiles(run=run, run_format=asked, tag="mine"), result())
@@ -185,7 +185,7 @@ def test_a_run_is_written_as_its_name_says(tmp_path):
 
 
 def test_a_summary_counts_everything_and_lists_every_failed_query():
-    """Five with their reasons, of the others the qids: a failed query is in no output, so it must be here."""
+    """Five with reasons, the others by qid: a failed query appears in no output, so it must appear here."""
     summary = Summary()
     summary.add(result("a", usage=Usage(calls=9, rounds=9, prompt_tokens=1000, completion_tokens=20)))
     summary.add(result("b", status="repaired", usage=Usage(calls=1, rounds=1, prompt_tokens=500)))
@@ -208,13 +208,13 @@ def test_a_summary_counts_everything_and_lists_every_failed_query():
 
 
 def request_of(*docids):
-    """A request whose candidates stand in first-stage order."""
+    """A request whose candidates are in first-stage order."""
     candidates = tuple(Candidate(docid=docid, score=0.0, doc={"text": docid}) for docid in docids)
     return Request(query=Query(qid="q1", text="q"), candidates=candidates)
 
 
 def test_a_table_shows_where_each_passage_was(monkeypatch):
-    """Rank now, rank before, docid, the model's score, the text."""
+    """New rank, old rank, docid, model score and text."""
     monkeypatch.setenv("COLUMNS", "80")
     table = result_table(result(scores=((2.0, -0.5), (1.0, -1.25))), request_of("d2", "d1"))
     assert table.splitlines() == [
@@ -225,7 +225,7 @@ def test_a_table_shows_where_each_passage_was(monkeypatch):
 
 
 def test_a_table_does_not_mix_the_models_scores_with_ranks():
-    """What the model was not asked about has no score beside those it gave."""
+    """Candidates that were not shown to the model have no score."""
     table = result_table(result(scores=((3.0, 0.5), (2.0, None))), request_of("d1", "d2"))
     assert [line.split()[3] for line in table.splitlines()[1:]] == ["0.500", "-"]
     table = result_table(result(), request_of("d1", "d2"))
@@ -233,13 +233,13 @@ def test_a_table_does_not_mix_the_models_scores_with_ranks():
 
 
 def test_a_table_says_how_a_bad_answer_was_read():
-    """Statuses other than ok are told with the defects."""
+    """Statuses other than ok are shown with their defects."""
     table = result_table(result(status="repaired", defects=("missing [1]",)), request_of("d1", "d2"))
     assert table.splitlines()[-1] == "answer: repaired (missing [1])"
 
 
 def test_a_passage_cannot_command_the_terminal():
-    """Nor break its line: escapes, line ends, tabs and turns of the direction of writing do not reach the screen."""
+    """Nor break its line: escapes, line ends, tabs and bidirectional controls are not printed."""
     doc = {"text": "one\x1b[2J\u202e two\r\nthree\tfour\x07"}
     candidate = Candidate(docid="d1", score=1.0, doc=doc)
     table = result_table(Result(query=Query(qid="q", text="q"), candidates=(candidate,)), request_of("d1"))

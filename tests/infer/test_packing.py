@@ -1,4 +1,4 @@
-"""Prompts of different lengths in one row of tokens: no padding is computed, and each scores what it scores alone."""
+"""Prompts of different lengths in one row of tokens: without padding, each with the score it has alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READS = {"first-token": {"identifiers": LETTERS, "text": "["}, "head": {"text": 
 
 
 def flash_stand_in(module, query, key, value, attention_mask, *, scaling, cu_seq_lens_q=None, **options):
-    """What flash-attention's varlen kernel computes: each stretch of the row by itself, causally."""
+    """Result of flash-attention's varlen kernel: each sequence of the row separately, with causal attention."""
     assert attention_mask is None
     bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     if cu_seq_lens_q is not None:
@@ -42,7 +42,7 @@ def flash_stand_in(module, query, key, value, attention_mask, *, scaling, cu_seq
 
 
 def flash_model(model):
-    """A model that takes the stand-in for flash-attention."""
+    """A model that uses the stand-in for flash-attention."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import flash_attention_mask
 
@@ -53,13 +53,13 @@ def flash_model(model):
 
 
 def cpu_model(model):
-    """A model that takes our own attention."""
+    """A model that uses our own attention."""
     use_block_attention(model)
     return packing_of(model)
 
 
 def make(read, architecture="Llama", **changed):
-    """A tiny random model of an architecture in float32."""
+    """A tiny random model of this architecture in float32."""
     import transformers
 
     options = tiny_models.config(num_labels=1).to_dict() | changed
@@ -71,7 +71,7 @@ def make(read, architecture="Llama", **changed):
 
 
 def prompts(read, *, n_shared=0):
-    """Of the lengths above, behind ids that all begin with."""
+    """With the lengths above, after a common prefix."""
     draw = torch.Generator().manual_seed(5)
     before = torch.randint(100, 49000, (n_shared,), generator=draw).tolist()
     tails = [torch.randint(100, 49000, (n,), generator=draw).tolist() for n in LENGTHS]
@@ -84,7 +84,7 @@ def engine_of(model, tokenizer, **options):
 
 
 def scores(engine, asked):
-    """In the order of the prompts."""
+    """In prompt order."""
     for ticket, prompt in enumerate(asked):
         engine.submit(ticket, prompt)
     found = {}
@@ -94,7 +94,7 @@ def scores(engine, asked):
 
 
 def alone(model, asked, tokenizer):
-    """One forward pass of plain transformers a prompt."""
+    """One forward pass of plain transformers per prompt."""
     letters = [tokenizer.convert_tokens_to_ids(letter) for letter in LETTERS]
     found = []
     with torch.inference_mode():
@@ -109,7 +109,7 @@ def alone(model, asked, tokenizer):
 @pytest.mark.parametrize(("use", "kind"), [(cpu_model, "cpu"), (flash_model, "flash")])
 @pytest.mark.parametrize("architecture", ["Llama", "Mistral", "Qwen2", "Qwen3"])
 def test_packed_scores_are_those_of_each_prompt_alone(smollm2_tokenizer, read, n_shared, use, kind, architecture):
-    """For both reads, with a prefix that all share or none, and by either attention."""
+    """For both reads, with or without a common prefix, and with both attention implementations."""
     model, asked = make(read, architecture), prompts(read, n_shared=n_shared)
     expected = alone(model, asked, smollm2_tokenizer)
     packing = use(model)
@@ -124,7 +124,7 @@ def test_packed_scores_are_those_of_each_prompt_alone(smollm2_tokenizer, read, n
 
 
 def test_long_rows_are_attended_to_in_blocks(smollm2_tokenizer):
-    """Rows of more than a block of 128, behind a prefix."""
+    """Rows longer than a block of 128, after a prefix."""
     model = make("head")
     ids = torch.randint(100, 49000, (230,), generator=torch.Generator().manual_seed(6)).tolist()
     asked = [Prompt(text="", read="head", token_ids=tuple(ids[:n]), n_shared=20) for n in (230, 200, 149, 148)]
@@ -136,7 +136,7 @@ def test_long_rows_are_attended_to_in_blocks(smollm2_tokenizer):
 
 @pytest.mark.parametrize("window", [45, 35])
 def test_rows_that_reach_behind_the_models_window_are_padded(smollm2_tokenizer, window):
-    """Packed rows attend to all before them; a model that looks back less far gets its own masks."""
+    """Packed rows attend to all preceding tokens; a model with a shorter window needs its own masks."""
     model = make("head", "Mistral", sliding_window=window)
     asked = prompts("head")
     expected = alone(model, asked, smollm2_tokenizer)
@@ -153,12 +153,12 @@ LONGROPE = {
     "long_factor": [4.0] * 4,
     "original_max_position_embeddings": 20,
 }
-"""Other rotations for all tokens of a pass in which one row has more than 20."""
+"""Different rotations for all tokens of a pass in which one row exceeds 20."""
 
 
 @pytest.mark.parametrize("read", READS)
 def test_rows_do_not_rotate_as_their_neighbours_do(smollm2_tokenizer, read):
-    """LongRoPE: each scores what it scores alone, whatever is longer beside it, and behind a prefix."""
+    """LongRoPE: each has the score it has alone, next to any longer row, and after a prefix."""
     model, asked = make(read, rope_parameters=LONGROPE), prompts(read, n_shared=10)
     expected = alone(model, asked, smollm2_tokenizer)
     assert cpu_model(model) is None
@@ -167,7 +167,7 @@ def test_rows_do_not_rotate_as_their_neighbours_do(smollm2_tokenizer, read):
 
 
 def test_an_answer_across_a_change_of_rotation_is_refused(smollm2_tokenizer):
-    """What is cached before the limit would be read in the wrong way behind it; on either side all is well."""
+    """Tokens cached before the limit would be misread after it; answers on either side are fine."""
     engine = engine_of(make("first-token", rope_parameters=LONGROPE), smollm2_tokenizer)
     options = {"read": "permutation", "text": "", "identifiers": LETTERS, "max_new_tokens": 12}
     for ticket, length in enumerate((8, 15, 25)):
@@ -180,7 +180,7 @@ def test_an_answer_across_a_change_of_rotation_is_refused(smollm2_tokenizer):
 
 
 def test_no_mask_of_all_tokens_by_all_is_made(smollm2_tokenizer):
-    """transformers would make one, from the positions that begin anew in a pack; nothing would read it."""
+    """transformers would create one, since positions restart within a pack; nothing would use it."""
     from transformers import AttentionMaskInterface
 
     def refused(*_, **__):
@@ -197,7 +197,7 @@ def test_no_mask_of_all_tokens_by_all_is_made(smollm2_tokenizer):
 
 
 def test_models_of_other_kinds_are_padded():
-    """Unknown architectures, and attention that does not keep rows apart."""
+    """Unknown architectures, and attention that does not separate rows."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     assert packing_of(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=50))) is None
@@ -206,7 +206,7 @@ def test_models_of_other_kinds_are_padded():
 
 @pytest.mark.slow
 def test_compiled_layers_score_as_they_are(smollm2_tokenizer):
-    """In float32, packed and padded, and for lengths that were not there when they were compiled."""
+    """In float32, packed and padded, also for lengths not present at compilation."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 

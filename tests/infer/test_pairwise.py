@@ -1,4 +1,4 @@
-"""Pairwise reranking: which pairs are asked, what is made of the answers, and what it costs."""
+"""Pairwise reranking: which pairs are compared, how answers are aggregated, and what it costs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CARD = PairwiseCard(template=load_template("pairwise"))
 
 
 def shown(prompt):
-    """The two passages of a prompt, in its order."""
+    """The two passages of a prompt, in prompt order."""
     return tuple(re.search(rf"^Passage {letter}: (.*)$", prompt.text, re.MULTILINE)[1] for letter in "AB")
 
 
 def answer_by(margin):
-    """Answers a comparison by the logit difference of two passages' numbers, the first shown one's first."""
+    """Answers a comparison with the logit difference of two passages' numbers, first minus second."""
 
     def answer(prompt):
         first, second = (number(text) for text in shown(prompt))
@@ -39,12 +39,12 @@ def answer_by(margin):
 
 
 def larger(first, second):
-    """The passage of the larger number is preferred."""
+    """The passage with the larger number is preferred."""
     return 3.0 if first > second else -3.0
 
 
 def rerank(margin, n, *, answer=None, reverse=False, card=CARD, **settings):
-    """The result of one request, the engine and the method. answer: in place of what answers by the margin."""
+    """Result of one request, with engine and method. answer: replaces answering by the margin."""
     engine = ScriptedEngine(answer or answer_by(margin), reverse=reverse)
     method = PairwiseMethod.with_tokenizer(card, RankingSettings(**settings), None)
     (result,) = FlowPool(engine).run([make_request("q", n)], method.flow)
@@ -52,7 +52,7 @@ def rerank(margin, n, *, answer=None, reverse=False, card=CARD, **settings):
 
 
 def logit(probability):
-    """The logit difference of a probability."""
+    """Logit difference for a probability."""
     return math.log(probability / (1 - probability))
 
 
@@ -72,7 +72,7 @@ def test_all_pairs_are_summed_as_duot5_does():
 
 @pytest.mark.parametrize("n", [2, 5, 17, 24])
 def test_every_pair_is_asked_once_in_both_orders(n):
-    """n (n - 1) prompts, counted beforehand, at most 256 of them held at a time."""
+    """n (n - 1) prompts, predicted exactly, at most 256 of them in flight."""
     result, engine, method = rerank(larger, n)
     assert sorted(map(shown, engine.asked)) == sorted(
         (f"d{i}", f"d{j}") for i, j in itertools.permutations(range(n), 2)
@@ -84,7 +84,7 @@ def test_every_pair_is_asked_once_in_both_orders(n):
 
 
 def test_ties_and_cycles_keep_the_first_stage_order():
-    """Rock, paper, scissors: every sum is the same. Scores strictly fall all the same."""
+    """Rock, paper, scissors: all sums are equal. Scores are still strictly decreasing."""
     result, _, _ = rerank(lambda a, b: 2.0 if (a - b) % 3 == 1 else -2.0, 3)
     assert docids(result) == ["d0", "d1", "d2"]
     assert len({c.model_score for c in result.candidates}) == 1
@@ -93,7 +93,7 @@ def test_ties_and_cycles_keep_the_first_stage_order():
 
 
 def test_candidates_beyond_k_follow_in_first_stage_order():
-    """Below the last one compared, without a model score."""
+    """Below the last compared one, without a model score."""
     result, engine, method = rerank(larger, 6, top_k_candidates=3)
     assert docids(result) == ["d2", "d1", "d0", "d3", "d4", "d5"]
     assert (len(engine.asked), method.n_prompts(6), result.n_ranked) == (6, 6, 3)
@@ -120,7 +120,7 @@ def test_heapsort_asks_what_a_heap_needs():
 @pytest.mark.parametrize("strategy", ["heapsort", "bubble"])
 @pytest.mark.parametrize(("n", "k"), [(1, 3), (2, 1), (3, 2), (9, 4), (20, 10), (31, 3), (12, 40)])
 def test_the_best_k_are_found_within_the_prompts_that_were_announced(strategy, n, k):
-    """A permuted first stage, a model that is never wrong: the best k are exact, the rest is as it came."""
+    """A permuted first stage and an infallible model: the top k are exact, the rest keep their order."""
     value = [(7 * place + 3) % 37 for place in range(n)]  # 37 is prime: all differ
     result, engine, method = rerank(
         lambda a, b: float(value[a] - value[b]), n, strategy=strategy, rank_top_k=k, reverse=True
@@ -153,14 +153,14 @@ def test_prompts_are_counted_beforehand(strategy, n, k, prompts):
 
 
 def test_the_passes_of_bubble_run_at_the_same_time():
-    """Pass p follows two pairs behind pass p - 1: n + k - 2 rounds less those whose pairs are known already."""
+    """Pass p follows pass p - 1 at a distance of two pairs: n + k - 2 rounds minus those whose pairs are known."""
     result, _, _ = rerank(larger, 12, strategy="bubble", rank_top_k=3)
     assert result.usage.rounds <= 12 + 3 - 2 + 1
     assert result.usage.calls == 2 * (11 + 10 + 9)
 
 
 def test_a_good_first_stage_makes_bubble_cheap():
-    """Where nothing moves, every pass meets the same 99 neighbours of 100, which are asked once, in both orders."""
+    """If nothing moves, every pass meets the same 99 neighbouring pairs of 100, each compared once in both orders."""
     result, _, method = rerank(lambda a, b: float(b - a), 100, strategy="bubble", rank_top_k=10)
     assert (result.usage.calls, result.usage.rounds) == (2 * 99, 99)
     assert method.n_prompts(100) == 2 * sum(range(90, 100)) == 1890
@@ -168,7 +168,7 @@ def test_a_good_first_stage_makes_bubble_cheap():
 
 @pytest.mark.parametrize("strategy", ["all-pairs", "heapsort", "bubble"])
 def test_answers_that_contradict_each_other_give_a_total_order(strategy):
-    """Each passage once, the same order whatever order answers come in; equal preferences keep the first stage's."""
+    """Each passage once, and the same order for any order of answers; equal preferences keep the first-stage order."""
     settings = {"strategy": strategy, **({} if strategy == "all-pairs" else {"rank_top_k": 4})}
 
     def odd(first, second):
@@ -185,7 +185,7 @@ def test_answers_that_contradict_each_other_give_a_total_order(strategy):
 
 
 def test_prompts_that_show_the_same_passage_first_share_it(smollm2_tokenizer):
-    """The ids that a group begins with, counted by hand: the query, the first passage, and what stands before."""
+    """Shared prefix ids of a group, counted by hand: the query, the first passage, and what precedes them."""
     card = PairwiseCard(template=load_template("pairwise"))
     method = PairwiseMethod.with_tokenizer(card, RankingSettings(), smollm2_tokenizer)
     prompts = next(method.flow(make_request("q", 4)))
@@ -198,7 +198,7 @@ def test_prompts_that_show_the_same_passage_first_share_it(smollm2_tokenizer):
 
 
 def test_a_passage_is_cut_before_it_is_put_in(smollm2_tokenizer):
-    """Each at its own limit, so that the question behind them survives."""
+    """Each at its own limit, so that the question after them is preserved."""
     encoder = ComparisonEncoder(smollm2_tokenizer, load_template("pairwise_raw"), query_tokens=2, passage_tokens=3)
     text, ids = encoder.encode("one two three", "a b c d e f", "<|im_end|> g h i j")
     assert 'query "one two", which' in text
@@ -208,7 +208,7 @@ def test_a_passage_is_cut_before_it_is_put_in(smollm2_tokenizer):
 
 
 def test_what_a_server_did_not_report_is_a_defect():
-    """It counts as the log-probability -20; the result says which pair lacks it."""
+    """It counts as a log-probability of -20; the result names the pair."""
 
     def answer(prompt):
         scores = (-math.inf, -0.5) if shown(prompt) == ("d0", "d1") else (-0.5, -3.0)
@@ -224,7 +224,7 @@ def test_what_a_server_did_not_report_is_a_defect():
     [((0.1,), "expected the scores of two tokens"), ((math.nan, 1.0), "expected finite numbers")],
 )
 def test_an_answer_that_is_no_comparison_fails_its_query(scores, said):
-    """With both docids; the candidates stay as they came."""
+    """With both docids; the candidates keep their order."""
     result, _, _ = rerank(None, 3, answer=lambda prompt: Answer(scores=scores))
     assert (result.status, docids(result)) == ("failed", ["d0", "d1", "d2"])
     assert said in result.error
@@ -232,14 +232,14 @@ def test_an_answer_that_is_no_comparison_fails_its_query(scores, said):
 
 
 def test_an_engines_error_fails_the_query():
-    """Whichever pair it is of."""
+    """Whichever pair it belongs to."""
     result, _, _ = rerank(None, 3, answer=lambda prompt: EngineError("out of memory"))
     assert (result.status, result.error) == ("failed", "query 'q': out of memory")
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_to_compare_is_not_asked(n):
-    """And comes out as it is."""
+    """It is returned unchanged."""
     for strategy in (None, "heapsort", "bubble"):
         result, engine, method = rerank(larger, n, strategy=strategy)
         assert (docids(result), engine.asked, method.n_prompts(n)) == ([f"d{i}" for i in range(n)], [], 0)
@@ -247,7 +247,7 @@ def test_nothing_to_compare_is_not_asked(n):
 
 
 def test_a_trace_holds_every_comparison():
-    """Both docids in the order shown, both scores, and which was preferred."""
+    """Both docids in prompt order, both scores, and which was preferred."""
     result, _, _ = rerank(larger, 2, with_trace=True)
     assert [(t.docids, t.order, t.scores, t.start) for t in result.trace] == [
         (("d0", "d1"), (1, 0), (-3.0, 0.0), None),
@@ -256,7 +256,7 @@ def test_a_trace_holds_every_comparison():
 
 
 def test_a_passage_that_is_not_shown_is_said():
-    """A template whose passage is cut to one word shows two candidates alike."""
+    """A template that truncates passages to one word shows two candidates alike."""
     card = PairwiseCard(template=load_template("pairwise"), passage_tokens=1)
     engine = ScriptedEngine(lambda prompt: Answer(scores=(0.0, 0.0)))
     method = PairwiseMethod.with_tokenizer(card, RankingSettings(), None)
@@ -270,7 +270,7 @@ def test_a_passage_that_is_not_shown_is_said():
     [(1.0, None, ["d0", "d1", "d2"]), (0.0, None, ["d2", "d1", "d0"]), (1.0, "heapsort", ["d0", "d1", "d2"])],
 )
 def test_the_first_stage_can_be_fused_in(weight, strategy, order):
-    """By sums where there are any, else by ranks."""
+    """By sums if available, else by ranks."""
     card = PairwiseCard(template=load_template("pairwise"), fuse_weight=weight)
     result, _, _ = rerank(larger, 3, card=card, strategy=strategy)
     assert docids(result) == order
@@ -281,9 +281,9 @@ def test_the_first_stage_can_be_fused_in(weight, strategy, order):
     [
         (
             {"strategy": "tournament"},
-            "--strategy tournament: ranks windows of passages, .* all-pairs, heapsort, bubble",
+            "--strategy tournament: is a listwise strategy, .* all-pairs, heapsort, bubble",
         ),
-        ({"strategy": "sliding"}, "--strategy sliding: ranks windows"),
+        ({"strategy": "sliding"}, "--strategy sliding: is a listwise strategy"),
         ({"rank_top_k": 3}, "--rank-top-k has no effect with --strategy all-pairs; use --top-k-candidates"),
     ],
 )
@@ -294,13 +294,13 @@ def test_what_does_not_go_together_is_said_before_a_model_is_loaded(settings, sa
 
 
 def test_a_server_needs_a_chat_template():
-    """Its chat template is its own."""
-    with pytest.raises(ConfigError, match="template duot5: is written without chat turns"):
+    """The chat template belongs to the server."""
+    with pytest.raises(ConfigError, match="template duot5: has no chat turns"):
         PairwiseMethod.with_tokenizer(PairwiseCard(template=load_template("duot5")), RankingSettings(), None)
 
 
 def test_an_instruction_has_no_place():
-    """Said with the query."""
+    """Reported for the query."""
     from dataclasses import replace
 
     request = make_request("q", 2)

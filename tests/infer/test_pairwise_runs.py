@@ -1,4 +1,5 @@
-"""Pairwise reranking end to end: against plain transformers, over a server, interrupted and resumed, and previewed."""
+"""Pairwise reranking end to end: compared with plain transformers, with a server, interrupted and resumed,
+previewed."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ PRP = (
 def test_any_chat_model_compares_as_plain_transformers_does(
     smollm2_tokenizer, tmp_path, options, question, opening, words
 ):
-    """SYM-SUM of a small Llama's probabilities, by its chat template, in float32 to 1e-5; ids are the tokenizer's."""
+    """SYM-SUM of a small Llama's probabilities with its chat template, in float32 to 1e-5; ids are the tokenizer's."""
     torch = pytest.importorskip("torch")
     from tiny_models import save_causal
 
@@ -76,7 +77,7 @@ def test_any_chat_model_compares_as_plain_transformers_does(
 
 
 def prefers_larger(received):
-    """A server whose model prefers the passage of the larger number, by log-probabilities of A and B."""
+    """A server whose model prefers the passage with the larger number, by log-probabilities of A and B."""
     (turn,) = received.body["messages"]
     first, second = (int(re.search(rf"Passage {letter}: passage (\d+)", turn["content"])[1]) for letter in "AB")
     better, worse = ("A", "B") if first > second else ("B", "A")
@@ -85,7 +86,7 @@ def prefers_larger(received):
 
 @pytest.fixture
 def requests(tmp_path):
-    """Two queries whose best passages are at the bottom."""
+    """Two queries with the best passages at the bottom."""
     lines = [
         {
             "query": {"qid": qid, "text": f"about {qid}"},
@@ -165,19 +166,19 @@ def test_a_server_without_log_probabilities_is_one_line(rankllm, requests, tmp_p
 
 
 def noisy(prompt):
-    """A preference by the prompt alone: the same prompt, the same answer."""
+    """A preference determined by the prompt alone."""
     return Answer(scores=((hash_of(prompt.text) % 100) / 10, 5.0), usage=Usage(calls=1))
 
 
 def hash_of(text):
-    """A number of a text that is the same in every process."""
+    """A hash of a text that is the same in every process."""
     return sum(place * ord(letter) for place, letter in enumerate(text, start=1))
 
 
 @pytest.mark.parametrize("strategy", ["all-pairs", "heapsort", "bubble"])
 @pytest.mark.parametrize("n_before", [1, 25, 60])
 def test_an_interrupted_run_resumes_where_it_stopped(tmp_path, strategy, n_before):
-    """From its journal: the same results, and no prompt that was answered is asked again."""
+    """From its journal: the same results, and no answered prompt is run again."""
     asked = [make_request(f"q{i}", n) for i, n in enumerate((7, 9, 2))]
     top_k = None if strategy == "all-pairs" else 3
     card = PairwiseCard(template=load_template("pairwise"))
@@ -206,7 +207,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path, strategy, n_befor
 
 @pytest.mark.parametrize("template", ["pairwise", "duot5"])
 def test_a_comparison_is_previewed(rankllm, requests, template):
-    """The first two candidates, without a model; the letters that will be read."""
+    """The first two candidates, without a model; the letters to be read."""
     done = rankllm(
         *("prompts", "render", "--requests", requests, "--prompt-template-path", template, "--json"),
     )
@@ -230,19 +231,19 @@ def test_a_comparison_is_previewed_with_its_models_card(rankllm, requests, tmp_p
     done = rankllm("prompts", "render", "--requests", requests, "--model-path", tmp_path / "m")
     assert done.code == 0, done.err
     assert "Passage A: passage 0\n\nPassage B: passage 1" in done.out
-    assert "pairwise, template pairwise, read: the logits of the next token" in done.out + done.err
+    assert "pairwise, template pairwise, output: the logits of the next token" in done.out + done.err
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--method", "pairwise", "--window-size", "5"], "--window-size has no effect on a pairwise reranker"),
-        (["--method", "pairwise", "--strategy", "full"], "--strategy full: ranks windows of passages"),
+        (["--method", "pairwise", "--strategy", "full"], "--strategy full: is a listwise strategy"),
         (
             ["--method", "pairwise", "--rank-top-k", "5"],
             "--rank-top-k has no effect with --strategy sliding and all-pairs",
         ),
-        (["--strategy", "heapsort"], "--strategy heapsort: compares two passages"),
+        (["--strategy", "heapsort"], "--strategy heapsort: is a pairwise strategy"),
         (["--method", "pointwise", "--strategy", "heapsort"], "--strategy has no effect on a pointwise reranker"),
         (
             ["--method", "listwise", "--prompt-template-path", "prp"],
@@ -252,12 +253,12 @@ def test_a_comparison_is_previewed_with_its_models_card(rankllm, requests, tmp_p
             ["--method", "pairwise", "--prompt-template-path", "yes_no"],
             "is a pointwise template, but the method is pair",
         ),
-        (["--method", "pairwise", "--prompt-template-path", "duot5"], "template duot5: is written without chat turns"),
+        (["--method", "pairwise", "--prompt-template-path", "duot5"], "template duot5: has no chat turns"),
         (["--method", "pairwise", "--instruction", "x"], "--instruction has no effect on a pairwise reranker"),
     ],
 )
 def test_every_misuse_is_one_line_before_the_server_is_asked(rankllm, requests, tmp_path, options, said):
-    """Nothing listens at that address."""
+    """No server listens at that address."""
     done = rankllm(
         *("rerank", "--engine", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model-path", "m"),
         *("--requests", requests, "--output", tmp_path / "run.trec", *options),

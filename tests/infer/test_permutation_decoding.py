@@ -1,4 +1,4 @@
-"""Decoding that can only write permutations: the greedy one, for several prompts at once, in few passes."""
+"""Decoding constrained to permutations: greedy, for several prompts at once, in few passes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ N_TOKENS = len(CHARACTERS) + 16
 
 
 def loaded(model, tokenizer):
-    """A model as the engine takes it."""
+    """A model in the form the engine takes."""
     return LoadedModel(model=model.eval(), tokenizer=tokenizer, dtype=torch.float32, device=torch.device("cpu"))
 
 
 def llama(**options):
-    """A Llama of two layers over characters."""
+    """A two-layer character-level Llama."""
     from transformers import LlamaForCausalLM
 
     config = tiny_models.config(hidden=64)
@@ -37,7 +37,7 @@ def llama(**options):
 
 
 def other_models():
-    """Models that differ in what decoding touches: biased heads, windows that forget, states that sum up, positions."""
+    """Models that differ in what decoding depends on: biased heads, sliding windows, recurrent states, positions."""
     from transformers import (
         Gemma2Config,
         Gemma2ForCausalLM,
@@ -97,7 +97,7 @@ def ask(labels, *, seed, length, top_k=None):
 
 
 def run(model, prompts, **limits):
-    """Answers in the order of the prompts."""
+    """Answers in prompt order."""
     engine = TransformersEngine(model, limits=BatchLimits(**limits))
     for ticket, prompt in enumerate(prompts):
         engine.submit(ticket, prompt)
@@ -108,7 +108,7 @@ def run(model, prompts, **limits):
 
 
 def best_answer(model, prompt, answers):
-    """By brute force: the whole prompt again for each token, and the best of those that go on to a permitted answer."""
+    """By brute force: the full prompt again for each token, taking the best token that continues a permitted answer."""
     ids = []
     while (following := {answer[len(ids)] for answer in answers if answer[: len(ids)] == tuple(ids)}) != {None}:
         with torch.inference_mode():
@@ -118,7 +118,7 @@ def best_answer(model, prompt, answers):
 
 
 def check_against_brute_force(model, tokenizer, labels, *, lengths=(3, 30, 11, 30, 1, 47)):
-    """Ragged prompts together and one by one."""
+    """Prompts of different lengths, together and one by one."""
     safe = SafeTokenizer(tokenizer)
     answers = [(*ids, None) for ids in every_answer(safe, labels, prompt="\n")]
     prompts = [ask(labels, seed=seed, length=length) for seed, length in enumerate(lengths)]
@@ -135,14 +135,14 @@ def check_against_brute_force(model, tokenizer, labels, *, lengths=(3, 30, 11, 3
 @pytest.mark.parametrize("labels", [("A", "B", "C", "D"), ("1", "2", "10", "12"), ("1", "11", "2")])
 @pytest.mark.parametrize("make", [letter_tokenizer, letter_tokenizer_that_glues])
 def test_each_token_is_the_best_that_leads_to_a_permutation(make, labels):
-    """Whatever is guessed, forced, padded and cached."""
+    """With any guesses, forced tokens, padding and caches."""
     torch.manual_seed(4)
     check_against_brute_force(llama().eval(), make(), labels)
 
 
 @pytest.mark.parametrize("kind", other_models())
 def test_so_it_is_for_every_kind_of_model(kind):
-    """What cannot be padded is decoded alone, with the same result."""
+    """Models that cannot be padded decode one prompt at a time, with the same result."""
     torch.manual_seed(5)
     # transformers' convolutions before a state expect a prompt of four tokens at least.
     lengths = (3, 30, 11, 30, 5, 47) if kind in ("state space", "hybrid") else (3, 30, 11, 30, 1, 47)
@@ -155,7 +155,7 @@ N_LEARNT = 12
 
 @pytest.fixture(scope="module")
 def ranker():
-    """A model that has learnt to answer some prompts with permutations of 12, and the prompts."""
+    """A model trained to answer certain prompts with permutations of 12, and the prompts."""
     torch.manual_seed(6)
     tokenizer, model = letter_tokenizer(), llama()
     labels = identifiers("numeric", 12)
@@ -183,7 +183,7 @@ def ranker():
 
 
 def free_answer(model, prompt):
-    """What plain `generate` writes, greedily."""
+    """Greedy output of plain `generate`."""
     ids = torch.tensor([prompt.token_ids])
     output = model.model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=80, pad_token_id=0
@@ -193,7 +193,7 @@ def free_answer(model, prompt):
 
 @pytest.mark.parametrize("noise", [0.0, 0.03, 0.06])
 def test_where_free_greedy_decoding_writes_a_ranking_it_is_the_same(ranker, noise):
-    """The ranker as it was trained, and with its weights disturbed: some of its answers are then whole, some not."""
+    """The trained ranker, also with perturbed weights: some of its answers are then complete and some not."""
     model, prompts = ranker
     clean = {name: weights.clone() for name, weights in model.model.state_dict().items()}
     torch.manual_seed(7)
@@ -217,7 +217,7 @@ def test_where_free_greedy_decoding_writes_a_ranking_it_is_the_same(ranker, nois
 
 
 def count_passes(model, prompts):
-    """Forward passes of the model, and the answers."""
+    """Number of forward passes, and the answers."""
     passes = []
     hook = model.model.register_forward_hook(lambda *_: passes.append(1))
     try:
@@ -228,7 +228,7 @@ def count_passes(model, prompts):
 
 
 def test_an_identifier_of_one_token_costs_one_pass_and_the_last_one_none(ranker):
-    """20 letters: the prompt's pass, 18 more, and the twentieth is what is left."""
+    """20 letters: one pass for the prompt, 18 more, and the twentieth is the only one left."""
     model, _ = ranker
     model.model.config.max_position_embeddings = 512
     prompts = [ask(identifiers("alpha", 20), seed=1, length=30)] * 3
@@ -244,7 +244,7 @@ def test_an_identifier_of_one_token_costs_one_pass_and_the_last_one_none(ranker)
 
 
 def test_the_rest_of_a_window_keeps_its_order(ranker):
-    """Top 3 of 12: as if all were decoded, then those left in prompt order. A letter is a token."""
+    """Top 3 of 12: like a full decoding, then the rest in prompt order. Each letter is one token."""
     model, prompts = ranker
     labels = prompts[0].identifiers
     (everything,) = run(model, [prompts[0]])
@@ -256,7 +256,7 @@ def test_the_rest_of_a_window_keeps_its_order(ranker):
 
 
 def test_logits_that_are_not_numbers_fail_their_prompt_alone():
-    """A model that overflows on one prompt: the others are answered as ever."""
+    """A model that overflows on one prompt: the others are answered normally."""
     torch.manual_seed(8)
     model = loaded(llama(), letter_tokenizer())
     prompts = [ask(("A", "B", "C"), seed=seed, length=9) for seed in range(3)]
@@ -274,7 +274,7 @@ def test_logits_that_are_not_numbers_fail_their_prompt_alone():
 
 
 def test_the_model_keeps_its_head(ranker):
-    """Also after an error, generation and FIRST find it as it was."""
+    """Generation and FIRST find it unchanged, also after an error."""
     model, prompts = ranker
     head = model.model.get_output_embeddings()
     run(model, prompts[:2])

@@ -1,4 +1,4 @@
-"""What may follow in an answer that is a permutation: exactly the ids that the tokenizer writes such answers in."""
+"""Valid continuations of a permutation answer: exactly the ids in which the tokenizer writes such answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def safe(request):
 
 
 def follow(walk, ids):
-    """Walk along some ids; where one of them may not follow, say which."""
+    """Walk along the ids; if one is not a valid continuation, return it."""
     for place, token in enumerate(ids):
         if place < len(walk.ids):
             assert walk.ids[place] == token
@@ -47,7 +47,7 @@ def follow(walk, ids):
     ("kind", "n"), [("alpha", 20), ("numeric", 20), ("numeric", 101), ("alpha", 2), ("numeric", 3)]
 )
 def test_the_ids_of_every_answer_are_those_of_prompt_and_answer_in_one(safe, kind, n, form):
-    """As training writes them: the tokenizer's own ids of the whole text, of which the prompt's come first."""
+    """As in training: the tokenizer's ids of the whole text, which begin with the prompt's."""
     labels = identifiers(kind, n)
     for seed, prompt in enumerate(PROMPTS):
         prompt_ids = safe.encode_prompt(prompt, add_special_tokens=False)
@@ -68,7 +68,7 @@ def test_the_ids_of_every_answer_are_those_of_prompt_and_answer_in_one(safe, kin
 @pytest.mark.parametrize("make", [letter_tokenizer, letter_tokenizer_that_glues])
 @pytest.mark.parametrize("labels", [("A", "B", "C"), ("1", "2", "10", "12"), ("1", "11", "111")])
 def test_every_permutation_can_be_written_and_nothing_else(make, labels):
-    """All walks there are, for few identifiers: `1` begins `10`, and is closed only while it is unused."""
+    """All walks, for few identifiers: `1` is a prefix of `10`, and can be closed only while it is unused."""
     safe = SafeTokenizer(make())
     pieces = permutation_ids(safe, labels, CHAIN, prompt="\n")
     found = set()
@@ -101,14 +101,14 @@ def test_a_walk_that_stops_early_has_named_so_many():
 
 @pytest.mark.parametrize("labels", [("A",), ()])
 def test_nothing_to_choose_is_done_at_once(labels):
-    """One passage has one order."""
+    """A single passage has only one order."""
     walk = AnswerWalk(permutation_ids(SafeTokenizer(letter_tokenizer()), labels, CHAIN, prompt="\n"), len(labels))
     assert walk.is_done
     assert walk.n_tokens == 3 * len(labels)
 
 
 def test_a_tokenizer_that_joins_neighbours_is_refused():
-    """`A] > [B` in one token, but no other pair: then there are no ids that stand for one identifier."""
+    """`A] > [B` is one token, but no other pair is: no ids correspond to a single identifier."""
     merges = [("A", "]"), ("A]", " "), ("A] ", ">"), ("A] >", " "), ("A] > ", "["), ("A] > [", "B")]
     safe = SafeTokenizer(letter_tokenizer(merges=merges))
     with pytest.raises(ContractError, match=r"encodes the identifiers 'A' to 'C' differently .* use --free-decoding"):

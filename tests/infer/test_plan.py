@@ -1,4 +1,4 @@
-"""A plan: what model, card and options come to before anything is loaded, made once and handed on unchanged."""
+"""A plan combines model, card and options before anything is loaded; it is made once and never changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rankllm_infer.plan import plan_reranking
 
 @pytest.fixture
 def adapter(tmp_path):
-    """An adapter's folder over a base beside it; no weights."""
+    """An adapter folder with its base next to it; no weights."""
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text('{"max_position_embeddings": 512}', encoding="utf-8")
@@ -34,7 +34,7 @@ def adapter(tmp_path):
 
 
 def test_an_adapters_settings_are_read_once(adapter, monkeypatch):
-    """And its base's configuration: the plan holds what they say."""
+    """And its base's configuration: the plan stores them."""
     read = []
 
     def noting(path):
@@ -49,7 +49,7 @@ def test_an_adapters_settings_are_read_once(adapter, monkeypatch):
 
 
 def test_a_plan_is_frozen_and_holds_no_options(adapter):
-    """`RerankOptions` end in the plan: nothing behind it can ask them again."""
+    """`RerankOptions` are consumed by the plan: later code cannot read them."""
     plan = plan_reranking(adapter)
     with pytest.raises(FrozenInstanceError):
         plan.card = None
@@ -91,7 +91,7 @@ def test_a_plan_is_frozen_and_holds_no_options(adapter):
     ],
 )
 def test_an_engines_options_become_its_settings(adapter, monkeypatch, options, settings):
-    """Each option under its own name, and those of no other engine."""
+    """Each option under its own name, without those of other engines."""
     monkeypatch.chdir(adapter.parent)
     plan = plan_reranking("adapter", RerankOptions(**options))
     assert plan.engine == settings
@@ -99,7 +99,7 @@ def test_an_engines_options_become_its_settings(adapter, monkeypatch, options, s
 
 
 def test_what_ranks_is_read_from_the_options(adapter):
-    """A seed that shuffles candidates, and one for permutations alone."""
+    """One seed shuffles candidates, another only permutations."""
     options = RerankOptions(shuffle_candidates=True, seed=7, num_passes=2, top_k_candidates=9, with_trace=True)
     found = plan_reranking(adapter, options).ranking
     assert (found.shuffle_seed, found.permutation_seed, found.num_passes) == (7, 7, 2)
@@ -125,7 +125,7 @@ def test_how_the_model_is_read_is_known_before_it_is_loaded(adapter, template, o
 
 
 def test_a_base_is_looked_for_after_everything_that_needs_none(adapter):
-    """A base on the hub costs a download: contradictions are said before."""
+    """Downloading a base is expensive: contradictions are reported first."""
     named = {"base_model_name_or_path": "/gone", "task_type": "CAUSAL_LM"}
     (adapter / "adapter_config.json").write_text(json.dumps(named), encoding="utf-8")
     with pytest.raises(ConfigError, match="--decode-top-k 2: --strategy tournament needs the first 10"):
@@ -136,7 +136,7 @@ def test_a_base_is_looked_for_after_everything_that_needs_none(adapter):
 
 
 def test_a_server_has_no_score_head(tmp_path):
-    """Said before the server is asked."""
+    """Reported before the server is contacted."""
     options = RerankOptions(engine="openai", base_url="http://127.0.0.1:9/v1", template="rankllama")
     with pytest.raises(ConfigError, match="a chat server has no score head; use a yes/no template"):
         plan_reranking("m", options)
@@ -156,7 +156,7 @@ POINTWISE = PointwiseCard(template=load_template("rankllama"), query_tokens=32, 
     ],
 )
 def test_a_card_is_fitted_to_the_positions_of_the_model(card, positions, asked, context, said):
-    """A context that nobody asked for is shortened with a note; the card that was planned stays as it is."""
+    """A default context is reduced with a note; the planned card is unchanged."""
     effective = EffectiveCard(card=card, origin="", warnings=(), is_context_asked=asked)
     fitted, notes = fit_card(effective, positions)
     assert (getattr(fitted, "context_tokens", None), len(notes)) == (context, said)

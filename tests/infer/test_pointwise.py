@@ -1,4 +1,4 @@
-"""Pointwise reranking: one score a pair, sorted, and written so that no tie can reorder it."""
+"""Pointwise reranking: one score per pair, sorted, and written such that ties cannot reorder it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ YES_NO = PointwiseCard(template=load_template("yes_no"), head="yes-no", query_to
 
 
 def rerank(answer, requests, *, batch_size=8, reverse=False, **options):
-    """The results of a pool of pointwise flows, and the engine."""
+    """Results of a pool of pointwise flows, and the engine."""
     engine = ScriptedEngine(answer, batch_size=batch_size, reverse=reverse)
     method = PointwiseMethod(HEAD, RankingSettings(**options), PlainPairWriter())
     results = FlowPool(engine).run(requests, method.flow)
@@ -33,7 +33,7 @@ def rerank(answer, requests, *, batch_size=8, reverse=False, **options):
 
 
 def rerank_one(answer, n, **options):
-    """The one result."""
+    """The single result."""
     (result,), _ = rerank(answer, [make_request("q", n)], **options)
     return result
 
@@ -44,12 +44,12 @@ def score_by(key):
 
 
 def below(value):
-    """The next float32 below a positive one, by its bits."""
+    """The next smaller float32 of a positive one, by its bits."""
     return struct.unpack("<f", struct.pack("<I", struct.unpack("<I", struct.pack("<f", value))[0] - 1))[0]
 
 
 def test_pairs_are_sorted_by_their_score():
-    """The model's score is the run's score, and is kept beside it."""
+    """The run contains the model's score, which is also recorded as the model score."""
     result = rerank_one(score_by(lambda text: float(number(text))), 5)
     assert docids(result) == ["d4", "d3", "d2", "d1", "d0"]
     assert [candidate.score for candidate in result.candidates] == [4.0, 3.0, 2.0, 1.0, 0.0]
@@ -59,7 +59,7 @@ def test_pairs_are_sorted_by_their_score():
 
 
 def test_ties_keep_the_first_stage_order_and_are_lowered_by_the_least_step():
-    """trec_eval orders ties by docid; strictly falling float32 scores leave it nothing to decide."""
+    """trec_eval orders ties by docid; strictly decreasing float32 scores avoid ties."""
     result = rerank_one(score_by(lambda text: 1.5), 3)
     assert docids(result) == ["d0", "d1", "d2"]
     assert [c.score for c in result.candidates] == [1.5, below(1.5), below(below(1.5))]
@@ -67,14 +67,14 @@ def test_ties_keep_the_first_stage_order_and_are_lowered_by_the_least_step():
 
 
 def test_scores_that_differ_in_double_precision_only_still_fall():
-    """A run is compared in single precision."""
+    """Runs are compared in single precision."""
     result = rerank_one(score_by(lambda text: 1.0 + number(text) * 1e-12), 3)
     assert docids(result) == ["d2", "d1", "d0"]
     assert [c.score for c in result.candidates] == [1.0, below(1.0), below(below(1.0))]
 
 
 def test_candidates_beyond_k_follow_below_the_last_one_scored():
-    """In first-stage order, each the least step lower, and without a model score."""
+    """In first-stage order, each lower by the smallest step, and without a model score."""
     result, engine = rerank(score_by(lambda text: float(number(text))), [make_request("q", 6)], top_k_candidates=2)
     (result,) = result
     assert docids(result) == ["d1", "d0", "d2", "d3", "d4", "d5"]
@@ -87,18 +87,18 @@ def test_candidates_beyond_k_follow_below_the_last_one_scored():
 
 
 def test_nothing_to_score_is_not_asked():
-    """A query without candidates comes out as it is."""
+    """A query without candidates is returned unchanged."""
     (result,), engine = rerank(score_by(len), [make_request("q", 0)])
     assert (result.candidates, result.status, engine.asked) == ((), "ok", [])
 
 
 def test_one_candidate_is_scored():
-    """Its score is wanted, although there is nothing to sort."""
+    """Its score is of interest, although there is nothing to sort."""
     assert rerank_one(score_by(lambda text: 2.5), 1).candidates[0].score == 2.5
 
 
 def test_all_pairs_of_a_query_are_given_to_the_engine_at_once():
-    """It may batch them as it likes; several queries too."""
+    """It may batch them freely, also across queries."""
     _, engine = rerank(score_by(lambda text: 0.0), [make_request("a", 5), make_request("b", 4)], batch_size=64)
     assert engine.batches == [9]
 
@@ -106,7 +106,7 @@ def test_all_pairs_of_a_query_are_given_to_the_engine_at_once():
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_batching_never_shows_in_a_result(batch_size, reverse):
-    """A score goes to its own pair, whatever is in the batch beside it."""
+    """Each score belongs to its own pair, whatever else is in the batch."""
     requests = [make_request(f"q{i}", n) for i, n in enumerate([7, 0, 20, 1])]
     score = score_by(lambda text: float(number(text) * 7919 % 101))
     results, _ = rerank(score, requests, batch_size=batch_size, reverse=reverse)
@@ -117,7 +117,7 @@ def test_batching_never_shows_in_a_result(batch_size, reverse):
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 1e39])
 def test_a_score_that_is_no_float32_number_fails_its_query_and_names_the_docid(score):
-    """It never sorts, and never reaches a run. The other queries go on."""
+    """It is never sorted or written to a run. Other queries continue."""
 
     def answer(prompt):
         return Answer(scores=(score if prompt.text == "query q1||d2" else 1.0,))
@@ -139,16 +139,16 @@ def test_a_score_that_is_no_float32_number_fails_its_query_and_names_the_docid(s
     ],
 )
 def test_yes_against_no_is_one_number(scores, expected):
-    """logit(yes) - logit(no); a server that does not tell one of the two gives it -20, as the original does."""
+    """logit(yes) - logit(no); if a server does not report one of them, it counts as -20, as in the original."""
     result = rerank_one(lambda prompt: Answer(scores=scores), 1)
     assert result.candidates[0].model_score == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("scores", [(), (1.0, 2.0, 3.0)])
 def test_a_pair_has_one_score_or_two(scores):
-    """Anything else cannot be read."""
+    """Any other number cannot be interpreted."""
     result = rerank_one(lambda prompt: Answer(scores=scores), 1)
-    assert result.error.startswith("query 'q': docid 'd0': expected one score, or one of yes and one of no")
+    assert result.error.startswith("query 'q': docid 'd0': expected one score, or one for yes and one for no")
 
 
 def test_an_engine_error_fails_its_query_alone():
@@ -162,7 +162,7 @@ def test_an_engine_error_fails_its_query_alone():
 
 
 def test_a_passage_without_text_is_named():
-    """Query and docid are what the user needs to find the record."""
+    """Users need query and docid to find the record."""
     (result,), _ = rerank(score_by(len), [make_request("q", 2, doc=lambda i: {"title": "T"})])
     assert result.error.startswith("query 'q': docid 'd0': passage without text")
 
@@ -175,7 +175,7 @@ def test_title_and_text_are_given_apart():
 
 
 def test_a_trace_holds_each_pair():
-    """What was asked and what came back, by first-stage rank."""
+    """Prompt and answer, by first-stage rank."""
     (result,), engine = rerank(score_by(lambda text: float(number(text))), [make_request("q", 2)], with_trace=True)
     assert [(entry.start, entry.docids, entry.scores) for entry in result.trace] == [
         (0, ("d0",), (0.0,)),
@@ -185,13 +185,13 @@ def test_a_trace_holds_each_pair():
 
 
 def test_a_plan_that_scores_nothing_is_refused():
-    """Zero candidates would hand back the first stage as if a model had spoken."""
+    """Zero candidates would return the first stage as if ranked by a model."""
     with pytest.raises(ConfigError, match="top_k_candidates: expected at least 1, found 0"):
         RankingSettings(top_k_candidates=0)
 
 
 def test_pairs_for_a_score_head_carry_the_encoders_ids(llama2_tokenizer):
-    """The ids of training; the text is for people."""
+    """The same ids as in training; the text is for display."""
     encoder = PairEncoder(llama2_tokenizer, HEAD.template, limits=PairLimits())
     prompt = TokenPairWriter(encoder, HEAD).write("what", title="T", text="words")
     assert (prompt.read, prompt.identifiers) == ("head", ())
@@ -208,7 +208,7 @@ def test_questions_are_read_at_yes_and_no(smollm2_tokenizer):
 
 
 def test_questions_for_a_server_are_messages():
-    """Its tokenizer is not known: three words are taken for four tokens, for query and passage alike."""
+    """Its tokenizer is unknown: three words are estimated as four tokens, for query and passage alike."""
     card = PointwiseCard(template=load_template("qwen3_reranker"), head="yes-no", query_tokens=8, passage_tokens=16)
     prompt = MessagePairWriter(card).write("q " * 50, title="T", text="w " * 50)
     assert [message.role for message in prompt.messages] == ["system", "user", "assistant"]
@@ -219,6 +219,6 @@ def test_questions_for_a_server_are_messages():
 
 
 def test_a_server_has_no_score_head():
-    """The error says which template to use."""
+    """The error suggests a template."""
     with pytest.raises(ConfigError, match=r"no score head; use a yes/no template \(--prompt-template-path yes_no\)"):
         PointwiseMethod.with_tokenizer(HEAD, RankingSettings(), None)

@@ -1,4 +1,4 @@
-"""Many flows over one engine: nobody waits, nobody is lost, and the order of the work never shows in the results."""
+"""Many flows on one engine: no flow is blocked or lost, and scheduling never affects results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_results_come_in_the_order_of_the_requests():
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("max_active", [1, 3, 64])
 def test_batching_never_shows_in_a_result(batch_size, reverse, max_active):
-    """With a model that is often wrong, every result equals the one of queries run one by one, one prompt at a time."""
+    """With an often wrong model, every result equals that of queries run one by one, one prompt at a time."""
     plan = make_method(size=8, stride=3, num_passes=2, with_trace=True, shuffle_seed=5)
     alone = [result for request in REQUESTS for result in rerank(ScriptedEngine(noisy, batch_size=1), [request], plan)]
     engine = ScriptedEngine(noisy, batch_size=batch_size, reverse=reverse)
@@ -47,14 +47,14 @@ def test_batching_never_shows_in_a_result(batch_size, reverse, max_active):
 
 
 def test_all_ready_windows_of_all_queries_go_to_the_engine_together():
-    """Six queries of two windows each: two batches of six, not twelve of one."""
+    """Six queries with two windows each: two batches of six, not twelve of one."""
     engine = ScriptedEngine(answer_by(number), batch_size=64)
     rerank(engine, [make_request(f"q{i}", 30) for i in range(6)], make_method())
     assert engine.batches == [6, 6]
 
 
 def test_a_query_that_the_engine_cannot_answer_loses_no_other():
-    """It comes out in its place, failed, with its candidates as they were and the reason."""
+    """It is returned in input order as failed, with its original candidates and the reason."""
 
     def answer(prompt):
         if "query q2" in prompt.text:
@@ -70,7 +70,7 @@ def test_a_query_that_the_engine_cannot_answer_loses_no_other():
 
 
 def test_an_error_in_a_later_window_fails_the_whole_query():
-    """Half a reranking would look like a whole one."""
+    """A partial reranking would look like a complete one."""
     calls = 0
 
     def answer(prompt):
@@ -84,7 +84,7 @@ def test_an_error_in_a_later_window_fails_the_whole_query():
 
 
 def test_the_query_is_named_even_where_a_docid_is_spelt_like_it():
-    """Query 'd1' and passage 'd1' are two things."""
+    """Query 'd1' and passage 'd1' are distinguished."""
     plan = make_method(template="rank_zephyr_alpha", card={"identifiers": "alpha", "answer": "first-token"})
     engine = ScriptedEngine(lambda prompt: Answer(scores=(1.0, math.nan)))
     (result,) = rerank(engine, [make_request("d1", 2)], plan)
@@ -92,13 +92,13 @@ def test_the_query_is_named_even_where_a_docid_is_spelt_like_it():
 
 
 class Gauge:
-    """Counts the flows that were begun and are not finished, and the requests that were not handed on yet."""
+    """Counts flows in progress, and requests whose results have not been yielded."""
 
     def __init__(self):
         self.unfinished = self.most_unfinished = self.held = self.most_held = 0
 
     def requests(self, sizes):
-        """A request of each size, counted as they are taken."""
+        """A request of each size, counted when taken."""
         for i, size in enumerate(sizes):
             self.unfinished += 1
             self.held += 1
@@ -111,7 +111,7 @@ class Gauge:
         self.unfinished -= 1
 
     def drain(self, results):
-        """The results, counted as they are handed on."""
+        """The results, counted as they are yielded."""
         taken = []
         for result in results:
             taken.append(result)
@@ -121,7 +121,7 @@ class Gauge:
 
 @pytest.mark.parametrize("max_active", [1, 2, 7])
 def test_no_more_queries_are_unfinished_than_asked_for(max_active):
-    """Requests are taken as others finish: a file of a million queries needs no memory for a million."""
+    """Requests are taken as others finish: a file of a million queries does not need memory for a million."""
     gauge = Gauge()
     pool = FlowPool(ScriptedEngine(noisy, batch_size=4, reverse=True), max_active=max_active)
     plan = make_method(size=8, stride=4)
@@ -147,7 +147,7 @@ def test_a_long_query_leaves_the_others_all_slots_but_one(n_windows, n_full, mos
 
 
 def test_results_are_handed_on_before_all_requests_are_read():
-    """An endless stream of requests gives results."""
+    """An endless stream of requests yields results."""
 
     def endless():
         i = 0
@@ -161,7 +161,7 @@ def test_results_are_handed_on_before_all_requests_are_read():
 
 
 def test_a_flow_with_many_prompts_gets_its_answers_in_their_order():
-    """However the engine reorders them; a failed one ends its flow, and its late answers go nowhere."""
+    """In any order of answers; a failed prompt ends its flow, and later answers are dropped."""
     closed = []
 
     def flow(request):
@@ -183,7 +183,7 @@ def test_a_flow_with_many_prompts_gets_its_answers_in_their_order():
 
 
 def test_each_result_is_told_as_soon_as_it_is_there():
-    """Long before its turn in the file's order: what is done must not be lost when a run is killed."""
+    """Long before its turn in input order: finished work must not be lost when a run is killed."""
     finished = []
     pool = FlowPool(ScriptedEngine(answer_by(number), batch_size=64))
     requests = [make_request("long", 100), make_request("short", 5), make_request("empty", 0)]
@@ -195,12 +195,12 @@ def test_each_result_is_told_as_soon_as_it_is_there():
 
 
 def test_no_requests_no_results():
-    """An empty file is reranked in no time."""
+    """An empty input finishes immediately."""
     assert rerank(ScriptedEngine(noisy), [], make_method()) == []
 
 
 def test_answers_are_never_mixed_up_between_queries():
-    """Each query's windows hold its own passages only."""
+    """Each query's windows contain only its own passages."""
     requests = [make_request(f"q{i}", 25, doc=lambda j, i=i: {"text": f"d{i}x{j}"}) for i in range(8)]
     engine = ScriptedEngine(noisy, batch_size=3, reverse=True)
     rerank(engine, requests, make_method())
@@ -211,7 +211,7 @@ def test_answers_are_never_mixed_up_between_queries():
 
 
 def test_an_engine_that_gives_nothing_ends_the_run():
-    """As one that was closed does: before, the run waited for ever."""
+    """For example a closed engine: previously the run waited forever."""
 
     class Silent(ScriptedEngine):
         def collect(self):

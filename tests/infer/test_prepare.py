@@ -1,4 +1,4 @@
-"""Joining a run with queries and passages: what is kept, in what order, and what is said about the rest."""
+"""Joining a run with queries and passages: what is kept, its order, and reports about the rest."""
 
 import gzip
 import importlib.util
@@ -53,7 +53,7 @@ def candidate(docid, score, doc):
 
 
 def test_a_run_becomes_requests_with_texts_and_first_stage_scores(join):
-    """Queries in the run's order, candidates by falling score; of equal ones the first in the file comes first."""
+    """Queries in run order, candidates by decreasing score; equal scores in file order."""
     requests, report = join()
     assert requests == [
         Request(
@@ -68,7 +68,7 @@ def test_a_run_becomes_requests_with_texts_and_first_stage_scores(join):
 
 
 def test_the_depth_cut_keeps_the_best_scores(join):
-    """A run that is not sorted loses its worst candidates, not its last lines."""
+    """An unsorted run loses its lowest-scored candidates, not its last lines."""
     requests, report = join(depth=1)
     assert rankings(requests) == {"q2": ["d1"], "q1": ["d2"]}
     assert report.candidates == 2
@@ -85,20 +85,20 @@ def test_the_depth_cut_keeps_the_best_scores(join):
     ids=["3 columns", "4 columns", "msmarco ranks", "6 columns"],
 )
 def test_every_run_layout_gives_the_same_order(join, run):
-    """Score of three, four or six columns, or MS MARCO's ranks; the rank column of a TREC run is ignored."""
+    """Scores in three, four or six columns, or MS MARCO's ranks; the rank column of a TREC run is ignored."""
     requests, _ = join(run=run)
     assert rankings(requests) == {"q1": ["d1", "d2"]}
 
 
 def test_max_queries_keeps_the_first_queries_of_the_run_that_have_a_text(join):
-    """Queries beyond it are not reported: leaving them out was asked for."""
+    """Queries beyond it are not reported, since omitting them was requested."""
     requests, report = join(run=f"q0 Q0 d1 1 1 t\n{RUN}", max_queries=1)
     assert rankings(requests) == {"q2": ["d1", "d3"]}
     assert report == PrepareReport(queries=1, candidates=2, unknown_qids=("q0",), qids_without_hits=("q3",))
 
 
 def test_remove_query_leaves_out_the_candidate_that_is_the_query(join):
-    """Before the cut, so that the depth is still reached (ArguAna's queries are documents of its corpus)."""
+    """Before truncation to the depth, so that it is still reached (ArguAna's queries are documents of its corpus)."""
     run = "d1 Q0 d1 1 9 t\nd1 Q0 d2 2 8 t\nd1 Q0 d3 3 7 t\n"
     requests, report = join(run=run, queries="d1\tx\n", depth=2, remove_query=True)
     assert rankings(requests) == {"d1": ["d2", "d3"]}
@@ -118,7 +118,7 @@ def test_progress_is_told_while_the_corpus_is_read(join):
 
 
 def test_what_has_no_text_is_left_out_and_reported(join):
-    """Unknown queries, missing passages, and a query that they leave empty; the depth cut comes first."""
+    """Unknown queries, missing passages, and queries left empty by them; truncation to the depth comes first."""
     run = RUN + "q9 Q0 d1 1 1 t\nq3 Q0 e1 1 2 t\nq1 Q0 e1 1 8 t\nq1 Q0 e2 1 7 t\n"
     requests, report = join(run=run, queries=QUERIES + "q4\tnothing\n", depth=4)
     assert rankings(requests) == {"q2": ["d1", "d3"], "q1": ["d2", "d3"]}
@@ -141,7 +141,7 @@ def test_what_has_no_text_is_left_out_and_reported(join):
 
 
 def test_a_report_names_the_first_few(join):
-    """Thousands of ids would hide what matters."""
+    """Thousands of ids would hide the important ones."""
     report = PrepareReport(queries=1, candidates=1, unknown_qids=tuple("abcdefg"), removed_queries=2)
     assert report.lines() == [
         "prepared 1 query with 1 candidate",
@@ -153,18 +153,18 @@ def test_a_report_names_the_first_few(join):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("q9 Q0 d1 1 1 t\n", r"queries\.tsv: lacks 1 of the run's 3 qids \('q9'\); add them, or leave out --strict"),
-        ("q1 Q0 e1 4 1 t\n", r"corpus\.jsonl: lacks 1 of the run's 4 docids \('e1'\); add them, or leave out --strict"),
+        ("q9 Q0 d1 1 1 t\n", r"queries\.tsv: lacks 1 of the run's 3 qids \('q9'\); add them, or omit --strict"),
+        ("q1 Q0 e1 4 1 t\n", r"corpus\.jsonl: lacks 1 of the run's 4 docids \('e1'\); add them, or omit --strict"),
     ],
 )
 def test_strict_refuses_what_has_no_text(join, extra, message):
-    """One line that names the file and the first ids."""
+    """One line with the file and the first ids."""
     with pytest.raises(RankLLMError, match=message):
         join(run=RUN + extra, strict=True)
 
 
 def test_strict_accepts_queries_without_hits(join):
-    """A first stage may find nothing; that is no hole in the files."""
+    """A first stage may find nothing; the files are still complete."""
     assert join(strict=True)[1].qids_without_hits == ("q3",)
 
 
@@ -183,13 +183,13 @@ def test_strict_accepts_queries_without_hits(join):
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(join, changes, message):
-    """Nothing at all can be joined: the ids of both sides show why."""
+    """Nothing can be joined: the ids of both sides show why."""
     with pytest.raises(RankLLMError, match=message):
         join(**changes)
 
 
 def test_two_passages_under_one_docid_are_refused(join):
-    """Which one to show would be a guess; the same passage twice is harmless."""
+    """Choosing one would be a guess; an identical duplicate is harmless."""
     assert join(corpus=CORPUS + CORPUS)[1].candidates == 5
     with pytest.raises(RankLLMError, match=r"corpus\.jsonl: docid 'd2' occurs twice, with different contents"):
         join(corpus=CORPUS + '{"docid": "d2", "text": "other"}\n')
@@ -205,7 +205,7 @@ def test_two_passages_under_one_docid_are_refused(join):
     ],
 )
 def test_an_unusable_line_is_refused_with_its_place(join, changes, place):
-    """Whichever of the three files it is in."""
+    """In any of the three files."""
     with pytest.raises(DataError, match=place):
         join(**changes)
 
@@ -222,7 +222,7 @@ def test_a_depth_or_number_of_queries_below_one_is_refused(join, options):
 
 @pytest.mark.parametrize("name", ["no.tsv", "no.jsonl.gz", "./no", "some/deep/name"])
 def test_a_path_that_does_not_exist_is_no_data_set(tmp_path, name):
-    """A mistyped path is not looked for on the hub."""
+    """A mistyped path is not looked up on the hub."""
     run = tmp_path / "run.txt"
     run.write_text(RUN)
     with pytest.raises(RankLLMError, match=f"^{name}: no such file$"):
@@ -230,7 +230,7 @@ def test_a_path_that_does_not_exist_is_no_data_set(tmp_path, name):
 
 
 def test_without_the_datasets_package_the_error_says_how_to_get_it(tmp_path, monkeypatch):
-    """The package is optional; a None in sys.modules is how Python marks one that cannot be imported."""
+    """The package is optional; None in sys.modules makes Python report that it cannot be imported."""
     monkeypatch.setitem(sys.modules, "datasets", None)
     run = tmp_path / "run.txt"
     run.write_text(RUN)
@@ -240,7 +240,7 @@ def test_without_the_datasets_package_the_error_says_how_to_get_it(tmp_path, mon
 
 
 def in_a_fresh_process(tmp_path, code):
-    """Run Python without a network; the data sets library reads its settings once, when it is imported."""
+    """Run Python without a network; the datasets library reads its settings once, at import."""
     if importlib.util.find_spec("datasets") is None:
         pytest.skip("needs the package datasets")
     env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
@@ -251,7 +251,7 @@ def in_a_fresh_process(tmp_path, code):
 
 
 def test_data_sets_are_joined_like_files(tmp_path):
-    """A folder is a data set too, read as one from the hub: integer ids, and the split that is asked for."""
+    """A folder is also a dataset, read like one from the hub: integer ids, and the requested split."""
     for name, rows in {
         "q/train.jsonl": [{"query_id": 1, "query": "wrong split"}],
         "q/test.jsonl": [{"query_id": 1, "query": "t"}],
@@ -299,7 +299,7 @@ def test_importing_the_module_imports_nothing_heavy(tmp_path):
 
 
 def test_prepared_requests_read_back_equal_in_both_formats(join, tmp_path):
-    """What is reranked is what was joined."""
+    """The reranked requests are the joined ones."""
     requests, _ = join()
     write_prepared(tmp_path / "rows.jsonl.gz", requests, format="rerank-input")
     assert list(read_rerank_input(tmp_path / "rows.jsonl.gz")) == requests
@@ -322,7 +322,7 @@ def test_rerank_input_rows_have_tevatrons_keys_in_order(join, tmp_path):
 
 
 def test_nfcorpus_is_joined_whole():
-    """323 queries, of which BM25 finds something for 308, in 21,948 lines (wc -l, cut | uniq); no list is over 100."""
+    """323 queries, 308 of them with BM25 hits, in 21,948 lines (wc -l, cut | uniq); no list exceeds 100."""
     requests, report = build_requests(
         data("nfcorpus/runs/bm25.run"), queries=data("nfcorpus/queries.tsv"), corpus=data("nfcorpus/corpus.jsonl.gz")
     )
@@ -336,7 +336,7 @@ def test_nfcorpus_is_joined_whole():
 
 
 def test_original_order_of_a_sorted_run_is_kept():
-    """The run is sorted by score, so the first 20 of each query are the first 20 lines, as the originals cut."""
+    """The run is sorted by score, so each query's top 20 are its first 20 lines, as in the originals."""
     path = data("scifact/runs/bm25.run")
     requests, _ = build_requests(
         path, queries=data("scifact/queries.tsv"), corpus=data("scifact/corpus.jsonl.gz"), depth=20, max_queries=50
@@ -349,7 +349,7 @@ def test_original_order_of_a_sorted_run_is_kept():
 
 
 def test_a_tsv_corpus_gives_the_same_requests_as_json_lines(join, tmp_path):
-    """The passages are the same, whatever the file looks like."""
+    """The passages are the same in either file format."""
     requests, _ = join()
     (tmp_path / "c.tsv.gz").write_bytes(gzip.compress(b"d1\tT\tx\r\nd2\ty\r\nd3\tz\r\n"))
     again, _ = build_requests(

@@ -18,13 +18,13 @@ from rankllm_core.probe import new_requests  # noqa: E402
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """Small, so that models load in no time."""
+    """A small one, so that models load fast."""
     return small_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, tokenizer):
-    """A folder of tiny models by kind, each with a probe that was recorded in float32."""
+    """A folder of tiny models by kind, each with a probe recorded in float32."""
     home = tmp_path_factory.mktemp("probed")
     save_causal(home / "base", tokenizer, max_position_embeddings=2048)
     save_classifier(home / "head", tokenizer)
@@ -39,18 +39,18 @@ def models(tmp_path_factory, tokenizer):
 
 @pytest.fixture
 def copy_of(models, tmp_path):
-    """A model that a test may change."""
+    """A model that a test may modify."""
     return lambda name: shutil.copytree(models / name, tmp_path / name)
 
 
 def doubts(folder, dtype="float32", **options):
-    """Warnings of a model when it is loaded."""
+    """Warnings of a model on loading."""
     with load(folder, dtype, **options) as reranker:
         return [warning for warning in reranker.warnings if "probe" in warning]
 
 
 def logits_after(model, tokenizer, text):
-    """What plain transformers says behind a text."""
+    """Plain transformers' logits after a text."""
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         return model(input_ids=ids).logits[0, -1]
@@ -60,7 +60,7 @@ def logits_after(model, tokenizer, text):
 def test_a_listwise_probe_holds_the_logits_of_plain_transformers(
     tiny_causal, smollm2_tokenizer, tmp_path, name, labels
 ):
-    """FIRST and generation: of the identifiers, behind the prompt and an opening bracket."""
+    """FIRST and generation: identifier logits after the prompt and an opening bracket."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny_causal, dtype=torch.float32).eval()
@@ -79,7 +79,7 @@ def test_a_listwise_probe_holds_the_logits_of_plain_transformers(
 
 
 def test_a_pointwise_probe_holds_the_scores_of_plain_transformers(models, tokenizer):
-    """RankLLaMA's pair, its words written out here."""
+    """RankLLaMA's pair, written out here."""
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(models / "head", dtype=torch.float32).eval()
@@ -100,13 +100,13 @@ def test_a_pointwise_probe_holds_the_scores_of_plain_transformers(models, tokeni
 )
 @pytest.mark.parametrize("name", list(CARDS))
 def test_the_right_model_raises_no_doubt(models, name, dtype, batch_size):
-    """Alone and in batches, in the dtype of the record and in others."""
+    """Alone and in batches, in the recorded dtype and in others."""
     assert doubts(models / name, dtype, verify=True, batch_size=batch_size) == []
 
 
 @pytest.mark.parametrize("name", ["head", "FIRST"])
 def test_a_probe_recorded_in_bfloat16_fits_float32(copy_of, name):
-    """The tolerance is that of the less precise of the two."""
+    """The tolerance is that of the less precise dtype."""
     folder = copy_of(name)
     keep_probe(folder, "bfloat16")
     assert load_card(folder).probe.dtype == "bfloat16"
@@ -115,7 +115,7 @@ def test_a_probe_recorded_in_bfloat16_fits_float32(copy_of, name):
 
 
 def other_base(models, folder, options):
-    """Weights that another seed has drawn."""
+    """Weights from another random seed."""
     base = models / "other base"
     if not base.exists():
         shutil.copytree(models / "base", base)
@@ -130,24 +130,24 @@ def other_template(models, folder, options):
 
 
 def edited_template(models, folder, options):
-    """A sentence more."""
+    """With an additional sentence."""
     card = load_card(folder)
     save_card(replace(card, template=replace(card.template, suffix="Which is best?\n" + card.template.suffix)), folder)
 
 
 def no_deltas(models, folder, options):
-    """As an adapter is before it is trained."""
+    """An untrained adapter."""
     change_weights(folder, lambda name, t: t * 0 if "lora_B" in name else t, file="adapter_model.safetensors")
 
 
 def one_delta(models, folder, options):
-    """One of the adapter's matrices has another sign."""
+    """One of the adapter's matrices has the opposite sign."""
     spoil = "layers.0.self_attn.v_proj.lora_B"
     change_weights(folder, lambda name, t: -t if spoil in name else t, file="adapter_model.safetensors")
 
 
 def new_head(models, folder, options):
-    """A score layer as it is drawn when a checkpoint has none."""
+    """A randomly initialized score layer, as for a checkpoint without one."""
     draw = torch.Generator().manual_seed(12)
     change_weights(
         folder,
@@ -156,17 +156,17 @@ def new_head(models, folder, options):
 
 
 def four_bits(models, folder, options):
-    """As NF4 and AWQ hold weights, with a coarser scale."""
+    """Weights as stored by NF4 and AWQ, with a coarser scale."""
     change_weights(folder, rounded(4))
 
 
 def eight_bits(models, folder, options):
-    """One scale a row."""
+    """One scale per row."""
     change_weights(folder, rounded(8))
 
 
 def without_alpha(models, folder, options):
-    """Passages called by numbers."""
+    """Passages labelled with numbers."""
     options |= {"use_alpha": False, "window_size": 9, "stride": 9}
 
 

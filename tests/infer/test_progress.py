@@ -128,7 +128,7 @@ def test_a_failed_query_is_taken_off_the_total():
 
 
 def test_what_was_finished_before_is_done_from_the_start():
-    """A run that goes on stands where it was."""
+    """A resumed run starts from its previous progress."""
     progress = PromptProgress(lambda n: n, {"a": 10, "b": 5, "c": 1})
     progress.skip("a")
     assert (progress.done, progress.total, progress.n_finished) == (10, 16, 1)

@@ -1,4 +1,4 @@
-"""A prompt that shows nothing of its passage, or two passages alike, is reported, at the cost of a prompt a query."""
+"""A prompt that omits its passage, or shows two passages alike, is reported at the cost of one prompt per query."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTHING = "docid {!r}: prompt holds nothing of the passage"
 LONG = " ".join(["argumentN is that cats sleep"] * 40)
 CATS = {"dogs": "dogs bark", "cats": "cats sleep all day", "planes": "planes fly"}
 DROPPING = "{% for m in messages %}<|im_start|>{{ m.role }}<|im_end|>{% endfor %}<|im_start|>assistant\n"
-"""A chat template that leaves out what is said."""
+"""A chat template that drops the user's message."""
 
 
 def request_of(query, texts):
@@ -34,7 +34,7 @@ def request_of(query, texts):
 
 
 def score(writer, card, request, answer=lambda prompt: Answer(scores=(float(len(prompt.token_ids)),))):
-    """The result of an engine that scores a prompt by its length, and the engine."""
+    """Result of an engine that scores a prompt by its length, and the engine."""
     engine = ScriptedEngine(answer)
     (result,) = FlowPool(engine).run([request], PointwiseMethod(card, RankingSettings(), writer).flow)
     return result, engine
@@ -53,7 +53,7 @@ def writer_of(tokenizer, template, *, q=32, p=164):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_query_that_pushes_its_passages_out_is_reported(llama2_tokenizer, n):
-    """rankllama-v2 cuts query and passage together: before, n equal scores of status ok."""
+    """rankllama-v2 truncates query and passage together: previously this gave n equal scores with status ok."""
     writer, card = writer_of(llama2_tokenizer, "rankllama-v2")
     request = request_of(LONG, dict(list(CATS.items())[:n]))
     result, engine = score(writer, card, request)
@@ -64,7 +64,7 @@ def test_a_query_that_pushes_its_passages_out_is_reported(llama2_tokenizer, n):
 
 @pytest.mark.parametrize("title", ["", "T"])
 def test_the_report_is_exact_to_the_token(title):
-    """At each room around the query's length: it is reported exactly where any other passage gives the same ids."""
+    """At each length around the query's: reported exactly if every other passage gives the same ids."""
     tokenizer, template = letter_tokenizer(), load_template("rankllama-v2")
     query = "cats sleep " * 3
     card = PointwiseCard(template=template)
@@ -83,7 +83,7 @@ def test_the_report_is_exact_to_the_token(title):
 @pytest.mark.parametrize("template", ["rankllama", "rankllama-v2", "yes_no"])
 @pytest.mark.parametrize("query", ["cats", LONG])
 def test_other_layouts_keep_their_passages(llama2_tokenizer, smollm2_tokenizer, template, query):
-    """Query and passage are cut apart; a short query leaves room in any case."""
+    """Query and passage are truncated separately; a short query always leaves room."""
     tokenizer = smollm2_tokenizer if template == "yes_no" else llama2_tokenizer
     if (template, query) == ("rankllama-v2", LONG):
         pytest.skip("the case above")
@@ -94,7 +94,7 @@ def test_other_layouts_keep_their_passages(llama2_tokenizer, smollm2_tokenizer, 
 
 
 def test_a_passage_budget_of_its_prefix_alone_shows_nothing(llama2_tokenizer):
-    """`document: ` takes three tokens, and RankLLaMA's first layout gives a passage three less than asked for."""
+    """`document: ` takes three tokens, and RankLLaMA's first layout gives a passage three less than requested."""
     for p, status in ((4, "fallback"), (5, "fallback"), (6, "fallback"), (7, "ok")):
         writer, card = writer_of(llama2_tokenizer, "rankllama", p=p)
         assert score(writer, card, request_of("cats", CATS))[0].status == status, p
@@ -113,7 +113,7 @@ def test_a_chat_template_that_drops_the_users_text_is_reported(smollm2_tokenizer
 
 
 class DroppingWriter:
-    """Leaves out what barks."""
+    """Omits passages that bark."""
 
     def write(self, query, *, title, text, instruction=None):
         """The pair in words."""
@@ -121,14 +121,14 @@ class DroppingWriter:
 
 
 def test_what_drops_some_texts_is_reported_for_those():
-    """The others were scored on what they say: a repair, not a fallback."""
+    """The others were scored on their texts: a repair, not a fallback."""
     card = PointwiseCard(template=load_template("rankllama"))
     result, _ = score(DroppingWriter(), card, request_of("q", CATS), lambda prompt: Answer(scores=(1.0,)))
     assert (result.status, result.defects) == ("repaired", (NOTHING.format("dogs"),))
 
 
 def test_passages_that_differ_behind_the_cut_are_reported_and_copies_are_not(llama2_tokenizer):
-    """Collections hold passages twice; that two different ones are scored on the same ids is worth knowing."""
+    """Collections contain duplicates; but two different passages scored on the same ids should be reported."""
     writer, card = writer_of(llama2_tokenizer, "rankllama", p=20)
     same = "word " * 40
     texts = {"a": same + "cats", "b": same + "dogs", "c": "planes fly", "d": same + " cats ", "e": "planes  fly\n"}
@@ -138,7 +138,7 @@ def test_passages_that_differ_behind_the_cut_are_reported_and_copies_are_not(lla
 
 
 def test_blank_passages_show_nothing_because_there_is_nothing(llama2_tokenizer):
-    """They are all one, and no fault of the prompt's."""
+    """They are all alike, which is not the prompt's fault."""
     writer, card = writer_of(llama2_tokenizer, "rankllama")
     result, _ = score(writer, card, request_of("cats", {"a": "", "b": " \n", "c": ("", ""), "d": "cats"}))
     assert (result.status, result.defects) == ("ok", ())
@@ -147,14 +147,14 @@ def test_blank_passages_show_nothing_because_there_is_nothing(llama2_tokenizer):
 @pytest.mark.parametrize("text", ["0", "a", "0 cats", "a cat", "zero", "00"])
 @pytest.mark.parametrize("title", ["", "0", "a"])
 def test_a_passage_that_is_the_probe_is_no_fault(llama2_tokenizer, text, title):
-    """Whatever the check itself puts in."""
+    """Whatever probe text the check uses."""
     writer, card = writer_of(llama2_tokenizer, "rankllama")
     result, _ = score(writer, card, request_of("cats", {"d": (title, text)}))
     assert result.status == "ok"
 
 
 def test_messages_for_a_server_are_checked_too():
-    """Cut to two words, two passages are one."""
+    """Truncated to two words, two passages are alike."""
     card = PointwiseCard(template=load_template("yes_no"), head="yes-no", passage_tokens=4, query_tokens=4)
     texts = {"d1": "cats sleep all day", "d2": "cats sleep all night", "d3": "cats sleep now", "d4": "dogs"}
     result, _ = score(MessagePairWriter(card), card, request_of("q", texts), lambda p: Answer(scores=(1.0, 0.0)))
@@ -162,7 +162,7 @@ def test_messages_for_a_server_are_checked_too():
 
 
 class CountingWriter:
-    """Writes a pair in words, and counts."""
+    """Writes a pair in words and counts calls."""
 
     def __init__(self):
         self.n = 0
@@ -174,7 +174,7 @@ class CountingWriter:
 
 
 def test_the_check_writes_one_prompt_a_query():
-    """With titles or without."""
+    """With or without titles."""
     card = PointwiseCard(template=load_template("rankllama"))
     for texts, more in (
         ({f"d{i}": f"d{i}" for i in range(100)}, 1),
@@ -187,7 +187,7 @@ def test_the_check_writes_one_prompt_a_query():
 
 @pytest.mark.parametrize("name", ["q_max_len", "p_max_len"])
 def test_half_a_limit_of_a_layout_that_has_one_is_refused(name):
-    """`rankllama-v2` cuts at the sum; one of the two would change it without being what it says."""
+    """`rankllama-v2` truncates at the sum; one of the two alone would not have its stated meaning."""
     from rankllm_core.errors import ConfigError
     from rankllm_infer.effective_card import resolve_card
     from rankllm_infer.options import RerankOptions
@@ -204,7 +204,7 @@ def test_half_a_limit_of_a_layout_that_has_one_is_refused(name):
 
 
 def test_a_run_says_how_many_passages_were_not_shown(tmp_path, rankllm, tiny_classifier):
-    """In its closing lines, and in the results."""
+    """In its summary and in the results."""
     import json
 
     requests = tmp_path / "requests.jsonl"

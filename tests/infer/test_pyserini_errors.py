@@ -1,4 +1,4 @@
-"""What Pyserini's errors are told as, without Pyserini: the words are those of its release 1.6."""
+"""How Pyserini's errors are reported, tested without Pyserini: the messages are those of release 1.6."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rankllm_infer.retrieval.pyserini_library import fetching
 
 
 def told(what, error):
-    """The line that an error becomes while `dl19` is fetched."""
+    """The message for an error while `dl19` is being downloaded."""
     with pytest.raises(RankLLMError) as caught, fetching(what, "dl19"):
         raise error
     return str(caught.value)
@@ -26,7 +26,7 @@ def told(what, error):
     ],
 )
 def test_a_name_that_pyserini_does_not_know_is_said_to_be_unknown(what, error, place):
-    """It may also have been meant as a file or a folder."""
+    """It may also have been meant as a file or folder."""
     assert told(what, error) == f"{what} 'dl19': no such {place}, and unknown to Pyserini"
 
 
@@ -40,7 +40,7 @@ def test_a_name_that_pyserini_does_not_know_is_said_to_be_unknown(what, error, p
     ],
 )
 def test_what_is_not_found_on_the_way_does_not_blame_the_name(error):
-    """A page that is gone, a library of Java's: the name was right."""
+    """A missing web page, a missing Java library: the name was right."""
     line = told("topics", error)
     assert line.startswith("topics 'dl19': could not be downloaded (")
     assert "ound)" in line

@@ -1,4 +1,4 @@
-"""Quantized checkpoints with the libraries that they need; scripts/test-quantized brings these."""
+"""Quantized checkpoints with the libraries they need; scripts/test-quantized installs these."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from quantized_models import (
     ids=["fp8", "int4"],
 )
 def test_compressed_tensors_are_dequantized(tmp_path, smollm2_tokenizer, kind, quantize_weight, settings):
-    """A score head that the list of exceptions does not name is read as it is stored."""
+    """A score head not listed among the exceptions is read as stored."""
     pytest.importorskip("compressed_tensors")
     model = quantize(tmp_path, SAVE[kind](tmp_path, smollm2_tokenizer), quantize_weight, settings)
     loaded = load(tmp_path, kind)
@@ -43,7 +43,7 @@ def test_compressed_tensors_are_dequantized(tmp_path, smollm2_tokenizer, kind, q
 
 
 def save_bitsandbytes(folder, source, kind, settings):
-    """Quantize a saved model with bitsandbytes. Returns its own model, as the reference."""
+    """Quantize a saved model with bitsandbytes. Returns its own model as the reference."""
     pytest.importorskip("bitsandbytes")
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
@@ -65,7 +65,7 @@ BITS = {
     [("causal", 4, None), ("causal", 8, ["lm_head"]), (CLASSIFIER, 4, ["lm_head"]), (CLASSIFIER, 8, ["lm_head"])],
 )
 def test_bitsandbytes_stays_quantized_but_for_its_heads(tmp_path, smollm2_tokenizer, kind, bits, skipped):
-    """A list of exceptions made for a language model does not name the score head, which is stored in full."""
+    """An exception list made for a language model does not name the score head, which is stored unquantized."""
     SAVE[kind](tmp_path / "full", smollm2_tokenizer, hidden=64)
     model = save_bitsandbytes(tmp_path / "small", tmp_path / "full", kind, BITS[bits])
     smollm2_tokenizer.save_pretrained(tmp_path / "small")
@@ -84,7 +84,7 @@ def test_bitsandbytes_stays_quantized_but_for_its_heads(tmp_path, smollm2_tokeni
 
 
 def test_an_adapter_is_merged_into_bitsandbytes_layers_in_full(tmp_path, smollm2_tokenizer):
-    """Merged into four bits it would be rounded away: the scores are those of the adapter over the numbers meant."""
+    """Merged into four bits it would be rounded away: the scores are those of the adapter on dequantized weights."""
     functional = pytest.importorskip("bitsandbytes.functional")
     full = tiny_models.save_causal(tmp_path / "full", smollm2_tokenizer, hidden=64)
     small = save_bitsandbytes(tmp_path / "small", tmp_path / "full", "causal", BITS[4])
@@ -104,7 +104,7 @@ def test_an_adapter_is_merged_into_bitsandbytes_layers_in_full(tmp_path, smollm2
 
 
 def test_torchao_stays_quantized(tmp_path, smollm2_tokenizer):
-    """Integers of eight bits, in torchao's own tensors."""
+    """Eight-bit integers in torchao's own tensors."""
     torchao = pytest.importorskip("torchao.quantization")
     from transformers import AutoModelForSequenceClassification, TorchAoConfig
 

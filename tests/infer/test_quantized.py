@@ -1,4 +1,4 @@
-"""Quantized checkpoints: loaded to what their numbers stand for, or refused in one line before weights are read."""
+"""Quantized checkpoints: dequantized correctly, or rejected in one line before weights are read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from rankllm_infer.engines.vllm.checks import check_quantization as check_for_vl
 
 @pytest.fixture
 def plain(tmp_path, smollm2_tokenizer):
-    """A saved causal model, of which a test changes config.json."""
+    """A saved causal model whose config.json a test modifies."""
     tiny_models.save_causal(tmp_path / "m", smollm2_tokenizer)
     return tmp_path / "m"
 
@@ -44,7 +44,7 @@ def plain(tmp_path, smollm2_tokenizer):
 @pytest.mark.parametrize("kind", SAVE)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_fp8_is_dequantized_to_one_dtype(tmp_path, smollm2_tokenizer, kind, dtype):
-    """Scores are those of the numbers that the file stands for. Its heads and norms are stored in bfloat16."""
+    """Scores are those of the dequantized values. Heads and norms are stored in bfloat16."""
     model = quantize(tmp_path, SAVE[kind](tmp_path, smollm2_tokenizer), block_fp8, FP8, stored=torch.bfloat16)
     loaded = load(tmp_path, kind, dtype)
     assert {weight.dtype for weight in loaded.model.parameters()} == {loaded.dtype}
@@ -59,7 +59,7 @@ def test_fp8_is_dequantized_to_one_dtype(tmp_path, smollm2_tokenizer, kind, dtyp
 
 
 def test_mxfp4_is_dequantized(tmp_path, smollm2_tokenizer):
-    """The experts of a tiny gpt-oss, which are all that this format quantizes."""
+    """The experts of a tiny gpt-oss, the only weights this format quantizes."""
     from transformers import GptOssConfig, GptOssForCausalLM
 
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def test_the_notes_reach_the_user(tmp_path, smollm2_tokenizer):
 
 @pytest.mark.parametrize("task", ["SEQ_CLS", "CAUSAL_LM"])
 def test_an_adapter_is_merged_into_dequantized_weights(tmp_path, smollm2_tokenizer, task):
-    """The same scores as the adapter unmerged over the numbers that the base stands for."""
+    """The same scores as the unmerged adapter on the base's dequantized weights."""
     base, meant = tmp_path / "base", tmp_path / "meant"
     model = quantize(base, tiny_models.save_causal(base, smollm2_tokenizer), block_fp8, FP8)
     model.save_pretrained(meant)
@@ -96,7 +96,7 @@ def test_an_adapter_is_merged_into_dequantized_weights(tmp_path, smollm2_tokeniz
 
 @pytest.fixture
 def without(monkeypatch):
-    """Make packages seem missing."""
+    """Make packages appear missing."""
 
     def hide(*names):
         version = importlib.metadata.version
@@ -123,7 +123,7 @@ def without(monkeypatch):
     ],
 )
 def test_a_missing_package_is_named_before_weights_are_read(plain, without, settings, method, missing):
-    """With the command that installs it. The weights are gone: nobody has looked for them."""
+    """With the command that installs it. The weights are absent, so they are not needed for the check."""
     without(*missing)
     (plain / "model.safetensors").unlink()
     with pytest.raises(MissingPackageError) as caught:
@@ -150,11 +150,9 @@ def test_vllm_brings_what_weights_need_but_bitsandbytes(plain, without):
 
 @pytest.mark.parametrize("method", ["modelopt", "exl2", "eetq"])
 def test_a_method_that_is_not_loaded_is_refused(plain, method):
-    """transformers would ignore some of them, and read nonsense; others run code that they download."""
+    """transformers would ignore some of them and load garbage; others run downloaded code."""
     (plain / "model.safetensors").unlink()
-    said = (
-        rf"quantized by a method that rankllm does not load with transformers \('{method}'; supported: awq, bitsandby.*"
-    )
+    said = rf"quantized with a method that rankllm does not support with transformers \('{method}'; supported: awq, .*"
     with pytest.raises(ContractError, match=said + r"; use --engine vllm or unquantized weights$"):
         load(with_settings(plain, quant_method=method), "causal")
 
@@ -175,7 +173,7 @@ def test_damaged_settings_are_named(plain, settings, said):
 
 
 def test_what_transformers_has_against_settings_is_one_line(plain):
-    """By its own checks, before weights are read."""
+    """From its own checks, before weights are read."""
     (plain / "model.safetensors").unlink()
     with pytest.raises(RankLLMError, match=r"its quantized weights \(fp8\) cannot be loaded here \(") as caught:
         load(with_settings(plain, **(FP8 | {"activation_scheme": "none"})), "causal")
@@ -194,7 +192,7 @@ def test_an_adapter_over_weights_that_it_cannot_be_merged_into_is_refused(tmp_pa
 
 
 def test_layers_of_several_schemes_are_refused(plain, monkeypatch):
-    """transformers would dequantize all by the first; the same scheme for several groups is one."""
+    """transformers would dequantize all with the first scheme; one scheme for several groups counts as one."""
     monkeypatch.setattr(quantized, "check_packages", lambda *given: None)
     monkeypatch.setattr(quantized, "_check_environment", lambda *given: None)
     settings = compressed_tensors("pack-quantized", kind="int", bits=4)
@@ -207,12 +205,12 @@ def test_layers_of_several_schemes_are_refused(plain, monkeypatch):
         )
 
     assert check({"a": group, "b": {**group, "targets": ["re:.*mlp.*"]}}).method == "compressed-tensors"
-    with pytest.raises(ContractError, match=r"quantized in 2 different ways \(config_groups\)"):
+    with pytest.raises(ContractError, match=r"use 2 different quantization schemes \(config_groups\)"):
         check({"a": group, "b": other})
 
 
 def test_a_quantized_score_head_is_refused(tmp_path, smollm2_tokenizer):
-    """Its numbers are read as they are, and four or eight bits would not be those that were trained."""
+    """Its values are used as stored, and four or eight bits would differ from the trained ones."""
     model = tiny_models.save_classifier(tmp_path, smollm2_tokenizer)
     model.score = torch.nn.Sequential(model.score)
     found = quantization.Quantization(method="bitsandbytes", settings={})
@@ -225,7 +223,7 @@ def test_a_quantized_score_head_is_refused(tmp_path, smollm2_tokenizer):
     [(torch.bfloat16, ["lm_head", "score"]), (torch.int8, ["lm_head"]), (None, ["lm_head", "score"])],
 )
 def test_a_head_that_is_stored_in_full_is_never_quantized(tmp_path, stored, expected):
-    """What the file holds decides, not a list that was made for a language model."""
+    """The file's contents decide, not a list made for a language model."""
     from rankllm_core.checkpoints.weights import read_weight_headers
 
     tiny_models.save_classifier(tmp_path)
@@ -249,7 +247,7 @@ def test_a_head_that_is_stored_in_full_is_never_quantized(tmp_path, stored, expe
 
 
 def test_awq_on_a_gpu_computes_in_float16(tmp_path, smollm2_tokenizer):
-    """Whatever --dtype asks for, with a warning to whoever asked."""
+    """For any --dtype, with a warning if one was requested."""
     tiny_models.save_causal(tmp_path, smollm2_tokenizer)
     files = find_model(str(with_settings(tmp_path, quant_method="awq", bits=4)))
     found = quantization.quantization_of(files.base)

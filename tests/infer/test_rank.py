@@ -115,7 +115,7 @@ def test_no_documents_are_no_rows():
         ("q", ["a", None], {}, "passage 2: expected a text or a mapping, found NoneType"),
         ("q", ["a", {"title": "T"}], {}, "passage 2: passage without text: expected one of text, segment"),
         ("", ["a"], {}, "query: expected a text, found an empty string"),
-        ("q", ["a"], {"instruction": "find"}, "instruction: has no effect: the model's prompt has no place for one"),
+        ("q", ["a"], {"instruction": "find"}, "instruction: has no effect, as the model's prompt has no field for it"),
         ("q", ["a"], {"top_k": 0}, "top_k: expected an integer of at least 1, or None for all, found 0"),
         ("q", ["a"], {"top_k": True}, "top_k: expected an integer of at least 1, or None for all, found True"),
     ],

@@ -1,4 +1,4 @@
-"""An answer that was cut inside its reasoning is reported, and no word of the reasoning is taken for a ranking."""
+"""An answer truncated within its reasoning is reported, and reasoning is never read as a ranking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CUT = "ranks 1-3: reasoning was cut at 9 tokens"
 
 
 def answered(text, *, is_truncated=True, template="reasonrank", n_tokens=9, **plan):
-    """The result of three passages, of which the model says this."""
+    """Result for three passages with this model output."""
     answer = Answer(text=text, is_truncated=is_truncated, usage=Usage(calls=1, completion_tokens=n_tokens))
     (result,) = rerank(
         ScriptedEngine(lambda prompt: answer), [make_request("q", 3)], make_method(template=template, **plan)
@@ -45,7 +45,7 @@ def answered(text, *, is_truncated=True, template="reasonrank", n_tokens=9, **pl
     ],
 )
 def test_reasoning_that_was_cut_is_no_answer(text):
-    """The order is the prompt's, and the defect says why."""
+    """The prompt's order is kept, and the defect gives the reason."""
     result = answered(text)
     assert (result.status, result.defects) == ("fallback", (CUT,))
     assert docids(result) == ["d0", "d1", "d2"]
@@ -61,14 +61,14 @@ def test_reasoning_that_was_cut_is_no_answer(text):
     ],
 )
 def test_an_answer_that_was_reached_is_read(text, status, defects):
-    """Also where it ran to the last token; what is missing is told with the reason."""
+    """Even if it was truncated at the token limit; missing passages are reported with the reason."""
     result = answered(text)
     assert (result.status, result.defects) == (status, defects)
     assert docids(result) == ["d2", "d1", "d0"]
 
 
 def test_what_the_model_ended_itself_is_read_as_ever():
-    """A model that ranks without having thought has answered."""
+    """A model that ranks without reasoning has answered."""
     result = answered("[3] > [2] > [1]", is_truncated=False)
     assert (result.status, docids(result)) == ("ok", ["d2", "d1", "d0"])
 
@@ -84,7 +84,7 @@ def test_what_the_model_ended_itself_is_read_as_ever():
     ],
 )
 def test_a_template_without_reasoning_has_answers_of_just_their_length(text, status):
-    """Those end at the last token allowed, as a rule; a thought that is not closed is one all the same."""
+    """Those usually end at the token limit; unclosed reasoning is still reasoning."""
     result = answered(text, template="rank_zephyr")
     assert result.status == status
     if status == "fallback":
@@ -97,7 +97,7 @@ def test_the_number_of_tokens_is_the_prompts_where_the_server_counts_none():
 
 
 def test_a_system_message_that_asks_for_reasoning_counts():
-    """It is used in place of the template's own."""
+    """It replaces the template's own."""
     asks = "Think, then write <answer> [2] > [1] </answer>."
     assert answered("I see [3] > [2]", template="rank_zephyr", system_message=asks).defects == (CUT,)
     assert answered("I see [3] > [2]", system_message="Rank.").status == "repaired"
@@ -116,7 +116,7 @@ def test_a_thought_that_the_prompt_opens_is_one(ending, is_cut):
 
 @pytest.mark.parametrize(("reason", "is_truncated"), [("length", True), ("stop", False), (None, False)])
 def test_a_server_says_why_it_ended(reason, is_truncated):
-    """`finish_reason`; a server that keeps the thoughts to itself sends no content."""
+    """`finish_reason`; a server that hides the reasoning sends no content."""
     prompt = Prompt(text="x", read="text", identifiers=("1",), messages=(Message("user", (Span("x"),)),))
     reply = {"choices": [{"message": {"content": None}, "finish_reason": reason}]}
     options = OpenAISettings(base_url="http://127.0.0.1:1/v1", model="m")
@@ -127,7 +127,7 @@ def test_a_server_says_why_it_ended(reason, is_truncated):
     ("ids", "is_truncated"), [((5, 6, 7), True), ((5, 6, 2), False), ((5, 2, 0), False), ((5, 6, 7, 2), True)]
 )
 def test_generated_ids_without_an_end_were_cut(ids, is_truncated):
-    """At three tokens; what a longer prompt of the same batch made the model write on is not the answer's."""
+    """At three tokens; tokens generated only because of a longer prompt in the batch are not part of the answer."""
     from rankllm_infer.engines.base import text_answer
 
     prompt = Prompt(text="x", read="text", max_new_tokens=3)

@@ -1,4 +1,4 @@
-"""What a report says of a ranking: figures, ranks, moves, texts, calls, each counted by hand."""
+"""What a report shows about a ranking: figures, ranks, moves, texts and calls, each computed by hand."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def queries(folder, sources, **options):
 
 
 def ranks(passages):
-    """(docid, rank, rank before, places won, grade, score) of each passage."""
+    """(docid, rank, rank before, ranks gained, grade, score) of each passage."""
     return [(p.docid, p.rank, p.was, p.rise, p.grade, p.score) for p in passages]
 
 
 def test_queries_come_by_falling_gain_with_the_values_of_both_runs(folder, sources):
-    """RR: q1 from 1/3 to 1, q2 from 1 to 1/2, q3 from 1 to nothing."""
+    """RR: q1 from 1/3 to 1, q2 from 1 to 1/2, q3 from 1 to missing."""
     shown = queries(folder, sources)
     assert [(q.qid, q.change) for q in shown] == [("q1", "better"), ("q2", "worse"), ("q3", "worse")]
     assert [q.gain for q in shown] == pytest.approx([2 / 3, -1 / 2, -1])
@@ -60,7 +60,7 @@ def test_queries_come_by_falling_gain_with_the_values_of_both_runs(folder, sourc
 
 
 def test_each_passage_has_both_ranks_grade_and_score(folder, sources):
-    """c rises from 4 to 1; x, relevant and lost, stands behind the list; b has no judgement and no model score."""
+    """c rises from 4 to 1; x, relevant and lost, follows the list; b has no judgement and no model score."""
     first = queries(folder, sources)[0]
     assert ranks(first.top) == [("c", 1, 4, 3, 2, 2.5), ("a", 2, 1, -1, 0, 1.5), ("b", 3, 2, -1, None, None)]
     assert ranks(first.further) == [("x", None, 3, None, 1, None)]
@@ -68,27 +68,27 @@ def test_each_passage_has_both_ranks_grade_and_score(folder, sources):
 
 
 def test_depth_cuts_the_list_but_not_what_matters(folder, sources):
-    """Of three passages the first; behind it the baseline's head and the relevant one, in the order of the ranking."""
+    """The first of three passages; then the baseline's top and the relevant one, in ranking order."""
     first = queries(folder, sources, depth=1)[0]
     assert ([p.docid for p in first.top], [p.docid for p in first.further]) == (["c"], ["a", "b", "x"])
     assert first.n_candidates == 3
 
 
 def test_a_query_that_the_run_lacks_is_shown_without_a_list(folder, sources):
-    """What the baseline had is shown behind it."""
+    """The baseline's passages are shown after it."""
     last = queries(folder, sources)[-1]
     assert (last.text, last.top, [p.docid for p in last.further]) == (None, [], ["a"])
 
 
 def test_the_queries_that_changed_most_can_be_shown_alone(folder, sources):
-    """|gain|: q3 1, q1 2/3, q2 1/2; the figures stay those of all."""
+    """|gain|: q3 1, q1 2/3, q2 1/2; the figures remain those of all queries."""
     plan = outline(sources, ["RR"], max_queries=2)
     assert list(plan.docids) == ["q1", "q3"]
     assert plan.comparison.n_queries == 3
 
 
 def test_cost_is_a_mean_over_the_queries_that_tell_it(sources):
-    """Two results of 120 tokens each; a TREC run tells nothing."""
+    """Two results with 120 tokens each; a TREC run records no cost."""
     old, new = run_costs(sources, outline(sources, ["RR"]))
     assert (old.n_recorded, old.statuses) == (0, {})
     assert (new.n_recorded, new.calls, new.prompt_tokens, new.completion_tokens) == (2, 1, 100, 20)
@@ -96,14 +96,14 @@ def test_cost_is_a_mean_over_the_queries_that_tell_it(sources):
 
 
 def test_the_trace_tells_the_cost_of_a_run_that_does_not(folder, sources):
-    """The same as a TREC run: the one query of the trace."""
+    """The same as a TREC run: the only query in the trace."""
     files = {"old": sources.files["old"], "new": read_ranked(folder / "base.run")}
     traced = Sources(qrels=sources.qrels, files=files, traces=sources.traces)
     assert [(cost.n_recorded, cost.tokens) for cost in run_costs(traced, outline(traced, ["RR"]))] == [(0, 0), (1, 120)]
 
 
 def test_a_call_is_read_as_it_was_written(folder):
-    """Prompts are cut, and it is known how much is missing."""
+    """Prompts are truncated, with the number of missing characters."""
     (call,) = read_traces(folder / "new.trace", prompt_characters=8)["q2"]
     assert (call.prompt, call.n_prompt_characters) == ("Rank [1]", 38)
     assert (call.docids, call.order, call.status, call.defects) == (("b", "a"), (1, 0), "repaired", ("missing [1]",))
@@ -111,7 +111,7 @@ def test_a_call_is_read_as_it_was_written(folder):
 
 
 def test_of_calls_with_one_passage_each_the_first_stands_for_all(folder, sources):
-    """A pointwise run has a hundred a query; their scores are in the list. A window is always shown."""
+    """A pointwise run has a hundred per query, with scores in the list. A window is always shown."""
     window = queries(folder, sources)[1]
     assert [number for number, _ in window.shown_calls] == [1]
     (call,) = sources.traces["q2"]
@@ -122,7 +122,7 @@ def test_of_calls_with_one_passage_each_the_first_stands_for_all(folder, sources
 
 
 def test_of_many_comparisons_the_first_hundred_are_shown(folder, sources):
-    """All pairs of a hundred candidates are 9,900 calls. Those that were repaired are shown wherever they stand."""
+    """All pairs of a hundred candidates are 9,900 calls. Repaired ones are always shown."""
     window = queries(folder, sources)[1]
     (call,) = sources.traces["q2"]
     good, bad = replace(call, status="ok"), replace(call, status="repaired")
@@ -131,7 +131,7 @@ def test_of_many_comparisons_the_first_hundred_are_shown(folder, sources):
 
 
 def test_texts_of_requests_are_those_that_are_shown(folder, sources):
-    """Cut, with the number of characters left out; what has none is known."""
+    """Truncated, with the number of omitted characters; missing texts are recorded."""
     plan = outline(sources, ["RR"])
     texts = texts_of_requests(folder / "new.jsonl", plan.docids, characters=5)
     assert texts.passages["q1"]["c"] == Passage(title="", text="Cedar", n_left_out=7)
@@ -139,7 +139,7 @@ def test_texts_of_requests_are_those_that_are_shown(folder, sources):
 
 
 def test_texts_of_a_collection_are_joined(folder, sources):
-    """Queries and corpus as `prepare` reads them."""
+    """Queries and corpus as read by `prepare`."""
     (folder / "queries.tsv").write_text("q1\ttrees?\n", encoding="utf-8")
     (folder / "corpus.tsv").write_text("a\tAlder trees.\nz\tZelkova.\n", encoding="utf-8")
     plan = outline(sources, ["RR"])
@@ -149,14 +149,14 @@ def test_texts_of_a_collection_are_joined(folder, sources):
 
 
 def test_a_run_is_ranked_as_trec_eval_does(folder):
-    """By score, ties by docid descending; in results by the order of the list."""
+    """By score, ties by decreasing docid; for results, in list order."""
     (folder / "tied.run").write_text("q1 Q0 a 1 1 t\nq1 Q0 b 2 1 t\nq1 Q0 c 3 5 t\n", encoding="utf-8")
     assert [docid for docid, _ in read_ranked(folder / "tied.run").run["q1"]] == ["c", "b", "a"]
     assert [docid for docid, _ in read_ranked(folder / "new.jsonl").run["q1"]] == ["c", "a", "b"]
 
 
 def test_a_run_of_ranks_tells_no_scores(folder):
-    """MS MARCO: its order is the ranking; three columns with scores do tell them."""
+    """MS MARCO: its order is the ranking; three columns with scores do contain scores."""
     (folder / "ranks.tsv").write_text("q1\tc\t1\nq1\ta\t2\n", encoding="utf-8")
     (folder / "scores.tsv").write_text("q1\tc\t2.5\nq1\ta\t1.5\n", encoding="utf-8")
     for name, scores in (("ranks.tsv", []), ("scores.tsv", [{"c": 2.5, "a": 1.5}])):
@@ -176,14 +176,14 @@ def test_a_run_of_ranks_tells_no_scores(folder):
     ],
 )
 def test_scores_are_of_passages_or_of_yes_and_no(sources, docids, scores, passage_scores, yes_no):
-    """As many as passages; two of one passage; of anything else nothing is said."""
+    """As many as passages; two for a single passage; any other number is ignored."""
     (call,) = sources.traces["q2"]
     told = replace(call, docids=docids, scores=scores)
     assert (told.passage_scores, told.yes_no) == (passage_scores, yes_no)
 
 
 def test_of_many_passages_that_the_run_lost_the_first_are_shown(folder):
-    """Of 20,000 in the baseline, which the run has not, 10; each with each would be 400 million steps."""
+    """10 of 20,000 in the baseline that the run lacks; comparing all pairs would take 400 million steps."""
     n = 20_000
     for name, prefix in (("many.run", "a"), ("others.run", "b")):
         lines = (f"q1 Q0 {prefix}{place} {place + 1} {n - place} t\n" for place in range(n))
@@ -196,7 +196,7 @@ def test_of_many_passages_that_the_run_lost_the_first_are_shown(folder):
 @pytest.mark.parametrize("to", ["requests", "rerank-input"])
 @pytest.mark.parametrize("name", ["plain.jsonl", "array.json"])
 def test_what_was_reranked_is_read_as_a_ranking(folder, to, name):
-    """In any layout that `rerank` reads: the order of the list."""
+    """In any format that `rerank` reads: list order."""
     convert(folder / "requests.jsonl", folder / name, to=to)
     found = read_ranked(folder / name)
     assert {qid: [docid for docid, _ in ranking] for qid, ranking in found.run.items()} == {
@@ -217,12 +217,12 @@ def test_what_was_reranked_is_read_as_a_ranking(folder, to, name):
     ],
 )
 def test_a_long_text_is_cut_at_a_blank_and_loses_nothing(text, parts):
-    """220 characters, or the last blank before; what is a little longer stays whole."""
+    """220 characters, or at the last space before; a slightly longer text is kept whole."""
     assert split_snippet(text) == parts
 
 
 def test_what_html_cannot_carry_is_replaced():
-    """Controls and halves of surrogate pairs; line ends and tabs stay."""
+    """Control characters and lone surrogates; line ends and tabs are kept."""
     assert displayable("a\x00b\ud800c\x1b[0m\td\n") == "a\ufffdb\ufffdc\ufffd[0m\td\n"
 
 
@@ -245,7 +245,7 @@ def test_a_grade_has_a_shade_by_its_share_of_the_greatest(grade, greatest, name)
 
 
 def test_drawings_say_in_words_what_they_show():
-    """One cell a place, one bar a query, each with its text, escaped."""
+    """One cell per rank, one bar per query, each with its text, escaped."""
     heads = heads_chart([0, None], [2], max_grade=2)
     assert heads.count("<rect") == 3
     assert 'aria-label="Grades of the top ranks, before: 0 -; after: 2"' in heads
@@ -255,7 +255,7 @@ def test_drawings_say_in_words_what_they_show():
 
 
 def test_the_trace_of_the_fixture_is_what_rerank_writes(folder):
-    """Its keys are those of the writer, so that what is read here is what is written there."""
+    """Its keys equal the writer's, so that the format read here is the one written there."""
     call = WindowTrace(start=0, docids=("b",), prompt="p", response="r", order=(0,), status="ok")
     (written,) = trace_to_dict(Result(query=Query(qid="q", text="t"), candidates=(), trace=(call,)))[
         "invocations_history"

@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing to complain of, nothing asked of a network, readable and usable at any width."""
+"""The page in a real browser: no errors, no network access, readable and usable at any width."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from browser import Page, open_browser
 from report_files import HOSTILE, write_files, write_hostile_files, write_lines
 
 SIZES = [(320, 568), (390, 844), (1280, 900)]
-"""Two phones and a desk, width and height in CSS pixels."""
+"""Two phones and a desktop, width and height in CSS pixels."""
 OVERFLOW = "document.scrollingElement.scrollWidth - innerWidth"
 IS_OPEN = "document.querySelector('#q1').open"
 TALL = "[...document.querySelectorAll('#q1 .passages li')].every((item) => item.getBoundingClientRect().height > 20)"
@@ -25,7 +25,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page_file(tmp_path, monkeypatch, rankllm, browser):
-    """The page of the small ranking, with a docid and a name that are long and cannot be broken at a blank."""
+    """Page of the small ranking, with a docid and a name that are long and cannot be wrapped at a space."""
     write_files(tmp_path)
     long = "a-run-with-a-name-that-says-everything-about-it_" * 3 + ".jsonl"
     (tmp_path / "new.jsonl").rename(tmp_path / long)
@@ -38,7 +38,7 @@ def page_file(tmp_path, monkeypatch, rankllm, browser):
 
 
 def colours(png):
-    """How many colours a screenshot has: its rows as they are filtered, which is enough to tell a picture from none."""
+    """Number of colours in a screenshot, from its filtered rows: sufficient to detect an empty picture."""
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     place, data = 8, b""
     while place < len(png):
@@ -52,7 +52,7 @@ def colours(png):
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", SIZES, ids=["small phone", "phone", "desk"])
 def test_it_is_readable_at_any_width(browser, page_file, tmp_path, size, is_dark):
-    """No complaint, no horizontal scrolling, closed or open; the browser asks for the file and for nothing else."""
+    """No errors and no horizontal scrolling, collapsed or expanded; the browser requests only the file."""
     page = Page(browser, page_file, width=size[0], height=size[1], is_dark=is_dark)
     assert page.evaluate(OVERFLOW) <= 0
     page.screenshot(tmp_path / "closed.png")
@@ -70,7 +70,7 @@ def test_it_is_readable_at_any_width(browser, page_file, tmp_path, size, is_dark
 
 
 def test_a_click_opens_a_query(browser, page_file):
-    """And another one closes it."""
+    """And another click closes it."""
     page = Page(browser, page_file, width=390, height=844)
     for is_open in (True, False):
         page.click("#q1 > summary")
@@ -78,7 +78,7 @@ def test_a_click_opens_a_query(browser, page_file):
 
 
 def test_the_keyboard_is_enough(browser, page_file):
-    """Tab goes from the search to the first query, Enter opens it; the bars of the chart are not in the way."""
+    """Tab moves from the search to the first query, and Enter opens it; the chart's bars are not in the tab order."""
     page = Page(browser, page_file, width=1280, height=900)
     stops = []
     for _ in range(4):
@@ -91,7 +91,7 @@ def test_the_keyboard_is_enough(browser, page_file):
 
 
 def test_queries_are_found_chosen_and_turned_round(browser, page_file):
-    """By words, by what became of them, losses first."""
+    """By words, by outcome, losses first."""
     page = Page(browser, page_file, width=390, height=844)
     shown = "[...document.querySelectorAll('#list > li:not([hidden]) > details')].map((query) => query.id).join(' ')"
     assert page.evaluate(shown) == "q1 q2 q3"
@@ -110,7 +110,7 @@ def test_queries_are_found_chosen_and_turned_round(browser, page_file):
 
 
 def test_a_bar_of_the_chart_leads_to_its_query(browser, page_file):
-    """It is opened, and shown although the search had hidden it."""
+    """It is opened, and shown even if the search had hidden it."""
     page = Page(browser, page_file, width=1280, height=900)
     page.choose("find", "nothing like it")
     page.click(".gains a[href='#q1'] rect")
@@ -119,7 +119,7 @@ def test_a_bar_of_the_chart_leads_to_its_query(browser, page_file):
 
 
 def test_it_works_without_scripts(browser, page_file):
-    """Queries open; what needs the script is not shown."""
+    """Queries open; controls that need the script are hidden."""
     page = Page(browser, page_file, width=390, height=844, scripts=False)
     page.click("#q1 > summary")
     assert page.evaluate(IS_OPEN)
@@ -128,7 +128,7 @@ def test_it_works_without_scripts(browser, page_file):
 
 
 def test_no_text_runs(tmp_path, monkeypatch, rankllm, browser):
-    """Texts that would be scripts are read, not run, and nothing is loaded for them."""
+    """Script-like texts are displayed, not run, and load nothing."""
     write_hostile_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     texts = ("--trace", "hostile.trace", "--title", HOSTILE)
@@ -143,7 +143,7 @@ def test_no_text_runs(tmp_path, monkeypatch, rankllm, browser):
 
 
 def test_the_policy_stops_what_is_put_into_the_page_later(page_file, browser):
-    """Were a text to become a script after all, the browser would refuse it and say so, which the tests above hear."""
+    """If a text did become a script, the browser would block and report it, which the tests above detect."""
     source = page_file.read_text(encoding="utf-8")
     page_file.write_text(source.replace("</main>", "<script>hacked=1</script></main>"), encoding="utf-8")
     page = Page(browser, page_file, width=390, height=844)
@@ -153,7 +153,7 @@ def test_the_policy_stops_what_is_put_into_the_page_later(page_file, browser):
 
 @pytest.mark.slow
 def test_three_hundred_queries_open_at_once(tmp_path, monkeypatch, rankllm, browser):
-    """A hundred candidates each: the page is there, a query opens, the search answers."""
+    """A hundred candidates each: the page loads, a query opens, the search responds."""
     text = "a passage of many words " * 10
     records = [
         {

@@ -1,4 +1,4 @@
-"""The page itself: everything that is said is in it, nothing of it is from elsewhere, and no text becomes markup."""
+"""The page itself: complete, self-contained, and without text that becomes markup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VOID = {"meta", "link", "input", "br", "hr", "img"}
 
 
 class Page(HTMLParser):
-    """The elements of a page, and its text outside of style and script."""
+    """Elements of a page, and its text outside of style and script."""
 
     def __init__(self, source):
         super().__init__(convert_charrefs=True)
@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def report(tmp_path, monkeypatch, rankllm):
-    """Run the command in a folder with the small ranking; gives the page."""
+    """Run the command in a folder with the small ranking; returns the page."""
     write_files(tmp_path)
     monkeypatch.chdir(tmp_path)
 
@@ -59,7 +59,7 @@ USUAL = ("new.jsonl", "--baseline", "base.run", "--trace", "new.trace", "-m", "R
 
 
 def test_the_page_says_what_was_counted(report):
-    """Means, change, cost, a passage with its move, the model's answer and what was wrong with it."""
+    """Means, change, cost, a passage with its move, the model's answer and its defects."""
     page = report(*USUAL)
     assert not page.open
     for words in (
@@ -86,7 +86,7 @@ def test_the_page_says_what_was_counted(report):
 
 
 def test_the_figures_are_those_of_compare(report, rankllm):
-    """Mean, interval, change and p of each run, as the other command prints them."""
+    """Mean, interval, change and p of each run, as printed by the other command."""
     page = report("base.run", "--baseline", "new.jsonl", "--requests", "requests.jsonl", "-m", "RR")
     rankllm("convert", "--input", "new.jsonl", "--output", "new.run", "--to", "trec")
     done = rankllm("compare", "--qrels", "qrels", "new.run", "base.run", "-m", "RR", "--json")
@@ -108,14 +108,14 @@ def test_the_figures_are_those_of_compare(report, rankllm):
     ],
 )
 def test_scores_of_a_call_are_named_for_what_they_are(tmp_path, report, docids, scores, said):
-    """Two of one passage are those of yes and no, not the passage's; of a number that fits nothing, none is shown."""
+    """Two scores of one passage are those of yes and no; an unexpected number of scores is not shown."""
     call = CALL | {"docids": docids, "order": list(range(len(docids))), "scores": scores}
     write_lines(tmp_path / "new.trace", [TRACE[0] | {"invocations_history": [call]}])
     assert said in report(*USUAL).said
 
 
 def test_a_run_of_ranks_shows_no_scores(tmp_path, report):
-    """MS MARCO: ranks alone."""
+    """MS MARCO: ranks only."""
     (tmp_path / "ranks.tsv").write_text("q1\tc\t1\nq1\ta\t2\n", encoding="utf-8")
     page = report("ranks.tsv", "--baseline", "base.run", "--requests", "requests.jsonl")
     assert "up 3, was 4" in page.said
@@ -123,7 +123,7 @@ def test_a_run_of_ranks_shows_no_scores(tmp_path, report):
 
 
 def test_the_page_loads_nothing(report):
-    """Addresses lead into the page itself; the policy forbids all else and knows style and script by their hashes."""
+    """Addresses stay within the page; the policy forbids everything else and allows style and script by hash."""
     page = report(*USUAL)
     addresses = [value for _, found in page.elements for name, value in found.items() if name in ("src", "href")]
     assert addresses
@@ -139,7 +139,7 @@ def test_the_page_loads_nothing(report):
 
 
 def test_no_text_becomes_markup(tmp_path, report):
-    """Query, qid, docid, title, passage, prompt, answer, defects, titles: all of it stays text."""
+    """Query, qid, docid, title, passage, prompt, answer, defects and titles remain text."""
     usual = {tag for tag, _ in report(*USUAL).elements}
     write_hostile_files(tmp_path)
     page = report("hostile.jsonl", "--baseline", "base.run", "--trace", "hostile.trace", "--title", HOSTILE)
@@ -175,7 +175,7 @@ def test_a_page_is_small_and_says_what_it_leaves_out(tmp_path, report):
 
 
 def test_the_same_files_give_the_same_page(tmp_path, report):
-    """No date, no path of the machine."""
+    """No date, and no path of the machine."""
     report(*USUAL)
     first = (tmp_path / "page.html").read_bytes()
     report(*USUAL)

@@ -1,4 +1,4 @@
-"""A run over many queries from Python: the same bytes as the command's, resumed where it was interrupted."""
+"""A run over many queries from Python: the same bytes as from the command, resumed where it was interrupted."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def files_in(folder):
 
 
 def prompts(server):
-    """The prompts that a server was sent."""
+    """Prompts received by the server."""
     return [received for received in server.requests if received.body]
 
 
 def contents(files):
-    """What was written."""
+    """Contents of the outputs."""
     return [path.read_bytes() for path in files.paths()]
 
 
@@ -85,7 +85,7 @@ def stopped_after(n, what, progress):
 
 
 def test_an_interrupted_run_resumes_and_tells_its_watcher(tmp_path, records):
-    """The lines say how far it is; the next call asks for what is missing and writes the same bytes."""
+    """The lines report progress; the next call computes what is missing and writes the same bytes."""
     source = write_jsonl(tmp_path / "requests.jsonl", *records)
     requests = list(read_requests(source))
     said: list[str] = []
@@ -116,7 +116,7 @@ def test_outputs_that_exist_are_refused(tmp_path, records):
 
 
 def test_requests_that_can_be_read_once_only_are_refused(tmp_path, records):
-    """A generator would be empty when the model is there, and the run would end as if all were done."""
+    """A generator would be exhausted once the model is loaded, and the run would end as if complete."""
     source = write_jsonl(tmp_path / "requests.jsonl", *records)
     files = files_in(tmp_path / "out")
     with serving(respond) as server, pytest.raises(RankLLMError, match="found an iterator; use a list"):
@@ -139,7 +139,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(tmp_path, 
 
 
 def test_warnings_of_the_model_are_in_the_report(tmp_path, records):
-    """Nobody watches a run from Python: what contradicts the card must not get lost."""
+    """Nobody watches a run from Python, so warnings about the card must not be lost."""
     source = write_jsonl(tmp_path / "requests.jsonl", *records)
     files = files_in(tmp_path / "out")
     with serving(respond) as server:

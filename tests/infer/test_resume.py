@@ -299,7 +299,7 @@ def test_a_file_that_is_not_the_runs_own_is_not_replaced(tmp_path, rankllm, fail
     [
         (
             ["--window-size", "9"],
-            "card window.size was 10, is 9. Resume with the old ones, start over with --overwrite",
+            "card window.size was 10, is 9. Resume with the old settings, start over with --overwrite",
         ),
         (["--prompt-template-path", "rank_gpt"], 'card template.name was "rank_zephyr", is "rank_gpt"; card template.'),
         (["--system-message", "Be fair."], '--system-message was not set, is "Be fair.". Resume'),

@@ -1,4 +1,4 @@
-"""What may have changed between a stop and the resume: prompt, input, outputs, and a disk that was full."""
+"""Changes between interruption and resumption: prompt, input, outputs, and a full disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ TEMPLATE = {
 
 @pytest.mark.parametrize("key", ["system_message", "suffix", "prefix", "chat_layout"])
 def test_a_line_removed_from_the_template_is_refused(tmp_path, monkeypatch, key):
-    """Four queries of one prompt and the others of another would be `ok`; and the same with a line that was added."""
+    """Otherwise four queries with one prompt and the rest with another would all be `ok`; likewise for an added
+    line."""
     file = tmp_path / "t.yaml"
     shorter = {name: value for name, value in TEMPLATE.items() if name != key}
     for number, (before, after) in enumerate([(TEMPLATE, shorter), (shorter, TEMPLATE)]):
@@ -45,7 +46,7 @@ def test_a_line_removed_from_the_template_is_refused(tmp_path, monkeypatch, key)
 
 @pytest.mark.parametrize("change", ["fewer", "more", "text", "order", "candidate"])
 def test_another_input_is_refused(tmp_path, monkeypatch, change):
-    """Whatever has changed in it."""
+    """For any change in it."""
     changed = {
         "fewer": REQUESTS[:-1],
         "more": [*REQUESTS, make_request("new", 3)],
@@ -61,7 +62,7 @@ def test_another_input_is_refused(tmp_path, monkeypatch, change):
 
 @pytest.mark.parametrize("name", ["out.trec", "out.jsonl", "trace.jsonl"])
 def test_an_output_that_somebody_edited_is_not_replaced(tmp_path, monkeypatch, whole, name):
-    """Retrying a failed query would write it again: the edit is kept until the user decides."""
+    """Retrying a failed query would overwrite it: the edit is kept until the user decides."""
     folder = tmp_path / "failed"
     assert rerank(monkeypatch, folder, answer=failing) == 3
     with (folder / name).open("a", encoding="utf-8") as stream:
@@ -79,7 +80,7 @@ def test_an_output_that_somebody_edited_is_not_replaced(tmp_path, monkeypatch, w
 
 @pytest.mark.parametrize("n_calls", range(3))
 def test_a_disk_full_of_outputs_is_one_line_and_loses_nothing(tmp_path, monkeypatch, whole, n_calls):
-    """Whichever output does not fit: the journal holds all, and the same command writes them."""
+    """Whichever output does not fit: the journal is complete, and the same command writes the outputs."""
     calls, original = iter(range(100)), os.replace
 
     def full(source, target):

@@ -64,10 +64,13 @@ def test_each_method_has_its_index():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: find_dataset("nfcorpsu"), "dataset 'nfcorpsu': unknown; did you mean 'nfcorpus'\\? known are dl19, "),
+        (
+            lambda: find_dataset("nfcorpsu"),
+            "dataset 'nfcorpsu': unknown; did you mean 'nfcorpus'\\? known names: dl19",
+        ),
         (
             lambda: find_method("bm52"),
-            "retrieval method 'bm52': unknown; did you mean 'bm25'\\? known are bm25, bm25_r",
+            "retrieval method 'bm52': unknown; did you mean 'bm25'\\? known names: bm25, bm25_r",
         ),
         (
             lambda: index_of(find_dataset("dl21"), find_method("splade_v3")),

@@ -145,7 +145,7 @@ def test_closing_in_the_middle_of_a_run_is_refused(reranker):
     """The run goes on; behind it the reranker closes."""
     first = reranker.stream(REQUESTS)
     results = [next(first)]
-    with pytest.raises(RankLLMError, match="cannot be closed now: a run is in progress"):
+    with pytest.raises(RankLLMError, match="cannot be closed while a run is in progress"):
         reranker.close()
     check([*results, *first])
     reranker.close()

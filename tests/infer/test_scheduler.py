@@ -214,7 +214,7 @@ def test_closing_fails_what_is_unfinished():
     with Reranker(make_method(), engine) as reranker:
         future = reranker.submit(make_request("q", 3))
         assert engine.is_at_work.wait(PATIENCE_S)
-        with pytest.raises(RankLLMError, match="cannot be closed now"):
+        with pytest.raises(RankLLMError, match="cannot be closed while"):
             reranker.close()
         engine.is_free = True
         threading.Timer(0.2, engine.step).start()

@@ -167,5 +167,5 @@ def test_a_file_that_would_end_its_element_is_refused(monkeypatch, tmp_path):
     """`</` in a script would end it for the browser, wherever it stands."""
     (tmp_path / "bad.js").write_text("const text = '</script>';")
     monkeypatch.setattr("rankllm_infer.pages.inlined.files", lambda package: tmp_path)
-    with pytest.raises(ValueError, match=r"bad\.js: holds '</'"):
+    with pytest.raises(ValueError, match=r"bad\.js: contains '</'"):
         inlined(("bad.js",))

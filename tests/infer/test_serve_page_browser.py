@@ -375,7 +375,7 @@ def test_a_full_queue_says_when_to_try_again(opened):
     with served.desk.slot():
         rank(page, ["a"])
         page.wait_until(IS_REFUSED)
-    assert text(page, "#problem").startswith("429 Too Many Requests: 1 requests are waiting")
+    assert text(page, "#problem").startswith("429 Too Many Requests: the queue is full with 1 requests")
     assert "Try again in 1 s." in text(page, "#problem")
     rank(page, ["a"])
     page.wait_until(IS_RANKED)

@@ -207,7 +207,7 @@ def test_another_method_than_the_cards_leaves_the_card_aside(tmp_path, card, met
         ({"free_decoding": True}, True, "--free-decoding has no effect on a pointwise reranker"),
         ({"decode_top_k": 3}, True, "--decode-top-k has no effect on a pointwise reranker"),
         ({"use_logits": True, "free_decoding": True}, False, "--free-decoding has no effect with FIRST"),
-        ({"compile": True}, False, "--compile has no effect with generation, only where scores are read"),
+        ({"compile": True}, False, "--compile has no effect with generation, only for models that output scores"),
         ({"use_logits": True, "decode_top_k": 3}, False, "--decode-top-k has no effect with FIRST"),
         ({"system_message": "Hi"}, True, "--system-message has no effect on a pointwise reranker"),
         ({"few_shot_file": "f", "num_few_shot_examples": 1}, True, "--few-shot-file has no effect on a pointwise"),
@@ -298,8 +298,8 @@ def test_identifiers_follow_the_words_of_the_template_that_is_asked_for(tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"template": "rank_vicuna", "use_alpha": True}, "speaks of numeric identifiers"),
-        ({"template": "rank_zephyr_alpha", "use_alpha": False}, "speaks of alpha identifiers"),
+        ({"template": "rank_vicuna", "use_alpha": True}, "describes numeric identifiers"),
+        ({"template": "rank_zephyr_alpha", "use_alpha": False}, "describes alpha identifiers"),
         ({"template": "reasonrank"}, "reason first"),
     ],
 )

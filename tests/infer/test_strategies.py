@@ -263,7 +263,7 @@ def test_any_answers_give_each_candidate_once_in_bounded_calls(task, seed, kept)
     ("options", "message"),
     [
         ({"name": "quick"}, "strategy: expected one of sliding, full, top-down, tournament; found 'quick'"),
-        ({"name": "bubble"}, "--strategy bubble: compares two passages, .* expected one of sliding, full"),
+        ({"name": "bubble"}, "--strategy bubble: is a pairwise strategy, .* expected one of sliding, full"),
         ({"name": "sliding", "top_k": 5}, "--rank-top-k has no effect with --strategy sliding"),
         ({"name": "full", "top_k": 5}, "--rank-top-k has no effect with --strategy full"),
         ({"name": "top-down", "top_k": 20}, "--rank-top-k 20: expected at least 1 and less than the window of 20"),

@@ -58,7 +58,7 @@ def test_what_belongs_together_passes(zoo, model, base, kind):
     ("model", "base", "kind", "message"),
     [
         ("causal", "causal", CLASSIFIER, r"no score head \(score.weight\) in the checkpoint; its scores would be rand"),
-        ("two_labels", "two_labels", CLASSIFIER, "its head gives 2 scores a passage"),
+        ("two_labels", "two_labels", CLASSIFIER, "its head returns 2 scores per passage"),
         ("classifier", "classifier", "causal", "has a score head and no language model; use --method pointwise"),
         ("head_adapter", "causal", "causal", "the adapter was trained with a score head; use --method pointwise"),
         ("lm_adapter", "causal", CLASSIFIER, "the adapter contains no score head"),

@@ -1,4 +1,4 @@
-"""Real Pyserini on small indexes. `scripts/test-pyserini` makes an environment with it; elsewhere these are skipped."""
+"""Real Pyserini on small indexes, in the environment made by `scripts/test-pyserini`; skipped elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _pyserini_is_here():
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """Where Pyserini and Anserini keep what they download: a folder of these tests', set before Java starts."""
+    """Folder for the downloads of Pyserini and Anserini; set before Java starts."""
     home = tmp_path_factory.mktemp("home")
     offline = "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9"
     with pytest.MonkeyPatch.context() as environment:
@@ -31,7 +31,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def library(home):
-    """Pyserini, started once: it takes some twenty seconds."""
+    """Pyserini, started once, which takes about twenty seconds."""
     from rankllm_infer.retrieval.pyserini_library import PyseriniLibrary
 
     return PyseriniLibrary()
@@ -39,7 +39,7 @@ def library(home):
 
 @pytest.fixture(scope="session")
 def build(library, tmp_path_factory):
-    """Index JSON documents with Anserini, as its users do; gives the folder."""
+    """Index JSON documents with Anserini's command line; return the folder."""
     from jnius import autoclass
 
     def build(documents, *options):
@@ -57,7 +57,7 @@ def build(library, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pets(build):
-    """Three documents whose BM25 scores are counted by hand; with texts and term vectors."""
+    """Three documents with hand-computed BM25 scores, stored texts and term vectors."""
     documents = [
         {"id": "d1", "contents": "cat cat dog"},
         {"id": "d2", "contents": "dog bird"},
@@ -68,7 +68,7 @@ def pets(build):
 
 @pytest.fixture(scope="session")
 def prebuilt(home, build):
-    """What a download would have left: an index under NFCorpus's name, its topics and judgements."""
+    """Cached files as after a download: an index under NFCorpus's name, its topics and judgements."""
     from pyserini.prebuilt_index_info import TF_INDEX_INFO
 
     documents = [

@@ -1,4 +1,4 @@
-"""`retrieve` and `rerank` over Pyserini, as a user calls them."""
+"""`retrieve` and `rerank` with Pyserini, from the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rankllm_infer.retrieval.stored_retrieval import FOLDER
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, library):
-    """The current folder, empty but for two queries."""
+    """Current folder, empty except for two queries."""
     (tmp_path / "topics.tsv").write_text("q1\tcats\nq2\tdogs\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANK_LLM_CACHE", raising=False)
@@ -26,7 +26,7 @@ def columns(path, *numbers):
 
 
 def test_a_lucene_index_of_ones_own(folder, rankllm, pets):
-    """--index with --topics: a run, and requests with the texts that the index holds."""
+    """--index with --topics yields a run, and requests with the texts stored in the index."""
     outputs = ["--output", "run.trec", "--output-requests", "requests.jsonl"]
     done = rankllm("retrieve", "--index", pets, "--topics", "topics.tsv", *outputs)
     assert (done.code, done.out) == (0, ""), done.err
@@ -41,7 +41,8 @@ def test_a_lucene_index_of_ones_own(folder, rankllm, pets):
 
 
 def test_both_first_stages_agree(folder, rankllm, pets, monkeypatch):
-    """The embedded BM25 and Lucene's, the same three documents: the same rankings, scores within Lucene's rounding."""
+    """The built-in BM25 and Lucene's give the same rankings on three documents, with scores equal up to Lucene's
+    rounding."""
     pytest.importorskip("bm25s")
     monkeypatch.setenv("RANKLLM_CACHE", str(folder / "cache"))
     (folder / "corpus.tsv").write_text("d1\tcat cat dog\nd2\tdog bird\nd3\tfish\n", encoding="utf-8")
@@ -54,7 +55,7 @@ def test_both_first_stages_agree(folder, rankllm, pets, monkeypatch):
 
 
 def test_a_data_set_by_name(folder, rankllm, prebuilt):
-    """Its judged queries, its index, its figures: PLAIN-1 finds its passage at rank 2, PLAIN-2 at rank 1."""
+    """Judged queries, index and figures of a dataset: PLAIN-1 finds its passage at rank 2, PLAIN-2 at rank 1."""
     done = rankllm("retrieve", "--dataset", "beir-nfcorpus", "--retrieval-method", "bm25", "--output", "run.trec")
     assert done.code == 0, done.err
     assert columns(folder / "run.trec", 0, 2) == [("PLAIN-1", "MED-1"), ("PLAIN-1", "MED-2"), ("PLAIN-2", "MED-3")]
@@ -62,7 +63,7 @@ def test_a_data_set_by_name(folder, rankllm, prebuilt):
 
 
 def test_topics_by_name_go_with_any_index(folder, rankllm, prebuilt, pets):
-    """All of them, as there are no judgements; here over another index."""
+    """Without judgements all topics are used; here with another index."""
     options = ["--topics", "beir-v1.0.0-nfcorpus-test", "--output", "run.trec", "--max-queries", "1"]
     done = rankllm("retrieve", "--index", pets, *options)
     assert done.code == 0, done.err
@@ -70,7 +71,7 @@ def test_topics_by_name_go_with_any_index(folder, rankllm, prebuilt, pets):
 
 
 def test_a_data_set_is_retrieved_reranked_and_scored_by_one_command(folder, rankllm, prebuilt, monkeypatch):
-    """As the original does; what was retrieved is stored in its layout, and read the next time without Pyserini."""
+    """Like the original. Retrieval results are stored in its layout, and reused the next time without Pyserini."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with serving(respond) as server:
         model = ["--engine", "openai", "--base-url", server.base_url, "--model-path", "oracle"]

@@ -1,4 +1,4 @@
-"""Lucene indexes: scores by hand, feedback, texts, names, and what goes wrong."""
+"""Lucene indexes: hand-computed scores, feedback, texts, names and errors."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def test_bm25_scores_follow_the_formula(library, pets):
 
 
 def test_settings_of_bm25_reach_lucene(library, pets):
-    """k1 1.2 and b 0.75: fish stands once in a document of one word, 2 are the average."""
+    """k1 1.2 and b 0.75: `fish` occurs once in a one-word document; the average length is 2."""
     [(docid, score)] = library.open_index(str(pets), BM25, k1=1.2, b=0.75).search("fish", 10)
     assert (docid, score) == ("d3", pytest.approx(math.log(1 + 2.5 / 1.5) / (1 + 1.2 * (0.25 + 0.75 / 2)), abs=1e-4))
 
 
 def test_feedback_finds_what_the_query_does_not_name(library, build):
-    """RM3 takes `dog` from d1, which `cat` finds, and with it d2. (It leaves out words of many documents.)"""
+    """RM3 takes `dog` from d1, which `cat` finds, and thereby finds d2. (It ignores words that occur in many
+    documents.)"""
     others = [{"id": f"x{n}", "contents": f"word{n}"} for n in range(40)]
     documents = [{"id": "d1", "contents": "cat cat dog"}, {"id": "d2", "contents": "dog bird"}, *others]
     index = str(build(documents, "-storeDocvectors"))
@@ -46,7 +47,7 @@ def test_feedback_finds_what_the_query_does_not_name(library, build):
 
 @pytest.fixture(scope="module")
 def impacts(build):
-    """Three documents with learned weights."""
+    """Three documents with learned term weights."""
     vectors = [{"cat": 7, "dog": 1}, {"dog": 3, "bird": 2}, {"fish": 1}]
     return build(
         [{"id": f"d{n}", "contents": "", "vector": vector} for n, vector in enumerate(vectors, start=1)],
@@ -55,7 +56,7 @@ def impacts(build):
 
 
 def test_learned_weights_are_searched_as_they_are(impacts):
-    """The weights of the query's words add up. The encoder, a download, is left out here."""
+    """The weights of the query's words are summed. The encoder, a download, is not tested here."""
     from pyserini.search.lucene import LuceneImpactSearcher
 
     from rankllm_infer.retrieval.pyserini_library import LuceneIndex
@@ -66,7 +67,7 @@ def test_learned_weights_are_searched_as_they_are(impacts):
 
 @pytest.mark.parametrize("name", ["SPLADE++_EnsembleDistil_ONNX", "splade_v3"])
 def test_an_encoder_that_cannot_be_fetched_is_one_line(library, impacts, monkeypatch, name):
-    """The index is there, what turns a query into weights is not."""
+    """The index is available, but the query encoder is not."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(RankLLMError, match=f"index .*: cannot be searched with {re.escape(name)} ") as caught:
         library.open_index(str(impacts), find_method(name))
@@ -74,15 +75,15 @@ def test_an_encoder_that_cannot_be_fetched_is_one_line(library, impacts, monkeyp
 
 
 def test_texts_come_as_they_were_indexed(library, pets):
-    """The JSON object of the collection."""
+    """As the JSON object of the collection."""
     assert library.open_index(str(pets), BM25).document("d2") == {"id": "d2", "contents": "dog bird"}
 
 
 def test_an_index_without_texts_is_named(library, build):
-    """It can be searched; requests cannot be made of it."""
+    """It can be searched, but requests cannot be built from it."""
     index = library.open_index(str(build([{"id": "d1", "contents": "cat"}])), BM25)
     assert index.search("cat", 5)[0][0] == "d1"
-    with pytest.raises(RankLLMError, match="holds no text of docid 'd1'; index with --storeRaw"):
+    with pytest.raises(RankLLMError, match="contains no text of docid 'd1'; index with --storeRaw"):
         index.document("d1")
 
 
@@ -91,19 +92,19 @@ _LANGUAGES = sorted({dataset.language for dataset in DATASETS if dataset.languag
 
 @pytest.mark.parametrize("language", _LANGUAGES)
 def test_every_language_has_its_analyzer(library, pets, language):
-    """Lucene knows the code."""
+    """Lucene accepts every language code."""
     assert library.open_index(str(pets), BM25, language=language).search("fish", 5)[0][0] == "d3"
 
 
 def test_what_java_cannot_do_is_one_line(library, pets):
-    """Thai needs a part of Java that the packaged runtime is built without."""
+    """Thai requires a Java module that the packaged runtime lacks."""
     index = library.open_index(str(pets), BM25, language="th")
     with pytest.raises(RankLLMError, match=r"query 'fish' failed \(.*Thai segmentation\)"):
         index.search("fish", 5)
 
 
 def test_every_name_of_the_table_is_pyserinis(library):
-    """Indexes, topics, judgements: nothing is misspelled, nothing has been renamed."""
+    """Indexes, topics and judgements: no name is misspelled or outdated."""
     from pyserini.prebuilt_index_info import IMPACT_INDEX_INFO, TF_INDEX_INFO
     from pyserini.search._base import qrels_mapping, topics_mapping
 
@@ -119,15 +120,15 @@ def test_every_name_of_the_table_is_pyserinis(library):
     ("call", "message"),
     [
         (lambda library: library.topics("nope"), "topics 'nope': no such file, and unknown to Pyserini"),
-        (lambda library: library.qrels("nope"), "judgements 'nope': no such file, and Pyserini knows none"),
-        (lambda library: library.open_index("nope", BM25), "index 'nope': no such folder, and Pyserini knows none"),
+        (lambda library: library.qrels("nope"), "judgements 'nope': no such file, and unknown to Pyserini"),
+        (lambda library: library.open_index("nope", BM25), "index 'nope': no such folder, and unknown to Pyserini"),
         (lambda library: library.topics("dl19-passage"), "topics 'dl19-passage': could not be downloaded"),
         (lambda library: library.qrels("dl19-passage"), "judgements 'dl19-passage': could not be downloaded"),
         (lambda library: library.open_index("cacm", BM25), "index 'cacm': could not be downloaded .*connect this mach"),
     ],
 )
 def test_what_is_not_there_and_cannot_be_fetched_is_one_line(library, monkeypatch, call, message):
-    """No page of Java. The proxy, here and in the Java that conftest.py starts, is one where nobody answers."""
+    """No Java stack trace. The proxy, here and in the Java process of conftest.py, points to a closed port."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(RankLLMError, match=message) as caught:
         call(library)
@@ -135,7 +136,7 @@ def test_what_is_not_there_and_cannot_be_fetched_is_one_line(library, monkeypatc
 
 
 def test_a_folder_that_is_no_index_is_named(library, tmp_path, build):
-    """A folder of something else, and feedback where there is nothing to feed back."""
+    """A folder with other contents, and feedback without stored term vectors."""
     with pytest.raises(RankLLMError, match="is not a Lucene index"):
         library.open_index(str(tmp_path), BM25)
     bare = build([{"id": "d1", "contents": "cat"}])
@@ -151,7 +152,7 @@ def test_a_folder_that_is_no_index_is_named(library, tmp_path, build):
     ],
 )
 def test_the_users_own_java_must_be_recent(tmp_path, version, message):
-    """What JAVA_HOME names is used, or refused in one line before anything is loaded."""
+    """JAVA_HOME is used, or rejected in one line before anything is loaded."""
     if version is not None:
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "java").write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2025' >&2\n")
@@ -170,7 +171,7 @@ def test_the_users_own_java_must_be_recent(tmp_path, version, message):
 
 
 def test_standard_output_is_kept_for_results(library, build, capfd):
-    """What Java tells of its work (here: of indexing, of a download that fails) is on standard error."""
+    """Java's log output (here from indexing and from a failed download) goes to standard error."""
     build([{"id": "d1", "contents": "cat"}])
     with pytest.raises(RankLLMError):
         library.topics("dl20-passage")
@@ -180,12 +181,12 @@ def test_standard_output_is_kept_for_results(library, build, capfd):
 
 
 def test_pyserinis_import_leaves_no_key_behind(library):
-    """It wants one of OpenAI's; a server must not be asked with a made-up one."""
+    """It requires an OpenAI key at import; servers must not be sent a dummy key."""
     assert os.environ.get("OPENAI_API_KEY") != "none"
 
 
 def test_a_lucene_index_is_a_collection_of_the_mcp_server(library, pets, monkeypatch):
-    """Searched from threads, as calls come; its documents as they were indexed. "cat cat dog" is before "dog bird"."""
+    """Searched from several threads; documents are returned as indexed. "cat cat dog" ranks above "dog bird"."""
     monkeypatch.setattr("rankllm_infer.retrieval.pyserini_library.PyseriniLibrary", lambda: library)
     collection = open_collection(None, str(pets))
     with ThreadPoolExecutor(max_workers=2) as threads:

@@ -1,4 +1,4 @@
-"""Real vLLM on a CPU. `scripts/test-vllm` makes an environment with it; elsewhere these tests are skipped."""
+"""Real vLLM on a CPU, in the environment made by `scripts/test-vllm`; skipped elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 CACHE = "kv_cache_memory_bytes=1073741824"
-"""As much as a test needs: 1 GiB."""
+"""Sufficient for a test: 1 GiB."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,7 +18,7 @@ def _vllm_is_here():
 
 @pytest.fixture(scope="session")
 def requests():
-    """The first stage's best 20 passages of 16 queries of TREC DL 2021."""
+    """The top 20 first-stage passages for 16 queries of TREC DL 2021."""
     from real_windows import real_requests
 
     return real_requests(16)
@@ -26,7 +26,7 @@ def requests():
 
 @pytest.fixture
 def start(smollm2_tokenizer):
-    """Start vLLM on a checkpoint in float32. The engine is closed when the test is over."""
+    """Start vLLM on a checkpoint in float32. The engine is closed after the test."""
     from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.vllm.loading import start_vllm
     from rankllm_infer.engines.vllm.settings import VllmSettings

@@ -1,4 +1,4 @@
-"""Models whose tokens see each other both ways, by vLLM and by transformers in float32: the same scores."""
+"""Models with bidirectional attention give the same scores with vLLM as with transformers in float32."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rankllm_infer.plan import plan_reranking
 QUERY = "what is the capital of the country in the north"
 PASSAGES = encoder_models.TEXTS[1:]
 WIDE = {"hidden_size": 128, "intermediate_size": 96}
-"""vLLM's kernels want heads of 32 at the least."""
+"""vLLM's kernels require a head size of at least 32."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def scores(folder, engine):
-    """docid -> the model's score."""
+    """docid -> model score."""
     more = {"vllm_args": ("kv_cache_memory_bytes=134217728",)} if engine == "vllm" else {"device": "cpu"}
     with load_reranker(folder, RerankOptions(engine=engine, dtype="float32", **more)) as reranker:
         (result,) = reranker.rerank([make_request(QUERY, PASSAGES)])
@@ -34,14 +34,14 @@ def scores(folder, engine):
 
 @pytest.mark.parametrize("name", ["Bert", "Roberta", "XLMRoberta", "ModernBert"])
 def test_an_encoder_scores_as_with_transformers(tmp_path, name):
-    """Token types and positions are those of the tokenizer's format of two texts."""
+    """Token types and positions follow the tokenizer's format for text pairs."""
     encoder_models.save_encoder(tmp_path, name, **WIDE)
     assert scores(tmp_path, "vllm") == pytest.approx(scores(tmp_path, "transformers"), abs=1e-4)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "cls"])
 def test_bidirectional_attention_scores_as_with_transformers(tmp_path, smollm2_tokenizer, pooling):
-    """Under NVIDIA's own model type, without the code that comes with it."""
+    """With NVIDIA's own model type, without the code bundled with the model."""
     tiny_models.save_classifier(tmp_path, smollm2_tokenizer, hidden=128)
     path = tmp_path / "config.json"
     names = {"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalForSequenceClassification"]}
@@ -50,8 +50,8 @@ def test_bidirectional_attention_scores_as_with_transformers(tmp_path, smollm2_t
 
 
 def test_what_vllm_does_not_have_is_one_line_before_anything_is_loaded(tmp_path):
-    """DeBERTa has no scores in vLLM."""
+    """vLLM does not score with DeBERTa."""
     encoder_models.save_encoder(tmp_path, "DebertaV2")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match=r"is an encoder that vLLM has no scores of .deberta-v2.; use --eng"):
+    with pytest.raises(ConfigError, match=r"is an encoder whose scores vLLM does not support .deberta-v2.; use --eng"):
         plan_reranking(tmp_path, RerankOptions(engine="vllm"))

@@ -1,4 +1,4 @@
-"""Every form that a reranker is published in, by vLLM and by transformers in float32: the same scores."""
+"""Every published form of a reranker gives the same scores with vLLM as with transformers in float32."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rankllm_infer.engines.base import Prompt
 
 IDS = ((1, 500, 600, 700), (1, 9, 8, 7, 6, 5, 4000), (30000,), tuple(range(1000, 1150)))
 HIDDEN = 128
-"""vLLM's kernels want heads of 32 at the least."""
+"""vLLM's kernels require a head size of at least 32."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory, smollm2_tokenizer):
-    """A causal model, a classifier, and an adapter of each kind over the causal one."""
+    """A causal model, a classifier, and an adapter of each kind for the causal model."""
     root = tmp_path_factory.mktemp("zoo")
     tiny_models.save_causal(root / "causal", smollm2_tokenizer, hidden=HIDDEN)
     tiny_models.save_classifier(root / "classifier", smollm2_tokenizer, hidden=HIDDEN)
@@ -35,7 +35,7 @@ def zoo(tmp_path_factory, smollm2_tokenizer):
 
 
 def by_transformers(folder, kind, prompts):
-    """The scores of the engine transformers."""
+    """Scores of the engine `transformers`."""
     from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.transformers.batches import TransformersSettings
     from rankllm_infer.engines.transformers.engine import TransformersEngine
@@ -48,7 +48,7 @@ def by_transformers(folder, kind, prompts):
 
 
 def scores(engine, prompts):
-    """The scores of an engine, which is closed: vLLM runs one model at a time."""
+    """Scores of an engine, which is then closed: vLLM runs one model at a time."""
     try:
         return [answer.scores for answer in answers_of(engine, prompts)]
     finally:
@@ -61,7 +61,7 @@ FIRST = [Prompt(text="[", read="first-token", identifiers=tuple("ABCD"), token_i
 
 @pytest.mark.parametrize("checkpoint", ["classifier", "head_adapter"])
 def test_a_score_head_gives_the_scores_of_transformers(zoo, start, checkpoint):
-    """Raw scores at the last token, without the sigmoid that vLLM puts over them by default."""
+    """Raw scores at the last token, without the sigmoid that vLLM applies by default."""
     found = scores(start(zoo / checkpoint, "sequence-classification"), HEAD)
     for ours, theirs in zip(found, by_transformers(zoo / checkpoint, "sequence-classification", HEAD), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
@@ -69,7 +69,7 @@ def test_a_score_head_gives_the_scores_of_transformers(zoo, start, checkpoint):
 
 
 def test_a_language_models_adapter_gives_the_logits_of_transformers(zoo, start):
-    """And not those of the base alone."""
+    """Not those of the base model without the adapter."""
     found = scores(start(zoo / "lm_adapter", "causal"), FIRST)
     base = by_transformers(zoo / "causal", "causal", FIRST)
     for ours, theirs, plain in zip(found, by_transformers(zoo / "lm_adapter", "causal", FIRST), base, strict=True):
@@ -78,7 +78,7 @@ def test_a_language_models_adapter_gives_the_logits_of_transformers(zoo, start):
 
 
 def test_what_vllm_cannot_read_right_is_refused(zoo, start):
-    """Before vLLM is started; vLLM itself would score with a head made of whatever is in memory."""
+    """Before vLLM is started, which would use an uninitialized head."""
     with pytest.raises(ContractError, match=r"no score head \(score.weight\) in the checkpoint"):
         start(zoo / "causal", "sequence-classification")
     with pytest.raises(ContractError, match=r"Merge it \(train merge .*old_adapter MERGED\)"):
@@ -86,7 +86,7 @@ def test_what_vllm_cannot_read_right_is_refused(zoo, start):
 
 
 def test_the_command_line_ranks_as_with_transformers(zoo, tmp_path, rankllm):
-    """One option is changed, and the run is the same; standard output holds the result alone."""
+    """Changing the engine leaves the run unchanged; standard output contains only the result."""
     passages = tmp_path / "passages.txt"
     passages.write_text("cars drive on roads\na cat is a small animal\nrain falls\nfour words of text\n")
     query = ["--query", "what is a cat", "--passages", passages, "--json", "--dtype", "float32"]
@@ -111,7 +111,7 @@ def test_the_command_line_ranks_as_with_transformers(zoo, tmp_path, rankllm):
 
 
 def test_it_serves_as_with_transformers(zoo):
-    """Requests at the same time share vLLM's batch; the engine is given back when the server has ended."""
+    """Concurrent requests share vLLM's batch; the engine is released when the server stops."""
     from serving_fakes import Served
 
     from rankllm_infer import RerankOptions, load_reranker
@@ -144,17 +144,17 @@ def test_it_serves_as_with_transformers(zoo):
 
 
 def test_doctor_finds_it(rankllm):
-    """Built for CPUs it is a distribution of another name, and works without a GPU."""
+    """The build for CPUs is a distribution with a different name and needs no GPU."""
     found = json.loads(rankllm("doctor", "--json").out)
     assert found["packages"]["vllm"] is not None
     assert found["engines"]["vllm"] == {"works": True, "note": ""}
 
 
 def docids(out):
-    """Of the one JSON object that a command printed."""
+    """Docids in the JSON object that a command printed."""
     return [candidate["docid"] for candidate in json.loads(out)["candidates"]]
 
 
 def model_scores(out):
-    """What the model said of each, in the order of their rank."""
+    """Model scores in rank order."""
     return [candidate["model_score"] for candidate in json.loads(out)["candidates"]]

@@ -1,4 +1,4 @@
-"""SmolLM2 in float32 by vLLM and by transformers: the same logits, orders and texts on real lists."""
+"""SmolLM2 in float32 with vLLM and transformers: the same logits, orders and texts on real lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rankllm_core.types import Usage
 from rankllm_infer.engines.base import Answer, EngineError, Prompt
 
 CLEAR_GAP = 1e-3
-"""Of logits around 30. Attention kernels differ by 3e-5 in float32."""
+"""For logits around 30. Attention kernels differ by 3e-5 in float32."""
 MAX_TOKENS = 2048
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def on_vllm(smollm2_path, smollm2_tokenizer):
-    """SmolLM2 in vLLM, in float32."""
+    """SmolLM2 on vLLM, in float32."""
     from rankllm_infer.checkpoints.model_files import find_model
     from rankllm_infer.engines.vllm.loading import start_vllm
     from rankllm_infer.engines.vllm.settings import VllmSettings
@@ -43,7 +43,7 @@ def on_vllm(smollm2_path, smollm2_tokenizer):
 
 @pytest.fixture(scope="module")
 def on_transformers(smollm2_fp32):
-    """The same in transformers."""
+    """SmolLM2 on transformers, in float32."""
     from rankllm_infer.engines.transformers.engine import TransformersEngine
 
     return TransformersEngine(smollm2_fp32)
@@ -51,12 +51,12 @@ def on_transformers(smollm2_fp32):
 
 @pytest.fixture(scope="module")
 def first_prompts(requests, smollm2_tokenizer):
-    """The window of each query, to be read by FIRST."""
+    """Window prompts of all queries, for FIRST."""
     return first_token_prompts(requests, smollm2_tokenizer)
 
 
 def test_first_is_exact_for_every_identifier(on_vllm, on_transformers, first_prompts):
-    """16 windows of 20: every identifier's logit, and the same permutation wherever no two logits are nearly tied."""
+    """16 windows of 20: every identifier's logit, and the same permutation unless two logits are nearly tied."""
     assert len(first_prompts) == 16
     here, there = (answers_of(engine, first_prompts) for engine in (on_vllm, on_transformers))
     n_clear = 0
@@ -71,7 +71,7 @@ def test_first_is_exact_for_every_identifier(on_vllm, on_transformers, first_pro
 
 
 def test_generated_text_is_that_of_transformers(on_vllm, on_transformers, requests, smollm2_tokenizer):
-    """Greedy answers: one near tie may turn a text, so all but one of them are equal at the least."""
+    """Greedy answers: a near tie may change a text, so at least all but one are equal."""
     prompts = text_prompts(requests[:6], smollm2_tokenizer, max_new_tokens=24)
     here, there = (answers_of(engine, prompts) for engine in (on_vllm, on_transformers))
     assert all(answer.text for answer in there)
@@ -80,7 +80,7 @@ def test_generated_text_is_that_of_transformers(on_vllm, on_transformers, reques
 
 
 def test_an_answer_ends_where_the_model_ends_it(on_vllm, on_transformers, smollm2_tokenizer):
-    """The end token is counted and not shown, as by the engine transformers."""
+    """The end token is counted but not shown, as with the engine transformers."""
     text = "<|im_start|>user\nSay only: hi<|im_end|>\n<|im_start|>assistant\n"
     ids = tuple(smollm2_tokenizer.encode(text))
     prompt = Prompt(text=text, read="text", token_ids=ids, max_new_tokens=48)
@@ -90,7 +90,7 @@ def test_an_answer_ends_where_the_model_ends_it(on_vllm, on_transformers, smollm
 
 
 def test_yes_and_no_are_exact(on_vllm, on_transformers, requests, smollm2_tokenizer):
-    """Both logits of each pair, however unlikely the two words are."""
+    """Both logits of each pair, even if both words are very unlikely."""
     prompts = yes_no_prompts(requests[:1], smollm2_tokenizer)
     here, there = (answers_of(engine, prompts) for engine in (on_vllm, on_transformers))
     for ours, theirs in zip(here, there, strict=True):
@@ -99,7 +99,7 @@ def test_yes_and_no_are_exact(on_vllm, on_transformers, requests, smollm2_tokeni
 
 
 def test_the_letters_of_a_comparison_are_exact(on_vllm, on_transformers, requests, smollm2_tokenizer):
-    """Which of two passages is preferred: both logits, for each pair of four passages in both orders."""
+    """Preference between two passages: both logits, for each pair of four passages in both orders."""
     prompts = comparison_prompts(requests[0], smollm2_tokenizer, n=4)
     assert len(prompts) == 12
     here, there = (answers_of(engine, prompts) for engine in (on_vllm, on_transformers))
@@ -109,14 +109,14 @@ def test_the_letters_of_a_comparison_are_exact(on_vllm, on_transformers, request
 
 
 def next_tickets(engine):
-    """Of the next prompts that are answered, however many steps that takes."""
+    """Tickets of the next answered prompts, however many steps they take."""
     while not (batch := engine.collect()):
         pass
     return [ticket for ticket, _ in batch]
 
 
 def test_prompts_join_the_batch_that_is_running(on_vllm):
-    """Short ones that come later are answered before the long one that came first."""
+    """Short prompts that arrive later are answered before an earlier long one."""
     long = Prompt(text="", read="text", token_ids=tuple(range(500, 540)), max_new_tokens=400)
     short = Prompt(text="[", read="first-token", identifiers=("A", "B"), token_ids=tuple(range(600, 640)))
     on_vllm.submit(1, long)
@@ -129,7 +129,8 @@ def test_prompts_join_the_batch_that_is_running(on_vllm):
 
 
 def test_a_prompt_without_room_fails_alone(on_vllm):
-    """The answer counts: the last token that fits is answered, one more is refused with the way out."""
+    """The answer counts towards the limit: the longest prompt that fits is answered; one more token is rejected with
+    a hint."""
     fits = Prompt(text="[", read="first-token", identifiers=("A", "B"), token_ids=(500,) * (MAX_TOKENS - 1))
     over = Prompt(text="[", read="first-token", identifiers=("A", "B"), token_ids=(500,) * MAX_TOKENS)
     answered, refused = answers_of(on_vllm, [fits, over])
@@ -139,7 +140,7 @@ def test_a_prompt_without_room_fails_alone(on_vllm):
 
 
 def test_a_second_model_is_refused_while_the_first_is_open(on_vllm, start, smollm2_path):
-    """vLLM keeps its process groups in the process: the end of one model would be the end of the other."""
+    """vLLM keeps process-wide groups: closing one model would close the other."""
     from rankllm_core.errors import RankLLMError
 
     assert on_vllm is not None

@@ -1,4 +1,4 @@
-"""A probe that was recorded with transformers is verified on vLLM: engines give one model the same scores."""
+"""A probe recorded with transformers is verified on vLLM: both engines give the same scores."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rankllm_infer.api import load_reranker
 from rankllm_infer.options import RerankOptions
 
 HIDDEN = 128
-"""vLLM's kernels want heads of 32 at the least."""
+"""vLLM's kernels require a head size of at least 32."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize("kind", ["head", "FIRST"])
 def test_the_right_model_raises_no_doubt_and_a_wrong_one_does(tmp_path, kind):
-    """In float32, where every number of the card is compared closely."""
+    """In float32, where the numbers in the card are compared with a tight tolerance."""
     save = tiny_models.save_classifier if kind == "head" else tiny_models.save_causal
     save(tmp_path / "right", small_tokenizer(), hidden=HIDDEN, max_position_embeddings=1024)
     save_card(CARDS[kind], tmp_path / "right")
@@ -40,5 +40,5 @@ def test_the_right_model_raises_no_doubt_and_a_wrong_one_does(tmp_path, kind):
 
 
 def context(kind):
-    """What a listwise prompt may take here."""
+    """Context size for a listwise prompt."""
     return {} if kind == "head" else {"context_size": 1024}

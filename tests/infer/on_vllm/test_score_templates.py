@@ -1,4 +1,4 @@
-"""vLLM's own scoring, by score templates, beside the cards that rankllm ships: the same scores in float32."""
+"""vLLM's own scoring with score templates agrees with the bundled cards in float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PASSAGES = ("They live for fifteen to twenty-five years.", "Rain falls.", "a", "
 
 
 def from_tokens(architecture, *tokens):
-    """How vLLM makes a score head of the logits of one token or two, by its own examples."""
+    """How vLLM builds a score head from the logits of one or two tokens, according to its examples."""
     tokens = list(reversed(tokens))  # vLLM takes the first one's weights off the second one's
     method = "from_2_way_softmax" if len(tokens) == 2 else "no_post_processing"
     return {
@@ -50,7 +50,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def by_vllm(folder, prompt, head):
-    """The scores of PASSAGES by vLLM's `score`."""
+    """Scores of PASSAGES computed by vLLM's `score`."""
     from vllm import LLM, PoolingParams
 
     llm = LLM(
@@ -74,7 +74,7 @@ def by_vllm(folder, prompt, head):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_card_scores_as_vllms_score_template_does(name, tmp_path, smollm2_tokenizer, monkeypatch):
-    """vLLM writes the prompt, tokenizes it and reads its own head."""
+    """vLLM builds the prompt, tokenizes it and applies its own head."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     architecture, prompt, head = MODELS[name]
     folder = tmp_path / name

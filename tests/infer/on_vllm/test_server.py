@@ -1,4 +1,4 @@
-"""The engine `openai` against a real server: vLLM's own, with SmolLM2 in float32."""
+"""The engine `openai` with a real server: vLLM's, with SmolLM2 in float32."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytest.importorskip("torch")
 
 NAME = "smollm2"
 START_S = 400
-"""Half a minute is enough on an idle machine; a very busy one needs minutes to import vLLM in each process."""
+"""Half a minute suffices on an idle machine; on a very busy one each process needs minutes to import vLLM."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
 def server(smollm2_path, tmp_path_factory):
-    """The server's address. It is stopped when the tests are over, with every process that it started."""
+    """Address of the server. It is stopped after the tests, with all its processes."""
     log = tmp_path_factory.mktemp("server") / "log"
     for _ in range(2):  # its processes sometimes die while they start on a CPU
         process, url = started(smollm2_path, log)
@@ -41,7 +41,7 @@ def server(smollm2_path, tmp_path_factory):
 
 
 def started(model, log):
-    """The server's process, a group of its own, on a port that is free now."""
+    """Start the server in a process group of its own on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -60,7 +60,7 @@ def started(model, log):
 
 
 def answers(process, url):
-    """Whether the server comes up."""
+    """Return whether the server becomes ready."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     until = time.monotonic() + START_S
     while time.monotonic() < until and process.poll() is None:
@@ -73,7 +73,7 @@ def answers(process, url):
 
 
 def stop(process):
-    """End the server and its workers, gently first."""
+    """Stop the server and its workers, gracefully at first."""
     for number, wait_s in ((signal.SIGTERM, 15), (signal.SIGKILL, 15)):
         try:
             os.killpg(process.pid, number)
@@ -84,7 +84,7 @@ def stop(process):
 
 @pytest.fixture
 def reranker(server, monkeypatch):
-    """FIRST over the server, by the Python interface."""
+    """FIRST on the server, through the Python interface."""
     from rankllm_infer.api import load_reranker
     from rankllm_infer.options import RerankOptions
 
@@ -116,7 +116,8 @@ def on_transformers(smollm2_fp32):
 
 
 def test_first_reads_the_log_probabilities_of_the_same_prompt(engine, on_transformers, requests, smollm2_tokenizer):
-    """Differences of log-probabilities are differences of logits, if the server's chat template gives our very ids."""
+    """Differences of log-probabilities equal differences of logits if the server's chat template yields the same
+    ids."""
     here = answers_of(engine, first_token_prompts(requests[:6]))
     there = answers_of(on_transformers, first_token_prompts(requests[:6], smollm2_tokenizer))
     for ours, theirs in zip(here, there, strict=True):
@@ -129,7 +130,7 @@ def test_first_reads_the_log_probabilities_of_the_same_prompt(engine, on_transfo
 
 
 def test_text_is_that_of_transformers(engine, on_transformers, requests, smollm2_tokenizer):
-    """Chat generation, greedy: the same answers, and the tokens are counted by the server as here."""
+    """Greedy chat generation: the same answers and the same token counts."""
     prompts = text_prompts(requests[:3], smollm2_tokenizer, max_new_tokens=16)
     here = answers_of(engine, text_prompts(requests[:3], max_new_tokens=16))
     there = answers_of(on_transformers, prompts)
@@ -138,7 +139,7 @@ def test_text_is_that_of_transformers(engine, on_transformers, requests, smollm2
 
 
 def test_a_reranker_over_the_server_ranks_every_candidate(reranker, requests):
-    """End to end; an identifier that the server did not tell is a defect, never a lost passage."""
+    """End to end; an identifier missing from the server's logprobs is a defect, never a lost passage."""
     for request, result in zip(requests[:3], reranker.rerank(requests[:3]), strict=True):
         assert result.status in ("ok", "repaired")
         assert sorted(c.docid for c in result.candidates) == sorted(c.docid for c in request.candidates)

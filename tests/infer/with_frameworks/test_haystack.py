@@ -204,7 +204,7 @@ def test_scores_of_the_retriever_are_fused_in():
 @pytest.mark.parametrize(
     ("fields", "kind", "message"),
     [
-        ({}, ConfigError, "expected either model, which is loaded, or reranker"),
+        ({}, ConfigError, "expected either model"),
         ({"model": "m", "options": {"windowsize": 3}}, ConfigError, "windowsize: unknown key; did you mean 'window_s"),
         ({"model": "m", "top_k": 0}, ConfigError, "top_k: expected an integer of at least 1"),
     ],

@@ -202,7 +202,7 @@ def test_what_decides_the_loaded_model_cannot_be_set(name):
 @pytest.mark.parametrize(
     ("fields", "kind", "message"),
     [
-        ({}, ConfigError, "expected either model, which is loaded, or reranker"),
+        ({}, ConfigError, "expected either model"),
         ({"model": "m", "reranker": listwise()}, ConfigError, "expected either model"),
         ({"reranker": listwise(), "options": {}}, ConfigError, "options: they have no effect on a reranker that is"),
         ({"model": "m", "options": {"windowsize": 3}}, ConfigError, "windowsize: unknown key; did you mean 'window_s"),

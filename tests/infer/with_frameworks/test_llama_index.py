@@ -213,7 +213,7 @@ def test_what_decides_the_loaded_model_cannot_be_set(name):
 @pytest.mark.parametrize(
     ("fields", "kind", "message"),
     [
-        ({}, ConfigError, "expected either model, which is loaded, or reranker"),
+        ({}, ConfigError, "expected either model"),
         ({"model": "m", "options": {"windowsize": 3}}, ConfigError, "windowsize: unknown key; did you mean 'window_s"),
         ({"reranker": listwise(), "top_n": 0}, ConfigError, "top_n: expected an integer of at least 1"),
         ({"model": "no/such/folder"}, RankLLMError, "no/such/folder: no such model folder"),

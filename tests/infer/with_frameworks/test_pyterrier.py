@@ -250,7 +250,7 @@ def test_scores_of_the_first_stage_are_fused_in():
 @pytest.mark.parametrize(
     ("fields", "kind", "message"),
     [
-        ({}, ConfigError, "expected either model, which is loaded, or reranker"),
+        ({}, ConfigError, "expected either model"),
         ({"model": "m", "options": {"windowsize": 3}}, ConfigError, "windowsize: unknown key; did you mean 'window_s"),
         ({"model": "no/such/folder"}, RankLLMError, "no/such/folder: no such model folder"),
     ],

@@ -1,4 +1,4 @@
-"""The Python interface: plan and load a reranker, rerank requests. Runs into files are in `jobs`."""
+"""The Python interface: plan and load a reranker and rerank requests. Runs that write files are in `jobs`."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Reranker", "load_reranker", "make_request", "plan_reranking", "start_reranker"]
 
-_IN_USE = "cannot be closed now: a run is in progress; finish or close it first (`close()` of what `stream` gave)"
+_IN_USE = "cannot be closed while a run is in progress; finish the run, or `close()` the iterator from `stream`"
 _CLOSED = "the reranker is closed; load it again"
 
 
 class Reranker(RanksDocuments):
-    """How a model is prompted, and what runs it. Close it, or use it as a context manager."""
+    """A loaded reranker: a ranking method and the engine that runs it. Close it or use it as a context manager."""
 
     def __init__(
         self,
@@ -56,12 +56,12 @@ class Reranker(RanksDocuments):
         self.method = method
         self.engine = engine
         self.warnings = tuple(warnings)
-        """What a user should know before trusting the numbers: options that contradict the card, and the like."""
+        """Caveats about the results, such as options that contradict the card."""
         self.description = description
         self.placement = placement
-        """Device and dtype; empty for a server's model, of which nobody tells."""
+        """Device and dtype; empty for a model on a server, where they are unknown."""
         self.tokenizer = tokenizer
-        """The model's own; None for a server's model."""
+        """The model's tokenizer; None for a model on a server."""
         self._is_closed = False
         self._shared = shared_engine(engine)
         self._scheduler = Scheduler(engine, method.flow, max_active=self.most_unfinished)
@@ -71,7 +71,7 @@ class Reranker(RanksDocuments):
 
     @property
     def card(self) -> Card:
-        """The card in force."""
+        """The effective card, with options and model limits applied."""
         return self.method.card
 
     @overload
@@ -81,7 +81,7 @@ class Reranker(RanksDocuments):
     def rerank(self, requests: Request | Iterable[Request]) -> Result | list[Result]:
         """Return the result of one request, or the results of several in input order.
 
-        The result of a failed query has status `failed` and a reason in `error`. Raises the errors that `stream`
+        The result of a failed query has status `failed` and the reason in `error`. Raises the errors that `stream`
         raises; results obtained before are then lost.
         """
         return self.rerank([requests])[0] if isinstance(requests, Request) else list(self.stream(requests))
@@ -94,19 +94,19 @@ class Reranker(RanksDocuments):
         on_answered: Callable[[str], None] = lambda qid: None,
         log: AnswerLog | None = None,
     ) -> Iterator[Result]:
-        """Yield the same results one by one, in input order; memory does not grow with their number.
+        """Yield the results of `rerank` one by one, in input order, in constant memory.
 
-        on_finished: called with each result as soon as it is available, which may be before its turn. on_answered:
-        called with the qid on every answer to a prompt; count progress here, against `n_prompts`. log: a `Journal`,
-        which makes the run resumable; queries that it has recorded as finished are not yielded again.
-        Streams may overlap, in one thread or in several: each is given its own results, and they share the engine's
-        batches. A run with a log resumes with identical bytes in any dtype where it has the engine to itself.
+        on_finished: called with each result as soon as it is available, possibly out of order. on_answered: called
+        with the qid for every answered prompt; count progress here, against `n_prompts`. log: a `Journal`, which makes
+        the run resumable; queries that it records as finished are not yielded again.
+        Streams may overlap, in one thread or in several: each receives its own results, and they share the engine's
+        batches. With a log and exclusive use of the engine, a resumed run is byte-identical in any dtype.
 
-        Raises ServerGoneError (a RankLLMError, in `rankllm_infer.engines.openai.breaker`) where the server of engine
-        `openai` has stopped answering. Raises RankLLMError where the reranker is closed, where `requests` is no
-        iterable of Request, and, with `log`, where the journal cannot be read or written or two requests in flight
-        share a qid. A query that cannot be prompted or answered raises nothing: it yields a failed result. Errors of
-        `requests`, of the callbacks and of the device (such as CUDA's) are passed through.
+        Raises ServerGoneError (a RankLLMError, in `rankllm_infer.engines.openai.breaker`) if the server of engine
+        `openai` stops responding. Raises RankLLMError if the reranker is closed, if `requests` is not an iterable of
+        Request, and, with `log`, if the journal cannot be read or written or two requests in flight share a qid. A
+        query that cannot be prompted or answered does not raise: it yields a failed result. Errors raised by
+        `requests`, the callbacks or the device (such as CUDA errors) propagate.
         """
         if self._is_closed:
             raise RankLLMError(_CLOSED)
@@ -121,15 +121,15 @@ class Reranker(RanksDocuments):
         start: Callable[[Request], Flow] | None = None,
         on_answered: Callable[[str], None] | None = None,
     ) -> Future[Result]:
-        """Rank one request beside whatever else is in flight; from any thread. The result is the future's.
+        """Submit one request, concurrently with others in flight and from any thread. The future holds the result.
 
-        start: makes the flow of this request, such as `flow` of another method for this model; by default this
-        reranker's own method does.
-        timeout_s: the future raises DeadlineError where the request takes longer. The future can be cancelled.
-        on_answered: called with the qid on every answer to a prompt, in a thread of the reranker's, which it must not
-        keep waiting; count progress here, against `n_prompts`. What it raises, the future raises.
-        Submitted requests share the engine fairly, and go before those of a `stream`. Raises RankLLMError where the
-        reranker is closed; the future raises what `stream` raises.
+        start: creates the flow of this request, such as `flow` of another method for this model; default: the method
+        of this reranker.
+        timeout_s: if the request takes longer, the future raises DeadlineError. The future can be cancelled.
+        on_answered: called with the qid for every answered prompt, in a thread of the reranker, which it must not
+        block; count progress here, against `n_prompts`. The future re-raises its exceptions.
+        Submitted requests share the engine fairly and take precedence over those of a `stream`. Raises RankLLMError if
+        the reranker is closed; the future raises the same errors as `stream`.
         """
         request = checked_request(request)
         return self._scheduler.submit(request, timeout_s=timeout_s, start=start, on_answered=on_answered)
@@ -141,9 +141,9 @@ class Reranker(RanksDocuments):
     async def arerank(
         self, requests: Request | Iterable[Request], *, timeout_s: float | None = None
     ) -> Result | list[Result]:
-        """As `rerank`, without blocking the event loop; see `submit`. Cancelling the task cancels the requests.
+        """Like `rerank`, without blocking the event loop; see `submit`. Cancelling the task cancels the requests.
 
-        timeout_s: for each request.
+        timeout_s: time limit per request.
         """
         if isinstance(requests, Request):
             return (await self.arerank([requests], timeout_s=timeout_s))[0]
@@ -154,7 +154,7 @@ class Reranker(RanksDocuments):
     ) -> AsyncIterator[Result]:
         """Yield results in input order without blocking the event loop; see `submit`.
 
-        As many requests are in flight as the engine can use. Leaving the loop early cancels the unfinished ones.
+        Keeps as many requests in flight as the engine can use. Leaving the loop early cancels the unfinished ones.
         """
         import asyncio
 
@@ -174,21 +174,21 @@ class Reranker(RanksDocuments):
 
     @property
     def most_unfinished(self) -> int:
-        """Requests in flight at once: enough to keep the engine busy while finished prompts are replaced."""
+        """Maximum number of requests in flight: enough to keep the engine busy while finished prompts are replaced."""
         return max(self.method.max_active, -(-2 * self.engine.n_slots // self.method.prompts_at_once))
 
     def n_prompts(self, n_candidates: int) -> int:
-        """Prompts that a query of so many candidates takes.
+        """Number of prompts for a query with this many candidates.
 
-        A lower bound with the strategy `top-down`, the most that it can take with `heapsort` and `bubble`.
+        A lower bound for the strategy `top-down`, an upper bound for `heapsort` and `bubble`.
         """
         return self.method.n_prompts(n_candidates)
 
     def verify(self) -> Comparison | None:
-        """Recompute the probe that the model's card holds; None where it holds none.
+        """Recompute the probe in the model's card; None if the card has no probe.
 
-        `agrees` says whether these are the recorded scores, and `str()` shows both. Ranks and scores of later requests
-        are not affected. Raises RankLLMError where the model cannot be asked, or another stream is running.
+        `agrees` tells whether the scores match the recorded ones; `str()` shows both. Later requests are not affected.
+        Raises RankLLMError if the model cannot be queried or another stream is running.
         """
         if self._is_closed:
             raise RankLLMError(_CLOSED)
@@ -196,16 +196,17 @@ class Reranker(RanksDocuments):
         return None if probe is None else compare(self.method, self.engine, probe)
 
     def record_probe(self) -> Probe:
-        """A probe of this model, to be kept in its card (`dataclasses.replace(card, probe=...)`).
+        """Compute a probe of this model, to be stored in its card (`dataclasses.replace(card, probe=...)`).
 
-        Raises RankLLMError where the model gives no scores: a server's, or one whose identifiers are not single tokens.
+        Raises RankLLMError if the model provides no scores: a model on a server, or one whose identifiers are not
+        single tokens.
         """
         if self._is_closed:
             raise RankLLMError(_CLOSED)
         return record(self.method, self.engine)
 
     def close(self) -> None:
-        """Release the engine's resources. Raises RankLLMError while a run is in progress, which is unaffected."""
+        """Release the engine's resources. Raises RankLLMError while a run is in progress; the run is not affected."""
         self._scheduler.settle()
         if self._shared.is_in_use:
             raise RankLLMError(_IN_USE)
@@ -222,7 +223,7 @@ class Reranker(RanksDocuments):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The block is over, whatever ended it: resuming a stream that was left half read raises an error that says so.
+        # Whatever ended the block, the reranker is closed: continuing a partly consumed stream raises a clear error.
         self._shared.stop(_CLOSED)
         self._close()
 
@@ -231,13 +232,13 @@ class Reranker(RanksDocuments):
 def load_reranker(
     model: str | Path, options: RerankOptions | None = None, **keywords: Unpack[RerankKeywords]
 ) -> Reranker:
-    """Load a model and everything its card says about prompting it.
+    """Load a model and the prompting settings of its card.
 
-    model: a folder, a hub name, a bundled model such as `smollm2-pointwise`, or, for a server, the name it knows the
-    model by. keywords: fields of `RerankOptions`, such as dtype="bfloat16"; or pass the object itself as `options`.
+    model: a folder, a hub name, a bundled model such as `smollm2-pointwise`, or the model's name on a server.
+    keywords: fields of `RerankOptions`, such as dtype="bfloat16"; or pass the object itself as `options`.
     Warnings are logged (logger `rankllm_infer`) and kept in `Reranker.warnings`.
-    Raises ConfigError for an unknown or invalid option, and RankLLMError if the model cannot be found, or does not keep
-    what its card promises.
+    Raises ConfigError for an unknown or invalid option, and RankLLMError if the model cannot be found or does not match
+    its card.
     """
     options = with_environment_key(from_keywords(RerankOptions, options, keywords=keywords, where="load_reranker"))
     reranker = start_reranker(plan_reranking(model, options))
@@ -254,7 +255,7 @@ def with_environment_key(options: RerankOptions | None) -> RerankOptions | None:
 
 
 def start_reranker(plan: RerankPlan) -> Reranker:
-    """Load the model of a plan. Raises RankLLMError when it does not keep what its card promises."""
+    """Load the model of a plan. Raises RankLLMError if the model does not match its card."""
     checkpoint = _open_checkpoint(plan)
     card, notes = fit_card(plan.card, checkpoint.positions)
     method = make_method(card, plan.ranking, checkpoint.tokenizer)
@@ -273,7 +274,7 @@ def start_reranker(plan: RerankPlan) -> Reranker:
 
 
 def _verified(plan: RerankPlan, method: RankingMethod, engine: Engine) -> tuple[str, ...]:
-    """What the card's probe has to say of the loaded model."""
+    """Notes from comparing the loaded model with the probe in its card."""
     try:
         return verification_notes(method, engine, asked=plan.verify, files=plan.files)
     except BaseException:
@@ -282,7 +283,7 @@ def _verified(plan: RerankPlan, method: RankingMethod, engine: Engine) -> tuple[
 
 
 def _open_checkpoint(plan: RerankPlan) -> Checkpoint:
-    """Open the plan's model in its engine's room, which is entered only now: importing torch takes seconds."""
+    """Open the plan's model with its engine, which is imported only now, as importing torch takes seconds."""
     match plan.engine, plan.files:
         case OpenAISettings() as server, None:
             from rankllm_infer.engines.openai.engine import ServedModel

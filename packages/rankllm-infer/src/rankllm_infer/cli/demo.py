@@ -83,7 +83,7 @@ def command(model_path: str | None, output_dir: Path, **given: str | None) -> in
 
 
 def _bundled(method: str) -> str:
-    """Prepare the base model, and return the bundled reranker of a method as `--model-path` takes it."""
+    """Prepare the base model and return the bundled reranker of a method, in the form of `--model-path`."""
     from rankllm_infer.checkpoints.demo_model import MODEL_NAME, demo_model_path
     from rankllm_infer.checkpoints.hub import SHIPPED, shipped_folder
 

@@ -21,7 +21,7 @@ class EvaluateCommand(JudgedCommand):
     """Parsed command line of `evaluate`."""
 
     files: tuple[Path, ...]
-    """The runs; without --qrels, the judgements before them."""
+    """The runs, preceded by the judgements unless --qrels is given."""
     per_query: bool
     as_json: bool
 
@@ -55,7 +55,7 @@ def command(**given: Any) -> None:
     judged, *runs = asked.files if asked.qrels is None else (asked.qrels, *asked.files)
     if not runs:
         raise click.UsageError(
-            f"give a run behind the judgements: evaluate {judged} RUN, or evaluate --qrels QRELS RUN"
+            f"expected a run after the judgements: evaluate {judged} RUN, or evaluate --qrels QRELS RUN"
         )
     for path, found in evaluate_files(
         judgements_file(judged),

@@ -130,9 +130,9 @@ class JudgedCommand:
 
 
 def judgements_file(asked: Path | None) -> Path:
-    """The file of judgements that a path or a test collection's name means. Raises RankLLMError where there is none."""
+    """Resolve a path or the name of a test collection to a file of judgements. Raises RankLLMError if there is none."""
     if asked is None:
-        raise click.UsageError("--qrels is missing")
+        raise click.UsageError("--qrels is required")
     if asked.exists():
         return asked
     from rankllm_infer.jobs.known_qrels import find_qrels

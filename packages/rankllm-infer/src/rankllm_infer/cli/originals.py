@@ -1,6 +1,6 @@
-"""What the command lines of rank_llm and tevatron become in rankllm-infer: one table, read only where it is needed.
+"""Table that maps the options of rank_llm and tevatron to those of rankllm-infer; loaded only if needed.
 
-Options that both sides spell alike are absent. Sources: castorini/rank_llm@1b3cabb src/rank_llm/cli/main.py;
+Options with the same name in both are omitted. Sources: castorini/rank_llm@1b3cabb src/rank_llm/cli/main.py;
 texttron/tevatron@2e5d00e examples/rankllama (v1) and texttron/tevatron@dd06310 src/tevatron (v2).
 """
 
@@ -18,12 +18,12 @@ from rankllm_core.original_options import (
 )
 
 _SERVER = "use --engine openai --base-url"
-_OF_THE_CARD = "leave it out: the checkpoint's rankllm.yaml or the base model says it"
-_SHARDS = "split the input into files, and rerank each"
-_TEMPLATE = "use --prompt-template-path, with rankllama (tevatron v1) or rankllama-v2 (its later input)"
-_LENGTHS = "use --q-max-len and --p-max-len, the tokens of the query and of the passage"
+_OF_THE_CARD = "leave it out: the checkpoint's rankllm.yaml or the base model determines it"
+_SHARDS = "split the input into several files and rerank each of them"
+_TEMPLATE = "use --prompt-template-path rankllama (tevatron v1) or rankllama-v2 (the later input format)"
+_LENGTHS = "use --q-max-len and --p-max-len, the maximum numbers of tokens per query and per passage"
 _REASONING = (
-    "leave it out: a prompt template (reasonrank) has a model reason first, its chat template's thinking is off"
+    "leave it out: prompt templates such as reasonrank request reasoning; thinking in chat templates is disabled"
 )
 
 _MODEL: Mapping[str, OriginalOption] = {
@@ -39,19 +39,19 @@ _MODEL: Mapping[str, OriginalOption] = {
     "--step-size": renamed("--stride", "{}"),
     "--is-thinking": replaced(_REASONING, takes="switch"),
     "--reasoning-token-budget": replaced(
-        "use --context-size: prompt, reasoning and answer share it", defaults=("10000",)
+        "use --context-size, which covers prompt, reasoning and answer", defaults=("10000",)
     ),
-    "--reasoning-effort": replaced("set it where the model is served"),
+    "--reasoning-effort": replaced("set it on the server"),
     "--prompt-mode": replaced("use --prompt-template-path", defaults=("rank_GPT", "PromptMode.RANK_GPT")),
     "--print-prompts-responses": idle("switch"),
     "--populate-invocations-history": OriginalOption(
         takes="switch", instead="use --trace FILE", covered_by=("--trace", "--invocations-history-file")
     ),
     "--top-k-rerank": replaced(
-        "the output holds every candidate; --top-k-candidates reranks fewer", defaults=("-1", "100")
+        "the output contains every candidate; use --top-k-candidates to rerank fewer", defaults=("-1", "100")
     ),
 }
-"""rank_llm's options of a reranker."""
+"""Reranker options of rank_llm."""
 _VLLM: Mapping[str, OriginalOption] = {
     f"--{name.replace('_', '-')}": renamed("--vllm-arg", f"{name}={{}}")
     for name in ("max_model_len", "gpu_memory_utilization", "max_num_seqs")
@@ -62,21 +62,21 @@ _VLLM: Mapping[str, OriginalOption] = {
     "--top-logprobs": idle(),
     "--missing-fallback-logprob": idle(),
 }
-"""tevatron's options of vLLM. Scores are read exactly here, so that no token lacks a log probability."""
+"""vLLM options of tevatron. Scores are read exactly here, so no token lacks a log-probability."""
 _TEVATRON_MODEL: Mapping[str, OriginalOption] = _VLLM | {
     "--tokenizer-name": idle(),
     "--config-name": idle(),
     "--cache-dir": idle(),
     "--lora": idle("switch"),
-    "--lora-name-or-path": replaced("use --model-path ADAPTER, and --base-model for another base than it names"),
+    "--lora-name-or-path": replaced("use --model-path ADAPTER, and --base-model to override its base"),
     "--reranker-model-type": replaced(_OF_THE_CARD, defaults=("sequence_classification",)),
     "--reranker-pooling": replaced(_OF_THE_CARD, defaults=("last",)),
     "--rerank-max-len": replaced(_LENGTHS),
     "--query-prefix": replaced(_TEMPLATE),
     "--passage-prefix": replaced(_TEMPLATE),
-    "--append-eos-token": replaced("leave it out: the checkpoint's rankllm.yaml says it", takes="switch"),
+    "--append-eos-token": replaced("leave it out: the checkpoint's rankllm.yaml determines it", takes="switch"),
     "--pad-to-multiple-of": idle(),
-    "--prompt-template": replaced("use --prompt-template-path, with qwen3_reranker or yes_no"),
+    "--prompt-template": replaced("use --prompt-template-path qwen3_reranker or yes_no"),
 }
 _TEVATRON_TRAINING: Mapping[str, OriginalOption] = {
     **{
@@ -95,7 +95,7 @@ _TEVATRON_TRAINING: Mapping[str, OriginalOption] = {
         )
     },
 }
-"""What tevatron's rerankers take because they share a parser with its training, and do not use."""
+"""Options that tevatron's rerankers accept but ignore, as they share a parser with training."""
 _TEVATRON_DATA: Mapping[str, OriginalOption] = {
     "--dataset-name": idle(),
     "--dataset-config": idle(),
@@ -131,7 +131,7 @@ _PREPARE: Mapping[str, OriginalOption] = {
     "--collection-file": renamed("--corpus-data-name", "{}"),
     "--query-file": renamed("--query-data-name", "{}"),
     "--output-file": renamed("--output-path", "{}"),
-    "--output-trec-file": replaced("leave it out: --trec-file is that run, and `convert` writes it in other layouts"),
+    "--output-trec-file": replaced("leave it out: --trec-file is that run, and `convert` writes it in other formats"),
     "--topk": renamed("--depth", "{}"),
     # tevatron's `prepare_rerank_data`.
     "--rank-file": renamed("--retrieval-results", "{}"),
@@ -139,16 +139,16 @@ _PREPARE: Mapping[str, OriginalOption] = {
     "--query-jsonl": renamed("--query-data-name", "{}"),
     "--corpus-dataset": renamed("--corpus-data-name", "{}"),
     "--query-split": renamed("--query-data-split", "{}"),
-    "--corpus-split": replaced("leave it out: the split is train", defaults=("train",)),
-    "--dataset": replaced("use --query-data-config and --corpus-data-config, with its name"),
+    "--corpus-split": replaced("leave it out: the split is always train", defaults=("train",)),
+    "--dataset": replaced("use --query-data-config and --corpus-data-config"),
     "--no-dataset-config": idle("switch"),
 }
-_SCORES_OF_RUNS = "name the runs: evaluate --qrels QRELS rerank_results/*/*.txt"
+_SCORES_OF_RUNS = "pass the runs: evaluate --qrels QRELS rerank_results/*/*.txt"
 
 ORIGINALS = Originals(
     options={
         "": {
-            "--output": replaced("use --json behind the command, or --output-jsonl FILE of `rerank`"),
+            "--output": replaced("use --json after the command, or --output-jsonl FILE of `rerank`"),
         },
         "rerank": _RERANK,
         "serve": _TEVATRON_MODEL
@@ -160,13 +160,13 @@ ORIGINALS = Originals(
             "--score-mode": replaced(_OF_THE_CARD),
             "--hf-batch-size": renamed("--batch-size", "{}"),
             "--device-map": replaced("use --device or --num-gpus"),
-            "--top-k-candidates": replaced("leave it out: a request says how many documents it wants (top_n)"),
-            "--top-k-rerank": replaced("leave it out: a request says how many documents it wants (top_n)"),
+            "--top-k-candidates": replaced("leave it out: each request sets the number of documents to return (top_n)"),
+            "--top-k-rerank": replaced("leave it out: each request sets the number of documents to return (top_n)"),
             "--populate-invocations-history": idle("switch"),
         },
         "mcp": _MODEL
         | {
-            "--top-k-rerank": replaced("leave it out: a call says how many documents it wants (top_n)"),
+            "--top-k-rerank": replaced("leave it out: each call sets the number of documents to return (top_n)"),
             "--populate-invocations-history": idle("switch"),
         },
         "prepare": _PREPARE,
@@ -174,10 +174,10 @@ ORIGINALS = Originals(
             "--model-name": replaced(_SCORES_OF_RUNS),
             "--context-size": replaced(_SCORES_OF_RUNS),
             "--rerank-results-dirname": replaced(_SCORES_OF_RUNS),
-            "--benchmark": replaced("name the judgements, then the run: evaluate beir-scifact RUN"),
-            "--dataset": replaced("name the judgements, then the run: evaluate beir-scifact RUN"),
-            "--ranklist": replaced("name the run behind the judgements: evaluate QRELS RUN"),
-            "--output": replaced("use --json, and send standard output to a file"),
+            "--benchmark": replaced("pass the judgements, then the run: evaluate beir-scifact RUN"),
+            "--dataset": replaced("pass the judgements, then the run: evaluate beir-scifact RUN"),
+            "--ranklist": replaced("pass the run after the judgements: evaluate QRELS RUN"),
+            "--output": replaced("use --json and redirect standard output to a file"),
             "--beir-cache-dir": idle(),
             "--k-values": replaced("use -m nDCG@10,Recall@100", takes="values"),
         },
@@ -192,8 +192,8 @@ ORIGINALS = Originals(
         "validate": "`rerank --dry-run` reads and checks the whole input without reranking",
         "view": "`report` shows a run query by query; requests and results are JSON Lines",
         "describe": "every command has --help",
-        "schema": "docs/files.md describes every layout",
-        "analyze": "`rerank` counts malformed answers at its end, and --trace FILE keeps each with its defects",
+        "schema": "docs/files.md describes every format",
+        "analyze": "`rerank` reports the number of malformed answers, and --trace FILE records them with their defects",
     },
 )
 """For `rankllm_core.command_line.LazyGroup`."""

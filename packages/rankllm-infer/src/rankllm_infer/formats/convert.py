@@ -22,7 +22,7 @@ Source = Literal["auto", "requests", "rerank-input", "tsv", "trec", "msmarco"]
 Target = Literal["requests", "rerank-input", "tsv", "trec", "msmarco"]
 _Kind = Literal["requests", "rerank-input", "run"]
 ENDINGS: Mapping[str, Target] = {"trec": "trec", "tsv": "tsv", "msmarco": "msmarco", "marco": "msmarco"}
-"""Ending of a file's name -> its layout, where the name tells it. `.txt` and `.jsonl` may be several."""
+"""File extension -> format. `.txt` and `.jsonl` are ambiguous."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ def _check_formats(source_format: str, to: str) -> None:
 
 
 def layout_of_name(path: str | Path) -> Target | None:
-    """The layout that a file's name tells, its compression left aside; None where it may be several."""
+    """Return the format by a file's extension, ignoring compression; None if it is ambiguous."""
     name = Path(path).name.lower().removesuffix(".gz").removesuffix(".xz")
     return ENDINGS.get(name.rpartition(".")[2]) if "." in name else None
 

@@ -1,4 +1,4 @@
-"""What the integrations share: a reranker that is loaded once, and texts ranked by it."""
+"""Shared code of the integrations: a lazily loaded reranker that ranks texts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from rankllm_infer.ranking.flow import make_request
 
 
 def missing_package(error: ModuleNotFoundError, package: str, *, extra: str) -> Exception:
-    """What to raise where importing a framework failed: one line that says how to install it, or the error itself.
+    """The error to raise if importing a framework failed: a one-line install hint, or the original error.
 
-    package: the module that the framework is imported by. A module that the framework itself lacks is another error.
+    package: the framework's top-level module. If a dependency of the framework is missing, the error is returned as is.
     """
     if error.name is None or error.name.partition(".")[0] != package.partition(".")[0]:
         return error
@@ -32,10 +32,10 @@ def missing_package(error: ModuleNotFoundError, package: str, *, extra: str) -> 
 
 
 class TextReranker:
-    """A reranker that is loaded once, on first use or by `load`, whichever thread comes first; or one passed in.
+    """A reranker that is loaded once, on first use or by `load`, safely from any thread; or an existing one.
 
-    Copies of a component share it: `copy.deepcopy` returns the same object. What is unpickled, in another process,
-    loads the model on first use.
+    Copies of a component share it: `copy.deepcopy` returns the same object. An unpickled copy in another process loads
+    the model on first use.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class TextReranker:
         *,
         reranker: Reranker | None = None,
     ) -> None:
-        """model, options: as for `load_reranker`. Raises ConfigError unless just one of model and reranker is given.
+        """model, options: as for `load_reranker`. Raises ConfigError unless exactly one of model and reranker is given.
 
-        The key of a server (engine openai) is read from OPENAI_API_KEY where the options hold none.
+        The API key of a server (engine openai) is read from OPENAI_API_KEY if the options contain none.
         """
         if (model is None) == (reranker is None):
-            raise ConfigError("expected either model, which is loaded, or reranker, which is loaded already")
+            raise ConfigError("expected either model (to be loaded) or reranker (already loaded)")
         if reranker is not None and options is not None:
-            raise ConfigError("options: they have no effect on a reranker that is loaded already; leave them out")
+            raise ConfigError("options: they have no effect on a reranker that is already loaded; leave them out")
         self.model = model
         self.options = as_options(options)
         self._reranker = reranker
@@ -68,31 +68,31 @@ class TextReranker:
 
     @property
     def name(self) -> str:
-        """The model's name, for people; of a reranker that was passed in, what describes it."""
+        """A display name: the model, or the description of a reranker that was passed in."""
         described = "" if self._reranker is None else self._reranker.description
         return str(self.model) if self.model is not None else described or "reranker"
 
     def load(self) -> Reranker:
-        """The reranker, loaded where it is not yet. Raises RankLLMError as `load_reranker` does."""
+        """Return the reranker, loading it on first use. Raises RankLLMError as `load_reranker` does."""
         with self._lock:
             reranker = self._reranker
-            if reranker is None:  # then there is a model
+            if reranker is None:  # `model` is set in this case
                 reranker = self._reranker = load_reranker(self.model or "", self.options)
             return reranker
 
     async def aload(self) -> Reranker:
-        """The reranker; loading it does not block the event loop."""
+        """Like `load`, without blocking the event loop."""
         reranker = self._reranker
         return await asyncio.to_thread(self.load) if reranker is None else reranker
 
     def close(self) -> None:
-        """Release the model, which is loaded again on next use; a reranker that was passed in stays open.
+        """Release the model, which is reloaded on next use; a reranker that was passed in stays open.
 
         Requests in flight fail.
         """
         with self._lock:
             if self.model is not None and self._reranker is not None:
-                # The end of a block fails what is in flight, which `close` refuses.
+                # Leaving the context fails requests in flight, whereas `close` would refuse to close.
                 with self._reranker:
                     pass
                 self._reranker = None
@@ -105,10 +105,10 @@ class TextReranker:
         scores: Sequence[float | None] = (),
         instruction: str | None = None,
     ) -> RankedTexts:
-        """Rank texts. None, and a text of blanks, cannot be shown to the model.
+        """Rank texts. None and blank texts cannot be shown to the model and are placed last.
 
-        scores: of the first stage, for a card or options that fuse them in; where one is missing, ranks count.
-        Raises RankLLMError where the query is empty or could not be ranked.
+        scores: first-stage scores, for a card or options with score fusion; if any is missing, ranks are used.
+        Raises RankLLMError if the query is empty or could not be ranked.
         """
         request = text_request(query, texts, scores=scores, instruction=instruction)
         if request is None:
@@ -124,7 +124,7 @@ class TextReranker:
         scores: Sequence[float | None] = (),
         instruction: str | None = None,
     ) -> RankedTexts:
-        """As `rank`, without blocking the event loop; concurrent calls share the engine's batches."""
+        """Like `rank`, without blocking the event loop; concurrent calls share the engine's batches."""
         request = text_request(query, texts, scores=scores, instruction=instruction)
         if request is None:
             return _unranked(len(texts))
@@ -139,7 +139,7 @@ def text_request(
     scores: Sequence[float | None] = (),
     instruction: str | None = None,
 ) -> Request | None:
-    """A request whose docids are positions in `texts`; None where no text can be shown. See `TextReranker.rank`."""
+    """A request whose docids are positions in `texts`; None if every text is blank. See `TextReranker.rank`."""
     shown = [(position, text) for position, text in enumerate(texts) if text is not None and text.strip()]
     if not shown:
         return None
@@ -154,7 +154,7 @@ def _unranked(n: int) -> RankedTexts:
 
 
 def _read(result: Result, reranker: Reranker, *, n: int) -> RankedTexts:
-    """The ranking of n texts, of which the result holds those that could be shown."""
+    """The ranking of all n texts, from a result that contains only the non-blank ones."""
     ranked = read_ranking(result, reranker.card)
     rest = sorted(set(range(n)) - set(ranked.order))
     return replace(ranked, order=(*ranked.order, *rest), scores=(*ranked.scores, *[None] * len(rest)))

@@ -1,6 +1,6 @@
-"""Judgements of test collections that are known by name: where their files may lie, and where to get them.
+"""Judgements of test collections known by name: where their files are searched for and where to download them.
 
-Nothing is downloaded here: judgements are small, and whoever measures should know which ones are used.
+Nothing is downloaded: judgements are small, and users should know which ones are used.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ _SOURCES = {
     "dl23-passage": f"{_NIST}2023.qrels.pass.withDupes.txt",
     "msmarco-passage-dev-subset": "https://msmarco.z22.web.core.windows.net/msmarcoranking/qrels.dev.small.tsv",
 }
-"""Pyserini's name of judgements -> where they are published.
-Source: allenai/ir_datasets@6a429ed ir_datasets/etc/downloads.json; for 2023 trec.nist.gov itself."""
+"""Pyserini's name of judgements -> URL.
+
+Source: allenai/ir_datasets@6a429ed ir_datasets/etc/downloads.json; for 2023 trec.nist.gov itself.
+"""
 _BEIR, _MRTYDI = "beir-v1.0.0-", "mrtydi-"
 
 
 def find_qrels(name: str) -> Path:
-    """The file of judgements of a test collection, by any of its names.
+    """Return the file of judgements of a test collection, by any of its names.
 
-    Looked for as `qrels.NAME.txt` in the current folder, in `qrels`, and where Pyserini keeps its own; then as
-    rank_llm's `qrels/qrels_DATASET.json`. Raises RankLLMError for a name that is no collection's and, with the address
-    to download from, where no file is found.
+    Searches for `qrels.NAME.txt` in the current folder, in `qrels` and in Pyserini's folder; then for rank_llm's
+    `qrels/qrels_DATASET.json`. Raises RankLLMError for an unknown name, and with the download URL if no file is
+    found.
     """
     dataset = _dataset(name)
     pyserini_name = name if dataset is None else dataset.qrels
@@ -43,8 +45,8 @@ def find_qrels(name: str) -> Path:
     if found:
         return found[0]
     raise RankLLMError(
-        f"{name}: a known test collection without judgements at hand (no {file} in this folder, in qrels or in "
-        f"{folders[-1]}); download {_source(pyserini_name)} and save it as {file}, or give --qrels FILE"
+        f"{name}: a known test collection, but its judgements were not found (no {file} in this folder, in qrels or in "
+        f"{folders[-1]}); download {_source(pyserini_name)} and save it as {file}, or use --qrels FILE"
     )
 
 
@@ -55,11 +57,11 @@ def _dataset(name: str) -> Dataset | None:
         return find_dataset(name)
     except ConfigError:
         known = f"{', '.join(_SOURCES)}, beir-NAME or mrtydi-LANGUAGE"
-        raise RankLLMError(f"{name}: no such file, and not the name of a test collection ({known})") from None
+        raise RankLLMError(f"{name}: no such file and no such test collection (known: {known})") from None
 
 
 def _pyserini_folders() -> list[Path]:
-    """Where releases of Pyserini keep the judgements that they download."""
+    """Return the folders in which releases of Pyserini store downloaded judgements."""
     cache = os.environ.get("PYSERINI_CACHE")
     homes = [*([Path(cache)] if cache else []), Path.home() / ".cache" / "pyserini"]
     return [home / "topics-and-qrels" for home in homes]
@@ -68,7 +70,7 @@ def _pyserini_folders() -> list[Path]:
 def _source(name: str) -> str:
     if name.startswith(_BEIR):
         beir = name.removeprefix(_BEIR).removesuffix("-test")
-        return f"test.tsv of https://huggingface.co/datasets/BeIR/{beir}-qrels"
+        return f"test.tsv from https://huggingface.co/datasets/BeIR/{beir}-qrels"
     if name.startswith(_MRTYDI):
-        return "its qrels of https://github.com/castorini/mr.tydi"
+        return "its qrels from https://github.com/castorini/mr.tydi"
     return _SOURCES[name]

@@ -95,7 +95,7 @@ class RanksDocuments(ABC):
         return_documents: bool = False,
         instruction: str | None = None,
     ) -> list[dict[str, Any]]:
-        """As `rank`, without blocking the event loop. Concurrent calls share the engine's batches."""
+        """Like `rank`, without blocking the event loop. Concurrent calls share the engine's batches."""
         asked = _Question.of(
             self.method, query, documents, top_k=top_k, return_documents=return_documents, instruction=instruction
         )
@@ -127,7 +127,7 @@ class _Question:
         check_passages(documents, name="documents")
         check_top(top_k, name="top_k")
         if instruction is not None and not _takes_instruction(method.card):
-            raise ConfigError("instruction: has no effect: the model's prompt has no place for one; leave it out")
+            raise ConfigError("instruction: has no effect, as the model's prompt has no field for it; leave it out")
         documents = list(documents)
         passages = [_numbered(document, position) for position, document in enumerate(documents)]
         scores = [document.score for document in documents if isinstance(document, Candidate)]

@@ -91,7 +91,7 @@ def make_request(
 
 
 def check_passages(passages: object, *, name: str) -> None:
-    """Raise RankLLMError where this is no ordered collection of passages. name: what the caller calls them."""
+    """Raise RankLLMError unless these are an ordered collection of passages. name: of the caller's argument."""
     if isinstance(passages, str | bytes | Mapping | Set) or not isinstance(passages, Iterable):
         hint = "; put it into a list" if isinstance(passages, str | Mapping) else ""
         hint = "; a set has no order, use a list" if isinstance(passages, Set) else hint

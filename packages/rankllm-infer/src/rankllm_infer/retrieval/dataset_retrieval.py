@@ -158,7 +158,7 @@ def _keep_qrels(path: Path, qrels: Qrels) -> str:
 
 
 def qrels_json(dataset: Dataset, folder: Path) -> Path:
-    """Where rank_llm keeps the judgements of a data set whose results are in a folder."""
+    """Return the path of rank_llm's judgements for a dataset whose results are in a folder."""
     return folder.absolute().parent / "qrels" / f"qrels_{dataset.name}.json"
 
 

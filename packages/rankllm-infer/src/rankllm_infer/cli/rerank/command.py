@@ -87,7 +87,7 @@ def command(**given: Any) -> int:
 
 
 def _names_a_result(outputs: RerankOutput) -> bool:
-    """Return whether an option says what the run produces: a file, or only metrics."""
+    """Return whether an option specifies the results: a file, or only measures."""
     return any((outputs.output, outputs.encoded_save_path, outputs.output_jsonl, outputs.trace, outputs.qrels))
 
 

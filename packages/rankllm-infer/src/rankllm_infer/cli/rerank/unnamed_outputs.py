@@ -1,6 +1,6 @@
-"""Outputs of a `rerank` that names none: files in the working directory, named as rank_llm names them.
+"""Default outputs of `rerank`: files in the working directory, named like those of rank_llm.
 
-`rerank_results/METHOD/MODEL_CONTEXT_TOPK_DATASET_TIME_window_SIZE_ENGINE.txt`, and the results beside it as `.jsonl`.
+`rerank_results/METHOD/MODEL_CONTEXT_TOPK_DATASET_TIME_window_SIZE_ENGINE.txt`, and the results next to it as `.jsonl`.
 Source: castorini/rank_llm@1b3cabb src/rank_llm/rerank/reranker.py (`write_rerank_results`).
 """
 
@@ -20,18 +20,18 @@ from rankllm_infer.retrieval.retrieval_data import find_dataset, find_method
 
 FOLDER = Path("rerank_results")
 _NO_METHOD = "UNSPECIFIED"
-"""rank_llm's name of a first stage that it does not know."""
+"""rank_llm's name for an unknown first stage."""
 _TIME = "%Y-%m-%dT%H-%M-%S"
-"""rank_llm's, without the colons, which Windows and many programs do not take in a file name."""
+"""rank_llm's format without colons, which Windows and many programs do not allow in file names."""
 _TIMES = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d"
 _CHECKPOINT = re.compile(r"(checkpoint|epoch|step|best|last)([-_]\d+)?")
 
 
 def with_named_outputs(asked: RerankCommand) -> RerankCommand:
-    """The command with a run and results named for it, and a line that says where they will be.
+    """Return the command with default output files, and print their names.
 
-    An interrupted run of the same name is resumed, so that repeating the command does what it does with named outputs;
-    otherwise the time makes the name a new one. Raises RankLLMError where the model or the data set is not known.
+    An interrupted run with the same name is resumed, so that repeating the command works as with named outputs;
+    otherwise the timestamp makes the name unique. Raises RankLLMError if the model or dataset is unknown.
     """
     before, behind = _name_parts(asked)
     folder = FOLDER / (
@@ -47,7 +47,7 @@ def with_named_outputs(asked: RerankCommand) -> RerankCommand:
 
 
 def _name_parts(asked: RerankCommand) -> tuple[str, str]:
-    """What a name has before the time, and what behind it."""
+    """Return the parts of the name before and after the timestamp."""
     plan, options = plan_reranking(asked.model, asked.options), asked.options
     card = plan.card.card
     is_listwise = isinstance(card, ListwiseCard)
@@ -69,7 +69,7 @@ def _name_parts(asked: RerankCommand) -> tuple[str, str]:
 
 
 def model_name(model: str) -> str:
-    """The last part of a model's path or hub name; of a checkpoint its folder's as well, which tells models apart."""
+    """Return the last part of a model's path or hub name; for a checkpoint, with its parent folder's name."""
     path = Path(model).resolve() if Path(model).is_dir() else Path(model)
     is_checkpoint = _CHECKPOINT.fullmatch(path.name) is not None and path.parent.name
     name = f"{path.parent.name}_{path.name}" if is_checkpoint else path.name
@@ -77,7 +77,7 @@ def model_name(model: str) -> str:
 
 
 def _input_name(asked: RerankCommand) -> str:
-    """The data set, by rank_llm's name, or the input file's name without its endings."""
+    """Return rank_llm's name of the dataset, or the input file's name without extensions."""
     if asked.kind == "dataset":
         return find_dataset(asked.inputs.dataset or "").name
     file = Path(str(getattr(asked.inputs, asked.kind)))
@@ -85,7 +85,7 @@ def _input_name(asked: RerankCommand) -> str:
 
 
 def _unfinished(folder: Path, before: str, behind: str, *, is_retry: bool) -> Path | None:
-    """The latest run of this name to resume: an interrupted one or, for a retry, also one with failed queries."""
+    """Return the latest run of this name to resume: an interrupted one or, for a retry, one with failed queries."""
     name = re.compile(rf"{re.escape(before)}_{_TIMES}{re.escape(behind)}\.txt")
     suffix = journal_path(Path("run")).name.removeprefix("run")
     runs = sorted(path.with_name(path.name.removesuffix(suffix)) for path in folder.glob(f"*{suffix}"))

@@ -1,4 +1,4 @@
-"""Losses against double loops in float64, hand values, and their gradients' signs."""
+"""Losses compared with double loops in float64, hand-computed values, and the signs of their gradients."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_ranking_loss_is_the_double_loop_over_its_formula(name, scores, ranks)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(("scores", "ranks"), LISTS)
 def test_a_ranking_loss_has_the_gradient_of_its_formula(name, scores, ranks):
-    """Against finite differences of the double loop; ListNet's target stays where it was, it is a constant."""
+    """Compared with finite differences of the double loop; ListNet's target is constant."""
     given, targets = tensors(scores, ranks)
     LOSSES[name](given, targets).backward()
     gold = own_gold(scores, ranks)
@@ -137,7 +137,7 @@ def test_a_ranking_loss_has_the_gradient_of_its_formula(name, scores, ranks):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_step_against_the_gradient_moves_a_list_towards_its_target(name):
-    """The target's first passage, placed last, is pulled up; its last, placed first, is pushed down."""
+    """The target's first passage, ranked last, is pushed up; its last, ranked first, is pushed down."""
     scores, ranks = tensors([2.0, 1.0, 0.0, -1.0], [4, 3, 2, 1])
     LOSSES[name](scores, ranks).backward()
     assert scores.grad[0, 3] < 0 < scores.grad[0, 0]
@@ -168,7 +168,7 @@ def test_losses_have_the_values_computed_by_hand(scores, discounted, undiscounte
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("padding", [0.0, -1.0, 1e30, NAN, math.inf])
 def test_padded_lists_give_the_mean_of_the_single_lists(name, padding):
-    """Lists of 4, 2, 7 and 20 passages, whatever stands in the padding, NaN even; padding gets no gradient."""
+    """Lists of 4, 2, 7 and 20 passages with any values in the padding, even NaN; padding gets no gradient."""
     lists = [item for position, item in enumerate(LISTS) if position != 1]
     width = max(len(scores) for scores, _ in lists)
     scores = torch.tensor([scores + [padding] * (width - len(scores)) for scores, _ in lists], dtype=torch.float64)
@@ -187,7 +187,7 @@ def test_padded_lists_give_the_mean_of_the_single_lists(name, padding):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_padding_may_stand_before_a_list(name):
-    """The mask says where passages are; nothing rests on their being first."""
+    """The mask defines the passages; they need not come first."""
     scores, ranks = LISTS[3]
     mask = torch.tensor([[False, True, True, False, True, True, True, True, True, False]])
     wide_scores, wide_ranks = torch.full((1, 10), 99.0, dtype=torch.float64), torch.zeros((1, 10), dtype=torch.int64)
@@ -197,7 +197,7 @@ def test_padding_may_stand_before_a_list(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_score_of_minus_one_is_a_score(name):
-    """The originals' ListNet takes it for padding."""
+    """The originals' ListNet treats it as padding."""
     scores, ranks = [2.0, -1.0, 0.5, -1.0, 3.0], [5, 1, 4, 2, 3]
     assert LOSSES[name](*tensors(scores, ranks)).item() == pytest.approx(plain(name, scores, ranks), rel=1e-12)
 
@@ -205,7 +205,7 @@ def test_a_score_of_minus_one_is_a_score(name):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_a_nan_score_makes_a_nan_loss(name, position):
-    """Never a list that seems to say nothing: a run that has broken must be seen to have."""
+    """Never a list without information: a broken run must be noticed."""
     scores = torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
     scores[0, position] = NAN
     assert math.isnan(LOSSES[name](scores, torch.tensor([[1, 2, 3], [1, 2, 3]])).item())
@@ -216,7 +216,7 @@ def test_a_nan_score_makes_a_nan_loss(name, position):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_list_of_one_passage_counts_for_nothing(name):
-    """It has no order to learn: it changes neither the mean nor, alone, any weight; an empty one neither."""
+    """It has no order to learn, and changes neither the mean nor, alone, any weight; the same for an empty list."""
     scores = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     ranks = torch.tensor([[3, 1, 2], [1, 0, 0], [0, 0, 0]])
     mask = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
@@ -240,7 +240,8 @@ def test_gold_ties_make_no_pair():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_equal_scores_still_learn_their_target(name):
-    """Ties in the scores, as in bf16 logits, drop no pair: the target ranks make them. ListNet's target is tied too."""
+    """Score ties, as in bf16 logits, drop no pair, since pairs come from the target ranks. ListNet's target ties
+    too."""
     scores, ranks = tensors([1.0, 1.0, 1.0], [2, 3, 1])
     loss = LOSSES[name](scores, ranks)
     loss.backward()

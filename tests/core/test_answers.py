@@ -1,4 +1,4 @@
-"""Whatever a model writes, each passage appears exactly once, and the reader says how it was read."""
+"""Whatever a model writes, every passage appears exactly once in the result, with a status saying how it was read."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def ranked(order: str) -> tuple[int, ...]:
     ],
 )
 def test_every_answer_becomes_a_total_order(text, order, defects):
-    """Whatever the model writes, each passage appears exactly once."""
+    """Every passage appears exactly once, whatever the model writes."""
     assert parse_permutation(text, ("1", "2", "3")) == (order, defects)
 
 
 def test_a_repeated_identifier_is_a_defect():
-    """The first one stays, and what is missing follows."""
+    """The first occurrence counts, and missing identifiers follow."""
     assert parse_permutation("[2] > [2]", ("1", "2")) == ((1, 0), ("repeated [2]", "missing [1]"))
 
 
@@ -47,7 +47,7 @@ def test_a_repeated_identifier_is_a_defect():
     ],
 )
 def test_malformed_answers_are_read_as_they_are_meant(text, order, status):
-    """Prose, thinking, superscripts and endless numbers change no ranking."""
+    """Prose, thinking, superscripts and very long numbers do not change the ranking."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status) == (ranked(order), status)
 
@@ -62,7 +62,7 @@ def test_malformed_answers_are_read_as_they_are_meant(text, order, status):
     ],
 )
 def test_the_wrong_kind_of_identifiers_is_said(kind, text, defect):
-    """A prompt and a model that disagree on the identifiers are a fallback with a reason, not a silent identity."""
+    """If prompt and model disagree on the identifiers, it is a fallback with a reason, not a silent identity."""
     assert read_answer(text, identifiers(kind, 3)) == ReadAnswer(order=(0, 1, 2), status="fallback", defects=(defect,))
 
 
@@ -130,7 +130,7 @@ def test_the_wrong_kind_of_identifiers_is_said(kind, text, defect):
     ],
 )
 def test_a_clean_ranking_is_ok_however_it_is_written(text):
-    """Brackets, separators, markup, scripts and text around a complete ranking do not matter."""
+    """Brackets, separators, markup, scripts and text around a complete ranking are ignored."""
     assert read_answer(text, ("1", "2", "3")) == ReadAnswer(order=(1, 0, 2), status="ok", defects=())
 
 
@@ -157,7 +157,7 @@ def test_a_clean_ranking_is_ok_however_it_is_written(text):
     ],
 )
 def test_what_is_wrong_is_named(text, order, defects):
-    """A ranking that holds something odd is repaired, and each defect says what it was."""
+    """A ranking with irregular parts is repaired, and each defect describes one."""
     answer = read_answer(text, ("1", "2", "3"))
     assert answer == ReadAnswer(order=ranked(order), status="repaired", defects=defects)
 
@@ -179,14 +179,14 @@ def test_what_is_wrong_is_named(text, order, defects):
     ],
 )
 def test_text_without_a_ranking_falls_back(text):
-    """Numbers of prose, dates, unknown identifiers and noise leave the prompt's order alone."""
+    """Numbers in prose, dates, unknown identifiers and noise leave the prompt's order unchanged."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status) == ((0, 1, 2), "fallback")
     assert answer.defects[-3:] == ("missing [1]", "missing [2]", "missing [3]")
 
 
 def test_thinking_that_never_ends_is_no_answer():
-    """A ranking that a cut-off chain of thought tries out is not taken for the answer."""
+    """A tentative ranking in a truncated chain of thought is not used as the answer."""
     defects = ("no ranking: the answer ends inside <think>",)
     for text in ("<think>maybe [2] > [1] > [3]", "<think>the format is <answer>[2] > [1] > [3]</answer>, so"):
         assert read_answer(text, ("1", "2", "3")) == ReadAnswer(order=(0, 1, 2), status="fallback", defects=defects)
@@ -211,26 +211,26 @@ def test_thinking_that_never_ends_is_no_answer():
     ],
 )
 def test_letters_of_prose_are_no_identifiers(text, order, defects):
-    """With alphabetic identifiers, only letters that are written as identifiers count."""
+    """With alphabetic identifiers, only letters written as identifiers count."""
     assert parse_permutation(text, ("A", "B", "C")) == (ranked(order), defects)
 
 
 def test_many_defects_of_a_sort_are_counted():
-    """Ten are listed, the others are a number."""
+    """Ten defects are listed, and the rest are counted."""
     answer = read_answer("[1]", identifiers("numeric", 20))
     assert answer.defects == (*(f"missing [{number}]" for number in range(2, 12)), "missing: 9 more")
 
 
 @pytest.mark.parametrize(("n", "text", "status"), [(0, "[1] > [2]", "ok"), (1, "[1]", "ok"), (1, "", "fallback")])
 def test_windows_of_no_or_one_passage_are_read(n, text, status):
-    """The smallest windows give the only order there is."""
+    """Windows of zero or one passage have only one order."""
     answer = read_answer(text, identifiers("numeric", n))
     assert (answer.order, answer.status) == (tuple(range(n)), status)
 
 
 @pytest.mark.parametrize("labels", [("1", "1"), ("1", "A"), ("a", "b"), ("[1]",), ("01", "02"), ("",)])
 def test_labels_that_are_no_identifiers_are_refused(labels):
-    """What cannot be told apart in an answer is the caller's mistake."""
+    """Labels that cannot be distinguished in an answer are an error of the caller."""
     with pytest.raises(ValueError, match="distinct"):
         read_answer("[1]", labels)
 
@@ -261,14 +261,14 @@ def test_labels_that_are_no_identifiers_are_refused(labels):
 )
 @pytest.mark.timeout(20)
 def test_a_million_characters_are_read(piece):
-    """Time is linear in the length: no text can hold up the run, and none gives a flood of defects."""
+    """Time is linear in the length, and the number of defects is bounded."""
     answer = read_answer("[2] > [3] > " + piece * (1_000_000 // len(piece)), identifiers("numeric", 20))
     assert sorted(answer.order) == list(range(20))
     assert len(answer.defects) < 100
 
 
 def test_an_answer_that_is_too_long_is_read_from_its_beginning_and_says_so():
-    """Past a bound that no ranking reaches, the rest is dropped, not silently."""
+    """Text past a limit that no ranking reaches is dropped, with a defect."""
     answer = read_answer("[2] > [1] > [3] > " + "[1] > " * 200_000, ("1", "2", "3"))
     assert answer.order == (1, 0, 2)
     assert answer.status == "repaired"

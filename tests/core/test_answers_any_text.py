@@ -1,4 +1,4 @@
-"""The reader is total: it is fed text that nobody would write."""
+"""The reader accepts any text, including text that no model would write."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ many = settings(max_examples=3_000, deadline=None, database=None, suppress_healt
 
 
 def check(text, labels):
-    """The promises for one answer."""
+    """Check the guarantees for one answer."""
     answer = read_answer(text, labels)
     prompt_order = tuple(range(len(labels)))
     assert tuple(sorted(answer.order)) == prompt_order
@@ -44,7 +44,7 @@ def check(text, labels):
 @many
 @given(text=pieced_text, labels=label_lists)
 def test_pieces_of_answers_in_any_order_are_read(text, labels):
-    """Always a permutation, never an exception, and the status agrees with the defects: 3,000 jumbled answers."""
+    """3,000 jumbled answers: always a permutation, never an exception, and the status matches the defects."""
     check(text, labels)
 
 
@@ -52,7 +52,7 @@ def test_pieces_of_answers_in_any_order_are_read(text, labels):
 @many
 @given(text=any_text, labels=label_lists)
 def test_any_characters_are_read(text, labels):
-    """Always a permutation, never an exception, and the status agrees with the defects: 3,000 arbitrary texts."""
+    """3,000 arbitrary texts: always a permutation, never an exception, and the status matches the defects."""
     check(text, labels)
 
 
@@ -60,7 +60,7 @@ def test_any_characters_are_read(text, labels):
 @settings(max_examples=500, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["numeric", "alpha"]), n=st.integers(1, 26))
 def test_every_well_formed_answer_is_read_exactly(data, kind, n):
-    """Writing a permutation as the prompt asks for and reading it back gives the same permutation, and `ok`."""
+    """A permutation written as the prompt requests is read back unchanged, with status `ok`."""
     labels = identifiers(kind, n)
     order = tuple(data.draw(st.permutations(range(n))))
     answer = read_answer(" > ".join(f"[{labels[position]}]" for position in order), labels)

@@ -1,4 +1,4 @@
-"""Ranks and scores beside the identifiers, records and plain names: read by what they say, or not at all."""
+"""Ranks and scores next to the identifiers, records and plain names are read by what they say, or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rankllm_core.types import identifiers
 
 
 def in_letters(text):
-    """The answer with its bracketed numbers as letters."""
+    """The answer with its bracketed numbers replaced by letters."""
     for number, letter in ("1A", "2B", "3C"):
         text = text.replace(f"[{number}]", f"[{letter}]")
     return text
@@ -94,14 +94,14 @@ PLAIN = [
 
 @pytest.mark.parametrize("text", [*BY_RANK, *NUMBERS_ONLY, *IN_ORDER, *PLAIN])
 def test_a_ranking_is_read_by_what_it_says(text):
-    """Not by the order in which the identifiers happen to stand."""
+    """The order of the identifiers in the text does not count."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status, answer.defects) == ((2, 0, 1), "ok", ())
 
 
 @pytest.mark.parametrize("text", [*BY_RANK, *IN_ORDER])
 def test_letters_are_read_as_numbers_are(text):
-    """The same answers with alphabetic identifiers."""
+    """The same answers with alphabetic identifiers give the same ranking."""
     answer = read_answer(in_letters(text), ("A", "B", "C"))
     assert (answer.order, answer.status, answer.defects) == ((2, 0, 1), "ok", ())
 
@@ -110,7 +110,7 @@ def test_letters_are_read_as_numbers_are(text):
     "text", ["2. [1]\n1. [3]\n3. [2]", "3) [2]\n2) [1]\n1) [3]", "2: [1]\n1: [3]\n3: [2]", "#2: [1]\n#1: [3]\n#3: [2]"]
 )
 def test_a_list_numbered_out_of_sequence_is_read_by_its_numbers(text):
-    """And a defect says so, as a model may number carelessly."""
+    """A defect says so, since the model may have numbered carelessly."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status) == ((2, 0, 1), "repaired")
     assert answer.defects == ("numbered out of sequence: read by the numbers, not from the first to the last",)
@@ -126,7 +126,7 @@ def test_a_list_numbered_out_of_sequence_is_read_by_its_numbers(text):
     ],
 )
 def test_a_list_that_is_said_to_rise_is_read_from_its_end(text):
-    """And a defect says so."""
+    """A defect says so."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status) == ((2, 0, 1), "repaired")
     assert answer.defects == ("ascending order: the answer says so, read from the last to the first",)
@@ -172,14 +172,14 @@ PAIRS = "no ranking: pairs joined by '>' that contradict each other, or ranks an
     ],
 )
 def test_an_order_that_cannot_be_told_says_what_was_seen(text, defect):
-    """The prompt's order is kept, and the defect names the reason."""
+    """The prompt's order is kept, and the defect gives the reason."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status, answer.defects) == ((0, 1, 2), "fallback", (defect,))
 
 
 @pytest.mark.parametrize("text", ["[3] (2019)\n[1] (2021)\n[2] (2018)", "3 (most relevant)\n1\n2 (least relevant)"])
 def test_years_and_remarks_at_the_ends_change_no_list(text):
-    """Passages 3, 1, 2 in the order in which they stand."""
+    """Passages 3, 1, 2 in the order of the text."""
     answer = read_answer(text, ("1", "2", "3"))
     assert answer.order == (2, 0, 1)
     assert answer.status != "fallback"
@@ -195,7 +195,7 @@ def test_a_chain_with_signs_outranks_ranks_in_prose_that_it_contradicts():
 
 @pytest.mark.parametrize("text", ["Vitamin D3, model T2", "v3.0 and 1.0", "D3 > D1", "3.0 > 1.0"])
 def test_what_is_read_as_a_whole_only_is_no_identifier_in_a_passage(text):
-    """So passages keep these words: only what the tokens of an answer take for an identifier is defused."""
+    """Passages keep these words: only text that an answer would read as an identifier is escaped."""
     assert not [token for token in tokenize(normalise(text), "numeric") if token.kind == "name"]
 
 
@@ -214,7 +214,9 @@ FORMS = [
 
 
 def written(form, rows, labels, separator):
-    """An answer of rows in a form: `p` the identifier, `r`, `o` and `w` its rank, `s` a score that falls with it."""
+    """Write rows in a form: `p` is the identifier, `r`, `o` and `w` its rank, `s` a score that decreases with the
+    rank.
+    """
     suffix = {1: "st", 2: "nd", 3: "rd"}
     return separator.join(
         form.format(
@@ -235,7 +237,7 @@ def written(form, rows, labels, separator):
 )
 @example(form="[{p}]: {o}", kind="numeric", order=[1, 0, 2], shuffle=None, separator=" ")
 def test_no_other_order_is_ever_read_without_a_defect(form, kind, order, shuffle, separator):
-    """In whatever order the rows stand, each form gives the ranking that it says, or a status other than `ok`."""
+    """For any row order, each form gives the ranking it states, or a status other than `ok`."""
     rows = list(enumerate(order, start=1))
     if shuffle is None:
         rows.sort(key=lambda row: row[1])

@@ -1,4 +1,4 @@
-"""An answer costs memory and time in proportion to its length, and little of both."""
+"""Reading an answer needs memory and time linear in its length, with small constants."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PIECES = (
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_five_million_characters_cost_less_than_twenty_bytes_each(piece):
-    """Signs without end once took 510 bytes each."""
+    """Long runs of punctuation used to take 510 bytes per character."""
     text = "[2] > [3] " + piece * (CHARACTERS // len(piece))
     tracemalloc.start()
     try:
@@ -48,7 +48,7 @@ def test_five_million_characters_cost_less_than_twenty_bytes_each(piece):
 
 @pytest.mark.parametrize("piece", [">", ",", "<", "=>"])
 def test_a_run_of_signs_keeps_no_record_of_each(piece):
-    """Half a million of them, in a moment."""
+    """Half a million punctuation characters are read quickly."""
     tracemalloc.start()
     try:
         read_answer("[2] > [3] " + piece * 500_000, identifiers("numeric", 20))

@@ -1,4 +1,4 @@
-"""Rankings in forms that no prompt asked for: read as they are meant, or not at all."""
+"""Rankings in forms that no prompt requests are read as they are meant, or not at all."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def positions(order):
     ],
 )
 def test_a_complete_ranking_in_another_form_is_read(text):
-    """Numbers, letters and ranks of a list are no identifiers; nor is a column of ranks or scores."""
+    """Numbers, letters and ranks that label list items are not identifiers; neither are columns of ranks or scores."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status, answer.defects) == ((2, 0, 1), "ok", ())
 
@@ -82,7 +82,7 @@ def test_a_complete_ranking_in_another_form_is_read(text):
     ],
 )
 def test_letters_that_number_a_list_are_no_identifiers(text):
-    """`A. [L]` says that L is first."""
+    """`A. [L]` means that L is first."""
     answer = read_answer(text, identifiers("alpha", 20))
     assert answer.order[:3] == (11, 13, 15)
     assert answer.defects[0] == "missing [A]"
@@ -93,7 +93,7 @@ def test_letters_that_number_a_list_are_no_identifiers(text):
     "text", ["[3] < [1] < [2]", "3 < 1 < 2", "[3] ≺ [1] ≺ [2]", "[3] &lt; [1] &lt; [2]", "[3] ← [1] <= [2]"]
 )
 def test_an_ascending_ranking_is_read_from_its_end(text):
-    """What is less than another comes behind it; a defect says so."""
+    """In `a < b`, b ranks before a; a defect says so."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status) == (positions("2 1 3"), "repaired")
     assert answer.defects == ("ascending order: joined by '<', read from the last to the first",)
@@ -115,7 +115,7 @@ def test_an_ascending_ranking_is_read_from_its_end(text):
     ],
 )
 def test_an_order_that_cannot_be_told_is_none(text):
-    """A number beside an identifier may be a rank or a score: the prompt's order is kept, and a defect says why."""
+    """A number next to an identifier may be a rank or a score: the prompt's order is kept, and a defect says why."""
     answer = read_answer(text, ("1", "2", "3", "4"))
     assert (answer.order, answer.status) == ((0, 1, 2, 3), "fallback")
     assert answer.defects
@@ -133,7 +133,7 @@ def test_an_order_that_cannot_be_told_is_none(text):
     ],
 )
 def test_a_clear_ranking_is_not_made_doubtful(text, order):
-    """By rows, signs and brackets of the prose around it."""
+    """Rows, signs and brackets in the surrounding prose are ignored."""
     answer = read_answer(text, ("1", "2", "3"))
     assert answer.order == positions(order)
     assert answer.status != "fallback"

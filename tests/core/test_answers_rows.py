@@ -1,4 +1,4 @@
-"""Rankings in two columns: read where it is plain which column ranks, and not at all where it is not."""
+"""Rankings in two columns are read if it is clear which column contains the ranks, and not at all otherwise."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ from rankllm_core.answers.reader import read_answer
     ],
 )
 def test_the_column_of_ranks_is_skipped(text):
-    """Whatever separates the columns, and whatever follows them; `3 1 2` is meant by all of these."""
+    """All of these mean `3 1 2`, whatever separates the columns and follows them."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status) == ((2, 0, 1), "ok")
 
 
 @pytest.mark.parametrize("text", ["a. C\nb. A\nc. B", "A. C\nB. A\nC. B", "1. C\n2. A\n3. B"])
 def test_a_list_of_letters_is_read(text):
-    """Under alphabetic identifiers, too."""
+    """The same holds for alphabetic identifiers."""
     answer = read_answer(text, ("A", "B", "C"))
     assert (answer.order, answer.status) == ((2, 0, 1), "ok")
 
@@ -102,7 +102,7 @@ def test_a_header_says_which_column_ranks(text):
     ],
 )
 def test_scores_and_pairs_give_no_order(text):
-    """Scores out of order, and two numbers on each line of which the first does not count 1, 2, 3."""
+    """Unsorted scores, and two numbers per line of which the first does not count 1, 2, 3."""
     answer = read_answer(text, ("1", "2", "3"))
     assert (answer.order, answer.status) == ((0, 1, 2), "fallback")
     assert answer.defects

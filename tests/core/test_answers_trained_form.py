@@ -1,4 +1,4 @@
-"""The form that rerankers are trained to write is read at once, and as the whole reader would read it."""
+"""The form that rerankers are trained to write takes a fast path with the same result as the full reader."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def kind_of(labels):
 
 
 def check_as_whole_reader(read, text, labels):
-    """Field by field: `n_ranked` is none of those by which answers are equal."""
+    """Compare all fields, since `n_ranked` is not part of the equality of answers."""
     assert astuple(read) == astuple(read_any_form(text, labels, kind_of(labels)))
     assert astuple(read) == astuple(read_answer(text, labels))
 
 
 def is_trained_form(text, labels):
-    """By the words of the promise: every identifier once, in brackets, joined by `>`, and nothing else but blanks."""
+    """Return whether the text has every identifier once, in brackets, joined by `>`, and otherwise only whitespace."""
     return re.fullmatch(r"\s*\[\w+\](?: *> *\[\w+\])*\s*", text) is not None and sorted(
         re.findall(r"\[(\w+)\]", text)
     ) == sorted(labels)
@@ -90,7 +90,7 @@ def is_trained_form(text, labels):
     ],
 )
 def test_the_trained_form_is_read_at_once(text, labels, order):
-    """Blanks around `>` and at the ends are free."""
+    """Whitespace around `>` and at the ends is optional."""
     read = read_trained_form(text, labels)
     assert read is not None
     assert astuple(read) == astuple(ReadAnswer(order=order, status="ok", defects=(), n_ranked=len(order)))
@@ -111,12 +111,12 @@ def test_the_trained_form_is_read_at_once(text, labels, order):
     ],
 )
 def test_anything_else_is_left_to_the_whole_reader(text, labels):
-    """Also where that takes it for the same ranking."""
+    """Also if the full reader finds the same ranking."""
     assert read_trained_form(text, labels) is None
 
 
 def test_an_answer_that_may_be_too_long_to_read_is_left_to_the_whole_reader():
-    """It reads 100,000 pieces, three of each of these identifiers, and says where it stopped."""
+    """The full reader reads 100,000 pieces, three per identifier here, and says where it stopped."""
     labels = identifiers("numeric", 40_000)
     text = " > ".join(f"[{label}]" for label in labels)
     assert read_trained_form(text, labels) is None
@@ -127,7 +127,7 @@ def test_an_answer_that_may_be_too_long_to_read_is_left_to_the_whole_reader():
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), labels=any_labels)
 def test_every_permutation_in_the_trained_form_is_read_at_once(data, labels):
-    """Of every window, numeric or alphabetic, with any blanks; the whole reader says the same."""
+    """For any window, numeric or alphabetic identifiers, and any whitespace; the full reader gives the same result."""
     order = tuple(data.draw(st.permutations(range(len(labels)))))
     link = data.draw(blanks) + ">" + data.draw(blanks)
     text = data.draw(edges) + link.join(f"[{labels[position]}]" for position in order) + data.draw(edges)
@@ -141,7 +141,7 @@ def test_every_permutation_in_the_trained_form_is_read_at_once(data, labels):
 @settings(max_examples=1000, deadline=None)
 @given(data=st.data(), labels=any_labels)
 def test_a_damaged_answer_is_read_at_once_only_where_it_keeps_the_form(data, labels):
-    """Identifiers missing, repeated or foreign, other brackets and signs, words, blanks: none is read otherwise."""
+    """Missing, repeated or unknown identifiers, other brackets and signs, words, whitespace: no result differs."""
     names = [f"[{label}]" for label in data.draw(st.permutations(labels))]
     text = data.draw(st.sampled_from((" > ", ">", " >", "\n> ", ", ", " = "))).join(names)
     for damage in data.draw(st.lists(st.sampled_from(DAMAGE), max_size=3)):

@@ -1,4 +1,4 @@
-"""Whatever a file holds, every reader gives records or one line that names the file."""
+"""Whatever a file contains, every reader returns records or raises a one-line error that names the file."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def check_readers(path):
 @given(seed=st.integers(0, 1 << 32), kind=st.sampled_from([hostile_bytes, hostile_json, hostile_yaml]))
 @pytest.mark.parametrize("name", ["f", "f.jsonl", "f.json.gz"])
 def test_no_content_is_a_traceback(tmp_path, name, seed, kind):
-    """Noise, archives, JSON and YAML under names that promise something else."""
+    """Random bytes, archives, JSON and YAML under misleading names."""
     content = kind(seed)
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
@@ -85,7 +85,7 @@ def test_no_content_is_a_traceback(tmp_path, name, seed, kind):
 @settings(CALM, max_examples=200)
 @given(seed=st.integers(0, 1 << 32), name=st.sampled_from(sorted(GOOD)))
 def test_no_damage_is_a_traceback(tmp_path, seed, name):
-    """Files that were good."""
+    """Valid files that were damaged."""
     path = tmp_path / name
     path.write_bytes(mutate(GOOD[name], seed))
     check_readers(path)
@@ -94,7 +94,7 @@ def test_no_damage_is_a_traceback(tmp_path, seed, name):
 @CALM
 @given(value=VALUES)
 def test_no_json_value_is_a_traceback(tmp_path, value):
-    """Any structure over the names of our fields."""
+    """Any structure with the project's field names."""
     path = tmp_path / "v.jsonl"
     path.write_bytes(gzip.compress(json.dumps(value).encode()))
     check_readers(path)
@@ -104,6 +104,6 @@ def test_no_json_value_is_a_traceback(tmp_path, value):
     "make", [hostile_bytes, hostile_json, hostile_yaml, lambda seed: mutate(b"q1 Q0 d1 1 1 t\n", seed)]
 )
 def test_a_seed_gives_the_same_input_again(make):
-    """So that a failure can be repeated from its seed."""
+    """A failure can be reproduced from its seed."""
     assert [make(seed) for seed in range(30)] == [make(seed) for seed in range(30)]
     assert len({make(seed) for seed in range(30)}) > 10

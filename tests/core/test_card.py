@@ -1,4 +1,4 @@
-"""The card: what a checkpoint says about how it was trained."""
+"""The card describes how a checkpoint was trained."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ POINTWISE = PointwiseCard(
     ],
 )
 def test_a_written_card_reads_back_as_it_was(tmp_path, card):
-    """Template included, to the last blank and newline: inference needs nothing but the checkpoint."""
+    """The template is included unchanged: inference needs only the checkpoint."""
     save_card(card, tmp_path)
     assert load_card(tmp_path) == card
 
 
 def test_a_card_is_plain_yaml_with_the_whole_template(tmp_path):
-    """People read it, and it does not depend on the templates of the version that reads it."""
+    """The card is readable and independent of the templates bundled with other versions."""
     save_card(LISTWISE, tmp_path)
     values = yaml.safe_load((tmp_path / "rankllm.yaml").read_text(encoding="utf-8"))
     template = values.pop("template")
@@ -76,7 +76,7 @@ def test_a_card_is_plain_yaml_with_the_whole_template(tmp_path):
 
 @pytest.mark.parametrize("weight", [0.25, 1])
 def test_a_card_says_how_much_the_first_stage_counts(tmp_path, weight):
-    """Where it does: a card without the key is one of the model alone."""
+    """A card without the key uses the model's score alone."""
     for card in (
         ListwiseCard(template=load_template("rank_zephyr")),
         PointwiseCard(template=load_template("rankllama")),
@@ -87,7 +87,7 @@ def test_a_card_says_how_much_the_first_stage_counts(tmp_path, weight):
 
 
 def test_a_card_may_say_what_the_identifiers_have_by_themselves(tmp_path):
-    """It survives the file; a card without it is silent about it."""
+    """The identifier prior survives writing and reading; a card without one has no such key."""
     card = ListwiseCard(template=load_template("rank_zephyr"), window_size=3, stride=2)
     assert "identifier_prior" not in card.to_dict()
     save_card(replace(card, identifier_prior=(0.5, -1.0, 2)), tmp_path)
@@ -95,12 +95,12 @@ def test_a_card_may_say_what_the_identifiers_have_by_themselves(tmp_path):
 
 
 def test_a_folder_without_a_card_has_none(tmp_path):
-    """A missing card is not an error: published models carry none."""
+    """A missing card is not an error: published models have none."""
     assert load_card(tmp_path) is None
 
 
 def test_what_a_card_leaves_out_has_the_papers_values():
-    """RankZephyr's window and lengths, RankLLaMA's lengths."""
+    """Defaults: RankZephyr's window and lengths, RankLLaMA's lengths."""
     listwise = card_from_dict({"format": 1, "kind": "listwise", "template": "rank_zephyr"}, where="c")
     assert (listwise.window_size, listwise.stride, listwise.context_tokens, listwise.max_passage_words) == (
         20,
@@ -159,14 +159,14 @@ def test_what_a_card_leaves_out_has_the_papers_values():
     ],
 )
 def test_a_card_that_cannot_be_kept_is_refused(changes, message):
-    """Each message opens with the file, or says which value, and what was expected."""
+    """Each message names the file or the value, and what was expected."""
     values = {"format": 1, "kind": "listwise", "template": "rank_zephyr"} | changes
     with pytest.raises(ConfigError, match=message):
         card_from_dict(values, where="c")
 
 
 def test_a_head_goes_with_a_layout():
-    """The logits of tokens are read behind one text; query and passage tokenised apart are none."""
+    """Token logits are read after one text, so they cannot be combined with separately tokenized query and passage."""
     with pytest.raises(ConfigError, match="head 'yes-no' does not match template 'rankllama'"):
         PointwiseCard(template=load_template("rankllama"), head="yes-no")
     with pytest.raises(ConfigError, match="query_tokens: expected a positive number"):
@@ -174,7 +174,7 @@ def test_a_head_goes_with_a_layout():
 
 
 def test_a_bad_card_in_a_folder_names_the_file(tmp_path):
-    """The file is what the user has to mend."""
+    """The error names the file to correct."""
     (tmp_path / CARD_NAME).write_text("format: 1\nkind: listwise\ntemplate: rank_zephyr\nstrid: 3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"rankllm\.yaml: strid: unknown key"):
         load_card(tmp_path)
@@ -189,14 +189,14 @@ def test_a_bad_card_in_a_folder_names_the_file(tmp_path):
     ],
 )
 def test_published_listwise_models_have_a_card(model, expected):
-    """As their papers and repositories say: 20 passages a window, stride 10, 4096 tokens, both BOS."""
+    """Per paper and repository: 20 passages per window, stride 10, 4096 tokens, both BOS."""
     card = published_card(model)
     assert (card.kind, card.template.name, card.identifiers, card.answer, card.bos) == expected
     assert (card.window_size, card.stride, card.context_tokens, card.max_passage_words) == (20, 10, 4096, 300)
 
 
 def test_published_rankllama_has_a_card():
-    """The published adapter: v1 input, 32 query and 164 passage tokens, over Llama 2."""
+    """The published adapter: v1 layout, 32 query and 164 passage tokens, Llama 2 as base."""
     card = published_card("castorini/rankllama-v1-7b-lora-passage")
     assert (card.kind, card.template.name, card.head) == ("pointwise", "rankllama", "sequence-classification")
     assert (card.base_model, card.query_tokens, card.passage_tokens) == ("meta-llama/Llama-2-7b-hf", 32, 164)
@@ -204,13 +204,13 @@ def test_published_rankllama_has_a_card():
 
 @pytest.mark.parametrize("size", ["0.6B", "4B", "8B"])
 def test_published_qwen3_rerankers_have_a_card(size):
-    """Every size is asked the same yes/no question."""
+    """All sizes use the same yes/no question."""
     card = published_card(f"Qwen/Qwen3-Reranker-{size}")
     assert (card.kind, card.template.name, card.head) == ("pointwise", "qwen3_reranker", "yes-no")
 
 
 def test_hub_names_are_found_in_any_case_and_others_are_not():
-    """The hub does not tell upper from lower case; an unknown model gets no card that might be wrong."""
+    """Hub names are case-insensitive; an unknown model gets no card."""
     assert published_card("Castorini/RANK_ZEPHYR_7b_v1_full") is not None
     assert published_card("HuggingFaceTB/SmolLM2-135M-Instruct") is None
 
@@ -219,14 +219,14 @@ def test_hub_names_are_found_in_any_case_and_others_are_not():
     "name", ["first_mistral", "/models/first_mistral", "models/first_mistral/", "me/First_Mistral"]
 )
 def test_a_copy_of_a_published_model_has_its_card(name):
-    """A folder that keeps the model's name is the model, with a slash at its end, too."""
+    """A folder with the model's name gets its card, also with a trailing slash."""
     card = published_card(name)
     assert card is not None
     assert card.template.name == "rank_zephyr_alpha"
 
 
 def test_a_pairwise_card_keeps_what_it_holds():
-    """Written in format 3, and read back; each passage has the limit."""
+    """It is written in format 3 and read back; the limit applies to each passage."""
     values = {
         "format": 3,
         "kind": "pairwise",
@@ -257,6 +257,6 @@ def test_a_pairwise_card_keeps_what_it_holds():
     ],
 )
 def test_a_pairwise_card_that_cannot_be_kept_is_refused(changes, message):
-    """As any other."""
+    """The error has the usual form."""
     with pytest.raises(ConfigError, match=message):
         card_from_dict({"format": 3, "kind": "pairwise", "template": "duot5"} | changes, where="c")

@@ -1,4 +1,6 @@
-"""From chat messages to ids: foreign text stays text, and the model's turn always opens at the end."""
+"""From chat messages to token ids: untrusted text stays text, and the prompt always ends with the opening of the
+model's turn.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ pytest.importorskip("transformers")
 
 
 class Target:
-    """A template with a tokenizer and a chat layout, and how both are used together."""
+    """A template, a tokenizer and a chat layout used together."""
 
     def __init__(self, tokenizer, template, *, opening="", repair_text=True):
         self.tokenizer = tokenizer
@@ -27,7 +29,7 @@ class Target:
         self.encoder = ChatEncoder(tokenizer, layout=layout, repair_text=repair_text)
 
     def encode(self, query, passage):
-        """The prompt as inference writes it, the passage twice where the template shows several."""
+        """Encode the prompt as inference does, repeating the passage if the template shows several."""
         if self.template.method == "pointwise":
             return self.encoder.encode(self.template.render(query, passage), opening=self.opening)
         texts = [defuse_identifiers(first_words(passage_text({"text": t}), 300)) for t in (passage, "other", passage)]
@@ -48,7 +50,7 @@ class Target:
     ids=lambda param: f"{param[0].split('_')[0]}-{param[1]}",
 )
 def target(request):
-    """Every kind of prompt, over a byte-level and a Metaspace tokenizer."""
+    """Every kind of prompt with a byte-level and a Metaspace tokenizer."""
     name, template, options = request.param
     return Target(request.getfixturevalue(name), template, **options)
 
@@ -56,7 +58,7 @@ def target(request):
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("place", ["query", "passage", "inside"])
 def test_foreign_text_adds_no_control_token_and_keeps_the_end(target, text, place):
-    """The control tokens are those of a harmless prompt, so are the last ids, and the ids read back as the text."""
+    """Control tokens and the last ids equal those of a harmless prompt, and the ids decode to the text."""
     query = {"query": text, "inside": f"what {text} is"}.get(place, HARMLESS)
     passage = {"passage": text, "inside": f"some {text} words"}.get(place, HARMLESS)
     harmless, prompt = target.encode(HARMLESS, HARMLESS), target.encode(query, passage)
@@ -71,7 +73,7 @@ def test_foreign_text_adds_no_control_token_and_keeps_the_end(target, text, plac
 
 
 def test_foreign_text_is_shown_as_it_was_written(target):
-    """Guarding a text does not blot it out: the model still sees the words."""
+    """Escaping keeps the words visible to the model."""
     shown = target.encode("what does <|im_end|> mean", "the token </s> ends a text").text
     assert "what does <|im_end|> mean" in shown
     assert "the token </s> ends a text" in shown
@@ -81,21 +83,21 @@ def test_foreign_text_is_shown_as_it_was_written(target):
     "text", ["x" * 1_000_000, "</s><|im_end|>" * 70_000, "&lt;/s&gt; " * 90_000], ids=["word", "tokens", "entities"]
 )
 def test_a_million_characters_are_only_long(target, text):
-    """Length changes nothing, and takes seconds at the most."""
+    """Long text gives the same result and takes a few seconds at most."""
     harmless, prompt = target.encode(HARMLESS, HARMLESS), target.encode(HARMLESS, text)
     assert control_ids(target.tokenizer, prompt.token_ids) == control_ids(target.tokenizer, harmless.token_ids)
     assert prompt.token_ids[-4:] == harmless.token_ids[-4:]
 
 
 def test_plain_prompts_get_the_tokenizers_own_ids(smollm2_tokenizer, llama2_tokenizer):
-    """Where there is nothing to guard against, the ids are those of the whole text, as the originals take them."""
+    """If nothing needs protection, the ids are those of the complete text, as in the originals."""
     for target in (Target(smollm2_tokenizer, "rank_zephyr"), Target(llama2_tokenizer, "rank_vicuna")):
         prompt = target.encode("what is llama?", "The llama is a camelid.")
         assert list(prompt.token_ids) == target.tokenizer.encode(prompt.text)
 
 
 def test_few_shot_turns_keep_their_control_tokens(llama2_tokenizer):
-    """An answer of an example ends with EOS in Vicuna's layout, also where a passage has to be guarded."""
+    """In Vicuna's layout, an example's answer ends with EOS, also if a passage needs protection."""
     encoder = ChatEncoder(llama2_tokenizer, layout="vicuna")
     shots = [Message("user", (Span("u"),)), Message("assistant", (Span("[1]"),))]
     question = Message("user", (Span("about "), Span("</s>", untrusted=True)))
@@ -122,7 +124,7 @@ def test_few_shot_turns_keep_their_control_tokens(llama2_tokenizer):
     ],
 )
 def test_chat_layouts(smollm2_tokenizer, layout, text):
-    """Each layout as its models were trained; the answer's opening comes last."""
+    """Each layout is the one its models were trained with; the opening of the answer comes last."""
     turns = [("system", "S"), ("user", "hi"), ("assistant", "yo"), ("user", "q")]
     messages = [Message(role, (Span(content),)) for role, content in turns]
     prompt = ChatEncoder(smollm2_tokenizer, layout=layout).encode(messages, opening="[")
@@ -131,7 +133,7 @@ def test_chat_layouts(smollm2_tokenizer, layout, text):
 
 
 def with_chat_template(tokenizer, template):
-    """A copy of the tokenizer with another chat template."""
+    """Copy the tokenizer with another chat template."""
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = template
     return changed
@@ -151,7 +153,7 @@ INSTRUCT = "{{ bos_token }}{% for m in messages %}[INST] {{ m['content'] }} [/IN
 )
 @pytest.mark.parametrize("query", ["what", "</s>"])
 def test_how_many_bos_open_a_prompt(llama2_tokenizer, template, bos, expected, query):
-    """One, whether the chat template or the tokenizer writes it; both for models that were trained with both."""
+    """One, whether it comes from the chat template or the tokenizer; two for models trained with two."""
     encoder = ChatEncoder(with_chat_template(llama2_tokenizer, template), bos=bos)
     ids = encoder.encode([Message("user", (Span(query, untrusted=True),))]).token_ids
     assert list(ids[: expected + 1]).count(1) == expected
@@ -159,7 +161,7 @@ def test_how_many_bos_open_a_prompt(llama2_tokenizer, template, bos, expected, q
 
 
 def test_double_bos_is_what_the_originals_encode(llama2_tokenizer):
-    """They apply the chat template to a text and tokenise that with special tokens."""
+    """The originals render the chat template to text and tokenize that with special tokens."""
     tokenizer = with_chat_template(llama2_tokenizer, INSTRUCT)
     messages = [Message("user", (Span("what is llama?"),))]
     text = tokenizer.apply_chat_template([{"role": "user", "content": "what is llama?"}], tokenize=False)
@@ -167,7 +169,7 @@ def test_double_bos_is_what_the_originals_encode(llama2_tokenizer):
 
 
 def test_a_chat_template_without_a_system_role_gets_it_in_the_first_user_turn(llama2_tokenizer):
-    """As the originals train: system, newline and blank, user. Foreign text stays guarded there."""
+    """As in the originals' training: system, newline and space, user. Untrusted text stays protected there."""
     encoder = ChatEncoder(with_chat_template(llama2_tokenizer, INSTRUCT))
     messages = [Message("system", (Span("S"),)), Message("user", (Span("about "), Span("</s>", untrusted=True)))]
     prompt = encoder.encode(messages)
@@ -176,21 +178,21 @@ def test_a_chat_template_without_a_system_role_gets_it_in_the_first_user_turn(ll
 
 
 def test_a_system_role_that_the_chat_template_knows_is_kept(smollm2_tokenizer):
-    """SmolLM2 knows it, and would put a system turn of its own where there is none."""
+    """SmolLM2 has the role, and adds a default system turn if none is given."""
     messages = [Message("system", (Span("S"),)), Message("user", (Span("u"),))]
     text = ChatEncoder(smollm2_tokenizer).encode(messages).text
     assert text == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_the_whole_prompt_is_repaired_where_asked(smollm2_tokenizer):
-    """The listwise originals run ftfy over the whole prompt; pointwise ones do not."""
+    """The listwise originals apply ftfy to the complete prompt; the pointwise ones do not."""
     messages = [Message("user", (Span("\u201cq\u201d", untrusted=True),))]
     assert '"q"' in ChatEncoder(smollm2_tokenizer).encode(messages).text
     assert "\u201cq\u201d" in ChatEncoder(smollm2_tokenizer, repair_text=False).encode(messages).text
 
 
 def test_a_model_without_a_chat_template_needs_a_layout(llama2_tokenizer):
-    """The error says where to give one."""
+    """The error says where to specify one."""
     with pytest.raises(ContractError, match="no chat template; give the prompt template a chat_layout"):
         ChatEncoder(llama2_tokenizer)
     with pytest.raises(ConfigError, match="chat_layout: expected one of vicuna, chatml, plain; found 'llama'"):
@@ -205,7 +207,7 @@ ANSWER = "[2] > [1]"
 @pytest.mark.parametrize("layout", [None, "chatml", "plain"])
 @pytest.mark.parametrize("text", ["what is it?", "an <|im_end|> and a </s> written in it"])
 def test_an_answer_is_told_from_its_prompt(smollm2_tokenizer, llama2_tokenizer, layout, text):
-    """The ids are those of both together, and as many are the prompt's as the prompt has alone."""
+    """The ids are those of prompt and answer together, and the prompt has as many as on its own."""
     for tokenizer in (smollm2_tokenizer, llama2_tokenizer)[: 1 if layout is None else 2]:
         encoder = ChatEncoder(tokenizer, layout=layout)
         messages = [Message("system", (Span("S"),)), Message("user", (Span(text, untrusted=True),))]
@@ -223,7 +225,7 @@ def test_an_answer_that_grows_into_its_prompt_is_refused(llama2_tokenizer):
 
 
 def test_what_an_encoder_remembers_of_one_prompt_decides_no_other(smollm2_tokenizer):
-    """Words of ours hold control tokens in one prompt and none in the next; each is as a new encoder writes it."""
+    """Template text with control tokens in one prompt and none in the next is encoded as by a new encoder."""
     foreign = Span("a <|im_end|> b", untrusted=True)
     prompts = [
         [Message("user", (Span(f"{own}: "), foreign))] for own in ("ours", "<|im_end|> ours", "ours", "<|im_start|>")

@@ -1,4 +1,4 @@
-"""A chat template is a program that came with a model: it may not hang, fill the memory or end in a traceback."""
+"""A chat template is a program from the model's folder: it must not hang, exhaust memory or cause a traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TURNS = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
 def encode(tokenizer, template, text="a long question"):
-    """The prompt that a chat template makes of one user turn."""
+    """The prompt that a chat template renders for one user turn."""
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = template
     return ChatEncoder(changed).encode([Message("user", (Span(text, untrusted=True),))])
@@ -33,7 +33,7 @@ def encode(tokenizer, template, text="a long question"):
 )
 @pytest.mark.parametrize("endless", [ENDLESS, FORKED], ids=["loop", "macro"])
 def test_a_template_that_never_ends_is_stopped(smollm2_tokenizer, monkeypatch, when, endless):
-    """At load, and in a prompt that reaches the loop."""
+    """At load time, and in a prompt that reaches the loop."""
     monkeypatch.setattr(chat_limits, "MAX_SECONDS", 0.3)
     start = time.monotonic()
     with pytest.raises(ChatTemplateLimitError, match=r"^the tokenizer's chat template takes more than 0\.3 s"):
@@ -52,13 +52,13 @@ def test_a_template_that_never_ends_is_stopped(smollm2_tokenizer, monkeypatch, w
     ],
 )
 def test_a_template_that_writes_gigabytes_is_refused_at_load(smollm2_tokenizer, template):
-    """In one line, without the memory having been taken."""
+    """The error is one line, and the memory is never allocated."""
     with pytest.raises(ChatTemplateLimitError, match="needs too much memory; use another chat template"):
         encode(smollm2_tokenizer, template)
 
 
 def test_a_template_that_writes_far_more_than_its_messages_is_refused(smollm2_tokenizer):
-    """A million characters and four times the messages are allowed."""
+    """The limit is a million characters plus four times the messages."""
     assert encode(smollm2_tokenizer, "{{ 'x' * 900000 }}").text == "x" * 900_000
     with pytest.raises(ChatTemplateLimitError, match="wrote 2,000,000 characters for messages of 1, expected at most"):
         encode(smollm2_tokenizer, "{{ 'x' * 2000000 }}")
@@ -79,14 +79,14 @@ def test_a_template_that_writes_far_more_than_its_messages_is_refused(smollm2_to
     ],
 )
 def test_a_template_that_fails_is_one_line(smollm2_tokenizer, template, message):
-    """Whatever it raises, the error says whose it is."""
+    """Whatever the template raises, the error names its origin."""
     with pytest.raises(ContractError, match=f"^the tokenizer's chat template {message}") as caught:
         encode(smollm2_tokenizer, template)
     assert str(caught.value).isprintable()
 
 
 def test_a_template_that_wants_other_turns_is_not_refused_at_load(smollm2_tokenizer):
-    """The turn that it is tried out with is not one of the run's."""
+    """The turn used for the trial differs from those of a run."""
     template = "{% if messages|length < 2 %}{{ raise_exception('two turns') }}{% endif %}" + TURNS
     changed = copy.deepcopy(smollm2_tokenizer)
     changed.chat_template = template
@@ -95,7 +95,7 @@ def test_a_template_that_wants_other_turns_is_not_refused_at_load(smollm2_tokeni
 
 
 def test_errors_from_elsewhere_keep_their_traceback():
-    """A bug of ours is no fault of the template."""
+    """A bug in our code is not attributed to the template."""
 
     def write():
         raise KeyError("bug")
@@ -105,7 +105,7 @@ def test_errors_from_elsewhere_keep_their_traceback():
 
 
 def test_whoever_traces_goes_on_tracing():
-    """Debuggers and coverage set a trace function of their own."""
+    """Debuggers and coverage tools keep their own trace function."""
 
     def trace(frame, event, argument):
         return None
@@ -123,7 +123,7 @@ def test_whoever_traces_goes_on_tracing():
     "template", ["{{ (9**(9**8))|string|length }}", "{% set x = messages|length ** 9 %}", "{{ [2][0] ** 3 }}"]
 )
 def test_a_power_is_refused_before_it_is_tried(template):
-    """One operation in C that nothing can interrupt."""
+    """Exponentiation is a single C operation that cannot be interrupted."""
     with pytest.raises(ChatTemplateLimitError, match="uses exponentiation"):
         check_power(template)
 
@@ -132,7 +132,7 @@ def test_a_power_is_refused_before_it_is_tried(template):
     "template", ["**bold** {{ 'a ** b' }}", '{{ m["content"] + "2**3" }}', "{{ f(**kwargs) }}", "{{ 3 * 4 }}"]
 )
 def test_stars_in_texts_are_no_power(template):
-    """Markdown around expressions, strings in them, and keyword arguments."""
+    """Markdown around expressions, asterisks in strings, and keyword arguments are accepted."""
     check_power(template)
 
 
@@ -157,7 +157,7 @@ END = "{% endfor %}"
     ],
 )
 def test_a_template_that_goes_once_through_the_messages_ends_by_itself(template):
-    """Each of its lines runs at most once for each message."""
+    """Each of its lines runs at most once per message."""
     assert ends_by_itself(template)
 
 
@@ -188,12 +188,12 @@ def test_a_template_that_goes_once_through_the_messages_ends_by_itself(template)
     ],
 )
 def test_a_template_that_may_do_more_is_watched(template):
-    """Whatever is not known to be harmless."""
+    """Anything not known to be harmless is traced."""
     assert not ends_by_itself(template)
 
 
 def test_a_template_that_ends_by_itself_runs_without_a_watch(smollm2_tokenizer):
-    """The watch, which takes longer than such a template, would take the place of this trace function."""
+    """Tracing is slower than such a template, and would replace this trace function."""
     traced = []
 
     def trace(frame, event, argument):

@@ -1,4 +1,4 @@
-"""Sanitizing is the last step: in the text and the ids of a whole prompt, only the template names passages."""
+"""Escaping is the last step: in text and ids of a complete prompt, only the template's identifiers name passages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def encoders(smollm2_tokenizer):
 
 
 def encode(encoders, template, query, passage, *, n_words=300):
-    """The prompt for two passages as inference writes it: repaired, cut, rendered, encoded."""
+    """The prompt for two passages as inference writes it: repaired, truncated, rendered, encoded."""
     template = load_template(template)
     assert isinstance(template, ListwiseTemplate)
     shown = [first_words(passage_text({"text": text}), n_words) for text in (passage, "other")]
@@ -45,7 +45,7 @@ def encode(encoders, template, query, passage, *, n_words=300):
     ],
 )
 def test_entities_of_a_passage_that_is_cut_make_no_identifier(encoders, template, passage, shown):
-    """A `<` behind the cut kept them from being decoded at first; the repair of the whole prompt decodes them."""
+    """A `<` after the cut prevented decoding at first; repairing the complete prompt decodes the entities."""
     prompt = encode(encoders, template, "cats", passage)
     assert shown in prompt.text
     for identifier in ("[3]", "&#91;", "&#93;"):
@@ -53,21 +53,21 @@ def test_entities_of_a_passage_that_is_cut_make_no_identifier(encoders, template
 
 
 def test_mojibake_that_only_the_whole_prompt_repairs_is_defused(encoders):
-    """A query is not repaired by itself; a circled 3 comes of these bytes when the prompt is."""
+    """A query is not repaired on its own; repairing the prompt turns these bytes into a circled 3."""
     query = "\u00e2\u2018\u00a2 \u00e2\u20ac\u0153x\u00e2\u20ac\u009d"
     assert fix_text(query) == '\u2462 "x"'
     assert 'search query: (3) "x".' in encode(encoders, "rank_vicuna", query, "text").text
 
 
 def test_what_only_the_reader_finds_in_the_repaired_prompt_is_defused(encoders):
-    """Repaired, the mojibake before `_3]` is no longer part of its word."""
+    """After the repair, the mojibake before `_3]` is no longer part of its word."""
     query = "\u00e2\u20ac\u0153_3] \u201cx\u201d"
     assert marked(fix_text(query), "numeric") == ["3"]
     assert 'search query: "_3) "x".' in encode(encoders, "rank_vicuna", query, "text").text
 
 
 def test_a_prompt_without_lookalikes_is_repaired_as_a_whole(encoders):
-    """Curly quotes of the query are straightened, as the originals do."""
+    """Curly quotes in the query are straightened, as in the originals."""
     prompt = encode(encoders, "rank_vicuna", "\u201ccats\u201d &amp; dogs", "text")
     assert 'search query: "cats" & dogs.' in prompt.text
 
@@ -76,7 +76,7 @@ def test_a_prompt_without_lookalikes_is_repaired_as_a_whole(encoders):
 @given(query=texts, passage=texts)
 @pytest.mark.parametrize("template", ["rank_vicuna", "query_behind_alpha", "rank_zephyr"])
 def test_only_the_template_s_own_identifiers_are_in_a_prompt(encoders, template, query, passage):
-    """For any query and any passage, whatever is cut and repaired on the way."""
+    """For any query and passage, whatever is truncated and repaired."""
     kind = "alpha" if load_template(template).identifiers == "alpha" else "numeric"
     harmless = encode(encoders, template, "x", "x")
     prompt = encode(encoders, template, query, passage + " < \u4f60", n_words=max(1, len(passage.split())))

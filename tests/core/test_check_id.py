@@ -1,4 +1,4 @@
-"""Ids that cannot be told apart by eye, or that a library cannot carry, are refused."""
+"""Ids that look identical or that a library cannot handle are rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rankllm_core.trec import read_run
 )
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_character_without_width_is_refused_anywhere(letter, place):
-    """Format characters, fillers, variation selectors, tags, line separators, a byte-order mark read backwards."""
+    """Format characters, fillers, variation selectors, tags, line separators, a reversed byte-order mark."""
     text = "D1"[:place] + letter + "D1"[place:]
     with pytest.raises(RankLLMError, match=r"docid: .*U\+"):
         check_id(text, what="docid")
@@ -24,12 +24,12 @@ def test_a_character_without_width_is_refused_anywhere(letter, place):
 
 @pytest.mark.parametrize("text", ["D1", "clueweb22-en0000", "Müller", "日本", "a\u00a0b", "e\u0301", "😀", "doc 1"])
 def test_ids_that_show_are_kept(text):
-    """Other scripts, no-break spaces that some collections hold, combining accents, emoji."""
+    """Other scripts, no-break spaces used by some collections, combining accents, emoji."""
     assert check_id(text, what="docid") == text
 
 
 def test_a_run_is_checked_as_well(tmp_path):
-    """With the line."""
+    """The error gives the line."""
     path = tmp_path / "run"
     path.write_text("q Q0 d1 1 2 t\nq Q0 d\u3164 2 1 t\n", encoding="utf-8")
     with pytest.raises(RankLLMError, match=r"run:2: docid: .*U\+3164"):

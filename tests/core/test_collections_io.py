@@ -1,4 +1,4 @@
-"""Corpora and query files: every layout that is read, every one that is refused and where."""
+"""Corpora and query files: every accepted layout, and every rejected one with its location."""
 
 import gzip
 import lzma
@@ -18,7 +18,7 @@ def written(tmp_path, text, name):
 
 
 def refusal(read, path):
-    """The message without the folder, as the user would see it when standing there."""
+    """The error message with paths relative to the folder."""
     with pytest.raises(DataError) as caught:
         list(read(path))
     return str(caught.value).removeprefix(str(path.parent) + "/")
@@ -42,13 +42,13 @@ def refusal(read, path):
     ],
 )
 def test_queries_are_read_from_every_layout(tmp_path, name, text):
-    """TSV with and without a header, CRLF, a byte-order mark, an empty last column; JSON Lines of several makers."""
+    """TSV with and without header, CRLF, a byte-order mark, an empty last column; several JSON Lines layouts."""
     queries = read_queries(written(tmp_path, text, name))
     assert list(queries.items()) == [("q1", "what is aml"), ("7", "größe 数")]
 
 
 def test_a_query_that_is_listed_twice_with_one_text_is_one_query(tmp_path):
-    """A harmless repetition is no error."""
+    """Identical repetitions are accepted."""
     assert read_queries(written(tmp_path, "q1\ta\nq2\tb\nq1\ta\n", "q.tsv")) == {"q1": "a", "q2": "b"}
 
 
@@ -90,13 +90,13 @@ def test_a_query_that_is_listed_twice_with_one_text_is_one_query(tmp_path):
     ],
 )
 def test_an_unusable_query_is_refused_with_its_place(tmp_path, name, text, message):
-    """The error names file and line, what was found and what was expected."""
+    """The error gives file, line, what was found and what was expected."""
     assert refusal(read_queries, written(tmp_path, text, name)) == message
 
 
 @pytest.mark.parametrize(("name", "start"), [("topics.robust04.txt", "'<top>'"), ("topics.cacm.txt", "'<DOC>'")])
 def test_trec_markup_is_refused_by_name(name, start):
-    """Old TREC topics are not tables; the error says what to make of them."""
+    """Old TREC topics are not tables; the error says how to convert them."""
     path = data(f"trec_io/topics/{name}")
     assert refusal(read_queries, path) == (
         f"{name}:1: TREC or XML markup ({start}) is not supported; "
@@ -114,7 +114,7 @@ def test_trec_markup_is_refused_by_name(name, start):
     ],
 )
 def test_real_query_files_are_read_whole(name, count, qid, text):
-    """As many queries as the file has lines (wc -l), and one of them as it stands there."""
+    """The number of queries is that of the lines (wc -l), and one query is compared with the file."""
     queries = read_queries(data(name))
     assert len(queries) == count
     assert queries[qid] == text
@@ -135,7 +135,7 @@ def test_real_query_files_are_read_whole(name, count, qid, text):
     ],
 )
 def test_passages_are_read_from_every_layout(tmp_path, name, text):
-    """Tevatron and BEIR JSON Lines; TSV of two and three columns, with a header, with CRLF; packed."""
+    """Tevatron and BEIR JSON Lines; TSV with two and three columns, with header, with CRLF; compressed."""
     passages = list(read_corpus(written(tmp_path, text, name)))
     assert passages == [("d1", {"title": "T", "text": "x"}), ("2", {"title": "", "text": "y"})]
 
@@ -151,12 +151,12 @@ def test_passages_are_read_from_every_layout(tmp_path, name, text):
     ],
 )
 def test_a_record_keeps_its_other_keys(tmp_path, line, passage):
-    """Anserini, BEIR, MS MARCO v2.1 segments, and MS MARCO v2 passages, which name their document too."""
+    """Anserini, BEIR, MS MARCO v2.1 segments, and MS MARCO v2 passages, which also name their document."""
     assert list(read_corpus(written(tmp_path, line, "c.jsonl"))) == [passage]
 
 
 def test_columns_are_read_by_the_names_that_the_first_line_gives(tmp_path):
-    """DPR's Wikipedia dump has the text before the title; a short line has empty fields at its end."""
+    """DPR's Wikipedia dump has the text before the title; missing trailing fields are empty."""
     path = written(tmp_path, "id\ttext\ttitle\n1\tx\tT\n2\ty\n", "c.tsv")
     assert list(read_corpus(path)) == [("1", {"text": "x", "title": "T"}), ("2", {"text": "y", "title": ""})]
 
@@ -196,12 +196,12 @@ def test_columns_are_read_by_the_names_that_the_first_line_gives(tmp_path):
     ],
 )
 def test_an_unusable_passage_is_refused_with_its_place(tmp_path, name, text, message):
-    """The error names file and line, what was found and what was expected."""
+    """The error gives file, line, what was found and what was expected."""
     assert refusal(read_corpus, written(tmp_path, text, name)) == message
 
 
 def test_a_corpus_is_streamed(tmp_path):
-    """The first passage is there before the second line is looked at."""
+    """The first passage is returned before the second line is read."""
     passages = read_corpus(written(tmp_path, "d1\tx\nd2\n", "c.tsv"))
     assert next(passages) == ("d1", {"title": "", "text": "x"})
     with pytest.raises(DataError, match=r"c\.tsv:2"):
@@ -210,6 +210,6 @@ def test_a_corpus_is_streamed(tmp_path):
 
 @pytest.mark.parametrize(("name", "count"), [("nfcorpus/corpus.jsonl.gz", 3633), ("wikiqa/corpus.jsonl", 11406)])
 def test_real_corpora_are_read_whole(name, count):
-    """As many passages as the collection's README counts, every docid once."""
+    """The number of passages is that in the collection's README, and docids are unique."""
     docids = [docid for docid, _ in read_corpus(data(name))]
     assert len(docids) == len(set(docids)) == count

@@ -1,4 +1,4 @@
-"""YAML into checked values."""
+"""Reading YAML into validated values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rankllm_core.errors import ConfigError, RankLLMError
 
 
 def test_a_yaml_mapping_is_read(tmp_path):
-    """Comments and block texts are YAML's own business."""
+    """Comments and block scalars are supported."""
     path = tmp_path / "a.yaml"
     path.write_text("# why\nname: x\nbody: |\n  line\nn: 3\n", encoding="utf-8")
     assert load_yaml(path) == {"name": "x", "body": "line\n", "n": 3}
@@ -26,7 +26,7 @@ def test_a_yaml_mapping_is_read(tmp_path):
     ],
 )
 def test_what_is_no_mapping_is_an_error_that_names_the_file(tmp_path, content, message):
-    """The line is named where the parser knows it, and no YAML tag ever makes a Python object."""
+    """The error gives the line if the parser knows it; YAML tags never create Python objects."""
     path = tmp_path / "a.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
@@ -34,13 +34,13 @@ def test_what_is_no_mapping_is_an_error_that_names_the_file(tmp_path, content, m
 
 
 def test_a_missing_file_is_one_line(tmp_path):
-    """A path that is not there is the user's to mend, not a traceback."""
+    """A missing path is a user error, not a traceback."""
     with pytest.raises(RankLLMError, match="no such file"):
         load_yaml(tmp_path / "none.yaml")
 
 
 def test_an_unknown_key_is_an_error_that_guesses_what_was_meant():
-    """A misspelt key never counts as absent."""
+    """A misspelled key is not ignored."""
     check_keys(["stride", "size"], ["size", "stride"], where="card")
     with pytest.raises(ConfigError, match=r"card: strid: unknown key; did you mean 'stride'\?"):
         check_keys(["strid"], ["size", "stride"], where="card")
@@ -49,7 +49,7 @@ def test_an_unknown_key_is_an_error_that_guesses_what_was_meant():
 
 
 def test_the_nearest_word_is_suggested_or_all_are_listed():
-    """Help is short where the guess is good."""
+    """The message is short if there is a close match."""
     assert did_you_mean("rank_zefyr", ["rank_gpt", "rank_zephyr"]) == "; did you mean 'rank_zephyr'?"
     assert did_you_mean("x", ["aa", "bb"]) == "; known: aa, bb"
 
@@ -65,14 +65,14 @@ def test_a_boolean_is_not_a_number():
 
 
 def test_keys_must_be_names():
-    """`1: x` in a mapping of options is refused."""
+    """`1: x` in a mapping of options is rejected."""
     assert mapping({"a": 1}, where="w") == {"a": 1}
     with pytest.raises(ConfigError, match="w: expected a mapping of names to values"):
         mapping({1: "x"}, where="w")
 
 
 def test_a_choice_must_be_one_of_those_offered():
-    """The message lists the choices and what was found."""
+    """The message lists the choices and the value found."""
     assert one_of("a", ("a", "b"), where="w") == "a"
     with pytest.raises(ConfigError, match=r"w: expected one of a, b; found None"):
         one_of(None, ("a", "b"), where="w")

@@ -1,4 +1,4 @@
-"""What is ordinary takes the direct path: neither a plain passage nor a trained answer is searched for other forms."""
+"""Ordinary input takes the fast path: plain passages and trained answers are not searched for other forms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLAIN = "In 2019 (see page 3) there were 12 of 20 caf\u00e9s, R&D > AT&T; \u201c
 
 
 def entered(call):
-    """The modules of `answers` of which a function is called."""
+    """The modules of `answers` in which a function is called."""
     files = set()
 
     def note(frame, event, _):
@@ -34,13 +34,13 @@ def entered(call):
 
 @pytest.mark.parametrize("name", ["rank_zephyr", "rank_zephyr_alpha", "rank_gpt", "query_behind_alpha"])
 def test_a_plain_passage_enters_no_module_of_answers(name):
-    """One quick look tells that nothing in it can pose as an identifier."""
+    """A quick check shows that nothing in it can look like an identifier."""
     template, labels = load_template(name), "AB" if name.endswith("alpha") else "12"
     assert entered(lambda: template.render("q", [PLAIN, PLAIN], labels=labels)) == set()
     assert "lookalikes" in entered(lambda: template.render("q", [PLAIN, "see [3]"], labels=labels))
 
 
 def test_a_trained_answer_enters_the_reader_alone():
-    """Neither tokens nor chains are looked for; a word before it, and they are."""
+    """Tokens and chains are searched only if the answer contains something else, such as a word before it."""
     assert entered(lambda: read_answer("[2] > [1] > [3]", "123")) == {"reader"}
     assert entered(lambda: read_answer("Sure: [2] > [1] > [3]", "123")) >= {"reader", "tokens", "chains", "forms"}

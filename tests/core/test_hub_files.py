@@ -1,4 +1,4 @@
-"""Which files of a repository hold a split, told by their names alone."""
+"""Which files of a repository contain a split, determined from their names."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ PARTS = ("README.md", "beir.py", "scifact/test.jsonl.gz", "scifact/train.jsonl.g
     ],
 )
 def test_a_split_is_the_files_named_for_it(names, split, config, found):
-    """In the originals' layout, in shards, in folders, in parts; never a guess between two files."""
+    """The originals' layout, shards, folders, parts; ambiguous names are never guessed."""
     if found is None:
         found = tuple(sorted(name for name in names if "partial" not in name))
     assert split_files(names, split=split, config=config) == found
 
 
 def test_a_cloned_repository_gives_the_paths_of_its_files(tmp_path):
-    """Hidden folders, such as git's, are no data."""
+    """Hidden folders such as .git are not data."""
     for name in ("set.py", "dev.jsonl", ".git/dev.jsonl"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ def test_a_cloned_repository_gives_the_paths_of_its_files(tmp_path):
 
 
 def test_a_split_that_no_file_is_named_for_is_told_with_the_files_there_are(tmp_path):
-    """And what to do."""
+    """The error lists the files and says what to do."""
     for name in ("set.py", "dev.jsonl.gz", "train.jsonl.gz"):
         (tmp_path / name).write_text("")
     with pytest.raises(RankLLMError) as caught:
@@ -63,7 +63,7 @@ def test_a_split_that_no_file_is_named_for_is_told_with_the_files_there_are(tmp_
 
 
 def test_only_a_script_is_refused_as_a_script():
-    """Other errors of `datasets` keep their own words."""
+    """Other errors of `datasets` keep their message."""
     assert is_refused_script(RuntimeError("Dataset scripts are no longer supported, but found superb.py"))
     assert not is_refused_script(RuntimeError("CUDA error"))
     assert not is_refused_script(ValueError("Dataset scripts are no longer supported, but found superb.py"))

@@ -1,4 +1,4 @@
-"""What a prompt calls its passages."""
+"""The identifiers of passages in a prompt."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from rankllm_core.types import MAX_ALPHA, identifiers
     ],
 )
 def test_identifiers_count_from_one_or_from_a(kind, n, expected):
-    """Numeric identifiers start at 1, alphabetic ones at A, and there is one for each passage."""
+    """Numeric identifiers start at 1, alphabetic ones at A, one per passage."""
     assert identifiers(kind, n) == expected
 
 
 def test_numeric_identifiers_do_not_end():
-    """A window of any size can be named by numbers."""
+    """Numbers work for windows of any size."""
     assert identifiers("numeric", 200)[-1] == "200"
 
 
 def test_past_z_is_an_error_that_says_what_to_do():
-    """The originals go on with `[` and a backslash; here the user is told to shrink the window or to use numbers."""
+    """The originals continue with `[` and a backslash; here the error suggests a smaller window or numbers."""
     assert MAX_ALPHA == 26
     with pytest.raises(
         ConfigError, match=r"27 passages .* only go up to Z; use a window of at most 26, or numeric identifiers"
@@ -39,6 +39,6 @@ def test_past_z_is_an_error_that_says_what_to_do():
 
 @pytest.mark.parametrize(("kind", "n", "found"), [("roman", 3, "'roman'"), ("numeric", -1, "-1 passages")])
 def test_what_cannot_be_named_is_an_error(kind, n, found):
-    """An unknown kind or a negative number of passages is refused with what was found."""
+    """An unknown kind or a negative number of passages is rejected with the value found."""
     with pytest.raises(ConfigError, match=found):
         identifiers(kind, n)

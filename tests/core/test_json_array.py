@@ -1,4 +1,4 @@
-"""Arrays are read a record at a time, and their errors name line and column wherever pieces end."""
+"""Arrays are read one record at a time, and errors give line and column for any chunk size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rankllm_core.files.json_array import holds_array, read_array
 
 
 def read(path, size=1 << 18):
-    """All elements, with the place in the message."""
+    """All elements, with `place` in the message."""
     described = read_array(path, describe=lambda problem, column, text: f"{problem} at {column}", chunk_characters=size)
     return list(described)
 
@@ -32,7 +32,7 @@ def read(path, size=1 << 18):
     ],
 )
 def test_an_error_names_the_place_whatever_is_in_memory(tmp_path, size, text, message):
-    """The file may be cut into pieces anywhere."""
+    """Chunks may end at any position."""
     (tmp_path / "f").write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as caught:
         read(tmp_path / "f", size)
@@ -40,7 +40,7 @@ def test_an_error_names_the_place_whatever_is_in_memory(tmp_path, size, text, me
 
 
 def test_hundreds_of_thousands_of_elements_on_one_line_take_linear_time(tmp_path):
-    """Looking for the line's beginning at each of them would take time in proportion to the square."""
+    """Searching the start of the line for each element would take quadratic time."""
     (tmp_path / "f").write_text("[" + ",".join(["{}"] * 300_000) + "]", encoding="utf-8")
     began = time.process_time()
     assert len(read(tmp_path / "f", 1 << 20)) == 300_000
@@ -48,14 +48,14 @@ def test_hundreds_of_thousands_of_elements_on_one_line_take_linear_time(tmp_path
 
 
 def test_blanks_do_not_hide_an_array(tmp_path):
-    """However many; an object is none, nor is an empty file."""
+    """Any amount of leading whitespace is accepted; an object or an empty file is not an array."""
     for text, is_array in ((" \n" * 100_000 + "[]", True), ('{"a": []}', False), ("", False), ("\ufeff[1]", True)):
         (tmp_path / "f").write_text(text, encoding="utf-8")
         assert holds_array(tmp_path / "f") is is_array
 
 
 def test_elements_come_with_their_lines(tmp_path):
-    """Where each begins."""
+    """Each element has the line where it begins."""
     records = [{"a": 1}, {"a": "x\ny"}, 3]
     (tmp_path / "f").write_text(json.dumps(records, indent=1), encoding="utf-8")
     assert read(tmp_path / "f", 3) == [(2, {"a": 1}), (5, {"a": "x\ny"}), (8, 3)]

@@ -1,4 +1,4 @@
-"""Published models that are known by name: which card goes with a name, and what is said about each."""
+"""Published models known by name: which card belongs to a name, and the facts about each model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUES = {"models": ["me/mine"], "about": ABOUT, "format": 1, "kind": "listwise"
 
 
 def test_every_file_is_a_known_model():
-    """Each with a card that loads, and with its facts."""
+    """Each file has facts and a card that loads."""
     models = known_models()
     assert [known.name for known in models] == FILES
     assert len(models) > 5
@@ -40,7 +40,7 @@ def test_every_file_is_a_known_model():
 
 @pytest.mark.parametrize("file", FILES)
 def test_the_names_that_are_looked_up_are_those_of_the_file(file):
-    """Of a file, the line `models:` alone is read for that, and not as YAML; it is the same list."""
+    """The lookup reads the `models:` line only, without a YAML parser; the list is the same."""
     patterns = load_yaml(FOLDER / f"{file}.yaml")["models"]
     for pattern in patterns:
         found = known_model(pattern.replace("*", "x"))
@@ -66,13 +66,13 @@ def test_the_names_that_are_looked_up_are_those_of_the_file(file):
     ],
 )
 def test_the_last_part_of_a_name_finds_its_card(name, file):
-    """In any case; a name that no pattern fits has no card."""
+    """Case is ignored; a name that matches no pattern has no card."""
     found = known_model(name)
     assert (found and found.name) == file
 
 
 def test_rankllama_adapters_differ_in_base_and_length():
-    """Llama 2 of the size that the model cards name; 2,048 tokens of a document (arXiv:2310.08319)."""
+    """Llama 2 in the size given by the model cards; 2,048 tokens for documents (arXiv:2310.08319)."""
     expected = {
         "castorini/rankllama-v1-7b-lora-passage": ("meta-llama/Llama-2-7b-hf", 32, 164),
         "castorini/rankllama-v1-13b-lora-passage": ("meta-llama/Llama-2-13b-hf", 32, 164),
@@ -86,7 +86,7 @@ def test_rankllama_adapters_differ_in_base_and_length():
 
 
 def test_first_over_qwen3_is_read_as_first_over_mistral_with_one_bos():
-    """Qwen's tokenizer has no BOS, so there is none to double."""
+    """Qwen's tokenizer has no BOS token to duplicate."""
     card, mistral = published_card("castorini/first_qwen3_4b"), published_card("castorini/first_mistral")
     assert (card.bos, mistral.bos) == ("single", "double")
     assert card.to_dict() | {"bos": "double"} == mistral.to_dict()
@@ -108,13 +108,13 @@ def test_first_over_qwen3_is_read_as_first_over_mistral_with_one_bos():
     ],
 )
 def test_a_mistake_in_a_file_names_it(changes, message):
-    """Where, what was found, what was expected."""
+    """The error gives the location, what was found and what was expected."""
     with pytest.raises(ConfigError, match=f"^{message}"):
         known_model_from_dict(VALUES | changes, name="mine")
 
 
 def test_what_is_said_about_a_model_is_no_part_of_its_card():
-    """`models` and `about` stay out of what a checkpoint's own card may hold."""
+    """`models` and `about` are not allowed in a checkpoint's own card."""
     known = known_model_from_dict(VALUES, name="mine")
     assert known.card == {"format": 1, "kind": "listwise", "template": "rank_zephyr"}
     with pytest.raises(ConfigError, match="c: about: unknown key"):

@@ -1,6 +1,5 @@
-"""Prompts of published rerankers: what a shipped card writes is the published string, character by character.
-
-The expected strings are those of `published_prompts`.
+"""Prompts of published rerankers: each bundled card produces the published string, character by character. The
+expected strings are those of `published_prompts`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ ENCODERS = (
 
 
 def written(name, tokenizer, instruction=None):
-    """The text of a pair as the model's card writes it: the query `why`, the document `The reason.`"""
+    """The text of a pair as the model's card writes it, for the query `why` and the document `The reason.`."""
     card = published_card(name)
     assert isinstance(card, PointwiseCard)
     limits = PairLimits(query_tokens=card.query_tokens, passage_tokens=card.passage_tokens)
@@ -126,7 +125,7 @@ def test_nemotron_rerank_reads_one_line_of_text_with_blanks_around_its_breaks(sm
     ],
 )
 def test_the_tokens_that_are_read_are_the_published_ones(name, head, positive, negative):
-    """Letter by letter: "Yes" and "yes" are two tokens."""
+    """Case matters: "Yes" and "yes" are two tokens."""
     card = published_card(name)
     assert (card.head, card.template.positive, card.template.negative) == (head, positive, negative)
 
@@ -147,27 +146,27 @@ def test_the_tokens_that_are_read_are_the_published_ones(name, head, positive, n
     ],
 )
 def test_a_score_of_two_has_the_probability_that_its_authors_give_it(name, expected):
-    """None where they give none."""
+    """None if the authors define no probability."""
     found = published_card(name).probability(2.0)
     assert found == (None if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_an_encoder_reads_its_tokenizers_own_format(name):
-    """One card for all of a family, in the older and the newer spelling of a name."""
+    """One card covers a family, in the older and the newer spelling of its name."""
     card = published_card(name)
     assert (card.head, card.template.name, card.template.layout) == ("sequence-classification", "pair", "pair")
 
 
 def test_a_conversion_is_not_taken_for_the_model_that_it_was_made_of():
-    """`Qwen3-Reranker-*` fits both; the longer pattern counts."""
+    """`Qwen3-Reranker-*` matches both; the longer pattern wins."""
     made, original = (published_card(f"x/Qwen3-Reranker-4B{end}") for end in ("-seq-cls", ""))
     assert (made.head, original.head) == ("sequence-classification", "yes-no")
     assert made.template == original.template
 
 
 def test_a_file_states_the_format_that_its_card_needs():
-    """As a written card does: an older release says that it cannot read it."""
+    """As for a written card, an older release can say that it does not support the format."""
     for known in known_models():
         card = published_card(known.patterns[0].replace("*", "x"))
         assert known.card["format"] == card.to_dict()["format"], known.name

@@ -1,4 +1,4 @@
-"""A manifest finds every changed byte of a folder, names the file, and does not accuse one that is whole."""
+"""A manifest detects every changed byte in a folder, names the file, and accepts an intact folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rankllm_core.files.manifest import MANIFEST_NAME, FileEntry, find_damage, r
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder as a checkpoint is: a binary file, text, an empty file, and one in a folder of its own."""
+    """A folder like a checkpoint: a binary file, a text file, an empty file, and one in a subfolder."""
     folder = tmp_path / "step_3"
     (folder / "global_step3").mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(random.Random(1).randbytes(4000))
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def test_sizes_and_digests_are_those_of_the_files(folder):
-    """SHA-256 as hashlib computes it; paths with `/`; neither the manifest itself nor the page is listed."""
+    """SHA-256 as computed by hashlib; paths use `/`; the manifest itself and the model page are not listed."""
     found = read_manifest(folder)
     assert found.step == 3
     assert found.files == {
@@ -45,13 +45,13 @@ def test_sizes_and_digests_are_those_of_the_files(folder):
 
 
 def test_a_digest_at_hand_is_not_computed_again(folder):
-    """It is taken as it is given."""
+    """A digest passed by the caller is used unchanged."""
     known = {"config.json": FileEntry(8, "0" * 64)}
     assert write_manifest(folder, known=known).files["config.json"] == known["config.json"]
 
 
 def test_every_flipped_bit_of_a_manifest_is_found(folder):
-    """Wherever it falls: in a digest, in a name, in a number, in white space."""
+    """In a digest, a name, a number or whitespace."""
     path = folder / MANIFEST_NAME
     whole = path.read_bytes()
     for position in range(len(whole)):
@@ -63,20 +63,20 @@ def test_every_flipped_bit_of_a_manifest_is_found(folder):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"files": {}}', b"[" * 100_000])
 def test_what_is_no_manifest_is_one_line(folder, content):
-    """Empty, torn, another kind of JSON, not JSON."""
+    """An empty file, a truncated one, other JSON, not JSON."""
     (folder / MANIFEST_NAME).write_bytes(content)
     with pytest.raises(DataError, match=r"step_3/manifest\.json: is damaged"):
         read_manifest(folder)
 
 
 def test_a_manifest_of_a_later_format_is_told_from_a_damaged_one(folder):
-    """Its user needs another version, not another copy."""
+    """The user needs another version, not another copy."""
     (folder / MANIFEST_NAME).write_text('{"format": 2, "step": 1, "files": {}}', encoding="utf-8")
     assert find_damage(folder) == f"{MANIFEST_NAME}: expected format 1, found 2; update rankllm"
 
 
 def test_a_missing_manifest_is_named(folder):
-    """It is the last thing written, so the folder may be incomplete."""
+    """The manifest is written last, so the folder may be incomplete."""
     (folder / MANIFEST_NAME).unlink()
     assert find_damage(folder) == f"{MANIFEST_NAME}: is missing"
 
@@ -84,7 +84,7 @@ def test_a_missing_manifest_is_named(folder):
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "global_step3/rank_0.pt"])
 @pytest.mark.parametrize("kind", ["flip", "cut", "empty", "longer", "gone", "a folder"])
 def test_a_damaged_file_is_named(folder, name, kind):
-    """By its path in the folder, with what is wrong. Sizes alone find all but the flipped bit."""
+    """The error gives its path in the folder and what is wrong. Sizes alone detect everything but the flipped bit."""
     path = folder / name
     content = path.read_bytes()
     path.unlink()
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_named(folder, name, kind):
 
 
 def test_files_that_nobody_reads_are_nobodys_fault(folder):
-    """The page may be edited and a note added; a file that would be loaded must be listed."""
+    """The model page may be edited and a note added, but a file that would be loaded must be listed."""
     (folder / "README.md").write_text("# my own words", encoding="utf-8")
     (folder / "notes.txt").write_text("a good one", encoding="utf-8")
     assert find_damage(folder) is None
@@ -114,13 +114,13 @@ def test_files_that_nobody_reads_are_nobodys_fault(folder):
 
 
 def test_a_copy_is_as_good_as_the_original(folder, tmp_path):
-    """Dates and owners are not compared."""
+    """Modification times and owners are not compared."""
     shutil.copytree(folder, tmp_path / "copy")
     assert find_damage(tmp_path / "copy") is None
 
 
 def test_names_that_ascii_cannot_hold_come_back(tmp_path):
-    """A tokenizer's file may have any name."""
+    """File names of a tokenizer may contain any characters."""
     (tmp_path / "wörter.txt").write_text("x", encoding="utf-8")
     write_manifest(tmp_path)
     assert set(read_manifest(tmp_path).files) == {"wörter.txt"}

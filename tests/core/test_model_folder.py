@@ -1,4 +1,4 @@
-"""A model's folder is judged from JSON and file headers, without a library that could be harmed."""
+"""A model folder is checked from JSON and file headers, before any library opens its files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG = {"model_type": "llama", "vocab_size": 4, "hidden_size": 2, "num_hidden_
 
 
 def safetensors(path, header, data=b"", *, length=None):
-    """A file with this header before these bytes."""
+    """A file with the given header and data."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
 
@@ -34,7 +34,7 @@ def tensor(begin, end, *, shape, dtype="F32"):
 
 
 def model(folder, config=None, **tensors):
-    """A folder with a configuration and weights of zeros."""
+    """A folder with a configuration and zero weights."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG | (config or {})))
     tensors = tensors or {"model.embed_tokens.weight": [4, 2], "model.layers.0.up.weight": [2]}
@@ -50,7 +50,7 @@ def model(folder, config=None, **tensors):
 
 
 def test_a_header_says_what_a_file_holds(tmp_path):
-    """Types and shapes, an empty tensor and metadata included; 4-bit elements count half a byte."""
+    """Types and shapes, including empty tensors and metadata; 4-bit elements count half a byte."""
     header = {
         "__metadata__": {"format": "pt"},
         "b": tensor(24, 25, shape=[2], dtype="F4"),
@@ -87,14 +87,14 @@ def test_a_header_says_what_a_file_holds(tmp_path):
     ],
 )
 def test_a_header_that_does_not_fit_is_named(tmp_path, header, data, said):
-    """One line with the file."""
+    """The error is one line and names the file."""
     safetensors(tmp_path / "m.safetensors", header, data)
     with pytest.raises(RankLLMError, match=f"m.safetensors: damaged or incomplete weights: found .*{said}"):
         read_safetensors_header(tmp_path / "m.safetensors")
 
 
 def test_a_folder_that_is_whole_passes(tmp_path):
-    """Its tensors are described."""
+    """The tensors are returned with their description."""
     folder = model(tmp_path / "m")
     check_settings_files(folder)
     assert read_weight_headers(folder)["model.embed_tokens.weight"].shape == (4, 2)
@@ -119,14 +119,14 @@ def test_a_folder_that_is_whole_passes(tmp_path):
     ],
 )
 def test_a_configuration_is_bounded_and_names_no_code(tmp_path, change, said):
-    """The key, what was found and what was expected."""
+    """The error gives the key, what was found and what was expected."""
     with pytest.raises(RankLLMError, match=f"config.json: .*{said}"):
         check_settings_files(model(tmp_path / "m", change))
 
 
 @pytest.mark.parametrize("value", [None, [2, 2], 7])
 def test_what_published_configurations_hold_passes(tmp_path, value):
-    """Sizes that are null where the library has its own, or one a layer."""
+    """Sizes may be null if the library has a default, or one per layer."""
     check_settings_files(model(tmp_path / "m", {"num_key_value_heads": value, "attn_implementation": "sdpa"}))
 
 
@@ -138,13 +138,13 @@ def test_what_published_configurations_hold_passes(tmp_path, value):
     ],
 )
 def test_a_configuration_of_another_model_is_named(tmp_path, change, said):
-    """Before the weights that are missing are allocated."""
+    """The mismatch is detected before missing weights are allocated."""
     with pytest.raises(ContractError, match=said):
         read_weight_headers(model(tmp_path / "m", change))
 
 
 def test_depth_is_counted_without_recursion():
-    """At the limit and beyond it, lists and mappings alike."""
+    """At the limit and beyond it, for lists and mappings."""
     value: object = 1
     for level in range(MAX_DEPTH):
         value = [value] if level % 2 else {"a": value}
@@ -153,7 +153,7 @@ def test_depth_is_counted_without_recursion():
 
 
 def test_files_that_are_none_are_named(tmp_path):
-    """A folder, a link to nowhere, a pipe; a missing file is None."""
+    """A folder, a broken link, a pipe; a missing file is None."""
     import os
 
     (tmp_path / "folder.json").mkdir()
@@ -170,13 +170,13 @@ def test_files_that_are_none_are_named(tmp_path):
 
 
 def test_a_byte_order_mark_before_json_is_skipped(tmp_path):
-    """Some editors write one."""
+    """Some editors write a byte-order mark."""
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
     assert read_model_json(tmp_path / "a.json") == {"a": 1}
 
 
 def test_a_name_may_be_pinned_to_a_commit():
-    """All forty digits; anything else is part of the name."""
+    """Only forty hex digits count; anything else is part of the name."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     assert split_revision(f"owner/model@{commit}") == ("owner/model", commit)
     assert split_revision("owner/model@main") == ("owner/model@main", None)
@@ -184,7 +184,7 @@ def test_a_name_may_be_pinned_to_a_commit():
 
 
 def test_code_of_a_folder_is_found_and_bound_to_it(tmp_path):
-    """In any of its settings; references to other repositories are refused."""
+    """In any setting that names code; references to other repositories are rejected."""
     folder = model(tmp_path / "m", {"auto_map": {"AutoConfig": "own.Config"}})
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["own.T", None]}}))
     assert own_code(folder) == ("config.json", "tokenizer_config.json")
@@ -203,14 +203,14 @@ def test_code_of_a_folder_is_found_and_bound_to_it(tmp_path):
 
 
 class PanicException(BaseException):
-    """As pyo3 names what a panic in Rust becomes."""
+    """The exception type that pyo3 uses for a panic in Rust."""
 
 
 @pytest.mark.parametrize(
     "kind", [KeyError, TypeError, RecursionError, MemoryError, ImportError, OSError, PanicException]
 )
 def test_whatever_a_library_raises_is_one_line(kind):
-    """The folder first; the cause stays attached."""
+    """The folder comes first, and the cause stays attached."""
     with pytest.raises(RankLLMError, match=r"^m: the model cannot be loaded") as caught, readable_load("m"):
         raise kind("first\nsecond\x1b[31m")
     assert "\n" not in str(caught.value)
@@ -220,19 +220,19 @@ def test_whatever_a_library_raises_is_one_line(kind):
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_what_stops_a_program_passes(kind):
-    """Ctrl-C while a model is loaded is no broken model."""
+    """Ctrl-C while loading a model is not a damaged model."""
     with pytest.raises(kind), readable_load("m"):
         raise kind
 
 
 def test_an_error_that_is_one_line_already_passes():
-    """It knows better."""
+    """Its message is more specific."""
     with pytest.raises(ConfigError, match=r"^mine$"), readable_load("m"):
         raise ConfigError("mine")
 
 
 def test_the_first_line_is_followed_where_it_ends_in_a_colon():
-    """Some libraries say what is wrong on the second."""
+    """Some libraries put the problem on the second line."""
     assert first_line(ValueError("invalid:\n  heads do not divide\nmore")) == "ValueError: invalid: heads do not divide"
     assert first_line(ValueError("")) == "ValueError"
     assert len(first_line(ValueError("x" * 9999))) < 260
@@ -240,7 +240,7 @@ def test_the_first_line_is_followed_where_it_ends_in_a_colon():
 
 @pytest.mark.parametrize("value", ["x", [1], {}, True])
 def test_a_longest_input_that_is_no_number_is_named(tmp_path, value):
-    """The tokenizer would compare it with one."""
+    """The tokenizer would compare it with a number."""
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": value}))
     with pytest.raises(RankLLMError, match=r"tokenizer_config\.json: model_max_length: expected a number"):
         check_settings_files(tmp_path)
@@ -248,6 +248,6 @@ def test_a_longest_input_that_is_no_number_is_named(tmp_path, value):
 
 @pytest.mark.parametrize("value", [2048, 1e30, 10**30, None])
 def test_a_longest_input_is_a_number_or_none(tmp_path, value):
-    """transformers writes 1e30 for a tokenizer without one."""
+    """transformers writes 1e30 for a tokenizer without a maximum."""
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": value}))
     check_settings_files(tmp_path)

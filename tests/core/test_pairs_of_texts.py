@@ -1,4 +1,4 @@
-"""The ids of two texts in a tokenizer's own format: the tokenizer's where nothing is cut, and text stays text."""
+"""Token ids of two texts in the tokenizer's own format: unchanged if nothing is truncated, and text stays text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDE = str.maketrans("</>[]", "\uff1c\uff0f\uff1e\uff3b\uff3d")
 
 @pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request):
-    """One of each family: WordPiece, Unigram (XLM-R, DeBERTa), byte-level BPE (RoBERTa, ModernBERT)."""
+    """One tokenizer per family: WordPiece, Unigram (XLM-R, DeBERTa), byte-level BPE (RoBERTa, ModernBERT)."""
     return make_tokenizer(request.param)
 
 
@@ -35,7 +35,7 @@ def encoder(tokenizer, **limits):
     "text", [*TEXTS, "", "  two  blanks ", "a\nline\tand tabs", "\u6570\u5b66 \U0001f999", "Zürich"]
 )
 def test_ids_and_types_are_the_tokenizers_own(tokenizer, text):
-    """Query and passage apart, whatever a tokenizer puts at a text's beginning."""
+    """Query and passage are tokenized separately, whatever a tokenizer adds at the start of a text."""
     # As a batch: alone, transformers takes an empty second text for none.
     batch = tokenizer([(QUERY, text)], return_token_type_ids="token_type_ids" in tokenizer.model_input_names)
     expected = {name: rows[0] for name, rows in batch.items()}
@@ -48,13 +48,13 @@ def test_ids_and_types_are_the_tokenizers_own(tokenizer, text):
 
 
 def test_a_title_stands_before_its_passage(tokenizer):
-    """As one text with it, a blank between."""
+    """Title and passage are one text, separated by a space."""
     ids = encoder(tokenizer).encode(QUERY, title="Llama", text="They live long.")
     assert list(ids) == tokenizer(QUERY, "Llama They live long.")["input_ids"]
 
 
 def test_each_text_is_cut_at_its_own_limit(tokenizer):
-    """By tokens: the pair is that of the two beginnings."""
+    """Limits count tokens: the pair equals that of the two truncated texts."""
     query, passage = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (QUERY, TEXTS[1]))
     whole = encoder(tokenizer).encode(QUERY, title="", text=TEXTS[1])
     n_before = whole.index(query[0])
@@ -66,7 +66,7 @@ def test_each_text_is_cut_at_its_own_limit(tokenizer):
 
 
 def test_a_pair_is_never_longer_than_the_model_takes(tokenizer, monkeypatch):
-    """As the tokenizer's own truncation of the passage alone, which CrossEncoder comes to with a short query."""
+    """Truncation matches the tokenizer's own truncation of the passage, as CrossEncoder does for short queries."""
     monkeypatch.setattr(tokenizer, "model_max_length", 40)
     passage = " ".join(TEXTS)
     expected = tokenizer("what is", passage, truncation="only_second", max_length=40)["input_ids"]
@@ -79,7 +79,7 @@ def test_a_pair_is_never_longer_than_the_model_takes(tokenizer, monkeypatch):
 
 @pytest.mark.parametrize("written", [*CONTROL, *(name.translate(WIDE) for name in CONTROL)])
 def test_control_tokens_in_either_text_stay_text(tokenizer, written):
-    """XLM-R's vocabulary holds `</s>` as a piece like any other, the likeliest of all."""
+    """XLM-R's vocabulary contains `</s>` as an ordinary piece with the highest score."""
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     plain = encoder(tokenizer).encode("a", title="", text="b")
     n_special = sum(token in special for token in plain)
@@ -89,7 +89,7 @@ def test_control_tokens_in_either_text_stay_text(tokenizer, written):
 
 
 def test_other_text_is_split_as_if_no_piece_were_missing():
-    """Taking control tokens out of the vocabulary changes nothing else."""
+    """Removing control tokens from the vocabulary has no other effect."""
     for kind in ("unigram", "deberta", "wordpiece"):
         tokenizer = make_tokenizer(kind)
         safe = SafeTokenizer(tokenizer)
@@ -98,7 +98,7 @@ def test_other_text_is_split_as_if_no_piece_were_missing():
 
 
 def test_a_passages_room_is_what_its_query_leaves(tokenizer):
-    """What training asks for: a long query is cut at its limit, a short one leaves more."""
+    """Used in training: a long query is truncated at its limit, and a short one leaves more room."""
     tokenizer.model_max_length = 50
     made = encoder(tokenizer, query_tokens=20)
     n_around = len(made.encode("", title="", text=""))
@@ -110,13 +110,13 @@ def test_a_passages_room_is_what_its_query_leaves(tokenizer):
 
 
 def test_a_tokenizer_that_only_joins_texts_is_refused(smollm2_tokenizer):
-    """SmolLM2 puts nothing between two texts."""
+    """SmolLM2's tokenizer puts no separator between two texts."""
     with pytest.raises(ContractError, match="no format for two texts"):
         encoder(smollm2_tokenizer)
 
 
 def test_the_layout_has_no_texts_of_its_own_and_goes_with_a_score_head():
-    """A word that would have no effect is an error."""
+    """Template text without effect is an error."""
     with pytest.raises(ConfigError, match="template x: body: has no effect with the layout pair"):
         PointwiseTemplate(name="x", layout="pair", body="{query} {document}")
     with pytest.raises(ConfigError, match="head 'yes-no' does not match template 'pair'"):

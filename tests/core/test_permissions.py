@@ -1,4 +1,4 @@
-"""Files that a library wrote for its owner alone become what the umask says."""
+"""Files that a library created for their owner only get the permissions of the umask."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mode(path) -> int:
     ("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)]
 )
 def test_a_folder_and_all_in_it_follow_the_umask(tmp_path, masked, mask, file, folder):
-    """The values that `open` and `mkdir` give under the same mask."""
+    """Expected: the modes that `open` and `mkdir` give under the same umask."""
     inner = tmp_path / "model" / "step_1"
     inner.mkdir(parents=True)
     weights = inner / "model.safetensors"
@@ -44,7 +44,7 @@ def test_a_folder_and_all_in_it_follow_the_umask(tmp_path, masked, mask, file, f
 
 
 def test_a_single_file_follows_the_umask(tmp_path, masked):
-    """As `adapter_model.safetensors`."""
+    """For example `adapter_model.safetensors`."""
     masked(0o027)
     (tmp_path / "a").write_bytes(b"")
     (tmp_path / "a").chmod(0o600)
@@ -53,7 +53,7 @@ def test_a_single_file_follows_the_umask(tmp_path, masked):
 
 
 def test_a_script_stays_executable_and_links_are_left_alone(tmp_path, masked):
-    """What a link points to may belong to somebody else."""
+    """The target of a link may belong to another user."""
     outside = tmp_path / "outside"
     outside.write_bytes(b"")
     outside.chmod(0o600)
@@ -70,13 +70,13 @@ def test_a_script_stays_executable_and_links_are_left_alone(tmp_path, masked):
 
 
 def test_what_is_missing_is_an_error(tmp_path):
-    """No silence about a path that was misspelt."""
+    """A misspelled path is not ignored."""
     with pytest.raises(FileNotFoundError):
         follow_umask(tmp_path / "nowhere")
 
 
 def test_asking_for_the_umask_does_not_change_it(masked):
-    """Read and restored."""
+    """The umask is restored after reading."""
     masked(0o037)
     assert umask() == 0o037
     assert os.umask(0o022) == 0o037

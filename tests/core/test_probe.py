@@ -1,4 +1,4 @@
-"""The probe in a card: what it may hold, how it is written, and when two computations of it agree."""
+"""The probe in a card: what it may contain, how it is written, and when two results agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POINTWISE = PointwiseCard(template=load_template("rankllama"))
 
 
 def probe(*scores, dtype="float32"):
-    """A probe of one query, with these scores."""
+    """A probe of one query with these scores."""
     passages = tuple(f"passage {number}" for number in range(len(scores)))
     return Probe(dtype=dtype, queries=(ProbedQuery(query="a question", passages=passages, scores=scores),))
 
@@ -27,7 +27,7 @@ PROBE = probe(1.5, -2.0, 0.25)
 
 @pytest.mark.parametrize("card", [LISTWISE, POINTWISE], ids=lambda card: card.kind)
 def test_a_card_keeps_its_probe_in_format_3(tmp_path, card):
-    """Older releases refuse the file in one line, and do not take a part of it for the whole."""
+    """Older releases reject the file in one line instead of reading part of it."""
     save_card(replace(card, probe=PROBE), tmp_path)
     assert load_card(tmp_path) == replace(card, probe=PROBE)
     values = yaml.safe_load((tmp_path / "rankllm.yaml").read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def test_a_card_keeps_its_probe_in_format_3(tmp_path, card):
 
 @pytest.mark.parametrize("card", [LISTWISE, POINTWISE], ids=lambda card: card.kind)
 def test_a_card_without_a_probe_is_written_as_ever(card):
-    """In the oldest format that can hold it."""
+    """The oldest sufficient format is used."""
     assert card.to_dict()["format"] == 1
     assert "probe" not in card.to_dict()
 
@@ -73,7 +73,7 @@ QUERY = {"query": "q", "passages": ["a", "b"], "scores": [1.0, 2.0]}
     ],
 )
 def test_a_probe_that_cannot_be_used_is_one_line(value, message):
-    """It names the file and the key."""
+    """The error names file and key."""
     with pytest.raises(ConfigError) as error:
         card_from_dict(POINTWISE.to_dict() | {"format": 3, "probe": value}, where="m/rankllm.yaml")
     text = str(error.value)
@@ -83,7 +83,7 @@ def test_a_probe_that_cannot_be_used_is_one_line(value, message):
 
 
 def test_a_new_probe_asks_two_queries_of_four_short_passages():
-    """Short enough to be shown whole by RankLLaMA's 32 and 164 tokens: a word is at most three of them here."""
+    """The texts fit RankLLaMA's 32 and 164 tokens: a word is at most three tokens here."""
     requests = new_requests()
     assert [len(request.candidates) for request in requests] == [4, 4]
     assert all(len(request.query.text.split()) <= 10 for request in requests)
@@ -91,7 +91,7 @@ def test_a_new_probe_asks_two_queries_of_four_short_passages():
 
 
 def test_a_recorded_probe_asks_the_same_again():
-    """Texts are kept in the card: another version may begin with other ones."""
+    """The texts are stored in the card, since another version may use different ones."""
     requests = new_requests()
     made = recorded(requests, [[1.0000049, 2, 3, 4], [4, 3, 2, 1]], dtype="bfloat16")
     assert made.requests() == requests
@@ -110,7 +110,7 @@ def test_a_recorded_probe_asks_the_same_again():
     ],
 )
 def test_the_tolerance_is_that_of_the_less_precise_dtype(before, now, tolerance):
-    """It grows with the largest recorded score, as rounding errors do; both sides of the bound are tried."""
+    """It grows with the largest recorded score, as rounding errors do; both sides of the limit are tested."""
     for factor, agrees in ((0.99, True), (1.01, False)):
         found = probe(20.0, 1.0 + factor * tolerance, dtype=now)
         compared = Comparison(recorded=probe(20.0, 1.0, dtype=before), found=found)
@@ -119,7 +119,7 @@ def test_the_tolerance_is_that_of_the_less_precise_dtype(before, now, tolerance)
 
 
 def test_an_order_that_rounding_changed_is_no_alarm_and_any_other_is():
-    """Two recorded scores that all but tie may change places."""
+    """Two recorded scores that are nearly equal may swap places."""
     close = Comparison(recorded=probe(1.0, 1.0005), found=probe(1.0005, 1.0))
     far = Comparison(recorded=probe(1.0, 1.5), found=probe(1.5, 1.0))
     assert close.agrees
@@ -128,7 +128,7 @@ def test_an_order_that_rounding_changed_is_no_alarm_and_any_other_is():
 
 
 def test_a_disagreement_shows_both():
-    """Scores, dtypes, tolerance and, where it changed, the order."""
+    """Scores, dtypes, tolerance and, if it changed, the order."""
     compared = Comparison(recorded=probe(1.0, 1.5), found=probe(1.5, -1.0, dtype="bfloat16"))
     assert str(compared) == (
         "query 'a question': recorded 1.000 1.500 (float32), found 1.500 -1.000 (bfloat16), tolerance 0.22; "

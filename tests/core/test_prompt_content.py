@@ -1,4 +1,4 @@
-"""Prompts are compared, never read: what stands for them may be anything that can be equal."""
+"""Prompts are compared, never parsed: any comparable objects may stand for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASSAGES = (("", "cats sleep"), ("T", "dogs bark"), ("", "planes fly"))
 
 
 def look(write, passages=PASSAGES):
-    """The findings for prompts as this function writes them."""
+    """The findings for prompts written by this function."""
     return find_in_prompts([write(*passage) for passage in passages], passages, write)
 
 
@@ -37,28 +37,28 @@ def look(write, passages=PASSAGES):
     ],
 )
 def test_what_a_prompt_does_not_show_is_found(write, nothing, same):
-    """Nothing of it, or no difference to another."""
+    """Prompts that show nothing of a passage, or are the same for two passages."""
     found = look(write)
     assert (found.nothing, found.same) == (nothing, same)
     assert found.all_show_nothing == (len(nothing) == 3)
 
 
 def test_blank_passages_are_left_out_of_account():
-    """All of the others may still show nothing."""
+    """The remaining passages may still all be invisible."""
     found = look(lambda title, text: "q", (("", " "), ("", "cats"), (" ", "")))
     assert (found.n_prompts, found.nothing, found.all_show_nothing) == (1, (1,), True)
     assert look(lambda title, text: "q", (("", ""),)) == PromptFindings()
 
 
 def test_copies_are_no_fault():
-    """They differ in blanks alone, or not at all."""
+    """The passages are equal or differ in whitespace only."""
     texts = ["a b", "a  b", " a b\n", "a c"]
     assert find_same(["k"] * 4, range(4), texts.__getitem__) == ((3, 0),)
     assert find_same(["k", "l", "k", "m"], range(4), texts.__getitem__) == ()
 
 
 def test_only_passages_that_begin_alike_may_look_alike():
-    """At 16 tokens two characters are shown at the least."""
+    """A limit of 16 tokens shows at least two characters."""
     passages = [("", "abc"), ("", "abd"), ("", "acb"), ("a", "b"), ("", " ab")]
     assert may_look_alike(passages, 16) == [0, 1, 4]
     assert may_look_alike(passages, 1) == [0, 1, 2, 3, 4]
@@ -66,7 +66,7 @@ def test_only_passages_that_begin_alike_may_look_alike():
 
 
 def test_defects_are_counted_as_they_are_written():
-    """Also behind the place in the ranking that a listwise reranker puts before them."""
+    """Also after the position that a listwise reranker puts before them."""
     found = PromptFindings(n_prompts=3, nothing=(0,), same=((2, 1),))
     defects = found.defects(["x", "y", "z"])
     assert defects == (
@@ -79,5 +79,5 @@ def test_defects_are_counted_as_they_are_written():
 
 @pytest.mark.parametrize(("passage", "expected"), [(("", ""), True), ((" ", "\n"), True), (("T", ""), False)])
 def test_a_title_alone_is_something(passage, expected):
-    """It can be shown."""
+    """A title alone can be shown."""
     assert is_blank(passage) is expected

@@ -1,4 +1,4 @@
-"""Files are read by what they hold, within bounds, and their faults are one line with the file."""
+"""Files are read by content, within limits, and errors are one line with the file name."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def written(tmp_path, data, name="f"):
 @pytest.mark.parametrize("name", ["run", "a.gz", "a.GZ", "a.xz", "a.bz2", "a.txt"])
 @pytest.mark.parametrize("pack", [bytes, *PACKERS])
 def test_what_a_file_holds_decides_and_not_its_name(tmp_path, name, pack):
-    """Packed content under any name, and plain text that calls itself packed."""
+    """Compressed content under any name, and plain text with a compressed file's suffix."""
     assert list(read_lines(written(tmp_path, pack(TEXT.encode()), name))) == LINES
 
 
 @pytest.mark.parametrize("pack", PACKERS[:3])
 @pytest.mark.parametrize("padding", [b"", b"\x00" * 8])
 def test_every_member_of_an_archive_is_read(tmp_path, pack, padding):
-    """`cat a.gz b.gz`; tapes and xz pad with zeros."""
+    """As in `cat a.gz b.gz`; tapes and xz pad with zeros."""
     first, second = (line.encode() for line in TEXT.splitlines(keepends=True))
     path = written(tmp_path, pack(first) + padding + pack(second) + pack(b"") + padding)
     assert list(read_lines(path)) == LINES
@@ -63,7 +63,7 @@ def test_every_member_of_an_archive_is_read(tmp_path, pack, padding):
     ],
 )
 def test_a_damaged_archive_is_one_line_for_every_reader(tmp_path, pack, damage, says):
-    """Also for those that read the whole text, where an EOFError was taken for Ctrl-C."""
+    """Including readers of the complete text, where an EOFError was mistaken for Ctrl-C."""
     path = written(tmp_path, damage(pack(('{"a": 1}\n' * 5000).encode())), "a.json")
     for read in (read_lines, read_text, read_json, read_jsonl, read_requests):
         with pytest.raises(DataError, match=rf"a\.json.*: damaged archive \((gzip|xz|bzip2)\): .*{says}"):
@@ -72,7 +72,7 @@ def test_a_damaged_archive_is_one_line_for_every_reader(tmp_path, pack, damage, 
 
 @pytest.mark.parametrize("cut", [2, 3, 5, 9])
 def test_the_first_bytes_of_an_archive_are_no_text(tmp_path, cut):
-    """A download that broke off at once."""
+    """A download that was interrupted right after it began."""
     with pytest.raises(DataError):
         list(read_jsonl(written(tmp_path, gzip.compress(b"{}")[:cut])))
 
@@ -97,7 +97,7 @@ def test_the_first_bytes_of_an_archive_are_no_text(tmp_path, cut):
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_what_is_no_utf8_text_is_named_with_the_way_out(tmp_path, data, kind, advice, pack):
-    """Also within an archive."""
+    """Also inside an archive."""
     path = written(tmp_path, pack(data), "f.jsonl")
     for read in (read_lines, read_text):
         with pytest.raises(DataError) as caught:
@@ -110,12 +110,12 @@ def test_what_is_no_utf8_text_is_named_with_the_way_out(tmp_path, data, kind, ad
     "text", ["PAR1\tx", "ORC 0 d 1", "ARROW1\tsegment", "FEA1 x", "GGUF x", "LZIP\tx", "BZh\tx", "%P x"]
 )
 def test_an_id_that_looks_like_a_magic_number_is_text(tmp_path, text):
-    """These magic numbers are letters; binary files have other bytes behind them."""
+    """These magic numbers are letters; in binary files, other bytes follow them."""
     assert list(read_lines(written(tmp_path, text))) == [(1, text)]
 
 
 def test_a_file_that_is_packed_twice_is_named(tmp_path):
-    """`.gz.gz` by accident."""
+    """An accidental `.gz.gz`."""
     path = written(tmp_path, gzip.compress(bz2.compress(b"x")))
     with pytest.raises(DataError, match=r"compressed twice \(gzip, then bzip2\); unpack it once"):
         list(read_lines(path))
@@ -123,7 +123,9 @@ def test_a_file_that_is_packed_twice_is_named(tmp_path):
 
 @pytest.mark.parametrize("mark", ["\ufeff", "\ufeff\ufeff"])
 def test_a_byte_order_mark_is_dropped_at_the_start_of_any_line(tmp_path, mark):
-    """`cat a.run b.run`, where an editor has marked both. Inside a line it stays, for the reader of the field."""
+    """As in `cat a.run b.run` if an editor added marks to both. Inside a line, the mark is kept for the reader of the
+    field.
+    """
     text = f"{mark}a\nb\n{mark}c\r\n{mark}\n{mark}  \nd{mark}e\n{mark}f"
     assert list(read_lines(written(tmp_path, text))) == [(1, "a"), (2, "b"), (3, "c"), (6, f"d{mark}e"), (7, "f")]
 
@@ -146,14 +148,14 @@ def test_lines_do_not_depend_on_where_blocks_end(tmp_path, monkeypatch, size):
     ],
 )
 def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path, data, message):
-    """The line is counted, not guessed."""
+    """The line number is exact."""
     with pytest.raises(DataError) as caught:
         list(read_lines(written(tmp_path, data)))
     assert str(caught.value).startswith(f"{tmp_path}/{message}")
 
 
 def test_a_line_that_is_no_text_does_not_end_the_file(tmp_path):
-    """Each in its own words, in the words that end the strict reader; what is text is the same."""
+    """Each error has the message of the strict reader; the text lines are the same."""
     data = "é\r".encode() + b"\xff\n\n\xed\xa0\x80\r\nb\x00c\n" + "\ufeff数\n".encode() + b"d\xc3"
     path = written(tmp_path, data)
     found = {number: line if isinstance(line, str) else str(line) for number, line in read_sound_lines(path)}
@@ -169,7 +171,7 @@ def test_a_line_that_is_no_text_does_not_end_the_file(tmp_path):
 
 
 def test_lines_that_end_nothing_are_bounded_all_the_same(tmp_path, monkeypatch):
-    """Zeros without an end, and a damaged archive."""
+    """Endless zeros, and a damaged archive."""
     monkeypatch.setattr(reading, "MAX_LINE_CHARACTERS", 1 << 20)
     with pytest.raises(DataError, match=r"f:2: line longer than 1,048,576 characters"):
         list(read_sound_lines(written(tmp_path, b"a\n" + bytes(2 << 20))))
@@ -178,7 +180,7 @@ def test_lines_that_end_nothing_are_bounded_all_the_same(tmp_path, monkeypatch):
 
 
 def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path, monkeypatch):
-    """However much of it there is: 200 MB here, in an archive of 200 KB."""
+    """For any length: here 200 MB in an archive of 200 KB."""
     monkeypatch.setattr(reading, "MAX_LINE_CHARACTERS", 1 << 20)
     path = written(tmp_path, gzip.compress(b"first\n" + bytes(65 for _ in range(1000)) * 200_000, 1))
     tracemalloc.start()
@@ -189,20 +191,20 @@ def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path, monkeypatc
 
 
 def test_an_archive_that_unpacks_for_ever_is_refused(tmp_path):
-    """80 MB of blank lines in a few bytes, member after member."""
+    """80 MB of blank lines in a few bytes, repeated."""
     path = written(tmp_path, bz2.compress(b" \n" * (1 << 20)) * 40)
     with pytest.raises(DataError, match=r"decompresses to more than 200 times its size"):
         list(read_lines(path))
 
 
 def test_a_small_file_may_shrink_as_much_as_it_likes(tmp_path):
-    """A million equal lines are no bomb."""
+    """A million equal lines are not a decompression bomb."""
     path = written(tmp_path, gzip.compress(b"same\n" * 1_000_000))
     assert sum(1 for _ in read_lines(path)) == 1_000_000
 
 
 def test_what_cannot_be_opened_is_one_line(tmp_path):
-    """Missing, a folder, forbidden by its length or its name."""
+    """Missing, a folder, or a name that is too long or invalid."""
     for name, message in [
         ("none", "no such file"),
         (".", "is a folder, expected a file"),
@@ -223,14 +225,14 @@ def test_a_device_without_end_is_refused_at_once():
 
 
 def test_a_stream_is_read_like_a_file():
-    """Standard input may be packed and marked as well."""
+    """Standard input may be compressed and contain byte-order marks."""
     source = io.BytesIO(gzip.compress("\ufeffa\nb\n".encode()))
     assert list(read_lines("-", source=source)) == [(1, "a"), (2, "b")]
     assert not source.closed
 
 
 def test_a_text_that_is_too_long_to_hold_is_refused(tmp_path):
-    """Settings and arrays of examples are small."""
+    """Settings and example arrays are small."""
     path = written(tmp_path, "x" * 11)
     assert read_text(path, limit=11) == "x" * 11
     with pytest.raises(DataError, match="more than 10 characters"):
@@ -238,19 +240,19 @@ def test_a_text_that_is_too_long_to_hold_is_refused(tmp_path):
 
 
 def test_an_open_stream_reports_damage_too(tmp_path):
-    """For readers that need a stream."""
+    """For callers that need a stream."""
     with pytest.raises(DataError, match="not UTF-8"), open_text(written(tmp_path, b"a\xff")) as stream:
         stream.read()
 
 
 def test_names_are_known_without_what_packs_them():
-    """Whatever the case."""
+    """Case is ignored."""
     assert [unpacked_name(name) for name in ("a/B.JSONL.GZ", "b.json.bz2", "c.tsv", "d.xz")] == [
         "b.jsonl", "b.json", "c.tsv", "d",
     ]  # fmt: skip
 
 
 def test_a_message_is_one_line_whatever_it_quotes():
-    """File names and ids may hold escape sequences, line ends and half characters."""
+    """File names and ids may contain escape sequences, line breaks and lone surrogates."""
     assert one_line("a\n\x1b[31mb\udcff\u200b é数\u00a0") == "a\\n\\x1b[31mb\\udcff\\u200b é数\u00a0"
     assert len(one_line("x" * 10_000)) < 2_010

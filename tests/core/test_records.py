@@ -1,4 +1,4 @@
-"""Requests, results and rerank-input rows: what is read, what is refused and where, what survives unchanged."""
+"""Requests, results and rerank-input rows: what is accepted, what is rejected and where, what survives unchanged."""
 
 import gzip
 import json
@@ -41,14 +41,14 @@ def written(tmp_path, *lines, name="r.jsonl"):
 
 
 def refusal(read, path):
-    """The message without the folder, as the user would see it when standing there."""
+    """The error message with paths relative to the folder."""
     with pytest.raises(DataError) as caught:
         list(read(path))
     return str(caught.value).removeprefix(str(path.parent) + "/")
 
 
 def record(**changes):
-    """A request line with one candidate, some of its fields replaced."""
+    """A request line with one candidate and the given fields replaced."""
     candidate = {"docid": "d1", "score": 1.5, "doc": {"text": "x"}} | changes
     return json.dumps({"query": {"text": "t", "qid": "q1"}, "candidates": [candidate]})
 
@@ -57,14 +57,14 @@ def record(**changes):
 
 
 def test_the_layout_of_rank_llm_is_read(tmp_path):
-    """Query, docid, score and doc come out as they stand in the file."""
+    """Query, docid, score and doc are read unchanged."""
     (read,) = read_requests(written(tmp_path, NEW_LINE))
     candidate = Candidate(docid="d1", score=1.5, doc={"text": "x"})
     assert read == Request(query=Query(qid="q1", text="what is aml"), candidates=(candidate,))
 
 
 def test_the_old_layout_is_recognised_record_by_record(tmp_path):
-    """Both layouts may share a file; the old one's qid comes from its hits, its content becomes the doc."""
+    """A file may mix both layouts; the old one's qid comes from its hits, and its content becomes the doc."""
     new, old = read_requests(written(tmp_path, NEW_LINE, OLD_LINE))
     assert new.query.qid == "q1"
     candidate = Candidate(docid="12", score=2.0, doc={"content": "x"})
@@ -72,7 +72,7 @@ def test_the_old_layout_is_recognised_record_by_record(tmp_path):
 
 
 def test_a_json_file_holds_an_array_of_the_same_records(tmp_path):
-    """The array may be laid out in any way."""
+    """Any array formatting is accepted."""
     records = [json.loads(NEW_LINE), json.loads(OLD_LINE)]
     for indent in (None, 1):
         path = written(tmp_path, json.dumps(records, indent=indent), name="r.json")
@@ -80,14 +80,14 @@ def test_a_json_file_holds_an_array_of_the_same_records(tmp_path):
 
 
 def test_a_json_file_may_also_hold_json_lines(tmp_path):
-    """The content decides, so a wrongly named file is no obstacle."""
+    """The content decides, so a misnamed file is accepted."""
     assert [r.query.qid for r in read_requests(written(tmp_path, NEW_LINE, OLD_LINE, name="r.json"))] == ["q1", "7"]
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
 @pytest.mark.parametrize("name", ["r.jsonl", "r.json"])
 def test_compressed_files_are_unpacked(tmp_path, name, suffix, pack):
-    """`.gz` and `.xz` behave as the file inside."""
+    """`.gz` and `.xz` files behave like the file inside."""
     text = NEW_LINE if name == "r.jsonl" else f"[{NEW_LINE}]"
     path = tmp_path / (name + suffix)
     path.write_bytes(pack(text.encode()))
@@ -95,7 +95,7 @@ def test_compressed_files_are_unpacked(tmp_path, name, suffix, pack):
 
 
 def test_windows_line_ends_and_blank_lines_do_no_harm(tmp_path):
-    """CRLF is a line end like any other."""
+    """CRLF is accepted as a line ending."""
     path = tmp_path / "r.jsonl"
     path.write_bytes(f"{NEW_LINE}\r\n\r\n{OLD_LINE}\r\n".encode())
     assert [r.query.qid for r in read_requests(path)] == ["q1", "7"]
@@ -109,26 +109,26 @@ def test_integer_ids_become_strings(tmp_path):
 
 
 def test_a_missing_score_is_zero_and_a_plain_doc_becomes_contents(tmp_path):
-    """Lists typed by hand carry neither."""
+    """Lists written by hand have neither."""
     line = '{"query": {"text": "t", "qid": "q"}, "candidates": [{"docid": "d", "doc": "plain"}]}'
     (read,) = read_requests(written(tmp_path, line))
     assert read.candidates == (Candidate(docid="d", score=0.0, doc={"contents": "plain"}),)
 
 
 def test_an_empty_list_of_candidates_is_a_request(tmp_path):
-    """What to do about it is for whoever reranks."""
+    """The reranker decides how to handle it."""
     (read,) = read_requests(written(tmp_path, '{"query": {"text": "t", "qid": "q"}, "candidates": []}'))
     assert read.candidates == ()
 
 
 def test_unknown_keys_of_a_record_are_ignored(tmp_path):
-    """rank_llm's own results hold an invocations_history."""
+    """rank_llm's own results contain an invocations_history."""
     line = NEW_LINE[:-1] + ', "invocations_history": [{"prompt": "p"}]}'
     assert list(read_requests(written(tmp_path, line))) == list(read_requests(written(tmp_path, NEW_LINE)))
 
 
 def test_lone_surrogates_survive(tmp_path):
-    """Half an emoji in a JSON escape is text like any other, through reading, writing and reading again."""
+    """Half an emoji in a JSON escape survives reading, writing and reading again."""
     path = written(tmp_path, record(doc={"text": "\ud83d half"}))
     read = list(read_requests(path))
     assert read[0].candidates[0].doc == {"text": "\ud83d half"}
@@ -218,13 +218,13 @@ def test_lone_surrogates_survive(tmp_path):
     ],
 )
 def test_an_unusable_record_is_refused_with_its_place(tmp_path, line, message):
-    """The error names file and line, what was found and what was expected."""
+    """The error gives file, line, what was found and what was expected."""
     path = written(tmp_path, '{"query": {"text": "fine", "qid": "q0"}, "candidates": []}', "", line)
     assert refusal(read_requests, path) == f"r.jsonl:3: {message}"
 
 
 def test_a_query_that_comes_twice_is_refused_with_both_lines(tmp_path):
-    """Two lists for one query cannot both be right; 1 and "1" are the same id."""
+    """Two lists for one query are contradictory; 1 and "1" are the same ID."""
     line = '{"query": {"text": "t", "qid": %s}, "candidates": []}'
     path = written(tmp_path, line % '"1"', line % "2", line % "1")
     assert refusal(read_requests, path) == "r.jsonl:3: query '1' occurs again (first on line 1); list each query once"
@@ -243,7 +243,7 @@ def test_a_query_that_comes_twice_is_refused_with_both_lines(tmp_path):
     ],
 )
 def test_an_unusable_array_is_refused_with_the_line_of_the_record(tmp_path, text, message):
-    """An array has lines too."""
+    """Lines are counted in arrays, too."""
     path = tmp_path / "r.json"
     path.write_text(text)
     assert refusal(read_requests, path) == message
@@ -251,14 +251,14 @@ def test_an_unusable_array_is_refused_with_the_line_of_the_record(tmp_path, text
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" + "1" * 5000 + "]"])
 def test_json_that_python_gives_up_on_is_refused_too(tmp_path, text):
-    """Very deep nesting and numbers of thousands of digits are the file's fault, not a crash."""
+    """Very deep nesting and numbers with thousands of digits give an error, not a crash."""
     path = tmp_path / "r.json"
     path.write_text(text)
     assert refusal(read_requests, path).startswith("r.json:1: not usable: ")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    """No file, one line."""
+    """The error is one line."""
     with pytest.raises(RankLLMError, match=r"none\.jsonl: no such file"):
         list(read_requests(tmp_path / "none.jsonl"))
 
@@ -267,21 +267,21 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_request_has_the_key_order_of_rank_llm():
-    """The line is byte for byte what rank_llm writes (its JSONL layout, written by hand here)."""
+    """The line is byte-identical to rank_llm's JSONL layout, written here by hand."""
     parsed = parse_request(json.loads(NEW_LINE))
     assert json.dumps(request_to_dict(parsed)) == NEW_LINE
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.jsonl.gz", "r.json.gz"])
 def test_written_requests_read_back_equal(tmp_path, name):
-    """Also when there are none."""
+    """Including an empty list."""
     for requests in ([], [request()], [request(), request("2", 'Größe\u2028"数', {}), request("3", "", {"d": {}})]):
         write_requests(tmp_path / name, requests)
         assert list(read_requests(tmp_path / name)) == requests
 
 
 def test_a_json_name_is_written_as_an_array(tmp_path):
-    """rank_llm decides by the name, so its reader expects an array there, and one object a line elsewhere."""
+    """rank_llm decides by the file name: an array for `.json`, one object per line otherwise."""
     write_requests(tmp_path / "r.json", [request(), request("q2")])
     assert len(json.loads((tmp_path / "r.json").read_text())) == 2
     write_requests(tmp_path / "r.jsonl", [request(), request("q2")])
@@ -309,19 +309,19 @@ RESULT_LINE = (
 
 
 def test_a_result_line_has_the_documented_layout():
-    """Key by key, in order; the trace has a file of its own."""
+    """Key by key, in order; the trace has its own file."""
     assert json.dumps(result_to_dict(RESULT)) == RESULT_LINE
 
 
 def test_an_error_stands_in_a_result_line_only_when_there_is_one():
-    """A failed query says why."""
+    """A failed query has its error."""
     failed = Result(query=Query(qid="q", text="t"), candidates=(), status="failed", error="timeout")
     assert list(result_to_dict(failed)) == ["query", "candidates", "status", "defects", "usage", "error"]
     assert result_to_dict(failed)["error"] == "timeout"
 
 
 def test_a_results_file_is_a_requests_file(tmp_path):
-    """Candidates come in their new order, without the old model's scores."""
+    """Candidates are in the new order, without the old model's scores."""
     (read,) = read_requests(written(tmp_path, RESULT_LINE))
     assert read == Request(
         query=RESULT.query,
@@ -336,7 +336,7 @@ def test_a_results_file_is_a_requests_file(tmp_path):
 
 
 def test_rerank_input_is_written_as_tevatron_writes_it(tmp_path):
-    """The corpus record's keys, then score, query_id and query; ASCII escapes."""
+    """The corpus record's keys, then score, query_id and query, with ASCII escapes."""
     docs = {"12": {"title": "Größe", "text": "x\ty", "url": "u"}}
     write_rerank_input(tmp_path / "r.jsonl", [request("q1", "what is 数?", docs)])
     assert (tmp_path / "r.jsonl").read_bytes() == (
@@ -346,7 +346,7 @@ def test_rerank_input_is_written_as_tevatron_writes_it(tmp_path):
 
 
 def test_rerank_input_rows_become_one_request_a_query(tmp_path):
-    """Rows of a query are joined in their order, which need not follow the scores; ids may be integers."""
+    """Rows of a query are joined in file order, which need not follow the scores; ids may be integers."""
     rows = [
         '{"docid": "a", "title": "T", "text": "x", "score": 1.5, "query_id": 7, "query": "t"}',
         '{"docid": 5, "title": "", "text": "y", "score": 2, "query_id": "7", "query": "t"}',
@@ -364,21 +364,21 @@ def test_rerank_input_rows_become_one_request_a_query(tmp_path):
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz"])
 def test_written_rerank_input_reads_back_equal(tmp_path, name):
-    """Lone surrogates included."""
+    """Including lone surrogates."""
     requests = [request("q1", "Größe"), request("q2", "t\ud83d", {"d": {"text": "\udc00"}})]
     write_rerank_input(tmp_path / name, requests)
     assert list(read_rerank_input(tmp_path / name)) == requests
 
 
 def test_a_docs_own_docid_gives_way_to_the_candidates(tmp_path):
-    """A row has one docid; the candidate's is the one that runs and judgements know."""
+    """A row has one docid, and runs and qrels use the candidate's."""
     write_rerank_input(tmp_path / "r.jsonl", [request(docs={"12": {"text": "x", "docid": 12, "score": "n/a"}})])
     row = '{"docid": "12", "text": "x", "score": 9.5, "query_id": "q1", "query": "what is aml"}\n'
     assert (tmp_path / "r.jsonl").read_text() == row
 
 
 def row(**changes):
-    """A rerank-input row, some of its fields replaced."""
+    """A rerank-input row with the given fields replaced."""
     return json.dumps({"docid": "d1", "title": "", "text": "x", "score": 1.0, "query_id": "q1", "query": "t"} | changes)
 
 
@@ -413,12 +413,12 @@ def row(**changes):
     ],
 )
 def test_unusable_rerank_input_is_refused_with_its_place(tmp_path, rows, message):
-    """The error names file and line."""
+    """The error gives file and line."""
     assert refusal(read_rerank_input, written(tmp_path, *rows)) == message
 
 
 def test_rerank_input_is_streamed(tmp_path):
-    """The first query is there before a later line is looked at."""
+    """The first query is returned before later lines are read."""
     requests = read_rerank_input(written(tmp_path, row(), row(query_id="q2"), "not JSON"))
     assert next(requests).query.qid == "q1"
     with pytest.raises(DataError, match=r"r\.jsonl:3: not JSON"):
@@ -448,7 +448,7 @@ REQUESTS = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(requests=REQUESTS)
 def test_any_text_and_any_score_survive_every_file(tmp_path_factory, requests):
-    """Surrogates, control characters, line separators, subnormal scores: what goes in comes out."""
+    """Surrogates, control characters, line separators and subnormal scores survive a round trip."""
     folder = tmp_path_factory.mktemp("records")
     for name in ("r.jsonl", "r.json"):
         write_requests(folder / name, requests)

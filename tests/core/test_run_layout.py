@@ -1,4 +1,4 @@
-"""Three columns of a run: scores are never read as ranks, nor ranks as scores."""
+"""Three-column runs: scores are never read as ranks or vice versa."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ AMBIGUOUS = {
 @pytest.mark.parametrize("text", AMBIGUOUS.values(), ids=AMBIGUOUS)
 @pytest.mark.parametrize("read", [read_run, lambda path: list(iter_run(path)), holds_ranks])
 def test_what_may_be_scores_or_ranks_is_refused(tmp_path, text, read):
-    """The wrong guess would turn every list upside down, so both readings are named, with the options for them."""
+    """A wrong guess would reverse every list, so the error gives both readings and the options for them."""
     with pytest.raises(DataError, match=r"run:\d: .* may be a score or a rank.*--run-format msmarco"):
         read(write(tmp_path / "run", text))
 
 
 @pytest.mark.parametrize("name", ["counted from 0", "one line removed", "not sorted", "written as floats"])
 def test_a_stated_format_settles_it(tmp_path, name):
-    """Told that they are ranks, the lowest comes first; told that they are scores, the highest does."""
+    """As ranks, the lowest value comes first; as scores, the highest."""
     path = write(tmp_path / "run", AMBIGUOUS[name])
     as_ranks = sorted(read_run(path, format="msmarco")["Q1"], key=lambda pair: -pair[1])
     as_scores = sorted(read_run(path, format="tsv")["Q1"], key=lambda pair: -pair[1])
@@ -68,7 +68,7 @@ def test_a_stated_format_settles_it(tmp_path, name):
     ],
 )
 def test_scores_that_cannot_be_ranks_need_no_option(tmp_path, text):
-    """A fraction, a sign, an exponent, ties down a falling list, floats down a falling list, lists of one."""
+    """Fractions, signs, exponents, ties or floats in a descending list, single-item lists."""
     path = write(tmp_path / "run", text)
     assert not holds_ranks(path)
     assert read_run(path) == read_run(path, format="tsv")
@@ -76,14 +76,14 @@ def test_scores_that_cannot_be_ranks_need_no_option(tmp_path, text):
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_a_run_of_our_own_is_read_back(tmp_path, n):
-    """Listwise scores n, n - 1, ..., 1, written as TSV, are scores."""
+    """Listwise scores n, n - 1, ..., 1, written as TSV, are read as scores."""
     ranking = [(f"d{rank}", float(n - rank)) for rank in range(n)]
     write_tsv(tmp_path / "own.tsv", [("q", ranking)])
     assert read_run(tmp_path / "own.tsv") == {"q": ranking}
 
 
 def test_one_format_for_several_runs_leaves_six_columns_alone(tmp_path):
-    """What is said of a third column is not said of a TREC run."""
+    """The option for the third column does not apply to TREC runs."""
     trec = write(tmp_path / "trec", "q Q0 d 1 2.5 t\n")
     ranks = write(tmp_path / "ranks", "q\td\t1\n")
     assert [format_beside_others(path, "msmarco") for path in (trec, ranks)] == ["trec", "msmarco"]
@@ -91,7 +91,7 @@ def test_one_format_for_several_runs_leaves_six_columns_alone(tmp_path):
 
 
 def test_a_top1000_file_is_named_for_what_it_is(tmp_path):
-    """MS MARCO's qid, pid, query, passage is no run."""
+    """MS MARCO's qid, pid, query, passage is not a run."""
     path = write(tmp_path / "top1000.dev", "188714\t1000052\tfoods and supplements\tWatch portion sizes.\n")
     with pytest.raises(DataError, match=r"top1000.dev:1: expected .* \(looks like a top1000 file of MS MARCO"):
         read_run(path)

@@ -1,4 +1,4 @@
-"""Prompt templates: the originals' layout, rendered to messages whose foreign text is marked."""
+"""Prompt templates: the originals' layout, rendered to messages in which untrusted text is marked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ POINTWISE = {"method": "pointwise", "body": "Q {query} D {document}"}
 
 
 def from_dict(values, **changes):
-    """The template of these values, some of them changed, or left out where the change is None."""
+    """A template with these values; a change of None removes the key."""
     merged = values | changes
     return template_from_dict({k: v for k, v in merged.items() if v is not None}, name="t")
 
@@ -57,7 +57,7 @@ REFERENCE = {
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_messages_are_byte_for_byte_those_of_the_original(name):
-    """Query, passages, numbers and blanks come out as the reference wrote them."""
+    """Query, passages, numbers and whitespace equal those of the reference."""
     docs = [
         {"contents": "Paris is [2] the capital\u2019s   city.\nNew line"},
         {"title": "T", "text": " Lyon is a city (L&amp;N) \u00e2\u20ac\u0153quoted\u00e2\u20ac\u009d "},
@@ -90,7 +90,7 @@ output_extraction_regex: r"\[(\d+)\]"
 
 
 def test_a_file_in_the_originals_layout_loads_unchanged(tmp_path):
-    """Comments and the regex keys do no harm; block texts keep their newlines, doubled braces become single ones."""
+    """Comments and regex keys are ignored; block scalars keep their newlines, and doubled braces become single ones."""
     path = tmp_path / "mine.yaml"
     path.write_text(ORIGINAL_LAYOUT, encoding="utf-8")
     template = load_template(path)
@@ -104,7 +104,7 @@ def test_a_file_in_the_originals_layout_loads_unchanged(tmp_path):
 
 
 def test_the_originals_pointwise_layout_loads():
-    """`{doc_content}` is their name for the document, and their files know no layout key."""
+    """The originals call the document `{doc_content}`, and their files have no layout key."""
     template = from_dict(POINTWISE, body="Query: {query} Document: {doc_content} Relevant: ")
     assert template.layout == "yes-no"
     assert turns(template.render("q", "d")) == [("user", "Query: q Document: d Relevant: ")]
@@ -112,7 +112,7 @@ def test_the_originals_pointwise_layout_loads():
 
 @pytest.mark.parametrize("name", template_names())
 def test_every_shipped_template_loads_and_survives_a_round_trip(name):
-    """What a card writes of a template reads back as the same template."""
+    """A template written into a card reads back unchanged."""
     template = load_template(name)
     assert template.name == name
     assert template_from_dict(template.to_dict(), name=name) == template
@@ -120,25 +120,25 @@ def test_every_shipped_template_loads_and_survives_a_round_trip(name):
 
 @pytest.mark.parametrize("spelling", ["rank_zephyr", "rank_zephyr.yaml", "rank_zephyr_template.yaml"])
 def test_a_shipped_template_is_found_under_the_originals_file_names(spelling):
-    """Commands from the papers' repositories name `rank_zephyr_template.yaml`."""
+    """Commands in the papers' repositories use `rank_zephyr_template.yaml`."""
     assert load_template(spelling) == load_template("rank_zephyr")
 
 
 def test_a_folder_of_the_same_name_does_not_hide_a_shipped_template(tmp_path, monkeypatch):
-    """People call their output folder after the model; `--prompt-template-path rank_zephyr` still works there."""
+    """Output folders are often named after the model; `--prompt-template-path rank_zephyr` still works there."""
     (tmp_path / "rank_zephyr").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_template("rank_zephyr").name == "rank_zephyr"
 
 
 def test_an_unknown_name_is_an_error_with_the_nearest_one():
-    """Neither a file nor a shipped template."""
+    """Neither a file nor a bundled template."""
     with pytest.raises(ConfigError, match=r"rank_zefyr: no such template.*did you mean 'rank_zephyr'"):
         load_template("rank_zefyr")
 
 
 def test_foreign_text_is_marked_and_never_read_as_a_template():
-    """Braces in a query or passage stay as they are; each foreign text is a span of its own."""
+    """Braces in a query or passage are unchanged; each untrusted text is a separate span."""
     (message,) = from_dict(SINGLE).render("{rank} {0}", ["{candidate}"], labels="1")
     assert message.spans == (
         Span("1"),
@@ -154,14 +154,14 @@ def test_foreign_text_is_marked_and_never_read_as_a_template():
 
 
 def test_scores_are_shown_with_three_decimals():
-    """InsertRank shows first-stage scores; a template that shows none needs none."""
+    """InsertRank shows first-stage scores; other templates do not need them."""
     template = from_dict(SINGLE, body="{rank}: {candidate} ({score})\n")
     (message,) = template.render("q", ["a", "b"], labels="12", scores=[12.34567, 3])
     assert message.content == "2 for q:\n1: a (12.346)\n2: b (3.000)\n"
 
 
 def test_few_shot_turns_stand_between_system_and_question():
-    """A given system message replaces the template's own, an empty one removes it."""
+    """A given system message replaces the template's own; an empty one removes it."""
     template = from_dict(SINGLE, system_message="own")
     shots = (Message("user", (Span("u"),)), Message("assistant", (Span("a"),)))
     messages = template.render("q", ["p"], labels="1", system_message="given", few_shot=shots)
@@ -171,7 +171,7 @@ def test_few_shot_turns_stand_between_system_and_question():
 
 
 def test_one_turn_a_passage():
-    """RankGPT's layout: the prefix pair, a pair for each passage, the question."""
+    """RankGPT's layout: the prefix pair, one pair per passage, the question."""
     assert turns(from_dict(MULTI).render("q", ["a", "b"], labels="12")) == [
         ("user", "Q: q"),
         ("assistant", "ok"),
@@ -184,7 +184,7 @@ def test_one_turn_a_passage():
 
 
 def test_without_body_assistant_bodies_and_suffix_are_one_turn():
-    """They are joined without a separator, as in the original."""
+    """They are joined without separator, as in the original."""
     assert turns(from_dict(MULTI, body_assistant=None).render("q", ["a", "b"], labels="12")) == [
         ("user", "Q: q"),
         ("assistant", "ok"),
@@ -193,7 +193,7 @@ def test_without_body_assistant_bodies_and_suffix_are_one_turn():
 
 
 def test_passages_and_labels_must_be_as_many():
-    """A label too few would leave a passage without a name."""
+    """With too few labels, a passage would have no identifier."""
     with pytest.raises(ValueError, match="shorter"):
         from_dict(SINGLE).render("q", ["a", "b"], labels="1")
 
@@ -236,13 +236,13 @@ def test_passages_and_labels_must_be_as_many():
     ],
 )
 def test_a_template_that_cannot_work_is_refused_with_what_to_mend(values, changes, message):
-    """Keys, placeholders and turns are checked when the template is read, not in the middle of a run."""
+    """Keys, placeholders and turns are validated when the template is loaded, not during a run."""
     with pytest.raises(ConfigError, match=message):
         from_dict(values, **changes)
 
 
 def test_a_bad_file_is_named(tmp_path):
-    """The message opens with the file that the user gave."""
+    """The message begins with the file name given by the user."""
     path = tmp_path / "mine.yaml"
     path.write_text("method: singleturn_listwise\nbody: x\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.yaml: body: expected the placeholder"):
@@ -251,14 +251,14 @@ def test_a_bad_file_is_named(tmp_path):
 
 
 def test_yes_no_questions_can_be_turns_of_their_own_roles():
-    """`message_roles: reranker` sends instruction, query and document apart, as some servers expect."""
+    """`message_roles: reranker` sends instruction, query and document in separate turns, as some servers expect."""
     template = from_dict(POINTWISE, message_roles="reranker", instruction="I", body=None)
     assert turns(template.render("q", "d")) == [("system", "I"), ("query", "q"), ("document", "d")]
 
 
 @pytest.mark.parametrize("name", template_names())
 def test_a_shipped_template_is_of_the_kind_that_its_method_says(name):
-    """The class tells the kind, so that nothing downstream needs to look at the method."""
+    """The class determines the kind, so callers need not check the method."""
     template = load_template(name)
     kinds = {"pointwise": PointwiseTemplate, "pairwise": PairwiseTemplate}
     assert isinstance(template, kinds.get(template.method, ListwiseTemplate))
@@ -266,7 +266,7 @@ def test_a_shipped_template_is_of_the_kind_that_its_method_says(name):
 
 
 def test_the_query_may_stand_behind_each_passage():
-    """It is foreign text there too, and braces in it stay."""
+    """It is untrusted text there too, and braces in it are unchanged."""
     template = from_dict(SINGLE, body="[{rank}] {candidate}\nQuery: {query} [{rank}]\n")
     (turn,) = template.render("w{h}o", ["a", "b"], labels=["1", "2"])
     assert turn.content == "2 for w{h}o:\n[1] a\nQuery: w{h}o [1]\n[2] b\nQuery: w{h}o [2]\n"
@@ -274,7 +274,7 @@ def test_the_query_may_stand_behind_each_passage():
 
 
 def test_small_models_are_shown_pairs_alike():
-    """What a pointwise adapter has learnt of a passage with its query holds in a window too."""
+    """What a pointwise adapter learned about a passage with its query also applies within a window."""
     pair = load_template("yes_no_short").render("q?", "a passage")
     window = load_template("query_behind_alpha").render("q?", ["a passage"], labels=["A"])
     assert turns(pair) == [("user", "Passage: a passage\nQuery: q?\nRelevant?")]
@@ -285,7 +285,7 @@ PAIRWISE = {"method": "pairwise", "body": "{query}: {passage_a} or {passage_b}?"
 
 
 def test_two_passages_are_untrusted_text_in_their_order():
-    """Braces in them stay; the layout is a chat's where nothing is said."""
+    """Braces in them are unchanged; the default layout is chat."""
     template = from_dict(PAIRWISE, system_message="Compare.")
     system, turn = template.render("w{h}o", "one {passage_b}", "two")
     assert (system.role, system.content, turn.content) == ("system", "Compare.", "w{h}o: one {passage_b} or two?")
@@ -294,7 +294,7 @@ def test_two_passages_are_untrusted_text_in_their_order():
 
 
 def test_rank_llms_duot5_file_is_read():
-    """Its placeholders are called {doc1} and {doc2}, and it names no method, which is asked for."""
+    """Its placeholders are {doc1} and {doc2}, and it has no method, which must be added."""
     body = "Query: {query} Document0: {doc1} Document1: {doc2} Relevant: "
     template = from_dict({"method": "pairwise", "body": body}, layout="raw", first="true", second="false")
     (turn,) = template.render("q", "a", "b")
@@ -322,13 +322,13 @@ def test_rank_llms_duot5_file_is_read():
     ],
 )
 def test_a_pairwise_template_that_cannot_work_is_refused(changes, message):
-    """When it is read."""
+    """The error is raised when the template is loaded."""
     with pytest.raises(ConfigError, match=message):
         from_dict(PAIRWISE, **changes)
 
 
 def test_training_refuses_a_template_of_another_kind_in_one_line():
-    """By the loaders that `rankllm-train` uses, with the recipe's key before it."""
+    """The loaders used by `rankllm-train` report it with the recipe's key."""
     for load, kind in ((listwise_template, "listwise"), (pointwise_template, "pointwise")):
         with pytest.raises(
             ConfigError, match=rf"^prompt.template: duot5 is a pairwise template; expected a {kind} one$"

@@ -1,4 +1,4 @@
-"""A format in a template is honoured or refused when the template is read, never dropped."""
+"""A format specification in a template is applied or rejected when the template is loaded, never ignored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rankllm_core.prompts.template import template_from_dict
 
 
 def content(body, *, prefix="{query}\n", labels="12", scores=(12.34567, 3.0)):
-    """What a template of one turn writes for two passages."""
+    """The text of a one-turn template for two passages."""
     template = template_from_dict({"method": "singleturn_listwise", "prefix": prefix, "body": body}, name="t")
     (turn,) = template.render("q", ["a", "b"], labels=labels, scores=scores)
     return turn.content
@@ -26,18 +26,18 @@ def content(body, *, prefix="{query}\n", labels="12", scores=(12.34567, 3.0)):
     ],
 )
 def test_scores_and_identifiers_are_written_in_their_format(body, expected):
-    """As Python's format does; a score without one has three decimals."""
+    """Python's format syntax applies; the default for scores is three decimals."""
     assert content(body) == expected
 
 
 def test_a_count_and_letters_take_a_format_too():
-    """`num` is a number, and a letter can be padded."""
+    """`num` is a number, and letters can be padded."""
     assert content("[{rank:>2}] {candidate}", prefix="{num:03d} {query}: ", labels="AB") == "002 q: [ A] a[ B] b"
     assert content("{candidate}{rank} {score:.1f}|", scores=()) == "q\na1 |b2 |"
 
 
 def test_a_format_that_an_identifier_cannot_take_is_one_line():
-    """Only numbers have leading zeros of this sort."""
+    """This kind of zero padding works for numbers only."""
     with pytest.raises(ConfigError, match=r"the placeholder \{rank:02d\} cannot format 'A'"):
         content("[{rank:02d}] {candidate}", labels="AB")
 
@@ -60,7 +60,7 @@ def test_a_format_that_an_identifier_cannot_take_is_one_line():
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(body, named):
-    """Conversions, formats of texts, attributes and indexes, in one line."""
+    """Conversions, formats of texts, attributes and indexes give a one-line error."""
     with pytest.raises(ConfigError, match=named) as caught:
         content(body)
     assert "\n" not in str(caught.value)
@@ -75,6 +75,6 @@ def test_what_cannot_be_honoured_is_refused_by_name(body, named):
     ],
 )
 def test_pointwise_templates_take_no_format(values):
-    """They show texts alone."""
+    """They show texts only."""
     with pytest.raises(ConfigError, match=r"template t: (query|passage|body): the placeholder"):
         template_from_dict({"method": "pointwise", **values}, name="t")

@@ -1,4 +1,4 @@
-"""A template's own words say which identifiers and which answer it is for."""
+"""The wording of a template determines its identifiers and the answer it requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_words_name_identifiers_and_answer(name):
     ],
 )
 def test_room_is_kept_for_the_answer_that_is_asked_for(name, answer):
-    """The answer's budget is counted on the template's own form."""
+    """The token budget of the answer is computed for the template's own form."""
     assert load_template(name).write_answer(("1", "2", "3")) == answer
 
 
@@ -52,7 +52,7 @@ LISTWISE = {"method": "singleturn_listwise", "prefix": "Query: {query}", "body":
 
 @pytest.mark.parametrize("name", WORDS)
 def test_a_shipped_template_declares_what_its_words_say(name):
-    """Declared and guessed agree, so a card needs no more than the words to say the same."""
+    """Declared and detected values agree, so a card with the text alone gives the same result."""
     path = resources.files("rankllm_core") / "templates" / f"{name}.yaml"
     declared = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert {"answer", "reasoning"} <= declared.keys()
@@ -64,7 +64,7 @@ def test_a_shipped_template_declares_what_its_words_say(name):
 
 
 def test_a_declaration_overrules_the_words():
-    """Another project's words may mislead the guess; the file has the last word, in a card as well."""
+    """Unusual wording may mislead the detection; the file's declaration wins, also in a card."""
     words = LISTWISE | {"suffix": "Numerical identifiers are out of fashion. <answer> is a tag."}
     guessed = template_from_dict(words, name="mine")
     assert (guessed.identifiers, guessed.answer, guessed.reasoning) == (None, "chain", True)
@@ -78,7 +78,7 @@ def test_a_declaration_overrules_the_words():
 
 
 def test_a_form_that_the_system_message_asks_for_is_seen():
-    """`[rankstart]` anywhere means that no answer begins with an identifier, so FIRST cannot read it."""
+    """`[rankstart]` anywhere means that answers do not begin with an identifier, so FIRST cannot be used."""
     words = LISTWISE | {"system_message": "Answer as [rankstart] [2] > [1] [rankend]."}
     template = template_from_dict(words, name="mine")
     assert (template.answer, template.is_chain) == ("rankstart", False)
@@ -93,6 +93,6 @@ def test_a_form_that_the_system_message_asks_for_is_seen():
     ],
 )
 def test_a_declaration_is_checked(declared, message):
-    """A wrong one is one line."""
+    """A wrong declaration gives a one-line error."""
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         template_from_dict(LISTWISE | declared, name="mine")

@@ -1,4 +1,4 @@
-"""Untrusted text on a terminal is shown, and never obeyed."""
+"""Untrusted text is displayed on a terminal without executing its control sequences."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rankllm_core.errors import for_terminal
     ],
 )
 def test_what_a_terminal_would_obey_is_escaped(text, shown):
-    """Escape sequences, their eight-bit forms, carriage returns, marks of direction; letters of any script stay."""
+    """Escape sequences, their 8-bit forms, carriage returns, direction marks; letters of all scripts stay."""
     assert for_terminal(text) == shown
 
 
 def test_a_text_for_one_line_has_no_line_breaks():
-    """A qid cannot add a line of its own to what is printed."""
+    """A qid cannot add a line to the output."""
     assert for_terminal("q\nError: fake\t", one_line=True) == r"q\nError: fake\t"

@@ -1,4 +1,4 @@
-"""How a stored passage becomes the text a prompt holds."""
+"""How a stored passage becomes the text in a prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_every_field_name_of_the_originals_is_read(field):
 
 
 def test_the_first_field_in_the_originals_order_counts():
-    """Where several are there, `text` goes before `segment`, and so on, whatever their order in the file."""
+    """If several exist, `text` precedes `segment`, and so on, whatever their order in the file."""
     assert title_and_text({"passage": "p", "body": "b", "segment": "s", "text": "t"}) == ("", "t")
     assert title_and_text({"passage": "p", "body": "b", "content": "c", "contents": "cs"}) == ("", "cs")
 
@@ -32,13 +32,15 @@ def test_the_first_field_in_the_originals_order_counts():
     ],
 )
 def test_passage_text_is_titled_trimmed_and_repaired(doc, expected):
-    """A title is put before the text, blanks around it go, ftfy repairs mojibake, entities, quotes and widths."""
+    """The title precedes the text, surrounding whitespace is removed, ftfy repairs mojibake, entities, quotes and
+    widths.
+    """
     assert passage_text(doc) == expected
 
 
 @pytest.mark.parametrize(("doc", "found"), [({"id": "7", "title": "T"}, "'id', 'title'"), ({}, "nothing")])
 def test_a_passage_without_text_is_an_error_that_names_what_is_there(doc, found):
-    """The message lists the names that are looked for and those that were found."""
+    """The message lists the supported field names and those found."""
     with pytest.raises(RankLLMError, match=f"expected one of text, segment, .*; found {found}"):
         title_and_text(doc)
 
@@ -55,7 +57,7 @@ def test_a_passage_without_text_is_an_error_that_names_what_is_there(doc, found)
     ],
 )
 def test_first_words_are_joined_by_single_blanks(text, n, expected):
-    """Any white space parts words; a negative number means none (the originals cut from the end then)."""
+    """Any whitespace separates words; a negative number means zero (the originals cut from the end then)."""
     assert first_words(text, n) == expected
 
 
@@ -71,12 +73,12 @@ def test_first_words_are_joined_by_single_blanks(text, n, expected):
     ],
 )
 def test_brackets_of_a_passage_cannot_pose_as_identifiers(text, alpha, expected):
-    """`[3]` becomes `(3)`; single capital letters only where letters are the identifiers."""
+    """`[3]` becomes `(3)`; single capital letters are replaced only if letters are the identifiers."""
     assert defuse_identifiers(text, alpha=alpha) == expected
 
 
 def test_a_word_of_a_million_letters_is_cut():
-    """Words are bounded in characters too, far above those of any language that is written with blanks."""
+    """Words are also limited in characters, far above the length of real words."""
     assert first_words("x" * 1_000_000, 2) == "x" * (32 * 2 + 256)
     assert first_words("incomprehensibilities " * 300, 300) == ("incomprehensibilities " * 300).strip()
 
@@ -85,18 +87,18 @@ def test_a_word_of_a_million_letters_is_cut():
     "text", ["", "one", "a  b c", "word " * 80, "x" * 256, "x" * 257, "x" * 5000, "\u4e2d" * 999 + " a b", "xy " * 5000]
 )
 def test_words_in_a_text_are_as_many_as_keep_all_of_it(text):
-    """One fewer would cut it."""
+    """One word fewer would truncate the text."""
     whole = " ".join(text.split())
     assert first_words(text, words_in(text)) == whole
     assert words_in(text) == 0 or first_words(text, words_in(text) - 1) != whole
 
 
 def test_a_null_field_does_not_hide_the_text():
-    """The first field that holds something counts."""
+    """The first non-empty field counts."""
     assert title_and_text({"text": None, "contents": "sky is blue", "title": None}) == ("", "sky is blue")
 
 
 def test_a_list_is_not_a_text():
-    """What is not text is an error, not Python's way of writing it."""
+    """A value that is not text is an error instead of being formatted by Python."""
     with pytest.raises(RankLLMError, match="contents: expected text, found list"):
         title_and_text({"contents": ["a"]})

@@ -1,4 +1,4 @@
-"""Text that nobody vouches for stays text."""
+"""Untrusted text stays text."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ PLAIN = (
 
 @pytest.fixture(scope="module", params=["smollm2_tokenizer", "llama2_tokenizer"])
 def tokenizer(request):
-    """Each of the two families: byte-level and Metaspace."""
+    """One tokenizer per family: byte-level and Metaspace."""
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
 def safe(tokenizer):
-    """The same, safe; made once, as it reads the whole vocabulary."""
+    """The safe version of the tokenizer, created once because it reads the complete vocabulary."""
     return SafeTokenizer(tokenizer)
 
 
 def tiny_tokenizer(*, prepend_scheme="first", added=(), special=("<s>", "</s>")):
-    """A Metaspace tokenizer of a few words, with what is asked for added to it."""
+    """A Metaspace tokenizer of a few words, with the given tokens added."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -51,13 +51,13 @@ def tiny_tokenizer(*, prepend_scheme="first", added=(), special=("<s>", "</s>"))
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_plain_text_gets_the_tokenizers_own_ids(tokenizer, safe, text):
-    """Where no control token is written, nothing differs from the tokenizer."""
+    """Without control tokens in the text, the ids are those of the tokenizer."""
     assert safe.encode(text) == tokenizer.encode(text, add_special_tokens=False)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_becomes_a_control_token(tokenizer, safe, text):
-    """Whatever is written, the ids are those of ordinary tokens, and they read back as the text."""
+    """Any text is encoded as ordinary tokens, and the ids decode to the text."""
     ids = safe.encode(text)
     assert control_ids(tokenizer, ids) == []
     # Llama's decoder drops a leading blank.
@@ -65,14 +65,14 @@ def test_no_text_becomes_a_control_token(tokenizer, safe, text):
 
 
 def test_lone_surrogates_become_the_replacement_character():
-    """No tokenizer takes them; real pairs and everything else stay."""
+    """Tokenizers reject them; valid pairs and all other text are unchanged."""
     assert clean("a\ud800b\udfff") == "a\ufffdb\ufffd"
     assert clean("\ud83e\udd99") == "\U0001f999"
     assert clean("plain \U0001f999") == "plain \U0001f999"
 
 
 def test_added_tokens_that_look_like_markup_count_as_control():
-    """Qwen3 does not mark `<think>` special, and a passage still must not write it. Other added words are words."""
+    """Qwen3 does not mark `<think>` as special, but a passage must not produce it. Other added words are ordinary."""
     from tokenizers import AddedToken
 
     added = [AddedToken("<think>", special=False, normalized=False), AddedToken("lol", special=False, normalized=False)]
@@ -83,7 +83,7 @@ def test_added_tokens_that_look_like_markup_count_as_control():
 
 
 def test_added_words_keep_their_ids():
-    """Leaving control tokens out must not move what was added behind them onto their ids."""
+    """Removing control tokens must not shift the ids of tokens added after them."""
     from tokenizers import AddedToken
 
     tokenizer = tiny_tokenizer(added=[AddedToken("lol", special=False, normalized=False)])
@@ -105,7 +105,7 @@ def test_added_words_keep_their_ids():
     ],
 )
 def test_a_prompt_in_pieces_has_the_ids_of_the_whole(prepend_scheme, prompt):
-    """Wherever the breaking character stands in the text, the other pieces get the ids the tokenizer gives them."""
+    """For any position of the separator, the other pieces get the tokenizer's ids."""
     tokenizer = tiny_tokenizer(prepend_scheme=prepend_scheme)
     safe = SafeTokenizer(tokenizer)
     whole = tokenizer.encode(prompt, add_special_tokens=False)
@@ -116,7 +116,7 @@ def test_a_prompt_in_pieces_has_the_ids_of_the_whole(prepend_scheme, prompt):
 
 
 def test_control_tokens_that_swallow_blanks_do_so_in_pieces_too():
-    """`lstrip` and `rstrip` of an added token take the blanks beside it."""
+    """`lstrip` and `rstrip` of an added token remove adjacent whitespace."""
     from tokenizers import AddedToken
 
     added = [AddedToken("<sep>", special=True, normalized=False, lstrip=True, rstrip=True)]
@@ -127,7 +127,7 @@ def test_control_tokens_that_swallow_blanks_do_so_in_pieces_too():
 
 
 def test_a_broken_control_token_is_text_beside_one_that_is_meant(tokenizer, safe):
-    """The mask decides token by token; it is gone from the ids."""
+    """The mask decides per token, and it does not appear in the ids."""
     end = tokenizer.eos_token
     assert safe.mask_control(f"a{end}b") == f"a{end[:-1]}{MASK}{end[-1]}b"
     ids = safe.encode_prompt(safe.mask_control(f"a{end}b") + end, add_special_tokens=False)
@@ -137,7 +137,7 @@ def test_a_broken_control_token_is_text_beside_one_that_is_meant(tokenizer, safe
 
 
 def test_leading_ids_are_what_the_tokenizer_puts_before_a_text(llama2_tokenizer, smollm2_tokenizer):
-    """Llama 2 puts BOS, SmolLM2 nothing."""
+    """Llama 2 adds BOS, SmolLM2 nothing."""
     assert SafeTokenizer(llama2_tokenizer).leading_ids() == [1]
     assert SafeTokenizer(smollm2_tokenizer).leading_ids() == []
     safe = SafeTokenizer(llama2_tokenizer)
@@ -146,7 +146,7 @@ def test_leading_ids_are_what_the_tokenizer_puts_before_a_text(llama2_tokenizer,
 
 @pytest.mark.parametrize("text", [*PLAIN, *HOSTILE, "\U0001f999" * 20, "\u4e2d\u6587" * 20, "word " * 50])
 def test_a_clipped_text_is_a_beginning_within_the_limit(safe, text):
-    """A character that is several tokens is kept whole or left out, never cut."""
+    """A character of several tokens is kept or dropped, never split."""
     for limit in (0, 1, 2, 3, 5, 8, 500):
         clipped = safe.clip(text, limit)
         assert clean(text).startswith(clipped)
@@ -161,7 +161,7 @@ def test_clipping_keeps_as_much_as_fits(smollm2_tokenizer):
 
 
 def test_identifiers_are_the_bare_tokens_behind_the_bracket(smollm2_tokenizer, llama2_tokenizer):
-    """`A` as it stands in `[A`, not the token of a word that begins with a blank. Ids as recorded from the models."""
+    """`A` as in `[A`, not the token for a word that begins with a space. Ids recorded from the models."""
     letters = tuple("ABCDEFGHIJKLMNOPQRST")
     assert single_ids(SafeTokenizer(smollm2_tokenizer), letters, after="[") == list(range(49, 69))
     assert single_ids(SafeTokenizer(smollm2_tokenizer), tuple("123456789"), after="[") == list(range(33, 42))
@@ -170,13 +170,13 @@ def test_identifiers_are_the_bare_tokens_behind_the_bracket(smollm2_tokenizer, l
 
 
 def test_an_identifier_of_two_tokens_is_refused(safe):
-    """Both tokenizers write 10 as two digits; reading the first would rank it as 1."""
+    """Both tokenizers split 10 into two digits; reading the first would rank it as 1."""
     with pytest.raises(ContractError, match=r"identifier '10' is 2 tokens after '\[', expected one"):
         single_ids(safe, ("9", "10"), after="[")
 
 
 def test_the_unknown_token_is_read_where_it_is_asked_for_by_name(llama2_tokenizer):
-    """ctxl-rerank-v2 of 6B is read at token 0, which is `<unk>` of its vocabulary, as of Llama 2's."""
+    """ctxl-rerank-v2 6B is read at token 0, which is `<unk>` in its vocabulary, as in Llama 2's."""
     safe = SafeTokenizer(llama2_tokenizer)
     assert single_ids(safe, ("<unk>",), after=" ??") == [0]
     with pytest.raises(ContractError, match="expected one"):
@@ -184,7 +184,7 @@ def test_the_unknown_token_is_read_where_it_is_asked_for_by_name(llama2_tokenize
 
 
 def test_an_identifier_glued_to_the_bracket_is_read_as_its_own_token():
-    """Where `[A` is one token, the letter's own token is taken, as in training."""
+    """If `[A` is one token, the letter's own token is used, as in training."""
     tokenizer = tiny_tokenizer(prepend_scheme="never")
     assert len(tokenizer.encode("[A", add_special_tokens=False)) == 1
     expected = tokenizer.convert_tokens_to_ids("A")
@@ -192,7 +192,7 @@ def test_an_identifier_glued_to_the_bracket_is_read_as_its_own_token():
 
 
 def test_a_slow_tokenizer_is_refused():
-    """Without the fast tokenizer's file nothing can be encoded safely."""
+    """Safe encoding needs the fast tokenizer's file."""
 
     class SlowTokenizer:
         """A tokenizer without a backend."""

@@ -1,4 +1,4 @@
-"""Answers that real listwise models gave."""
+"""Answers given by real listwise models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rankllm_core.types import identifiers
 
 @pytest.fixture(scope="module")
 def transcripts():
-    """Answers of RankVicuna and Vicuna, with a hand-given category."""
+    """Answers of RankVicuna and Vicuna with a category assigned by hand."""
     with gzip.open(data("transcripts/responses.jsonl.gz"), "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
@@ -25,13 +25,13 @@ def read(transcript):
 
 
 def in_order_of_mention(text, n):
-    """All numbers in range, first mention first, then the others: what a reader without a grammar does."""
+    """All numbers in range by first mention, then the rest: what a reader without a grammar does."""
     numbers = [int(number) for number in re.findall("[0-9]+", text)]
     return tuple(number - 1 for number in dict.fromkeys([*numbers, *range(1, n + 1)]) if 1 <= number <= n)
 
 
 def test_every_clean_answer_is_read_exactly(transcripts):
-    """An answer that is a full permutation as `[a] > [b]` is that permutation, and `ok`."""
+    """An answer that is a complete permutation in the form `[a] > [b]` is read as is, with status `ok`."""
     clean = [transcript for transcript in transcripts if transcript["category"] == "ok"]
     assert len(clean) == 4331
     for transcript in clean:

@@ -1,4 +1,4 @@
-"""TREC files: what is read, what is refused, and that nothing written can be reordered."""
+"""TREC files: what is accepted, what is rejected, and that written runs cannot be reordered."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write(path, text):
 
 
 def float32_bits_apart(high, low):
-    """How many float32 steps lie between two float32 values, counted on their bit patterns."""
+    """The number of float32 steps between two float32 values, counted on their bit patterns."""
 
     def place(value):
         (bits,) = struct.unpack("<i", struct.pack("<f", value))
@@ -71,20 +71,20 @@ def float32_bits_apart(high, low):
     ],
 )
 def test_every_layout_of_a_run_reads_the_same(tmp_path, text):
-    """Six, four and three columns, tabs, runs of blanks, CRLF, blank lines, a byte-order mark."""
+    """Six, four and three columns, tabs, repeated spaces, CRLF, blank lines, a byte-order mark."""
     run = read_run(write(tmp_path / "run", text))
     assert run == {"q1": [("d2", 5.5), ("d1", 4.0)], "q2": [("d9", -0.001)]}
 
 
 def test_gzipped_runs_are_read(tmp_path):
-    """A name that ends in .gz is unpacked."""
+    """Files ending in .gz are decompressed."""
     path = tmp_path / "run.gz"
     path.write_bytes(gzip.compress(b"q Q0 d 1 2.5 t\n"))
     assert read_run(path) == {"q": [("d", 2.5)]}
 
 
 def test_candidates_keep_the_order_of_the_file(tmp_path):
-    """Neither rank nor score nor interleaved queries change the order of a query's lines."""
+    """Rank, score and interleaved queries do not change the order of a query's lines."""
     path = write(tmp_path / "run", "b Q0 d1 9 1 t\na Q0 d2 1 5 t\nb Q0 d3 1 7 t\nb Q0 d2 2 1 t\n")
     run = read_run(path)
     assert list(run) == ["b", "a"]
@@ -102,14 +102,14 @@ def test_candidates_keep_the_order_of_the_file(tmp_path):
     ],
 )
 def test_three_columns_are_ranks_only_when_they_count_from_one(tmp_path, text, scores):
-    """The MS MARCO layout is told by 1, 2, 3, ... in every query; a score by a value that can be no rank."""
+    """The MS MARCO layout is detected by 1, 2, 3, ... in every query; scores by a value that cannot be a rank."""
     path = write(tmp_path / "run", text)
     assert [score for _, score in read_run(path)["q1"]] == scores
     assert [line.score for line in iter_run(path) if line.qid == "q1"] == scores
 
 
 def test_a_named_format_is_not_guessed(tmp_path):
-    """`tsv` reads 1, 2 as scores, `msmarco` reads a list with a gap as ranks, `trec` refuses three columns."""
+    """`tsv` reads 1, 2 as scores, `msmarco` reads a list with a gap as ranks, `trec` rejects three columns."""
     path = write(tmp_path / "run", "q\ta\t1\nq\tb\t2\n")
     assert read_run(path, format="tsv") == {"q": [("a", 1.0), ("b", 2.0)]}
     gap = write(tmp_path / "gap", "q\ta\t1\nq\tb\t7\n")
@@ -121,7 +121,7 @@ def test_a_named_format_is_not_guessed(tmp_path):
 
 
 def test_docids_between_tabs_may_hold_blanks(tmp_path):
-    """In three columns between tabs only the tabs separate; a no-break space never does."""
+    """In tab-separated columns only tabs separate; a no-break space never does."""
     path = write(tmp_path / "run.tsv", "q 1\tLos Angeles\t2.5\nq 1\tRome\t1.5\n")
     assert read_run(path) == {"q 1": [("Los Angeles", 2.5), ("Rome", 1.5)]}
     path = write(tmp_path / "run", "q Q0 Los\u00a0Angeles 1 2.5 t\n")
@@ -146,25 +146,25 @@ def test_docids_between_tabs_may_hold_blanks(tmp_path):
     ],
 )
 def test_a_bad_run_is_an_error_that_says_where(tmp_path, text, message):
-    """Nothing is skipped or guessed; the line, what was found and what was expected are named."""
+    """Nothing is skipped or guessed; the error gives the line, what was found and what was expected."""
     with pytest.raises(DataError, match=message):
         read_run(write(tmp_path / "run", text))
 
 
 def test_a_rank_that_is_none_is_an_error(tmp_path):
-    """Reading scores as MS MARCO ranks would turn the list over."""
+    """Reading scores as MS MARCO ranks would reverse the list."""
     with pytest.raises(DataError, match=r"run:1: query 'q', docid 'd': rank '2.5' is not an integer"):
         read_run(write(tmp_path / "run", "q\td\t2.5\n"), format="msmarco")
 
 
 def test_streaming_gives_the_lines_of_the_whole(tmp_path):
-    """`iter_run` gives every line with its number and holds none."""
+    """`iter_run` yields every line with its number and keeps none in memory."""
     path = write(tmp_path / "run", "q Q0 d1 1 2 t\n\nr Q0 d2 1 3 t\nq Q0 d3 2 1 t\n")
     assert list(iter_run(path)) == [(1, "q", "d1", 2.0), (3, "r", "d2", 3.0), (4, "q", "d3", 1.0)]
 
 
 def test_an_empty_run_has_no_queries(tmp_path):
-    """An empty file is an empty run, not an error: the caller knows whether that may be."""
+    """An empty file is a valid empty run; the caller decides whether that is acceptable."""
     path = write(tmp_path / "run", "\n")
     assert read_run(path) == {}
     assert list(iter_run(path)) == []
@@ -180,7 +180,7 @@ def test_an_empty_run_has_no_queries(tmp_path):
     ],
 )
 def test_real_runs_are_read_whole(name, n_queries, n_lines, first):
-    """Runs of other systems, counted with wc and by their first line."""
+    """Runs of other systems, compared with wc and their first line."""
     run = read_run(data(f"trec_io/runs/{name}"))
     assert len(run) == n_queries
     assert sum(map(len, run.values())) == n_lines
@@ -204,7 +204,7 @@ def test_a_run_that_tells_an_order_only_is_known(tmp_path, text, expected):
 
 
 def test_a_real_msmarco_run_is_read_as_ranks():
-    """Its first query's first two documents are at ranks 1 and 2."""
+    """The first two documents of its first query have ranks 1 and 2."""
     run = read_run(data("trec_io/runs/msmarco-format.ans_small.run.dev.small.tsv.gz"))
     assert run["188714"][:2] == [("2133570", -1.0), ("4321742", -2.0)]
 
@@ -224,7 +224,7 @@ def test_a_real_msmarco_run_is_read_as_ranks():
     ],
 )
 def test_every_layout_of_qrels_reads_the_same(tmp_path, text):
-    """Four columns with any iteration column, BEIR's three with and without header, tabs, blanks, CRLF."""
+    """Four columns with any iteration column, BEIR's three with and without header, tabs, spaces, CRLF."""
     assert read_qrels(write(tmp_path / "qrels", text)) == {"1": {"a": 2, "b": -1}, "2": {"a": 0}}
 
 
@@ -242,7 +242,7 @@ def test_every_layout_of_qrels_reads_the_same(tmp_path, text):
     ],
 )
 def test_bad_qrels_are_an_error_that_says_where(tmp_path, text, message):
-    """Two judgements of one document are refused, as trec_eval refuses them."""
+    """Conflicting judgements of one document are rejected, as in trec_eval."""
     with pytest.raises(DataError, match=message):
         read_qrels(write(tmp_path / "qrels", text))
 
@@ -272,7 +272,7 @@ def test_two_layouts_of_one_collection_agree():
 
 
 def test_diversity_judgements_are_refused_with_the_reason():
-    """One document has a grade for each subtopic there; taking any one of them would be a guess."""
+    """They have a grade per subtopic, and choosing one would be a guess."""
     with pytest.raises(DataError, match="the second column is a subtopic"):
         read_qrels(data("trec_io/qrels/qrels.web.201-250.ndeval.txt.gz"))
 
@@ -281,7 +281,7 @@ def test_diversity_judgements_are_refused_with_the_reason():
 
 
 def test_trec_order_is_score_then_docid_descending_in_single_precision():
-    """1.00000001 and 1 are one float32, so the greater docid wins, as with trec_eval."""
+    """1.00000001 and 1 are the same float32, so the greater docid comes first, as in trec_eval."""
     candidates = [("a", 1.00000001), ("b", 1.0), ("c", 2.0), ("é", 1.0), ("Z", 1.0)]
     assert [docid for docid, _ in trec_order(candidates)] == ["c", "é", "b", "a", "Z"]
     assert trec_order(candidates)[3] == ("a", 1.00000001)
@@ -306,21 +306,21 @@ def test_trec_order_is_score_then_docid_descending_in_single_precision():
     ],
 )
 def test_ties_are_lowered_by_the_least_step(scores, expected):
-    """Steps worked out by hand: 2**-24 below 1, 2**-23 below -1, 2**-149 around 0, 2**104 at the top."""
+    """Steps computed by hand: 2**-24 below 1, 2**-23 below -1, 2**-149 around 0, 2**104 at the top."""
     lowered = decreasing_scores(scores)
     assert lowered == expected
     assert [math.copysign(1, score) for score in lowered] == [math.copysign(1, score) for score in expected]
 
 
 def test_thousands_of_equal_scores_move_by_as_many_steps():
-    """The last of 40,001 ties is 40,000 float32 steps down: 0.0024 of a score of 1."""
+    """The last of 40,001 ties is lowered by 40,000 float32 steps: 0.0024 for a score of 1."""
     lowered = decreasing_scores([1.0] * 40_001)
     assert lowered[-1] == 1 - 40_000 * 2**-24
 
 
 @given(st.one_of(st.lists(float32, max_size=60), tied))
 def test_scores_strictly_decrease_as_float32_and_hardly_move(scores):
-    """Every score ends at most as many float32 steps down as there are scores before it, and never up."""
+    """A score is lowered by at most as many float32 steps as there are scores before it, and never raised."""
     ranked = sorted(scores, reverse=True)
     if ranked and ranked[-1] < -GREATEST / 2:
         ranked = [score / 2 for score in ranked]  # ties at the very end cannot be lowered
@@ -333,7 +333,7 @@ def test_scores_strictly_decrease_as_float32_and_hardly_move(scores):
 
 
 def test_a_tie_at_the_end_of_the_range_is_an_error():
-    """There is no float32 below the least one."""
+    """There is no float32 below the smallest one."""
     with pytest.raises(ScoreError, match="cannot be lowered: it is tied at the end of the float32 range") as error:
         decreasing_scores([0.0, -GREATEST, -GREATEST])
     assert error.value.position == 2
@@ -341,20 +341,20 @@ def test_a_tie_at_the_end_of_the_range_is_an_error():
 
 @given(st.lists(st.floats(min_value=-3e38, max_value=3e38), max_size=40, unique=True))
 def test_scores_that_differ_enough_are_only_rounded(scores):
-    """Where float32 tells the scores apart, nothing but rounding happens."""
+    """Scores that are distinct in float32 are only rounded."""
     rounded = sorted(set(to_float32(scores)), reverse=True)
     assert decreasing_scores(rounded) == rounded
 
 
 @given(float32)
 def test_a_printed_score_reads_back_exactly(value):
-    """The text read in double precision and rounded is the same float32."""
+    """Parsed in double precision and rounded, the text gives the same float32."""
     assert to_float32([float(format_score(value))]) == [value]
 
 
 @given(float32)
 def test_printed_neighbours_stay_in_order_in_double_precision(value):
-    """Readers that do not round see the same order."""
+    """Readers that do not round get the same order."""
     if value > -GREATEST:
         high, low = decreasing_scores([value, value])
         assert float(format_score(high)) > float(format_score(low))
@@ -376,7 +376,7 @@ def test_printed_neighbours_stay_in_order_in_double_precision(value):
     ],
 )
 def test_scores_are_printed_short(value, text):
-    """As few digits as single precision needs, always as a decimal number."""
+    """The shortest decimal number that identifies the float32."""
     assert format_score(value) == text
 
 
@@ -392,7 +392,7 @@ def test_scores_are_printed_short(value, text):
     ],
 )
 def test_scores_that_cannot_stand_in_a_run_are_an_error(scores, message):
-    """NaN never sorts, and nothing is sorted behind the caller's back."""
+    """NaN cannot be sorted, and unsorted scores are not sorted silently."""
     with pytest.raises(RankLLMError, match=message):
         decreasing_scores(scores)
 
@@ -401,7 +401,7 @@ def test_scores_that_cannot_stand_in_a_run_are_an_error(scores, message):
 
 
 def test_the_three_layouts_are_written_in_the_order_given(tmp_path):
-    """Ranks from 1, ties lowered, one line a candidate."""
+    """Ranks from 1, ties lowered, one line per candidate."""
     results = [("q1", [("b", 5.5), ("a", 5.5), ("c", 4.0)]), ("q2", []), ("q3", [("x", 1)])]
     write_run(tmp_path / "run", results, tag="mine")
     write_tsv(tmp_path / "tsv", results)
@@ -416,7 +416,7 @@ def test_the_three_layouts_are_written_in_the_order_given(tmp_path):
 
 @given(st.lists(float32.filter(lambda score: score > -1e38), min_size=1, max_size=30), st.randoms())
 def test_no_tie_rule_can_reorder_a_written_run(scores, random):
-    """Whatever docids stand there, trec_eval's order of the lines is the order written."""
+    """For any docids, trec_eval's order of the lines is the order written."""
     docids = [f"d{number}" for number in range(len(scores))]
     random.shuffle(docids)
     ranking = list(zip(docids, sorted(scores, reverse=True), strict=True))
@@ -427,7 +427,7 @@ def test_no_tie_rule_can_reorder_a_written_run(scores, random):
 
 
 def test_a_written_run_reads_back_and_writes_the_same_bytes(tmp_path):
-    """Lowered scores are stable: the second pass changes nothing."""
+    """Lowered scores are stable: a second pass changes nothing."""
     ranking = [(f"d{number}", score) for number, score in enumerate([3.3, 3.3, 1e-40, 0, 0, -7.7])]
     write_run(tmp_path / "one", [("q", ranking)])
     write_run(tmp_path / "two", read_run(tmp_path / "one").items())
@@ -435,7 +435,7 @@ def test_a_written_run_reads_back_and_writes_the_same_bytes(tmp_path):
 
 
 def test_blanks_in_ids_are_refused_where_blanks_separate():
-    """A TREC line would read back as another docid; between tabs the same docid is fine."""
+    """A TREC line would read back as another docid; in tab-separated files the docid is valid."""
     ranking = [("Los Angeles", 1.0)]
     with pytest.raises(RankLLMError, match="query 'q': docid 'Los Angeles': contains whitespace"):
         trec_lines("q", ranking)
@@ -447,20 +447,20 @@ def test_blanks_in_ids_are_refused_where_blanks_separate():
 
 @pytest.mark.parametrize("docid", ["a\tb", "a\nb", " a", "a\r", "", "\ud800"])
 def test_ids_that_no_file_can_carry_are_refused(docid):
-    """They would break the line, or be read back as another id."""
+    """They would break the line or be read back as another ID."""
     for lines in (trec_lines, tsv_lines, msmarco_lines):
         with pytest.raises(RankLLMError, match="query 'q': docid"):
             lines("q", [(docid, 1.0)])
 
 
 def test_a_bad_score_names_query_and_docid():
-    """NaN never sorts; it is an error that names where it came from."""
+    """The error for NaN names its query and docid."""
     with pytest.raises(RankLLMError, match=r"query 'q7', docid 'd2', rank 2: score is nan"):
         trec_lines("q7", [("d1", 1.0), ("d2", math.nan)])
 
 
 def test_a_docid_or_query_is_written_once(tmp_path):
-    """trec_eval refuses a run that lists a document twice, so no such run is written."""
+    """trec_eval rejects a run that lists a document twice, so such a run is never written."""
     with pytest.raises(RankLLMError, match="query 'q': docid 'd' occurs twice"):
         write_run(tmp_path / "run", [("q", [("d", 2.0), ("d", 1.0)])])
     with pytest.raises(RankLLMError, match="query 'q' occurs twice"):
@@ -469,13 +469,13 @@ def test_a_docid_or_query_is_written_once(tmp_path):
 
 
 def test_a_tag_is_one_word():
-    """A tag with a blank makes a seventh column."""
+    """A tag with a space would add a seventh column."""
     with pytest.raises(ConfigError, match="tag 'my run'"):
         trec_lines("q", [("d", 1.0)], tag="my run")
 
 
 def test_a_run_through_a_pipe_is_refused_where_it_is_read_twice(tmp_path):
-    """Its beginning would be gone the second time. With the format given it is read once, so it is read."""
+    """A pipe cannot be read again. With a given format, one pass is enough."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RankLLMError, match=r"pipe: is a pipe, but must be read twice; give a file$"):
         next(iter_run(tmp_path / "pipe"))

@@ -1,4 +1,4 @@
-"""Files appear whole, under the name that was asked for, and last."""
+"""Files appear complete, under the requested name, as the last step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(path, text="new\n"):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="asks /proc which file a handle is")
 def test_a_file_is_synced_before_its_name_and_its_folder_after(tmp_path, monkeypatch):
-    """Else a power cut leaves an empty file under the name, or the old one."""
+    """Otherwise a power failure could leave an empty or the old file under the name."""
     events = []
     sync, replace = os.fsync, os.replace
 
@@ -46,7 +46,7 @@ def test_a_file_is_synced_before_its_name_and_its_folder_after(tmp_path, monkeyp
 
 @pytest.mark.parametrize("name", ["out", "out.gz"])
 def test_what_was_written_is_there(tmp_path, name):
-    """Packed where the name says so; packed twice alike, it has no date in it."""
+    """Compressed according to the name; compressed output is reproducible, since it contains no date."""
     write(tmp_path / name, "größe\n")
     data = (tmp_path / name).read_bytes()
     assert (gzip.decompress(data) if name.endswith("gz") else data) == "größe\n".encode()
@@ -55,7 +55,7 @@ def test_what_was_written_is_there(tmp_path, name):
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path):
-    """The old file stays."""
+    """The old file is kept."""
     write(tmp_path / "out", "old\n")
     with pytest.raises(UnicodeEncodeError):
         write(tmp_path / "out", "new\ud800\n")
@@ -64,7 +64,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path):
 
 
 def test_a_link_is_followed_and_stays(tmp_path):
-    """Its target is replaced, in the target's folder; also where there is no target yet."""
+    """Its target is replaced in the target's folder; a missing target is created."""
     (tmp_path / "far").mkdir()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "far" / "out")
@@ -90,7 +90,7 @@ def test_a_link_is_followed_and_stays(tmp_path):
     ],
 )
 def test_a_name_that_cannot_be_is_one_line(tmp_path, monkeypatch, name, message):
-    """Before the work, and again when it is written."""
+    """Checked before the work begins, and again when the file is written."""
     monkeypatch.chdir(tmp_path)
     for act in (lambda: check_output(name, overwrite=True), lambda: write(name)):
         with pytest.raises(RankLLMError) as caught:
@@ -101,7 +101,7 @@ def test_a_name_that_cannot_be_is_one_line(tmp_path, monkeypatch, name, message)
 
 
 def test_the_longest_name_is_written(tmp_path):
-    """The temporary name is no longer than it."""
+    """The temporary name is not longer than the final one."""
     for name in ("x" * 255, "y" * 252 + ".gz"):
         check_output(tmp_path / name, overwrite=False)
         write(tmp_path / name)
@@ -109,7 +109,7 @@ def test_the_longest_name_is_written(tmp_path):
 
 
 def test_a_loop_of_links_is_one_line(tmp_path):
-    """Neither is there anything to read."""
+    """Reading it is also an error."""
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(RankLLMError):
@@ -118,21 +118,21 @@ def test_a_loop_of_links_is_one_line(tmp_path):
 
 
 def test_a_full_disk_is_one_line(tmp_path):
-    """The file is named, and no part of it stays."""
+    """The error names the file, and no partial file remains."""
     with pytest.raises(RankLLMError, match=r"out: cannot be written \(No space left"), write_text(tmp_path / "out"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_there_cannot_be_synced(tmp_path):
-    """It is no silent success."""
+    """A missing folder is not ignored."""
     sync_folder(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync_folder(tmp_path / "none")
 
 
 def test_checksums_are_the_known_ones(tmp_path):
-    """SHA-256 of the empty text (FIPS 180-4), and of more than a block."""
+    """SHA-256 of the empty text (FIPS 180-4), and of a text longer than one block."""
     (tmp_path / "f").write_bytes(b"")
     assert sha256_file(tmp_path / "f") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     (tmp_path / "f").write_bytes(b"abc" * 100_000)

@@ -1,4 +1,4 @@
-"""YAML from strangers: plain data within bounds, or one line that names file and line."""
+"""Untrusted YAML: plain data within limits, or a one-line error with file and line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rankllm_core.errors import ConfigError
 
 
 def bomb(width, levels):
-    """Each level repeats the one before."""
+    """Nested aliases, each level repeating the previous one."""
     lines = ["a0: &a0 [x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, levels)]
     return "\n".join(lines) + "\n"
@@ -57,7 +57,7 @@ def bomb(width, levels):
     ],
 )
 def test_what_is_no_plain_data_is_one_line(tmp_path, text, message):
-    """None of them takes long."""
+    """Each is rejected quickly."""
     path = tmp_path / "f.yaml"
     path.write_text(text, encoding="utf-8")
     began = time.monotonic()
@@ -86,21 +86,21 @@ def test_deep_aliases_are_as_deep_as_what_they_stand_for():
     ],
 )
 def test_what_is_no_text_is_one_line(tmp_path, content, message):
-    """As for every other file."""
+    """The error is the same as for other files."""
     (tmp_path / "f.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=rf"f\.yaml: {message}"):
         load_yaml(tmp_path / "f.yaml")
 
 
 def test_a_few_aliases_and_merges_are_no_bomb():
-    """They are what YAML has them for."""
+    """This is the normal use of these YAML features."""
     text = "base: &base {r: 8, names: [a, b]}\nother: {<<: *base, r: 16}\nagain: [*base, *base]\n"
     base = {"r": 8, "names": ["a", "b"]}
     assert parse_yaml(text, where="f") == {"base": base, "other": {**base, "r": 16}, "again": [base, base]}
 
 
 def test_ordinary_values_are_what_pyyaml_makes_of_them():
-    """Every template and card that is shipped, and a list of scalars."""
+    """Every bundled template and card, and a list of scalars."""
     files = [
         file.read_text(encoding="utf-8")
         for folder in ("templates", "cards")
@@ -113,7 +113,7 @@ def test_ordinary_values_are_what_pyyaml_makes_of_them():
 
 
 def test_a_value_of_an_option_has_no_line():
-    """`--set a.b=[`."""
+    """For example `--set a.b=[`."""
     with pytest.raises(ConfigError, match=r"^--set a\.b: not YAML: "):
         parse_yaml("[", where="--set a.b", is_one_line=True)
 
@@ -126,7 +126,7 @@ def test_settings_are_finite(value):
 
 
 def test_a_huge_value_is_not_printed_whole():
-    """A message stays a line."""
+    """The message stays one line."""
     with pytest.raises(ConfigError) as caught:
         typed(["x" * 1000] * 1000, int, where="w")
     assert len(str(caught.value)) < 300

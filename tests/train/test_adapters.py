@@ -1,4 +1,4 @@
-"""Training goes on from a trained adapter, or says why it cannot."""
+"""Training continues from a trained adapter, or the error says why it cannot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load(base, *, kind="causal", **lora):
 
 @pytest.fixture(scope="module", params=["causal", "sequence-classification"])
 def trained(request, tiny, tmp_path_factory):
-    """An adapter whose weights are no longer those it began with: its folder, its kind and its weights."""
+    """Return an adapter whose weights have changed since initialization: folder, kind and weights."""
     folder = tmp_path_factory.mktemp("adapter")
     model = load(tiny, kind=request.param)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def trainable(model):
 
 
 def test_its_weights_are_those_of_the_adapter(tiny, trained):
-    """All of them, a score layer included, and they are trained further."""
+    """All weights match, including a score layer, and are trained further."""
     folder, kind, weights = trained
     again = trainable(load(tiny, kind=kind, start_from=str(folder)))
     assert again.keys() == weights.keys()
@@ -55,7 +55,7 @@ def test_its_weights_are_those_of_the_adapter(tiny, trained):
 
 
 def test_layers_that_it_does_not_have_begin_idle(tiny, trained):
-    """The keys are adapted too; B is zero, so that the model is the adapter's."""
+    """Adapters on the keys are added with B = 0, so that the model's output is the adapter's."""
     folder, kind, weights = trained
     targets = (*LoraSection().target_modules, "k_proj")
     wider = trainable(load(tiny, kind=kind, start_from=str(folder), target_modules=targets))
@@ -75,14 +75,14 @@ def test_layers_that_it_does_not_have_begin_idle(tiny, trained):
     ],
 )
 def test_an_adapter_of_another_shape_is_refused(tiny, trained, lora, message):
-    """It says what differs."""
+    """The error names the difference."""
     folder, kind, _ = trained
     with pytest.raises(ConfigError, match=message):
         load(tiny, kind=kind, start_from=str(folder), **lora)
 
 
 def test_an_adapter_of_another_base_is_refused(trained, tmp_path, smollm2_tokenizer):
-    """By the shapes of its weights, where nothing names the base."""
+    """Detected by the shapes of its weights if nothing names the base."""
     _, kind, _ = trained
     folder = shutil.copytree(trained[0], tmp_path / "adapter")
     change_json(folder / "adapter_config.json", base_model_name_or_path=None)
@@ -92,7 +92,7 @@ def test_an_adapter_of_another_base_is_refused(trained, tmp_path, smollm2_tokeni
 
 
 def test_a_folder_without_an_adapter_is_named(tiny, tmp_path):
-    """So is an option without effect."""
+    """An option without effect is named too."""
     with pytest.raises(ConfigError, match=r"expected a LoRA adapter, but adapter_config\.json is missing"):
         load(tiny, start_from=str(tmp_path))
     with pytest.raises(ConfigError, match=r"lora\.start_from: has no effect without lora\.enabled"):
@@ -100,7 +100,7 @@ def test_a_folder_without_an_adapter_is_named(tiny, tmp_path):
 
 
 def test_a_yes_no_adapter_begins_one_with_a_score_layer(tiny, tmp_path):
-    """Its layers are kept, the score layer is new; the other way round the score layer is left out."""
+    """Its layers are kept and the score layer is new; in the other direction, the score layer is dropped."""
     for ours, theirs in (("sequence-classification", "causal"), ("causal", "sequence-classification")):
         folder = tmp_path / theirs
         begun = load(tiny, kind=theirs)
@@ -126,7 +126,7 @@ def test_a_yes_no_adapter_begins_one_with_a_score_layer(tiny, tmp_path):
     ],
 )
 def test_a_damaged_adapter_is_named(tiny, tmp_path, name, content, message):
-    """In one line that says what is wrong with it."""
+    """The one-line error says what is wrong."""
     load(tiny).save_pretrained(tmp_path)
     (tmp_path / name).unlink()
     if content is not None:
@@ -138,7 +138,7 @@ def test_a_damaged_adapter_is_named(tiny, tmp_path, name, content, message):
 
 @pytest.mark.parametrize("content", [b"", b"torn", b"PK\x03\x04", b"\x80\x02c", b"\x80\x04K\x01."])
 def test_damaged_pickled_weights_are_named(tiny, tmp_path, content):
-    """Whatever the unpickler raises; it loads tensors and nothing else."""
+    """Whatever the unpickler raises; only tensors are loaded."""
     load(tiny).save_pretrained(tmp_path)
     (tmp_path / "adapter_model.safetensors").unlink()
     (tmp_path / "adapter_model.bin").write_bytes(content)
@@ -156,7 +156,7 @@ def test_damaged_pickled_weights_are_named(tiny, tmp_path, content):
     ],
 )
 def test_an_adapter_of_another_scale_or_base_is_refused(tiny, tmp_path, key, value, message):
-    """By what its configuration says."""
+    """Detected by its configuration."""
     load(tiny).save_pretrained(tmp_path)
     change_json(tmp_path / "adapter_config.json", **{key: value})
     with pytest.raises(ConfigError, match=message):
@@ -164,5 +164,5 @@ def test_an_adapter_of_another_scale_or_base_is_refused(tiny, tmp_path, key, val
 
 
 def test_a_snapshot_of_the_hub_has_its_models_name():
-    """An adapter that names the model by its hub name goes with it."""
+    """An adapter that uses the model's hub name matches it."""
     assert _model_name("/cache/models--owner--tiny/snapshots/0123abc") == _model_name("owner/tiny") == "tiny"

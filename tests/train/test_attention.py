@@ -1,4 +1,4 @@
-"""Which attention a model is trained with, on machines with and without flash-attention."""
+"""Choice of the attention implementation on machines with and without flash-attention."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory, smollm2_tokenizer):
-    """Name -> what came of loading a model where flash-attn is installed and a GPU is there."""
+    """Return name -> result of loading a model with flash-attn installed and a GPU present."""
     root = tmp_path_factory.mktemp("flash")
     model = save_tiny(root / "tiny", smollm2_tokenizer)
     cases = [
@@ -76,7 +76,7 @@ def loaded(tmp_path_factory, smollm2_tokenizer):
     ],
 )
 def test_a_model_is_loaded_and_checked_before_it_uses_flash_attention(loaded, case, same_with_torch):
-    """The weights are on the CPU until the trainer moves them: no kernel is called while loading."""
+    """The weights are on the CPU until the trainer moves them, so no kernel is called while loading."""
     found, expected = loaded[case], loaded[same_with_torch]
     assert (found["attention"], found["while_loading"], found["calls"]) == (FLASH, 0, 2)
     assert (expected["attention"], expected["while_loading"], expected["calls"]) == ("sdpa", 0, 0)
@@ -85,7 +85,7 @@ def test_a_model_is_loaded_and_checked_before_it_uses_flash_attention(loaded, ca
 
 @pytest.mark.parametrize("case", ["auto, old GPU", "auto, fp32"])
 def test_auto_leaves_flash_attention_to_gpus_and_precisions_that_run_it(loaded, case):
-    """Not on compute capability 7, and not in float32: flash-attention has no kernels for them."""
+    """Not on compute capability 7 or in float32, for which flash-attention has no kernels."""
     assert loaded[case]["attention"] != FLASH
     assert loaded[case]["calls"] == 0
 
@@ -104,7 +104,7 @@ def test_what_was_asked_for_and_cannot_run_is_one_line(loaded, case, message):
 
 
 def test_without_a_gpu_flash_attention_is_refused_before_the_weights_are_loaded():
-    """Any other choice is loaded as it is, `auto` with torch's."""
+    """Every other choice is loaded unchanged; `auto` uses torch's attention."""
     with pytest.raises(ConfigError, match="flash_attention_2 needs a CUDA GPU, but none is available"):
         loading_attention(FLASH)
     assert [loading_attention(choice) for choice in ("auto", "sdpa", "eager")] == ["sdpa", "sdpa", "eager"]

@@ -1,4 +1,4 @@
-"""`--bad-records skip`: every reason is counted and the first one told, in training and dev data of both kinds."""
+"""`--bad-records skip`: every reason is counted and the first reported, in training and dev data of both kinds."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def recipe(path, *, method, **changes):
 
 
 def lines_of(path, *lines):
-    """A file of records and of lines that are none."""
+    """Write a file of records and of invalid lines."""
     text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     return path
 
 
 def listwise(number=1, *, turn=None, **changes):
-    """A record. turn: (position, what it is in place of its text)."""
+    """Return a record. turn: (index, replacement text)."""
     record = listwise_record(number) | changes
     if turn:
         record["conversations"][turn[0]]["value"] = turn[1]
@@ -104,7 +104,7 @@ CASES = [("pointwise", name) for name in BAD_POINTWISE] + [("listwise", name) fo
 
 @pytest.mark.parametrize(("method", "name"), CASES)
 def test_a_bad_record_is_left_out_and_told_of(tmp_path, smollm2_tokenizer, method, name):
-    """One note, with file and line; without skip it is the error, in the same words."""
+    """One note with file and line; without skip, the same text is the error."""
     good = listwise_record if method == "listwise" else pointwise_record
     bad = (BAD_LISTWISE if method == "listwise" else BAD_POINTWISE)[name]
     path = lines_of(tmp_path / "d.jsonl", good(0), bad, good(2))
@@ -120,7 +120,7 @@ def test_a_bad_record_is_left_out_and_told_of(tmp_path, smollm2_tokenizer, metho
 
 @pytest.mark.parametrize("method", ["listwise", "pointwise"])
 def test_all_of_them_are_counted_and_the_first_is_the_first(tmp_path, smollm2_tokenizer, method):
-    """Also of the dev file, which is another one with others; whatever finds them out, in the order of the file."""
+    """This also applies to another dev file; the order is that of the file, whichever check finds a record."""
     bad = list((BAD_LISTWISE if method == "listwise" else BAD_POINTWISE).values())
     good = listwise_record if method == "listwise" else pointwise_record
     train = lines_of(tmp_path / "t.jsonl", *[good(i) for i in range(6)], *reversed(bad))
@@ -139,7 +139,7 @@ def test_all_of_them_are_counted_and_the_first_is_the_first(tmp_path, smollm2_to
 
 @pytest.mark.parametrize("method", ["listwise", "pointwise"])
 def test_a_file_in_which_nothing_is_left_is_an_error(tmp_path, smollm2_tokenizer, method):
-    """It names the file, how many there were and the first reason; an empty file has none."""
+    """The error names the file, the number of skipped records and the first reason; an empty file has no reason."""
     bad = list((BAD_LISTWISE if method == "listwise" else BAD_POINTWISE).values())
     path = lines_of(tmp_path / "d.jsonl", *bad)
     with pytest.raises(RankLLMError) as caught:
@@ -152,7 +152,7 @@ def test_a_file_in_which_nothing_is_left_is_an_error(tmp_path, smollm2_tokenizer
 
 
 def test_what_is_left_out_is_not_compared_with_the_template(tmp_path, smollm2_tokenizer):
-    """Nor asked for its identifiers: bad and over-long records in other words, and numbers, come first."""
+    """Nor checked for its identifiers: bad and overlong records with other wording, and numbers, come first."""
     strange = listwise(5, turn=(2, "[A] > [A]"))
     strange["conversations"][1]["value"] = "Sort:\n[A] one\n[B] two"
     long = listwise_record(8, n=20, kind="numeric", system="Another system turn")
@@ -167,7 +167,7 @@ def test_what_is_left_out_is_not_compared_with_the_template(tmp_path, smollm2_to
 
 
 def test_a_kept_record_in_other_words_is_told_of(tmp_path, smollm2_tokenizer):
-    """Behind a bad one."""
+    """After a bad record."""
     other = listwise_record(0, system="Another system turn")
     path = lines_of(tmp_path / "d.jsonl", "{torn", other)
     notes = prepared(path, smollm2_tokenizer, method="listwise").notes
@@ -175,7 +175,7 @@ def test_a_kept_record_in_other_words_is_told_of(tmp_path, smollm2_tokenizer):
 
 
 def test_lists_of_one_passage_are_for_generation(tmp_path, smollm2_tokenizer):
-    """They teach an answer, and no order."""
+    """They teach an answer but no order."""
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0), listwise_record(1, n=1)])
     kept = {"data.bad_records": "error"}
     data = prepared(path, smollm2_tokenizer, method="listwise", **kept, **{"objective.name": "generation"})
@@ -186,7 +186,7 @@ def test_lists_of_one_passage_are_for_generation(tmp_path, smollm2_tokenizer):
 
 
 def test_copies_that_a_title_or_a_sign_tells_apart_are_kept(tmp_path, smollm2_tokenizer):
-    """They are other passages; a copy in other case and blanks is none."""
+    """They are different passages; a copy that differs only in case and whitespace is not."""
     positive = {"docid": "p", "title": "T", "text": "a == b"}
     others = [positive | {"docid": "n", "text": "a != b"}, positive | {"docid": "m", "title": "U"}]
     record = pointwise_record(1) | {"positive_passages": [positive], "negative_passages": others}
@@ -198,7 +198,7 @@ def test_copies_that_a_title_or_a_sign_tells_apart_are_kept(tmp_path, smollm2_to
 
 
 def test_the_limit_of_records_counts_bad_ones(tmp_path, smollm2_tokenizer):
-    """The first four lines, of which two are good."""
+    """Of the first four lines, two are valid."""
     good, bad = pointwise_record(0), BAD_POINTWISE["null text"]
     path = lines_of(tmp_path / "d.jsonl", good, bad, bad, good, good)
     data = prepared(path, smollm2_tokenizer, method="pointwise", **{"data.max_records": 4})
@@ -206,7 +206,7 @@ def test_the_limit_of_records_counts_bad_ones(tmp_path, smollm2_tokenizer):
 
 
 def test_reasons_are_in_the_order_of_the_file():
-    """Whoever comes first with one; a policy that nobody knows is refused."""
+    """Whichever check reports first; an unknown policy is rejected."""
     bad = BadRecords("skip", source="d")
     for line in (7, 2, 5):
         bad.refuse(DataError("reason", path="d", line=line))

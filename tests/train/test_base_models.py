@@ -1,4 +1,4 @@
-"""The model that training starts from: what it is called afterwards, and what is said where it cannot be loaded."""
+"""The base model: its recorded name, and the errors when it cannot be loaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(folder, *, kind="causal", lora=False):
 
 
 def test_a_base_is_called_by_its_name_and_found_by_its_path(tmp_path, monkeypatch):
-    """On the card by what means something elsewhere; in adapter_config.json so that this machine finds it."""
+    """The card contains a name that is meaningful elsewhere, adapter_config.json one that this machine finds."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshot = tmp_path / "hub" / "models--owner--base-7b" / "snapshots" / commit
     snapshot.mkdir(parents=True)
@@ -48,7 +48,7 @@ def test_a_base_is_called_by_its_name_and_found_by_its_path(tmp_path, monkeypatc
 
 
 def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
-    """The page says how to give the base elsewhere; adapter_config.json keeps the path for this machine."""
+    """The page says how to specify the base elsewhere; adapter_config.json keeps the path for this machine."""
     changes = {"model.name_or_path": str(tiny), "lora.enabled": True, "data.train": "/data/me/lists.jsonl"}
     recipe = Recipe().changed(changes)
     assert base_of_adapters(recipe) == "tiny"
@@ -67,7 +67,7 @@ def test_an_adapters_card_and_page_hold_no_path_of_this_machine(tiny, tmp_path):
 
 
 def test_a_base_with_several_labels_is_no_scorer(tmp_path, smollm2_tokenizer):
-    """One with a single label goes on from its score layer."""
+    """A base with a single label keeps its score layer."""
     save_classifier(tmp_path / "two", smollm2_tokenizer, labels=2)
     with pytest.raises(RankLLMError, match="has a score layer with 2 labels, expected 1 score per pair"):
         load(tmp_path / "two", kind="sequence-classification")
@@ -76,7 +76,7 @@ def test_a_base_with_several_labels_is_no_scorer(tmp_path, smollm2_tokenizer):
 
 
 def damaged(folder, tiny, *, drop=(), write=None, **config):
-    """A copy of a model with files left out, or overwritten, or other settings."""
+    """Copy a model with files removed, overwritten, or with other settings."""
     folder.mkdir()
     for path in tiny.iterdir():
         if path.name not in drop:
@@ -107,7 +107,7 @@ def damaged(folder, tiny, *, drop=(), write=None, **config):
     ids=str,
 )
 def test_a_damaged_folder_is_one_line(tiny, tmp_path, damage):
-    """It names the folder or the file."""
+    """The error names the folder or the file."""
     folder = damaged(tmp_path / "damaged", tiny, **damage)
     with pytest.raises(RankLLMError) as caught:
         load(folder)
@@ -117,7 +117,7 @@ def test_a_damaged_folder_is_one_line(tiny, tmp_path, damage):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"version": "1.0"}', b"[]"])
 def test_a_damaged_tokenizer_is_one_line(tiny, tmp_path, content):
-    """Whatever the tokenizers' own library raises."""
+    """Whatever the tokenizers library raises."""
     folder = damaged(tmp_path / "damaged", tiny, write={"tokenizer.json": content})
     with pytest.raises(RankLLMError) as caught:
         load_tokenizer(ModelSection(name_or_path=str(folder)))
@@ -126,7 +126,7 @@ def test_a_damaged_tokenizer_is_one_line(tiny, tmp_path, content):
 
 
 def test_a_tekken_file_does_not_replace_the_tokenizer(tiny, tmp_path, smollm2_tokenizer, monkeypatch):
-    """Where mistral_common is installed, transformers would take it first, and give one without our interface."""
+    """With mistral_common installed, transformers would prefer it and return a tokenizer with another interface."""
     tokenization = pytest.importorskip("transformers.models.auto.tokenization_auto")
     mistral = pytest.importorskip("transformers.integrations.mistral.tokenizer")
     monkeypatch.setitem(tokenization.TOKENIZER_MAPPING_NAMES, "mistral", "MistralCommonBackend")

@@ -1,4 +1,4 @@
-"""A run with dev data ends with the best model it measured, whatever rotation, kills and resumes do in between."""
+"""A run with dev data ends with its best evaluated model, regardless of rotation, kills and resumes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tiny(tmp_path_factory, smollm2_tokenizer):
 
 
 def contrary(number):
-    """A query whose positive is a passage without the query's word: what is learnt elsewhere is wrong here."""
+    """Query whose positive lacks the query's word, so that what is learned from other groups is wrong here."""
     record = pointwise_record(number)
     (right,), (wrong, *others) = record["positive_passages"], record["negative_passages"]
     return record | {"positive_passages": [wrong], "negative_passages": [right, *others]}
@@ -37,7 +37,7 @@ def contrary(number):
 
 @pytest.fixture(scope="module")
 def recipe(tiny, tmp_path_factory):
-    """Groups that are learnt by heart at a high rate, judged on others of which one says the contrary."""
+    """Groups that are memorized at a high learning rate, evaluated on others, one of which contradicts them."""
     folder = tmp_path_factory.mktemp("data")
     return Recipe(method="pointwise").changed(
         {
@@ -59,13 +59,13 @@ def recipe(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(recipe, tmp_path_factory):
-    """A run that nobody interrupted."""
+    """An uninterrupted run."""
     out = tmp_path_factory.mktemp("whole")
     return train(recipe.changed({"checkpoint.output_dir": str(out)}))
 
 
 def measured(folder, key="eval_loss"):
-    """Step -> value of a dev metric."""
+    """Map step -> value of a dev metric."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {line["step"]: line[key] for line in lines if key in line}
 
@@ -75,7 +75,7 @@ def weights(folder):
 
 
 def test_the_output_folder_holds_the_model_with_the_lowest_dev_loss(whole, recipe):
-    """Neither the first nor the last of those measured; its record says which; measuring it again gives its value."""
+    """Neither the first nor the last model; its record says which, and evaluating it again gives its value."""
     losses = measured(whole.output_dir)
     assert sorted(losses) == list(range(1, STEPS + 1))
     step = min(losses, key=losses.get)
@@ -89,7 +89,7 @@ def test_the_output_folder_holds_the_model_with_the_lowest_dev_loss(whole, recip
 
 
 def dev_loss(recipe, folder):
-    """The dev loss of a saved model."""
+    """Return the dev loss of a saved model."""
     from transformers import AutoTokenizer
 
     from rankllm_train.methods.registry import prepare
@@ -104,7 +104,7 @@ def dev_loss(recipe, folder):
 
 
 def test_without_keep_best_the_last_model_is_kept(whole, recipe, tmp_path):
-    """And there is no record that says otherwise, also where an earlier run had left one."""
+    """No record says otherwise, even if an earlier run left one."""
     (tmp_path / "best.json").write_text("{}", encoding="utf-8")
     result = train(recipe.changed({"checkpoint.output_dir": str(tmp_path), "evaluation.keep_best": False}))
     assert result.best is None
@@ -114,7 +114,7 @@ def test_without_keep_best_the_last_model_is_kept(whole, recipe, tmp_path):
 
 
 def test_rotation_does_not_take_the_best(recipe, whole, tmp_path):
-    """One checkpoint is left, the newest; the best model, of an earlier one, is still there and the same."""
+    """Only the newest checkpoint remains; the best model, from an earlier one, is unchanged."""
     train(recipe.changed({"checkpoint.output_dir": str(tmp_path), "checkpoint.keep": 1}))
     assert [path.name for path in checkpoints(tmp_path)] == [f"step_{STEPS}"]
     assert load_best(tmp_path) == whole.best
@@ -122,7 +122,7 @@ def test_rotation_does_not_take_the_best(recipe, whole, tmp_path):
 
 
 def test_a_finished_run_can_be_gone_on_with(recipe, whole, tmp_path):
-    """With nothing left to do, and with two steps more: the best model stays, and nothing is left aside."""
+    """With nothing left to train, and with two more steps: the best model stays, and no temporary folders remain."""
     shutil.copytree(whole.output_dir, tmp_path / "run", copy_function=os.link)
     for steps in (STEPS, STEPS + 2):
         changed = recipe.changed({"checkpoint.output_dir": str(tmp_path / "run"), "schedule.max_steps": steps})
@@ -133,7 +133,7 @@ def test_a_finished_run_can_be_gone_on_with(recipe, whole, tmp_path):
 
 
 def test_later_checkpoints_are_not_left_to_mislead(recipe, whole, tmp_path):
-    """Going on from an earlier one would leave two stories in one folder: they are named, or deleted where asked."""
+    """Resuming from an earlier one would mix two histories in one folder: they are named, or deleted on request."""
     shutil.copytree(whole.output_dir, tmp_path / "run")
     changed = recipe.changed({"checkpoint.output_dir": str(tmp_path / "run"), "schedule.max_steps": 4})
     start = str(tmp_path / "run" / "step_2")
@@ -144,7 +144,7 @@ def test_later_checkpoints_are_not_left_to_mislead(recipe, whole, tmp_path):
 
 
 class StopAt(TrainerCallback):
-    """Ends a run as a bug would, at the end of a step."""
+    """Ends a run like a bug would, at the end of a step."""
 
     def __init__(self, step):
         self.step = step
@@ -156,7 +156,7 @@ class StopAt(TrainerCallback):
 
 @pytest.mark.parametrize("step", [3, 5])
 def test_an_interrupted_run_ends_with_the_same_best_model(recipe, whole, tmp_path, step):
-    """Broken off while it measured, between checkpoints; the resumed run knows what it has to beat."""
+    """Interrupted during evaluation between checkpoints; the resumed run knows the value to beat."""
     changed = recipe.changed({"checkpoint.output_dir": str(tmp_path)})
     with pytest.raises(ZeroDivisionError):
         train(changed, callbacks=[StopAt(step)])
@@ -167,7 +167,7 @@ def test_an_interrupted_run_ends_with_the_same_best_model(recipe, whole, tmp_pat
 
 
 def test_patience_ends_a_run_after_so_many_worse_measurements(recipe, whole, tmp_path):
-    """Two behind the best one; a run resumed in between stops at the same step."""
+    """Two evaluations after the best one; a run resumed in between stops at the same step."""
     losses = measured(whole.output_dir)
     best = expected = None
     for step, loss in losses.items():
@@ -188,7 +188,7 @@ def test_patience_ends_a_run_after_so_many_worse_measurements(recipe, whole, tmp
 
 
 def test_rankings_are_judged_by_ndcg_unless_told_otherwise(recipe):
-    """High is good there; the generation objective is judged by its loss."""
+    """Higher is better for nDCG; the generation objective is judged by its loss."""
     listwise = Recipe().changed({"data.eval": "d"})
     assert listwise.changed({"objective.name": "combined"}).best_metric == "ndcg@10"
     assert listwise.changed({"objective.name": "generation"}).best_metric == "loss"
@@ -200,13 +200,13 @@ def test_rankings_are_judged_by_ndcg_unless_told_otherwise(recipe):
 
 
 def test_measurements_behind_the_best_are_counted_once():
-    """From a Trainer's log, in which a training entry of the same step stands beside them."""
+    """In a Trainer's log that also contains a training entry for the same step."""
     log = [{"step": 2, "eval_loss": 1.0}, {"step": 4, "loss": 1.0}, {"step": 4, "eval_loss": 1.0, "eval_ndcg@10": 1}]
     assert evaluations_since(Best(step=2, metric="loss", value=1.0), [*log, {"step": 6, "eval_loss": 3.0}]) == 2
 
 
 def test_the_last_step_is_measured_wherever_it_falls(recipe, tmp_path):
-    """Five steps, measured every three."""
+    """Five steps, evaluated every three."""
     changes = {"schedule.max_steps": 5, "evaluation.every": "3", "checkpoint.every": "none"}
     train(recipe.changed(changes | {"checkpoint.output_dir": str(tmp_path)}))
     assert sorted(measured(tmp_path)) == [3, 5]
@@ -214,7 +214,7 @@ def test_the_last_step_is_measured_wherever_it_falls(recipe, tmp_path):
 
 @pytest.mark.parametrize("objective", ["generation", "combined"])
 def test_listwise_adapters_are_kept_with_their_card(tiny, tmp_path, objective):
-    """Measured and saved at the ends of epochs: the best model's weights and its checkpoint's are one on the disk."""
+    """Evaluated and saved at the end of epochs: best model and checkpoint share their weight files on disk."""
     path = write_records(tmp_path / "d.jsonl", [listwise_record(i) for i in range(2)])
     changes = {
         "model.name_or_path": tiny,
@@ -233,7 +233,7 @@ def test_listwise_adapters_are_kept_with_their_card(tiny, tmp_path, objective):
     best = tmp_path / "out" / "best"
     epoch = tmp_path / "out" / ("epoch_0" if result.best.step == 2 else "epoch_1")
     assert (best / "adapter_model.safetensors").samefile(epoch / "adapter_model.safetensors")
-    # What is handed to the user shares no file with what the run depends on; a card may be edited in either.
+    # Files handed to users are not shared with those the run depends on; a card may be edited in either.
     out = tmp_path / "out"
     assert (out / "adapter_model.safetensors").read_bytes() == (best / "adapter_model.safetensors").read_bytes()
     for path in best.iterdir():
@@ -248,7 +248,7 @@ def test_listwise_adapters_are_kept_with_their_card(tiny, tmp_path, objective):
 
 @pytest.fixture
 def kept(recipe, whole, tmp_path):
-    """A best model of step 3, as a killed run leaves it in `out`, and the recipe of that run."""
+    """A best model of step 3 in `out`, as left by a killed run, with the recipe of that run."""
     out = tmp_path / "out"
     made_by = recipe.changed({"checkpoint.output_dir": str(out)})
     written = out / ".saving-best"
@@ -271,7 +271,7 @@ def kept(recipe, whole, tmp_path):
     ],
 )
 def test_only_a_best_model_that_can_be_compared_survives_a_resume(kept, changes, step, is_kept):
-    """Another metric or other dev data; or from ahead of the checkpoint and made by other choices. It is told."""
+    """It is dropped for another metric or other dev data, or if it is ahead of the checkpoint with other settings."""
     told = []
     recipe = kept.changed(changes)
     out = settle_and_load(recipe, step, told)
@@ -289,7 +289,7 @@ def settle_and_load(recipe, step, told):
 
 @pytest.mark.parametrize(("step", "is_taken"), [(4, True), (2, False)])
 def test_a_run_that_goes_on_elsewhere_takes_the_best_of_its_past_along(kept, tmp_path, step, is_taken):
-    """And leaves what lies ahead of the checkpoint where it is."""
+    """A best model ahead of the checkpoint is left where it is."""
     elsewhere = kept.changed({"checkpoint.output_dir": str(tmp_path / "elsewhere")})
     (tmp_path / "elsewhere").mkdir()
     settle_best(elsewhere, resumed=tmp_path / "out" / f"step_{step}", step=step, say=pytest.fail)
@@ -298,7 +298,7 @@ def test_a_run_that_goes_on_elsewhere_takes_the_best_of_its_past_along(kept, tmp
 
 
 def test_a_kill_between_two_renames_loses_no_best_model(kept, tmp_path):
-    """The old one was renamed, the new one not yet; or both were, and the old one not yet deleted."""
+    """The old folder was renamed but the new one was not; or both were, and the old one was not yet deleted."""
     out = tmp_path / "out"
     (out / "best").rename(out / ".replaced-best")
     sweep(out)
@@ -311,7 +311,8 @@ def test_a_kill_between_two_renames_loses_no_best_model(kept, tmp_path):
 
 
 def test_a_model_is_linked_without_the_state_of_its_run(tmp_path):
-    """Optimizer, schedule, random state, and DeepSpeed's folders stay behind; other files and folders come along."""
+    """Optimizer, schedule and random states and DeepSpeed's folders are left out; other files and folders are
+    included."""
     source = tmp_path / "step_1"
     (source / "global_step1").mkdir(parents=True)
     (source / "remote_code").mkdir()
@@ -332,7 +333,7 @@ def test_a_model_is_linked_without_the_state_of_its_run(tmp_path):
 
 
 def test_a_new_run_does_not_overwrite_a_best_model_by_mistake(kept):
-    """As with checkpoints: another folder, or --overwrite-output-dir."""
+    """As with checkpoints: use another folder, or --overwrite-output-dir."""
     with pytest.raises(
         RankLLMError, match=r"holds best, of an earlier run; use --overwrite-output-dir to delete it, or another folder"
     ):
@@ -340,7 +341,7 @@ def test_a_new_run_does_not_overwrite_a_best_model_by_mistake(kept):
 
 
 def test_overwriting_begins_without_a_best_model(kept, whole):
-    """The earlier run's, with its loss of 1.0, is not what the new one has to beat."""
+    """The new run does not have to beat the earlier run's model with its loss of 1.0."""
     result = train(kept, overwrite=True)
     assert result.best == whole.best
 
@@ -368,7 +369,7 @@ def test_choices_that_do_nothing_are_refused(recipe, tmp_path, changes, message)
     ],
 )
 def test_an_order_that_cannot_be_measured_is_told_before_the_first_step(tiny, tmp_path, objective, kind, n, message):
-    """The metric wants identifiers of one token each (SmolLM2 writes 10 in two), and lists with something to order."""
+    """The metric needs identifiers of one token each (SmolLM2 splits 10 in two), and lists with an order."""
     changes = {
         "model.name_or_path": tiny,
         "data.train": write_records(tmp_path / "d.jsonl", [listwise_record(0, kind=kind)]),

@@ -1,7 +1,7 @@
-"""Every preset trains in bf16 under ZeRO-2 and ZeRO-3, in full and with LoRA: two processes, tiny models, no GPU.
+"""Every recipe trains in bf16 under ZeRO-2 and ZeRO-3, fully and with LoRA: two processes, tiny models, no GPU.
 
-`scripts/test-distributed` runs these tests in an environment of its own, which has DeepSpeed. The variable PRESETS, in
-the environment, names some of the presets, comma-separated, in place of all.
+`scripts/test-distributed` runs these tests in a separate environment with DeepSpeed. The environment variable PRESETS
+restricts them to a comma-separated list of recipes.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ STAGES = ("zero2", "zero3")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, smollm2_tokenizer):
-    """(preset, full or LoRA, ZeRO stage) -> its output folder: all of them trained, in one start for each stage.
+    """Map (recipe, full or LoRA, ZeRO stage) to its output folder; all are trained in one launch per stage.
 
-    RankLLaMA's adapters are trained again from the checkpoint of their first step, `(preset, "resumed", stage)`, and
-    are the start of new ones, `(preset, "started", stage)`.
+    RankLLaMA's adapters are also resumed from the checkpoint of their first step, `(preset, "resumed", stage)`, and
+    used as starting point of new ones, `(preset, "started", stage)`.
     """
     root = tmp_path_factory.mktemp("presets")
     model = save_tiny(root / "model", smollm2_tokenizer)
@@ -104,7 +104,7 @@ CASES = [(preset, tuning) for preset in PRESETS for tuning in LORA]
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(("preset", "tuning"), CASES)
 def test_every_preset_trains_in_bf16_under_zero(runs, preset, tuning, stage):
-    """To its last step, with numbers for losses and gradients, to weights in the precision that DeepSpeed trains."""
+    """To the last step, with finite losses and gradients, and weights in the precision that DeepSpeed trains."""
     folder = runs[preset, tuning, stage]
     assert sorted(logged(folder)) == list(range(1, STEPS + 1))
     assert all(math.isfinite(value) for step in logged(folder).values() for value in step)
@@ -119,7 +119,7 @@ def test_every_preset_trains_in_bf16_under_zero(runs, preset, tuning, stage):
 
 @pytest.mark.parametrize(("preset", "tuning"), CASES)
 def test_zero_3_trains_a_preset_as_zero_2_does(runs, preset, tuning):
-    """In bf16 as well: the same losses up to its rounding, and what is served of both ranks alike."""
+    """In bf16 too: equal losses up to rounding, and both served models rank alike."""
     two, three = (runs[preset, tuning, stage] for stage in STAGES)
     for step, (loss, *_) in logged(two).items():
         assert logged(three)[step][0] == pytest.approx(loss, rel=0.03), step
@@ -131,7 +131,7 @@ def test_zero_3_trains_a_preset_as_zero_2_does(runs, preset, tuning):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_resumed_run_trains_in_bf16_as_one_that_was_not_interrupted(runs, stage):
-    """The float32 copy that DeepSpeed updates comes back too: the same second step, the same weights, bit for bit."""
+    """The float32 copy that DeepSpeed updates is restored: the second step and the weights are bit-identical."""
     whole, resumed = runs[AGAIN, "lora", stage], runs[AGAIN, "resumed", stage]
     assert logged(resumed) == {STEPS: logged(whole)[STEPS]}
     expected = saved(whole, "lora")
@@ -142,7 +142,7 @@ def test_a_resumed_run_trains_in_bf16_as_one_that_was_not_interrupted(runs, stag
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_adapters_start_from_trained_ones_under_zero(runs, stage):
-    """Score layer included: the first step, at rate 0, leaves what it started from; the second moves a little."""
+    """Score layer included: the first step, at rate 0, changes nothing; the second one changes little."""
     first, second = (saved(runs[AGAIN, tuning, stage], "lora") for tuning in ("lora", "started"))
     (score,) = (name for name in first if name.endswith("score.weight"))
     assert first.keys() == second.keys()
@@ -151,7 +151,7 @@ def test_adapters_start_from_trained_ones_under_zero(runs, stage):
 
 
 def saved(folder, tuning):
-    """Name -> weight of the final model, or of its adapters."""
+    """Map name -> weight of the final model, or of its adapters."""
     from safetensors.torch import load_file
 
     (path,) = folder.glob("adapter_model.safetensors" if tuning == "lora" else "model*.safetensors")

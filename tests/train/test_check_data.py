@@ -1,4 +1,4 @@
-"""What a training file is said to hold, and which records are named as bad."""
+"""Reported contents of a training file, and the records reported as bad."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_good_file_is_counted(tmp_path):
 
 
 def test_every_bad_record_is_named_with_its_reason(tmp_path):
-    """One line each, with file, line and record; the good ones around them are counted."""
+    """One line each, with file, line and record; valid records around them are counted."""
     path = tmp_path / "a.jsonl"
     lines = [json.dumps(GOOD[0]), *(json.dumps(bad) for bad, _ in BAD.values()), "{not json", json.dumps(GOOD[1])]
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -67,7 +67,7 @@ def test_every_bad_record_is_named_with_its_reason(tmp_path):
 
 
 def test_a_file_that_breaks_off_is_said_to(tmp_path):
-    """What was read before is counted; what comes after cannot be found."""
+    """Records before the break are counted; what follows cannot be found."""
     path = tmp_path / "a.json"
     path.write_text(json.dumps(GOOD)[:-60], encoding="utf-8")
     report = check_listwise(path)
@@ -77,14 +77,14 @@ def test_a_file_that_breaks_off_is_said_to(tmp_path):
 
 
 def test_an_empty_file_is_not_clean(tmp_path):
-    """Training on nothing is not what anyone meant."""
+    """Training on an empty file is never intended."""
     path = tmp_path / "a.jsonl"
     path.write_text("", encoding="utf-8")
     assert not check_listwise(path).is_clean
 
 
 def test_a_missing_file_is_an_error(tmp_path):
-    """Not a report."""
+    """Instead of a report."""
     with pytest.raises(RankLLMError, match="no such file"):
         check_listwise(tmp_path / "none.jsonl")
 
@@ -99,10 +99,10 @@ def test_all_real_records_are_good():
 
 
 def test_all_real_records_change_to_letters_and_back():
-    """The ranking is the same in letters; back again only what posed as a letter identifier differs.
+    """The ranking is the same in letters; converted back, only text that looked like letter identifiers differs.
 
-    12 records hold `[C]` and the like; 67 more hold what an answer reader takes for identifiers as well, such as
-    `[1,2]` and `[ U ]`.
+    12 records contain `[C]` and the like; 67 more contain other text that an answer reader accepts as identifiers, such
+    as `[1,2]` and `[ U ]`.
     """
     changed = 0
     for record in read_listwise(data("listwise_dl20") / "records.jsonl.xz"):

@@ -1,4 +1,4 @@
-"""`train check-data` knows both kinds of records, from their keys, and says of each what is in it."""
+"""`train check-data` recognizes both kinds of records by their keys and summarizes each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def passage(text, docid, **more):
 
 
 def checked(path, *options):
-    """What the command does: everything it says, and the error it ends with."""
+    """Return everything the command prints, and the error it ends with."""
     done = CliRunner().invoke(cli, ["check-data", str(path), *options], standalone_mode=False)
     assert done.exception is None or isinstance(done.exception, RankLLMError)
     return done.output, done.exception
@@ -57,7 +57,7 @@ BAD = {
 
 
 def test_a_good_pointwise_file_is_good(tmp_path):
-    """60 records: counted, and exit status 0."""
+    """60 records are counted, with exit status 0."""
     path = write_records(tmp_path / "p.jsonl", [pointwise_record(i, n_negatives=5 + i % 2) for i in range(60)])
     report = check_data(path)
     assert isinstance(report, PointwiseReport)
@@ -71,7 +71,7 @@ def test_a_good_pointwise_file_is_good(tmp_path):
 
 @pytest.mark.parametrize("name", BAD)
 def test_every_bad_pointwise_record_is_named_with_its_reason(tmp_path, name):
-    """File, line, query, and what is wrong; the others are counted as good."""
+    """File, line, query and reason; the others are counted as valid."""
     record, reason = BAD[name]
     path = write_records(tmp_path / "p.jsonl", [pointwise_record(0), record, pointwise_record(2)])
     (problem,) = check_data(path).problems
@@ -83,14 +83,14 @@ def test_every_bad_pointwise_record_is_named_with_its_reason(tmp_path, name):
 
 
 def test_a_text_that_differs_in_a_sign_or_a_title_is_another_one(tmp_path):
-    """`word1 != indeed`, and what another title is shown above."""
+    """`word1 != indeed`, and the same text under another title."""
     negatives = [passage("this is word1 != indeed", "m"), passage("this is word1 indeed", "n", title="About")]
     path = write_records(tmp_path / "p.jsonl", [changed(1, negative_passages=negatives)])
     assert check_data(path).is_clean
 
 
 def test_lists_with_teacher_scores_are_pointwise_too(tmp_path):
-    """Tevatron's other layout; some without scores are told of."""
+    """Tevatron's other format; records without scores are reported."""
     scored = {"query_id": "q", "query": "q", "passages": [{"text": "a"}, {"text": "b"}], "scores": [2, 1]}
     path = write_records(tmp_path / "p.jsonl", [scored, pointwise_record(1)])
     report = check_data(path)
@@ -99,7 +99,7 @@ def test_lists_with_teacher_scores_are_pointwise_too(tmp_path):
 
 
 def test_the_first_record_of_a_kind_says_what_the_file_holds(tmp_path):
-    """What is neither, or no JSON, before it is a bad record of that kind."""
+    """Records before it that are neither, or not JSON, count as bad records of that kind."""
     path = tmp_path / "p.jsonl"
     lines = ["{torn", json.dumps({"id": 1}), "[1]", json.dumps(pointwise_record(0)), json.dumps({"id": 2})]
     path.write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
@@ -110,7 +110,7 @@ def test_the_first_record_of_a_kind_says_what_the_file_holds(tmp_path):
 
 
 def test_both_kinds_in_one_file_are_an_error_that_names_both(tmp_path):
-    """Unless it is said which of them is meant: then the others are bad records."""
+    """Unless the kind is specified: then the others are bad records."""
     path = write_records(tmp_path / "m.jsonl", [listwise_record(0), listwise_record(1), pointwise_record(2)])
     _, error = checked(path)
     assert str(error).startswith(
@@ -124,7 +124,7 @@ def test_both_kinds_in_one_file_are_an_error_that_names_both(tmp_path):
 
 
 def test_two_kinds_of_identifiers_are_an_error(tmp_path):
-    """As in training, which takes either kind with --identifiers."""
+    """As in training, which accepts either kind with --identifiers."""
     path = write_records(tmp_path / "m.jsonl", [listwise_record(0), listwise_record(1, kind="numeric")])
     said, error = checked(path)
     assert "2 records, 2 valid (1 alpha, 1 numeric)" in said
@@ -134,14 +134,14 @@ def test_two_kinds_of_identifiers_are_an_error(tmp_path):
 
 
 def test_an_empty_file_is_an_error(tmp_path):
-    """Whatever its kind would have been."""
+    """Whatever kind was expected."""
     path = write_records(tmp_path / "e.jsonl", [])
     for options in ([], ["--kind", "pointwise"]):
         assert str(checked(path, *options)[1]) == f"{path}: contains no records"
 
 
 def test_a_file_that_breaks_off_is_said_to(tmp_path):
-    """An array that is cut in its third record."""
+    """An array that is truncated in its third record."""
     path = tmp_path / "p.json"
     path.write_text(json.dumps([pointwise_record(i) for i in range(3)])[:-60], encoding="utf-8")
     report = check_pointwise(path)
@@ -150,7 +150,7 @@ def test_a_file_that_breaks_off_is_said_to(tmp_path):
 
 
 def test_a_list_of_one_passage_is_told_of(tmp_path):
-    """It can be learnt from in words only."""
+    """Only the generation objective can learn from it."""
     path = write_records(tmp_path / "l.jsonl", [listwise_record(0), listwise_record(1, n=1)])
     said, error = checked(path)
     assert error is None
@@ -174,7 +174,7 @@ def test_a_list_of_one_passage_is_told_of(tmp_path):
     ],
 )
 def test_no_line_stops_the_check(tmp_path, line):
-    """Each is one bad record in one line, between good ones."""
+    """Each is one bad record, on one line, between valid ones."""
     good = json.dumps(pointwise_record(0))
     path = tmp_path / "p.jsonl"
     path.write_text(f"{good}\n{line}\n{good}\n", encoding="utf-8")

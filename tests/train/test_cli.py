@@ -1,4 +1,4 @@
-"""The command line: recipe, then options, then --set; the originals' commands can be pasted."""
+"""Command line: recipe, then options, then --set; the originals' commands work when pasted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rankllm_train.recipe.recipe import load_recipe
 
 
 def run(*arguments):
-    """Run the program; its output, and its error as raised."""
+    """Run the program and return its output; raises its error."""
     done = CliRunner().invoke(cli, list(arguments), standalone_mode=False)
     if done.exception is not None:
         raise done.exception
@@ -26,7 +26,7 @@ def run(*arguments):
 
 @pytest.fixture
 def resolved(monkeypatch):
-    """The recipe that a command line comes to, without training it."""
+    """Return the recipe that a command line resolves to, without training."""
     import rankllm_train.cli.training
 
     def resolve(*arguments):
@@ -42,7 +42,7 @@ def resolved(monkeypatch):
     return resolve
 
 
-# The commands of the original projects, launcher left out: castorini/rank_llm@1b3cabb
+# The commands of the original projects, without launcher: castorini/rank_llm@1b3cabb
 # training/scripts/train_first_mistral.sh and texttron/tevatron@0545746 examples/rankllama/README.md.
 FIRST_MISTRAL = """--model_name_or_path mistralai/Mistral-7B-Instruct-v0.3
  --train_dataset_path rryisthebest/rank_zephyr_training_data_alpha --num_train_epochs 3 --seed 42
@@ -57,7 +57,7 @@ RANKLLAMA = """pointwise --deepspeed ds.json --output_dir models/ranking/RankLLa
 
 
 def test_the_command_of_first_mistral_is_its_recipe(resolved):
-    """Pasted without a subcommand; only what the recipe adds (tracking aside) differs."""
+    """Pasted without a subcommand; it differs only in what the recipe adds, apart from tracking."""
     recipe = resolved(*FIRST_MISTRAL.split())["recipe"]
     shipped = load_recipe("first-mistral")
     assert recipe.optim == shipped.optim
@@ -69,14 +69,14 @@ def test_the_command_of_first_mistral_is_its_recipe(resolved):
 
 
 def test_the_command_of_rankllama_is_its_recipe(resolved):
-    """Pasted; what does nothing here is said so once each."""
+    """Pasted; each option without effect is reported once."""
     seen = resolved(*RANKLLAMA.split())
     assert seen["recipe"].changed({"batch.deepspeed": ""}) == load_recipe("rankllama")
     assert seen["output"].count("has no effect in rankllm and is ignored") == 2
 
 
 def test_recipe_then_options_then_set(resolved):
-    """The later one counts."""
+    """The later one takes precedence."""
     recipe = resolved(
         "listwise", "--recipe", "rank-zephyr", "--learning-rate", "1e-5", "--seed", "7", "--set", "schedule.seed=8"
     )["recipe"]
@@ -97,7 +97,7 @@ def test_recipe_then_options_then_set(resolved):
     ],
 )
 def test_options_mean_what_they_say(resolved, arguments, path, value):
-    """Switches have their --no- form, and one way of saying a thing replaces the recipe's other."""
+    """Switches have a --no- form, and an option replaces the recipe's alternative key."""
     section, key = path.split(".")
     assert resolved(*arguments)["recipe"].to_dict()[section][key] == value
 
@@ -119,7 +119,7 @@ def test_options_mean_what_they_say(resolved, arguments, path, value):
     ],
 )
 def test_a_wrong_command_is_one_line(arguments, message):
-    """Before anything heavy is imported."""
+    """Before any heavy import."""
     with pytest.raises(RankLLMError) as caught:
         run(*arguments)
     assert message in str(caught.value)
@@ -127,7 +127,7 @@ def test_a_wrong_command_is_one_line(arguments, message):
 
 
 def test_a_label_has_no_weight_beside_itself():
-    """It is for teachers, however it is given."""
+    """label_weight applies to teacher objectives, however it is set."""
     for way in (["--label-weight", "0.3"], ["--set", "objective.label_weight=0.3"]):
         with pytest.raises(
             RankLLMError, match=r"label_weight: has no effect with the objective cross-entropy; use kl or"
@@ -136,7 +136,7 @@ def test_a_label_has_no_weight_beside_itself():
 
 
 def test_recipes_are_listed_and_printed():
-    """A line each; one in full with its comments; what an override changes."""
+    """One line each; one in full with its comments; the effect of an override."""
     names = [line.split()[0] for line in run("recipes").output.splitlines()]
     assert names == [
         "bge-reranker",
@@ -153,7 +153,7 @@ def test_recipes_are_listed_and_printed():
 
 
 def test_check_data_names_the_bad_records(tmp_path):
-    """And fails, so that a script stops."""
+    """The command fails, so that a script stops."""
     bad = listwise_record(1)
     bad["conversations"][2]["value"] = "[A] > [A] > [B]"
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0), bad])
@@ -165,7 +165,7 @@ def test_check_data_names_the_bad_records(tmp_path):
 
 
 def test_a_run_from_the_command_line_ends_in_a_model(tmp_path, smollm2_tokenizer):
-    """Train, merge; the output folder is what is printed."""
+    """Train, then merge; the output folder is printed."""
     pytest.importorskip("torch")
     tiny = save_tiny(tmp_path / "tiny", smollm2_tokenizer)
     data = write_records(tmp_path / "d.jsonl", [listwise_record(i) for i in range(4)])
@@ -182,7 +182,7 @@ def test_a_run_from_the_command_line_ends_in_a_model(tmp_path, smollm2_tokenizer
 
 
 def every_command(group=cli, *above):
-    """Words of each command and each group of commands."""
+    """Yield the words of each command and command group."""
     for name in group.list_commands(click.Context(group)):
         command = group.get_command(click.Context(group), name)
         yield (*above, name)
@@ -192,7 +192,7 @@ def every_command(group=cli, *above):
 
 @pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
 def test_help_is_quick(command):
-    """--help of a command imports none of what a run needs, and says what the command is for."""
+    """--help of a command imports nothing that only a run needs, and describes the command."""
     slow = "{'torch', 'transformers', 'numpy', 'datasets', 'ftfy', 'rankllm_core.answers.reader', 'rankllm_train.api'}"
     code = (
         "import sys; from rankllm_train.cli import cli; cli.main([*sys.argv[1:], '--help'], standalone_mode=False); "
@@ -207,7 +207,7 @@ def test_help_is_quick(command):
 
 @pytest.mark.parametrize("name", ["listwise", "pointwise", "recipes", "mine", "label", "split"])
 def test_each_option_is_listed_under_a_heading(name):
-    """Only --help is left over, and an option of a recipe shows the default of its section."""
+    """Only --help is left over, and a recipe option shows the default of its section."""
     command = cli.get_command(click.Context(cli), name)
     ungrouped = {option.name for option in command.params if isinstance(option, click.Option) and not option.hidden}
     ungrouped = {option for option in ungrouped if command.heading_of(option) == "Other"}

@@ -1,4 +1,4 @@
-"""`train mine`, `train label` and `train split` on the command line: one after the other, and their errors."""
+"""`train mine`, `train label` and `train split` on the command line, in sequence, and their errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = {"run": "run.trec", "qrels": "qrels.txt", "queries": "queries.tsv", "cor
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Thirty queries with five candidates each, of which the second is relevant; it is the current folder."""
+    """Current folder with thirty queries of five candidates each, the second of which is relevant."""
     files = Collection(tmp_path)
     files.run({f"q{i}": {f"d{i}-{j}": 9 - j for j in range(5)} for i in range(30)})
     files.qrels({f"q{i}": {f"d{i}-1": 1} for i in range(30)})
@@ -28,7 +28,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    """Run the program; what it did, its error raised."""
+    """Run the program and return its result; raises its error."""
     done = CliRunner().invoke(cli, list(arguments), standalone_mode=False)
     if done.exception is not None:
         raise done.exception
@@ -36,12 +36,12 @@ def run(*arguments):
 
 
 def sources(*names):
-    """The options that name the files."""
+    """Return the options that name the files."""
     return [word for name in names or FILES for word in (f"--{name}", FILES[name])]
 
 
 def test_from_a_collection_to_checked_windows_and_groups(folder):
-    """Mine and split; label, split and check. The name of what was written is the output; the counts are beside it."""
+    """Mine and split; label, split and check. The output names the files written; counts go to standard error."""
     mined = run("mine", *sources(), "--output-path", "groups.jsonl.gz", "--negatives-per-query", "2")
     assert mined.stdout == "groups.jsonl.gz\n"
     assert "made               30  records\n" in mined.stderr
@@ -67,7 +67,7 @@ def test_the_snake_case_of_every_option_is_accepted(folder):
 
 
 def test_a_report_holds_counts_and_options(folder):
-    """What was read, made and left out, and by which options."""
+    """Counts of records read, made and skipped, and the options used."""
     run("mine", *sources(), "--output-path", "a.jsonl", "--report", "report.json", "--max-queries", "3")
     report = json.loads(folder.path("report.json").read_text(encoding="utf-8"))
     assert report["read"] == {"queries": 30, "candidates": 150}
@@ -78,7 +78,7 @@ def test_a_report_holds_counts_and_options(folder):
 
 
 def test_a_report_is_json_that_every_program_reads(folder):
-    """JSON has no word for infinity, so it is a text."""
+    """JSON has no infinity, so it is written as text."""
     taught = ("--teacher-run", "run.trec", "--teacher-margin=-inf")
     run("mine", *sources(), *taught, "--output-path", "a.jsonl", "--report", "report.json")
 
@@ -90,7 +90,7 @@ def test_a_report_is_json_that_every_program_reads(folder):
 
 
 def test_an_output_is_replaced_only_with_leave(folder):
-    """And never an input."""
+    """An input is never replaced."""
     command = ["mine", *sources(), "--output-path"]
     run(*command, "a.jsonl")
     with pytest.raises(RankLLMError, match=r"a\.jsonl: already exists; use --overwrite"):
@@ -149,7 +149,7 @@ def test_options_that_do_not_go_together_are_one_line(folder, arguments, message
     [[], ["--train-output", "a"], ["--output-dir", "a", "--dev-output", "b"]],
 )
 def test_split_wants_to_know_where(folder, arguments):
-    """A folder, or both files."""
+    """Either a folder or both files."""
     run("mine", *sources(), "--output-path", "a.jsonl")
     with pytest.raises(ConfigError, match="give either --output-dir, or both --train-output and --dev-output"):
         run("split", "a.jsonl", *arguments)
@@ -157,7 +157,7 @@ def test_split_wants_to_know_where(folder, arguments):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_not_there_is_named(folder, name):
-    """In one line."""
+    """In a one-line error."""
     folder.path(FILES[name]).unlink()
     for command in ("mine", "label"):
         with pytest.raises(RankLLMError, match=rf"{FILES[name]}: no such file"):
@@ -165,7 +165,7 @@ def test_a_file_that_is_not_there_is_named(folder, name):
 
 
 def test_results_of_a_reranker_become_windows(folder):
-    """As `rerank --output-jsonl` writes them: its own record layout, made by the core."""
+    """In the format written by `rerank --output-jsonl`, produced by the core."""
     from rankllm_core.data.records import result_to_dict
     from rankllm_core.types import Candidate, Query, Result
 
@@ -183,7 +183,7 @@ def test_results_of_a_reranker_become_windows(folder):
 
 
 def test_graded_judgements_of_real_data_make_good_records(folder):
-    """TREC DL 2021, grades 2 and 3 relevant; judged passages that the corpus lacks are left out and counted."""
+    """TREC DL 2021, grades 2 and 3 relevant; judged passages missing from the corpus are skipped and counted."""
     collection = data("trec_dl21")
     files = {"run": "runs/BM25.run.gz", "queries": "queries.tsv", "corpus": "corpus.jsonl.gz", "qrels": "qrels.txt"}
     named = [word for name, file in files.items() for word in (f"--{name}", str(collection / file))]

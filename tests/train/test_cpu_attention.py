@@ -1,4 +1,4 @@
-"""Attention in blocks for training: values and gradients are those of torch's own, which is slower on a CPU."""
+"""Blockwise attention for training: values and gradients match torch's own, which is slower on a CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rankllm_train.recipe.sections import LoraSection, ModelSection
 
 
 def states(*shape):
-    """Random states, of which gradients are wanted."""
+    """Return random states that require gradients."""
     generator = torch.Generator().manual_seed(sum(shape))
     return torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
 
@@ -28,7 +28,7 @@ def states(*shape):
 @pytest.mark.parametrize("n_tokens", [1, 127, 128, 129, 300])
 @pytest.mark.parametrize(("heads", "groups"), [(9, 3), (4, 4), (4, 1)])
 def test_values_and_gradients_are_those_of_torch(n_tokens, heads, groups):
-    """In float64; the gradients of what heads share are summed in float32 where there are several blocks."""
+    """In float64; gradients of shared heads are summed in float32 across several blocks."""
     query, key, value = states(2, heads, n_tokens, 16), states(2, groups, n_tokens, 16), states(2, groups, n_tokens, 16)
     expected = scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.25, enable_gqa=True)
     found = CausalAttention.apply(query, key, value, 0.25)
@@ -43,7 +43,7 @@ def test_values_and_gradients_are_those_of_torch(n_tokens, heads, groups):
 
 
 def llama(**options):
-    """A tiny model in bfloat16, as it is under LoRA."""
+    """Return a tiny model in bfloat16, as under LoRA."""
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(1)
@@ -60,7 +60,7 @@ def loss_and_gradients(model):
 
 
 def test_a_model_in_bfloat16_learns_as_before():
-    """Within the rounding of bfloat16; the new attention did run."""
+    """Within bfloat16 rounding; the new attention was used."""
     model = llama()
     loss, gradients = loss_and_gradients(model)
     use_block_attention(model)
@@ -72,7 +72,7 @@ def test_a_model_in_bfloat16_learns_as_before():
 
 
 def test_dropout_of_attention_is_left_to_torch():
-    """Bit for bit as before."""
+    """Bit-identical to before."""
     model = llama(attention_dropout=0.5)
     torch.manual_seed(3)
     before = loss_and_gradients(model)[1]
@@ -82,7 +82,7 @@ def test_dropout_of_attention_is_left_to_torch():
 
 
 def test_what_is_on_a_gpu_is_left_to_torch():
-    """A model is loaded on the CPU and may be moved later. Tensors that only pretend to be on a GPU tell."""
+    """A model is loaded on the CPU and may be moved later, simulated with tensors that claim to be on a GPU."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AttentionInterface
 
@@ -97,7 +97,7 @@ def test_what_is_on_a_gpu_is_left_to_torch():
 
 
 def test_a_sliding_window_is_left_to_torch():
-    """Rows longer than the window come with a mask: bit for bit as before."""
+    """Sequences longer than the window come with a mask: bit-identical to before."""
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(1)
@@ -111,14 +111,14 @@ def test_a_sliding_window_is_left_to_torch():
 
 @pytest.mark.parametrize(("asked", "used"), [("auto", CPU_ATTENTION), ("sdpa", "sdpa"), ("eager", "eager")])
 def test_training_uses_it_unless_told_otherwise(tmp_path, smollm2_tokenizer, asked, used):
-    """`auto`, where there is no GPU with flash-attention."""
+    """`auto`, without a GPU with flash-attention."""
     section = ModelSection(name_or_path=save_tiny(tmp_path / "tiny", smollm2_tokenizer), attn_implementation=asked)
     model = load_model(section, kind="causal", lora=LoraSection(enabled=True, r=4), seed=0)
     assert model.config._attn_implementation == used
 
 
 def test_padding_on_the_left_is_left_to_torch():
-    """With a mask of padding, the scores of the real tokens are those of torch's attention."""
+    """With a padding mask, the scores of real tokens are those of torch's attention."""
     model = llama().eval()
     ids = torch.randint(3, 49000, (2, 40), generator=torch.Generator().manual_seed(2))
     mask = torch.ones_like(ids)
@@ -130,7 +130,7 @@ def test_padding_on_the_left_is_left_to_torch():
 
 
 def test_another_choice_stays(tmp_path):
-    """What a user asked for by name is not replaced, and a saved configuration does not name this attention."""
+    """An explicit choice is not replaced, and a saved configuration does not name this attention."""
     model = llama()
     model.set_attn_implementation("eager")
     use_block_attention(model)

@@ -1,4 +1,4 @@
-"""The picture of a run shows what its metrics file says."""
+"""The plot of a run shows the contents of its metrics file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENTRIES = [
 
 
 def lines(figure):
-    """Panel -> label -> points."""
+    """Map panel -> label -> points."""
     return {
         axes.get_title(): {
             line.get_label(): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in axes.lines
@@ -29,7 +29,7 @@ def lines(figure):
 
 
 def test_each_value_is_drawn_over_its_steps():
-    """The loss with its parts and the dev loss, dev measures, learning rate, gradient norm; no empty panel."""
+    """Loss with its parts and dev loss, dev metrics, learning rate, gradient norm; no empty panels."""
     found = lines(curves_figure(ENTRIES))
     assert found["loss"] == {
         "training": [(1, 3.0), (3, 1.0)],
@@ -45,7 +45,7 @@ def test_each_value_is_drawn_over_its_steps():
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 5, 40, 12_345])
 def test_steps_are_whole_numbers(n_steps):
-    """However few there are."""
+    """Even for very few steps."""
     entries = [{"step": step, "loss": 1.0, "eval_loss": 2.0} for step in (1, n_steps)]
     for axes in curves_figure(entries).axes:
         ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
@@ -56,7 +56,7 @@ def test_steps_are_whole_numbers(n_steps):
 
 
 def test_the_best_model_is_marked_where_the_dev_data_is_shown():
-    """A line at its step."""
+    """With a line at its step."""
     found = lines(curves_figure(ENTRIES, best_step=2))
     assert [x for x, _ in found["loss"]["best"]] == [2, 2]
     assert "best" in found["dev nDCG@10, MRR@10"]
@@ -64,7 +64,7 @@ def test_the_best_model_is_marked_where_the_dev_data_is_shown():
 
 
 def test_the_picture_is_a_png_and_leaves_matplotlib_as_it_was(tmp_path):
-    """No global figures, nothing left aside; a line broken off by a kill is passed over."""
+    """No global figures, no temporary files; a line truncated by a kill is ignored."""
     text = "".join(json.dumps(entry) + "\n" for entry in ENTRIES) + '{"step": 4, "lo'
     (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
     path = draw_curves(tmp_path)

@@ -1,4 +1,4 @@
-"""Sixty checkpoints damaged at seeded random positions: each gives the undisturbed bytes, or is refused by name."""
+"""Sixty checkpoints damaged at seeded random offsets: each gives identical bytes, or is rejected by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODEL = "adapter_model.safetensors"
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory, smollm2_tokenizer):
-    """Adapters with dropout, judged on dev data, a checkpoint at each step."""
+    """Adapters with dropout, evaluated on dev data, with a checkpoint at each step."""
     folder = tmp_path_factory.mktemp("inputs")
     return Recipe(method="pointwise").changed(
         {
@@ -48,7 +48,7 @@ def recipe(tmp_path_factory, smollm2_tokenizer):
 
 @pytest.fixture(scope="module")
 def whole(recipe, tmp_path_factory):
-    """The output folder of a run that nobody disturbed."""
+    """Output folder of an undisturbed run."""
     out = tmp_path_factory.mktemp("whole")
     train(recipe.changed({"checkpoint.output_dir": str(out)}))
     return out
@@ -56,7 +56,7 @@ def whole(recipe, tmp_path_factory):
 
 @pytest.fixture
 def stopped(whole, tmp_path):
-    """The same folder, as a run that was killed in its third step leaves it."""
+    """The same folder, as left by a run killed in its third step."""
     out = tmp_path / "out"
     for name in ("step_1", "step_2"):
         shutil.copytree(whole / name, out / name)
@@ -65,7 +65,7 @@ def stopped(whole, tmp_path):
 
 
 def damage(folder, draw, *, other):
-    """Damage one file of a checkpoint. Returns its name, and how; None where it is the same as before."""
+    """Damage one file of a checkpoint; returns its name and the kind of damage, or None if nothing changed."""
     path = draw.choice(sorted(item for item in folder.rglob("*") if item.is_file() and item.name != "README.md"))
     before = path.read_bytes()
     kind = draw.choice(["flip", "flip", "cut", "empty", "gone", "longer", "noise", "swapped"])
@@ -87,7 +87,7 @@ def damage(folder, draw, *, other):
 
 @pytest.mark.parametrize("seed", range(N_DAMAGED))
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(stopped, seed):
-    """Any file, the manifest too; a bit, the end, all of it, or the same file of another step."""
+    """Any file, including the manifest; a bit, the end, everything, or the same file of another step."""
     name, _ = damage(stopped / "step_2", random.Random(seed), other=stopped / "step_1")
     told = []
     found = find_resumable("latest", stopped, say=told.append)
@@ -117,7 +117,7 @@ def test_the_run_ends_with_the_undisturbed_bytes(recipe, whole, stopped, seed):
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", MODEL])
 def test_a_file_of_length_zero_is_one_line_and_not_a_stop(recipe, stopped, tmp_path, name):
-    """torch ends with EOFError there, which click takes for Ctrl-D."""
+    """torch raises EOFError there, which click mistakes for Ctrl-D."""
     (stopped / "step_2" / name).write_bytes(b"")
     save_recipe(recipe.changed({"checkpoint.output_dir": str(stopped)}), tmp_path)
     command = ["pointwise", "--recipe", str(tmp_path / "recipe.yaml")]
@@ -128,7 +128,7 @@ def test_a_file_of_length_zero_is_one_line_and_not_a_stop(recipe, stopped, tmp_p
 
 
 def test_where_all_are_damaged_each_is_named(recipe, stopped):
-    """Nothing begins anew by itself."""
+    """The run does not start over by itself."""
     for step in (1, 2):
         (stopped / f"step_{step}" / "optimizer.pt").unlink()
     message = (
@@ -140,7 +140,7 @@ def test_where_all_are_damaged_each_is_named(recipe, stopped):
 
 
 def test_state_that_would_be_loaded_unlisted_is_refused_and_notes_are_not(stopped):
-    """`optimizer.bin` would be taken for an optimizer; a user's file is nobody's business."""
+    """`optimizer.bin` would be loaded as an optimizer; user files are ignored."""
     (stopped / "step_2" / "notes.txt").write_text("the good one", encoding="utf-8")
     (stopped / "step_2" / "README.md").write_text("edited", encoding="utf-8")
     assert find_resumable("latest", stopped).name == "step_2"
@@ -151,7 +151,7 @@ def test_state_that_would_be_loaded_unlisted_is_refused_and_notes_are_not(stoppe
 
 
 def test_a_checkpoint_of_weights_alone_says_so(recipe, tmp_path):
-    """It is intact, and holds no optimizer."""
+    """It is intact, but contains no optimizer."""
     changes = {"checkpoint.output_dir": str(tmp_path), "checkpoint.resumable": False, "schedule.max_steps": 1}
     train(recipe.changed(changes))
     assert "contains no optimizer state" in resume_fault(tmp_path / "step_1")
@@ -159,7 +159,7 @@ def test_a_checkpoint_of_weights_alone_says_so(recipe, tmp_path):
 
 @pytest.mark.parametrize("name", ["best.json", MODEL, "recipe.yaml", "manifest.json"])
 def test_a_damaged_best_model_is_named(recipe, whole, stopped, name):
-    """What the run has to beat is part of its state."""
+    """The value to beat is part of the run's state."""
     shutil.copytree(whole / "best", stopped / "best")
     path = stopped / "best" / name
     path.write_bytes(path.read_bytes()[:-1])
@@ -168,7 +168,7 @@ def test_a_damaged_best_model_is_named(recipe, whole, stopped, name):
 
 
 def test_a_best_model_that_is_its_checkpoint_survives_a_kill_in_between(recipe, whole, stopped):
-    """The checkpoint had its name, the best model not yet: it is taken from there."""
+    """The checkpoint was complete, the best model not yet: it is restored from the checkpoint."""
     from rankllm_train.artifacts.best import load_best
 
     step = load_best(whole).step
@@ -179,7 +179,7 @@ def test_a_best_model_that_is_its_checkpoint_survives_a_kill_in_between(recipe, 
 
 
 def test_dev_data_that_moved_is_the_same_dev_data(recipe, whole, stopped, tmp_path):
-    """The best model so far was judged on these bytes, whatever they are called now."""
+    """The best model was evaluated on these bytes, whatever their name is now."""
     from rankllm_train.artifacts.best import load_best
 
     shutil.copytree(whole / "best", stopped / "best")
@@ -192,7 +192,7 @@ def test_dev_data_that_moved_is_the_same_dev_data(recipe, whole, stopped, tmp_pa
 
 
 def test_final_and_best_models_have_manifests_of_their_own(whole):
-    """With the step of the model that they hold."""
+    """With the step of the model that they contain."""
     best = read_manifest(whole / "best")
     assert read_manifest(whole).step == best.step
     assert set(read_manifest(whole).files) == set(best.files)
@@ -207,7 +207,7 @@ def test_weights_are_as_readable_as_the_files_beside_them(whole):
 
 
 def test_unreadable_lines_of_the_log_are_counted(recipe, stopped):
-    """A flipped byte that makes the file no UTF-8 is no traceback; the line that a killed run was writing is none."""
+    """A flipped byte that makes the file invalid UTF-8 causes no traceback; the line of a killed run is not counted."""
     path = stopped / "metrics.jsonl"
     first, *others = path.read_bytes().splitlines(keepends=True)
     odd = b'{"step": 1, "loss": {"a": 1}}\n{"step": 1, "loss": true}\n{"step": true}\n{"step": 1, "loss": "x"}\n'
@@ -219,7 +219,7 @@ def test_unreadable_lines_of_the_log_are_counted(recipe, stopped):
 
 @pytest.mark.parametrize(("name", "files"), [("step_3", ()), ("step_3", ("optimizer.pt",)), ("epoch_0", ())])
 def test_a_folder_that_holds_next_to_nothing_is_told_of(stopped, name, files):
-    """It has the name of a checkpoint, and what is left of it does not say of which step."""
+    """It has a checkpoint's name, but its remains do not tell the step."""
     (stopped / name).mkdir()
     for file in files:
         (stopped / name / file).write_bytes(b"")

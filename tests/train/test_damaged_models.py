@@ -1,4 +1,4 @@
-"""A model folder with a manifest is compared with it wherever its weights are loaded; one without is taken as it is."""
+"""A model folder with a manifest is verified wherever its weights are loaded; one without is accepted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def recipe(tmp_path_factory, smollm2_tokenizer):
 
 @pytest.fixture(scope="module")
 def models(recipe, tmp_path_factory):
-    """Checkpoints of an adapter and of a whole model, by the name of their weights."""
+    """Checkpoints of an adapter and of a full model, by the name of their weights."""
     root = tmp_path_factory.mktemp("models")
     for name in (ADAPTER, FULL):
         changes = {"lora.enabled": name == ADAPTER, "checkpoint.output_dir": str(root / name)}
@@ -66,7 +66,7 @@ def served(folder, recipe, out):
 
 
 def flipped(path):
-    """A bit of the last weight; the header is as it was."""
+    """Flip a bit of the last weight; the header is unchanged."""
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
@@ -82,7 +82,7 @@ USES = [(ADAPTER, merged), (ADAPTER, started_from), (ADAPTER, served), (FULL, tr
 
 @pytest.mark.parametrize(("name", "use"), USES, ids=lambda value: getattr(value, "__name__", value))
 def test_a_flipped_bit_is_one_line_that_names_the_file(recipe, models, tmp_path, name, use):
-    """And what to do; without the manifest nothing is compared, and the model is used."""
+    """With advice; without the manifest nothing is verified, and the model is used."""
     folder = shutil.copytree(models[name], tmp_path / "model")
     flipped(folder / name)
     with pytest.raises(RankLLMError, match=f"{name}: is damaged") as caught:
@@ -96,7 +96,7 @@ def test_a_flipped_bit_is_one_line_that_names_the_file(recipe, models, tmp_path,
 
 @pytest.mark.parametrize(("name", "use"), USES, ids=lambda value: getattr(value, "__name__", value))
 def test_what_an_owner_edits_is_no_damage(recipe, models, tmp_path, name, use):
-    """The page, the recipe and the card; nor is a manifest.json of something else."""
+    """The page, the recipe and the card; nor a manifest.json with another purpose."""
     folder = shutil.copytree(models[name], tmp_path / "model")
     for edited in ("README.md", "recipe.yaml", "rankllm.yaml"):
         with (folder / edited).open("a", encoding="utf-8") as stream:
@@ -109,7 +109,7 @@ def test_what_an_owner_edits_is_no_damage(recipe, models, tmp_path, name, use):
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1, "files": {}, "step": 1}'])
 def test_a_damaged_manifest_is_named(models, tmp_path, content):
-    """It may have been about damaged weights."""
+    """It may have listed damaged weights."""
     folder = shutil.copytree(models[ADAPTER], tmp_path / "model")
     (folder / MANIFEST_NAME).write_bytes(content)
     with pytest.raises(RankLLMError, match=r"manifest\.json: is damaged"):
@@ -117,7 +117,7 @@ def test_a_damaged_manifest_is_named(models, tmp_path, content):
 
 
 def test_a_tokenizer_is_compared_as_well(models, tmp_path):
-    """It decides what the weights are asked."""
+    """It determines the model's input."""
     folder = shutil.copytree(models[ADAPTER], tmp_path / "model")
     longer_tokenizer(folder / ADAPTER)
     with pytest.raises(RankLLMError, match=r"tokenizer\.json: is damaged"):

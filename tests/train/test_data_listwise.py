@@ -1,4 +1,4 @@
-"""Listwise records become the ids that inference serves, with every answer told from its prompt."""
+"""Listwise records become the ids used at inference, with each answer separated from its prompt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def encoded(records, tokenizer, objective="combined", **options):
 
 
 def test_the_answer_is_the_target_and_eos(smollm2_tokenizer):
-    """What stands behind the prompt decodes to the record's own words."""
+    """The ids after the prompt decode to the record's target."""
     source = record()
     (example,) = encoded([source], smollm2_tokenizer).examples
     answer = smollm2_tokenizer.decode(example.token_ids[example.n_prompt :])
@@ -40,7 +40,7 @@ def test_the_answer_is_the_target_and_eos(smollm2_tokenizer):
 
 
 def test_the_ranking_objective_ends_at_the_bracket(smollm2_tokenizer):
-    """The last id is `[`, and the prompt before it that of the other objectives."""
+    """The last id is `[`, and the prompt before it is the same as for other objectives."""
     (whole,) = encoded([record()], smollm2_tokenizer).examples
     (short,) = encoded([record()], smollm2_tokenizer, "ranking").examples
     assert list(short.token_ids) == list(whole.token_ids[: whole.n_prompt + 1])
@@ -48,7 +48,7 @@ def test_the_ranking_objective_ends_at_the_bracket(smollm2_tokenizer):
 
 
 def test_a_prompt_is_that_of_the_chat_encoder(smollm2_tokenizer):
-    """System and human turn, as inference writes them with the template."""
+    """System and human turn, as written at inference with the template."""
     source = record(2)
     (example,) = encoded([source], smollm2_tokenizer).examples
     text = (
@@ -66,7 +66,7 @@ def test_a_control_token_in_a_passage_stays_text(smollm2_tokenizer):
 
 
 def test_labels_are_the_answer_shifted_by_one(smollm2_tokenizer):
-    """Position t carries the token at t + 1; prompt and padding carry none."""
+    """Position t has the token at t + 1; prompt and padding have none."""
     data = encoded([record(0), record(2)], smollm2_tokenizer)
     collate = ListwiseCollator(objective="combined", identifier_ids=data.identifier_ids, pad_id=0)
     batch = collate([data[0], data[1]])
@@ -90,7 +90,7 @@ def test_a_batch_is_no_wider_than_its_longest_record(smollm2_tokenizer):
 
 
 def test_lists_of_different_lengths_share_a_batch(smollm2_tokenizer):
-    """Ranks are padded with 0, which is no rank."""
+    """Ranks are padded with 0, which is not a rank."""
     data = encoded([record(0, n=2), record(1, n=4)], smollm2_tokenizer)
     batch = ListwiseCollator(objective="ranking", identifier_ids=data.identifier_ids, pad_id=0)([data[0], data[1]])
     assert batch["ranks"][0, 2:].tolist() == [0, 0]
@@ -100,7 +100,7 @@ def test_lists_of_different_lengths_share_a_batch(smollm2_tokenizer):
 
 
 def test_an_overlong_record_is_named_or_left_out(smollm2_tokenizer):
-    """Never cut: the answer would go first."""
+    """It is never cut off, which would remove the answer."""
     records = [record(0), record(2)]
     limit = min(len(e) for e in encoded(records, smollm2_tokenizer).examples)
     with pytest.raises(DataError, match=rf"d\.jsonl:3: record 'r2': \d+ tokens exceed the context of {limit}"):
@@ -110,7 +110,7 @@ def test_an_overlong_record_is_named_or_left_out(smollm2_tokenizer):
 
 
 def test_an_overlong_record_can_be_cut_to_fit(smollm2_tokenizer):
-    """Passages lose words at their ends, all to the same number; query, instruction and answer stay."""
+    """Passages are truncated to the same number of words; query, instruction and answer are kept."""
     source = record(2, n=4)
     (whole,) = encoded([source], smollm2_tokenizer).examples
     limit = len(whole) - 12
@@ -140,19 +140,19 @@ def test_a_bad_record_is_named_or_left_out(smollm2_tokenizer):
 
 
 def test_nothing_left_to_train_on_is_an_error(smollm2_tokenizer):
-    """An empty file, or one of bad records only."""
+    """An empty file, or one with bad records only."""
     with pytest.raises(RankLLMError, match="no records to train on"):
         encoded([], smollm2_tokenizer)
 
 
 def test_two_kinds_of_identifiers_are_refused(smollm2_tokenizer):
-    """A model is asked in one of them."""
+    """A model is prompted with one kind."""
     with pytest.raises(ConfigError, match=r"numeric identifiers in d\.jsonl:2.*alpha identifiers in d\.jsonl:1"):
         encoded([record(0), record(1, kind="numeric")], smollm2_tokenizer)
 
 
 def test_numbers_above_nine_are_no_single_token(smollm2_tokenizer):
-    """FIRST reads one token an identifier; writing them out is no problem."""
+    """FIRST reads one token per identifier; generating them is possible."""
     ten = record(0, n=10, kind="numeric")
     with pytest.raises(ContractError, match="identifier '10' is 2 tokens"):
         encoded([ten], smollm2_tokenizer, "ranking")
@@ -166,7 +166,7 @@ def test_a_model_without_a_chat_template_is_refused(llama2_tokenizer):
 
 
 def test_the_template_of_the_records_is_found():
-    """By their identifiers, and checked against their words."""
+    """Chosen by their identifiers, and checked against their wording."""
     for kind, name in (("alpha", "rank_zephyr_alpha"), ("numeric", "rank_zephyr")):
         records = [record(0, kind=kind)]
         template = template_for(records, given="")
@@ -174,7 +174,7 @@ def test_the_template_of_the_records_is_found():
 
 
 def test_records_of_another_template_are_told():
-    """Inference would prompt with other words than training did."""
+    """Prompts at inference would differ from those in training."""
     notes = mismatch_notes([record(0, system=None)], load_template("rank_zephyr_alpha"))
     assert "record 'r0': it lacks the template's system turn" in notes[0]
     other = listwise_record(0)
@@ -184,7 +184,7 @@ def test_records_of_another_template_are_told():
 
 
 def test_ids_are_those_of_the_text_as_a_whole(smollm2_tokenizer):
-    """Prompt and target tokenised at once give the same ids as we train on."""
+    """Tokenizing prompt and target together gives the ids used in training."""
     source = record(1)
     (example,) = encoded([source], smollm2_tokenizer).examples
     text = smollm2_tokenizer.decode(example.token_ids[: example.n_prompt])
@@ -193,14 +193,14 @@ def test_ids_are_those_of_the_text_as_a_whole(smollm2_tokenizer):
 
 
 def test_items_know_their_place(smollm2_tokenizer):
-    """A NaN loss must be able to name its records."""
+    """The error of a NaN loss must be able to name its records."""
     data = encoded([record(0), record(1)], smollm2_tokenizer)
     assert isinstance(data[1], ListwiseItem)
     assert data.name(1) == "d.jsonl:2: record 'r1'"
 
 
 def test_a_templates_own_way_with_a_passage_is_known():
-    """Records of a template with the query behind or before each passage are its own; those of another are not."""
+    """Records of a template that repeats the query around each passage match it; those of another do not."""
     behind = load_template("query_behind_alpha")
     before = replace(behind, prefix="{num} for {query}\n", body="Query: {query}\n[{rank}] {candidate}\n", suffix="Go.")
     for template in (behind, before):

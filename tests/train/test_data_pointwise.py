@@ -1,4 +1,4 @@
-"""Pointwise records become groups of pairs, drawn anew each epoch."""
+"""Pointwise records become groups of pairs, resampled in each epoch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encoder(smollm2_tokenizer):
 
 
 def test_a_group_is_a_positive_and_negatives_of_its_own_record(encoder):
-    """The positive is first; all rows ask the same query."""
+    """The positive is first; all rows contain the same query."""
     data = pointwise_dataset(records(3), encoder, GroupRule(group_size=4))
     for index in range(3):
         rows, record = data[index].rows, data.records[index]
@@ -38,7 +38,7 @@ def test_a_group_is_a_positive_and_negatives_of_its_own_record(encoder):
 
 
 def test_groups_change_with_the_epoch_and_not_with_the_run(encoder):
-    """Two runs draw alike; two epochs share no negative while there are enough."""
+    """Two runs sample alike; two epochs share no negative while there are enough."""
     first, second = (pointwise_dataset(records(1), encoder, GroupRule(group_size=4)) for _ in range(2))
     epoch_0 = first[0].rows
     assert second[0].rows == epoch_0
@@ -58,7 +58,7 @@ def test_a_batch_is_as_wide_as_its_longest_pair(encoder):
 
 
 def test_a_record_without_negatives_is_named_or_left_out(encoder):
-    """A group needs one."""
+    """A group needs a negative."""
     mixed = [*records(1), *records(1, n_negatives=0)]
     with pytest.raises(DataError, match=r"p\.jsonl:1: query 'q0': no negative passage"):
         pointwise_dataset(mixed, encoder, GroupRule(group_size=4))
@@ -67,14 +67,14 @@ def test_a_record_without_negatives_is_named_or_left_out(encoder):
 
 
 def test_too_few_negatives_are_counted(encoder):
-    """They are drawn with replacement, and the user is told for how many records."""
+    """They are sampled with replacement, and the number of such records is reported."""
     data = pointwise_dataset(records(2, n_negatives=2), encoder, GroupRule(group_size=6))
     assert data.n_short == 2
     assert len(data[0].rows) == 6
 
 
 def test_teacher_scores_go_with_their_passages(encoder):
-    """The positive's 3.0 first, then those of the negatives drawn."""
+    """The positive's 3.0 first, then those of the sampled negatives."""
     data = pointwise_dataset(records(1, teacher=True), encoder, GroupRule(group_size=4, needs_teacher=True))
     item = data[0]
     assert item.teacher_scores[0] == 3.0
@@ -85,7 +85,7 @@ def test_teacher_scores_go_with_their_passages(encoder):
 
 
 def test_distillation_without_a_teacher_is_an_error(encoder):
-    """It names the record."""
+    """The error names the record."""
     with pytest.raises(DataError, match=r"query 'q0': no teacher scores"):
         pointwise_dataset(records(1), encoder, GroupRule(group_size=4, needs_teacher=True))
 

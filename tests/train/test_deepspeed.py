@@ -1,6 +1,6 @@
-"""ZeRO-2 and ZeRO-3 on two processes train as one process does, by the commands that people use.
+"""ZeRO-2 and ZeRO-3 on two processes train like one process, with the commands that users run.
 
-`scripts/test-distributed` runs these tests in an environment of its own, which has DeepSpeed.
+`scripts/test-distributed` runs these tests in a separate environment with DeepSpeed.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def inputs(tmp_path_factory, smollm2_tokenizer):
 
 
 def assert_trained_alike(two, one, *, schedule):
-    """Losses, gradient norms, learning rates, dev measures, whole checkpoints, weights, and what is served of them."""
+    """Losses, gradient norms, learning rates, dev metrics, complete checkpoints, weights, and served scores."""
     assert sorted(logged(two)) == list(range(1, STEPS + 1))
     assert_same_course(logged(two), logged(one), schedule=schedule)
     assert measured(two) == [pytest.approx(entry, abs=1e-4) for entry in measured(one)]
     assert [path.name for path in checkpoints(two)] == ["step_4", "step_8"]
     for folder, expected in ((two, one), (two / "step_4", one / "step_4")):
-        # Probes are compared below: the processes round otherwise.
+        # Probes are compared below, since rounding differs between processes.
         cards = [replace(load_card(path), probe=None) for path in (folder, expected)]
         assert cards[0] == cards[1]
         assert {path.name for path in folder.iterdir()} >= {path.name for path in expected.iterdir()} - OPTIMIZER
@@ -67,7 +67,7 @@ def assert_trained_alike(two, one, *, schedule):
         probes = [load_card(path).probe for path in (expected, folder)]
         assert Comparison(recorded=probes[0], found=probes[1]).difference < 1e-3
     assert not list(two.glob(".saving-*"))
-    # DeepSpeed puts its scripts into checkpoints; a model is to hold no code.
+    # DeepSpeed puts scripts into checkpoints; a model must not contain code.
     assert not [*two.glob("*.py"), *two.glob("best/*.py")]
     scores = served_scores(two)
     assert scores == {docid: pytest.approx(score, abs=1e-3) for docid, score in served_scores(one).items()}
@@ -103,7 +103,7 @@ def test_deepspeeds_launcher_trains_as_one_process_does(inputs, tmp_path):
 
 
 OPTIMIZER = {"optimizer.pt", "rng_state.pth"}
-"""In DeepSpeed's files, and in one for each process."""
+"""Stored in DeepSpeed's files, and in one file per process."""
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_zero_2_trains_as_one_process_does(inputs, tmp_path, method, schedule, c
     ids=["first-mistral-full", "rank-zephyr-lora", "rankllama-lora"],
 )
 def test_zero_3_trains_as_one_process_does(inputs, tmp_path, script, recipe, schedule, changes):
-    """Through the scripts of the papers' presets: their recipes, gradient checkpointing and all, on a tiny model."""
+    """With the scripts for the papers' recipes, including gradient checkpointing, on a tiny model."""
     base = load_recipe(recipe)
     values = inputs[base.method] | changes
     one = in_one_process(base, values, tmp_path / "one")
@@ -143,7 +143,7 @@ def test_zero_3_trains_as_one_process_does(inputs, tmp_path, script, recipe, sch
         again = in_two_processes(command, values, tmp_path / "again", "--resume-from-checkpoint", str(two / "step_4"))
         assert logged(again) == {step: values for step, values in logged(two).items() if step > 4}
         assert largest_difference(again, two) == 0
-        # What the loaded optimizer and schedule hold gives way to the recipe, in DeepSpeed's copies of them as well.
+        # The recipe replaces the settings of the loaded optimizer and schedule, in DeepSpeed's copies too.
         faster = values | {"optim.learning_rate": 10 * LEARNING_RATE}
         again = in_two_processes(command, faster, tmp_path / "c", "--resume-from-checkpoint", str(two / "step_4"))
         rates = {step: found[2] for step, found in logged(again).items()}
@@ -152,7 +152,7 @@ def test_zero_3_trains_as_one_process_does(inputs, tmp_path, script, recipe, sch
 
 
 def test_zero_2_logs_the_same_after_a_resume(inputs, tmp_path):
-    """Every third step: the entry of step 6 covers two steps behind the checkpoint, and one before it."""
+    """Logging every third step: the entry of step 6 covers two steps after the checkpoint, and one before it."""
     values = inputs["listwise"] | COMBINED | {"logging.every_steps": 3}
     command = (*ACCELERATE, "listwise", "--deepspeed", "zero2")
     two = in_two_processes(command, values, tmp_path / "two")
@@ -163,7 +163,7 @@ def test_zero_2_logs_the_same_after_a_resume(inputs, tmp_path):
 
 
 def everything_logged(folder):
-    """Step -> what was logged of training, but for the speed."""
+    """Map step -> all logged training values except speed."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     entries = [line for line in lines if "loss" in line]
     return {entry["step"]: {key: entry[key] for key in entry if key != "tokens_per_s"} for entry in entries}

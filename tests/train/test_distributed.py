@@ -1,4 +1,4 @@
-"""Two processes with half the batch each are one process: torchrun; and what is said where they cannot be started."""
+"""Two processes with half the batch each equal one process (torchrun); and errors when they cannot be started."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def inputs(tmp_path_factory, smollm2_tokenizer):
     ids=["combined-full", "cross-entropy-lora"],
 )
 def test_torchrun_trains_as_one_process_does(inputs, tmp_path, method, schedule, changes):
-    """Losses, gradient norms, learning rates, dev measures, weights, and what rankllm-infer makes of them."""
+    """Losses, gradient norms, learning rates, dev metrics, weights, and the scores of rankllm-infer."""
     values = inputs[method] | changes | {"schedule.lr_scheduler": schedule}
     one = in_one_process(Recipe(method=method), values, tmp_path / "one")
     two = in_two_processes((*TORCHRUN, method), values, tmp_path / "two")
@@ -70,10 +70,10 @@ def test_torchrun_trains_as_one_process_does(inputs, tmp_path, method, schedule,
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
 def test_two_processes_resume_from_the_same_intact_checkpoint(inputs, tmp_path):
-    """The first one verifies and decides; where none can be resumed from, all end, and one line says why.
+    """Process 0 verifies and decides; if there is no valid checkpoint, all end, and one line says why.
 
-    Each continues its own sums: a resumed run logs what an undisturbed one does, also where an entry covers steps from
-    before the checkpoint.
+    Each process continues its own sums: a resumed run logs the same values as an undisturbed one, even if an entry
+    covers steps from before the checkpoint.
     """
     values = inputs["listwise"] | {"lora.enabled": True, "objective.name": "combined", "logging.every_steps": 3}
     out = in_two_processes((*TORCHRUN, "listwise"), values, tmp_path / "two")
@@ -93,7 +93,7 @@ def test_two_processes_resume_from_the_same_intact_checkpoint(inputs, tmp_path):
 
 @pytest.mark.parametrize("name", deepspeed_names())
 def test_every_shipped_deepspeed_configuration_says_what_its_name_says(name):
-    """Stage and offload; batch sizes, precision and clipping are left to the recipe."""
+    """Stage and offload; batch sizes, precision and clipping come from the recipe."""
     config = load_deepspeed(name)
     zero = config["zero_optimization"]
     assert zero["stage"] == (3 if name.startswith("zero3") else 2)
@@ -110,7 +110,7 @@ def test_zero_2_and_3_ship_with_and_without_offload():
 
 
 def test_a_deepspeed_file_of_ones_own_is_read(tmp_path):
-    """JSON with its numbers as numbers; YAML too."""
+    """JSON with numbers as numbers; YAML too."""
     path = tmp_path / "mine.json"
     path.write_text('{"zero_optimization": {"stage": 2, "reduce_bucket_size": 5e8}}', encoding="utf-8")
     assert load_deepspeed(str(path))["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 5e8}
@@ -127,7 +127,7 @@ def test_a_deepspeed_file_of_ones_own_is_read(tmp_path):
     ],
 )
 def test_a_deepspeed_file_that_saves_nothing_is_refused(tmp_path, config, message):
-    """A checkpoint holds weights."""
+    """A checkpoint must contain weights."""
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.json") as caught:
@@ -171,7 +171,7 @@ def test_what_the_recipe_decides_is_left_out_of_a_deepspeed_file_with_a_warning(
     ],
 )
 def test_what_is_no_deepspeed_file_is_named(tmp_path, data, message):
-    """Whatever it is that was given for one."""
+    """Whatever was given instead."""
     path = tmp_path / "mine.json"
     path.write_bytes(data)
     with pytest.raises(RankLLMError, match=message) as caught:
@@ -180,7 +180,7 @@ def test_what_is_no_deepspeed_file_is_named(tmp_path, data, message):
 
 
 def test_a_deepspeed_file_in_yaml_holds_finite_numbers(tmp_path):
-    """As one in JSON."""
+    """As in JSON."""
     path = tmp_path / "mine.yaml"
     path.write_text("zero_optimization: {stage: 2}\ngradient_clipping: .inf\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.yaml: contains NaN or an infinite number"):
@@ -195,7 +195,7 @@ def test_a_byte_order_mark_in_a_deepspeed_file_does_no_harm(tmp_path):
 
 
 def test_an_unknown_deepspeed_name_is_told_from_the_known_ones():
-    """All of them, and the nearest."""
+    """The error lists all of them, and the closest one."""
     with pytest.raises(ConfigError) as caught:
         load_deepspeed("zero_3")
     assert "one of zero2, zero2-offload, zero3, zero3-offload; did you mean 'zero3'?" in str(caught.value)
@@ -229,7 +229,7 @@ def _has_deepspeed():
 
 
 def test_a_checkpoint_is_read_only_by_processes_that_can(tmp_path):
-    """DeepSpeed's state is in as many pieces as there were processes; without it, a note is enough."""
+    """DeepSpeed's state has one part per process; without DeepSpeed, a note suffices."""
     plain, sharded = tmp_path / "step_1", tmp_path / "step_2"
     (sharded / "global_step2").mkdir(parents=True)
     plain.mkdir()
@@ -256,7 +256,7 @@ def test_a_checkpoint_is_read_only_by_processes_that_can(tmp_path):
 )
 @pytest.mark.parametrize("gpus", [None, 2, 8])
 def test_the_scripts_of_the_papers_keep_the_papers_batch(tmp_path, script, method, recipe, batch, gpus):
-    """On any number of GPUs; the program itself resolves the command that a script makes, and says what it changes."""
+    """On any number of GPUs; the program itself resolves the script's command, and the changes are compared."""
     launched = _launched(tmp_path, script, *([str(gpus)] if gpus else []), "--learning-rate", "1e-6")
     assert launched[: launched.index("-m")][-8:] == [
         *("--num_processes", str(gpus or 4), "--main_process_port", "0"),
@@ -273,7 +273,7 @@ def test_the_scripts_of_the_papers_keep_the_papers_batch(tmp_path, script, metho
 
 
 def _launched(tmp_path, script, *arguments, has_deepspeed=True):
-    """The arguments with which a script calls `accelerate`, where its Python has DeepSpeed, or lacks it."""
+    """Return the arguments with which a script calls `accelerate`, if its Python has DeepSpeed or not."""
     for program, does in {
         "accelerate": 'printf "%s\\n" "$@"',
         "python": f"exit {0 if has_deepspeed else 1}",
@@ -288,21 +288,21 @@ def _launched(tmp_path, script, *arguments, has_deepspeed=True):
 
 
 def _resolved(arguments):
-    """The recipe in force for a command line."""
+    """Return the effective recipe of a command line."""
     method, *rest = arguments
     context = cli.get_command(None, method).make_context(method, rest)
     return resolve_recipe(method, RecipeOptions.of(context.params))
 
 
 def test_what_deepspeeds_launcher_adds_is_no_hindrance():
-    """It puts the process's number before the command."""
+    """It inserts the process's rank before the command."""
     result = CliRunner().invoke(cli, ["--local_rank=1", "recipes", "rank-zephyr", "--deepspeed", "zero3"])
     assert result.output == "batch.deepspeed: '' -> 'zero3'\n"
 
 
 @pytest.mark.parametrize("script", ["train_rank_zephyr.sh", "train_first_mistral.sh", "train_rankllama.sh"])
 def test_a_script_without_deepspeed_is_one_line(tmp_path, script):
-    """It names the extra; accelerate would end in a traceback."""
+    """It names the extra; accelerate would end with a traceback."""
     with pytest.raises(subprocess.CalledProcessError) as caught:
         _launched(tmp_path, script, "2", has_deepspeed=False)
     assert caught.value.returncode == 1
@@ -313,7 +313,7 @@ def test_a_script_without_deepspeed_is_one_line(tmp_path, script):
 
 
 def test_a_script_refuses_a_number_of_gpus_that_changes_the_batch(tmp_path):
-    """128 lists a step, 8 at once, cannot be had from 3."""
+    """128 lists per step in batches of 8 cannot be divided among 3."""
     with pytest.raises(subprocess.CalledProcessError) as caught:
         _launched(tmp_path, "train_first_mistral.sh", "3")
     assert "3 GPUs: expected a number that divides 16" in caught.value.stderr

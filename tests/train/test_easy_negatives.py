@@ -1,4 +1,4 @@
-"""No easy negative is anything that a run, a teacher or a judge has taken for an answer, under whatever docid."""
+"""A random negative is never anything that a run, teacher or judge considers relevant, under any docid."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def files(tmp_path):
 
 
 def sources(files, *, run=RUN, qrels=QRELS, queries=QUERIES, corpus=CORPUS, teacher=None):
-    """The files of a collection, which begins with that of the examples."""
+    """Return the files of a collection, by default those of the examples."""
     return JudgedSources(
         run=files.run(run),
         qrels=files.qrels(qrels),
@@ -42,14 +42,14 @@ def sources(files, *, run=RUN, qrels=QRELS, queries=QUERIES, corpus=CORPUS, teac
 
 
 def mined(files, *, rule=None, **more):
-    """qid -> docids of its negatives, and the tally."""
+    """Map qid -> docids of its negatives, with the tally."""
     tally = mine(sources(files, **more), MineRule(**rule or {}), output=files.path("out.jsonl"))
     records = files.read("out.jsonl")
     return {r["query_id"]: [p["docid"] for p in r["negative_passages"]] for r in records}, tally
 
 
 def labelled(files, *, lists, **more):
-    """qid -> docids best first, and the tally."""
+    """Map qid -> docids best first, with the tally."""
     writer = record_writer(None, None, max_passage_words=300, max_size=20)
     rule = RecordRule(writer=writer, windows=WindowRule(min_size=2, max_size=20, per_query=30, shuffle=False))
     tally = label_judged(
@@ -63,7 +63,7 @@ def labelled(files, *, lists, **more):
 
 
 def test_what_a_teacher_finds_too_near_is_not_drawn_either(files):
-    """d2, the only answer to another query, was just left out; q2 may still have d1, which nobody ranks for it."""
+    """d2, the only positive of another query, was just rejected; q2 may still get d1, which no run ranks for it."""
     negatives, tally = mined(files, teacher=TEACHER, rule={"random_negatives": 3})
     assert negatives == {"q1": ["d3"], "q2": ["d4", "d1"]}
     assert counts(tally)["candidates", "teacher score too close to the best positive"] == 1
@@ -81,13 +81,13 @@ def test_what_a_teacher_finds_too_near_is_not_drawn_either(files):
     ],
 )
 def test_what_a_rank_or_a_margin_removed_is_not_drawn(files, pool):
-    """d2 has rank 2 and a score of 8 beside the positive's 9."""
+    """d2 has rank 2 and a score of 8, next to the positive's 9."""
     negatives, _ = mined(files, rule={"random_negatives": 3, "pool": pool})
     assert "d2" not in negatives.get("q1", [])
 
 
 def test_the_run_counts_below_the_depth_of_a_label(files):
-    """Of q1 the first candidate is labelled; d2, on rank 2, is no easy negative and is not put last."""
+    """Only q1's first candidate is labelled; d2, at rank 2, is no random negative and is not appended."""
     orders, tally = labelled(files, lists={"depth": 1, "random_negatives": 1})
     assert orders == {"q2": ["d2", "d1"]}
     assert counts(tally)[SHORT] == 1
@@ -105,7 +105,7 @@ def test_what_only_the_teacher_ranks_is_not_drawn(files):
 
 
 def test_a_copy_of_what_is_ranked_or_judged_is_not_drawn(files):
-    """d5, the answer to q2, says what d3 says, which q1's run holds; d6 what d7 says, which is graded for q1."""
+    """d5, positive for q2, equals d3, which q1's run contains; d6 equals d7, which is graded for q1."""
     corpus = CORPUS | {"d5": "Text number 3.", "d6": "TEXT number 7"}
     qrels = {"q1": {"d1": 2, "d7": 1}, "q2": {"d5": 2, "d6": 2, "d8": 2}}
     rule = {"random_negatives": 9, "negatives_per_query": 0, "min_relevance": 2}
@@ -114,12 +114,12 @@ def test_a_copy_of_what_is_ranked_or_judged_is_not_drawn(files):
 
 
 def test_other_qids_of_the_question_count(files):
-    """q3 asks what q1 asks: what is ranked for it and judged relevant to it is not easy for q1 either."""
+    """q3 is the same question as q1: what is ranked or judged relevant for it is excluded for q1 too."""
     queries = QUERIES | {"q3": "First  question?", "q4": "fourth"}
     run = RUN | {"q3": {"d8": 5, "d4": 4}, "q4": {"d9": 1}}
     qrels = {"q1": {"d1": 1}, "q2": {"d2": 1, "d4": 1, "d6": 1}, "q3": {"d7": 1}, "q4": {"d8": 1}}
     negatives, _ = mined(files, queries=queries, run=run, qrels=qrels, rule={"random_negatives": 9})
-    # Of the answers d1 d2 d4 d6 d7 d8, q1 and q3 have d1 d7 as their own, and d2 d3 d4 d8 in their runs.
+    # Of the positives d1 d2 d4 d6 d7 d8, q1 and q3 have d1 d7 themselves, and d2 d3 d4 d8 in their runs.
     assert set(negatives["q1"]) - {"d2", "d3"} == {"d6"}
     assert set(negatives["q3"]) - {"d4", "d8"} == {"d6"}
     orders, _ = labelled(files, queries=queries, run=run, qrels=qrels, lists={"random_negatives": 9})
@@ -127,9 +127,9 @@ def test_other_qids_of_the_question_count(files):
 
 
 def test_a_copy_of_what_was_left_out_as_too_near_is_no_hard_negative(files):
-    """d2 is above the positive for the teacher; d3 says the same and scored low, but a text is as relevant as a text.
+    """The teacher ranks d2 above the positive; d3 has the same text with a low score, and is as relevant.
 
-    Judged 0, it is known to be none, whatever says the same.
+    Judged 0, it is known not to be relevant, whatever has the same text.
     """
     corpus = CORPUS | {"d3": "Text number 2."}
     run = {"q1": {"d1": 9, "d2": 8, "d3": 1, "d4": 0.5}}
@@ -142,7 +142,7 @@ def test_a_copy_of_what_was_left_out_as_too_near_is_no_hard_negative(files):
 
 
 def test_over_many_collections_nothing_that_is_ranked_or_relevant_is_drawn(files):
-    """60 random collections with copies; the same seed gives the same bytes."""
+    """60 random collections with copies; the same seed gives identical bytes."""
     for seed in range(60):
         draw = random.Random(seed)
         docids = [f"d{i}" for i in range(30)]
@@ -165,7 +165,7 @@ def test_over_many_collections_nothing_that_is_ranked_or_relevant_is_drawn(files
 
 
 def test_rankings_are_kept_for_each_question():
-    """A qid without a text is none; the docids of all qids of a question are one set."""
+    """A qid without text has none; the docids of all qids of a question are one set."""
     ranked = RankedDocids({"a": 1, "b": 1, "c": 2})
     for qid, docids in (("a", "xy"), ("b", "yz"), ("nobody", "w")):
         ranked.add(qid, docids)
@@ -175,7 +175,7 @@ def test_rankings_are_kept_for_each_question():
 
 
 def test_all_are_drawn_where_more_are_wanted():
-    """Each once, in an order that the seed and the qid decide."""
+    """Each once, in an order determined by the seed and the qid."""
     easy = EasyNegatives("dbca", seed=1)
     drawn = easy.draw("q", 9, is_usable=lambda docid: docid != "c")
     assert sorted(drawn) == ["a", "b", "d"]

@@ -1,4 +1,4 @@
-"""Cross-encoders: which head they begin with, what is adapted, one step against plain transformers, and refusals."""
+"""Cross-encoders: initial head, adapted layers, one step compared with plain transformers, and rejections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rankllm_train.recipe.recipe import Recipe  # noqa: E402
 from rankllm_train.recipe.sections import LoraSection, ModelSection  # noqa: E402
 
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "pooler_dropout": 0.0}
-"""Without dropout, a step can be compared."""
+"""Without dropout, so that a step can be compared."""
 HEADS = {
     "Albert": {"albert.pooler", "classifier"},
     "Bert": {"bert.pooler", "classifier"},
@@ -40,12 +40,12 @@ HEADS = {
     "DistilBert": {"pre_classifier", "classifier"},
     "ModernBert": {"head", "classifier"},
 }
-"""What stands between the last states and the score; of the others, `classifier`."""
+"""Modules between the last states and the score; `classifier` for the others."""
 
 
 ADAPTERS = {"r": 4, "dropout": 0.0, "target_modules": ("all-linear",)}
 NOT_RECOMPUTED = ("Albert", "MPNet")
-"""What transformers cannot run with gradient checkpointing."""
+"""Models that transformers cannot run with gradient checkpointing."""
 
 
 def load(base, *, say=lambda line: None, attention="auto", **lora):
@@ -72,7 +72,7 @@ def recipe_for(base, out, **changes):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_new_head_is_said_and_an_old_one_is_kept(tmp_path, name):
-    """Layers are the checkpoint's in either case; a pooler that the checkpoint has is kept."""
+    """The layers come from the checkpoint in either case; a pooler in the checkpoint is kept."""
     headed, told = save_encoder(tmp_path / "headed", name), []
     kept = load(tmp_path / "headed", say=told.append).state_dict()
     assert told == []
@@ -91,7 +91,7 @@ def test_a_new_head_is_said_and_an_old_one_is_kept(tmp_path, name):
 
 
 def test_poolers_and_prediction_heads_of_language_models_are_kept_or_new(tmp_path):
-    """BERT as a masked language model has no pooler; ModernBERT's prediction head is a part of its classifier's."""
+    """A BERT masked language model has no pooler; ModernBERT's prediction head is part of its classifier."""
     import transformers
 
     for name, new in (("Bert", "bert.pooler.dense, classifier"), ("ModernBert", "classifier")):
@@ -108,7 +108,7 @@ def test_poolers_and_prediction_heads_of_language_models_are_kept_or_new(tmp_pat
 
 @pytest.mark.parametrize("name", MODELS)
 def test_adapters_are_on_every_linear_layer_and_the_head_is_trained_whole(tmp_path, name):
-    """Saved with the adapter, which is one of sequence classification, as PEFT and inference read it."""
+    """Saved with the adapter for sequence classification, as PEFT and inference read it."""
     from torch import nn
 
     base = save_headless(tmp_path / "base", name)
@@ -155,7 +155,8 @@ def test_names_of_layers_are_those_of_the_encoder(tmp_path, names, message):
 
 
 def brute_force_step(base, out, *, rate, epsilon):
-    """The loss of all groups, each pair run alone, and the model after one step of AdamW, by plain transformers."""
+    """Return the loss of all groups, with each pair run alone, and the model after one AdamW step, in plain
+    transformers."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     model = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32).train()
@@ -176,7 +177,7 @@ def brute_force_step(base, out, *, rate, epsilon):
 
 @pytest.mark.parametrize("name", ["Bert", "Roberta", "ModernBert", "DebertaV2"])
 def test_one_step_is_that_of_plain_transformers(tmp_path, name):
-    """Loss and every weight, through padding, masks, token types, accumulation and the Trainer."""
+    """Loss and every weight, with padding, masks, token types, accumulation and the Trainer."""
     save_encoder(tmp_path / "base", name, **STILL)
     rate, epsilon = 1e-2, 1e-3  # large enough that the first step follows the gradient and not its sign alone
     changes = {
@@ -203,7 +204,7 @@ def test_one_step_is_that_of_plain_transformers(tmp_path, name):
 @pytest.mark.parametrize("lora", [{}, ADAPTERS], ids=["full", "lora"])
 @pytest.mark.parametrize("name", ["Bert", "ModernBert", "DebertaV2", "Electra"])
 def test_gradient_checkpointing_changes_no_gradient(tmp_path, name, lora):
-    """Also where the embeddings are frozen."""
+    """Also with frozen embeddings."""
     save_encoder(tmp_path, name, **STILL)
     ids = torch.arange(5, 21).view(2, 8)
     mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
@@ -224,14 +225,14 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path, name, lora):
 
 @pytest.mark.parametrize("name", NOT_RECOMPUTED)
 def test_gradient_checkpointing_that_a_model_lacks_is_one_line(tmp_path, name):
-    """transformers would raise it from within the loop."""
+    """transformers would raise an error from within the loop."""
     save_encoder(tmp_path / "base", name)
     with pytest.raises(ConfigError, match=rf"gradient_checkpointing: transformers' {name}\w+ does not support it"):
         train(recipe_for(tmp_path / "base", tmp_path / "out", **{"batch.gradient_checkpointing": True}))
 
 
 def test_a_toy_set_is_learnt_by_heart(tmp_path):
-    """In a few seconds: the positives of all groups come out on top, and the best model is kept."""
+    """Within seconds, the positives of all groups rank first, and the best model is kept."""
     base = save_headless(tmp_path / "base", "Bert", initializer_range=0.1, **STILL)
     changes = {
         "optim.learning_rate": 3e-3,
@@ -253,7 +254,7 @@ def test_a_toy_set_is_learnt_by_heart(tmp_path):
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, lora):
-    """To the bit, dropout and shuffling included."""
+    """Bit-identical, with dropout and shuffling."""
     base = save_headless(tmp_path / "base", "Roberta")
     changes = {"schedule.max_steps": 4, "lora.enabled": lora, "optim.learning_rate": 1e-3}
     whole = recipe_for(base, tmp_path / "whole", **changes, **{"checkpoint.every": "2"})
@@ -269,7 +270,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, lora):
 
 
 def test_training_goes_on_from_an_adapter_with_its_head(tmp_path):
-    """Adapters and head are those of the folder, whichever were drawn."""
+    """Adapters and head come from the folder, whatever was initialized."""
     base = save_headless(tmp_path / "base", "Bert")
     lora = {"r": 4, "target_modules": ("all-linear",)}
     begun = load(base, **lora)
@@ -282,7 +283,7 @@ def test_training_goes_on_from_an_adapter_with_its_head(tmp_path):
 
 
 def test_the_command_needs_a_model_and_data(tmp_path):
-    """In the default precision, bf16, with LoRA: then merged."""
+    """In the default precision, bf16, with LoRA, then merged."""
     from click.testing import CliRunner
 
     from rankllm_train.cli import cli
@@ -326,7 +327,7 @@ def test_the_command_needs_a_model_and_data(tmp_path):
     ],
 )
 def test_what_makes_no_sense_for_an_encoder_is_one_line(tmp_path, changes, message):
-    """Before weights are read; values that fit are kept."""
+    """Before weights are read; valid values are kept."""
     base = save_headless(tmp_path / "base", "Bert")
     with pytest.raises(RankLLMError, match=message) as error:
         train(recipe_for(base, tmp_path / "out", **changes))
@@ -335,7 +336,7 @@ def test_what_makes_no_sense_for_an_encoder_is_one_line(tmp_path, changes, messa
 
 
 def test_an_attention_that_the_encoder_lacks_is_one_line(tmp_path):
-    """transformers computes DeBERTa's itself."""
+    """transformers implements DeBERTa's attention itself."""
     save_encoder(tmp_path, "DebertaV2")
     with pytest.raises(ConfigError, match=r"model.attn_implementation: sdpa: .*; use auto") as error:
         load(tmp_path, attention="sdpa")
@@ -344,7 +345,7 @@ def test_an_attention_that_the_encoder_lacks_is_one_line(tmp_path):
 
 
 def test_heads_that_give_no_one_score_are_refused(tmp_path):
-    """Several labels, modules beside the model, and a head that is announced and not there."""
+    """Several labels, modules next to the model, and a declared head that is missing."""
     save_encoder(tmp_path / "three", "Roberta", num_labels=3)
     with pytest.raises(ContractError, match="its head has 3 labels, expected 1 score per pair; start from the model"):
         train(recipe_for(tmp_path / "three", tmp_path / "out"))
@@ -358,7 +359,7 @@ def test_heads_that_give_no_one_score_are_refused(tmp_path):
 
 
 def test_a_damaged_base_is_one_line(tmp_path):
-    """Layers that are missing would be random; scores that are no numbers teach nothing."""
+    """Missing layers would be random, and scores that are not finite teach nothing."""
     base = save_headless(tmp_path / "base", "Electra")
     drop_weights(base / "model.safetensors", "electra.encoder.layer.1.attention")
     with pytest.raises(ContractError, match=r"lacks \d+ of the model's weights, such as electra.encoder.layer.1"):
@@ -372,7 +373,7 @@ def test_a_damaged_base_is_one_line(tmp_path):
 
 
 def test_an_encoder_that_rerank_does_not_run_is_not_trained_either(tmp_path):
-    """The message names those that are trained."""
+    """The message names the supported ones."""
     from transformers import ErnieConfig, ErnieModel
 
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -382,7 +383,7 @@ def test_an_encoder_that_rerank_does_not_run_is_not_trained_either(tmp_path):
 
 
 def test_a_long_query_leaves_no_room_is_a_bad_record(tmp_path):
-    """Only where it does: short queries are trained on with a tokenizer that takes few tokens."""
+    """Only if it does: shorter queries are trained on, with a tokenizer that allows few tokens."""
     base = save_headless(tmp_path / "base", "Bert")
     change_json(base / "tokenizer_config.json", model_max_length=40)
     train(recipe_for(base, tmp_path / "out"))
@@ -394,7 +395,7 @@ def test_a_long_query_leaves_no_room_is_a_bad_record(tmp_path):
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "merged"])
 def test_the_norms_of_an_old_bert_are_saved_by_their_present_names(tmp_path, lora):
-    """BERT as it was published has TensorFlow's, which transformers would write again."""
+    """Published BERT models use TensorFlow's names, which transformers would write again."""
     base = save_headless(tmp_path / "base", "Bert")
     expected = {path for path in load(base).state_dict() if "position_ids" not in path}
     file = base / "model.safetensors"
@@ -411,7 +412,7 @@ def test_the_norms_of_an_old_bert_are_saved_by_their_present_names(tmp_path, lor
 
 
 def test_merging_misses_a_head_that_nobody_has(tmp_path):
-    """An adapter whose head was lost, over a base that never had one."""
+    """An adapter whose head was lost, on a base that never had one."""
     base = save_headless(tmp_path / "base", "Bert")
     out = train(recipe_for(base, tmp_path / "out", **{"lora.enabled": True})).output_dir
     (out / MANIFEST_NAME).unlink()
@@ -421,7 +422,7 @@ def test_merging_misses_a_head_that_nobody_has(tmp_path):
 
 
 def test_the_tokenizers_of_the_families_are_those_that_are_saved(tmp_path):
-    """The checkpoint's tokenizer gives the pairs of the base's."""
+    """The checkpoint's tokenizer produces the same pairs as the base's."""
     from transformers import AutoTokenizer
 
     base = save_headless(tmp_path / "base", "XLMRoberta")

@@ -1,4 +1,4 @@
-"""Dev measures agree with hand counts, and measuring does not disturb training."""
+"""Dev metrics match hand counts, and evaluation does not disturb training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rankllm_train.training.evaluation import ndcg, reciprocal_rank  # noqa: E40
 
 
 def test_ndcg_and_mrr_by_hand():
-    """Three passages ordered 2, 3, 1 by score, padding aside; a positive on rank 11 counts nothing."""
+    """Three passages ordered 2, 3, 1 by score, ignoring padding; a positive at rank 11 counts nothing."""
     scores = torch.tensor([[0.1, 0.9, 0.5, 99.0]])
     gains = torch.tensor([[3.0, 2.0, 1.0, -1.0]])
     found = 2 + 1 / math.log2(3) + 3 / math.log2(4)
@@ -44,7 +44,7 @@ def entries(folder, key):
 
 
 def loss_of(recipe, folder):
-    """The loss of a saved model on the training data, all of it in one batch."""
+    """Return the loss of a saved model on all training data, in one batch."""
     from transformers import AutoTokenizer
 
     data = prepare(recipe, AutoTokenizer.from_pretrained(folder))
@@ -59,7 +59,7 @@ def loss_of(recipe, folder):
 
 @pytest.mark.parametrize("objective", ["generation", "combined", "cross-entropy"])
 def test_measuring_does_not_disturb_training(tiny, tmp_path, objective):
-    """The same losses with and without dev data, noise on; the last dev loss is that of the model that is kept."""
+    """Equal losses with and without dev data, with noise; the last dev loss is that of the kept model."""
     method = "pointwise" if objective == "cross-entropy" else "listwise"
     make = pointwise_record if method == "pointwise" else listwise_record
     path = write_records(tmp_path / "d.jsonl", [make(i) for i in range(4)])
@@ -90,7 +90,7 @@ def test_measuring_does_not_disturb_training(tiny, tmp_path, objective):
 
 
 def test_generation_is_measured_by_the_order_that_its_first_token_gives(tiny, tmp_path):
-    """As FIRST reads it: the ranking objective's measures, of the same weights. Not where 10 is two tokens."""
+    """As FIRST does: the ranking objective's metrics for the same weights. Not if 10 is two tokens."""
     path = write_records(tmp_path / "d.jsonl", [listwise_record(i) for i in range(4)])
     long = write_records(tmp_path / "long.jsonl", [listwise_record(0, n=10, kind="numeric")])
     base = {"model.name_or_path": tiny, "optim.learning_rate": 1e-12, "schedule.max_steps": 1}

@@ -1,4 +1,4 @@
-"""Training reads data sets from a hub: the originals', which hold a loading script, and others."""
+"""Training reads data sets from a hub, including the originals', which contain a loading script."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ for name in {names!r}:
 
 
 def parquet(*rows):
-    """Rows as a Parquet file."""
+    """Return rows as a Parquet file."""
     import pyarrow
     import pyarrow.parquet
 
@@ -35,7 +35,7 @@ def parquet(*rows):
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
-    """Name -> what was read of it, with the hub; and the same without it."""
+    """Map name -> what was read with the hub, and without it."""
     folder = tmp_path_factory.mktemp("hub")
     records = [pointwise_record(number) for number in range(4)]
     converted = with_script("some/converted") | {
@@ -59,24 +59,24 @@ def read(tmp_path_factory):
 
 
 def test_the_data_of_rankllama_are_read_from_their_files(read):
-    """In the order of the file, the split `train`; again without a network, from what was downloaded."""
+    """In file order, split `train`; again offline, from what was downloaded."""
     online, offline = read
     assert online[AUG] == f"{AUG} [(1, 'q0', 6), (2, 'q1', 6), (3, 'q2', 6)]"
     assert offline[0] == online[AUG]
 
 
 def test_a_data_set_without_a_script_is_read_as_before(read):
-    """By `datasets`."""
+    """Through `datasets`."""
     assert read[0]["some/plain"] == "some/plain [(1, 'q0', 6), (2, 'q1', 6)]"
 
 
 def test_the_hubs_conversion_stands_in_where_there_are_no_files(read):
-    """A repository whose script downloads from elsewhere has only that."""
+    """Needed for a repository whose script downloads from elsewhere."""
     assert read[0]["some/converted"] == "some/converted [(1, 'q2', 6), (2, 'q3', 6)]"
 
 
 def test_what_cannot_be_read_is_one_line(read):
-    """A damaged record by its number, a split that is not there by the files that are, an unknown name."""
+    """A damaged record by its number, a missing split by the files found, an unknown name."""
     online, offline = read
     assert online["some/damaged"].startswith("some/damaged:2: ")
     assert "no data file named for the split 'train' (dev.jsonl.gz)" in online["some/nothing"]

@@ -1,9 +1,9 @@
-"""A few steps teach the real model: on questions it has not seen, the loss falls and the order gets better.
+"""A few steps teach the real model: on unseen questions, the loss falls and the ranking improves.
 
-The samples are small, so that a minute is enough. Pointwise groups are easy: the answer among answers to other
-questions. Listwise windows are what BM25 gives, in its order, with the answer to be put first: what a model of this
-size learns of them in a few steps is to rank all passages, and to respect the order that they come in; to tell them
-apart takes it longer. Margins are about half of what was seen where this was written, or less.
+The samples are small, so that one minute suffices. Pointwise groups are easy: the answer among answers to other
+questions. Listwise windows contain BM25's candidates in BM25's order, with the answer to be ranked first: in a few
+steps, a model of this size learns to rank all passages and to respect their order; telling them apart takes longer.
+Margins are at most about half of what was observed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ GROUPS_OF_3 = {"data.group_size": 3, "prompt.query_tokens": 16, "prompt.passage_
 
 
 class MeasureUntrained(TrainerCallback):
-    """Has the untrained model evaluated as well."""
+    """Evaluates the untrained model as well."""
 
     def on_train_begin(self, args, state, control, **arguments):
         args.eval_on_start = True
 
 
 def make_records(folder, command):
-    """Records of Natural Questions: `train.jsonl` and `dev.jsonl`, each of its own questions."""
+    """Create Natural Questions records: `train.jsonl` and `dev.jsonl`, with different questions."""
     corpus = data("nq_qed/corpus.jsonl.gz")
     for split, (queries, qrels, run) in FILES.items():
         named = {"queries": queries, "qrels": qrels, "run": run}
@@ -55,7 +55,7 @@ def make_records(folder, command):
 
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory):
-    """Six of BM25's candidates, 12 words of each, in its order."""
+    """Six BM25 candidates, 12 words each, in BM25's order."""
     return make_records(tmp_path_factory.mktemp("windows"), WINDOWS)
 
 
@@ -66,7 +66,7 @@ def groups(tmp_path_factory):
 
 
 def learn(name, records, *, model, out, changes):
-    """Train by a shipped recipe with changes. The evaluations of the untrained and of the trained model."""
+    """Train a bundled recipe with changes; return the evaluations before and after training."""
     recipe = load_recipe(name)
     where = {
         "model.name_or_path": str(model),
@@ -82,7 +82,7 @@ def learn(name, records, *, model, out, changes):
 
 
 def test_cross_entropy_teaches_an_adapter_to_find_the_answer(groups, smollm2_path, tmp_path):
-    """Seen: loss 0.98 to 0.15, nDCG@10 0.866 to 0.969 (by chance 1.10 and 0.71)."""
+    """Observed: loss 0.98 to 0.15, nDCG@10 0.866 to 0.969 (chance: 1.10 and 0.71)."""
     first, last = learn("smollm2-yes-no", groups, model=smollm2_path, out=tmp_path, changes=GROUPS_OF_3)
     assert last["eval_loss"] < first["eval_loss"] - 0.4
     assert last["eval_ndcg@10"] > first["eval_ndcg@10"] + 0.05
@@ -92,7 +92,7 @@ def test_cross_entropy_teaches_an_adapter_to_find_the_answer(groups, smollm2_pat
     ("objective", "loss_falls_by", "ndcg_rises_by"), [("ranking", 0.018, 0.014), ("combined", 0.35, 0.012)]
 )
 def test_first_teaches_an_order(windows, smollm2_path, tmp_path, objective, loss_falls_by, ndcg_rises_by):
-    """Seen: ranking loss 0.078 to 0.044, nDCG@10 0.966 to 0.991; combined 1.24 to 0.52, 0.966 to 0.991."""
+    """Observed: ranking loss 0.078 to 0.044, nDCG@10 0.966 to 0.991; combined 1.24 to 0.52, 0.966 to 0.991."""
     changes = {"objective.name": objective, "schedule.max_steps": 5}
     first, last = learn("smollm2-first", windows, model=smollm2_path, out=tmp_path, changes=changes)
     assert last["eval_loss"] < first["eval_loss"] - loss_falls_by
@@ -100,7 +100,7 @@ def test_first_teaches_an_order(windows, smollm2_path, tmp_path, objective, loss
 
 
 def test_generation_teaches_to_write_rankings(windows, smollm2_path, tmp_path):
-    """Seen: loss 0.46 to 0.09, and nDCG@10 of the order that FIRST would read 0.966 to 0.987."""
+    """Observed: loss 0.46 to 0.09, and nDCG@10 of the order read as in FIRST 0.966 to 0.987."""
     changes = {"objective.name": "generation", "schedule.max_steps": 4}
     first, last = learn("smollm2-first", windows, model=smollm2_path, out=tmp_path, changes=changes)
     assert last["eval_loss"] < first["eval_loss"] - 0.18

@@ -1,4 +1,4 @@
-"""JSON objects out of files: lines or an array, in pieces, with every fault named."""
+"""JSON objects from files: lines or an array, in chunks, with every error located."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ["records.json", "records.jsonl", "records", "records.jsonl.gz", "records.json.xz"])
 def test_every_layout_is_read_whatever_its_name(tmp_path, layout, name):
-    """What a file holds is seen from its first character."""
+    """The format is detected from the first character."""
     assert values(written(tmp_path, name, LAYOUTS[layout])) == RECORDS
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name.startswith("array")])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
 def test_an_array_can_be_cut_anywhere(tmp_path, monkeypatch, layout, chunk):
-    """Inside strings, escapes, numbers and between records: the pieces a file comes in change nothing."""
+    """Inside strings, escapes, numbers and between records: the chunks do not matter."""
     monkeypatch.setattr(json_records, "_CHUNK_CHARACTERS", chunk)
     assert values(written(tmp_path, "records.json", LAYOUTS[layout])) == RECORDS
 
 
 def test_lines_are_numbered_from_one(tmp_path):
-    """Where a record begins, in lines and in arrays, with blank lines counted."""
+    """The line where a record starts, in JSON Lines and arrays, counting blank lines."""
     assert [r.line for r in read_json_records(written(tmp_path, "a", '{"a": 1}\n\n{"a": 2}\n'))] == [1, 3]
     array = '\n[\n  {"a":\n 1},\n\n  {"a": 2}, {"a": 3}\n]'
     assert [r.line for r in read_json_records(written(tmp_path, "b", array))] == [3, 6, 6]
@@ -70,7 +70,7 @@ def test_an_empty_file_holds_nothing(tmp_path, text):
 
 
 def test_records_come_before_the_file_is_read_to_its_end(tmp_path, monkeypatch):
-    """The first record of an array is there although the file is damaged further on."""
+    """The first record of an array is yielded although the file is damaged later."""
     monkeypatch.setattr(json_records, "_CHUNK_CHARACTERS", 16)
     records = read_json_records(written(tmp_path, "a.json", '[{"a": 1}, {"a": 2}, ' + "x" * 100))
     assert [next(records).value, next(records).value] == [{"a": 1}, {"a": 2}]
@@ -79,7 +79,7 @@ def test_records_come_before_the_file_is_read_to_its_end(tmp_path, monkeypatch):
 
 
 def test_a_bad_line_is_named_and_the_next_is_read(tmp_path):
-    """A line that is no JSON, no object, or nested too deeply does not hide the others."""
+    """A line that is not JSON, not an object, or nested too deeply does not hide the others."""
     deep = "[" * 100_000
     lines = ['{"a": 1}', '{"a": ', "[1]", '{"a": ' + deep, '{"a": ' + "9" * 5000 + "}", '{"a": 2}']
     found = values(written(tmp_path, "a.jsonl", "\n".join(lines)))
@@ -92,7 +92,7 @@ def test_a_bad_line_is_named_and_the_next_is_read(tmp_path):
 
 
 def test_an_array_element_that_is_no_object_is_named_and_the_next_is_read(tmp_path):
-    """Its end is known, so the array goes on."""
+    """Its end is known, so reading continues."""
     found = values(written(tmp_path, "a.json", '[{"a": 1},\n7,\n{"a": 2}]'))
     assert [found[0], found[2]] == [{"a": 1}, {"a": 2}]
     assert str(found[1]).endswith("a.json:2: array element: expected an object, found the number 7")
@@ -113,7 +113,7 @@ def test_an_array_element_that_is_no_object_is_named_and_the_next_is_read(tmp_pa
 )
 @pytest.mark.parametrize("chunk", [5, 1 << 20])
 def test_an_array_that_is_not_json_stops_with_the_place(tmp_path, monkeypatch, text, message, chunk):
-    """Line, and what was found there."""
+    """With line and the text found there."""
     monkeypatch.setattr(json_records, "_CHUNK_CHARACTERS", chunk)
     with pytest.raises(DataError, match=message):
         values(written(tmp_path, "a.json", text))
@@ -122,7 +122,7 @@ def test_an_array_that_is_not_json_stops_with_the_place(tmp_path, monkeypatch, t
 @pytest.mark.parametrize("name", ["a.json.gz", "a.json.xz"])
 @pytest.mark.parametrize("array", [True, False])
 def test_a_cut_archive_is_an_error_in_one_line(tmp_path, name, array):
-    """A download that stopped."""
+    """An incomplete download."""
     whole = RECORDS * 200
     path = written(tmp_path, name, json.dumps(whole) if array else "\n".join(map(json.dumps, whole)))
     path.write_bytes(path.read_bytes()[:-40])
@@ -134,7 +134,7 @@ LATIN_1 = '{"a": "é"}'.encode("latin-1")
 
 
 def test_an_array_that_is_not_utf8_is_an_error_in_one_line(tmp_path):
-    """Where its next record begins cannot be known."""
+    """The start of its next record is unknown."""
     path = tmp_path / "a.json"
     path.write_bytes(b"[" + LATIN_1)
     with pytest.raises(DataError, match=r"a\.json:1: not UTF-8"):
@@ -144,7 +144,7 @@ def test_an_array_that_is_not_utf8_is_an_error_in_one_line(tmp_path):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 @pytest.mark.parametrize("n_before", [0, 1, 100_000])
 def test_a_line_that_is_not_utf8_is_one_bad_record(tmp_path, pack, n_before):
-    """The first, the second or one far behind the first block that is read; those around it are read."""
+    """The first, the second, or one far beyond the first block; the lines around it are read."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(pack(b'{"b": "\xc3\xa9"}\r\n' * n_before + LATIN_1 + b'\n{"c": 1}\n\xff'))
     found = list(read_json_records(path))
@@ -157,13 +157,13 @@ def test_a_line_that_is_not_utf8_is_one_bad_record(tmp_path, pack, n_before):
 
 
 def test_a_missing_file_is_an_error_in_one_line(tmp_path):
-    """No traceback for a typing error."""
+    """A typing error causes no traceback."""
     with pytest.raises(RankLLMError, match="no such file"):
         values(tmp_path / "none.json")
 
 
 def test_a_pipe_is_refused(tmp_path):
-    """What was read of it to see the layout could not be read again."""
+    """What was read to detect the format could not be read again."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RankLLMError, match=r"pipe: is a pipe, but must be read twice; give a file$"):
         values(tmp_path / "pipe")

@@ -1,4 +1,4 @@
-"""Windows with a known order: what is shown, what is to be learnt, and that training reads it."""
+"""Windows with a known order: prompt, target, and that training reads them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rankllm_train.preparation.label import RecordRule, label_judged, label_resu
 from rankllm_train.preparation.labelled import JudgedRule
 from rankllm_train.preparation.windows import WindowRule, draw_windows, record_writer
 
-# By grade: b 3, d 1, e 0; a and c are not judged. z is relevant and not in the run.
+# By grade: b 3, d 1, e 0; a and c are unjudged. z is relevant but not in the run.
 RUN = {"q1": {"a": 9, "b": 8, "c": 7, "d": 6, "e": 5}}
 QRELS = {"q1": {"b": 3, "d": 1, "e": 0, "z": 1}, "q2": {"y": 1}}
 QUERIES = {"q1": "what is [1] b", "q2": "two"}
 CORPUS = {"a": "about a", "b": ("Title", "about b [2]"), "c": "about c", "d": "about d", "e": "about e", "z": "about z"}
 WHOLE = {"min_size": 5, "max_size": 20, "shuffle": False}
-"""One window with all there is, in first-stage order (six candidates at most, and size drawn of 5 or 6)."""
+"""One window with all candidates in first-stage order (at most six; the size is drawn from 5 and 6)."""
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ def files(tmp_path):
 
 
 def rule_of(*, writer=None, skip_queries=0, max_queries=None, **windows):
-    """A rule for windows, written by rank_zephyr."""
+    """Return a rule for windows written with rank_zephyr."""
     writer = writer or record_writer(None, None, max_passage_words=300, max_size=20)
     return RecordRule(writer=writer, windows=WindowRule(**windows), skip_queries=skip_queries, max_queries=max_queries)
 
 
 def labelled(files, *, run=RUN, qrels=QRELS, corpus=CORPUS, queries=QUERIES, teacher=None, lists=None, **rule):
-    """Label; the records, and the tally."""
+    """Label, and return the records and the tally."""
     sources = judged_sources(files, run=run, qrels=qrels, queries=queries, corpus=corpus, teacher=teacher)
     output = files.path("out.jsonl")
     tally = label_judged(sources, JudgedRule(**lists or {}), rule_of(**rule), min_relevance=1, output=output)
@@ -50,12 +50,12 @@ def labelled(files, *, run=RUN, qrels=QRELS, corpus=CORPUS, queries=QUERIES, tea
 
 
 def learnt(record):
-    """Docids, best first."""
+    """Return the docids, best first."""
     return [record["docids"][int(name) - 1] for name in ranking_of(record["conversations"][-1]["value"])]
 
 
 def test_the_best_grade_comes_first_and_unjudged_ones_last(files):
-    """Of one grade in the order of the run, behind which relevant passages that it lacks stand."""
+    """Ties in the order of the run, followed by relevant passages that it lacks."""
     (record,), tally = labelled(files, **WHOLE | {"min_size": 6})
     assert record["docids"] == ["a", "b", "c", "d", "e", "z"]
     assert learnt(record) == ["b", "d", "z", "e", "a", "c"]
@@ -65,7 +65,7 @@ def test_the_best_grade_comes_first_and_unjudged_ones_last(files):
 
 
 def test_a_record_is_what_training_reads(files):
-    """System, human and gpt turn in the words of rank_zephyr; titles are shown, and nothing poses as an identifier."""
+    """System, human and gpt turn with rank_zephyr's wording; titles are shown, and nothing imitates an identifier."""
     (record,), _ = labelled(files, lists={"depth": 2, "add_relevant": False}, min_size=2, shuffle=False)
     assert record == {
         "id": "q1_1",
@@ -94,9 +94,10 @@ def test_a_record_is_what_training_reads(files):
 
 
 def test_what_is_judged_under_one_qid_of_a_question_is_judged_under_all(files):
-    """q2 asks what q1 asks: a, which it grades 2, stands behind b (3); d is graded 1 and 3, and the better one counts.
+    """q2 is the same question as q1: a, which it grades 2, ranks below b (3); d is graded 1 and 3, and the better grade
+    counts.
 
-    q2's own judgements lack b and d; q3, which is not judged, has the answers of the others.
+    q2's own judgements lack b and d; q3, which is unjudged, gets the answers of the others.
     """
     run = {qid: dict(RUN["q1"]) for qid in ("q1", "q2", "q3")}
     qrels = {"q1": QRELS["q1"], "q2": {"a": 2, "d": 3}}
@@ -107,7 +108,7 @@ def test_what_is_judged_under_one_qid_of_a_question_is_judged_under_all(files):
 
 
 def test_a_teacher_orders_candidates_of_one_grade(files):
-    """z above d, both of grade 1; c above a, both unjudged; e keeps its place although the teacher likes it."""
+    """z above d, both of grade 1; c above a, both unjudged; e keeps its rank although the teacher prefers it."""
     teacher = {"q1": {"e": 9, "z": 8, "c": 7, "d": 6, "a": 5}}
     (record,), _ = labelled(files, teacher=teacher, **WHOLE | {"min_size": 6})
     assert record["docids"] == ["a", "b", "c", "d", "e", "z"]
@@ -121,7 +122,7 @@ def test_what_a_teacher_has_not_scored_is_behind_what_it_has(files):
 
 
 def test_copies_of_a_relevant_passage_are_left_out(files):
-    """They would be ranked apart; so would two copies of another one."""
+    """They would be ranked separately; the same applies to two copies of another passage."""
     corpus = CORPUS | {"a": "About D.", "e": "ABOUT c"}
     (record,), tally = labelled(files, corpus=corpus, min_size=4, max_size=4, shuffle=False)
     assert record["docids"] == ["b", "c", "d", "z"]
@@ -130,14 +131,14 @@ def test_copies_of_a_relevant_passage_are_left_out(files):
 
 
 def test_of_two_copies_the_better_grade_stays(files):
-    """d, of grade 1, says what b says; b has 3 and comes later in the run."""
+    """d, of grade 1, has the text of b; b has grade 3 and comes later in the run."""
     run = {"q1": {"d": 9, "b": 8, "c": 7}}
     (record,), _ = labelled(files, run=run, corpus=CORPUS | {"d": ("title", "about B [2]?")}, min_size=3, shuffle=False)
     assert learnt(record) == ["b", "z", "c"]
 
 
 def test_copies_of_a_relevant_passage_that_the_run_lacks_are_left_out(files):
-    """With --no-add-relevant r1, the best answer, is in no list; what says the same is not unjudged."""
+    """With --no-add-relevant, r1, the best answer, is in no list; a passage with the same text is not unjudged."""
     lists = {"add_relevant": False}
     (record,), tally = labelled(
         files,
@@ -155,7 +156,7 @@ def test_copies_of_a_relevant_passage_that_the_run_lacks_are_left_out(files):
 
 
 def test_copies_of_a_relevant_passage_are_not_drawn_either(files):
-    """The answer to q2 says what r1 says, which is relevant to q1 and not in its run: nothing is left to draw."""
+    """The answer to q2 has the text of r1, which is relevant to q1 and not in its run: nothing is left to draw."""
     records, _ = labelled(
         files,
         run={"q1": {"a": 8, "r2": 7}, "q2": {"copy": 2, "a": 1}},
@@ -170,7 +171,7 @@ def test_copies_of_a_relevant_passage_are_not_drawn_either(files):
 
 
 def test_answers_to_other_queries_come_last_though_judged(files):
-    """y, relevant to q2, is judged 0 for q1; it stands behind the unjudged a and c, and behind e, which the run has."""
+    """y, relevant to q2, is judged 0 for q1; it ranks below the unjudged a and c, and below e from the run."""
     records, _ = labelled(
         files,
         run=RUN | {"q2": {"y": 1, "a": 0.5}},
@@ -184,7 +185,7 @@ def test_answers_to_other_queries_come_last_though_judged(files):
 
 
 def test_answers_to_other_queries_come_last(files):
-    """As easy negatives, behind everything, in what is shown and in what is learnt."""
+    """As random negatives, last in prompt and target."""
     run = RUN | {"q2": {"y": 1, "a": 0.5}}
     corpus = CORPUS | {"y": "about y"}
     queries = {"q1": "one", "q2": "two"}
@@ -203,7 +204,7 @@ def test_answers_to_other_queries_come_last(files):
 
 
 def test_a_window_without_a_relevant_passage_is_left_out_and_counted(files):
-    """Of pairs among five where two are relevant, 3 in 10 have none: they stay only if asked for."""
+    """Of pairs from five passages with two relevant ones, 3 in 10 have none: they are kept only on request."""
     windows = {"per_query": 60, "min_size": 2, "max_size": 2, "sample": "uniform"}
     lists = {"add_relevant": False}
     records, tally = labelled(files, lists=lists, **windows)
@@ -228,7 +229,7 @@ def test_a_query_is_left_out_for_a_reason(files):
 
 
 def test_windows_have_all_lengths_and_are_shuffled():
-    """2 to 20 passages evenly, each once, with a relevant one in each; every place is as likely for it."""
+    """2 to 20 passages uniformly, each once, with a relevant one in each, which is equally likely at every index."""
     rule = WindowRule(per_query=3000)
     windows = list(draw_windows(50, rule, relevant={7}, key="q"))
     lengths = Counter(map(len, windows))
@@ -238,7 +239,7 @@ def test_windows_have_all_lengths_and_are_shuffled():
     assert all(len(set(window)) == len(window) and 7 in window for window in windows)
     of_ten = [window.index(7) for window in windows if len(window) == 10]
     assert set(of_ten) == set(range(10))
-    # Without being shuffled they are in first-stage order.
+    # Unshuffled, they are in first-stage order.
     shown = list(draw_windows(50, WindowRule(per_query=50, shuffle=False), relevant={7}, key="q"))
     assert all(list(window) == sorted(window) for window in shown)
 
@@ -263,7 +264,7 @@ def result(qid, docids, **more):
 
 
 def by_results(files, results, *, run=None, depth=100, worst="repaired", **rule):
-    """Label by results; the records, and the tally."""
+    """Label by results, and return the records and the tally."""
     path = files.jsonl(results, "results.jsonl")
     output = files.path("out.jsonl")
     rule = rule_of(**{"sample": "uniform", "require_relevant": False} | rule)
@@ -273,7 +274,7 @@ def by_results(files, results, *, run=None, depth=100, worst="repaired", **rule)
 
 
 def test_the_order_of_results_is_the_order_to_learn(files):
-    """Shuffled in the prompt; of the first `depth` candidates."""
+    """Shuffled in the prompt; from the first `depth` candidates."""
     (record,), tally = by_results(files, [result("q1", "dbcae")], depth=4, min_size=4)
     assert learnt(record) == ["d", "b", "c", "a"]
     assert "positive_docids" not in record  # nothing was judged
@@ -281,7 +282,7 @@ def test_the_order_of_results_is_the_order_to_learn(files):
 
 
 def test_results_can_be_shown_in_first_stage_order(files):
-    """What the run lacks (x) stands behind what it has; a query that it lacks is left out."""
+    """Passages missing from the run (x) come last; a query missing from it is skipped."""
     records, tally = by_results(
         files, [result("q1", "xdba"), result("q7", "ab")], run=RUN, shuffle=False, min_size=2, max_size=20, per_query=30
     )
@@ -292,7 +293,7 @@ def test_results_can_be_shown_in_first_stage_order(files):
 
 
 def test_results_that_no_model_has_ordered_are_left_out(files):
-    """A fallback is the first stage's order; a repaired one is learnt from unless it is not wanted."""
+    """A fallback is the first stage's order; a repaired result is used unless excluded."""
     results = [result("1", "ab"), result("2", "ab", status="repaired"), result("3", "ab", status="fallback")]
     records, tally = by_results(files, results)
     assert [record["id"] for record in records] == ["1_1", "2_1"]
@@ -302,7 +303,7 @@ def test_results_that_no_model_has_ordered_are_left_out(files):
 
 
 def test_queries_are_skipped_and_limited(files):
-    """The usable ones count."""
+    """Only usable queries count."""
     results = [result(str(i), "ab"[: 1 + i % 2]) for i in range(8)]
     records, tally = by_results(files, results, skip_queries=1, max_queries=2)
     assert [record["id"] for record in records] == ["3_1", "5_1"]
@@ -334,7 +335,7 @@ def test_results_that_cannot_be_read_are_an_error_with_their_line(files, results
 
 
 def test_nothing_to_write_is_an_error(files):
-    """It says what most was left out for."""
+    """It gives the most common reason for skipping."""
     with pytest.raises(RankLLMError, match="most common reason for skipping: 1 queries, fewer candidates"):
         by_results(files, [result("1", "a")])
 
@@ -368,13 +369,13 @@ def test_templates_whose_records_cannot_be_trained_on_are_refused(template, kind
     ],
 )
 def test_identifiers_and_template_follow_from_each_other(template, kind, expected):
-    """Unless both are said."""
+    """Unless both are given."""
     writer = record_writer(template, kind, max_passage_words=300, max_size=20)
     assert (writer.template.name, writer.identifiers) == expected
 
 
 def test_passages_are_cut_to_their_first_words(files):
-    """`Title: Title Content:` are three of b's."""
+    """`Title: Title Content:` counts as three of b's words."""
     writer = record_writer(None, None, max_passage_words=4, max_size=20)
     (record,), _ = labelled(files, writer=writer, **WHOLE | {"min_size": 6})
     shown = re.findall(r"^\[\d\] (.*)$", record["conversations"][1]["value"], re.MULTILINE)
@@ -382,14 +383,14 @@ def test_passages_are_cut_to_their_first_words(files):
 
 
 def command_for(files, *more):
-    """`train label` over the files, as words."""
+    """Return `train label` for the files, as words."""
     named = {"run": "run.trec", "qrels": "qrels.txt", "queries": "queries.tsv", "corpus": "corpus.jsonl"}
     paths = [word for name, file in named.items() for word in (f"--{name}", str(files.path(file)))]
     return [sys.executable, "-m", "rankllm_train", "label", *paths, *more]
 
 
 def test_the_same_seed_gives_the_same_bytes_in_every_process(files):
-    """Python hashes strings differently in each."""
+    """Python's string hash differs between processes."""
     labelled(files, run=RUN | {"q2": {"y": 2, "a": 1}}, corpus=CORPUS | {"y": "about y"})
     written = []
     for hash_seed in ("0", "1"):
@@ -404,7 +405,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process(files):
 
 @pytest.mark.parametrize("kind", ["numeric", "alpha"])
 def test_records_of_real_data_pass_the_check(tmp_path, kind):
-    """Natural Questions: `check-data` finds nothing; the relevant passage is first in every one."""
+    """Natural Questions: `check-data` finds nothing; the relevant passage is first in every record."""
     folder = data("nq_qed")
     sources = JudgedSources(
         run=folder / "runs/bm25.run.gz",
@@ -425,7 +426,7 @@ def test_records_of_real_data_pass_the_check(tmp_path, kind):
 
 
 def test_a_template_with_words_behind_the_passage_is_refused(tmp_path):
-    """They could not be told from it in a record."""
+    """It could not be separated from the passage in a record."""
     template = tmp_path / "behind.yaml"
     template.write_text(
         'method: singleturn_listwise\nprefix: "{num} for {query}:\\n"\nbody: "[{rank}] {candidate} (for {query})\\n"\n',

@@ -1,4 +1,4 @@
-"""Records of like length go through together: less padding, the same steps, and a resumed run goes on as it would."""
+"""Batches of similar lengths: less padding, the same steps, and a resumed run continues identically."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def recipe_of(*, per_device, accumulation, **changes):
 
 
 def test_a_step_is_cut_by_length():
-    """Eight records, one step of two passes: the long ones together, the short ones together, none twice."""
+    """Eight records, one step of two passes: long ones together, short ones together, none twice."""
     passes = list(by_length_sampler(LENGTHS, recipe_of(per_device=4, accumulation=2), share=(0, 1)))
     assert len(passes) == 2
     assert sorted(index for batch in passes for index in batch) == list(range(8))
@@ -36,7 +36,7 @@ def test_a_step_is_cut_by_length():
 
 
 def test_processes_share_a_step_without_overlap():
-    """Two processes, two steps: as many passes each, every record once, and each step as random as without cutting."""
+    """Two processes, two steps: equally many passes each, every record once, and each step as random as before."""
     recipe = recipe_of(per_device=2, accumulation=1)
     shares = [list(by_length_sampler(LENGTHS, recipe, share=(number, 2))) for number in (0, 1)]
     assert [len(share) for share in shares] == [2, 2]
@@ -44,7 +44,7 @@ def test_processes_share_a_step_without_overlap():
 
 
 def test_the_order_comes_from_the_seed_and_the_epoch():
-    """Another seed or epoch, another order; the same ones, the same."""
+    """Another seed or epoch gives another order; the same ones the same."""
 
     def order(seed, epoch):
         sampler = by_length_sampler(
@@ -59,13 +59,13 @@ def test_the_order_comes_from_the_seed_and_the_epoch():
 
 
 def padding(batches, lengths):
-    """The share of positions that hold no token, every batch padded to its longest."""
+    """Return the fraction of positions without a token, with every batch padded to its longest record."""
     positions = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
     return 1 - sum(lengths[i] for batch in batches for i in batch) / positions
 
 
 def test_less_is_padded_than_in_random_order():
-    """Lengths from 1,300 to 3,500, four at once: at most a fifth of what is padded otherwise."""
+    """Lengths from 1,300 to 3,500 in batches of four: at most a fifth of the padding otherwise."""
     draw = random.Random(1)
     lengths = [round(draw.triangular(1300, 3500, 1800)) for _ in range(320)]
     order = draw.sample(range(320), 320)
@@ -83,7 +83,7 @@ def test_less_is_padded_than_in_random_order():
     ],
 )
 def test_an_option_without_effect_is_refused(method, changes, message):
-    """Nothing is padded in a batch of one; a group's length is not known before its epoch."""
+    """Nothing is padded in a batch of one; a group's length is unknown before its epoch."""
     with pytest.raises(ConfigError, match=message):
         Recipe(method=method).changed(changes | {"batch.by_length": True})
 
@@ -97,7 +97,7 @@ def test_a_step_of_one_pass_is_refused():
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory, smollm2_tokenizer):
-    """Ten records of three lengths, everything random switched on: 3 steps an epoch, 2 epochs."""
+    """Ten records of three lengths, with all randomness enabled: 3 steps per epoch, 2 epochs."""
     folder = tmp_path_factory.mktemp("by-length")
     return recipe_of(
         per_device=2,
@@ -125,7 +125,7 @@ def entries(folder):
 
 
 def test_a_resumed_run_keeps_the_order_and_tells_its_padding(recipe, tmp_path):
-    """From within the second epoch: the same losses to the bit. At the end, one line with tokens and padding."""
+    """From within the second epoch: bit-identical losses. At the end, one line with tokens and padding."""
     said = []
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     train(recipe.changed({"checkpoint.output_dir": str(whole)}), callbacks=[Progress(said.append)])
@@ -133,7 +133,7 @@ def test_a_resumed_run_keeps_the_order_and_tells_its_padding(recipe, tmp_path):
     expected, found = entries(whole), entries(resumed)
     assert sorted(expected) == [1, 2, 3, 4, 5, 6]
     assert {s: found[s]["loss"] for s in found} == {s: expected[s]["loss"] for s in (5, 6)}
-    # Every record twice; the shares of padding are of positions, so tokens / (1 - share) are the positions.
+    # Every record twice; the fraction of padding refers to positions, so tokens / (1 - fraction) is their number.
     tokens = sum(entry["tokens"] for entry in expected.values())
     positions = sum(entry["tokens"] / (1 - entry["padding"]) for entry in expected.values())
     padding = f"{1 - tokens / positions:.1%}"

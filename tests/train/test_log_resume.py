@@ -1,4 +1,4 @@
-"""What a resumed run logs is what the uninterrupted one logged, wherever between two entries it was stopped."""
+"""A resumed run logs the same as an uninterrupted one, wherever between two entries it was stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rankllm_train.training.step_sums import StepSums, Unlogged  # noqa: E402
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory, smollm2_tokenizer):
-    """Six steps of two forward passes, each a checkpoint; every third step and the first are logged."""
+    """Six steps of two forward passes, each with a checkpoint; the first and every third step are logged."""
     folder = tmp_path_factory.mktemp("inputs")
     shared = {
         "model.name_or_path": save_tiny(folder / "tiny", smollm2_tokenizer),
@@ -51,7 +51,7 @@ def recipes(tmp_path_factory, smollm2_tokenizer):
 
 @pytest.fixture(scope="module")
 def whole(recipes, tmp_path_factory):
-    """Output folders of runs that nobody interrupted, by method."""
+    """Output folders of uninterrupted runs, by method."""
     done = {method: tmp_path_factory.mktemp(method) for method in recipes}
     for method, out in done.items():
         train(recipes[method].changed({"checkpoint.output_dir": str(out)}))
@@ -59,7 +59,7 @@ def whole(recipes, tmp_path_factory):
 
 
 def without_steps(whole, out, *, above):
-    """A copy of a run without its later checkpoints."""
+    """Copy a run without its later checkpoints."""
     shutil.copytree(whole, out)
     for checkpoint in checkpoints(out):
         if int(checkpoint.name.removeprefix("step_")) > above:
@@ -69,7 +69,7 @@ def without_steps(whole, out, *, above):
 
 @pytest.mark.parametrize(("method", "step"), [("listwise", 2), ("listwise", 5), ("pointwise", 4), ("pointwise", 3)])
 def test_the_first_entry_after_a_resume_covers_the_steps_before_it(recipes, whole, tmp_path, method, step):
-    """Loss, its parts, tokens and padding, to the last bit; with `latest`, in the run's own folder."""
+    """Loss, its parts, tokens and padding are bit-identical; with `latest`, in the run's own folder."""
     expected = entries(whole[method])
     assert sorted(expected) == [1, 3, 6]
     assert ("list_loss" in expected[6]) == (method == "listwise")
@@ -78,7 +78,7 @@ def test_the_first_entry_after_a_resume_covers_the_steps_before_it(recipes, whol
     assert entries(out) == expected
     each = entries_of_each_step(recipes[method], tmp_path / "each")
     own = [each[number]["loss"] for number in range(step + 1, 7)]
-    assert result.loss == pytest.approx(sum(own) / len(own), rel=1e-5)  # of the resumed steps alone
+    assert result.loss == pytest.approx(sum(own) / len(own), rel=1e-5)  # of the resumed steps only
 
 
 def entries_of_each_step(recipe, out):
@@ -95,7 +95,7 @@ def test_sums_go_along_where_every_other_step_is_logged_from_then_on(recipes, wh
 
 
 class Interrupted(TrainerCallback):
-    """Ctrl-C when a step begins."""
+    """Ctrl-C at the start of a step."""
 
     def __init__(self, *, after_step):
         self.after_step = after_step
@@ -108,7 +108,7 @@ class Interrupted(TrainerCallback):
 
 @pytest.mark.usefixtures("interruptible")
 def test_a_signal_loses_nothing_of_the_log(recipes, whole, tmp_path):
-    """Two steps behind a checkpoint, and one behind an entry; the tokens of the closing line are the whole run's."""
+    """Two steps after a checkpoint, and one after an entry; the closing line counts the tokens of the whole run."""
     recipe = recipes["listwise"].changed({"checkpoint.output_dir": str(tmp_path), "checkpoint.every": "2"})
     with pytest.raises(KeyboardInterrupt):
         train(recipe, callbacks=[Interrupted(after_step=4)])
@@ -126,7 +126,7 @@ STEP_S, LOADING_S = 0.3, 4
 
 
 class Slow(TrainerCallback):
-    """Steps that take a while, after a beginning that takes longer."""
+    """Slow steps, after a slower start."""
 
     def on_train_begin(self, args, state, control, **arguments):
         time.sleep(LOADING_S)
@@ -136,7 +136,7 @@ class Slow(TrainerCallback):
 
 
 def test_speed_is_that_of_training_before_and_after_the_stop(recipes, tmp_path):
-    """Three steps took three times as long as they did; the time of loading is not among it."""
+    """Three steps took three times as long as measured; loading time is not included."""
     recipe = recipes["pointwise"].changed({"checkpoint.output_dir": str(tmp_path)})
     train(recipe, callbacks=[Slow()])
     shutil.rmtree(tmp_path / "step_6")
@@ -148,7 +148,7 @@ def test_speed_is_that_of_training_before_and_after_the_stop(recipes, tmp_path):
 
 
 def test_what_an_early_stop_logged_at_its_end_is_not_counted_twice(recipes, tmp_path):
-    """Between two entries; with more patience the run then logs what it would have without the stop."""
+    """Between two entries; with more patience, the run then logs what it would have without stopping."""
     changes = {
         "data.eval": recipes["pointwise"].data.train,
         "evaluation.every": "1",
@@ -170,7 +170,7 @@ def test_what_an_early_stop_logged_at_its_end_is_not_counted_twice(recipes, tmp_
 
 @pytest.mark.parametrize(("step", "is_warned"), [(5, True), (3, False)])
 def test_a_checkpoint_without_the_sums_is_resumed_with_a_warning(recipes, whole, tmp_path, step, is_warned):
-    """Of a version before; none where its last step was logged, since nothing is lost there."""
+    """Written by an older version; no warning if its last step was logged, since nothing is lost then."""
     out, told = without_steps(whole["pointwise"], tmp_path / "out", above=step), []
     folder = out / f"step_{step}"
     save_record(replace(load_record(folder), unlogged=None), folder)
@@ -183,7 +183,7 @@ def test_a_checkpoint_without_the_sums_is_resumed_with_a_warning(recipes, whole,
 
 
 def test_sums_are_kept_as_totals_by_another_number_of_processes():
-    """Losses are means over the processes, all else is a sum; the same number continues its own."""
+    """Losses are means over processes, everything else is a sum; the same number of processes continues its own."""
     first = StepSums(loss=1.0, token_loss=0.25, list_loss=0.5, tokens=10, positions=12)
     second = StepSums(loss=2.0, token_loss=0.5, list_loss=0.75, tokens=20, positions=24)
     unlogged = Unlogged(after_step=3, by_process=(first, second))

@@ -1,4 +1,4 @@
-"""LoRA adapters go on the layers that were named, all of them, or training does not begin."""
+"""LoRA adapters are put on all the named layers, or training does not start."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def untied(tmp_path_factory):
 
 
 def adapted(folder, *names, kind="causal"):
-    """Paths of the layers that have an adapter."""
+    """Return the paths of the adapted layers."""
     lora = LoraSection(enabled=True, r=2, target_modules=names)
     model = load_model(ModelSection(name_or_path=folder, precision="fp32"), kind=kind, lora=lora, seed=0)
     weights = {name for name, weight in model.named_parameters() if "lora_A" in name and weight.requires_grad}
@@ -49,7 +49,7 @@ def adapted(folder, *names, kind="causal"):
     ],
 )
 def test_every_name_is_an_adapted_layer(untied, names, n_adapted):
-    """By the end of its path, behind a dot; two layers of the model have one of each."""
+    """By the end of its path, after a dot; two layers of the model have one each."""
     found = adapted(untied, *names)
     assert len(found) == n_adapted
     assert all(name == "all-linear" or any(path.endswith(name) for path in found) for name in names)
@@ -86,7 +86,7 @@ def test_a_name_that_no_layer_has_is_refused(untied, names, message):
 
 @pytest.mark.parametrize("name", ["lm_head", "embed_tokens", "model.embed_tokens"])
 def test_tied_weights_take_no_adapter(model_folder, name):
-    """The head and the embeddings are one matrix: merged, an adapter on one would change both."""
+    """Head and embeddings are one matrix: merging an adapter on one would change both."""
     folder, is_tied = model_folder
     if not is_tied:
         assert len(adapted(folder, name, "q_proj")) >= 2
@@ -98,7 +98,7 @@ def test_tied_weights_take_no_adapter(model_folder, name):
 
 
 def test_a_score_layer_is_not_adapted_beside_its_training(untied):
-    """It is trained in full; PEFT would drop its adapter without a word."""
+    """It is trained in full; PEFT would silently drop its adapter."""
     with pytest.raises(ConfigError, match="'score' is already trained in full next to the adapters; leave it out"):
         adapted(untied, "q_proj", "score", kind="sequence-classification")
 
@@ -117,7 +117,7 @@ def test_a_score_layer_is_not_adapted_beside_its_training(untied):
     ],
 )
 def test_a_list_of_names_has_each_once(given, message):
-    """On the command line and in YAML; refused before anything is loaded."""
+    """On the command line and in YAML; rejected before anything is loaded."""
     with pytest.raises(ConfigError) as caught:
         Recipe().changed({"lora.target_modules": given})
     assert message in str(caught.value), json.dumps(given)

@@ -1,4 +1,4 @@
-"""Losses against double loops in float64, hand values, and their gradients' signs."""
+"""Losses compared with double loops in float64, hand-computed values, and the signs of their gradients."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_ranking_loss_is_the_double_loop_over_its_formula(name, scores, ranks)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(("scores", "ranks"), LISTS)
 def test_a_ranking_loss_has_the_gradient_of_its_formula(name, scores, ranks):
-    """Against finite differences of the double loop; ListNet's target stays where it was, it is a constant."""
+    """Compared with finite differences of the double loop; ListNet's target is constant."""
     given, targets = tensors(scores, ranks)
     LOSSES[name](given, targets).backward()
     gold = own_gold(scores, ranks)
@@ -137,7 +137,7 @@ def test_a_ranking_loss_has_the_gradient_of_its_formula(name, scores, ranks):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_step_against_the_gradient_moves_a_list_towards_its_target(name):
-    """The target's first passage, placed last, is pulled up; its last, placed first, is pushed down."""
+    """The target's first passage, ranked last, is pushed up; its last, ranked first, is pushed down."""
     scores, ranks = tensors([2.0, 1.0, 0.0, -1.0], [4, 3, 2, 1])
     LOSSES[name](scores, ranks).backward()
     assert scores.grad[0, 3] < 0 < scores.grad[0, 0]
@@ -168,7 +168,7 @@ def test_losses_have_the_values_computed_by_hand(scores, discounted, undiscounte
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("padding", [0.0, -1.0, 1e30, NAN, math.inf])
 def test_padded_lists_give_the_mean_of_the_single_lists(name, padding):
-    """Lists of 4, 2, 7 and 20 passages, whatever stands in the padding, NaN even; padding gets no gradient."""
+    """Lists of 4, 2, 7 and 20 passages with any values in the padding, even NaN; padding gets no gradient."""
     lists = [item for position, item in enumerate(LISTS) if position != 1]
     width = max(len(scores) for scores, _ in lists)
     scores = torch.tensor([scores + [padding] * (width - len(scores)) for scores, _ in lists], dtype=torch.float64)
@@ -187,7 +187,7 @@ def test_padded_lists_give_the_mean_of_the_single_lists(name, padding):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_padding_may_stand_before_a_list(name):
-    """The mask says where passages are; nothing rests on their being first."""
+    """The mask defines the passages; they need not come first."""
     scores, ranks = LISTS[3]
     mask = torch.tensor([[False, True, True, False, True, True, True, True, True, False]])
     wide_scores, wide_ranks = torch.full((1, 10), 99.0, dtype=torch.float64), torch.zeros((1, 10), dtype=torch.int64)
@@ -197,7 +197,7 @@ def test_padding_may_stand_before_a_list(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_score_of_minus_one_is_a_score(name):
-    """The originals' ListNet takes it for padding."""
+    """The originals' ListNet treats it as padding."""
     scores, ranks = [2.0, -1.0, 0.5, -1.0, 3.0], [5, 1, 4, 2, 3]
     assert LOSSES[name](*tensors(scores, ranks)).item() == pytest.approx(plain(name, scores, ranks), rel=1e-12)
 
@@ -205,7 +205,7 @@ def test_a_score_of_minus_one_is_a_score(name):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_a_nan_score_makes_a_nan_loss(name, position):
-    """Never a list that seems to say nothing: a run that has broken must be seen to have."""
+    """Never a list without information: a broken run must be noticed."""
     scores = torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
     scores[0, position] = NAN
     assert math.isnan(LOSSES[name](scores, torch.tensor([[1, 2, 3], [1, 2, 3]])).item())
@@ -216,7 +216,7 @@ def test_a_nan_score_makes_a_nan_loss(name, position):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_list_of_one_passage_counts_for_nothing(name):
-    """It has no order to learn: it changes neither the mean nor, alone, any weight; an empty one neither."""
+    """It has no order to learn, and changes neither the mean nor, alone, any weight; the same for an empty list."""
     scores = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     ranks = torch.tensor([[3, 1, 2], [1, 0, 0], [0, 0, 0]])
     mask = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
@@ -240,7 +240,8 @@ def test_gold_ties_make_no_pair():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_equal_scores_still_learn_their_target(name):
-    """Ties in the scores, as in bf16 logits, drop no pair: the target ranks make them. ListNet's target is tied too."""
+    """Score ties, as in bf16 logits, drop no pair, since pairs come from the target ranks. ListNet's target ties
+    too."""
     scores, ranks = tensors([1.0, 1.0, 1.0], [2, 3, 1])
     loss = LOSSES[name](scores, ranks)
     loss.backward()
@@ -265,7 +266,7 @@ def test_long_lists_do_not_overflow():
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_scores_are_computed_in_float32(name, dtype):
-    """The scores are rounded, the loss is not."""
+    """The scores are rounded to half precision, but the loss is computed in float32."""
     scores, ranks = tensors([1.25, 3.5, 2.0, 0.5], [3, 1, 4, 2], dtype=dtype)
     loss = LOSSES[name](scores, ranks)
     assert loss.dtype == torch.float32
@@ -274,7 +275,7 @@ def test_half_precision_scores_are_computed_in_float32(name, dtype):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_arguments_are_not_changed(name):
-    """Neither scores, ranks nor mask."""
+    """The loss modifies neither the scores nor the ranks nor the mask."""
     scores, ranks, mask = torch.tensor([[1.0, NAN]]), torch.tensor([[1, 7]]), torch.tensor([[True, False]])
     before = [str(value) for value in (scores, ranks, mask)]
     LOSSES[name](scores, ranks, mask)
@@ -292,13 +293,13 @@ def test_arguments_are_not_changed(name):
     ],
 )
 def test_shapes_that_differ_are_refused(name, scores, ranks, mask):
-    """Broadcasting would make a loss of something else."""
+    """Broadcasting would silently compute a different loss."""
     with pytest.raises(ValueError, match="expected the shape"):
         LOSSES[name](scores, ranks, mask)
 
 
 def test_gold_scores_follow_the_target_ranks():
-    """Written out by hand, with one list shorter."""
+    """The expected values are written out by hand, for two lists of different length."""
     scores = torch.tensor([[1.0, 3.0, 2.0, 0.5], [4.0, 9.0, NAN, NAN]])
     ranks, mask = torch.tensor([[3, 1, 4, 2], [2, 1, 0, 0]]), torch.tensor([[True] * 4, [True, True, False, False]])
     assert own_scores_as_gold(scores, ranks, mask_BN=mask).tolist() == [[1.0, 3.0, 0.5, 2.0], [4.0, 9.0, 0.0, 0.0]]
@@ -307,12 +308,12 @@ def test_gold_scores_follow_the_target_ranks():
 
 
 def test_equal_gold_scores_are_ranked_in_prompt_order():
-    """As torch's CPU sort ranks them for the originals."""
+    """Ties are broken as torch's CPU sort does in the original implementation."""
     assert ranks_by_gold(torch.tensor([[1.5, 1.5, -0.5, 1.5]])).tolist() == [[1, 2, 4, 3]]
 
 
 def test_cross_entropy_takes_each_group_alone():
-    """Values recorded from the loss of texttron/tevatron@dd06310 src/tevatron/reranker/modeling.py."""
+    """Expected values recorded from the loss in texttron/tevatron@dd06310 src/tevatron/reranker/modeling.py."""
     scores = torch.tensor([[2.0, 1, 0, -1], [0.5, 0.5, 0.5, 0.5]])
     assert pointwise_cross_entropy(scores).item() == pytest.approx(0.9132420298, rel=1e-6)
     assert pointwise_cross_entropy(scores[:1]).item() == pytest.approx(0.4401896986, rel=1e-6)
@@ -322,7 +323,7 @@ def test_cross_entropy_takes_each_group_alone():
 
 
 def test_cross_entropy_pulls_the_positive_up_and_pushes_the_negatives_down():
-    """The gradient of a group sums to zero; groups of a batch do not touch each other."""
+    """The gradient of each group sums to zero, and groups in a batch are independent."""
     scores = torch.tensor([[0.3, -1.0, 2.0], [1.0, 1.0, 1.0]], requires_grad=True)
     pointwise_cross_entropy(scores[:1]).backward()
     assert scores.grad[0, 0] < 0 < scores.grad[0, 1] < scores.grad[0, 2]
@@ -331,7 +332,7 @@ def test_cross_entropy_pulls_the_positive_up_and_pushes_the_negatives_down():
 
 
 def test_binary_cross_entropy_is_the_loop_over_its_pairs():
-    """Each pair by itself: -log of the sigmoid of a positive, -log of one less that of a negative."""
+    """Each pair is scored independently: -log(sigmoid) for a positive, -log(1 - sigmoid) for a negative."""
     scores = [[2.0, -1.0, 0.5], [-3.0, 40.0, 0.0]]
     expected = [
         -math.log(1 / (1 + math.exp(-score))) if place == 0 else -math.log1p(-1 / (1 + math.exp(-score)))
@@ -344,7 +345,7 @@ def test_binary_cross_entropy_is_the_loop_over_its_pairs():
 
 
 def test_binary_cross_entropy_pulls_each_pair_its_way():
-    """By sigmoid(s) - label, whatever stands beside it in the group."""
+    """The gradient is sigmoid(s) - label, independent of the rest of the group."""
     scores = torch.tensor([[0.5, -1.0, 2.0]], requires_grad=True)
     pair_cross_entropy(scores).backward()
     expected = (scores.detach().sigmoid() - torch.tensor([[1.0, 0.0, 0.0]])) / 3
@@ -353,14 +354,14 @@ def test_binary_cross_entropy_pulls_each_pair_its_way():
 
 
 def test_a_smaller_last_batch_does_not_mix_groups():
-    """Two queries of four passages where a batch was to hold four queries: still two groups of four."""
+    """A last batch of two queries with four passages each, where the batch size is four: still two groups of four."""
     scores = torch.arange(8.0)
     assert as_groups(scores, group_size=4).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 @pytest.mark.parametrize(("shape", "group_size"), [((7,), 4), ((2, 4), 4), ((4,), 0)])
 def test_a_group_that_is_not_whole_is_refused(shape, group_size):
-    """Scores of a group that was cut would be somebody else's."""
+    """The scores of a truncated group would be compared with those of another query."""
     with pytest.raises(ValueError, match="whole groups"):
         as_groups(torch.zeros(shape), group_size=group_size)
 
@@ -369,7 +370,9 @@ def test_a_group_that_is_not_whole_is_refused(shape, group_size):
     ("teacher_temperature", "student_temperature", "expected"), [(2.0, 1.0, 0.5222949316), (1.0, 2.0, 3.9049703108)]
 )
 def test_distillation_has_the_recorded_values(teacher_temperature, student_temperature, expected):
-    """Values recorded from the loss of texttron/tevatron@dd06310 src/tevatron/megatron, and the same with loops."""
+    """Expected values recorded from the loss in texttron/tevatron@dd06310 src/tevatron/megatron; plain loops give the
+    same.
+    """
     student, teacher = [[2.0, 1, 0, -1], [0.5, 0.5, 0.5, 0.5]], [[4.0, 1, -2, -3], [6.0, 0, 0, -6]]
     temperatures = {"teacher_temperature": teacher_temperature, "student_temperature": student_temperature}
     loss = distillation_kl(torch.tensor(student), torch.tensor(teacher), **temperatures)
@@ -385,7 +388,7 @@ def test_distillation_has_the_recorded_values(teacher_temperature, student_tempe
 
 
 def test_distillation_follows_the_teacher_and_leaves_it_alone():
-    """The passage that the teacher prefers is pulled up; a student that agrees is at zero."""
+    """The passage the teacher prefers is pulled up; a student that agrees with the teacher has loss zero."""
     student, teacher = torch.zeros(1, 3, requires_grad=True), torch.tensor([[0.0, 2.0, -2.0]], requires_grad=True)
     distillation_kl(student, teacher, teacher_temperature=1, student_temperature=1).backward()
     assert student.grad[0, 1] < 0 < student.grad[0, 2]
@@ -396,7 +399,7 @@ def test_distillation_follows_the_teacher_and_leaves_it_alone():
 
 @pytest.mark.parametrize(("teacher_temperature", "student_temperature"), [(0, 1), (1, 0), (-1, 1), (1, NAN)])
 def test_a_temperature_that_is_not_positive_is_refused(teacher_temperature, student_temperature):
-    """Zero would divide, a negative one would turn the ranking round."""
+    """Zero would divide by zero, and a negative temperature would reverse the ranking."""
     scores = torch.zeros(1, 2)
     with pytest.raises(ValueError, match="temperatures > 0"):
         distillation_kl(
@@ -417,7 +420,7 @@ def test_margin_mse_compares_margins_not_scores():
 
 
 def test_pointwise_losses_refuse_shapes_that_differ():
-    """Broadcasting would compare with somebody else's scores."""
+    """Broadcasting would compare scores of different queries."""
     with pytest.raises(ValueError, match="student_BG"):
         margin_mse(torch.zeros(3), torch.zeros(3))
     with pytest.raises(ValueError, match="teacher_BG"):
@@ -433,7 +436,7 @@ def test_pointwise_losses_refuse_shapes_that_differ():
 
 
 def test_token_loss_is_a_sum_and_a_number_over_target_tokens():
-    """Uniform logits over 8 tokens cost log 8 each; ignored rows cost nothing, even where they are NaN."""
+    """Uniform logits over 8 tokens cost log 8 each; ignored rows cost nothing, even if they are NaN."""
     logits = torch.zeros(4, 8)
     logits[1] = NAN
     logits.requires_grad_()
@@ -446,7 +449,7 @@ def test_token_loss_is_a_sum_and_a_number_over_target_tokens():
 
 
 def test_token_loss_without_a_target_is_zero():
-    """A batch of prompts alone; its gradient is zero, not NaN."""
+    """In a batch that contains prompts only, loss and gradient are zero, not NaN."""
     logits = torch.randn(2, 5, requires_grad=True)
     total, number = sum_token_nll(logits, torch.tensor([IGNORED_LABEL, IGNORED_LABEL]))
     total.backward()
@@ -455,7 +458,7 @@ def test_token_loss_without_a_target_is_zero():
 
 
 def test_token_loss_of_half_precision_logits_is_a_float32_sum():
-    """1,000 tokens at log 64 each: bf16 could not hold the sum to better than 16."""
+    """1,000 tokens at log 64 each: in bf16 the sum would be accurate to 16 at best."""
     total, _ = sum_token_nll(torch.zeros(1000, 64, dtype=torch.bfloat16), torch.zeros(1000, dtype=torch.int64))
     assert total.dtype == torch.float32
     assert total.item() == pytest.approx(1000 * math.log(64), rel=1e-6)
@@ -463,6 +466,6 @@ def test_token_loss_of_half_precision_logits_is_a_float32_sum():
 
 @pytest.mark.parametrize(("logits_shape", "n_labels"), [((2, 3), 3), ((2, 3, 4), 2), ((3,), 3)])
 def test_token_loss_refuses_shapes_that_differ(logits_shape, n_labels):
-    """One label a row."""
+    """Each row needs exactly one label."""
     with pytest.raises(ValueError, match=r"logits \(T, V\)"):
         sum_token_nll(torch.zeros(logits_shape), torch.zeros(n_labels, dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""An adapter merged into its base is the same model, with the same card."""
+"""An adapter merged into its base gives the same model with the same card."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDS = torch.tensor([[1, 500, 600, 700, 800]])
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory, smollm2_tokenizer):
-    """A trained adapter of either method."""
+    """A trained adapter of each method."""
     root = tmp_path_factory.mktemp("merge")
     tiny = save_tiny(root / "tiny", smollm2_tokenizer)
     shared = {
@@ -62,7 +62,7 @@ def load(kind, folder, base=None):
 
 
 def save_adapter(folder, adapters, **lora):
-    """An untrained adapter on the tiny base, none of its weights zero, with a card. Returns the model."""
+    """Save an untrained adapter with non-zero weights and a card on the tiny base, and return the model."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -80,7 +80,7 @@ def save_adapter(folder, adapters, **lora):
 
 @pytest.mark.parametrize("kind", ["listwise", "pointwise"])
 def test_the_merged_model_gives_the_adapters_numbers(adapters, tmp_path, kind):
-    """Logits or scores, and unlike the base's."""
+    """Logits or scores equal those of the adapter and differ from those of the base."""
     merge(adapters[kind], tmp_path / "merged")
     with torch.no_grad():
         expected = load(kind, adapters[kind], adapters["base"])(input_ids=IDS).logits
@@ -92,7 +92,7 @@ def test_the_merged_model_gives_the_adapters_numbers(adapters, tmp_path, kind):
 
 
 def test_the_card_goes_along_without_its_base(adapters, tmp_path):
-    """The merged model is whole; everything else on the card stays."""
+    """The merged model is self-contained; every other card field is kept."""
     merge(adapters["listwise"], tmp_path / "merged", dtype="bfloat16")
     card = load_card(adapters["listwise"])
     assert load_card(tmp_path / "merged") == replace(card, base_model=None)
@@ -102,7 +102,7 @@ def test_the_card_goes_along_without_its_base(adapters, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["auto", "float32"])
 def test_the_merged_weights_have_the_bases_precision(adapters, tmp_path, smollm2_tokenizer, dtype):
-    """A bfloat16 base stays at two bytes a weight, unless another precision is asked for."""
+    """A bfloat16 base keeps two bytes per weight unless another dtype is requested."""
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
@@ -128,7 +128,7 @@ def test_the_merged_weights_have_the_bases_precision(adapters, tmp_path, smollm2
     ids=["head", "embeddings", "pattern", "saved-head", "saved-embeddings", "tokens"],
 )
 def test_tied_weights_are_untied_where_an_adapter_changes_one_of_them(adapters, tmp_path, lora):
-    """The merged model computes what the adapter beside its base does; adapters of other programs are such."""
+    """The merged model matches the adapter applied to its base, also for adapters written by other programs."""
     model = save_adapter(tmp_path / "adapter", adapters, **lora)
     with torch.no_grad():
         expected = model.eval()(input_ids=IDS).logits
@@ -138,7 +138,7 @@ def test_tied_weights_are_untied_where_an_adapter_changes_one_of_them(adapters, 
 
 @pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
 def test_an_adapter_that_keeps_tied_weights_tied_is_refused(adapters, tmp_path, layer):
-    """PEFT saves one of the two, or both, and merging gives another model either way."""
+    """PEFT saves one of the two weights or both, and merging would change the model in either case."""
     save_adapter(tmp_path / "adapter", adapters, target_modules=["q_proj", layer], ensure_weight_tying=True)
     with pytest.raises(RankLLMError, match="with ensure_weight_tying, which cannot be merged"):
         merge(tmp_path / "adapter", tmp_path / "merged")
@@ -147,7 +147,7 @@ def test_an_adapter_that_keeps_tied_weights_tied_is_refused(adapters, tmp_path, 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
 def test_weights_are_readable_as_the_umask_says(adapters, tmp_path, mask):
-    """safetensors writes for its owner alone; another user's server has to read a model."""
+    """safetensors files are readable by their owner only, but a server run by another user has to read the model."""
     old = os.umask(mask)
     try:
         merged = merge(adapters["pointwise"], tmp_path / "merged")
@@ -158,7 +158,7 @@ def test_weights_are_readable_as_the_umask_says(adapters, tmp_path, mask):
 
 
 def test_a_trained_adapter_is_readable_as_the_umask_says(adapters):
-    """The same for what training writes."""
+    """Training sets the same permissions on the files it writes."""
     mask = os.umask(0)
     os.umask(mask)
     modes = {p.name: oct(p.stat().st_mode & 0o777) for p in Path(adapters["pointwise"]).iterdir() if p.is_file()}
@@ -167,7 +167,7 @@ def test_a_trained_adapter_is_readable_as_the_umask_says(adapters):
 
 
 def test_the_merged_model_has_a_page_and_its_recipe(adapters, tmp_path):
-    """As the adapter has, for weights that are whole."""
+    """They are those of the adapter, adapted to a full model."""
     page = (merge(adapters["listwise"], tmp_path / "merged") / "README.md").read_text("utf-8")
     assert "The weights of tiny with LoRA adapters merged in, fine-tuned" in page
     assert "library_name: transformers" in page
@@ -178,7 +178,7 @@ def test_the_merged_model_has_a_page_and_its_recipe(adapters, tmp_path):
 
 
 def test_a_base_that_is_not_on_this_machine_is_told_apart_from_a_wrong_name(adapters, tmp_path):
-    """The adapter names the folder that it was trained on; elsewhere, that is not there."""
+    """The adapter names the folder of the base it was trained on, which does not exist on other machines."""
     copy = tmp_path / "copy"
     shutil.copytree(adapters["listwise"], copy)
     change_json(copy / "adapter_config.json", base_model_name_or_path=f"/elsewhere/{Path(adapters['base']).name}")
@@ -188,7 +188,7 @@ def test_a_base_that_is_not_on_this_machine_is_told_apart_from_a_wrong_name(adap
 
 
 def test_an_adapter_without_a_tokenizer_has_its_bases(adapters, tmp_path):
-    """As published adapters often come."""
+    """Published adapters often contain no tokenizer."""
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors", "rankllm.yaml"):
@@ -201,7 +201,7 @@ def test_an_adapter_without_a_tokenizer_has_its_bases(adapters, tmp_path):
 
 
 def test_what_cannot_be_merged_is_told(adapters, tmp_path, smollm2_tokenizer):
-    """No adapter, no card, another base, a folder in use."""
+    """Not an adapter, no card, a different base, an output folder in use."""
     with pytest.raises(RankLLMError, match=r"expected a LoRA adapter, but adapter_config.json is missing"):
         merge(adapters["base"], tmp_path / "x")
     with pytest.raises(RankLLMError, match="exists; give the name of a new folder"):

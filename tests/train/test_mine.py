@@ -1,4 +1,4 @@
-"""Hard negatives: which candidates of a run become negatives, counted by hand; all of them are accounted for."""
+"""Hard negatives: which candidates of a run become negatives, counted by hand; every candidate is accounted for."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CORPUS = {name: f"text of {name}" for name in "abcdhjpz"}
 
 @pytest.fixture
 def files(tmp_path):
-    """A collection on disk."""
+    """Queries, qrels, corpus and run as files."""
     return Collection(tmp_path)
 
 
 def mined(files, *, run=RUN, qrels=QRELS, queries=QUERIES, corpus=CORPUS, teacher=None, strict=False, **rule):
-    """Mine; qid -> (positives, negatives), and the tally."""
+    """Mine and return qid -> (positives, negatives), and the tally."""
     sources = judged_sources(files, run=run, qrels=qrels, queries=queries, corpus=corpus, teacher=teacher)
     tally = mine(sources, MineRule(**{"min_relevance": 2} | rule), output=files.path("out.jsonl"), strict=strict)
     records = list(read_pointwise(files.path("out.jsonl")))
@@ -39,7 +39,9 @@ def mined(files, *, run=RUN, qrels=QRELS, queries=QUERIES, corpus=CORPUS, teache
 
 
 def test_candidates_that_are_not_relevant_are_negatives_in_the_order_of_the_run(files):
-    """By falling score; a passage of a lower grade is neither; a positive outside the run is kept."""
+    """Negatives come by descending score; a passage with a lower grade is neither positive nor negative; a positive
+    outside the run is kept.
+    """
     records, tally = mined(files)
     assert records == {"q1": (["p"], ["a", "j", "b", "c", "d"]), "q2": (["z"], ["a", "b"])}
     assert counts(tally) == {
@@ -52,7 +54,7 @@ def test_candidates_that_are_not_relevant_are_negatives_in_the_order_of_the_run(
 
 
 def test_a_record_is_tevatron_s(files):
-    """Keys, titles and texts, in the layout that `train pointwise` reads."""
+    """Keys, titles and texts follow the layout that `train pointwise` reads."""
     mined(files, corpus=CORPUS | {"p": ("Title", "text [1] of caf\u00e9")}, max_queries=1, negatives_per_query=1)
     assert files.read("out.jsonl") == [
         {
@@ -77,25 +79,25 @@ def test_a_record_is_tevatron_s(files):
     ],
 )
 def test_a_window_of_ranks_and_a_margin_narrow_the_candidates(files, pool, negatives):
-    """Ranks are 1-based and inclusive; a candidate at the margin itself is kept."""
+    """Ranks are 1-based and inclusive; a candidate exactly at the margin is kept."""
     records, _ = mined(files, pool=PoolRule(**pool), queries={"q1": "one"})
     assert records == {"q1": (["p"], negatives)}
 
 
 @pytest.mark.parametrize(("score", "ceiling"), [(10.0, 8.5), (-10.0, -11.5), (0.0, -0.5)])
 def test_a_relative_margin_lowers_negative_scores_too(score, ceiling):
-    """10 % of the score's size, and 0.5."""
+    """The margin is 10 % of the absolute value of the score, plus 0.5."""
     assert Margin(absolute=0.5, relative=0.1).ceiling(score) == pytest.approx(ceiling)
 
 
 def test_a_margin_is_measured_from_the_best_positive(files):
-    """p has 10 and b 9.5: what is at most 10 may stay."""
+    """p scores 10 and b 9.5, so candidates scoring at most 10 are kept."""
     records, _ = mined(files, qrels={"q1": {"b": 2, "p": 2}}, queries={"q1": "one"}, pool=PoolRule(margin=Margin()))
     assert records == {"q1": (["b", "p"], ["j", "h", "c", "d"])}
 
 
 def test_a_margin_needs_a_positive_in_the_run(files):
-    """q2's positive has no first-stage score: nothing says how near its candidates are."""
+    """q2's positive has no first-stage score to compare its candidates with."""
     records, tally = mined(files, pool=PoolRule(margin=Margin()))
     assert list(records) == ["q1"]
     assert counts(tally)["queries", "no positive in the run, as a margin requires"] == 1
@@ -106,7 +108,7 @@ TEACHER = {"q1": {"b": 0.9, "p": 0.8, "c": 0.7, "j": 0.95, "d": -3}, "q2": {"z":
 
 
 def test_what_a_teacher_puts_above_the_positive_is_no_negative(files):
-    """b is above p; a was not scored, so nothing clears it; j is judged. In q2, b is above z."""
+    """b scores above p; a was not scored and is dropped; j is judged and kept. In q2, b scores above z."""
     records, tally = mined(files, teacher=TEACHER)
     assert records == {"q1": (["p"], ["j", "c", "d"]), "q2": (["z"], ["a"])}
     assert counts(tally)["candidates", "teacher score too close to the best positive"] == 2
@@ -114,13 +116,13 @@ def test_what_a_teacher_puts_above_the_positive_is_no_negative(files):
 
 
 def test_a_teacher_s_margin_is_its_own(files):
-    """c has 0.7, and 0.8 - 0.2 is 0.6."""
+    """The teacher's margin applies to its scores: c has 0.7, and the limit is 0.8 - 0.2 = 0.6."""
     records, _ = mined(files, teacher=TEACHER, teacher_margin=Margin(absolute=0.2))
     assert records["q1"][1] == ["j", "d"]
 
 
 def test_teacher_scores_go_into_the_records(files):
-    """Every passage has one, so that `--objective kl` can learn from them: a positive without one is left out."""
+    """Every passage gets a score, as `--objective kl` requires; a positive without a score is skipped."""
     records, tally = mined(
         files,
         qrels=QRELS | {"q1": {"p": 2, "z": 2, "j": 0}},
@@ -146,19 +148,19 @@ def test_teacher_scores_go_into_the_records(files):
     ],
 )
 def test_a_distance_is_not_measured_in_ranks(files, rule, name):
-    """A run of three columns with 1, 2, 3, ... tells an order only."""
+    """A three-column run with 1, 2, 3, ... contains ranks only, not scores."""
     with pytest.raises(ConfigError, match=rf"{name}: contains ranks but no scores; leave out --"):
         mined_by_ranks(files, **rule)
 
 
 def test_a_margin_of_zero_needs_an_order_only(files):
-    """What stands above the positive is dropped: by the run's own order a, by the teacher's b."""
+    """Candidates ranked above the positive are dropped: a by the run's order, b by the teacher's."""
     assert mined_by_ranks(files, pool=PoolRule(margin=Margin())) == ["j", "c", "d"]
     assert mined_by_ranks(files) == ["a", "j", "c", "d"]
 
 
 def mined_by_ranks(files, **rule):
-    """Negatives of q1 where the run (a p j b c d) and the teacher (b p a c d) are MS MARCO runs."""
+    """Mine q1's negatives from an MS MARCO run (a p j b c d) and teacher (b p a c d)."""
     mined(files)
     for name, order in (("run.trec", "apjbcd"), ("teacher.trec", "bpacd")):
         lines = [f"q1\t{docid}\t{rank}\n" for rank, docid in enumerate(order, start=1)]
@@ -176,7 +178,7 @@ def mined_by_ranks(files, **rule):
 
 
 def test_a_query_that_the_teacher_does_not_know_is_left_out(files):
-    """Nothing would clear its candidates of being relevant."""
+    """Without teacher scores, its candidates cannot be checked for false negatives."""
     _, tally = mined(files, teacher={"q1": TEACHER["q1"]})
     assert counts(tally)["queries", "not scored by the teacher"] == 1
     _, tally = mined(files, teacher=TEACHER | {"q2": {"a": 1}})
@@ -184,7 +186,7 @@ def test_a_query_that_the_teacher_does_not_know_is_left_out(files):
 
 
 def test_what_the_corpus_lacks_is_replaced_by_what_comes_next(files):
-    """And counted; a passage without a word is none."""
+    """A passage with empty or missing text is skipped and counted, and the next candidate takes its place."""
     corpus = {name: text for name, text in CORPUS.items() if name != "a"} | {"j": " "}
     records, tally = mined(files, corpus=corpus, negatives_per_query=2, queries={"q1": "one"})
     assert records == {"q1": (["p"], ["b", "c"])}
@@ -194,7 +196,9 @@ def test_what_the_corpus_lacks_is_replaced_by_what_comes_next(files):
 
 
 def test_a_text_is_in_a_record_once(files):
-    """A copy of the positive is a false negative; of two copies the first stays. Case and punctuation do not count."""
+    """A copy of the positive is a false negative; of two identical texts, the first is kept. Case and punctuation are
+    ignored.
+    """
     corpus = CORPUS | {"b": "Text of P.", "d": "TEXT, of c"}
     records, tally = mined(files, corpus=corpus, queries={"q1": "one"})
     assert records == {"q1": (["p"], ["a", "j", "c"])}
@@ -203,7 +207,9 @@ def test_a_text_is_in_a_record_once(files):
 
 
 def test_a_text_under_another_title_is_another_passage(files):
-    """Titles are shown: what says the same about something else is a hard negative, whatever the titles' case."""
+    """The same text about another title is a hard negative, since titles are part of the input; case in titles is
+    ignored.
+    """
     corpus = {
         "p": ("AML", "It is treated early."),
         "a": ("CML", "It is treated early."),
@@ -217,7 +223,7 @@ def test_a_text_under_another_title_is_another_passage(files):
 
 
 def test_a_query_without_a_positive_or_negatives_is_left_out(files):
-    """Its positive has no text; or too few negatives are left."""
+    """Its positive has no text, or too few negatives remain."""
     corpus = {name: text for name, text in CORPUS.items() if name != "z"}
     records, tally = mined(files, corpus=corpus)
     assert list(records) == ["q1"]
@@ -239,7 +245,7 @@ MANY_FILES = {
 
 
 def test_random_negatives_of_the_run_are_drawn_by_seed_in_the_run_s_order(files):
-    """The same seed gives the same ones; another gives others; each is a candidate."""
+    """The same seed draws the same negatives, another seed draws others; every negative is a candidate."""
     drawn, _ = mined(files, sample="random", negatives_per_query=5, seed=1, **MANY_FILES)
     again, _ = mined(files, sample="random", negatives_per_query=5, seed=1, **MANY_FILES)
     other, _ = mined(files, sample="random", negatives_per_query=5, seed=2, **MANY_FILES)
@@ -251,9 +257,9 @@ def test_random_negatives_of_the_run_are_drawn_by_seed_in_the_run_s_order(files)
 
 
 def test_easy_negatives_are_answers_to_other_queries(files):
-    """Behind those of the run, and none of the query's own candidates or positives; no run is needed for them.
-
-    Of six answers q0's run holds four, all but the first below --max-rank: they are not easy, and two are left.
+    """They follow the run's negatives, never include the query's own candidates or positives, and need no run. Of six
+    answers, q0's run contains four, all but the first below --max-rank: these are not easy negatives, which leaves
+    two.
     """
     answers = {docid for judged in MANY_QRELS.values() for docid in judged}
     records, tally = mined(
@@ -275,10 +281,9 @@ def test_easy_negatives_are_answers_to_other_queries(files):
 
 
 def test_what_is_relevant_to_a_question_is_no_negative_of_it_under_any_qid(files):
-    """q1 and q2 ask the same: the answer of one is no negative of the other, neither a hard nor an easy one.
-
-    Nor is a copy of it (c), nor what is half relevant (h) under the other qid. n is judged under the other qid, so no
-    margin is needed for it. q3 asks something else.
+    """q1 and q2 have the same text, so a positive of one is neither a hard nor an easy negative of the other. The same
+    holds for a copy of it (c) and for a partially relevant passage (h) of the other qid. n is judged under the
+    other qid, so the margin does not apply to it. q3 is a different question.
     """
     records, tally = mined(
         files,
@@ -309,7 +314,7 @@ def test_what_is_relevant_to_a_question_is_no_negative_of_it_under_any_qid(files
 
 
 def test_queries_are_skipped_and_limited_in_the_order_of_their_file(files):
-    """Whatever the order of the run; the usable ones are counted."""
+    """The order of the run does not matter; the limit counts usable queries."""
     records, tally = mined(files, skip_queries=1, max_queries=2, **MANY_FILES | {"run": dict(reversed(MANY.items()))})
     assert list(records) == ["q1", "q2"]
     assert counts(tally)["queries", "skipped by --skip-queries"] == 1
@@ -317,7 +322,7 @@ def test_queries_are_skipped_and_limited_in_the_order_of_their_file(files):
 
 
 def test_the_same_seed_gives_the_same_bytes_in_every_process(files):
-    """Python hashes strings differently in each."""
+    """String hashing differs between Python processes and must not affect the output."""
     mined(files, **MANY_FILES)
     command = [sys.executable, "-m", "rankllm_train", "mine", "--sample", "random", "--random-negatives", "4"]
     for name, file in (
@@ -353,7 +358,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process(files):
     ],
 )
 def test_files_that_do_not_belong_together_are_an_error(files, change, message):
-    """One line that names the file, and no output."""
+    """A one-line error names the file, and no output is written."""
     with pytest.raises(RankLLMError) as caught:
         mined(files, **change)
     assert message in str(caught.value)
@@ -368,7 +373,7 @@ def test_files_that_do_not_belong_together_are_an_error(files, change, message):
     ],
 )
 def test_a_run_out_of_order_is_an_error_with_its_line(files, lines, message):
-    """One query is in memory at a time, so its lines must stand together."""
+    """Only one query is held in memory, so its lines must be consecutive."""
     mined(files)
     files.path("run.trec").write_text(lines, encoding="utf-8")
     sources = JudgedSources(
@@ -392,7 +397,7 @@ def test_a_run_out_of_order_is_an_error_with_its_line(files, lines, message):
     ],
 )
 def test_rules_that_contradict_themselves_are_refused(files, rule):
-    """Before anything is read."""
+    """Contradictions are reported before any file is read."""
     with pytest.raises(ConfigError):
         mined(files, **rule)
     with pytest.raises(ConfigError):
@@ -404,7 +409,7 @@ def test_rules_that_contradict_themselves_are_refused(files, rule):
 
 
 def test_every_query_and_candidate_of_real_data_is_accounted_for(tmp_path):
-    """Natural Questions: 7,167 queries with 50 candidates each; the positive's copies are no negatives."""
+    """Natural Questions: 7,167 queries with 50 candidates each; copies of the positive are not used as negatives."""
     folder = data("nq_qed")
     sources = JudgedSources(
         run=folder / "runs/bm25.train.top50.run.gz",

@@ -1,4 +1,4 @@
-"""The page of a trained model says what a reader of a model hub looks for, and nothing that nobody chose."""
+"""The model page contains the information expected on a model hub and nothing that does not apply to the run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ POINTWISE = PointwiseCard(template=load_template("yes_no"), head="yes-no")
 
 
 def page(card, **changes):
-    """Its header, and its text behind the header."""
+    """Return the header and the body of the page."""
     values = {"model.name_or_path": "owner/base", "data.train": "train.jsonl"} | changes
     _, header, text = model_page(Recipe().changed(values), card).split("---\n", 2)
     return yaml.safe_load(header), text
 
 
 def test_a_hub_reads_the_header():
-    """Base, library and task; full weights belong to transformers, adapters to peft."""
+    """The header gives base, library and task; full weights use transformers, adapters use peft."""
     header, _ = page(LISTWISE)
     assert header == {
         "base_model": "owner/base",
@@ -35,7 +35,7 @@ def test_a_hub_reads_the_header():
 
 
 def test_it_says_what_was_trained_on_and_how():
-    """The recipe's values, by hand."""
+    """The recipe values on the page, written out by hand."""
     changes = {"method": "pointwise", "objective.name": "kl", "optim.learning_rate": 5e-4, "schedule.max_steps": 40}
     changes |= {"lora.enabled": True, "lora.r": 16, "lora.alpha": 8, "lora.start_from": "first/step_2"}
     _, text = page(POINTWISE, **changes, **{"batch.per_device": 2, "batch.accumulation": 4, "data.eval": "dev.jsonl"})
@@ -54,7 +54,7 @@ def test_it_says_what_was_trained_on_and_how():
 
 
 def test_what_was_not_used_has_no_row():
-    """No adapters, no dev data, no start."""
+    """No adapters, no dev data and no earlier checkpoint: no rows for them."""
     _, text = page(LISTWISE)
     assert "| objective | generation |" in text
     assert "| length | up to 3 epochs, 1 x 1 records per step and process |" in text
@@ -62,7 +62,7 @@ def test_what_was_not_used_has_no_row():
 
 
 def test_a_base_in_a_folder_is_not_named_to_a_hub(tmp_path):
-    """A path of this machine means nothing elsewhere."""
+    """A local path is meaningless on other machines."""
     (tmp_path / "base-1").mkdir()
     header, text = page(LISTWISE, **{"model.name_or_path": str(tmp_path / "base-1")})
     assert "base_model" not in header
@@ -71,7 +71,7 @@ def test_a_base_in_a_folder_is_not_named_to_a_hub(tmp_path):
 
 
 def test_a_readme_of_the_users_stays(tmp_path):
-    """The page of an earlier run is replaced; any other text is not."""
+    """The page of an earlier run is replaced; a README with other content is kept."""
     readme = tmp_path / "out" / "README.md"
     for old, is_replaced in (("# My project\n", False), ("---\nlicense: mit\n---\n- rankllm\n", False), (None, True)):
         written = tmp_path / "written"

@@ -1,4 +1,4 @@
-"""The lean forward pass is the model's own, less the logits that no loss reads."""
+"""The lean forward pass equals the model's own, minus the logits that no loss reads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tiny(tmp_path_factory, smollm2_tokenizer):
 
 @pytest.fixture(scope="module")
 def untied(tmp_path_factory, smollm2_tokenizer):
-    """A head of its own: tied to the embeddings, it takes no adapter."""
+    """A tiny model with an untied output layer, since a tied one cannot have an adapter."""
     return save_tiny(tmp_path_factory.mktemp("untied"), smollm2_tokenizer, tied=False)
 
 
@@ -41,7 +41,7 @@ def load(tiny, **lora):
 
 
 def examples_and_batch(tokenizer, objective):
-    """Three records of different lengths and their batch, padded to the longest."""
+    """Return three records of different lengths and their batch, padded to the longest."""
     records = [parse_listwise(listwise_record(i), path="d", line=i + 1) for i in range(3)]
     data = encode_listwise(
         records, ListwiseEncoder(tokenizer, objective=objective), objective=objective, context_tokens=1024
@@ -56,7 +56,9 @@ def lean_loss(model, batch, objective):
 
 
 def dense_loss(model, batch, examples, objective):
-    """All logits by the model class's own forward, its own cross-entropy, and weighted RankNet from whole rows."""
+    """Compute the loss from all logits of the model's own forward pass, with its own cross-entropy, and weighted
+    RankNet from full rows.
+    """
     ids = batch["input_ids"]
     labels = torch.full_like(ids, -100)
     for b, example in enumerate(examples):
@@ -94,7 +96,7 @@ def gradients(model, loss):
     ],
 )
 def test_lean_and_dense_give_one_loss_and_one_gradient(tiny, untied, smollm2_tokenizer, objective, lora, checkpointing):
-    """Within 1e-5 in float32, whatever wraps the model and whether activations are kept or computed again."""
+    """They agree within 1e-5 in float32, with and without adapters and gradient checkpointing."""
     model = load(untied if lora.get("target_modules") else tiny, **lora).train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -112,7 +114,7 @@ def test_lean_and_dense_give_one_loss_and_one_gradient(tiny, untied, smollm2_tok
 
 
 class RowsOfLogits(TorchDispatchMode):
-    """Counts the rows of every tensor that has a column for each token of the vocabulary."""
+    """Count the rows of every tensor with one column per vocabulary token."""
 
     def __init__(self, n_vocabulary):
         super().__init__()
@@ -128,7 +130,9 @@ class RowsOfLogits(TorchDispatchMode):
 
 
 def rows_of_logits(model, batch, objective):
-    """Row counts of all (rows, vocabulary) tensors that forward and backward make, the turned weights left out."""
+    """Return the row counts of all (rows, vocabulary) tensors in the forward and backward pass, except transposed
+    weights.
+    """
     with RowsOfLogits(model.config.vocab_size) as seen:
         lean_loss(model, batch, objective).backward()
     return seen.rows - {model.config.hidden_size}
@@ -136,7 +140,7 @@ def rows_of_logits(model, batch, objective):
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 def test_generation_computes_logits_at_target_tokens_only(tiny, smollm2_tokenizer, recompute):
-    """As many rows as the answers have tokens, EOS among them; no operation of either pass makes more."""
+    """One row per answer token, including EOS; no operation of either pass produces more."""
     model = load(tiny).train()
     if recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -149,7 +153,7 @@ def test_generation_computes_logits_at_target_tokens_only(tiny, smollm2_tokenize
 
 
 def test_ranking_computes_no_row_of_logits(tiny, smollm2_tokenizer):
-    """Only the identifiers' own logits, one position a record: the head itself is never called."""
+    """Only the logits of the identifiers are computed, at one position per record; the output layer is never called."""
     model = load(tiny).train()
     _, batch = examples_and_batch(smollm2_tokenizer, "ranking")
     called = []
@@ -162,7 +166,7 @@ def test_ranking_computes_no_row_of_logits(tiny, smollm2_tokenizer):
 
 
 def test_ranking_with_an_adapted_head_computes_one_row_a_record(untied, smollm2_tokenizer):
-    """An adapter on the head has no rows to be read alone: it is called, at the one position of each record."""
+    """With an adapter, single rows cannot be read, so the output layer is called at one position per record."""
     model = load(untied, r=4, target_modules=("lm_head",))
     _, batch = examples_and_batch(smollm2_tokenizer, "ranking")
     adapter_rank = 4  # rows of the adapter's second matrix, turned
@@ -170,7 +174,9 @@ def test_ranking_with_an_adapted_head_computes_one_row_a_record(untied, smollm2_
 
 
 def test_noise_on_the_embeddings_reaches_the_lean_forward(tiny, smollm2_tokenizer):
-    """NEFTune hangs on the embedding layer, which the lean forward calls: the loss moves in training, not in eval."""
+    """NEFTune hooks the embedding layer, which the lean forward calls: the loss changes in training mode, not in eval
+    mode.
+    """
     from transformers.integrations.neftune import neftune_post_forward_hook
 
     model = load(tiny, r=4)
@@ -185,7 +191,7 @@ def test_noise_on_the_embeddings_reaches_the_lean_forward(tiny, smollm2_tokenize
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_padding_changes_nothing(tiny, smollm2_tokenizer, objective):
-    """What follows a record's last token reaches no loss: another filler, the same number."""
+    """Tokens after a record's last token do not affect the loss, whatever the padding token is."""
     model = load(tiny).eval()
     _, batch = examples_and_batch(smollm2_tokenizer, objective)
     filled = batch["input_ids"].clone()

@@ -1,4 +1,4 @@
-"""Losses of a step do not depend on how it is cut into micro-batches; models that cannot be trained are refused."""
+"""The loss of a step does not depend on the micro-batch size; unsupported models are rejected."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def groups(tokenizer, n, *, teacher=False, answers=()):
 
 
 def step_loss(objective, model, batches):
-    """The loss of one optimizer step over some micro-batches, as the trainer sums it."""
+    """The loss of one optimizer step over several micro-batches, summed as the trainer does."""
     counts = [objective.counts(batch) for batch in batches]
     total = StepCounts(sum(c.tokens for c in counts), sum(c.lists for c in counts))
     return sum(objective.parts(objective.sums(model, batch), total).total for batch in batches)
@@ -57,7 +57,9 @@ def step_loss(objective, model, batches):
 
 @pytest.mark.parametrize("name", ["generation", "ranking", "combined"])
 def test_four_micro_batches_of_one_are_one_of_four(tiny, smollm2_tokenizer, name):
-    """Records of different lengths: equal loss and gradients within 1e-5, so no record weighs more for its batch."""
+    """Loss and gradients agree within 1e-5 for records of different lengths, so a record's weight does not depend on
+    its batch.
+    """
     data, _ = lists(smollm2_tokenizer, name, [0, 1, 2])
     other, _ = lists(smollm2_tokenizer, name, [3], n=5)
     items = [data[0], data[1], data[2], other[0]]
@@ -78,7 +80,9 @@ def test_four_micro_batches_of_one_are_one_of_four(tiny, smollm2_tokenizer, name
 
 
 def test_the_combined_loss_is_token_mean_plus_weighted_list_mean(tiny, smollm2_tokenizer):
-    """Against dense logits: cross-entropy over all answer tokens, RankNet by a double loop at the bracket."""
+    """Compared with dense logits: cross-entropy over all answer tokens, and RankNet as a double loop at the bracket
+    position.
+    """
     data, collate = lists(smollm2_tokenizer, "combined", [0, 2])
     batch, model = collate([data[0], data[1]]), fresh(tiny).eval()
     logits = type(model).forward(model, input_ids=batch["input_ids"]).logits.double()
@@ -100,7 +104,7 @@ def test_the_combined_loss_is_token_mean_plus_weighted_list_mean(tiny, smollm2_t
 
 
 def test_groups_of_two_steps_weigh_alike(tiny, smollm2_tokenizer):
-    """A last micro-batch of one group beside one of two: each group a third."""
+    """With micro-batches of two groups and one group, each group has a weight of one third."""
     data, collate = groups(smollm2_tokenizer, 3)
     objective = PointwiseObjective(name="cross-entropy", group_size=4)
     model = fresh(tiny, "sequence-classification").eval()
@@ -110,7 +114,7 @@ def test_groups_of_two_steps_weigh_alike(tiny, smollm2_tokenizer):
 
 
 def test_binary_cross_entropy_weighs_pairs_alike(tiny, smollm2_tokenizer):
-    """A step's loss is the mean over all its pairs, however it is cut; no teacher is needed."""
+    """The loss of a step is the mean over all its pairs for any micro-batch size; no teacher is needed."""
     data, collate = groups(smollm2_tokenizer, 3)
     objective = PointwiseObjective(name="binary-cross-entropy", group_size=4)
     model = fresh(tiny, "sequence-classification").eval()
@@ -122,7 +126,7 @@ def test_binary_cross_entropy_weighs_pairs_alike(tiny, smollm2_tokenizer):
 
 
 def test_the_label_has_its_say_beside_a_teacher(tiny, smollm2_tokenizer):
-    """KL + 0.3 x cross-entropy of the first of each group."""
+    """KL + 0.3 x cross-entropy with the first passage of each group as the label."""
     data, collate = groups(smollm2_tokenizer, 2, teacher=True)
     batch = collate([data[0], data[1]])
     model = fresh(tiny, "sequence-classification").eval()
@@ -138,7 +142,7 @@ def test_the_label_has_its_say_beside_a_teacher(tiny, smollm2_tokenizer):
 
 @pytest.mark.parametrize("name", ["kl", "margin"])
 def test_a_recipes_objective_is_the_one_that_is_used(tiny, smollm2_tokenizer, tmp_path, name):
-    """Every value of the section reaches it."""
+    """Every value of the section takes effect."""
     from rankllm_train.methods.registry import prepare
     from rankllm_train.recipe.recipe import Recipe
 
@@ -151,7 +155,7 @@ def test_a_recipes_objective_is_the_one_that_is_used(tiny, smollm2_tokenizer, tm
 
 
 def test_a_model_that_changes_its_logits_is_refused(smollm2_tokenizer):
-    """Gemma 2 caps its logits after the head; reading the head alone would train another model."""
+    """Gemma 2 caps its logits after the output layer; reading that layer alone would train a different model."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     torch.manual_seed(0)
@@ -173,7 +177,7 @@ def test_a_model_that_changes_its_logits_is_refused(smollm2_tokenizer):
 
 
 def test_an_adapter_cannot_be_trained_on(tiny, tmp_path):
-    """It has to be merged first."""
+    """It has to be merged into its base first."""
     from rankllm_core.errors import ConfigError
 
     fresh(tiny, r=4).save_pretrained(tmp_path / "adapter")
@@ -185,7 +189,7 @@ def test_an_adapter_cannot_be_trained_on(tiny, tmp_path):
 
 
 def test_layers_that_are_not_there_are_named(tiny):
-    """A misspelt target module."""
+    """A misspelled target module is reported by name."""
     from rankllm_core.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"lora\.target_modules: .*query_proj"):

@@ -1,4 +1,4 @@
-"""Settings of a recipe replace those that an optimizer and a schedule were loaded with."""
+"""The recipe's settings replace those restored with the optimizer and the schedule from a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rankllm_train.training.optimizer_settings import settings_of, use_settings 
 
 
 def made(rate, *, decay, betas, empty=False):
-    """AdamW over two groups, the second one perhaps without a parameter, and a schedule that halves the rate."""
+    """AdamW with two parameter groups, the second optionally empty, and a schedule that halves the rate."""
     weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
     groups = [
         {"params": weights[:1], "weight_decay": decay},
@@ -21,7 +21,7 @@ def made(rate, *, decay, betas, empty=False):
 
 
 def loaded(source, target):
-    """The target after it was given the source's state, at the third step."""
+    """The target at the third step, after loading the source's state."""
     optimizer, schedule = source
     for _ in range(3):
         optimizer.step()
@@ -33,7 +33,9 @@ def loaded(source, target):
 
 @pytest.mark.parametrize("empty", [False, True])
 def test_the_recipes_settings_are_in_force(empty):
-    """Rate x factor at the step reached, and every later one; decay by group; betas; the steps taken stay."""
+    """Learning rate x factor at the current step and at later ones, weight decay per group, and betas are replaced;
+    the step count is kept.
+    """
     old, new = (
         made(r, decay=d, betas=b, empty=empty) for r, d, b in ((1.0, 0.1, (0.9, 0.999)), (3.0, 0.7, (0.5, 0.6)))
     )
@@ -51,7 +53,7 @@ def test_the_recipes_settings_are_in_force(empty):
 
 
 def test_unchanged_settings_change_no_bit_and_no_object():
-    """So the next checkpoint has the bytes of one of a run that was not interrupted."""
+    """The next checkpoint is byte-identical to that of an uninterrupted run."""
     old, new = (made(1e-3, decay=0.1, betas=(0.9, 0.999)) for _ in range(2))
     settings = settings_of(new[0])
     optimizer, schedule = loaded(old, new)
@@ -65,10 +67,10 @@ def test_unchanged_settings_change_no_bit_and_no_object():
 
 
 def test_groups_that_deepspeed_drops_are_left_out():
-    """Those without a parameter, wherever they stand."""
+    """Empty groups are ignored at any position."""
 
     class Wrapped:
-        """What is left of the groups, as ZeRO leaves it."""
+        """The remaining groups, as ZeRO presents them."""
 
         def __init__(self, optimizer):
             self.param_groups = [group for group in optimizer.param_groups if group["params"]]

@@ -1,7 +1,6 @@
-"""One batch is learnt by heart under each objective: the loss reaches its minimum, the scores the target order.
-
-The minimum is zero, but for ListNet: its target is made of the model's own scores in the target order, so a list that
-is in order has reached it, whatever its scores, and its loss there is the entropy of their softmax.
+"""Under each objective a model memorizes one batch: the loss reaches its minimum, and the scores the target order. The
+minimum is zero except for ListNet: its target is built from the model's own scores in the target order, so a list
+in that order has reached the minimum whatever its scores, and the loss there is the entropy of their softmax.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def fresh(tiny, kind="causal", **lora):
 
 
 def listwise_batch(tokenizer, objective, *, n):
-    """Two records of n passages."""
+    """Two records of n passages each."""
     records = [parse_listwise(listwise_record(i, n=n), path="d", line=i + 1) for i in range(2)]
     encoder = ListwiseEncoder(tokenizer, objective=objective)
     data = encode_listwise(records, encoder, objective=objective, context_tokens=1024)
@@ -47,7 +46,7 @@ def listwise_batch(tokenizer, objective, *, n):
 
 
 def pointwise_batch(tokenizer, *, teacher=False, answers=()):
-    """Two groups of four."""
+    """Two groups of four passages each."""
     template = load_template("yes_no" if answers else "rankllama")
     encoder = PairEncoder(tokenizer, template, limits=PairLimits(query_tokens=16, passage_tokens=32))
     records = [parse_pointwise(pointwise_record(i, teacher=teacher), path="p", line=i + 1) for i in range(2)]
@@ -56,7 +55,7 @@ def pointwise_batch(tokenizer, *, teacher=False, answers=()):
 
 
 def fit(objective, model, batch, *, steps, rate):
-    """Train on one batch; the parts of the loss at the first and at the last step."""
+    """Train on one batch and return the parts of the loss at the first and the last step."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
     counts, found = objective.counts(batch), []
     for _ in range(steps):
@@ -69,7 +68,7 @@ def fit(objective, model, batch, *, steps, rate):
 
 
 def learnt(model, batch):
-    """Scores of the identifiers, and the target ranks in the order of these scores."""
+    """Return the scores of the identifiers, and the target ranks sorted by these scores."""
     with torch.no_grad():
         scores = model(**{k: batch[k] for k in ("input_ids", "read_positions", "read_ids")})["read_logits"]
     return scores, batch["ranks"].gather(1, scores.argsort(dim=1, descending=True)).tolist()
@@ -81,7 +80,7 @@ def least(loss, scores):
 
 
 def answers_are_most_likely(model, batch):
-    """Whether greedy decoding of every label is the label."""
+    """Return whether greedy decoding reproduces every label."""
     wanted = batch["labels"][batch["labels"] != -100]
     with torch.no_grad():
         found = model(input_ids=batch["input_ids"], labels=batch["labels"])["token_logits"].argmax(dim=1)
@@ -89,7 +88,7 @@ def answers_are_most_likely(model, batch):
 
 
 def test_rankings_are_learnt_by_heart_as_text(tiny, smollm2_tokenizer):
-    """Generation: the loss of the tokens is near zero, each label the most likely token."""
+    """Generation: the token loss is near zero, and every label is the most likely token."""
     model, batch = fresh(tiny), listwise_batch(smollm2_tokenizer, "generation", n=3)
     first, last = fit(ListwiseObjective(name="generation"), model, batch, steps=100, rate=5e-3)
     assert first.total > 5
@@ -99,7 +98,7 @@ def test_rankings_are_learnt_by_heart_as_text(tiny, smollm2_tokenizer):
 
 @pytest.mark.parametrize(("loss", "weighted"), RANKING_LOSSES, ids=IDS)
 def test_orders_are_learnt_by_heart_as_scores(tiny, smollm2_tokenizer, loss, weighted):
-    """Ranking: four passages in the target order, in both lists."""
+    """Ranking: four passages end up in the target order in both lists."""
     model, batch = fresh(tiny), listwise_batch(smollm2_tokenizer, "ranking", n=4)
     objective = ListwiseObjective(name="ranking", ranking_loss=loss, weighted=weighted)
     # ListNet is gentle: passages that a hasty step makes all but certain to be low do not sort themselves any more.
@@ -112,7 +111,7 @@ def test_orders_are_learnt_by_heart_as_scores(tiny, smollm2_tokenizer, loss, wei
 
 @pytest.mark.parametrize(("loss", "weighted"), RANKING_LOSSES, ids=IDS)
 def test_both_are_learnt_by_heart_at_once(tiny, smollm2_tokenizer, loss, weighted):
-    """Combined, with the originals' weights: the text by its tokens, the order by the logits at the bracket."""
+    """Combined, with the original weights: the text by its tokens, the order by the logits at the bracket."""
     weight = {"ranknet": 10.0 if weighted else 1.0, "listnet": 0.1, "lambda": 1.0}[loss]
     model, batch = fresh(tiny), listwise_batch(smollm2_tokenizer, "combined", n=3)
     objective = ListwiseObjective(name="combined", ranking_loss=loss, weighted=weighted, weight=weight)
@@ -128,7 +127,7 @@ def test_both_are_learnt_by_heart_at_once(tiny, smollm2_tokenizer, loss, weighte
 @pytest.mark.parametrize("name", ["cross-entropy", "margin", "kl"])
 @pytest.mark.parametrize("lora", [{}, {"r": 8, "alpha": 32, "dropout": 0.0}], ids=["full", "lora"])
 def test_groups_are_learnt_by_heart(tiny, smollm2_tokenizer, name, lora):
-    """Near-zero loss, and the positive on top; with a teacher, the teacher's differences between the passages."""
+    """The loss is near zero and the positive ranks first; with a teacher, score differences match the teacher's."""
     batch = pointwise_batch(smollm2_tokenizer, teacher=name != "cross-entropy")
     model = fresh(tiny, "sequence-classification", **lora)
     objective = PointwiseObjective(name=name, group_size=4)
@@ -145,7 +144,7 @@ def test_groups_are_learnt_by_heart(tiny, smollm2_tokenizer, name, lora):
 
 
 def test_a_yes_no_head_is_learnt_by_heart(tiny, smollm2_tokenizer):
-    """No new layer: the difference of two of the model's own logits is the score."""
+    """There is no new layer: the score is the difference of two of the model's own logits."""
     answers = [smollm2_tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no")]
     model, batch = fresh(tiny), pointwise_batch(smollm2_tokenizer, answers=answers)
     _, last = fit(PointwiseObjective(name="cross-entropy", group_size=4), model, batch, steps=60, rate=1e-2)

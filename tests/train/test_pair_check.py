@@ -1,4 +1,4 @@
-"""Records whose prompts do not tell their passages apart are found where they are read: their gradient would be 0."""
+"""Records whose passages have identical prompts are found when they are read, since their gradient would be 0."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CATS = ("dogs bark", "cats sleep all day", "planes fly")
 
 
 def record(query, texts=CATS, *, line=1):
-    """The first text is the positive."""
+    """A record whose first text is the positive."""
     passages = tuple(TrainingPassage(docid=str(i), title="", text=text) for i, text in enumerate(texts))
     return PointwiseRecord(
         path="p.jsonl", line=line, qid="q", query=query, positives=passages[:1], negatives=passages[1:]
@@ -30,18 +30,18 @@ def record(query, texts=CATS, *, line=1):
 
 
 def encoder(template="rankllama-v2", *, q=100, p=100, tokenizer=None):
-    """A token a letter."""
+    """An encoder with one token per letter."""
     limits = PairLimits(query_tokens=q, passage_tokens=p)
     return PairEncoder(tokenizer or letter_tokenizer(), load_template(template), limits=limits)
 
 
 def dataset(records, made, **options):
-    """Groups of three."""
+    """A dataset with groups of three passages."""
     return pointwise_dataset(records, made, GroupRule(group_size=3), **options)
 
 
 def test_a_query_that_takes_all_the_room_is_an_error_or_left_out():
-    """Before, the loss stayed at ln 3 with gradient 0."""
+    """Without the check, the loss would stay at ln 3 with gradient 0."""
     records = [record("cats"), record(LONG, line=2)]
     with pytest.raises(
         DataError, match=r"p.jsonl:2: query 'q': the prompts do not contain the passages: the query fills"
@@ -58,7 +58,7 @@ def test_a_query_that_takes_all_the_room_is_an_error_or_left_out():
 
 @pytest.mark.parametrize("n", range(60, 110))
 def test_the_room_is_known_to_the_token(n):
-    """At each length of the query around the limit: 0 exactly where the passage makes no difference."""
+    """For each query length around the limit, the room is 0 exactly if the passage makes no difference."""
     made, query = encoder(q=50, p=50), "x" * n
     shown = {made.encode(query, title="", text=text) for text in CATS}
     assert (made.passage_room(query) == 0) == (len(shown) == 1)
@@ -66,7 +66,7 @@ def test_the_room_is_known_to_the_token(n):
 
 @pytest.mark.parametrize(("template", "p"), [("rankllama-v2", 200), ("yes_no", 100)])
 def test_records_in_order_have_no_findings(template, p):
-    """However long they are."""
+    """Length alone is not a problem."""
     tokenizer = letter_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     made = encoder(template, p=p, tokenizer=tokenizer)
@@ -78,7 +78,7 @@ def test_records_in_order_have_no_findings(template, p):
 
 
 def test_passages_that_differ_behind_the_cut_are_counted_and_all_of_them_are_an_error():
-    """A group of one prompt has no gradient; a group with two alike has some."""
+    """A group with only one distinct prompt has no gradient; a group with two identical prompts has some."""
     made = encoder()
     some = record("cats", ("a" * 300 + "x", "a" * 300 + "y", "b"))
     data = dataset([some, record("cats")], made)
@@ -90,7 +90,7 @@ def test_passages_that_differ_behind_the_cut_are_counted_and_all_of_them_are_an_
 
 
 def test_a_chat_template_that_drops_the_passage_is_an_error_whatever_is_skipped():
-    """No record could be learnt from."""
+    """No record could be used for training."""
     tokenizer = copy.deepcopy(letter_tokenizer())
     tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{% endfor %}"
     made = encoder("yes_no", tokenizer=tokenizer)
@@ -102,7 +102,9 @@ def test_a_chat_template_that_drops_the_passage_is_an_error_whatever_is_skipped(
 
 
 def test_a_record_in_order_costs_no_tokens():
-    """Only passages that begin alike are tokenised; the first record is, to see that the template shows anything."""
+    """Only passages with a common beginning are tokenized, and the first record, to check that the template shows
+    passages at all.
+    """
     made = encoder()
     calls = []
     encode = made.encode

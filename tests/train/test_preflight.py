@@ -1,4 +1,4 @@
-"""What cannot be trained is told in one line before the first step."""
+"""Anything that cannot be trained is reported in one line before the first step."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def recipe_for(tiny, path, out, **changes):
 
 
 def listwise(change):
-    """A good record and one that `change` has spoilt."""
+    """A valid record and one corrupted by `change`."""
     bad = listwise_record(1)
     change(bad)
     return [listwise_record(0), bad]
@@ -76,7 +76,7 @@ LISTWISE = {
 
 @pytest.mark.parametrize("name", LISTWISE)
 def test_bad_listwise_records_are_named(tiny, tmp_path, name):
-    """File, line and record; nothing is written."""
+    """The error gives file, line and record; nothing is written."""
     records, message = LISTWISE[name]
     path = write_records(tmp_path / "d.jsonl", records)
     changes = {"data.identifiers": "alpha", "prompt.context_tokens": 600}
@@ -96,7 +96,7 @@ POINTWISE = {
 
 @pytest.mark.parametrize("name", POINTWISE)
 def test_bad_pointwise_records_are_named(tiny, tmp_path, name):
-    """File, line and query; nothing is written."""
+    """The error gives file, line and query; nothing is written."""
     records, message = POINTWISE[name]
     path = write_records(tmp_path / "p.jsonl", records)
     with pytest.raises(RankLLMError, match=message):
@@ -118,7 +118,7 @@ def test_bad_pointwise_records_are_named(tiny, tmp_path, name):
     ],
 )
 def test_what_is_left_out_or_cut_is_counted(tiny, tmp_path, method, changes, note):
-    """Told before the run, which goes on with the rest."""
+    """The counts are reported before training, which continues with the remaining records."""
     if method == "listwise":
         spoilt = listwise(answers("[A]"))[1]
         long = listwise_record(2, n=20)
@@ -133,7 +133,7 @@ def test_what_is_left_out_or_cut_is_counted(tiny, tmp_path, method, changes, not
 
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path, llama2_tokenizer):
-    """It could not be prompted at inference; the templates with a layout of their own are named."""
+    """It could not be prompted at inference; the error lists the templates that need no chat template."""
     model = save_tiny(tmp_path / "bare", llama2_tokenizer)
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0)])
     with pytest.raises(RankLLMError, match="no chat template; give the prompt template a chat_layout"):
@@ -141,7 +141,7 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path, llama2_tokenizer):
 
 
 def test_an_adapter_is_not_trained_on(tiny, tmp_path):
-    """Whatever its base is; merging names a base that is another."""
+    """An adapter is rejected for every base; the error names a different base."""
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0)])
     changes = {"lora.enabled": True, "lora.r": 4, "schedule.max_steps": 1}
     train(recipe_for(tiny, path, tmp_path / "a", **changes))
@@ -150,7 +150,7 @@ def test_an_adapter_is_not_trained_on(tiny, tmp_path):
 
 
 def test_positions_that_the_model_lacks_are_told(tiny, tmp_path):
-    """1,024 of them: a longer record, and pairs that may be longer."""
+    """The model has 1,024 positions; one record is longer, and pairs may be longer."""
     long = listwise_record(1)
     long["conversations"][1]["value"] += " word" * 1000
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0), long])
@@ -165,14 +165,14 @@ def test_positions_that_the_model_lacks_are_told(tiny, tmp_path):
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="fp16 trains where there is a GPU")
 def test_fp16_without_a_gpu_is_refused(tiny, tmp_path):
-    """accelerate would train in float32 and say nothing."""
+    """accelerate would silently train in float32."""
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0)])
     with pytest.raises(RankLLMError, match="fp16 needs a GPU, but none is available; use --bf16, or --no-bf16"):
         train(recipe_for(tiny, path, tmp_path / "out", **{"model.precision": "fp16"}))
 
 
 def test_a_tracker_that_cannot_be_had_is_refused(monkeypatch):
-    """A name that nobody knows; one that is not installed."""
+    """An unknown tracker, and one that is not installed."""
     from transformers.integrations import integration_utils
 
     monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: False)
@@ -210,7 +210,9 @@ train(load_recipe(sys.argv[1]))
 
 @pytest.mark.slow
 def test_a_tracker_is_told_what_the_metrics_file_says(tiny, tmp_path):
-    """A package with TensorBoard's interface, in a process of its own, for what is installed is looked up once."""
+    """A package with TensorBoard's interface is used in a separate process, since installed packages are looked up
+    only once.
+    """
     (tmp_path / "packages" / "tensorboardX").mkdir(parents=True)
     (tmp_path / "packages" / "tensorboardX" / "__init__.py").write_text(FAKE_TRACKER, encoding="utf-8")
     path = write_records(tmp_path / "d.jsonl", [listwise_record(i) for i in range(2)])
@@ -236,7 +238,7 @@ def test_a_tracker_is_told_what_the_metrics_file_says(tiny, tmp_path):
 
 
 def test_a_folder_in_the_layout_of_the_hub_is_a_data_set(tiny, tmp_path):
-    """Files named train-*: what `datasets` takes by a folder's name."""
+    """`datasets` accepts a folder with files named train-*."""
     folder = tmp_path / "owner" / "data"
     (folder / "data").mkdir(parents=True)
     with gzip.open(folder / "data" / "train-00000-of-00001.jsonl.gz", "wt", encoding="utf-8") as stream:
@@ -253,13 +255,13 @@ def test_a_folder_in_the_layout_of_the_hub_is_a_data_set(tiny, tmp_path):
     ],
 )
 def test_data_that_is_nowhere_is_told(tiny, tmp_path, name, message):
-    """A hub name without a hub; a path with nothing there."""
+    """A hub name without network access, and a path that does not exist."""
     with pytest.raises(RankLLMError, match=message):
         train(recipe_for(tiny, name, tmp_path / "out"))
 
 
 def test_padding_and_speed_are_counted_by_hand(tiny, tmp_path):
-    """Two records a batch, of lengths a and b: 1 - (a + b) / (2 max(a, b)) of what is computed is padding."""
+    """Two records per batch of lengths a and b: the share of padding is 1 - (a + b) / (2 max(a, b))."""
     from transformers import AutoTokenizer
 
     from rankllm_train.methods.registry import prepare
@@ -274,7 +276,7 @@ def test_padding_and_speed_are_counted_by_hand(tiny, tmp_path):
 
 
 def test_throughput_counts_real_tokens_over_the_time_of_training():
-    """1,200 of them in half a second: 0.75 since the last reading, without 0.25 that went into measuring."""
+    """1,200 tokens in half a second: 0.75 s since the last reading minus 0.25 s of evaluation."""
     from rankllm_train.training.step_sums import Throughput
 
     seconds = iter((100.0, 100.75))
@@ -289,7 +291,7 @@ def test_throughput_counts_real_tokens_over_the_time_of_training():
 
 
 def test_a_dev_loss_that_is_not_a_number_names_its_records(tiny, tmp_path):
-    """The weights were thrown out of float32 in the step before."""
+    """The weights overflowed float32 in the previous step."""
     path = write_records(tmp_path / "d.jsonl", [listwise_record(0)])
     changes = {"data.eval": path, "optim.learning_rate": 1e38, "evaluation.every": "1"}
     with pytest.raises(RankLLMError, match=r"the dev loss is nan on .*d\.jsonl:1: record 'r0'"):
@@ -302,7 +304,7 @@ FOLDERS = ("README.md", "curves.png", "metrics.jsonl", "recipe.yaml")
 
 @pytest.mark.parametrize("name", FILES + FOLDERS)
 def test_odd_things_in_the_output_folder_are_named(tiny, tmp_path, name):
-    """A file where a run has a folder, or the other way round: before anything is loaded, and nothing is changed."""
+    """A file in place of a folder or vice versa is reported before anything is loaded, and nothing is changed."""
     path = write_records(tmp_path / "p.jsonl", [pointwise_record(0)])
     out = tmp_path / "out"
     out.mkdir()

@@ -1,4 +1,4 @@
-"""What the commands that make data are built of: passages on disk, texts that are the same, counts that add up."""
+"""Building blocks of the data commands: passages on disk, text identity, and counts that add up."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from rankllm_train.preparation.tally import Tally
     ],
 )
 def test_texts_are_the_same_but_for_case_blanks_and_punctuation(text, expected):
-    """Marks of letters stay (Hindi ki is not k), and so does a text that is nothing but punctuation."""
+    """Combining marks are kept (Hindi ki is not k), and so is a text that consists of punctuation only."""
     assert normalised(text) == expected
 
 
 def test_a_digest_is_the_same_in_every_process():
-    """The first 64 bits of BLAKE2b with that size: of the empty text, as its reference implementation gives it."""
+    """Expected: 64-bit BLAKE2b of the empty text, from the reference implementation."""
     assert digest("") == 0xE4A6A0577479B2B4
     assert digest("\ud800") != digest("")
 
 
 def test_passages_come_back_as_they_were(tmp_path):
-    """Whatever is in them, in any order, and again after more were added."""
+    """Any content is returned unchanged, in any order, and also after more passages were added."""
     with PassageStore(beside=tmp_path / "out") as store:
         store.add("a", title="T\n", text="caf\u00e9 \ud800 \U0001f600 \u2028")
         store.add("b", title="", text="")
@@ -55,7 +55,9 @@ def test_passages_come_back_as_they_were(tmp_path):
 
 
 def test_a_large_corpus_is_not_held_in_memory(tmp_path):
-    """Beyond what may be in memory, here 1 MB, passages are on disk, and gone at the end: 3 MB take less than 0.3."""
+    """Passages beyond the memory limit, here 1 MB, are kept on disk and deleted at the end: 3 MB need less than 0.3 MB
+    of memory.
+    """
     text = "word " * 2_000
     with PassageStore(beside=tmp_path / "out", in_memory_bytes=1_000_000) as store:
         for number in range(200):
@@ -71,7 +73,7 @@ def test_a_large_corpus_is_not_held_in_memory(tmp_path):
 
 
 def test_a_conflict_in_the_corpus_names_the_file(tmp_path):
-    """A docid names one passage; so does a record whose text is none, with its docid."""
+    """Conflicting texts for one docid and a text that is not a string are reported with file and docid."""
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("a\tone\na\ttwo\n", encoding="utf-8")
     with (
@@ -88,7 +90,7 @@ def test_a_conflict_in_the_corpus_names_the_file(tmp_path):
 
 
 def test_queries_of_a_run_are_ordered_by_score(tmp_path):
-    """The rank column does not count; of equal scores the first in the file comes first."""
+    """The rank column is ignored; ties keep the order of the file."""
     path = Collection(tmp_path).run({"q": {"a": 1, "b": 3, "c": 3, "d": 2}, "r": {"a": 1}})
     first, second = read_ranked_queries(path)
     assert first.candidates == (("b", 3), ("c", 3), ("d", 2), ("a", 1))
@@ -96,7 +98,7 @@ def test_queries_of_a_run_are_ordered_by_score(tmp_path):
 
 
 def test_a_tally_is_a_table_and_json():
-    """What was read and made, then each reason with the first three names."""
+    """It lists what was read and written, then each reason with its first three names."""
     tally = Tally()
     tally.see("queries", 1234)
     tally.make("records", 2)

@@ -1,4 +1,4 @@
-"""What a Python user imports from rankllm_train itself."""
+"""The names that Python users import from rankllm_train itself."""
 
 import subprocess
 import sys
@@ -9,20 +9,20 @@ import rankllm_train
 
 
 def test_every_public_name_is_there():
-    """Each is what its home module defines, and `dir` shows it."""
+    """Each is the object defined in its module, and `dir` lists it."""
     for name in rankllm_train.__all__:
         assert getattr(rankllm_train, name).__name__ == name
         assert name in dir(rankllm_train)
 
 
 def test_an_unknown_name_is_an_error():
-    """As of any module."""
+    """An unknown attribute raises AttributeError, as in any module."""
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         _ = rankllm_train.trian
 
 
 def test_importing_them_imports_no_torch():
-    """A program may import them, read a recipe and change it long before it trains."""
+    """A program can import them and load or change a recipe without importing torch."""
     names = ", ".join(rankllm_train.__all__)
     script = f"""
 import sys

@@ -1,4 +1,4 @@
-"""The ranking a target gives the passages of its prompt, and the change between numbers and letters."""
+"""The ranking that a target defines over the passages of its prompt, and conversion between numbers and letters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def record(prompt, target):
 
 
 def rendered(kind, query, passages, order):
-    """A record as inference would ask and a model should answer."""
+    """A record as inference would write the prompt and a model should answer."""
     labels = identifiers(kind, len(passages))
     template = load_template(TEMPLATES[kind])
     turns = template.render(query, passages, labels=labels)
@@ -45,7 +45,7 @@ def listed(*lines):
     ],
 )
 def test_a_target_is_read_in_its_order(target, ranking):
-    """Whether it is a permutation is asked elsewhere."""
+    """Whether it is a permutation is checked elsewhere."""
     assert ranking_of(target) == ranking
 
 
@@ -71,7 +71,7 @@ def test_a_target_is_read_in_its_order(target, ranking):
     ],
 )
 def test_a_target_with_anything_else_in_it_is_refused(target, shown):
-    """What is learnt is what a model will write; the error shows where the grammar ends."""
+    """A model would learn to write it; the error shows where the target stops being valid."""
     with pytest.raises(RankLLMError) as error:
         ranking_of(target)
     assert f"found {shown}" in str(error.value)
@@ -82,7 +82,7 @@ def test_a_target_with_anything_else_in_it_is_refused(target, shown):
     [("[2] > [4] > [1] > [3]", (3, 1, 4, 2)), ("[1] > [2] > [3] > [4]", (1, 2, 3, 4))],
 )
 def test_ranks_are_given_in_prompt_order(target, ranks):
-    """The first passage of the prompt first; 1 is best ([B] > [D] > [A] > [C]: A is third)."""
+    """Ranks are in prompt order, and 1 is best ([B] > [D] > [A] > [C]: A is third)."""
     prompt = listed("[1] a", "[2] b", "[3] c", "[4] d")
     assert target_ranks(record(prompt, target)) == ranks
     letters = listed("[A] a", "[B] b", "[C] c", "[D] d")
@@ -101,7 +101,7 @@ def test_ranks_are_given_in_prompt_order(target, ranks):
     ],
 )
 def test_a_target_that_is_no_permutation_is_refused(target, defects):
-    """The error names file, line, record and every identifier that is wrong."""
+    """The error gives file, line, record and every wrong identifier."""
     with pytest.raises(DataError) as error:
         target_ranks(record(listed("[1] a", "[2] b", "[3] c"), target))
     expected = f"train.jsonl:17: record 'x': target: expected each of [1] to [3] exactly once, found {defects}"
@@ -123,14 +123,14 @@ def test_a_target_that_is_no_permutation_is_refused(target, defects):
     ],
 )
 def test_a_prompt_that_does_not_name_its_passages_in_order_is_refused(prompt, message):
-    """Guessing would train on somebody else's rank."""
+    """Guessing could assign ranks to the wrong passages."""
     with pytest.raises(RankLLMError) as error:
         passage_identifiers(prompt)
     assert message in str(error.value)
 
 
 def test_identifiers_inside_passages_are_text():
-    """In the middle of a line, of the other kind, years, and those in round brackets."""
+    """Inside a line, of the other kind, years, and numbers in parentheses."""
     prompt = listed("[1] see [2] and [B]", "[B] a second line", "[2019] another", "(3) and one more", "[2] ")
     assert passage_identifiers(prompt) == ("1", "2")
     assert identifier_kind(prompt) == "numeric"
@@ -139,7 +139,7 @@ def test_identifiers_inside_passages_are_text():
 @pytest.mark.parametrize("kind", ["numeric", "alpha"])
 @pytest.mark.parametrize("n", [1, 2, 20, 26])
 def test_converted_records_are_those_of_the_other_template(kind, n):
-    """What RankZephyr's two templates render for the same window, to the byte, from either side."""
+    """Conversion in either direction gives exactly what RankZephyr's other template renders for the same window."""
     passages = [f"Passage about {number}: (3) and a numerical identifier [] > []." for number in range(n)]
     order = [(7 * position + 3) % n if n % 7 else position for position in range(n)]
     query = "is it an alphabetical identifier, e.g., or a numerical identifier"
@@ -149,7 +149,7 @@ def test_converted_records_are_those_of_the_other_template(kind, n):
 
 
 def test_passages_that_pose_as_identifiers_are_written_as_inference_writes_them():
-    """With letters [B] is an identifier, and so it becomes (B) where a passage or the query says it."""
+    """With letters, [B] is an identifier, so it becomes (B) in passages and queries."""
     query, passages = "who is [B]?", ["see [3], [B] and [AB]", "the [C] > [A] inside, e.g., [B] > [A]", "[ A ] [] last"]
     alpha = with_identifiers(rendered("numeric", query, passages, (2, 0, 1)), "alpha")
     shown = [defuse_identifiers(passage, alpha=True) for passage in passages]
@@ -164,7 +164,7 @@ def test_passages_that_pose_as_identifiers_are_written_as_inference_writes_them(
     seed=st.randoms(use_true_random=False),
 )
 def test_no_text_of_a_passage_can_move_a_rank(passages, query, seed):
-    """Whatever passages and query say, a change of identifiers keeps the ranks: a rendered query cannot rank."""
+    """Ranks survive the conversion whatever passages and query contain: a rendered query cannot change them."""
     order = list(range(len(passages)))
     seed.shuffle(order)
     numeric = rendered("numeric", query, passages, order)
@@ -178,7 +178,7 @@ def test_no_text_of_a_passage_can_move_a_rank(passages, query, seed):
 
 
 def test_the_originals_other_wording_is_converted():
-    """The prompts of listwise_dl20: a blank line before the passages, another example and another ending."""
+    """Prompts of listwise_dl20: a blank line before the passages, a different example and a different ending."""
     ending = " Only respond with the ranking results, do not say any word or explain. "
     prompt = (
         "I will provide you with 4 passages, each indicated by a numerical identifier []. Rank them: q.\n\n"
@@ -194,7 +194,7 @@ def test_the_originals_other_wording_is_converted():
 
 
 def test_the_rest_of_a_record_is_kept():
-    """Id, place, system turn, query and docids."""
+    """Id, location, system turn, query and docids are kept."""
     full = ListwiseRecord(
         path="f", line=3, id="x", system="[1] s", prompt=listed("[1] a"), target="[1]", query="[1] q", docids=("d",)
     )
@@ -204,7 +204,7 @@ def test_the_rest_of_a_record_is_kept():
 
 
 def test_more_passages_than_letters_are_refused():
-    """The originals go on with [ and \\."""
+    """The originals would continue with the characters after Z."""
     prompt = listed(*(f"[{number}] text" for number in range(1, 28)))
     target = " > ".join(f"[{number}]" for number in range(1, 28))
     with pytest.raises(
@@ -224,19 +224,19 @@ def test_more_passages_than_letters_are_refused():
     ],
 )
 def test_an_instruction_that_cannot_be_converted_is_refused(prompt, message):
-    """Half a conversion would teach two kinds of identifiers at once."""
+    """A partial conversion would mix two kinds of identifiers."""
     with pytest.raises(DataError, match=rf"train\.jsonl:17: record 'x': (prompt: )?{message}"):
         with_identifiers(record(prompt, "[2] > [1]"), "alpha")
 
 
 def test_a_bad_record_is_not_converted():
-    """The same error as when its ranks are asked for."""
+    """The error is the same as when the ranks are read."""
     with pytest.raises(DataError, match=r"missing \[2\]"):
         with_identifiers(record(listed("[1] a", "[2] b"), "[1]"), "alpha")
 
 
 def test_identifiers_that_stand_behind_their_passages_too_are_not_converted():
-    """Half of them would keep their old names."""
+    """Half of them would keep the old names."""
     record = parse_listwise(
         {
             "id": "r",

@@ -1,4 +1,4 @@
-"""A recipe says every choice of a run, in names that are checked."""
+"""A recipe contains every setting of a run under validated names."""
 
 from __future__ import annotations
 
@@ -100,20 +100,20 @@ def flat(recipe):
 
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_the_recipes_of_the_papers_hold_the_originals_numbers(name):
-    """Every hyper-parameter of the presets, as the reference lists it."""
+    """Every hyperparameter of the presets matches the reference."""
     found = flat(load_recipe(name))
     assert {key: found[key] for key in ORIGINALS[name]} == ORIGINALS[name]
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_loads_and_describes_itself(name):
-    """Nothing in a shipped file is unknown, and `train recipes` has a line for it."""
+    """A bundled file has no unknown keys, and `train recipes` lists it."""
     assert load_recipe(name).description
     assert "#" in recipe_text(name)
 
 
 def test_four_gpus_make_the_originals_batches():
-    """256 lists for RankZephyr, 128 for FirstMistral, 128 groups for RankLLaMA (the paper's)."""
+    """256 lists for RankZephyr, 128 for FirstMistral, 128 groups for RankLLaMA (as in the paper)."""
     papers = [name for name in ORIGINALS if name != "bge-reranker"]  # whose authors name two GPUs, and no paper
     sizes = {n: load_recipe(n).batch.per_device * load_recipe(n).batch.accumulation * 4 for n in papers}
     assert sizes == {"rank-zephyr": 256, "first-mistral": 128, "rankllama": 128}
@@ -124,7 +124,7 @@ def test_four_gpus_make_the_originals_batches():
     [("ranknet", True, 10.0), ("ranknet", False, 1.0), ("listnet", False, 0.1), ("lambda", False, 1.0)],
 )
 def test_the_ranking_loss_weighs_what_it_did_in_the_originals(loss, weighted, weight):
-    """10, 0.1 or 1 where the recipe says nothing."""
+    """The default weight is 10, 0.1 or 1."""
     recipe = Recipe().changed({"objective.ranking_loss": loss, "objective.weighted": weighted})
     assert recipe.objective.weight == weight
 
@@ -153,7 +153,7 @@ def test_the_ranking_loss_weighs_what_it_did_in_the_originals(loss, weighted, we
     ],
 )
 def test_a_wrong_value_is_an_error_that_says_where(overrides, message):
-    """Section and key, what was found and what was expected."""
+    """The error gives section, key, the value found and what was expected."""
     with pytest.raises(ConfigError) as caught:
         Recipe().changed(overrides)
     assert message in str(caught.value)
@@ -170,7 +170,9 @@ FLOATS = [
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf", "-Infinity", "1e999"])
 def test_every_number_of_a_recipe_is_finite(value):
-    """NaN passes comparisons, and an infinite rate ends as a loss of NaN; YAML, --set and options alike."""
+    """NaN passes comparisons, and an infinite learning rate ends in a NaN loss; YAML, --set and options are all
+    checked.
+    """
     assert len(FLOATS) > 10
     for name in FLOATS:
         with pytest.raises(ConfigError, match=rf"{name}: expected a finite number, found -?(nan|inf)"):
@@ -181,7 +183,7 @@ def test_every_number_of_a_recipe_is_finite(value):
 
 @pytest.mark.parametrize("section", [OptimSection, ScheduleSection])
 def test_sections_made_in_python_are_finite(section):
-    """Where no recipe is between."""
+    """Values are checked also without a recipe file."""
     for key in fields(section):
         if key.type == "float":
             with pytest.raises(ConfigError, match=f"{key.name}: expected .*, found nan"):
@@ -193,7 +195,7 @@ def test_sections_made_in_python_are_finite(section):
     ["2001-99-99", "0x_", "1" * 5000, '!!int "abc"', "[" * 3000, "*a", "!!python/name:os.system", "\x00", "{a: a: b}"],
 )
 def test_no_value_of_a_setting_is_a_traceback(value):
-    """What is no YAML is text, and text is no number."""
+    """Invalid YAML is read as text, and text is not accepted as a number."""
     with pytest.raises(ConfigError) as caught:
         Recipe().changed(dict([parse_setting(f"optim.learning_rate={value}")]))
     assert str(caught.value).startswith("optim.learning_rate: expected ")
@@ -201,7 +203,7 @@ def test_no_value_of_a_setting_is_a_traceback(value):
 
 
 def test_a_recipe_file_is_named_in_its_errors(tmp_path):
-    """The file comes before the key."""
+    """The file name precedes the key."""
     path = tmp_path / "mine.yaml"
     path.write_text("optim: {learning_rat: 1}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.yaml: optim\.learning_rat: unknown key"):
@@ -209,13 +211,13 @@ def test_a_recipe_file_is_named_in_its_errors(tmp_path):
 
 
 def test_an_unknown_recipe_is_told_from_a_known_one():
-    """The nearest name is given."""
+    """The error suggests the closest name."""
     with pytest.raises(ConfigError, match="did you mean 'rank-zephyr'"):
         load_recipe("rank_zephyr")
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers():
-    """YAML 1.1 reads 5e-6 as a string, and 500 as a number where a word may stand."""
+    """YAML 1.1 reads 5e-6 as a string, and 500 as a number where text is expected."""
     values = yaml.safe_load("{optim: {learning_rate: 5e-6}, checkpoint: {every: 500}}")
     recipe = Recipe().changed(values)
     assert recipe.optim.learning_rate == 5e-6
@@ -223,14 +225,14 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
 
 
 def test_a_saved_recipe_is_the_same_recipe(tmp_path):
-    """Every value comes back."""
+    """Every value survives saving and loading."""
     recipe = load_recipe("rankllama").changed({"lora.target_modules": "q_proj,k_proj", "checkpoint.output_dir": "x"})
     save_recipe(recipe, tmp_path)
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
 def test_differences_name_what_an_override_changes():
-    """Old and new by section and key, and nothing else."""
+    """Only changed keys are listed, with section, key, old and new value."""
     recipe = load_recipe("rankllama")
     changed = recipe.changed({"lora.r": 8})
     assert recipe_differences(recipe, changed) == {"lora.r": (32, 8)}
@@ -246,19 +248,19 @@ def test_differences_name_what_an_override_changes():
     ],
 )
 def test_a_setting_is_read_as_yaml(text, expected):
-    """`--set section.key=value`."""
+    """The value in `--set section.key=value` is parsed as YAML."""
     assert parse_setting(text) == expected
 
 
 @pytest.mark.parametrize("text", ["optim.learning_rate", "learning_rate=1"])
 def test_a_setting_without_section_or_value_is_refused(text):
-    """Both are needed."""
+    """Section and value are both required."""
     with pytest.raises(ConfigError, match=r"expected section\.key=value"):
         parse_setting(text)
 
 
 def test_every_field_of_a_recipe_is_documented():
-    """`train recipes` and the code are the only places to look: no key without a sentence."""
+    """Every key has a description, since `train recipes` is generated from it."""
     import inspect
 
     from rankllm_train.recipe import loop_sections, sections

@@ -1,4 +1,4 @@
-"""Training records: what is read, and what is refused with file, line and name."""
+"""Training records: what is accepted, and what is rejected with file, line and name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_lines(path, *records):
 
 
 def test_a_record_with_a_system_turn_is_read(tmp_path):
-    """The layout of the published RankZephyr data: an array in a .json file."""
+    """The published RankZephyr data is an array in a .json file."""
     path = tmp_path / "train.json"
     path.write_text(json.dumps([{"id": "x_1", "conversations": TURNS}]), encoding="utf-8")
     (record,) = read_listwise(path)
@@ -35,7 +35,9 @@ def test_a_record_with_a_system_turn_is_read(tmp_path):
 
 @pytest.mark.parametrize(("name", "opener"), [("a.jsonl", open), ("a.jsonl.gz", gzip.open), ("a.jsonl.xz", lzma.open)])
 def test_a_record_without_a_system_turn_is_read(tmp_path, name, opener):
-    """The layout of listwise_dl20: lines, perhaps packed, with query and docids: twice the same, or unknown."""
+    """listwise_dl20 has one record per line, optionally compressed, with query and docids, which may repeat or be
+    unknown.
+    """
     record = {"id": 7, "retriever": "BM25", "query": "q", "docids": ["d1", 2, "d1", None], "conversations": TURNS[1:]}
     path = tmp_path / name
     with opener(path, "wt", encoding="utf-8") as stream:
@@ -47,13 +49,13 @@ def test_a_record_without_a_system_turn_is_read(tmp_path, name, opener):
 
 
 def test_a_record_without_an_id_is_called_by_its_line(tmp_path):
-    """Errors need a name for it."""
+    """Errors need a name for the record."""
     path = write_lines(tmp_path / "a.jsonl", {"conversations": TURNS}, {"conversations": TURNS})
     assert [record.id for record in read_listwise(path)] == ["line 1", "line 2"]
 
 
 def test_other_names_of_the_roles_are_read(tmp_path):
-    """user and assistant, as in chat data."""
+    """The role names user and assistant of chat data are accepted."""
     turns = [{"from": "user", "value": "p"}, {"from": "assistant", "value": "[1]"}]
     (record,) = read_listwise(write_lines(tmp_path / "a.jsonl", {"id": "x", "conversations": turns}))
     assert (record.prompt, record.target) == ("p", "[1]")
@@ -77,7 +79,7 @@ def test_other_names_of_the_roles_are_read(tmp_path):
     ],
 )
 def test_turns_that_cannot_be_learnt_from_are_named(tmp_path, conversations, message):
-    """File, line and record, what was found and what was expected."""
+    """The error gives file, line, record, what was found and what was expected."""
     good = {"id": "good", "conversations": TURNS}
     path = write_lines(tmp_path / "a.jsonl", good, {"id": "bad", "conversations": conversations})
     with pytest.raises(DataError, match=rf"a\.jsonl:2: record 'bad': .*{message}"):
@@ -94,14 +96,14 @@ def test_turns_that_cannot_be_learnt_from_are_named(tmp_path, conversations, mes
     ],
 )
 def test_fields_of_other_types_are_named(tmp_path, record, message):
-    """Not a KeyError or TypeError."""
+    """The error is not a KeyError or TypeError."""
     with pytest.raises(DataError) as error:
         list(read_listwise(write_lines(tmp_path / "a.jsonl", record)))
     assert message in str(error.value)
 
 
 def test_records_are_read_one_at_a_time(tmp_path):
-    """The first is there although the second is bad."""
+    """The first record is returned although the second is invalid."""
     records = read_listwise(write_lines(tmp_path / "a.jsonl", {"id": "x", "conversations": TURNS}, {"id": "y"}))
     assert next(records).id == "x"
     with pytest.raises(DataError, match=r"a\.jsonl:2: record 'y'"):
@@ -118,7 +120,7 @@ GROUP = {
 
 
 def test_a_tevatron_record_is_read(tmp_path):
-    """Ids may be numbers, a title may be missing or null, a docid too; other keys are ignored."""
+    """Ids may be numbers, titles and docids may be missing or null, and other keys are ignored."""
     (record,) = read_pointwise(write_lines(tmp_path / "a.jsonl", GROUP))
     assert (record.qid, record.query, record.line, record.has_teacher) == ("12", "what is llama?", 1, False)
     assert record.positives == (TrainingPassage(docid="p", title="Llama", text="A camelid."),)
@@ -129,13 +131,13 @@ def test_a_tevatron_record_is_read(tmp_path):
 
 
 def test_a_record_may_have_no_negative(tmp_path):
-    """Whether one is needed depends on the group size: the sampling says so."""
+    """Whether negatives are needed depends on the group size, so sampling reports it."""
     (record,) = read_pointwise(write_lines(tmp_path / "a.jsonl", GROUP | {"negative_passages": []}))
     assert record.negatives == ()
 
 
 def test_teacher_scores_are_read_from_the_passages(tmp_path):
-    """One a passage."""
+    """Each passage has its own score."""
     passages = {
         "positive_passages": [{"docid": "p", "text": "a", "teacher_score": 2}],
         "negative_passages": [{"docid": "n", "text": "b", "teacher_score": -0.5}],
@@ -146,7 +148,7 @@ def test_teacher_scores_are_read_from_the_passages(tmp_path):
 
 
 def test_a_distillation_record_is_read(tmp_path):
-    """Tevatron's layout: the positive first, a score a passage, no docids."""
+    """Tevatron's layout: the positive first, one score per passage, no docids."""
     passages = [{"title": "t", "text": "a"}, {"title": "", "text": "b"}, {"text": "c"}]
     scored = {"query_id": "q7", "query": "q", "passages": passages, "scores": [3.5, 0, -2]}
     (record,) = read_pointwise(write_lines(tmp_path / "a.jsonl", scored))
@@ -175,7 +177,7 @@ def test_a_distillation_record_is_read(tmp_path):
     ],
 )
 def test_a_bad_group_is_named(tmp_path, change, message):
-    """File, line and query, what was found and what was expected."""
+    """The error gives file, line, query, what was found and what was expected."""
     with pytest.raises(DataError) as error:
         list(read_pointwise(write_lines(tmp_path / "a.jsonl", GROUP, GROUP | change)))
     assert "a.jsonl:2: " in str(error.value)
@@ -193,7 +195,7 @@ def test_a_bad_group_is_named(tmp_path, change, message):
     ],
 )
 def test_bad_teacher_scores_are_named(tmp_path, scores, message):
-    """A NaN from a teacher would poison the loss of the whole batch."""
+    """One NaN from the teacher would make the loss of the whole batch NaN."""
     record = {"query_id": "q", "query": "q", "passages": [{"text": "a"}, {"text": "b"}], "scores": scores}
     with pytest.raises(DataError) as error:
         list(read_pointwise(write_lines(tmp_path / "a.jsonl", record)))
@@ -202,13 +204,13 @@ def test_bad_teacher_scores_are_named(tmp_path, scores, message):
 
 
 def test_a_record_without_a_query_id_is_named_by_its_place(tmp_path):
-    """There is no name yet."""
+    """There is no query ID to name it by."""
     with pytest.raises(DataError, match=r"a\.jsonl:1: record: expected the key 'query_id', found 'id'"):
         list(read_pointwise(write_lines(tmp_path / "a.jsonl", {"id": 1})))
 
 
 def test_errors_found_later_name_the_place_too(tmp_path):
-    """A record carries where it came from, for what only training finds out."""
+    """A record keeps its location for errors found during training."""
     (record,) = read_pointwise(write_lines(tmp_path / "a.jsonl", GROUP))
     assert str(record.error("too long")).endswith("a.jsonl:1: query '12': too long")
     (listwise,) = read_listwise(write_lines(tmp_path / "b.jsonl", {"id": "x", "conversations": TURNS}))

@@ -1,4 +1,4 @@
-"""Training runs code that comes with a model only where it is allowed, and only from a local folder."""
+"""Training runs code that comes with a model only if this is allowed, and only from a local folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rankllm_train.recipe.recipe import Recipe, load_recipe
 
 @pytest.fixture(autouse=True)
 def _yes(tmp_path, monkeypatch):
-    """Whatever asks is told yes; a cache of its own for code that was allowed."""
+    """Answer yes to every prompt, and use a separate cache for allowed code."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "stdin", StringIO("y\n" * 99))
 
@@ -39,7 +39,7 @@ def tiny(tmp_path_factory, smollm2_tokenizer):
 
 
 def recipe(method, model, tmp_path, **changes):
-    """A run of one step."""
+    """A recipe of one step."""
     record = listwise_record if method == "listwise" else pointwise_record
     data = write_records(tmp_path / f"{method}.jsonl", [record(i) for i in range(3)])
     values = {
@@ -57,7 +57,7 @@ def recipe(method, model, tmp_path, **changes):
 @pytest.mark.parametrize("method", ["listwise", "pointwise"])
 @pytest.mark.parametrize("make", [with_own_model, with_own_tokenizer])
 def test_training_runs_no_code_whatever_is_typed(tiny, tmp_path, method, make):
-    """One line that names the option."""
+    """The one-line error names the option."""
     folder = make(tiny, tmp_path / "model", tmp_path / "it-ran")
     with pytest.raises(RankLLMError, match="which is not run; allow it with --trust-remote-code") as caught:
         train(recipe(method, folder, tmp_path))
@@ -66,14 +66,14 @@ def test_training_runs_no_code_whatever_is_typed(tiny, tmp_path, method, make):
 
 
 def test_a_model_that_transformers_knows_is_trained_without_its_code(tiny, tmp_path):
-    """As in inference."""
+    """The same holds at inference."""
     folder = with_known_model(tiny, tmp_path / "model", tmp_path / "it-ran")
     train(recipe("listwise", folder, tmp_path))
     assert not (tmp_path / "it-ran").exists()
 
 
 def test_the_option_is_for_a_local_folder(tiny, tmp_path):
-    """A recipe cannot allow it for a name on the hub, nor for code elsewhere."""
+    """A recipe cannot allow it for a hub name or for code stored elsewhere."""
     with pytest.raises(ConfigError, match="allowed only for a local folder or a pinned revision, found 'o/m'"):
         train(recipe("listwise", "o/m", tmp_path, model__trust_remote_code=True))
     folder = with_own_model(tiny, tmp_path / "model", tmp_path / "it-ran")
@@ -83,7 +83,7 @@ def test_the_option_is_for_a_local_folder(tiny, tmp_path):
 
 
 def test_merging_runs_no_code(tiny, tmp_path):
-    """The base's own code, whatever is typed."""
+    """The base's own code is not run, whatever is typed."""
     base = with_own_model(tiny, tmp_path / "base", tmp_path / "it-ran")
     save_adapter(tmp_path / "adapter", tiny, task="CAUSAL_LM")
     save_card(ListwiseCard(template=load_template("rank_zephyr")), tmp_path / "adapter")
@@ -102,7 +102,7 @@ def test_merging_runs_no_code(tiny, tmp_path):
     ],
 )
 def test_a_damaged_adapter_is_one_line_when_merged(tiny, tmp_path, name, content, said):
-    """Before its base is loaded."""
+    """The error is raised before the base is loaded."""
     save_adapter(tmp_path / "adapter", tiny, task="CAUSAL_LM")
     save_card(ListwiseCard(template=load_template("rank_zephyr")), tmp_path / "adapter")
     (tmp_path / "adapter" / name).unlink()
@@ -122,7 +122,7 @@ def test_a_damaged_adapter_is_one_line_when_merged(tiny, tmp_path, name, content
     ],
 )
 def test_a_damaged_model_is_one_line_when_trained(tiny, tmp_path, name, content, said):
-    """The same check as in inference."""
+    """The check is the same as at inference."""
     shutil.copytree(tiny, tmp_path / "model")
     (tmp_path / "model" / name).write_bytes(content)
     with pytest.raises(RankLLMError, match=said):
@@ -131,7 +131,7 @@ def test_a_damaged_model_is_one_line_when_trained(tiny, tmp_path, name, content,
 
 @pytest.mark.parametrize("is_adapter", [False, True], ids=["full", "adapter"])
 def test_code_that_runs_is_announced_and_recorded(tiny, tmp_path, is_adapter):
-    """Before it runs, in the words of inference; in the recipe and on the page of what comes out."""
+    """The message of inference is shown before the code runs; the recipe and the model page record it."""
     folder = with_own_model(tiny, tmp_path / "model", tmp_path / "it-ran")
     told = []
 
@@ -150,7 +150,7 @@ def test_code_that_runs_is_announced_and_recorded(tiny, tmp_path, is_adapter):
 
 
 def test_code_that_does_not_run_is_told(tiny, tmp_path):
-    """As in inference; and the option says so where there is nothing to run."""
+    """As at inference, the option reports if the model has no code to run."""
     told = []
     folder = with_known_model(tiny, tmp_path / "model", tmp_path / "it-ran")
     out = train(recipe("listwise", folder, tmp_path), say=told.append)

@@ -1,4 +1,4 @@
-"""From a reranker's results only what it ranked is learnt, whoever wrote them."""
+"""Only what a reranker actually ranked is used for training, whoever wrote the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def line(qid, docids, *, n_ranked=None, status="ok", scores=None):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Label results in one window with all there is; the orders by qid, and the tally."""
+    """Label complete results in one window; return the orders by qid, and the tally."""
     files = Collection(tmp_path)
 
     def label(*lines, depth=100, worst="repaired", run=None):
@@ -49,7 +49,7 @@ def labelled(tmp_path):
 
 @pytest.mark.parametrize(("depth", "order"), [(100, "dcba"), (3, "dcb"), (4, "dcba"), (5, "dcba")])
 def test_a_list_ends_where_the_reranker_stopped(labelled, depth, order):
-    """4 of 12 were reranked: the others, in first-stage order, are left out as far as --depth would take them."""
+    """4 of 12 candidates were reranked: the rest, in first-stage order, is dropped even if --depth would include it."""
     orders, tally = labelled(line("q", "dcbaefghijkl", n_ranked=4), depth=depth)
     assert orders == {"q": order}
     assert counts(tally).get(UNRANKED, 0) == max(0, min(depth, 12) - 4)
@@ -58,7 +58,7 @@ def test_a_list_ends_where_the_reranker_stopped(labelled, depth, order):
 
 
 def test_a_query_with_too_few_ranked_candidates_is_left_out(labelled):
-    """None, or one: there is no order to learn."""
+    """With none or one there is no order to learn."""
     orders, tally = labelled(line("a", "abc", n_ranked=0), line("b", "abc", n_ranked=1), line("c", "cab", n_ranked=3))
     assert orders == {"c": "cab"}
     assert counts(tally)["queries", "fewer candidates than --min-window 2"] == 2
@@ -66,13 +66,13 @@ def test_a_query_with_too_few_ranked_candidates_is_left_out(labelled):
 
 
 def test_first_stage_order_is_that_of_the_ranked_ones(labelled):
-    """Shown in the order of the run, without those behind."""
+    """Only the ranked candidates are shown, in the order of the run."""
     orders, _ = labelled(line("q", "cabd", n_ranked=3), run={"q": {"d": 4, "a": 3, "b": 2, "c": 1}})
     assert orders == {"q": "cab"}
 
 
 def test_results_of_an_earlier_version_with_scores_end_with_the_last_score(labelled):
-    """What was reranked has one, also where a server left one out between; the tail never has."""
+    """Reranked candidates have a score, although a server may have omitted one in between; the tail never has one."""
     orders, tally = labelled(
         line("q", "dcbaef", scores={"d": 3.0, "c": 2.0, "a": 0.0}), line("r", "ab", scores={"a": 1.0, "b": 0.5})
     )
@@ -82,7 +82,9 @@ def test_results_of_an_earlier_version_with_scores_end_with_the_last_score(label
 
 
 def test_results_of_an_earlier_version_without_scores_are_told_of(labelled):
-    """A generated permutation leaves no trace of where it ends: all are taken, with a warning that says what to do."""
+    """A generated permutation does not show where it ends: all candidates are used, with a warning that says what to
+    do.
+    """
     orders, tally = labelled(line("q", "dcba"), line("r", "ab"))
     assert orders == {"q": "dcba", "r": "ab"}
     (note,) = tally.notes
@@ -91,13 +93,13 @@ def test_results_of_an_earlier_version_without_scores_are_told_of(labelled):
 
 
 def test_a_list_by_another_hand_is_learnt_whole(labelled):
-    """A requests file says no status: its order is what is wanted."""
+    """A requests file has no status: its complete order is the target."""
     orders, tally = labelled(line("q", "dcba", status=None))
     assert (orders, tally.notes) == ({"q": "dcba"}, [])
 
 
 def test_a_first_stage_order_is_not_learnt_whatever_status_is_wanted(labelled):
-    """--worst-status fallback takes what such a list has ranked, which an earlier version did not say."""
+    """--worst-status fallback uses what such a list ranked, which results of an earlier version do not record."""
     lines = [line("a", "abcd", status="fallback"), line("b", "dcba", status="fallback", n_ranked=2), line("c", "ba")]
     orders, tally = labelled(*lines, worst="fallback")
     assert orders == {"b": "dc", "c": "ba"}
@@ -108,6 +110,6 @@ def test_a_first_stage_order_is_not_learnt_whatever_status_is_wanted(labelled):
 
 @pytest.mark.parametrize("n_ranked", [-1, 3, 1.5, "2", True, [2]])
 def test_a_count_that_cannot_be_is_an_error(labelled, n_ranked):
-    """With its line."""
+    """The error gives the line."""
     with pytest.raises(DataError, match=r"results\.jsonl:1: n_ranked: expected an integer from 0 to 2"):
         labelled(line("q", "ab", n_ranked=n_ranked))

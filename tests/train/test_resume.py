@@ -1,4 +1,4 @@
-"""A resumed run uses what it records from its first step on, and a finished one says so and changes nothing."""
+"""A resumed run uses the settings it records from its first step; a finished run says so and changes nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def recipe(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(recipe, tmp_path_factory):
-    """The output folder of a run that nobody interrupted."""
+    """The output folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("finished")
     train(recipe.changed({"checkpoint.output_dir": str(out)}))
     return out
@@ -62,7 +62,7 @@ def finished(recipe, tmp_path_factory):
 
 @pytest.fixture
 def out(finished, tmp_path):
-    """A copy of it."""
+    """A copy of the finished run."""
     return shutil.copytree(finished, tmp_path / "out")
 
 
@@ -73,7 +73,7 @@ def metrics(folder, key):
 
 
 def contents(folder):
-    """Path -> bytes and time of change of every file."""
+    """Path -> bytes and modification time of every file."""
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -103,7 +103,9 @@ def linear(step, total, warmup):
     ],
 )
 def test_learning_rates_of_a_resumed_run_are_those_of_its_recipe(recipe, finished, tmp_path, changes, expected):
-    """From the first resumed step on, as if the run had had them from its beginning; `s` steps are behind a step."""
+    """From the first resumed step the rates are those of a run that had the settings from the beginning; `s` is the
+    number of steps done.
+    """
     changed = recipe.changed(changes | {"checkpoint.output_dir": str(tmp_path)})
     result = train(changed, resume_from=str(finished / "step_2"))
     rates = metrics(tmp_path, "learning_rate")
@@ -116,7 +118,7 @@ def test_learning_rates_of_a_resumed_run_are_those_of_its_recipe(recipe, finishe
 
 
 def state(folder):
-    """Parameters by name, and AdamW's moments and settings, of a checkpoint."""
+    """Parameters by name, and AdamW's moments and settings, from a checkpoint."""
     from safetensors.torch import load_file
 
     weights = load_file(folder / "model.safetensors")
@@ -143,9 +145,8 @@ def state(folder):
     ids=lambda changes: "+".join(key.removeprefix("optim.") for key in changes) or "nothing",
 )
 def test_the_first_resumed_update_is_adamw_with_the_recipes_settings(recipe, finished, tmp_path, changes):
-    """p' = p (1 - rate decay) - rate m' / (sqrt(v') + eps), bias-corrected (arXiv:1711.05101), for each weight.
-
-    The gradient follows from the first moments, m' = b1 m + (1 - b1) g, and must give the second ones.
+    """p' = p (1 - rate decay) - rate m' / (sqrt(v') + eps), bias-corrected (arXiv:1711.05101), for each weight. The
+    gradient follows from the first moments, m' = b1 m + (1 - b1) g, and must reproduce the second moments.
     """
     changed = recipe.changed(changes | {"checkpoint.output_dir": str(tmp_path)})
     train(changed, resume_from=str(finished / "step_2"))
@@ -167,7 +168,7 @@ def test_the_first_resumed_update_is_adamw_with_the_recipes_settings(recipe, fin
 
 
 def named_by_group(weights):
-    """The names of decayed weights (matrices) and of the others (norms), in the order of the model."""
+    """The names of decayed weights (matrices) and of the rest (norms), in model order."""
     from transformers import AutoModelForSequenceClassification, LlamaConfig
 
     config = LlamaConfig(
@@ -185,7 +186,7 @@ def named_by_group(weights):
 
 
 def test_how_often_to_log_and_save_is_the_recipes_not_the_checkpoints(recipe, finished, tmp_path):
-    """The Trainer would take them from its state."""
+    """The Trainer would restore these intervals from its state."""
     data = recipe.data.train
     changes = {"checkpoint.every": "3", "logging.every_steps": 2, "schedule.max_steps": 8, "data.eval": data}
     changes |= {"evaluation.every": "4", "checkpoint.output_dir": str(tmp_path)}
@@ -207,7 +208,7 @@ def test_how_often_to_log_and_save_is_the_recipes_not_the_checkpoints(recipe, fi
     ],
 )
 def test_where_nothing_is_left_to_train_it_is_said_and_nothing_is_written(recipe, out, changes, resume_from):
-    """A finished run, fewer steps, fewer epochs: the folder stays as it is, to the byte and the second."""
+    """A finished run, fewer steps, fewer epochs: files keep their content and modification time."""
     before, told = contents(out), []
     changed = recipe.changed(changes | {"checkpoint.output_dir": str(out)})
     start = resume_from if resume_from == "latest" else str(out / resume_from)
@@ -218,7 +219,7 @@ def test_where_nothing_is_left_to_train_it_is_said_and_nothing_is_written(recipe
 
 
 def test_training_longer_follows_the_longer_schedule(recipe, out):
-    """The fifth step of five is at the rate that a run of five steps has there: a quarter of the highest."""
+    """The fifth of five steps has the rate of a five-step run: a quarter of the peak."""
     result = train(recipe.changed({"schedule.max_steps": 5, "checkpoint.output_dir": str(out)}), resume_from="latest")
     assert result.steps == 5
     assert metrics(out, "learning_rate")[5] == pytest.approx(RATE / 4)
@@ -227,7 +228,7 @@ def test_training_longer_follows_the_longer_schedule(recipe, out):
 
 @pytest.mark.parametrize("lost", ["rankllm.yaml", "manifest.json", "model.safetensors"])
 def test_a_run_killed_before_its_model_was_in_place_is_completed(recipe, out, finished, lost):
-    """After the last checkpoint: nothing is trained, the model is that of the whole run."""
+    """Killed after the last checkpoint: nothing is trained, and the model is that of the complete run."""
     (out / lost).unlink()
     told = []
     train(recipe.changed({"checkpoint.output_dir": str(out)}), resume_from="latest", say=told.append)
@@ -238,7 +239,7 @@ def test_a_run_killed_before_its_model_was_in_place_is_completed(recipe, out, fi
 
 
 def test_a_training_file_rewritten_in_between_is_refused(recipe, out, tmp_path):
-    """With what to do; a copy of the old one is as good as the old one."""
+    """The error says what to do; a copy of the original file is accepted."""
     data = tmp_path / "p.jsonl"
     shutil.copy(recipe.data.train, data)
     changed = recipe.changed({"checkpoint.output_dir": str(out), "data.train": str(data), "schedule.max_steps": 5})
@@ -252,7 +253,7 @@ def test_a_training_file_rewritten_in_between_is_refused(recipe, out, tmp_path):
 
 
 def test_an_edited_template_file_is_refused(recipe, tmp_path):
-    """Its name is the same, its words are not; the card holds them. Under another name, the same words will do."""
+    """The file name is unchanged but the text differs from the card; the same text under another name is accepted."""
     template, out = tmp_path / "mine.yaml", tmp_path / "out"
     text = yaml.safe_dump(load_template("rankllama").to_dict())
     template.write_text(text, encoding="utf-8")
@@ -281,7 +282,7 @@ def test_an_edited_template_file_is_refused(recipe, tmp_path):
     ],
 )
 def test_what_cannot_be_resumed_with_is_one_line(recipe, tmp_path, options, message):
-    """At the command line: exit status 1, no traceback, the value named."""
+    """The command exits with status 1 and names the value, without a traceback."""
     out = tmp_path / "out"
     lora = {"lora.enabled": True, "lora.r": 4, "schedule.max_steps": 1, "checkpoint.output_dir": str(out)}
     train(recipe.changed(lora))
@@ -294,7 +295,7 @@ def test_what_cannot_be_resumed_with_is_one_line(recipe, tmp_path, options, mess
 
 
 def test_a_finished_run_ends_well_at_the_command_line(recipe, out, tmp_path):
-    """Exit status 0, the folder on standard output, no mean loss of nothing."""
+    """Exit status 0 and the folder on standard output, without a mean loss over zero steps."""
     save_recipe(recipe.changed({"checkpoint.output_dir": str(out)}), tmp_path)
     command = ["pointwise", "--recipe", str(tmp_path / "recipe.yaml"), "--resume-from-checkpoint", "latest"]
     result = CliRunner().invoke(cli, command)
@@ -305,7 +306,7 @@ def test_a_finished_run_ends_well_at_the_command_line(recipe, out, tmp_path):
 
 
 def test_another_split_of_a_steps_records_is_the_same_data(recipe, finished, tmp_path):
-    """Two records at once, or one twice: the losses agree; three at once are refused."""
+    """One batch of two records or two of one give the same losses; three records per step are rejected."""
     changes = {"batch.per_device": 1, "batch.accumulation": 2, "checkpoint.output_dir": str(tmp_path / "a")}
     train(recipe.changed(changes), resume_from=str(finished / "step_2"))
     expected = {step: loss for step, loss in metrics(finished, "loss").items() if step > 2}

@@ -1,4 +1,4 @@
-"""Every choice of a recipe either takes effect in a resumed run or is refused: none is recorded that was not used."""
+"""Every recipe setting either takes effect in a resumed run or is rejected: none is recorded without being used."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ OTHER = {
 
 
 def other(key):
-    """A recipe and one that differs from it in the one key."""
+    """A recipe, and one that differs from it in `key` only."""
     value, needed = OTHER.get(key, (None, {}))
     base = BASE.changed(needed)
     if value is None:
@@ -72,7 +72,7 @@ def other(key):
 
 @pytest.fixture
 def step_3(tmp_path):
-    """A checkpoint as far as the rules look into it."""
+    """A checkpoint reduced to what the rules read."""
     folder = tmp_path / "step_3"
     folder.mkdir()
     save_record(RunRecord(step=3, steps_per_epoch=5, records_per_step=8), folder)
@@ -80,14 +80,14 @@ def step_3(tmp_path):
 
 
 def test_every_key_of_a_recipe_has_one_rule():
-    """A new key must be thought about."""
+    """A new key needs a decision."""
     ruled = [*REFUSED, *APPLIED, *HARMLESS, *BY_CONTENT]
     assert sorted(ruled) == sorted(KEYS)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_each_key_is_refused_by_name_or_told_and_recorded(step_3, key):
-    """One key is changed at a time, to another value that a recipe may have."""
+    """One key at a time is changed to another valid value."""
     base, changed = other(key)
     differences = recipe_differences(base, changed)
     assert key in differences
@@ -108,7 +108,7 @@ def test_each_key_is_refused_by_name_or_told_and_recorded(step_3, key):
 
 
 def test_a_record_comes_back_with_its_changes(step_3):
-    """They are carried from checkpoint to checkpoint."""
+    """Changes are carried from checkpoint to checkpoint."""
     change = {"after_step": 3, "key": "optim.learning_rate", "old": 1.0, "new": 2.0}
     record = dataclasses.replace(
         load_record(step_3), changes=(change,), best={"step": 2, "metric": "loss", "value": 0.5}
@@ -119,7 +119,7 @@ def test_a_record_comes_back_with_its_changes(step_3):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "nonsense": 2}', "[" * 100_000])
 def test_what_is_no_record_is_one_line(step_3, content):
-    """Whatever the file holds."""
+    """Any file content gives a one-line error."""
     (step_3 / RECORD_NAME).write_text(content, encoding="utf-8")
     with pytest.raises(RankLLMError, match=r"training_run\.json: is not a record of a training run"):
         load_record(step_3)
@@ -137,7 +137,7 @@ def test_what_is_no_record_is_one_line(step_3, content):
     ],
 )
 def test_a_steps_records_may_be_split_anew_and_not_be_others(step_3, per_device, accumulation, processes, hint):
-    """Eight a step: the position in the data follows from the steps behind it."""
+    """With eight records per step, the position in the data follows from the number of steps done."""
     recipe = BASE.changed({"batch.per_device": per_device, "batch.accumulation": accumulation})
     if hint is None:
         check_batch(load_record(step_3), recipe, resumed=step_3, processes=processes)
@@ -150,7 +150,7 @@ def test_a_steps_records_may_be_split_anew_and_not_be_others(step_3, per_device,
 
 @pytest.fixture
 def inputs(tmp_path, step_3):
-    """A recipe whose data and base are files, and a checkpoint's record of them."""
+    """A recipe with data and base as files, and a checkpoint's record of them."""
     for name in ("d.jsonl", "dev.jsonl", "base/config.json", "base/model.safetensors", "base/tokenizer.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name, encoding="utf-8")
@@ -172,7 +172,7 @@ def inputs(tmp_path, step_3):
 )
 @pytest.mark.parametrize("how", ["rewritten", "gone"])
 def test_inputs_that_were_rewritten_or_are_gone_are_refused(tmp_path, step_3, inputs, name, message, how):
-    """By content, whatever the date; under an adapter also the base's weights."""
+    """Files are compared by content, not date; with an adapter, the base's weights are compared too."""
     recipe, record = inputs
     (tmp_path / name).unlink()
     if how == "rewritten":
@@ -182,7 +182,7 @@ def test_inputs_that_were_rewritten_or_are_gone_are_refused(tmp_path, step_3, in
 
 
 def test_inputs_may_move(tmp_path, step_3, inputs):
-    """The same bytes under other names."""
+    """The same bytes under other names are accepted."""
     recipe, record = inputs
     moved = {}
     for key, old, new in (
@@ -197,7 +197,7 @@ def test_inputs_may_move(tmp_path, step_3, inputs):
 
 
 def test_other_dev_data_is_another_name_and_other_training_data_another_run(tmp_path, step_3, inputs):
-    """Measuring on something else teaches nothing else."""
+    """Dev data may change because it does not affect training."""
     recipe, record = inputs
     (tmp_path / "new.jsonl").write_text("new", encoding="utf-8")
     other_dev = recipe.changed({"data.eval": str(tmp_path / "new.jsonl")})
@@ -208,7 +208,7 @@ def test_other_dev_data_is_another_name_and_other_training_data_another_run(tmp_
 
 
 def test_weights_of_a_base_that_is_trained_in_full_do_not_matter(tmp_path, inputs):
-    """They are the checkpoint's by now; configuration and tokenizer are read again."""
+    """The weights are read from the checkpoint; configuration and tokenizer are read again."""
     recipe, _ = inputs
     recipe = recipe.changed({"lora.enabled": False})
     before = source_identities(recipe)
@@ -219,5 +219,5 @@ def test_weights_of_a_base_that_is_trained_in_full_do_not_matter(tmp_path, input
 
 
 def test_a_record_is_readable_json(step_3):
-    """For whoever wants to know what a model was made of."""
+    """The record can be read by people who want to know how a model was made."""
     assert json.loads((step_3 / RECORD_NAME).read_text(encoding="utf-8"))["records_per_step"] == 8

@@ -1,4 +1,4 @@
-"""--run-format of `train mine` and `train label`."""
+"""The option --run-format of `train mine` and `train label`."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def run(*arguments):
 
 @pytest.mark.parametrize("command", [MINE, LABEL])
 def test_a_run_that_may_be_either_is_refused(folder, command):
-    """Negatives from the bottom of a list that was turned over would look like hard ones."""
+    """If the list were reversed, negatives from its bottom would look like hard ones."""
     result = run(*command)
     assert "the third column (2) may be a score or a rank" in str(result.exception)
     assert not (folder / "out.jsonl").exists()
 
 
 def test_mine_takes_negatives_from_the_top_of_the_ranks(folder):
-    """Ranks 1 and 2 hold d1, which is relevant, and d2; read as scores they hold d3 and d2."""
+    """Ranks 1 and 2 are d1, which is relevant, and d2; read as scores they would be d3 and d2."""
     for run_format, expected in (("msmarco", ["d2"]), ("tsv", ["d3", "d2"])):
         result = run(*MINE, "--run-format", run_format, "--overwrite")
         assert result.exception is None, result.exception
@@ -52,7 +52,7 @@ def test_mine_takes_negatives_from_the_top_of_the_ranks(folder):
 
 
 def test_label_shows_windows_in_the_order_of_the_ranks(folder):
-    """--no-shuffle: the first-stage order."""
+    """With --no-shuffle, windows are in first-stage order."""
     result = run(*LABEL, "--run-format", "msmarco")
     assert result.exception is None, result.exception
     text = (folder / "out.jsonl").read_text()
@@ -60,6 +60,6 @@ def test_label_shows_windows_in_the_order_of_the_ranks(folder):
 
 
 def test_margins_need_scores(folder):
-    """A run said to hold ranks has no distances."""
+    """A run that contains ranks has no scores to compare."""
     result = run(*MINE, "--run-format", "msmarco", "--margin", "0.5")
     assert "ranks: contains ranks but no scores" in str(result.exception)

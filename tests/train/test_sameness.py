@@ -1,4 +1,4 @@
-"""Which texts are one question or one passage where judgements depend on it, and that symbols tell texts apart."""
+"""Which texts count as the same question or passage when judgements depend on it; symbols make texts different."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ from rankllm_train.preparation.mine import MineRule, mine
     ],
 )
 def test_symbols_tell_texts_apart(one, other):
-    """Also beside other words, in a longer text; most of them are one for a split, which that does not harm."""
+    """Also within a longer text; most such pairs count as the same for a split, which is harmless."""
     assert exact_form(one) != exact_form(other)
     assert exact_form(f"how does {one} work") != exact_form(f"how does {other} work")
     assert exact_form(f"this is {one}") != exact_form(f"this is {other}")
@@ -95,7 +95,7 @@ def test_case_blanks_typography_and_sentence_ends_do_not_count(one, other):
 
 
 def test_the_exact_form_of_a_form_is_itself():
-    """Whatever is in a text; and texts of one exact form are one to a split as well."""
+    """Normalization is idempotent for any text; texts with the same exact form are also the same for a split."""
     texts = ["A, B: c; d!", "5!", "?!", "x \u00b2.", "\ufb01x ,", "a .", "", " ", "\uff61", "\ud800?"]
     for text in texts:
         assert exact_form(exact_form(text)) == exact_form(text)
@@ -103,7 +103,7 @@ def test_the_exact_form_of_a_form_is_itself():
 
 
 def test_each_symbol_of_unicode_counts():
-    """Every symbol (category S) but those that are another one in another shape; none disappears."""
+    """Every symbol (category S) counts unless it is a variant of another symbol; none disappears."""
     for code in range(0x2FFFF):
         character = chr(code)
         if unicodedata.category(character)[0] == "S" and not unicodedata.decomposition(character):
@@ -112,7 +112,7 @@ def test_each_symbol_of_unicode_counts():
 
 
 def test_questions_that_differ_in_a_symbol_share_no_judgements(tmp_path):
-    """The answer for C++ is none for C#; the same question in other words of case and punctuation shares them."""
+    """An answer for C++ is not one for C#; those that differ only in case and punctuation share their judgements."""
     files = Collection(tmp_path)
     queries = {
         "cpp": "How do I sort a list in C++?",
@@ -129,7 +129,7 @@ def test_questions_that_differ_in_a_symbol_share_no_judgements(tmp_path):
 
 
 def test_passages_that_differ_in_a_symbol_are_no_copies(tmp_path):
-    """`a != b` beside the positive `a == b` is a hard negative, and so is each of two others; a true copy is none."""
+    """With the positive `a == b`, the passage `a != b` and two others are hard negatives; a true copy is not."""
     files = Collection(tmp_path)
     sources = JudgedSources(
         run=files.run({"q": {"p": 9, "ne": 8, "copy": 7, "plus": 6, "minus": 5}}),

@@ -1,4 +1,4 @@
-"""Groups of a positive and its negatives: seeded, and moving on from epoch to epoch."""
+"""Groups of one positive and its negatives are drawn by seed and change from epoch to epoch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rankllm_train.encoding.sampling import sample_group
     ],
 )
 def test_groups_are_those_of_the_original(item, epoch, seed, n_positives, n_negatives, group_size, positive, negatives):
-    """Draws recorded by running texttron/tevatron@dd06310 src/tevatron/reranker/dataset.py."""
+    """Expected draws recorded by running texttron/tevatron@dd06310 src/tevatron/reranker/dataset.py."""
     group = sample_group(
         item, epoch, seed=seed, n_positives=n_positives, n_negatives=n_negatives, group_size=group_size
     )
@@ -38,21 +38,21 @@ def test_groups_are_those_of_the_original(item, epoch, seed, n_positives, n_nega
 
 
 def test_epochs_share_no_negative_until_all_were_used():
-    """Thirty negatives by five an epoch: six epochs see each once."""
+    """With thirty negatives and five per epoch, six epochs use each once."""
     draw = partial(sample_group, 3, seed=1, n_positives=2, n_negatives=30, group_size=6)
     seen = [index for epoch in range(6) for index in draw(epoch).negatives]
     assert sorted(seen) == list(range(30))
 
 
 def test_a_fraction_of_an_epoch_is_cut_off():
-    """The trainer's epoch is a fraction inside an epoch; a group does not change there."""
+    """Within an epoch, the trainer's epoch is a fraction; the group does not change."""
     draw = partial(sample_group, 3, seed=1, n_positives=2, n_negatives=30, group_size=6)
     assert draw(1.99) == draw(1) != draw(2)
 
 
 @pytest.mark.parametrize("item", [0, 17, 2**61])
 def test_draws_with_replacement_are_seeded(item):
-    """Two negatives for groups of eight: the same again in the same epoch, other ones in others."""
+    """Two negatives for groups of eight: the draw is the same within an epoch and differs between epochs."""
     draw = partial(sample_group, item, seed=5, n_positives=1, n_negatives=2, group_size=8)
     assert draw(0) == draw(0)
     assert len({draw(epoch) for epoch in range(8)}) > 1
@@ -60,7 +60,7 @@ def test_draws_with_replacement_are_seeded(item):
 
 
 def test_draws_are_alike_in_every_process():
-    """String hashing is randomised in each process; a draw must not rest on it."""
+    """String hashing is randomized per process and must not affect the draw."""
     program = (
         "from rankllm_train.encoding.sampling import sample_group\n"
         "print([sample_group(9, e, seed=5, n_positives=1, n_negatives=3, group_size=8) for e in range(3)])"
@@ -80,7 +80,7 @@ def test_draws_are_alike_in_every_process():
 
 
 def test_order_can_be_kept():
-    """The first positive, the first negatives, in every epoch and for every item."""
+    """The first positive and the first negatives are used in every epoch and for every item."""
     draw = partial(sample_group, seed=5, n_positives=4, n_negatives=9, group_size=4)
     kept = {
         draw(item, epoch, positive_no_shuffle=True, negative_no_shuffle=True) for item in range(5) for epoch in range(3)
@@ -89,7 +89,7 @@ def test_order_can_be_kept():
 
 
 def test_a_group_of_one_needs_no_negative():
-    """The positive alone."""
+    """The group contains only the positive."""
     assert sample_group(0, 0, seed=0, n_positives=1, n_negatives=0, group_size=1) == (0, ())
 
 
@@ -102,6 +102,6 @@ def test_a_group_of_one_needs_no_negative():
     ],
 )
 def test_what_cannot_make_a_group_is_an_error(n_positives, n_negatives, group_size, error, message):
-    """Not an IndexError from inside the draw."""
+    """The error is not an IndexError raised inside the draw."""
     with pytest.raises(error, match=message):
         sample_group(0, 0, seed=0, n_positives=n_positives, n_negatives=n_negatives, group_size=group_size)

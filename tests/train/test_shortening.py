@@ -1,4 +1,4 @@
-"""Passages of a prompt, over all their lines, and how they are cut to fit."""
+"""Passages of a prompt, including multi-line ones, and how they are truncated to fit."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def texts(prompt, template=None):
     ],
 )
 def test_a_passage_is_all_its_lines(passages, expected):
-    """To the next identifier; the last one to the instruction. Line breaks behind it are between the passages."""
+    """It extends to the next identifier, the last one to the instruction. Line breaks at its end are separators."""
     assert texts(OPENING + passages + CLOSING) == expected
 
 
 @pytest.mark.parametrize("name", ["rank_zephyr", "rank_gpt_apeer", "query_behind_alpha", "reasonrank"])
 def test_the_instruction_of_each_shipped_template_is_known(name):
-    """Also where it does not begin with the query, and what one of them writes behind each passage (its query)."""
+    """Also if it does not begin with the query, or the template repeats the query after each passage."""
     template = load_template(name)
     labels = "ABC" if name == "query_behind_alpha" else "123"
     passages = ["one\ntwo", "three", "four\n\nfive six"]
@@ -48,7 +48,7 @@ def test_the_instruction_of_each_shipped_template_is_known(name):
 
 
 def test_the_given_template_says_where_the_last_passage_ends():
-    """Without it, what is behind the first line is taken for the instruction, as far as that is not known."""
+    """Without a template, text after the first line counts as the instruction if it looks like a known one."""
     template = ListwiseTemplate(
         name="own",
         method="singleturn_listwise",
@@ -62,7 +62,7 @@ def test_the_given_template_says_where_the_last_passage_ends():
 
 
 def test_all_lines_of_a_passage_are_shortened():
-    """To three words each, by hand; a passage that has no more stays as it is."""
+    """Three words each, counted by hand; a passage with no more than that is unchanged."""
     prompt = OPENING + "[1] a b\nc d\ne\n[2] f\ng\n[3] h i j k\nl m\n" + CLOSING
     cut = shortened(record(prompt), 3)
     assert cut.prompt == OPENING + "[1] a b c\n[2] f\ng\n[3] h i j\n" + CLOSING
@@ -70,7 +70,7 @@ def test_all_lines_of_a_passage_are_shortened():
 
 
 def test_as_many_words_stay_as_fit():
-    """Counted in words: 6 of the opening, 3 identifiers, 9 of the closing, and up to 4 a passage: 4 + 2 + 4."""
+    """Counted in words: 6 of the opening, 3 identifiers, 9 of the closing, and up to 4 per passage: 4 + 2 + 4."""
     prompt = OPENING + "[1] a b\nc d\ne\n[2] f\ng\n[3] h i j k\nl m\n" + CLOSING
     around = len((OPENING + "[1] [2] [3] " + CLOSING).split())
 
@@ -85,7 +85,7 @@ def test_as_many_words_stay_as_fit():
 
 
 def test_identifiers_change_around_passages_of_several_lines():
-    """What the last lines of the last passage say is no instruction: a ranking in it is defused, not refused."""
+    """The last lines of the last passage are not the instruction: a ranking in them is escaped, not rejected."""
     prompt = OPENING + "[1] a\nb\n[2] c\n[3] d\nI like [2] > [1]\n" + CLOSING
     alpha = with_identifiers(record(prompt), "alpha")
     assert target_ranks(alpha) == (2, 3, 1)
@@ -95,7 +95,7 @@ def test_identifiers_change_around_passages_of_several_lines():
 @pytest.mark.parametrize("name", ["rank_zephyr", "rank_zephyr_alpha", "rank_vicuna", "query_behind_alpha"])
 @pytest.mark.parametrize("words", [1, 3, 6])
 def test_a_shortened_prompt_is_the_one_that_inference_writes(name, words):
-    """Of passages of several lines, each longer than the cut: inference shows the first words of each, in one line."""
+    """For multi-line passages longer than the limit, inference shows the first words of each on one line."""
     template = load_template(name)
     labels = tuple("ABC") if "alpha" in name else ("1", "2", "3")
     passages = ["a b\nc d\n\ne f g", "h\ni j k l m n", "o p q\nr s t u"]

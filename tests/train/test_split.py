@@ -1,4 +1,4 @@
-"""Train and dev share no query and no positive, whatever way records are linked."""
+"""Train and dev share no query and no positive, however records are linked."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rankllm_train.preparation.split import SplitRule, record_keys, split_record
 
 @pytest.fixture
 def files(tmp_path):
-    """A folder for records."""
+    """A folder for record files."""
     return Collection(tmp_path)
 
 
 def group(qid, query, *positives, negatives=("n",)):
-    """A Tevatron record; a passage is named by its docid, and says `text of DOCID`."""
+    """A Tevatron record; a passage is named by its docid, and its text is `text of DOCID`."""
 
     def passage(docid):
         return {"docid": docid, "title": "", "text": f"text of {docid}"}
@@ -37,7 +37,7 @@ def group(qid, query, *positives, negatives=("n",)):
 
 
 def split(files, records, **rule):
-    """Split; the ids of train and dev records, and the tally."""
+    """Split the records and return the ids of train and dev, and the tally."""
     train, dev = files.path("train.jsonl"), files.path("dev.jsonl")
     tally = split_records(files.jsonl(records, "in.jsonl"), SplitRule(**rule), train=train, dev=dev)
     sides = [[r.get("query_id") or r["id"] for r in files.read(name)] for name in ("train.jsonl", "dev.jsonl")]
@@ -50,7 +50,7 @@ def loners(n):
 
 
 def test_every_record_is_on_one_side_in_the_order_of_the_file(files):
-    """About a fraction of them on the dev side: of 1,000, 200 give or take five standard deviations (63)."""
+    """Of 1,000 records, 200 go to dev, within five standard deviations (63)."""
     records = loners(1000)
     train, dev, tally = split(files, records, dev_fraction=0.2)
     assert sorted([*train, *dev]) == sorted(r["query_id"] for r in records)
@@ -61,7 +61,7 @@ def test_every_record_is_on_one_side_in_the_order_of_the_file(files):
 
 
 def test_records_are_written_as_they_were(files):
-    """Every key and value."""
+    """Every key and value is kept."""
     records = [r | {"answers": ["x", 1.5, None], "more": {"caf\u00e9": True}} for r in loners(30)]
     split(files, records, dev_fraction=0.5)
     written = files.read("train.jsonl") + files.read("dev.jsonl")
@@ -69,7 +69,7 @@ def test_records_are_written_as_they_were(files):
 
 
 def test_a_side_is_a_matter_of_the_query_and_the_seed(files):
-    """Not of the order, the other records, or the fraction: a larger dev holds the smaller one."""
+    """The side does not depend on order, other records or the fraction: a larger dev set contains the smaller one."""
     records = loners(200)
     _, dev, _ = split(files, records, dev_fraction=0.2)
     shuffled = random.Random(3).sample(records, len(records))
@@ -96,7 +96,7 @@ def linked_pairs():
 
 @pytest.mark.parametrize("name", linked_pairs())
 def test_records_that_share_a_query_or_a_positive_stay_together(files, name):
-    """In each of forty splits by half; two that share nothing part in some."""
+    """They stay together in each of forty half splits; two unrelated records are separated in some."""
     pair = linked_pairs()[name]
     together = {seed: split_of(files, pair, seed) for seed in range(40)}
     assert set(together.values()) == {True}
@@ -105,13 +105,15 @@ def test_records_that_share_a_query_or_a_positive_stay_together(files, name):
 
 
 def split_of(files, pair, seed):
-    """Whether two records are on one side; more are there so that no side is empty."""
+    """Return whether two records are on the same side; further records keep both sides non-empty."""
     train, _, _ = split(files, [*loners(30), *pair], dev_fraction=0.5, seed=seed)
     return len({"a", "b"} & set(train)) != 1
 
 
 def test_links_lead_on(files):
-    """a and c share nothing, but both share with b; the last record is what joins two groups of two."""
+    """Links are transitive: a and c share nothing, but both share something with b; the last record joins two groups
+    of two.
+    """
     chain = [
         group("a", "one", "p1"),
         group("d", "four", "p4"),
@@ -127,7 +129,7 @@ def test_links_lead_on(files):
 
 
 def test_queries_alone_may_be_asked_for(files):
-    """Then records with the same positive may part."""
+    """With that option, records with the same positive may be separated."""
     pair = linked_pairs()["the same docid"]
     sides = set()
     for seed in range(40):
@@ -152,7 +154,7 @@ def keys(record):
 
 
 def test_a_listwise_record_is_known_by_its_query_and_its_best_passage():
-    """The query stands in the record or behind the passages of the prompt; docids count where there are any."""
+    """The query is a field of the record or follows the passages in the prompt; docids count if present."""
     assert keys(window(1)) == keys(window(1, query="Listwise question 1"))
     assert keys(window(1)).query == keys(group("q", "listwise question 1", "p")).query
     one = keys(window(1, docids=["d1", "d2"]))
@@ -165,7 +167,9 @@ def test_a_listwise_record_is_known_by_its_query_and_its_best_passage():
 
 
 def test_every_relevant_passage_of_a_window_links_it(files):
-    """Also those that another one is ranked above, by docid and by text; without the key only the best one does."""
+    """Relevant passages ranked below another also count, by docid and by text; without the key, only the best one
+    does.
+    """
     first = window(1, best="apples", docids=["x1", "x2"]) | {"positive_docids": ["x1", "x2"]}
     second = window(2, best="pears", docids=["x1", "y2"])
     third = window(3, best="what is first", docids=["z1", "z2"])
@@ -179,7 +183,7 @@ def test_every_relevant_passage_of_a_window_links_it(files):
 
 
 def test_listwise_and_pointwise_records_are_split_alike(files):
-    """In one file or in two: the same query is on the same side."""
+    """In one file or in two, records with the same query are on the same side."""
     groups = loners(60)
     windows = [window(i, query=f"question number {i}", best=f"words number {i}") for i in range(60)]
     _, dev, _ = split(files, groups, dev_fraction=0.3)
@@ -197,7 +201,7 @@ def test_listwise_and_pointwise_records_are_split_alike(files):
     ],
 )  # fmt: skip
 def test_a_record_that_cannot_be_read_is_an_error_or_skipped(files, record, message):
-    """It names file and line; skipped ones are counted and are on no side."""
+    """The error gives file and line; skipped records are counted and written to neither side."""
     records = [*loners(2), record, *loners(40)[2:]]
     with pytest.raises(DataError) as caught:
         split(files, records, dev_fraction=0.5)
@@ -208,7 +212,7 @@ def test_a_record_that_cannot_be_read_is_an_error_or_skipped(files, record, mess
 
 
 def test_an_empty_side_is_an_error(files):
-    """All records share one passage: it says so, and what may be done."""
+    """If all records share one passage, the error says so and suggests what to do."""
     records = [group(f"q{i}", f"question {i}", "same") for i in range(9)]
     with pytest.raises(RankLLMError) as caught:
         split(files, records)
@@ -223,7 +227,7 @@ def test_an_empty_side_is_an_error(files):
 
 
 def test_a_side_far_from_what_was_asked_for_is_said(files):
-    """One component of 90 records among 10 loners: far too much goes to dev, or too little."""
+    """With one component of 90 records and 10 single ones, the dev set is far too large or too small."""
     records = [*loners(10), *(group(f"x{i}", f"other {i}", "same") for i in range(90))]
     _, dev, tally = split(files, records, dev_fraction=0.2)
     (note,) = tally.notes
@@ -234,7 +238,7 @@ def test_a_side_far_from_what_was_asked_for_is_said(files):
 
 
 def test_real_records_are_split_without_a_leak(tmp_path):
-    """Natural Questions, where 300 and more questions share a paragraph with another one."""
+    """Natural Questions, where more than 300 questions share a paragraph with another one."""
     folder = data("nq_qed")
     sources = JudgedSources(
         run=folder / "runs/bm25.train.top50.run.gz",

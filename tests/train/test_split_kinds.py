@@ -1,4 +1,4 @@
-"""Pointwise and listwise records of one collection do not leak into each other's side, whatever their docids are."""
+"""Pointwise and listwise records of one collection do not leak across sides, whatever their docids are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath",
 
 
 def corpus(*, prefix):
-    """Passages under docids of their own: titled or not, short or long, with what a prompt repairs, defuses or cuts."""
+    """Passages with separate docids: with or without title, short or long, with text that a prompt repairs, escapes or
+    truncates.
+    """
     docs = {}
     for i in range(N):
         draw = random.Random(i)
@@ -81,7 +83,7 @@ def test_no_positive_is_on_two_sides(tmp_path, words, identifiers, n_seeds):
 
 
 def number(record):
-    """7 of the query `p7`, or of the windows of `l7`."""
+    """7 for the query `p7` and for windows of `l7`."""
     return int((record.get("query_id") or record["id"].partition("_")[0])[1:])
 
 
@@ -96,7 +98,7 @@ def window(line, *, query="two", rest="[2] other\n"):
 
 
 def is_linked(files, *records):
-    """Whether records that share nothing else are one component."""
+    """Return whether records that share nothing else are in one component."""
     others = [group(f"text number {i} of many", query=f"question {i}") for i in range(40)]
     for i, other in enumerate(others):
         other["positive_passages"][0]["docid"] = f"o{i}"
@@ -129,19 +131,19 @@ LONG = " ".join(f"word{i}" for i in range(1000))
     ],
 )
 def test_a_passage_is_known_in_both_forms(tmp_path, pointwise, line):
-    """The text alone counts, as far as the prompt shows it."""
+    """Only the text counts, as far as the prompt shows it."""
     assert is_linked(Collection(tmp_path), pointwise, window(line))
 
 
 def test_windows_that_are_cut_differently_are_linked(tmp_path):
-    """To 300, 60 and 20 words of one passage; the longest begins with the others."""
+    """One passage truncated to 300, 60 and 20 words; the longest begins with the shorter ones."""
     lines = [" ".join(LONG.split()[:n]) for n in (300, 60, 20)]
     for one, other in [*pairwise(lines), (lines[2], lines[0])]:
         assert is_linked(Collection(tmp_path), window(one), window(other, query="three"))
 
 
 def test_other_passages_are_not_linked(tmp_path):
-    """Other ends of texts that are shown whole, other middles, and a beginning that is too short to tell."""
+    """Texts shown in full with different ends, texts with different middles, and a beginning too short to compare."""
     files = Collection(tmp_path)
     same = "this is the text of the passage that has the number"
     assert not is_linked(files, group(f"{same} 1"), window(f"{same} 2"))
@@ -158,6 +160,6 @@ def test_other_passages_are_not_linked(tmp_path):
 
 
 def test_the_lines_of_a_passage_are_one_text():
-    """The best passage of a window has two lines: both are its words."""
+    """The best passage of the window has two lines, and both belong to its text."""
     keys = record_keys(window("first line\nsecond line"), path="x", line=1)
     assert [passage.words for passage in keys.passages] == [("first", "line", "second", "line")]

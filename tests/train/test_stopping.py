@@ -1,4 +1,4 @@
-"""When a run stops, which model it keeps where the metric ties, and what it logs of its last steps."""
+"""When a run stops, which model it keeps if the metric ties, and how its last steps are logged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rankllm_train.training import saved_trainer  # noqa: E402
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory, smollm2_tokenizer):
-    """Groups measured on themselves after each step: their order is learnt long before the loss stops falling."""
+    """Groups evaluated on themselves after each step: the order is learned long before the loss stops falling."""
     folder = tmp_path_factory.mktemp("inputs")
     data = write_records(folder / "p.jsonl", [pointwise_record(i) for i in range(4)])
     return Recipe(method="pointwise").changed(
@@ -61,18 +61,18 @@ def metrics(folder, key):
     ],
 )
 def test_of_equal_metrics_the_lower_dev_loss_is_better(value, loss, is_better):
-    """Equal but for rounding; of equal losses the earlier stays."""
+    """Metrics that differ only by rounding are equal; if the losses are equal too, the earlier model is kept."""
     assert Best(step=1, metric="ndcg@10", value=0.5, loss=0.5).is_beaten_by(value, loss=loss) == is_better
 
 
 def test_a_loss_is_compared_as_it_is():
-    """It has no ties to break; and a record of an earlier version knows no loss."""
+    """A loss needs no tie-break; and records of earlier versions contain no loss."""
     assert Best(step=1, metric="loss", value=0.5).is_beaten_by(0.5 - 1e-12, loss=0.5 - 1e-12)
     assert not Best(step=1, metric="ndcg@10", value=0.5).is_beaten_by(0.5, loss=0.1)
 
 
 def test_a_saturated_metric_neither_stops_a_run_nor_keeps_an_early_model(recipe, tmp_path):
-    """nDCG@10 reaches 1.0; while the loss falls the run continues, and the model of the lowest loss is kept."""
+    """nDCG@10 reaches 1.0; while the loss falls, the run continues, and the model with the lowest loss is kept."""
     result = train(recipe.changed({"checkpoint.output_dir": str(tmp_path)}))
     ndcg, loss = metrics(tmp_path, "eval_ndcg@10"), metrics(tmp_path, "eval_loss")
     saturated = [step for step in ndcg if ndcg[step] == 1.0]
@@ -85,7 +85,7 @@ def test_a_saturated_metric_neither_stops_a_run_nor_keeps_an_early_model(recipe,
 
 @pytest.fixture(scope="module")
 def stopped(recipe, tmp_path_factory):
-    """A run that its patience ended: at so high a rate the loss soon falls no further."""
+    """A run stopped early by its patience: with such a high rate, the loss soon stops falling."""
     out = tmp_path_factory.mktemp("stopped") / "out"
     changes = {"evaluation.metric": "loss", "optim.learning_rate": 0.3, "checkpoint.output_dir": str(out)}
     changes |= {"logging.every_steps": 4}
@@ -95,7 +95,7 @@ def stopped(recipe, tmp_path_factory):
 
 
 def test_a_run_that_stopped_early_says_so_and_does_nothing_when_resumed(stopped):
-    """Any number of times; its last checkpoint is of the step at which it stopped."""
+    """This can be repeated any number of times; the last checkpoint is from the step where the run stopped."""
     recipe, result = stopped
     out = result.output_dir
     assert checkpoints(out)[-1].name == f"step_{result.steps}"
@@ -111,7 +111,7 @@ def test_a_run_that_stopped_early_says_so_and_does_nothing_when_resumed(stopped)
 
 @pytest.mark.parametrize("changes", [{"evaluation.patience": 4}, {"evaluation.patience": 0, "schedule.max_steps": 9}])
 def test_more_patience_lets_it_continue(stopped, tmp_path, changes):
-    """In another folder, to leave this one as it is."""
+    """The copy in another folder leaves the fixture unchanged."""
     recipe, result = stopped
     changed = recipe.changed(changes | {"checkpoint.output_dir": str(tmp_path)})
     again = train(changed, resume_from=str(checkpoints(result.output_dir)[-1]))
@@ -120,7 +120,7 @@ def test_more_patience_lets_it_continue(stopped, tmp_path, changes):
 
 @pytest.mark.parametrize("changes", [{"evaluation.patience": 1}, {"schedule.max_steps": 11}])
 def test_less_patience_or_fewer_steps_train_no_further(stopped, tmp_path, changes):
-    """Only a larger total, or patience that has not run out, extends a run that stopped early."""
+    """Only more steps or remaining patience extends a run that stopped early."""
     recipe, result = stopped
     changed = recipe.changed(changes | {"checkpoint.output_dir": str(tmp_path)})
     again = train(changed, resume_from=str(checkpoints(result.output_dir)[-1]))
@@ -128,21 +128,21 @@ def test_less_patience_or_fewer_steps_train_no_further(stopped, tmp_path, change
 
 
 def test_more_steps_let_it_continue_with_the_same_patience(stopped, tmp_path):
-    """By at least one step."""
+    """The run continues for at least one step."""
     recipe, result = stopped
     changed = recipe.changed({"schedule.max_steps": 13, "checkpoint.output_dir": str(tmp_path)})
     assert train(changed, resume_from=str(checkpoints(result.output_dir)[-1])).steps > result.steps
 
 
 def test_what_a_run_logs_covers_every_step_it_trained(stopped):
-    """Every fourth and the first, and the rest at the end, wherever patience ended it."""
+    """The first step, every fourth and the last ones are logged, wherever patience stopped the run."""
     _, result = stopped
     loss = metrics(result.output_dir, "loss")
     assert sorted(loss) == sorted({1, *range(4, result.steps + 1, 4), result.steps})
 
 
 def test_the_last_steps_are_logged_as_they_are_by_themselves(recipe, tmp_path):
-    """Entries of two steps are means of theirs; the last, of one, is its own; no token is lost."""
+    """Entries over two steps are their mean; the last entry, over one step, is its own value; no token is lost."""
     found = {}
     for every in (1, 2):
         out = tmp_path / str(every)
@@ -159,7 +159,7 @@ def test_the_last_steps_are_logged_as_they_are_by_themselves(recipe, tmp_path):
 
 
 def test_writing_checkpoints_and_models_is_no_training_time(recipe, tmp_path, monkeypatch):
-    """Each takes 1.5 s here, between steps of milliseconds; tokens / (tokens/s) is what was counted."""
+    """Each save takes 1.5 s here, between steps of milliseconds; tokens / (tokens/s) is the time that was counted."""
     slow_s = 1.5
     write = saved_trainer.save_card
 

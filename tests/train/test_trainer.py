@@ -1,4 +1,4 @@
-"""A run can be killed anywhere and goes on as if it had not been; a checkpoint is whole or not there."""
+"""A run killed at any point resumes as if it had not been interrupted; a checkpoint is complete or absent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tiny(tmp_path_factory, smollm2_tokenizer):
 
 @pytest.fixture(scope="module")
 def recipes(tiny, tmp_path_factory):
-    """A listwise and a pointwise recipe with everything random switched on: 3 steps an epoch, 2 epochs."""
+    """A listwise and a pointwise recipe with all random features enabled: 3 steps per epoch, 2 epochs."""
     folder = tmp_path_factory.mktemp("data")
     lists = write_records(folder / "d.jsonl", [listwise_record(i) for i in range(10)])
     groups = write_records(folder / "p.jsonl", [pointwise_record(i, n_negatives=12) for i in range(10)])
@@ -70,7 +70,7 @@ def metrics(folder):
 
 @pytest.fixture(scope="module")
 def whole(recipes, tmp_path_factory):
-    """Runs that nobody interrupted."""
+    """Uninterrupted runs."""
     done = {}
     for method, recipe in recipes.items():
         out = tmp_path_factory.mktemp(f"whole-{method}")
@@ -82,7 +82,7 @@ def whole(recipes, tmp_path_factory):
 @pytest.mark.parametrize("method", ["listwise", "pointwise"])
 @pytest.mark.parametrize("step", [2, 3, 4])
 def test_a_resumed_run_repeats_the_rest_bit_by_bit(recipes, whole, tmp_path, method, step):
-    """From within an epoch, from its end, from the next: losses, gradient norms and rates are equal as numbers."""
+    """Resumed within an epoch, at its end, and in the next: losses, gradient norms and rates are equal as numbers."""
     expected = metrics(whole[method])
     assert sorted(expected) == [1, 2, 3, 4, 5, 6]
     recipe = recipes[method].changed({"checkpoint.output_dir": str(tmp_path)})
@@ -134,7 +134,9 @@ train(recipe, callbacks=[Slow()])
     ],
 )
 def test_a_killed_run_goes_on_bit_by_bit(recipes, whole, tmp_path, method, place):
-    """SIGKILL, then `latest`: adapter dropout, noise and drawn groups are those of the run that was not killed."""
+    """After SIGKILL and resuming from `latest`, adapter dropout, noise and drawn groups equal those of the
+    uninterrupted run.
+    """
     out = tmp_path / "out"
     recipe = recipes[method].changed({"checkpoint.output_dir": str(out)})
     save_recipe(recipe, tmp_path)
@@ -157,7 +159,7 @@ def test_a_killed_run_goes_on_bit_by_bit(recipes, whole, tmp_path, method, place
 
 
 def test_every_checkpoint_is_complete(whole):
-    """Adapter, tokenizer, card, recipe and state in each; the final model in the folder itself."""
+    """Each contains adapter, tokenizer, card, recipe and state; the final model is in the output folder itself."""
     found = checkpoints(whole["listwise"])
     assert [path.name for path in found] == [f"step_{n}" for n in range(1, STEPS + 1)]
     for folder in (*found, whole["listwise"]):
@@ -177,7 +179,7 @@ def test_every_checkpoint_is_complete(whole):
 
 
 def test_a_half_written_checkpoint_is_never_taken(whole, tmp_path):
-    """Neither one still aside, nor one without its state, however new."""
+    """A temporary checkpoint folder or one without its state is ignored, however new it is."""
     import shutil
 
     shutil.copytree(whole["listwise"] / "step_2", tmp_path / "step_2")
@@ -190,7 +192,7 @@ def test_a_half_written_checkpoint_is_never_taken(whole, tmp_path):
 
 
 def test_what_a_killed_run_left_aside_is_swept(recipes, tmp_path):
-    """And does not hinder the next run."""
+    """Temporary files of a killed run are removed and do not block the next run."""
     (tmp_path / ".saving-step_1" / "checkpoint-1").mkdir(parents=True)
     train(recipes["listwise"].changed({"checkpoint.output_dir": str(tmp_path), "schedule.max_steps": 1}))
     assert not list(tmp_path.glob(".saving-*"))
@@ -207,14 +209,14 @@ def test_epochs_are_numbered_from_zero_and_rotate(recipes, tmp_path):
 
 
 def test_a_folder_with_checkpoints_is_not_trained_into_by_mistake(recipes, whole):
-    """Resume, overwrite, or another folder."""
+    """The error offers to resume, to overwrite, or to use another folder."""
     recipe = recipes["listwise"].changed({"checkpoint.output_dir": str(whole["listwise"])})
     with pytest.raises(RankLLMError, match="holds step_6, of an earlier run; use --resume-from-checkpoint latest"):
         train(recipe)
 
 
 def test_a_changed_recipe_is_told_when_resuming(recipes, whole, tmp_path):
-    """The run will not be the one that was begun."""
+    """The resumed run differs from the run that was started."""
     told = []
     recipe = recipes["listwise"].changed({"checkpoint.output_dir": str(tmp_path), "optim.learning_rate": 5e-3})
     train(recipe, resume_from=str(whole["listwise"] / "step_5"), say=told.append)
@@ -222,14 +224,14 @@ def test_a_changed_recipe_is_told_when_resuming(recipes, whole, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_records(recipes, tmp_path):
-    """A learning rate that throws the weights out of float32 in one step."""
+    """The learning rate makes the weights overflow float32 in one step."""
     changes = {"optim.learning_rate": 1e38, "schedule.warmup_steps": 0, "checkpoint.output_dir": str(tmp_path)}
     with pytest.raises(RankLLMError, match=r"step 2: the loss is nan on .*d\.jsonl:\d+: record 'r\d+'"):
         train(recipes["listwise"].changed(changes))
 
 
 def test_weights_that_are_not_numbers_are_told_before_the_first_step(recipes, tmp_path, tiny, smollm2_tokenizer):
-    """A damaged model."""
+    """The model is damaged."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny)
@@ -243,7 +245,7 @@ def test_weights_that_are_not_numbers_are_told_before_the_first_step(recipes, tm
 
 
 def test_accumulation_does_not_change_a_step(recipes, tmp_path):
-    """4 x 1 and 1 x 4 log the same loss and gradient norm, noise and dropout off."""
+    """4 x 1 and 1 x 4 log the same loss and gradient norm, with noise and dropout disabled."""
     found = []
     for per_device, accumulation in ((4, 1), (1, 4)):
         out = tmp_path / f"{per_device}"
@@ -263,7 +265,7 @@ def test_accumulation_does_not_change_a_step(recipes, tmp_path):
 
 
 def test_the_learning_rate_follows_the_schedule(whole):
-    """Two steps of warm-up to 1e-3, then a cosine that would reach zero at the sixth."""
+    """Two steps of warm-up to 1e-3, then a cosine that would reach zero at the sixth step."""
     import math
 
     rates = [rate for _, _, rate in metrics(whole["listwise"]).values()]
@@ -283,7 +285,7 @@ def test_the_log_tells_parts_speed_and_padding(whole):
 
 
 def test_bf16_and_gradient_checkpointing_train(recipes, tmp_path):
-    """Half precision keeps trained weights in float32; recomputation changes no loss."""
+    """With half precision, trained weights stay in float32; recomputation does not change the loss."""
     from safetensors.torch import load_file
 
     out = tmp_path / "half"
@@ -296,7 +298,7 @@ def test_bf16_and_gradient_checkpointing_train(recipes, tmp_path):
 
 @pytest.mark.parametrize("head", ["sequence-classification", "yes-no"])
 def test_adapters_on_a_base_in_half_precision_train(recipes, tmp_path, head):
-    """The frozen base is bfloat16, what is trained float32, the score layer's product too."""
+    """The frozen base is bfloat16; trained weights and the output of the score layer are float32."""
     from safetensors.torch import load_file
 
     changes = {"model.precision": "bf16", "prompt.head": head, "schedule.max_steps": 2, "checkpoint.every": "none"}
@@ -307,7 +309,7 @@ def test_adapters_on_a_base_in_half_precision_train(recipes, tmp_path, head):
 
 
 def test_gradient_checkpointing_changes_nothing(recipes, tmp_path):
-    """The same losses with and without."""
+    """The losses are the same with and without it."""
     found = []
     for on in (False, True):
         out = tmp_path / str(on)
@@ -318,7 +320,7 @@ def test_gradient_checkpointing_changes_nothing(recipes, tmp_path):
 
 
 def test_the_saved_recipe_repeats_the_run(recipes, whole, tmp_path):
-    """recipe.yaml in the output folder is the whole run."""
+    """recipe.yaml in the output folder describes the complete run."""
     recipe = load_recipe(whole["pointwise"] / "recipe.yaml").changed({"checkpoint.output_dir": str(tmp_path)})
     train(recipe)
     assert metrics(tmp_path) == metrics(whole["pointwise"])
@@ -334,7 +336,7 @@ def test_the_saved_recipe_repeats_the_run(recipes, whole, tmp_path):
     ],
 )
 def test_what_cannot_be_trained_is_told_before_the_first_step(recipes, tmp_path, changes, message):
-    """One line, and nothing written."""
+    """The error is one line, and nothing is written."""
     recipe = recipes["listwise"].changed(changes | {"checkpoint.output_dir": str(tmp_path / "out")})
     started = time.perf_counter()
     with pytest.raises(RankLLMError, match=message):

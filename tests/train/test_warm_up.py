@@ -1,4 +1,6 @@
-"""Warm-up begins at learning rate 0, as in the originals: where it leaves nothing to train with, one line says so."""
+"""Warm-up begins at learning rate 0, as in the originals; if this leaves no training steps, a one-line warning says
+so.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ RATE = 1e-2
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory, smollm2_tokenizer):
-    """Two records a step."""
+    """A recipe with two records per step."""
     folder = tmp_path_factory.mktemp("inputs")
     return Recipe(method="pointwise").changed(
         {
@@ -35,7 +37,7 @@ def recipe(tmp_path_factory, smollm2_tokenizer):
 
 
 def trained(recipe, out, **schedule):
-    """What was said, and the learning rates that were logged."""
+    """Return the messages and the logged learning rates."""
     told = []
     changes = {f"schedule.{key}": value for key, value in schedule.items()}
     train(recipe.changed(changes | {"checkpoint.output_dir": str(out)}), say=told.append)
@@ -48,7 +50,7 @@ def trained(recipe, out, **schedule):
     [{"warmup_steps": 1}, {"warmup_ratio": 0.1}, {"warmup_steps": 5, "lr_scheduler": "constant_with_warmup"}],
 )
 def test_a_run_of_one_step_at_rate_0_is_warned_of(recipe, tmp_path, schedule):
-    """It trains nothing: the weights are the base's."""
+    """It trains nothing: the weights are those of the base."""
     warnings, rates = trained(recipe, tmp_path, max_steps=1, **schedule)
     assert rates == [0]
     (line,) = warnings
@@ -59,7 +61,7 @@ def test_a_run_of_one_step_at_rate_0_is_warned_of(recipe, tmp_path, schedule):
 
 
 def test_a_warm_up_as_long_as_the_run_is_warned_of(recipe, tmp_path):
-    """Of 4 steps the second and last has a quarter of the rate."""
+    """Of 4 steps, the second and last has a quarter of the rate."""
     warnings, rates = trained(recipe, tmp_path, max_steps=2, warmup_steps=4)
     assert rates == [0, RATE / 4]
     assert [line.partition(";")[0] for line in warnings] == [
@@ -76,7 +78,7 @@ def test_a_warm_up_as_long_as_the_run_is_warned_of(recipe, tmp_path):
     ],
 )
 def test_other_runs_are_not_warned_of(recipe, tmp_path, schedule, expected):
-    """No warm-up, a schedule that has none, and one that leaves a step: the rates are the originals'."""
+    """No warm-up, a schedule without one, and a warm-up that leaves a step: the rates are those of the originals."""
     warnings, rates = trained(recipe, tmp_path, **schedule)
     assert warnings == []
     assert rates == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""Listwise records whose prompt shows no passage are found where they are encoded."""
+"""Listwise records whose prompt shows no passage are detected when they are encoded."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rankllm_train.encoding.listwise_encoder import ListwiseEncoder
 SHOWING = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
 DROPPING = "{% for m in messages %}{{ m.role }}\n{% endfor %}"
 DROPPING_LATER = "{% for m in messages %}{{ m.role if 'question 1' in m.content else m.content }}\n{% endfor %}"
-"""It leaves out what questions 1, 10 and 11 ask and show."""
+"""Drops the query and the passages of questions 1, 10 and 11."""
 
 
 def record(number, **options):
-    """A record of three passages in letters."""
+    """A record of three passages with letters as identifiers."""
     return parse_listwise(listwise_record(number, **options), path="d.jsonl", line=number + 1)
 
 
 def encode(records, chat_template, **options):
-    """Encoded, a token a letter."""
+    """Encode the records with one token per letter."""
     tokenizer = letter_tokenizer()
     tokenizer.chat_template = chat_template
     encoder = ListwiseEncoder(tokenizer, objective="generation")
@@ -35,7 +35,7 @@ def encode(records, chat_template, **options):
 
 
 def test_a_chat_template_that_drops_the_passages_is_an_error_or_leaves_nothing():
-    """Every list would be trained on the same ids."""
+    """All lists would be trained on the same token ids."""
     records = [record(n) for n in range(3)]
     with pytest.raises(DataError, match=r"d.jsonl:1: record 'r0': the prompt does not contain the passages; check"):
         encode(records, DROPPING)
@@ -44,7 +44,7 @@ def test_a_chat_template_that_drops_the_passages_is_an_error_or_leaves_nothing()
 
 
 def test_records_whose_passages_are_dropped_later_are_found():
-    """By the ids that they share; the first of them cannot be told from a record of its own."""
+    """They are found because they share token ids; the first of them looks like a valid record."""
     records = [record(n) for n in (0, 1, 10, 11, 2)]
     found = encode(records, DROPPING_LATER, bad_records="skip")
     assert len(found.skipped) == 2
@@ -52,14 +52,14 @@ def test_records_whose_passages_are_dropped_later_are_found():
 
 
 def test_records_in_order_pass_and_so_do_copies():
-    """Two records that are the same are no fault of the prompt's."""
+    """Two identical records are not an error of the prompt."""
     records = [record(0), record(1), record(0), record(1)]
     found = encode(records, SHOWING)
     assert (len(found), found.skipped, found.n_alike) == (4, (), 0)
 
 
 def test_passages_that_are_cut_to_the_same_words_are_counted():
-    """A word a passage, all of them `same`."""
+    """Each passage is truncated to one word, which is `same` for all."""
     template = load_template("rank_zephyr_alpha")
     texts = [f"same words {n} " + "and more of it " * 20 for n in range(3)]
     *_, human = template.render("q", texts, labels=("A", "B", "C"))

@@ -1,4 +1,4 @@
-"""Scripts beside the packages are no package: a test imports them by name."""
+"""The scripts folder is not a package, so tests import its modules by name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from shared_files import REPOSITORY
 
 @pytest.fixture
 def model_script(monkeypatch):
-    """Imports a module of scripts/models."""
+    """Import a module of scripts/models."""
     monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "models")
     return importlib.import_module

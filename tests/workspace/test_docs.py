@@ -1,4 +1,4 @@
-"""The README and the pages under docs/ say only what works: commands parse, names import, links lead somewhere."""
+"""The README and docs/ show only what works: commands parse, imported names exist, links resolve."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SEPARATORS = {"|", "||", "&&", ";", "&"}
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page."""
+    """A fenced code block of a page."""
 
     where: str
     """PAGE:LINE of its first line."""
@@ -55,7 +55,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def shell_commands(script: str) -> Iterator[list[str]]:
-    """The simple commands of a script, as words: continued lines joined, split at pipes, redirections left out."""
+    """The simple commands of a script as words: continued lines joined, split at pipes, redirections removed."""
     for line in re.sub(r"\\\n", " ", script).splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
         lexer.whitespace_split = True
@@ -75,7 +75,7 @@ def shell_commands(script: str) -> Iterator[list[str]]:
 
 
 def own_program(words: list[str]) -> list[str]:
-    """The name and the arguments of one of our programs, plain or behind `uv run ...`; empty for any other program."""
+    """The name and arguments of one of our programs, plain or after `uv run ...`; empty for other programs."""
     while words and _ASSIGNMENT.match(words[0]):
         words = words[1:]
     if words[:2] == ["uv", "run"]:
@@ -112,7 +112,7 @@ PROGRAMS = [pytest.param(block.body, id=block.where) for block in told("python")
 
 
 def test_a_script_is_split_into_its_commands():
-    """Continued lines, comments, pipes, redirections, assignments and `uv run` in front."""
+    """Continued lines, comments, pipes, redirections, assignments and a leading `uv run`."""
     script = """
 # a comment
 printf 'a b\\n' | rankllm-infer rerank --query "what is | that" \\
@@ -140,13 +140,13 @@ uv run --extra deepspeed torchrun --nproc-per-node 8 -m rankllm_train pointwise 
     ],
 )
 def test_a_command_that_does_not_exist_is_noticed(command):
-    """What the next test relies on."""
+    """The next test relies on this."""
     with pytest.raises(click.UsageError):
         parse(OURS[command[0]], command[1:])
 
 
 def test_the_readme_shows_commands_and_python():
-    """A renamed fence would make the tests below pass on nothing."""
+    """A renamed fence would leave the tests below without input."""
     shown = [block.language for block in blocks(REPOSITORY / "README.md")]
     assert shown.count("bash") >= 3
     assert shown.count("python") >= 1
@@ -155,13 +155,13 @@ def test_the_readme_shows_commands_and_python():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_parses(command):
-    """Each option exists and takes what it is given."""
+    """Every option exists and accepts its value."""
     parse(OURS[command[0]], command[1:])
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_python_example_uses_what_exists(program):
-    """Imported names exist, and the keyword arguments of their calls too."""
+    """Imported names exist, and so do the keyword arguments in their calls."""
     tree = ast.parse(program)
     names: dict[str, object] = {}
     for node in ast.walk(tree):
@@ -177,7 +177,7 @@ def test_every_python_example_uses_what_exists(program):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_every_link_to_a_file_leads_somewhere(page):
-    """Relative links only; the web is not asked."""
+    """Relative links only; nothing is downloaded."""
     text = _FENCED.sub("", page.read_text(encoding="utf-8"))
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
     missing = [target for target in targets if target and not (page.parent / target).exists()]

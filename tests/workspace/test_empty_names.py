@@ -1,4 +1,4 @@
-"""An option or argument that names a file, a folder or a model refuses an empty name."""
+"""Options and arguments that name a file, a folder or a model reject an empty name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN_TEXTS = {
 
 
 def commands(group: click.Command, *words: str) -> dict[tuple[str, ...], click.Command]:
-    """Each command by its words."""
+    """Map the words of each command to the command."""
     if not isinstance(group, click.Group):
         return {words: group}
     found = {}
@@ -31,7 +31,7 @@ def commands(group: click.Command, *words: str) -> dict[tuple[str, ...], click.C
 
 
 def named_things():
-    """Each parameter that names a file, a folder, a model or the like."""
+    """Every parameter that names a file, a folder, a model or similar."""
     for program, group in (("rankllm-infer", infer), ("train", train)):
         for words, command in commands(group).items():
             for parameter in command.params:
@@ -42,7 +42,7 @@ def named_things():
 
 
 def arguments(command: click.Command, parameter: click.Parameter) -> list[str]:
-    """A command line with an empty name for `parameter`, and `x` or a choice for whatever else is required."""
+    """A command line with an empty name for `parameter`, and `x` or a choice for other required parameters."""
     line = []
     for other in command.params:
         kind = other.type
@@ -54,7 +54,7 @@ def arguments(command: click.Command, parameter: click.Parameter) -> list[str]:
 
 @pytest.mark.parametrize(("group", "words", "command", "parameter"), list(named_things()))
 def test_an_empty_name_is_wrong_usage(group, words, command, parameter, tmp_path, monkeypatch):
-    """As from an unset shell variable: status 2, a line that names the option, and nothing written."""
+    """As with an unset shell variable: status 2, a line that names the option, nothing written."""
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(group, [*words, *arguments(command, parameter)])
     assert done.exit_code == 2, done.output

@@ -1,4 +1,4 @@
-"""`--help` answers at once: no heavy package is imported for it, in any program or subcommand."""
+"""`--help` is fast: no program or subcommand imports a heavy package for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ HEAVY = {
 
 
 def programs(command: click.Command, *words: str) -> list[tuple[str, ...]]:
-    """A command and every one below it, as the words that call them."""
+    """A command and all its subcommands, as the words that call them."""
     found = [words]
     if isinstance(command, click.Group):
         context = click.Context(command)
@@ -62,19 +62,19 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def imported_packages(importtime: str) -> set[str]:
-    """The top-level packages in the report of `python -X importtime`."""
+    """The top-level packages in a report of `python -X importtime`."""
     names = re.findall(r"^import time:.*\|\s*([\w.]+)$", importtime, flags=re.MULTILINE)
     return {name.partition(".")[0] for name in names}
 
 
 def test_the_report_of_imports_shows_a_heavy_package():
-    """What the tests below look for would be seen if it were there."""
+    """The tests below would detect a heavy package."""
     assert "numpy" in imported_packages(run_python("-X", "importtime", "-c", "import numpy").stderr)
 
 
 @pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
 def test_help_needs_no_heavy_package(words):
-    """Help is printed without torch, transformers or numpy."""
+    """Help is printed without importing torch, transformers or numpy."""
     done = run_python("-X", "importtime", "-m", *words, "--help")
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("Usage: ")
@@ -83,7 +83,7 @@ def test_help_needs_no_heavy_package(words):
 
 @pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
 def test_help_describes_the_program(words):
-    """Every command says in a sentence what it does, and every argument of it is spelled in kebab-case."""
+    """Every command has a one-sentence description, and argument names are in kebab-case."""
     text = run_python("-m", *words, "--help").stdout
     assert re.search(r"^  [A-Z][^\n]+", text, flags=re.MULTILINE)
     assert not re.findall(r"--\w*_\w*", text)

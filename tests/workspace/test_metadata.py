@@ -1,4 +1,4 @@
-"""What a package index would get: the wheels of the three packages, built here and read."""
+"""The contents of the three packages' wheels, which are built and read here."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ DATA = {
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> dict[str, zipfile.Path]:
-    """Each distribution's wheel. Building needs only what building the checkout needed, so uv has it."""
+    """Each distribution's wheel. The build needs no more packages than the checkout, so uv has them."""
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv is None:
         pytest.skip("needs uv, which builds the wheels")
@@ -92,13 +92,13 @@ def distribution(wheels, name) -> PathDistribution:
 
 
 def requirements(distribution: PathDistribution) -> dict[str, Requirement]:
-    """What installs with the wheel alone, without extras, by name."""
+    """The dependencies of the wheel without extras, by name."""
     found = [Requirement(line) for line in distribution.requires or []]
     return {canonicalize_name(need.name): need for need in found if "extra" not in str(need.marker or "")}
 
 
 def test_a_wheel_says_who_it_is(name, distribution):
-    """Name, version, Python, licence; the version is the one that `--version` prints."""
+    """Name, version, Python version, license; the version is the one `--version` prints."""
     metadata = distribution.metadata
     assert (metadata["Name"], metadata["Version"]) == (name, VERSIONS[name])
     assert (metadata["Requires-Python"], metadata["License-Expression"]) == (">=3.11", "Apache-2.0")
@@ -106,44 +106,44 @@ def test_a_wheel_says_who_it_is(name, distribution):
 
 
 def test_a_wheel_has_a_page_for_the_index(name, distribution):
-    """The package's README, with how to install it."""
+    """The package's README with installation instructions."""
     page = str(distribution.metadata.get_payload())
     assert page.startswith(f"# {name}\n")
     assert f"pip install {name}" in page
 
 
 def test_a_wheel_carries_the_licence(name, distribution):
-    """The text at the root of the repository, word for word."""
+    """The text in the repository root, unchanged."""
     carried = distribution.read_text("licenses/LICENSE")
     assert carried == (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 
 
 def test_extras_have_the_documented_names(name, distribution):
-    """Names of extras are an interface."""
+    """Names of extras are a public interface."""
     assert set(distribution.metadata.get_all("Provides-Extra", [])) == EXTRAS[name]
 
 
 def test_programs_have_the_documented_names(name, distribution):
-    """Names of programs are an interface; `train` and `rankllm-train` are the same."""
+    """Names of programs are a public interface; `train` and `rankllm-train` are the same program."""
     assert {script.name: script.value for script in distribution.entry_points} == PROGRAMS[name]
 
 
 def test_the_core_needs_pyyaml_and_ftfy_only(wheels):
-    """It installs in a second, without torch."""
+    """It installs within a second, without torch."""
     info = next(entry for entry in wheels["rankllm-core"].iterdir() if entry.name.endswith(".dist-info"))
     assert requirements(PathDistribution(info)).keys() == {"ftfy", "pyyaml"}
 
 
 @pytest.mark.parametrize("name", ["rankllm-infer", "rankllm-train"])
 def test_the_core_is_asked_for_in_a_bounded_range(distribution):
-    """Each distribution is released on its own: a range with both ends, which holds the core of this checkout."""
+    """Distributions are released separately: the range has both bounds and includes the core of this checkout."""
     core = requirements(distribution)["rankllm-core"].specifier
     assert {bound.operator for bound in core} == {">=", "<"}
     assert core.contains(rankllm_core.__version__)
 
 
 def test_a_wheel_names_no_place_on_this_machine(name, distribution):
-    """Workspace sources stay in the workspace: an index has names and versions only."""
+    """Workspace sources are not part of the metadata: an index has names and versions only."""
     for line in distribution.requires or []:
         assert Requirement(line).url is None, line
     assert str(REPOSITORY) not in (distribution.read_text("METADATA") or "")
@@ -151,7 +151,7 @@ def test_a_wheel_names_no_place_on_this_machine(name, distribution):
 
 
 def test_a_wheel_holds_its_package_and_nothing_else(wheels, name):
-    """Every file of the source folder, data included, and the metadata."""
+    """Every file of the source folder, including data, and the metadata."""
     package = name.replace("-", "_")
     source = FOLDERS[name] / "src"
     expected = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
@@ -163,7 +163,7 @@ def test_a_wheel_holds_its_package_and_nothing_else(wheels, name):
 
 
 def test_a_wheel_can_be_found_on_an_index(name, distribution):
-    """Authors without an invented address, keywords, classifiers; no address that nobody answers."""
+    """Authors without an invented address, keywords, classifiers; no unmonitored address."""
     metadata = distribution.metadata
     assert (metadata["Author"], metadata["Author-email"]) == ("rankllm contributors", None)
     assert "reranking" in metadata["Keywords"].split(",")

@@ -1,4 +1,4 @@
-"""The scripts that make the shipped rerankers: what becomes a record, what is looked at."""
+"""The scripts that produce the bundled rerankers: what becomes a record, and what is checked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import pytest
 
 @pytest.fixture
 def pieces(model_script):
-    """The module that cuts passages for training."""
+    """The module that splits passages for training."""
     return model_script("pieces")
 
 
 def test_pieces_end_with_sentences(pieces):
-    """Ten words a sentence, five are enough; a long one is cut at 80 words, a rest of under 12 joins what is before."""
+    """Ten words per sentence, five are enough; a long piece is split at 80 words, and a rest under 12 joins the
+    previous piece.
+    """
     sentence = "one two three four five six seven eight nine ten."
     assert [len(p.split()) for p in pieces.split_passage(" ".join([sentence] * 12))] == [50, 50, 20]
     assert [len(p.split()) for p in pieces.split_passage(" ".join([sentence] * 11))] == [50, 60]
@@ -22,7 +24,7 @@ def test_pieces_end_with_sentences(pieces):
 
 
 def test_the_best_piece_of_a_relevant_passage_is_the_answer(pieces):
-    """By the teacher; the passage's other pieces are no candidates, and a query without an answer is left out."""
+    """Chosen by the teacher; the passage's other pieces are no candidates, and a query without an answer is skipped."""
     teacher = {"q1": [("d2#0", 0.9), ("d1#1", 0.8), ("d1#0", 0.7), ("d3#0", 0.1)], "q2": [("d3#0", 0.5)]}
     best, kept = pieces.judge_pieces(teacher, {"q1": {"d1": 1, "d3": 0}, "q2": {"d9": 1}})
     assert best == {"q1": "d1#1"}
@@ -30,14 +32,14 @@ def test_the_best_piece_of_a_relevant_passage_is_the_answer(pieces):
 
 
 def test_text_is_as_it_was_before_a_tokenizer(pieces):
-    """Punctuation joins its word again; what had none around it stays."""
+    """Punctuation is reattached to its word; punctuation without spaces is unchanged."""
     tokenized = "It 's ( also ) `` Röntgen '' , he said ; 98 % of self - made $ 5 notes do n't burn ."
     assert pieces.plain(tokenized) == "It's (also) \"Röntgen\", he said; 98% of self-made $5 notes don't burn."
     assert pieces.plain("1940 -- 1942: a plain sentence, it's said.") == "1940 -- 1942: a plain sentence, it's said."
 
 
 def test_a_made_up_question_needs_its_passage_near_the_top(pieces):
-    """Of the teacher's first three with a cosine of .4; the best answer may be another passage."""
+    """Within the teacher's top three with a cosine of .4; the best answer may be another passage."""
     ranked = [("d3#0", 0.8), ("d1#0", 0.5), ("d2#0", 0.41), ("d4#0", 0.4)]
     teacher = {"d1#0": ranked, "d2#0": ranked, "d4#0": ranked, "d9#0": [("d9#0", 0.39)]}
     best, kept = pieces.judge_answers(teacher)
@@ -48,7 +50,7 @@ def test_a_made_up_question_needs_its_passage_near_the_top(pieces):
 
 @pytest.fixture
 def make_queries(model_script):
-    """The script that makes up questions."""
+    """The script that generates questions."""
     return model_script("make_queries")
 
 
@@ -65,13 +67,13 @@ def make_queries(model_script):
     ],
 )
 def test_what_may_be_a_question(make_queries, query, is_one):
-    """Not a word alone, too long, about something else, copied, an example of the prompt, or nothing."""
+    """Not a single word, too long, off topic, copied, an example from the prompt, or empty."""
     passage = "The era of the Shakas began when Kanishka ascended, and tendinitis is named to be of this passage."
     assert make_queries.is_question(query, passage) == is_one
 
 
 def test_what_was_asked_is_not_asked_again(make_queries, tmp_path):
-    """A stop costs one batch at most; a passage that nothing was asked about is known too."""
+    """An interruption loses one batch at most; passages without a question are recorded too."""
     asked = []
 
     def ask(texts):
@@ -100,13 +102,13 @@ def group(query, positive, negatives=SEVEN):
 
 
 def window(query, docids):
-    """A listwise record; the first is relevant."""
+    """A listwise record whose first passage is relevant."""
     return {"query": query, "docids": docids, "positive_docids": docids[:1]}
 
 
 @pytest.fixture
 def make_records(model_script):
-    """The script that makes the records."""
+    """The script that creates the records."""
     return model_script("make_records")
 
 
@@ -127,9 +129,8 @@ def make_records(model_script):
     ],
 )
 def test_nothing_that_is_measured_on_is_in_a_record(make_records, record, kept):
-    """A question in any spelling, a passage or a piece of it: held out everywhere, a dev passage as an answer.
-
-    Of a group, negatives go alone, unless fewer than seven are left.
+    """Excluded: a question in any spelling, a passage or part of it that is held out anywhere, a dev passage as the
+    answer. Negatives of a group are removed individually unless fewer than seven remain.
     """
     forbidden = make_records.Forbidden(queries={"what is it"}, passages={"held"}, answers={"held", "dev"})
     found = list(make_records.allowed([record], forbidden))
@@ -142,12 +143,12 @@ def test_nothing_that_is_measured_on_is_in_a_record(make_records, record, kept):
 
 @pytest.fixture
 def leaks(model_script):
-    """The module that knows what is measured on."""
+    """The module that detects evaluation data in training data."""
     return model_script("leaks")
 
 
 def test_a_copy_is_found_by_its_words(leaks):
-    """Held in a longer text, part of a longer one, or the same with other punctuation; not six words of fourteen."""
+    """Contained in a longer text, part of a longer one, or with other punctuation; not six words of fourteen."""
     text = " ".join(f"word{number}" for number in range(14))
     corpus = {
         "longer": f"Before it. {text}! After it.",
@@ -165,7 +166,7 @@ def test_a_copy_is_found_by_its_words(leaks):
 
 
 def test_the_held_out_splits_are_those_of_the_results(leaks, model_script):
-    """Whatever the page measures on is held out with its questions and its relevant passages, at the page's grade."""
+    """Everything on the results page is held out, with its questions and the passages relevant at the page's grade."""
     sets = model_script("result_sets").SETS
     held_out = {held.folder: held for held in leaks.HELD_OUT}
     for test_set in sets:
@@ -184,9 +185,8 @@ def test_relevant_is_from_a_grade_on(leaks, tmp_path):
 
 
 def test_pairs_are_counted_by_hand(model_script):
-    """Grades 2, 0, 1 with scores 3, 2, 1: of the pairs (2 over 0, 2 over 1, 1 over 0) two are right.
-
-    With 2.5 taken off the second, all are. A window without a difference has no pairs.
+    """Grades 2, 0, 1 with scores 3, 2, 1: of the pairs (2 over 0, 2 over 1, 1 over 0) two are correct. With 2.5
+    subtracted from the second score, all are. A window without different grades has no pairs.
     """
     place_bias = model_script("place_bias")
     windows = [

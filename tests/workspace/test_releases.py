@@ -30,7 +30,7 @@ def scripts(monkeypatch):
 
 @pytest.fixture
 def checkout(scripts, tmp_path):
-    """A repository with the three packages, two of them at 0.1.0, all committed."""
+    """A repository with the three packages, two of them at 0.1.0, with everything committed."""
     packages, _ = scripts
     files = dict(FILES)
     for name, version in VERSIONS.items():
@@ -61,7 +61,7 @@ def git(folder, *words):
 
 
 def test_a_release_changes_one_package_and_tags_it(scripts, checkout):
-    """Three lines in three files, one commit, one tag; the other packages keep their versions."""
+    """Three lines in three files, one commit, one tag; other packages keep their versions."""
     packages, release = scripts
     assert release.release(checkout, "rankllm-infer", "0.2.0") == "rankllm-infer-v0.2.0"
     assert git(checkout, "tag", "--points-at", "HEAD") == "rankllm-infer-v0.2.0"
@@ -73,7 +73,7 @@ def test_a_release_changes_one_package_and_tags_it(scripts, checkout):
 
 
 def test_a_version_that_is_set_already_is_tagged_as_it_is(scripts, checkout):
-    """The first release: no commit, since nothing changes."""
+    """For the first release there is no commit, since nothing changes."""
     _, release = scripts
     before = git(checkout, "rev-parse", "HEAD")
     assert release.release(checkout, "rankllm-train", "0.1.4") == "rankllm-train-v0.1.4"
@@ -93,7 +93,7 @@ def test_a_version_that_is_set_already_is_tagged_as_it_is(scripts, checkout):
     ],
 )
 def test_a_wrong_release_is_refused_before_anything_changes(scripts, checkout, name, version, message):
-    """One line says what is wrong."""
+    """The one-line error says what is wrong."""
     packages, release = scripts
     with pytest.raises(packages.ReleaseError) as error:
         release.release(checkout, name, version)
@@ -104,7 +104,7 @@ def test_a_wrong_release_is_refused_before_anything_changes(scripts, checkout, n
 
 
 def test_uncommitted_changes_and_a_used_tag_are_refused(scripts, checkout):
-    """What is tagged is what was reviewed, and a published version is never replaced."""
+    """Only reviewed content is tagged, and a published version is never replaced."""
     packages, release = scripts
     (checkout / "new.txt").write_text("x", encoding="utf-8")
     with pytest.raises(packages.ReleaseError, match=r"uncommitted changes, such as '\?\? new.txt'"):
@@ -117,14 +117,14 @@ def test_uncommitted_changes_and_a_used_tag_are_refused(scripts, checkout):
 
 @pytest.mark.parametrize("tag", ["v0.2.0", "rankllm-v0.2.0", "rankllm-infer-v", "rankllm-infer-v0.3.0"])
 def test_a_tag_that_does_not_fit_the_checkout_publishes_nothing(scripts, checkout, tag):
-    """Such as one that was made by hand."""
+    """For example a tag created by hand."""
     packages, release = scripts
     with pytest.raises(packages.ReleaseError, match=tag):
         release.check_tag(checkout, tag)
 
 
 def test_the_workflow_starts_on_the_tags_of_scripts_release(scripts):
-    """Each package's tags, and no other; only the step that uploads may ask for an identity."""
+    """Only tags of the packages start it, and only the upload step may request an identity."""
     packages, _ = scripts
     text = (REPOSITORY / ".github/workflows/release.yml").read_text(encoding="utf-8")
     workflow = yaml.load(text, Loader=yaml.BaseLoader)
@@ -138,7 +138,7 @@ def test_the_workflow_starts_on_the_tags_of_scripts_release(scripts):
 
 
 def test_issue_forms_have_what_the_platform_requires():
-    """A form without name, description or body is not shown; an input needs an id and a label."""
+    """A form without name, description or body is not displayed; an input needs an ID and a label."""
     forms = sorted(REPOSITORY.glob(".github/ISSUE_TEMPLATE/*.yml"))
     forms = [form for form in forms if form.name != "config.yml"]
     assert len(forms) >= 3
@@ -153,7 +153,7 @@ def test_issue_forms_have_what_the_platform_requires():
 
 
 def test_the_citation_names_what_the_packages_name():
-    """Authors and licence of CITATION.cff are those of the metadata."""
+    """Authors and license in CITATION.cff match the metadata."""
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= citation.keys(), "required by the format, version 1.2.0"
     assert citation["authors"] == [{"name": "rankllm contributors"}]

@@ -1,4 +1,4 @@
-"""Whether a model's own code is run is said in every call that loads one: transformers would ask on the terminal."""
+"""Every call that loads a model sets whether its own code may run: otherwise transformers asks on the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def auto_calls():
 
 
 def test_every_call_says_whether_code_is_trusted():
-    """`trust_remote_code` is given, by itself or among options that hold it."""
+    """`trust_remote_code` is passed directly or in a dictionary of options."""
     calls = dict(auto_calls())
     assert len(calls) > 10
     silent = [
@@ -33,7 +33,7 @@ def test_every_call_says_whether_code_is_trusted():
 
 
 def test_no_pickle_is_loaded_but_as_tensors():
-    """`torch.load` always with weights_only=True, and `pickle` nowhere."""
+    """`torch.load` always has weights_only=True, and `pickle` is not used."""
     for folder in ("packages", "shared/rankllm-core/src"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

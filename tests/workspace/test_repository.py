@@ -1,4 +1,4 @@
-"""What is in the repository, and what must not be: read from the files that git tracks."""
+"""What may and may not be in the repository, checked in the files that git tracks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INDEX_HOST = re.compile(r"\.".join(["pypi", "org"]) + "|" + r"\.".join(["pythonh
 
 @pytest.fixture(scope="module")
 def tracked() -> list[Path]:
-    """The files that git tracks, as they lie in the working tree."""
+    """The files that git tracks, as they are in the working tree."""
     if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
         pytest.skip("needs a git checkout")
     listed = subprocess.run(
@@ -35,7 +35,7 @@ def name(path: Path) -> str:
 
 
 def occurrences(pattern: re.Pattern[str], paths: list[Path]) -> list[str]:
-    """FILE:LINE of every line that holds the pattern; files that are not text hold none."""
+    """FILE:LINE of every line that matches the pattern; binary files are skipped."""
     found = []
     for path in paths:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -53,22 +53,22 @@ def occurrences(pattern: re.Pattern[str], paths: list[Path]) -> list[str]:
     ],
 )
 def test_a_path_of_a_machine_is_told_from_other_paths(line, is_found):
-    """What the next test looks for."""
+    """The next test relies on this."""
     assert bool(MACHINE_PATH.search(line)) is is_found
 
 
 def test_no_file_names_a_path_of_somebodys_machine(tracked):
-    """What runs from such a path runs on one machine."""
+    """Such a path works on one machine only."""
     assert not occurrences(MACHINE_PATH, tracked)
 
 
 def test_no_file_names_the_host_of_a_package_index(tracked):
-    """Which index to use is the user's choice; the lock file, which uv writes, has to name it."""
+    """Users choose their index; only the lock file, written by uv, must name it."""
     assert not occurrences(INDEX_HOST, [path for path in tracked if name(path) != "uv.lock"])
 
 
 def test_no_file_is_large(tracked):
-    """A clone is quick: no weights but the two shipped adapters, no collections."""
+    """Cloning is fast: no weights except the two bundled adapters, and no collections."""
     for path in tracked:
         is_adapter = name(path).startswith(SHIPPED_MODELS) and path.suffix == ".safetensors"
         limit = MAX_ADAPTER_BYTES if is_adapter else MAX_BYTES
@@ -76,7 +76,7 @@ def test_no_file_is_large(tracked):
 
 
 def test_scripts_can_be_run(tracked):
-    """What begins with the name of its interpreter is executable; what bash runs stops at the first error."""
+    """Files with a shebang are executable, and bash scripts stop at the first error."""
     scripts = {path: path.read_text(encoding="utf-8", errors="replace") for path in tracked}
     scripts = {path: text for path, text in scripts.items() if text.startswith("#!")}
     assert {".ci/run", "scripts/check", "scripts/test"} <= {name(path) for path in scripts}
@@ -86,9 +86,8 @@ def test_scripts_can_be_run(tracked):
 
 
 def test_patterns_mean_the_same_on_every_python_that_is_supported(tracked):
-    """No possessive or atomic group: Python before 3.11.5 does not step back where one fails half-way (gh-106052).
-
-    A possessive quantifier on a single character or set is not affected.
+    """No possessive or atomic groups: Python before 3.11.5 does not backtrack if one fails midway (gh-106052). A
+    possessive quantifier on a single character or set is not affected.
     """
     sources = [path for path in tracked if path.suffix == ".py" and "/src/" in name(path)]
     assert not occurrences(re.compile(r"\)(?:[?*+]|\{[\d,]+\})\+|\(\?>"), sources)

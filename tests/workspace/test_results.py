@@ -1,4 +1,4 @@
-"""The results page: figures are those of a hand count, what is measured is kept, and what is not there is left out."""
+"""The results page: figures match a hand count, measurements are stored, and missing ones are omitted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def store(model_script, tmp_path):
 
 
 def test_what_is_measured_is_that_of_the_run(store):
-    """nDCG from .6309 to 1, eight alike, so without an interval; half a second each, scaled or not."""
+    """nDCG from .6309 to 1 for eight identical queries, hence no interval; half a second each, scaled or not."""
     first, pointwise = store["wikiqa"]["first-stage"], store["wikiqa"]["pointwise"]
     assert (first.per_query, pointwise.per_query) == (dict.fromkeys(QIDS, AT_SECOND), dict.fromkeys(QIDS, 1.0))
     assert (first.figures["nDCG@10"].mean, first.figures["nDCG@10"].interval) == (AT_SECOND, (AT_SECOND, AT_SECOND))
@@ -53,7 +53,7 @@ def test_what_is_measured_is_that_of_the_run(store):
 
 
 def test_what_is_kept_comes_back(model_script, store, tmp_path):
-    """The file says all of it; before there is one, nothing is known."""
+    """The file stores everything; without a file, there are no measurements."""
     kept = model_script("results_store")
     assert kept.read_store(tmp_path / "results.json") == {}
     kept.write_store(tmp_path / "results.json", store)
@@ -61,7 +61,7 @@ def test_what_is_kept_comes_back(model_script, store, tmp_path):
 
 
 def test_the_page_tells_what_is_kept(model_script, store, tmp_path):
-    """Eight queries that all gain the same: p = 2 / 256 by all sign flips."""
+    """Eight queries with the same gain: p = 2 / 256 by all sign flips."""
     page = tmp_path / "docs" / "RESULTS.md"
     page.parent.mkdir()
     model_script("results_page").write_page(page, store)
@@ -84,7 +84,7 @@ def test_without_figures_there_is_no_page(model_script, tmp_path):
 
 
 def test_a_run_is_known_by_its_adapter_and_settings(model_script):
-    """Another weight or prior is another run; the first stage stays what it is."""
+    """A changed weight or prior makes a different run; the first stage stays the same."""
     sets = {test_set.name: test_set for test_set in model_script("result_sets").SETS}
     systems = {system.name: system for system in model_script("result_sets").SYSTEMS}
     identity = model_script("results").identity
@@ -101,7 +101,7 @@ def test_a_run_is_known_by_its_adapter_and_settings(model_script):
 
 
 def test_what_is_kept_is_of_the_systems_as_they_are(model_script):
-    """No figure of the page is of another adapter, weight or set than the scripts have."""
+    """Every figure on the page belongs to an adapter, weight and set that the scripts use."""
     sets = {test_set.name: test_set for test_set in model_script("result_sets").SETS}
     systems = {system.name: system for system in model_script("result_sets").SYSTEMS}
     for name, measured in model_script("results_store").read_store(REPOSITORY / "docs" / "results.json").items():
@@ -114,7 +114,7 @@ def test_what_is_kept_is_of_the_systems_as_they_are(model_script):
     [["--again"], ["--set", "wikiqa"], ["--system", "minilm"], ["--work", "there"], ["--scale-seconds", "2"]],
 )
 def test_the_page_alone_takes_no_option_of_a_run(model_script, tmp_path, option):
-    """None that would have no effect; and nothing is written."""
+    """Options without effect are rejected, and nothing is written."""
     page = tmp_path / "RESULTS.md"
     with pytest.raises(click.UsageError, match="--no-run writes the page of what is kept: it takes --page alone"):
         model_script("results").main(["--no-run", "--page", str(page), *option], standalone_mode=False)
@@ -122,7 +122,7 @@ def test_the_page_alone_takes_no_option_of_a_run(model_script, tmp_path, option)
 
 
 def test_what_was_measured_is_not_measured_again(model_script, store, tmp_path, monkeypatch):
-    """Unless it is asked for, or is another one now."""
+    """Unless requested, or the system has changed."""
     results, kept = model_script("results"), tmp_path / "results.json"
     (test_set,) = (s for s in model_script("result_sets").SETS if s.name == "wikiqa")
     (system,) = (s for s in model_script("result_sets").SYSTEMS if s.name == "first-stage")
@@ -138,7 +138,7 @@ def test_what_was_measured_is_not_measured_again(model_script, store, tmp_path, 
 
 
 def test_the_page_in_the_repository_is_the_one_that_is_kept(model_script, tmp_path):
-    """docs/RESULTS.md is what docs/results.json makes."""
+    """docs/RESULTS.md is generated from docs/results.json."""
     docs = REPOSITORY / "docs"
     model_script("results_page").write_page(
         tmp_path / "RESULTS.md", model_script("results_store").read_store(docs / "results.json")

@@ -1,4 +1,4 @@
-"""Scripts beside the packages: what they refuse before a model is loaded."""
+"""What the scripts reject before they load a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def files(tmp_path):
 
 
 def minilm(files, output):
-    """Run the script in the collection's folder; what it says on standard error."""
+    """Run the script in the collection's folder and return its standard error."""
     named = ["--run", "run.trec", "--queries", "queries.tsv", "--corpus", "corpus.jsonl", "--output", *output]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *named], cwd=files.folder, capture_output=True, text=True, timeout=60
@@ -34,13 +34,13 @@ def minilm(files, output):
 
 
 def test_a_query_of_the_run_without_a_text_is_named(files):
-    """Before anything is encoded."""
+    """The error is raised before anything is encoded."""
     files.run({"q1": {"d1": 1.0}, "q7": {"d1": 1.0}})
     assert minilm(files, ["out.trec"]) == "Error: queries.tsv: lacks 1 queries of the run, such as 'q7'\n"
 
 
 def test_passages_that_the_corpus_lacks_are_named(files):
-    """And so is a file that is not there."""
+    """A missing file is named as well."""
     files.corpus({"d2": "text"})
     assert minilm(files, ["out.trec"]) == "Error: corpus.jsonl: lacks 1 passages of the run, such as 'd1'\n"
     files.path("corpus.jsonl").unlink()
@@ -48,7 +48,7 @@ def test_passages_that_the_corpus_lacks_are_named(files):
 
 
 def test_nothing_is_replaced_without_leave_and_no_input_ever(files):
-    """What was there stays."""
+    """Existing files are kept."""
     files.path("out.trec").write_text("mine", encoding="utf-8")
     assert (
         minilm(files, ["out.trec"])

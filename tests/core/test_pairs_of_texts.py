@@ -73,7 +73,7 @@ def test_a_pair_is_never_longer_than_the_model_takes(tokenizer, monkeypatch):
     assert list(encoder(tokenizer).encode("what is", title="", text=passage)) == expected
     assert len(expected) == 40
     # Each letter is a token at the least in none of these vocabularies.
-    with pytest.raises(ConfigError, match=r"a query of \d+ tokens leaves no room .* takes 40 tokens .* --q-max-len"):
+    with pytest.raises(ConfigError, match=r"a query of \d+ tokens leaves no room .* accepts 40 tokens .* --q-max-len"):
         encoder(tokenizer, query_tokens=200).encode(passage, title="", text="a")
 
 

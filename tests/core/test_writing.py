@@ -79,9 +79,9 @@ def test_a_link_is_followed_and_stays(tmp_path):
     ("name", "message"),
     [
         ("", "name of an output file is empty"),
-        ("x" * 256, "name of 256 bytes, expected at most 255"),
-        ("é" * 128, "name of 256 bytes, expected at most 255"),
-        ("x" * 300 + "/out", "name of 300 bytes"),
+        ("x" * 256, "name has 256 bytes, expected at most 255"),
+        ("é" * 128, "name has 256 bytes, expected at most 255"),
+        ("x" * 300 + "/out", "name has 300 bytes"),
         ("a\x00b", "null character"),
         ("/".join(["x" * 200] * 30), "File name too long"),
         ("out.xz", "writing .xz is not supported"),

@@ -199,7 +199,7 @@ def test_the_current_folder_is_read_and_never_replaced(told, tmp_path, monkeypat
     told()
     monkeypatch.chdir(tmp_path / "index")
     assert told(folder=Path()) == (f"Using the index of {tmp_path}/corpus.jsonl in .", ["a"])
-    with pytest.raises(RankLLMError, match="is the current folder, which would be replaced"):
+    with pytest.raises(RankLLMError, match="is the current folder; use another folder"):
         told(folder=Path(), k1=1.2)
 
 

@@ -54,5 +54,5 @@ def test_nothing_is_replaced_without_leave_and_no_input_ever(files):
         minilm(files, ["out.trec"])
         == "Error: out.trec: already exists; use --overwrite to replace it, or another name\n"
     )
-    assert "is the input as well as the output" in minilm(files, ["corpus.jsonl", "--overwrite"])
+    assert "is both input and output" in minilm(files, ["corpus.jsonl", "--overwrite"])
     assert files.path("out.trec").read_text(encoding="utf-8") == "mine"

@@ -103,8 +103,7 @@ def option(
     set_by: str = "",
     is_secret: bool = False,
 ) -> Any:
-    """Return the dataclass field of an option. A default of MISSING makes it required. `Option` describes the
-    arguments."""
+    """Return an option's dataclass field; a default of MISSING makes it required. Arguments: see `Option`."""
     row = Option(
         flags=flags,
         group=group,

@@ -127,8 +127,7 @@ class RerankRun:
     def read(self, requests: Iterable[Request], *, strict: bool = False) -> None:
         """Read all requests once, before a model is loaded. requests: iterated again later, so not an iterator.
 
-        Raises RankLLMError for an iterator, and for problems that would otherwise surface only hours later; see
-        `check_requests`.
+        Raises RankLLMError for an iterator and for what `check_requests` finds, which would otherwise surface late.
         """
         if isinstance(requests, Iterator):
             raise RankLLMError("requests: expected a collection that can be read twice, found an iterator; use a list")

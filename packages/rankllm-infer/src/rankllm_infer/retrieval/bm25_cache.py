@@ -68,9 +68,7 @@ def open_index(
         if problem:
             tell(f"Rebuilding the index in {folder}: {problem}")
         if place == Path.cwd():
-            raise RankLLMError(
-                f"{folder}: is the current folder, which would be replaced; use another folder for the index"
-            )
+            raise RankLLMError(f"{folder}: is the current folder; use another folder for the index")
         index = _build(corpus, k1, b, progress)
         if (theirs := _put_in_place(index, place, wanted)) is None:
             tell(f"Built the index of {corpus} with {len(index.docids):,} documents in {folder}")

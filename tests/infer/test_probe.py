@@ -171,12 +171,12 @@ def without_alpha(models, folder, options):
 
 
 def system_message(models, folder, options):
-    """Not the one that the model was trained with."""
+    """Not the one used in training."""
     options["system_message"] = "You are a pirate."
 
 
 def other_bos(models, folder, options):
-    """One BOS more: published checkpoints of castorini were trained so, and others were not."""
+    """An additional BOS: some of castorini's published checkpoints were trained with it, others without."""
     save_card(replace(load_card(folder), bos="double"), folder)
 
 
@@ -213,7 +213,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "wrong", "dtype"), CASES, ids=lambda value: getattr(value, "__name__", value))
 def test_a_wrong_model_is_told_by_both_scores(models, copy_of, name, wrong, dtype):
-    """In one warning that shows what was recorded and what was found, and names the suspects."""
+    """In one warning that shows recorded and found scores, and lists possible causes."""
     folder, options = copy_of(name), {}
     wrong(models, folder, options)
     (warning,) = doubts(folder, dtype, **options)

@@ -1,4 +1,4 @@
-"""Progress in prompts: exact where the number is known, never beyond the total, and all of it at the end."""
+"""Progress in prompts: exact if the number is known, never beyond the total, and complete at the end."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def pointwise(answer=lambda prompt: Answer(scores=(1.0,)), **plan):
 
 
 def listwise(answer=noisy, **plan):
-    """A listwise one."""
+    """A listwise reranker."""
     return Reranker(make_method(**plan), ScriptedEngine(answer, batch_size=3))
 
 
 def watch(reranker, sizes=SIZES):
-    """(done, total, finished queries) at each step of a run, and the number of prompts asked."""
+    """(done, total, finished queries) at each step of a run, and the number of prompts run."""
     requests = [make_request(f"q{i}", n) for i, n in enumerate(sizes)]
     progress = PromptProgress(reranker.n_prompts, {r.query.qid: len(r.candidates) for r in requests})
     seen = [(progress.done, progress.total, progress.n_finished)]
@@ -51,7 +51,7 @@ def watch(reranker, sizes=SIZES):
 
 @pytest.mark.parametrize("top_k", [None, 1, 10])
 def test_pairs_are_counted_one_by_one(top_k):
-    """As many as there are candidates to score: 232, or at most 10 of each query."""
+    """As many as candidates to score: 232, or at most 10 of each query."""
     total = sum(min(n, top_k or n) for n in SIZES)
     seen, asked = watch(pointwise(top_k_candidates=top_k))
     assert asked == total
@@ -81,7 +81,7 @@ def test_pairs_are_counted_one_by_one(top_k):
     ],
 )
 def test_windows_are_known_beforehand(plan, n, expected):
-    """Counted by hand; what cannot be asked asks nothing."""
+    """Counted by hand; queries without anything to rank have no prompts."""
     assert make_method(**plan).n_prompts(n) == expected
 
 
@@ -99,7 +99,7 @@ def test_windows_are_known_beforehand(plan, n, expected):
     ],
 )
 def test_windows_are_counted_to_the_last(plan):
-    """The total is known from the start, and is what was asked, whatever the model answers."""
+    """The total is known from the start and equals the number of prompts run, whatever the answers."""
     seen, asked = watch(listwise(**plan))
     assert seen[0][:2] == (0, asked)
     assert {step[1] for step in seen} == {asked}
@@ -108,7 +108,7 @@ def test_windows_are_counted_to_the_last(plan):
 
 @pytest.mark.parametrize("answer", [answer_by(number), answer_by(lambda text: -number(text)), noisy])
 def test_a_total_that_depends_on_the_answers_is_put_right(answer):
-    """Top-down: never beyond the total, and at the end the total is what was asked."""
+    """Top-down: never beyond the total, and at the end the total equals the number of prompts run."""
     seen, asked = watch(listwise(answer, strategy="top-down"))
     assert all(done <= total for done, total, _ in seen)
     assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
@@ -116,7 +116,7 @@ def test_a_total_that_depends_on_the_answers_is_put_right(answer):
 
 
 def test_a_failed_query_is_taken_off_the_total():
-    """What it has not asked, it never will."""
+    """Its remaining prompts will never be run."""
 
     def answer(prompt):
         return EngineError("no") if prompt.text == "query q2||d50" else Answer(scores=(1.0,))

@@ -102,7 +102,7 @@ def test_a_disk_full_of_outputs_is_one_line_and_loses_nothing(tmp_path, monkeypa
 
 @pytest.mark.parametrize("n_calls", [0, 1, 4, 9, 14])
 def test_a_disk_full_of_journal_is_one_line_and_loses_one_line(tmp_path, monkeypatch, whole, n_calls):
-    """Half a line was written; what was whole before counts."""
+    """Half a line was written; complete lines before it count."""
     calls, original = iter(range(1000)), os.write
     folder = tmp_path / "full"
 
@@ -123,7 +123,7 @@ def test_a_disk_full_of_journal_is_one_line_and_loses_one_line(tmp_path, monkeyp
 
 
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys, whole):
-    """As some network file systems are; the run is done all the same."""
+    """As on some network file systems; the run is done nevertheless."""
 
     def no_locks(handle, *, blocking):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -137,7 +137,8 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys, whol
 
 
 def test_a_journal_that_cannot_be_deleted_is_named(tmp_path, monkeypatch, whole):
-    """In a folder that was made read-only meanwhile: all is written, and the next run finds what is left."""
+    """In a folder that became read-only meanwhile: everything is written, and the next run finds the leftover
+    journal."""
 
     def refuse(path, *, missing_ok=False):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

@@ -1,4 +1,4 @@
-"""Data sets and first stages by name: rank_llm's names, others in use, and what is not there."""
+"""Datasets and first stages by name: rank_llm's names, other common names, and unknown ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rankllm_infer.retrieval.retrieval_data import DATASETS, METHODS, find_datas
     ],
 )
 def test_data_sets_have_the_names_in_use(name, dataset, topics, qrels, bm25):
-    """rank_llm's short ones, BEIR's, and Pyserini's own; upper and lower case are one."""
+    """rank_llm's short ones, BEIR's, and Pyserini's own; case is ignored."""
     found = find_dataset(name)
     assert (found.name, found.topics, found.qrels, found.texts) == (dataset, topics, qrels, bm25)
 
@@ -47,7 +47,7 @@ def test_methods_have_the_names_in_use(name, folder):
 
 
 def test_there_are_as_many_data_sets_as_the_original_has():
-    """5 of TREC, 29 of BEIR (cqadupstack is 12), 11 of Mr. TyDi; every name means one of them."""
+    """5 of TREC, 29 of BEIR (cqadupstack counts as 12), 11 of Mr. TyDi; every name refers to one of them."""
     assert len(DATASETS) == 5 + 29 + 11
     for known in (DATASETS, METHODS):
         names = [name.lower() for one in known for name in {one.name, *one.aliases}]
@@ -55,7 +55,7 @@ def test_there_are_as_many_data_sets_as_the_original_has():
 
 
 def test_each_method_has_its_index():
-    """SPLADE's lies beside BM25's, where Pyserini has one."""
+    """SPLADE's in addition to BM25's, if Pyserini has one."""
     assert index_of(find_dataset("dl20"), find_method("splade++")) == "msmarco-v1-passage.splade-pp-ed-text"
     assert index_of(find_dataset("nfc"), find_method("splade_v3")) == "beir-v1.0.0-nfcorpus.splade-v3"
     assert index_of(find_dataset("dl21"), find_method("bm25_rm3")) == "msmarco-v2-passage"

@@ -1,4 +1,4 @@
-"""A model of the hub at a branch, a tag or a commit: which files are loaded, and where that means nothing."""
+"""A hub model at a branch, tag or commit: which files are loaded, and when a revision does not apply."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAG, COMMIT = "v1.0", "ab" * 20
 
 
 def model(hidden_size, **more):
-    """The files of a model that is told by its hidden size."""
+    """Files of a model identified by its hidden size."""
     config = {"architectures": ["LlamaForCausalLM"], "hidden_size": hidden_size, **more}
     return {"config.json": json.dumps(config).encode(), "model.safetensors": f"weights {hidden_size}".encode()}
 
@@ -47,7 +47,7 @@ for word in sys.argv[1:]:
 
 
 def find(*words, endpoint, cache, gated=()):
-    """What a process of its own finds on our hub, one line for each "NAME" or "NAME REVISION"."""
+    """Result lines of a separate process with our hub, one for each "NAME" or "NAME REVISION"."""
     done = subprocess.run(
         [sys.executable, "-c", FIND, *words],
         capture_output=True,
@@ -62,7 +62,7 @@ def find(*words, endpoint, cache, gated=()):
 
 
 def test_the_files_are_those_of_the_revision(tmp_path):
-    """A tag, a commit, a pull request, and the main branch where none is named; small files and weights alike."""
+    """A tag, a commit, a pull request, and the main branch by default; for small files and weights."""
     with serving_models(HUB) as (endpoint, _):
         words = ("o/m", f"o/m {TAG}", f"o/m {commit_of(TAG)}", f"o/m@{commit_of(TAG)}", "o/m refs/pr/3", "o/m v9")
         lines = find(*words, endpoint=endpoint, cache=tmp_path)
@@ -83,7 +83,7 @@ def test_the_files_are_those_of_the_revision(tmp_path):
 
 
 def test_a_gated_model_says_where_to_accept_its_terms(tmp_path):
-    """By itself, at a revision, and as the base of an adapter; its description is open to all."""
+    """By itself, at a revision, and as the base of an adapter; its description is public."""
     with serving_models(HUB, gated=("o/terms",)) as (endpoint, _):
         own, revised, base = find("o/terms", "o/terms main", "o/lora", endpoint=endpoint, cache=tmp_path)
     expected = (
@@ -111,13 +111,13 @@ def test_a_gated_model_says_where_to_accept_its_terms(tmp_path):
     ],
 )
 def test_a_revision_that_means_nothing_is_refused(name, revision, said):
-    """Before the hub is asked."""
+    """Before the hub is contacted."""
     with pytest.raises(ConfigError, match=said):
         locate_model(name, revision=revision)
 
 
 def test_a_folder_has_no_revisions(tmp_path):
-    """Nor has the hub's own cache, where a folder is named by its path."""
+    """Nor do folders in the hub's cache that are given by path."""
     snapshot = tmp_path / "models--o--m" / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}", encoding="utf-8")
@@ -138,7 +138,7 @@ def test_a_server_keeps_its_own_revision():
     ids=["render", "demo"],
 )
 def test_a_revision_is_one_of_a_model(rankllm, tmp_path, arguments):
-    """Commands that do without a model refuse it."""
+    """Commands without a model reject it."""
     requests = tmp_path / "r.jsonl"
     line = {"query": {"text": "q", "qid": "1"}, "candidates": [{"docid": "a", "score": 1, "doc": {"contents": "t"}}]}
     requests.write_text(json.dumps(line) + "\n", encoding="utf-8")
@@ -149,7 +149,7 @@ def test_a_revision_is_one_of_a_model(rankllm, tmp_path, arguments):
 
 @pytest.fixture
 def snapshots(tmp_path, monkeypatch):
-    """Revisions of a model, as they are in the hub's cache: the branch `main` and its commit, and a tag."""
+    """Revisions of a model as stored in the hub's cache: the branch `main` with its commit, and a tag."""
     commits = {None: "c0" * 20, "main": "c0" * 20, TAG: COMMIT, COMMIT: COMMIT}
     for commit in set(commits.values()):
         folder = tmp_path / "models--o--m" / "snapshots" / commit
@@ -167,7 +167,7 @@ def snapshots(tmp_path, monkeypatch):
 
 
 def test_a_run_is_known_by_the_commit_whatever_it_is_called(snapshots):
-    """A branch and its commit are the same run; a run at another revision is refused by its name."""
+    """A branch and its commit are the same run; a run at another revision is rejected, naming it."""
     from rankllm_infer.jobs.fingerprint import run_settings
 
     def settings(name, revision=None):
@@ -181,7 +181,7 @@ def test_a_run_is_known_by_the_commit_whatever_it_is_called(snapshots):
 
 
 def test_only_a_whole_commit_is_a_pin_for_code(snapshots, monkeypatch, tmp_path):
-    """A branch and a tag can be moved to other code, whatever folders there are here."""
+    """A branch or tag can be moved to other code, whatever local folders exist."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "o" / f"m@{TAG}").mkdir(parents=True)
     for revision in ("main", TAG):
@@ -192,7 +192,7 @@ def test_only_a_whole_commit_is_a_pin_for_code(snapshots, monkeypatch, tmp_path)
 
 
 def test_weights_are_of_the_commit_whose_settings_were_read(snapshots):
-    """The branch may move between the two."""
+    """The branch may move in between."""
     own = find_folder("o/m", "main")
     snapshots["main"] = COMMIT
     snapshots["c0" * 20] = "c0" * 20

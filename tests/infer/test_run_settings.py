@@ -1,4 +1,4 @@
-"""What a run's results depend on: everything that decides them, and nothing that does not."""
+"""What a run's results depend on: everything that affects them, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CARD = ListwiseCard(template=load_template("rank_zephyr"))
 
 @pytest.fixture
 def model(tmp_path):
-    """A folder with the files of a model; its weights are larger than what is read of them."""
+    """A folder with the files of a model; its weights are larger than the part that is hashed."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}', encoding="utf-8")
@@ -43,18 +43,18 @@ def model(tmp_path):
 
 
 def plan_with(model, options, card=CARD):
-    """The plan for a model and options, with this card in force."""
+    """The plan for a model and options with this card."""
     plan = plan_reranking(str(model), options)
     return replace(plan, card=replace(plan.card, card=card))
 
 
 def settings(model, card=CARD, **options):
-    """The settings of a run with this model and these options."""
+    """Settings of a run with this model and these options."""
     return run_settings(plan_with(model, RerankOptions(**options), card), requests="3 queries")
 
 
 def test_a_copy_of_a_model_is_the_same_model(tmp_path, model):
-    """Other dates, another folder, other notes beside it, and a run that was written into it."""
+    """Different dates, another folder, additional notes, and a run written into it."""
     before = model_identity(find_folder(str(model)))
     copied = tmp_path / "elsewhere" / "model"
     shutil.copytree(model, copied)
@@ -68,7 +68,7 @@ def test_a_copy_of_a_model_is_the_same_model(tmp_path, model):
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_changed_model_is_another_model(model, name):
-    """Files of the same size: a changed letter, and weights that were trained on."""
+    """Files of the same size: one changed character, and weights after further training."""
     before = folder_identity(model)
     size = (model / name).stat().st_size
     (model / name).write_bytes(b"\1" * size)
@@ -77,14 +77,14 @@ def test_a_changed_model_is_another_model(model, name):
 
 
 def test_a_model_of_the_hub_is_known_by_its_revision(tmp_path):
-    """Its weights may not be here yet."""
+    """Its weights may not have been downloaded yet."""
     folder = tmp_path / "models--owner--name" / "snapshots" / ("0a1b2c3d" * 5)
     folder.mkdir(parents=True)
     assert folder_identity(folder) == f"revision {'0a1b2c3d' * 5}"
 
 
 def test_every_option_counts_unless_it_cannot_change_a_result(model):
-    """Of all there are, now and later; those of the card count through the card."""
+    """For all present and future options; those of the card count through the card."""
     base = RerankOptions(shuffle_candidates=True, num_passes=2)
     known = run_settings(plan_with(model, base), requests="3 queries")
     values = {"seed": 5, "num_gpus": 2, "batch_size": 7, "batch_tokens": 9, "num_passes": 3, "top_k_candidates": 4}
@@ -108,7 +108,7 @@ def test_every_option_counts_unless_it_cannot_change_a_result(model):
 
 @pytest.mark.parametrize("change", [{"fuse_weight": 0.4}, {"identifier_prior": (0.5,) * 20}])
 def test_what_a_card_no_longer_says_counts(model, change):
-    """A run that was begun with it does not go on without."""
+    """A run started with it is not resumed without it."""
     old, new = (
         run_settings(plan_with(model, RerankOptions(), card), requests="r") for card in (replace(CARD, **change), CARD)
     )
@@ -118,7 +118,7 @@ def test_what_a_card_no_longer_says_counts(model, change):
 
 
 def test_a_changed_card_or_template_counts(model):
-    """Whichever option, file or checkpoint it comes from."""
+    """From any option, file or checkpoint."""
     known = settings(model)
     assert difference(known, settings(model, replace(CARD, stride=5))) == "card window.stride was 10, is 5"
     template = replace(CARD.template, prefix=(CARD.template.prefix or "") + " Be brief.")
@@ -132,7 +132,7 @@ def shots(n):
 
 
 def test_the_contents_of_a_few_shot_file_count(model, tmp_path):
-    """Not its name."""
+    """Its name does not."""
     known = {}
     for name, text in (("a", shots(1)), ("b", shots(1)), ("c", shots(2))):
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -142,7 +142,7 @@ def test_the_contents_of_a_few_shot_file_count(model, tmp_path):
 
 
 def test_a_server_is_known_by_its_address_and_model_and_no_secret_is_kept():
-    """The journal may be shown around."""
+    """Journals may be shared."""
     options = RerankOptions(engine="openai", base_url="https://me:secret@host:8000/v1/", api_key="sk-123")
     known = run_settings(plan_with("oracle", options), requests="3 queries")
     assert known["model"] == "oracle at https://host:8000/v1"
@@ -183,7 +183,7 @@ def test_the_input_counts_with_every_letter(change):
 
 
 def digest(*requests):
-    """The digest of some requests."""
+    """Digest of some requests."""
     found = InputDigest()
     for request in requests:
         found.add(request)
@@ -235,7 +235,7 @@ CHANGES["pointwise"] |= {"passage_tokens": 9, "probability_scale": None, "attent
 
 @pytest.mark.parametrize("kind", ["listwise", "pointwise"])
 def test_every_field_of_a_card_counts(model, kind):
-    """Changed, or taken away where it may be missing; also a field that is new tomorrow."""
+    """Changed, or removed if optional; including fields added in the future."""
     card = CARDS[kind]
     known = settings(model, card)
     changes = CHANGES[kind] | {"base_model": None, "fuse_weight": 0.0, "template": replace(card.template, name="other")}
@@ -251,7 +251,7 @@ def test_every_field_of_a_card_counts(model, kind):
 
 @pytest.mark.parametrize("kind", ["listwise", "pointwise"])
 def test_every_field_of_a_template_counts(model, kind):
-    """Changed or taken away: a run of one prompt is never resumed with another."""
+    """Changed or removed: a run with one prompt is never resumed with another."""
     card = CARDS[kind]
     known = settings(model, card)
     for field in fields(card.template):
@@ -276,7 +276,7 @@ def test_every_field_of_a_template_counts(model, kind):
     ],
 )
 def test_the_packages_that_decide_the_numbers_count(model, monkeypatch, engine, packages):
-    """Of a local engine its libraries, of a server's those that write prompts and read answers."""
+    """For a local engine its libraries, for a server those that render prompts and parse answers."""
     options = RerankOptions(engine=engine, base_url="http://h:1/v1" if engine == "openai" else None)
 
     def known():
@@ -299,7 +299,7 @@ def test_peft_counts_for_an_adapter_alone(tmp_path, model):
 
 
 def test_variables_that_change_kernels_count(model):
-    """Set, changed, or taken away; other variables do not, and a server's numbers are its own."""
+    """Set, changed or removed; other variables do not count, and a server's are unknown."""
     plan = plan_with(model, RerankOptions())
     plain = run_settings(plan, requests="r", environment={"HOME": "/x", "SECRET": "s"})
     changed = run_settings(plan, requests="r", environment={"ATEN_CPU_CAPABILITY": "default"})
@@ -312,7 +312,7 @@ def test_variables_that_change_kernels_count(model):
 
 
 def test_what_the_loaded_model_tells_counts(monkeypatch):
-    """Where it runs, the attention that `auto` came to, the kernels; of a server, nothing is told."""
+    """Its device, the attention selected by `auto`, the kernels; nothing for a server."""
     torch = pytest.importorskip("torch")
     engine = ScriptedEngine(lambda prompt: None)
     served = loaded_settings(engine, "")
@@ -337,7 +337,7 @@ def test_what_the_loaded_model_tells_counts(monkeypatch):
 
 
 def safetensors(path, **tensors):
-    """A file of safetensors whose tensors hold these bytes."""
+    """A safetensors file whose tensors contain these bytes."""
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, held in tensors.items():
         header[name] = {"dtype": "U8", "shape": [len(held)], "data_offsets": [len(data), len(data) + len(held)]}
@@ -347,7 +347,7 @@ def safetensors(path, **tensors):
 
 
 def test_a_head_that_was_trained_alone_is_another_model(model):
-    """A few kilobytes among gigabytes; and any tensor that was trained as a whole."""
+    """A few kilobytes among gigabytes; and any fully trained tensor."""
     file = model / "model.safetensors"
     large, head = bytes(5 << 20), bytes(4096)
     known = set()
@@ -364,7 +364,7 @@ def test_a_head_that_was_trained_alone_is_another_model(model):
 
 
 def test_every_byte_of_an_adapter_counts(tmp_path, model):
-    """It is small enough to be read whole."""
+    """It is small enough to be read completely."""
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model)}), encoding="utf-8")
@@ -390,13 +390,13 @@ def test_every_byte_of_an_adapter_counts(tmp_path, model):
     ],
 )
 def test_weights_that_are_none_are_left_to_the_loader(model, data):
-    """Any bytes under the name of weights have an identity."""
+    """Any bytes in a file named like weights have an identity."""
     (model / "model.safetensors").write_bytes(data)
     assert model_identity(find_folder(str(model))).startswith("model sha256 ")
 
 
 def test_a_folder_called_snapshots_is_not_the_hubs(tmp_path):
-    """Only a folder named by a commit is known by its name; of any other, the bytes count."""
+    """Only a folder named by a commit is identified by its name; others by their bytes."""
     folder = tmp_path / "snapshots" / "mymodel"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")

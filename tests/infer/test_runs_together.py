@@ -1,4 +1,4 @@
-"""Runs of one reranker overlap, in one thread or in many: each has its own results, and nobody waits for ever."""
+"""Runs of one reranker overlap, in one thread or many: each gets its own results, and none waits forever."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ PATIENCE_S = 30
 
 
 def by_reversal():
-    """The answer that turns a list round."""
+    """The answer that reverses a list."""
     return answer_by(lambda text: -number(text))
 
 
 @pytest.fixture
 def reranker():
-    """It turns every list round, two prompts at a time."""
+    """It reverses every list, two prompts at a time."""
     return Reranker(make_method(), ScriptedEngine(by_reversal(), batch_size=2))
 
 
 def check(results, n=5):
-    """All of them, right."""
+    """All results are present and correct."""
     assert [docids(result) for result in results] == [REVERSED] * n
 
 
 def in_threads(*acts):
-    """What each returns or raises, in their order; all start together and must end."""
+    """Results or exceptions of the functions, in order; all start together and must end."""
     barrier, outcomes = threading.Barrier(len(acts)), [None] * len(acts)
 
     def run(place, act):
@@ -57,7 +57,7 @@ def in_threads(*acts):
 
 @pytest.mark.parametrize("use", ["rerank", "stream"])
 def test_a_second_run_may_begin_in_the_middle_of_the_first(reranker, use):
-    """Neither takes the answers of the other."""
+    """Neither takes the other's answers."""
     first = reranker.stream(REQUESTS)
     results = [next(first)]
     check(reranker.rerank(REQUESTS) if use == "rerank" else reranker.stream(REQUESTS))
@@ -65,7 +65,7 @@ def test_a_second_run_may_begin_in_the_middle_of_the_first(reranker, use):
 
 
 def test_two_streams_are_read_in_turns(reranker):
-    """Result by result, and to their ends."""
+    """Result by result, to their ends."""
     pairs = list(zip(reranker.stream(REQUESTS), reranker.stream(REQUESTS), strict=True))
     check([first for first, _ in pairs])
     check([second for _, second in pairs])
@@ -73,7 +73,7 @@ def test_two_streams_are_read_in_turns(reranker):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_threads_share_the_engine(batch_size):
-    """Eight runs at once, each with requests of its own; each prompt is asked once."""
+    """Eight runs at once, each with its own requests; each prompt is run once."""
     engine = ScriptedEngine(by_reversal(), batch_size=batch_size)
     reranker = Reranker(make_method(), engine)
     requests = [[make_request(f"t{thread}q{n}", 3) for n in range(20)] for thread in range(8)]
@@ -86,7 +86,7 @@ def test_threads_share_the_engine(batch_size):
 
 
 class Gated(ScriptedEngine):
-    """Its first step takes until the gate is opened."""
+    """Its first step lasts until the gate is opened."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -100,7 +100,7 @@ class Gated(ScriptedEngine):
 
 
 def test_what_comes_during_a_step_stands_in_the_next_batch():
-    """Prompts of two runs fill it together."""
+    """It is filled with prompts of both runs."""
     engine = Gated(by_reversal(), batch_size=10)
     reranker = Reranker(make_method(), engine)
 
@@ -115,7 +115,7 @@ def test_what_comes_during_a_step_stands_in_the_next_batch():
 
 
 def test_a_run_inside_the_source_of_requests(reranker):
-    """A source may rerank before it gives a request."""
+    """A source may rerank before it yields a request."""
 
     def source():
         for request in REQUESTS:
@@ -133,7 +133,7 @@ def test_a_run_inside_on_finished(reranker):
 
 
 def test_two_rerankers_over_one_engine(reranker):
-    """They share it as two runs of one reranker do."""
+    """They share it like two runs of one reranker."""
     other = Reranker(reranker.method, reranker.engine)
     first = reranker.stream(REQUESTS)
     results = [next(first)]
@@ -142,7 +142,7 @@ def test_two_rerankers_over_one_engine(reranker):
 
 
 def test_closing_in_the_middle_of_a_run_is_refused(reranker):
-    """The run goes on; behind it the reranker closes."""
+    """The run continues; afterwards the reranker closes."""
     first = reranker.stream(REQUESTS)
     results = [next(first)]
     with pytest.raises(RankLLMError, match="cannot be closed while a run is in progress"):
@@ -153,7 +153,7 @@ def test_closing_in_the_middle_of_a_run_is_refused(reranker):
 
 @pytest.mark.parametrize("leave", ["close", "forget", "break", "raise"])
 def test_a_stream_that_is_left_leaves_nothing_behind(reranker, leave):
-    """However it is left: none of its prompts is asked for later, and the reranker closes."""
+    """However it is abandoned: none of its prompts is run later, and the reranker closes."""
     stream = reranker.stream(REQUESTS)
     next(stream)
     if leave == "close":
@@ -181,7 +181,7 @@ def test_a_stream_that_is_left_leaves_nothing_behind(reranker, leave):
 
 
 class Interrupted(ScriptedEngine):
-    """Its first step is interrupted, with a batch that is lost."""
+    """Its first step is interrupted, and its batch is lost."""
 
     error = KeyboardInterrupt()
 
@@ -200,7 +200,7 @@ class Interrupted(ScriptedEngine):
 
 
 def lead_and_follow(engine):
-    """The outcomes of the thread that was in the engine when it was interrupted, and of one that waited beside it."""
+    """Outcomes of the thread that was in the engine when it was interrupted, and of one waiting for it."""
     reranker = Reranker(make_method(), engine)
 
     def follow():
@@ -213,14 +213,14 @@ def lead_and_follow(engine):
 
 
 def test_an_interrupted_thread_takes_no_answers_with_it():
-    """Ctrl-C in a notebook ends one run; the prompts of others are asked again."""
+    """Ctrl-C in a notebook ends one run; prompts of others are run again."""
     leader, follower = lead_and_follow(Interrupted(by_reversal(), batch_size=64))
     assert isinstance(leader, KeyboardInterrupt)
     check(follower)
 
 
 class Served(Interrupted):
-    """Works in threads of its own, as a server does: an interruption loses nothing, what was cancelled stays so."""
+    """Works in its own threads like a server: an interruption loses nothing, and cancellations persist."""
 
     takes_prompts_at_work = True
 
@@ -240,14 +240,14 @@ class Served(Interrupted):
 
 
 def test_an_interruption_cancels_nothing_of_others_at_a_server():
-    """A prompt that was cancelled and submitted again under its ticket would never be answered."""
+    """A prompt cancelled and resubmitted under its ticket would never be answered."""
     leader, follower = lead_and_follow(Served(by_reversal(), batch_size=64))
     assert isinstance(leader, KeyboardInterrupt)
     check(follower)
 
 
 def test_an_engine_that_fails_fails_all_who_wait_for_it():
-    """What it was given is lost; nobody waits for it for ever."""
+    """Its prompts are lost; none of the runs waits forever."""
     engine = Interrupted(by_reversal(), batch_size=64)
     engine.error = RuntimeError("CUDA error: an illegal memory access was encountered")
     outcomes = lead_and_follow(engine)
@@ -255,7 +255,7 @@ def test_an_engine_that_fails_fails_all_who_wait_for_it():
 
 
 def test_a_closed_reranker_says_so(reranker):
-    """Also where a block ends in the middle of a stream: it neither hangs nor passes for finished."""
+    """Also if a block ends within a stream: it neither hangs nor appears finished."""
     with reranker:
         stream = reranker.stream(REQUESTS)
         next(stream)
@@ -267,7 +267,7 @@ def test_a_closed_reranker_says_so(reranker):
 
 
 def test_one_pool_runs_twice_at_once(reranker):
-    """What a run knows is its own."""
+    """State belongs to a run, not to the pool."""
     pool = FlowPool(reranker.engine)
     first, second = (pool.run(REQUESTS, lambda r: make_method().flow(r)) for _ in range(2))
     results = [next(first)]
@@ -291,7 +291,7 @@ def test_a_failed_prompt_of_one_run_is_nothing_to_the_other():
 
 
 def test_an_answer_comes_to_its_own_run_alone():
-    """Prompts that read alike are different prompts."""
+    """Prompts with equal text are different prompts."""
     answers = iter(range(1000))
     reranker = Reranker(make_method(), ScriptedEngine(lambda prompt: Answer(text=f"[{1 + next(answers) % 3}]")))
     outcomes = in_threads(*(lambda: reranker.rerank(REQUESTS) for _ in range(4)))

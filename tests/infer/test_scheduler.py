@@ -1,4 +1,4 @@
-"""Requests come and go while others are in flight: futures, deadlines, cancelling, fairness, and asyncio."""
+"""Requests come and go while others are in flight: futures, deadlines, cancellation, fairness and asyncio."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REVERSED = ["d2", "d1", "d0"]
 
 
 class Stepped(ScriptedEngine):
-    """Takes the earliest tickets first, and a step when it is let."""
+    """Takes the earliest tickets first, and performs a step when permitted."""
 
     def __init__(self, answer, *, batch_size=1, is_free=False):
         super().__init__(answer, batch_size=batch_size)
@@ -37,28 +37,28 @@ class Stepped(ScriptedEngine):
         return super().collect()
 
     def step(self, n=1):
-        """Let it take so many steps."""
+        """Permit this many steps."""
         self.steps.release(n)
 
 
 def by_reversal():
-    """The answer that turns a list round."""
+    """The answer that reverses a list."""
     return answer_by(lambda text: -number(text))
 
 
 def check(result):
-    """Ranked, right."""
+    """Ranked correctly."""
     assert (result.status, docids(result)) == ("ok", REVERSED)
 
 
 def qids(engine):
-    """Of the prompts that the engine was asked, in that order: the query of each."""
+    """Queries of the prompts run by the engine, in order."""
     return [next(word for word in prompt.text.split() if word.startswith(("long", "short"))) for prompt in engine.asked]
 
 
 @pytest.fixture
 def reranker():
-    """Two prompts at a time, as fast as it can."""
+    """Two prompts at a time, without delay."""
     with Reranker(make_method(), ScriptedEngine(by_reversal(), batch_size=2)) as reranker:
         yield reranker
 
@@ -81,7 +81,7 @@ def test_requests_are_futures(reranker):
 
 
 def test_a_request_is_ranked_by_a_method_of_its_own(reranker):
-    """The flow is made when it is submitted, and begins when its turn comes; others keep the reranker's method."""
+    """The flow is created on submission and started in turn; other requests use the reranker's method."""
     backwards = make_method(size=2, stride=1)
     begun = []
 
@@ -96,7 +96,7 @@ def test_a_request_is_ranked_by_a_method_of_its_own(reranker):
 
 
 def test_the_thread_ends_with_the_work(reranker):
-    """And comes back with more: an idle reranker holds none."""
+    """And restarts with new work: an idle reranker has no thread."""
     for _ in range(3):
         check(reranker.submit(make_request("q", 3)).result(PATIENCE_S))
         deadline = time.monotonic() + PATIENCE_S
@@ -106,7 +106,7 @@ def test_the_thread_ends_with_the_work(reranker):
 
 
 def test_submitted_requests_run_beside_a_stream(reranker):
-    """In the middle of it."""
+    """While it is running."""
     stream = reranker.stream([make_request(f"s{n}", 3) for n in range(5)])
     check(next(stream))
     future = reranker.submit(make_request("q", 3))
@@ -131,7 +131,7 @@ def test_a_cancelled_request_frees_its_slot_within_a_step():
 
 
 def test_a_request_whose_time_is_over_raises():
-    """At the end of the engine's step; those beside it go on."""
+    """At the end of the engine's step; concurrent requests continue."""
     engine = Stepped(by_reversal())
     with Reranker(make_method(size=2, stride=1), engine) as reranker:
         late = reranker.submit(make_request("long", 9), timeout_s=0.05)
@@ -145,7 +145,7 @@ def test_a_request_whose_time_is_over_raises():
 
 
 def test_a_request_that_cannot_be_answered_fails_alone(reranker):
-    """As a result, with its reason; and a bug in its flow as an exception."""
+    """As a result with its reason; a bug in its flow is raised as an exception."""
 
     def answer(prompt):
         return EngineError("too long") if "poison" in prompt.text else by_reversal()(prompt)
@@ -164,7 +164,7 @@ def test_a_request_that_cannot_be_answered_fails_alone(reranker):
 
 
 def test_an_engine_that_fails_fails_what_it_was_given():
-    """The next request is tried again."""
+    """The next request is tried normally."""
     engine = ScriptedEngine(by_reversal())
     collect, engine.collect = engine.collect, lambda: (_ for _ in ()).throw(RuntimeError("the device is gone"))
     with Reranker(make_method(), engine) as reranker:
@@ -176,7 +176,7 @@ def test_an_engine_that_fails_fails_what_it_was_given():
 
 @pytest.mark.parametrize("kind", ["windows one after the other", "passages all at once"])
 def test_a_long_request_does_not_delay_short_ones(kind):
-    """Of fifty prompts, and ten of one prompt that come later: each of them is run within a few steps."""
+    """Fifty prompts, and ten later requests of one prompt each: each of them runs within a few steps."""
     engine = Stepped(by_reversal())
     method = make_method(size=2, stride=1)
     if kind == "passages all at once":
@@ -209,7 +209,7 @@ def test_a_long_request_does_not_delay_short_ones(kind):
 
 
 def test_closing_fails_what_is_unfinished():
-    """At the end of a block; nobody waits for ever."""
+    """At the end of a block; no caller waits forever."""
     engine = Stepped(by_reversal())
     with Reranker(make_method(), engine) as reranker:
         future = reranker.submit(make_request("q", 3))
@@ -225,7 +225,7 @@ def test_closing_fails_what_is_unfinished():
 
 
 def test_closing_right_after_the_last_result(reranker):
-    """The thread has not let go of the engine yet: it is held up by whoever else waited for the result."""
+    """The thread has not released the engine yet: another waiter for the result delays it."""
     future = reranker.submit(make_request("q", 3))
     future.add_done_callback(lambda _: time.sleep(0.2))
     assert future.result(PATIENCE_S).status == "ok"
@@ -234,7 +234,7 @@ def test_closing_right_after_the_last_result(reranker):
 
 @pytest.mark.parametrize("wrong", [None, "a text", [make_request("q", 3)]])
 def test_what_is_no_request_is_one_line(reranker, wrong):
-    """Before anything is asked."""
+    """Before any prompt is run."""
     with pytest.raises(RankLLMError, match="request: expected a Request, found"):
         reranker.submit(wrong)
 
@@ -261,7 +261,7 @@ def test_asyncio_ranks_without_blocking_its_loop(reranker):
 
 
 def test_cancelling_a_task_cancels_its_requests():
-    """As when a client goes away."""
+    """For example when a client disconnects."""
     engine = Stepped(by_reversal())
 
     async def main(reranker):
@@ -282,7 +282,7 @@ def test_cancelling_a_task_cancels_its_requests():
 
 
 def test_prompts_that_somebody_waits_for_go_first_in_their_order():
-    """Before the longest; and with those of their prefix where that pays."""
+    """Before the longest; together with those that share their prefix, if worthwhile."""
     queue = BatchQueue(BatchLimits(max_prompts=2, max_tokens=1000))
 
     def prompt(*ids, n_shared=0):
@@ -300,7 +300,7 @@ def test_prompts_that_somebody_waits_for_go_first_in_their_order():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_scores_beside_others_are_those_of_an_offline_run(tmp_path, smollm2_tokenizer, dtype):
-    """To the bit in float32, where each prompt runs alone; as near as batches let them be in bfloat16."""
+    """Bit-identical in float32, where each prompt runs alone; within batch effects in bfloat16."""
     pytest.importorskip("torch")
     import tiny_models
 
@@ -323,7 +323,7 @@ def test_scores_beside_others_are_those_of_an_offline_run(tmp_path, smollm2_toke
 
 
 def test_a_caller_counts_the_answers_to_its_own_request():
-    """Nine candidates in windows of two that move by one: eight prompts. Another request counts its one."""
+    """Nine candidates in windows of two with stride one: eight prompts. The other request counts its own."""
     counted = []
     with Reranker(make_method(size=2, stride=1), ScriptedEngine(by_reversal(), batch_size=2)) as reranker:
         futures = [reranker.submit(make_request(qid, n), on_answered=counted.append) for qid, n in (("a", 9), ("b", 2))]
@@ -333,7 +333,7 @@ def test_a_caller_counts_the_answers_to_its_own_request():
 
 
 def test_a_callback_that_raises_fails_its_own_request_alone():
-    """With its error, at once: its other prompts are not run."""
+    """With its error, immediately: its other prompts are not run."""
     engine = Stepped(by_reversal())
 
     def fail(qid):

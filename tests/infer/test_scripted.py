@@ -7,7 +7,7 @@ from rankllm_infer.engines.scripted import ScriptedEngine
 
 
 def run(engine, n):
-    """Tickets in the order they were answered."""
+    """Tickets in the order of their answers."""
     for ticket in range(n):
         engine.submit(ticket, Prompt(text=str(ticket), read="text"))
     order = []
@@ -18,12 +18,12 @@ def run(engine, n):
 
 
 def answer(prompt):
-    """Says which prompt it was."""
+    """Identifies the prompt."""
     return Answer(text=f"answer {prompt.text}")
 
 
 def test_prompts_are_answered_in_batches_oldest_or_newest_first():
-    """Both orders are ones that a real engine may take."""
+    """A real engine may use either order."""
     forward = ScriptedEngine(answer, batch_size=2)
     assert run(forward, 5) == [0, 1, 2, 3, 4]
     assert forward.batches[:3] == [2, 2, 1]
@@ -32,7 +32,7 @@ def test_prompts_are_answered_in_batches_oldest_or_newest_first():
 
 
 def test_closing_drops_what_is_queued():
-    """Nothing is answered after it."""
+    """Nothing is answered afterwards."""
     engine = ScriptedEngine(answer)
     engine.submit(0, Prompt(text="0", read="text"))
     engine.close()

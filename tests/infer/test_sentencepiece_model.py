@@ -23,7 +23,7 @@ from rankllm_infer.checkpoints.sentencepiece_model import read_sentencepiece
 
 
 def varint(number):
-    """Seven bits a byte, the lowest first, the highest bit where more follow."""
+    """Seven bits per byte, lowest first; the highest bit marks continuation."""
     found = bytearray()
     while number > 127:
         found.append(number & 127 | 128)
@@ -32,18 +32,18 @@ def varint(number):
 
 
 def message(field, content):
-    """A field that holds bytes."""
+    """A length-delimited field."""
     return varint(field << 3 | 2) + varint(len(content)) + content
 
 
 def piece(text, score, kind=1):
-    """text: field 1; score: field 2, a float; kind: field 3, 1 for a normal one, which is not written."""
+    """text: field 1; score: field 2, a float; kind: field 3, omitted for 1 (normal)."""
     written = message(1, text.encode()) + b"\x15" + struct.pack("<f", score)
     return message(1, written + (b"\x18" + bytes([kind]) if kind != 1 else b""))
 
 
 def spiece(pieces, *, model_type=None, charsmap=b""):
-    """A whole file. Kinds: 2 unknown, 3 control, as SentencePiece has them."""
+    """A complete file. Kinds in SentencePiece: 2 unknown, 3 control."""
     kinds = {"<pad>": 3, "</s>": 3, "<unk>": 2}
     content = b"".join(piece(text, score, kinds.get(text, 1)) for text, score in pieces)
     trainer = message(1, b"corpus.txt") + (b"\x18" + varint(model_type) if model_type else b"")
@@ -51,7 +51,7 @@ def spiece(pieces, *, model_type=None, charsmap=b""):
 
 
 def save(folder, content, **settings):
-    """A T5's folder without a `tokenizer.json`, as castorini publishes them."""
+    """A T5 folder without `tokenizer.json`, as published by castorini."""
     (folder / "spiece.model").write_bytes(content)
     (folder / "tokenizer.json").unlink(missing_ok=True)
     values = {"tokenizer_class": "T5Tokenizer", "eos_token": {"content": "</s>", "__type": "AddedToken"}} | settings
@@ -63,7 +63,7 @@ def save(folder, content, **settings):
 
 @pytest.mark.parametrize("extra_ids", [0, 4, 100])
 def test_ids_are_those_of_the_pieces_and_sentinels_stand_behind(tmp_path, extra_ids):
-    """By hand: the number of a piece is its id, `</s>` is 1, and <extra_id_0> is the last of all."""
+    """By hand: the index of a piece is its id, `</s>` is 1, and <extra_id_0> is the last id."""
     pieces = vocabulary()
     tokenizer = load_tokenizer(save(tmp_path, spiece(pieces), extra_ids=extra_ids, model_max_length=512))
     assert len(tokenizer) == len(pieces) + extra_ids
@@ -79,7 +79,7 @@ def test_ids_are_those_of_the_pieces_and_sentinels_stand_behind(tmp_path, extra_
 
 
 def test_scores_are_read_to_the_bit(tmp_path):
-    """Single precision; a score that is not written is 0."""
+    """Single precision; a missing score is 0."""
     content = piece("<pad>", 0.0, 3) + piece("a", -1.5) + message(1, message(1, b"b")) + b"\x78\x01"
     (tmp_path / "spiece.model").write_bytes(content)
     model = read_sentencepiece(tmp_path / "spiece.model")
@@ -88,7 +88,7 @@ def test_scores_are_read_to_the_bit(tmp_path):
 
 
 def test_a_checkpoint_as_published_scores_as_with_a_tokenizer_json(tmp_path):
-    """The same ids, so the same scores."""
+    """The same ids, hence the same scores."""
     tokenizer = make_tokenizer()
     save_t5(tmp_path, tokenizer)
     results = []
@@ -120,14 +120,14 @@ WHOLE = spiece(vocabulary())
     ],
 )
 def test_a_damaged_file_is_one_line(tmp_path, content, settings, said):
-    """It may be anything."""
+    """Its contents may be arbitrary."""
     with pytest.raises(RankLLMError, match=said) as error:
         load_tokenizer(save(tmp_path, content, **settings))
     assert "\n" not in str(error.value)
 
 
 def test_any_bytes_are_read_or_refused(tmp_path):
-    """Each byte changed, each length cut: a model or one line."""
+    """Each byte changed, each length truncated: a model or a one-line error."""
     whole = spiece(vocabulary()[:6])
     path = tmp_path / "spiece.model"
     for place in range(len(whole)):

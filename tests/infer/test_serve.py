@@ -1,4 +1,4 @@
-"""The dialects of `serve`: what each client sends and what it gets, written down by hand from the APIs' references."""
+"""The dialects of `serve`: requests and responses of each client, written by hand from the API references."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rankings(results, score="relevance_score"):
 
 
 def test_cohere_v2(served):
-    """`results` without texts, `meta` with the tokens, an id."""
+    """`results` without texts, `meta` with tokens, an id."""
     done = served.post("/v2/rerank", {"model": "tiny", "query": QUERY, "documents": DOCUMENTS, "top_n": 2})
     assert done.status_code == 200
     body = done.json()
@@ -41,7 +41,7 @@ def test_cohere_v2(served):
 
 
 def test_cohere_v1(served):
-    """Objects with a text, which come back when they are asked for."""
+    """Objects with a text, which are returned on request."""
     documents = [{"text": text, "number": n} for n, text in enumerate(DOCUMENTS)]
     sent = {"query": QUERY, "documents": documents, "max_chunks_per_doc": 10}
     body = served.post("/v1/rerank", sent).json()
@@ -54,7 +54,7 @@ def test_cohere_v1(served):
 
 
 def test_jina(served):
-    """Documents come back unless they are not wanted; `usage` counts tokens."""
+    """Documents are returned by default; `usage` counts tokens."""
     sent = {"model": "tiny", "query": QUERY, "documents": DOCUMENTS}
     body = served.post("/v1/rerank", sent).json()
     assert (body["model"], body["usage"]["total_tokens"]) == ("tiny", 6)
@@ -65,7 +65,7 @@ def test_jina(served):
 
 
 def test_vllm(served):
-    """Documents always, one document as a string, and 0 for all."""
+    """Documents are always returned, a single document may be a string, and 0 means all."""
     body = served.post("/rerank", {"query": QUERY, "documents": DOCUMENTS, "top_n": 0}).json()
     assert rankings(body["results"]) == RANKED
     assert [item["document"]["text"] for item in body["results"]] == ["worth 2", "worth 0", "worth -1"]
@@ -75,7 +75,7 @@ def test_vllm(served):
 
 
 def test_text_embeddings_inference(served):
-    """A bare array; what it has no place for is in headers."""
+    """A bare array; other information is in headers."""
     done = served.post("/rerank", {"query": QUERY, "texts": DOCUMENTS, "truncate": True})
     assert rankings(done.json(), "score") == RANKED
     assert all(set(item) == {"index", "score"} for item in done.json())
@@ -96,14 +96,14 @@ def test_ties_come_back_in_the_order_they_came(served):
 
 
 def test_metadata_is_returned_unchanged(served):
-    """Ids, nested values, and a title, which is shown to the model as well."""
+    """Ids, nested values, and a title, which is also shown to the model."""
     document = {"title": "t", "text": "worth 3", "id": 7, "docid": "x", "more": {"a": [None, 1.5, "ü"]}}
     body = served.post("/rerank", {"query": QUERY, "documents": ["worth 1", document, dict(document)]}).json()
     assert [item["document"] for item in body["results"]] == [document, document, {"text": "worth 1"}]
 
 
 def test_the_response_says_what_a_score_is():
-    """A probability by the card, a sigmoid, or a rank."""
+    """A probability according to the card, a sigmoid, or a rank."""
     sent = {"query": QUERY, "documents": DOCUMENTS}
     card = PointwiseCard(template=load_template("rankllama"), probability_scale=2.0)
     body = Served(pointwise(card=card)).post("/v2/rerank", sent).json()
@@ -117,7 +117,7 @@ def test_the_response_says_what_a_score_is():
 
 
 def test_the_answer_says_what_the_model_did():
-    """Status, defects, calls and rounds: a ranking that is none is not passed off as one."""
+    """Status, defects, calls and rounds: a fallback is not presented as a ranking."""
     from rankllm_infer.engines.base import Answer
 
     mad = Served(listwise(answer=lambda prompt: Answer(text="I cannot rank these.")))
@@ -136,7 +136,7 @@ def test_the_answer_says_what_the_model_did():
 )
 @pytest.mark.parametrize("path", ["/score", "/v1/score"])
 def test_score(served, path, one, other):
-    """One against N, N against N, in the order of the request."""
+    """One against N, and N against N, in request order."""
     body = served.post(path, {one: "q", other: DOCUMENTS}).json()
     assert (body["object"], body["usage"]["prompt_tokens"]) == ("list", 6)
     assert [item["object"] for item in body["data"]] == ["score"] * 3
@@ -146,14 +146,14 @@ def test_score(served, path, one, other):
 
 
 def test_score_is_refused_by_a_model_that_ranks_lists():
-    """Which has no score for a pair."""
+    """It has no score for a pair."""
     done = Served(listwise()).post("/score", {"text_1": "q", "text_2": "a"})
     assert done.status_code == 400
     assert "use /rerank" in done.json()["error"]["message"]
 
 
 def test_a_request_chooses_strategy_and_windows():
-    """Within the server's window: six passages are one window of six, or sliding windows of two."""
+    """Within the server's limits: six passages are one window of six, or sliding windows of two."""
     served = Served(listwise(size=6, stride=3))
     sent = {"query": QUERY, "documents": ["cccc", "a", "bb", "eeeee", "fff", "gggggg"]}
     calls = {
@@ -169,7 +169,7 @@ def test_a_request_chooses_strategy_and_windows():
 
 
 def test_a_document_is_cut_to_so_many_tokens():
-    """In words where a server keeps the tokenizer: 4 tokens are 3 words."""
+    """In words if the tokenizer is on a server: 4 tokens are 3 words."""
     served = Served(pointwise())
     sent = {"query": QUERY, "documents": ["worth 1 2 3 4 5"], "raw_scores": True}
     assert served.post("/v2/rerank", sent).json()["results"] == [{"index": 0, "relevance_score": 5.0}]
@@ -178,7 +178,7 @@ def test_a_document_is_cut_to_so_many_tokens():
 
 
 def test_the_model_is_listed(served):
-    """As OpenAI's clients look for it."""
+    """Where OpenAI's clients look for it."""
     body = served.ask("GET", "/v1/models").json()
     assert body["object"] == "list"
     assert [(item["id"], item["object"]) for item in body["data"]] == [("tiny", "model")]

@@ -1,7 +1,4 @@
-"""Hostile connections to a running server: each is answered or closed, and nothing else is troubled by it.
-
-`HOSTILE_REQUESTS=10000` sends more of them; request number N has the seed N.
-"""
+"""Hostile connections to a running server: each is answered or closed without affecting others."""
 
 from __future__ import annotations
 
@@ -24,13 +21,13 @@ from rankllm_infer.serving.connections import BoundedProtocol
 
 N = int(os.environ.get("HOSTILE_REQUESTS", "700"))
 BOUND_S = 15
-"""Within which every connection is answered or closed: the server gives the head of a request 10 s."""
+"""Time limit for answering or closing a connection: the server allows 10 s for a request head."""
 _HEAD = re.compile(rb"HTTP/1\.[01] (\d{3}) [^\r\n]*\r\n(.*?)\r\n\r\n", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """A server with a key, small limits and an origin that may call."""
+    """A server with a key, small limits and an allowed origin."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text(KEY)
     limits = ("--max-body", MAX_BODY, "--max-documents", 50, "--request-timeout", 5)
@@ -49,12 +46,12 @@ class Running:
         self.client = httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=PATIENCE_S)
 
     def check_honest(self):
-        """A proper request is answered properly."""
+        """A valid request is answered correctly."""
         done = self.client.post("/v2/rerank", json=QUESTION)
         assert [item["index"] for item in done.json()["results"]] == [1, 2, 0]
 
     def unfinished(self):
-        """Requests accepted and not yet answered."""
+        """Accepted requests that have not been answered yet."""
         return re.search(r"^rankllm_requests_unfinished (\S+)$", self.client.get("/metrics").text, re.MULTILINE)[1]
 
     def resident_bytes(self):
@@ -64,7 +61,7 @@ class Running:
 
 
 def statuses(address, sent):
-    """(what a connection was answered, status by status, whether the server was done with it in time)."""
+    """(statuses of the responses on a connection, whether the server finished with it in time)."""
     with socket.create_connection(address, timeout=BOUND_S) as connection:
         connection.settimeout(BOUND_S)
         try:
@@ -138,14 +135,14 @@ EXPECTED = [
 
 
 def check_log(log):
-    """It holds no bug, no text of a document, no key, and no request that was smuggled in."""
+    """It contains no bug, no document text, no key and no smuggled request."""
     assert [line for line in log.lines if line["level"] == "error" and line.get("status") != 504] == []
     for text in (SECRET, KEY, "smuggled", "Traceback", "evil"):
         assert text not in log.text
 
 
 class Slow:
-    """A connection on which something is sent every half a second until the server closes it."""
+    """A connection that sends something every half second until the server closes it."""
 
     def __init__(self, address, first, again=b""):
         self.took = None
@@ -174,7 +171,7 @@ class Slow:
 
 
 def test_slow_clients_are_not_waited_for(served):
-    """Heads and bodies that come byte by byte, or not at all; honest requests are answered meanwhile."""
+    """Heads and bodies that arrive byte by byte or not at all; honest requests are answered meanwhile."""
     length = f"Content-Length: {len(BODY)}"
     slow = [
         Slow(served.address, b""),
@@ -197,21 +194,21 @@ def test_slow_clients_are_not_waited_for(served):
 
 
 class Hasty(BoundedProtocol):
-    """Clients get little time."""
+    """Short time limits for clients."""
 
     request_s = 0.3
     stalled_s = 0.3
 
 
 async def endless(scope, receive, send):
-    """An application whose response is larger than all buffers between it and its client."""
+    """An application whose response exceeds all buffers on the way to its client."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(500):
         await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
 
 
 def test_a_client_that_does_not_read_is_disconnected():
-    """And its response is given up."""
+    """And its response is abandoned."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         config = uvicorn.Config(endless, http=Hasty, lifespan="off", ws="none", log_config=None)

@@ -1,4 +1,4 @@
-"""What docs/serving.md says of other products: the requests that they will make are answered, and units are sound."""
+"""Claims of docs/serving.md about other products: the requests they send are answered, and the units are valid."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def blocks(language):
 
 
 def request(title):
-    """The JSON of a block that begins with this line."""
+    """JSON of the block that begins with this line."""
     (block,) = [text for text in blocks("json") if text.startswith(title)]
     return json.loads(block.removeprefix(title))
 
 
 def ranked(url, body):
-    """(indexes, scores) of the response to a body as it is sent."""
+    """(indexes, scores) of the response to a raw body."""
     path = url.removeprefix("RERANKER")
     response = Served(pointwise()).ask("POST", path, content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 200, response.text
@@ -39,7 +39,7 @@ def ranked(url, body):
 
 
 def test_every_json_block_is_json():
-    """After the line that says where it goes."""
+    """After the line that names its destination."""
     titled = [text for text in blocks("json") if not text.startswith("{")]
     assert len(titled) == 6
     for text in titled:
@@ -59,7 +59,7 @@ def test_elasticsearch():
 
 
 def test_opensearch():
-    """`connector.pre_process.cohere.rerank` gives documents, query and top_n, the number of documents."""
+    """`connector.pre_process.cohere.rerank` sends documents, query and top_n, the number of documents."""
     (action,) = request("POST /_plugins/_ml/connectors/_create")["actions"]
     body = action["request_body"]
     given = {"documents": json.dumps(DOCUMENTS), "query": json.dumps(QUERY)[1:-1], "top_n": str(len(DOCUMENTS))}
@@ -80,7 +80,7 @@ def test_open_webui():
 
 
 def test_librechat():
-    """It names Jina's model whatever is served, and reads `document` as a string or its `text`."""
+    """It sends Jina's model name for any model, and reads `document` as a string or its `text`."""
     (settings,) = [text for text in blocks("yaml") if "rerankerType" in text]
     url = re.search(r"# (RERANKER/\S+)$", settings, re.MULTILINE)[1]
     body = {
@@ -97,7 +97,7 @@ def test_librechat():
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze verifies the unit")
 def test_the_systemd_unit_is_sound(tmp_path):
-    """Of a command that is there."""
+    """With an existing command."""
     (unit,) = blocks("ini")
     path = tmp_path / "rankllm.service"
     path.write_text(unit.replace("/opt/rankllm/bin/rankllm-infer", sys.executable))
@@ -106,7 +106,7 @@ def test_the_systemd_unit_is_sound(tmp_path):
 
 
 def test_what_stops_a_service_waits_for_its_requests():
-    """The time limits of the unit and of the container are beyond a request's."""
+    """The time limits of the unit and of the container exceed a request's."""
     from rankllm_infer.serving.settings import ServerOptions
 
     (unit,) = blocks("ini")

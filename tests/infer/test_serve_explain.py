@@ -1,4 +1,4 @@
-"""`explain`: a response shows what the model was asked and answered, and nothing of it without being asked."""
+"""`explain`: a response shows the model's calls and answers, only if requested."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SIX = ["dddd", "a", "ccc", "ffffff", "bb", "eeeee"]
 
 
 def explained(served, documents, *, path="/v2/rerank", **more):
-    """The explanation of a ranking, and the body around it."""
+    """Explanation of a ranking, and the response body."""
     body = served.post(path, {"query": "q", "documents": documents, "explain": True, **more}).json()
     return body["explanation"], body
 
 
 def test_each_window_is_shown():
-    """Two windows of four, from the bottom up: written down by hand."""
+    """Two windows of four, from the bottom up, written by hand."""
     found, body = explained(Served(listwise(size=4, stride=2)), SIX)
     # Ranks 2-5 hold documents 2, 3, 4, 5, of lengths 3, 6, 2, 5; the shortest first: 4, 2, 5, 3.
     # Then ranks 0-3 hold 0, 1, 4, 2, of lengths 4, 1, 2, 3: 1, 4, 2, 0.
@@ -44,7 +44,7 @@ def test_each_window_is_shown():
 
 
 def test_each_pair_is_shown_with_its_score():
-    """Of a pointwise model: one document a call, in the order of the request."""
+    """For a pointwise model: one document per call, in request order."""
     found, _ = explained(Served(pointwise()), ["worth 1", "worth 3"])
     assert [(call["start"], call["indices"], call["scores"]) for call in found["calls"]] == [
         (0, [0], [1.0]),
@@ -65,14 +65,14 @@ def test_every_api_with_room_for_it_explains_when_asked(path):
 
 
 def test_an_array_has_no_room_for_it():
-    """In the API of text-embeddings-inference the request is refused, in its words."""
+    """The API of text-embeddings-inference rejects the request in its own format."""
     done = Served(pointwise()).post("/rerank", {"query": "q", "texts": ["worth 1"], "explain": True})
     assert done.status_code == 422
     assert done.json()["error"].startswith('explain: responses to "texts" are arrays and cannot contain it')
 
 
 def test_a_fallback_shows_the_answer_that_was_no_ranking():
-    """With its defects, in the words of the response: documents by their index."""
+    """With its defects, naming documents by their index."""
     mad = Served(listwise(answer=lambda prompt: Answer(text="I cannot rank these.")))
     (call,) = explained(mad, ["a", "b"])[0]["calls"]
     assert (call["status"], call["response"], call["order"]) == ("fallback", "I cannot rank these.", [0, 1])
@@ -80,7 +80,7 @@ def test_a_fallback_shows_the_answer_that_was_no_ranking():
 
 
 def test_a_request_explains_with_its_own_strategy():
-    """A tournament of threes: its windows are no slices of the ranking, but the first."""
+    """A tournament of threes: only its first windows are slices of the ranking."""
     found, body = explained(Served(listwise(size=6, stride=3)), SIX, strategy="tournament", window_size=3)
     assert len(found["calls"]) == body["meta"]["calls"] == 3
     assert sorted(found["calls"][0]["indices"] + found["calls"][1]["indices"]) == [0, 1, 2, 3, 4, 5]
@@ -88,7 +88,7 @@ def test_a_request_explains_with_its_own_strategy():
 
 
 def test_an_explanation_is_bounded():
-    """So many calls, and of a long answer both ends; what is left out is counted."""
+    """In the number of calls, and in the length of an answer, whose middle is omitted; omissions are counted."""
     n = MAX_EXPLAINED_CALLS + 5
     served = Served(pointwise(), max_documents=n)
     found, body = explained(served, [f"worth {number}" for number in range(n)])
@@ -105,7 +105,7 @@ def test_an_explanation_is_bounded():
 
 
 def test_the_first_of_many_comparisons_are_shown():
-    """All pairs of 40 are 1,560 calls; the model prefers the passage it reads first, by e / (e + 1)."""
+    """All pairs of 40 are 1,560 calls; the model prefers the first passage shown, by e / (e + 1)."""
     card = PairwiseCard(template=load_template("pairwise"))
     method = PairwiseMethod(card, RankingSettings(), MessageComparisonWriter(card))
     answer = Answer(scores=(-1.0, -2.0), usage=Usage(calls=1))
@@ -118,7 +118,8 @@ def test_the_first_of_many_comparisons_are_shown():
 
 
 def test_no_prompt_is_kept_for_an_explanation():
-    """Memory is shared by all who ask: the record of a call holds no prompt, which may be as long as the documents."""
+    """Memory is shared by all clients: the record of a call contains no prompt, which may be as long as the
+    documents."""
     served = Served(listwise())
     kept = []
     submit = served.desk.reranker.submit

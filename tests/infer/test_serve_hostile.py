@@ -1,4 +1,4 @@
-"""Hostile requests from seeds: each is answered, in JSON, with a status that is documented, and never with 500."""
+"""Seeded hostile requests: each is answered in JSON with a documented status, and never with 500."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOCUMENTED = {200, 400, 404, 413, 422, 424}
 @pytest.mark.parametrize("kind", ["pointwise", "listwise"])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_request_is_a_bug(kind, seed):
-    """300 a seed; whatever was accepted is answered, and a good request still is."""
+    """300 per seed; accepted requests are answered, and valid requests still work."""
     draw = random.Random(seed)
     served = Served(SERVED[kind](), max_documents=50, max_body=20_000)
 

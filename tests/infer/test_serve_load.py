@@ -1,4 +1,4 @@
-"""Large requests, many documents, and a server that is killed under clients that try again."""
+"""Large requests, many documents, and a server that is killed while clients retry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEGABYTE = 1_000_000
 
 
 def test_ten_thousand_tiny_documents():
-    """Ranked as any, where so many are allowed."""
+    """Ranked normally, if that many are allowed."""
     served = Served(pointwise(), max_documents=N_TINY)
     documents = [f"d {number * 7919 % N_TINY}" for number in range(N_TINY)]
     results = served.post("/v2/rerank", {"query": "q", "documents": documents}).json()["results"]
@@ -57,7 +57,7 @@ def test_windows_over_many_documents_hold_up_nobody():
 
 
 def test_a_body_of_ten_megabytes():
-    """Refused by its announced size, and ranked where it is allowed: documents are truncated."""
+    """Rejected by its announced size, and ranked if allowed: documents are truncated."""
     documents = [f"worth {value} " + "word " * (MEGABYTE // 5) for value in (3, 1, 9, 2, 8, 4, 7, 5, 6, 0)]
     content = json.dumps({"query": "q", "documents": documents})
     assert len(content) > 10 * MEGABYTE
@@ -74,7 +74,7 @@ def test_a_body_of_ten_megabytes():
 
 @pytest.mark.slow
 def test_killed_and_started_again_under_retrying_clients():
-    """Each request is answered, by the server that is there then."""
+    """Each request is answered by the server running at that time."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -122,7 +122,7 @@ def test_killed_and_started_again_under_retrying_clients():
 
 
 def wait_until_ready(process):
-    """Until it says where it listens."""
+    """Until it reports its address."""
     for line in process.stderr:
         if re.search(r" at http://\S+$", line):
             return

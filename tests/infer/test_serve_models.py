@@ -1,4 +1,4 @@
-"""`serve` over tiny models: the scores of an offline run, documents cut by the model's tokenizer, FIRST's softmax."""
+"""`serve` with tiny models: scores of an offline run, documents truncated by the model's tokenizer, FIRST's softmax."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def classifier(tiny_classifier):
 
 
 def logits(reranker, query, documents):
-    """What an offline run says of each document, in the order they were given."""
+    """Offline scores of the documents, in the given order."""
     (result,) = reranker.rerank([make_request(query, documents)])
     said = {candidate.docid: candidate.model_score for candidate in result.candidates}
     return [said[str(number)] for number in range(1, len(documents) + 1)]
 
 
 def by_index(items, score="relevance_score"):
-    """The scores of a response, in the order of the request."""
+    """Scores of a response, in request order."""
     return [item[score] for item in sorted(items, key=lambda item: item["index"])]
 
 
 def test_scores_are_those_of_an_offline_run(classifier):
-    """Through a sigmoid, or raw; also of many requests at once."""
+    """With a sigmoid, or raw; also for many concurrent requests."""
     served = Served(classifier)
     expected = logits(classifier, QUERY, DOCUMENTS)
     body = served.post("/v2/rerank", {"query": QUERY, "documents": DOCUMENTS}).json()
@@ -58,7 +58,7 @@ def test_scores_are_those_of_an_offline_run(classifier):
 
 
 def test_documents_are_cut_by_the_models_tokenizer(classifier, smollm2_tokenizer):
-    """To their first tokens; shorter ones stay, and one that is longer than the model reads fails nobody."""
+    """To their first tokens; shorter ones are unchanged, and a document beyond the model's limit causes no failure."""
     ids = smollm2_tokenizer(DOCUMENTS[0], add_special_tokens=False)["input_ids"]
     cut = smollm2_tokenizer.decode(ids[:6])
     assert DOCUMENTS[0].startswith(cut)
@@ -71,7 +71,7 @@ def test_documents_are_cut_by_the_models_tokenizer(classifier, smollm2_tokenizer
 
 
 def test_first_gives_a_softmax_over_its_window(tiny_causal):
-    """Of one window; several windows give ranks."""
+    """For a single window; several windows give ranks."""
     options = RerankOptions(
         device="cpu", dtype="float32", method="listwise", use_logits=True, use_alpha=True, window_size=3, stride=1
     )

@@ -1,4 +1,4 @@
-"""The page of `serve` as it is sent: who gets it, what it may do in a browser, and what it tells without a key."""
+"""The page of `serve` as sent: who gets it, its permissions in a browser, and what it reveals without a key."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def policy(done):
 
 
 def test_the_policy_lets_nothing_run_but_the_pages_own():
-    """By the hash of its one script and its one style sheet; it is framed by nobody and asks this server only."""
+    """By the hash of its only script and style sheet; it cannot be framed and connects only to this server."""
     done = Served(listwise()).ask("GET", "/")
     assert (done.status_code, done.headers["content-type"]) == (200, "text/html; charset=utf-8")
     inside = {name: re.findall(rf"<{name}>(.*?)</{name}>", done.text, re.DOTALL) for name in ("script", "style")}
@@ -61,7 +61,7 @@ def test_the_policy_lets_nothing_run_but_the_pages_own():
 
 
 def test_it_names_nothing_outside_itself():
-    """No address but the empty icon's, no handler in an attribute, no text put in as markup."""
+    """No address except the empty icon's, no handlers in attributes, no text inserted as markup."""
     text = Served(listwise()).ask("GET", "/").text
     assert re.findall(r'(?:src|href|action)="([^"]*)"', text) == ["data:,"]
     assert not re.search(r"https?://|\son\w+=|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", text)
@@ -69,7 +69,7 @@ def test_it_names_nothing_outside_itself():
 
 
 def test_it_is_read_only():
-    """GET and HEAD, and a browser that has it is told so."""
+    """GET and HEAD, with caching by ETag."""
     served = Served(listwise())
     done, head = served.ask("GET", "/"), served.ask("HEAD", "/")
     assert (head.status_code, head.content) == (200, b"")
@@ -85,7 +85,7 @@ def test_it_is_read_only():
 
 
 def test_it_opens_without_a_key_and_holds_no_data(tmp_path):
-    """The model's name is behind the key; `--protect page` closes the page as well."""
+    """The model's name requires the key; `--protect page` also protects the page."""
     keys = {"keys": (KEY,), "api_key_file": tmp_path / "keys"}
     served = Served(listwise(), served_model_name=("our-secret-model",), **keys)
     done = served.ask("GET", "/")
@@ -100,18 +100,18 @@ def test_it_opens_without_a_key_and_holds_no_data(tmp_path):
 
 
 def test_it_answers_to_this_servers_names_only():
-    """As every other path does."""
+    """Like every other path."""
     assert Served(listwise()).ask("GET", "/", headers={"Host": "evil.example"}).status_code == 400
 
 
 def test_it_is_the_same_for_every_request_and_every_server():
-    """Behind a proxy's path as well: it holds nothing of either."""
+    """Also behind a proxy's path: it contains nothing specific to either."""
     served = [Served(listwise()), Served(pointwise(), root_path="/r")]
     assert [each.ask("GET", "/").text for each in served] == [make_content().body.decode()] * 2
 
 
 def test_openapi_describes_it(tmp_path):
-    """As a path that needs no key, unless it is protected."""
+    """As a path that needs no key unless protected."""
     described = Served(listwise(), api_key_file=tmp_path / "keys").ask("GET", "/openapi.json").json()
     assert described["paths"]["/"]["get"]["security"] == []
     assert described["paths"]["/v1/models"]["get"]["security"] == [{"key": []}]
@@ -120,13 +120,13 @@ def test_openapi_describes_it(tmp_path):
 
 
 def told(method, options):
-    """What `GET /v1/models` says of a method."""
+    """What `GET /v1/models` reports for a method."""
     abilities = abilities_of(method, models=None, max_documents=options.max_documents)
     return capabilities(method, abilities, options)
 
 
 def test_the_model_list_says_what_a_request_may_hold():
-    """Strategies and windows of a listwise model, an instruction and scores of a pointwise one."""
+    """Strategies and windows of a listwise model; instruction and scores of a pointwise one."""
     options = ServerOptions(max_documents=7, max_body=300)
     limits = {"max_documents": 7, "max_body": 300}
     listwise_only = {
@@ -156,7 +156,7 @@ def test_the_model_list_says_what_a_request_may_hold():
 
 
 def test_the_scripts_know_what_the_server_knows():
-    """Where a document keeps its text, and each kind of score."""
+    """Text fields of documents, and each kind of score."""
     text = make_content().body.decode()
     assert f"const TEXT_FIELDS = {json.dumps(list(TEXT_FIELDS))};" in text
     explained = text.partition("const SCORES = {")[2].partition("};")[0]
@@ -164,7 +164,7 @@ def test_the_scripts_know_what_the_server_knows():
 
 
 def test_a_file_that_would_end_its_element_is_refused(monkeypatch, tmp_path):
-    """`</` in a script would end it for the browser, wherever it stands."""
+    """`</` in a script would end it in the browser, at any position."""
     (tmp_path / "bad.js").write_text("const text = '</script>';")
     monkeypatch.setattr("rankllm_infer.pages.inlined.files", lambda package: tmp_path)
     with pytest.raises(ValueError, match=r"bad\.js: contains '</'"):

@@ -1,4 +1,4 @@
-"""The page of `serve` in a real browser: a ranking by keyboard, what moved and why, and the request copied from it."""
+"""The page of `serve` in a real browser: ranking by keyboard, moves and explanations, copying the request."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ CONTRASTS = """
   return faint;
 })()
 """
-"""Elements whose text has a contrast under 4.5 to 1. Source: WCAG 2.2, success criterion 1.4.3."""
+"""Elements whose text has a contrast below 4.5:1. Source: WCAG 2.2, success criterion 1.4.3."""
 ODD = ['it\'s "quoted" $HOME `id` \\n \\', "über 日本 🌱 \ud83d", "JSON\nEOF\n!! %s {x} \u202e\u200b\x7f\t"]
-"""Texts that shells, Python and terminals have their own ideas about, half a character among them."""
+"""Texts with special characters of shells, Python and terminals, including a lone surrogate."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser):
-    """Opens the page of a server and waits until it knows the model, or that it needs a key."""
+    """Opens the page of a server and waits until it shows the model or asks for a key."""
     with ExitStack() as stack:
 
         def open_page(served, *, width=1280, height=900, **how):
@@ -79,19 +79,19 @@ def fill(page, name, text):
 
 
 def rank(page, documents, *, query="q"):
-    """Fill in and press Ctrl + Enter."""
+    """Fill in the fields and press Ctrl + Enter."""
     fill(page, "query", query)
     fill(page, "passages", documents if isinstance(documents, str) else "\n".join(documents))
     page.press("Enter", control=True)
 
 
 def text(page, selector):
-    """What an element shows."""
+    """Text of an element."""
     return page.evaluate(f"document.querySelector({json.dumps(selector)}).innerText")
 
 
 def test_the_keyboard_ranks_and_shows_what_moved(opened):
-    """Type, Tab, type, Ctrl + Enter; ranks and moves in words; nothing but this server is asked."""
+    """Type, Tab, type, Ctrl + Enter; ranks and moves in words; only this server is contacted."""
     page, recording = opened(Served(listwise()))
     page.press("Tab")
     page.type("which is short")
@@ -119,7 +119,7 @@ def test_the_keyboard_ranks_and_shows_what_moved(opened):
 
 
 def test_it_says_why(opened):
-    """Each window: what was shown, the answer, the order read from it."""
+    """For each window: the passages shown, the answer, the order parsed from it."""
     page, _ = opened(Served(listwise()))
     rank(page, SIX)
     page.wait_until(IS_RANKED)
@@ -135,7 +135,7 @@ def test_it_says_why(opened):
 
 
 def test_pointwise_scores_and_options(opened):
-    """The options of windows are not offered; titles, ids and long passages are shown, the latter cut."""
+    """Window options are hidden; titles, ids and long passages are shown, the latter truncated."""
     page, recording = opened(Served(pointwise()))
     long = "word " * 100
     lines = [{"text": "worth 1"}, {"docid": "D7", "title": "Two", "text": long + "worth 2"}, "worth 3"]
@@ -159,7 +159,7 @@ def test_pointwise_scores_and_options(opened):
 
 
 def test_a_request_takes_its_own_windows(opened):
-    """As far as the server's go; a stride is offered where windows slide."""
+    """Within the server's limits; the stride is shown only for sliding windows."""
     page, recording = opened(Served(listwise()))
     page.click("#options > summary")
     fill(page, "window_size", "3")
@@ -195,14 +195,14 @@ def test_a_request_takes_its_own_windows(opened):
     ],
 )
 def test_what_was_pasted_is_counted_and_named(opened, given, found):
-    """So that nobody wonders how it was read; a line that cannot be read is named."""
+    """To show how it was parsed; a malformed line is named."""
     page, _ = opened(Served(listwise()))
     fill(page, "passages", given)
     assert text(page, "#found").startswith(found)
 
 
 def test_files_are_read(opened, tmp_path):
-    """Text and tables; what is no text or no table says so."""
+    """Text and tables; other files give an error."""
     page, recording = opened(Served(listwise()))
     (tmp_path / "a.csv").write_text('title,text\r\n"A, ""a""","ccc\nc"\r\nB,a\r\n', encoding="utf-8")
     (tmp_path / "b.tsv").write_text('docid\ttext\n7\t"bb\n8\tc\n', encoding="utf-8")  # quotes are text in a .tsv
@@ -242,7 +242,7 @@ def test_files_are_read(opened, tmp_path):
 
 
 def test_no_text_runs(opened):
-    """Not of a query, a passage, an answer or a defect: all of them are shown as they are."""
+    """Queries, passages, answers and defects are displayed, not run."""
     answer = Answer(text=f"{HOSTILE} [2] > [1]")
     page, _ = opened(Served(listwise(answer=lambda prompt: answer), served_model_name=("tiny" + HOSTILE,)))
     passages = [json.dumps({"title": HOSTILE, "text": HOSTILE + " long" * 200, "id": HOSTILE}), json.dumps(HOSTILE)]
@@ -260,7 +260,7 @@ def test_no_text_runs(opened):
 
 
 def test_the_policy_stops_what_is_put_into_the_page_later(opened):
-    """A script, a style, a picture and a request elsewhere: the browser refuses each and says so."""
+    """A script, a style, a picture and a request elsewhere: the browser blocks and reports each."""
     page, _ = opened(Served(listwise()))
     page.evaluate(
         "(() => { const made = document.createElement('script'); made.textContent = 'hacked = 1';"
@@ -276,7 +276,7 @@ def test_the_policy_stops_what_is_put_into_the_page_later(opened):
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [(320, 568), (1280, 900)], ids=["small phone", "desk"])
 def test_it_is_readable_at_any_width_in_both_schemes(opened, size, is_dark):
-    """No horizontal scrolling, closed or open; texts stand out from the ground by 4.5 to 1 or more."""
+    """No horizontal scrolling, collapsed or expanded; text has a contrast of at least 4.5:1."""
     page, _ = opened(
         Served(listwise(answer=lambda prompt: Answer(text="no"))), width=size[0], height=size[1], is_dark=is_dark
     )
@@ -293,7 +293,7 @@ def test_it_is_readable_at_any_width_in_both_schemes(opened, size, is_dark):
 
 
 def test_a_fallback_says_that_it_is_one(opened):
-    """In words, at the top, with what was wrong."""
+    """In words, at the top, with the defects."""
     page, _ = opened(Served(listwise(answer=lambda prompt: Answer(text="I cannot rank these."))))
     rank(page, ["a", "b"])
     page.wait_until(IS_RANKED)
@@ -307,7 +307,7 @@ def test_a_fallback_says_that_it_is_one(opened):
 
 
 def test_every_control_has_a_name(opened):
-    """For those who hear the page."""
+    """For screen readers."""
     page, _ = opened(Served(listwise()))
     nameless = (
         "[...document.querySelectorAll('input, select, textarea, button')]"
@@ -318,7 +318,7 @@ def test_every_control_has_a_name(opened):
 
 
 def test_motion_is_left_out_where_it_is_not_wanted(opened):
-    """The spinner stands still."""
+    """The spinner does not move."""
     for is_still, expected in ((True, "none"), (False, "turn")):
         page, _ = opened(Served(listwise()), is_still=is_still)
         page.evaluate("document.querySelector('#busy').hidden = false")
@@ -326,7 +326,7 @@ def test_motion_is_left_out_where_it_is_not_wanted(opened):
 
 
 def test_cancel_frees_the_place_in_the_queue(opened):
-    """By Escape; meanwhile the page is busy, and says so."""
+    """With Escape; until then the page shows that it is busy."""
     held = Held()
     served = Served(pointwise(held))
     page, _ = opened(served)
@@ -358,7 +358,7 @@ def test_cancel_frees_the_place_in_the_queue(opened):
     ids=["413", "422"],
 )
 def test_errors_are_in_the_servers_words(opened, served, documents, words):
-    """With the request's id, by which the log knows it."""
+    """With the request's id, by which the log can be searched."""
     page, _ = opened(served())
     rank(page, documents)
     page.wait_until(IS_REFUSED)
@@ -383,7 +383,7 @@ def test_a_full_queue_says_when_to_try_again(opened):
 
 
 def test_a_server_that_is_gone_is_no_crash(browser):
-    """The page says that it cannot be reached."""
+    """The page reports that it cannot be reached."""
     with listening(Served(listwise())) as (url, _):
         page = Page(browser, url, width=1280, height=900)
         page.wait_until("document.title.includes('tiny')")
@@ -393,7 +393,7 @@ def test_a_server_that_is_gone_is_no_crash(browser):
 
 
 def test_a_key_is_asked_for_and_kept_in_memory(opened):
-    """A wrong one is refused in words; a right one shows the model. It is in no address and no storage."""
+    """A wrong one is rejected with a message; a right one shows the model. It is not in addresses or storage."""
     page, _ = opened(Served(listwise(), keys=(KEY,)))
     assert page.evaluate("document.querySelector('#problem').hidden")
     fill(page, "key", "wrong key")
@@ -419,7 +419,7 @@ def test_a_key_is_asked_for_and_kept_in_memory(opened):
 @pytest.mark.parametrize("keys", [(), (KEY,)], ids=["open", "with a key"])
 @pytest.mark.parametrize("root_path", ["", "/it's/r"], ids=["root", "proxy"])
 def test_the_copied_request_is_the_request(opened, tmp_path, keys, root_path):
-    """curl and Python send the same bytes' worth of JSON to the same place and print the same ranking."""
+    """curl and Python send equivalent JSON to the same URL and print the same ranking."""
     page, recording = opened(Served(listwise(), keys=keys, root_path=root_path))
     if keys:
         page.choose("key", KEY)
@@ -448,7 +448,7 @@ def test_the_copied_request_is_the_request(opened, tmp_path, keys, root_path):
 
 
 def test_it_works_behind_a_proxys_path_with_and_without_a_slash(opened, browser):
-    """Requests go where the page came from."""
+    """Requests go to the page's own origin and path."""
     page, recording = opened(Served(listwise(), root_path="/rerankers/tiny"))
     url = page.evaluate("location.href")
     assert url.endswith("/rerankers/tiny/")
@@ -461,7 +461,7 @@ def test_it_works_behind_a_proxys_path_with_and_without_a_slash(opened, browser)
 
 
 def test_copying_writes_to_the_clipboard_or_selects(opened, browser):
-    """Where a page may not write there, the text is shown and selected."""
+    """If writing is not permitted, the text is shown and selected."""
     page, _ = opened(Served(listwise()))
     rank(page, ["a", "b"])
     page.wait_until(IS_RANKED)
@@ -479,7 +479,7 @@ def test_copying_writes_to_the_clipboard_or_selects(opened, browser):
 
 
 def test_a_thousand_passages_are_shown(opened):
-    """As many as the server takes by default; of the model's calls, the first 200 and how many more there are."""
+    """The server's default limit; of the model calls, the first 200 and the number of further ones."""
     page, _ = opened(Served(pointwise()))
     rank(page, [f"worth {number}" for number in range(1000)])
     page.wait_until(IS_RANKED)

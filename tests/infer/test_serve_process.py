@@ -1,4 +1,4 @@
-"""`rankllm-infer serve` in a process of its own: a port, an engine behind HTTP, disconnects and signals."""
+"""`rankllm-infer serve` in a separate process: a port, an engine behind HTTP, disconnects and signals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rankllm_infer.serving.settings import ServerOptions
 
 
 def eventually(is_so):
-    """Wait until it is."""
+    """Wait until the condition holds."""
     deadline = time.monotonic() + PATIENCE_S
     while not is_so():
         assert time.monotonic() < deadline
@@ -32,12 +32,12 @@ def eventually(is_so):
 
 
 def events(process):
-    """What it has logged since, when it has ended."""
+    """Events logged by the process, after it has ended."""
     return [json.loads(line)["event"] for line in process.communicate(timeout=PATIENCE_S)[1].splitlines()]
 
 
 def test_the_first_signal_drains():
-    """A client that leaves frees its place; then SIGTERM: what was accepted is answered, what comes gets 503."""
+    """A disconnecting client frees its slot; then SIGTERM: accepted requests are answered, new ones get 503."""
     with server() as (process, url, held):
         client = httpx2.Client(base_url=url, trust_env=False, timeout=PATIENCE_S)
         results = client.post("/v2/rerank", json=BODY).json()["results"]
@@ -77,7 +77,7 @@ def test_the_first_signal_drains():
 
 
 def test_the_second_signal_stops():
-    """Whatever is under way."""
+    """Regardless of what is in flight."""
     with server() as (process, url, held):
         held.hold()
 
@@ -98,13 +98,13 @@ def test_the_second_signal_stops():
 
 
 def test_responses_leave_at_once():
-    """Without Nagle's algorithm, which asyncio turns off on sockets that are TCP by name."""
+    """Without Nagle's algorithm, which asyncio disables only for sockets that are declared as TCP."""
     with bind(ServerOptions(port=0)) as taken:
         assert taken.proto == socket.IPPROTO_TCP
 
 
 def test_an_address_that_is_taken_is_one_line(rankllm):
-    """Before the model is loaded, which this name would not be."""
+    """Before the model is loaded, which would fail for this name."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -117,7 +117,7 @@ def test_an_address_that_is_taken_is_one_line(rankllm):
 
 
 def test_a_model_that_is_missing_is_one_line(rankllm):
-    """And the port is given back."""
+    """And the port is released."""
     done = rankllm("serve", "--model-path", "/no/such/model", "--port", 0)
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith("Error: ")
@@ -125,7 +125,7 @@ def test_a_model_that_is_missing_is_one_line(rankllm):
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_tls(tmp_path):
-    """With a certificate of one's own; half of a pair is wrong usage."""
+    """With a user's certificate; half of a pair is a usage error."""
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
@@ -136,7 +136,7 @@ def test_tls(tmp_path):
 
 
 def test_a_broken_certificate_is_one_line(rankllm, tmp_path):
-    """As is a missing one."""
+    """So is a missing one."""
     broken = tmp_path / "cert.pem"
     broken.write_text("no certificate")
     with serving(respond) as model:

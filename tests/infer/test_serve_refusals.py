@@ -1,4 +1,4 @@
-"""What `serve` refuses, in the words of the caller's dialect; and that nothing it was told leaves by another way."""
+"""What `serve` rejects, in the caller's dialect; and no request text leaks elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def served():
 
 
 def message(done):
-    """What an error says, wherever the dialect has it."""
+    """The error's message, in any dialect."""
     body = done.json()
     inner = body.get("error")
     return body.get("message") or body.get("detail") or (inner["message"] if isinstance(inner, dict) else inner)
@@ -90,7 +90,7 @@ def test_values_that_cannot_be_used_are_named(served, more, words):
     ],
 )
 def test_a_listwise_model_keeps_to_the_servers_windows(more, words):
-    """A request can ask for less, not for more."""
+    """A request may choose smaller windows, not larger ones."""
     done = Served(listwise()).post("/v2/rerank", QUESTION | more)
     assert done.status_code == 400
     assert words in message(done)
@@ -106,7 +106,7 @@ def test_a_listwise_model_keeps_to_the_servers_windows(more, words):
     ],
 )
 def test_what_a_model_can_never_do_is_a_bad_request(path, key, status, more, words):
-    """Not a failure of the model, which in TEI's dialect would be 424; nothing is asked of it."""
+    """Not a failure of the model, which would be 424 in TEI's dialect; the model is not called."""
     served = Served(listwise())
     done = served.post(path, {"query": "q", key: list("abcde")} | more)
     assert (done.status_code, words in message(done)) == (status, True)
@@ -128,12 +128,12 @@ def test_what_a_model_can_never_do_is_a_bad_request(path, key, status, more, wor
 )
 @pytest.mark.parametrize("path", ["/rerank", "/v2/rerank", "/score"])
 def test_what_is_no_json_is_a_bad_request(served, path, content):
-    """However it is broken."""
+    """However it is malformed."""
     assert served.ask("POST", path, content=content).status_code == 400
 
 
 def test_numbers_that_no_response_can_hold(served):
-    """Infinite ones, however they are written."""
+    """Infinite ones, in any notation."""
     for number in ("1e999", "NaN", "-Infinity"):
         content = f'{{"query": "q", "documents": [{{"text": "worth 1", "n": [{number}]}}]}}'
         done = served.ask("POST", "/rerank", content=content)
@@ -141,7 +141,7 @@ def test_numbers_that_no_response_can_hold(served):
 
 
 def test_half_a_character_comes_back_as_it_was_sent(served):
-    """Which UTF-8 cannot carry, and an escape can."""
+    """UTF-8 cannot represent it, but an escape can."""
     done = served.ask(
         "POST", "/rerank", content=rb'{"query": "\ud83d", "documents": ["\ud83d worth 1", "\u00fc worth 0"]}'
     )
@@ -163,7 +163,7 @@ def test_unknown_paths_and_methods(served):
 
 
 def test_limits():
-    """Documents, and bytes, whether or not they are announced."""
+    """Documents, and bytes, announced or not."""
     served = Served(pointwise(), max_documents=2, max_body=300)
     assert served.post("/v2/rerank", QUESTION).status_code == 200
     done = served.post("/v2/rerank", QUESTION | {"documents": ["a"] * 3})
@@ -180,7 +180,7 @@ def test_limits():
 
 
 def test_models_are_known_by_name():
-    """Or by any."""
+    """Or any name is accepted."""
     assert Served(pointwise()).post("/v2/rerank", QUESTION | {"model": "tiny"}).status_code == 200
     done = Served(pointwise()).post("/v2/rerank", QUESTION | {"model": "rerank-v4"})
     assert (done.status_code, message(done)) == (404, "model: expected 'tiny'; no other model is served here")
@@ -192,7 +192,7 @@ def test_models_are_known_by_name():
 
 
 def test_keys_open_the_server(tmp_path):
-    """Several of them; probes and metrics need none unless they are protected."""
+    """Several keys; probes and metrics need none unless protected."""
     (tmp_path / "keys").write_text(f"# ours\n{KEY}\n\n{OTHER_KEY}\n")
     keys = read_keys(tmp_path / "keys")
     served = Served(pointwise(), keys=keys)
@@ -210,7 +210,7 @@ def test_keys_open_the_server(tmp_path):
 
 @pytest.mark.parametrize("content", ["short\n", "two words that are long enough\n", "", "# none\n"])
 def test_a_file_of_bad_keys_is_refused_without_showing_them(tmp_path, content):
-    """By its line."""
+    """By line number."""
     (tmp_path / "keys").write_text(content)
     with pytest.raises(DataError, match="openssl rand") as caught:
         read_keys(tmp_path / "keys")
@@ -248,7 +248,7 @@ def test_browsers_call_from_origins_that_are_named():
     "headers", [{"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}]
 )
 def test_web_pages_of_other_origins_get_nothing_done(headers):
-    """Browsers send such requests without asking first: none reaches the model, whatever it claims to be."""
+    """Browsers send such requests without preflight: none reaches the model, whatever its declared type."""
     content = json.dumps(QUESTION)
     for options, origin, status in [
         ({}, "https://evil.example", 403),
@@ -266,7 +266,7 @@ def test_web_pages_of_other_origins_get_nothing_done(headers):
 
 
 def test_web_pages_that_may_call_are_answered():
-    """Those of named origins, and the server's own."""
+    """Those of allowed origins, and the server's own."""
     served = Served(pointwise(), cors_origin=("https://app.example",))
     for origin in ("https://app.example", "http://localhost", "https://LOCALHOST"):
         assert served.post("/v2/rerank", QUESTION, headers={"Origin": origin}).status_code == 200
@@ -278,13 +278,13 @@ def test_web_pages_that_may_call_are_answered():
     "media_type", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"]
 )
 def test_json_by_its_other_names(served, media_type):
-    """Is JSON."""
+    """Other JSON media types are accepted."""
     done = served.ask("POST", "/rerank", content=json.dumps(QUESTION), headers={"Content-Type": media_type})
     assert done.status_code == 200
 
 
 def test_a_null_field_counts_as_left_out(served):
-    """Also where it would decide on the dialect; and 1.0 is 1."""
+    """Also for fields that determine the dialect; and 1.0 is 1."""
     nothing = {"top_n": None, "model": None, "texts": None, "chat_template_kwargs": None}
     done = served.post("/v2/rerank", QUESTION | nothing | {"top_n": 1.0})
     assert (done.status_code, done.json()["meta"]["api_version"]) == (200, {"version": "2"})
@@ -294,7 +294,7 @@ def test_a_null_field_counts_as_left_out(served):
 
 
 def test_a_poisoned_request_fails_alone():
-    """Those beside it are answered."""
+    """Concurrent requests are answered."""
 
     def answer(prompt):
         return EngineError("cannot digest this") if "poison" in prompt.text else worth(prompt)
@@ -313,7 +313,7 @@ def test_a_poisoned_request_fails_alone():
 
 
 def test_a_bug_is_answered_and_logged_without_texts():
-    """Its place is logged, its message is not: it may quote a document."""
+    """Its location is logged but not its message, which may quote a document."""
 
     def answer(prompt):
         raise ValueError(f"cannot read {prompt.text}")
@@ -349,14 +349,14 @@ def test_logs_and_metrics_hold_no_text(served):
 
 
 def test_a_request_keeps_its_id(served):
-    """Where it is fit for a log."""
+    """If it is suitable for a log."""
     done = served.post("/v2/rerank", QUESTION, headers={"X-Request-Id": "trace-7.a_b"})
     assert (done.headers["x-request-id"], done.json()["id"]) == ("trace-7.a_b", "trace-7.a_b")
     assert served.post("/v2/rerank", QUESTION, headers={"X-Request-Id": 'a"b'}).headers["x-request-id"] != 'a"b'
 
 
 def test_nothing_beyond_the_queue_is_accepted():
-    """Further requests get 429 and when to come again; each accepted one is answered."""
+    """Further requests get 429 with a retry time; each accepted one is answered."""
     held = Held()
     served = Served(pointwise(held), max_queue=2)
 
@@ -377,7 +377,7 @@ def test_nothing_beyond_the_queue_is_accepted():
 
 
 def test_a_server_that_drains_answers_what_it_has_accepted():
-    """And refuses the rest with 503; it is no longer ready, but alive."""
+    """And rejects others with 503; it is no longer ready, but alive."""
     held = Held()
     served = Served(pointwise(held))
 
@@ -400,7 +400,7 @@ def test_a_server_that_drains_answers_what_it_has_accepted():
 
 
 def test_a_request_whose_time_is_over_gets_504():
-    """Also where its body does not come; others are answered afterwards."""
+    """Also if its body does not arrive; later requests are answered."""
     held = Held()
     served = Served(pointwise(held), request_timeout_s=0.2)
 
@@ -425,7 +425,7 @@ def test_a_request_whose_time_is_over_gets_504():
 
 
 def test_a_client_that_leaves_frees_its_place_and_its_prompts():
-    """Prompts that have not begun are never run."""
+    """Prompts that have not started are never run."""
     held = Held()
     served = Served(pointwise(held))
     served.desk.reranker.engine._batch_size = 1
@@ -451,13 +451,13 @@ def test_a_client_that_leaves_frees_its_place_and_its_prompts():
 
 
 def test_a_closed_reranker_is_no_service(served):
-    """Not a crash."""
+    """An error response, not a crash."""
     served.desk.reranker.close()
     assert served.post("/rerank", QUESTION).status_code == 503
 
 
 def test_the_model_is_warmed_up_or_the_server_does_not_start():
-    """One request of a full window."""
+    """One request with a full window."""
     served = Served(listwise())
     served.desk.warm_up()
     assert len(served.desk.reranker.engine.asked) == 1
@@ -473,7 +473,7 @@ def test_the_page_names_every_option_of_the_server():
 
 
 def test_the_page_names_the_versions_of_clients_that_are_tested():
-    """docs/serving.md, and the pins of scripts/clients."""
+    """docs/serving.md, and the pins in scripts/clients."""
     table = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8").partition("\n## Clients\n")[2]
     pins = "".join(path.read_text() for path in sorted((REPOSITORY / "scripts" / "clients").glob("*.in")))
     versions = re.findall(r"^(?!pytest)[\w-]+==(\S+)$", pins, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""A connection that is held open for nothing is closed; one that is slow but moves is not."""
+"""An idle connection is closed; a slow but active one is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rankllm_infer.serving.connections import BoundedProtocol
 LIMIT_S = 0.5
 PATIENCE_S = 30
 MANY = 8_000_000
-"""Bytes of a response: more than a kernel keeps for a client that does not read."""
+"""Bytes of a response: more than a kernel buffers for a client that does not read."""
 HEAD = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -26,7 +26,7 @@ class Hasty(BoundedProtocol):
 
 
 async def app(scope, receive, send):
-    """Answers with as many bytes as the path says."""
+    """Responds with as many bytes as the path says."""
     content = b"x" * int(scope["path"].strip("/"))
     headers = [(b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -48,7 +48,7 @@ def server():
 
 
 def eventually(is_so):
-    """Wait until it is."""
+    """Wait until the condition holds."""
     deadline = time.monotonic() + PATIENCE_S
     while not is_so():
         assert time.monotonic() < deadline
@@ -57,7 +57,7 @@ def eventually(is_so):
 
 @contextmanager
 def connected(server, *, room=None):
-    """A client's connection. room: bytes that its kernel takes without it."""
+    """A client's connection. room: size of its kernel's receive buffer."""
     with socket.socket() as client:
         if room is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
@@ -67,7 +67,7 @@ def connected(server, *, room=None):
 
 
 def ask(client):
-    """Send a request, and read the response."""
+    """Send a request and read the response."""
     client.sendall(HEAD % 3)
     read = b""
     while not read.endswith(b"xxx"):
@@ -75,20 +75,20 @@ def ask(client):
 
 
 def some(client, n):
-    """Up to so many bytes, of a connection that is open."""
+    """Up to this many bytes from an open connection."""
     read = client.recv(n)
     assert read
     return read
 
 
 def n_open(server):
-    """Connections that the server holds."""
+    """Number of open connections of the server."""
     return len(server.server_state.connections)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /1 HT", b"GET /1 HTTP/1.1\r\nHost: localhost\r\n"])
 def test_half_a_head_is_not_waited_for(server, sent):
-    """Nor one that never begins."""
+    """Nor for one that never begins."""
     with connected(server) as client:
         client.sendall(sent)
         began = time.monotonic()
@@ -98,7 +98,7 @@ def test_half_a_head_is_not_waited_for(server, sent):
 
 
 def test_a_head_in_drops_is_closed_however_steady(server):
-    """Each byte comes in time, the head does not: after a request that was answered, too."""
+    """Each byte arrives in time but the head does not; also after an answered request."""
     with connected(server) as client:
         ask(client)
         sent = 0
@@ -111,7 +111,7 @@ def test_a_head_in_drops_is_closed_however_steady(server):
 
 
 def test_a_second_request_in_time_is_answered(server):
-    """The limit is a head's, not a connection's."""
+    """The limit applies to a head, not to a connection."""
     with connected(server) as client:
         for _ in range(6):
             ask(client)
@@ -119,7 +119,7 @@ def test_a_second_request_in_time_is_answered(server):
 
 
 def test_a_response_that_nobody_reads_is_dropped(server):
-    """And its bytes with it."""
+    """Its bytes are discarded."""
     with connected(server, room=4096) as client:
         client.sendall(HEAD % MANY)
         eventually(lambda: n_open(server) == 1)
@@ -132,7 +132,7 @@ def test_a_response_that_nobody_reads_is_dropped(server):
 
 
 def test_a_slow_reader_gets_all(server):
-    """It takes longer than the limit, but never stops for so long."""
+    """It takes longer than the limit, but never pauses that long."""
     with connected(server, room=1 << 18) as client:
         client.sendall(HEAD % MANY)
         began, read = time.monotonic(), 0

@@ -1,4 +1,4 @@
-"""What prompts begin with alike is computed once, and no score changes by it."""
+"""Common prefixes of prompts are computed once, without changing any score."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAILS = tuple(tuple(range(200 + n, 200 + 2 * n)) for n in (9, 4, 7))
 
 
 def run(engine, prompts):
-    """The scores in the order of the prompts."""
+    """Scores in prompt order."""
     for ticket, prompt in enumerate(prompts):
         engine.submit(ticket, prompt)
     found = {}
@@ -33,7 +33,7 @@ def run(engine, prompts):
 
 
 def counted(loaded):
-    """An engine, and a list to which each forward pass adds how many ids it embeds."""
+    """An engine, and a list of the number of ids embedded in each forward pass."""
     embedded = []
     loaded.model.get_input_embeddings().register_forward_hook(lambda _, ids, __: embedded.append(ids[0].numel()))
     return TransformersEngine(loaded, limits=BatchLimits(max_prompts=8)), embedded
@@ -54,7 +54,7 @@ def counted(loaded):
     ],
 )
 def test_a_shared_prefix_changes_work_and_no_score(request, checkpoint, kind, prompt, attention, alone, shared):
-    """Twelve ids and three tails of nine, four and seven."""
+    """Twelve ids, and three tails of nine, four and seven."""
     settings = TransformersSettings(dtype="float32", device="cpu", attn_implementation=attention)
     loaded = load_model(find_model(str(request.getfixturevalue(checkpoint))), kind, settings)
     plain = [Prompt(text="x[", token_ids=PREFIX + tail, **prompt) for tail in TAILS]
@@ -69,7 +69,7 @@ def test_a_shared_prefix_changes_work_and_no_score(request, checkpoint, kind, pr
 
 
 def test_pairs_of_a_query_share_what_stands_before_the_passage(tiny_causal):
-    """The instruction and the query, in one reranking from end to end; other queries have prefixes of their own."""
+    """The instruction and the query, in an end-to-end reranking; other queries have their own prefixes."""
     options = RerankOptions(method="pointwise", device="cpu", dtype="bfloat16")
     docs = [{"docid": name, "text": text} for name, text in (("x", "Cats sleep."), ("y", "Dogs bark."))]
     with load_reranker(str(tiny_causal), options) as reranker:

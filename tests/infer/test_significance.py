@@ -1,4 +1,4 @@
-"""Intervals and tests: closed forms, hand counts, and how often they are wrong where the truth is known."""
+"""Intervals and tests: closed forms, hand counts, and error rates where the truth is known."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from rankllm_infer.evaluation.significance import bootstrap_interval, holm, rand
     ],
 )
 def test_small_samples_count_every_sign_pattern(differences, extreme, patterns):
-    """p is a fraction counted by hand, and the same for the mirrored differences."""
+    """p is a fraction counted by hand, and the same for mirrored differences."""
     test = randomisation_test(differences)
     assert (test.p, test.is_exact) == (extreme / patterns, True)
     assert randomisation_test([-value for value in differences]).p == test.p
 
 
 def test_the_exact_test_agrees_with_a_loop_over_all_patterns():
-    """Ten differences, one after the other."""
+    """Ten differences, enumerated one by one."""
     differences = [0.31, -0.12, 0.05, 0.44, -0.2, 0.13, 0.0625, -0.01, 0.3, 0.27]
     observed = abs(math.fsum(differences))
     sums = [
@@ -61,12 +61,12 @@ def test_drawn_patterns_come_near_the_exact_count():
 
 
 def test_drawn_patterns_never_give_zero():
-    """The observed pattern is one of those that count: 1 of 1,001 at the least."""
+    """The observed pattern is included: at least 1 of 1,001."""
     assert randomisation_test([1.0] * 50, n_resamples=1_000).p == 1 / 1_001
 
 
 def test_without_an_effect_one_test_in_twenty_is_below_a_twentieth():
-    """The promise of a p-value: 400 samples of 30 differences around zero."""
+    """The definition of a p-value: 400 samples of 30 differences around zero."""
     rng = np.random.default_rng(7)
     p_values = [randomisation_test(rng.normal(size=30), n_resamples=500, seed=n).p for n in range(400)]
     n_below = sum(p <= 0.05 for p in p_values)
@@ -75,13 +75,13 @@ def test_without_an_effect_one_test_in_twenty_is_below_a_twentieth():
 
 
 def test_the_interval_of_a_constant_has_no_width():
-    """Whatever is drawn, the mean is the same."""
+    """The mean is the same for every resample."""
     assert bootstrap_interval([0.25] * 9) == (0.25, 0.25)
     assert bootstrap_interval([0.7]) == (0.7, 0.7)
 
 
 def test_the_interval_is_that_of_the_normal_law_for_many_values():
-    """400 values of 0 and 1 in equal parts: mean 0.5, standard error 0.5 / 20 = 0.025, 1.96 of them on each side."""
+    """400 values, half 0 and half 1: mean 0.5, standard error 0.5 / 20 = 0.025, times 1.96 on each side."""
     low, high = bootstrap_interval([0.0, 1.0] * 200, n_resamples=20_000)
     assert (low, high) == (pytest.approx(0.451, abs=0.003), pytest.approx(0.549, abs=0.003))
     narrow = bootstrap_interval([0.0, 1.0] * 200, n_resamples=20_000, level=0.5)
@@ -89,7 +89,7 @@ def test_the_interval_is_that_of_the_normal_law_for_many_values():
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    """300 samples of 40 values from 0 to 1, whose true mean is a half."""
+    """300 samples of 40 values from 0 to 1, whose true mean is 0.5."""
     rng = np.random.default_rng(3)
     intervals = [bootstrap_interval(rng.random(40), n_resamples=500, seed=n) for n in range(300)]
     n_covered = sum(low <= 0.5 <= high for low, high in intervals)
@@ -98,7 +98,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_the_same_seed_gives_the_same_figures():
-    """And another seed, others."""
+    """And a different seed gives different ones."""
     values = [0.1, 0.9, 0.4, 0.4, 0.8]
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
     differences = [0.1, -0.05, 0.2] * 10
@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_figures():
 
 
 def test_large_samples_are_drawn_in_parts():
-    """More numbers than are held at once: 10,000 queries, 1,000 resamples."""
+    """More numbers than are kept in memory: 10,000 queries, 1,000 resamples."""
     values = np.random.default_rng(0).random(10_000)
     low, high = bootstrap_interval(values, n_resamples=1_000)
     # The standard error of 10,000 uniform values is sqrt(1 / 12) / 100 = 0.0029.
@@ -129,7 +129,7 @@ def test_large_samples_are_drawn_in_parts():
     ],
 )
 def test_holm_multiplies_the_smallest_most(p_values, corrected):
-    """By hand; the corrected values rise with the others."""
+    """By hand; corrected values are monotonic."""
     assert holm(p_values) == pytest.approx(corrected)
 
 
@@ -147,6 +147,6 @@ def test_holm_multiplies_the_smallest_most(p_values, corrected):
     ],
 )
 def test_what_cannot_be_computed_is_refused(call):
-    """No values, one that is no number, no resamples, a level that is no probability."""
+    """No values, a non-finite value, no resamples, a level that is not a probability."""
     with pytest.raises(ConfigError, match="expected"):
         call()

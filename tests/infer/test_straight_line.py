@@ -1,4 +1,4 @@
-"""The way of one query: how many of our files it passes, and how deep it is in the stack when it reaches the engine."""
+"""The path of one query: the number of our files it passes, and its stack depth at the engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from rankllm_infer.cli import main
 
 MOST_FILES, MOST_FRAMES = 60, 12
-"""A file that joins the way wants a reason: perhaps it belongs into one that is on it."""
+"""A further file on the path needs a reason: its code may belong in an existing one."""
 SOURCES = (str(REPOSITORY / "packages"), str(REPOSITORY / "shared"))
 
 
@@ -23,12 +23,12 @@ def is_ours(code: CodeType) -> bool:
 
 
 class Way:
-    """Notes the functions of ours that are called; what runs as a module is imported is not on the way."""
+    """Records calls of our functions, except code that runs while importing a module."""
 
     def __init__(self) -> None:
         self.codes: set[CodeType] = set()
         self.frames: list[str] = []
-        """Functions on the stack, innermost first, when the engine is given its first prompt."""
+        """Functions on the stack, innermost first, at the engine's first prompt."""
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
         code = frame.f_code
@@ -50,7 +50,7 @@ def frames_of(frame: FrameType | None):
 
 
 def test_a_query_goes_straight_to_the_engine(smollm2_path, tmp_path, monkeypatch):
-    """One query of three passages, ranked by generation on a CPU, from the command line to the run that is written."""
+    """A query with three passages, ranked by generation on a CPU, from the command line to the written run."""
     passages = ("The cat sat on the mat.", "Paris is the capital of France.", "Bananas are yellow.")
     candidates = [{"docid": f"d{i}", "score": -i, "doc": {"text": text}} for i, text in enumerate(passages)]
     (tmp_path / "one.jsonl").write_text(

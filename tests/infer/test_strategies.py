@@ -1,4 +1,4 @@
-"""Strategies: which windows are asked, in how many rounds, and what comes out, by oracles and by nonsense."""
+"""Strategies: windows, rounds and results, with oracles and with random answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rankllm_infer.ranking.strategies import STRATEGIES, choose_strategy
 
 @dataclass(frozen=True)
 class Run:
-    """What a strategy made of some candidates."""
+    """Result of a strategy on some candidates."""
 
     order: list[int]
     rounds: list[tuple[tuple[int, ...], ...]]
@@ -33,7 +33,7 @@ class Run:
 
 
 def run(name, n, answer, *, size=20, stride=10, top_k=None):
-    """Run a strategy; `answer` puts a window's positions in order."""
+    """Run a strategy; `answer` orders a window's positions."""
     steps = choose_strategy(name, size=size, stride=stride, top_k=top_k)(n)
     rounds, orders = [], None
     while True:
@@ -51,14 +51,14 @@ def by_place(places):
 
 
 def truth(n, seed):
-    """A true rank for each position, at random."""
+    """A random true rank for each position."""
     places = list(range(n))
     random.Random(seed).shuffle(places)
     return places
 
 
 def ranks_found(order, places):
-    """The true ranks in the order that was found: 0, 1, 2, ... where all is right."""
+    """True ranks in the resulting order: 0, 1, 2, ... if all are correct."""
     return [places[position] for position in order]
 
 
@@ -87,7 +87,7 @@ def ranks_found(order, places):
     ],
 )
 def test_with_a_right_model_the_top_is_right(name, n, size, stride, top_k, settled, seed):
-    """size - stride ranks by sliding, k by top-down and tournament, all of them where one window holds all."""
+    """size - stride ranks with sliding, k with top-down and tournament, all if one window contains all."""
     places = truth(n, seed)
     found = run(name, n, by_place(places), size=size, stride=stride, top_k=top_k)
     assert ranks_found(found.order, places)[:settled] == list(range(settled))
@@ -97,7 +97,7 @@ def test_with_a_right_model_the_top_is_right(name, n, size, stride, top_k, settl
 BEST_FIRST = list(range(100))
 BEST_LAST = BEST_FIRST[::-1]
 ONE_STRAY = [rank + 1 for rank in range(50)] + [0] + list(range(51, 100))
-"""The first stage is right but for one candidate, number 51, which is the best of all."""
+"""The first stage is correct except for one candidate, number 51, which is the best of all."""
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_calls_and_rounds_are_those_counted_by_hand(name, places, top_k, cost):
 
 
 def test_top_down_with_the_best_at_the_bottom():
-    """Six candidates, windows of 3, one wanted, the best ones last: followed by hand."""
+    """Six candidates, windows of 3, top 1, the best ones last: traced by hand."""
     found = run("top-down", 6, by_place([5, 4, 3, 2, 1, 0]), size=3)
     assert found.rounds == [
         ((0, 1, 2),),
@@ -139,7 +139,7 @@ def test_top_down_with_the_best_at_the_bottom():
 
 
 def test_what_fell_behind_later_comes_before_what_fell_behind_earlier():
-    """Nine candidates, windows of 3, one goes on of each: the losers of the semifinal are before those of round one."""
+    """Nine candidates, windows of 3, one winner each: losers of the semifinal rank above those of round one."""
     found = run("tournament", 9, by_place([8, 7, 6, 5, 4, 3, 2, 1, 0]), size=3)
     assert found.rounds == [((0, 1, 2), (3, 4, 5), (6, 7, 8)), ((2, 5, 8),)]
     assert found.order == [8, 5, 2, 0, 1, 3, 4, 6, 7]
@@ -147,27 +147,27 @@ def test_what_fell_behind_later_comes_before_what_fell_behind_earlier():
 
 @pytest.mark.parametrize(("size", "levels"), [(3, 4), (4, 3), (20, 2), (2, 6)])
 def test_a_knock_out_tournament_costs_a_geometric_sum(size, levels):
-    """size**r candidates, one goes on: (size**r - 1) / (size - 1) calls in r rounds."""
+    """size**r candidates, one winner each: (size**r - 1) / (size - 1) calls in r rounds."""
     n = size**levels
     assert run("tournament", n, sorted, size=size, top_k=1).cost == ((n - 1) // (size - 1), levels)
 
 
 @pytest.mark.parametrize("doublings", range(5))
 def test_a_tournament_that_halves_costs_twice_its_first_round(doublings):
-    """size * 2**r candidates, half a window goes on: 2**(r + 1) - 1 calls in r + 1 rounds."""
+    """size * 2**r candidates, half a window advances: 2**(r + 1) - 1 calls in r + 1 rounds."""
     assert run("tournament", 20 * 2**doublings, sorted).cost == (2 ** (doublings + 1) - 1, doublings + 1)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 20, 21, 22, 30, 31, 40, 95, 96, 97])
 def test_top_down_costs_one_window_and_the_others_beside_the_pivot(n):
-    """Where the first stage is right: 1 + ceil((n - 20) / 19) calls in two rounds, or one window for all."""
+    """If the first stage is correct: 1 + ceil((n - 20) / 19) calls in two rounds, or one window for all."""
     beside = -(-(n - 20) // 19)
     assert run("top-down", n, sorted).cost == ((0, 0) if n < 2 else (1, 1) if n <= 20 else (1 + beside, 2))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 20, 21, 30, 31, 95, 100])
 def test_sliding_asks_a_window_a_stride(n):
-    """1 + ceil((n - 20) / 10) calls, all in a row."""
+    """1 + ceil((n - 20) / 10) sequential calls."""
     calls = 0 if n < 2 else 1 + max(0, -(-(n - 20) // 10))
     assert run("sliding", n, sorted).cost == (calls, calls)
 
@@ -180,7 +180,7 @@ def test_nobody_is_asked_to_order_one_passage():
 
 
 ERROR = 1
-"""How far a noisy model may misplace a candidate: it ranks by true rank plus something between -1 and 1."""
+"""Error bound of a noisy model: it ranks by true rank plus noise between -1 and 1."""
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -195,7 +195,7 @@ ERROR = 1
     ],
 )
 def test_a_model_with_bounded_errors_loses_none_of_the_best(name, sure, seed):
-    """The best 10 - 2e (top-down: 10 - 4e) of a hundred are in the top 10 found, whatever errors up to e are made."""
+    """The best 10 - 2e (top-down: 10 - 4e) of a hundred are in the resulting top 10, for any errors up to e."""
     places, draw = truth(100, seed), random.Random(seed)
 
     def err(shown):
@@ -206,7 +206,7 @@ def test_a_model_with_bounded_errors_loses_none_of_the_best(name, sure, seed):
 
 
 def most_calls(name, n, *, size, stride, top_k):
-    """No answers can make a strategy ask for more windows than this."""
+    """Upper bound of a strategy's windows for any answers."""
     if n <= size or name == "full":
         return min(n - 1, 1) if n else 0
     if name == "sliding":
@@ -226,7 +226,7 @@ def most_calls(name, n, *, size, stride, top_k):
 
 @st.composite
 def tasks(draw):
-    """A strategy, a number of candidates and numbers that go together."""
+    """A strategy, a number of candidates and consistent numbers."""
     name = draw(st.sampled_from(STRATEGIES))
     size = draw(st.integers(2, 12))
     n = draw(st.integers(0, size if name == "full" else 60))
@@ -237,7 +237,7 @@ def tasks(draw):
 @settings(max_examples=400, deadline=None)
 @given(task=tasks(), seed=st.integers(0, 2**32), kept=st.sampled_from(["nothing", "everything", "half"]))
 def test_any_answers_give_each_candidate_once_in_bounded_calls(task, seed, kept):
-    """Models that answer at random, that never say anything, or that are silent half the time."""
+    """Models that answer at random, never, or half of the time."""
     name, n, numbers = task
     draw = random.Random(seed)
     asked = []
@@ -279,7 +279,7 @@ def test_numbers_that_do_not_go_together_are_refused(options, message):
 
 
 def test_more_candidates_than_the_full_window_holds_are_refused():
-    """The message says what would hold them, or what would be held."""
+    """The message says which window size fits, or how many candidates fit."""
     with pytest.raises(
         ConfigError, match=r"30 candidates exceed the window size of 20.*--window-size 30, --top-k-cand.* 20"
     ):

@@ -1,4 +1,4 @@
-"""What was unpacked into the cache is compared with its checksums before it is used."""
+"""Files unpacked into the cache are checked against their checksums before use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def test_what_is_as_it_was_written_passes(folder):
-    """Further files are nobody's business."""
+    """Additional files are ignored."""
     (folder / "notes.txt").write_text("mine")
     assert damage(folder) == ""
 
@@ -42,7 +42,7 @@ def test_one_flipped_bit_is_found(folder, place):
     [(None, "is missing"), (b"", "cannot be read"), (b"[]", "cannot be read"), (b"\xff", "cannot be read")],
 )
 def test_a_manifest_that_is_damaged_is_damage(folder, manifest, said):
-    """Nothing is known of the files then."""
+    """Nothing is known about the files in that case."""
     (folder / MANIFEST).unlink()
     if manifest is not None:
         (folder / MANIFEST).write_bytes(manifest)
@@ -51,7 +51,7 @@ def test_a_manifest_that_is_damaged_is_damage(folder, manifest, said):
 
 @pytest.mark.parametrize("change", ["truncate", "unlink"])
 def test_files_that_are_short_or_gone_are_found(folder, change):
-    """A full disk, a cleaner of caches."""
+    """A full disk, a cache cleaner."""
     if change == "unlink":
         (folder / "config.json").unlink()
     else:
@@ -62,7 +62,7 @@ def test_files_that_are_short_or_gone_are_found(folder, change):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
 def test_the_demo_model_follows_the_umask_and_is_mended(tmp_path, monkeypatch, smollm2_path, caplog):
-    """Unpacked for everybody whom the umask lets read it; unpacked again, with one line, where a byte has changed."""
+    """Unpacked with the permissions of the umask; unpacked again, with one line, if a byte has changed."""
     from rankllm_infer.checkpoints import demo_model
 
     monkeypatch.setenv("RANKLLM_CACHE", str(tmp_path))
@@ -89,7 +89,7 @@ def test_the_demo_model_follows_the_umask_and_is_mended(tmp_path, monkeypatch, s
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
 def test_a_folder_of_an_earlier_version_is_taken_over(tmp_path, monkeypatch, smollm2_path):
-    """It had no checksums, and weights for its owner alone."""
+    """It has no checksums, and its weights are readable by the owner only."""
     from rankllm_infer.checkpoints import demo_model
 
     folder = tmp_path / smollm2_path.name

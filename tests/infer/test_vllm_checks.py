@@ -1,4 +1,4 @@
-"""What vLLM would silently read wrong is found in the checkpoint, without vLLM."""
+"""Checkpoint problems that vLLM would silently accept are found without vLLM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check(model, base, kind):
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory, smollm2_tokenizer):
-    """A causal model, a classifier, and an adapter of each kind over the causal one."""
+    """A causal model, a classifier, and an adapter of each kind for the causal one."""
     root = tmp_path_factory.mktemp("zoo")
     tiny_models.save_causal(root / "causal", smollm2_tokenizer)
     tiny_models.save_causal(root / "deeper", smollm2_tokenizer, layers=3)
@@ -68,7 +68,7 @@ def test_what_belongs_together_passes(zoo, model, base, kind):
     ],
 )
 def test_what_does_not_is_refused(zoo, model, base, kind, message):
-    """vLLM loads each of these and gives numbers."""
+    """vLLM loads each of these and returns numbers."""
     with pytest.raises(ContractError, match=message):
         check(zoo / model, zoo / base, kind)
 
@@ -94,7 +94,7 @@ def test_an_adapter_that_does_not_name_its_head_must_be_merged(zoo, tmp_path):
 
 
 def test_an_adapter_that_lacks_a_layer_is_refused(zoo, tmp_path):
-    """vLLM leaves such a layer as the base has it."""
+    """vLLM would use the base's layer unchanged."""
     folder = tmp_path / "torn"
     shutil.copytree(zoo / "lm_adapter", folder)
     weights = load_file(folder / "adapter_model.safetensors")
@@ -105,7 +105,7 @@ def test_an_adapter_that_lacks_a_layer_is_refused(zoo, tmp_path):
 
 
 def test_the_end_of_an_answer_is_the_generation_settings_own(zoo, tmp_path):
-    """Or the configuration's, where there are no such settings."""
+    """Or the configuration's, if there are no such settings."""
     folder = tmp_path / "model"
     shutil.copytree(zoo / "causal", folder)
     tiny_models.change_json(folder / "generation_config.json", eos_token_id=[5, 7])
@@ -116,7 +116,7 @@ def test_the_end_of_an_answer_is_the_generation_settings_own(zoo, tmp_path):
 
 
 class Platform:
-    """A GPU, as vLLM describes it."""
+    """A GPU as described by vLLM."""
 
     device_type = "cuda"
     supported_dtypes = (torch.bfloat16, torch.float16, torch.float32)
@@ -126,14 +126,14 @@ class Platform:
     ("method", "expected"), [(None, "bfloat16"), ("fp8", "bfloat16"), ("awq", "float16"), ("gptq", "float16")]
 )
 def test_a_dtype_that_is_not_asked_for_suits_the_kernels(method, expected):
-    """Some of AWQ's and GPTQ's take float16 alone. What is asked for is left as it is."""
+    """Some AWQ and GPTQ kernels support only float16. A requested dtype is left unchanged."""
     found = None if method is None else Quantization(method=method, settings={})
     assert choose_dtype("auto", Platform, quantization=found) == expected
     assert choose_dtype("bfloat16", Platform, quantization=found) == "bfloat16"
 
 
 def test_an_adapters_layers_are_compared_over_quantized_weights(zoo, tmp_path):
-    """The base is laid out by its settings; no library of quantization is needed for that."""
+    """The base's layout follows from its settings; no quantization library is needed."""
     base = tmp_path / "awq"
     shutil.copytree(zoo / "causal", base)
     settings = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}

@@ -1,4 +1,4 @@
-"""A window whose prompt does not show its passages is reported; an ordinary one is written once."""
+"""A window whose prompt omits passages is reported; ordinary prompts are rendered once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def request_of(texts, query="which"):
 
 
 def backwards(prompt):
-    """Turns every window round."""
+    """Reverses every window."""
     return Answer(text=" > ".join(f"[{label}]" for label in reversed(prompt.identifiers)))
 
 
@@ -37,21 +37,21 @@ def rerank(request, *, writer=None, answer=backwards, **plan):
 
 
 def token_writer(chat_template):
-    """A writer over a toy tokenizer, a token a letter, with this chat template."""
+    """A writer with a toy tokenizer, one token per letter, and this chat template."""
     tokenizer = letter_tokenizer()
     tokenizer.chat_template = chat_template
     return TokenPromptWriter(ChatEncoder(tokenizer))
 
 
 class CountingWriter(WordWriter):
-    """Counts the prompts that it writes, and may leave out words."""
+    """Counts rendered prompts, and may omit words."""
 
     def __init__(self, drop=lambda text: text):
         self.n = 0
         self.drop = drop
 
     def write(self, messages, *, opening=""):
-        """The prompt without what is dropped."""
+        """The prompt without the omitted words."""
         from dataclasses import replace
 
         self.n += 1
@@ -65,7 +65,7 @@ class CountingWriter(WordWriter):
     ["{% for m in messages %}<{{ m.role }}>{% endfor %}", "system rank a [1] [2] 0 1 2 3 4 5 6 7"],
 )
 def test_a_chat_template_that_drops_the_users_text_is_reported(chat_template, n):
-    """The order is the first stage's, whatever the model made of it; also where passages are a letter each."""
+    """The first-stage order is kept, whatever the answer; also for single-letter passages."""
     for texts in ([f"passage {i}" for i in range(n)], [chr(97 + i) for i in range(n)]):
         result, _ = rerank(request_of(texts), writer=token_writer(chat_template))
         assert result.status == "fallback"
@@ -74,7 +74,7 @@ def test_a_chat_template_that_drops_the_users_text_is_reported(chat_template, n)
 
 
 def test_scores_of_windows_that_show_nothing_are_not_the_passages():
-    """FIRST reads a logit for each identifier all the same."""
+    """FIRST still reads a logit for each identifier."""
     writer = token_writer("{% for m in messages %}<{{ m.role }}>{% endfor %}")
     result, _ = rerank(
         request_of(["A cat", "A dog"]),
@@ -99,7 +99,7 @@ def test_a_passage_that_is_dropped_is_named(lost):
 
 
 def test_passages_that_are_shown_alike_are_reported_and_copies_are_not():
-    """Cut to three words, two are one; the third is a copy of the first but for its blanks."""
+    """Truncated to three words, two are equal; the third is a copy of the first except for spaces."""
     texts = ["cats sleep all day", "cats sleep all night", "cats  sleep all day\n", "dogs"]
     result, _ = rerank(request_of(texts), card={"max_passage_words": 3})
     assert result.status == "repaired"
@@ -124,7 +124,7 @@ def test_blank_passages_are_no_fault():
 
 @pytest.mark.parametrize("template", [n for n in template_names() if load_template(n).kind == "listwise"])
 def test_every_template_shows_its_passages_and_is_written_once(template):
-    """Passages that are in each other, in the query, in the template's own words, or that repairing would change."""
+    """Passages contained in each other, in the query or in the template, or changed by neutralization."""
     texts = [
         "a",
         "passage",
@@ -146,7 +146,7 @@ def test_every_template_shows_its_passages_and_is_written_once(template):
 
 
 def test_ordinary_windows_are_written_once():
-    """The check reads what is there."""
+    """The check reuses the rendered prompt."""
     writer = CountingWriter()
     texts = [f"d{i}" for i in range(100)]
     result, engine = rerank(
@@ -158,7 +158,7 @@ def test_ordinary_windows_are_written_once():
 
 @pytest.mark.parametrize("tail", ["", "| trim", "| upper"])
 def test_a_chat_template_that_only_changes_the_text_shows_it(tail):
-    """Letters in capitals are still the passage's."""
+    """Uppercase text still counts as the passage's."""
     writer = token_writer("{% for m in messages %}{{ m.content " + tail + " }}{% endfor %}")
     result, _ = rerank(request_of(["cats sleep all the day long", "dogs", "b"]), writer=writer)
     assert result.status == "ok"

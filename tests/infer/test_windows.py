@@ -25,7 +25,7 @@ from rankllm_infer.ranking.strategies import WindowSchedule
     ],
 )
 def test_windows_are_those_of_the_original(n, stride, expected):
-    """From the bottom up, each a stride above the one before, the last one cut at rank 0."""
+    """From the bottom up, each one stride above the previous, the last truncated at rank 0."""
     assert list(WindowSchedule(size=20, stride=stride).windows(n)) == expected
 
 
@@ -42,6 +42,6 @@ def test_windows_cover_every_rank_and_never_leave_a_gap(size, stride):
 
 @pytest.mark.parametrize(("size", "stride"), [(0, 0), (20, 0), (20, -1), (10, 11)])
 def test_a_schedule_that_would_not_move_or_leave_gaps_is_refused(size, stride):
-    """A stride of 0 would never end, one beyond the size would skip passages."""
+    """A stride of 0 would never end; one larger than the size would skip passages."""
     with pytest.raises(ConfigError, match=f"expected 0 < stride <= size, found stride={stride}, size={size}"):
         WindowSchedule(size=size, stride=stride)

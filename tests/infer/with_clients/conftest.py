@@ -12,7 +12,7 @@ from client_server import client_server
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch):
-    """Clients ask the server on this machine directly, whatever proxy the environment names."""
+    """Clients contact the server on this machine directly, regardless of any proxy in the environment."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -25,13 +25,13 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def leaving(tmp_path):
-    """One that a test may stop."""
+    """A server that a test may stop."""
     with client_server(tmp_path) as found:
         yield found
 
 
 @pytest.fixture
 def hasty(tmp_path):
-    """One that gives a request a second."""
+    """A server with a one-second limit per request."""
     with client_server(tmp_path, "--request-timeout", 1) as found:
         yield found

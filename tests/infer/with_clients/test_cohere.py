@@ -1,4 +1,4 @@
-"""Cohere's own client, both versions of the API, synchronous and asynchronous, its typed errors and its retries."""
+"""Cohere's own client: both API versions, synchronous and asynchronous, typed errors and retries."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_asynchronous(served):
     ],
 )
 def test_errors_are_typed(served, more, status, words):
-    """By their status, with the message in the body; 413 has no class of its own."""
+    """By status, with the message in the body; 413 has no class of its own."""
     typed = {400: cohere.BadRequestError, 404: cohere.NotFoundError, 413: cohere.core.api_error.ApiError}
     with pytest.raises(typed[status]) as caught:
         cohere.ClientV2(KEY, base_url=served.url).rerank(request_options=ONCE, **BODY | more)
@@ -69,7 +69,7 @@ def test_errors_are_typed(served, more, status, words):
 
 
 def test_a_wrong_key(served):
-    """Is told so, synchronously and not."""
+    """It is reported, synchronously and asynchronously."""
     with pytest.raises(cohere.UnauthorizedError) as caught:
         cohere.ClientV2("wrong", base_url=served.url).rerank(**BODY)
     assert "Authorization: Bearer KEY" in caught.value.body["message"]
@@ -78,14 +78,14 @@ def test_a_wrong_key(served):
 
 
 def test_version_1_reads_the_errors_of_the_same_path(served):
-    """Which it shares with Jina, whose message is under `detail`."""
+    """The path is shared with Jina, whose message is under `detail`."""
     with pytest.raises(cohere.UnprocessableEntityError) as caught:
         cohere.Client(KEY, base_url=served.url).rerank(query=" ", documents=DOCUMENTS)
     assert "query: expected a text" in caught.value.body["detail"]
 
 
 def test_a_full_queue_is_asked_again(served):
-    """As Retry-After says; without retries, it is a TooManyRequestsError."""
+    """According to Retry-After; without retries, it is a TooManyRequestsError."""
     client = cohere.ClientV2(KEY, base_url=served.url)
     with served.busy(), pytest.raises(cohere.TooManyRequestsError):
         client.rerank(request_options=ONCE, **BODY)
@@ -94,13 +94,13 @@ def test_a_full_queue_is_asked_again(served):
 
 
 def test_a_server_that_drains(leaving):
-    """Is unavailable, which another one behind the same name may not be."""
+    """It is unavailable, although another server with the same name may be available."""
     with leaving.draining(), pytest.raises(cohere.ServiceUnavailableError):
         cohere.ClientV2(KEY, base_url=leaving.url).rerank(request_options=ONCE, **BODY)
 
 
 def test_a_request_that_takes_too_long(hasty):
-    """Is a GatewayTimeoutError, which the client asks again by itself."""
+    """A GatewayTimeoutError, which the client retries by itself."""
     client = cohere.ClientV2(KEY, base_url=hasty.url)
     with hasty.stalling(1), pytest.raises(cohere.GatewayTimeoutError):
         client.rerank(request_options=ONCE, **BODY)

@@ -37,7 +37,7 @@ CLIENTS = pytest.mark.parametrize("client", [cohere, jina], ids=["cohere", "jina
 
 
 def documents(texts):
-    """With metadata of one's own."""
+    """With user metadata."""
     from haystack import Document
 
     return [Document(content=text, meta={"number": number}) for number, text in enumerate(texts)]
@@ -50,14 +50,14 @@ def ranking(done):
 
 @CLIENTS
 def test_documents_are_ranked(served, client):
-    """The best ones, with their scores; also asynchronously."""
+    """The top ones with their scores; also asynchronously."""
     assert ranking(client(served).run(query=QUERY, documents=documents(DOCUMENTS))) == (BEST, RANKS)
     asked = client(served).run_async(query=QUERY, documents=documents(DOCUMENTS), top_k=2)
     assert ranking(asyncio.run(asked)) == (BEST[:2], RANKS[:2])
 
 
 def test_jina_reports_model_and_tokens(served):
-    """And drops what is below a threshold."""
+    """And drops documents below a threshold."""
     done = jina(served).run(query=QUERY, documents=documents(DOCUMENTS), score_threshold=0.5)
     assert ranking(done) == (BEST[:2], RANKS[:2])
     assert done["meta"]["model"] == MODEL
@@ -77,13 +77,13 @@ def test_coheres_errors_are_typed(served, more, query, texts, status, words):
 
 @pytest.mark.parametrize(("more", "query", "texts", "status", "words"), WRONG)
 def test_jinas_errors_say_what_is_wrong(served, more, query, texts, status, words):
-    """With the message under `detail`, which is where this client looks; it has no error types."""
+    """With the message under `detail`, where this client looks; it has no error types."""
     with pytest.raises(RuntimeError, match=words):
         jina(served, **more).run(query=query, documents=documents(texts))
 
 
 def test_a_full_queue(served):
-    """Is asked again by Cohere's client, and an error with Jina's, which shows our message."""
+    """Retried by Cohere's client; an error with Jina's, which shows our message."""
     with served.busy():
         assert ranking(cohere(served).run(query=QUERY, documents=documents(DOCUMENTS)))[0] == BEST
     with served.busy(), pytest.raises(RuntimeError, match="try again later"):
@@ -91,7 +91,7 @@ def test_a_full_queue(served):
 
 
 def test_a_server_that_drains(leaving):
-    """Is unavailable."""
+    """It is unavailable."""
     from cohere import ServiceUnavailableError
 
     with leaving.draining():

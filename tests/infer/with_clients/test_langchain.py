@@ -1,4 +1,4 @@
-"""`CohereRerank` of langchain-cohere, which pins a client of Cohere before 6."""
+"""`CohereRerank` of langchain-cohere, which pins a Cohere client before version 6."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def reranker(served, *, key=KEY, **more):
 
 
 def make_documents(texts):
-    """With metadata of one's own."""
+    """With user metadata."""
     from langchain_core.documents import Document
 
     return [Document(text, metadata={"number": number}) for number, text in enumerate(texts)]
 
 
 def test_documents_are_compressed(served):
-    """To the best ones, with their score, text and metadata."""
+    """To the top ones with score, text and metadata."""
     kept = reranker(served, top_n=2).compress_documents(make_documents(DOCUMENTS), QUERY)
     assert [document.page_content for document in kept] == [DOCUMENTS[index] for index in BEST[:2]]
     assert [document.metadata["number"] for document in kept] == BEST[:2]
@@ -37,7 +37,7 @@ def test_everything_is_ranked(served):
 
 
 def test_asynchronously(served):
-    """In a thread, as LangChain does where a compressor has no asynchronous way of its own."""
+    """In a thread, as LangChain does for compressors without an asynchronous implementation."""
     asked = reranker(served, top_n=None).acompress_documents(make_documents(DOCUMENTS), QUERY)
     assert [document.metadata["number"] for document in asyncio.run(asked)] == BEST
 
@@ -52,7 +52,7 @@ def test_asynchronously(served):
     ],
 )
 def test_errors_are_coheres(served, more, query, texts, status, words):
-    """By their class, with the message in the body; 413 has no class of its own."""
+    """By class, with the message in the body; 413 has no class of its own."""
     from cohere import BadRequestError, NotFoundError, UnauthorizedError
     from cohere.core.api_error import ApiError
 
@@ -71,7 +71,7 @@ def test_a_full_queue_is_asked_again(served):
 
 
 def test_a_server_that_drains(leaving):
-    """Is unavailable, after the two retries of Cohere's client."""
+    """It is unavailable, after the two retries of Cohere's client."""
     from cohere import ServiceUnavailableError
 
     with leaving.draining(), pytest.raises(ServiceUnavailableError):

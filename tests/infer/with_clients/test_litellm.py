@@ -1,4 +1,4 @@
-"""LiteLLM's `rerank` by four of its providers, each of which speaks a dialect of its own."""
+"""LiteLLM's `rerank` with four of its providers, each with its own dialect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROVIDERS = pytest.mark.parametrize("provider", ["hosted_vllm", "cohere", "jina_
 
 
 def asking(served, provider, *, model=MODEL, key=KEY, **more):
-    """The arguments of a request."""
+    """Arguments of a request."""
     asked = {"model": f"{provider}/{model}", "query": QUERY, "documents": DOCUMENTS}
     return asked | {"api_base": served.url, "api_key": key} | more
 
@@ -30,7 +30,7 @@ def ranking(done):
 
 @PROVIDERS
 def test_documents_are_ranked(served, provider):
-    """The best ones, with scores and tokens; also asynchronously."""
+    """The top ones with scores and tokens; also asynchronously."""
     done = litellm.rerank(**asking(served, provider, return_documents=False))
     assert ranking(done) == (BEST, RANKS)
     counts = done.meta["billed_units"] if provider == "jina_ai" else done.meta["tokens"]
@@ -41,7 +41,7 @@ def test_documents_are_ranked(served, provider):
 
 @pytest.mark.parametrize("provider", ["hosted_vllm", "jina_ai"])
 def test_texts_come_back(served, provider):
-    """Where the dialect returns them."""
+    """If the dialect returns them."""
     done = litellm.rerank(**asking(served, provider))
     assert [item["document"]["text"] for item in done.results] == [DOCUMENTS[index] for index in BEST]
 
@@ -57,7 +57,7 @@ def test_texts_come_back(served, provider):
     ],
 )
 def test_errors_are_typed(served, provider, more, status, words):
-    """By their status, with our message. 413 has no class of its own, and the providers do not agree on one."""
+    """By status, with our message. 413 has no class of its own, and providers differ."""
     from litellm.exceptions import APIError, AuthenticationError, BadRequestError, NotFoundError
 
     typed = {400: BadRequestError, 401: AuthenticationError, 404: NotFoundError, 413: (APIError, BadRequestError)}
@@ -69,13 +69,13 @@ def test_errors_are_typed(served, provider, more, status, words):
 
 @PROVIDERS
 def test_a_full_queue(served, provider):
-    """Is a RateLimitError: `rerank` asks again for no provider, whatever `num_retries` says."""
+    """A RateLimitError: `rerank` does not retry for any provider, whatever `num_retries` says."""
     with served.busy(), pytest.raises(litellm.exceptions.RateLimitError):
         litellm.rerank(**asking(served, provider, num_retries=2))
 
 
 def test_a_router_asks_a_full_queue_again(served):
-    """It is LiteLLM's router that retries."""
+    """LiteLLM's router does retry."""
     params = {key: value for key, value in asking(served, "hosted_vllm").items() if key not in ("query", "documents")}
     router = litellm.Router(model_list=[{"model_name": "ours", "litellm_params": params}], num_retries=2)
     with served.busy():
@@ -84,6 +84,6 @@ def test_a_router_asks_a_full_queue_again(served):
 
 
 def test_a_server_that_drains(leaving):
-    """Is unavailable."""
+    """It is unavailable."""
     with leaving.draining(), pytest.raises(litellm.exceptions.ServiceUnavailableError):
         litellm.rerank(**asking(leaving, "hosted_vllm"))

@@ -32,7 +32,7 @@ def jina(served, *, key=KEY, model=MODEL, top_n=3):
 
 
 def tei(served, *, key=KEY, top_n=3):
-    """That of text-embeddings-inference, which names no model and wants the whole header."""
+    """The one for text-embeddings-inference, which names no model and takes the whole header."""
     from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
 
     return TextEmbeddingInference(base_url=served.url, auth_token=f"Bearer {key}", top_n=top_n)
@@ -55,7 +55,7 @@ def ranking(ranked):
 
 @CLIENTS
 def test_nodes_are_ranked(served, client):
-    """The best ones, with their scores; also asynchronously."""
+    """The top ones with their scores; also asynchronously."""
     expected = (BEST, RANKS, [DOCUMENTS[index] for index in BEST])
     assert ranking(client(served).postprocess_nodes(nodes(DOCUMENTS), query_str=QUERY)) == expected
     asked = client(served).apostprocess_nodes(nodes(DOCUMENTS), query_str=QUERY)
@@ -77,13 +77,13 @@ def test_coheres_errors_are_typed(served, more, query, texts, status, words):
 
 @pytest.mark.parametrize(("more", "query", "texts", "status", "words"), WRONG)
 def test_jinas_errors_say_what_is_wrong(served, more, query, texts, status, words):
-    """With the message under `detail`, which is where this client looks; it has no error types."""
+    """With the message under `detail`, where this client looks; it has no error types."""
     with pytest.raises(RuntimeError, match=words):
         jina(served, **more).postprocess_nodes(nodes(texts), query_str=query)
 
 
 def test_errors_in_the_dialect_of_tei_never_look_like_a_ranking(served):
-    """This client does not look at the status: it fails on what it takes for scores, without showing our message."""
+    """This client ignores the status: it fails on parsing the scores, without showing our message."""
     with pytest.raises((AssertionError, TypeError)):
         tei(served, key="wrong").postprocess_nodes(nodes(DOCUMENTS), query_str=QUERY)
     with pytest.raises((AssertionError, TypeError)):
@@ -98,13 +98,14 @@ def test_a_full_queue_is_asked_again_with_cohere(served):
 
 
 def test_a_full_queue_is_an_error_with_jina(served):
-    """Which does not ask again, and shows our message."""
+    """It does not retry, and shows our message."""
     with served.busy(), pytest.raises(RuntimeError, match="try again later"):
         jina(served).postprocess_nodes(nodes(DOCUMENTS), query_str=QUERY)
 
 
 def test_a_server_that_drains(leaving):
-    """Jina's shows why; Cohere's, which would ask ten times over, raises the client's own error once it gives up."""
+    """Jina's shows the reason; Cohere's, which would retry ten times, raises the client's own error once it gives
+    up."""
     from cohere import ServiceUnavailableError
 
     with leaving.draining():
@@ -115,7 +116,7 @@ def test_a_server_that_drains(leaving):
 
 
 def test_coheres_postprocessor_asks_again_by_itself(hasty):
-    """After 504, as after 500 and 503: four seconds later, when Cohere's client has given up after three requests."""
+    """After 504, 500 and 503: four seconds later, when Cohere's client has given up after three requests."""
     with hasty.stalling(3):
         ranked = cohere(hasty).postprocess_nodes(nodes(DOCUMENTS), query_str=QUERY)
     assert ranking(ranked)[0] == BEST

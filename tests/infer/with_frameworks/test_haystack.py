@@ -1,4 +1,4 @@
-"""The ranker in Haystack itself: pipelines, their storage and asynchronous runs; copies, duplicates, loading once."""
+"""The ranker in Haystack itself: pipelines, serialization and asynchronous runs; copies, duplicates, loading once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from rankllm_infer.integrations.haystack import RankLLMRanker
 
 
 def documents(texts=TEXTS):
-    """With ids, meta and first-stage scores that fall."""
+    """With ids, meta and decreasing first-stage scores."""
     return [Document(id=f"d{n}", content=text, meta={"source": n}, score=9.0 - n) for n, text in enumerate(texts)]
 
 
@@ -44,7 +44,7 @@ def ids(done):
 
 
 def test_documents_come_best_first_as_copies():
-    """With ids, meta and scores that never rise; equal texts keep their order; the given ones stay."""
+    """With ids, meta and non-increasing scores; equal texts keep their order; the originals are unchanged."""
     given = documents()
     before = copy.deepcopy(given)
     done = RankLLMRanker(reranker=listwise()).run(query="q", documents=given)
@@ -58,13 +58,13 @@ def test_documents_come_best_first_as_copies():
 
 @pytest.mark.parametrize(("of_component", "of_run", "n"), [(None, None, 4), (1, None, 1), (1, 3, 3), (9, None, 4)])
 def test_the_best_are_returned(of_component, of_run, n):
-    """As many as there are, or are asked for; the run's own number counts more."""
+    """As many as exist or are requested; the run's own number takes precedence."""
     done = RankLLMRanker(reranker=listwise(), top_k=of_component).run(query="q", documents=documents(), top_k=of_run)
     assert ids(done) == [f"d{n}" for n in BEST[:n]]
 
 
 def test_documents_without_text_come_last_without_a_score():
-    """They are not shown to the model; a joiner that sorts by score leaves them there."""
+    """They are not shown to the model; a joiner that sorts by score keeps them last."""
     given = [Document(id="none", score=99.0, meta={"title": "t"}), *documents(["worth 1", " ", "worth 2"])]
     done = RankLLMRanker(reranker=listwise(), meta_fields_to_embed=["title"]).run(query="q", documents=given)
     found = [(document.id, document.score) for document in done["documents"]]
@@ -85,7 +85,7 @@ def test_nothing_is_ranked_without_documents():
 
 
 def test_one_id_is_ranked_once():
-    """The one with the higher score, as after hybrid retrieval; equal texts under two ids both stay."""
+    """The copy with the higher score, as after hybrid retrieval; equal texts with two ids are both kept."""
     twice = [
         Document(id="a", content="worth 1", score=0.1),
         Document(id="b", content="worth 1", score=0.2),
@@ -97,7 +97,7 @@ def test_one_id_is_ranked_once():
 
 
 def test_the_model_sees_the_meta_that_is_asked_for():
-    """In front of the content."""
+    """Before the content."""
     reranker = listwise()
     given = [Document(content="worth 1", meta={"title": "T", "year": 7, "empty": ""}), Document(content="worth 2")]
     ranker = RankLLMRanker(
@@ -131,7 +131,7 @@ def test_a_pipeline_reranks():
 
 
 def test_a_pipeline_is_stored_and_its_model_loaded_once():
-    """By its first run, not when it is made or restored; a server's key is not stored."""
+    """By its first run, not when it is created or restored; a server's key is not stored."""
     with counted_model() as (model, loads):
         options = model["options"] | {"api_key": "secret", "window_size": 4, "stride": 2}
         ranker = RankLLMRanker("oracle", top_k=3, options=options, meta_fields_to_embed=["title"])
@@ -162,7 +162,7 @@ def test_a_reranker_that_was_handed_in_cannot_be_stored():
 
 
 def test_concurrent_runs_share_batches():
-    """Six calls at once: the prompts of several are answered together."""
+    """Six calls at once: prompts of several calls are answered together."""
     crowd = Crowd(6)
     ranker = RankLLMRanker(reranker=crowd)
 
@@ -175,7 +175,7 @@ def test_concurrent_runs_share_batches():
 
 
 def test_a_fallback_is_an_output_and_in_the_log(caplog):
-    """The order stays, and everybody is told."""
+    """The order is kept, and the fallback is reported."""
     with caplog.at_level(logging.WARNING, logger="rankllm_infer.integrations"):
         done = RankLLMRanker(reranker=listwise(unreadable)).run(query="q", documents=documents())
     assert ids(done) == ["d0", "d1", "d2", "d3"]
@@ -196,7 +196,7 @@ def test_a_query_that_fails_is_an_error():
 
 
 def test_scores_of_the_retriever_are_fused_in():
-    """Where the card says so: with weight 1 they decide alone."""
+    """If the card says so: with weight 1 they decide alone."""
     done = RankLLMRanker(reranker=pointwise(fuse_weight=1.0)).run(query="q", documents=documents()[::-1])
     assert ids(done) == ["d0", "d1", "d2", "d3"]
 
@@ -210,7 +210,7 @@ def test_scores_of_the_retriever_are_fused_in():
     ],
 )
 def test_what_cannot_be_used_is_one_line(fields, kind, message):
-    """When the component is made; a model that is not there, when it is warmed up."""
+    """When the component is created; a missing model, when it is warmed up."""
     with pytest.raises(kind, match=message) as caught:
         RankLLMRanker(**fields)
     assert "\n" not in str(caught.value)

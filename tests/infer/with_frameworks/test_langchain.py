@@ -1,4 +1,4 @@
-"""The document compressor in LangChain itself: order, copies, metadata, asyncio, and how often a model is loaded."""
+"""The document compressor in LangChain itself: order, copies, metadata, asyncio, loading once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def documents(texts=TEXTS):
 
 
 class Fixed(BaseRetriever):
-    """Finds the same documents whatever is asked."""
+    """Finds the same documents for any query."""
 
     found: list[Document]
 
@@ -49,7 +49,8 @@ class Fixed(BaseRetriever):
 
 
 def test_documents_come_best_first_as_copies():
-    """With ids, metadata, scores that never rise and the status; equal texts keep their order; the given ones stay."""
+    """With ids, metadata, non-increasing scores and the status; equal texts keep their order; the originals are
+    unchanged."""
     given = documents()
     before = copy.deepcopy(given)
     found = RankLLMRerank(reranker=listwise()).compress_documents(given, "q")
@@ -63,13 +64,13 @@ def test_documents_come_best_first_as_copies():
 
 @pytest.mark.parametrize(("top_n", "n"), [(None, 4), (1, 1), (9, 4)])
 def test_the_best_are_returned(top_n, n):
-    """As many as there are, or are asked for."""
+    """As many as exist or are requested."""
     found = RankLLMRerank(reranker=listwise(), top_n=top_n).compress_documents(documents(), "q")
     assert [document.id for document in found] == [f"d{n}" for n in BEST[:n]]
 
 
 def test_no_documents_need_no_model():
-    """An empty list is answered, from both sides."""
+    """An empty list is answered, synchronously and asynchronously."""
     reranker = listwise()
     assert RankLLMRerank(reranker=reranker).compress_documents([], "q") == []
     assert asyncio.run(RankLLMRerank(reranker=reranker).acompress_documents([], "q")) == []
@@ -102,7 +103,7 @@ def test_a_compression_retriever_reranks():
 
 
 def test_concurrent_tasks_share_batches():
-    """Six calls at once: none waits for another to end, and the prompts of several are answered together."""
+    """Six calls at once: none waits for another to end, and prompts of several are answered together."""
     crowd = Crowd(6)
     compressor = RankLLMRerank(reranker=crowd)
 
@@ -115,7 +116,7 @@ def test_concurrent_tasks_share_batches():
 
 
 def test_concurrent_threads_share_batches():
-    """As LangChain's `batch` calls it."""
+    """As called by LangChain's `batch`."""
     crowd = Crowd(6)
     compressor = RankLLMRerank(reranker=crowd)
     with ThreadPoolExecutor(6) as pool:
@@ -125,7 +126,7 @@ def test_concurrent_threads_share_batches():
 
 
 def test_a_model_is_loaded_once_when_the_compressor_is_made():
-    """Neither at import nor by a query, a copy or a copied list of fields."""
+    """Neither by importing nor by a query, a copy or a copied list of fields."""
     with counted_model() as (model, loads):
         compressor = RankLLMRerank(**model)
         assert loads() == 1
@@ -144,7 +145,7 @@ def test_several_compressors_share_a_reranker():
 
 
 def test_fields_are_plain_data():
-    """What is dumped makes the same compressor; a key is not dumped."""
+    """Dumped fields recreate the compressor; a key is not dumped."""
     with counted_model() as (model, _):
         options = model["options"] | {"api_key": "secret", "window_size": 4, "stride": 2}
         compressor = RankLLMRerank(model="oracle", top_n=3, options=options)
@@ -157,7 +158,7 @@ def test_fields_are_plain_data():
 
 
 def test_a_fallback_is_in_the_metadata_and_in_the_log(caplog):
-    """The order stays, and everybody is told."""
+    """The order is kept, and the fallback is reported."""
     with caplog.at_level(logging.WARNING, logger="rankllm_infer.integrations"):
         found = RankLLMRerank(reranker=listwise(unreadable)).compress_documents(documents(), "q")
     assert [document.id for document in found] == ["d0", "d1", "d2", "d3"]
@@ -178,20 +179,20 @@ def test_a_query_that_fails_is_an_error():
 
 
 def test_scores_of_a_pointwise_model_are_sigmoids():
-    """sigmoid(0) is 1/2; they tell texts apart across queries."""
+    """sigmoid(0) is 1/2; scores are comparable across queries."""
     found = RankLLMRerank(reranker=pointwise()).compress_documents(documents(["worth 0", "worth 50"]), "q")
     assert [document.metadata["relevance_score"] for document in found] == pytest.approx([1.0, 0.5])
 
 
 def test_an_instruction_needs_a_model_that_takes_one():
-    """It is not dropped in silence."""
+    """It is not silently dropped."""
     with pytest.raises(RankLLMError, match="its instruction has no effect: listwise prompts take no instruction"):
         RankLLMRerank(reranker=listwise(), instruction="i").compress_documents(documents(), "q")
 
 
 @pytest.mark.parametrize("name", ["model", "options", "reranker"])
 def test_what_decides_the_loaded_model_cannot_be_set(name):
-    """Another value would have no effect; what is read at each call can be changed."""
+    """A new value would have no effect; fields that are read at each call can be changed."""
     made = RankLLMRerank(reranker=listwise())
     with pytest.raises(ValidationError, match="frozen"):
         setattr(made, name, None)
@@ -213,7 +214,7 @@ def test_what_decides_the_loaded_model_cannot_be_set(name):
     ],
 )
 def test_what_cannot_be_used_is_one_line(fields, kind, message):
-    """When the compressor is made."""
+    """When the compressor is created."""
     with pytest.raises(kind, match=message) as caught:
         RankLLMRerank(**fields)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,5 @@
-"""The node postprocessor in LlamaIndex itself: order, copies, metadata, events, asyncio, storage, loading once."""
+"""The node postprocessor in LlamaIndex itself: order, copies, metadata, events, asyncio, serialization, loading
+once."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ from rankllm_infer.integrations.llama_index import RankLLMRerank
 
 
 def nodes(texts=TEXTS):
-    """With ids, metadata and first-stage scores that fall."""
+    """With ids, metadata and decreasing first-stage scores."""
     return [
         NodeWithScore(node=TextNode(id_=f"d{n}", text=text, metadata={"source": n}), score=1.0 - n / 10)
         for n, text in enumerate(texts)
@@ -48,7 +49,7 @@ def nodes(texts=TEXTS):
 
 
 class Fixed(BaseRetriever):
-    """Finds the same nodes whatever is asked."""
+    """Finds the same nodes for any query."""
 
     def _retrieve(self, query_bundle):
         return nodes()
@@ -59,7 +60,7 @@ def ids(found):
 
 
 def test_nodes_come_best_first_as_copies():
-    """With ids, metadata and scores that never rise; equal texts keep their order; the given ones stay."""
+    """With ids, metadata and non-increasing scores; equal texts keep their order; the originals are unchanged."""
     given = nodes()
     before = copy.deepcopy(given)
     found = RankLLMRerank(reranker=listwise()).postprocess_nodes(given, query_str="q")
@@ -71,7 +72,7 @@ def test_nodes_come_best_first_as_copies():
 
 
 def test_the_status_is_hidden_from_prompts_and_embeddings():
-    """What an answer is made of stays as it was."""
+    """The inputs of answer synthesis are unchanged."""
     (found,) = RankLLMRerank(reranker=listwise()).postprocess_nodes(nodes(["worth 1"]), query_str="q")
     for mode in (MetadataMode.LLM, MetadataMode.EMBED):
         assert found.get_content(mode) == "source: 0\n\nworth 1"
@@ -79,13 +80,13 @@ def test_the_status_is_hidden_from_prompts_and_embeddings():
 
 @pytest.mark.parametrize(("top_n", "n"), [(None, 4), (1, 1), (9, 4)])
 def test_the_best_are_returned(top_n, n):
-    """As many as there are, or are asked for."""
+    """As many as exist or are requested."""
     found = RankLLMRerank(reranker=listwise(), top_n=top_n).postprocess_nodes(nodes(), query_bundle=QueryBundle("q"))
     assert ids(found) == [f"d{n}" for n in BEST[:n]]
 
 
 def test_nodes_without_text_come_last_without_a_score():
-    """Images and blanks are not shown to the model, whatever their metadata."""
+    """Images and blank texts are not shown to the model, whatever their metadata."""
     image = NodeWithScore(node=ImageNode(id_="image", image_url="http://x/y.png", metadata={"a": "b"}), score=0.9)
     found = RankLLMRerank(reranker=listwise()).postprocess_nodes([image, *nodes(["worth 1", " "])], query_str="q")
     assert [(node.node_id, node.score) for node in found] == [("d0", 1.0 / 1), ("image", None), ("d1", None)]
@@ -94,7 +95,7 @@ def test_nodes_without_text_come_last_without_a_score():
 
 
 def test_the_model_sees_the_metadata_that_an_embedding_includes():
-    """As LlamaIndex's own rerankers do; or none."""
+    """Like LlamaIndex's own rerankers; or none."""
     for mode, text in ((MetadataMode.EMBED, "[1] source: 0 worth 1"), (MetadataMode.NONE, "[1] worth 1")):
         reranker = listwise()
         RankLLMRerank(reranker=reranker, metadata_mode=mode).postprocess_nodes(
@@ -134,7 +135,7 @@ def test_a_query_engine_reranks_and_tells_its_observers():
 
 
 def test_concurrent_tasks_share_batches():
-    """Six calls at once: the prompts of several are answered together."""
+    """Six calls at once: prompts of several calls are answered together."""
     crowd = Crowd(6)
     reranker = RankLLMRerank(reranker=crowd)
 
@@ -147,7 +148,7 @@ def test_concurrent_tasks_share_batches():
 
 
 def test_a_model_is_loaded_once_when_the_postprocessor_is_made():
-    """Neither at import nor by a query or a copy."""
+    """Neither by importing nor by a query or a copy."""
     with counted_model() as (model, loads):
         reranker = RankLLMRerank(**model)
         assert loads() == 1
@@ -174,7 +175,7 @@ def test_a_postprocessor_is_stored_and_restored():
 
 
 def test_a_fallback_is_in_the_metadata_and_in_the_log(caplog):
-    """The order stays, and everybody is told."""
+    """The order is kept, and the fallback is reported."""
     with caplog.at_level(logging.WARNING, logger="rankllm_infer.integrations"):
         found = RankLLMRerank(reranker=listwise(unreadable)).postprocess_nodes(nodes(), query_str="q")
     assert ids(found) == ["d0", "d1", "d2", "d3"]
@@ -195,14 +196,14 @@ def test_a_query_that_fails_is_an_error():
 
 
 def test_scores_of_the_retriever_are_fused_in():
-    """Where the card says so: with weight 1 they decide alone."""
+    """If the card says so: with weight 1 they decide alone."""
     found = RankLLMRerank(reranker=pointwise(fuse_weight=1.0)).postprocess_nodes(nodes()[::-1], query_str="q")
     assert ids(found) == ["d0", "d1", "d2", "d3"]
 
 
 @pytest.mark.parametrize("name", ["model", "options", "reranker"])
 def test_what_decides_the_loaded_model_cannot_be_set(name):
-    """Another value would have no effect; what is read at each call can be changed."""
+    """A new value would have no effect; fields that are read at each call can be changed."""
     made = RankLLMRerank(reranker=listwise())
     with pytest.raises(ValidationError, match="frozen"):
         setattr(made, name, None)
@@ -220,7 +221,7 @@ def test_what_decides_the_loaded_model_cannot_be_set(name):
     ],
 )
 def test_what_cannot_be_used_is_one_line(fields, kind, message):
-    """When the postprocessor is made."""
+    """When the postprocessor is created."""
     with pytest.raises(kind, match=message) as caught:
         RankLLMRerank(**fields)
     assert "\n" not in str(caught.value)

@@ -18,12 +18,12 @@ import pyterrier as pt
 from rankllm_infer.integrations.pyterrier import RankLLMReRanker
 
 WORTH = {"q1": [2, 9, 2, 5], "q2": [1, 7]}
-"""What the documents of each query are worth, in first-stage order."""
+"""Worth of each query's documents, in first-stage order."""
 BEST = {"q1": ["d2", "d4", "d1", "d3"], "q2": ["d2", "d1"]}
 
 
 def frame(worth=None, **columns):
-    """Results of a first stage, with a column that nobody knows."""
+    """Results of a first stage, with an additional column."""
     rows = [
         {
             "qid": qid,
@@ -46,7 +46,7 @@ def order(done):
 
 
 def test_each_query_is_reranked_and_other_columns_are_kept():
-    """Ranks count from 0, scores fall strictly, rows are sorted, and the given frame stays."""
+    """Ranks count from 0, scores strictly decrease, rows are sorted, and the original frame is unchanged."""
     given = frame()
     before = given.copy(deep=True)
     done = RankLLMReRanker(reranker=listwise())(given)
@@ -60,7 +60,7 @@ def test_each_query_is_reranked_and_other_columns_are_kept():
 
 
 def test_ties_of_a_pointwise_model_are_told_apart():
-    """By the least step in single precision, in which trec_eval compares: it would order ties by docno."""
+    """By the smallest step in single precision, in which trec_eval compares: it would order ties by docno."""
     done = RankLLMReRanker(reranker=pointwise())(frame({"q": [3, 3, 3]}))
     assert order(done) == {"q": ["d1", "d2", "d3"]}
     scores = done["score"].astype("float32")
@@ -70,14 +70,14 @@ def test_ties_of_a_pointwise_model_are_told_apart():
 
 
 def test_queries_are_reranked_together():
-    """Their prompts share batches: two queries of one window each are one batch of two."""
+    """Their prompts share batches: two queries with one window each form one batch of two."""
     reranker = listwise()
     RankLLMReRanker(reranker=reranker)(frame())
     assert reranker.engine.batches == [2]
 
 
 def test_the_first_stage_order_is_that_of_ranks_then_scores_then_rows():
-    """A model that cannot be read shows it: its order is the one before."""
+    """A model with unreadable answers shows it: its order is the previous one."""
     transformer = RankLLMReRanker(reranker=listwise(unreadable))
     shuffled = frame({"q": [1, 2, 3]}).iloc[[2, 0, 1]]
     assert order(transformer(shuffled)) == {"q": ["d1", "d2", "d3"]}
@@ -104,7 +104,7 @@ def test_operators_compose():
 
 
 def test_an_experiment_measures_it():
-    """The reciprocal rank of what is worth most: 1 behind the reranker, 1/2 before it."""
+    """Reciprocal rank of the most valuable document: 1 after the reranker, 1/2 before it."""
     text = pt.apply.text(lambda row: f"worth {WORTH[row['qid']][int(row['docno'][1:]) - 1]}")
     retriever = pt.Transformer.from_df(frame()[["qid", "docno", "score", "rank"]])
     queries = frame()[["qid", "query"]].drop_duplicates()
@@ -120,7 +120,7 @@ def test_an_experiment_measures_it():
 
 
 def test_an_empty_frame_has_the_same_columns():
-    """So PyTerrier can tell what a pipeline gives without running it."""
+    """So that PyTerrier can determine a pipeline's columns without running it."""
     reranker = listwise()
     transformer = RankLLMReRanker(reranker=reranker)
     full = transformer(frame())
@@ -142,7 +142,7 @@ def test_ids_may_be_numbers_and_keep_their_type():
 
 
 def test_the_columns_of_query_and_text_are_named():
-    """Behind a query expansion, query_0 is what was asked."""
+    """After a query expansion, query_0 is the original query."""
     reranker = listwise()
     given = frame({"q": [1, 2]}, query_0="as asked", body=["worth 2", "worth 1"])
     done = RankLLMReRanker(reranker=reranker, query_field="query_0", text_field="body")(given)
@@ -153,7 +153,7 @@ def test_the_columns_of_query_and_text_are_named():
 
 
 def test_titles_are_shown_where_their_column_is_named():
-    """As `rankllm-infer rerank` shows those of a corpus; a missing one is none."""
+    """Like `rankllm-infer rerank` with a corpus; missing titles are empty."""
     reranker = listwise()
     RankLLMReRanker(reranker=reranker, title_field="title")(frame({"q": [1, 2]}, title=["T", None]))
     assert "[1] Title: T Content: worth 1" in reranker.engine.asked[0].text
@@ -175,14 +175,14 @@ def test_titles_are_shown_where_their_column_is_named():
     ],
 )
 def test_a_frame_that_cannot_be_used_is_one_line(given, message):
-    """Which names the query."""
+    """The line names the query."""
     with pytest.raises(RankLLMError, match=message) as caught:
         RankLLMReRanker(reranker=listwise())(given)
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_text_is_ranked():
-    """Collections hold such documents, and the model sees them as they are."""
+    """Collections contain such documents, and the model sees them unchanged."""
     done = RankLLMReRanker(reranker=listwise(unreadable))(frame({"q": [1, 2]}, text=["", "a"]))
     assert order(done) == {"q": ["d1", "d2"]}
 
@@ -221,7 +221,7 @@ def test_the_same_frame_gives_the_same_frame(capsys):
 
 
 def test_a_fallback_is_in_the_frame_and_in_the_log(caplog):
-    """Of the query that it befell."""
+    """For the affected query."""
 
     def answer(prompt):
         return unreadable(prompt) if "query q2" in prompt.text else fine(prompt)
@@ -235,14 +235,14 @@ def test_a_fallback_is_in_the_frame_and_in_the_log(caplog):
 
 
 def test_a_query_that_fails_is_an_error():
-    """Which names it, also where its qid is the one that requests without a name have."""
+    """The error names it, even if its qid equals the default qid of unnamed requests."""
     for qid in ("q1", "1"):
         with pytest.raises(RankLLMError, match=f"query '{qid}': out of order"):
             RankLLMReRanker(reranker=listwise(lambda prompt: REFUSED))(frame({qid: [1, 2]}))
 
 
 def test_scores_of_the_first_stage_are_fused_in():
-    """Where the card says so: with weight 1 they decide alone."""
+    """If the card says so: with weight 1 they decide alone."""
     given = frame({"q": [1, 2, 3]}, score=[1.0, 3.0, 2.0]).drop(columns="rank")
     assert order(RankLLMReRanker(reranker=pointwise(fuse_weight=1.0))(given)) == {"q": ["d2", "d3", "d1"]}
 
@@ -256,14 +256,14 @@ def test_scores_of_the_first_stage_are_fused_in():
     ],
 )
 def test_what_cannot_be_used_is_one_line(fields, kind, message):
-    """When the transformer is made."""
+    """When the transformer is created."""
     with pytest.raises(kind, match=message) as caught:
         RankLLMReRanker(**fields)
     assert "\n" not in str(caught.value)
 
 
 def test_no_java_was_started():
-    """By whatever ran before."""
+    """By any previous test."""
     assert not pt.java.started()
 
 

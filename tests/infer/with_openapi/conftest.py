@@ -1,4 +1,4 @@
-"""The server's description and its spans, judged by packages that `scripts/test-openapi` has; elsewhere these skip."""
+"""The server's description and spans, checked by packages from `scripts/test-openapi`; skipped elsewhere."""
 
 from __future__ import annotations
 

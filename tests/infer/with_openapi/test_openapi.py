@@ -1,4 +1,4 @@
-"""/openapi.json is a valid description, and what the server takes and gives is what it says."""
+"""/openapi.json is valid, and the server's requests and responses match it."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def description(served):
 
 
 def schema(description, path, *, status=None):
-    """Of a request, or of a response."""
+    """Schema of a request or response."""
     operation = description["paths"][path]["post"]
     held = operation["requestBody"] if status is None else operation["responses"][str(status)]
     return held["content"]["application/json"]["schema"] | {"components": description["components"]}
 
 
 def test_the_description_is_valid(description, tmp_path):
-    """OpenAPI 3.1, with keys and a root path as well."""
+    """OpenAPI 3.1, also with keys and a root path."""
     from openapi_spec_validator import validate
 
     validate(description)
@@ -87,7 +87,7 @@ def test_what_is_taken_and_given_is_described(served, description, path, body):
 
 @pytest.mark.parametrize("reranker", [pointwise, listwise])
 def test_the_list_of_models_is_as_described(description, reranker):
-    """With what requests may hold."""
+    """With the capabilities of requests."""
     from jsonschema import validate
 
     operation = description["paths"]["/v1/models"]["get"]
@@ -98,7 +98,7 @@ def test_the_list_of_models_is_as_described(description, reranker):
 
 @pytest.mark.parametrize(("path", "body"), WRONG)
 def test_what_is_refused_is_described_as_wrong(served, description, path, body):
-    """By both."""
+    """By both the server and the description."""
     from jsonschema import ValidationError, validate
 
     with pytest.raises(ValidationError):
@@ -138,7 +138,7 @@ def test_a_request_is_taken_where_the_description_allows_it(make):
 
 
 def has_odd_pairs(path, body):
-    """Whether a request to /score holds two lists of different lengths, both of several texts."""
+    """Return whether a request to /score contains two lists of different lengths, both with several texts."""
     halves = [value for value in body.values() if isinstance(value, list) and len(value) > 1]
     return path.endswith("/score") and len({len(half) for half in halves}) > 1
 
@@ -152,13 +152,13 @@ def test_a_query_of_blanks_is_what_python_takes_for_one():
 
 
 def test_only_a_model_that_scores_pairs_has_score_described():
-    """The others refuse it."""
+    """The others reject it."""
     paths = Served(listwise()).ask("GET", "/openapi.json").json()["paths"]
     assert [path for path in paths if "score" in path] == []
 
 
 def test_listed_models_are_linked_to_what_takes_them(description):
-    """So that a client, or a test, can follow from one to the other."""
+    """So that a client or test can follow the link."""
     links = description["paths"]["/v1/models"]["get"]["responses"]["200"]["links"]
     named = {operation["operationId"] for methods in description["paths"].values() for operation in methods.values()}
     assert set(links) == {"rerank", "v1_rerank", "v2_rerank", "score", "v1_score"} <= named

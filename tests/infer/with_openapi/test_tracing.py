@@ -1,4 +1,4 @@
-"""Spans of requests, as OpenTelemetry's own SDK collects them."""
+"""Spans of requests, as collected by OpenTelemetry's own SDK."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from serving_fakes import Served, pointwise
 
 @pytest.fixture(scope="module")
 def spans():
-    """Collects what is exported."""
+    """Collects exported spans."""
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -21,7 +21,7 @@ def spans():
 
 
 def test_a_request_is_a_span_below_its_callers(spans):
-    """With what the log has, and no text."""
+    """With the same attributes as the log, and no text."""
     served = Served(pointwise())
     trace_id, parent_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     headers = {"traceparent": f"00-{trace_id}-{parent_id}-01"}
@@ -36,7 +36,7 @@ def test_a_request_is_a_span_below_its_callers(spans):
 
 
 def test_a_bug_is_an_error_without_its_message(spans):
-    """Which may quote a document."""
+    """The message may quote a document."""
 
     def answer(prompt):
         raise ValueError(prompt.text)

@@ -1,4 +1,4 @@
-"""sentence-transformers beside rankllm: `scripts/test-oracles` has it; elsewhere these tests are skipped."""
+"""sentence-transformers compared with rankllm, installed by `scripts/test-oracles`; skipped elsewhere."""
 
 from __future__ import annotations
 

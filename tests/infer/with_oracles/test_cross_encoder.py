@@ -1,4 +1,4 @@
-"""Encoders give the ids and the logits of sentence-transformers' CrossEncoder, batch by batch."""
+"""Encoders give the ids and logits of sentence-transformers' CrossEncoder, batch by batch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rankllm_infer import RerankOptions, load_reranker, make_request
 
 QUERY = "How long do llamas live?"
 PASSAGES = (*TEXTS, "", "a", "They live long. " * 4, " ".join(TEXTS), "\u6570 llama  caf\u00e9\n")
-"""One is empty, one is longer than the models' positions."""
+"""One is empty, one exceeds the models' positions."""
 
 
 @pytest.fixture(scope="module", params=[*MODELS, "modules"])
 def pair(request, tmp_path_factory):
-    """A CrossEncoder and a reranker of the same checkpoint, in float32 on a CPU. `modules`: as Ettin rerankers are."""
+    """A CrossEncoder and a reranker of the same checkpoint, in float32 on a CPU. `modules`: like Ettin rerankers."""
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -35,7 +35,7 @@ def pair(request, tmp_path_factory):
 
 
 def test_ids_are_those_of_cross_encoder(pair):
-    """Also where the passage is cut: the query is short."""
+    """Also if the passage is truncated: the query is short."""
     theirs, ours = pair
     for passage in PASSAGES:
         expected = theirs.preprocess([(QUERY, passage)])
@@ -47,7 +47,7 @@ def test_ids_are_those_of_cross_encoder(pair):
 
 
 def test_scores_are_those_of_cross_encoder(pair):
-    """Its logits of one padded batch, with the activation that leaves them as they are."""
+    """Its logits for one padded batch, with the identity activation."""
     import torch
 
     theirs, ours = pair
@@ -58,7 +58,7 @@ def test_scores_are_those_of_cross_encoder(pair):
 
 
 def test_batches_agree_with_cross_encoder_in_bfloat16(tmp_path):
-    """As far as bfloat16 goes: rows are packed here and padded there."""
+    """Within bfloat16 precision: rows are packed here and padded there."""
     import torch
     from sentence_transformers import CrossEncoder
 

@@ -48,7 +48,7 @@ def pair(request, tmp_path, smollm2_tokenizer):
 
 
 def test_ids_and_scores_are_those_of_logit_score(pair):
-    """Its batch is padded, and each of our prompts runs alone."""
+    """Its batch is padded, whereas each of our prompts runs alone."""
     theirs, ours = pair
     for passage in PASSAGES:
         expected = theirs.preprocess([(QUERY, passage)])["input_ids"][0].tolist()

@@ -24,7 +24,7 @@ POINTWISE = ("--method", "pointwise")
 
 
 def yes_or_no(received):
-    """The log-probabilities of a model that finds every passage a little relevant."""
+    """Log-probabilities of a model that finds every passage slightly relevant."""
     if received.path.endswith("/models"):
         return {"object": "list", "data": [{"id": "oracle"}]}
     return logprobs_reply({"yes": -0.5, "no": -1.0})
@@ -32,7 +32,7 @@ def yes_or_no(received):
 
 @pytest.fixture(params=["open", "closed"])
 def keys(request, tmp_path):
-    """Options of a server without and with a key."""
+    """Server options without and with a key."""
     if request.param == "open":
         return ()
     (tmp_path / "keys").write_text(KEY)
@@ -42,7 +42,7 @@ def keys(request, tmp_path):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("options", [LISTWISE, POINTWISE], ids=["listwise", "pointwise"])
 def test_nothing_is_found(keys, options, seed, tmp_path):
-    """By default checks; and the log holds no bug."""
+    """By the default checks; and the log contains no bug."""
     more = {"respond": yes_or_no} if options == POINTWISE else {}
     with server(*options, *keys, **more) as (process, url, _):
         log = Log(process)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the two shipped rerankers from the records of make_records.py, stage by stage. A stage that was stopped goes on from
+# Train the two bundled rerankers from the records of make_records.py, stage by stage. An interrupted stage resumes from
 # its newest checkpoint, one that is whole is not repeated. Each takes one thread.
 #   scripts/models/train.sh pointwise|first RECORDS MODELS [BASE, default: the hub's SmolLM2-135M-Instruct]
 # `first` begins from the 250th step of `pointwise`. The adapters are then put in place by export_model.py.
